@@ -1,0 +1,1 @@
+//! One long-lived netlink socket: batches, acks matched to messages, dumps, multicast.

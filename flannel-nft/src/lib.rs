@@ -1,0 +1,1 @@
+//! Atomic nftables transactions over netlink, without the nft binary.

@@ -1,0 +1,1 @@
+//! VXLAN devices, their peers and routes, converged to what was asked for.

@@ -1,0 +1,1 @@
+//! Pod networking for Kubernetes nodes and plain hosts.

@@ -1,0 +1,3 @@
+//! The `flanneld` daemon.
+
+fn main() {}

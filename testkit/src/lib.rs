@@ -1,0 +1,1 @@
+//! Network-namespace lab, goldens and the demo; for tests only.
