@@ -1,0 +1,55 @@
+//! What the host offers an overlay: interfaces, their addresses, and the way to an address.
+//!
+//! Plain values. [`crate::Netlink`] reads them; whoever chooses an interface works on them without I/O.
+
+use std::net::IpAddr;
+
+/// A network interface of this namespace, with its addresses.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Interface {
+    /// Kernel index, `IFLA_IFINDEX`; never 0.
+    pub index: u32,
+    /// Name, at most 15 bytes.
+    pub name: String,
+    /// Largest IP packet it carries, in bytes; 0 if the kernel reports none.
+    pub mtu: u32,
+    /// Whether it is administratively up (`IFF_UP`).
+    pub up: bool,
+    /// Addresses in the kernel's order.
+    pub addresses: Vec<InterfaceAddress>,
+}
+
+/// One address of an [`Interface`], with the flags that decide whether it is fit to be used.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct InterfaceAddress {
+    /// The local address.
+    pub address: IpAddr,
+    /// Length of the on-link prefix, in bits.
+    pub prefix_len: u8,
+    /// `IFA_F_PERMANENT`: not from DHCP or router advertisements.
+    pub permanent: bool,
+    /// `IFA_F_DEPRECATED`: preferred lifetime over; not to be used for new traffic.
+    pub deprecated: bool,
+    /// `IFA_F_TEMPORARY`: an IPv6 privacy address (RFC 8981).
+    pub temporary: bool,
+}
+
+/// The way the kernel would send a packet to some address, as `ip route get` answers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct RouteLookup {
+    /// Index of the outgoing interface.
+    pub interface: u32,
+    /// Source address the kernel would choose.
+    pub source: Option<IpAddr>,
+    /// Next hop; `None` if the destination is on the link itself.
+    pub gateway: Option<IpAddr>,
+}
+
+/// A default route of the main table.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct DefaultRoute {
+    /// Index of the outgoing interface; for a multipath route, of its first hop.
+    pub interface: u32,
+    /// Metric (`RTA_PRIORITY`); lower wins.
+    pub metric: u32,
+}
