@@ -1,0 +1,240 @@
+//! Netlink attributes (`struct nlattr`, include/uapi/linux/netlink.h): a writer and a reader.
+
+use crate::Malformed;
+
+const HEADER: usize = 4;
+const NESTED: u16 = 0x8000;
+const BYTE_ORDER: u16 = 0x4000;
+
+/// Writes the attributes of one message, in order, straight into the batch.
+///
+/// An attribute holds at most 65 531 bytes. A longer one marks the batch as unusable and is reported when it is
+/// sent, so that building needs no error handling.
+#[derive(Debug)]
+pub struct Attributes<'a> {
+    bytes: &'a mut Vec<u8>,
+    oversize: &'a mut bool,
+}
+
+impl<'a> Attributes<'a> {
+    pub(crate) fn new(bytes: &'a mut Vec<u8>, oversize: &'a mut bool) -> Self {
+        Self { bytes, oversize }
+    }
+
+    /// Appends an attribute with these bytes as its payload.
+    pub fn bytes(&mut self, kind: u16, payload: &[u8]) {
+        let start = self.open(kind);
+        self.bytes.extend_from_slice(payload);
+        self.close(start);
+    }
+
+    /// Appends an attribute without payload; being there is its meaning.
+    pub fn flag(&mut self, kind: u16) {
+        self.bytes(kind, &[]);
+    }
+
+    /// Appends a byte.
+    pub fn u8(&mut self, kind: u16, value: u8) {
+        self.bytes(kind, &[value]);
+    }
+
+    /// Appends a 16-bit number in host order.
+    pub fn u16(&mut self, kind: u16, value: u16) {
+        self.bytes(kind, &value.to_ne_bytes());
+    }
+
+    /// Appends a 32-bit number in host order.
+    pub fn u32(&mut self, kind: u16, value: u32) {
+        self.bytes(kind, &value.to_ne_bytes());
+    }
+
+    /// Appends a 64-bit number in host order.
+    pub fn u64(&mut self, kind: u16, value: u64) {
+        self.bytes(kind, &value.to_ne_bytes());
+    }
+
+    /// Appends a 16-bit number in network order.
+    pub fn be16(&mut self, kind: u16, value: u16) {
+        self.bytes(kind, &value.to_be_bytes());
+    }
+
+    /// Appends a 32-bit number in network order, as nf_tables wants most of its numbers.
+    pub fn be32(&mut self, kind: u16, value: u32) {
+        self.bytes(kind, &value.to_be_bytes());
+    }
+
+    /// Appends a 64-bit number in network order.
+    pub fn be64(&mut self, kind: u16, value: u64) {
+        self.bytes(kind, &value.to_be_bytes());
+    }
+
+    /// Appends text with the terminating zero that `NLA_STRING` readers in the kernel accept and `NLA_NUL_STRING`
+    /// ones demand.
+    pub fn text(&mut self, kind: u16, value: &str) {
+        let start = self.open(kind);
+        self.bytes.extend_from_slice(value.as_bytes());
+        self.bytes.push(0);
+        self.close(start);
+    }
+
+    /// Appends an attribute that holds the attributes which `build` writes.
+    pub fn nested(&mut self, kind: u16, build: impl FnOnce(&mut Attributes<'_>)) {
+        let start = self.open(kind | NESTED);
+        build(&mut Attributes { bytes: self.bytes, oversize: self.oversize });
+        self.close(start);
+    }
+
+    /// Bytes written so far into the whole batch: lets a caller split a long list of nested attributes.
+    #[must_use]
+    pub fn position(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn open(&mut self, kind: u16) -> usize {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&[0, 0]); // length, known at close
+        self.bytes.extend_from_slice(&kind.to_ne_bytes());
+        start
+    }
+
+    fn close(&mut self, start: usize) {
+        let length = u16::try_from(self.bytes.len() - start).unwrap_or_else(|_| {
+            *self.oversize = true;
+            u16::MAX
+        });
+        if let Some(field) = self.bytes.get_mut(start..start + 2) {
+            field.copy_from_slice(&length.to_ne_bytes());
+        }
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+    }
+}
+
+/// One attribute as the kernel sent it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Attribute<'a> {
+    /// Attribute number, without the nested and byte-order flag bits.
+    pub kind: u16,
+    /// Payload without padding.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Attribute<'a> {
+    /// The payload as exactly `N` bytes.
+    ///
+    /// # Errors
+    /// [`Malformed::Length`] if it has another length.
+    pub fn array<const N: usize>(&self) -> Result<[u8; N], Malformed> {
+        self.payload.try_into().map_err(|_ignored: std::array::TryFromSliceError| Malformed::Length {
+            kind: self.kind,
+            want: N,
+            have: self.payload.len(),
+        })
+    }
+
+    /// The payload as a byte.
+    ///
+    /// # Errors
+    /// [`Malformed::Length`] if it has another length; so for all numbers below.
+    pub fn u8(&self) -> Result<u8, Malformed> {
+        self.array().map(u8::from_ne_bytes)
+    }
+
+    /// The payload as a 16-bit number in host order.
+    ///
+    /// # Errors
+    /// [`Malformed::Length`].
+    pub fn u16(&self) -> Result<u16, Malformed> {
+        self.array().map(u16::from_ne_bytes)
+    }
+
+    /// The payload as a 32-bit number in host order.
+    ///
+    /// # Errors
+    /// [`Malformed::Length`].
+    pub fn u32(&self) -> Result<u32, Malformed> {
+        self.array().map(u32::from_ne_bytes)
+    }
+
+    /// The payload as a 64-bit number in host order.
+    ///
+    /// # Errors
+    /// [`Malformed::Length`].
+    pub fn u64(&self) -> Result<u64, Malformed> {
+        self.array().map(u64::from_ne_bytes)
+    }
+
+    /// The payload as a 16-bit number in network order.
+    ///
+    /// # Errors
+    /// [`Malformed::Length`].
+    pub fn be16(&self) -> Result<u16, Malformed> {
+        self.array().map(u16::from_be_bytes)
+    }
+
+    /// The payload as a 32-bit number in network order.
+    ///
+    /// # Errors
+    /// [`Malformed::Length`].
+    pub fn be32(&self) -> Result<u32, Malformed> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    /// The payload as a 64-bit number in network order.
+    ///
+    /// # Errors
+    /// [`Malformed::Length`].
+    pub fn be64(&self) -> Result<u64, Malformed> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    /// The payload as text, up to its terminating zero if it has one.
+    ///
+    /// # Errors
+    /// [`Malformed::Text`] if it is not UTF-8.
+    pub fn text(&self) -> Result<&'a str, Malformed> {
+        let end = self.payload.iter().position(|byte| *byte == 0).unwrap_or(self.payload.len());
+        let bytes = self.payload.get(..end).unwrap_or_default();
+        std::str::from_utf8(bytes).map_err(|source| Malformed::Text { kind: self.kind, source })
+    }
+
+    /// The attributes inside this one.
+    #[must_use]
+    pub fn nested(&self) -> AttributeIter<'a> {
+        attributes(self.payload)
+    }
+}
+
+/// Reads the attributes that follow one another in `bytes`, as in a message behind its family header.
+#[must_use]
+pub fn attributes(bytes: &[u8]) -> AttributeIter<'_> {
+    AttributeIter { rest: bytes }
+}
+
+/// Iterator over attributes; ends after the first malformed one.
+#[derive(Clone, Debug)]
+pub struct AttributeIter<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for AttributeIter<'a> {
+    type Item = Result<Attribute<'a>, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let parsed = split(self.rest);
+        self.rest = parsed.map_or(&[], |(_, rest)| rest);
+        Some(parsed.map(|(attribute, _)| attribute).ok_or(Malformed::Attribute))
+    }
+}
+
+fn split(bytes: &[u8]) -> Option<(Attribute<'_>, &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<2>()?;
+    let (kind, _) = rest.split_first_chunk::<2>()?;
+    let length = usize::from(u16::from_ne_bytes(*length));
+    let payload = bytes.get(HEADER..length)?;
+    let kind = u16::from_ne_bytes(*kind) & !(NESTED | BYTE_ORDER);
+    let rest = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    Some((Attribute { kind, payload }, rest))
+}

@@ -1,0 +1,172 @@
+//! Messages waiting to be sent, encoded one behind the other.
+
+use crate::Attributes;
+
+pub(crate) const HEADER: usize = 16;
+
+/// Flags of a request (`NLM_F_*`, include/uapi/linux/netlink.h). `NLM_F_REQUEST` is always added.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Flags(u16);
+
+impl Flags {
+    /// No further flag.
+    pub const NONE: Self = Self(0);
+    /// Ask for an ack even where the batch would not (`NLM_F_ACK`).
+    pub const ACK: Self = Self(0x4);
+    /// Send back what was created (`NLM_F_ECHO`).
+    pub const ECHO: Self = Self(0x8);
+    /// Override an existing object (`NLM_F_REPLACE`).
+    pub const REPLACE: Self = Self(0x100);
+    /// Fail if the object exists (`NLM_F_EXCL`).
+    pub const EXCL: Self = Self(0x200);
+    /// Create the object if it does not exist (`NLM_F_CREATE`).
+    pub const CREATE: Self = Self(0x400);
+    /// Add at the end (`NLM_F_APPEND`).
+    pub const APPEND: Self = Self(0x800);
+    /// List all objects (`NLM_F_DUMP`).
+    pub const DUMP: Self = Self(0x300);
+
+    /// Both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    pub(crate) const fn bits(self) -> u16 {
+        self.0
+    }
+}
+
+/// A sequence of netlink requests.
+///
+/// Messages are numbered from 0 in the order of [`Batch::message`]; a [`Refusal`](crate::Refusal) names its message
+/// by that number. The memory is kept by [`Batch::clear`], so a batch that is reused does not allocate.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    messages: u32,
+    oversize: Option<u32>,
+}
+
+impl Batch {
+    /// An empty batch.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends a message: netlink header, then `header` (the family's own, e.g. `struct rtmsg`), then the
+    /// attributes which `build` writes. Returns the message's number.
+    pub fn message(
+        &mut self,
+        kind: u16,
+        flags: Flags,
+        header: &[u8],
+        build: impl FnOnce(&mut Attributes<'_>),
+    ) -> u32 {
+        const REQUEST: u16 = 0x1;
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; 4]); // length, known below
+        self.bytes.extend_from_slice(&kind.to_ne_bytes());
+        self.bytes.extend_from_slice(&(flags.bits() | REQUEST).to_ne_bytes());
+        self.bytes.extend_from_slice(&[0; 8]); // sequence number, set when sent; port, filled in by the kernel
+        self.bytes.extend_from_slice(header);
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+
+        let mut oversize = false;
+        build(&mut Attributes::new(&mut self.bytes, &mut oversize));
+        let length = u32::try_from(self.bytes.len() - start).unwrap_or_else(|_| {
+            oversize = true;
+            u32::MAX
+        });
+        write_u32(&mut self.bytes, start, length);
+        let number = self.messages;
+        if oversize {
+            self.oversize.get_or_insert(number);
+        }
+        self.messages += 1;
+        number
+    }
+
+    /// Forgets all messages and keeps the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.messages = 0;
+        self.oversize = None;
+    }
+
+    /// Number of messages.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        self.messages
+    }
+
+    /// Whether there is no message.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.messages == 0
+    }
+
+    /// The encoded messages. Sequence numbers are those of the last time it was sent, or 0.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Number of the first message with an attribute that is too long to be encoded.
+    pub(crate) fn oversize(&self) -> Option<u32> {
+        self.oversize
+    }
+
+    /// Numbers the messages from `first`, asks for an ack of every `window`-th and of the last one, and returns the
+    /// byte ranges between those: what goes out as one datagram each.
+    pub(crate) fn number(&mut self, first: u32, window: u32) -> Vec<Datagram> {
+        const ACK: u16 = 0x4;
+        let mut datagrams = Vec::new();
+        let (mut offset, mut start, mut start_number) = (0, 0, 0);
+        for number in 0..self.messages {
+            let length = read_u32(&self.bytes, offset);
+            write_u32(&mut self.bytes, offset + 8, first.wrapping_add(number));
+            let last = number + 1 == self.messages;
+            if last || (number + 1 - start_number) == window {
+                if let Some(low) = self.bytes.get_mut(offset + 6..offset + 8) {
+                    let flags = u16::from_ne_bytes([low[0], low[1]]) | ACK;
+                    low.copy_from_slice(&flags.to_ne_bytes());
+                }
+                let end = offset + length;
+                datagrams.push(Datagram { bytes: start..end, messages: start_number..number + 1 });
+                (start, start_number) = (end, number + 1);
+            }
+            offset += length;
+        }
+        datagrams
+    }
+
+    /// Numbers the messages from `first` without asking for any ack; for questions, which are answered.
+    pub(crate) fn number_only(&mut self, first: u32) {
+        let mut offset = 0;
+        for number in 0..self.messages {
+            let length = read_u32(&self.bytes, offset);
+            write_u32(&mut self.bytes, offset + 8, first.wrapping_add(number));
+            offset += length;
+        }
+    }
+}
+
+/// Part of a batch that travels as one datagram.
+#[derive(Debug)]
+pub(crate) struct Datagram {
+    pub(crate) bytes: std::ops::Range<usize>,
+    pub(crate) messages: std::ops::Range<u32>,
+}
+
+fn read_u32(bytes: &[u8], offset: usize) -> usize {
+    let field = bytes.get(offset..).and_then(<[u8]>::first_chunk::<4>);
+    field.map_or(0, |field| usize::try_from(u32::from_ne_bytes(*field)).unwrap_or(0))
+}
+
+fn write_u32(bytes: &mut [u8], offset: usize, value: u32) {
+    if let Some(field) = bytes.get_mut(offset..offset + 4) {
+        field.copy_from_slice(&value.to_ne_bytes());
+    }
+}

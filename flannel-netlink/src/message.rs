@@ -1,0 +1,113 @@
+//! Messages as they come back from the kernel.
+
+use crate::batch::HEADER;
+use crate::{AttributeIter, Errno, Malformed, Refusal, attributes};
+
+pub(crate) const NLMSG_ERROR: u16 = 2;
+pub(crate) const NLMSG_DONE: u16 = 3;
+pub(crate) const DUMP_INTERRUPTED: u16 = 0x10;
+const CAPPED: u16 = 0x100;
+const ACK_TLVS: u16 = 0x200;
+
+/// One netlink message of a received datagram.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Message<'a> {
+    /// `nlmsg_type`.
+    pub kind: u16,
+    /// `nlmsg_flags`.
+    pub flags: u16,
+    /// `nlmsg_seq`: that of the request it answers, 0 for a notification that nobody asked for.
+    pub sequence: u32,
+    /// `nlmsg_pid`: port of the socket whose request caused it.
+    pub port: u32,
+    /// Everything behind the netlink header.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Message<'a> {
+    /// Splits the payload into the family's own header of `N` bytes and the attributes behind it.
+    ///
+    /// # Errors
+    /// [`Malformed::Message`] if the payload is shorter than `N`.
+    pub fn split<const N: usize>(&self) -> Result<(&'a [u8; N], AttributeIter<'a>), Malformed> {
+        let (header, rest) = self.payload.split_first_chunk::<N>().ok_or(Malformed::Message)?;
+        let padding = N.next_multiple_of(4) - N;
+        Ok((header, attributes(rest.get(padding..).unwrap_or_default())))
+    }
+
+    /// Reads an `NLMSG_ERROR` or the code in an `NLMSG_DONE`: `Ok(None)` if it is 0, else the error.
+    ///
+    /// The text and the attribute offset are there if the kernel gave them (`NETLINK_EXT_ACK`).
+    pub(crate) fn refusal(&self, number: u32) -> Result<Option<Refusal>, Malformed> {
+        let (error, rest) = self.payload.split_first_chunk::<4>().ok_or(Malformed::Message)?;
+        let code = i32::from_ne_bytes(*error);
+        if code == 0 {
+            return Ok(None);
+        }
+        let mut refusal = Refusal {
+            message: number,
+            errno: Errno::from_raw(code.saturating_neg()),
+            text: None,
+            offset: None,
+        };
+        if self.flags & ACK_TLVS != 0 {
+            // In an error the request comes back in front of the attributes, whole unless capped to its header.
+            let request = rest
+                .first_chunk::<4>()
+                .map_or(HEADER, |length| usize::try_from(u32::from_ne_bytes(*length)).unwrap_or(HEADER));
+            let skip = match self.kind {
+                NLMSG_DONE => 0,
+                _ if self.flags & CAPPED != 0 => HEADER,
+                _ => request.next_multiple_of(4),
+            };
+            for attribute in attributes(rest.get(skip..).unwrap_or_default()) {
+                let attribute = attribute?;
+                match attribute.kind {
+                    1 => refusal.text = Some(attribute.text()?.to_owned()),
+                    2 => refusal.offset = Some(attribute.u32()?),
+                    _ => {}
+                }
+            }
+        }
+        Ok(Some(refusal))
+    }
+}
+
+/// Reads the messages of one datagram.
+#[must_use]
+pub fn messages(datagram: &[u8]) -> MessageIter<'_> {
+    MessageIter { rest: datagram }
+}
+
+/// Iterator over messages; ends after the first malformed one.
+#[derive(Clone, Debug)]
+pub struct MessageIter<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for MessageIter<'a> {
+    type Item = Result<Message<'a>, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let parsed = split(self.rest);
+        self.rest = parsed.map_or(&[], |(_, rest)| rest);
+        Some(parsed.map(|(message, _)| message).ok_or(Malformed::Message))
+    }
+}
+
+fn split(bytes: &[u8]) -> Option<(Message<'_>, &[u8])> {
+    let (header, _) = bytes.split_first_chunk::<HEADER>()?;
+    let [l0, l1, l2, l3, k0, k1, f0, f1, s0, s1, s2, s3, p0, p1, p2, p3] = *header;
+    let length = usize::try_from(u32::from_ne_bytes([l0, l1, l2, l3])).ok()?;
+    let message = Message {
+        kind: u16::from_ne_bytes([k0, k1]),
+        flags: u16::from_ne_bytes([f0, f1]),
+        sequence: u32::from_ne_bytes([s0, s1, s2, s3]),
+        port: u32::from_ne_bytes([p0, p1, p2, p3]),
+        payload: bytes.get(HEADER..length)?,
+    };
+    Some((message, bytes.get(length.checked_next_multiple_of(4)?..).unwrap_or_default()))
+}

@@ -1,0 +1,380 @@
+//! The socket: sends batches and questions, matches the replies.
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use neli::consts::socket::{Msg, NlFamily};
+use neli::socket::NlSocket;
+use neli::utils::Groups;
+use nix::sys::socket::{setsockopt, sockopt};
+
+use crate::message::{DUMP_INTERRUPTED, NLMSG_DONE, NLMSG_ERROR};
+use crate::{
+    AskError, Batch, DumpError, Errno, LostReply, Malformed, Message, OpenError, Refusal, TransactError,
+    messages,
+};
+
+/// How often a listing is started anew when changes interrupt it. At 1 000 rules a writer without pause interrupts
+/// 20 of 20 attempts, so more would only delay the report.
+const DUMP_ATTEMPTS: u32 = 32;
+/// The kernel fills at most 32 KiB per `recv` of a dump; a larger buffer is never filled.
+const RECEIVE: usize = 32 * 1024;
+const MIN_BUFFER: usize = 256 * 1024;
+
+/// Which part of the kernel a socket talks to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Protocol {
+    /// Generic netlink families, e.g. ethtool.
+    Generic,
+    /// nf_tables and the rest of netfilter.
+    Netfilter,
+    /// Links, addresses, routes, neighbours, forwarding entries, nexthops.
+    Route,
+}
+
+impl Protocol {
+    pub(crate) fn family(self) -> NlFamily {
+        match self {
+            Self::Generic => NlFamily::Generic,
+            Self::Netfilter => NlFamily::Netfilter,
+            Self::Route => NlFamily::Route,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Generic => "generic",
+            Self::Netfilter => "netfilter",
+            Self::Route => "route",
+        })
+    }
+}
+
+/// What the kernel said to a datagram.
+#[derive(Debug, Default, Eq, PartialEq)]
+#[must_use = "a batch that was refused changed nothing, or not everything"]
+pub struct Answer {
+    /// Whether any message was acknowledged. Says nothing about the others: look at `refused` first.
+    pub acknowledged: bool,
+    /// Every message that was refused, in the kernel's order.
+    pub refused: Vec<Refusal>,
+}
+
+/// A connection to the kernel, to be kept for the life of the program.
+///
+/// It belongs to the network namespace in which it was opened, whatever the thread does later.
+pub struct Socket {
+    socket: NlSocket,
+    port: u32,
+    sequence: u32,
+    buffers: usize,
+    receive: Vec<u8>,
+}
+
+impl Socket {
+    /// Opens a socket with extended acks and, where the kernel has them (4.20), strict checks of questions.
+    ///
+    /// # Errors
+    /// [`OpenError`] if the kernel lacks the protocol or refuses the socket.
+    pub fn open(protocol: Protocol) -> Result<Self, OpenError> {
+        let fail = |step| move |source| OpenError { step, protocol, source };
+        let socket = NlSocket::connect(protocol.family(), None, Groups::empty()).map_err(fail("open"))?;
+        socket.enable_ext_ack(true).map_err(fail("configure"))?;
+        // Older kernels answer such a question with more than was asked for; readers filter anyway.
+        let _older_kernel = socket.enable_strict_checking(true);
+        let port = socket.pid().map_err(fail("name"))?;
+        let mut opened = Self { socket, port, sequence: 0, buffers: 0, receive: vec![0; RECEIVE] };
+        opened.reserve(MIN_BUFFER);
+        Ok(opened)
+    }
+
+    /// The port that the kernel gave this socket: notifications of changes made through it carry this number.
+    #[must_use]
+    pub fn port(&self) -> u32 {
+        self.port
+    }
+
+    /// Sends the whole batch as ONE datagram and collects what the kernel says to it. `reply` sees every other
+    /// message that comes back, e.g. those asked for with [`Flags::ECHO`](crate::Flags::ECHO).
+    ///
+    /// The last message asks for an ack; errors of the others come back regardless.
+    ///
+    /// # Errors
+    /// [`TransactError`]; its variants say whether the kernel has seen the batch.
+    pub fn transact(
+        &mut self,
+        batch: &mut Batch,
+        reply: impl FnMut(Message<'_>) -> Result<(), Malformed>,
+    ) -> Result<Answer, TransactError> {
+        self.in_windows(batch, u32::MAX, reply)
+    }
+
+    /// Sends the batch in datagrams of `window` messages, one after the other, each ending with an ack; returns
+    /// what was refused. A refused message does not stop the others.
+    ///
+    /// For families that act on each message by itself (rtnetlink). 64 to 256 messages reach the kernel's floor.
+    ///
+    /// # Errors
+    /// [`TransactError`]: some messages may have been acted on. Observe before trying again.
+    pub fn execute(&mut self, batch: &mut Batch, window: u32) -> Result<Vec<Refusal>, TransactError> {
+        let answer = self.in_windows(batch, window.max(1), |_| Ok(()))?;
+        Ok(answer.refused)
+    }
+
+    /// Asks for one thing and returns what `read` makes of the reply.
+    ///
+    /// # Errors
+    /// [`AskError::Refused`] with the kernel's reason, e.g. `ENOENT`; otherwise the question was not answered.
+    pub fn ask<T>(
+        &mut self,
+        question: &mut Batch,
+        mut read: impl FnMut(Message<'_>) -> Result<T, Malformed>,
+    ) -> Result<T, AskError> {
+        let first = self.send_question(question).map_err(AskError::Transact)?;
+        let mut answer = None;
+        while answer.is_none() {
+            let length =
+                receive(&self.socket, &mut self.receive).map_err(lost).map_err(AskError::Transact)?;
+            for message in messages(self.receive.get(..length).unwrap_or_default()) {
+                let message = message.map_err(malformed)?;
+                if message.sequence != first {
+                    continue;
+                }
+                if message.kind == NLMSG_ERROR {
+                    if let Some(refusal) = message.refusal(0).map_err(malformed)? {
+                        return Err(AskError::Refused(refusal));
+                    }
+                } else {
+                    answer = Some(read(message).map_err(malformed)?);
+                }
+            }
+        }
+        answer.ok_or_else(|| AskError::Transact(lost(Errno::ENODATA.into())))
+    }
+
+    /// Lists objects: `fold` adds each to the result. If other writers change the list meanwhile
+    /// (`NLM_F_DUMP_INTR`), it starts anew from `C::default()`, so that a result is always whole.
+    ///
+    /// # Errors
+    /// [`DumpError::Interrupted`] after 32 attempts; otherwise as [`Socket::ask`].
+    pub fn dump<C: Default>(
+        &mut self,
+        question: &mut Batch,
+        mut fold: impl FnMut(&mut C, Message<'_>) -> Result<(), Malformed>,
+    ) -> Result<C, DumpError> {
+        for _ in 0..DUMP_ATTEMPTS {
+            if let Some(whole) = self.dump_once(question, &mut fold).map_err(DumpError::Ask)? {
+                return Ok(whole);
+            }
+        }
+        Err(DumpError::Interrupted { attempts: DUMP_ATTEMPTS })
+    }
+
+    fn dump_once<C: Default>(
+        &mut self,
+        question: &mut Batch,
+        fold: &mut impl FnMut(&mut C, Message<'_>) -> Result<(), Malformed>,
+    ) -> Result<Option<C>, AskError> {
+        let first = self.send_question(question).map_err(AskError::Transact)?;
+        let mut list = C::default();
+        let mut interrupted = false;
+        // A reader's mistake must not leave the rest of the dump in the socket: read to the end, then report.
+        let mut mistake = None;
+        loop {
+            let length =
+                receive(&self.socket, &mut self.receive).map_err(lost).map_err(AskError::Transact)?;
+            for message in messages(self.receive.get(..length).unwrap_or_default()) {
+                let message = message.map_err(malformed)?;
+                if message.sequence != first {
+                    continue;
+                }
+                interrupted |= message.flags & DUMP_INTERRUPTED != 0;
+                match message.kind {
+                    NLMSG_DONE => {
+                        // Since 4.18 the end carries an error code, in the place where an error has it.
+                        if let Some(refusal) = message.refusal(0).map_err(malformed)? {
+                            return Err(AskError::Refused(refusal));
+                        }
+                        return match mistake {
+                            _ if interrupted => Ok(None),
+                            Some(mistake) => Err(malformed(mistake)),
+                            None => Ok(Some(list)),
+                        };
+                    }
+                    NLMSG_ERROR => {
+                        if let Some(refusal) = message.refusal(0).map_err(malformed)? {
+                            return Err(AskError::Refused(refusal));
+                        }
+                    }
+                    _ if mistake.is_none() => mistake = fold(&mut list, message).err(),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn in_windows(
+        &mut self,
+        batch: &mut Batch,
+        window: u32,
+        mut reply: impl FnMut(Message<'_>) -> Result<(), Malformed>,
+    ) -> Result<Answer, TransactError> {
+        if let Some(message) = batch.oversize() {
+            return Err(TransactError::TooLong { message });
+        }
+        let first = self.take_sequence(batch.len());
+        let mut answer = Answer::default();
+        for datagram in batch.number(first, window) {
+            let bytes = batch.as_bytes().get(datagram.bytes).unwrap_or_default();
+            self.reserve(bytes.len().saturating_add(datagram.messages.len().saturating_mul(256)));
+            self.discard_stale();
+            self.send(bytes)?;
+            self.collect(first, datagram.messages, &mut answer, &mut reply)?;
+        }
+        Ok(answer)
+    }
+
+    /// Reads replies until the last message's, or until there are no more.
+    fn collect(
+        &mut self,
+        first: u32,
+        expected: Range<u32>,
+        answer: &mut Answer,
+        reply: &mut impl FnMut(Message<'_>) -> Result<(), Malformed>,
+    ) -> Result<(), TransactError> {
+        let mut heard = false;
+        loop {
+            let length = match receive(&self.socket, &mut self.receive) {
+                Ok(length) => length,
+                // nf_tables acknowledges the end of a batch only since 6.10, and never if it refused the batch.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && heard => return Ok(()),
+                Err(error) => return Err(lost(error)),
+            };
+            let mut complete = false;
+            for message in messages(self.receive.get(..length).unwrap_or_default()) {
+                let message = message.map_err(TransactError::Malformed)?;
+                let number = message.sequence.wrapping_sub(first);
+                if !expected.contains(&number) {
+                    continue;
+                }
+                if message.kind != NLMSG_ERROR {
+                    reply(message).map_err(TransactError::Malformed)?;
+                    continue;
+                }
+                heard = true;
+                complete |= number + 1 == expected.end;
+                match message.refusal(number).map_err(TransactError::Malformed)? {
+                    Some(refusal) => answer.refused.push(refusal),
+                    None => answer.acknowledged = true,
+                }
+            }
+            if complete {
+                return Ok(());
+            }
+        }
+    }
+
+    fn send_question(&mut self, question: &mut Batch) -> Result<u32, TransactError> {
+        if let Some(message) = question.oversize() {
+            return Err(TransactError::TooLong { message });
+        }
+        let first = self.take_sequence(question.len());
+        question.number_only(first);
+        self.discard_stale();
+        self.send(question.as_bytes())?;
+        Ok(first)
+    }
+
+    fn send(&self, bytes: &[u8]) -> Result<(), TransactError> {
+        loop {
+            match self.socket.send(bytes, Msg::empty()) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(TransactError::NotSent { bytes: bytes.len(), source }),
+            }
+        }
+    }
+
+    /// Drops what an earlier operation left unread, and with it a pending overflow error.
+    fn discard_stale(&mut self) {
+        for _ in 0..1_000_000 {
+            match receive(&self.socket, &mut self.receive) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                _ => {}
+            }
+        }
+    }
+
+    fn take_sequence(&mut self, messages: u32) -> u32 {
+        let first = self.sequence.wrapping_add(1).max(1); // 0 marks notifications
+        self.sequence = first.wrapping_add(messages);
+        first
+    }
+
+    /// Makes both buffers large enough for a datagram of `bytes`, and for every message of it to be sent back with
+    /// an error. Buffers only grow, so in steady state this costs nothing.
+    fn reserve(&mut self, bytes: usize) {
+        // The kernel counts whole allocations, up to about twice the payload.
+        let wanted = bytes.saturating_mul(2).next_power_of_two().max(MIN_BUFFER);
+        if wanted <= self.buffers {
+            return;
+        }
+        self.buffers = wanted;
+        let fd = borrow(&self.socket);
+        // Without CAP_NET_ADMIN over the namespace, take what net.core.{w,r}mem_max allows; a batch that does not
+        // fit is then refused when it is sent.
+        if setsockopt(&fd, sockopt::SndBufForce, &wanted).is_err() {
+            let _limited = setsockopt(&fd, sockopt::SndBuf, &wanted);
+        }
+        if setsockopt(&fd, sockopt::RcvBufForce, &wanted).is_err() {
+            let _limited = setsockopt(&fd, sockopt::RcvBuf, &wanted);
+        }
+    }
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Socket")
+            .field("port", &self.port)
+            .field("buffers", &self.buffers)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Receives one datagram without waiting; grows `buffer` if it does not fit.
+pub(crate) fn receive(socket: &NlSocket, buffer: &mut Vec<u8>) -> io::Result<usize> {
+    loop {
+        match socket.recv(buffer.as_mut_slice(), Msg::DONTWAIT | Msg::PEEK | Msg::TRUNC) {
+            Ok((length, _)) if length > buffer.len() => buffer.resize(length, 0),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        }
+        match socket.recv(buffer.as_mut_slice(), Msg::DONTWAIT) {
+            Ok((length, _)) => return Ok(length),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[expect(
+    unsafe_code,
+    reason = "neli's NlSocket has AsRawFd but not AsFd, and nix::setsockopt wants the latter"
+)]
+pub(crate) fn borrow(socket: &NlSocket) -> BorrowedFd<'_> {
+    // SAFETY: the descriptor is open as long as `socket` lives, and the result cannot outlive it.
+    unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) }
+}
+
+fn lost(source: io::Error) -> TransactError {
+    TransactError::Lost(LostReply(source))
+}
+
+fn malformed(source: Malformed) -> AskError {
+    AskError::Transact(TransactError::Malformed(source))
+}
