@@ -1,1 +1,3 @@
 //! Pod networking for Kubernetes nodes and plain hosts.
+
+pub mod health;
