@@ -155,9 +155,8 @@ async fn converse(stream: TcpStream, readiness: watch::Receiver<Readiness>) {
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD)
         .serve_connection(TokioIo::new(stream), service);
-    match tokio::time::timeout(CONNECTION_TIMEOUT, connection).await {
-        Ok(Err(error)) => debug!(%error, "health connection failed"),
-        Ok(Ok(())) | Err(_) => {}
+    if let Ok(Err(error)) = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await {
+        debug!(%error, "health connection failed");
     }
 }
 
