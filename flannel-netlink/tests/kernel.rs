@@ -1,0 +1,229 @@
+//! What the real kernel does with our sockets, in a namespace of its own.
+#![expect(clippy::unwrap_used, reason = "a helper of a test may fail it")]
+
+
+use flannel_netlink::{Batch, DumpError, Errno, Flags, Monitor, Protocol, Received, Socket, TransactError};
+use testkit::{netns, sh};
+
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
+const RTM_GETLINK: u16 = 18;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
+
+fn add_bridge(batch: &mut Batch, name: &str) -> u32 {
+    batch.message(RTM_NEWLINK, Flags::CREATE.and(Flags::EXCL), &[0; 16], |attributes| {
+        attributes.text(IFLA_IFNAME, name);
+        attributes.nested(IFLA_LINKINFO, |info| info.text(IFLA_INFO_KIND, "bridge"));
+    })
+}
+
+fn links() -> Batch {
+    let mut question = Batch::new();
+    question.message(RTM_GETLINK, Flags::DUMP, &[0; 16], |_| {});
+    question
+}
+
+fn count_links(socket: &mut Socket) -> Result<usize, DumpError> {
+    socket.dump(&mut links(), |count, _| {
+        *count += 1;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_refused_message_is_named_and_the_others_are_acted_on() {
+    netns(|| {
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let mut batch = Batch::new();
+        add_bridge(&mut batch, "br0");
+        let twice = add_bridge(&mut batch, "br0");
+        add_bridge(&mut batch, "br1");
+        let refused = socket.execute(&mut batch, 64).unwrap();
+        assert_eq!(refused.len(), 1);
+        assert_eq!((refused[0].message, refused[0].errno), (twice, Errno::EEXIST));
+        assert_eq!(count_links(&mut socket).unwrap(), 3, "lo, br0, br1");
+    });
+}
+
+#[test]
+fn the_kernels_own_words_are_kept() {
+    netns(|| {
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let mut batch = Batch::new();
+        batch.message(RTM_NEWLINK, Flags::CREATE, &[0; 16], |attributes| {
+            attributes.text(IFLA_IFNAME, "x");
+            attributes.nested(IFLA_LINKINFO, |info| info.text(IFLA_INFO_KIND, "no-such-kind"));
+        });
+        let refused = socket.execute(&mut batch, 64).unwrap();
+        assert_eq!(refused[0].errno, Errno::EOPNOTSUPP);
+        assert_eq!(refused[0].text.as_deref(), Some("Unknown device type"));
+        assert!(refused[0].to_string().ends_with("(EOPNOTSUPP): Unknown device type"));
+    });
+}
+
+#[test]
+fn every_window_size_reports_the_same_refusals() {
+    netns(|| {
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        for window in [1, 2, 3, 7, 100] {
+            let mut batch = Batch::new();
+            for index in 0..10 {
+                batch.message(RTM_DELLINK, Flags::NONE, &[0; 16], |attributes| {
+                    attributes.text(IFLA_IFNAME, &format!("gone{index}"));
+                });
+            }
+            let refused = socket.execute(&mut batch, window).unwrap();
+            let numbers: Vec<_> = refused.iter().map(|refusal| refusal.message).collect();
+            assert_eq!(numbers, (0..10).collect::<Vec<_>>(), "window {window}");
+        }
+    });
+}
+
+#[test]
+fn thousands_of_refusals_in_one_datagram_fit_the_receive_buffer() {
+    netns(|| {
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let mut batch = Batch::new();
+        for _ in 0..5_000 {
+            batch.message(RTM_DELLINK, Flags::NONE, &[0; 16], |attributes| {
+                attributes.text(IFLA_IFNAME, "gone")
+            });
+        }
+        let answer = socket.transact(&mut batch, |_| Ok(())).unwrap();
+        assert_eq!(answer.refused.len(), 5_000);
+    });
+}
+
+#[test]
+fn an_attribute_too_long_for_netlink_is_reported_and_nothing_is_sent() {
+    netns(|| {
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let mut batch = Batch::new();
+        add_bridge(&mut batch, "br0");
+        batch.message(RTM_NEWLINK, Flags::CREATE, &[0; 16], |attributes| attributes.bytes(1, &[0; 70_000]));
+        assert!(matches!(socket.execute(&mut batch, 64), Err(TransactError::TooLong { message: 1 })));
+        assert_eq!(count_links(&mut socket).unwrap(), 1, "lo");
+    });
+}
+
+/// 200 bridges: more than one `recv` of a dump holds, so that a change can come in between.
+fn crowd(socket: &mut Socket) {
+    let mut batch = Batch::new();
+    for index in 0..200 {
+        add_bridge(&mut batch, &format!("br{index}"));
+    }
+    assert_eq!(socket.execute(&mut batch, 64).unwrap(), []);
+}
+
+/// Lists the links while somebody else adds one at the start of each of the first `disturbed` listings.
+fn count_disturbed(disturbed: usize) -> (Result<usize, DumpError>, usize) {
+    let mut other = Socket::open(Protocol::Route).unwrap();
+    let mut socket = Socket::open(Protocol::Route).unwrap();
+    let mut listings = 0;
+    let count = socket.dump(&mut links(), |count, _| {
+        if *count == 0 {
+            listings += 1;
+            if listings <= disturbed {
+                let mut batch = Batch::new();
+                add_bridge(&mut batch, &format!("new{listings}"));
+                assert_eq!(other.execute(&mut batch, 1).unwrap(), []);
+            }
+        }
+        *count += 1;
+        Ok(())
+    });
+    (count, listings)
+}
+
+#[test]
+fn a_dump_that_a_change_interrupted_starts_anew() {
+    netns(|| {
+        crowd(&mut Socket::open(Protocol::Route).unwrap());
+        let (count, listings) = count_disturbed(3);
+        assert_eq!(
+            (count.unwrap(), listings),
+            (204, 4),
+            "lo, 200 bridges, 3 new ones, in the fourth listing"
+        );
+    });
+}
+
+#[test]
+fn a_dump_that_is_always_interrupted_is_an_error_and_never_half_a_list() {
+    netns(|| {
+        crowd(&mut Socket::open(Protocol::Route).unwrap());
+        let (count, listings) = count_disturbed(usize::MAX);
+        assert!(
+            matches!(count, Err(DumpError::Interrupted { attempts }) if usize::try_from(attempts) == Ok(listings))
+        );
+    });
+}
+
+#[test]
+fn a_mistake_of_the_reader_does_not_spoil_the_next_dump() {
+    netns(|| {
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let failed: Result<(), _> =
+            socket.dump(&mut links(), |(), _| Err(flannel_netlink::Malformed::Value { what: "test" }));
+        assert!(failed.is_err());
+        assert_eq!(count_links(&mut socket).unwrap(), 1);
+    });
+}
+
+#[test]
+fn a_monitor_reports_changes_in_order_and_says_when_it_lost_some() {
+    const RTNLGRP_LINK: u32 = 1;
+    netns(|| {
+        let mut monitor = Monitor::open(Protocol::Route, &[RTNLGRP_LINK]).unwrap();
+        assert!(matches!(monitor.receive().unwrap(), Received::Nothing));
+
+        sh("ip link add br0 type bridge");
+        let Received::Messages(mut changes) = monitor.receive().unwrap() else { panic!("no notification") };
+        assert_eq!(changes.next().unwrap().unwrap().kind, RTM_NEWLINK);
+
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        for _ in 0..2_000 {
+            let mut batch = Batch::new();
+            for up in [1u8, 0] {
+                let mut header = [0u8; 16]; // struct ifinfomsg: flags at 8, change mask at 12
+                header[8] = up;
+                header[12] = 1;
+                batch.message(RTM_NEWLINK, Flags::NONE, &header, |attributes| {
+                    attributes.text(IFLA_IFNAME, "br0")
+                });
+            }
+            assert_eq!(socket.execute(&mut batch, 2).unwrap(), []);
+        }
+        let mut overflowed = false;
+        for _ in 0..20_000 {
+            match monitor.receive().unwrap() {
+                Received::Overflow => overflowed = true,
+                Received::Messages(_) => {}
+                Received::Nothing => break,
+            }
+        }
+        assert!(overflowed, "4 MiB cannot hold 4 000 link notifications");
+
+        sh("ip link del br0");
+        assert!(matches!(monitor.receive().unwrap(), Received::Messages(_)), "and it goes on after that");
+    });
+}
+
+#[test]
+fn an_answer_belongs_to_its_question() {
+    netns(|| {
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let mut by_name = |name: &str| {
+            let mut question = Batch::new();
+            question
+                .message(RTM_GETLINK, Flags::NONE, &[0; 16], |attributes| attributes.text(IFLA_IFNAME, name));
+            socket.ask(&mut question, |message| message.split::<16>().map(|(header, _)| header[4]))
+        };
+        assert!(
+            matches!(by_name("gone"), Err(flannel_netlink::AskError::Refused(refusal)) if refusal.errno == Errno::ENODEV)
+        );
+        assert_eq!(by_name("lo").unwrap(), 1);
+    });
+}
