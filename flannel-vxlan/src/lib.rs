@@ -1,3 +1,28 @@
 //! VXLAN devices, their peers and routes, converged to what was asked for.
 
+mod device;
+mod diff;
+mod entry;
+mod error;
+mod kernel;
+mod nexthop;
+mod overlay;
+mod peer;
+mod plan;
+mod report;
+mod types;
 pub mod underlay;
+
+pub use device::{DeviceSpec, Link, NameTaken, ObservedDevice, ObservedVxlan};
+pub use entry::{
+    BLACKHOLE_METRIC, Forwarding, Neighbour, Nexthop, Observed, ObservedForwarding, ObservedNeighbour,
+    ObservedNexthop, ObservedRoute, ObservedRouteTo, ROUTE_PROTOCOL, Route, RouteTo,
+};
+pub use error::{ApplyError, ConvergeError, ObserveError, ReadError, StepRefusal};
+pub use flannel_netlink::Errno;
+pub use kernel::{Applied, Kernel};
+pub use overlay::{FamilySpec, Overlay};
+pub use peer::{Peer, PeerConflict, Via};
+pub use plan::{DeviceStep, Links, Plan, Step};
+pub use report::{RefusedStep, Report};
+pub use types::{Family, IfName, MacAddr, OverlayMtu, UnderlayMtu, ValueError, Vni};

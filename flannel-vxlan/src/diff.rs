@@ -1,0 +1,361 @@
+//! What the kernel has against what it should have: ordered steps, no I/O.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::entry::{
+    Entries, ObservedForwarding, ObservedNeighbour, ObservedNexthop, ObservedRoute, ObservedRouteTo,
+};
+use crate::plan::PeerSteps;
+use crate::{
+    Family, FamilySpec, MacAddr, Observed, Overlay, Plan, ROUTE_PROTOCOL, Route, RouteTo, Step, Via, device,
+};
+
+/// `RTPROT_BOOT`: what `ip route add` and upstream flannel give.
+const BOOT: u8 = 3;
+
+/// What was found of a peer; bits of `Slot::seen`.
+const FORWARDING: u8 = 1;
+const NEIGHBOUR: u8 = 2;
+const NEXTHOP: u8 = 4;
+const ROUTE: u8 = 8;
+/// A route of ours or of upstream's is in its place, but not as it should be.
+const OTHER_ROUTE: u8 = 16;
+
+impl Overlay {
+    /// Lists the steps that turn what was observed into what there should be, and forgets the noted changes, as the
+    /// steps contain them. Equal input gives an equal plan; an overlay that is as it should be gives an empty one.
+    ///
+    /// Per peer: forwarding entry, neighbour, nexthop, route, so that nothing leads to something that is not there.
+    /// Then what is stale, in the opposite order. Stale is what this crate or upstream made and no peer needs:
+    ///
+    /// | object | is this crate's | is upstream's |
+    /// |---|---|---|
+    /// | route | protocol 70, on our device, to our nexthops or inside the cluster's networks | protocol `boot`, on our device, on-link via its own first address; for a peer's subnet any of protocol `boot` |
+    /// | nexthop | protocol 70 and on our device | |
+    /// | neighbour on our device | protocol 70 | no protocol, permanent, inside the cluster's networks |
+    /// | forwarding entry of our device | `extern_learn` | its MAC address is that of such a neighbour |
+    /// | blackhole route | protocol 70 | protocol `boot` and exactly our subnet |
+    ///
+    /// Everything else is left alone.
+    pub fn diff(&mut self, observed: &Observed) -> Plan {
+        self.dirty.clear();
+        self.observed = true;
+        for slot in self.peers.values_mut() {
+            slot.seen = 0;
+        }
+        let mut plan = self.plan();
+        let found =
+            [self.devices(Family::V4, observed, &mut plan), self.devices(Family::V6, observed, &mut plan)];
+        self.note_host(observed, &plan);
+
+        let mut stale = Vec::new();
+        let own_nexthops = self.match_nexthops(observed, &found, &mut stale);
+        self.match_routes(observed, &found, &own_nexthops, &mut stale);
+        let upstreams_macs = self.match_neighbours(observed, &found, &mut stale);
+        self.match_forwarding(observed, &found, &upstreams_macs, &mut stale);
+
+        self.put_missing(&found, &mut plan);
+        self.put_blackholes(observed, &found, &mut plan);
+        plan.steps.append(&mut order_stale(stale));
+        plan
+    }
+
+    fn devices(&self, family: Family, observed: &Observed, plan: &mut Plan) -> Found {
+        let Some(spec) = self.family(family) else { return Found::Off };
+        let Some(wanted) = &spec.device else { return Found::Kept(0) };
+        let device = observed.devices.iter().find(|device| device.name == wanted.name);
+        match device::diff(wanted, &spec.networks, device) {
+            Ok(diff) => {
+                plan.steps.extend(diff.steps.into_iter().map(|step| Step::Device(family, step)));
+                if diff.emptied {
+                    Found::Emptied
+                } else {
+                    Found::Kept(device.map_or(0, |device| device.index))
+                }
+            }
+            Err(taken) => {
+                plan.taken.push(taken);
+                Found::Off
+            }
+        }
+    }
+
+    /// Notes the addresses of this host that no peer may cover.
+    fn note_host(&mut self, observed: &Observed, plan: &Plan) {
+        let ours = |name: &str| {
+            Family::ALL.iter().any(|family| {
+                plan.links(*family)
+                    .and_then(|links| links.device)
+                    .is_some_and(|device| device.as_str() == name)
+            })
+        };
+        let others = observed.interfaces.iter().filter(|interface| !ours(&interface.name));
+        let addresses = others.flat_map(|interface| &interface.addresses);
+        self.host = addresses.map(|address| (address.address, address.prefix_len)).collect();
+        self.host.sort_unstable();
+        self.host.dedup();
+    }
+
+    fn match_nexthops(
+        &mut self,
+        observed: &Observed,
+        found: &[Found; 2],
+        stale: &mut Vec<Step>,
+    ) -> BTreeSet<u32> {
+        self.nexthops.observe(observed.has_nexthops);
+        let device = found[0].index();
+        let mut strays = BTreeSet::new();
+        for nexthop in &observed.nexthops {
+            let ObservedNexthop { id, protocol, interface, gateway } = *nexthop;
+            if protocol != ROUTE_PROTOCOL || interface == 0 || device != Some(interface) {
+                self.nexthops.foreign(id);
+                continue;
+            }
+            let peer = gateway.and_then(|gateway| self.tunnel_at(gateway.into())).map(|(subnet, _)| subnet);
+            let slot = peer.and_then(|subnet| self.peers.get_mut(&subnet));
+            match slot {
+                Some(slot) if slot.nexthop == id || (slot.nexthop == 0 && slot.seen & NEXTHOP == 0) => {
+                    slot.nexthop = id;
+                    slot.seen |= NEXTHOP;
+                    self.nexthops.own(id);
+                }
+                _ => {
+                    stale.push(Step::DeleteNexthop { id });
+                    strays.insert(id);
+                    self.nexthops.own(id);
+                }
+            }
+        }
+        // A number that is not there any more may since have been taken by others.
+        for slot in self.peers.values_mut() {
+            if slot.seen & NEXTHOP == 0 {
+                slot.nexthop = 0;
+            }
+        }
+        strays
+    }
+
+    fn match_routes(
+        &mut self,
+        observed: &Observed,
+        found: &[Found; 2],
+        stray_nexthops: &BTreeSet<u32>,
+        stale: &mut Vec<Step>,
+    ) {
+        for route in &observed.routes {
+            let ObservedRoute { subnet, protocol, metric, interface, to } = *route;
+            let family = Family::of_net(subnet);
+            let (Some(spec), found) = (self.family(family), pick(found, family)) else { continue };
+            if matches!(found, Found::Off) {
+                continue;
+            }
+            let on_device = found.index().is_some_and(|index| index != 0 && index == interface);
+            let upstreams = protocol == BOOT && on_device && is_upstreams(subnet, to);
+            if to == ObservedRouteTo::Blackhole && subnet == spec.subnet {
+                let kept = spec.blackhole && protocol == ROUTE_PROTOCOL && metric == crate::BLACKHOLE_METRIC;
+                if !kept {
+                    stale.push(Step::DeleteRoute { subnet, metric, protocol });
+                }
+                continue;
+            }
+            let wanted = self.wanted(subnet).map(|entries| entries.route);
+            if let Some(wanted) = wanted.filter(|wanted| wanted.metric() == metric) {
+                let link = matches!(wanted.to, RouteTo::Direct { .. }).then_some(spec.underlay.index);
+                let link = link.or(found.index());
+                let right = protocol == ROUTE_PROTOCOL && link == Some(interface) && leads_to(to, wanted.to);
+                if let Some(slot) = self.peers.get_mut(&subnet) {
+                    slot.seen |= if right { ROUTE } else { OTHER_ROUTE };
+                }
+                continue;
+            }
+            let inside = spec.networks.iter().any(|network| network.contains(&subnet));
+            let stray = matches!(to, ObservedRouteTo::Nexthop { id } if stray_nexthops.contains(&id));
+            if upstreams || (protocol == ROUTE_PROTOCOL && (on_device || stray || inside)) {
+                stale.push(Step::DeleteRoute { subnet, metric, protocol });
+            }
+        }
+    }
+
+    fn match_neighbours(
+        &mut self,
+        observed: &Observed,
+        found: &[Found; 2],
+        stale: &mut Vec<Step>,
+    ) -> BTreeSet<(Family, MacAddr)> {
+        let mut upstreams_macs = BTreeSet::new();
+        for ObservedNeighbour { neighbour, protocol } in &observed.neighbours {
+            let family = Family::of(neighbour.address);
+            if pick(found, family).index().is_none() {
+                continue;
+            }
+            let inside = self
+                .family(family)
+                .is_some_and(|spec| spec.networks.iter().any(|network| network.contains(&neighbour.address)));
+            let upstreams = *protocol == 0 && inside;
+            if upstreams {
+                upstreams_macs.insert((family, neighbour.mac));
+            }
+            match self.tunnel_at(neighbour.address) {
+                Some((subnet, mac)) => {
+                    // Upstream's entry is made ours, so that it is known when its peer leaves.
+                    if mac == neighbour.mac && *protocol == ROUTE_PROTOCOL {
+                        self.saw(subnet, NEIGHBOUR);
+                    }
+                }
+                None if upstreams || *protocol == ROUTE_PROTOCOL => {
+                    stale.push(Step::DeleteNeighbour { address: neighbour.address });
+                }
+                None => {}
+            }
+        }
+        upstreams_macs
+    }
+
+    fn match_forwarding(
+        &mut self,
+        observed: &Observed,
+        found: &[Found; 2],
+        upstreams_macs: &BTreeSet<(Family, MacAddr)>,
+        stale: &mut Vec<Step>,
+    ) {
+        for ObservedForwarding { forwarding, marked } in &observed.forwarding {
+            let (family, mac) = (forwarding.family, forwarding.mac);
+            if pick(found, family).index().is_none() {
+                continue;
+            }
+            match self.forwarding(family, mac) {
+                Some(underlay) => {
+                    // Upstream's entry lacks our mark, which the kernel does not add to an entry that is there.
+                    if underlay == forwarding.underlay {
+                        let sharing: Vec<IpNet> = self.claimants(family, mac).collect();
+                        sharing.into_iter().for_each(|subnet| self.saw(subnet, FORWARDING));
+                    }
+                }
+                None if *marked || upstreams_macs.contains(&(family, mac)) => {
+                    stale.push(Step::DeleteForwarding(*forwarding));
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn put_missing(&mut self, found: &[Found; 2], plan: &mut Plan) {
+        let subnets: Vec<IpNet> = self
+            .peers
+            .iter()
+            .filter(|(subnet, slot)| {
+                !matches!(pick(found, Family::of_net(**subnet)), Found::Off)
+                    && !complete(**subnet, slot.via, slot.seen)
+            })
+            .map(|(subnet, _)| *subnet)
+            .collect();
+        for subnet in subnets {
+            let seen = self.peers.get(&subnet).map_or(0, |slot| slot.seen);
+            let Some(wanted) = self.assign(subnet) else { continue };
+            let first = plan.steps.len();
+            let missing = |bit: u8| seen & bit == 0;
+            plan.steps.extend(wanted.forwarding.filter(|_| missing(FORWARDING)).map(Step::PutForwarding));
+            plan.steps.extend(wanted.neighbour.filter(|_| missing(NEIGHBOUR)).map(Step::PutNeighbour));
+            plan.steps.extend(wanted.nexthop.filter(|_| missing(NEXTHOP)).map(Step::PutNexthop));
+            if missing(ROUTE) {
+                let replace = seen & OTHER_ROUTE != 0;
+                plan.steps.push(Step::PutRoute { route: wanted.route, replace });
+            }
+            if plan.steps.len() > first {
+                plan.peers.push(PeerSteps { subnet, first, end: plan.steps.len() });
+            }
+        }
+    }
+
+    fn put_blackholes(&self, observed: &Observed, found: &[Found; 2], plan: &mut Plan) {
+        let wanted = |spec: &&FamilySpec| spec.blackhole && !matches!(pick(found, spec.family()), Found::Off);
+        for spec in self.families.iter().flatten().filter(wanted) {
+            let route = Route { subnet: spec.subnet, to: RouteTo::Blackhole };
+            let there = |observed: &ObservedRoute| {
+                observed.subnet == route.subnet
+                    && observed.metric == route.metric()
+                    && observed.protocol == ROUTE_PROTOCOL
+                    && observed.to == ObservedRouteTo::Blackhole
+            };
+            if !observed.routes.iter().any(there) {
+                plan.steps.push(Step::PutRoute { route, replace: false });
+            }
+        }
+    }
+
+    fn wanted(&self, subnet: IpNet) -> Option<Entries> {
+        let slot = self.peers.get(&subnet)?;
+        let programmed = self.conflict(subnet, slot.via).is_none();
+        programmed.then(|| Entries::of(crate::Peer { subnet, via: slot.via }, slot.nexthop))
+    }
+
+    fn saw(&mut self, subnet: IpNet, bit: u8) {
+        if let Some(slot) = self.peers.get_mut(&subnet) {
+            slot.seen |= bit;
+        }
+    }
+}
+
+/// What will be under the name of a family's device when the plan's first steps are taken.
+#[derive(Clone, Copy, Debug)]
+enum Found {
+    /// There is no such family, or its device is not ours: nothing of it is looked at.
+    Off,
+    /// The device was not there or is made anew: it has nothing on it.
+    Emptied,
+    /// The device stays; its index, or 0 if the family has none.
+    Kept(u32),
+}
+
+impl Found {
+    fn index(self) -> Option<u32> {
+        match self {
+            Self::Kept(index) => Some(index),
+            Self::Off | Self::Emptied => None,
+        }
+    }
+}
+
+fn pick(found: &[Found; 2], family: Family) -> Found {
+    match family {
+        Family::V4 => found[0],
+        Family::V6 => found[1],
+    }
+}
+
+/// Whether all entries of such a peer were found. A nexthop object is only asked for where routes lead to it.
+fn complete(subnet: IpNet, via: Via, seen: u8) -> bool {
+    let need = match (via, Family::of_net(subnet)) {
+        (Via::Direct { .. }, _) => ROUTE,
+        (Via::Tunnel { .. }, Family::V4 | Family::V6) => FORWARDING | NEIGHBOUR | ROUTE,
+    };
+    seen & need == need
+}
+
+fn is_upstreams(subnet: IpNet, to: ObservedRouteTo) -> bool {
+    matches!(to, ObservedRouteTo::Gateway { gateway, onlink: true } if gateway == subnet.addr())
+}
+
+fn leads_to(observed: ObservedRouteTo, wanted: RouteTo) -> bool {
+    let same = |want: IpAddr, want_onlink: bool| matches!(observed, ObservedRouteTo::Gateway { gateway, onlink } if gateway == want && onlink == want_onlink);
+    match wanted {
+        RouteTo::Nexthop { id } => observed == ObservedRouteTo::Nexthop { id },
+        RouteTo::Onlink { gateway } => same(gateway, true),
+        RouteTo::Direct { gateway } => same(gateway, false),
+        RouteTo::Blackhole => observed == ObservedRouteTo::Blackhole,
+    }
+}
+
+/// Routes leave first, then what they led to.
+fn order_stale(mut stale: Vec<Step>) -> Vec<Step> {
+    stale.sort_by_key(|step| match step {
+        Step::DeleteRoute { .. } => 0,
+        Step::DeleteNexthop { .. } => 1,
+        Step::DeleteNeighbour { .. } => 2,
+        _ => 3,
+    });
+    stale
+}

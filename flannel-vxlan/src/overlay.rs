@@ -1,0 +1,529 @@
+//! The overlay as it should be: owner of that state, with the same small work per change at any number of peers.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use flannel_netlink::Errno;
+use ipnet::IpNet;
+
+use crate::entry::Entries;
+use crate::nexthop::NexthopIds;
+use crate::plan::PeerSteps;
+use crate::{
+    Applied, ApplyError, ConvergeError, DeviceSpec, Family, Kernel, Link, Links, MacAddr, Peer, PeerConflict,
+    Plan, Report, Step, Via,
+};
+
+/// One address family of the overlay, seen from this node.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct FamilySpec {
+    /// The physical network: where direct routes leave.
+    pub underlay: Link,
+    /// The addresses of this node's own pods.
+    pub subnet: IpNet,
+    /// The addresses of all pods of the cluster: what is ours to clean up inside.
+    pub networks: Vec<IpNet>,
+    /// The VXLAN device. Default: none; all peers are direct (`host-gw`).
+    pub device: Option<DeviceSpec>,
+    /// Whether packets for pods of this node that do not exist are dropped here instead of following the default
+    /// route. Default: no. Any other route to the subnet wins over it.
+    pub blackhole: bool,
+}
+
+impl FamilySpec {
+    /// A family without a VXLAN device and without a blackhole route.
+    #[must_use]
+    pub fn new(underlay: Link, subnet: IpNet, networks: Vec<IpNet>) -> Self {
+        Self { underlay, subnet: subnet.trunc(), networks, device: None, blackhole: false }
+    }
+
+    /// The VXLAN device. Default: none.
+    #[must_use]
+    pub fn device(mut self, device: DeviceSpec) -> Self {
+        self.device = Some(device);
+        self
+    }
+
+    /// Whether packets for pods of this node that do not exist are dropped here. Default: no.
+    #[must_use]
+    pub fn blackhole(mut self, blackhole: bool) -> Self {
+        self.blackhole = blackhole;
+        self
+    }
+
+    /// Family of the subnet.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        Family::of_net(self.subnet)
+    }
+
+    pub(crate) fn links(&self) -> Links {
+        Links { device: self.device.as_ref().map(|device| device.name), underlay: self.underlay }
+    }
+}
+
+/// The devices and peers that there should be, and which of them the kernel does not have yet.
+///
+/// [`Overlay::set_peer`] and [`Overlay::remove_peer`] note one change; [`Overlay::flush`] writes the noted ones.
+/// [`Overlay::converge`] reads everything back first, and so repairs whatever others did.
+///
+/// # When peers contradict each other
+/// The outcome depends on the peers alone, not on the order in which they came:
+/// - one subnet: there is one peer per subnet, the last one set;
+/// - one network address with two prefix lengths: the shorter prefix is programmed;
+/// - one MAC address on two underlay addresses: the peer with the lowest subnet is programmed;
+/// - one underlay address with two MAC addresses or two subnets: both are programmed, as neither harms the other.
+///
+/// A peer that would harm this host (see [`PeerConflict`]) is not programmed. All of these come in by themselves
+/// when what stands against them goes away.
+///
+/// # Examples
+/// See the crate's example.
+#[derive(Clone, Debug, Default)]
+pub struct Overlay {
+    pub(crate) families: [Option<FamilySpec>; 2],
+    pub(crate) peers: BTreeMap<IpNet, Slot>,
+    /// Every tunnel peer by its MAC address.
+    pub(crate) macs: BTreeSet<(Family, MacAddr, IpNet)>,
+    /// Peers to be written, with what the kernel has of them.
+    pub(crate) dirty: BTreeMap<IpNet, Option<Held>>,
+    /// Addresses of this host, sorted, with the length of their prefixes.
+    pub(crate) host: Vec<(IpAddr, u8)>,
+    pub(crate) nexthops: NexthopIds,
+    /// Whether `dirty` is all there is to do.
+    pub(crate) observed: bool,
+}
+
+/// What is kept of a peer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot {
+    pub(crate) via: Via,
+    /// Number of its nexthop object; 0 if it has none.
+    pub(crate) nexthop: u32,
+    /// Scratch of a diff: which of its entries were found.
+    pub(crate) seen: u8,
+}
+
+/// What the kernel has of a peer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Held {
+    via: Via,
+    nexthop: u32,
+    /// Whether it is certain that the route is ours, so that it may be replaced without a look.
+    certain: bool,
+}
+
+impl Overlay {
+    /// An overlay of these families, without peers.
+    #[must_use]
+    pub fn new(families: impl IntoIterator<Item = FamilySpec>) -> Self {
+        let mut overlay = Self::default();
+        for family in families {
+            overlay.set_family(family);
+        }
+        overlay
+    }
+
+    /// Sets or replaces one family, e.g. with another MTU or underlay. The next [`Overlay::flush`] is a
+    /// [`Overlay::converge`]: what can be changed in place is, the rest is made anew.
+    pub fn set_family(&mut self, spec: FamilySpec) {
+        let slot = match spec.family() {
+            Family::V4 => &mut self.families[0],
+            Family::V6 => &mut self.families[1],
+        };
+        if slot.as_ref() != Some(&spec) {
+            if let Some(device) = &spec.device {
+                self.nexthops.choose_range(device.vni);
+            }
+            *slot = Some(spec);
+            self.observed = false;
+        }
+    }
+
+    /// The family as it was last set.
+    #[must_use]
+    pub fn family(&self, family: Family) -> Option<&FamilySpec> {
+        match family {
+            Family::V4 => self.families[0].as_ref(),
+            Family::V6 => self.families[1].as_ref(),
+        }
+    }
+
+    /// Adds a peer, or changes the one with this subnet. Returns why it will not be programmed, if so.
+    ///
+    /// # Errors
+    /// [`PeerConflict`]. The peer is kept nevertheless, and programmed when the reason is gone.
+    pub fn set_peer(&mut self, peer: Peer) -> Result<(), PeerConflict> {
+        let subnet = peer.subnet.trunc();
+        let old = self.peers.get(&subnet).copied();
+        if old.is_none_or(|old| old.via != peer.via) {
+            self.mark(subnet, Some(peer.via));
+            // A peer that left and returns before it was written keeps its nexthop object.
+            let held = self.dirty.get(&subnet).copied().flatten().map_or(0, |held| held.nexthop);
+            let nexthop = match peer.via {
+                Via::Tunnel { .. } => {
+                    old.map_or(held, |old| if old.nexthop == 0 { held } else { old.nexthop })
+                }
+                Via::Direct { .. } => 0,
+            };
+            self.unlist(subnet, old);
+            if let Via::Tunnel { mac, .. } = peer.via {
+                self.macs.insert((Family::of_net(subnet), mac, subnet));
+            }
+            self.peers.insert(subnet, Slot { via: peer.via, nexthop, seen: 0 });
+        }
+        self.conflict(subnet, peer.via).map_or(Ok(()), Err)
+    }
+
+    /// Removes the peer with this subnet; returns whether there was one.
+    pub fn remove_peer(&mut self, subnet: IpNet) -> bool {
+        let subnet = subnet.trunc();
+        if !self.peers.contains_key(&subnet) {
+            return false;
+        }
+        self.mark(subnet, None);
+        let old = self.peers.remove(&subnet);
+        self.unlist(subnet, old);
+        true
+    }
+
+    /// Removes every peer for which `keep` is false: for the end of a full listing.
+    pub fn retain_peers(&mut self, mut keep: impl FnMut(Peer) -> bool) {
+        let gone = |(subnet, slot): (&IpNet, &Slot)| {
+            let peer = Peer { subnet: *subnet, via: slot.via };
+            (!keep(peer)).then_some(*subnet)
+        };
+        let gone: Vec<IpNet> = self.peers.iter().filter_map(gone).collect();
+        for subnet in gone {
+            self.remove_peer(subnet);
+        }
+    }
+
+    /// The peer with this subnet.
+    #[must_use]
+    pub fn peer(&self, subnet: IpNet) -> Option<Peer> {
+        let subnet = subnet.trunc();
+        self.peers.get(&subnet).map(|slot| Peer { subnet, via: slot.via })
+    }
+
+    /// All peers by subnet.
+    pub fn peers(&self) -> impl ExactSizeIterator<Item = Peer> {
+        self.peers.iter().map(|(subnet, slot)| Peer { subnet: *subnet, via: slot.via })
+    }
+
+    /// Peers that are not programmed, and why. Looks at every peer.
+    pub fn conflicts(&self) -> impl Iterator<Item = (IpNet, PeerConflict)> {
+        self.peers.iter().filter_map(|(subnet, slot)| Some((*subnet, self.conflict(*subnet, slot.via)?)))
+    }
+
+    /// Why this peer is not programmed; `None` if it is, or is not known.
+    #[must_use]
+    pub fn conflict_of(&self, subnet: IpNet) -> Option<PeerConflict> {
+        let subnet = subnet.trunc();
+        self.conflict(subnet, self.peers.get(&subnet)?.via)
+    }
+
+    /// Whether something is noted that the kernel does not have.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        !self.observed || !self.dirty.is_empty()
+    }
+
+    /// Whether [`Overlay::flush`] will read the kernel first: at the start, after [`Overlay::set_family`], and after
+    /// a plan that was cut short.
+    #[must_use]
+    pub fn needs_observe(&self) -> bool {
+        !self.observed
+    }
+
+    /// Notes that the kernel may no longer hold what was written to it.
+    pub fn distrust(&mut self) {
+        self.observed = false;
+    }
+
+    /// The interfaces to be observed.
+    #[must_use]
+    pub fn links(&self) -> Vec<Links> {
+        self.families.iter().flatten().map(FamilySpec::links).collect()
+    }
+
+    /// Writes the changes noted since the last time: work for those peers only.
+    ///
+    /// # Errors
+    /// As [`Overlay::converge`].
+    pub fn flush(&mut self, kernel: &mut impl Kernel) -> Result<Report, ConvergeError> {
+        if !self.observed {
+            return self.converge(kernel);
+        }
+        let plan = self.pending();
+        self.carry_out(plan, kernel)
+    }
+
+    /// Reads everything, and writes what is missing or wrong. Writes nothing if nothing is.
+    ///
+    /// # Errors
+    /// [`ConvergeError`]: the kernel could not be read, or it is unknown what it took. What single peers were refused
+    /// is in the [`Report`]. Either way what is left to do stays noted.
+    pub fn converge(&mut self, kernel: &mut impl Kernel) -> Result<Report, ConvergeError> {
+        let observed = kernel.observe(&self.links()).map_err(ConvergeError::Observe)?;
+        let plan = self.diff(&observed);
+        drop(observed);
+        self.carry_out(plan, kernel)
+    }
+
+    fn carry_out(&mut self, plan: Plan, kernel: &mut impl Kernel) -> Result<Report, ConvergeError> {
+        if plan.is_empty() {
+            return Ok(self.settle(&plan, Applied::default()));
+        }
+        let applied = kernel.apply(&plan).map_err(|source: ApplyError| {
+            self.observed = false;
+            ConvergeError::Apply(source)
+        })?;
+        Ok(self.settle(&plan, applied))
+    }
+
+    /// Takes the noted changes as a plan, which is to be applied and then given to [`Overlay::settle`].
+    ///
+    /// Empty while [`Overlay::needs_observe`].
+    pub fn pending(&mut self) -> Plan {
+        let mut plan = self.plan();
+        if !self.observed {
+            return plan;
+        }
+        let mut released = Vec::new();
+        for (subnet, held) in std::mem::take(&mut self.dirty) {
+            let first = plan.steps.len();
+            let wanted = self.assign(subnet);
+            let old = held.map(|held| Entries::of(Peer { subnet, via: held.via }, held.nexthop));
+            if let Some(wanted) = wanted {
+                let replace = held.is_some_and(|held| held.certain);
+                plan.steps.extend(wanted.forwarding.map(Step::PutForwarding));
+                plan.steps.extend(wanted.neighbour.map(Step::PutNeighbour));
+                plan.steps.extend(wanted.nexthop.map(Step::PutNexthop));
+                plan.steps.push(Step::PutRoute { route: wanted.route, replace });
+            }
+            if let Some(old) = old {
+                self.remains(&old, wanted.as_ref(), &mut plan.steps, &mut released);
+            }
+            plan.peers.push(PeerSteps { subnet, first, end: plan.steps.len() });
+        }
+        // Only now: a number must not be used again before the step that frees it.
+        released.into_iter().for_each(|id| self.nexthops.release(id));
+        plan
+    }
+
+    /// Notes what came of a plan. Peers with a refused step stay noted, to be tried again.
+    pub fn settle(&mut self, plan: &Plan, applied: Applied) -> Report {
+        for refusal in &applied.refused {
+            match (plan.peer_of(refusal.step), plan.steps.get(refusal.step)) {
+                (Some(subnet), Some(step)) => self.settle_refused(subnet, step, refusal.errno),
+                _ => self.observed = false,
+            }
+        }
+        if !applied.without_device.is_empty() || !plan.taken.is_empty() {
+            self.observed = false;
+        }
+        Report::new(plan, applied)
+    }
+
+    fn settle_refused(&mut self, subnet: IpNet, step: &Step, errno: Errno) {
+        let Some(slot) = self.peers.get_mut(&subnet) else {
+            self.observed = false; // it could not be deleted
+            return;
+        };
+        let held = Held { via: slot.via, nexthop: slot.nexthop, certain: false };
+        self.dirty.entry(subnet).or_insert(Some(held));
+        match step {
+            Step::PutNexthop(nexthop) if errno == Errno::EEXIST => {
+                self.nexthops.foreign(nexthop.id);
+                slot.nexthop = 0;
+                self.dirty.insert(subnet, Some(Held { nexthop: 0, ..held }));
+            }
+            Step::PutForwarding(_) | Step::PutNeighbour(_) | Step::PutNexthop(_) | Step::PutRoute { .. } => {}
+            _ => self.observed = false,
+        }
+    }
+
+    /// Steps that delete what `old` has and `wanted` has not, unless another peer needs it.
+    fn remains(
+        &self,
+        old: &Entries,
+        wanted: Option<&Entries>,
+        steps: &mut Vec<Step>,
+        released: &mut Vec<u32>,
+    ) {
+        if wanted.is_none() {
+            let (subnet, metric) = (old.route.subnet, old.route.metric());
+            steps.push(Step::DeleteRoute { subnet, metric, protocol: crate::ROUTE_PROTOCOL });
+        }
+        if let Some(nexthop) = old.nexthop {
+            if wanted.and_then(|wanted| wanted.nexthop) != Some(nexthop) {
+                steps.push(Step::DeleteNexthop { id: nexthop.id });
+                released.push(nexthop.id);
+            }
+        }
+        if let Some(neighbour) = old.neighbour {
+            let kept = wanted.is_some_and(|wanted| wanted.neighbour.is_some());
+            if !kept && self.tunnel_at(neighbour.address).is_none() {
+                steps.push(Step::DeleteNeighbour { address: neighbour.address });
+            }
+        }
+        if let Some(forwarding) = old.forwarding {
+            if self.forwarding(forwarding.family, forwarding.mac).is_none() {
+                steps.push(Step::DeleteForwarding(forwarding));
+            }
+        }
+    }
+
+    /// What the kernel should have of this peer; its nexthop gets a number if it needs one and has none.
+    pub(crate) fn assign(&mut self, subnet: IpNet) -> Option<Entries> {
+        let slot = *self.peers.get(&subnet)?;
+        if self.conflict(subnet, slot.via).is_some() {
+            return None;
+        }
+        let needs = matches!(slot.via, Via::Tunnel { .. }) && Family::of_net(subnet) == Family::V4;
+        let nexthop = match slot.nexthop {
+            0 if needs => self.nexthops.take(),
+            id => id,
+        };
+        if nexthop != slot.nexthop {
+            self.peers.entry(subnet).and_modify(|slot| slot.nexthop = nexthop);
+        }
+        Some(Entries::of(Peer { subnet, via: slot.via }, nexthop))
+    }
+
+    pub(crate) fn plan(&self) -> Plan {
+        let mut plan = Plan::default();
+        for (links, family) in plan.links.iter_mut().zip(&self.families) {
+            *links = family.as_ref().map(FamilySpec::links);
+        }
+        plan
+    }
+
+    /// The underlay address that frames to this MAC address go to: that of the first peer which claims it.
+    pub(crate) fn forwarding(&self, family: Family, mac: MacAddr) -> Option<IpAddr> {
+        self.claimants(family, mac).find_map(|subnet| {
+            let via = self.peers.get(&subnet)?.via;
+            self.conflict(subnet, via).is_none().then(|| via.underlay())
+        })
+    }
+
+    /// The programmed tunnel peer whose subnet begins with this address.
+    pub(crate) fn tunnel_at(&self, address: IpAddr) -> Option<(IpNet, MacAddr)> {
+        self.starting_at(address).find_map(|subnet| match self.peers.get(&subnet)?.via {
+            via @ Via::Tunnel { mac, .. } => self.conflict(subnet, via).is_none().then_some((subnet, mac)),
+            Via::Direct { .. } => None,
+        })
+    }
+
+    /// Notes this peer, and those whose standing its change may alter, with what the kernel has of them.
+    fn mark(&mut self, subnet: IpNet, next: Option<Via>) {
+        if !self.observed {
+            return; // everything will be compared anyway
+        }
+        let old = self.peers.get(&subnet).map(|slot| slot.via);
+        let mut touched: BTreeSet<IpNet> = self.starting_at(subnet.network()).collect();
+        for via in [old, next].into_iter().flatten() {
+            if let Via::Tunnel { mac, .. } = via {
+                let family = Family::of_net(subnet);
+                // The others follow the first claimant, so only a change of that one concerns them.
+                if self.claimants(family, mac).next().is_none_or(|first| subnet <= first) {
+                    touched.extend(self.claimants(family, mac));
+                }
+            }
+        }
+        touched.insert(subnet);
+        for subnet in touched {
+            let held = self
+                .peers
+                .get(&subnet)
+                .filter(|slot| self.conflict(subnet, slot.via).is_none())
+                .map(|slot| Held { via: slot.via, nexthop: slot.nexthop, certain: true });
+            self.dirty.entry(subnet).or_insert(held);
+        }
+    }
+
+    fn unlist(&mut self, subnet: IpNet, old: Option<Slot>) {
+        if let Some(Via::Tunnel { mac, .. }) = old.map(|old| old.via) {
+            self.macs.remove(&(Family::of_net(subnet), mac, subnet));
+        }
+    }
+
+    /// Subnets of the peers that claim this MAC address, lowest first.
+    pub(crate) fn claimants(&self, family: Family, mac: MacAddr) -> impl Iterator<Item = IpNet> {
+        let lowest = match family {
+            Family::V4 => IpNet::V4(ipnet::Ipv4Net::default()),
+            Family::V6 => IpNet::V6(ipnet::Ipv6Net::default()),
+        };
+        let same = move |entry: &&(Family, MacAddr, IpNet)| entry.0 == family && entry.1 == mac;
+        self.macs.range((family, mac, lowest)..).take_while(same).map(|entry| entry.2)
+    }
+
+    /// Subnets of the peers that begin with this address, shortest prefix first.
+    fn starting_at(&self, address: IpAddr) -> impl Iterator<Item = IpNet> {
+        let shortest = IpNet::new(address, 0).unwrap_or_else(|_never| IpNet::from(address));
+        let same = move |(subnet, _): &(&IpNet, &Slot)| subnet.addr() == address;
+        self.peers.range(shortest..).take_while(same).map(|(subnet, _)| *subnet)
+    }
+
+    /// Why a peer is not to be programmed.
+    pub(crate) fn conflict(&self, subnet: IpNet, via: Via) -> Option<PeerConflict> {
+        if let Some(conflict) = self.harm(subnet, via) {
+            return Some(conflict);
+        }
+        let fit = |other: IpNet| {
+            let via = self.peers.get(&other)?.via;
+            (other != subnet && self.harm(other, via).is_none()).then_some(via)
+        };
+        let before = |other: &IpNet| *other < subnet;
+        if let Some(other) =
+            self.starting_at(subnet.network()).take_while(before).find(|other| fit(*other).is_some())
+        {
+            return Some(PeerConflict::SubnetTaken(other));
+        }
+        let Via::Tunnel { mac, underlay } = via else { return None };
+        let first = self
+            .claimants(Family::of_net(subnet), mac)
+            .take_while(before)
+            .find_map(|other| Some((other, fit(other)?.underlay())));
+        first.filter(|(_, theirs)| *theirs != underlay).map(|(other, _)| PeerConflict::MacTaken(other))
+    }
+
+    /// Why programming this peer would harm this host, whatever other peers there are.
+    fn harm(&self, subnet: IpNet, via: Via) -> Option<PeerConflict> {
+        let family = Family::of_net(subnet);
+        let underlay = via.underlay();
+        let Some(spec) = self.family(family) else { return Some(PeerConflict::NoSuchOverlay(family)) };
+        if spec.device.is_none() && matches!(via, Via::Tunnel { .. }) {
+            return Some(PeerConflict::NoSuchOverlay(family));
+        }
+        if Family::of(underlay) != family {
+            return Some(PeerConflict::FamilyMismatch(underlay));
+        }
+        if subnet.contains(&spec.subnet) || spec.subnet.contains(&subnet) {
+            return Some(PeerConflict::OwnSubnet(spec.subnet));
+        }
+        if subnet.contains(&underlay) {
+            return Some(PeerConflict::HoldsItsUnderlay(underlay));
+        }
+        if spec.device.as_ref().is_some_and(|device| device.local == underlay) || self.is_hosts(underlay) {
+            return Some(PeerConflict::OwnUnderlay(underlay));
+        }
+        // A network of the host that lies in the subnet has its address there too, so addresses are all to look at.
+        // The other way round is fine: pods in 10.244.0.0/16 on a host in 10.0.0.0/8.
+        let from = self.host.partition_point(|(address, _)| *address < subnet.network());
+        let (address, prefix) = *self.host.get(from).filter(|(address, _)| subnet.contains(address))?;
+        let network = IpNet::new(address, prefix).map_or(subnet, |network| network.trunc());
+        Some(if subnet.contains(&network) && prefix < family.bits() {
+            PeerConflict::CoversHostNetwork(network)
+        } else {
+            PeerConflict::HoldsHostAddress(address)
+        })
+    }
+
+    fn is_hosts(&self, address: IpAddr) -> bool {
+        self.host.binary_search_by(|(own, _)| own.cmp(&address)).is_ok()
+    }
+}

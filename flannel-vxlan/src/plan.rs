@@ -1,0 +1,270 @@
+//! Ordered steps, each harmless to repeat, that bring the kernel to what was asked for.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::entry::ROUTE_PROTOCOL;
+use crate::{
+    DeviceSpec, Family, Forwarding, IfName, Link, MacAddr, NameTaken, Neighbour, Nexthop, OverlayMtu, Route,
+    RouteTo,
+};
+
+/// What to do to the kernel, in order. Printed ([`fmt::Display`]) it is a shell script of `ip` and `bridge` commands.
+///
+/// Not atomic: rtnetlink has no transactions. Instead every prefix of a plan leaves the kernel in a state that
+/// forwards no packet wrongly, and a plan that was cut short is followed by another one.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[must_use = "nothing reaches the kernel until the plan is applied"]
+pub struct Plan {
+    pub(crate) links: [Option<Links>; 2],
+    pub(crate) steps: Vec<Step>,
+    pub(crate) peers: Vec<PeerSteps>,
+    pub(crate) taken: Vec<NameTaken>,
+}
+
+/// The interfaces that steps of one family are about.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Links {
+    /// Name of the VXLAN device; `None` if there is to be none (`host-gw`).
+    pub device: Option<IfName>,
+    /// The physical network.
+    pub underlay: Link,
+}
+
+/// Which steps of a plan belong to one peer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct PeerSteps {
+    pub(crate) subnet: IpNet,
+    pub(crate) first: usize,
+    pub(crate) end: usize,
+}
+
+/// One change to the kernel.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Step {
+    /// Something about the VXLAN device of that family.
+    Device(Family, DeviceStep),
+    /// Make or replace a forwarding entry.
+    PutForwarding(Forwarding),
+    /// Make or replace a neighbour.
+    PutNeighbour(Neighbour),
+    /// Make a nexthop object, or replace one of ours. A number that others use is refused (`EEXIST`).
+    PutNexthop(Nexthop),
+    /// Make a route, or replace one of ours or of upstream's. One of others is left alone and the step refused
+    /// (`EEXIST`).
+    PutRoute {
+        /// The route.
+        route: Route,
+        /// Whether one of ours or upstream's is known to be there.
+        replace: bool,
+    },
+    /// Delete a route.
+    DeleteRoute {
+        /// Destination.
+        subnet: IpNet,
+        /// Its metric.
+        metric: u32,
+        /// Its protocol: ours, or `boot` (3) for one of upstream's.
+        protocol: u8,
+    },
+    /// Delete a nexthop object, and with it the routes that still lead to it.
+    DeleteNexthop {
+        /// Its number.
+        id: u32,
+    },
+    /// Delete a neighbour from the VXLAN device.
+    DeleteNeighbour {
+        /// Its address.
+        address: IpAddr,
+    },
+    /// Delete a forwarding entry.
+    DeleteForwarding(Forwarding),
+}
+
+/// A change to a VXLAN device.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum DeviceStep {
+    /// Delete it, to be made anew.
+    Delete,
+    /// Make it.
+    Create(Box<DeviceSpec>),
+    /// Change local address, underlay and learning in place.
+    Change(Box<DeviceSpec>),
+    /// Set the MAC address.
+    SetMac(MacAddr),
+    /// Set the MTU.
+    SetMtu(OverlayMtu),
+    /// Do not obey router advertisements.
+    IgnoreRouterAdvertisements,
+    /// Turn checksum offload on or off.
+    SetTxChecksum(bool),
+    /// Set it up.
+    Up,
+    /// Give it an address with a full-length prefix.
+    AddAddress(IpAddr),
+    /// Take an address with this prefix length away.
+    DeleteAddress(IpAddr, u8),
+}
+
+impl Plan {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// The steps, in order.
+    #[must_use]
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// The interfaces that steps of this family are about; `None` if the plan has none.
+    #[must_use]
+    pub fn links(&self, family: Family) -> Option<&Links> {
+        match family {
+            Family::V4 => self.links[0].as_ref(),
+            Family::V6 => self.links[1].as_ref(),
+        }
+    }
+
+    /// Devices of our names that are not ours: nothing of their family is in the plan.
+    #[must_use]
+    pub fn taken(&self) -> &[NameTaken] {
+        &self.taken
+    }
+
+    /// The command that does the same as this step.
+    #[must_use]
+    pub fn command(&self, step: &Step) -> String {
+        Command { plan: self, step }.to_string()
+    }
+
+    /// The peer that step number `step` is for; `None` if it is about the device or a stale entry.
+    #[must_use]
+    pub fn peer_of(&self, step: usize) -> Option<IpNet> {
+        let after = self.peers.partition_point(|peer| peer.end <= step);
+        self.peers.get(after).filter(|peer| peer.first <= step).map(|peer| peer.subnet)
+    }
+
+    fn device(&self, family: Family) -> &str {
+        self.links(family).and_then(|links| links.device.as_ref()).map_or("?", IfName::as_str)
+    }
+
+    fn underlay(&self, family: Family) -> &str {
+        self.links(family).map_or("?", |links| links.underlay.name.as_str())
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.steps.iter().try_for_each(|step| writeln!(f, "{}", Command { plan: self, step }))
+    }
+}
+
+struct Command<'a> {
+    plan: &'a Plan,
+    step: &'a Step,
+}
+
+impl fmt::Display for Command<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let device = |family| self.plan.device(family);
+        match self.step {
+            Step::Device(family, step) => write_device(f, device(*family), step),
+            Step::PutForwarding(Forwarding { family, mac, underlay }) => {
+                let dev = device(*family);
+                write!(f, "bridge fdb replace {mac} dev {dev} dst {underlay} self extern_learn permanent")
+            }
+            Step::PutNeighbour(Neighbour { address, mac }) => {
+                let dev = device(Family::of(*address));
+                write!(
+                    f,
+                    "ip neigh replace {address} lladdr {mac} dev {dev} nud permanent protocol {ROUTE_PROTOCOL}"
+                )
+            }
+            Step::PutNexthop(Nexthop { id, gateway }) => {
+                let dev = device(Family::V4);
+                write!(
+                    f,
+                    "ip nexthop replace id {id} via {gateway} dev {dev} onlink protocol {ROUTE_PROTOCOL}"
+                )
+            }
+            Step::PutRoute { route, .. } => {
+                let Route { subnet, to } = *route;
+                let family = Family::of_net(subnet);
+                let (ip, proto) = (ip(family), ROUTE_PROTOCOL);
+                match to {
+                    RouteTo::Nexthop { id } => {
+                        write!(f, "{ip} route replace {subnet} nhid {id} proto {proto}")
+                    }
+                    RouteTo::Onlink { gateway } => {
+                        let dev = device(family);
+                        write!(f, "{ip} route replace {subnet} via {gateway} dev {dev} onlink proto {proto}")
+                    }
+                    RouteTo::Direct { gateway } => {
+                        let dev = self.plan.underlay(family);
+                        write!(f, "{ip} route replace {subnet} via {gateway} dev {dev} proto {proto}")
+                    }
+                    RouteTo::Blackhole => {
+                        let metric = route.metric();
+                        write!(f, "{ip} route replace blackhole {subnet} metric {metric} proto {proto}")
+                    }
+                }
+            }
+            Step::DeleteRoute { subnet, metric, protocol } => {
+                write!(
+                    f,
+                    "{} route del {subnet} metric {metric} proto {protocol}",
+                    ip(Family::of_net(*subnet))
+                )
+            }
+            Step::DeleteNexthop { id } => write!(f, "ip nexthop del id {id}"),
+            Step::DeleteNeighbour { address } => {
+                write!(f, "ip neigh del {address} dev {}", device(Family::of(*address)))
+            }
+            Step::DeleteForwarding(Forwarding { family, mac, underlay }) => {
+                write!(f, "bridge fdb del {mac} dev {} dst {underlay} self", device(*family))
+            }
+        }
+    }
+}
+
+fn ip(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ip",
+        Family::V6 => "ip -6",
+    }
+}
+
+fn write_device(f: &mut fmt::Formatter<'_>, dev: &str, step: &DeviceStep) -> fmt::Result {
+    let vxlan = |spec: &DeviceSpec| {
+        let learning = if spec.learning { "learning" } else { "nolearning" };
+        let (vni, local, underlay) = (spec.vni, spec.local, spec.underlay.name);
+        format!("type vxlan id {vni} local {local} dev {underlay} {learning}")
+    };
+    match step {
+        DeviceStep::Delete => write!(f, "ip link del {dev}"),
+        DeviceStep::Create(spec) => {
+            let (mac, mtu, port) = (spec.mac, spec.mtu, spec.port);
+            write!(f, "ip link add {dev} address {mac} mtu {mtu} {} dstport {port}", vxlan(spec))?;
+            f.write_str(if spec.gbp { " gbp" } else { "" })
+        }
+        DeviceStep::Change(spec) => write!(f, "ip link set {dev} {}", vxlan(spec)),
+        DeviceStep::SetMac(mac) => write!(f, "ip link set {dev} address {mac}"),
+        DeviceStep::SetMtu(mtu) => write!(f, "ip link set {dev} mtu {mtu}"),
+        DeviceStep::IgnoreRouterAdvertisements => write!(f, "sysctl -w net/ipv6/conf/{dev}/accept_ra=0"),
+        DeviceStep::SetTxChecksum(on) => {
+            write!(f, "ethtool -K {dev} tx-checksum-ip-generic {}", if *on { "on" } else { "off" })
+        }
+        DeviceStep::Up => write!(f, "ip link set {dev} up"),
+        DeviceStep::AddAddress(address) => {
+            write!(f, "ip addr add {address}/{} dev {dev}", Family::of(*address).bits())
+        }
+        DeviceStep::DeleteAddress(address, prefix) => write!(f, "ip addr del {address}/{prefix} dev {dev}"),
+    }
+}
