@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// `RTPROT_BOOT`: what `ip route add` and upstream flannel give.
-const BOOT: u8 = 3;
+pub(crate) const BOOT: u8 = 3;
 
 /// What was found of a peer; bits of `Slot::seen`.
 const FORWARDING: u8 = 1;

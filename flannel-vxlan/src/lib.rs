@@ -1,10 +1,12 @@
 //! VXLAN devices, their peers and routes, converged to what was asked for.
 
+mod apply;
 mod device;
 mod diff;
 mod entry;
 mod error;
 mod kernel;
+mod netlink;
 mod nexthop;
 mod overlay;
 mod peer;
@@ -12,6 +14,7 @@ mod plan;
 mod report;
 mod types;
 pub mod underlay;
+mod wire;
 
 pub use device::{DeviceSpec, Link, NameTaken, ObservedDevice, ObservedVxlan};
 pub use entry::{
@@ -19,8 +22,9 @@ pub use entry::{
     ObservedNexthop, ObservedRoute, ObservedRouteTo, ROUTE_PROTOCOL, Route, RouteTo,
 };
 pub use error::{ApplyError, ConvergeError, ObserveError, ReadError, StepRefusal};
-pub use flannel_netlink::Errno;
+pub use flannel_netlink::{Errno, OpenError};
 pub use kernel::{Applied, Kernel};
+pub use netlink::Netlink;
 pub use overlay::{FamilySpec, Overlay};
 pub use peer::{Peer, PeerConflict, Via};
 pub use plan::{DeviceStep, Links, Plan, Step};

@@ -1,0 +1,305 @@
+//! Taking the steps of a plan: the device's one by one, the peers' many at a time.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+
+use flannel_netlink::{Batch, Errno, Flags, Refusal};
+use ipnet::IpNet;
+
+use crate::entry::{ObservedRoute, ObservedRouteTo};
+use crate::netlink::accept_ra_path;
+use crate::wire::{decode, encode, encode::Indexes, ethtool};
+use crate::{
+    Applied, ApplyError, DeviceStep, Family, Netlink, Plan, ROUTE_PROTOCOL, Route, RouteTo, Step, StepRefusal,
+};
+
+/// Messages per datagram, with one ack for all: from 64 on the kernel's own time is all that is left.
+const WINDOW: usize = 128;
+
+pub(crate) fn apply(kernel: &mut Netlink, plan: &Plan) -> Result<Applied, ApplyError> {
+    let mut applied = Applied::default();
+    let first =
+        plan.steps().iter().position(|step| !matches!(step, Step::Device(..))).unwrap_or(plan.steps().len());
+    device_steps(kernel, plan, first, &mut applied)?;
+    if first == plan.steps().len() {
+        return Ok(applied);
+    }
+    let indexes = indexes(kernel, plan, first, &mut applied)?;
+    entry_steps(kernel, plan, first, indexes, &mut applied)?;
+    settle_routes(kernel, plan, indexes, &mut applied)?;
+    applied.refused.sort_by_key(|refusal| refusal.step);
+    Ok(applied)
+}
+
+fn device_steps(
+    kernel: &mut Netlink,
+    plan: &Plan,
+    end: usize,
+    applied: &mut Applied,
+) -> Result<(), ApplyError> {
+    for (number, step) in plan.steps().iter().enumerate().take(end) {
+        let Step::Device(family, step) = step else { continue };
+        if applied.without_device.contains(family) {
+            continue;
+        }
+        let Some(name) = plan.links(*family).and_then(|links| links.device) else { continue };
+        let index = kernel.index_of(name).map_err(ApplyError::Lookup)?;
+        let create = matches!(step, DeviceStep::Create(_));
+        let refused = match (step, index) {
+            (DeviceStep::Delete, None) => None,
+            (_, None) if !create => Some((Errno::ENODEV, None)),
+            (DeviceStep::IgnoreRouterAdvertisements, _) => match fs::write(accept_ra_path(name), "0") {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    Some((Errno::from_raw(error.raw_os_error().unwrap_or(0)), None))
+                }
+                _ => None,
+            },
+            (DeviceStep::SetTxChecksum(on), Some(index)) => set_tx_checksum(kernel, index, *on),
+            _ => {
+                let mut batch = std::mem::take(&mut kernel.batch);
+                batch.clear();
+                encode::device_step(&mut batch, step, name, index.unwrap_or(0));
+                let refused = kernel.route.execute(&mut batch, 1);
+                kernel.batch = batch;
+                let refused =
+                    refused.map_err(|source| ApplyError::Batch { first: number, last: number, source })?;
+                refused.into_iter().next().map(|refusal| (refusal.errno, refusal.text))
+            }
+        };
+        if let Some((errno, text)) = refused {
+            if matches!(step, DeviceStep::DeleteAddress(..)) && errno == Errno::EADDRNOTAVAIL {
+                continue;
+            }
+            let text = explain(kernel, plan, step, errno).or(text);
+            applied.refused.push(StepRefusal { step: number, errno, text });
+            if create {
+                applied.without_device.push(*family);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the kernel's error means, where its own words do not say.
+fn explain(kernel: &mut Netlink, plan: &Plan, step: &DeviceStep, errno: Errno) -> Option<String> {
+    match (step, errno) {
+        (DeviceStep::Create(spec), Errno::EEXIST) => {
+            let (vni, port) = (spec.vni, spec.port);
+            let others = kernel.vxlan_with(vni.number(), port).ok()?;
+            let other = others.first()?;
+            Some(format!(
+                "VNI {vni} on UDP port {port} is taken by the device {other}: remove it, or choose another VNI or Port"
+            ))
+        }
+        (DeviceStep::Up, Errno::EADDRINUSE) => {
+            let ports = plan.steps().iter().find_map(|step| match step {
+                Step::Device(_, DeviceStep::Create(spec)) => Some(format!("UDP port {}", spec.port)),
+                _ => None,
+            });
+            let port = ports.unwrap_or_else(|| "its UDP port".to_owned());
+            Some(format!(
+                "{port} is in use by another program, or by a VXLAN device with other options: choose another Port"
+            ))
+        }
+        (DeviceStep::SetMtu(mtu), Errno::EINVAL) => Some(format!(
+            "the interface below cannot carry {mtu} bytes and the overhead of VXLAN (50 over IPv4, 70 over IPv6)"
+        )),
+        _ => None,
+    }
+}
+
+fn set_tx_checksum(kernel: &mut Netlink, device: u32, on: bool) -> Option<(Errno, Option<String>)> {
+    let unsupported =
+        || Some((Errno::EOPNOTSUPP, Some("this kernel has no ethtool netlink (5.8)".to_owned())));
+    let Some(family) = kernel.ethtool_family() else { return unsupported() };
+    let Some(socket) = kernel.generic.as_mut() else { return unsupported() };
+    let mut batch = Batch::new();
+    ethtool::set_tx_checksum(&mut batch, family, device, on);
+    match socket.execute(&mut batch, 1) {
+        Ok(refused) => refused.into_iter().next().map(|refusal| (refusal.errno, refusal.text)),
+        Err(error) => Some((Errno::EIO, Some(error.to_string()))),
+    }
+}
+
+/// Looks up the devices that the steps from `first` on stand on.
+fn indexes(
+    kernel: &mut Netlink,
+    plan: &Plan,
+    first: usize,
+    applied: &mut Applied,
+) -> Result<[Indexes; 2], ApplyError> {
+    let steps = || plan.steps().iter().skip(first);
+    let mut indexes = [Indexes::default(); 2];
+    for (indexes, family) in indexes.iter_mut().zip(Family::ALL) {
+        let Some(links) = plan.links(family) else { continue };
+        indexes.underlay = links.underlay.index;
+        let Some(name) = links.device.filter(|_| steps().any(|step| stands_on(step) == Some(family))) else {
+            continue;
+        };
+        if applied.without_device.contains(&family) {
+            continue;
+        }
+        match kernel.index_of(name).map_err(ApplyError::Lookup)? {
+            Some(index) => indexes.device = index,
+            None => applied.without_device.push(family),
+        }
+    }
+    Ok(indexes)
+}
+
+/// The family whose device a step needs; `None` if it needs none.
+fn stands_on(step: &Step) -> Option<Family> {
+    match step {
+        Step::Device(family, _) => Some(*family),
+        Step::PutForwarding(entry) | Step::DeleteForwarding(entry) => Some(entry.family),
+        Step::PutNeighbour(entry) => Some(Family::of(entry.address)),
+        Step::DeleteNeighbour { address } => Some(Family::of(*address)),
+        Step::PutNexthop(_) => Some(Family::V4),
+        Step::PutRoute { route, .. } => match route.to {
+            RouteTo::Nexthop { .. } | RouteTo::Onlink { .. } => Some(Family::of_net(route.subnet)),
+            RouteTo::Direct { .. } | RouteTo::Blackhole => None,
+        },
+        Step::DeleteNexthop { .. } | Step::DeleteRoute { .. } => None,
+    }
+}
+
+fn entry_steps(
+    kernel: &mut Netlink,
+    plan: &Plan,
+    first: usize,
+    indexes: [Indexes; 2],
+    applied: &mut Applied,
+) -> Result<(), ApplyError> {
+    let mut batch = std::mem::take(&mut kernel.batch);
+    let mut sent = Vec::with_capacity(WINDOW);
+    let mut steps = plan.steps().iter().enumerate().skip(first);
+    loop {
+        batch.clear();
+        sent.clear();
+        for (number, step) in steps.by_ref() {
+            if !stands_on(step).is_some_and(|family| applied.without_device.contains(&family)) {
+                encode::step(&mut batch, step, |family| of(indexes, family));
+                sent.push(number);
+                if sent.len() == WINDOW {
+                    break;
+                }
+            }
+        }
+        let (Some(start), Some(last)) = (sent.first(), sent.last()) else { break };
+        let refused = kernel.route.execute(&mut batch, u32::MAX).map_err(|source| ApplyError::Batch {
+            first: *start,
+            last: *last,
+            source,
+        })?;
+        let refused = refused.into_iter().filter_map(|Refusal { message, errno, text, .. }| {
+            let step = *sent.get(usize::try_from(message).ok()?)?;
+            let gone = is_delete(plan.steps().get(step)?) && matches!(errno, Errno::ENOENT | Errno::ESRCH);
+            (!gone).then_some(StepRefusal { step, errno, text })
+        });
+        applied.refused.extend(refused);
+    }
+    kernel.batch = batch;
+    Ok(())
+}
+
+fn is_delete(step: &Step) -> bool {
+    matches!(
+        step,
+        Step::DeleteForwarding(_)
+            | Step::DeleteNeighbour { .. }
+            | Step::DeleteNexthop { .. }
+            | Step::DeleteRoute { .. }
+    )
+}
+
+/// Looks at what is in the place of routes that were refused because there is one: replaces it if it is ours or
+/// upstream's, else says whose it is.
+fn settle_routes(
+    kernel: &mut Netlink,
+    plan: &Plan,
+    indexes: [Indexes; 2],
+    applied: &mut Applied,
+) -> Result<(), ApplyError> {
+    let route_of = |refusal: &StepRefusal| match plan.steps().get(refusal.step) {
+        Some(Step::PutRoute { route, .. }) if refusal.errno == Errno::EEXIST => Some(*route),
+        _ => None,
+    };
+    let mut there: BTreeMap<(IpNet, u32), Option<ObservedRoute>> = BTreeMap::new();
+    there.extend(
+        applied.refused.iter().filter_map(route_of).map(|route| ((route.subnet, route.metric()), None)),
+    );
+    if there.is_empty() {
+        return Ok(());
+    }
+    let take = |found: decode::RouteMessage| {
+        let key = (found.route.subnet, found.route.metric);
+        there.entry(key).and_modify(|place| *place = Some(found.route));
+    };
+    both_families(kernel, take)?;
+
+    let mut kept = Vec::new();
+    for mut refusal in std::mem::take(&mut applied.refused) {
+        let Some(route) = route_of(&refusal) else {
+            kept.push(refusal);
+            continue;
+        };
+        let found = there.get(&(route.subnet, route.metric())).copied().flatten();
+        let replaceable =
+            found.is_none_or(|found| found.protocol == ROUTE_PROTOCOL || found.protocol == crate::diff::BOOT);
+        if replaceable {
+            if let Some(again) = replace(kernel, &route, indexes, refusal.step)? {
+                kept.push(again);
+            }
+            continue;
+        }
+        refusal.text = found.map(|found| describe(&found));
+        kept.push(refusal);
+    }
+    applied.refused = kept;
+    Ok(())
+}
+
+fn both_families(kernel: &mut Netlink, mut take: impl FnMut(decode::RouteMessage)) -> Result<(), ApplyError> {
+    Family::ALL.iter().try_for_each(|family| kernel.routes(*family, 0, &mut take)).map_err(ApplyError::Lookup)
+}
+
+fn replace(
+    kernel: &mut Netlink,
+    route: &Route,
+    indexes: [Indexes; 2],
+    step: usize,
+) -> Result<Option<StepRefusal>, ApplyError> {
+    let mut batch = Batch::new();
+    let links = of(indexes, Family::of_net(route.subnet));
+    encode::put_route(&mut batch, Flags::CREATE.and(Flags::REPLACE), route, links);
+    let refused = kernel.route.execute(&mut batch, 1).map_err(|source| ApplyError::Batch {
+        first: step,
+        last: step,
+        source,
+    })?;
+    Ok(refused.into_iter().next().map(|refusal| StepRefusal {
+        step,
+        errno: refusal.errno,
+        text: refusal.text,
+    }))
+}
+
+fn describe(route: &ObservedRoute) -> String {
+    let to = match route.to {
+        ObservedRouteTo::Gateway { gateway, .. } => format!(" via {gateway}"),
+        ObservedRouteTo::Blackhole => " to nowhere".to_owned(),
+        ObservedRouteTo::Nexthop { .. } | ObservedRouteTo::Other => String::new(),
+    };
+    format!(
+        "this host has a route to it already{to}, of protocol {}, on interface {}",
+        route.protocol, route.interface
+    )
+}
+
+fn of(indexes: [Indexes; 2], family: Family) -> Indexes {
+    match family {
+        Family::V4 => indexes[0],
+        Family::V6 => indexes[1],
+    }
+}

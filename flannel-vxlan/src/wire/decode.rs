@@ -1,0 +1,256 @@
+//! What the kernel lists, as values of this crate.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use flannel_netlink::{Attribute, AttributeIter, Malformed, Message};
+use ipnet::IpNet;
+
+use super::*;
+use crate::entry::{ObservedForwarding, ObservedNeighbour, ObservedNexthop, ObservedRoute, ObservedRouteTo};
+use crate::underlay::{Interface, InterfaceAddress, RouteLookup};
+use crate::{Family, Forwarding, MacAddr, Neighbour, ObservedDevice, ObservedVxlan};
+
+/// A link: what is wanted of it for an [`Interface`] and for an [`ObservedDevice`].
+pub(crate) fn link(message: &Message<'_>) -> Result<(Interface, ObservedDevice), Malformed> {
+    let ([_, _, _, _, i0, i1, i2, i3, f0, f1, f2, f3, ..], attributes) = message.split::<16>()?;
+    let index = u32::from_ne_bytes([*i0, *i1, *i2, *i3]);
+    let up = u32::from_ne_bytes([*f0, *f1, *f2, *f3]) & IFF_UP != 0;
+    let (mut name, mut mtu, mut mac, mut kind, mut vxlan) = ("", 0, None, String::new(), None);
+    for attribute in attributes {
+        let attribute = attribute?;
+        match attribute.kind {
+            IFLA_IFNAME => name = attribute.text()?,
+            IFLA_MTU => mtu = attribute.u32()?,
+            IFLA_ADDRESS => mac = attribute.array().ok().and_then(|bytes| MacAddr::new(bytes).ok()),
+            IFLA_LINKINFO => (kind, vxlan) = link_info(attribute.nested())?,
+            _ => {}
+        }
+    }
+    let unnamed = |_| Malformed::Value { what: "interface name" };
+    let device = ObservedDevice {
+        name: name.parse().map_err(unnamed)?,
+        index,
+        up,
+        mac,
+        mtu,
+        kind,
+        vxlan,
+        addresses: Vec::new(),
+        accept_ra: None,
+        tx_checksum: None,
+    };
+    Ok((Interface { index, name: name.to_owned(), mtu, up, addresses: Vec::new() }, device))
+}
+
+fn link_info(attributes: AttributeIter<'_>) -> Result<(String, Option<ObservedVxlan>), Malformed> {
+    let (mut kind, mut data) = ("", None);
+    for attribute in attributes {
+        let attribute = attribute?;
+        match attribute.kind {
+            IFLA_INFO_KIND => kind = attribute.text()?,
+            IFLA_INFO_DATA => data = Some(attribute),
+            _ => {}
+        }
+    }
+    let vxlan = data.filter(|_| kind == "vxlan").map(|data| vxlan(data.nested())).transpose()?;
+    Ok((kind.to_owned(), vxlan))
+}
+
+fn vxlan(attributes: AttributeIter<'_>) -> Result<ObservedVxlan, Malformed> {
+    let mut vxlan = ObservedVxlan::default();
+    for attribute in attributes {
+        let attribute = attribute?;
+        match attribute.kind {
+            IFLA_VXLAN_ID => vxlan.vni = attribute.u32()?,
+            IFLA_VXLAN_LINK => vxlan.underlay = attribute.u32()?,
+            IFLA_VXLAN_LOCAL | IFLA_VXLAN_LOCAL6 => vxlan.local = Some(address(&attribute)?),
+            IFLA_VXLAN_PORT => vxlan.port = attribute.be16()?,
+            IFLA_VXLAN_LEARNING => vxlan.learning = attribute.u8()? != 0,
+            IFLA_VXLAN_GBP => vxlan.gbp = true,
+            IFLA_VXLAN_GROUP | IFLA_VXLAN_GROUP6 | IFLA_VXLAN_GPE => vxlan.peculiar = true,
+            IFLA_VXLAN_PROXY | IFLA_VXLAN_RSC | IFLA_VXLAN_L2MISS | IFLA_VXLAN_L3MISS => {
+                vxlan.peculiar |= attribute.u8()? != 0;
+            }
+            IFLA_VXLAN_COLLECT_METADATA => vxlan.peculiar |= attribute.u8()? != 0,
+            _ => {}
+        }
+    }
+    Ok(vxlan)
+}
+
+/// An address with the index of its interface.
+pub(crate) fn interface_address(message: &Message<'_>) -> Result<Option<(u32, InterfaceAddress)>, Malformed> {
+    let ([family, prefix_len, flags, _, i0, i1, i2, i3], attributes) = message.split::<8>()?;
+    let index = u32::from_ne_bytes([*i0, *i1, *i2, *i3]);
+    if *family != address_family(Family::V4) && *family != address_family(Family::V6) {
+        return Ok(None);
+    }
+    let (mut local, mut peer, mut flags) = (None, None, u32::from(*flags));
+    for attribute in attributes {
+        let attribute = attribute?;
+        match attribute.kind {
+            IFA_LOCAL => local = Some(address(&attribute)?),
+            IFA_ADDRESS => peer = Some(address(&attribute)?),
+            IFA_FLAGS => flags = attribute.u32()?,
+            _ => {}
+        }
+    }
+    // IPv6 has only IFA_ADDRESS, unless there is a peer; IPv4 has the peer there.
+    Ok(local.or(peer).map(|address| {
+        let has = |flag| flags & flag != 0;
+        let address = InterfaceAddress {
+            address,
+            prefix_len: *prefix_len,
+            permanent: has(IFA_F_PERMANENT),
+            deprecated: has(IFA_F_DEPRECATED),
+            temporary: has(IFA_F_TEMPORARY),
+        };
+        (index, address)
+    }))
+}
+
+/// A permanent neighbour, with the index of its interface.
+pub(crate) fn neighbour(message: &Message<'_>) -> Result<Option<(u32, ObservedNeighbour)>, Malformed> {
+    let (entry, attributes) = neighbour_header(message)?;
+    let (mut dst, mut mac, mut protocol) = (None, None, 0);
+    for attribute in attributes {
+        let attribute = attribute?;
+        match attribute.kind {
+            NDA_DST => dst = Some(address(&attribute)?),
+            NDA_LLADDR => mac = attribute.array().ok().and_then(|bytes| MacAddr::new(bytes).ok()),
+            NDA_PROTOCOL => protocol = attribute.u8()?,
+            _ => {}
+        }
+    }
+    let permanent = entry.state & NUD_PERMANENT != 0 && entry.flags & NTF_PROXY == 0;
+    Ok(match (dst, mac) {
+        (Some(address), Some(mac)) if permanent && entry.family != AF_BRIDGE => {
+            Some((entry.index, ObservedNeighbour { neighbour: Neighbour { address, mac }, protocol }))
+        }
+        _ => None,
+    })
+}
+
+/// A permanent forwarding entry that leads to an address, with the index of its interface.
+pub(crate) fn forwarding(message: &Message<'_>) -> Result<Option<(u32, ObservedForwarding)>, Malformed> {
+    let (entry, attributes) = neighbour_header(message)?;
+    let (mut dst, mut mac) = (None, None);
+    for attribute in attributes {
+        let attribute = attribute?;
+        match attribute.kind {
+            NDA_DST => dst = Some(address(&attribute)?),
+            NDA_LLADDR => mac = attribute.array().ok().and_then(|bytes| MacAddr::new(bytes).ok()),
+            _ => {}
+        }
+    }
+    let permanent = entry.state & NUD_PERMANENT != 0;
+    Ok(match (dst, mac) {
+        (Some(underlay), Some(mac)) if permanent && entry.family == AF_BRIDGE => {
+            let forwarding = Forwarding { family: Family::of(underlay), mac, underlay };
+            let marked = entry.flags & NTF_EXT_LEARNED != 0;
+            Some((entry.index, ObservedForwarding { forwarding, marked }))
+        }
+        _ => None,
+    })
+}
+
+struct NeighbourHeader {
+    family: u8,
+    index: u32,
+    state: u16,
+    flags: u8,
+}
+
+fn neighbour_header<'a>(message: &Message<'a>) -> Result<(NeighbourHeader, AttributeIter<'a>), Malformed> {
+    let ([family, _, _, _, i0, i1, i2, i3, s0, s1, flags, _], attributes) = message.split::<12>()?;
+    let index = u32::from_ne_bytes([*i0, *i1, *i2, *i3]);
+    let state = u16::from_ne_bytes([*s0, *s1]);
+    Ok((NeighbourHeader { family: *family, index, state, flags: *flags }, attributes))
+}
+
+/// A nexthop object.
+pub(crate) fn nexthop(message: &Message<'_>) -> Result<ObservedNexthop, Malformed> {
+    let ([_, _, protocol, ..], attributes) = message.split::<8>()?;
+    let mut nexthop = ObservedNexthop { id: 0, protocol: *protocol, interface: 0, gateway: None };
+    for attribute in attributes {
+        let attribute = attribute?;
+        match attribute.kind {
+            NHA_ID => nexthop.id = attribute.u32()?,
+            NHA_OIF => nexthop.interface = attribute.u32()?,
+            NHA_GATEWAY => nexthop.gateway = attribute.array::<4>().ok().map(Ipv4Addr::from),
+            _ => {}
+        }
+    }
+    Ok(nexthop)
+}
+
+/// What a route message says, of whatever table.
+#[derive(Debug)]
+pub(crate) struct RouteMessage {
+    pub(crate) table: u32,
+    pub(crate) route: ObservedRoute,
+    pub(crate) source: Option<IpAddr>,
+    /// Interface of the first hop of a multipath route.
+    pub(crate) first_hop: Option<u32>,
+    pub(crate) kind: u8,
+}
+
+/// A route; `None` if it is of another family than IPv4 and IPv6.
+pub(crate) fn route(message: &Message<'_>) -> Result<Option<RouteMessage>, Malformed> {
+    let ([family, prefix, _, _, table, protocol, _, kind, f0, f1, f2, f3], attributes) =
+        message.split::<12>()?;
+    let any: IpAddr = match *family {
+        2 => Ipv4Addr::UNSPECIFIED.into(),
+        10 => Ipv6Addr::UNSPECIFIED.into(),
+        _ => return Ok(None),
+    };
+    let onlink = u32::from_ne_bytes([*f0, *f1, *f2, *f3]) & RTNH_F_ONLINK != 0;
+    let (mut table, mut dst, mut gateway, mut id) = (u32::from(*table), any, None, None);
+    let (mut metric, mut interface, mut source, mut first_hop) = (0, 0, None, None);
+    for attribute in attributes {
+        let attribute = attribute?;
+        match attribute.kind {
+            RTA_DST => dst = address(&attribute)?,
+            RTA_GATEWAY => gateway = Some(address(&attribute)?),
+            RTA_OIF => interface = attribute.u32()?,
+            RTA_PRIORITY => metric = attribute.u32()?,
+            RTA_PREFSRC => source = Some(address(&attribute)?),
+            RTA_TABLE => table = attribute.u32()?,
+            RTA_NH_ID => id = Some(attribute.u32()?),
+            // struct rtnexthop: length u16, flags u8, hops u8, ifindex s32.
+            RTA_MULTIPATH => {
+                first_hop =
+                    attribute.payload.get(4..8).and_then(<[u8]>::first_chunk).map(|i| u32::from_ne_bytes(*i));
+            }
+            _ => {}
+        }
+    }
+    let to = match (kind, id, gateway) {
+        (&RTN_UNICAST, Some(id), _) => ObservedRouteTo::Nexthop { id },
+        (&RTN_UNICAST, None, Some(gateway)) => ObservedRouteTo::Gateway { gateway, onlink },
+        (&RTN_BLACKHOLE, ..) => ObservedRouteTo::Blackhole,
+        _ => ObservedRouteTo::Other,
+    };
+    let subnet = IpNet::new(dst, *prefix).map_err(|_too_long| Malformed::Value { what: "prefix length" })?;
+    let route = ObservedRoute { subnet, protocol: *protocol, metric, interface, to };
+    Ok(Some(RouteMessage { table, route, source, first_hop, kind: *kind }))
+}
+
+impl RouteMessage {
+    /// As the answer to "which way to this address"; `None` if nowhere.
+    pub(crate) fn lookup(&self) -> Option<RouteLookup> {
+        let gateway = match self.route.to {
+            ObservedRouteTo::Gateway { gateway, .. } => Some(gateway),
+            _ => None,
+        };
+        let leads = self.route.interface != 0 && self.kind != RTN_BLACKHOLE;
+        leads.then_some(RouteLookup { interface: self.route.interface, source: self.source, gateway })
+    }
+}
+
+fn address(attribute: &Attribute<'_>) -> Result<IpAddr, Malformed> {
+    match attribute.payload.len() {
+        4 => attribute.array::<4>().map(IpAddr::from),
+        _ => attribute.array::<16>().map(IpAddr::from),
+    }
+}

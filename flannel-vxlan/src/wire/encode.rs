@@ -1,0 +1,211 @@
+//! Steps and questions as rtnetlink messages.
+
+use std::net::IpAddr;
+
+use flannel_netlink::{Attributes, Batch, Flags};
+use ipnet::IpNet;
+
+use super::*;
+use crate::{
+    DeviceSpec, DeviceStep, Family, Forwarding, IfName, Neighbour, Nexthop, ROUTE_PROTOCOL, Route, RouteTo,
+    Step,
+};
+
+const PUT: Flags = Flags::CREATE.and(Flags::REPLACE);
+const ADD: Flags = Flags::CREATE.and(Flags::EXCL);
+
+/// Indexes of the interfaces that steps of one family are about; 0 for one that there is none of.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Indexes {
+    pub(crate) device: u32,
+    pub(crate) underlay: u32,
+}
+
+/// Appends a step that is not about the device itself.
+pub(crate) fn step(batch: &mut Batch, step: &Step, links: impl Fn(Family) -> Indexes) {
+    match step {
+        Step::Device(..) => {}
+        Step::PutForwarding(entry) => forwarding(batch, RTM_NEWNEIGH, PUT, entry, links(entry.family).device),
+        Step::DeleteForwarding(entry) => {
+            forwarding(batch, RTM_DELNEIGH, Flags::NONE, entry, links(entry.family).device);
+        }
+        Step::PutNeighbour(entry) => put_neighbour(batch, entry, links(Family::of(entry.address)).device),
+        Step::DeleteNeighbour { address } => {
+            let header =
+                ndmsg(address_family(Family::of(*address)), links(Family::of(*address)).device, 0, 0);
+            batch.message(RTM_DELNEIGH, Flags::NONE, &header, |a| put_address(a, NDA_DST, *address));
+        }
+        Step::PutNexthop(entry) => nexthop(batch, ADD, entry, links(Family::V4).device),
+        Step::DeleteNexthop { id } => {
+            batch.message(RTM_DELNEXTHOP, Flags::NONE, &[0; 8], |a| a.u32(NHA_ID, *id));
+        }
+        Step::PutRoute { route, replace } => {
+            let flags = if *replace { PUT } else { ADD };
+            put_route(batch, flags, route, links(Family::of_net(route.subnet)));
+        }
+        Step::DeleteRoute { subnet, metric, protocol } => {
+            let header = rtmsg(*subnet, *protocol, RT_SCOPE_NOWHERE, RTN_UNSPEC, 0);
+            batch.message(RTM_DELROUTE, Flags::NONE, &header, |a| {
+                put_address(a, RTA_DST, subnet.network());
+                a.u32(RTA_PRIORITY, *metric);
+            });
+        }
+    }
+}
+
+fn forwarding(batch: &mut Batch, kind: u16, flags: Flags, entry: &Forwarding, device: u32) {
+    let header = ndmsg(AF_BRIDGE, device, NUD_NOARP | NUD_PERMANENT, NTF_SELF | NTF_EXT_LEARNED);
+    batch.message(kind, flags, &header, |a| {
+        a.bytes(NDA_LLADDR, &entry.mac.bytes());
+        put_address(a, NDA_DST, entry.underlay);
+    });
+}
+
+fn put_neighbour(batch: &mut Batch, entry: &Neighbour, device: u32) {
+    let header = ndmsg(address_family(Family::of(entry.address)), device, NUD_PERMANENT, 0);
+    batch.message(RTM_NEWNEIGH, PUT, &header, |a| {
+        put_address(a, NDA_DST, entry.address);
+        a.bytes(NDA_LLADDR, &entry.mac.bytes());
+        a.u8(NDA_PROTOCOL, ROUTE_PROTOCOL);
+    });
+}
+
+/// Makes a nexthop object; with `REPLACE` in `flags`, changes one.
+pub(crate) fn nexthop(batch: &mut Batch, flags: Flags, entry: &Nexthop, device: u32) {
+    let [f0, f1, f2, f3] = RTNH_F_ONLINK.to_ne_bytes();
+    let header = [address_family(Family::V4), RT_SCOPE_UNIVERSE, ROUTE_PROTOCOL, 0, f0, f1, f2, f3];
+    batch.message(RTM_NEWNEXTHOP, flags, &header, |a| {
+        a.u32(NHA_ID, entry.id);
+        a.u32(NHA_OIF, device);
+        a.bytes(NHA_GATEWAY, &entry.gateway.octets());
+    });
+}
+
+/// Makes or replaces a route.
+pub(crate) fn put_route(batch: &mut Batch, flags: Flags, route: &Route, links: Indexes) {
+    let (kind, hop_flags) = match route.to {
+        RouteTo::Blackhole => (RTN_BLACKHOLE, 0),
+        RouteTo::Onlink { .. } => (RTN_UNICAST, RTNH_F_ONLINK),
+        RouteTo::Nexthop { .. } | RouteTo::Direct { .. } => (RTN_UNICAST, 0),
+    };
+    let header = rtmsg(route.subnet, ROUTE_PROTOCOL, RT_SCOPE_UNIVERSE, kind, hop_flags);
+    batch.message(RTM_NEWROUTE, flags, &header, |a| {
+        put_address(a, RTA_DST, route.subnet.network());
+        match route.to {
+            RouteTo::Nexthop { id } => a.u32(RTA_NH_ID, id),
+            RouteTo::Onlink { gateway } => {
+                put_address(a, RTA_GATEWAY, gateway);
+                a.u32(RTA_OIF, links.device);
+            }
+            RouteTo::Direct { gateway } => {
+                put_address(a, RTA_GATEWAY, gateway);
+                a.u32(RTA_OIF, links.underlay);
+            }
+            RouteTo::Blackhole => {}
+        }
+        if route.metric() != 0 {
+            a.u32(RTA_PRIORITY, route.metric());
+        }
+    });
+}
+
+/// Appends a change to the device with this name; its index is 0 before it exists. False for what is not netlink's.
+pub(crate) fn device_step(batch: &mut Batch, step: &DeviceStep, name: IfName, index: u32) -> bool {
+    match step {
+        DeviceStep::Delete => drop(batch.message(RTM_DELLINK, Flags::NONE, &ifinfomsg(index, 0, 0), |_| {})),
+        DeviceStep::Create(spec) => drop(batch.message(RTM_NEWLINK, ADD, &ifinfomsg(0, 0, 0), |a| {
+            a.text(IFLA_IFNAME, name.as_str());
+            a.bytes(IFLA_ADDRESS, &spec.mac.bytes());
+            a.u32(IFLA_MTU, spec.mtu.bytes());
+            vxlan(a, spec, true);
+        })),
+        DeviceStep::Change(spec) => {
+            batch.message(RTM_NEWLINK, Flags::NONE, &ifinfomsg(index, 0, 0), |a| vxlan(a, spec, false));
+        }
+        DeviceStep::SetMac(mac) => set_link(batch, index, 0, |a| a.bytes(IFLA_ADDRESS, &mac.bytes())),
+        DeviceStep::SetMtu(mtu) => set_link(batch, index, 0, |a| a.u32(IFLA_MTU, mtu.bytes())),
+        DeviceStep::Up => set_link(batch, index, IFF_UP, |_| {}),
+        DeviceStep::AddAddress(address) => {
+            let bits = Family::of(*address).bits();
+            // Nobody else can have it, so there is nothing to detect, and it is usable at once.
+            let flags = u8::try_from(IFA_F_NODAD).unwrap_or(0);
+            address_message(batch, RTM_NEWADDR, PUT, (*address, bits), index, flags);
+        }
+        DeviceStep::DeleteAddress(address, prefix) => {
+            address_message(batch, RTM_DELADDR, Flags::NONE, (*address, *prefix), index, 0);
+        }
+        DeviceStep::IgnoreRouterAdvertisements | DeviceStep::SetTxChecksum(_) => return false,
+    }
+    true
+}
+
+fn set_link(batch: &mut Batch, index: u32, flags: u32, build: impl FnOnce(&mut Attributes<'_>)) {
+    batch.message(RTM_NEWLINK, Flags::NONE, &ifinfomsg(index, flags, flags), build);
+}
+
+fn address_message(
+    batch: &mut Batch,
+    kind: u16,
+    flags: Flags,
+    (address, prefix): (IpAddr, u8),
+    index: u32,
+    ifa: u8,
+) {
+    let [i0, i1, i2, i3] = index.to_ne_bytes();
+    let header = [address_family(Family::of(address)), prefix, ifa, RT_SCOPE_UNIVERSE, i0, i1, i2, i3];
+    batch.message(kind, flags, &header, |a| {
+        put_address(a, IFA_LOCAL, address);
+        put_address(a, IFA_ADDRESS, address);
+    });
+}
+
+fn vxlan(a: &mut Attributes<'_>, spec: &DeviceSpec, new: bool) {
+    a.nested(IFLA_LINKINFO, |a| {
+        a.text(IFLA_INFO_KIND, "vxlan");
+        a.nested(IFLA_INFO_DATA, |a| {
+            a.u32(IFLA_VXLAN_ID, spec.vni.number());
+            a.u32(IFLA_VXLAN_LINK, spec.underlay.index);
+            match spec.local {
+                IpAddr::V4(local) => a.bytes(IFLA_VXLAN_LOCAL, &local.octets()),
+                IpAddr::V6(local) => a.bytes(IFLA_VXLAN_LOCAL6, &local.octets()),
+            }
+            a.u8(IFLA_VXLAN_LEARNING, u8::from(spec.learning));
+            if new {
+                a.be16(IFLA_VXLAN_PORT, spec.port);
+                if spec.gbp {
+                    a.flag(IFLA_VXLAN_GBP);
+                }
+            }
+        });
+    });
+}
+
+pub(crate) fn put_address(a: &mut Attributes<'_>, kind: u16, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => a.bytes(kind, &address.octets()),
+        IpAddr::V6(address) => a.bytes(kind, &address.octets()),
+    }
+}
+
+/// `struct ifinfomsg`.
+pub(crate) fn ifinfomsg(index: u32, flags: u32, change: u32) -> [u8; 16] {
+    let mut header = [0; 16];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header[8..12].copy_from_slice(&flags.to_ne_bytes());
+    header[12..].copy_from_slice(&change.to_ne_bytes());
+    header
+}
+
+/// `struct ndmsg`.
+pub(crate) fn ndmsg(family: u8, index: u32, state: u16, flags: u8) -> [u8; 12] {
+    let [i0, i1, i2, i3] = index.to_ne_bytes();
+    let [s0, s1] = state.to_ne_bytes();
+    [family, 0, 0, 0, i0, i1, i2, i3, s0, s1, flags, 0]
+}
+
+/// `struct rtmsg` of the main table.
+pub(crate) fn rtmsg(subnet: IpNet, protocol: u8, scope: u8, kind: u8, flags: u32) -> [u8; 12] {
+    let family = address_family(Family::of_net(subnet));
+    let [f0, f1, f2, f3] = flags.to_ne_bytes();
+    [family, subnet.prefix_len(), 0, 0, RT_TABLE_MAIN, protocol, scope, kind, f0, f1, f2, f3]
+}
