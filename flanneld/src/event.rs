@@ -1,0 +1,131 @@
+//! What lease stores say, and the table that it folds into. Pure.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use crate::lease::{Lease, LeaseAttributes, LeaseKey};
+
+/// What a lease store tells the daemon. Every store speaks in these four words.
+///
+/// A store that fails says nothing; it never says [`Self::Remove`], nor [`Self::Synced`] after a partial listing.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum LeaseEvent {
+    /// A full listing starts. Keep using the previous leases until [`Self::Synced`].
+    Resync,
+    /// This lease exists, with these contents.
+    Upsert(Lease),
+    /// This lease is gone.
+    Remove(LeaseKey),
+    /// The listing is complete: a lease not seen since [`Self::Resync`] no longer exists.
+    Synced {
+        /// Leases that do exist but whose contents cannot be read: what is known of them stays.
+        unreadable: Vec<LeaseKey>,
+    },
+}
+
+/// Every lease known, and which changed. The node's own lease is kept apart: it is nobody's peer.
+#[derive(Debug, Default)]
+pub struct LeaseTable {
+    own: Option<LeaseKey>,
+    leases: HashMap<LeaseKey, Known>,
+    /// Number of the latest listing; a lease marked with an older one was not in it.
+    listing: u32,
+    synced: bool,
+}
+
+#[derive(Debug)]
+struct Known {
+    attributes: LeaseAttributes,
+    listing: u32,
+}
+
+impl LeaseTable {
+    /// An empty table; `own` is the lease that is never reported as a peer.
+    #[must_use]
+    pub fn new(own: Option<LeaseKey>) -> Self {
+        Self { own, ..Self::default() }
+    }
+
+    /// Takes in one event. Returns exactly the peers that appeared, changed or vanished: look each up with
+    /// [`Self::peer`]. One lease costs O(1), a listing O(leases).
+    #[must_use = "these peers have to be reconciled"]
+    pub fn apply(&mut self, event: LeaseEvent) -> Vec<LeaseKey> {
+        let mut changed = match event {
+            LeaseEvent::Resync => {
+                self.listing = self.listing.wrapping_add(1);
+                Vec::new()
+            }
+            LeaseEvent::Upsert(lease) => self.upsert(lease),
+            LeaseEvent::Remove(key) => self.leases.remove(&key).map(|_| key).into_iter().collect(),
+            LeaseEvent::Synced { unreadable } => self.sweep(&unreadable),
+        };
+        changed.retain(|key| Some(*key) != self.own);
+        changed
+    }
+
+    /// The node has another lease now. Returns the peers that this adds and removes: a former own lease that is still
+    /// in the store becomes a peer.
+    #[must_use = "these peers have to be reconciled"]
+    pub fn set_own(&mut self, own: Option<LeaseKey>) -> Vec<LeaseKey> {
+        let former = std::mem::replace(&mut self.own, own);
+        if former == own {
+            return Vec::new();
+        }
+        [former, own].into_iter().flatten().filter(|key| self.leases.contains_key(key)).collect()
+    }
+
+    /// What the peer with this lease published; `None` if there is no such peer.
+    #[must_use]
+    pub fn peer(&self, key: LeaseKey) -> Option<&LeaseAttributes> {
+        (Some(key) != self.own).then(|| self.leases.get(&key)).flatten().map(|known| &known.attributes)
+    }
+
+    /// All peers, in no order.
+    pub fn peers(&self) -> impl Iterator<Item = (LeaseKey, &LeaseAttributes)> {
+        self.leases
+            .iter()
+            .filter(|(key, _)| Some(**key) != self.own)
+            .map(|(key, known)| (*key, &known.attributes))
+    }
+
+    /// Number of peers.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.leases.len() - usize::from(self.own.is_some_and(|own| self.leases.contains_key(&own)))
+    }
+
+    /// Whether there are no peers.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether a full listing has been taken in: before that, an unknown route may well belong to a peer.
+    #[must_use]
+    pub fn synced(&self) -> bool {
+        self.synced
+    }
+
+    fn upsert(&mut self, lease: Lease) -> Vec<LeaseKey> {
+        let known = Known { attributes: lease.attributes, listing: self.listing };
+        let changed = match self.leases.entry(lease.key) {
+            Entry::Occupied(mut entry) => entry.insert(known).attributes != entry.get().attributes,
+            Entry::Vacant(entry) => {
+                entry.insert(known);
+                true
+            }
+        };
+        changed.then_some(lease.key).into_iter().collect()
+    }
+
+    fn sweep(&mut self, unreadable: &[LeaseKey]) -> Vec<LeaseKey> {
+        self.synced = true;
+        for key in unreadable {
+            if let Some(known) = self.leases.get_mut(key) {
+                known.listing = self.listing;
+            }
+        }
+        let listing = self.listing;
+        self.leases.extract_if(|_, known| known.listing != listing).map(|(key, _)| key).collect()
+    }
+}

@@ -1,0 +1,210 @@
+//! Which subnets a node gets. Pure: leases and randomness come in, a choice comes out.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use rand::RngExt;
+
+use super::{LeaseAttributes, LeaseKey, LeaseRequest};
+
+/// Where subnets may come from; a family without a range gets none.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct AllocationRange {
+    /// IPv4 subnets.
+    pub v4: Option<FamilyRange<Ipv4Net, Ipv4Addr>>,
+    /// IPv6 subnets.
+    pub v6: Option<FamilyRange<Ipv6Net, Ipv6Addr>>,
+}
+
+/// One family's part of net-conf.json: `Network`, `SubnetLen`, `SubnetMin`, `SubnetMax`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct FamilyRange<Net, Address> {
+    /// The whole pod network.
+    pub network: Net,
+    /// Prefix length of every subnet, in bits.
+    pub subnet_len: u8,
+    /// First subnet that may be given.
+    pub min: Address,
+    /// Last subnet that may be given, itself included.
+    pub max: Address,
+}
+
+/// What an acquisition has to do.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Choice {
+    /// The subnets to lease.
+    pub key: LeaseKey,
+    /// The lease this node has already, to be replaced: under the same key, or under another one that the range no
+    /// longer allows.
+    pub own: Option<LeaseKey>,
+}
+
+/// No subnet of the range is free. The text begins as upstream's whole message does.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("out of subnets: {0}")]
+pub struct OutOfSubnets(String);
+
+/// Chooses the subnets for `request`, given every lease there is, and the `occupied` keys whose contents nobody can read. Each family gets what the node holds now, else what it
+/// held before if free, else a free subnet, all equally likely. Takes O(n log n) for n leases, whatever the range holds.
+///
+/// The node's own lease is the one with its public address, or the one on its previous subnet that carries its own
+/// backend data: then the node's address has changed, and its own past must not lock it out.
+///
+/// # Errors
+/// No subnet of a family is free.
+pub fn choose<'a>(
+    leases: impl IntoIterator<Item = (LeaseKey, &'a LeaseAttributes)>,
+    occupied: &[LeaseKey],
+    request: &LeaseRequest,
+    rng: &mut impl RngExt,
+) -> Result<Choice, OutOfSubnets> {
+    let (own, mut others) = split(leases, request);
+    others.extend(occupied);
+    let wanted = || [own, request.previous].into_iter().flatten();
+    let v4 = match request.range.v4 {
+        Some(range) => {
+            let slots = Slots::v4(&range);
+            let first =
+                slots.pick(wanted().filter_map(span_v4), others.iter().copied().filter_map(span_v4), rng);
+            let net = first.and_then(|first| Ipv4Net::new(v4_address(first)?, range.subnet_len).ok());
+            Some(net.ok_or_else(|| slots.exhausted(range.subnet_len, range.min, range.max))?)
+        }
+        None => None,
+    };
+    let v6 = match request.range.v6 {
+        Some(range) => {
+            let slots = Slots::v6(&range);
+            let first =
+                slots.pick(wanted().filter_map(span_v6), others.iter().copied().filter_map(span_v6), rng);
+            let net = first.and_then(|first| Ipv6Net::new(first.into(), range.subnet_len).ok());
+            Some(net.ok_or_else(|| slots.exhausted(range.subnet_len, range.min, range.max))?)
+        }
+        None => None,
+    };
+    let key = LeaseKey::new(v4, v6).ok_or_else(|| OutOfSubnets("no address family is enabled".into()))?;
+    Ok(Choice { key, own })
+}
+
+/// The node's own lease, and the keys of all others. Of several that look like the node's, the one with its address
+/// wins, then the one on its previous subnet; the rest counts as occupied.
+fn split<'a>(
+    leases: impl IntoIterator<Item = (LeaseKey, &'a LeaseAttributes)>,
+    request: &LeaseRequest,
+) -> (Option<LeaseKey>, Vec<LeaseKey>) {
+    let mut own: Option<((bool, bool), LeaseKey)> = None;
+    let mut others = Vec::new();
+    for (key, attributes) in leases {
+        let by_address = attributes.same_node(&request.attributes);
+        let previous = request.previous == Some(key);
+        let claim = (by_address || previous && same_data(attributes, &request.attributes))
+            .then_some(((by_address, previous), key));
+        let loser = if claim.is_some() && claim.map(|c| c.0) > own.map(|o| o.0) {
+            std::mem::replace(&mut own, claim).map(|(_, key)| key)
+        } else {
+            Some(key)
+        };
+        others.extend(loser);
+    }
+    (own.map(|(_, key)| key), others)
+}
+
+/// Whether two leases publish the same, non-empty backend data: a VTEP MAC or a public key identifies a node.
+fn same_data(a: &LeaseAttributes, b: &LeaseAttributes) -> bool {
+    let data = |lease: &LeaseAttributes| lease.backend_data.clone().or_else(|| lease.backend_v6_data.clone());
+    data(a).is_some_and(|a| Some(a) == data(b))
+}
+
+fn span_v4(key: LeaseKey) -> Option<(u128, u128)> {
+    key.v4().map(|net| (net.network().to_bits().into(), net.broadcast().to_bits().into()))
+}
+
+fn span_v6(key: LeaseKey) -> Option<(u128, u128)> {
+    key.v6().map(|net| (net.network().to_bits(), net.broadcast().to_bits()))
+}
+
+fn v4_address(bits: u128) -> Option<Ipv4Addr> {
+    u32::try_from(bits).ok().map(Ipv4Addr::from_bits)
+}
+
+/// The subnets of a range as numbers: `count` of them, the first at `min`, each 2^`host_bits` addresses.
+struct Slots {
+    min: u128,
+    count: u128,
+    host_bits: u32,
+}
+
+impl Slots {
+    fn v4(range: &FamilyRange<Ipv4Net, Ipv4Addr>) -> Self {
+        Self::new(range.min.to_bits().into(), range.max.to_bits().into(), 32, range.subnet_len)
+    }
+
+    fn v6(range: &FamilyRange<Ipv6Net, Ipv6Addr>) -> Self {
+        Self::new(range.min.to_bits(), range.max.to_bits(), 128, range.subnet_len)
+    }
+
+    fn new(min: u128, max: u128, bits: u32, subnet_len: u8) -> Self {
+        let host_bits = bits.saturating_sub(subnet_len.into()).min(127);
+        let count = max.checked_sub(min).map_or(0, |distance| (distance >> host_bits).saturating_add(1));
+        Self { min, count, host_bits }
+    }
+
+    /// First address of the first of `wanted` that is a free slot, else of a random free slot.
+    fn pick(
+        &self,
+        mut wanted: impl Iterator<Item = (u128, u128)>,
+        occupied: impl Iterator<Item = (u128, u128)>,
+        rng: &mut impl RngExt,
+    ) -> Option<u128> {
+        let occupied = self.merge(occupied);
+        let found = wanted.find_map(|(first, last)| {
+            let slot = first.checked_sub(self.min)? >> self.host_bits;
+            let whole = self.address(slot) == first && last - first == (1 << self.host_bits) - 1;
+            let free = !occupied.iter().any(|&(from, to)| (from..=to).contains(&slot));
+            (whole && free && slot < self.count).then_some(first)
+        });
+        found.or_else(|| self.random(&occupied, rng))
+    }
+
+    /// The slots that any of `spans` touches, as sorted, disjoint, inclusive ranges.
+    fn merge(&self, spans: impl Iterator<Item = (u128, u128)>) -> Vec<(u128, u128)> {
+        let Some(last_slot) = self.count.checked_sub(1) else { return Vec::new() };
+        let mut slots: Vec<_> = spans
+            .filter(|&(_, last)| last >= self.min)
+            .map(|(first, last)| {
+                (first.saturating_sub(self.min) >> self.host_bits, (last - self.min) >> self.host_bits)
+            })
+            .filter(|&(first, _)| first <= last_slot)
+            .map(|(first, last)| (first, last.min(last_slot)))
+            .collect();
+        slots.sort_unstable();
+        slots.dedup_by(|next, kept| {
+            let touches = next.0 <= kept.1;
+            if touches {
+                kept.1 = kept.1.max(next.1);
+            }
+            touches
+        });
+        slots
+    }
+
+    fn random(&self, occupied: &[(u128, u128)], rng: &mut impl RngExt) -> Option<u128> {
+        let taken: u128 = occupied.iter().map(|(first, last)| last - first + 1).sum();
+        let free = self.count.checked_sub(taken).filter(|free| *free > 0)?;
+        let mut slot = rng.random_range(0..free);
+        for &(first, last) in occupied {
+            if slot < first {
+                break;
+            }
+            slot += last - first + 1;
+        }
+        Some(self.address(slot))
+    }
+
+    fn address(&self, slot: u128) -> u128 {
+        self.min.saturating_add(slot << self.host_bits)
+    }
+
+    fn exhausted(&self, len: u8, min: impl std::fmt::Display, max: impl std::fmt::Display) -> OutOfSubnets {
+        OutOfSubnets(format!("none of the {} /{len} subnets from {min} to {max} is free", self.count))
+    }
+}

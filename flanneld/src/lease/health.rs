@@ -1,0 +1,40 @@
+//! How a store fares: kept by the store, watched by the daemon.
+
+use std::error::Error;
+use std::time::SystemTime;
+
+use tokio::sync::watch;
+
+use super::StoreHealth;
+
+/// The writing end of [`StoreHealth`].
+#[derive(Debug, Default)]
+pub(crate) struct Health(watch::Sender<StoreHealth>);
+
+impl Health {
+    /// The store answered, whatever it said.
+    pub(crate) fn answered(&self) {
+        self.0.send_replace(StoreHealth { last_contact: Some(SystemTime::now()), last_error: None });
+    }
+
+    /// The store did not answer, or refused.
+    pub(crate) fn failed(&self, error: String) {
+        self.0.send_modify(|health| health.last_error = Some(error));
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<StoreHealth> {
+        self.0.subscribe()
+    }
+}
+
+/// An error and its causes, in one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
