@@ -1,5 +1,22 @@
 //! Pod networking for Kubernetes nodes and plain hosts.
+//!
+//! ```text
+//! config ──▶ lease store ──▶ events ──▶ desired state ──▶ diff ──▶ kernel
+//!  parse      sqlite | etcd   LeaseEvent  Setting +         pure     flannel-nft: Transaction (atomic)
+//!  once       | kubernetes    fold        LeaseTable                 flannel-vxlan: Plan (ordered)
+//!                                            ▲                         │
+//!                            node facts ─────┤      observe ◀──────────┘
+//! ```
+//!
+//! The modules follow that picture. [`run`](run::run) is the life of the daemon, [`reconcile`] the one task that
+//! writes to the kernel.
 
+pub mod config;
+pub mod desired;
+pub mod error;
 pub mod event;
 pub mod health;
 pub mod lease;
+pub mod logging;
+pub mod node;
+pub mod subnet_env;

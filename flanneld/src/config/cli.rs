@@ -1,0 +1,427 @@
+//! The command line and its `FLANNELD_*` twins, in Go's spelling.
+//!
+//! [`Flags`] is the one definition of every flag: names, defaults, help. What Go's `flag` package accepts and
+//! clap does not (`-iface=eth0`, `-v 2`) is rewritten to `--name=value` first, together with the environment.
+
+use std::error::Error as _;
+use std::ffi::OsString;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+
+use clap::{ArgAction, CommandFactory, Parser};
+use regex::Regex;
+
+use super::{Problem, Secret, Source};
+use crate::logging::{BacktraceAt, LogFormat, Vmodule};
+
+/// A flannel that speaks netlink: leases this node a subnet of the pod network and keeps the kernel routing,
+/// tunnelling and masquerading for it.
+///
+/// Each flag can also be given by the environment: --healthz-port=8081 is FLANNELD_HEALTHZ_PORT=8081. The command
+/// line wins; an empty variable counts as absent. One dash does as well as two; true/false flags need `=`.
+#[derive(Debug, Parser)]
+#[command(name = "flanneld", no_binary_name = true, disable_help_flag = true, max_term_width = 110)]
+#[command(override_usage = "flanneld [--flag[=value]]...")]
+pub(super) struct Flags {
+    /// Interface that carries traffic between nodes, by name or by an address it has; repeat it, first match wins.
+    /// Default: the interface of the default route
+    #[arg(long, value_name = "NAME|IP", help_heading = "Interface and addresses")]
+    pub(super) iface: Vec<String>,
+    /// Regular expression for that interface, tried on addresses, then on names, after all of --iface; repeat it
+    #[arg(long, value_name = "REGEX", value_parser = regex, help_heading = "Interface and addresses")]
+    pub(super) iface_regex: Vec<Regex>,
+    /// Use the interface that packets to this address leave by; tried last
+    #[arg(long, value_name = "IP", value_parser = ip, help_heading = "Interface and addresses")]
+    pub(super) iface_can_reach: Option<IpAddr>,
+    /// IPv4 address that other nodes send to. Default: that of the interface. Without --iface, also chooses the
+    /// interface
+    #[arg(long, value_name = "IPV4", value_parser = ipv4, help_heading = "Interface and addresses")]
+    pub(super) public_ip: Option<Ipv4Addr>,
+    /// IPv6 address that other nodes send to; otherwise as --public-ip
+    #[arg(long, value_name = "IPV6", value_parser = ipv6, help_heading = "Interface and addresses")]
+    pub(super) public_ipv6: Option<Ipv6Addr>,
+
+    /// Keep leases in this SQLite file, shared by the daemons of one machine
+    #[arg(long, value_name = "PATH", help_heading = "Lease store (choose one; etcd if none)")]
+    pub(super) lease_db: Option<PathBuf>,
+    /// Keep leases on the Kubernetes nodes, as annotations
+    #[arg(long, help_heading = "Lease store (choose one; etcd if none)")]
+    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = go_bool)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(super) kube_subnet_mgr: bool,
+    /// File with the cluster's networks and backend; with etcd they are in the store, under PREFIX/config
+    #[arg(long, value_name = "PATH", default_value = "/etc/kube-flannel/net-conf.json")]
+    #[arg(help_heading = "Lease store (choose one; etcd if none)")]
+    pub(super) net_config_path: PathBuf,
+    /// Minutes before a lease ends at which to renew it, 1 to 1439
+    #[arg(long, value_name = "MINUTES", default_value = "60", value_parser = renew_margin)]
+    #[arg(allow_negative_numbers = true, help_heading = "Lease store (choose one; etcd if none)")]
+    pub(super) subnet_lease_renew_margin: u16,
+
+    /// Servers, separated by commas
+    #[arg(long, value_name = "URLS", default_value = "http://127.0.0.1:4001,http://127.0.0.1:2379")]
+    #[arg(help_heading = "etcd")]
+    pub(super) etcd_endpoints: String,
+    /// Prefix of all keys
+    #[arg(long, value_name = "KEY", default_value = "/coreos.com/network", help_heading = "etcd")]
+    pub(super) etcd_prefix: String,
+    /// Private key of the client certificate (PEM)
+    #[arg(long, value_name = "PATH", help_heading = "etcd")]
+    pub(super) etcd_keyfile: Option<PathBuf>,
+    /// Client certificate (PEM)
+    #[arg(long, value_name = "PATH", help_heading = "etcd")]
+    pub(super) etcd_certfile: Option<PathBuf>,
+    /// Authority that signed the servers' certificates (PEM); may be given alone
+    #[arg(long, value_name = "PATH", help_heading = "etcd")]
+    pub(super) etcd_cafile: Option<PathBuf>,
+    /// User name
+    #[arg(long, value_name = "NAME", help_heading = "etcd")]
+    pub(super) etcd_username: Option<String>,
+    /// Password; better given as FLANNELD_ETCD_PASSWORD, which a process list does not show
+    #[arg(long, value_name = "TEXT", help_heading = "etcd")]
+    pub(super) etcd_password: Option<Secret>,
+
+    /// URL of the API server. Default: that of the kubeconfig, else that of the cluster this pod runs in
+    #[arg(long, value_name = "URL", help_heading = "Kubernetes")]
+    pub(super) kube_api_url: Option<String>,
+    /// kubeconfig file
+    #[arg(long, value_name = "PATH", help_heading = "Kubernetes")]
+    pub(super) kubeconfig_file: Option<PathBuf>,
+    /// Prefix of the node annotations
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "flannel.alpha.coreos.com",
+        help_heading = "Kubernetes"
+    )]
+    pub(super) kube_annotation_prefix: String,
+    /// Set the node's condition NetworkUnavailable to False once ready
+    #[arg(long, help_heading = "Kubernetes")]
+    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "true", value_parser = go_bool)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(super) set_node_network_unavailable: bool,
+
+    /// Masquerade traffic that leaves the pod network
+    #[arg(long, help_heading = "Rules and routes")]
+    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = go_bool)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(super) ip_masq: bool,
+    /// Let masquerading keep source ports where it can instead of choosing them at random
+    #[arg(long, help_heading = "Rules and routes")]
+    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = go_bool)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(super) ip_masq_fully_random_disable: bool,
+    /// Accept forwarded pod traffic
+    #[arg(long, help_heading = "Rules and routes")]
+    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "true", value_parser = go_bool)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(super) iptables_forward_rules: bool,
+    /// Seconds between two full checks of what the kernel holds, at least 1
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = resync)]
+    #[arg(allow_negative_numbers = true, help_heading = "Rules and routes")]
+    pub(super) iptables_resync: u32,
+    /// Drop packets for pods that do not exist instead of sending them on: a blackhole route for the node's subnet
+    #[arg(long, help_heading = "Rules and routes")]
+    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = go_bool)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(super) ip_blackhole_route: bool,
+
+    /// File that tells the CNI plugin this node's subnet and MTU
+    #[arg(
+        long,
+        value_name = "PATH",
+        default_value = "/run/flannel/subnet.env",
+        help_heading = "Files and health"
+    )]
+    pub(super) subnet_file: PathBuf,
+    /// Address to serve /healthz and /readyz on
+    #[arg(long, value_name = "IP", default_value = "0.0.0.0", value_parser = healthz_ip)]
+    #[arg(help_heading = "Files and health")]
+    pub(super) healthz_ip: IpAddr,
+    /// Port to serve them on; 0: do not
+    #[arg(long, value_name = "PORT", default_value = "0", value_parser = port)]
+    #[arg(allow_negative_numbers = true, help_heading = "Files and health")]
+    pub(super) healthz_port: u16,
+
+    /// Detail of the log: 0 says what changed, 2 adds each object, 5 each step
+    #[arg(long, value_name = "LEVEL", default_value = "0", value_parser = verbosity)]
+    #[arg(allow_negative_numbers = true, help_heading = "Log")]
+    pub(super) v: i32,
+    /// Other levels for some source files: reconcile=4,lease*=2
+    #[arg(long, value_name = "FILE=LEVEL,...", help_heading = "Log")]
+    pub(super) vmodule: Option<Vmodule>,
+    /// Add a stack trace to what this source line logs
+    #[arg(long = "log_backtrace_at", value_name = "FILE:LINE", help_heading = "Log")]
+    pub(super) log_backtrace_at: Option<BacktraceAt>,
+    /// Form of the log: klog's text, or a JSON object on each line
+    #[arg(long, value_name = "text|json", default_value = "text", help_heading = "Log")]
+    pub(super) log_format: LogFormat,
+
+    /// Print the version on stderr and leave
+    #[arg(long, help_heading = "Other")]
+    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = go_bool)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(super) version: bool,
+    /// Print this on stdout and leave
+    #[arg(long, help_heading = "Other")]
+    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = go_bool)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(super) help: bool,
+}
+
+/// The text of `--help`.
+pub(super) fn help() -> String {
+    Flags::command().render_long_help().to_string()
+}
+
+/// One flag as given somewhere.
+struct Setting {
+    /// `--iface` or `FLANNELD_IFACE`, for messages.
+    origin: String,
+    from_environment: bool,
+    name: String,
+    value: String,
+}
+
+impl Setting {
+    fn argument(&self) -> String {
+        format!("--{}={}", self.name, self.value)
+    }
+}
+
+/// Reads the command line, then the environment for what it leaves open.
+///
+/// Mistakes go to `problems`; the flags returned then are those of the rest, so that the rest can be checked too.
+pub(super) fn parse(source: &impl Source, problems: &mut Vec<Problem>) -> Option<Flags> {
+    let definition = Flags::command();
+    let mut settings = from_arguments(&definition, source.args(), problems);
+    // `--version` and `--help` are about this call; upstream looks at them before the environment, too.
+    if !settings.iter().any(|setting| matches!(setting.name.as_str(), "version" | "help")) {
+        from_environment(&definition, source, &mut settings);
+    }
+    let read = |settings: &[Setting]| Flags::try_parse_from(settings.iter().map(Setting::argument));
+    if let Ok(flags) = read(&settings) {
+        return Some(flags);
+    }
+    // clap stops at the first mistake; ask about each setting alone to name them all.
+    settings.retain(|setting| match read(std::slice::from_ref(setting)) {
+        Ok(_) => true,
+        Err(error) => {
+            problems.push(bad_value(setting, &error));
+            false
+        }
+    });
+    read(&settings).map_err(|error| problems.push(Problem::Usage(error.to_string().replace('\n', " ")))).ok()
+}
+
+/// Go's rules: one dash or two, `=value` or the next argument, true/false flags only with `=`; the last one counts.
+fn from_arguments(
+    definition: &clap::Command,
+    arguments: Vec<OsString>,
+    problems: &mut Vec<Problem>,
+) -> Vec<Setting> {
+    let mut settings = Vec::new();
+    let mut arguments = arguments.into_iter().map(text);
+    while let Some(argument) = arguments.next() {
+        let Some(body) = argument.strip_prefix("--").or_else(|| argument.strip_prefix('-')) else {
+            problems.push(Problem::Usage(format!(
+                "unexpected argument `{argument}`: a flag begins with a dash, and true/false flags take their value \
+                 after `=`"
+            )));
+            continue;
+        };
+        let (name, value) = match body.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (body, None),
+        };
+        if name.is_empty() || name.starts_with('-') {
+            problems.push(Problem::Usage(format!("bad flag syntax: {argument}")));
+            continue;
+        }
+        let name = if name == "h" { "help" } else { name };
+        let Some(flag) = definition.get_arguments().find(|flag| flag.get_long() == Some(name)) else {
+            problems.push(Problem::Usage(format!(
+                "flag provided but not defined: -{name} (see flanneld --help)"
+            )));
+            continue;
+        };
+        let value = match value {
+            Some(value) => value,
+            None if takes_optional_value(flag) => "true".to_owned(),
+            None => match arguments.next() {
+                Some(value) => value,
+                None => {
+                    problems.push(Problem::Usage(format!("flag needs an argument: -{name}")));
+                    continue;
+                }
+            },
+        };
+        add(
+            &mut settings,
+            flag,
+            Setting { origin: format!("--{name}"), from_environment: false, name: name.to_owned(), value },
+        );
+    }
+    settings
+}
+
+fn from_environment(definition: &clap::Command, source: &impl Source, settings: &mut Vec<Setting>) {
+    for flag in definition.get_arguments() {
+        let Some(name) = flag.get_long().filter(|name| !matches!(*name, "version" | "help")) else {
+            continue;
+        };
+        if settings.iter().any(|setting| setting.name == name) {
+            continue;
+        }
+        let variable = format!("FLANNELD_{}", name.to_ascii_uppercase().replace('-', "_"));
+        if let Some(value) = source.env(&variable).filter(|value| !value.is_empty()) {
+            add(
+                settings,
+                flag,
+                Setting {
+                    origin: variable,
+                    from_environment: true,
+                    name: name.to_owned(),
+                    value: text(value),
+                },
+            );
+        }
+    }
+}
+
+/// Takes a setting in. An empty value of a flag that has no default says nothing, so that templates may leave it empty.
+fn add(settings: &mut Vec<Setting>, flag: &clap::Arg, setting: Setting) {
+    if !matches!(flag.get_action(), ArgAction::Append) {
+        settings.retain(|earlier| earlier.name != setting.name);
+    }
+    if !setting.value.is_empty() || !flag.get_default_values().is_empty() {
+        settings.push(setting);
+    }
+}
+
+fn takes_optional_value(flag: &clap::Arg) -> bool {
+    flag.get_num_args().is_some_and(|range| range.min_values() == 0)
+}
+
+fn bad_value(setting: &Setting, error: &clap::Error) -> Problem {
+    let reason = error.source().map_or_else(|| "a value is expected".to_owned(), ToString::to_string);
+    let origin = &setting.origin;
+    let value = if setting.name.contains("password") { "***" } else { &setting.value };
+    let text = format!("{origin}={value}: {reason}");
+    if setting.from_environment { Problem::Environment(text) } else { Problem::Usage(text) }
+}
+
+/// Arguments are names, addresses and paths; whatever is not UTF-8 fails where it is used, by its look-alike.
+fn text(argument: OsString) -> String {
+    argument.into_string().unwrap_or_else(|bytes| bytes.to_string_lossy().into_owned())
+}
+
+/// The words of Go's `strconv.ParseBool`.
+fn go_bool(text: &str) -> Result<bool, &'static str> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
+        _ => Err("invalid boolean value; true or false is expected"),
+    }
+}
+
+fn regex(text: &str) -> Result<Regex, String> {
+    Regex::new(text).map_err(|error| {
+        let cause = error.to_string();
+        let cause = cause.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        format!("could not compile the IP address regex '{text}': {cause}")
+    })
+}
+
+fn ip(text: &str) -> Result<IpAddr, &'static str> {
+    text.parse().map_err(|_| "an IPv4 or IPv6 address is expected")
+}
+
+fn ipv4(text: &str) -> Result<Ipv4Addr, String> {
+    text.parse().map_err(|_| format!("invalid public IP address: {text}; an IPv4 address is expected"))
+}
+
+fn ipv6(text: &str) -> Result<Ipv6Addr, String> {
+    text.parse().map_err(|_| format!("invalid public IPv6 address: {text}; an IPv6 address is expected"))
+}
+
+/// Go listens on every address when the host is empty.
+fn healthz_ip(text: &str) -> Result<IpAddr, &'static str> {
+    if text.is_empty() { Ok(Ipv4Addr::UNSPECIFIED.into()) } else { ip(text) }
+}
+
+fn port(text: &str) -> Result<u16, &'static str> {
+    text.parse().map_err(|_| "a port from 0 to 65535 is expected")
+}
+
+fn renew_margin(text: &str) -> Result<u16, &'static str> {
+    text.parse().ok().filter(|minutes| (1..1440).contains(minutes)).ok_or(
+        "Invalid subnet-lease-renew-margin option, out of acceptable range: 1 to 1439 minutes are expected",
+    )
+}
+
+fn resync(text: &str) -> Result<u32, &'static str> {
+    text.parse()
+        .ok()
+        .filter(|seconds| *seconds > 0)
+        .ok_or("a whole number of seconds, at least 1, is expected")
+}
+
+fn verbosity(text: &str) -> Result<i32, &'static str> {
+    text.parse().map_err(|_| "a whole number is expected")
+}
+
+/// The flags as upstream dumps them, with its names (Go struct fields) and order, then our own.
+impl fmt::Display for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fn list<T: fmt::Display>(values: &[T]) -> String {
+            values.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        }
+        fn some<T: fmt::Display>(value: Option<T>) -> String {
+            value.map(|value| value.to_string()).unwrap_or_default()
+        }
+        fn path(value: Option<&PathBuf>) -> String {
+            some(value.map(|path| path.display()))
+        }
+        write!(
+            f,
+            "{{etcdEndpoints:{} etcdPrefix:{} etcdKeyfile:{} etcdCertfile:{} etcdCAFile:{} etcdUsername:{} \
+             etcdPassword:{} version:{} kubeSubnetMgr:{} kubeApiUrl:{} kubeAnnotationPrefix:{} kubeConfigFile:{} \
+             iface:[{}] ifaceRegex:[{}] ipMasq:{} ipMasqRandomFullyDisable:{} ifaceCanReach:{} subnetFile:{} \
+             publicIP:{} publicIPv6:{} subnetLeaseRenewMargin:{} healthzIP:{} healthzPort:{} \
+             iptablesResyncSeconds:{} iptablesForwardRules:{} blackholeRoute:{} netConfPath:{} \
+             setNodeNetworkUnavailable:{} leaseDB:{} logFormat:{}}}",
+            self.etcd_endpoints,
+            self.etcd_prefix,
+            path(self.etcd_keyfile.as_ref()),
+            path(self.etcd_certfile.as_ref()),
+            path(self.etcd_cafile.as_ref()),
+            some(self.etcd_username.as_ref()),
+            self.etcd_password.as_ref().map_or("", |_| "***"),
+            self.version,
+            self.kube_subnet_mgr,
+            some(self.kube_api_url.as_ref()),
+            self.kube_annotation_prefix,
+            path(self.kubeconfig_file.as_ref()),
+            list(&self.iface),
+            list(&self.iface_regex),
+            self.ip_masq,
+            self.ip_masq_fully_random_disable,
+            some(self.iface_can_reach),
+            self.subnet_file.display(),
+            some(self.public_ip),
+            some(self.public_ipv6),
+            self.subnet_lease_renew_margin,
+            self.healthz_ip,
+            self.healthz_port,
+            self.iptables_resync,
+            self.iptables_forward_rules,
+            self.ip_blackhole_route,
+            self.net_config_path.display(),
+            self.set_node_network_unavailable,
+            path(self.lease_db.as_ref()),
+            self.log_format,
+        )
+    }
+}

@@ -1,0 +1,345 @@
+//! net-conf.json: the cluster's networks and how packets travel between nodes.
+//!
+//! Keys, defaults and the searchable parts of every message are upstream's (`pkg/subnet/config.go`). Beyond
+//! upstream, the rules hold whichever store the leases are in, all mistakes are reported at once, and each names
+//! its key.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::json::{Object, describe};
+use super::pool::{self, Ipv4Pool, Ipv6Pool};
+
+/// What net-conf.json asks for, checked.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NetConf {
+    /// Addresses for IPv4 pods; `None` if `EnableIPv4` is false. At least one of the two families is on.
+    pub ipv4: Option<Ipv4Pool>,
+    /// Addresses for IPv6 pods; `None` unless `EnableIPv6` is true.
+    pub ipv6: Option<Ipv6Pool>,
+    /// How packets for other nodes' pods leave this node.
+    pub backend: Backend,
+    /// `EnableNFTables` as written. Rules are made with nftables either way.
+    pub nftables_asked: bool,
+    /// `NonMasqueradeCIDRs`: destinations that pods reach under their own address. Ours, not upstream's.
+    pub no_masquerade: Vec<IpNet>,
+}
+
+/// How packets for other nodes' pods leave this node (`Backend.Type`).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Backend {
+    /// Leases only; no device and no route.
+    Alloc,
+    /// Plain routes through the other nodes' addresses, which must be on the same link.
+    HostGw,
+    /// Wrapped in UDP.
+    Vxlan(Vxlan),
+}
+
+impl Backend {
+    /// The name in net-conf.json.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Alloc => "alloc",
+            Self::HostGw => "host-gw",
+            Self::Vxlan(_) => "vxlan",
+        }
+    }
+}
+
+/// Settings of the `vxlan` backend.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Vxlan {
+    /// VXLAN network identifier, 0..=16777215. Default: 1.
+    pub vni: u32,
+    /// UDP destination port. Default, and what 0 means: 8472, the port Linux used before IANA assigned 4789.
+    pub port: u16,
+    /// Largest packet of the *underlay*, in bytes. `None` (also written 0): that of the chosen interface.
+    pub mtu: Option<u16>,
+    /// Group policy extension: carries the packet mark between nodes. Default: false.
+    pub gbp: bool,
+    /// Lets the device learn peers from traffic. Default: false.
+    pub learning: bool,
+    /// Routes without wrapping to nodes on the same link. Default: false.
+    pub direct_routing: bool,
+    /// Default: [`TxChecksumOffload::Auto`]. Ours, not upstream's.
+    pub tx_checksum_offload: TxChecksumOffload,
+}
+
+/// Whether the VXLAN device leaves inner checksums to the network card (`Backend.TxChecksumOffload`).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum TxChecksumOffload {
+    /// Off when the public address is not an address of this host (a NAT recomputes what it cannot see), else on.
+    #[default]
+    Auto,
+    /// As the kernel has it.
+    On,
+    /// Off, as `ethtool -K flannel.1 tx-checksum-ip-generic off`.
+    Off,
+}
+
+/// Everything that is wrong with a net-conf.json; printed in one line.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{}", join(.0))]
+pub struct NetConfError(pub Vec<KeyProblem>);
+
+/// One mistake, with the key it is under; the key is empty if the text is no JSON object at all.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct KeyProblem {
+    /// Such as `SubnetLen` or `Backend.VNI`.
+    pub key: String,
+    /// What is wrong and what would be right.
+    pub reason: String,
+}
+
+impl fmt::Display for KeyProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.key.is_empty() {
+            f.write_str(&self.reason)
+        } else {
+            write!(f, "{}: {}", self.key, self.reason)
+        }
+    }
+}
+
+fn join(problems: &[KeyProblem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+impl NetConf {
+    /// Reads and checks the text of a net-conf.json.
+    ///
+    /// # Errors
+    /// All mistakes found, each under its key.
+    pub fn parse(text: &[u8]) -> Result<Self, NetConfError> {
+        let object = Object::parse(text)
+            .map_err(|reason| NetConfError(vec![KeyProblem { key: String::new(), reason }]))?;
+        let mut problems = Vec::new();
+        let mut reader = Reader { object: &object, parent: "", problems: &mut problems };
+
+        let enable_ipv4 = reader.flag("EnableIPv4", true);
+        let enable_ipv6 = reader.flag("EnableIPv6", false);
+        let nftables_asked = reader.flag("EnableNFTables", false);
+        let ipv4 = reader.ipv4();
+        let ipv6 = reader.ipv6();
+        let no_masquerade = reader.cidrs("NonMasqueradeCIDRs");
+        let backend = reader.backend(enable_ipv6);
+
+        if !enable_ipv4 && !enable_ipv6 {
+            reader.report(
+                "EnableIPv4",
+                "none defined stack: EnableIPv4 and EnableIPv6 are both false; set one to true",
+            );
+        }
+        let ipv4 = ipv4.filter(|_| enable_ipv4).and_then(|wanted| pool::ipv4(wanted, &mut problems));
+        let ipv6 = ipv6.filter(|_| enable_ipv6).and_then(|wanted| pool::ipv6(wanted, &mut problems));
+        match backend {
+            Some(backend) if problems.is_empty() => {
+                Ok(Self { ipv4, ipv6, backend, nftables_asked, no_masquerade })
+            }
+            _ => Err(NetConfError(problems)),
+        }
+    }
+}
+
+/// Says that the problem is already in the list, so nothing that depends on the value need be checked.
+struct Reported;
+
+/// Reads members of one object and notes what is wrong with them.
+struct Reader<'a> {
+    object: &'a Object,
+    /// `Backend.` inside the backend's object.
+    parent: &'static str,
+    problems: &'a mut Vec<KeyProblem>,
+}
+
+impl Reader<'_> {
+    fn report(&mut self, key: &str, reason: impl Into<String>) -> Reported {
+        self.problems.push(KeyProblem { key: format!("{}{key}", self.parent), reason: reason.into() });
+        Reported
+    }
+
+    fn flag(&mut self, key: &str, default: bool) -> bool {
+        match self.object.value(key, "true or false") {
+            Ok(value) => value.unwrap_or(default),
+            Err(reason) => {
+                self.report(key, reason);
+                default
+            }
+        }
+    }
+
+    /// A whole number within `range`.
+    fn number(&mut self, key: &str, range: RangeInclusive<u32>) -> Result<Option<u32>, Reported> {
+        let wanted = format!("a whole number from {} to {}", range.start(), range.end());
+        match self.object.value::<u32>(key, &wanted) {
+            Ok(Some(number)) if !range.contains(&number) => {
+                Err(self.report(key, format!("{number} is out of range: {wanted} is expected")))
+            }
+            Ok(number) => Ok(number),
+            Err(reason) => Err(self.report(key, reason)),
+        }
+    }
+
+    /// An address; the unspecified one is upstream's way to say none.
+    fn address<A: std::str::FromStr>(&mut self, key: &str) -> Result<Option<A>, Reported> {
+        match self.object.value::<String>(key, "an address in quotes") {
+            Ok(None) => Ok(None),
+            Ok(Some(text)) => match text.parse() {
+                Ok(address) => Ok(Some(address)),
+                Err(_) => Err(self.report(key, format!("invalid IP address format: {text}"))),
+            },
+            Err(reason) => Err(self.report(key, reason)),
+        }
+    }
+
+    /// A network in CIDR notation. Upstream does not take `null` for one, so neither is it taken here.
+    fn network(&mut self, key: &str) -> Result<Option<IpNet>, Reported> {
+        let Some(raw) = self.object.last(key) else { return Ok(None) };
+        let text = serde_json::from_str(raw.get()).unwrap_or_else(|_| raw.get().to_owned());
+        match text.parse::<IpNet>() {
+            Ok(network) => Ok(Some(network.trunc())),
+            Err(_) => Err(self.report(key, format!("invalid CIDR address: {text}"))),
+        }
+    }
+
+    fn ipv4(&mut self) -> Option<pool::Wanted<Ipv4Net, Ipv4Addr>> {
+        let network = match self.network("Network") {
+            Ok(Some(IpNet::V6(network))) => {
+                Err(self.report("Network", format!("invalid IPv4 CIDR format: {network}")))
+            }
+            Ok(Some(IpNet::V4(network))) => Ok(Some(network)),
+            Ok(None) => Ok(None),
+            Err(reported) => Err(reported),
+        };
+        let len = self.number("SubnetLen", 0..=u32::MAX);
+        let min = self.address("SubnetMin");
+        let max = self.address("SubnetMax");
+        Some(pool::Wanted { network: network.ok()?, len: len.ok()?, min: min.ok()?, max: max.ok()? })
+    }
+
+    fn ipv6(&mut self) -> Option<pool::Wanted<Ipv6Net, Ipv6Addr>> {
+        let network = match self.network("IPv6Network") {
+            Ok(Some(IpNet::V4(network))) => {
+                Err(self.report("IPv6Network", format!("invalid IPv6 CIDR format: {network}")))
+            }
+            Ok(Some(IpNet::V6(network))) => Ok(Some(network)),
+            Ok(None) => Ok(None),
+            Err(reported) => Err(reported),
+        };
+        let len = self.number("IPv6SubnetLen", 0..=u32::MAX);
+        let min = self.address("IPv6SubnetMin");
+        let max = self.address("IPv6SubnetMax");
+        Some(pool::Wanted { network: network.ok()?, len: len.ok()?, min: min.ok()?, max: max.ok()? })
+    }
+
+    fn cidrs(&mut self, key: &str) -> Vec<IpNet> {
+        let texts = match self.object.value::<Vec<String>>(key, "a list of networks in quotes") {
+            Ok(texts) => texts.unwrap_or_default(),
+            Err(reason) => {
+                self.report(key, reason);
+                return Vec::new();
+            }
+        };
+        let mut networks = Vec::with_capacity(texts.len());
+        for text in texts {
+            match text.parse::<IpNet>() {
+                Ok(network) => networks.push(network.trunc()),
+                Err(_) => drop(self.report(key, format!("invalid CIDR address: {text}"))),
+            }
+        }
+        IpNet::aggregate(&networks)
+    }
+
+    fn backend(&mut self, ipv6: bool) -> Option<Backend> {
+        let Some(raw) = self.object.last("Backend") else {
+            self.report(
+                "Backend.Type",
+                format!("no Backend is given, which means udp, and udp is {UNSUPPORTED}"),
+            );
+            return None;
+        };
+        let object = match Object::parse(raw.get().as_bytes()) {
+            Ok(object) => object,
+            Err(_) => {
+                let found = describe(raw);
+                self.report(
+                    "Backend",
+                    format!("error decoding Backend property of config: json: cannot unmarshal {found} into an object"),
+                );
+                return None;
+            }
+        };
+        let mut reader = Reader { object: &object, parent: "Backend.", problems: self.problems };
+        let name = match object.value::<String>("Type", "the name of a backend in quotes") {
+            Ok(name) => name.unwrap_or_default(),
+            Err(reason) => {
+                reader.report("Type", format!("error decoding Backend property of config: {reason}"));
+                return None;
+            }
+        };
+        match name.to_ascii_lowercase().as_str() {
+            "alloc" => Some(Backend::Alloc),
+            "host-gw" => Some(Backend::HostGw),
+            "vxlan" => reader.vxlan(ipv6).map(Backend::Vxlan),
+            "extension" | "ipip" | "ipsec" | "tencent-vpc" | "udp" | "wireguard" => {
+                reader.report("Type", format!("backend type {name} is {UNSUPPORTED}"));
+                None
+            }
+            _ => {
+                reader.report("Type", format!("unknown backend type: {name} (supported: {SUPPORTED})"));
+                None
+            }
+        }
+    }
+
+    fn vxlan(&mut self, ipv6: bool) -> Option<Vxlan> {
+        // IPv6 needs 1280 bytes inside (RFC 8200 section 5), IPv4 68 (RFC 791); the wrapping takes 70 and 50.
+        let least_mtu = if ipv6 { 1280 + 70 } else { 68 + 50 };
+        let vni = self.number("VNI", 0..=0x00ff_ffff);
+        let port = self.number("Port", 0..=u32::from(u16::MAX));
+        let mtu =
+            match self.number("MTU", 0..=u32::from(u16::MAX)) {
+                Ok(Some(mtu)) if mtu != 0 && mtu < least_mtu => Err(self
+                    .report("MTU", format!("{mtu} leaves no room for pods: at least {least_mtu} is needed"))),
+                mtu => mtu,
+            };
+        let gbp = self.flag("GBP", false);
+        let learning = self.flag("Learning", false);
+        let direct_routing = self.flag("DirectRouting", false);
+        let tx_checksum_offload = self.tx_checksum_offload();
+        Some(Vxlan {
+            vni: vni.ok()?.unwrap_or(1),
+            port: port
+                .ok()?
+                .and_then(|port| u16::try_from(port).ok())
+                .filter(|port| *port != 0)
+                .unwrap_or(8472),
+            mtu: mtu.ok()?.and_then(|mtu| u16::try_from(mtu).ok()).filter(|mtu| *mtu != 0),
+            gbp,
+            learning,
+            direct_routing,
+            tx_checksum_offload: tx_checksum_offload.ok()?,
+        })
+    }
+
+    fn tx_checksum_offload(&mut self) -> Result<TxChecksumOffload, Reported> {
+        const KEY: &str = "TxChecksumOffload";
+        let text = match self.object.value::<String>(KEY, "\"auto\", \"on\" or \"off\"") {
+            Ok(text) => text.unwrap_or_default().to_ascii_lowercase(),
+            Err(reason) => return Err(self.report(KEY, reason)),
+        };
+        match text.as_str() {
+            "" | "auto" => Ok(TxChecksumOffload::Auto),
+            "on" => Ok(TxChecksumOffload::On),
+            "off" => Ok(TxChecksumOffload::Off),
+            _ => Err(self.report(KEY, format!("`{text}` is none of auto, on, off"))),
+        }
+    }
+}
+
+const SUPPORTED: &str = "vxlan, host-gw, alloc";
+const UNSUPPORTED: &str = "not supported by this flanneld; use vxlan, host-gw or alloc";

@@ -1,0 +1,294 @@
+//! What the kernel should hold for this node. Pure: configuration, node facts and leases in, rules and peers out.
+
+use std::net::IpAddr;
+
+use flannel_vxlan::{
+    DeviceSpec, Family, FamilySpec, IfName, Link, MacAddr, OverlayMtu, Peer, ValueError, Via, Vni,
+};
+use ipnet::IpNet;
+
+use crate::config::{Backend, Config, NetConf, TxChecksumOffload, Vxlan};
+use crate::lease::{
+    AllocationRange, BackendData, BackendType, FamilyRange, LeaseAttributes, LeaseKey, VxlanData,
+};
+use crate::node::{Mtus, NodeError, NodeFacts};
+use crate::subnet_env::SubnetEnv;
+
+/// Everything that decides what this node looks like, its peers apart.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// The cluster's networks and backend.
+    pub net_conf: NetConf,
+    /// The interface between nodes, and the addresses on it.
+    pub facts: NodeFacts,
+    /// MTUs of devices and pods.
+    pub mtus: Mtus,
+    /// MAC addresses of the VXLAN devices.
+    pub macs: VtepMacs,
+    /// Masquerade what leaves the pod network (`--ip-masq`).
+    pub masquerade: bool,
+    /// Choose masqueraded source ports at random.
+    pub fully_random: bool,
+    /// Accept forwarded pod traffic (`--iptables-forward-rules`).
+    pub forward_rules: bool,
+    /// A blackhole route for the node's own subnet.
+    pub blackhole_route: bool,
+}
+
+/// MAC addresses of this node's VXLAN devices: what peers put into their neighbour tables.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct VtepMacs {
+    /// Of `flannel.<VNI>`.
+    pub ipv4: MacAddr,
+    /// Of `flannel-v6.<VNI>`.
+    pub ipv6: MacAddr,
+}
+
+impl VtepMacs {
+    /// Those that the node published last, so that peers need not learn new ones; else derived from its public
+    /// addresses, so that they stay the same even if the store forgets them.
+    #[must_use]
+    pub fn choose(net_conf: &NetConf, facts: &NodeFacts, published: Option<&LeaseAttributes>) -> Self {
+        let Backend::Vxlan(vxlan) = &net_conf.backend else {
+            return Self { ipv4: MacAddr::derived(&[]), ipv6: MacAddr::derived(&[]) };
+        };
+        let kept = |data: Option<&BackendData>| {
+            let data: VxlanData = data?.decode().ok()?;
+            (data.vni == vxlan.vni).then(|| MacAddr::new(data.vtep_mac).ok()).flatten()
+        };
+        let derived = |family: &str, public: Option<IpAddr>| {
+            let public = public.map(|public| public.to_string()).unwrap_or_default();
+            MacAddr::derived(format!("{family} {} {public}", vxlan.vni).as_bytes())
+        };
+        let published = published.filter(|attributes| attributes.backend_type == BackendType::Vxlan);
+        Self {
+            ipv4: kept(published.and_then(|attributes| attributes.backend_data.as_ref()))
+                .unwrap_or_else(|| derived("IPv4", facts.ipv4.map(|own| own.public.into()))),
+            ipv6: kept(published.and_then(|attributes| attributes.backend_v6_data.as_ref()))
+                .unwrap_or_else(|| derived("IPv6", facts.ipv6.map(|own| own.public.into()))),
+        }
+    }
+}
+
+/// Why a lease gives no peer of one family.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Skipped {
+    /// The node moves packets in another way than this one.
+    #[error("its backend is `{theirs}`, that of this node `{ours}`")]
+    Backend {
+        /// As published.
+        theirs: String,
+        /// `Backend.Type` here.
+        ours: &'static str,
+    },
+    /// The node is on another VXLAN network.
+    #[error("its VNI is {theirs}, that of this node {ours}")]
+    Vni {
+        /// As published.
+        theirs: u32,
+        /// `Backend.VNI` here.
+        ours: u32,
+    },
+    /// The node did not say where to send to.
+    #[error("it publishes no public {0} address")]
+    NoAddress(Family),
+    /// The node did not say what its VXLAN device is, or said nonsense.
+    #[error("its {family} backend data is unusable: {problem}")]
+    BackendData {
+        /// The family.
+        family: Family,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// Some part of the setting has a value that the overlay cannot have.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot set up the {family} overlay")]
+pub struct OverlayError {
+    family: Family,
+    #[source]
+    source: ValueError,
+}
+
+impl Setting {
+    /// Puts together what was configured and what was found.
+    ///
+    /// # Errors
+    /// [`NodeError`] if the backend does not work on this node.
+    pub fn new(
+        config: &Config,
+        net_conf: NetConf,
+        facts: NodeFacts,
+        published: Option<&LeaseAttributes>,
+    ) -> Result<Self, NodeError> {
+        Ok(Self {
+            mtus: facts.mtus(&net_conf.backend)?,
+            macs: VtepMacs::choose(&net_conf, &facts, published),
+            net_conf,
+            facts,
+            masquerade: config.masquerade,
+            fully_random: config.fully_random,
+            forward_rules: config.forward_rules,
+            blackhole_route: config.blackhole_route,
+        })
+    }
+
+    /// What the node publishes with its lease.
+    ///
+    /// # Errors
+    /// None in practice; serialization is fallible by signature.
+    pub fn attributes(&self) -> Result<LeaseAttributes, serde_json::Error> {
+        let (backend_type, backend_data, backend_v6_data) = match &self.net_conf.backend {
+            Backend::Alloc => (BackendType::Unnamed, None, None),
+            Backend::HostGw => (BackendType::HostGw, None, None),
+            Backend::Vxlan(vxlan) => {
+                let data = |mac: MacAddr| VxlanData { vni: vxlan.vni, vtep_mac: mac.bytes() }.to_backend_data();
+                let ipv4 = self.facts.ipv4.map(|_| data(self.macs.ipv4)).transpose()?;
+                let ipv6 = self.facts.ipv6.map(|_| data(self.macs.ipv6)).transpose()?;
+                (BackendType::Vxlan, ipv4, ipv6)
+            }
+        };
+        Ok(LeaseAttributes {
+            public_ip: self.facts.ipv4.map(|own| own.public),
+            public_ipv6: self.facts.ipv6.map(|own| own.public),
+            backend_type,
+            backend_data,
+            backend_v6_data,
+        })
+    }
+
+    /// Where the node's subnet may come from.
+    #[must_use]
+    pub fn range(&self) -> AllocationRange {
+        AllocationRange {
+            v4: self.net_conf.ipv4.map(|pool| FamilyRange {
+                network: pool.network,
+                subnet_len: pool.subnet_len,
+                min: pool.subnet_min,
+                max: pool.subnet_max,
+            }),
+            v6: self.net_conf.ipv6.map(|pool| FamilyRange {
+                network: pool.network,
+                subnet_len: pool.subnet_len,
+                min: pool.subnet_min,
+                max: pool.subnet_max,
+            }),
+        }
+    }
+
+    /// What the CNI plugin is told.
+    #[must_use]
+    pub fn subnet_env(&self, lease: LeaseKey) -> SubnetEnv {
+        SubnetEnv {
+            ipv4: self.net_conf.ipv4.map(|pool| pool.network).zip(lease.v4()),
+            ipv6: self.net_conf.ipv6.map(|pool| pool.network).zip(lease.v6()),
+            mtu: self.mtus.pods,
+            ip_masq: self.masquerade,
+        }
+    }
+
+    /// The overlay's families on this node, without peers; none for the `alloc` backend.
+    ///
+    /// # Errors
+    /// [`OverlayError`] names the family and the value that is out of range.
+    pub fn families(&self, lease: LeaseKey) -> Result<Vec<FamilySpec>, OverlayError> {
+        let ipv4 = self.net_conf.ipv4.zip(self.facts.ipv4).zip(lease.v4()).map(|((pool, own), subnet)| {
+            let tunnel = self.mtus.ipv4_device.zip(Some(self.macs.ipv4));
+            (IpNet::from(subnet), IpNet::from(pool.network), IpAddr::from(own.interface), own.public_is_local, tunnel)
+        });
+        let ipv6 = self.net_conf.ipv6.zip(self.facts.ipv6).zip(lease.v6()).map(|((pool, own), subnet)| {
+            let tunnel = self.mtus.ipv6_device.zip(Some(self.macs.ipv6));
+            (IpNet::from(subnet), IpNet::from(pool.network), IpAddr::from(own.interface), own.public_is_local, tunnel)
+        });
+        let mut families = Vec::new();
+        for (subnet, network, local, public_is_local, tunnel) in ipv4.into_iter().chain(ipv6) {
+            let family = Family::of_net(subnet);
+            let fail = |source| OverlayError { family, source };
+            let name: IfName = self.facts.interface.parse().map_err(fail)?;
+            let underlay = Link { index: self.facts.index, name };
+            let mut spec = FamilySpec::new(underlay, subnet, vec![network]).blackhole(self.blackhole_route);
+            match (&self.net_conf.backend, tunnel) {
+                (Backend::Alloc, _) => continue,
+                (Backend::Vxlan(vxlan), Some((mtu, mac))) => {
+                    let mtu = OverlayMtu::new(mtu, family).map_err(fail)?;
+                    let vni = Vni::new(vxlan.vni).map_err(fail)?;
+                    let device = DeviceSpec::new(vni, underlay, local, subnet.network(), mac, mtu)
+                        .port(vxlan.port)
+                        .learning(vxlan.learning)
+                        .gbp(vxlan.gbp)
+                        .tx_checksum(tx_checksum(vxlan, public_is_local));
+                    spec = spec.device(device);
+                }
+                (Backend::HostGw | Backend::Vxlan(_), _) => {}
+            }
+            families.push(spec);
+        }
+        Ok(families)
+    }
+
+    /// The peers that a lease stands for: at most one for each family that this node has. `on_link` tells whether
+    /// an address is reached without a router, through the interface between nodes.
+    pub fn peers(
+        &self,
+        key: LeaseKey,
+        attributes: &LeaseAttributes,
+        mut on_link: impl FnMut(IpAddr) -> bool,
+    ) -> Vec<Result<Peer, Skipped>> {
+        let public = |address: Option<IpAddr>, family| address.ok_or(Skipped::NoAddress(family));
+        let ipv4 = key.v4().filter(|_| self.facts.ipv4.is_some()).map(|subnet| {
+            let public = public(attributes.public_ip.map(IpAddr::from), Family::V4)?;
+            let via = self.via(Family::V4, public, attributes, attributes.backend_data.as_ref(), &mut on_link)?;
+            Ok(via.map(|via| Peer { subnet: subnet.into(), via }))
+        });
+        let ipv6 = key.v6().filter(|_| self.facts.ipv6.is_some()).map(|subnet| {
+            let public = public(attributes.public_ipv6.map(IpAddr::from), Family::V6)?;
+            let via = self.via(Family::V6, public, attributes, attributes.backend_v6_data.as_ref(), &mut on_link)?;
+            Ok(via.map(|via| Peer { subnet: subnet.into(), via }))
+        });
+        ipv4.into_iter().chain(ipv6).filter_map(Result::transpose).collect()
+    }
+
+    fn via(
+        &self,
+        family: Family,
+        public: IpAddr,
+        attributes: &LeaseAttributes,
+        data: Option<&BackendData>,
+        on_link: &mut impl FnMut(IpAddr) -> bool,
+    ) -> Result<Option<Via>, Skipped> {
+        let ours = &self.net_conf.backend;
+        let expected = match ours {
+            Backend::Alloc => return Ok(None),
+            Backend::HostGw => BackendType::HostGw,
+            Backend::Vxlan(_) => BackendType::Vxlan,
+        };
+        if attributes.backend_type != expected {
+            let theirs = attributes.backend_type.as_str().to_owned();
+            return Err(Skipped::Backend { theirs, ours: ours.name() });
+        }
+        let Backend::Vxlan(vxlan) = ours else {
+            return Ok(Some(Via::Direct { gateway: public }));
+        };
+        let unusable = |problem: String| Skipped::BackendData { family, problem };
+        let data = data.ok_or_else(|| unusable("there is none".to_owned()))?;
+        let data: VxlanData = data.decode().map_err(|error| unusable(error.to_string()))?;
+        if data.vni != vxlan.vni {
+            return Err(Skipped::Vni { theirs: data.vni, ours: vxlan.vni });
+        }
+        let mac = MacAddr::new(data.vtep_mac).map_err(|error| unusable(error.to_string()))?;
+        Ok(Some(if vxlan.direct_routing && on_link(public) {
+            Via::Direct { gateway: public }
+        } else {
+            Via::Tunnel { mac, underlay: public }
+        }))
+    }
+}
+
+fn tx_checksum(vxlan: &Vxlan, public_is_local: bool) -> Option<bool> {
+    match vxlan.tx_checksum_offload {
+        TxChecksumOffload::Auto if public_is_local => None,
+        TxChecksumOffload::Auto | TxChecksumOffload::Off => Some(false),
+        TxChecksumOffload::On => Some(true),
+    }
+}

@@ -1,0 +1,376 @@
+//! The log: klog's text lines on stderr, which guides tell people to grep, or one JSON object on each line.
+//!
+//! Levels: errors, warnings and info always; `debug` from `-v=2`, `trace` from `-v=5`. Other people's crates are
+//! quieter: warnings always, info from 4, debug from 6, trace from 10. `-vmodule` sets levels by source file.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Map, Value};
+use tracing::field::{Field, Visit};
+use tracing::subscriber::{Interest, SetGlobalDefaultError};
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::registry::Registry;
+
+/// What is logged, and in which form.
+#[derive(Clone, Debug, Default)]
+pub struct LogOptions {
+    /// Form of a line.
+    pub format: LogFormat,
+    /// `-v`. Default: 0.
+    pub verbosity: i32,
+    /// `-vmodule`: other verbosities for some source files.
+    pub vmodule: Vmodule,
+    /// `-log_backtrace_at`: the source line whose messages get a stack trace.
+    pub backtrace_at: Option<BacktraceAt>,
+}
+
+/// Form of a log line (`--log-format`).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum LogFormat {
+    /// An object with `ts` (RFC 3339, UTC), `level`, `caller`, `msg` and the event's fields.
+    Json,
+    /// `I1121 00:24:05.469002   11106 main.rs:228] text key=value`: level, month and day, time (UTC), process,
+    /// source. Values with spaces or control characters are quoted, so a line is one event.
+    #[default]
+    Text,
+}
+
+impl FromStr for LogFormat {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "json" => Ok(Self::Json),
+            "text" => Ok(Self::Text),
+            _ => Err("text or json is expected"),
+        }
+    }
+}
+
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Json => "json",
+            Self::Text => "text",
+        })
+    }
+}
+
+/// Verbosities by source file, as in `reconcile=4,lease*=2`: a name without `.rs`, `*` and `?` stand for any text and
+/// any character, and the first that fits counts.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Vmodule(Vec<(String, i32)>);
+
+impl FromStr for Vmodule {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let entry = |entry: &str| {
+            let (pattern, level) = entry.split_once('=')?;
+            (!pattern.is_empty()).then(|| level.parse().ok().map(|level| (pattern.to_owned(), level)))?
+        };
+        let entries = text.split(',').filter(|part| !part.is_empty()).map(entry);
+        entries
+            .collect::<Option<_>>()
+            .map(Self)
+            .ok_or("syntax error: expect comma-separated list of filename=N")
+    }
+}
+
+impl Vmodule {
+    fn verbosity(&self, file: &str) -> Option<i32> {
+        let stem = base_name(file).trim_end_matches(".rs");
+        self.0.iter().find(|(pattern, _)| fits(pattern.as_bytes(), stem.as_bytes())).map(|(_, level)| *level)
+    }
+}
+
+/// A source line, as in `main.rs:228`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct BacktraceAt {
+    file: String,
+    line: u32,
+}
+
+impl FromStr for BacktraceAt {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.split_once(':')
+            .and_then(|(file, line)| Some(Self { file: file.to_owned(), line: line.parse().ok()? }))
+            .filter(|at| !at.file.is_empty() && at.line > 0)
+            .ok_or("syntax error: expect file.rs:234")
+    }
+}
+
+/// Sends every event of this process to stderr as `options` say. Call it once.
+///
+/// # Errors
+/// If somebody else already receives them.
+pub fn start(options: LogOptions) -> Result<(), SetGlobalDefaultError> {
+    let to_stderr = |line: &str| {
+        // One write per event, so that lines of several threads do not mix. There is no one to tell of a failure.
+        let _ = std::io::Write::write_all(&mut std::io::stderr().lock(), line.as_bytes());
+    };
+    tracing::subscriber::set_global_default(Registry::default().with(Lines::new(options, to_stderr)))
+}
+
+/// Formats events and hands each finished line to `write`.
+#[derive(Debug)]
+pub struct Lines<W> {
+    options: LogOptions,
+    write: W,
+}
+
+impl<W: Fn(&str)> Lines<W> {
+    /// `write` gets one event at a time, its line end included.
+    pub fn new(options: LogOptions, write: W) -> Self {
+        Self { options, write }
+    }
+
+    fn wanted(&self, metadata: &Metadata<'_>) -> bool {
+        let verbosity = metadata.file().and_then(|file| self.options.vmodule.verbosity(file));
+        let verbosity = verbosity.unwrap_or(self.options.verbosity);
+        let ours = metadata.target().starts_with("flannel");
+        let least = match (*metadata.level(), ours) {
+            (Level::ERROR | Level::WARN, _) | (Level::INFO, true) => return true,
+            (Level::DEBUG, true) => 2,
+            (Level::INFO, false) => 4,
+            (Level::TRACE, true) => 5,
+            (Level::DEBUG, false) => 6,
+            (Level::TRACE, false) => 10,
+        };
+        verbosity >= least
+    }
+}
+
+impl<S: Subscriber, W: Fn(&str) + 'static> Layer<S> for Lines<W> {
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if self.wanted(metadata) { Interest::always() } else { Interest::never() }
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        self.wanted(metadata)
+    }
+
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let metadata = event.metadata();
+        let file = base_name(metadata.file().unwrap_or("unknown"));
+        let line = metadata.line().unwrap_or(0);
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        if self.options.backtrace_at.as_ref().is_some_and(|at| at.file == file && at.line == line) {
+            let trace = std::backtrace::Backtrace::force_capture();
+            fields.values.push(("backtrace", Value::String(trace.to_string())));
+        }
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let caller = format!("{file}:{line}");
+        let text = match self.options.format {
+            LogFormat::Json => fields.json(*metadata.level(), &caller, time),
+            LogFormat::Text => fields.text(*metadata.level(), &caller, time),
+        };
+        (self.write)(&text);
+    }
+}
+
+/// What an event says.
+#[derive(Default)]
+struct Fields {
+    message: String,
+    values: Vec<(&'static str, Value)>,
+}
+
+impl Fields {
+    fn text(&self, level: Level, caller: &str, time: Duration) -> String {
+        let letter = match level {
+            Level::ERROR => 'E',
+            Level::WARN => 'W',
+            _ => 'I',
+        };
+        let Date { month, day, .. } = Date::of(time);
+        let (hour, minute, second) = clock(time);
+        let (micros, process) = (time.subsec_micros(), std::process::id());
+        let mut line = format!(
+            "{letter}{month:02}{day:02} {hour:02}:{minute:02}:{second:02}.{micros:06} {process:>7} {caller}] {}",
+            one_line(&self.message)
+        );
+        for (name, value) in &self.values {
+            let value = match value {
+                Value::String(text) => quoted(text),
+                other => other.to_string(),
+            };
+            line.push_str(&format!(" {name}={value}"));
+        }
+        line.push('\n');
+        line
+    }
+
+    fn json(self, level: Level, caller: &str, time: Duration) -> String {
+        let Date { year, month, day } = Date::of(time);
+        let (hour, minute, second) = clock(time);
+        let micros = time.subsec_micros();
+        let mut object = Map::new();
+        let ts = format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z");
+        object.insert("ts".to_owned(), ts.into());
+        object.insert("level".to_owned(), level.as_str().to_ascii_lowercase().into());
+        object.insert("caller".to_owned(), caller.into());
+        object.insert("msg".to_owned(), self.message.into());
+        object.extend(self.values.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        format!("{}\n", Value::Object(object))
+    }
+
+    fn push(&mut self, field: &Field, value: impl Into<Value>) {
+        let value = value.into();
+        match (field.name(), value) {
+            ("message", Value::String(text)) => self.message = text,
+            (name, value) => self.values.push((name, value)),
+        }
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.push(field, format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.push(field, value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.push(field, value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.push(field, value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.push(field, value);
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.push(field, value);
+    }
+}
+
+fn base_name(file: &str) -> &str {
+    file.rsplit('/').next().unwrap_or(file)
+}
+
+/// Control characters escaped, so that what a peer published cannot forge a line.
+fn one_line(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut line, c| {
+        if c.is_control() {
+            line.extend(c.escape_default())
+        } else {
+            line.push(c)
+        }
+        line
+    })
+}
+
+fn quoted(text: &str) -> String {
+    let plain = !text.is_empty()
+        && !text.chars().any(|c| c.is_whitespace() || c.is_control() || c == '"' || c == '=');
+    if plain { text.to_owned() } else { format!("{text:?}") }
+}
+
+/// Whether `text` is an instance of `pattern`. Steps back to the last `*` only, so it is at worst quadratic.
+fn fits(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t, mut star) = (0, 0, None);
+    while let Some(&byte) = text.get(t) {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, t));
+                p += 1;
+            }
+            Some(&wanted) if wanted == b'?' || wanted == byte => {
+                p += 1;
+                t += 1;
+            }
+            _ => {
+                let Some((at, from)) = star else { return false };
+                star = Some((at, from + 1));
+                (p, t) = (at + 1, from + 1);
+            }
+        }
+    }
+    pattern.get(p..).unwrap_or_default().iter().all(|&byte| byte == b'*')
+}
+
+/// A day of the Gregorian calendar.
+struct Date {
+    year: u64,
+    month: u64,
+    day: u64,
+}
+
+impl Date {
+    /// The UTC day of a time since 1970. Counts in years that begin in March, so that leap days come last.
+    fn of(time: Duration) -> Self {
+        let days = time.as_secs() / 86_400 + 719_468; // since 0000-03-01
+        let (era, day_of_era) = (days / 146_097, days % 146_097);
+        let year_of_era =
+            (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let from_march = (5 * day_of_year + 2) / 153;
+        let day = day_of_year - (153 * from_march + 2) / 5 + 1;
+        let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+        Self { year: era * 400 + year_of_era + u64::from(month <= 2), month, day }
+    }
+}
+
+fn clock(time: Duration) -> (u64, u64, u64) {
+    let seconds = time.as_secs() % 86_400;
+    (seconds / 3_600, seconds / 60 % 60, seconds % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_becomes_the_date_that_date_minus_u_prints() {
+        for (seconds, date) in [
+            (0, (1970, 1, 1)),
+            (951_782_400, (2000, 2, 29)),
+            (1_709_164_800, (2024, 2, 29)),
+            (1_735_689_599, (2024, 12, 31)),
+            (1_795_219_445, (2026, 11, 21)),
+            (4_107_542_400, (2100, 3, 1)),
+        ] {
+            let Date { year, month, day } = Date::of(Duration::from_secs(seconds));
+            assert_eq!((year, month, day), date, "{seconds}");
+        }
+        assert_eq!(clock(Duration::from_secs(1_795_219_445)), (0, 4, 5));
+    }
+
+    #[test]
+    fn a_file_pattern_is_a_glob_over_the_name_without_extension() {
+        let vmodule: Vmodule = "reconcile=4,lease*=2,?od=7".parse().unwrap();
+        assert_eq!(vmodule.verbosity("flanneld/src/reconcile.rs"), Some(4));
+        assert_eq!(vmodule.verbosity("flanneld/src/lease_table.rs"), Some(2));
+        assert_eq!(vmodule.verbosity("mod.rs"), Some(7));
+        assert_eq!(vmodule.verbosity("main.rs"), None);
+        assert!("main".parse::<Vmodule>().is_err());
+        assert!("main=x".parse::<Vmodule>().is_err());
+    }
+
+    #[test]
+    fn a_text_field_cannot_forge_a_line() {
+        let fields = Fields {
+            message: "peer said\nE0101 00:00:00.000000".to_owned(),
+            values: vec![("name", Value::String("a\nb".to_owned())), ("peers", 3.into())],
+        };
+        let line = fields.text(Level::INFO, "main.rs:1", Duration::ZERO);
+        assert_eq!(line.matches('\n').count(), 1);
+        assert!(
+            line.ends_with(" main.rs:1] peer said\\nE0101 00:00:00.000000 name=\"a\\nb\" peers=3\n"),
+            "{line}"
+        );
+        assert!(line.starts_with("I0101 00:00:00.000000 "), "{line}");
+    }
+}

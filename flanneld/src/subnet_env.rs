@@ -1,0 +1,160 @@
+//! subnet.env: what the CNI plugin and `mk-docker-opts.sh` read, and what this node remembers of its subnet.
+
+use std::fmt;
+use std::fs::Permissions;
+use std::io::{self, Write};
+use std::net::Ipv4Addr;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use ipnet::{Ipv4Net, Ipv6Net};
+
+/// The contents of subnet.env. `Display` is the file, byte for byte as upstream writes it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SubnetEnv {
+    /// IPv4 network of the cluster and subnet of this node; `None` if IPv4 is off.
+    pub ipv4: Option<(Ipv4Net, Ipv4Net)>,
+    /// IPv6 network of the cluster and subnet of this node; `None` if IPv6 is off.
+    pub ipv6: Option<(Ipv6Net, Ipv6Net)>,
+    /// Largest packet that pods may send, in bytes.
+    pub mtu: u32,
+    /// Whether this daemon masquerades, so that the CNI plugin need not.
+    pub ip_masq: bool,
+}
+
+impl fmt::Display for SubnetEnv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The subnet's first host address is the gateway on the CNI plugin's bridge.
+        if let Some((network, subnet)) = self.ipv4 {
+            let gateway = Ipv4Addr::from_bits(subnet.network().to_bits().wrapping_add(1));
+            writeln!(f, "FLANNEL_NETWORK={network}")?;
+            writeln!(f, "FLANNEL_SUBNET={gateway}/{}", subnet.prefix_len())?;
+        }
+        if let Some((network, subnet)) = self.ipv6 {
+            let gateway = std::net::Ipv6Addr::from_bits(subnet.network().to_bits().wrapping_add(1));
+            writeln!(f, "FLANNEL_IPV6_NETWORK={network}")?;
+            writeln!(f, "FLANNEL_IPV6_SUBNET={gateway}/{}", subnet.prefix_len())?;
+        }
+        writeln!(f, "FLANNEL_MTU={}", self.mtu)?;
+        writeln!(f, "FLANNEL_IPMASQ={}", self.ip_masq)
+    }
+}
+
+/// Why subnet.env was not written or not understood.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubnetEnvError {
+    /// The previous file, if any, is as it was.
+    #[error("cannot write subnet file {}: make its directory writable or name another with --subnet-file", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What failed.
+        #[source]
+        source: io::Error,
+    },
+    /// It exists, and cannot be read.
+    #[error("cannot read subnet file {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What failed.
+        #[source]
+        source: io::Error,
+    },
+    /// It holds something that no daemon of this kind wrote.
+    #[error("subnet file {}: {key}={value} is not a network in CIDR notation", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// The line's key.
+        key: &'static str,
+        /// The line's value.
+        value: String,
+    },
+}
+
+impl SubnetEnv {
+    /// Writes the file whole or not at all: a temporary file beside it, synced, then renamed over it.
+    ///
+    /// Its directory is made if absent (mode 0755). A new file has mode 0644 whatever the umask; that of an existing
+    /// one is kept.
+    ///
+    /// # Errors
+    /// [`SubnetEnvError::Write`].
+    pub fn write(&self, path: &Path) -> Result<(), SubnetEnvError> {
+        self.replace(path).map_err(|source| SubnetEnvError::Write { path: path.to_owned(), source })
+    }
+
+    fn replace(&self, path: &Path) -> io::Result<()> {
+        let directory =
+            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
+        let mode = std::fs::metadata(path).map_or(0o644, |metadata| metadata.permissions().mode() & 0o7777);
+        let mut file = tempfile::Builder::new().prefix(".subnet.env.").tempfile_in(directory)?;
+        file.write_all(self.to_string().as_bytes())?;
+        file.as_file().set_permissions(Permissions::from_mode(mode))?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)?;
+        Ok(())
+    }
+}
+
+/// What an earlier run left in subnet.env: the subnet to ask for again. Hosts' bits are cleared.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Previous {
+    /// `FLANNEL_NETWORK`.
+    pub ipv4_network: Option<Ipv4Net>,
+    /// `FLANNEL_SUBNET`.
+    pub ipv4_subnet: Option<Ipv4Net>,
+    /// `FLANNEL_IPV6_NETWORK`.
+    pub ipv6_network: Option<Ipv6Net>,
+    /// `FLANNEL_IPV6_SUBNET`.
+    pub ipv6_subnet: Option<Ipv6Net>,
+}
+
+impl Previous {
+    /// Reads what is there; an absent file and an absent line are nothing, and so is a list, as upstream has it.
+    ///
+    /// # Errors
+    /// [`SubnetEnvError::Read`], [`SubnetEnvError::Corrupt`]. Going on without a previous subnet is safe.
+    pub fn read(path: &Path) -> Result<Self, SubnetEnvError> {
+        match std::fs::read(path) {
+            Ok(bytes) => Self::parse(&bytes).map_err(|(key, value)| SubnetEnvError::Corrupt {
+                path: path.to_owned(),
+                key,
+                value,
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(source) => Err(SubnetEnvError::Read { path: path.to_owned(), source }),
+        }
+    }
+
+    /// Reads the text of a subnet.env.
+    ///
+    /// # Errors
+    /// The key and value that are not a network.
+    pub fn parse(bytes: &[u8]) -> Result<Self, (&'static str, String)> {
+        let text = String::from_utf8_lossy(bytes);
+        Ok(Self {
+            ipv4_network: value(&text, "FLANNEL_NETWORK")?.map(|network: Ipv4Net| network.trunc()),
+            ipv4_subnet: value(&text, "FLANNEL_SUBNET")?.map(|subnet: Ipv4Net| subnet.trunc()),
+            ipv6_network: value(&text, "FLANNEL_IPV6_NETWORK")?.map(|network: Ipv6Net| network.trunc()),
+            ipv6_subnet: value(&text, "FLANNEL_IPV6_SUBNET")?.map(|subnet: Ipv6Net| subnet.trunc()),
+        })
+    }
+}
+
+/// The value of the last `key=` line.
+fn value<T: FromStr>(text: &str, key: &'static str) -> Result<Option<T>, (&'static str, String)> {
+    let of_line = |line: &'_ str| -> Option<String> {
+        let (name, value) = line.trim().split_once('=')?;
+        (name.trim() == key).then(|| value.trim().trim_matches(['"', '\'']).to_owned())
+    };
+    match text.lines().rev().find_map(of_line) {
+        None => Ok(None),
+        Some(value) if value.is_empty() || value.contains(',') => Ok(None),
+        Some(value) => value.parse().map(Some).map_err(|_| (key, value.escape_debug().to_string())),
+    }
+}
