@@ -2,17 +2,34 @@
 //!
 //! - [`netns`] runs a closure in a fresh network namespace that vanishes with it.
 //! - [`sh`] runs a command there; [`golden`] compares text with a checked-in file.
+//! - [`Lab`] is a network of nodes, an outside host and a switch between them; [`Node::add_pod`] makes pods with the
+//!   real CNI plugins; [`Flannel`] runs daemons that share a lease file.
+//! - [`NewFlows`] counts packets that leave a pod lost or un-masqueraded; [`RoundTrips`] counts what is lost between pods.
 //!
 //! Kernel tests need root. Elsewhere they skip, and say so; with `FLANNEL_NETNS=require` (which `make test` sets
 //! for root, so CI too) a test that cannot run fails.
 
+mod cni;
+mod error;
+mod flannel;
 mod golden;
+mod lab;
 mod namespace;
+mod new_flows;
+mod round_trips;
 mod shell;
+mod wait;
 
+pub use cni::{Pod, SubnetEnv};
+pub use error::LabError;
+pub use flannel::{Daemon, Flannel};
 pub use golden::golden;
-pub use namespace::{in_netns, may_make_namespaces, netns};
+pub use lab::{Lab, Node};
+pub use namespace::{Namespace, in_netns, may_make_namespaces, netns};
+pub use new_flows::{NewFlows, NewFlowsReport};
+pub use round_trips::{RoundTrips, RoundTripsReport};
 pub use shell::{ShellError, sh, try_sh};
+pub use wait::wait_for;
 
 /// What the environment says about tests. The one place here that reads it.
 pub(crate) fn setting(name: &str) -> Option<String> {

@@ -1,10 +1,14 @@
+use std::fs::File;
 use std::io::{self, Write};
+use std::net::{IpAddr, TcpStream};
 use std::panic::resume_unwind;
+use std::process::{Child, Command};
 use std::thread;
+use std::time::Duration;
 
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 
-use crate::{setting, try_sh};
+use crate::{LabError, setting, try_sh, wait_for};
 
 /// Runs `body` on a thread of its own in a fresh network namespace with `lo` up.
 ///
@@ -55,6 +59,95 @@ pub fn may_make_namespaces() -> bool {
             unusable(&errno.into());
             false
         }
+    }
+}
+
+/// A network namespace with a name, as `ip netns` lists it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    pub(crate) fn named(name: String) -> Self {
+        Self { name }
+    }
+
+    /// Makes it, with `lo` up.
+    pub(crate) fn add(&self) -> Result<(), LabError> {
+        try_sh(&format!("ip netns add {}", self.name))?;
+        self.sh("ip link set lo up")?;
+        Ok(())
+    }
+
+    /// Its name in `ip netns list`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Runs `body` on a thread inside the namespace. Sockets, threads and processes that it makes belong there.
+    ///
+    /// # Errors
+    /// The namespace is gone. `body` has not run.
+    ///
+    /// # Kernel
+    /// `ip netns exec NAME`, without its new mount of /sys.
+    pub fn enter<T: Send>(&self, body: impl FnOnce() -> T + Send) -> Result<T, LabError> {
+        let name = thread::current().name().unwrap_or(&self.name).to_owned();
+        thread::scope(|scope| {
+            let inside = thread::Builder::new().name(name).spawn_scoped(scope, || {
+                let file = File::open(format!("/run/netns/{}", self.name))?;
+                setns(file, CloneFlags::CLONE_NEWNET)?;
+                Ok(body())
+            })?;
+            inside.join().unwrap_or_else(|panic| resume_unwind(panic))
+        })
+        .map_err(LabError::system(format!("enter network namespace {}", self.name)))
+    }
+
+    /// Runs a shell command in the namespace and returns what it printed on stdout.
+    ///
+    /// # Errors
+    /// It ends with another status than 0.
+    pub fn sh(&self, command: &str) -> Result<String, LabError> {
+        Ok(self.enter(|| try_sh(command))??)
+    }
+
+    /// Starts a process in the namespace.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn spawn(&self, command: &mut Command) -> Result<Child, LabError> {
+        let program = command.get_program().to_string_lossy().into_owned();
+        self.enter(|| command.spawn())?.map_err(LabError::system(format!("start {program} in {}", self.name)))
+    }
+
+    /// Sends one echo request and waits a second for the reply.
+    ///
+    /// # Errors
+    /// No reply; the text is what `ping` printed.
+    pub fn ping(&self, address: IpAddr) -> Result<(), LabError> {
+        self.sh(&format!("ping -n -c 1 -W 1 {address}")).map(drop)
+    }
+
+    /// Waits until the host at `address` answers; `false` if it has not within `limit`.
+    ///
+    /// Every millisecond it knocks at a TCP port where nobody listens: the refusal can only come from that host. A
+    /// ping would need a process for each try.
+    ///
+    /// # Errors
+    /// The namespace is gone.
+    pub fn reaches(&self, address: IpAddr, limit: Duration) -> Result<bool, LabError> {
+        const NOBODY: u16 = 9;
+        self.enter(|| {
+            wait_for(limit, || {
+                match TcpStream::connect_timeout(&(address, NOBODY).into(), Duration::from_millis(5)) {
+                    Ok(_) => Some(()),
+                    Err(error) => (error.kind() == io::ErrorKind::ConnectionRefused).then_some(()),
+                }
+            })
+            .is_some()
+        })
     }
 }
 

@@ -1,0 +1,219 @@
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::{Lab, LabError, Namespace, Node, wait_for};
+
+/// A cluster of `flanneld` daemons that share one lease file, as `make demo` runs it.
+#[derive(Clone, Debug)]
+pub struct Flannel {
+    binary: PathBuf,
+    folder: PathBuf,
+    extra: Vec<String>,
+}
+
+impl Flannel {
+    /// Dual-stack VXLAN, the configuration of the demo.
+    pub const NET_CONF: &str = r#"{
+  "Network": "10.244.0.0/16",
+  "EnableIPv6": true,
+  "IPv6Network": "fd00:10:244::/56",
+  "EnableNFTables": true,
+  "Backend": { "Type": "vxlan" }
+}
+"#;
+
+    /// Writes `net_conf` as the configuration of daemons that will run `binary` in `lab`.
+    ///
+    /// # Errors
+    /// The lab's folder is not writable, or `binary` does not exist.
+    pub fn new(lab: &Lab, binary: impl Into<PathBuf>, net_conf: &str) -> Result<Self, LabError> {
+        let binary = binary.into();
+        let found = binary.canonicalize();
+        let binary = found.map_err(LabError::system(format!("find flanneld at {}", binary.display())))?;
+        let flannel = Self { binary, folder: lab.folder().to_owned(), extra: Vec::new() };
+        let file = flannel.net_conf_file();
+        fs::write(&file, net_conf).map_err(LabError::system(format!("write {}", file.display())))?;
+        Ok(flannel)
+    }
+
+    /// Passes one more argument to daemons started from now on. Default: none.
+    #[must_use]
+    pub fn arg(mut self, argument: impl Into<String>) -> Self {
+        self.extra.push(argument.into());
+        self
+    }
+
+    /// The file that all daemons read their network from.
+    pub fn net_conf_file(&self) -> PathBuf {
+        self.folder.join("net-conf.json")
+    }
+
+    /// The file in which the daemons agree on who has which subnet.
+    pub fn lease_file(&self) -> PathBuf {
+        self.folder.join("leases.db")
+    }
+
+    /// The command line of the daemon on `node`.
+    pub fn arguments(&self, node: &Node) -> Vec<String> {
+        let mut arguments = vec![
+            format!("--lease-db={}", self.lease_file().display()),
+            format!("--net-config-path={}", self.net_conf_file().display()),
+            format!("--subnet-file={}", node.subnet_file().display()),
+            "--iface=eth0".to_owned(),
+            "--ip-masq".to_owned(),
+            format!("--healthz-ip={}", HEALTH.0),
+            format!("--healthz-port={}", HEALTH.1),
+        ];
+        arguments.extend(self.extra.iter().cloned());
+        arguments
+    }
+
+    /// Starts the daemon of `node`; its output goes to the end of `flanneld.log` in the node's folder.
+    ///
+    /// # Errors
+    /// The log cannot be opened or the program not be started.
+    pub fn start(&self, node: &Node) -> Result<Daemon, LabError> {
+        let log = node.folder().join("flanneld.log");
+        let what = || LabError::system(format!("open {}", log.display()));
+        let stdout = File::options().create(true).append(true).open(&log).map_err(what())?;
+        let stderr = stdout.try_clone().map_err(what())?;
+        let mut command = Command::new(&self.binary);
+        command.args(self.arguments(node)).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+        let namespace = node.namespace().clone();
+        let started = Instant::now();
+        let child = namespace.spawn(&mut command)?;
+        Ok(Daemon { child: Some(child), namespace, log, started })
+    }
+}
+
+/// Where every daemon of the lab answers for its health.
+const HEALTH: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 10256);
+/// How long one question may take.
+const HTTP: Duration = Duration::from_secs(2);
+
+/// A running `flanneld`. Dropping it kills it.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Option<Child>,
+    namespace: Namespace,
+    log: PathBuf,
+    started: Instant,
+}
+
+impl Daemon {
+    /// Process number.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// Its log: what this daemon and earlier ones of its node wrote on stdout and stderr.
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// Waits until `/readyz` answers 200, and returns how long that took from starting the process.
+    ///
+    /// # Errors
+    /// It ended, or was not ready within `limit`; the text has the end of its log.
+    pub fn ready(&mut self, limit: Duration) -> Result<Duration, LabError> {
+        let (namespace, started) = (self.namespace.clone(), self.started);
+        let outcome = namespace.enter(|| {
+            wait_for(limit, || {
+                if http_status(HEALTH, "/readyz").is_ok_and(|status| status == 200) {
+                    return Some(Ok(started.elapsed()));
+                }
+                self.ended().map(|status| Err(format!("ended with {status}")))
+            })
+        })?;
+        let outcome = outcome.unwrap_or_else(|| Err(format!("not ready after {limit:?}")));
+        outcome.map_err(|problem| {
+            let log = fs::read_to_string(&self.log).unwrap_or_default();
+            let tail: Vec<_> = log.lines().rev().take(15).collect();
+            let tail = tail.into_iter().rev().collect::<Vec<_>>().join("\n");
+            LabError::unreadable(format!("flanneld in {}", namespace.name()), format!("{problem}\n{tail}"))
+        })
+    }
+
+    /// The status that one of its health pages answers with.
+    ///
+    /// # Errors
+    /// Nobody answers in time.
+    pub fn status(&self, page: &str) -> Result<u16, LabError> {
+        let answer = self.namespace.enter(|| http_status(HEALTH, page))?;
+        answer.map_err(LabError::system(format!("ask {page} in {}", self.namespace.name())))
+    }
+
+    /// Its resident memory, in KiB.
+    pub fn resident_kib(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()?)).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.trim().strip_suffix("kB")?.trim().parse().ok()
+    }
+
+    /// `kill -9`: it gets no chance to do anything. Returns when it is gone.
+    ///
+    /// # Errors
+    /// It had ended before.
+    pub fn kill(self) -> Result<(), LabError> {
+        self.end(Signal::SIGKILL).map(drop)
+    }
+
+    /// Asks it to end and returns how it did.
+    ///
+    /// # Errors
+    /// It had ended before, or is still there after 10 s.
+    pub fn terminate(self) -> Result<ExitStatus, LabError> {
+        self.end(Signal::SIGTERM)
+    }
+
+    /// Lets it run on when this value is dropped, for a lab that is kept.
+    pub fn keep(mut self) {
+        self.child = None;
+    }
+
+    fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut()?.try_wait().ok().flatten()
+    }
+
+    fn end(mut self, signal: Signal) -> Result<ExitStatus, LabError> {
+        let problem =
+            |problem: &str| LabError::unreadable(format!("flanneld in {}", self.namespace.name()), problem);
+        let (gone, stays) = (problem("had ended before it was told to"), problem("did not end within 10 s"));
+        if self.ended().is_some() {
+            return Err(gone);
+        }
+        let pid = self.pid().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
+        if pid.and_then(|pid| kill(pid, signal).ok()).is_none() {
+            return Err(gone);
+        }
+        wait_for(Duration::from_secs(10), || self.ended()).ok_or(stays)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // It may have ended already.
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+}
+
+/// The status code of `GET page`.
+fn http_status(address: (Ipv4Addr, u16), page: &str) -> io::Result<u16> {
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::from(address), HTTP)?;
+    stream.set_read_timeout(Some(HTTP))?;
+    stream.write_all(format!("GET {page} HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n").as_bytes())?;
+    let mut answer = String::new();
+    stream.take(4096).read_to_string(&mut answer)?;
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+    status.ok_or_else(|| io::Error::other(format!("not HTTP: {answer:?}")))
+}

@@ -1,0 +1,154 @@
+use std::io;
+use std::net::{IpAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::new_flows::joined;
+use crate::wait::Pace;
+use crate::{LabError, Pod};
+
+/// A steady stream of UDP packets from one pod to another, which sends each of them back.
+#[derive(Debug)]
+pub struct RoundTrips {
+    stop: Arc<AtomicBool>,
+    client: JoinHandle<Result<RoundTripsReport, LabError>>,
+    server: JoinHandle<Result<(), LabError>>,
+}
+
+/// What became of a stream.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct RoundTripsReport {
+    /// Packets sent, or refused by the sender's own kernel for want of a route.
+    pub sent: u64,
+    /// Packets that did not come back.
+    pub lost: u64,
+    /// Packets that did not come back, for each [`Self::INTERVAL`] in which they were sent.
+    pub lost_by_interval: Vec<u64>,
+    /// Longest time without any packet coming back.
+    pub longest_silence: Duration,
+}
+
+impl RoundTripsReport {
+    /// What one entry of `lost_by_interval` covers.
+    pub const INTERVAL: Duration = Duration::from_millis(100);
+}
+
+/// No test needs more; a stream that is never stopped ends.
+const LONGEST: Duration = Duration::from_secs(300);
+/// How long a packet may be on its way after the last one was sent.
+const STRAGGLERS: Duration = Duration::from_millis(500);
+
+impl RoundTrips {
+    /// Starts sending `per_second` packets from `from` to `target`, an address of `to`.
+    ///
+    /// # Errors
+    /// A pod is gone, or `target` is not an address of `to`.
+    pub fn start(from: &Pod, to: &Pod, target: IpAddr, per_second: u32) -> Result<Self, LabError> {
+        let at = |pod: &Pod, address: IpAddr| {
+            let socket = pod.namespace().enter(|| {
+                let socket = UdpSocket::bind((address, 0))?;
+                socket.set_read_timeout(Some(Duration::from_millis(1)))?;
+                Ok(socket)
+            })?;
+            socket.map_err(LabError::system(format!("bind {address} in {}", pod.namespace().name())))
+        };
+        let source = from.addresses().find(|source| source.is_ipv4() == target.is_ipv4());
+        let source = source.ok_or_else(|| {
+            LabError::unreadable(target.to_string(), "the sender lacks this address family")
+        })?;
+        let (client, server) = (at(from, source)?, at(to, target)?);
+        let connected = server.local_addr().and_then(|address| client.connect(address));
+        connected.map_err(LabError::system(format!("connect to {target}")))?;
+
+        let stop = Arc::new(AtomicBool::new(false));
+        let (client_stop, server_stop) = (Arc::clone(&stop), Arc::clone(&stop));
+        let failed = move |error| LabError::system(format!("exchange packets with {target}"))(error);
+        Ok(Self {
+            stop,
+            client: thread::spawn(move || exchange(&client, per_second, &client_stop).map_err(failed)),
+            server: thread::spawn(move || echo(&server, &server_stop).map_err(failed)),
+        })
+    }
+
+    /// Stops sending, waits for what is on its way, and counts.
+    ///
+    /// # Errors
+    /// One of the ends failed, so that there is nothing to count.
+    pub fn stop(self) -> Result<RoundTripsReport, LabError> {
+        self.stop.store(true, Ordering::Relaxed);
+        joined(self.server)?;
+        joined(self.client)
+    }
+}
+
+fn exchange(socket: &UdpSocket, per_second: u32, stop: &AtomicBool) -> io::Result<RoundTripsReport> {
+    let begun = Instant::now();
+    let mut pace = Pace::new(per_second);
+    let mut sent: Vec<(Duration, bool)> = Vec::new();
+    let (mut last_reply, mut longest_silence) = (begun, Duration::ZERO);
+    let mut ended = None;
+    loop {
+        if ended.is_none() && (stop.load(Ordering::Relaxed) || begun.elapsed() > LONGEST) {
+            ended = Some(Instant::now());
+            longest_silence = longest_silence.max(last_reply.elapsed());
+        }
+        if ended.is_some_and(|ended| ended.elapsed() > STRAGGLERS) {
+            break;
+        }
+        for _ in 0..if ended.is_none() { pace.due() } else { 0 } {
+            let number = u64::try_from(sent.len()).unwrap_or(u64::MAX);
+            sent.push((begun.elapsed(), false));
+            // No route, or an ICMP error for an earlier packet: this packet does not come back, which is counted.
+            drop(socket.send(&number.to_be_bytes()));
+        }
+        let mut reply = [0; 8];
+        // Timeouts and ICMP errors alike: no reply now.
+        if socket.recv(&mut reply).is_ok_and(|length| length == reply.len()) {
+            let number = usize::try_from(u64::from_be_bytes(reply)).unwrap_or(usize::MAX);
+            if let Some((_, back)) = sent.get_mut(number) {
+                *back = true;
+            }
+            longest_silence = longest_silence.max(last_reply.elapsed());
+            last_reply = Instant::now();
+        }
+    }
+    let mut report = RoundTripsReport { longest_silence, ..RoundTripsReport::default() };
+    for (after, back) in sent {
+        let interval = usize::try_from(after.as_millis() / RoundTripsReport::INTERVAL.as_millis());
+        let interval = interval.unwrap_or(usize::MAX - 1);
+        if report.lost_by_interval.len() <= interval {
+            report.lost_by_interval.resize(interval + 1, 0);
+        }
+        report.sent += 1;
+        if !back {
+            report.lost += 1;
+            if let Some(lost) = report.lost_by_interval.get_mut(interval) {
+                *lost += 1;
+            }
+        }
+    }
+    Ok(report)
+}
+
+/// Sends packets back until told to stop, and then as long as any may still come.
+fn echo(socket: &UdpSocket, stop: &AtomicBool) -> io::Result<()> {
+    let begun = Instant::now();
+    let mut ended = None;
+    loop {
+        if stop.load(Ordering::Relaxed) || begun.elapsed() > LONGEST {
+            let ended: &mut Instant = ended.get_or_insert_with(Instant::now);
+            if ended.elapsed() > STRAGGLERS {
+                return Ok(());
+            }
+        }
+        let mut packet = [0; 8];
+        match socket.recv_from(&mut packet) {
+            // A reply that cannot be sent is a packet lost, which the client counts.
+            Ok((_, client)) => drop(socket.send_to(&packet, client)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+}

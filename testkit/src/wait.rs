@@ -1,0 +1,52 @@
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Asks `probe` every millisecond until it answers, at most for `limit`; `None` if it never did.
+///
+/// It asks at least once, and returns as soon as there is an answer: no test waits longer than it has to.
+pub fn wait_for<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
+    let begun = Instant::now();
+    loop {
+        if let Some(answer) = probe() {
+            return Some(answer);
+        }
+        if begun.elapsed() >= limit {
+            return None;
+        }
+        #[expect(clippy::disallowed_methods, reason = "this is the bounded wait for the thing itself")]
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Says how many packets are due at a constant rate.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    begun: Instant,
+    per_second: u32,
+    granted: u64,
+}
+
+impl Pace {
+    /// A sender that was kept off the CPU sends at most this many at once; bursts would overflow the kernel's
+    /// 1000-packet backlog and count as loss. It then falls short of the rate instead.
+    const BURST: u64 = 64;
+
+    pub(crate) fn new(per_second: u32) -> Self {
+        Self { begun: Instant::now(), per_second, granted: 0 }
+    }
+
+    /// How many to send now.
+    pub(crate) fn due(&mut self) -> u64 {
+        let micros = u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let total = micros.saturating_mul(u64::from(self.per_second)) / 1_000_000;
+        let due = total.saturating_sub(self.granted);
+        self.granted = total;
+        due.min(Self::BURST)
+    }
+
+    /// Gives the CPU away until more may be due.
+    pub(crate) fn pause(&self) {
+        #[expect(clippy::disallowed_methods, reason = "keeping time is what a pace is for")]
+        thread::sleep(Duration::from_micros(500));
+    }
+}
