@@ -7,7 +7,7 @@ use std::io;
 use flannel_netlink::{Batch, Errno, Flags, Refusal};
 use ipnet::IpNet;
 
-use crate::entry::{ObservedRoute, ObservedRouteTo};
+use crate::entry::{ObservedNexthop, ObservedRoute, ObservedRouteTo};
 use crate::netlink::accept_ra_path;
 use crate::wire::{decode, encode, encode::Indexes, ethtool};
 use crate::{
@@ -19,14 +19,18 @@ const WINDOW: usize = 128;
 
 pub(crate) fn apply(kernel: &mut Netlink, plan: &Plan) -> Result<Applied, ApplyError> {
     let mut applied = Applied::default();
-    let first =
-        plan.steps().iter().position(|step| !matches!(step, Step::Device(..))).unwrap_or(plan.steps().len());
+    let first = plan
+        .steps()
+        .iter()
+        .position(|step| !matches!(step, Step::Device(..)))
+        .unwrap_or_else(|| plan.steps().len());
     device_steps(kernel, plan, first, &mut applied)?;
     if first == plan.steps().len() {
         return Ok(applied);
     }
     let indexes = indexes(kernel, plan, first, &mut applied)?;
     entry_steps(kernel, plan, first, indexes, &mut applied)?;
+    settle_nexthops(kernel, plan, indexes, &mut applied)?;
     settle_routes(kernel, plan, indexes, &mut applied)?;
     applied.refused.sort_by_key(|refusal| refusal.step);
     Ok(applied)
@@ -155,7 +159,7 @@ fn stands_on(step: &Step) -> Option<Family> {
         Step::PutForwarding(entry) | Step::DeleteForwarding(entry) => Some(entry.family),
         Step::PutNeighbour(entry) => Some(Family::of(entry.address)),
         Step::DeleteNeighbour { address } => Some(Family::of(*address)),
-        Step::PutNexthop(_) => Some(Family::V4),
+        Step::PutNexthop { .. } => Some(Family::V4),
         Step::PutRoute { route, .. } => match route.to {
             RouteTo::Nexthop { .. } | RouteTo::Onlink { .. } => Some(Family::of_net(route.subnet)),
             RouteTo::Direct { .. } | RouteTo::Blackhole => None,
@@ -211,6 +215,36 @@ fn is_delete(step: &Step) -> bool {
             | Step::DeleteNexthop { .. }
             | Step::DeleteRoute { .. }
     )
+}
+
+/// Forgives nexthops that were refused because they are there already, as a plan that was cut short leaves them.
+fn settle_nexthops(
+    kernel: &mut Netlink,
+    plan: &Plan,
+    indexes: [Indexes; 2],
+    applied: &mut Applied,
+) -> Result<(), ApplyError> {
+    let mut kept = Vec::new();
+    for refusal in std::mem::take(&mut applied.refused) {
+        let there = match plan.steps().get(refusal.step) {
+            Some(Step::PutNexthop { nexthop, .. }) if refusal.errno == Errno::EEXIST => {
+                let found = kernel.nexthop(nexthop.id).map_err(ApplyError::Lookup)?;
+                let wanted = ObservedNexthop {
+                    id: nexthop.id,
+                    protocol: ROUTE_PROTOCOL,
+                    interface: of(indexes, Family::V4).device,
+                    gateway: Some(nexthop.gateway),
+                };
+                found == Some(wanted)
+            }
+            _ => false,
+        };
+        if !there {
+            kept.push(refusal);
+        }
+    }
+    applied.refused = kept;
+    Ok(())
 }
 
 /// Looks at what is in the place of routes that were refused because there is one: replaces it if it is ours or

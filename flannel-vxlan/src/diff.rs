@@ -36,7 +36,7 @@ impl Overlay {
     /// | route | protocol 70, on our device, to our nexthops or inside the cluster's networks | protocol `boot`, on our device, on-link via its own first address; for a peer's subnet any of protocol `boot` |
     /// | nexthop | protocol 70 and on our device | |
     /// | neighbour on our device | protocol 70 | no protocol, permanent, inside the cluster's networks |
-    /// | forwarding entry of our device | `extern_learn` | its MAC address is that of such a neighbour |
+    /// | forwarding entry of our device | `extern_learn`, or as upstream's | its MAC address is that of such a neighbour |
     /// | blackhole route | protocol 70 | protocol `boot` and exactly our subnet |
     ///
     /// Everything else is left alone.
@@ -54,8 +54,8 @@ impl Overlay {
         let mut stale = Vec::new();
         let own_nexthops = self.match_nexthops(observed, &found, &mut stale);
         self.match_routes(observed, &found, &own_nexthops, &mut stale);
-        let upstreams_macs = self.match_neighbours(observed, &found, &mut stale);
-        self.match_forwarding(observed, &found, &upstreams_macs, &mut stale);
+        let lost = self.match_neighbours(observed, &found, &mut stale);
+        self.match_forwarding(observed, &found, &lost, &mut stale);
 
         self.put_missing(&found, &mut plan);
         self.put_blackholes(observed, &found, &mut plan);
@@ -164,7 +164,7 @@ impl Overlay {
             let wanted = self.wanted(subnet).map(|entries| entries.route);
             if let Some(wanted) = wanted.filter(|wanted| wanted.metric() == metric) {
                 let link = matches!(wanted.to, RouteTo::Direct { .. }).then_some(spec.underlay.index);
-                let link = link.or(found.index());
+                let link = link.or_else(|| found.index());
                 let right = protocol == ROUTE_PROTOCOL && link == Some(interface) && leads_to(to, wanted.to);
                 if let Some(slot) = self.peers.get_mut(&subnet) {
                     slot.seen |= if right { ROUTE } else { OTHER_ROUTE };
@@ -179,13 +179,14 @@ impl Overlay {
         }
     }
 
+    /// Returns the MAC addresses of stale neighbours: their forwarding entries are stale with them.
     fn match_neighbours(
         &mut self,
         observed: &Observed,
         found: &[Found; 2],
         stale: &mut Vec<Step>,
     ) -> BTreeSet<(Family, MacAddr)> {
-        let mut upstreams_macs = BTreeSet::new();
+        let mut lost = BTreeSet::new();
         for ObservedNeighbour { neighbour, protocol } in &observed.neighbours {
             let family = Family::of(neighbour.address);
             if pick(found, family).index().is_none() {
@@ -194,31 +195,28 @@ impl Overlay {
             let inside = self
                 .family(family)
                 .is_some_and(|spec| spec.networks.iter().any(|network| network.contains(&neighbour.address)));
-            let upstreams = *protocol == 0 && inside;
-            if upstreams {
-                upstreams_macs.insert((family, neighbour.mac));
-            }
+            let ours = *protocol == ROUTE_PROTOCOL || (*protocol == 0 && inside);
             match self.tunnel_at(neighbour.address) {
-                Some((subnet, mac)) => {
-                    // Upstream's entry is made ours, so that it is known when its peer leaves.
-                    if mac == neighbour.mac && *protocol == ROUTE_PROTOCOL {
-                        self.saw(subnet, NEIGHBOUR);
-                    }
+                // Upstream's entry is made ours, so that it is known when its peer leaves.
+                Some((subnet, mac)) if mac == neighbour.mac && *protocol == ROUTE_PROTOCOL => {
+                    self.saw(subnet, NEIGHBOUR);
                 }
-                None if upstreams || *protocol == ROUTE_PROTOCOL => {
+                Some(_) => {}
+                None if ours => {
+                    lost.insert((family, neighbour.mac));
                     stale.push(Step::DeleteNeighbour { address: neighbour.address });
                 }
                 None => {}
             }
         }
-        upstreams_macs
+        lost
     }
 
     fn match_forwarding(
         &mut self,
         observed: &Observed,
         found: &[Found; 2],
-        upstreams_macs: &BTreeSet<(Family, MacAddr)>,
+        lost: &BTreeSet<(Family, MacAddr)>,
         stale: &mut Vec<Step>,
     ) {
         for ObservedForwarding { forwarding, marked } in &observed.forwarding {
@@ -227,14 +225,13 @@ impl Overlay {
                 continue;
             }
             match self.forwarding(family, mac) {
-                Some(underlay) => {
-                    // Upstream's entry lacks our mark, which the kernel does not add to an entry that is there.
-                    if underlay == forwarding.underlay {
-                        let sharing: Vec<IpNet> = self.claimants(family, mac).collect();
-                        sharing.into_iter().for_each(|subnet| self.saw(subnet, FORWARDING));
-                    }
+                // Upstream's entry lacks our mark, which the kernel does not add to an entry that is there.
+                Some(underlay) if underlay == forwarding.underlay => {
+                    let sharing: Vec<IpNet> = self.claimants(family, mac).collect();
+                    sharing.into_iter().for_each(|subnet| self.saw(subnet, FORWARDING));
                 }
-                None if *marked || upstreams_macs.contains(&(family, mac)) => {
+                Some(_) => {}
+                None if *marked || lost.contains(&(family, mac)) => {
                     stale.push(Step::DeleteForwarding(*forwarding));
                 }
                 None => {}
@@ -259,7 +256,8 @@ impl Overlay {
             let missing = |bit: u8| seen & bit == 0;
             plan.steps.extend(wanted.forwarding.filter(|_| missing(FORWARDING)).map(Step::PutForwarding));
             plan.steps.extend(wanted.neighbour.filter(|_| missing(NEIGHBOUR)).map(Step::PutNeighbour));
-            plan.steps.extend(wanted.nexthop.filter(|_| missing(NEXTHOP)).map(Step::PutNexthop));
+            let nexthop = wanted.nexthop.filter(|_| missing(NEXTHOP));
+            plan.steps.extend(nexthop.map(|nexthop| Step::PutNexthop { nexthop, replace: false }));
             if missing(ROUTE) {
                 let replace = seen & OTHER_ROUTE != 0;
                 plan.steps.push(Step::PutRoute { route: wanted.route, replace });

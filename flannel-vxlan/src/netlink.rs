@@ -131,6 +131,17 @@ impl Netlink {
         }
     }
 
+    /// The nexthop object with this number; `None` if there is none.
+    pub(crate) fn nexthop(&mut self, id: u32) -> Result<Option<ObservedNexthop>, ObserveError> {
+        self.batch.clear();
+        self.batch.message(wire::RTM_GETNEXTHOP, Flags::NONE, &[0; 8], |a| a.u32(wire::NHA_ID, id));
+        match self.route.ask(&mut self.batch, |message| decode::nexthop(&message)) {
+            Ok(nexthop) => Ok(Some(nexthop)),
+            Err(AskError::Refused(Refusal { errno: Errno::ENOENT, .. })) => Ok(None),
+            Err(error) => Err(ObserveError { what: "a nexthop", source: error.into() }),
+        }
+    }
+
     /// Routes of the main table, of one protocol unless it is 0.
     pub(crate) fn routes(
         &mut self,

@@ -11,8 +11,8 @@ use crate::entry::Entries;
 use crate::nexthop::NexthopIds;
 use crate::plan::PeerSteps;
 use crate::{
-    Applied, ApplyError, ConvergeError, DeviceSpec, Family, Kernel, Link, Links, MacAddr, Peer, PeerConflict,
-    Plan, Report, Step, Via,
+    Applied, ApplyError, ConvergeError, DeviceSpec, Family, Forwarding, Kernel, Link, Links, MacAddr, Peer,
+    PeerConflict, Plan, Report, Step, Via,
 };
 
 /// One address family of the overlay, seen from this node.
@@ -298,10 +298,14 @@ impl Overlay {
             let wanted = self.assign(subnet);
             let old = held.map(|held| Entries::of(Peer { subnet, via: held.via }, held.nexthop));
             if let Some(wanted) = wanted {
-                let replace = held.is_some_and(|held| held.certain);
+                let certain = held.filter(|held| held.certain);
+                let replace = certain.is_some();
                 plan.steps.extend(wanted.forwarding.map(Step::PutForwarding));
                 plan.steps.extend(wanted.neighbour.map(Step::PutNeighbour));
-                plan.steps.extend(wanted.nexthop.map(Step::PutNexthop));
+                plan.steps.extend(wanted.nexthop.map(|nexthop| Step::PutNexthop {
+                    nexthop,
+                    replace: certain.is_some_and(|held| held.nexthop == nexthop.id),
+                }));
                 plan.steps.push(Step::PutRoute { route: wanted.route, replace });
             }
             if let Some(old) = old {
@@ -336,12 +340,15 @@ impl Overlay {
         let held = Held { via: slot.via, nexthop: slot.nexthop, certain: false };
         self.dirty.entry(subnet).or_insert(Some(held));
         match step {
-            Step::PutNexthop(nexthop) if errno == Errno::EEXIST => {
+            Step::PutNexthop { nexthop, .. } if errno == Errno::EEXIST => {
                 self.nexthops.foreign(nexthop.id);
                 slot.nexthop = 0;
                 self.dirty.insert(subnet, Some(Held { nexthop: 0, ..held }));
             }
-            Step::PutForwarding(_) | Step::PutNeighbour(_) | Step::PutNexthop(_) | Step::PutRoute { .. } => {}
+            Step::PutForwarding(_)
+            | Step::PutNeighbour(_)
+            | Step::PutNexthop { .. }
+            | Step::PutRoute { .. } => {}
             _ => self.observed = false,
         }
     }
@@ -358,11 +365,10 @@ impl Overlay {
             let (subnet, metric) = (old.route.subnet, old.route.metric());
             steps.push(Step::DeleteRoute { subnet, metric, protocol: crate::ROUTE_PROTOCOL });
         }
-        if let Some(nexthop) = old.nexthop {
-            if wanted.and_then(|wanted| wanted.nexthop) != Some(nexthop) {
-                steps.push(Step::DeleteNexthop { id: nexthop.id });
-                released.push(nexthop.id);
-            }
+        let kept = wanted.and_then(|wanted| wanted.nexthop);
+        if let Some(nexthop) = old.nexthop.filter(|nexthop| kept != Some(*nexthop)) {
+            steps.push(Step::DeleteNexthop { id: nexthop.id });
+            released.push(nexthop.id);
         }
         if let Some(neighbour) = old.neighbour {
             let kept = wanted.is_some_and(|wanted| wanted.neighbour.is_some());
@@ -370,11 +376,8 @@ impl Overlay {
                 steps.push(Step::DeleteNeighbour { address: neighbour.address });
             }
         }
-        if let Some(forwarding) = old.forwarding {
-            if self.forwarding(forwarding.family, forwarding.mac).is_none() {
-                steps.push(Step::DeleteForwarding(forwarding));
-            }
-        }
+        let unused = |entry: &Forwarding| self.forwarding(entry.family, entry.mac).is_none();
+        steps.extend(old.forwarding.filter(unused).map(Step::DeleteForwarding));
     }
 
     /// What the kernel should have of this peer; its nexthop gets a number if it needs one and has none.

@@ -52,7 +52,12 @@ pub enum Step {
     /// Make or replace a neighbour.
     PutNeighbour(Neighbour),
     /// Make a nexthop object, or replace one of ours. A number that others use is refused (`EEXIST`).
-    PutNexthop(Nexthop),
+    PutNexthop {
+        /// The object.
+        nexthop: Nexthop,
+        /// Whether it is known to be there and ours.
+        replace: bool,
+    },
     /// Make a route, or replace one of ours or of upstream's. One of others is left alone and the step refused
     /// (`EEXIST`).
     PutRoute {
@@ -187,7 +192,7 @@ impl fmt::Display for Command<'_> {
                     "ip neigh replace {address} lladdr {mac} dev {dev} nud permanent protocol {ROUTE_PROTOCOL}"
                 )
             }
-            Step::PutNexthop(Nexthop { id, gateway }) => {
+            Step::PutNexthop { nexthop: Nexthop { id, gateway }, .. } => {
                 let dev = device(Family::V4);
                 write!(
                     f,

@@ -35,7 +35,9 @@ pub(crate) fn step(batch: &mut Batch, step: &Step, links: impl Fn(Family) -> Ind
                 ndmsg(address_family(Family::of(*address)), links(Family::of(*address)).device, 0, 0);
             batch.message(RTM_DELNEIGH, Flags::NONE, &header, |a| put_address(a, NDA_DST, *address));
         }
-        Step::PutNexthop(entry) => nexthop(batch, ADD, entry, links(Family::V4).device),
+        Step::PutNexthop { nexthop: entry, replace } => {
+            nexthop(batch, if *replace { PUT } else { ADD }, entry, links(Family::V4).device);
+        }
         Step::DeleteNexthop { id } => {
             batch.message(RTM_DELNEXTHOP, Flags::NONE, &[0; 8], |a| a.u32(NHA_ID, *id));
         }
@@ -70,8 +72,7 @@ fn put_neighbour(batch: &mut Batch, entry: &Neighbour, device: u32) {
     });
 }
 
-/// Makes a nexthop object; with `REPLACE` in `flags`, changes one.
-pub(crate) fn nexthop(batch: &mut Batch, flags: Flags, entry: &Nexthop, device: u32) {
+fn nexthop(batch: &mut Batch, flags: Flags, entry: &Nexthop, device: u32) {
     let [f0, f1, f2, f3] = RTNH_F_ONLINK.to_ne_bytes();
     let header = [address_family(Family::V4), RT_SCOPE_UNIVERSE, ROUTE_PROTOCOL, 0, f0, f1, f2, f3];
     batch.message(RTM_NEWNEXTHOP, flags, &header, |a| {

@@ -1,0 +1,667 @@
+//! The overlay on the real kernel, each test in a network namespace of its own.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy.toml allows it in tests, but does not see helpers of integration tests as such"
+)]
+
+use std::net::IpAddr;
+
+use flannel_vxlan::{
+    DeviceSpec, Errno, Family, FamilySpec, Kernel, Link, MacAddr, Netlink, Overlay, Peer, PeerConflict,
+    Report, UnderlayMtu, Via, Vni,
+};
+use testkit::{netns, sh, try_sh};
+
+/// A host with an interface `e0` that carries an IPv4 and an IPv6 address.
+fn host() -> (Netlink, Link) {
+    sh("ip link add e0 type veth peer name e1
+        ip link set e0 up; ip link set e1 up
+        ip addr add 192.168.77.1/24 dev e0; ip addr add fd77::1/64 dev e0 nodad");
+    let mut kernel = Netlink::open().unwrap();
+    let e0 = kernel.interfaces().unwrap().into_iter().find(|interface| interface.name == "e0").unwrap();
+    (kernel, Link { index: e0.index, name: "e0".parse().unwrap() })
+}
+
+fn device(family: Family, underlay: Link) -> DeviceSpec {
+    let (local, address, mac) = match family {
+        Family::V4 => ("192.168.77.1", "10.244.1.0", "02:00:00:00:04:01"),
+        Family::V6 => ("fd77::1", "fd00:10:244:1::", "02:00:00:00:06:01"),
+    };
+    let mtu = UnderlayMtu::new(1500).inside_vxlan(family).unwrap();
+    DeviceSpec::new(
+        Vni::new(1).unwrap(),
+        underlay,
+        local.parse().unwrap(),
+        address.parse().unwrap(),
+        mac.parse().unwrap(),
+        mtu,
+    )
+}
+
+fn family(family: Family, underlay: Link) -> FamilySpec {
+    let (subnet, network) = match family {
+        Family::V4 => ("10.244.1.0/24", "10.244.0.0/16"),
+        Family::V6 => ("fd00:10:244:1::/64", "fd00:10:244::/48"),
+    };
+    FamilySpec::new(underlay, subnet.parse().unwrap(), vec![network.parse().unwrap()])
+}
+
+fn both(underlay: Link) -> Overlay {
+    Overlay::new(Family::ALL.map(|f| family(f, underlay).device(device(f, underlay))))
+}
+
+fn tunnel(subnet: &str, mac: &str, underlay: &str) -> Peer {
+    let via = Via::Tunnel { mac: mac.parse().unwrap(), underlay: underlay.parse().unwrap() };
+    Peer { subnet: subnet.parse().unwrap(), via }
+}
+
+fn direct(subnet: &str, gateway: &str) -> Peer {
+    Peer { subnet: subnet.parse().unwrap(), via: Via::Direct { gateway: gateway.parse().unwrap() } }
+}
+
+/// Peers 2 to `last`, each of both families.
+fn add_peers(overlay: &mut Overlay, last: u8) {
+    for n in 2..=last {
+        // A test with one family has one half of them refused.
+        let _v4_only =
+            overlay.set_peer(tunnel(&format!("fd00:10:244:{n}::/64"), &mac(n), &format!("fd77::{n}")));
+        overlay.set_peer(tunnel(&format!("10.244.{n}.0/24"), &mac(n), &format!("192.168.77.{n}"))).unwrap();
+    }
+}
+
+fn mac(n: u8) -> String {
+    MacAddr::new([2, 0, 0, 0, 0, n]).unwrap().to_string()
+}
+
+#[track_caller]
+fn converge(overlay: &mut Overlay, kernel: &mut Netlink) -> usize {
+    clean(overlay.converge(kernel).unwrap())
+}
+
+#[track_caller]
+fn flush(overlay: &mut Overlay, kernel: &mut Netlink) -> usize {
+    clean(overlay.flush(kernel).unwrap())
+}
+
+#[track_caller]
+fn clean(report: Report) -> usize {
+    assert!(report.is_clean(), "{report:#?}");
+    report.steps
+}
+
+/// Everything the overlay consists of, as `ip` and `bridge` show it; without what changes by itself.
+fn state() -> String {
+    let device = |name: &str| {
+        try_sh(&format!("ip -d link show {name} | sed 's/^[0-9]*: //'; ip -br addr show {name} scope global"))
+            .unwrap_or_default()
+            + &try_sh(&format!(
+                "bridge fdb show dev {name} | sort; ip neigh show dev {name} nud permanent | sort"
+            ))
+            .unwrap_or_default()
+            + &try_sh(&format!("ip -6 neigh show dev {name} nud permanent | sort")).unwrap_or_default()
+    };
+    device("flannel.1")
+        + &device("flannel-v6.1")
+        + &sh(
+            "ip nexthop | sort; ip route | sort; ip -6 route | grep -v ^fe80 | sort; sysctl -ar 'flannel.*accept_ra$'",
+        )
+}
+
+#[test]
+fn an_overlay_is_made_whole_and_looking_again_writes_nothing() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut overlay = both(e0);
+        add_peers(&mut overlay, 3);
+        assert!(converge(&mut overlay, &mut kernel) > 0);
+        let made = state();
+        for line in [
+            "vxlan id 1 local 192.168.77.1 dev e0 srcport 0 0 dstport 8472 nolearning",
+            "mtu 1450",
+            "mtu 1430",
+            "10.244.1.0/32",
+            "fd00:10:244:1::/128",
+            "02:00:00:00:00:02 dst 192.168.77.2 self extern_learn permanent",
+            "02:00:00:00:00:03 dst fd77::3 self extern_learn permanent",
+            "10.244.2.0 lladdr 02:00:00:00:00:02 PERMANENT proto 70",
+            "via 10.244.2.0 dev flannel.1 proto 70 onlink",
+            "fd00:10:244:3::/64 via fd00:10:244:3:: dev flannel-v6.1 proto 70 metric 1024 onlink",
+            "net.ipv6.conf.flannel/1.accept_ra = 0",
+        ] {
+            assert!(made.contains(line), "{line} is missing in:\n{made}");
+        }
+        assert_eq!(converge(&mut overlay, &mut kernel), 0);
+
+        // A new process, which knows only what should be.
+        let mut restarted = both(e0);
+        add_peers(&mut restarted, 3);
+        assert_eq!(converge(&mut restarted, &mut Netlink::open().unwrap()), 0);
+        assert_eq!(state(), made);
+    });
+}
+
+/// Without the numbers of nexthops, which may change, and the mark of forwarding entries, which the kernel does not
+/// give back to an entry that others replaced.
+fn steady(state: &str) -> String {
+    let lines = state.lines().filter(|line| !line.contains("nhid") && !line.starts_with("id "));
+    lines.map(|line| line.replace("extern_learn ", "")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn whatever_others_do_to_the_overlay_is_repaired() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut overlay = both(e0);
+        add_peers(&mut overlay, 9);
+        converge(&mut overlay, &mut kernel);
+        let made = state();
+        for disturbance in [
+            "ip link del flannel.1",
+            "ip link del flannel-v6.1",
+            "ip link set flannel.1 down",
+            "ip link set flannel-v6.1 down",
+            "ip link set flannel.1 down; ip link set flannel.1 up",
+            "ip link set flannel-v6.1 down; ip link set flannel-v6.1 up",
+            "ip addr flush dev flannel.1",
+            "ip addr flush dev flannel-v6.1 scope global",
+            // `ip route flush` of iproute2 6.1 sends back what it read, which the kernel refuses for nexthop objects.
+            "for r in $(ip route show proto 70 | cut -d' ' -f1); do ip route del $r; done",
+            "ip -6 route flush proto 70",
+            "ip neigh flush dev flannel.1 nud permanent",
+            "ip -6 neigh flush dev flannel-v6.1 nud permanent",
+            "bridge fdb del 02:00:00:00:00:03 dev flannel.1 dst 192.168.77.3 self",
+            "bridge fdb replace 02:00:00:00:00:03 dev flannel.1 dst 192.168.77.99 self permanent",
+            "ip nexthop flush",
+            "ip link set flannel.1 address 02:00:00:00:99:99",
+            "ip link set flannel.1 mtu 1300",
+            "ip link set flannel-v6.1 mtu 1300",
+            "ip link set flannel.1 type vxlan id 1 local 192.168.77.9 dev e0",
+            "ip link set flannel.1 type vxlan id 1 dev e1 learning",
+            "ip neigh replace 10.244.4.0 lladdr 02:00:00:00:99:99 dev flannel.1 nud permanent",
+            "ip route replace 10.244.4.0/24 via 192.168.77.4 dev e0",
+            "ip route del 10.244.4.0/24; ip -6 route del fd00:10:244:4::/64",
+            "ip link del flannel.1; ip link add flannel.1 type vxlan id 1 dstport 4789 dev e0",
+            "echo 2 > /proc/sys/net/ipv6/conf/flannel.1/accept_ra",
+            "ip addr add 10.244.200.0/32 dev flannel.1",
+        ] {
+            sh(disturbance);
+            assert_ne!(state().trim(), made.trim(), "`{disturbance}` disturbs nothing");
+            assert!(converge(&mut overlay, &mut kernel) > 0);
+            // Only the host itself can bring its own route back.
+            sh("ip route replace 192.168.77.0/24 dev e0 proto kernel scope link src 192.168.77.1");
+            assert_eq!(steady(&state()), steady(&made), "after `{disturbance}`");
+            assert_eq!(
+                sh("ip nexthop | wc -l; ip route show proto 70 | wc -l"),
+                "8\n8\n",
+                "after `{disturbance}`"
+            );
+            assert_eq!(converge(&mut overlay, &mut kernel), 0, "after `{disturbance}`");
+        }
+    });
+}
+
+#[test]
+fn what_belongs_to_others_is_left_alone() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut overlay = both(e0);
+        add_peers(&mut overlay, 4);
+        converge(&mut overlay, &mut kernel);
+        sh("bridge fdb add 02:00:00:00:77:01 dev flannel.1 dst 192.168.77.200 self permanent
+            bridge fdb append 00:00:00:00:00:00 dev flannel.1 dst 192.168.77.201 self permanent
+            ip neigh add 172.16.0.9 lladdr 02:00:00:00:77:02 dev flannel.1 nud permanent
+            ip addr add 172.16.0.1/24 dev flannel.1
+            ip nexthop add id 7 via 192.168.77.7 dev e0
+            ip route add 10.99.0.0/16 nhid 7 proto 70
+            ip route add 10.244.77.0/24 via 192.168.77.7 dev e0 proto static
+            ip route add 10.98.0.0/16 via 172.16.0.9 dev flannel.1
+            ip -6 route add fd99::/64 via fd77::7 dev e0
+            ip link add flannel.2 type vxlan id 2 dstport 8472 dev e0");
+        let foreign = state();
+        overlay.remove_peer("10.244.4.0/24".parse().unwrap());
+        assert_eq!(flush(&mut overlay, &mut kernel), 4);
+        overlay.set_peer(tunnel("10.244.4.0/24", &mac(4), "192.168.77.4")).unwrap();
+        assert_eq!(flush(&mut overlay, &mut kernel), 4);
+        assert_eq!(converge(&mut overlay, &mut kernel), 0);
+        assert_eq!(state(), foreign);
+        sh("ip link show flannel.2");
+    });
+}
+
+#[test]
+fn a_peer_that_left_while_nobody_watched_is_swept() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut overlay = both(e0);
+        add_peers(&mut overlay, 3);
+        converge(&mut overlay, &mut kernel);
+        let three = state();
+        add_peers(&mut overlay, 6);
+        overlay.set_peer(direct("10.244.7.0/24", "192.168.77.7")).unwrap();
+        assert_eq!(flush(&mut overlay, &mut kernel), 4 * 3 + 3 * 3 + 1);
+
+        let mut restarted = both(e0);
+        add_peers(&mut restarted, 3);
+        assert_eq!(converge(&mut restarted, &mut kernel), 4 * 3 + 3 * 3 + 1);
+        assert_eq!(state(), three);
+    });
+}
+
+#[test]
+fn what_upstream_left_is_taken_over_and_its_lost_peers_swept() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        sh("ip link add flannel.1 address 02:00:00:00:04:01 type vxlan id 1 dev e0 local 192.168.77.1 dstport 8472 nolearning
+            ip addr add 10.244.1.0/32 dev flannel.1; ip link set flannel.1 up");
+        let index = sh("ip -o link show flannel.1 | cut -d: -f1");
+        for n in 2..=5 {
+            sh(&format!(
+                "ip neigh replace 10.244.{n}.0 lladdr {mac} dev flannel.1 nud permanent
+                 bridge fdb replace {mac} dev flannel.1 dst 192.168.77.{n} self permanent
+                 ip route replace 10.244.{n}.0/24 via 10.244.{n}.0 dev flannel.1 onlink",
+                mac = mac(n)
+            ));
+        }
+        sh("ip route add blackhole 10.244.1.0/24");
+        let mut overlay =
+            Overlay::new([family(Family::V4, e0).device(device(Family::V4, e0)).blackhole(true)]);
+        overlay.set_peer(tunnel("10.244.2.0/24", &mac(2), "192.168.77.2")).unwrap();
+        overlay.set_peer(tunnel("10.244.3.0/24", &mac(3), "192.168.77.33")).unwrap();
+        overlay.set_peer(direct("10.244.4.0/24", "192.168.77.4")).unwrap();
+        converge(&mut overlay, &mut kernel);
+        assert_eq!(sh("ip -o link show flannel.1 | cut -d: -f1"), index, "the device was adopted");
+        assert_eq!(
+            sh("ip route show table main | sed 's/nhid [0-9]* //' | grep -v e0.*kernel"),
+            "blackhole 10.244.1.0/24 proto 70 metric 4294967295 \n\
+             10.244.2.0/24 via 10.244.2.0 dev flannel.1 proto 70 onlink \n\
+             10.244.3.0/24 via 10.244.3.0 dev flannel.1 proto 70 onlink \n\
+             10.244.4.0/24 via 192.168.77.4 dev e0 proto 70 \n"
+        );
+        assert_eq!(
+            sh(
+                "bridge fdb show dev flannel.1 | grep permanent | sort; ip neigh show dev flannel.1 nud permanent"
+            ),
+            "02:00:00:00:00:02 dst 192.168.77.2 self permanent\n\
+             02:00:00:00:00:03 dst 192.168.77.33 self permanent\n\
+             10.244.2.0 lladdr 02:00:00:00:00:02 PERMANENT proto 70 \n\
+             10.244.3.0 lladdr 02:00:00:00:00:03 PERMANENT proto 70 \n"
+        );
+        assert_eq!(converge(&mut overlay, &mut kernel), 0);
+
+        // What was taken over is swept like our own when its peer is lost.
+        let mut restarted =
+            Overlay::new([family(Family::V4, e0).device(device(Family::V4, e0)).blackhole(true)]);
+        converge(&mut restarted, &mut kernel);
+        assert_eq!(
+            sh("bridge fdb show dev flannel.1 | sed -n /dst/p; ip neigh show dev flannel.1; ip nexthop"),
+            ""
+        );
+    });
+}
+
+#[test]
+fn a_device_of_others_is_refused_by_name_and_the_other_family_goes_on() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        sh("ip link add flannel.1 type veth peer name f1");
+        let mut overlay = both(e0);
+        add_peers(&mut overlay, 3);
+        let report = overlay.converge(&mut kernel).unwrap();
+        assert!(
+            report.taken[0].to_string().starts_with("flannel.1 exists and is a device of kind veth"),
+            "{report:?}"
+        );
+        sh("ip -d link show flannel.1 | grep veth");
+        assert_eq!(sh("ip -6 route show dev flannel-v6.1 proto 70 | wc -l"), "2\n");
+
+        sh("ip link del flannel.1");
+        converge(&mut overlay, &mut kernel);
+        assert_eq!(sh("ip route show proto 70 | wc -l"), "2\n");
+    });
+}
+
+#[test]
+fn a_refused_peer_is_named_and_delays_no_other() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        sh("ip route add 10.244.3.0/24 via 192.168.77.254 dev e0 proto static");
+        let mut overlay = both(e0);
+        add_peers(&mut overlay, 5);
+        let report = overlay.converge(&mut kernel).unwrap();
+        assert_eq!(report.refused.len(), 1, "{report:#?}");
+        assert_eq!(report.refused[0].peer, Some("10.244.3.0/24".parse().unwrap()));
+        assert_eq!(report.refused[0].errno, Errno::EEXIST);
+        let text = report.refused[0].to_string();
+        assert!(text.contains("a route to it already via 192.168.77.254, of protocol 4"), "{text}");
+        assert_eq!(sh("ip route show proto 70 | wc -l"), "3\n");
+        sh("ip route show proto static | grep 10.244.3.0/24");
+
+        // Still refused, then not any more: nothing but this peer is touched.
+        assert_eq!(overlay.flush(&mut kernel).unwrap().refused.len(), 1);
+        sh("ip route del 10.244.3.0/24");
+        assert!(flush(&mut overlay, &mut kernel) <= 4);
+        assert_eq!(converge(&mut overlay, &mut kernel), 0);
+        assert!(!overlay.is_pending());
+    });
+}
+
+#[test]
+fn a_peer_that_changes_leaves_nothing_of_its_old_self() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut overlay = both(e0);
+        converge(&mut overlay, &mut kernel);
+        let nobody = state();
+        let selves = [
+            tunnel("10.244.2.0/24", &mac(2), "192.168.77.2"),
+            tunnel("10.244.2.0/24", &mac(22), "192.168.77.2"),
+            tunnel("10.244.2.0/24", &mac(22), "192.168.77.22"),
+            direct("10.244.2.0/24", "192.168.77.22"),
+            tunnel("10.244.2.0/24", &mac(3), "192.168.77.3"),
+            direct("10.244.2.0/24", "192.168.77.2"),
+        ];
+        for peer in selves {
+            overlay.set_peer(peer).unwrap();
+            flush(&mut overlay, &mut kernel);
+            let changed = state();
+            assert_eq!(converge(&mut overlay, &mut kernel), 0, "{peer:?}");
+            let mut fresh = both(e0);
+            fresh.set_peer(peer).unwrap();
+            assert_eq!(converge(&mut fresh, &mut kernel), 0, "{peer:?} in\n{changed}");
+        }
+        overlay.remove_peer("10.244.2.0/24".parse().unwrap());
+        flush(&mut overlay, &mut kernel);
+        assert_eq!(state(), nobody);
+    });
+}
+
+#[test]
+fn two_leases_of_one_node_share_its_forwarding_entry() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut overlay = both(e0);
+        overlay.set_peer(tunnel("10.244.2.0/24", &mac(2), "192.168.77.2")).unwrap();
+        overlay.set_peer(tunnel("10.244.3.0/24", &mac(2), "192.168.77.2")).unwrap();
+        flush(&mut overlay, &mut kernel);
+        overlay.remove_peer("10.244.2.0/24".parse().unwrap());
+        flush(&mut overlay, &mut kernel);
+        assert_eq!(
+            sh("bridge fdb show dev flannel.1 | grep dst"),
+            "02:00:00:00:00:02 dst 192.168.77.2 self extern_learn permanent\n"
+        );
+        assert_eq!(converge(&mut overlay, &mut kernel), 0);
+    });
+}
+
+#[test]
+fn a_mac_claimed_twice_goes_to_the_lowest_subnet_until_it_leaves() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut overlay = both(e0);
+        overlay.set_peer(tunnel("10.244.3.0/24", &mac(2), "192.168.77.3")).unwrap();
+        flush(&mut overlay, &mut kernel);
+        overlay.set_peer(tunnel("10.244.2.0/24", &mac(2), "192.168.77.2")).unwrap();
+        flush(&mut overlay, &mut kernel);
+        let loser = "10.244.3.0/24".parse().unwrap();
+        let winner = "10.244.2.0/24".parse().unwrap();
+        assert_eq!(overlay.conflict_of(loser), Some(PeerConflict::MacTaken(winner)));
+        assert_eq!(sh("ip -br route show proto 70 | sed 's/ .*//'"), "10.244.2.0/24\n");
+        assert!(sh("bridge fdb show dev flannel.1").contains("dst 192.168.77.2 self"));
+        assert_eq!(converge(&mut overlay, &mut kernel), 0);
+
+        overlay.remove_peer(winner);
+        flush(&mut overlay, &mut kernel);
+        assert_eq!(sh("ip -br route show proto 70 | sed 's/ .*//'"), "10.244.3.0/24\n");
+        assert!(sh("bridge fdb show dev flannel.1").contains("dst 192.168.77.3 self"));
+        assert_eq!(converge(&mut overlay, &mut kernel), 0);
+    });
+}
+
+#[test]
+fn a_subnet_that_would_harm_this_host_is_refused() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        sh("ip link add cni0 type bridge; ip addr add 10.244.9.1/24 dev cni0; ip link set cni0 up");
+        let mut overlay = both(e0);
+        converge(&mut overlay, &mut kernel);
+        let before = state();
+        let m = mac(2);
+        for (subnet, underlay, why) in [
+            ("10.244.1.0/24", "192.168.77.2", "its subnet overlaps 10.244.1.0/24, the one of this node"),
+            ("10.244.0.0/16", "192.168.77.2", "its subnet overlaps 10.244.1.0/24, the one of this node"),
+            (
+                "10.244.9.0/24",
+                "192.168.77.2",
+                "its subnet covers 10.244.9.0/24, a network this host is attached to",
+            ),
+            (
+                "192.168.77.0/24",
+                "192.168.78.2",
+                "its subnet covers 192.168.77.0/24, a network this host is attached to",
+            ),
+            ("192.168.77.0/28", "192.168.78.2", "its subnet holds 192.168.77.1, an address of this host"),
+            ("192.168.77.16/28", "192.168.77.17", "its subnet holds its own underlay address 192.168.77.17"),
+            ("10.244.2.0/24", "192.168.77.1", "its underlay address 192.168.77.1 belongs to this node"),
+            ("10.244.2.0/24", "fd77::2", "its underlay address fd77::2 is not of the subnet's family"),
+        ] {
+            let refused = overlay.set_peer(tunnel(subnet, &m, underlay)).unwrap_err();
+            assert_eq!(refused.to_string(), why, "{subnet} {underlay}");
+            flush(&mut overlay, &mut kernel);
+            assert_eq!(state(), before, "{subnet}");
+            overlay.remove_peer(subnet.parse().unwrap());
+        }
+        // A cluster inside the host's large network is fine.
+        sh("ip addr add 10.1.2.3/8 dev e0");
+        overlay.distrust();
+        overlay.set_peer(tunnel("10.244.2.0/24", &m, "10.1.2.4")).unwrap();
+        flush(&mut overlay, &mut kernel);
+        assert_eq!(converge(&mut overlay, &mut kernel), 0);
+    });
+}
+
+#[test]
+fn the_underlay_changes_in_place_and_port_by_making_anew() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut overlay = both(e0);
+        add_peers(&mut overlay, 4);
+        converge(&mut overlay, &mut kernel);
+        let index = || sh("ip -o link show flannel.1 | cut -d: -f1");
+        let before = index();
+        sh("ip addr add 192.168.77.51/24 dev e0; ip link set e0 mtu 1400");
+        let mut moved = device(Family::V4, e0);
+        moved.local = "192.168.77.51".parse().unwrap();
+        moved.mtu = UnderlayMtu::new(1400).inside_vxlan(Family::V4).unwrap();
+        overlay.set_family(family(Family::V4, e0).device(moved.clone()));
+        assert_eq!(flush(&mut overlay, &mut kernel), 2);
+        assert_eq!(index(), before);
+        assert!(sh("ip -d link show flannel.1").contains("local 192.168.77.51"));
+        assert!(sh("ip -d link show flannel.1").contains("mtu 1350"));
+
+        overlay.set_family(family(Family::V4, e0).device(moved.port(4789).gbp(true)));
+        flush(&mut overlay, &mut kernel);
+        assert_ne!(index(), before);
+        assert!(sh("ip -d link show flannel.1").contains("dstport 4789"));
+        assert_eq!(sh("ip route show proto 70 dev flannel.1 | wc -l"), "3\n");
+        assert_eq!(converge(&mut overlay, &mut kernel), 0);
+    });
+}
+
+#[test]
+fn an_overlay_mtu_above_the_underlays_is_refused_by_name() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut overlay = both(e0);
+        add_peers(&mut overlay, 2);
+        converge(&mut overlay, &mut kernel);
+        let mut large = device(Family::V4, e0);
+        large.mtu = UnderlayMtu::new(9000).inside_vxlan(Family::V4).unwrap();
+        overlay.set_family(family(Family::V4, e0).device(large));
+        let report = overlay.flush(&mut kernel).unwrap();
+        let text = report.refused[0].to_string();
+        assert!(text.contains("`ip link set flannel.1 mtu 8950` refused"), "{text}");
+        assert!(text.contains("cannot carry 8950 bytes and the overhead"), "{text}");
+    });
+}
+
+#[test]
+fn a_taken_vni_is_said_to_be_taken_and_by_whom() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        sh("ip link add other type vxlan id 1 dstport 8472 dev e0 local 192.168.77.1");
+        let mut overlay = Overlay::new([family(Family::V4, e0).device(device(Family::V4, e0))]);
+        add_peers(&mut overlay, 3);
+        let report = overlay.converge(&mut kernel).unwrap();
+        assert_eq!(report.refused.len(), 1, "{report:#?}");
+        let text = report.refused[0].to_string();
+        assert!(text.contains("VNI 1 on UDP port 8472 is taken by the device other"), "{text}");
+        assert_eq!(report.without_device, [Family::V4]);
+
+        sh("ip link del other");
+        flush(&mut overlay, &mut kernel);
+        assert_eq!(converge(&mut overlay, &mut kernel), 0);
+    });
+}
+
+#[test]
+fn a_taken_udp_port_is_said_to_be_taken() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let _taken = std::net::UdpSocket::bind("0.0.0.0:8472").unwrap();
+        let mut overlay = Overlay::new([family(Family::V4, e0).device(device(Family::V4, e0))]);
+        let report = overlay.converge(&mut kernel).unwrap();
+        let text = report.refused[0].to_string();
+        assert!(text.contains("UDP port 8472 is in use by another program"), "{text}");
+    });
+}
+
+#[test]
+fn checksum_offload_is_kept_over_a_re_creation() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let spec =
+            |on| Overlay::new([family(Family::V4, e0).device(device(Family::V4, e0).tx_checksum(Some(on)))]);
+        let offload = || sh("ethtool -k flannel.1 | grep tx-checksum-ip-generic").trim().to_owned();
+        let mut overlay = spec(false);
+        converge(&mut overlay, &mut kernel);
+        assert_eq!(offload(), "tx-checksum-ip-generic: off");
+        assert_eq!(converge(&mut overlay, &mut kernel), 0);
+        sh("ip link del flannel.1");
+        converge(&mut overlay, &mut kernel);
+        assert_eq!(offload(), "tx-checksum-ip-generic: off");
+        assert_eq!(converge(&mut spec(true), &mut kernel), 1);
+        assert_eq!(offload(), "tx-checksum-ip-generic: on");
+    });
+}
+
+#[test]
+fn the_blackhole_never_hides_the_pods_bridge() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut overlay =
+            Overlay::new(Family::ALL.map(|f| family(f, e0).device(device(f, e0)).blackhole(true)));
+        converge(&mut overlay, &mut kernel);
+        assert_eq!(converge(&mut overlay, &mut kernel), 0);
+        assert!(try_sh("ip route get 10.244.1.5").is_err());
+        assert!(try_sh("ip -6 route get fd00:10:244:1::5").is_err());
+        sh("ip link add cni0 type bridge; ip link set cni0 up
+            ip addr add 10.244.1.1/24 dev cni0; ip addr add fd00:10:244:1::1/64 dev cni0 nodad");
+        assert!(sh("ip route get 10.244.1.5").contains("dev cni0"));
+        assert!(sh("ip -6 route get fd00:10:244:1::5").contains("dev cni0"));
+        assert_eq!(converge(&mut overlay, &mut kernel), 0);
+
+        let mut without = Overlay::new(Family::ALL.map(|f| family(f, e0).device(device(f, e0))));
+        assert_eq!(converge(&mut without, &mut kernel), 2);
+        assert_eq!(sh("ip route show type blackhole; ip -6 route show type blackhole"), "");
+    });
+}
+
+#[test]
+fn host_gw_needs_no_device() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut overlay = Overlay::new(Family::ALL.map(|f| family(f, e0)));
+        overlay.set_peer(direct("10.244.2.0/24", "192.168.77.2")).unwrap();
+        overlay.set_peer(direct("fd00:10:244:2::/64", "fd77::2")).unwrap();
+        let refused = overlay.set_peer(tunnel("10.244.3.0/24", &mac(3), "192.168.77.3"));
+        assert_eq!(refused, Err(PeerConflict::NoSuchOverlay(Family::V4)));
+        assert_eq!(flush(&mut overlay, &mut kernel), 2);
+        assert!(sh("ip route").contains("10.244.2.0/24 via 192.168.77.2 dev e0 proto 70"));
+        assert!(sh("ip -6 route").contains("fd00:10:244:2::/64 via fd77::2 dev e0 proto 70"));
+        sh("ip link set e0 down; ip link set e0 up; ip addr add fd77::1/64 dev e0 nodad || true");
+        assert!(converge(&mut overlay, &mut kernel) > 0);
+        assert_eq!(converge(&mut overlay, &mut kernel), 0);
+        overlay.retain_peers(|peer| peer.subnet.addr().is_ipv6());
+        assert_eq!(flush(&mut overlay, &mut kernel), 1);
+        assert_eq!(sh("ip route show proto 70"), "");
+    });
+}
+
+#[test]
+fn nexthop_numbers_survive_a_restart_and_never_clash() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut overlay = both(e0);
+        add_peers(&mut overlay, 5);
+        converge(&mut overlay, &mut kernel);
+        let numbers = sh("ip nexthop | sort");
+        let highest: u32 = sh("ip nexthop | awk '{print $2}' | sort -n | tail -1").trim().parse().unwrap();
+
+        // Others take the next numbers: one seen when looking, one not.
+        let (seen, unseen) = (highest + 1, highest + 2);
+        sh(&format!("ip nexthop add id {seen} via 192.168.77.7 dev e0"));
+        let mut restarted = both(e0);
+        add_peers(&mut restarted, 5);
+        assert_eq!(converge(&mut restarted, &mut kernel), 0);
+        sh(&format!("ip nexthop add id {unseen} via 192.168.77.8 dev e0"));
+        restarted.set_peer(tunnel("10.244.6.0/24", &mac(6), "192.168.77.6")).unwrap();
+        let report = restarted.flush(&mut kernel).unwrap();
+        assert!(
+            report.refused.iter().all(|step| step.peer == Some("10.244.6.0/24".parse().unwrap())),
+            "{report:?}"
+        );
+        flush(&mut restarted, &mut kernel);
+        assert_eq!(converge(&mut restarted, &mut kernel), 0);
+        let now = sh("ip nexthop | sort");
+        for line in numbers.lines() {
+            assert!(now.contains(line), "{line} changed:\n{now}");
+        }
+        assert!(now.contains(&format!("id {unseen} via 192.168.77.8")), "{now}");
+        assert_eq!(sh("ip route show proto 70 | wc -l"), "5\n");
+    });
+}
+
+#[test]
+fn what_the_host_has_is_read_as_ip_shows_it() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        assert_eq!(kernel.default_route(Family::V4).unwrap(), None);
+        sh("ip route add default via 192.168.77.254 metric 200
+            ip route add default via 192.168.77.253 metric 100
+            ip -6 route add default via fd77::fe
+            ip addr add 192.168.77.8/24 dev e0 valid_lft 100 preferred_lft 0
+            ip route add blackhole 203.0.113.0/24");
+        let default = kernel.default_route(Family::V4).unwrap().unwrap();
+        assert_eq!((default.interface, default.metric), (e0.index, 100));
+        assert_eq!(kernel.default_route(Family::V6).unwrap().unwrap().interface, e0.index);
+
+        let to = |kernel: &mut Netlink, address: &str| kernel.route_to(address.parse().unwrap()).unwrap();
+        let far = to(&mut kernel, "1.1.1.1").unwrap();
+        assert_eq!(far.gateway, Some("192.168.77.253".parse::<IpAddr>().unwrap()));
+        assert_eq!(far.source, Some("192.168.77.1".parse().unwrap()));
+        assert_eq!(to(&mut kernel, "192.168.77.2").unwrap().gateway, None);
+        assert_eq!(to(&mut kernel, "fd77::2").unwrap().interface, e0.index);
+        assert_eq!(to(&mut kernel, "203.0.113.1"), None);
+
+        let interfaces = kernel.interfaces().unwrap();
+        let found = interfaces.iter().find(|interface| interface.index == e0.index).unwrap();
+        assert!(found.up && found.mtu == 1500);
+        let address = |text: &str| {
+            found.addresses.iter().find(|a| a.address == text.parse::<IpAddr>().unwrap()).unwrap()
+        };
+        assert!(address("192.168.77.1").permanent && !address("192.168.77.1").deprecated);
+        assert!(!address("192.168.77.8").permanent && address("192.168.77.8").deprecated);
+        assert_eq!(address("fd77::1").prefix_len, 64);
+    });
+}
