@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
-pub mod sqlite;
+pub(crate) mod sqlite;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use flanneld::lease::{
 use tokio::sync::mpsc;
 
 /// A store set up for one test.
-pub trait Lab: Sized + Send + Sync + 'static {
+pub(crate) trait Lab: Sized + Send + Sync + 'static {
     /// Whether a store that is [`Self::away`] can still be read.
     const READABLE_WHILE_AWAY: bool;
 
@@ -39,19 +39,19 @@ pub trait Lab: Sized + Send + Sync + 'static {
 }
 
 /// Long enough for any test on a busy machine, short enough to fail.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Periods under which renewal and expiry can be waited for.
-pub fn quick() -> Timing {
+pub(crate) fn quick() -> Timing {
     Timing { recheck: Duration::from_millis(200), settle: Duration::from_secs(2), ..Timing::default() }
 }
 
-pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}"))
 }
 
 /// What node number `n` publishes.
-pub fn node(n: u16) -> LeaseAttributes {
+pub(crate) fn node(n: u16) -> LeaseAttributes {
     let [high, low] = n.to_be_bytes();
     LeaseAttributes {
         public_ip: Some(Ipv4Addr::new(192, 0, high, low)),
@@ -65,7 +65,7 @@ pub fn node(n: u16) -> LeaseAttributes {
 }
 
 /// The same node in a dual-stack or IPv6-only cluster.
-pub fn node_v6(n: u16, v4: bool) -> LeaseAttributes {
+pub(crate) fn node_v6(n: u16, v4: bool) -> LeaseAttributes {
     let plain = node(n);
     LeaseAttributes {
         public_ip: plain.public_ip.filter(|_| v4),
@@ -77,7 +77,7 @@ pub fn node_v6(n: u16, v4: bool) -> LeaseAttributes {
 }
 
 /// `10.244.0.0/16` in /24s, as net-conf.json's defaults make of it.
-pub fn range_v4() -> AllocationRange {
+pub(crate) fn range_v4() -> AllocationRange {
     let v4 = FamilyRange {
         network: "10.244.0.0/16".parse().unwrap(),
         subnet_len: 24,
@@ -88,14 +88,14 @@ pub fn range_v4() -> AllocationRange {
 }
 
 /// The first `count` subnets of [`range_v4`].
-pub fn first_v4(count: u8) -> AllocationRange {
+pub(crate) fn first_v4(count: u8) -> AllocationRange {
     let mut range = range_v4();
     range.v4.as_mut().unwrap().max = Ipv4Addr::new(10, 244, count, 0);
     range
 }
 
 /// Adds the first `count` subnets of `fd00:10:244::/48` to a range.
-pub fn with_v6(range: AllocationRange, count: u16) -> AllocationRange {
+pub(crate) fn with_v6(range: AllocationRange, count: u16) -> AllocationRange {
     let v6 = FamilyRange {
         network: "fd00:10:244::/48".parse().unwrap(),
         subnet_len: 64,
@@ -105,32 +105,32 @@ pub fn with_v6(range: AllocationRange, count: u16) -> AllocationRange {
     AllocationRange { v6: Some(v6), ..range }
 }
 
-pub fn request(attributes: LeaseAttributes) -> LeaseRequest {
+pub(crate) fn request(attributes: LeaseAttributes) -> LeaseRequest {
     LeaseRequest { attributes, previous: None, range: range_v4() }
 }
 
-pub fn key(text: &str) -> LeaseKey {
+pub(crate) fn key(text: &str) -> LeaseKey {
     text.parse().unwrap()
 }
 
 /// A daemon's view of the store: its watch, folded.
-pub struct Watcher {
+pub(crate) struct Watcher {
     events: mpsc::Receiver<LeaseEvent>,
-    pub table: LeaseTable,
+    pub(crate) table: LeaseTable,
     /// Every event seen, as short text.
-    pub seen: Vec<String>,
+    pub(crate) seen: Vec<String>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Watcher {
-    pub fn start(store: &Arc<dyn LeaseStore>) -> Self {
+    pub(crate) fn start(store: &Arc<dyn LeaseStore>) -> Self {
         let (sender, events) = mpsc::channel(64);
         let store = Arc::clone(store);
         let task = tokio::spawn(async move { store.watch(sender).await });
         Self { events, table: LeaseTable::default(), seen: Vec::new(), task }
     }
 
-    pub async fn next(&mut self) -> LeaseEvent {
+    pub(crate) async fn next(&mut self) -> LeaseEvent {
         let event = within("an event", self.events.recv()).await.expect("watch ended");
         self.seen.push(match &event {
             LeaseEvent::Upsert(lease) => format!("+{}", lease.key),
@@ -143,7 +143,7 @@ impl Watcher {
     }
 
     /// Takes in events until the table satisfies `done`.
-    pub async fn until(&mut self, what: &str, done: impl Fn(&LeaseTable) -> bool) {
+    pub(crate) async fn until(&mut self, what: &str, done: impl Fn(&LeaseTable) -> bool) {
         let reached = async {
             while !done(&self.table) {
                 self.next().await;
@@ -155,7 +155,7 @@ impl Watcher {
     }
 
     /// Takes in whatever comes during `time`.
-    pub async fn listen(&mut self, time: Duration) {
+    pub(crate) async fn listen(&mut self, time: Duration) {
         let _ = tokio::time::timeout(time, async {
             loop {
                 self.next().await;
@@ -165,7 +165,7 @@ impl Watcher {
     }
 
     /// The watch ends when nobody listens any more.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         drop(self.events);
         within("the end of the watch", self.task).await.unwrap();
     }

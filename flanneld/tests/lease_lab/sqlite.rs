@@ -9,16 +9,16 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Lab;
 
-pub struct SqliteLab {
+pub(crate) struct SqliteLab {
     dir: tempfile::TempDir,
 }
 
 impl SqliteLab {
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.dir.path().join("leases.db")
     }
 
-    pub fn connection(&self) -> Connection {
+    pub(crate) fn connection(&self) -> Connection {
         let connection = Connection::open(self.path()).unwrap();
         connection.busy_timeout(super::PATIENCE).unwrap();
         connection
