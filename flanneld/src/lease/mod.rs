@@ -22,6 +22,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use tokio::sync::{mpsc, watch};
 
 pub use self::allocate::{AllocationRange, FamilyRange};
+pub(crate) use self::backoff::Backoff;
 pub use self::codec::{BackendData, LeaseKeyError, VxlanData};
 use crate::event::LeaseEvent;
 
