@@ -1,7 +1,6 @@
 //! What the real kernel does with our sockets, in a namespace of its own.
 #![expect(clippy::unwrap_used, reason = "a helper of a test may fail it")]
 
-
 use flannel_netlink::{Batch, DumpError, Errno, Flags, Monitor, Protocol, Received, Socket, TransactError};
 use testkit::{netns, sh};
 
