@@ -25,10 +25,8 @@ pub(crate) fn apply(kernel: &mut Netlink, plan: &Plan) -> Result<Applied, ApplyE
         .position(|step| !matches!(step, Step::Device(..)))
         .unwrap_or_else(|| plan.steps().len());
     device_steps(kernel, plan, first, &mut applied)?;
-    if first == plan.steps().len() {
-        return Ok(applied);
-    }
-    let indexes = indexes(kernel, plan, first, &mut applied)?;
+    let indexes = indexes(kernel, plan, &mut applied)?;
+    applied.devices = indexes.map(|indexes| indexes.device);
     entry_steps(kernel, plan, first, indexes, &mut applied)?;
     settle_nexthops(kernel, plan, indexes, &mut applied)?;
     settle_routes(kernel, plan, indexes, &mut applied)?;
@@ -126,19 +124,15 @@ fn set_tx_checksum(kernel: &mut Netlink, device: u32, on: bool) -> Option<(Errno
     }
 }
 
-/// Looks up the devices that the steps from `first` on stand on.
-fn indexes(
-    kernel: &mut Netlink,
-    plan: &Plan,
-    first: usize,
-    applied: &mut Applied,
-) -> Result<[Indexes; 2], ApplyError> {
-    let steps = || plan.steps().iter().skip(first);
+/// Looks up the devices that steps are about.
+fn indexes(kernel: &mut Netlink, plan: &Plan, applied: &mut Applied) -> Result<[Indexes; 2], ApplyError> {
     let mut indexes = [Indexes::default(); 2];
     for (indexes, family) in indexes.iter_mut().zip(Family::ALL) {
         let Some(links) = plan.links(family) else { continue };
         indexes.underlay = links.underlay.index;
-        let Some(name) = links.device.filter(|_| steps().any(|step| stands_on(step) == Some(family))) else {
+        let Some(name) =
+            links.device.filter(|_| plan.steps().iter().any(|step| stands_on(step) == Some(family)))
+        else {
             continue;
         };
         if applied.without_device.contains(&family) {

@@ -49,6 +49,7 @@ impl Overlay {
         let mut plan = self.plan();
         let found =
             [self.devices(Family::V4, observed, &mut plan), self.devices(Family::V6, observed, &mut plan)];
+        self.device_index = found.map(|found| found.index().unwrap_or(0));
         self.note_host(observed, &plan);
 
         let mut stale = Vec::new();
@@ -96,6 +97,10 @@ impl Overlay {
         let addresses = others.flat_map(|interface| &interface.addresses);
         self.host = addresses.map(|address| (address.address, address.prefix_len)).collect();
         self.host.sort_unstable();
+        for (up, spec) in self.underlay_up.iter_mut().zip(&self.families) {
+            let index = spec.as_ref().map(|spec| spec.underlay.index);
+            *up = observed.interfaces.iter().find(|found| Some(found.index) == index).map(|found| found.up);
+        }
         self.host.dedup();
     }
 
@@ -284,7 +289,7 @@ impl Overlay {
         }
     }
 
-    fn wanted(&self, subnet: IpNet) -> Option<Entries> {
+    pub(crate) fn wanted(&self, subnet: IpNet) -> Option<Entries> {
         let slot = self.peers.get(&subnet)?;
         let programmed = self.conflict(subnet, slot.via).is_none();
         programmed.then(|| Entries::of(crate::Peer { subnet, via: slot.via }, slot.nexthop))
@@ -337,7 +342,7 @@ fn is_upstreams(subnet: IpNet, to: ObservedRouteTo) -> bool {
     matches!(to, ObservedRouteTo::Gateway { gateway, onlink: true } if gateway == subnet.addr())
 }
 
-fn leads_to(observed: ObservedRouteTo, wanted: RouteTo) -> bool {
+pub(crate) fn leads_to(observed: ObservedRouteTo, wanted: RouteTo) -> bool {
     let same = |want: IpAddr, want_onlink: bool| matches!(observed, ObservedRouteTo::Gateway { gateway, onlink } if gateway == want && onlink == want_onlink);
     match wanted {
         RouteTo::Nexthop { id } => observed == ObservedRouteTo::Nexthop { id },

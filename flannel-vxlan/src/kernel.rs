@@ -55,4 +55,6 @@ pub struct Applied {
     pub refused: Vec<StepRefusal>,
     /// Families whose device is not there, and whose steps were therefore not tried.
     pub without_device: Vec<Family>,
+    /// Indexes of the devices that steps were about, IPv4's and IPv6's; 0 for one that was not looked up.
+    pub devices: [u32; 2],
 }

@@ -37,6 +37,11 @@ impl Netlink {
         Ok(Self { route, generic: Socket::open(Protocol::Generic).ok(), batch: Batch::new() })
     }
 
+    /// The number by which the kernel knows changes made through this.
+    pub(crate) fn port(&self) -> u32 {
+        self.route.port()
+    }
+
     /// Lists the links twice over: as interfaces without addresses, and as devices.
     fn links(&mut self) -> Result<Vec<(Interface, ObservedDevice)>, ObserveError> {
         self.dump(

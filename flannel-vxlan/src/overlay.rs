@@ -92,6 +92,10 @@ pub struct Overlay {
     /// Addresses of this host, sorted, with the length of their prefixes.
     pub(crate) host: Vec<(IpAddr, u8)>,
     pub(crate) nexthops: NexthopIds,
+    /// Indexes of the VXLAN devices when they were last looked at; 0 if unknown.
+    pub(crate) device_index: [u32; 2],
+    /// Whether the underlay interfaces were up, when last heard of.
+    pub(crate) underlay_up: [Option<bool>; 2],
     /// Whether `dirty` is all there is to do.
     pub(crate) observed: bool,
 }
@@ -325,6 +329,11 @@ impl Overlay {
                 (Some(subnet), Some(step)) => self.settle_refused(subnet, step, refusal.errno),
                 _ => self.observed = false,
             }
+        }
+        for (known, index) in
+            self.device_index.iter_mut().zip(applied.devices).filter(|(_, index)| *index != 0)
+        {
+            *known = index;
         }
         if !applied.without_device.is_empty() || !plan.taken.is_empty() {
             self.observed = false;

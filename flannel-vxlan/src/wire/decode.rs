@@ -109,8 +109,18 @@ pub(crate) fn interface_address(message: &Message<'_>) -> Result<Option<(u32, In
     }))
 }
 
-/// A permanent neighbour, with the index of its interface.
-pub(crate) fn neighbour(message: &Message<'_>) -> Result<Option<(u32, ObservedNeighbour)>, Malformed> {
+/// A neighbour in whatever state.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NeighbourMessage {
+    pub(crate) interface: u32,
+    pub(crate) address: IpAddr,
+    pub(crate) mac: Option<MacAddr>,
+    pub(crate) permanent: bool,
+    pub(crate) protocol: u8,
+}
+
+/// A neighbour; `None` if it is a forwarding entry or a proxy.
+pub(crate) fn any_neighbour(message: &Message<'_>) -> Result<Option<NeighbourMessage>, Malformed> {
     let (entry, attributes) = neighbour_header(message)?;
     let (mut dst, mut mac, mut protocol) = (None, None, 0);
     for attribute in attributes {
@@ -122,13 +132,18 @@ pub(crate) fn neighbour(message: &Message<'_>) -> Result<Option<(u32, ObservedNe
             _ => {}
         }
     }
-    let permanent = entry.state & NUD_PERMANENT != 0 && entry.flags & NTF_PROXY == 0;
-    Ok(match (dst, mac) {
-        (Some(address), Some(mac)) if permanent && entry.family != AF_BRIDGE => {
-            Some((entry.index, ObservedNeighbour { neighbour: Neighbour { address, mac }, protocol }))
-        }
-        _ => None,
-    })
+    let permanent = entry.state & NUD_PERMANENT != 0;
+    let neighbour = entry.family != AF_BRIDGE && entry.flags & NTF_PROXY == 0;
+    let message = |address| NeighbourMessage { interface: entry.index, address, mac, permanent, protocol };
+    Ok(dst.filter(|_| neighbour).map(message))
+}
+
+/// A permanent neighbour, with the index of its interface.
+pub(crate) fn neighbour(message: &Message<'_>) -> Result<Option<(u32, ObservedNeighbour)>, Malformed> {
+    let found = any_neighbour(message)?.filter(|found| found.permanent);
+    Ok(found.and_then(|NeighbourMessage { interface, address, mac, protocol, .. }| {
+        Some((interface, ObservedNeighbour { neighbour: Neighbour { address, mac: mac? }, protocol }))
+    }))
 }
 
 /// A permanent forwarding entry that leads to an address, with the index of its interface.

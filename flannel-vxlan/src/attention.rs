@@ -1,0 +1,156 @@
+//! Whether a notification matters, decided by comparing it with what there should be: work for one peer, and no loop
+//! through our own changes, as those agree with it.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::entry::ObservedNexthop;
+use crate::{Family, FamilySpec, Notification, ObservedDevice, Overlay, ROUTE_PROTOCOL, RouteTo, device};
+
+/// What a notification asks for.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[must_use = "a disturbance that is not repaired stays"]
+pub struct Attention {
+    /// The kernel no longer holds what it should, or a peer's standing may have changed:
+    /// [`Overlay::distrust`] was called, so the next flush is a converge.
+    pub overlay: bool,
+    /// Interfaces, addresses or routes of this host changed: the choice of interface, the MTU and which peers are
+    /// direct may have to be made again.
+    pub host: bool,
+}
+
+impl Overlay {
+    /// Says whether any of these notifications, which [`Monitor::take`](crate::Monitor::take) returned together,
+    /// matters, and distrusts what was written if so.
+    ///
+    /// Of our own devices only the last state counts: the kernel also reports the half-made ones in between, and
+    /// what a short `down` takes away it reports by itself.
+    pub fn attention(&mut self, notifications: &[Notification]) -> Attention {
+        let mut attention = Attention::default();
+        let mut judged = Vec::new();
+        for notification in notifications.iter().rev() {
+            if let Notification::LinkGone { index } = notification {
+                judged.push(*index);
+            }
+            if let Notification::Link(device) = notification {
+                if judged.contains(&device.index) && !self.is_underlay(device.index) {
+                    continue;
+                }
+                judged.push(device.index);
+            }
+            let asked = self.judge(notification);
+            attention.overlay |= asked.overlay;
+            attention.host |= asked.host;
+        }
+        if attention.overlay {
+            self.distrust();
+        }
+        attention
+    }
+
+    fn judge(&mut self, notification: &Notification) -> Attention {
+        let overlay = |overlay| Attention { overlay, host: false };
+        match notification {
+            Notification::Overflow => Attention { overlay: true, host: true },
+            Notification::Link(device) => self.judge_link(device),
+            Notification::LinkGone { index } => match self.family_on(*index) {
+                Some(_) => overlay(true),
+                None => Attention { overlay: self.is_underlay(*index), host: true },
+            },
+            Notification::Address { interface, address, gone } => match self.family_on(*interface) {
+                Some(family) => overlay(*gone && self.device_has(family, *address)),
+                None => Attention { overlay: self.covers(*address), host: true },
+            },
+            Notification::Route { route, gone } => {
+                let wanted = self.wanted(route.subnet).map(|entries| entries.route);
+                match wanted.filter(|wanted| wanted.metric() == route.metric) {
+                    Some(wanted) => overlay(*gone || !self.is_route(wanted.to, route)),
+                    None if route.protocol == ROUTE_PROTOCOL => {
+                        overlay(*gone && self.is_blackhole(route.subnet))
+                    }
+                    None => Attention { overlay: false, host: self.family_on(route.interface).is_none() },
+                }
+            }
+            Notification::Neighbour { interface, address, mac, gone } => {
+                let wanted =
+                    self.tunnel_at(*address).filter(|_| self.is_on(*interface, Family::of(*address)));
+                overlay(wanted.is_some_and(|(_, wanted)| *gone || *mac != Some(wanted)))
+            }
+            Notification::Forwarding { interface, entry, gone } => {
+                let found = entry.forwarding;
+                let wanted =
+                    self.forwarding(found.family, found.mac).filter(|_| self.is_on(*interface, found.family));
+                // One that disappeared matters only if it was the right one.
+                overlay(wanted.is_some_and(|wanted| *gone == (wanted == found.underlay)))
+            }
+            Notification::Nexthop { nexthop, gone } => overlay(*gone && self.is_nexthop(nexthop)),
+        }
+    }
+
+    fn judge_link(&mut self, found: &ObservedDevice) -> Attention {
+        let specs = self.families.iter().flatten();
+        for device in specs.filter_map(|spec| spec.device.as_ref()) {
+            let by_index = self.family_on(found.index) == Some(device.family());
+            if by_index || found.name == device.name {
+                // A link notification does not have the rest.
+                let mut found = found.clone();
+                found.addresses = vec![(device.address, device.family().bits())];
+                found.tx_checksum = device.tx_checksum;
+                let as_wanted =
+                    device::diff(device, &[], Some(&found)).is_ok_and(|diff| diff.steps.is_empty());
+                return Attention {
+                    overlay: !(as_wanted && by_index && found.name == device.name),
+                    host: false,
+                };
+            }
+        }
+        // The routes of an interface that goes down vanish without a word.
+        let mut overlay = false;
+        for (spec, up) in self.families.iter().zip(&mut self.underlay_up) {
+            if spec.as_ref().is_some_and(|spec| spec.underlay.index == found.index) {
+                overlay |= *up != Some(found.up);
+                *up = Some(found.up);
+            }
+        }
+        Attention { overlay, host: true }
+    }
+
+    fn family_on(&self, index: u32) -> Option<Family> {
+        let at = self.device_index.iter().position(|device| *device != 0 && *device == index)?;
+        Family::ALL.get(at).copied()
+    }
+
+    fn is_on(&self, index: u32, family: Family) -> bool {
+        self.family_on(index) == Some(family)
+    }
+
+    fn is_underlay(&self, index: u32) -> bool {
+        self.families.iter().flatten().any(|spec| spec.underlay.index == index)
+    }
+
+    fn device_has(&self, family: Family, address: IpAddr) -> bool {
+        let device = self.family(family).and_then(|spec| spec.device.as_ref());
+        device.is_some_and(|device| device.address == address)
+    }
+
+    /// Whether a peer's subnet may hold this address of the host.
+    fn covers(&self, address: IpAddr) -> bool {
+        let last = IpNet::from(address);
+        self.peers.range(..=last).next_back().is_some_and(|(subnet, _)| subnet.contains(&address))
+    }
+
+    fn is_route(&self, wanted: RouteTo, found: &crate::ObservedRoute) -> bool {
+        found.protocol == ROUTE_PROTOCOL && crate::diff::leads_to(found.to, wanted)
+    }
+
+    fn is_blackhole(&self, subnet: IpNet) -> bool {
+        let spec = self.family(Family::of_net(subnet));
+        spec.is_some_and(|spec: &FamilySpec| spec.blackhole && spec.subnet == subnet)
+    }
+
+    fn is_nexthop(&self, found: &ObservedNexthop) -> bool {
+        let peer = found.gateway.and_then(|gateway| self.tunnel_at(gateway.into()));
+        peer.and_then(|(subnet, _)| self.peers.get(&subnet)).is_some_and(|slot| slot.nexthop == found.id)
+    }
+}
