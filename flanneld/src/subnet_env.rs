@@ -89,7 +89,7 @@ impl SubnetEnv {
 
     fn replace(&self, path: &Path) -> io::Result<()> {
         let directory =
-            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
         std::fs::DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
         let mode = std::fs::metadata(path).map_or(0o644, |metadata| metadata.permissions().mode() & 0o7777);
         let mut file = tempfile::Builder::new().prefix(".subnet.env.").tempfile_in(directory)?;
@@ -155,6 +155,9 @@ fn value<T: FromStr>(text: &str, key: &'static str) -> Result<Option<T>, (&'stat
     match text.lines().rev().find_map(of_line) {
         None => Ok(None),
         Some(value) if value.is_empty() || value.contains(',') => Ok(None),
-        Some(value) => value.parse().map(Some).map_err(|_| (key, value.escape_debug().to_string())),
+        Some(value) => match value.parse() {
+            Ok(parsed) => Ok(Some(parsed)),
+            Err(_unhelpful) => Err((key, value.escape_debug().to_string())),
+        },
     }
 }

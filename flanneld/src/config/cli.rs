@@ -335,15 +335,17 @@ fn regex(text: &str) -> Result<Regex, String> {
 }
 
 fn ip(text: &str) -> Result<IpAddr, &'static str> {
-    text.parse().map_err(|_| "an IPv4 or IPv6 address is expected")
+    text.parse().ok().ok_or("an IPv4 or IPv6 address is expected")
 }
 
 fn ipv4(text: &str) -> Result<Ipv4Addr, String> {
-    text.parse().map_err(|_| format!("invalid public IP address: {text}; an IPv4 address is expected"))
+    text.parse().ok().ok_or_else(|| format!("invalid public IP address: {text}; an IPv4 address is expected"))
 }
 
 fn ipv6(text: &str) -> Result<Ipv6Addr, String> {
-    text.parse().map_err(|_| format!("invalid public IPv6 address: {text}; an IPv6 address is expected"))
+    text.parse()
+        .ok()
+        .ok_or_else(|| format!("invalid public IPv6 address: {text}; an IPv6 address is expected"))
 }
 
 /// Go listens on every address when the host is empty.
@@ -352,7 +354,7 @@ fn healthz_ip(text: &str) -> Result<IpAddr, &'static str> {
 }
 
 fn port(text: &str) -> Result<u16, &'static str> {
-    text.parse().map_err(|_| "a port from 0 to 65535 is expected")
+    text.parse().ok().ok_or("a port from 0 to 65535 is expected")
 }
 
 fn renew_margin(text: &str) -> Result<u16, &'static str> {
@@ -369,7 +371,7 @@ fn resync(text: &str) -> Result<u32, &'static str> {
 }
 
 fn verbosity(text: &str) -> Result<i32, &'static str> {
-    text.parse().map_err(|_| "a whole number is expected")
+    text.parse().ok().ok_or("a whole number is expected")
 }
 
 /// The flags as upstream dumps them, with its names (Go struct fields) and order, then our own.

@@ -1,0 +1,306 @@
+use std::net::IpAddr;
+
+use flannel_vxlan::underlay::{DefaultRoute, Interface, InterfaceAddress, RouteLookup};
+use flanneld::config::NetConf;
+use flanneld::node::{Host, Mtus, NodeError, NodeFacts, Selection, Stack, choose};
+use proptest::prelude::*;
+
+const IPV4: Stack = Stack { ipv4: true, ipv6: false };
+const IPV6: Stack = Stack { ipv4: false, ipv6: true };
+const DUAL: Stack = Stack { ipv4: true, ipv6: true };
+
+fn address(text: &str) -> InterfaceAddress {
+    let (text, flags) = text.split_once(' ').unwrap_or((text, ""));
+    InterfaceAddress {
+        address: text.parse().unwrap(),
+        prefix_len: 24,
+        permanent: !flags.contains("dynamic"),
+        deprecated: flags.contains("deprecated"),
+        temporary: flags.contains("temporary"),
+    }
+}
+
+fn interface(index: u32, name: &str, addresses: &[&str]) -> Interface {
+    let addresses = addresses.iter().map(|text| address(text)).collect();
+    Interface { index, name: name.into(), mtu: 1500, up: true, addresses }
+}
+
+/// lo; eth0 with the default routes; eth1; bare without an address.
+fn interfaces() -> Vec<Interface> {
+    vec![
+        interface(1, "lo", &["127.0.0.1", "::1"]),
+        interface(2, "eth0", &["192.168.77.1", "fd77::1", "fe80::1"]),
+        interface(3, "eth1", &["10.1.0.1", "fd10::1"]),
+        interface(4, "bare", &[]),
+    ]
+}
+
+struct Lab {
+    interfaces: Vec<Interface>,
+    ipv4: Vec<DefaultRoute>,
+    ipv6: Vec<DefaultRoute>,
+}
+
+impl Default for Lab {
+    fn default() -> Self {
+        let route = |interface, metric| DefaultRoute { interface, metric };
+        Self { interfaces: interfaces(), ipv4: vec![route(3, 100), route(2, 0)], ipv6: vec![route(2, 1024)] }
+    }
+}
+
+impl Lab {
+    fn choose(&self, selection: &Selection, stack: Stack) -> Result<NodeFacts, NodeError> {
+        let host = Host { interfaces: &self.interfaces, default_ipv4: &self.ipv4, default_ipv6: &self.ipv6 };
+        choose(selection, stack, host, |target| {
+            let source = Some("10.1.0.1".parse::<IpAddr>().unwrap());
+            let found = RouteLookup { interface: 3, source, gateway: None };
+            if target.is_loopback() { Err("Network is unreachable") } else { Ok(found) }
+        })
+    }
+
+    /// `eth0 192.168.77.1 fd77::1`
+    fn chosen(&self, selection: &Selection, stack: Stack) -> String {
+        match self.choose(selection, stack) {
+            Ok(facts) => {
+                let ipv4 = facts.ipv4.map(|own| own.interface.to_string());
+                let ipv6 = facts.ipv6.map(|own| own.interface.to_string());
+                [Some(facts.interface), ipv4, ipv6].into_iter().flatten().collect::<Vec<_>>().join(" ")
+            }
+            Err(error) => error.to_string(),
+        }
+    }
+}
+
+fn iface(names: &[&str]) -> Selection {
+    Selection { interfaces: names.iter().map(ToString::to_string).collect(), ..Selection::default() }
+}
+
+fn regex(pattern: &str) -> Selection {
+    Selection { patterns: vec![pattern.parse().unwrap()], ..Selection::default() }
+}
+
+fn public(ipv4: Option<&str>, ipv6: Option<&str>) -> Selection {
+    let public_ipv4 = ipv4.map(|text| text.parse().unwrap());
+    Selection { public_ipv4, public_ipv6: ipv6.map(|text| text.parse().unwrap()), ..Selection::default() }
+}
+
+#[test]
+fn without_selectors_the_default_route_decides() {
+    let lab = Lab::default();
+    assert_eq!(lab.chosen(&Selection::default(), IPV4), "eth0 192.168.77.1");
+    assert_eq!(lab.chosen(&Selection::default(), IPV6), "eth0 fd77::1");
+    assert_eq!(lab.chosen(&Selection::default(), DUAL), "eth0 192.168.77.1 fd77::1");
+}
+
+#[test]
+fn each_selector_finds_its_interface() {
+    let lab = Lab::default();
+    let can_reach = Selection { can_reach: Some("8.8.8.8".parse().unwrap()), ..Selection::default() };
+    for (selection, stack, wanted) in [
+        (iface(&["eth1"]), IPV4, "eth1 10.1.0.1"),
+        (iface(&["nope0", "bare", "eth1", "eth0"]), IPV4, "eth1 10.1.0.1"),
+        (iface(&["10.1.0.1"]), IPV4, "eth1 10.1.0.1"),
+        (iface(&["fd10::1"]), IPV6, "eth1 fd10::1"),
+        (iface(&["10.1.0.1"]), DUAL, "eth1 10.1.0.1 fd10::1"),
+        (iface(&["fd10::1"]), DUAL, "eth1 10.1.0.1 fd10::1"), // upstream crashes here
+        (iface(&["127.0.0.1"]), IPV4, "lo 127.0.0.1"),
+        (regex(r"10\.1"), IPV4, "eth1 10.1.0.1"),
+        (regex("eth"), IPV4, "eth0 192.168.77.1"),
+        (regex("fd1"), IPV6, "eth1 fd10::1"),
+        (regex("fe80"), IPV6, "eth0 fe80::1"),
+        (regex("^(10|fd10)"), DUAL, "eth1 10.1.0.1 fd10::1"),
+        (regex(r"^10\.1|eth0"), DUAL, "eth0 192.168.77.1 fd77::1"), // half a match settles no address
+        (can_reach.clone(), IPV4, "eth1 10.1.0.1"),
+        (can_reach, DUAL, "eth1 10.1.0.1 fd10::1"), // upstream is left without an IPv6 address
+        (public(Some("10.1.0.1"), None), IPV4, "eth1 10.1.0.1"),
+        (public(None, Some("fd10::1")), IPV6, "eth1 fd10::1"),
+        (public(Some("10.1.0.1"), Some("fd10::1")), DUAL, "eth1 10.1.0.1 fd10::1"),
+    ] {
+        assert_eq!(lab.chosen(&selection, stack), wanted, "{selection:?}");
+    }
+}
+
+#[test]
+fn a_selector_that_finds_nothing_says_why_in_upstreams_words() {
+    let lab = Lab::default();
+    let unreachable = Selection { can_reach: Some("127.0.0.9".parse().unwrap()), ..Selection::default() };
+    let no_match = "Failed to find interface to use that matches the interfaces and/or regexes provided: ";
+    for (selection, stack, wanted) in [
+        (
+            iface(&["nope0"]),
+            IPV4,
+            "Could not find valid interface matching nope0: error looking up interface nope0: no such network interface",
+        ),
+        (
+            iface(&["bare"]),
+            IPV4,
+            "Could not find valid interface matching bare: failed to find IPv4 address for interface bare",
+        ),
+        (
+            iface(&["bare"]),
+            IPV6,
+            "Could not find valid interface matching bare: failed to find IPv6 address for interface bare",
+        ),
+        (
+            iface(&["1.2.3.4"]),
+            IPV4,
+            "Could not find valid interface matching 1.2.3.4: error looking up interface 1.2.3.4: No interface with given IP found",
+        ),
+        (
+            regex("wlan"),
+            IPV4,
+            "Could not find valid interface matching wlan: Could not match pattern wlan to any of the available network interfaces (lo:[], eth0:[192.168.77.1], eth1:[10.1.0.1], bare:[])",
+        ),
+        (
+            unreachable,
+            IPV4,
+            "Could not find valid interface matching 127.0.0.9: couldn't lookup route to 127.0.0.9: Network is unreachable",
+        ),
+        (
+            iface(&["a", "b"]),
+            IPV4,
+            "Could not find valid interface matching a: error looking up interface a: no such network interface; Could not find valid interface matching b: error looking up interface b: no such network interface",
+        ),
+    ] {
+        assert_eq!(lab.chosen(&selection, stack), format!("{no_match}{wanted}"), "{selection:?}");
+    }
+    let mut other = public(None, Some("fd77::1"));
+    other.interfaces = vec!["10.1.0.1".into()];
+    assert!(lab.chosen(&other, DUAL).ends_with("v6 interface eth0 must be the same with v4 interface eth1"));
+
+    let no_default = "Failed to find any valid interface to use: ";
+    let nat = lab.chosen(&public(Some("203.0.113.5"), None), IPV4);
+    assert_eq!(
+        nat,
+        format!(
+            "{no_default}error looking up interface 203.0.113.5: No interface with given IP found; name one with --iface"
+        )
+    );
+    let empty = Lab { ipv4: vec![], ipv6: vec![], ..Lab::default() };
+    assert!(
+        empty
+            .chosen(&Selection::default(), IPV4)
+            .contains("failed to get default interface: Unable to find default route")
+    );
+    assert!(
+        empty
+            .chosen(&Selection::default(), IPV6)
+            .contains("failed to get default v6 interface: Unable to find default v6 route")
+    );
+    let split = Lab { ipv6: vec![DefaultRoute { interface: 3, metric: 1 }], ..Lab::default() };
+    assert!(
+        split.chosen(&Selection::default(), DUAL).contains(
+            "v6 default route interface eth1 must be the same with v4 default route interface eth0"
+        )
+    );
+    let gone = Lab { ipv4: vec![DefaultRoute { interface: 99, metric: 1 }], ..Lab::default() };
+    assert!(
+        gone.chosen(&Selection::default(), IPV4)
+            .contains("Found default route but could not determine interface")
+    );
+    let mut no_mtu = Lab::default();
+    no_mtu.interfaces[1].mtu = 0;
+    assert!(
+        no_mtu.chosen(&Selection::default(), IPV4).contains("failed to determine MTU for eth0 interface")
+    );
+}
+
+#[test]
+fn the_best_address_is_global_permanent_and_stable() {
+    for (addresses, stack, wanted) in [
+        (&["169.254.1.1", "10.0.0.5 dynamic", "10.0.0.6"][..], IPV4, "e 10.0.0.6"),
+        (&["169.254.1.1", "10.0.0.5 dynamic"][..], IPV4, "e 10.0.0.5"),
+        (&["169.254.1.1"][..], IPV4, "e 169.254.1.1"),
+        (&["10.0.0.5", "10.0.0.6"][..], IPV4, "e 10.0.0.5"),
+        (&["10.0.0.5 deprecated", "10.0.0.6 dynamic"][..], IPV4, "e 10.0.0.6"),
+        (&["fe80::1", "fd00::7 dynamic temporary", "fd00::8 dynamic"][..], IPV6, "e fd00::8"),
+        (&["fe80::1", "fd00::9 deprecated"][..], IPV6, "e fe80::1"),
+    ] {
+        let lab = Lab { interfaces: vec![interface(1, "e", addresses)], ipv4: vec![], ipv6: vec![] };
+        assert_eq!(lab.chosen(&iface(&["e"]), stack), wanted, "{addresses:?}");
+    }
+}
+
+#[test]
+fn a_public_address_replaces_only_what_peers_are_told() {
+    let lab = Lab::default();
+    let mut selection = public(Some("203.0.113.5"), Some("2001:db8::5"));
+    selection.interfaces = vec!["eth0".into()];
+    let facts = lab.choose(&selection, DUAL).unwrap();
+    let (ipv4, ipv6) = (facts.ipv4.unwrap(), facts.ipv6.unwrap());
+    assert_eq!(
+        (ipv4.interface.to_string(), ipv4.public.to_string(), ipv4.public_is_local),
+        ("192.168.77.1".into(), "203.0.113.5".into(), false)
+    );
+    assert_eq!(
+        (ipv6.interface.to_string(), ipv6.public.to_string(), ipv6.public_is_local),
+        ("fd77::1".into(), "2001:db8::5".into(), false)
+    );
+    let facts = lab.choose(&Selection::default(), IPV4).unwrap();
+    assert!(facts.ipv4.unwrap().public_is_local);
+}
+
+fn mtus(backend: &str, stack: Stack, mtu: u32) -> Result<Mtus, String> {
+    let text = format!(r#"{{"Network": "10.244.0.0/16", "Backend": {{{backend}}}}}"#);
+    let mut lab = Lab::default();
+    lab.interfaces[1].mtu = mtu;
+    let facts = lab.choose(&Selection::default(), stack).unwrap();
+    facts.mtus(&NetConf::parse(text.as_bytes()).unwrap().backend).map_err(|error| error.to_string())
+}
+
+#[test]
+fn pods_get_what_every_device_in_use_can_carry() {
+    for (backend, stack, link, device4, device6, pods) in [
+        (r#""Type": "vxlan""#, IPV4, 1500, Some(1450), None, 1450),
+        (r#""Type": "vxlan""#, IPV6, 1500, None, Some(1430), 1430),
+        (r#""Type": "vxlan""#, DUAL, 1500, Some(1450), Some(1430), 1430), // upstream says 1450
+        (r#""Type": "vxlan", "MTU": 1400"#, IPV4, 1500, Some(1350), None, 1350),
+        (r#""Type": "vxlan", "MTU": 9000"#, IPV4, 1500, Some(1450), None, 1450), // the link does not carry 9000
+        (r#""Type": "host-gw""#, DUAL, 9000, None, None, 9000),
+        (r#""Type": "alloc""#, DUAL, 1500, None, None, 1500),
+    ] {
+        let wanted = Mtus { ipv4_device: device4, ipv6_device: device6, pods };
+        assert_eq!(mtus(backend, stack, link), Ok(wanted), "{backend} {stack:?}");
+    }
+    let error = mtus(r#""Type": "vxlan""#, DUAL, 1349).unwrap_err();
+    assert_eq!(error, "interface eth0: MTU 1349 leaves 1279 bytes for IPv6 pods, 1280 are needed; raise it");
+}
+
+#[test]
+fn host_gw_refuses_a_nat() {
+    let mut selection = public(Some("203.0.113.5"), None);
+    selection.interfaces = vec!["eth0".into()];
+    let facts = Lab::default().choose(&selection, IPV4).unwrap();
+    let error = facts.mtus(&flanneld::config::Backend::HostGw).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("your PublicIP differs from interface IP, meaning that probably you're on a NAT")
+    );
+}
+
+proptest! {
+    #[test]
+    fn no_host_is_too_odd(
+        hosts in proptest::collection::vec((any::<u32>(), "[a-z0-9]{0,4}", any::<u32>(), any::<[u8; 16]>(), any::<u32>()), 0..4),
+        name in ".{0,5}", pattern in "[a-z.*]{0,3}", default in any::<u32>(), ipv4 in any::<bool>(), ipv6 in any::<bool>(), kind in 0..4,
+    ) {
+        let interfaces: Vec<_> = hosts.iter().map(|(index, name, mtu, v6, v4)| {
+            let own = |address| InterfaceAddress { address, prefix_len: 0, permanent: true, deprecated: false, temporary: false };
+            let addresses = vec![own(IpAddr::from(*v6)), own(std::net::Ipv4Addr::from(*v4).into())];
+            Interface { index: *index, name: name.clone(), mtu: *mtu, up: false, addresses }
+        }).collect();
+        let route = vec![DefaultRoute { interface: interfaces.first().map_or(default, |first| first.index), metric: 0 }];
+        let lab = Lab { interfaces, ipv4: route.clone(), ipv6: route };
+        let selection = match kind {
+            0 => Selection::default(),
+            1 => iface(&[&name]),
+            2 => pattern.parse().map_or_else(|_| Selection::default(), |pattern| Selection { patterns: vec![pattern], ..Selection::default() }),
+            _ => Selection { can_reach: Some(IpAddr::from([8, 8, 8, 8])), ..Selection::default() },
+        };
+        let vxlan = NetConf::parse(br#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}"#).unwrap().backend;
+        if let Ok(facts) = lab.choose(&selection, Stack { ipv4, ipv6 }) {
+            let _ = facts.mtus(&vxlan);
+        }
+    }
+}
