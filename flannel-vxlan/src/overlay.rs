@@ -315,6 +315,10 @@ impl Overlay {
             if let Some(old) = old {
                 self.remains(&old, wanted.as_ref(), &mut plan.steps, &mut released);
             }
+            if wanted.is_none() {
+                // A peer that is kept out gives its number back.
+                self.peers.entry(subnet).and_modify(|slot| slot.nexthop = 0);
+            }
             plan.peers.push(PeerSteps { subnet, first, end: plan.steps.len() });
         }
         // Only now: a number must not be used again before the step that frees it.
@@ -440,8 +444,11 @@ impl Overlay {
         for via in [old, next].into_iter().flatten() {
             if let Via::Tunnel { mac, .. } = via {
                 let family = Family::of_net(subnet);
-                // The others follow the first claimant, so only a change of that one concerns them.
-                if self.claimants(family, mac).next().is_none_or(|first| subnet <= first) {
+                let harmless = |subnet: &IpNet| {
+                    self.peers.get(subnet).is_some_and(|slot| self.harm(*subnet, slot.via).is_none())
+                };
+                // The others follow the first harmless claimant, so only a change of that one concerns them.
+                if self.claimants(family, mac).find(harmless).is_none_or(|first| subnet <= first) {
                     touched.extend(self.claimants(family, mac));
                 }
             }

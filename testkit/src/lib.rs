@@ -11,6 +11,8 @@
 
 mod cni;
 mod error;
+#[cfg(feature = "fake-vxlan")]
+mod fake_vxlan;
 mod flannel;
 mod golden;
 mod lab;
@@ -22,6 +24,8 @@ mod wait;
 
 pub use cni::{Pod, SubnetEnv};
 pub use error::LabError;
+#[cfg(feature = "fake-vxlan")]
+pub use fake_vxlan::FakeVxlan;
 pub use flannel::{Daemon, Flannel};
 pub use golden::golden;
 pub use lab::{Lab, Node};

@@ -1,0 +1,239 @@
+//! What holds for any peers and any state of the kernel, tried on a kernel in memory.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy.toml allows it in tests, but does not see the helpers of this one"
+)]
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use flannel_vxlan::{
+    DeviceSpec, Family, FamilySpec, Kernel, Link, MacAddr, Overlay, Peer, Step, UnderlayMtu, Via, Vni,
+};
+use ipnet::IpNet;
+use proptest::prelude::*;
+use testkit::FakeVxlan;
+
+fn underlay() -> Link {
+    Link { index: 2, name: "eth0".parse().unwrap() }
+}
+
+fn overlay() -> Overlay {
+    let family = |local: &str, address: &str, subnet: &str, network: &str| {
+        let local: IpAddr = local.parse().unwrap();
+        let mtu = UnderlayMtu::new(1500).inside_vxlan(Family::of(local)).unwrap();
+        let mac = MacAddr::derived(address.as_bytes());
+        let device =
+            DeviceSpec::new(Vni::new(1).unwrap(), underlay(), local, address.parse().unwrap(), mac, mtu);
+        FamilySpec::new(underlay(), subnet.parse().unwrap(), vec![network.parse().unwrap()]).device(device)
+    };
+    Overlay::new([
+        family("192.168.77.1", "10.244.1.0", "10.244.1.0/24", "10.244.0.0/16"),
+        family("fd77::1", "fd00:10:244:1::", "fd00:10:244:1::/64", "fd00:10:244::/48"),
+    ])
+}
+
+fn kernel() -> FakeVxlan {
+    FakeVxlan::new([("192.168.77.1".parse().unwrap(), 24), ("fd77::1".parse().unwrap(), 64)])
+}
+
+/// Few values, so that peers often share a subnet, a MAC or an underlay address, and sometimes harm the host.
+fn peer() -> impl Strategy<Value = Peer> {
+    (any::<bool>(), 0..12_u8, 0..6_u8, 0..6_u8, 0..4_u8).prop_map(|(v4, subnet, mac, host, kind)| {
+        let (subnet, address): (IpNet, IpAddr) = if v4 {
+            let length = if kind == 3 { 23 } else { 24 };
+            let subnet = IpNet::new(Ipv4Addr::new(10, 244, subnet, 0).into(), length).unwrap();
+            (subnet.trunc(), Ipv4Addr::new(192, 168, 77, host + 1).into())
+        } else {
+            let subnet =
+                IpNet::new(Ipv6Addr::new(0xfd00, 0x10, 0x244, subnet.into(), 0, 0, 0, 0).into(), 64).unwrap();
+            (subnet, Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, u16::from(host) + 1).into())
+        };
+        let via = match kind {
+            0 => Via::Direct { gateway: address },
+            _ => Via::Tunnel { mac: MacAddr::new([2, 0, 0, 0, 0, mac]).unwrap(), underlay: address },
+        };
+        Peer { subnet, via }
+    })
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Set(Peer),
+    Remove(IpNet),
+    Flush,
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let event = prop_oneof![
+        4 => peer().prop_map(Event::Set),
+        2 => peer().prop_map(|peer| Event::Remove(peer.subnet)),
+        2 => Just(Event::Flush),
+    ];
+    prop::collection::vec(event, 0..40)
+}
+
+fn play(overlay: &mut Overlay, kernel: &mut FakeVxlan, events: &[Event]) {
+    for event in events {
+        match event {
+            Event::Set(peer) => drop(overlay.set_peer(*peer)),
+            Event::Remove(subnet) => drop(overlay.remove_peer(*subnet)),
+            Event::Flush => assert!(overlay.flush(kernel).unwrap().is_clean()),
+        }
+    }
+}
+
+/// Everything in the kernel but the numbers of nexthops.
+fn contents(kernel: &FakeVxlan) -> String {
+    let mut routes = String::new();
+    for route in kernel.routes.values() {
+        let to = match route.to {
+            flannel_vxlan::ObservedRouteTo::Nexthop { id } => format!("{:?}", kernel.nexthops[&id].gateway),
+            to => format!("{to:?}"),
+        };
+        routes += &format!("{} {} {} {to}\n", route.subnet, route.metric, route.interface);
+    }
+    format!("{:#?}\n{:#?}\n{routes}{}", kernel.neighbours, kernel.forwarding, kernel.nexthops.len())
+}
+
+proptest! {
+    /// However peers came and went, one by one is the same as all at once, and nothing is left over.
+    #[test]
+    fn changes_one_by_one_lead_where_a_fresh_start_does(events in events()) {
+        let (mut overlay, mut stepwise) = (overlay(), kernel());
+        play(&mut overlay, &mut stepwise, &events);
+        prop_assert!(overlay.flush(&mut stepwise).unwrap().is_clean());
+        prop_assert_eq!(overlay.converge(&mut stepwise).unwrap().steps, 0);
+
+        let (mut fresh, mut at_once) = (self::overlay(), kernel());
+        for peer in overlay.peers() {
+            let _conflict = fresh.set_peer(peer);
+        }
+        prop_assert!(fresh.converge(&mut at_once).unwrap().is_clean());
+        prop_assert_eq!(contents(&stepwise), contents(&at_once));
+    }
+
+    /// Which of two contradicting peers is programmed does not depend on who came first.
+    #[test]
+    fn order_of_arrival_does_not_matter(peers in prop::collection::vec(peer(), 0..20)) {
+        let mut last = std::collections::BTreeMap::new();
+        last.extend(peers.iter().map(|peer| (peer.subnet, *peer)));
+        let made = |order: Vec<Peer>| {
+            let (mut overlay, mut kernel) = (overlay(), kernel());
+            overlay.converge(&mut kernel).unwrap();
+            for peer in order {
+                let _conflict = overlay.set_peer(peer);
+                assert!(overlay.flush(&mut kernel).unwrap().is_clean());
+            }
+            contents(&kernel)
+        };
+        let there: Vec<Peer> = last.values().copied().collect();
+        let back = there.iter().rev().copied().collect();
+        prop_assert_eq!(made(there), made(back));
+    }
+
+    /// From whatever an overlay with other peers left behind, half of it lost, one pass leads to what is wanted,
+    /// and the next one does nothing.
+    #[test]
+    fn one_pass_converges_and_a_second_does_nothing(
+        before in events(),
+        wanted in prop::collection::vec(peer(), 0..20),
+        lost in any::<u8>(),
+    ) {
+        let (mut old, mut kernel) = (overlay(), kernel());
+        play(&mut old, &mut kernel, &before);
+        let mut n = lost;
+        let mut keep = || { n = n.wrapping_mul(37).wrapping_add(11); n & 4 == 0 };
+        kernel.neighbours.retain(|_, _| keep());
+        kernel.forwarding.retain(|_, _| keep());
+        kernel.routes.retain(|_, _| keep());
+        let FakeVxlan { nexthops, routes, .. } = &mut kernel;
+        nexthops.retain(|_, _| keep());
+        routes.retain(|_, route| match route.to {
+            flannel_vxlan::ObservedRouteTo::Nexthop { id } => nexthops.contains_key(&id),
+            _ => true,
+        });
+
+        let (mut new, mut clean) = (overlay(), self::kernel());
+        for peer in &wanted {
+            let _conflict = new.set_peer(*peer);
+        }
+        let mut same = new.clone();
+        prop_assert!(new.converge(&mut kernel).unwrap().is_clean());
+        prop_assert_eq!(new.converge(&mut kernel).unwrap().steps, 0);
+        same.converge(&mut clean).unwrap();
+        prop_assert_eq!(contents(&kernel), contents(&clean));
+    }
+
+    /// Nothing is put before what it needs, and nothing is deleted before what needs it.
+    #[test]
+    fn a_route_never_exists_without_what_it_leads_to(events in events()) {
+        let (mut overlay, mut kernel) = (overlay(), kernel());
+        play(&mut overlay, &mut kernel, &events);
+        let observed = kernel.observe(&overlay.links()).unwrap();
+        let plan = overlay.diff(&observed);
+        let rank = |step: &Step| match step {
+            Step::Device(..) => 0,
+            Step::PutForwarding(_) => 1,
+            Step::PutNeighbour(_) => 2,
+            Step::PutNexthop { .. } => 3,
+            Step::PutRoute { .. } => 4,
+            Step::DeleteRoute { .. } => 5,
+            Step::DeleteNexthop { .. } => 6,
+            Step::DeleteNeighbour { .. } => 7,
+            _ => 8,
+        };
+        let mut number = 0;
+        while number < plan.steps().len() {
+            let peer = plan.peer_of(number);
+            let group: Vec<_> = (number..plan.steps().len())
+                .take_while(|step| plan.peer_of(*step) == peer)
+                .map(|step| rank(&plan.steps()[step]))
+                .collect();
+            prop_assert!(group.is_sorted(), "{plan}");
+            number += group.len();
+        }
+    }
+
+    /// A peer that is refused stays noted, and the others are not affected.
+    #[test]
+    fn refused_peers_are_tried_again_and_delay_no_other(peers in prop::collection::vec(peer(), 1..20), at in any::<prop::sample::Index>()) {
+        let (mut overlay, mut kernel) = (overlay(), kernel());
+        overlay.converge(&mut kernel).unwrap();
+        let refused = at.get(&peers).subnet;
+        kernel.refuse.insert(refused);
+        for peer in &peers {
+            let _conflict = overlay.set_peer(*peer);
+        }
+        let report = overlay.flush(&mut kernel).unwrap();
+        prop_assert!(report.refused.iter().all(|step| step.peer == Some(refused)));
+        prop_assert_eq!(overlay.is_pending(), !report.refused.is_empty());
+        kernel.refuse.clear();
+        overlay.flush(&mut kernel).unwrap();
+        prop_assert!(!overlay.is_pending());
+        prop_assert_eq!(overlay.converge(&mut kernel).unwrap().steps, 0);
+    }
+}
+
+#[test]
+fn a_kernel_without_nexthop_objects_gets_classic_routes() {
+    let (mut overlay, mut kernel) = (overlay(), kernel());
+    kernel.without_nexthops = true;
+    let mac = MacAddr::new([2, 0, 0, 0, 0, 2]).unwrap();
+    let via = Via::Tunnel { mac, underlay: "192.168.77.2".parse().unwrap() };
+    overlay.set_peer(Peer { subnet: "10.244.2.0/24".parse().unwrap(), via }).unwrap();
+    assert!(overlay.converge(&mut kernel).unwrap().is_clean());
+    assert!(kernel.nexthops.is_empty());
+    assert_eq!(kernel.routes.len(), 1);
+    assert_eq!(overlay.converge(&mut kernel).unwrap().steps, 0);
+}
+
+#[test]
+fn an_unreadable_kernel_is_not_touched() {
+    let (mut overlay, mut kernel) = (overlay(), kernel());
+    kernel.unreadable = Some("no".to_owned());
+    assert!(overlay.flush(&mut kernel).is_err());
+    assert!(overlay.is_pending() && kernel.plans == 0);
+    kernel.unreadable = None;
+    assert!(overlay.flush(&mut kernel).unwrap().is_clean());
+}

@@ -1,0 +1,270 @@
+//! A kernel without a kernel: takes an overlay's plans into plain lists, and can be told to refuse.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use flannel_vxlan::underlay::{DefaultRoute, Interface, InterfaceAddress, RouteLookup};
+use flannel_vxlan::{
+    Applied, ApplyError, DeviceSpec, DeviceStep, Errno, Family, Forwarding, IfName, Kernel, Links, MacAddr,
+    Neighbour, Nexthop, ObserveError, Observed, ObservedDevice, ObservedForwarding, ObservedNeighbour,
+    ObservedNexthop, ObservedRoute, ObservedRouteTo, ObservedVxlan, Plan, ROUTE_PROTOCOL, ReadError, Route,
+    RouteTo, Step, StepRefusal,
+};
+use ipnet::IpNet;
+
+/// A [`Kernel`] that lives in memory.
+#[derive(Clone, Debug, Default)]
+pub struct FakeVxlan {
+    /// Interfaces that are not ours.
+    pub interfaces: Vec<Interface>,
+    /// The answer to [`Kernel::default_route`].
+    pub defaults: BTreeMap<Family, DefaultRoute>,
+    /// The answers to [`Kernel::route_to`].
+    pub ways: BTreeMap<IpAddr, RouteLookup>,
+    /// VXLAN devices, and whatever has their names.
+    pub devices: BTreeMap<IfName, ObservedDevice>,
+    /// Neighbours by device.
+    pub neighbours: BTreeMap<(u32, IpAddr), ObservedNeighbour>,
+    /// Forwarding entries by device.
+    pub forwarding: BTreeMap<(u32, MacAddr), ObservedForwarding>,
+    /// Nexthop objects.
+    pub nexthops: BTreeMap<u32, ObservedNexthop>,
+    /// Routes by destination and metric.
+    pub routes: BTreeMap<(IpNet, u32), ObservedRoute>,
+    /// Peers whose steps are refused with `ENOBUFS`.
+    pub refuse: BTreeSet<IpNet>,
+    /// Whether nexthop objects are missing, as before Linux 5.3.
+    pub without_nexthops: bool,
+    /// If set, observing fails with this text.
+    pub unreadable: Option<String>,
+    /// Number of plans taken.
+    pub plans: usize,
+    /// Number of steps taken.
+    pub steps: usize,
+    last_index: u32,
+}
+
+impl FakeVxlan {
+    /// A host with one interface `eth0`, index 2, that is up, has these addresses and the default routes.
+    #[must_use]
+    pub fn new(addresses: impl IntoIterator<Item = (IpAddr, u8)>) -> Self {
+        let address = |(address, prefix_len)| InterfaceAddress {
+            address,
+            prefix_len,
+            permanent: true,
+            deprecated: false,
+            temporary: false,
+        };
+        let addresses = addresses.into_iter().map(address).collect();
+        let eth0 = Interface { index: 2, name: "eth0".to_owned(), mtu: 1500, up: true, addresses };
+        let default = DefaultRoute { interface: 2, metric: 0 };
+        Self {
+            interfaces: vec![eth0],
+            defaults: Family::ALL.map(|family| (family, default)).into(),
+            last_index: 100,
+            ..Self::default()
+        }
+    }
+
+    /// As `ip link del NAME`: everything on the device goes with it.
+    pub fn delete_device(&mut self, name: IfName) {
+        if let Some(device) = self.devices.remove(&name) {
+            self.empty_device(device.index);
+        }
+    }
+
+    fn empty_device(&mut self, index: u32) {
+        self.neighbours.retain(|(on, _), _| *on != index);
+        self.forwarding.retain(|(on, _), _| *on != index);
+        self.nexthops.retain(|_, nexthop| nexthop.interface != index);
+        self.routes.retain(|_, route| route.interface != index);
+    }
+
+    fn device(&mut self, plan: &Plan, family: Family) -> Result<&mut ObservedDevice, Errno> {
+        let name = plan.links(family).and_then(|links| links.device).ok_or(Errno::ENODEV)?;
+        self.devices.get_mut(&name).ok_or(Errno::ENODEV)
+    }
+
+    fn take(&mut self, plan: &Plan, step: &Step) -> Result<(), Errno> {
+        match step {
+            Step::Device(family, step) => self.take_device(plan, *family, step),
+            Step::PutForwarding(forwarding) => {
+                let index = self.device(plan, forwarding.family)?.index;
+                let entry = ObservedForwarding { forwarding: *forwarding, marked: true };
+                self.forwarding.insert((index, forwarding.mac), entry);
+                Ok(())
+            }
+            Step::DeleteForwarding(Forwarding { family, mac, .. }) => {
+                let index = self.device(plan, *family)?.index;
+                self.forwarding.remove(&(index, *mac));
+                Ok(())
+            }
+            Step::PutNeighbour(Neighbour { address, mac }) => {
+                let index = self.device(plan, Family::of(*address))?.index;
+                let neighbour = Neighbour { address: *address, mac: *mac };
+                let entry = ObservedNeighbour { neighbour, protocol: ROUTE_PROTOCOL };
+                self.neighbours.insert((index, *address), entry);
+                Ok(())
+            }
+            Step::DeleteNeighbour { address } => {
+                let index = self.device(plan, Family::of(*address))?.index;
+                self.neighbours.remove(&(index, *address));
+                Ok(())
+            }
+            Step::PutNexthop { nexthop: Nexthop { id, gateway }, replace } => {
+                let interface = self.device(plan, Family::V4)?.index;
+                let nexthop =
+                    ObservedNexthop { id: *id, protocol: ROUTE_PROTOCOL, interface, gateway: Some(*gateway) };
+                if !replace && self.nexthops.get(id).is_some_and(|found| *found != nexthop) {
+                    return Err(Errno::EEXIST);
+                }
+                self.nexthops.insert(*id, nexthop);
+                Ok(())
+            }
+            Step::DeleteNexthop { id } => {
+                self.nexthops.remove(id);
+                self.routes.retain(|_, route| route.to != ObservedRouteTo::Nexthop { id: *id });
+                Ok(())
+            }
+            Step::PutRoute { route, .. } => self.put_route(plan, route),
+            Step::DeleteRoute { subnet, metric, .. } => {
+                self.routes.remove(&(*subnet, *metric));
+                Ok(())
+            }
+            _ => Err(Errno::EOPNOTSUPP),
+        }
+    }
+
+    fn put_route(&mut self, plan: &Plan, route: &Route) -> Result<(), Errno> {
+        let family = Family::of_net(route.subnet);
+        let (to, interface) = match route.to {
+            RouteTo::Nexthop { id } => {
+                let nexthop = self.nexthops.get(&id).ok_or(Errno::EINVAL)?;
+                (ObservedRouteTo::Nexthop { id }, nexthop.interface)
+            }
+            RouteTo::Onlink { gateway } => {
+                (ObservedRouteTo::Gateway { gateway, onlink: true }, self.device(plan, family)?.index)
+            }
+            RouteTo::Direct { gateway } => {
+                let underlay = plan.links(family).map_or(0, |links| links.underlay.index);
+                (ObservedRouteTo::Gateway { gateway, onlink: false }, underlay)
+            }
+            RouteTo::Blackhole => (ObservedRouteTo::Blackhole, 0),
+        };
+        let (subnet, metric) = (route.subnet, route.metric());
+        let there = self.routes.get(&(subnet, metric));
+        if there.is_some_and(|found| found.protocol != ROUTE_PROTOCOL && found.protocol != 3) {
+            return Err(Errno::EEXIST);
+        }
+        let route = ObservedRoute { subnet, protocol: ROUTE_PROTOCOL, metric, interface, to };
+        self.routes.insert((subnet, metric), route);
+        Ok(())
+    }
+
+    fn take_device(&mut self, plan: &Plan, family: Family, step: &DeviceStep) -> Result<(), Errno> {
+        match step {
+            DeviceStep::Create(spec) => {
+                if self.devices.contains_key(&spec.name) {
+                    return Err(Errno::EEXIST);
+                }
+                self.last_index += 1;
+                self.devices.insert(spec.name, made(spec, self.last_index));
+                return Ok(());
+            }
+            DeviceStep::Delete => {
+                let name = self.device(plan, family)?.name;
+                self.delete_device(name);
+                return Ok(());
+            }
+            _ => {}
+        }
+        let device = self.device(plan, family)?;
+        match step {
+            DeviceStep::Change(spec) => device.vxlan = Some(vxlan(spec)),
+            DeviceStep::SetMac(mac) => device.mac = Some(*mac),
+            DeviceStep::SetMtu(mtu) => device.mtu = mtu.bytes(),
+            DeviceStep::IgnoreRouterAdvertisements => device.accept_ra = Some(false),
+            DeviceStep::SetTxChecksum(on) => device.tx_checksum = Some(*on),
+            DeviceStep::Up => device.up = true,
+            DeviceStep::AddAddress(address) => device.addresses.push((*address, Family::of(*address).bits())),
+            DeviceStep::DeleteAddress(address, prefix) => {
+                device.addresses.retain(|found| found != &(*address, *prefix));
+            }
+            _ => return Err(Errno::EOPNOTSUPP),
+        }
+        Ok(())
+    }
+}
+
+fn made(spec: &DeviceSpec, index: u32) -> ObservedDevice {
+    ObservedDevice {
+        name: spec.name,
+        index,
+        up: false,
+        mac: Some(spec.mac),
+        mtu: spec.mtu.bytes(),
+        kind: "vxlan".to_owned(),
+        vxlan: Some(vxlan(spec)),
+        addresses: Vec::new(),
+        accept_ra: Some(true),
+        tx_checksum: Some(true),
+    }
+}
+
+fn vxlan(spec: &DeviceSpec) -> ObservedVxlan {
+    ObservedVxlan {
+        vni: spec.vni.number(),
+        underlay: spec.underlay.index,
+        local: Some(spec.local),
+        port: spec.port,
+        learning: spec.learning,
+        gbp: spec.gbp,
+        peculiar: false,
+    }
+}
+
+impl Kernel for FakeVxlan {
+    fn observe(&mut self, links: &[Links]) -> Result<Observed, ObserveError> {
+        if let Some(text) = &self.unreadable {
+            return Err(ObserveError { what: "links", source: ReadError::Fake(text.clone()) });
+        }
+        let named = |device: &&ObservedDevice| links.iter().any(|links| links.device == Some(device.name));
+        Ok(Observed {
+            has_nexthops: !self.without_nexthops,
+            devices: self.devices.values().filter(named).cloned().collect(),
+            interfaces: self.interfaces.clone(),
+            neighbours: self.neighbours.values().copied().collect(),
+            forwarding: self.forwarding.values().copied().collect(),
+            nexthops: self.nexthops.values().copied().collect(),
+            routes: self.routes.values().copied().collect(),
+        })
+    }
+
+    fn apply(&mut self, plan: &Plan) -> Result<Applied, ApplyError> {
+        self.plans += 1;
+        let mut applied = Applied::default();
+        for (number, step) in plan.steps().iter().enumerate() {
+            let refuse = plan.peer_of(number).is_some_and(|peer| self.refuse.contains(&peer));
+            match if refuse { Err(Errno::ENOBUFS) } else { self.take(plan, step) } {
+                Ok(()) => self.steps += 1,
+                Err(errno) => applied.refused.push(StepRefusal { step: number, errno, text: None }),
+            }
+        }
+        for (index, family) in applied.devices.iter_mut().zip(Family::ALL) {
+            *index = self.device(plan, family).map_or(0, |device| device.index);
+        }
+        Ok(applied)
+    }
+
+    fn interfaces(&mut self) -> Result<Vec<Interface>, ObserveError> {
+        Ok(self.interfaces.clone())
+    }
+
+    fn default_route(&mut self, family: Family) -> Result<Option<DefaultRoute>, ObserveError> {
+        Ok(self.defaults.get(&family).copied())
+    }
+
+    fn route_to(&mut self, address: IpAddr) -> Result<Option<RouteLookup>, ObserveError> {
+        Ok(self.ways.get(&address).copied())
+    }
+}
