@@ -1,5 +1,7 @@
 //! Keys and JSON of leases, against what upstream flannel wrote.
 
+#![allow(clippy::unwrap_used, reason = "a failed test panics")]
+
 use flanneld::lease::codec::LeaseKeyProblem;
 use flanneld::lease::{BackendData, BackendType, LeaseAttributes, LeaseKey, VxlanData};
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -65,7 +67,9 @@ fn json_that_is_no_lease_is_refused() {
     for json in ["", "x", "[]", "null", "{bad", r#"{"PublicIP":1}"#, r#"{"PublicIP":"1.2.3"}"#, r#"{} {}"#] {
         assert!(LeaseAttributes::from_json(json.as_bytes()).is_err(), "{json}");
     }
-    for json in ["{}", r#"{"VtepMAC":""}"#, r#"{"VtepMAC":"1:2:3:4:5:6"}"#, r#"{"VtepMAC":"aa:bb:cc:dd:ee:ff:00"}"#] {
+    for json in
+        ["{}", r#"{"VtepMAC":""}"#, r#"{"VtepMAC":"1:2:3:4:5:6"}"#, r#"{"VtepMAC":"aa:bb:cc:dd:ee:ff:00"}"#]
+    {
         let data = BackendData::from_json(json.into()).unwrap();
         assert!(data.decode::<VxlanData>().is_err(), "{json}");
     }
@@ -109,8 +113,7 @@ fn text_that_is_no_key_is_refused_with_its_reason() {
 fn keys() -> impl Strategy<Value = LeaseKey> {
     let v4 = (any::<u32>(), 1u8..=31).prop_map(|(bits, len)| Ipv4Net::new(bits.into(), len).unwrap());
     let v6 = (any::<u128>(), 1u8..=127).prop_map(|(bits, len)| Ipv6Net::new(bits.into(), len).unwrap());
-    (prop::option::of(v4), prop::option::of(v6))
-        .prop_filter_map("a subnet", |(v4, v6)| LeaseKey::new(v4, v6))
+    (prop::option::of(v4), prop::option::of(v6)).prop_filter_map("a subnet", |(v4, v6)| LeaseKey::new(v4, v6))
 }
 
 proptest! {

@@ -56,6 +56,8 @@ macro_rules! conformance {
     };
 }
 
+#[cfg(feature = "etcd")]
+conformance!(etcd, crate::lease_lab::etcd::EtcdLab);
 conformance!(sqlite, crate::lease_lab::sqlite::SqliteLab);
 
 async fn a_node_that_comes_back_gets_its_lease_back<L: Lab>(lab: L) {

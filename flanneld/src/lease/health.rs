@@ -1,6 +1,5 @@
 //! How a store fares: kept by the store, watched by the daemon.
 
-use std::error::Error;
 use std::time::SystemTime;
 
 use tokio::sync::watch;
@@ -25,16 +24,4 @@ impl Health {
     pub(crate) fn subscribe(&self) -> watch::Receiver<StoreHealth> {
         self.0.subscribe()
     }
-}
-
-/// An error and its causes, in one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

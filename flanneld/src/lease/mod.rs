@@ -9,6 +9,8 @@
 pub mod allocate;
 mod backoff;
 pub mod codec;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 mod health;
 mod malformed;
 pub mod sqlite;

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
+#[cfg(feature = "etcd")]
+pub(crate) mod etcd;
 pub(crate) mod sqlite;
 
 use std::net::{Ipv4Addr, Ipv6Addr};

@@ -18,13 +18,14 @@ use tokio::time::{Instant, sleep};
 
 use self::bell::Bell;
 use self::db::Db;
-use super::backoff::Backoff;
+
 use super::health::Health;
 use super::malformed::Malformed;
 use super::{
-    Lease, LeaseAttributes, LeaseLost, LeaseRequest, LeaseStore, StoreError, StoreErrorKind, StoreFuture,
-    StoreHealth, Timing,
+    Backoff, Lease, LeaseAttributes, LeaseLost, LeaseRequest, LeaseStore, StoreError, StoreErrorKind,
+    StoreFuture, StoreHealth, Timing,
 };
+use crate::error::Chain;
 use crate::event::LeaseEvent;
 
 /// Longest time a call goes on trying while other processes keep the file locked.
@@ -261,7 +262,7 @@ where
         });
         match &result {
             Ok(_) => health.answered(),
-            Err(error) => health.failed(super::health::chain(error)),
+            Err(error) => health.failed(Chain(error).to_string()),
         }
         let pause = backoff.next();
         let again = result.as_ref().is_err_and(|error| error.kind == StoreErrorKind::Unavailable);
