@@ -80,7 +80,7 @@ impl FamilySpec {
 /// when what stands against them goes away.
 ///
 /// # Examples
-/// See the crate's example.
+/// See the [crate](crate#example).
 #[derive(Clone, Debug, Default)]
 pub struct Overlay {
     pub(crate) families: [Option<FamilySpec>; 2],

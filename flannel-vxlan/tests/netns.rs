@@ -819,3 +819,36 @@ fn a_stream_wakes_when_something_changes() {
         });
     });
 }
+
+#[test]
+fn a_printed_plan_is_a_script_that_does_the_same() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut overlay = Overlay::new(Family::ALL.map(|f| {
+            let device = device(f, e0).port(4789).gbp(true).learning(true).tx_checksum(Some(false));
+            family(f, e0).device(device).blackhole(true)
+        }));
+        add_peers(&mut overlay, 4);
+        overlay.set_peer(direct("10.244.6.0/24", "192.168.77.6")).unwrap();
+        overlay.set_peer(direct("fd00:10:244:6::/64", "fd77::6")).unwrap();
+        let script = overlay.diff(&kernel.observe(&overlay.links()).unwrap()).to_string();
+        sh(&script);
+        assert_eq!(converge(&mut overlay, &mut kernel), 0, "{script}");
+
+        overlay.remove_peer("10.244.2.0/24".parse().unwrap());
+        overlay.remove_peer("fd00:10:244:2::/64".parse().unwrap());
+        overlay.set_peer(tunnel("10.244.3.0/24", &mac(33), "192.168.77.33")).unwrap();
+        overlay.set_peer(direct("fd00:10:244:3::/64", "fd77::33")).unwrap();
+        let script = overlay.pending().to_string();
+        sh(&script);
+        assert_eq!(converge(&mut overlay, &mut kernel), 0, "{script}");
+
+        let mut changed = device(Family::V4, e0).port(4789).gbp(true);
+        changed.local = "192.168.77.99".parse().unwrap();
+        changed.mtu = UnderlayMtu::new(1400).inside_vxlan(Family::V4).unwrap();
+        overlay.set_family(family(Family::V4, e0).device(changed));
+        let script = overlay.diff(&kernel.observe(&overlay.links()).unwrap()).to_string();
+        sh(&script);
+        assert_eq!(converge(&mut overlay, &mut kernel), 0, "{script}");
+    });
+}

@@ -269,3 +269,83 @@ fn address(attribute: &Attribute<'_>) -> Result<IpAddr, Malformed> {
         _ => attribute.array::<16>().map(IpAddr::from),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use flannel_netlink::{Batch, messages};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::encode::{self, Indexes};
+    use crate::{Nexthop, ROUTE_PROTOCOL, Route, RouteTo, Step};
+
+    fn sent(step: &Step) -> Vec<u8> {
+        let mut batch = Batch::new();
+        encode::step(&mut batch, step, |_| Indexes { device: 7, underlay: 2 });
+        batch.as_bytes().to_vec()
+    }
+
+    fn only(bytes: &[u8]) -> Message<'_> {
+        let mut all = messages(bytes);
+        let first = all.next().unwrap().unwrap();
+        assert!(all.next().is_none());
+        first
+    }
+
+    fn address_of(v4: bool, bits: u128) -> IpAddr {
+        let [.., a, b, c, d] = bits.to_be_bytes();
+        if v4 { Ipv4Addr::new(a, b, c, d).into() } else { Ipv6Addr::from(bits).into() }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_sent_is_read_back(v4 in any::<bool>(), a in any::<u128>(), b in any::<u128>(), m in any::<[u8; 5]>(), id in 1..u32::MAX) {
+            let [m1, m2, m3, m4, m5] = m;
+            let mac = MacAddr::new([2, m1, m2, m3, m4, m5]).unwrap();
+            let (address, underlay) = (address_of(v4, a), address_of(v4, b));
+
+            let step = Step::PutNeighbour(Neighbour { address, mac });
+            let read = neighbour(&only(&sent(&step))).unwrap();
+            let entry = ObservedNeighbour { neighbour: Neighbour { address, mac }, protocol: ROUTE_PROTOCOL };
+            prop_assert_eq!(read, Some((7, entry)));
+
+            let entry = Forwarding { family: Family::of(underlay), mac, underlay };
+            let read = forwarding(&only(&sent(&Step::PutForwarding(entry)))).unwrap();
+            prop_assert_eq!(read, Some((7, ObservedForwarding { forwarding: entry, marked: true })));
+
+            if let IpAddr::V4(gateway) = address {
+                let step = Step::PutNexthop { nexthop: Nexthop { id, gateway }, replace: false };
+                let wanted = ObservedNexthop { id, protocol: ROUTE_PROTOCOL, interface: 7, gateway: Some(gateway) };
+                prop_assert_eq!(nexthop(&only(&sent(&step))).unwrap(), wanted);
+            }
+
+            let subnet = IpNet::new(address, 24).unwrap().trunc();
+            for (to, interface, observed) in [
+                (RouteTo::Nexthop { id }, 0, ObservedRouteTo::Nexthop { id }),
+                (RouteTo::Onlink { gateway: underlay }, 7, ObservedRouteTo::Gateway { gateway: underlay, onlink: true }),
+                (RouteTo::Direct { gateway: underlay }, 2, ObservedRouteTo::Gateway { gateway: underlay, onlink: false }),
+                (RouteTo::Blackhole, 0, ObservedRouteTo::Blackhole),
+            ] {
+                let wanted = Route { subnet, to };
+                let bytes = sent(&Step::PutRoute { route: wanted, replace: true });
+                let read = route(&only(&bytes)).unwrap().unwrap().route;
+                let metric = wanted.metric();
+                let protocol = ROUTE_PROTOCOL;
+                prop_assert_eq!(read, ObservedRoute { subnet, protocol, metric, interface, to: observed });
+            }
+        }
+
+        /// Nothing that a kernel could say makes a reader panic.
+        #[test]
+        fn no_bytes_are_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..120), kind in any::<u16>()) {
+            let mut datagram = u32::try_from(bytes.len() + 16).unwrap().to_ne_bytes().to_vec();
+            datagram.extend(kind.to_ne_bytes());
+            datagram.extend([0; 10]);
+            datagram.extend(bytes);
+            let message = only(&datagram);
+            let _ignored = (link(&message), interface_address(&message), neighbour(&message), forwarding(&message));
+            let _ignored = (nexthop(&message), route(&message), crate::wire::ethtool::tx_checksum(&message));
+            let _ignored = crate::wire::ethtool::family(&message);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Plans as text: what would be done, in the words of `ip` and `bridge`.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy.toml allows it in tests, but does not see the helpers of this one"
+)]
+
+use std::net::IpAddr;
+
+use flannel_vxlan::underlay::{Interface, InterfaceAddress};
+use flannel_vxlan::{
+    DeviceSpec, Family, FamilySpec, Kernel, Link, MacAddr, Observed, Overlay, Peer, Plan, UnderlayMtu, Via,
+    Vni,
+};
+use testkit::{FakeVxlan, golden};
+
+fn eth0() -> Link {
+    Link { index: 2, name: "eth0".parse().unwrap() }
+}
+
+fn device(local: &str, address: &str) -> DeviceSpec {
+    let local: IpAddr = local.parse().unwrap();
+    let mtu = UnderlayMtu::new(1500).inside_vxlan(Family::of(local)).unwrap();
+    let mac = MacAddr::new([2, 0, 0, 0, 0, 1]).unwrap();
+    DeviceSpec::new(Vni::new(1).unwrap(), eth0(), local, address.parse().unwrap(), mac, mtu)
+}
+
+fn v4() -> FamilySpec {
+    FamilySpec::new(eth0(), "10.244.1.0/24".parse().unwrap(), vec!["10.244.0.0/16".parse().unwrap()])
+}
+
+fn v6() -> FamilySpec {
+    FamilySpec::new(eth0(), "fd00:10:244:1::/64".parse().unwrap(), vec!["fd00:10:244::/48".parse().unwrap()])
+}
+
+fn dual_stack() -> [FamilySpec; 2] {
+    [v4().device(device("192.168.77.1", "10.244.1.0")), v6().device(device("fd77::1", "fd00:10:244:1::"))]
+}
+
+fn tunnel(subnet: &str, n: u8, underlay: &str) -> Peer {
+    let mac = MacAddr::new([2, 0, 0, 0, 0, n]).unwrap();
+    Peer { subnet: subnet.parse().unwrap(), via: Via::Tunnel { mac, underlay: underlay.parse().unwrap() } }
+}
+
+fn direct(subnet: &str, gateway: &str) -> Peer {
+    Peer { subnet: subnet.parse().unwrap(), via: Via::Direct { gateway: gateway.parse().unwrap() } }
+}
+
+/// A host with nothing on it and this address.
+fn bare() -> Observed {
+    let address = InterfaceAddress {
+        address: "192.168.77.1".parse().unwrap(),
+        prefix_len: 24,
+        permanent: true,
+        deprecated: false,
+        temporary: false,
+    };
+    let eth0 = Interface { index: 2, name: "eth0".to_owned(), mtu: 1500, up: true, addresses: vec![address] };
+    Observed { has_nexthops: true, interfaces: vec![eth0], ..Observed::default() }
+}
+
+#[track_caller]
+fn expect(name: &str, plan: &Plan) {
+    golden(format!("tests/golden/{name}.sh"), &plan.to_string());
+}
+
+#[test]
+fn a_first_start_makes_devices_and_then_peer_after_peer() {
+    let mut overlay = Overlay::new(dual_stack());
+    for n in 2..=3 {
+        overlay.set_peer(tunnel(&format!("10.244.{n}.0/24"), n, &format!("192.168.77.{n}"))).unwrap();
+        overlay.set_peer(tunnel(&format!("fd00:10:244:{n}::/64"), n, &format!("fd77::{n}"))).unwrap();
+    }
+    expect("first_start", &overlay.diff(&bare()));
+}
+
+#[test]
+fn upstreams_options_are_all_there() {
+    let device =
+        device("192.168.77.1", "10.244.1.0").port(4789).gbp(true).learning(true).tx_checksum(Some(false));
+    let mut overlay = Overlay::new([v4().device(device).blackhole(true)]);
+    overlay.set_peer(direct("10.244.2.0/24", "192.168.77.2")).unwrap();
+    expect("options", &overlay.diff(&bare()));
+}
+
+#[test]
+fn host_gw_is_routes_alone() {
+    let mut overlay = Overlay::new([v4(), v6()]);
+    overlay.set_peer(direct("10.244.2.0/24", "192.168.77.2")).unwrap();
+    overlay.set_peer(direct("fd00:10:244:2::/64", "fd77::2")).unwrap();
+    expect("host_gw", &overlay.diff(&bare()));
+}
+
+#[test]
+fn a_kernel_without_nexthops_gets_classic_routes() {
+    let mut overlay = Overlay::new(dual_stack());
+    overlay.set_peer(tunnel("10.244.2.0/24", 2, "192.168.77.2")).unwrap();
+    expect("without_nexthops", &overlay.diff(&Observed { has_nexthops: false, ..bare() }));
+}
+
+#[test]
+fn one_change_is_one_peers_steps() {
+    let mut overlay = Overlay::new(dual_stack());
+    let mut kernel = FakeVxlan::new([("192.168.77.1".parse().unwrap(), 24)]);
+    for n in 2..=9 {
+        overlay.set_peer(tunnel(&format!("10.244.{n}.0/24"), n, &format!("192.168.77.{n}"))).unwrap();
+    }
+    assert!(overlay.flush(&mut kernel).unwrap().is_clean());
+    overlay.set_peer(tunnel("10.244.2.0/24", 22, "192.168.77.22")).unwrap();
+    overlay.set_peer(direct("10.244.3.0/24", "192.168.77.3")).unwrap();
+    overlay.remove_peer("10.244.4.0/24".parse().unwrap());
+    expect("changes", &overlay.pending());
+}
+
+#[test]
+fn a_moved_underlay_is_followed_in_place_and_a_new_port_needs_a_new_device() {
+    let mut overlay = Overlay::new(dual_stack());
+    let mut kernel = FakeVxlan::new([("192.168.77.1".parse().unwrap(), 24)]);
+    overlay.set_peer(tunnel("10.244.2.0/24", 2, "192.168.77.2")).unwrap();
+    assert!(overlay.flush(&mut kernel).unwrap().is_clean());
+    let mut moved = device("192.168.77.51", "10.244.1.0");
+    moved.mtu = UnderlayMtu::new(1400).inside_vxlan(Family::V4).unwrap();
+    overlay.set_family(v4().device(moved.clone()));
+    expect("moved_underlay", &overlay.diff(&kernel.observe(&overlay.links()).unwrap()));
+
+    overlay.set_family(v4().device(moved.port(4789)));
+    expect("new_port", &overlay.diff(&kernel.observe(&overlay.links()).unwrap()));
+}
