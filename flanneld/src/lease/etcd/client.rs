@@ -27,8 +27,8 @@ use crate::lease::{StoreError, StoreErrorKind};
 /// Longest time one call may take, connecting included.
 const CALL: Duration = Duration::from_secs(5);
 
-/// Entries asked for at once in a listing; 10 000 leases are 2 MB.
-const PAGE: i64 = 10_000;
+/// Entries asked for at once in a listing: about 1 MB.
+const PAGE: i64 = 5000;
 
 /// Largest answer accepted, in bytes.
 const LARGEST: usize = 64 << 20;

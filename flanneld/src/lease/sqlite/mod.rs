@@ -18,7 +18,6 @@ use tokio::time::{Instant, sleep};
 
 use self::bell::Bell;
 use self::db::Db;
-
 use super::health::Health;
 use super::malformed::Malformed;
 use super::{

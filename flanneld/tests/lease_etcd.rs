@@ -1,0 +1,348 @@
+//! What only etcd can do to a lease store: TLS, users, members, compaction, and what upstream leaves in it.
+
+#![cfg(feature = "etcd")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test panics")]
+
+mod lease_lab;
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flanneld::error::Chain;
+use flanneld::lease::etcd::{EtcdOptions, EtcdStore};
+use flanneld::lease::{LeaseAttributes, LeaseStore, StoreErrorKind, Timing};
+use tokio::io::{AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+
+use lease_lab::etcd::{EtcdLab, certificates};
+use lease_lab::{Lab, Watcher, first_v4, key, node, quick, request, within};
+
+fn store(options: &EtcdOptions) -> Arc<dyn LeaseStore> {
+    Arc::new(EtcdStore::new(options, quick()).unwrap())
+}
+
+async fn tls_lab(client_certificates: bool) -> EtcdLab {
+    let dir = tempfile::tempdir().unwrap();
+    certificates(dir.path());
+    let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let mut server = vec!["--cert-file".into(), file("server.pem"), "--key-file".into(), file("server.key")];
+    if client_certificates {
+        server.extend(["--client-cert-auth".into(), "--trusted-ca-file".into(), file("ca.pem")]);
+    }
+    let ctl = [("--cacert", "ca.pem"), ("--cert", "client.pem"), ("--key", "client.key")];
+    let ctl = ctl.iter().flat_map(|(flag, name)| [(*flag).to_owned(), file(name)]).collect();
+    EtcdLab::start(dir, "https", server, ctl).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_certificate_is_shown_and_asked_for() {
+    let lab = tls_lab(true).await;
+    let file = |name: &str| Some(lab.dir.path().join(name));
+    let ca_only = EtcdOptions { ca_file: file("ca.pem"), ..lab.options() };
+    let whole =
+        EtcdOptions { cert_file: file("client.pem"), key_file: file("client.key"), ..ca_only.clone() };
+    let lease = store(&whole).acquire(&request(node(1))).await.unwrap();
+    assert_eq!(lab.read(&lease.key.to_string()).await, Some(node(1).to_json().unwrap()));
+    let error = within("a refusal", store(&ca_only).acquire(&request(node(2)))).await.unwrap_err();
+    assert!(error.to_string().contains("TLS"), "{error}");
+
+    let half = EtcdOptions { cert_file: file("client.pem"), ..lab.options() };
+    let error = EtcdStore::new(&half, quick()).unwrap_err();
+    assert!(error.to_string().contains("--etcd-keyfile"), "{error}");
+    let missing = EtcdOptions { ca_file: file("none.pem"), ..lab.options() };
+    let error = EtcdStore::new(&missing, quick()).unwrap_err();
+    assert!(error.to_string().contains("--etcd-cafile"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ca_alone_is_enough_and_a_stranger_is_not_trusted() {
+    let lab = tls_lab(false).await;
+    let ca = EtcdOptions { ca_file: Some(lab.dir.path().join("ca.pem")), ..lab.options() };
+    store(&ca).acquire(&request(node(1))).await.unwrap();
+    let without_scheme = EtcdOptions { endpoints: vec![lab.url().replace("https://", "")], ..ca };
+    store(&without_scheme).find(&node(1)).await.unwrap().unwrap();
+
+    let other = tempfile::tempdir().unwrap();
+    certificates(other.path());
+    let stranger = EtcdOptions { ca_file: Some(other.path().join("ca.pem")), ..lab.options() };
+    let error = within("a refusal", store(&stranger).acquire(&request(node(2)))).await.unwrap_err();
+    assert!(Chain(&error).to_string().contains("certificate"), "{}", Chain(&error));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_log_in_and_again_when_the_server_has_forgotten_them() {
+    let lab = EtcdLab::new().await;
+    for command in [
+        "user add root:secret-of-root",
+        "user grant-role root root",
+        "role add flannel",
+        "role grant-permission --prefix=true flannel readwrite /coreos.com/network/",
+        "user add flannel:secret-of-flannel",
+        "user grant-role flannel flannel",
+        "auth enable",
+    ] {
+        lab.ctl(&command.split(' ').collect::<Vec<_>>());
+    }
+    lab.ctl_as(&["--user=root:secret-of-root"]);
+    let login = |name: &str, password: &str| EtcdOptions {
+        username: Some(name.into()),
+        password: Some(password.into()),
+        ..lab.options()
+    };
+    let right = login("flannel", "secret-of-flannel");
+    assert!(!format!("{right:?}").contains("secret"));
+    let first = store(&right);
+    let lease = first.acquire(&request(node(1))).await.unwrap();
+    let mut watcher = Watcher::start(&first);
+    watcher.until("the listing", |table| table.synced()).await;
+
+    for (options, advice) in [
+        (login("flannel", "secret-but-wrong"), "--etcd-password"),
+        (login("nobody", "secret-of-flannel"), "--etcd-username"),
+        (lab.options(), "--etcd-username"),
+        (EtcdOptions { prefix: "/elsewhere".into(), ..right.clone() }, "grant the user"),
+    ] {
+        let error = within("a refusal", store(&options).acquire(&request(node(2)))).await.unwrap_err();
+        let text = format!("{} {error:?}", Chain(&error));
+        assert!(text.contains(advice) && !text.contains("secret-"), "{text}");
+        assert_eq!(error.kind, StoreErrorKind::Unusable, "{text}");
+    }
+
+    // Its tokens die with the server.
+    lab.kill();
+    lab.serve().await;
+    let changed = LeaseAttributes { backend_data: None, ..node(1) };
+    first.update(&changed).await.unwrap();
+    watcher.until("the update", |table| table.peer(lease.key) == Some(&changed)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_member_is_passed_over() {
+    let lab = EtcdLab::new().await;
+    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let options = EtcdOptions { endpoints: vec![format!("http://{dead}"), lab.url()], ..lab.options() };
+    let store = store(&options);
+    let lease = within("a lease", store.acquire(&request(node(1)))).await.unwrap();
+    let mut watcher = Watcher::start(&store);
+    watcher.until("the lease", |table| table.peer(lease.key).is_some()).await;
+}
+
+#[tokio::test]
+async fn a_member_that_is_none_is_refused_by_name() {
+    for url in ["ftp://127.0.0.1:1", "http://", "http://[::1", "http://exa mple"] {
+        let error = EtcdStore::new(&EtcdOptions::new(vec![url.into()]), quick()).unwrap_err();
+        assert!(error.to_string().contains(url) && error.kind == StoreErrorKind::Unusable, "{error}");
+    }
+    let error = EtcdStore::new(&EtcdOptions::new(Vec::new()), quick()).unwrap_err();
+    assert!(error.to_string().contains("--etcd-endpoints"), "{error}");
+}
+
+/// A cable to the server that can be cut.
+struct Cable {
+    address: SocketAddr,
+    cut: watch::Sender<bool>,
+}
+
+impl Cable {
+    async fn to(lab: &EtcdLab) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (cut, state) = watch::channel(false);
+        let server = lab.url().replace("http://", "");
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let (mut state, server) = (state.clone(), server.clone());
+                tokio::spawn(async move {
+                    if *state.borrow() {
+                        return;
+                    }
+                    let Ok(mut server) = TcpStream::connect(server).await else { return };
+                    tokio::select! {
+                        _ = copy_bidirectional(&mut client, &mut server) => {}
+                        _ = state.wait_for(|cut| *cut) => {}
+                    }
+                    let _ = client.shutdown().await;
+                });
+            }
+        });
+        Self { address, cut }
+    }
+
+    fn options(&self, lab: &EtcdLab) -> EtcdOptions {
+        EtcdOptions { endpoints: vec![format!("http://{}", self.address)], ..lab.options() }
+    }
+}
+
+/// What is missed while the cable is cut, with the history compacted or not, and the latest entry changed or not.
+async fn catch_up(compact: bool, change_latest: bool) {
+    let lab = EtcdLab::new().await;
+    let cable = Cable::to(&lab).await;
+    let gone = lab.open(quick()).await.acquire(&request(node(1))).await.unwrap();
+    let store = store(&cable.options(&lab));
+    let own = store.acquire(&request(node(2))).await.unwrap();
+    let mut watcher = Watcher::start(&store);
+    watcher.until("the listing", |table| table.synced() && table.len() == 2).await;
+
+    cable.cut.send_replace(true);
+    lab.delete(&gone.key.to_string()).await;
+    let new = lab.open(quick()).await.acquire(&request(node(3))).await.unwrap();
+    let latest = LeaseAttributes { backend_data: None, ..node(2) };
+    if change_latest {
+        lab.put(&own.key.to_string(), &latest.to_json().unwrap()).await;
+    }
+    if compact {
+        let status = lab.ctl(&["get", "x", "-w", "fields"]);
+        let revision = status.lines().find_map(|line| line.strip_prefix("\"Revision\" : ")).unwrap();
+        lab.ctl(&["compact", revision]);
+    }
+    watcher.listen(Duration::from_secs(1)).await;
+    assert_eq!(watcher.table.len(), 2, "{:?}", watcher.seen);
+    assert!(store.health().borrow().last_error.is_some());
+    cable.cut.send_replace(false);
+
+    let expected = if change_latest { latest } else { node(2) };
+    watcher
+        .until("what was missed", |table| {
+            table.peer(gone.key).is_none()
+                && table.peer(new.key).is_some()
+                && table.peer(own.key) == Some(&expected)
+        })
+        .await;
+    assert!(!watcher.seen.contains(&format!("-{}", own.key)), "{:?}", watcher.seen);
+    let resynced = watcher.seen.iter().filter(|event| *event == "resync").count();
+    assert_eq!(resynced, if compact || change_latest { 2 } else { 1 }, "{:?}", watcher.seen);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broken_watch_is_resumed_where_it_was() {
+    catch_up(false, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_compacted_history_is_made_up_for_by_a_listing() {
+    catch_up(true, false).await;
+    catch_up(true, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_leases_cost_no_call_each() {
+    let lab = EtcdLab::new().await;
+    let count = 5100_u32; // more than one page
+    for chunk in (0..count).collect::<Vec<_>>().chunks(120) {
+        let mut script = String::from("\n");
+        for n in chunk {
+            let [.., high, low] = n.to_be_bytes();
+            let path = EtcdLab::path(&format!("10.{high}.{low}.0-24"));
+            let json = format!(r#"{{"PublicIP":"172.16.{high}.{low}","PublicIPv6":null}}"#);
+            writeln!(script, "put {path} {json:?}").unwrap();
+        }
+        script.push_str("\n\n");
+        let file = lab.dir.path().join("txn");
+        std::fs::write(&file, script).unwrap();
+        let status = std::process::Command::new("sh")
+            .env("ETCDCTL_API", "3")
+            .args(["-c", &format!("etcdctl --endpoints {} txn < {} > /dev/null", lab.url(), file.display())])
+            .status();
+        assert!(status.unwrap().success());
+    }
+    let before = ["Range", "LeaseTimeToLive", "Txn", "LeaseGrant"].map(|method| lab.calls(method));
+    let store = lab.open(Timing::default()).await;
+    let range = lease_lab::with_v6(first_v4(1), 1);
+    let wanted = flanneld::lease::LeaseRequest {
+        range: flanneld::lease::AllocationRange { v4: None, ..range },
+        ..request(lease_lab::node_v6(1, false))
+    };
+    let own = store.acquire(&wanted).await.unwrap();
+    let mut watcher = Watcher::start(&store);
+    watcher.until("all leases", |table| table.synced()).await;
+    assert_eq!(watcher.table.len(), 5101);
+    lab.put("10.250.0.0-24", &node(9).to_json().unwrap()).await;
+    watcher.until("one more", |table| table.len() == 5102).await;
+    let after = ["Range", "LeaseTimeToLive", "Txn", "LeaseGrant"].map(|method| lab.calls(method));
+    let spent: Vec<_> = before.iter().zip(after).map(|(before, after)| after - before).collect();
+    // Two listings of two pages; one lease; nothing for the change.
+    assert_eq!(spent, [4, 0, 1, 1], "{}", own.key);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_upstream_left_in_etcd_is_seen_and_taken_over_byte_for_byte() {
+    let lab = EtcdLab::new().await;
+    let dump = include_str!("golden/lease/vxlan-dualstack-nft.txt");
+    let mut lines = dump.lines();
+    let mut leases = Vec::new();
+    while let Some((path, value)) = lines.next().zip(lines.next()) {
+        lab.ctl(&["put", path, "--", value]);
+        leases.extend(path.strip_prefix("/coreos.com/network/subnets/").map(|key| (key, value)));
+    }
+    let store = Arc::new(EtcdStore::new(&lab.options(), quick()).unwrap());
+    assert!(store.config().await.unwrap().contains("\"EnableIPv6\": true"));
+    let dynamic: Arc<dyn LeaseStore> = store;
+    let mut watcher = Watcher::start(&dynamic);
+    watcher.until("the listing", |table| table.synced()).await;
+    assert_eq!(watcher.table.len(), 3);
+    for (text, value) in leases {
+        let attributes = watcher.table.peer(key(text)).unwrap().clone();
+        // Our node in the place of the upstream one: same key, same bytes.
+        let wanted = flanneld::lease::LeaseRequest {
+            range: lease_lab::with_v6(lease_lab::range_v4(), 0xffff),
+            ..request(attributes)
+        };
+        let own = lab.open(quick()).await.acquire(&wanted).await.unwrap();
+        assert_eq!(own.key.to_string(), text);
+        assert_eq!(lab.read(text).await.as_deref(), Some(value));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_that_upstream_renewed_for_this_node_is_held_on() {
+    let lab = EtcdLab::new().await;
+    let timing = Timing { ttl: Duration::from_secs(60), renew_margin: Duration::from_secs(1), ..quick() };
+    let store = lab.open(timing).await;
+    let lease = store.acquire(&request(node(1))).await.unwrap();
+    let held = tokio::spawn(async move { store.hold().await });
+    // What upstream's renewal does: another etcd lease, the same contents.
+    let granted = lab.ctl(&["lease", "grant", "3"]);
+    let id = granted.split(' ').nth(1).unwrap();
+    let json = node(1).to_json().unwrap();
+    lab.ctl(&["put", &format!("--lease={id}"), &EtcdLab::path(&lease.key.to_string()), "--", &json]);
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    assert!(!held.is_finished());
+    assert_eq!(lab.read(&lease.key.to_string()).await, Some(json));
+    held.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_configuration_is_awaited_and_followed() {
+    let lab = EtcdLab::new().await;
+    let store = Arc::new(EtcdStore::new(&lab.options(), quick()).unwrap());
+    let error = store.config().await.unwrap_err();
+    assert!(error.to_string().contains("flannel config not found in etcd store"), "{error}");
+    let (sender, mut configs) = mpsc::channel(4);
+    tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.watch_config(sender).await }
+    });
+    for text in ["{\"Network\":\"10.1.0.0/16\"}", "{\"Network\":\"10.2.0.0/16\"}"] {
+        lab.ctl(&["put", "/coreos.com/network/config", "--", text]);
+        assert_eq!(within("the configuration", configs.recv()).await.as_deref(), Some(text));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_away_at_start_is_waited_for_and_said() {
+    let lab = EtcdLab::new().await;
+    lab.kill();
+    let store = lab.open(quick()).await;
+    let mut watcher = Watcher::start(&store);
+    let error = within("a refusal", store.acquire(&request(node(1)))).await.unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::Unavailable);
+    assert!(error.to_string().contains(&lab.url()), "{error}");
+    assert!(store.health().borrow().last_error.as_ref().is_some_and(|error| error.contains(&lab.url())));
+    lab.serve().await;
+    let lease = store.acquire(&request(node(1))).await.unwrap();
+    watcher.until("the lease", |table| table.peer(lease.key).is_some() && table.synced()).await;
+    assert!(matches!(watcher.seen.first().map(String::as_str), Some("resync")), "{:?}", watcher.seen);
+}
