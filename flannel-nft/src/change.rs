@@ -1,0 +1,259 @@
+//! Single changes, read back from messages: for scripts, errors, notifications and the kernel in memory.
+
+use std::collections::HashMap;
+use std::fmt::{self, Display, Formatter};
+
+use flannel_netlink::{Malformed, Message, messages};
+
+use crate::name::{ChainName, SetName};
+use crate::raise::raise;
+use crate::rule::Rule;
+use crate::ruleset::{Chain, Counter, Handle, Table, TableId};
+use crate::set::Set;
+use crate::text::{self, Written};
+use crate::wire::decode;
+use crate::wire::message as kind;
+
+/// Where a rule goes in its chain.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RulePlace {
+    /// Behind all others.
+    Last,
+    /// In front of all others.
+    First,
+    /// In front of this one.
+    Before(Handle),
+    /// Behind this one.
+    After(Handle),
+    /// Instead of this one.
+    Instead(Handle),
+}
+
+/// One change of a ruleset.
+///
+/// `Display` writes it as a line of `nft -f`.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Change {
+    /// A counter is added.
+    AddCounter(TableId, Counter),
+    /// A chain is added, or its policy changed; without rules.
+    AddChain(TableId, Chain),
+    /// Elements are added to a set: those in here.
+    AddElements(TableId, Set),
+    /// A rule is added.
+    AddRule(TableId, ChainName, RulePlace, Rule),
+    /// A set is added, without elements.
+    AddSet(TableId, Set),
+    /// A table is added, or its flags changed; empty.
+    AddTable(Table),
+    /// A chain is deleted.
+    DeleteChain(TableId, ChainName),
+    /// A counter is deleted.
+    DeleteCounter(TableId, String),
+    /// Elements are removed from a set: those in here.
+    DeleteElements(TableId, Set),
+    /// A rule is deleted; without a handle, all rules of the chain.
+    DeleteRule(TableId, ChainName, Option<Handle>),
+    /// A set is deleted.
+    DeleteSet(TableId, SetName),
+    /// A table is deleted with everything in it.
+    DeleteTable(TableId),
+    /// Something that this crate has no word for, in that table.
+    Other(TableId),
+}
+
+impl Change {
+    /// The table it is about.
+    #[must_use]
+    pub fn table(&self) -> &TableId {
+        match self {
+            Self::AddTable(table) => table.id(),
+            Self::AddCounter(id, _)
+            | Self::AddChain(id, _)
+            | Self::AddElements(id, _)
+            | Self::AddRule(id, ..)
+            | Self::AddSet(id, _)
+            | Self::DeleteChain(id, _)
+            | Self::DeleteCounter(id, _)
+            | Self::DeleteElements(id, _)
+            | Self::DeleteRule(id, ..)
+            | Self::DeleteSet(id, _)
+            | Self::DeleteTable(id)
+            | Self::Other(id) => id,
+        }
+    }
+}
+
+/// Remembers sets while it reads messages in order, since elements and rules refer to them.
+#[derive(Debug, Default)]
+pub(crate) struct Reader {
+    /// By table and name, or by number in the batch.
+    named: HashMap<(TableId, String), Set>,
+    numbered: HashMap<u32, Set>,
+}
+
+impl Reader {
+    /// Reads one message; `None` if it is a part of a later one or no change.
+    pub(crate) fn read(&mut self, message: &Message<'_>) -> Result<Option<Change>, Malformed> {
+        const APPEND: u16 = 0x800;
+        const REPLACE: u16 = 0x100;
+        if message.kind >> 8 != 0xa || message.kind == kind::NEWGEN {
+            return Ok(None);
+        }
+        let Some((id, attributes)) = decode::open(message, 1)? else { return Ok(None) };
+        Ok(Some(match message.kind {
+            kind::NEWTABLE => Change::AddTable(decode::table(id, attributes)?),
+            kind::DELTABLE => Change::DeleteTable(id),
+            kind::NEWCHAIN => {
+                let chain = decode::chain(id.family, attributes)?;
+                Change::AddChain(id, chain)
+            }
+            kind::DELCHAIN => {
+                let chain = decode::chain(id.family, attributes)?;
+                Change::DeleteChain(id, chain.name)
+            }
+            kind::NEWRULE => {
+                let raw = decode::rule(attributes)?;
+                let place = match (raw.position, raw.rule.handle) {
+                    (Some(handle), _) if message.flags & APPEND != 0 => RulePlace::After(handle),
+                    (Some(handle), _) => RulePlace::Before(handle),
+                    (None, Some(handle)) if message.flags & REPLACE != 0 => RulePlace::Instead(handle),
+                    _ if message.flags & APPEND != 0 => RulePlace::Last,
+                    _ => RulePlace::First,
+                };
+                let rule = raise(raw.rule, raw.exprs, id.family, |name, number| match number {
+                    Some(number) => self.numbered.get(&number),
+                    None if name.starts_with("__") => self.named.get(&(id.clone(), name.to_owned())),
+                    None => None,
+                });
+                Change::AddRule(id, raw.chain, place, rule)
+            }
+            kind::DELRULE => {
+                let raw = decode::rule(attributes)?;
+                Change::DeleteRule(id, raw.chain, raw.rule.handle)
+            }
+            kind::NEWSET => {
+                let (set, number) = decode::set(attributes)?;
+                let key = (id.clone(), set.name.as_str().to_owned());
+                number.iter().for_each(|number| {
+                    self.numbered.insert(*number, set.clone());
+                });
+                self.named.insert(key, set.clone());
+                if set.is_anonymous() {
+                    return Ok(None);
+                }
+                Change::AddSet(id, set)
+            }
+            kind::DELSET => {
+                let (set, _) = decode::set(attributes)?;
+                Change::DeleteSet(id, set.name)
+            }
+            kind::NEWSETELEM | kind::DELSETELEM => {
+                let (name, number, elements) = decode::elements(attributes)?;
+                let known = match number {
+                    Some(number) => self.numbered.get_mut(&number),
+                    None => self.named.get_mut(&(id.clone(), name.as_str().to_owned())),
+                };
+                if let Some(set) = known {
+                    if set.is_anonymous() {
+                        decode::assemble(set, elements);
+                        return Ok(None);
+                    }
+                    let mut part = set.definition();
+                    decode::assemble(&mut part, elements);
+                    return Ok(Some(Self::elements(message.kind, id, part)));
+                }
+                let mut part = decode::guess(name, &elements);
+                decode::assemble(&mut part, elements);
+                Self::elements(message.kind, id, part)
+            }
+            kind::NEWOBJ => match decode::object(attributes)? {
+                Ok(counter) => Change::AddCounter(id, counter),
+                Err(_) => Change::Other(id),
+            },
+            kind::DELOBJ => match decode::object(attributes)? {
+                Ok(counter) => Change::DeleteCounter(id, counter.name.as_str().to_owned()),
+                Err(_) => Change::Other(id),
+            },
+            _ => Change::Other(id),
+        }))
+    }
+
+    fn elements(message: u16, id: TableId, part: Set) -> Change {
+        if message == kind::NEWSETELEM {
+            Change::AddElements(id, part)
+        } else {
+            Change::DeleteElements(id, part)
+        }
+    }
+}
+
+/// All changes of a batch, with the numbers of their messages.
+pub(crate) fn changes(batch: &[u8], definitions: &[(TableId, Set)]) -> Vec<(u32, Change)> {
+    let mut reader = Reader::default();
+    for (id, set) in definitions {
+        reader.named.insert((id.clone(), set.name.as_str().to_owned()), set.clone());
+    }
+    let read = messages(batch).zip(0..).filter_map(|(message, number)| {
+        let change = reader.read(&message.ok()?).ok()??;
+        Some((number, change))
+    });
+    read.collect()
+}
+
+impl Display for Change {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        /// ` { a; b; }`, or nothing.
+        fn block(f: &mut Formatter<'_>, body: impl Fn(&mut Formatter<'_>) -> fmt::Result) -> fmt::Result {
+            let text = Written(body).to_string();
+            if text.is_empty() { Ok(()) } else { write!(f, " {{ {text}}}") }
+        }
+        match self {
+            Self::AddTable(table) => {
+                write!(f, "add table {}", table.id)?;
+                block(f, |f| text::table_block(table, "", "; ", f))
+            }
+            Self::DeleteTable(id) => write!(f, "delete table {id}"),
+            Self::AddChain(id, chain) => {
+                write!(f, "add chain {id} {}", chain.name)?;
+                block(f, |f| text::chain_block(chain, id.family, "", "; ", f))
+            }
+            Self::DeleteChain(id, chain) => write!(f, "delete chain {id} {chain}"),
+            Self::AddRule(id, chain, place, rule) => {
+                match place {
+                    RulePlace::Last => write!(f, "add rule {id} {chain} ")?,
+                    RulePlace::First => write!(f, "insert rule {id} {chain} ")?,
+                    RulePlace::Before(handle) => write!(f, "insert rule {id} {chain} handle {handle} ")?,
+                    RulePlace::After(handle) => write!(f, "add rule {id} {chain} handle {handle} ")?,
+                    RulePlace::Instead(handle) => write!(f, "replace rule {id} {chain} handle {handle} ")?,
+                }
+                text::rule(rule, id.family, f)
+            }
+            Self::DeleteRule(id, chain, Some(handle)) => {
+                write!(f, "delete rule {id} {chain} handle {handle}")
+            }
+            Self::DeleteRule(id, chain, None) => write!(f, "flush chain {id} {chain}"),
+            Self::AddSet(id, set) => {
+                write!(f, "add {} {id} {}", text::kind(set), set.name)?;
+                block(f, |f| text::set_block(set, "", "; ", f))
+            }
+            Self::DeleteSet(id, set) => write!(f, "delete set {id} {set}"),
+            Self::AddElements(id, set) | Self::DeleteElements(id, set) => {
+                let verb = if matches!(self, Self::AddElements(..)) { "add" } else { "delete" };
+                write!(f, "{verb} element {id} {} {{ ", set.name)?;
+                for (index, (span, body)) in set.elements.iter().enumerate() {
+                    f.write_str(if index > 0 { ", " } else { "" })?;
+                    text::element(set, span, body, f)?;
+                }
+                f.write_str(" }")
+            }
+            Self::AddCounter(id, counter) => {
+                write!(f, "add counter {id} {}", counter.name)?;
+                block(f, |f| text::counter_block(counter, "", "; ", f))
+            }
+            Self::DeleteCounter(id, counter) => write!(f, "delete counter {id} {counter}"),
+            Self::Other(id) => write!(f, "# something in table {id}"),
+        }
+    }
+}

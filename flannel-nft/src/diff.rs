@@ -1,0 +1,417 @@
+//! What to change so that the kernel holds what is wanted. Pure and deterministic.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use flannel_netlink::{Batch, Flags};
+
+use crate::error::Mistake;
+use crate::kernel::Observed;
+use crate::matching::{Match, Source, Test};
+use crate::rule::{Rule, Statement};
+use crate::ruleset::{Chain, Handle, Ownership, Ruleset, Table};
+use crate::set::{Body, Mapped, Set, Span};
+use crate::transaction::{Building, Transaction, inline_sets};
+use crate::wire::decode::is_filled_by_rules;
+use crate::wire::{encode, message};
+
+/// Lists the changes that turn what was observed into what is wanted; none if they are the same.
+///
+/// Tables and base chains stay and change inside, so that no hook is unregistered; a rule that stays keeps its
+/// handle and its counter; elements of a set come and go one by one. What is deleted is deleted after what uses it,
+/// so the kernel never answers `EBUSY`. Only a table whose comment or owner must change is made anew.
+///
+/// The transaction applies at the generation that was observed, and no other.
+pub fn diff(desired: &Ruleset, observed: &Observed) -> Transaction<Building> {
+    let mut transaction = Transaction::at(observed.generation);
+    for id in &desired.absent {
+        if observed.ruleset.find(id).is_some() {
+            transaction.delete_table(id);
+        }
+    }
+    for table in &desired.tables {
+        match observed.ruleset.find(&table.id) {
+            None => transaction.create(table),
+            Some(old) => table_diff(table, old, observed.port, &mut transaction),
+        }
+    }
+    transaction
+}
+
+fn table_diff(new: &Table, old: &Table, port: Option<u32>, transaction: &mut Transaction<Building>) {
+    const OWNER: u32 = 2;
+    let flagged = old.flags & OWNER != 0;
+    let wanted = new.ownership == Ownership::Owner;
+    if new.comment != old.comment || flagged != wanted {
+        if flagged && old.owner.is_none() {
+            // Persisted after its owner's exit: only an owner may touch it, so take it over first.
+            transaction
+                .add_table(&Table::new(new.id.family, new.id.name.clone()).ownership(Ownership::Owner));
+        }
+        transaction.delete_table(&old.id);
+        transaction.create(new);
+        return;
+    }
+    let adopt = wanted && (old.owner.is_none() || old.owner != port);
+    if adopt || new.dormant != old.dormant {
+        transaction.add_table(new);
+    }
+    check_references(new, transaction);
+
+    let doomed = Doomed::between(new, old);
+    let plans: Vec<RulePlan<'_>> = new
+        .chains
+        .iter()
+        .filter_map(|chain| {
+            let old_chain = old.chains.iter().find(|old| old.name == chain.name)?;
+            let kept = !doomed.chains.contains(chain.name.as_str());
+            kept.then(|| rule_plan(new, chain, old_chain, &doomed))
+        })
+        .collect();
+    remove(new, old, &doomed, &plans, transaction);
+    add(new, old, &doomed, &plans, transaction);
+}
+
+/// Objects that must go: not wanted any more, or so different that they must be made anew.
+struct Doomed<'a> {
+    chains: HashSet<&'a str>,
+    sets: HashSet<&'a str>,
+    counters: HashSet<&'a str>,
+}
+
+impl<'a> Doomed<'a> {
+    fn between(new: &Table, old: &'a Table) -> Self {
+        let chain_stays =
+            |old: &Chain| new.chains.iter().any(|new| new.name == old.name && same_hook(new, old));
+        let set_stays = |old: &Set| new.find_set(&old.name).is_some_and(|new| new.same_definition(old));
+        let counters = &new.counters;
+        Self {
+            chains: old.chains.iter().filter(|old| !chain_stays(old)).map(|old| old.name.as_str()).collect(),
+            sets: old.sets.iter().filter(|old| !set_stays(old)).map(|old| old.name.as_str()).collect(),
+            counters: old
+                .counters
+                .iter()
+                .filter(|old| !counters.iter().any(|new| new.name == old.name && new.comment == old.comment))
+                .map(|old| old.name.as_str())
+                .collect(),
+        }
+    }
+
+    fn has_target_of(&self, body: &Body) -> bool {
+        match &body.mapped {
+            Some(Mapped::Verdict(verdict)) => {
+                verdict.chain().is_some_and(|chain| self.chains.contains(chain.as_str()))
+            }
+            Some(Mapped::Object(name)) => self.counters.contains(&**name),
+            Some(Mapped::Value(_)) | None => false,
+        }
+    }
+
+    /// Whether the rule uses something that must go.
+    fn is_used_by(&self, rule: &Rule) -> bool {
+        rule.verdicts()
+            .filter_map(|verdict| verdict.chain())
+            .any(|chain| self.chains.contains(chain.as_str()))
+            || rule.statements.iter().any(|statement| match statement {
+                Statement::CounterRef(name) => self.counters.contains(name.as_str()),
+                Statement::Match(Match { test: Test::In(Source::Named(set)), .. })
+                | Statement::Vmap { source: Source::Named(set), .. } => self.sets.contains(set.as_str()),
+                // It may use anything.
+                Statement::Other(_) => {
+                    !(self.chains.is_empty() && self.sets.is_empty() && self.counters.is_empty())
+                }
+                _ => false,
+            })
+    }
+}
+
+fn same_hook(new: &Chain, old: &Chain) -> bool {
+    let hook = |chain: &Chain| {
+        chain.base.as_ref().map(|base| (base.kind, base.hook, base.priority, base.devices.clone()))
+    };
+    hook(new) == hook(old) && new.comment == old.comment && new.extra == old.extra
+}
+
+/// What becomes of the rules of a chain that stays.
+struct RulePlan<'a> {
+    chain: &'a Chain,
+    /// Deleted before anything else.
+    delete: Vec<Handle>,
+    put: Vec<Put<'a>>,
+}
+
+enum Put<'a> {
+    Instead(Handle, &'a Rule),
+    Before(Handle, &'a Rule),
+    Last(&'a Rule),
+}
+
+/// Keeps as many rules as it can in their order, and deletes, replaces and inserts the others around them.
+fn rule_plan<'a>(table: &Table, new: &'a Chain, old: &Chain, doomed: &Doomed<'_>) -> RulePlan<'a> {
+    let mut keys = Keys::default();
+    let old_keys: Vec<Option<usize>> =
+        old.rules.iter().map(|rule| (!doomed.is_used_by(rule)).then(|| keys.key(table, rule))).collect();
+    let new_keys: Vec<usize> = new.rules.iter().map(|rule| keys.key(table, rule)).collect();
+    let pairs = longest_common(&new_keys, &old_keys);
+
+    let mut plan = RulePlan { chain: new, delete: Vec::new(), put: Vec::new() };
+    let (mut at_new, mut at_old) = (0, 0);
+    let end = (new.rules.len(), old.rules.len());
+    for (next_new, next_old) in pairs.into_iter().chain([end]) {
+        let leaving = old.rules.get(at_old..next_old).unwrap_or_default();
+        let coming = new.rules.get(at_new..next_new).unwrap_or_default();
+        let anchor = old.rules.get(next_old).and_then(|rule| rule.handle);
+        // A rule may only be replaced later if it does not hold on to something that is deleted now.
+        let (replaceable, gone): (Vec<&Rule>, Vec<&Rule>) =
+            leaving.iter().partition(|rule| !doomed.is_used_by(rule));
+        plan.delete.extend(gone.iter().filter_map(|rule| rule.handle));
+        let paired = replaceable.len().min(coming.len());
+        for (old, rule) in replaceable.iter().zip(coming) {
+            plan.put.extend(old.handle.map(|handle| Put::Instead(handle, rule)));
+        }
+        plan.delete.extend(replaceable.iter().skip(paired).filter_map(|rule| rule.handle));
+        for rule in coming.iter().skip(paired) {
+            plan.put.push(anchor.map_or(Put::Last(rule), |anchor| Put::Before(anchor, rule)));
+        }
+        (at_new, at_old) = (next_new + 1, next_old + 1);
+    }
+    plan
+}
+
+/// Numbers rules so that equal ones, as the kernel would hold them, have the same number. Counts are not compared.
+#[derive(Default)]
+struct Keys {
+    numbers: HashMap<Box<[u8]>, usize>,
+    scratch: Batch,
+}
+
+impl Keys {
+    fn key(&mut self, table: &Table, rule: &Rule) -> usize {
+        let uncounted;
+        let counts = |statement: &Statement| matches!(statement, Statement::Counter { packets, bytes } if packets | bytes != 0);
+        let rule = if rule.statements.iter().any(counts) {
+            uncounted = rule.without_counts();
+            &uncounted
+        } else {
+            rule
+        };
+        self.scratch.clear();
+        inline_sets(rule, |set| {
+            let mut elements = set.elements.iter().peekable();
+            while elements.peek().is_some() {
+                self.scratch.message(message::NEWSETELEM, Flags::NONE, &[], |a| {
+                    a.be32(1, set.key.number());
+                    encode::elements(&table.id, set, None, &mut elements, a);
+                });
+            }
+        });
+        self.scratch.message(message::NEWRULE, Flags::NONE, &[], |a| {
+            let _reported_when_added = encode::expressions(table.id.family, rule, 0, a);
+            rule.comment.iter().for_each(|comment| a.text(7, comment.as_str()));
+            rule.extra.0.iter().for_each(|(kind, payload)| a.bytes(*kind, payload));
+        });
+        let next = self.numbers.len();
+        *self.numbers.entry(self.scratch.as_bytes().into()).or_insert(next)
+    }
+}
+
+/// Index pairs of a long common subsequence: exact at both ends, and between them the longest ascending run over
+/// the k-th occurrence of a rule here paired with its k-th there. O(n log n).
+fn longest_common(new: &[usize], old: &[Option<usize>]) -> Vec<(usize, usize)> {
+    let same = |(new, old): &(&usize, &Option<usize>)| **old == Some(**new);
+    let head = new.iter().zip(old).take_while(same).count();
+    let limit = new.len().min(old.len()) - head;
+    let tail = new.iter().rev().zip(old.iter().rev()).take(limit).take_while(same).count();
+
+    let mut places: HashMap<usize, Vec<usize>> = HashMap::new();
+    let middle_old = old.iter().enumerate().skip(head).take(old.len() - head - tail);
+    for (place, key) in middle_old.rev_by_key() {
+        places.entry(key).or_default().push(place);
+    }
+    let candidates = new.iter().enumerate().skip(head).take(new.len() - head - tail);
+    let candidates: Vec<(usize, usize)> =
+        candidates.filter_map(|(at, key)| Some((at, places.get_mut(key)?.pop()?))).collect();
+
+    let ends = (new.len() - tail..new.len()).zip(old.len() - tail..old.len());
+    (0..head).map(|at| (at, at)).chain(ascending(&candidates)).chain(ends).collect()
+}
+
+trait RevByKey {
+    /// Last first, so that `pop` gives the first occurrence.
+    fn rev_by_key(self) -> impl Iterator<Item = (usize, usize)>;
+}
+
+impl<'a, I: Iterator<Item = (usize, &'a Option<usize>)>> RevByKey for I {
+    fn rev_by_key(self) -> impl Iterator<Item = (usize, usize)> {
+        let mut all: Vec<(usize, usize)> = self.filter_map(|(place, key)| Some((place, (*key)?))).collect();
+        all.reverse();
+        all.into_iter()
+    }
+}
+
+/// The longest subsequence whose second members ascend (patience sorting).
+fn ascending(pairs: &[(usize, usize)]) -> Vec<(usize, usize)> {
+    let mut piles: Vec<usize> = Vec::new(); // index of the pair on top
+    let mut before: Vec<Option<usize>> = Vec::with_capacity(pairs.len());
+    let second = |index: &usize| pairs.get(*index).map(|pair| pair.1);
+    for (index, pair) in pairs.iter().enumerate() {
+        let pile = piles.partition_point(|top| second(top) < Some(pair.1));
+        before.push(pile.checked_sub(1).and_then(|pile| piles.get(pile).copied()));
+        match piles.get_mut(pile) {
+            Some(top) => *top = index,
+            None => piles.push(index),
+        }
+    }
+    let mut run = Vec::with_capacity(piles.len());
+    let mut next = piles.last().copied();
+    while let Some(index) = next {
+        run.extend(pairs.get(index).copied());
+        next = before.get(index).copied().flatten();
+    }
+    run.reverse();
+    run
+}
+
+/// Everything that goes, users before what they use: rules, elements, sets, chains, counters.
+fn remove(
+    new: &Table,
+    old: &Table,
+    doomed: &Doomed<'_>,
+    plans: &[RulePlan<'_>],
+    transaction: &mut Transaction<Building>,
+) {
+    let id = &new.id;
+    for plan in plans {
+        plan.delete.iter().for_each(|handle| transaction.delete_rule(id, &plan.chain.name, *handle));
+    }
+    for chain in old.chains.iter().filter(|chain| doomed.chains.contains(chain.name.as_str())) {
+        if !chain.rules.is_empty() {
+            transaction.flush_chain(id, &chain.name);
+        }
+    }
+    for set in &old.sets {
+        let wanted = new.find_set(&set.name).filter(|_| !doomed.sets.contains(set.name.as_str()));
+        let Some(wanted) = wanted else { continue };
+        if is_filled_by_rules(set) {
+            continue;
+        }
+        let gone = set.elements.iter().filter(|(span, body)| !stays(doomed, wanted, span, body));
+        transaction.some_elements(message::DELSETELEM, id, &set.definition(), gone.peekable());
+    }
+    for set in old.sets.iter().filter(|set| doomed.sets.contains(set.name.as_str())) {
+        transaction.delete_set(id, &set.name);
+    }
+    for chain in old.chains.iter().filter(|chain| doomed.chains.contains(chain.name.as_str())) {
+        transaction.delete_chain(id, &chain.name);
+    }
+    for counter in old.counters.iter().filter(|counter| doomed.counters.contains(counter.name.as_str())) {
+        transaction.delete_counter(id, &counter.name);
+    }
+}
+
+/// Whether an element of the kernel's set is wanted as it is and holds on to nothing that goes.
+fn stays(doomed: &Doomed<'_>, wanted: &Set, span: &Span, body: &Body) -> bool {
+    wanted.elements.get(span) == Some(body) && !doomed.has_target_of(body)
+}
+
+/// Everything that comes, in the reverse order.
+fn add(
+    new: &Table,
+    old: &Table,
+    doomed: &Doomed<'_>,
+    plans: &[RulePlan<'_>],
+    transaction: &mut Transaction<Building>,
+) {
+    let id = &new.id;
+    for counter in &new.counters {
+        let stays = old.counters.iter().any(|old| old.name == counter.name);
+        if !stays || doomed.counters.contains(counter.name.as_str()) {
+            transaction.add_counter(id, counter);
+        }
+    }
+    let is_new = |chain: &Chain| {
+        doomed.chains.contains(chain.name.as_str()) || !old.chains.iter().any(|old| old.name == chain.name)
+    };
+    for chain in &new.chains {
+        let before = old.chains.iter().find(|old| old.name == chain.name);
+        if is_new(chain) || before.is_some_and(|before| before.base != chain.base) {
+            transaction.add_chain(id, chain);
+        }
+    }
+    let none = std::collections::BTreeMap::new();
+    for set in &new.sets {
+        let before = old.find_set(&set.name).filter(|_| !doomed.sets.contains(set.name.as_str()));
+        if before.is_none() {
+            transaction.add_set(id, set);
+        }
+        let held = before.map_or(&none, |before| &before.elements);
+        let missing = set.elements.iter().filter(|(span, body)| {
+            !held.get(span).is_some_and(|held| stays(doomed, set, span, held) && held == *body)
+        });
+        transaction.some_elements(message::NEWSETELEM, id, set, missing.peekable());
+    }
+    for plan in plans {
+        let chain = &plan.chain.name;
+        for put in &plan.put {
+            match put {
+                Put::Instead(handle, rule) => transaction.replace_rule(id, chain, *handle, rule),
+                Put::Before(handle, rule) => transaction.insert_rule(id, chain, *handle, rule),
+                Put::Last(rule) => transaction.append_rule(id, chain, rule),
+            }
+        }
+    }
+    for chain in new.chains.iter().filter(|chain| is_new(chain)) {
+        chain.rules.iter().for_each(|rule| transaction.append_rule(id, &chain.name, rule));
+    }
+}
+
+/// Finds jumps, sets and counters that the table does not have, before the kernel does.
+pub(crate) fn check_references(table: &Table, transaction: &mut Transaction<Building>) {
+    let chains: BTreeSet<&str> = table.chains.iter().map(|chain| chain.name.as_str()).collect();
+    let counters: BTreeSet<&str> = table.counters.iter().map(|counter| counter.name.as_str()).collect();
+    let chain_exists = |chain: &str| {
+        let missing = Mistake::MissingChain { chain: chain.to_owned() };
+        if chains.contains(chain) { Ok(()) } else { Err(missing) }
+    };
+    for chain in &table.chains {
+        for rule in &chain.rules {
+            let object = || format!("rule {} {} {rule}", table.id, chain.name);
+            for target in rule.verdicts().filter_map(|verdict| verdict.chain()) {
+                transaction.check(chain_exists(target.as_str()), object);
+            }
+            for statement in &rule.statements {
+                let (set, want) = match statement {
+                    Statement::CounterRef(name) if !counters.contains(name.as_str()) => {
+                        let missing = Mistake::MissingCounter { counter: name.to_string() };
+                        transaction.check(Err(missing), object);
+                        continue;
+                    }
+                    Statement::Match(Match { field, test: Test::In(Source::Named(set)), .. })
+                    | Statement::Vmap { field, source: Source::Named(set) } => (set, field.datatype()),
+                    _ => continue,
+                };
+                let checked = match table.find_set(set) {
+                    None => Err(Mistake::MissingSet { set: set.to_string() }),
+                    Some(found) if found.key != want => Err(Mistake::WrongType {
+                        object: format!("@{set}"),
+                        want: want.name(),
+                        have: found.key.name(),
+                    }),
+                    Some(_) => Ok(()),
+                };
+                transaction.check(checked, object);
+            }
+        }
+    }
+    for set in &table.sets {
+        for (span, body) in &set.elements {
+            if let Some(Mapped::Verdict(verdict)) = &body.mapped
+                && let Some(chain) = verdict.chain()
+            {
+                transaction.check(chain_exists(chain.as_str()), || {
+                    let key = crate::set::Key { datatype: set.key, span: span.clone(), mistake: None };
+                    format!("element {} {} {key}", table.id, set.name)
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,426 @@
+//! Rules as the kernel runs them, made from rules as people write them.
+
+use crate::data::{Data, Protocol};
+use crate::error::Mistake;
+use crate::expr::{Expr, REG1, VERDICT, cmp, ct, fib, meta, nat, payload, reject, verdict};
+use crate::matching::{Field, IpVersion, Match, Source, Test};
+use crate::rule::{IpRange, Limit, Log, Mark, Nat, Reject, Rule, Statement, Verdict};
+use crate::ruleset::Family;
+
+/// Registers behind the first, for what is needed at the same time.
+const REG2: u32 = 2;
+const REG3: u32 = 3;
+const REG4: u32 = 4;
+
+/// Turns a rule into instructions, one call of `emit` each. Inline sets are numbered from `first_set` in the order in
+/// which they stand in the rule.
+pub(crate) fn lower(
+    rule: &Rule,
+    family: Family,
+    first_set: u32,
+    emit: impl FnMut(Expr),
+) -> Result<(), Mistake> {
+    let nfproto = match family {
+        Family::Ip => Some(IpVersion::V4),
+        Family::Ip6 => Some(IpVersion::V6),
+        _ => None,
+    };
+    let mut lower = Lower { family, nfproto, l4proto: None, next_set: first_set, emit };
+    let mut ended = false;
+    for statement in &rule.statements {
+        if ended && !matches!(statement, Statement::Other(_)) {
+            return Err(Mistake::Unreachable);
+        }
+        lower.statement(statement)?;
+        ended |= matches!(
+            statement,
+            Statement::Verdict(Verdict::Accept | Verdict::Drop | Verdict::Return | Verdict::Goto(_))
+                | Statement::Reject(_)
+        );
+    }
+    Ok(())
+}
+
+/// What the instructions so far make sure of, so that nothing is demanded twice.
+struct Lower<F> {
+    family: Family,
+    nfproto: Option<IpVersion>,
+    l4proto: Option<Protocol>,
+    next_set: u32,
+    emit: F,
+}
+
+impl<F: FnMut(Expr)> Lower<F> {
+    fn statement(&mut self, statement: &Statement) -> Result<(), Mistake> {
+        match statement {
+            Statement::ClampMss => {
+                self.demand_protocol(Protocol::TCP);
+                (self.emit)(Expr::Rt { key: 3, dreg: REG1 });
+                (self.emit)(Expr::Byteorder { sreg: REG1, dreg: REG1, op: 1, length: 2, size: 2 });
+                (self.emit)(Expr::ExthdrWrite { sreg: REG1, option: 2, offset: 2, length: 2, op: 1 });
+            }
+            Statement::Counter { packets, bytes } => {
+                (self.emit)(Expr::Counter { packets: *packets, bytes: *bytes });
+            }
+            Statement::CounterRef(name) => {
+                (self.emit)(Expr::Object { kind: crate::wire::COUNTER, name: name.as_str().into() });
+            }
+            Statement::CtMark(mark) => {
+                self.mark(*mark, false);
+                (self.emit)(Expr::CtSet { key: ct::MARK, sreg: REG1 });
+            }
+            Statement::MetaMark(mark) => {
+                self.mark(*mark, true);
+                (self.emit)(Expr::MetaSet { key: meta::MARK, sreg: REG1 });
+            }
+            Statement::Limit(limit) => (self.emit)(lower_limit(limit)),
+            Statement::Log(log) => (self.emit)(lower_log(log)),
+            Statement::Match(condition) => self.condition(condition)?,
+            Statement::Masquerade(choice) => {
+                self.inet_only("masquerade")?;
+                let (port_min, port_max) = self.ports(choice, REG1);
+                (self.emit)(Expr::Masquerade { flags: flags(choice, port_min), port_min, port_max });
+            }
+            Statement::Redirect(choice) => {
+                self.inet_only("redirect")?;
+                let (port_min, port_max) = self.ports(choice, REG1);
+                (self.emit)(Expr::Redirect { flags: flags(choice, port_min), port_min, port_max });
+            }
+            Statement::Snat { address, nat } => self.nat(0, address.as_ref(), nat)?,
+            Statement::Dnat { address, nat } => self.nat(1, address.as_ref(), nat)?,
+            Statement::Notrack => (self.emit)(Expr::Notrack),
+            Statement::Other(expr) => (self.emit)(expr.clone()),
+            Statement::Reject(kind) => self.reject(*kind)?,
+            Statement::Verdict(verdict) => (self.emit)(lower_verdict(verdict)),
+            Statement::Vmap { field, source } => {
+                self.load(*field)?;
+                self.lookup(source, Some(VERDICT), false)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn condition(&mut self, condition: &Match) -> Result<(), Mistake> {
+        if let Some(mistake) = &condition.mistake {
+            return Err(mistake.clone());
+        }
+        let equal = if condition.inverted { cmp::NEQ } else { cmp::EQ };
+        let compare = |data: &Data| Expr::Cmp { sreg: REG1, op: equal, data: data.clone() };
+        match &condition.test {
+            // A prefix of whole bytes is read as that many bytes: no mask is needed.
+            Test::Prefix(address, bits) if bits % 8 == 0 && *bits > 0 => {
+                let length = usize::from(*bits / 8);
+                self.load_bytes(condition.field, Some(u32::from(*bits / 8)))?;
+                (self.emit)(compare(&Data::new(address.as_slice().get(..length).unwrap_or_default())));
+            }
+            Test::Prefix(address, bits) => {
+                self.load(condition.field)?;
+                self.mask(Data::mask(*bits, address.len()), Data::zero(address.len()));
+                (self.emit)(compare(address));
+            }
+            Test::Is(data) => {
+                self.load(condition.field)?;
+                (self.emit)(compare(data));
+            }
+            Test::NamePrefix(prefix) => {
+                self.load(condition.field)?;
+                (self.emit)(compare(&Data::new(prefix.as_bytes())));
+            }
+            Test::Masked { mask, value } => {
+                self.load(condition.field)?;
+                self.mask(mask.clone(), Data::zero(mask.len()));
+                (self.emit)(compare(value));
+            }
+            Test::AnyBit(bits) => {
+                self.load(condition.field)?;
+                self.mask(bits.clone(), Data::zero(bits.len()));
+                let op = if condition.inverted { cmp::EQ } else { cmp::NEQ };
+                (self.emit)(Expr::Cmp { sreg: REG1, op, data: Data::zero(bits.len()) });
+            }
+            Test::Range(first, last) => {
+                self.load(condition.field)?;
+                if condition.inverted {
+                    let (from, to) = (first.clone(), last.clone());
+                    (self.emit)(Expr::Range { sreg: REG1, op: cmp::NEQ, from, to });
+                } else {
+                    (self.emit)(Expr::Cmp { sreg: REG1, op: cmp::GTE, data: first.clone() });
+                    (self.emit)(Expr::Cmp { sreg: REG1, op: cmp::LTE, data: last.clone() });
+                }
+            }
+            Test::In(source) => {
+                self.load(condition.field)?;
+                self.lookup(source, None, condition.inverted)?;
+            }
+        }
+        if let (Test::Is(data), false) = (&condition.test, condition.inverted) {
+            match condition.field {
+                Field::L4proto | Field::IpProtocol => self.l4proto = data.u8().map(Protocol::new),
+                Field::Nfproto => self.nfproto = data.u8().map(version),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn load(&mut self, field: Field) -> Result<(), Mistake> {
+        self.load_bytes(field, None)
+    }
+
+    /// Puts the field, or its first `bytes`, into the first register, after what it needs to be there at all.
+    fn load_bytes(&mut self, field: Field, bytes: Option<u32>) -> Result<(), Mistake> {
+        let expr = match field {
+            Field::Saddr(ip) | Field::Daddr(ip) => {
+                self.demand_version(ip, field)?;
+                let (source, length) = match ip {
+                    IpVersion::V4 => (12, 4),
+                    IpVersion::V6 => (8, 16),
+                };
+                let offset = if matches!(field, Field::Daddr(_)) { source + length } else { source };
+                Expr::Payload { base: payload::NETWORK, offset, length: bytes.unwrap_or(length), dreg: REG1 }
+            }
+            Field::IpProtocol => {
+                self.demand_version(IpVersion::V4, field)?;
+                Expr::Payload { base: payload::NETWORK, offset: 9, length: 1, dreg: REG1 }
+            }
+            Field::Sport(protocol) | Field::Dport(protocol) => {
+                if let Some(protocol) = protocol {
+                    self.demand_protocol(protocol);
+                }
+                let offset = if matches!(field, Field::Dport(_)) { 2 } else { 0 };
+                Expr::Payload { base: payload::TRANSPORT, offset, length: 2, dreg: REG1 }
+            }
+            Field::TcpFlags => {
+                self.demand_protocol(Protocol::TCP);
+                Expr::Payload { base: payload::TRANSPORT, offset: 13, length: 1, dreg: REG1 }
+            }
+            Field::Nfproto if self.family != Family::Inet => {
+                return Err(self.wrong_family("meta nfproto"));
+            }
+            Field::Nfproto => Expr::MetaLoad { key: meta::NFPROTO, dreg: REG1 },
+            Field::L4proto => Expr::MetaLoad { key: meta::L4PROTO, dreg: REG1 },
+            Field::Mark => Expr::MetaLoad { key: meta::MARK, dreg: REG1 },
+            Field::Iif => Expr::MetaLoad { key: meta::IIF, dreg: REG1 },
+            Field::Oif => Expr::MetaLoad { key: meta::OIF, dreg: REG1 },
+            Field::Iifname => Expr::MetaLoad { key: meta::IIFNAME, dreg: REG1 },
+            Field::Oifname => Expr::MetaLoad { key: meta::OIFNAME, dreg: REG1 },
+            Field::PktType => Expr::MetaLoad { key: meta::PKTTYPE, dreg: REG1 },
+            Field::CtState => Expr::CtLoad { key: ct::STATE, dreg: REG1 },
+            Field::CtStatus => Expr::CtLoad { key: ct::STATUS, dreg: REG1 },
+            Field::CtDirection => Expr::CtLoad { key: ct::DIRECTION, dreg: REG1 },
+            Field::CtMark => Expr::CtLoad { key: ct::MARK, dreg: REG1 },
+            Field::FibSaddrType => Expr::Fib { result: fib::ADDRTYPE, flags: fib::SADDR, dreg: REG1 },
+            Field::FibDaddrType => Expr::Fib { result: fib::ADDRTYPE, flags: fib::DADDR, dreg: REG1 },
+        };
+        (self.emit)(expr);
+        Ok(())
+    }
+
+    fn mask(&mut self, mask: Data, xor: Data) {
+        (self.emit)(Expr::Bitwise { sreg: REG1, dreg: REG1, mask, xor });
+    }
+
+    fn lookup(&mut self, source: &Source, dreg: Option<u32>, inverted: bool) -> Result<(), Mistake> {
+        let (set, id) = match source {
+            Source::Named(name) => (name.as_str().into(), None),
+            Source::Inline(inline) => {
+                if let Some(mistake) = &inline.set.mistake {
+                    return Err(mistake.clone());
+                }
+                let id = self.next_set;
+                self.next_set += 1;
+                (inline.set.name.as_str().into(), Some(id))
+            }
+        };
+        (self.emit)(Expr::Lookup { set, id, sreg: REG1, dreg, inverted });
+        Ok(())
+    }
+
+    fn demand_version(&mut self, ip: IpVersion, field: Field) -> Result<(), Mistake> {
+        if self.nfproto == Some(ip) {
+            return Ok(());
+        }
+        if self.family != Family::Inet {
+            let word = match field {
+                Field::IpProtocol => "ip protocol",
+                Field::Saddr(IpVersion::V4) => "ip saddr",
+                Field::Saddr(IpVersion::V6) => "ip6 saddr",
+                Field::Daddr(IpVersion::V4) => "ip daddr",
+                _ => "ip6 daddr",
+            };
+            return Err(self.wrong_family(word));
+        }
+        (self.emit)(Expr::MetaLoad { key: meta::NFPROTO, dreg: REG1 });
+        (self.emit)(Expr::Cmp { sreg: REG1, op: cmp::EQ, data: Data::new(&[ip.number()]) });
+        self.nfproto = Some(ip);
+        Ok(())
+    }
+
+    fn demand_protocol(&mut self, protocol: Protocol) {
+        if self.l4proto == Some(protocol) {
+            return;
+        }
+        (self.emit)(Expr::MetaLoad { key: meta::L4PROTO, dreg: REG1 });
+        (self.emit)(Expr::Cmp { sreg: REG1, op: cmp::EQ, data: Data::new(&[protocol.number()]) });
+        self.l4proto = Some(protocol);
+    }
+
+    fn inet_only(&self, word: &str) -> Result<(), Mistake> {
+        match self.family {
+            Family::Inet | Family::Ip | Family::Ip6 => Ok(()),
+            _ => Err(self.wrong_family(word)),
+        }
+    }
+
+    fn wrong_family(&self, object: &str) -> Mistake {
+        Mistake::WrongFamily { object: object.to_owned(), family: self.family.name() }
+    }
+
+    fn mark(&mut self, mark: Mark, packet: bool) {
+        let load = |packet| match packet {
+            true => Expr::MetaLoad { key: meta::MARK, dreg: REG1 },
+            false => Expr::CtLoad { key: ct::MARK, dreg: REG1 },
+        };
+        let (mask, xor) = match mark {
+            Mark::To(value) => {
+                (self.emit)(Expr::Immediate { dreg: REG1, data: Data::u32(value) });
+                return;
+            }
+            Mark::Copy { mask } => {
+                (self.emit)(load(!packet));
+                if mask != u32::MAX {
+                    self.mask(Data::u32(mask), Data::u32(0));
+                }
+                return;
+            }
+            Mark::Set(bits) => (!bits, bits),
+            Mark::Clear(bits) => (!bits, 0),
+            Mark::Replace { mask, value } => (!mask, value & mask),
+        };
+        (self.emit)(load(packet));
+        self.mask(Data::u32(mask), Data::u32(xor));
+    }
+
+    fn ports(&mut self, choice: &Nat, register: u32) -> (Option<u32>, Option<u32>) {
+        let Some(ports) = &choice.ports else { return (None, None) };
+        let mut load = |dreg, port: u16| {
+            (self.emit)(Expr::Immediate { dreg, data: Data::new(&port.to_be_bytes()) });
+        };
+        load(register, *ports.start());
+        if ports.start() == ports.end() {
+            return (Some(register), None);
+        }
+        load(register + 1, *ports.end());
+        (Some(register), Some(register + 1))
+    }
+
+    fn nat(&mut self, kind: u32, address: Option<&IpRange>, choice: &Nat) -> Result<(), Mistake> {
+        let word = if kind == 0 { "snat" } else { "dnat" };
+        self.inet_only(word)?;
+        let (mut address_min, mut address_max, mut free) = (None, None, REG1);
+        let mut family = self.family;
+        if let Some(range) = address {
+            let of_address = if range.is_v4() { Family::Ip } else { Family::Ip6 };
+            if family == Family::Inet {
+                family = of_address;
+            } else if family != of_address {
+                return Err(self.wrong_family(&format!("{word} {of_address}")));
+            }
+            (self.emit)(Expr::Immediate { dreg: REG1, data: range.first.clone() });
+            (address_min, free) = (Some(REG1), REG2);
+            if range.first != range.last {
+                (self.emit)(Expr::Immediate { dreg: REG2, data: range.last.clone() });
+                (address_max, free) = (Some(REG2), REG3);
+            }
+        }
+        let (port_min, port_max) = self.ports(choice, free);
+        debug_assert!(port_max <= Some(REG4), "two addresses and two ports fit into four registers");
+        let flags = flags(choice, port_min) | if address_min.is_some() { nat::MAP_IPS } else { 0 };
+        let family = u32::from(family.number());
+        (self.emit)(Expr::Nat { kind, family, address_min, address_max, port_min, port_max, flags });
+        Ok(())
+    }
+
+    fn reject(&mut self, kind: Reject) -> Result<(), Mistake> {
+        let (kind, code) = match (kind, self.family) {
+            (Reject::TcpReset, _) => {
+                self.demand_protocol(Protocol::TCP);
+                (reject::TCP_RESET, 0)
+            }
+            (kind, Family::Inet) => (
+                reject::ICMPX,
+                match kind {
+                    Reject::NoRoute => 0,
+                    Reject::HostUnreachable => 2,
+                    Reject::AdminProhibited => 3,
+                    _ => 1,
+                },
+            ),
+            (kind, Family::Ip) => (
+                reject::ICMP,
+                match kind {
+                    Reject::NoRoute => 0,
+                    Reject::HostUnreachable => 1,
+                    Reject::AdminProhibited => 13,
+                    _ => 3,
+                },
+            ),
+            (kind, Family::Ip6) => (
+                reject::ICMP,
+                match kind {
+                    Reject::NoRoute => 0,
+                    Reject::AdminProhibited => 1,
+                    Reject::HostUnreachable => 3,
+                    _ => 4,
+                },
+            ),
+            _ => return Err(self.wrong_family("reject")),
+        };
+        (self.emit)(Expr::Reject { kind, code });
+        Ok(())
+    }
+}
+
+fn version(nfproto: u8) -> IpVersion {
+    if nfproto == IpVersion::V4.number() { IpVersion::V4 } else { IpVersion::V6 }
+}
+
+fn flags(choice: &Nat, port_min: Option<u32>) -> u32 {
+    choice.flags | if port_min.is_some() { nat::PROTO_SPECIFIED } else { 0 }
+}
+
+pub(crate) fn lower_verdict(verdict: &Verdict) -> Expr {
+    let (code, chain) = verdict_code(verdict);
+    Expr::Verdict { code, chain: chain.map(Into::into) }
+}
+
+pub(crate) fn verdict_code(verdict: &Verdict) -> (i32, Option<&str>) {
+    match verdict {
+        Verdict::Accept => (verdict::ACCEPT, None),
+        Verdict::Continue => (verdict::CONTINUE, None),
+        Verdict::Drop => (verdict::DROP, None),
+        Verdict::Goto(chain) => (verdict::GOTO, Some(chain.as_str())),
+        Verdict::Jump(chain) => (verdict::JUMP, Some(chain.as_str())),
+        Verdict::Return => (verdict::RETURN, None),
+    }
+}
+
+fn lower_limit(limit: &Limit) -> Expr {
+    Expr::Limit {
+        rate: limit.rate,
+        unit: limit.per,
+        burst: limit.burst,
+        kind: u32::from(limit.bytes),
+        flags: u32::from(limit.over),
+    }
+}
+
+fn lower_log(log: &Log) -> Expr {
+    Expr::Log {
+        group: log.group,
+        prefix: log.prefix.as_ref().map(|prefix| prefix.as_str().into()),
+        snaplen: log.snaplen,
+        threshold: log.threshold,
+        level: if log.group.is_none() { Some(log.level.unwrap_or(4)) } else { None },
+        flags: log.flags,
+    }
+}

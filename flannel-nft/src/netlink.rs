@@ -1,0 +1,342 @@
+//! The real kernel, over one netlink socket that is kept for life.
+
+use std::collections::HashMap;
+use std::error::Error as _;
+use std::io;
+
+use flannel_netlink::{
+    AskError, Attributes, Batch, DumpError, Errno, Flags, LostReply, Malformed, Message, Protocol, Refusal,
+    Socket, TransactError, attributes, messages,
+};
+
+use crate::error::{CommitError, ObserveError, RefusalReason};
+use crate::kernel::{Kernel, Observed};
+use crate::name::TableName;
+use crate::raise::raise;
+use crate::ruleset::{Chain, Family, Ruleset, Table, TableId};
+use crate::set::Set;
+use crate::transaction::{Generation, Sealed, Transaction};
+use crate::wire::decode::{self, RawElement, RawRule};
+use crate::wire::{header, message};
+
+/// How often tables are read anew because they change meanwhile.
+const ATTEMPTS: u32 = 16;
+
+/// The nf_tables of a network namespace.
+///
+/// It keeps one socket: closing one after a commit that deleted something waits for an RCU grace period, 12 ms, which
+/// is where other libraries and `nft -f` spend their time.
+#[derive(Debug)]
+pub struct Netlink {
+    socket: Socket,
+    question: Batch,
+    /// Whether the kernel acknowledges the end of a batch (≥ 6.10); found out when first needed.
+    acks_end: Option<bool>,
+}
+
+impl Netlink {
+    /// Opens the nf_tables of the network namespace that the calling thread is in.
+    ///
+    /// # Errors
+    /// [`ObserveError::Open`] if the kernel has no netfilter netlink.
+    pub fn open() -> Result<Self, ObserveError> {
+        let socket = Socket::open(Protocol::Netfilter).map_err(ObserveError::Open)?;
+        Ok(Self { socket, question: Batch::new(), acks_end: None })
+    }
+
+    /// The port that the kernel knows this socket by: what [`Monitor`](crate::Monitor) should leave out.
+    #[must_use]
+    pub fn port(&self) -> u32 {
+        self.socket.port()
+    }
+
+    /// Lists the identities of all tables in the namespace.
+    ///
+    /// # Errors
+    /// [`ObserveError::Dump`].
+    ///
+    /// # Kernel
+    /// `nft list tables`
+    pub fn tables(&mut self) -> Result<Vec<TableId>, ObserveError> {
+        let all: Vec<Option<TableId>> = self.list(
+            "tables",
+            message::GETTABLE,
+            0,
+            |_| {},
+            |message| Ok(decode::open(message, 1)?.map(|(id, _)| id)),
+        )?;
+        Ok(all.into_iter().flatten().collect())
+    }
+
+    fn list<T>(
+        &mut self,
+        what: &'static str,
+        kind: u16,
+        family: u8,
+        filter: impl FnOnce(&mut Attributes<'_>),
+        read: impl Fn(&Message<'_>) -> Result<T, Malformed>,
+    ) -> Result<Vec<T>, ObserveError> {
+        self.question.clear();
+        self.question.message(kind, Flags::DUMP, &header(family), filter);
+        let fold = |list: &mut Vec<T>, message: Message<'_>| {
+            list.push(read(&message)?);
+            Ok(())
+        };
+        self.socket.dump(&mut self.question, fold).map_err(|source| ObserveError::Dump { what, source })
+    }
+
+    fn table(&mut self, id: &TableId) -> Result<Option<Table>, ObserveError> {
+        self.question.clear();
+        self.question.message(message::GETTABLE, Flags::NONE, &header(id.family.number()), |a| {
+            a.text(1, id.name.as_str());
+        });
+        let asked = self.socket.ask(&mut self.question, |message| {
+            let (id, attributes) = decode::open(&message, 1)?.ok_or(Malformed::Value { what: "family" })?;
+            decode::table(id, attributes)
+        });
+        match asked {
+            Ok(table) => Ok(Some(table)),
+            Err(AskError::Refused(Refusal { errno: Errno::ENOENT, .. })) => Ok(None),
+            Err(source) => Err(ObserveError::Dump { what: "tables", source: DumpError::Ask(source) }),
+        }
+    }
+
+    fn chains(&mut self, family: Family) -> Result<Vec<(TableName, Chain)>, ObserveError> {
+        let chains = self.list(
+            "chains",
+            message::GETCHAIN,
+            family.number(),
+            |_| {},
+            |message| {
+                let Some((id, attributes)) = decode::open(message, 1)? else { return Ok(None) };
+                Ok(Some((id.name, decode::chain(family, attributes)?)))
+            },
+        )?;
+        Ok(chains.into_iter().flatten().collect())
+    }
+
+    /// A table with everything in it, or `None` if it has vanished meanwhile.
+    fn whole(&mut self, id: &TableId, chains: &[(TableName, Chain)]) -> Result<Option<Table>, ObserveError> {
+        let Some(mut table) = self.table(id)? else { return Ok(None) };
+        let family = id.family.number();
+        let name = id.name.as_str();
+        table.chains =
+            chains.iter().filter(|(table, _)| *table == id.name).map(|(_, chain)| chain.clone()).collect();
+
+        let in_table = |a: &mut Attributes<'_>| a.text(1, name);
+        let objects = self.list("objects", message::GETOBJ, family, in_table, |message| {
+            let Some((found, attributes)) = decode::open(message, 1)? else { return Ok(None) };
+            if found == *id { decode::object(attributes).map(Some) } else { Ok(None) }
+        })?;
+        for object in objects.into_iter().flatten() {
+            match object {
+                Ok(counter) => table.counters.push(counter),
+                Err(foreign) => table.foreign.push(foreign),
+            }
+        }
+        let sets = self.list("sets", message::GETSET, family, in_table, |message| {
+            let Some((found, attributes)) = decode::open(message, 1)? else { return Ok(None) };
+            if found == *id { decode::set(attributes).map(Some) } else { Ok(None) }
+        })?;
+        let mut anonymous: HashMap<String, Set> = HashMap::new();
+        for (mut set, _) in sets.into_iter().flatten() {
+            let elements = self.elements(family, name, &set)?;
+            decode::assemble(&mut set, elements);
+            if set.is_anonymous() {
+                anonymous.insert(set.name.as_str().to_owned(), set);
+            } else {
+                table.sets.push(set);
+            }
+        }
+        let rules: Vec<Option<RawRule>> =
+            self.list("rules", message::GETRULE, family, in_table, |message| {
+                let Some((found, attributes)) = decode::open(message, 1)? else { return Ok(None) };
+                if found == *id { decode::rule(attributes).map(Some) } else { Ok(None) }
+            })?;
+        let mut chain_at: HashMap<String, usize> = HashMap::new();
+        for (at, chain) in table.chains.iter().enumerate() {
+            chain_at.insert(chain.name.as_str().to_owned(), at);
+        }
+        for raw in rules.into_iter().flatten() {
+            let rule = raise(raw.rule, raw.exprs, id.family, |set, _| anonymous.get(set));
+            if let Some(chain) = chain_at.get(raw.chain.as_str()).and_then(|at| table.chains.get_mut(*at)) {
+                chain.rules.push(rule);
+            }
+        }
+        Ok(Some(table))
+    }
+
+    fn elements(&mut self, family: u8, table: &str, set: &Set) -> Result<Vec<RawElement>, ObserveError> {
+        let of_set = |a: &mut Attributes<'_>| {
+            a.text(1, table);
+            a.text(2, set.name.as_str());
+        };
+        let parts = self.list("elements", message::GETSETELEM, family, of_set, |message| {
+            let (_, attributes) = message.split::<4>()?;
+            Ok(decode::elements(attributes)?.2)
+        })?;
+        Ok(parts.into_iter().flatten().collect())
+    }
+
+    fn refused(transaction: &Transaction<Sealed>, refusal: Refusal) -> CommitError {
+        if refusal.errno == Errno::ERESTART {
+            return CommitError::Stale;
+        }
+        let changes = transaction.changes();
+        let change = changes.iter().find(|(number, _)| *number >= refusal.message).or(changes.last());
+        let operation = match change {
+            Some((_, change)) => change.to_string(),
+            None => "begin a batch".to_owned(),
+        };
+        let attribute = refusal.offset.and_then(|offset| {
+            attribute_at(transaction.as_bytes(), refusal.message, usize::try_from(offset).ok()?)
+        });
+        CommitError::Refused { operation, attribute, source: RefusalReason(refusal) }
+    }
+
+    /// The reply did not come: finds out what it would have said.
+    fn unanswered(
+        &mut self,
+        expected: Option<Generation>,
+        source: LostReply,
+    ) -> Result<Generation, CommitError> {
+        let now = self.generation().map_err(CommitError::Unknown)?;
+        let silent = source
+            .source()
+            .and_then(|source| source.downcast_ref::<io::Error>())
+            .is_some_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        // Refusals always come back, so where ends are not acknowledged silence is consent.
+        if silent && !self.acks_end() && expected.is_none_or(|expected| expected != now) {
+            return Ok(expected.map_or(now, Generation::next));
+        }
+        match expected {
+            Some(expected) if expected == now => Err(CommitError::Lost(source)),
+            _ => Err(CommitError::Unanswered { generation: now, source }),
+        }
+    }
+
+    /// Whether the kernel answers to an empty batch.
+    fn acks_end(&mut self) -> bool {
+        if let Some(known) = self.acks_end {
+            return known;
+        }
+        let mut probe = Batch::new();
+        probe.message(message::BATCH_BEGIN, Flags::NONE, &[0, 0, 0, 10], |_| {});
+        probe.message(message::BATCH_END, Flags::NONE, &[0, 0, 0, 10], |_| {});
+        let acks = self.socket.transact(&mut probe, |_| Ok(())).is_ok();
+        self.acks_end = Some(acks);
+        acks
+    }
+}
+
+impl Kernel for Netlink {
+    fn generation(&mut self) -> Result<Generation, ObserveError> {
+        self.question.clear();
+        self.question.message(message::GETGEN, Flags::NONE, &header(0), |_| {});
+        let asked = self.socket.ask(&mut self.question, |message| {
+            let (_, attributes) = message.split::<4>()?;
+            for attribute in attributes {
+                let attribute = attribute?;
+                if attribute.kind == 1 {
+                    return Ok(Generation(attribute.be32()?));
+                }
+            }
+            Err(Malformed::Value { what: "generation without a number" })
+        });
+        asked.map_err(ObserveError::Generation)
+    }
+
+    fn observe(&mut self, wanted: &[TableId]) -> Result<Observed, ObserveError> {
+        let mut families: Vec<Family> = wanted.iter().map(|id| id.family).collect();
+        families.sort_unstable();
+        families.dedup();
+        for _ in 0..ATTEMPTS {
+            let generation = self.generation()?;
+            let read = self.read(wanted, &families);
+            if self.generation()? != generation {
+                continue; // whatever was read, or failed, may be of two minds
+            }
+            let ruleset = read?;
+            return Ok(Observed { generation, ruleset, port: Some(self.socket.port()) });
+        }
+        Err(ObserveError::Busy { attempts: ATTEMPTS })
+    }
+
+    fn send(&mut self, transaction: &mut Transaction<Sealed>) -> Result<Generation, CommitError> {
+        let expected = transaction.expected();
+        match self.socket.transact(transaction.batch_mut(), |_| Ok(())) {
+            Ok(answer) => match (answer.refused.into_iter().next(), expected) {
+                (Some(refusal), _) => Err(Self::refused(transaction, refusal)),
+                (None, Some(expected)) => Ok(expected.next()),
+                (None, None) => self.generation().map_err(CommitError::Unknown),
+            },
+            Err(TransactError::Lost(source)) => self.unanswered(expected, source),
+            Err(TransactError::Malformed(source)) => Err(CommitError::Malformed(source)),
+            Err(error) => Err(CommitError::NotSent(error)),
+        }
+    }
+}
+
+impl Netlink {
+    fn read(&mut self, wanted: &[TableId], families: &[Family]) -> Result<Ruleset, ObserveError> {
+        let mut existing = Vec::new();
+        for id in wanted {
+            if self.table(id)?.is_some() {
+                existing.push(id);
+            }
+        }
+        let mut ruleset = Ruleset::new();
+        for family in families {
+            let mut of_family = existing.iter().filter(|id| id.family == *family).peekable();
+            if of_family.peek().is_none() {
+                continue;
+            }
+            let chains = self.chains(*family)?;
+            for id in of_family {
+                ruleset.tables.extend(self.whole(id, &chains)?);
+            }
+        }
+        Ok(ruleset)
+    }
+}
+
+/// The name of the outermost attribute that lies at `offset` in message `number`.
+fn attribute_at(batch: &[u8], number: u32, offset: usize) -> Option<&'static str> {
+    const HEADERS: usize = 16 + 4;
+    let message = messages(batch).nth(usize::try_from(number).ok()?)?.ok()?;
+    let mut at = HEADERS;
+    for attribute in attributes(message.payload.get(4..)?) {
+        let attribute = attribute.ok()?;
+        let end = at + 4 + attribute.payload.len().next_multiple_of(4);
+        if (at..end).contains(&offset) {
+            return name_of(message.kind, attribute.kind);
+        }
+        at = end;
+    }
+    None
+}
+
+fn name_of(message: u16, attribute: u16) -> Option<&'static str> {
+    use crate::wire::message as kind;
+    Some(match (message, attribute) {
+        (kind::NEWTABLE | kind::DELTABLE, 1) => "name",
+        (kind::NEWTABLE, 2) => "flags",
+        (_, 1) => "table",
+        (kind::NEWCHAIN | kind::DELCHAIN, 3) => "name",
+        (kind::NEWCHAIN, 4) => "hook",
+        (kind::NEWCHAIN, 5) => "policy",
+        (kind::NEWCHAIN, 7) => "type",
+        (kind::NEWRULE | kind::DELRULE, 2) => "chain",
+        (kind::NEWRULE | kind::DELRULE, 3) => "handle",
+        (kind::NEWRULE, 4) => "expressions",
+        (kind::NEWRULE, 6) => "position",
+        (kind::NEWSETELEM | kind::DELSETELEM, 2) => "set",
+        (kind::NEWSETELEM | kind::DELSETELEM, 3) => "elements",
+        (kind::NEWSET | kind::DELSET | kind::NEWOBJ | kind::DELOBJ, 2) => "name",
+        (kind::NEWSET, 3) => "flags",
+        (kind::NEWSET, 4 | 5) => "key type",
+        (kind::NEWSET, 6 | 7) => "value type",
+        (kind::NEWSET, 11) => "timeout",
+        _ => return None,
+    })
+}

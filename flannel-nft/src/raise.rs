@@ -1,0 +1,372 @@
+//! Instructions of the kernel turned back into rules as people write them.
+
+use crate::data::{Data, Protocol};
+use crate::expr::{Expr, REG1, VERDICT, cmp, ct, fib, meta, nat, payload, reject};
+use crate::lower::lower;
+use crate::matching::{Field, Inline, IpVersion, Match, Source, Test};
+use crate::name::{CounterName, LogPrefix, SetName};
+use crate::rule::{IpRange, Limit, Log, Mark, Nat, Reject, Rule, Statement};
+use crate::ruleset::Family;
+use crate::set::Set;
+use crate::wire::COUNTER;
+use crate::wire::decode::verdict_of;
+
+/// Gives `rule` the statements that `exprs` stand for. `inline` finds sets that belong to one rule.
+///
+/// What has no word stays an instruction; and if lowering the result does not give the same instructions again, all
+/// of it does. So a rule read from the kernel can always be written back as it was.
+pub(crate) fn raise<'s>(
+    mut rule: Rule,
+    exprs: Vec<Expr>,
+    family: Family,
+    inline: impl Fn(&str, Option<u32>) -> Option<&'s Set>,
+) -> Rule {
+    let mut raise = Raise { family, rest: &exprs, inline, statements: Vec::new() };
+    while let Some((next, rest)) = raise.rest.split_first() {
+        let statement = raise.statement().unwrap_or_else(|| {
+            raise.rest = rest;
+            Statement::Other(next.clone())
+        });
+        raise.push(statement);
+    }
+    rule.statements = raise.statements;
+    let mut again = Vec::with_capacity(exprs.len());
+    let lowered = lower(&rule, family, 0, |expr| again.push(expr));
+    let same = again.len() == exprs.len() && again.iter().zip(&exprs).all(|(a, b)| equivalent(a, b));
+    if lowered.is_err() || !same {
+        rule.statements = exprs.into_iter().map(Statement::Other).collect();
+    }
+    rule
+}
+
+/// Equal but for the name and number of a set that belongs to the rule.
+fn equivalent(a: &Expr, b: &Expr) -> bool {
+    match (a, b) {
+        (
+            Expr::Lookup { set, id: Some(_), sreg, dreg, inverted },
+            Expr::Lookup { set: set_b, sreg: sreg_b, dreg: dreg_b, inverted: inverted_b, .. },
+        ) => {
+            set.starts_with("__")
+                && set_b.starts_with("__")
+                && (sreg, dreg, inverted) == (sreg_b, dreg_b, inverted_b)
+        }
+        _ => a == b,
+    }
+}
+
+struct Raise<'e, F> {
+    family: Family,
+    rest: &'e [Expr],
+    inline: F,
+    statements: Vec<Statement>,
+}
+
+impl<'e, 's, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Raise<'e, F> {
+    /// Adds a statement, and drops the condition that it implies itself: `tcp dport 80` says `meta l4proto tcp`.
+    fn push(&mut self, statement: Statement) {
+        let field = match &statement {
+            Statement::Match(condition) => Some(condition.field),
+            Statement::Vmap { field, .. } => Some(*field),
+            Statement::ClampMss | Statement::Reject(Reject::TcpReset) => Some(Field::TcpFlags),
+            _ => None,
+        };
+        let implied = match field {
+            Some(Field::Saddr(ip) | Field::Daddr(ip)) => Some((Field::Nfproto, ip.number())),
+            Some(Field::IpProtocol) => Some((Field::Nfproto, IpVersion::V4.number())),
+            Some(Field::Sport(Some(protocol)) | Field::Dport(Some(protocol))) => {
+                Some((Field::L4proto, protocol.number()))
+            }
+            Some(Field::TcpFlags) => Some((Field::L4proto, Protocol::TCP.number())),
+            _ => None,
+        };
+        if let Some((field, number)) = implied {
+            let is_implied = |statement: &Statement| {
+                matches!(statement, Statement::Match(Match { field: f, test: Test::Is(data), inverted: false, .. })
+                    if *f == field && data.u8() == Some(number))
+            };
+            // Only directly in front: elsewhere it stands where lowering would not put it.
+            if self.statements.last().is_some_and(is_implied) {
+                self.statements.pop();
+            }
+        }
+        self.statements.push(statement);
+    }
+
+    fn take(&mut self, count: usize) {
+        self.rest = self.rest.get(count..).unwrap_or_default();
+    }
+
+    fn statement(&mut self) -> Option<Statement> {
+        let (first, rest) = self.rest.split_first()?;
+        let (statement, used) = match first {
+            Expr::Counter { packets, bytes } => (Statement::Counter { packets: *packets, bytes: *bytes }, 1),
+            Expr::Object { kind: COUNTER, name } => (Statement::CounterRef(CounterName::observed(name)), 1),
+            Expr::Notrack => (Statement::Notrack, 1),
+            Expr::Verdict { code, chain } => (Statement::Verdict(verdict_of(*code, chain.as_deref())?), 1),
+            Expr::Limit { rate, unit, burst, kind, flags } if *kind <= 1 && *flags <= 1 => {
+                let limit =
+                    Limit { rate: *rate, per: *unit, burst: *burst, bytes: *kind == 1, over: *flags == 1 };
+                (Statement::Limit(limit), 1)
+            }
+            Expr::Log { group, prefix, snaplen, threshold, level, flags } => {
+                let prefix = prefix.as_ref().map(|prefix| LogPrefix::observed(prefix));
+                let level = level.filter(|level| *level != 4);
+                let (snaplen, threshold) = (*snaplen, *threshold);
+                (Statement::Log(Log { prefix, group: *group, level, snaplen, threshold, flags: *flags }), 1)
+            }
+            Expr::Masquerade { port_min: None, flags, .. } => {
+                (Statement::Masquerade(choice(*flags, None)?), 1)
+            }
+            Expr::Redirect { port_min: None, flags, .. } => (Statement::Redirect(choice(*flags, None)?), 1),
+            Expr::Reject { kind, code } => (Statement::Reject(self.reject(*kind, *code)?), 1),
+            Expr::Rt { key: 3, dreg: REG1 } => match rest {
+                [Expr::Byteorder { .. }, Expr::ExthdrWrite { option: 2, .. }, ..] => (Statement::ClampMss, 3),
+                _ => return None,
+            },
+            Expr::Immediate { dreg: REG1, .. } => self.from_immediates()?,
+            Expr::MetaLoad { key: meta::MARK, .. } | Expr::CtLoad { key: ct::MARK, .. } => {
+                match self.mark() {
+                    Some(found) => found,
+                    None => self.condition()?,
+                }
+            }
+            _ => self.condition()?,
+        };
+        self.take(used);
+        Some(statement)
+    }
+
+    /// What follows one to four constants in registers.
+    fn from_immediates(&self) -> Option<(Statement, usize)> {
+        let values: Vec<&Data> = self
+            .rest
+            .iter()
+            .map_while(|expr| match expr {
+                Expr::Immediate { data, .. } => Some(data),
+                _ => None,
+            })
+            .collect();
+        let value = |register: &Option<u32>| {
+            register.map(|register| values.get(usize::try_from(register).ok()?.checked_sub(1)?).copied())
+        };
+        let port = |register: &Option<u32>| match value(register) {
+            Some(data) => data.and_then(Data::be_u16).map(Some),
+            None => Some(None),
+        };
+        let used = values.len() + 1;
+        let statement = match self.rest.get(values.len())? {
+            Expr::MetaSet { key: meta::MARK, .. } => {
+                Statement::MetaMark(Mark::To(values.first()?.host_u32()?))
+            }
+            Expr::CtSet { key: ct::MARK, .. } => Statement::CtMark(Mark::To(values.first()?.host_u32()?)),
+            Expr::Masquerade { flags, port_min, port_max } => {
+                Statement::Masquerade(choice(*flags, ports(port(port_min)?, port(port_max)?))?)
+            }
+            Expr::Redirect { flags, port_min, port_max } => {
+                Statement::Redirect(choice(*flags, ports(port(port_min)?, port(port_max)?))?)
+            }
+            Expr::Nat { kind, address_min, address_max, port_min, port_max, flags, .. } => {
+                let address = match (value(address_min), value(address_max)) {
+                    (Some(first), last) => {
+                        let first = first?.clone();
+                        let last = last.map_or(Some(&first), |last| last)?.clone();
+                        Some(IpRange { first, last })
+                    }
+                    (None, _) => None,
+                };
+                let nat = choice(*flags & !nat::MAP_IPS, ports(port(port_min)?, port(port_max)?))?;
+                if *kind == 0 { Statement::Snat { address, nat } } else { Statement::Dnat { address, nat } }
+            }
+            _ => return None,
+        };
+        Some((statement, used))
+    }
+
+    /// A mark that is computed from a mark.
+    fn mark(&self) -> Option<(Statement, usize)> {
+        let from_packet = matches!(self.rest.first()?, Expr::MetaLoad { .. });
+        let (mask, xor, used) = match self.rest.get(1)? {
+            Expr::Bitwise { mask, xor, .. } => (mask.host_u32()?, xor.host_u32()?, 2),
+            _ => (u32::MAX, 0, 1),
+        };
+        let to_packet = match self.rest.get(used)? {
+            Expr::MetaSet { key: meta::MARK, .. } => true,
+            Expr::CtSet { key: ct::MARK, .. } => false,
+            _ => return None,
+        };
+        let mark = if to_packet != from_packet {
+            Mark::Copy { mask: (xor == 0).then_some(mask)? }
+        } else if xor == 0 {
+            Mark::Clear(!mask)
+        } else if xor == !mask {
+            Mark::Set(xor)
+        } else {
+            Mark::Replace { mask: !mask, value: xor }
+        };
+        Some((if to_packet { Statement::MetaMark(mark) } else { Statement::CtMark(mark) }, used + 1))
+    }
+
+    /// The protocol whose ports these are, if the rule has demanded one.
+    fn with_protocol(&self, field: Field) -> Field {
+        let demanded = self.statements.iter().rev().find_map(|statement| match statement {
+            Statement::Match(Match { field, test, inverted: false, .. }) => match (field, test) {
+                (Field::L4proto | Field::IpProtocol, Test::Is(data)) => data.u8().map(Protocol::new),
+                (Field::Sport(protocol) | Field::Dport(protocol), _) => *protocol,
+                (Field::TcpFlags, _) => Some(Protocol::TCP),
+                _ => None,
+            },
+            Statement::Vmap { field: Field::Sport(protocol) | Field::Dport(protocol), .. } => *protocol,
+            _ => None,
+        });
+        let with_ports = demanded.filter(|protocol| {
+            [Protocol::TCP, Protocol::UDP, Protocol::SCTP, Protocol::DCCP, Protocol::UDPLITE]
+                .contains(protocol)
+        });
+        match field {
+            Field::Sport(None) => Field::Sport(with_ports),
+            Field::Dport(None) => Field::Dport(with_ports),
+            field => field,
+        }
+    }
+
+    fn reject(&self, kind: u32, code: u8) -> Option<Reject> {
+        Some(match (kind, self.family, code) {
+            (reject::TCP_RESET, _, _) => Reject::TcpReset,
+            (reject::ICMPX, Family::Inet, 0) | (reject::ICMP, Family::Ip | Family::Ip6, 0) => Reject::NoRoute,
+            (reject::ICMPX, Family::Inet, 2)
+            | (reject::ICMP, Family::Ip, 1)
+            | (reject::ICMP, Family::Ip6, 3) => Reject::HostUnreachable,
+            (reject::ICMPX, Family::Inet, 3)
+            | (reject::ICMP, Family::Ip, 13)
+            | (reject::ICMP, Family::Ip6, 1) => Reject::AdminProhibited,
+            (reject::ICMPX, Family::Inet, 1)
+            | (reject::ICMP, Family::Ip, 3)
+            | (reject::ICMP, Family::Ip6, 4) => Reject::PortUnreachable,
+            _ => return None,
+        })
+    }
+
+    /// A value that is loaded, perhaps masked, and compared or looked up.
+    fn condition(&self) -> Option<(Statement, usize)> {
+        let (field, length) = load(self.rest.first()?)?;
+        let field = self.with_protocol(field);
+        let whole = usize::try_from(field.datatype().length()).ok()?;
+        let matched = |test, inverted| Statement::Match(Match { inverted, ..Match::new(field, test) });
+        let second = self.rest.get(1)?;
+        if length.is_some_and(|length| length < whole) {
+            let Expr::Cmp { op, data, .. } = second else { return None };
+            let mut address = data.as_slice().to_vec();
+            address.resize(whole, 0);
+            let bits = u8::try_from(data.len() * 8).ok()?;
+            return Some((matched(Test::Prefix(Data::new(&address), bits), inverted(*op)?), 2));
+        }
+        match second {
+            Expr::Bitwise { mask, xor, .. } if xor.is_zero() => {
+                let Expr::Cmp { op, data, .. } = self.rest.get(2)? else { return None };
+                let inverted = inverted(*op)?;
+                let bitmask = matches!(field, Field::CtState | Field::CtStatus | Field::TcpFlags);
+                let test = match (field, mask.prefix_length()) {
+                    (Field::Saddr(_) | Field::Daddr(_), Some(bits)) => Test::Prefix(data.clone(), bits),
+                    _ if bitmask && data.is_zero() => {
+                        return Some((matched(Test::AnyBit(mask.clone()), !inverted), 3));
+                    }
+                    _ => Test::Masked { mask: mask.clone(), value: data.clone() },
+                };
+                Some((matched(test, inverted), 3))
+            }
+            Expr::Cmp { op: cmp::GTE, data: first, .. } => match self.rest.get(2)? {
+                Expr::Cmp { op: cmp::LTE, data: last, .. } => {
+                    Some((matched(Test::Range(first.clone(), last.clone()), false), 3))
+                }
+                _ => None,
+            },
+            Expr::Cmp { op, data, .. } => {
+                let test = match field {
+                    Field::Iifname | Field::Oifname if data.len() < whole => {
+                        Test::NamePrefix(std::str::from_utf8(data.as_slice()).ok()?.into())
+                    }
+                    _ => Test::Is(data.clone()),
+                };
+                Some((matched(test, inverted(*op)?), 2))
+            }
+            Expr::Range { op, from, to, .. } => {
+                Some((matched(Test::Range(from.clone(), to.clone()), inverted(*op)?), 2))
+            }
+            Expr::Lookup { set, id, dreg, inverted, .. } => {
+                let source = match (self.inline)(set, *id) {
+                    Some(set) => {
+                        let mut set = set.clone();
+                        set.name = SetName::observed("__set%d");
+                        Source::Inline(Box::new(Inline { set }))
+                    }
+                    None => Source::Named(SetName::observed(set)),
+                };
+                match dreg {
+                    None => Some((matched(Test::In(source), *inverted), 2)),
+                    Some(VERDICT) => Some((Statement::Vmap { field, source }, 2)),
+                    Some(_) => None,
+                }
+            }
+            _ => None,
+        }
+    }
+}
+
+fn inverted(op: u32) -> Option<bool> {
+    match op {
+        cmp::EQ => Some(false),
+        cmp::NEQ => Some(true),
+        _ => None,
+    }
+}
+
+fn choice(flags: u32, ports: Option<std::ops::RangeInclusive<u16>>) -> Option<Nat> {
+    let flags = flags & !nat::PROTO_SPECIFIED;
+    (flags & !nat::CHOICES == 0).then_some(Nat { flags, ports })
+}
+
+fn ports(first: Option<u16>, last: Option<u16>) -> Option<std::ops::RangeInclusive<u16>> {
+    first.map(|first| first..=last.unwrap_or(first))
+}
+
+/// Which field a load reads, and for a packet's bytes how many of them.
+fn load(expr: &Expr) -> Option<(Field, Option<usize>)> {
+    let field = match expr {
+        Expr::Payload { base, offset, length, dreg: REG1 } => {
+            let field = match (*base, *offset, *length) {
+                (payload::NETWORK, 9, 1) => Field::IpProtocol,
+                (payload::NETWORK, 12, 1..=4) => Field::Saddr(IpVersion::V4),
+                (payload::NETWORK, 16, 1..=4) => Field::Daddr(IpVersion::V4),
+                (payload::NETWORK, 8, 1..=16) => Field::Saddr(IpVersion::V6),
+                (payload::NETWORK, 24, 1..=16) => Field::Daddr(IpVersion::V6),
+                (payload::TRANSPORT, 0, 2) => Field::Sport(None),
+                (payload::TRANSPORT, 2, 2) => Field::Dport(None),
+                (payload::TRANSPORT, 13, 1) => Field::TcpFlags,
+                _ => return None,
+            };
+            return Some((field, usize::try_from(*length).ok()));
+        }
+        Expr::MetaLoad { key, dreg: REG1 } => match *key {
+            meta::MARK => Field::Mark,
+            meta::IIF => Field::Iif,
+            meta::OIF => Field::Oif,
+            meta::IIFNAME => Field::Iifname,
+            meta::OIFNAME => Field::Oifname,
+            meta::NFPROTO => Field::Nfproto,
+            meta::L4PROTO => Field::L4proto,
+            meta::PKTTYPE => Field::PktType,
+            _ => return None,
+        },
+        Expr::CtLoad { key, dreg: REG1 } => match *key {
+            ct::STATE => Field::CtState,
+            ct::STATUS => Field::CtStatus,
+            ct::DIRECTION => Field::CtDirection,
+            ct::MARK => Field::CtMark,
+            _ => return None,
+        },
+        Expr::Fib { result: fib::ADDRTYPE, flags: fib::SADDR, dreg: REG1 } => Field::FibSaddrType,
+        Expr::Fib { result: fib::ADDRTYPE, flags: fib::DADDR, dreg: REG1 } => Field::FibDaddrType,
+        _ => return None,
+    };
+    Some((field, None))
+}

@@ -1,0 +1,581 @@
+//! Rules: what to look at, and what to do then.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use crate::data::Data;
+use crate::expr::{Expr, nat};
+use crate::matching::{Field, Match, Source, tcp};
+use crate::name::{ChainName, Comment, CounterName, LogPrefix, SetName};
+use crate::ruleset::Handle;
+use crate::set::{Body, Key, Mapped, Maps};
+use crate::wire::Extra;
+
+/// Where a packet goes next.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum Verdict {
+    /// Out of this base chain, on its way; other base chains of the same hook still see it.
+    Accept,
+    /// On to the next rule. Useful as an element of a verdict map.
+    Continue,
+    /// Nowhere.
+    Drop,
+    /// Into another chain, not to come back to this one.
+    Goto(ChainName),
+    /// Into another chain, and back behind this rule.
+    Jump(ChainName),
+    /// Back to the calling chain; in a base chain, to its policy.
+    Return,
+}
+
+impl Verdict {
+    /// The chain it leads to.
+    #[must_use]
+    pub fn chain(&self) -> Option<&ChainName> {
+        match self {
+            Self::Goto(chain) | Self::Jump(chain) => Some(chain),
+            Self::Accept | Self::Continue | Self::Drop | Self::Return => None,
+        }
+    }
+}
+
+/// How to refuse a packet and say so.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Reject {
+    /// ICMP or ICMPv6 `admin-prohibited`.
+    AdminProhibited,
+    /// ICMP `host-unreachable` or ICMPv6 `addr-unreachable`.
+    HostUnreachable,
+    /// ICMP `net-unreachable` or ICMPv6 `no-route`.
+    NoRoute,
+    /// ICMP or ICMPv6 `port-unreachable`, nft's default.
+    #[default]
+    PortUnreachable,
+    /// TCP reset; demands TCP.
+    TcpReset,
+}
+
+/// How addresses and ports are chosen in a translation. Default: as the kernel likes, original ports kept if possible.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Nat {
+    pub(crate) flags: u32,
+    pub(crate) ports: Option<RangeInclusive<u16>>,
+}
+
+impl Nat {
+    /// As the kernel likes.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Ports at random without regard to the original (`fully-random`); avoids lost races between CPUs.
+    #[must_use]
+    pub fn fully_random(mut self) -> Self {
+        self.flags |= nat::FULLY_RANDOM;
+        self
+    }
+
+    /// Ports at random by a hash (`random`).
+    #[must_use]
+    pub fn random(mut self) -> Self {
+        self.flags |= nat::RANDOM;
+        self
+    }
+
+    /// The same address for every connection of a client (`persistent`).
+    #[must_use]
+    pub fn persistent(mut self) -> Self {
+        self.flags |= nat::PERSISTENT;
+        self
+    }
+
+    /// Ports from this range. The rule must demand a protocol with ports.
+    #[must_use]
+    pub fn ports(mut self, ports: RangeInclusive<u16>) -> Self {
+        self.ports = Some(ports);
+        self
+    }
+
+    /// This port. The rule must demand a protocol with ports.
+    #[must_use]
+    pub fn port(self, port: u16) -> Self {
+        self.ports(port..=port)
+    }
+}
+
+/// What a `log` statement writes. Default: a line in the kernel's log at level `warn`.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Log {
+    pub(crate) prefix: Option<LogPrefix>,
+    pub(crate) group: Option<u16>,
+    pub(crate) level: Option<u32>,
+    pub(crate) snaplen: Option<u32>,
+    pub(crate) threshold: Option<u16>,
+    pub(crate) flags: Option<u32>,
+}
+
+impl Log {
+    /// A line in the kernel's log.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Text in front of each line.
+    #[must_use]
+    pub fn prefix(mut self, prefix: LogPrefix) -> Self {
+        self.prefix = Some(prefix);
+        self
+    }
+
+    /// To the listeners of this nflog group instead of the kernel's log.
+    #[must_use]
+    pub fn group(mut self, group: u16) -> Self {
+        self.group = Some(group);
+        self.level = None;
+        self
+    }
+
+    /// Syslog level, 0 (emerg) to 7 (debug). Default: 4 (warn).
+    #[must_use]
+    pub fn level(mut self, level: u8) -> Self {
+        self.level = Some(u32::from(level.min(7)));
+        self.group = None;
+        self
+    }
+}
+
+/// Unit of a rate.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Per {
+    /// 1 s.
+    Second,
+    /// 60 s.
+    Minute,
+    /// 3 600 s.
+    Hour,
+    /// 86 400 s.
+    Day,
+    /// 604 800 s.
+    Week,
+}
+
+impl Per {
+    pub(crate) fn seconds(self) -> u64 {
+        match self {
+            Self::Second => 1,
+            Self::Minute => 60,
+            Self::Hour => 3_600,
+            Self::Day => 86_400,
+            Self::Week => 604_800,
+        }
+    }
+}
+
+/// A limit that is true while a rate is kept, or with [`Limit::over`] while it is exceeded.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Limit {
+    pub(crate) rate: u64,
+    pub(crate) per: u64,
+    pub(crate) burst: u32,
+    pub(crate) bytes: bool,
+    pub(crate) over: bool,
+}
+
+impl Limit {
+    /// At most so many packets in a unit of time, with a burst of 5.
+    #[must_use]
+    pub fn packets(rate: u64, per: Per) -> Self {
+        Self { rate, per: per.seconds(), burst: 5, bytes: false, over: false }
+    }
+
+    /// At most so many bytes in a unit of time.
+    #[must_use]
+    pub fn bytes(rate: u64, per: Per) -> Self {
+        Self { rate, per: per.seconds(), burst: 0, bytes: true, over: false }
+    }
+
+    /// How much may exceed the rate at once, in packets or bytes.
+    #[must_use]
+    pub fn burst(mut self, burst: u32) -> Self {
+        self.burst = burst;
+        self
+    }
+
+    /// True while the rate is exceeded.
+    #[must_use]
+    pub fn over(mut self) -> Self {
+        self.over = true;
+        self
+    }
+}
+
+/// What a mark becomes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mark {
+    /// This number.
+    To(u32),
+    /// Itself with these bits set.
+    Set(u32),
+    /// Itself with these bits cleared.
+    Clear(u32),
+    /// The bits under `mask` become those of `value`.
+    Replace {
+        /// Which bits.
+        mask: u32,
+        /// What they become.
+        value: u32,
+    },
+    /// The other mark: a packet's from its connection, or the reverse.
+    Copy {
+        /// Which bits; the others become 0. All: `u32::MAX`.
+        mask: u32,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Statement {
+    ClampMss,
+    Counter {
+        packets: u64,
+        bytes: u64,
+    },
+    CounterRef(CounterName),
+    CtMark(Mark),
+    Dnat {
+        address: Option<IpRange>,
+        nat: Nat,
+    },
+    Limit(Limit),
+    Log(Log),
+    Match(Match),
+    Masquerade(Nat),
+    MetaMark(Mark),
+    Notrack,
+    /// An instruction that no word here stands for.
+    Other(Expr),
+    Redirect(Nat),
+    Reject(Reject),
+    Snat {
+        address: Option<IpRange>,
+        nat: Nat,
+    },
+    Verdict(Verdict),
+    Vmap {
+        field: Field,
+        source: Source,
+    },
+}
+
+/// Addresses to translate to, both ends included.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct IpRange {
+    pub(crate) first: Data,
+    pub(crate) last: Data,
+}
+
+impl IpRange {
+    pub(crate) fn is_v4(&self) -> bool {
+        self.first.len() == 4
+    }
+}
+
+impl From<IpAddr> for IpRange {
+    fn from(address: IpAddr) -> Self {
+        Self { first: Data::address(address), last: Data::address(address) }
+    }
+}
+
+impl From<std::net::Ipv4Addr> for IpRange {
+    fn from(address: std::net::Ipv4Addr) -> Self {
+        IpAddr::V4(address).into()
+    }
+}
+
+impl From<std::net::Ipv6Addr> for IpRange {
+    fn from(address: std::net::Ipv6Addr) -> Self {
+        IpAddr::V6(address).into()
+    }
+}
+
+impl From<RangeInclusive<std::net::Ipv4Addr>> for IpRange {
+    fn from(range: RangeInclusive<std::net::Ipv4Addr>) -> Self {
+        Self { first: Data::new(&range.start().octets()), last: Data::new(&range.end().octets()) }
+    }
+}
+
+impl From<RangeInclusive<std::net::Ipv6Addr>> for IpRange {
+    fn from(range: RangeInclusive<std::net::Ipv6Addr>) -> Self {
+        Self { first: Data::new(&range.start().octets()), last: Data::new(&range.end().octets()) }
+    }
+}
+
+/// A rule: conditions and statements, run from left to right until a condition is false or a verdict is reached.
+///
+/// ```
+/// use flannel_nft::{Nat, Rule, ip};
+///
+/// let cluster: ipnet::Ipv4Net = "10.244.0.0/16".parse()?;
+/// let multicast: ipnet::Ipv4Net = "224.0.0.0/4".parse()?;
+/// let rule = Rule::new()
+///     .when(ip::saddr(cluster))
+///     .when(!ip::daddr(multicast))
+///     .masquerade(Nat::new().fully_random());
+/// assert_eq!(rule.to_string(), "ip saddr 10.244.0.0/16 ip daddr != 224.0.0.0/4 masquerade fully-random");
+/// # Ok::<(), ipnet::AddrParseError>(())
+/// ```
+///
+/// A mistake (a prefix with host bits, a statement behind a verdict) is kept and reported when the transaction is
+/// [sealed](crate::Transaction::seal).
+#[derive(Clone, Debug, Default)]
+pub struct Rule {
+    pub(crate) statements: Vec<Statement>,
+    pub(crate) comment: Option<Comment>,
+    pub(crate) handle: Option<Handle>,
+    pub(crate) extra: Extra,
+}
+
+impl Rule {
+    /// A rule that does nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn then(mut self, statement: Statement) -> Self {
+        self.statements.push(statement);
+        self
+    }
+
+    /// Goes on only if this is true.
+    #[must_use]
+    pub fn when(self, condition: Match) -> Self {
+        self.then(Statement::Match(condition))
+    }
+
+    /// Counts packets and bytes in the rule itself. A rule that stays keeps its count.
+    #[must_use]
+    pub fn counter(self) -> Self {
+        self.then(Statement::Counter { packets: 0, bytes: 0 })
+    }
+
+    /// Counts packets and bytes in a counter of the table.
+    #[must_use]
+    pub fn counter_named(self, name: &CounterName) -> Self {
+        self.then(Statement::CounterRef(name.clone()))
+    }
+
+    /// Writes a line to a log.
+    #[must_use]
+    pub fn log(self, log: Log) -> Self {
+        self.then(Statement::Log(log))
+    }
+
+    /// Goes on only while a rate is kept.
+    #[must_use]
+    pub fn limit(self, limit: Limit) -> Self {
+        self.then(Statement::Limit(limit))
+    }
+
+    /// Changes the packet's mark.
+    #[must_use]
+    pub fn set_mark(self, mark: Mark) -> Self {
+        self.then(Statement::MetaMark(mark))
+    }
+
+    /// Changes the connection's mark.
+    #[must_use]
+    pub fn set_ct_mark(self, mark: Mark) -> Self {
+        self.then(Statement::CtMark(mark))
+    }
+
+    /// Leaves the packet out of connection tracking; in a prerouting or output chain of priority `raw`.
+    #[must_use]
+    pub fn notrack(self) -> Self {
+        self.then(Statement::Notrack)
+    }
+
+    /// Lowers the largest segment that a TCP connection announces to what the route can carry. Demands the first
+    /// packet of a direction, [`tcp::syn`].
+    ///
+    /// # Kernel
+    /// `tcp flags syn / syn,rst tcp option maxseg size set rt mtu`
+    #[must_use]
+    pub fn clamp_mss(self) -> Self {
+        self.when(tcp::syn()).then(Statement::ClampMss)
+    }
+
+    /// Ends with a verdict.
+    #[must_use]
+    pub fn verdict(self, verdict: Verdict) -> Self {
+        self.then(Statement::Verdict(verdict))
+    }
+
+    /// Lets the packet pass this hook's chain.
+    #[must_use]
+    pub fn accept(self) -> Self {
+        self.verdict(Verdict::Accept)
+    }
+
+    /// Drops the packet.
+    #[must_use]
+    pub fn drop(self) -> Self {
+        self.verdict(Verdict::Drop)
+    }
+
+    /// Goes back to the calling chain, or to the base chain's policy.
+    #[must_use]
+    pub fn return_(self) -> Self {
+        self.verdict(Verdict::Return)
+    }
+
+    /// Goes into another chain and comes back.
+    #[must_use]
+    pub fn jump(self, chain: &ChainName) -> Self {
+        self.verdict(Verdict::Jump(chain.clone()))
+    }
+
+    /// Goes into another chain for good.
+    #[must_use]
+    pub fn goto(self, chain: &ChainName) -> Self {
+        self.verdict(Verdict::Goto(chain.clone()))
+    }
+
+    /// Looks the verdict up in a map, by source address: `ip saddr vmap @MAP`.
+    #[must_use]
+    pub fn vmap(self, key: VmapKey, map: &SetName) -> Self {
+        self.then(Statement::Vmap { field: key.0, source: Source::Named(map.clone()) })
+    }
+
+    /// Looks the verdict up in a map that belongs to the rule: `tcp dport vmap { 22 : accept, 23 : drop }`.
+    #[must_use]
+    pub fn vmap_inline<K: Into<Key>>(
+        self,
+        key: VmapKey,
+        verdicts: impl IntoIterator<Item = (K, Verdict)>,
+    ) -> Self {
+        let elements = verdicts.into_iter().map(|(key, verdict)| {
+            (key.into(), Body { mapped: Some(Mapped::Verdict(verdict)), ..Body::default() })
+        });
+        let source = Source::inline(key.0.datatype(), Maps::Verdict, elements);
+        self.then(Statement::Vmap { field: key.0, source })
+    }
+
+    /// Refuses the packet and tells its sender.
+    #[must_use]
+    pub fn reject(self, reject: Reject) -> Self {
+        self.then(Statement::Reject(reject))
+    }
+
+    /// Gives connections the address of the interface they leave by. In a nat chain at postrouting.
+    #[must_use]
+    pub fn masquerade(self, nat: Nat) -> Self {
+        self.then(Statement::Masquerade(nat))
+    }
+
+    /// Gives connections another source address. In a nat chain at postrouting or input.
+    #[must_use]
+    pub fn snat(self, address: impl Into<IpRange>, nat: Nat) -> Self {
+        self.then(Statement::Snat { address: Some(address.into()), nat })
+    }
+
+    /// Gives connections another destination address. In a nat chain at prerouting or output.
+    #[must_use]
+    pub fn dnat(self, address: impl Into<IpRange>, nat: Nat) -> Self {
+        self.then(Statement::Dnat { address: Some(address.into()), nat })
+    }
+
+    /// Gives connections this host as destination. In a nat chain at prerouting or output.
+    #[must_use]
+    pub fn redirect(self, nat: Nat) -> Self {
+        self.then(Statement::Redirect(nat))
+    }
+
+    /// A remark that `nft list` shows.
+    #[must_use]
+    pub fn comment(mut self, comment: Comment) -> Self {
+        self.comment = Some(comment);
+        self
+    }
+
+    /// The kernel's number for an observed rule; `None` for one that was made here.
+    #[must_use]
+    pub fn handle(&self) -> Option<Handle> {
+        self.handle
+    }
+
+    /// Its remark.
+    #[must_use]
+    pub fn remark(&self) -> Option<&Comment> {
+        self.comment.as_ref()
+    }
+
+    /// The verdicts it can end with, those of inline verdict maps included.
+    pub fn verdicts(&self) -> impl Iterator<Item = &Verdict> {
+        self.statements.iter().flat_map(|statement| {
+            let (own, inline) = match statement {
+                Statement::Verdict(verdict) => (Some(verdict), None),
+                Statement::Vmap { source: Source::Inline(inline), .. } => (None, Some(inline)),
+                _ => (None, None),
+            };
+            let mapped = inline.into_iter().flat_map(|inline| inline.set.elements.values());
+            own.into_iter().chain(mapped.filter_map(|body| match &body.mapped {
+                Some(Mapped::Verdict(verdict)) => Some(verdict),
+                _ => None,
+            }))
+        })
+    }
+
+    /// The same rule with its counters at 0.
+    pub(crate) fn without_counts(&self) -> Self {
+        let mut rule = self.clone();
+        for statement in &mut rule.statements {
+            if let Statement::Counter { packets, bytes } = statement {
+                (*packets, *bytes) = (0, 0);
+            }
+        }
+        rule
+    }
+
+    /// Whether all of it is understood: if not, it holds instructions of others that are kept as they are.
+    #[must_use]
+    pub fn is_understood(&self) -> bool {
+        self.extra.is_empty()
+            && !self.statements.iter().any(|statement| matches!(statement, Statement::Other(_)))
+    }
+}
+
+/// What a verdict map is asked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct VmapKey(pub(crate) Field);
+
+macro_rules! vmap_key {
+    ($($(#[$doc:meta])* $name:ident = $field:expr;)*) => {
+        impl VmapKey { $($(#[$doc])* pub const $name: Self = Self($field);)* }
+    };
+}
+
+vmap_key! {
+    /// `ip saddr`
+    SADDR4 = Field::Saddr(crate::IpVersion::V4);
+    /// `ip6 saddr`
+    SADDR6 = Field::Saddr(crate::IpVersion::V6);
+    /// `ip daddr`
+    DADDR4 = Field::Daddr(crate::IpVersion::V4);
+    /// `ip6 daddr`
+    DADDR6 = Field::Daddr(crate::IpVersion::V6);
+    /// `tcp dport`
+    TCP_DPORT = Field::Dport(Some(crate::Protocol::TCP));
+    /// `udp dport`
+    UDP_DPORT = Field::Dport(Some(crate::Protocol::UDP));
+    /// `meta l4proto`
+    L4PROTO = Field::L4proto;
+    /// `meta mark`
+    MARK = Field::Mark;
+    /// `iifname`
+    IIFNAME = Field::Iifname;
+    /// `oifname`
+    OIFNAME = Field::Oifname;
+}

@@ -1,0 +1,550 @@
+//! Sets and maps: many values behind one rule.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::data::{Data, Datatype, Value};
+use crate::error::Mistake;
+use crate::name::{Comment, CounterName, SetName};
+use crate::rule::Verdict;
+use crate::wire::Extra;
+
+/// `NFT_SET_*`.
+pub(crate) mod flag {
+    pub(crate) const ANONYMOUS: u32 = 0x1;
+    pub(crate) const CONSTANT: u32 = 0x2;
+    pub(crate) const INTERVAL: u32 = 0x4;
+    pub(crate) const MAP: u32 = 0x8;
+    pub(crate) const TIMEOUT: u32 = 0x10;
+    pub(crate) const EVAL: u32 = 0x20;
+    pub(crate) const OBJECT: u32 = 0x40;
+}
+
+/// The values of a key, both ends included.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum Span {
+    One(Data),
+    Range(Data, Data),
+    /// Every key that no other element has (`*`).
+    Rest,
+}
+
+impl Span {
+    pub(crate) fn between(first: Data, last: Data) -> Self {
+        if first == last { Self::One(first) } else { Self::Range(first, last) }
+    }
+
+    pub(crate) fn first(&self) -> Option<&Data> {
+        match self {
+            Self::One(data) | Self::Range(data, _) => Some(data),
+            Self::Rest => None,
+        }
+    }
+
+    pub(crate) fn last(&self) -> Option<&Data> {
+        match self {
+            Self::One(data) | Self::Range(_, data) => Some(data),
+            Self::Rest => None,
+        }
+    }
+
+    fn overlaps(&self, first: &Data, last: &Data) -> bool {
+        self.first().is_some_and(|low| low <= last) && self.last().is_some_and(|high| high >= first)
+    }
+
+    pub(crate) fn write(&self, datatype: Datatype, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One(data) => datatype.write(data, f),
+            Self::Range(first, last) => {
+                datatype.write(first, f)?;
+                let is_address = matches!(datatype, Datatype::Ipv4Addr | Datatype::Ipv6Addr);
+                match first.prefix_to(last).filter(|_| is_address) {
+                    Some(length) => write!(f, "/{length}"),
+                    None => {
+                        f.write_str("-")?;
+                        datatype.write(last, f)
+                    }
+                }
+            }
+            Self::Rest => f.write_str("*"),
+        }
+    }
+}
+
+impl Ord for Span {
+    /// By first value, so that in a set without overlaps neighbours stand side by side; [`Span::Rest`] last, as nft
+    /// prints it.
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (self.first(), other.first()) {
+            (Some(first), Some(other_first)) => {
+                first.cmp(other_first).then_with(|| self.last().cmp(&other.last()))
+            }
+            (first, other_first) => other_first.is_some().cmp(&first.is_some()),
+        }
+    }
+}
+
+impl PartialOrd for Span {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// What an element of a set or map is found by: one value, or in an interval set also a prefix or a range.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Key {
+    pub(crate) datatype: Datatype,
+    pub(crate) span: Span,
+    pub(crate) mistake: Option<Mistake>,
+}
+
+impl Key {
+    /// Every key that no other element has, `*`. Kernel ≥ 5.13.
+    #[must_use]
+    pub fn rest(datatype: Datatype) -> Self {
+        Self { datatype, span: Span::Rest, mistake: None }
+    }
+
+    pub(crate) fn prefix(datatype: Datatype, address: Data, length: u8) -> Self {
+        let mistake = (!address.is_network(length)).then(|| {
+            let text = Value::new(datatype, address.clone());
+            Mistake::HostBits { prefix: format!("{text}/{length}") }
+        });
+        let last = address.last_with_prefix(length);
+        Self { datatype, span: Span::between(address, last), mistake }
+    }
+
+    fn range(first: Value, last: Value) -> Self {
+        let mistake =
+            (first.data > last.data).then(|| Mistake::EmptyRange { range: format!("{first}-{last}") });
+        Self { datatype: first.datatype, span: Span::between(first.data, last.data), mistake }
+    }
+}
+
+impl<T: Into<Value>> From<T> for Key {
+    fn from(value: T) -> Self {
+        let value = value.into();
+        Self { datatype: value.datatype, span: Span::One(value.data), mistake: None }
+    }
+}
+
+impl From<Ipv4Net> for Key {
+    fn from(net: Ipv4Net) -> Self {
+        Self::prefix(Datatype::Ipv4Addr, Data::new(&net.addr().octets()), net.prefix_len())
+    }
+}
+
+impl From<Ipv6Net> for Key {
+    fn from(net: Ipv6Net) -> Self {
+        Self::prefix(Datatype::Ipv6Addr, Data::new(&net.addr().octets()), net.prefix_len())
+    }
+}
+
+impl From<IpNet> for Key {
+    fn from(net: IpNet) -> Self {
+        match net {
+            IpNet::V4(net) => net.into(),
+            IpNet::V6(net) => net.into(),
+        }
+    }
+}
+
+impl From<RangeInclusive<Ipv4Addr>> for Key {
+    fn from(range: RangeInclusive<Ipv4Addr>) -> Self {
+        Self::range((*range.start()).into(), (*range.end()).into())
+    }
+}
+
+impl From<RangeInclusive<Ipv6Addr>> for Key {
+    fn from(range: RangeInclusive<Ipv6Addr>) -> Self {
+        Self::range((*range.start()).into(), (*range.end()).into())
+    }
+}
+
+impl From<u16> for Key {
+    /// A port.
+    fn from(port: u16) -> Self {
+        Value::port(port).into()
+    }
+}
+
+impl From<RangeInclusive<u16>> for Key {
+    /// Ports.
+    fn from(range: RangeInclusive<u16>) -> Self {
+        Self::range(Value::port(*range.start()), Value::port(*range.end()))
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.span.write(self.datatype, f)
+    }
+}
+
+/// What a map gives for a key.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum Mapped {
+    Object(Box<str>),
+    Value(Data),
+    Verdict(Verdict),
+}
+
+/// All of an element but its key.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Body {
+    pub(crate) mapped: Option<Mapped>,
+    pub(crate) timeout: Option<Duration>,
+    /// Time left; known of observed elements only, and no part of what an element is.
+    pub(crate) expires: Option<Duration>,
+    pub(crate) comment: Option<Comment>,
+    pub(crate) extra: Extra,
+}
+
+impl PartialEq for Body {
+    /// Counters of an element (in `extra`) are not part of what it is.
+    fn eq(&self, other: &Self) -> bool {
+        (&self.mapped, self.timeout, &self.comment) == (&other.mapped, other.timeout, &other.comment)
+    }
+}
+
+/// One element of a set or map.
+#[derive(Clone, Debug)]
+pub struct Element {
+    pub(crate) key: Key,
+    pub(crate) data_type: Option<Datatype>,
+    pub(crate) body: Body,
+}
+
+impl Element {
+    /// An element of a plain set.
+    #[must_use]
+    pub fn new(key: impl Into<Key>) -> Self {
+        Self { key: key.into(), data_type: None, body: Body::default() }
+    }
+
+    /// The verdict that a verdict map gives for it.
+    #[must_use]
+    pub fn verdict(mut self, verdict: Verdict) -> Self {
+        self.body.mapped = Some(Mapped::Verdict(verdict));
+        self.data_type = None;
+        self
+    }
+
+    /// The value that a map gives for it.
+    #[must_use]
+    pub fn value(mut self, value: impl Into<Value>) -> Self {
+        let value = value.into();
+        self.data_type = Some(value.datatype);
+        self.body.mapped = Some(Mapped::Value(value.data));
+        self
+    }
+
+    /// The counter that a map of counters gives for it.
+    #[must_use]
+    pub fn counter(mut self, name: &CounterName) -> Self {
+        self.body.mapped = Some(Mapped::Object(name.as_str().into()));
+        self.data_type = None;
+        self
+    }
+
+    /// After how long it vanishes, in whole milliseconds. Default: the set's, which by default is never.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.body.timeout = Some(timeout);
+        self
+    }
+
+    /// A remark that `nft list` shows.
+    #[must_use]
+    pub fn comment(mut self, comment: Comment) -> Self {
+        self.body.comment = Some(comment);
+        self
+    }
+
+    /// What it is found by.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+}
+
+impl<T: Into<Key>> From<T> for Element {
+    fn from(key: T) -> Self {
+        Self::new(key)
+    }
+}
+
+/// What the elements of a set lead to.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum Maps {
+    Nothing,
+    Value(Datatype),
+    Verdict,
+    Object(u32),
+}
+
+/// A named set or map.
+///
+/// Elements that change while the set stays are added and removed one by one; a set is never refilled.
+///
+/// # Kernel
+/// `nft add set ip TABLE NAME { type ipv4_addr; flags interval; }`
+#[derive(Clone, Debug)]
+pub struct Set {
+    pub(crate) name: SetName,
+    pub(crate) key: Datatype,
+    pub(crate) maps: Maps,
+    pub(crate) flags: u32,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) gc_interval: Option<Duration>,
+    pub(crate) size: Option<u32>,
+    pub(crate) comment: Option<Comment>,
+    pub(crate) elements: BTreeMap<Span, Body>,
+    pub(crate) mistake: Option<Mistake>,
+    /// Attributes of others that we do not know, and so the reason not to touch the definition.
+    pub(crate) extra: Extra,
+}
+
+impl Set {
+    /// A set of single values: a hash table in the kernel, about 4 µs to add or remove an element at any size.
+    #[must_use]
+    pub fn new(name: SetName, key: Datatype) -> Self {
+        Self::with(name, key, Maps::Nothing, 0)
+    }
+
+    /// A map from keys to verdicts, for [`Rule::vmap`](crate::Rule::vmap).
+    #[must_use]
+    pub fn verdict_map(name: SetName, key: Datatype) -> Self {
+        Self::with(name, key, Maps::Verdict, flag::MAP)
+    }
+
+    /// A map from keys to values.
+    #[must_use]
+    pub fn map(name: SetName, key: Datatype, value: Datatype) -> Self {
+        Self::with(name, key, Maps::Value(value), flag::MAP)
+    }
+
+    /// A map from keys to named counters.
+    #[must_use]
+    pub fn counter_map(name: SetName, key: Datatype) -> Self {
+        Self::with(name, key, Maps::Object(crate::wire::COUNTER), flag::OBJECT)
+    }
+
+    pub(crate) fn with(name: SetName, key: Datatype, maps: Maps, flags: u32) -> Self {
+        Self {
+            name,
+            key,
+            maps,
+            flags,
+            timeout: None,
+            gc_interval: None,
+            size: None,
+            comment: None,
+            elements: BTreeMap::new(),
+            mistake: None,
+            extra: Extra::default(),
+        }
+    }
+
+    /// Lets elements be prefixes and ranges: a tree in the kernel, 9 µs (100 elements) to 214 µs (10 000) per change.
+    ///
+    /// Not for values in host order (marks, indices), which do not sort.
+    #[must_use]
+    pub fn interval(mut self) -> Self {
+        self.flags |= flag::INTERVAL;
+        if self.key.is_host_order() {
+            self.wrong(Mistake::NoIntervals { datatype: self.key });
+        }
+        self
+    }
+
+    /// Lets elements have a lifetime: `timeout` for those that do not say otherwise.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.flags |= flag::TIMEOUT;
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Lets elements have a lifetime of their own; others stay.
+    #[must_use]
+    pub fn timeouts(mut self) -> Self {
+        self.flags |= flag::TIMEOUT;
+        self
+    }
+
+    /// Lets rules add elements (`flags dynamic`).
+    #[must_use]
+    pub fn dynamic(mut self) -> Self {
+        self.flags |= flag::EVAL;
+        self
+    }
+
+    /// Most elements it may hold. Default: no limit.
+    #[must_use]
+    pub fn size(mut self, size: u32) -> Self {
+        self.size = Some(size);
+        self
+    }
+
+    /// A remark that `nft list` shows.
+    #[must_use]
+    pub fn comment(mut self, comment: Comment) -> Self {
+        self.comment = Some(comment);
+        self
+    }
+
+    /// Adds elements, as [`Set::insert`] does.
+    #[must_use]
+    pub fn elements<E: Into<Element>>(mut self, elements: impl IntoIterator<Item = E>) -> Self {
+        for element in elements {
+            self.insert(element);
+        }
+        self
+    }
+
+    /// Adds an element. In an interval set without values, prefixes and ranges that overlap become one.
+    ///
+    /// An element that does not belong into this set (another type, a prefix with host bits, a range without the
+    /// interval flag, an overlap in a map) makes the transaction fail to [`seal`](crate::Transaction::seal).
+    pub fn insert(&mut self, element: impl Into<Element>) {
+        let Element { key, data_type, body } = element.into();
+        match self.check(&key, data_type, &body) {
+            Some(mistake) => self.wrong(mistake),
+            None if self.is_interval() => self.insert_span(key.span, body),
+            None => {
+                self.elements.insert(key.span, body);
+            }
+        }
+    }
+
+    fn check(&self, key: &Key, data_type: Option<Datatype>, body: &Body) -> Option<Mistake> {
+        if key.mistake.is_some() {
+            return key.mistake.clone();
+        }
+        if key.datatype != self.key {
+            return Some(Mistake::WrongType {
+                object: key.to_string(),
+                want: self.key.name(),
+                have: key.datatype.name(),
+            });
+        }
+        if matches!(key.span, Span::Range(..)) && !self.is_interval() {
+            return Some(Mistake::NotInterval { element: key.to_string() });
+        }
+        let fits = match (&self.maps, &body.mapped) {
+            (Maps::Nothing, None)
+            | (Maps::Verdict, Some(Mapped::Verdict(_)))
+            | (Maps::Object(_), Some(Mapped::Object(_))) => true,
+            (Maps::Value(want), Some(Mapped::Value(_))) => data_type == Some(*want),
+            _ => false,
+        };
+        if !fits {
+            return Some(Mistake::WrongValue { element: key.to_string() });
+        }
+        if (body.timeout.is_some()) && self.flags & flag::TIMEOUT == 0 {
+            return Some(Mistake::NoTimeouts { element: key.to_string() });
+        }
+        None
+    }
+
+    fn insert_span(&mut self, span: Span, body: Body) {
+        let (Some(first), Some(last)) = (span.first().cloned(), span.last().cloned()) else {
+            self.elements.insert(span, body);
+            return;
+        };
+        let below = Span::Range(last.clone(), Data::highest(last.len()));
+        let neighbours = self.elements.range(..=below).rev().map(|(span, _)| span);
+        let overlaps: Vec<Span> =
+            neighbours.take_while(|span| span.overlaps(&first, &last)).cloned().collect();
+        let same = overlaps.len() == 1 && overlaps.first() == Some(&span);
+        if !overlaps.is_empty() && !same && self.maps != Maps::Nothing {
+            let element = Key { datatype: self.key, span, mistake: None }.to_string();
+            self.wrong(Mistake::Overlap { element });
+            return;
+        }
+        let (mut low, mut high) = (first, last);
+        for overlap in overlaps {
+            if let (Some(first), Some(last)) = (overlap.first(), overlap.last()) {
+                low = low.min(first.clone());
+                high = high.max(last.clone());
+            }
+            self.elements.remove(&overlap);
+        }
+        self.elements.insert(Span::between(low, high), body);
+    }
+
+    fn wrong(&mut self, mistake: Mistake) {
+        self.mistake.get_or_insert(mistake);
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &SetName {
+        &self.name
+    }
+
+    /// What its keys are.
+    #[must_use]
+    pub fn key_type(&self) -> Datatype {
+        self.key
+    }
+
+    /// Its elements' keys, in order.
+    pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
+        self.elements.keys().map(|span| Key { datatype: self.key, span: span.clone(), mistake: None })
+    }
+
+    /// Number of elements.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.elements.len()
+    }
+
+    /// Whether it has no element.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.elements.is_empty()
+    }
+
+    /// The set without its elements.
+    pub(crate) fn definition(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            comment: self.comment.clone(),
+            elements: BTreeMap::new(),
+            mistake: None,
+            extra: self.extra.clone(),
+            ..*self
+        }
+    }
+
+    pub(crate) fn is_interval(&self) -> bool {
+        self.flags & flag::INTERVAL != 0
+    }
+
+    pub(crate) fn is_anonymous(&self) -> bool {
+        self.flags & flag::ANONYMOUS != 0
+    }
+
+    /// Whether both are the same but for their elements. What differs otherwise cannot be changed in place.
+    pub(crate) fn same_definition(&self, other: &Self) -> bool {
+        (self.key, self.maps, self.flags, self.timeout, self.gc_interval, self.size, &self.comment)
+            == (
+                other.key,
+                other.maps,
+                other.flags,
+                other.timeout,
+                other.gc_interval,
+                other.size,
+                &other.comment,
+            )
+            && self.extra == other.extra
+    }
+}

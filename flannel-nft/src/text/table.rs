@@ -1,0 +1,216 @@
+//! Tables and what stands in them besides rules.
+
+use std::fmt::{self, Display, Formatter};
+
+use crate::rule::Verdict;
+use crate::ruleset::{Base, Chain, Counter, Family, Hook, Policy, Ruleset, Table};
+use crate::set::{Body, Mapped, Maps, Set, Span, flag};
+use crate::text::{duration, rule};
+
+impl Display for Ruleset {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.tables.iter().try_for_each(|table| table.fmt(f))
+    }
+}
+
+impl Display for Table {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "table {} {{", self.id)?;
+        table_block(self, "\t", "\n", f)?;
+        let mut between = "";
+        for counter in &self.counters {
+            writeln!(f, "{between}\tcounter {} {{", counter.name)?;
+            counter_block(counter, "\t\t", "\n", f)?;
+            f.write_str("\t}\n")?;
+            between = "\n";
+        }
+        for set in &self.sets {
+            writeln!(f, "{between}\t{} {} {{", kind(set), set.name)?;
+            set_block(set, "\t\t", "\n", f)?;
+            elements(set, f)?;
+            f.write_str("\t}\n")?;
+            between = "\n";
+        }
+        for chain in &self.chains {
+            writeln!(f, "{between}\tchain {} {{", chain.name)?;
+            chain_block(chain, self.id.family, "\t\t", "\n", f)?;
+            for line in &chain.rules {
+                f.write_str("\t\t")?;
+                rule(line, self.id.family, f)?;
+                f.write_str("\n")?;
+            }
+            f.write_str("\t}\n")?;
+            between = "\n";
+        }
+        self.foreign.iter().try_for_each(|object| writeln!(f, "\t# {object}"))?;
+        f.write_str("}\n")
+    }
+}
+
+/// `set` or `map`.
+pub(crate) fn kind(set: &Set) -> &'static str {
+    if set.maps == Maps::Nothing { "set" } else { "map" }
+}
+
+/// Each line begins with `indent` and ends with `end`, here and below.
+pub(crate) fn table_block(table: &Table, indent: &str, end: &str, f: &mut Formatter<'_>) -> fmt::Result {
+    if table.dormant {
+        write!(f, "{indent}flags dormant{end}")?;
+    }
+    table.comment.iter().try_for_each(|comment| write!(f, "{indent}comment \"{comment}\"{end}"))
+}
+
+pub(crate) fn counter_block(
+    counter: &Counter,
+    indent: &str,
+    end: &str,
+    f: &mut Formatter<'_>,
+) -> fmt::Result {
+    counter.comment.iter().try_for_each(|comment| write!(f, "{indent}comment \"{comment}\"{end}"))?;
+    write!(f, "{indent}packets {} bytes {}{end}", counter.packets, counter.bytes)
+}
+
+pub(crate) fn chain_block(
+    chain: &Chain,
+    family: Family,
+    indent: &str,
+    end: &str,
+    f: &mut Formatter<'_>,
+) -> fmt::Result {
+    chain.comment.iter().try_for_each(|comment| write!(f, "{indent}comment \"{comment}\"{end}"))?;
+    let Some(base) = &chain.base else { return Ok(()) };
+    write!(f, "{indent}type {} hook {}", base.kind.name(), base.hook.name())?;
+    match base.devices.as_slice() {
+        [] => {}
+        [device] => write!(f, " device \"{device}\"")?,
+        devices => {
+            f.write_str(" devices = { ")?;
+            for (index, device) in devices.iter().enumerate() {
+                write!(f, "{}\"{device}\"", if index > 0 { ", " } else { "" })?;
+            }
+            f.write_str(" }")?;
+        }
+    }
+    f.write_str(" priority ")?;
+    priority(base, family, f)?;
+    let policy = if base.policy == Policy::Accept { "accept" } else { "drop" };
+    write!(f, "; policy {policy};{}", if end == "\n" { end } else { " " })
+}
+
+/// By name where nft has one nearby (src/rule.c, `std_prios`).
+fn priority(base: &Base, family: Family, f: &mut Formatter<'_>) -> fmt::Result {
+    let number = base.priority.number();
+    let named: &[(&str, i32, Option<Hook>)] = match family {
+        Family::Bridge => &[
+            ("dstnat", -300, Some(Hook::Prerouting)),
+            ("filter", -200, None),
+            ("out", 100, Some(Hook::Output)),
+            ("srcnat", 300, Some(Hook::Postrouting)),
+        ],
+        Family::Arp | Family::Netdev => &[("filter", 0, None)],
+        _ => &[
+            ("raw", -300, None),
+            ("mangle", -150, None),
+            ("dstnat", -100, Some(Hook::Prerouting)),
+            ("filter", 0, None),
+            ("security", 50, None),
+            ("srcnat", 100, Some(Hook::Postrouting)),
+        ],
+    };
+    let near = named
+        .iter()
+        .find(|(_, at, hook)| number.abs_diff(*at) <= 10 && hook.is_none_or(|hook| hook == base.hook));
+    match near {
+        Some((name, at, _)) if number == *at => f.write_str(name),
+        Some((name, at, _)) if number > *at => write!(f, "{name} + {}", number - at),
+        Some((name, at, _)) => write!(f, "{name} - {}", at - number),
+        None => write!(f, "{number}"),
+    }
+}
+
+pub(crate) fn set_block(set: &Set, indent: &str, end: &str, f: &mut Formatter<'_>) -> fmt::Result {
+    write!(f, "{indent}type {}", set.key)?;
+    match set.maps {
+        Maps::Nothing => {}
+        Maps::Value(datatype) => write!(f, " : {datatype}")?,
+        Maps::Verdict => f.write_str(" : verdict")?,
+        Maps::Object(crate::wire::COUNTER) => f.write_str(" : counter")?,
+        Maps::Object(kind) => write!(f, " : object {kind}")?,
+    }
+    f.write_str(end)?;
+    set.size.iter().try_for_each(|size| write!(f, "{indent}size {size}{end}"))?;
+    let names = [
+        (flag::CONSTANT, "constant"),
+        (flag::EVAL, "dynamic"),
+        (flag::INTERVAL, "interval"),
+        (flag::TIMEOUT, "timeout"),
+    ];
+    let named = names.iter().fold(0, |sum, (bit, _)| sum | bit);
+    // nft leaves out a lone `timeout` flag where there is a default timeout.
+    let implied = if set.timeout.is_some() { flag::TIMEOUT } else { 0 };
+    if set.flags & named & !implied != 0 {
+        write!(f, "{indent}flags ")?;
+        let mut between = "";
+        for (_, name) in names.iter().filter(|(bit, _)| set.flags & bit != 0) {
+            write!(f, "{between}{name}")?;
+            between = ",";
+        }
+        f.write_str(end)?;
+    }
+    for (word, time) in [("timeout", set.timeout), ("gc-interval", set.gc_interval)] {
+        if let Some(time) = time {
+            write!(f, "{indent}{word} ")?;
+            duration(time, f)?;
+            f.write_str(end)?;
+        }
+    }
+    set.comment.iter().try_for_each(|comment| write!(f, "{indent}comment \"{comment}\"{end}"))
+}
+
+fn elements(set: &Set, f: &mut Formatter<'_>) -> fmt::Result {
+    if set.elements.is_empty() {
+        return Ok(());
+    }
+    f.write_str("\t\telements = { ")?;
+    for (index, (span, body)) in set.elements.iter().enumerate() {
+        if index > 0 {
+            f.write_str(if index % set.key.per_line() == 0 { ",\n\t\t\t     " } else { ", " })?;
+        }
+        element(set, span, body, f)?;
+    }
+    f.write_str(" }\n")
+}
+
+pub(crate) fn element(set: &Set, span: &Span, body: &Body, f: &mut Formatter<'_>) -> fmt::Result {
+    span.write(set.key, f)?;
+    for (word, time) in [("timeout", body.timeout), ("expires", body.expires)] {
+        if let Some(time) = time {
+            write!(f, " {word} ")?;
+            duration(time, f)?;
+        }
+    }
+    body.comment.iter().try_for_each(|comment| write!(f, " comment \"{comment}\""))?;
+    match (&body.mapped, set.maps) {
+        (Some(Mapped::Value(data)), Maps::Value(datatype)) => {
+            f.write_str(" : ")?;
+            datatype.write(data, f)
+        }
+        (Some(Mapped::Verdict(end)), _) => {
+            f.write_str(" : ")?;
+            verdict(end, f)
+        }
+        (Some(Mapped::Object(name)), _) => write!(f, " : \"{name}\""),
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn verdict(end: &Verdict, f: &mut Formatter<'_>) -> fmt::Result {
+    match end {
+        Verdict::Accept => f.write_str("accept"),
+        Verdict::Continue => f.write_str("continue"),
+        Verdict::Drop => f.write_str("drop"),
+        Verdict::Goto(chain) => write!(f, "goto {chain}"),
+        Verdict::Jump(chain) => write!(f, "jump {chain}"),
+        Verdict::Return => f.write_str("return"),
+    }
+}

@@ -1,0 +1,366 @@
+//! Changes that the kernel applies entirely or not at all.
+
+use std::fmt;
+use std::iter::Peekable;
+
+use flannel_netlink::{Attributes, Batch, Flags};
+
+use crate::change::{Change, changes};
+use crate::error::{CommitError, Mistake, SealError};
+use crate::kernel::Kernel;
+use crate::matching::{Match, Source, Test};
+use crate::name::{ChainName, CounterName, SetName};
+use crate::rule::{Rule, Statement};
+use crate::ruleset::{Chain, Counter, Handle, Ownership, Table, TableId};
+use crate::set::{Body, Set, Span};
+use crate::wire::encode::{self, Place};
+use crate::wire::{header, message};
+
+/// Number of the ruleset's state: goes up by one with each commit of anybody in the network namespace.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Generation(pub(crate) u32);
+
+impl Generation {
+    /// The number.
+    #[must_use]
+    pub fn number(self) -> u32 {
+        self.0
+    }
+
+    /// The one after a commit; the kernel skips 0.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.wrapping_add(1).max(1))
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// State of a [`Transaction`] that still takes changes.
+#[derive(Debug, Default)]
+pub struct Building {
+    mistake: Option<SealError>,
+}
+
+/// State of a [`Transaction`] that is whole and without mistakes, and can be sent.
+#[derive(Debug)]
+pub struct Sealed(());
+
+/// A group of changes that the kernel applies entirely or not at all.
+///
+/// Each change is encoded when it is added; `Display` decodes what will be sent and writes it as a script for
+/// `nft -f`, so what you read is what the kernel gets.
+///
+/// ```text
+/// Transaction<Building> ── seal ─▶ Transaction<Sealed> ── commit ─▶ Generation
+/// ```
+#[must_use = "nothing reaches the kernel until the transaction is sealed and committed"]
+pub struct Transaction<S> {
+    batch: Batch,
+    expected: Option<Generation>,
+    next_set: u32,
+    changes: u32,
+    /// Sets whose elements change, so that these can be read back; without elements.
+    definitions: Vec<(TableId, Set)>,
+    state: S,
+}
+
+impl Transaction<Building> {
+    /// A transaction that applies whatever others do meanwhile.
+    pub fn unchecked() -> Self {
+        Self::begin(None)
+    }
+
+    /// A transaction that is refused as [`CommitError::Stale`] unless the ruleset is still at `generation`.
+    pub fn at(generation: Generation) -> Self {
+        Self::begin(Some(generation))
+    }
+
+    fn begin(expected: Option<Generation>) -> Self {
+        let mut batch = Batch::new();
+        batch.message(message::BATCH_BEGIN, Flags::NONE, &[0, 0, 0, 10], |a| {
+            expected.iter().for_each(|generation| a.be32(1, generation.0));
+        });
+        Self { batch, expected, next_set: 1, changes: 0, definitions: Vec::new(), state: Building::default() }
+    }
+
+    fn push(&mut self, kind: u16, flags: Flags, table: &TableId, build: impl FnOnce(&mut Attributes<'_>)) {
+        self.batch.message(kind, flags, &header(table.family.number()), build);
+        self.changes += 1;
+    }
+
+    fn wrong(&mut self, mistake: Mistake, object: impl FnOnce() -> String) {
+        self.state.mistake.get_or_insert_with(|| SealError { object: object(), mistake });
+    }
+
+    pub(crate) fn check(&mut self, checked: Result<(), Mistake>, object: impl FnOnce() -> String) {
+        if let Err(mistake) = checked {
+            self.wrong(mistake, object);
+        }
+    }
+
+    /// Adds an empty table, or changes the flags of an existing one.
+    pub fn add_table(&mut self, table: &Table) {
+        let owned = if table.ownership == Ownership::Owner { 0x6 } else { 0 };
+        let flags = owned | u32::from(table.dormant);
+        self.push(message::NEWTABLE, Flags::CREATE, &table.id, |a| encode::table(table, flags, a));
+    }
+
+    /// Deletes a table and everything in it.
+    pub fn delete_table(&mut self, table: &TableId) {
+        self.push(message::DELTABLE, Flags::NONE, table, |a| encode::table_name(table, a));
+    }
+
+    /// Adds a table with everything in it.
+    pub fn create(&mut self, table: &Table) {
+        self.add_table(table);
+        table.counters.iter().for_each(|counter| self.add_counter(&table.id, counter));
+        table.chains.iter().for_each(|chain| self.add_chain(&table.id, chain));
+        for set in &table.sets {
+            self.add_set(&table.id, set);
+            self.add_elements(&table.id, set);
+        }
+        for chain in &table.chains {
+            chain.rules.iter().for_each(|rule| self.append_rule(&table.id, &chain.name, rule));
+        }
+        crate::diff::check_references(table, self);
+    }
+
+    /// Makes a table anew, whatever it was before: all rules go and come in one instant, counters start at 0.
+    pub fn replace(&mut self, table: &Table) {
+        self.add_table(&Table::new(table.id.family, table.id.name.clone()));
+        self.delete_table(&table.id);
+        self.create(table);
+    }
+
+    /// Adds a chain without its rules, or changes the policy of an existing base chain.
+    pub fn add_chain(&mut self, table: &TableId, chain: &Chain) {
+        let checked = chain.base.as_ref().map_or(Ok(()), |base| base.check(table.family));
+        self.check(checked, || format!("chain {table} {}", chain.name));
+        self.push(message::NEWCHAIN, Flags::CREATE, table, |a| encode::chain(table, chain, a));
+    }
+
+    /// Deletes a chain that has no rules and that nothing jumps to.
+    pub fn delete_chain(&mut self, table: &TableId, chain: &ChainName) {
+        self.push(message::DELCHAIN, Flags::NONE, table, |a| encode::chain_name(table, chain, a));
+    }
+
+    /// Adds a rule at the end of a chain.
+    pub fn append_rule(&mut self, table: &TableId, chain: &ChainName, rule: &Rule) {
+        self.rule(table, chain, rule, Place::End, Flags::CREATE.and(Flags::APPEND));
+    }
+
+    /// Adds a rule at the beginning of a chain.
+    pub fn prepend_rule(&mut self, table: &TableId, chain: &ChainName, rule: &Rule) {
+        self.rule(table, chain, rule, Place::End, Flags::CREATE);
+    }
+
+    /// Adds a rule in front of another.
+    pub fn insert_rule(&mut self, table: &TableId, chain: &ChainName, before: Handle, rule: &Rule) {
+        self.rule(table, chain, rule, Place::At(before), Flags::CREATE);
+    }
+
+    /// Puts a rule in the place of another. Its counter starts at 0.
+    pub fn replace_rule(&mut self, table: &TableId, chain: &ChainName, old: Handle, rule: &Rule) {
+        self.rule(table, chain, rule, Place::Instead(old), Flags::CREATE.and(Flags::REPLACE));
+    }
+
+    fn rule(&mut self, table: &TableId, chain: &ChainName, rule: &Rule, place: Place, flags: Flags) {
+        let first_set = self.next_set;
+        inline_sets(rule, |set| self.anonymous_set(table, set));
+        let mut checked = Ok(());
+        self.push(message::NEWRULE, flags, table, |a| {
+            checked = encode::rule(table, chain, rule, place, first_set, a);
+        });
+        self.check(checked, || {
+            let text =
+                crate::text::Written(|f: &mut fmt::Formatter<'_>| crate::text::rule(rule, table.family, f));
+            format!("rule {table} {chain} {text}")
+        });
+    }
+
+    fn anonymous_set(&mut self, table: &TableId, set: &Set) {
+        let id = self.next_set;
+        self.next_set += 1;
+        self.push(message::NEWSET, Flags::CREATE, table, |a| {
+            encode::set(table, set, id, a);
+        });
+        self.element_messages(message::NEWSETELEM, table, set, Some(id), set.elements.iter().peekable());
+    }
+
+    /// Deletes one rule.
+    pub fn delete_rule(&mut self, table: &TableId, chain: &ChainName, handle: Handle) {
+        self.push(message::DELRULE, Flags::NONE, table, |a| {
+            encode::rule_handle(table, chain, Some(handle), a);
+        });
+    }
+
+    /// Deletes all rules of a chain.
+    pub fn flush_chain(&mut self, table: &TableId, chain: &ChainName) {
+        self.push(message::DELRULE, Flags::NONE, table, |a| encode::rule_handle(table, chain, None, a));
+    }
+
+    /// Adds a set or map without its elements.
+    pub fn add_set(&mut self, table: &TableId, set: &Set) {
+        if let Some(mistake) = set.mistake.clone() {
+            self.wrong(mistake, || format!("set {table} {}", set.name));
+        }
+        let id = self.next_set;
+        self.next_set += 1;
+        self.push(message::NEWSET, Flags::CREATE, table, |a| encode::set(table, set, id, a));
+    }
+
+    /// Deletes a set or map that no rule uses.
+    pub fn delete_set(&mut self, table: &TableId, set: &SetName) {
+        self.push(message::DELSET, Flags::NONE, table, |a| encode::set_name(table, set.as_str(), a));
+    }
+
+    /// Adds the elements of `set` to the kernel's set of the same name.
+    pub fn add_elements(&mut self, table: &TableId, set: &Set) {
+        self.some_elements(message::NEWSETELEM, table, set, set.elements.iter().peekable());
+    }
+
+    /// Removes the elements of `set` from the kernel's set of the same name.
+    pub fn delete_elements(&mut self, table: &TableId, set: &Set) {
+        self.some_elements(message::DELSETELEM, table, set, set.elements.iter().peekable());
+    }
+
+    pub(crate) fn some_elements<'e>(
+        &mut self,
+        kind: u16,
+        table: &TableId,
+        set: &Set,
+        elements: Peekable<impl Iterator<Item = (&'e Span, &'e Body)>>,
+    ) {
+        if let Some(mistake) = set.mistake.clone() {
+            self.wrong(mistake, || format!("element {table} {}", set.name));
+        }
+        self.definitions.push((table.clone(), set.definition()));
+        self.element_messages(kind, table, set, None, elements);
+    }
+
+    fn element_messages<'e>(
+        &mut self,
+        kind: u16,
+        table: &TableId,
+        set: &Set,
+        id: Option<u32>,
+        mut elements: Peekable<impl Iterator<Item = (&'e Span, &'e Body)>>,
+    ) {
+        let flags = if kind == message::NEWSETELEM { Flags::CREATE } else { Flags::NONE };
+        while elements.peek().is_some() {
+            self.push(kind, flags, table, |a| encode::elements(table, set, id, &mut elements, a));
+        }
+    }
+
+    /// Adds a counter.
+    pub fn add_counter(&mut self, table: &TableId, counter: &Counter) {
+        self.push(message::NEWOBJ, Flags::CREATE, table, |a| encode::counter(table, counter, a));
+    }
+
+    /// Deletes a counter that no rule uses.
+    pub fn delete_counter(&mut self, table: &TableId, counter: &CounterName) {
+        self.push(message::DELOBJ, Flags::NONE, table, |a| {
+            encode::counter_name(table, counter.as_str(), a);
+        });
+    }
+
+    /// Closes the transaction.
+    ///
+    /// # Errors
+    /// [`SealError`] with the first mistake, in nft syntax. Nothing has been sent.
+    pub fn seal(mut self) -> Result<Transaction<Sealed>, SealError> {
+        if let Some(mistake) = self.state.mistake {
+            return Err(mistake);
+        }
+        self.batch.message(message::BATCH_END, Flags::NONE, &[0, 0, 0, 10], |_| {});
+        Ok(Transaction {
+            batch: self.batch,
+            expected: self.expected,
+            next_set: self.next_set,
+            changes: self.changes,
+            definitions: self.definitions,
+            state: Sealed(()),
+        })
+    }
+}
+
+impl Transaction<Sealed> {
+    /// Sends everything as one datagram. Takes `self`, so it cannot be sent twice.
+    ///
+    /// Returns the generation that this commit made. For an [unchecked](Transaction::unchecked) transaction it is the
+    /// generation right after, which others may have raised further.
+    ///
+    /// # Errors
+    /// [`CommitError`], whose variants say what the kernel holds.
+    pub fn commit(mut self, kernel: &mut impl Kernel) -> Result<Generation, CommitError> {
+        kernel.send(&mut self)
+    }
+
+    /// The whole datagram, for replaying it elsewhere.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.batch.as_bytes()
+    }
+
+    /// The messages; for implementors of [`Kernel`].
+    pub fn batch_mut(&mut self) -> &mut Batch {
+        &mut self.batch
+    }
+}
+
+impl<S> Transaction<S> {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.changes == 0
+    }
+
+    /// Number of messages for the kernel.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        self.changes
+    }
+
+    /// The generation at which it applies, if it matters.
+    #[must_use]
+    pub fn expected(&self) -> Option<Generation> {
+        self.expected
+    }
+
+    /// The changes, decoded from what is to be sent, with the numbers of their messages in the datagram.
+    #[must_use]
+    pub fn changes(&self) -> Vec<(u32, Change)> {
+        changes(self.batch.as_bytes(), &self.definitions)
+    }
+}
+
+impl<S> fmt::Display for Transaction<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.changes().iter().try_for_each(|(_, change)| writeln!(f, "{change}"))
+    }
+}
+
+impl<S> fmt::Debug for Transaction<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transaction")
+            .field("expected", &self.expected)
+            .field("changes", &self.changes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Calls `found` for each set that belongs to the rule, in the rule's order.
+pub(crate) fn inline_sets(rule: &Rule, mut found: impl FnMut(&Set)) {
+    for statement in &rule.statements {
+        if let Statement::Match(Match { test: Test::In(Source::Inline(inline)), .. })
+        | Statement::Vmap { source: Source::Inline(inline), .. } = statement
+        {
+            found(&inline.set);
+        }
+    }
+}
