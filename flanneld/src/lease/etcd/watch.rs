@@ -4,7 +4,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tonic::Status;
 
-use super::wire::{Event, Header, KeyValue, prefix_end};
+use super::wire::{Event, Header, KeyValue, WatchResponse, prefix_end};
 use super::{EtcdStore, parse_key};
 use crate::event::LeaseEvent;
 use crate::lease::malformed::Malformed;
@@ -27,7 +27,9 @@ struct Progress {
 enum End {
     /// Nobody listens any more.
     Closed,
-    /// It broke; resume.
+    /// Its place in the history is compacted away; list again at once.
+    Compacted,
+    /// It broke; resume after a pause.
     Broken,
 }
 
@@ -42,6 +44,7 @@ impl EtcdStore {
             };
             match end {
                 Ok(End::Closed) => return,
+                Ok(End::Compacted) => progress.seen = None,
                 Ok(End::Broken) | Err(_) => tokio::select! {
                     () = events.closed() => return,
                     () = sleep(backoff.next()) => {}
@@ -86,21 +89,18 @@ impl EtcdStore {
             };
             self.client.health.answered();
             if answer.compact_revision != 0 {
-                progress.seen = None; // list again, at once
-                return Box::pin(self.follow(events, progress, backoff)).await;
+                return Ok(End::Compacted);
             }
             if answer.canceled {
                 let status = Status::unavailable(answer.cancel_reason);
                 return Err(self.client.failed(&self.subnets, &status));
             }
+            progress.advance(&answer);
             for event in answer.events {
                 let Some(event) = self.translate(event, progress) else { continue };
                 if events.send(event).await.is_err() {
                     return Ok(End::Closed);
                 }
-            }
-            if let (Some(seen), Some(header)) = (progress.seen.as_mut(), answer.header) {
-                *seen = Header { revision: header.revision.max(seen.revision), ..header };
             }
         }
     }
@@ -183,6 +183,16 @@ impl EtcdStore {
 }
 
 impl Progress {
+    /// Notes how far the watch has come: to its last event, or, if it only reports progress, to the header's revision.
+    /// With events, that may be ahead: a watch that catches up is told of at most 1000 revisions at once (etcd
+    /// `mvcc/watchable_store.go`, `watchBatchMaxRevs`).
+    fn advance(&mut self, answer: &WatchResponse) {
+        let Some((seen, header)) = self.seen.as_mut().zip(answer.header) else { return };
+        let last = answer.events.last().and_then(|event| event.kv.as_ref()).map(|kv| kv.mod_revision);
+        let told = if answer.created { None } else { last.or(Some(header.revision)) };
+        *seen = Header { revision: told.unwrap_or_default().max(seen.revision), ..header };
+    }
+
     fn remember(&mut self, entry: &KeyValue) {
         if self.landmark.as_ref().is_none_or(|(_, revision, _)| entry.mod_revision > *revision) {
             let key = String::from_utf8_lossy(&entry.key).into_owned();

@@ -202,6 +202,8 @@ pub(super) struct WatchCreateRequest {
 pub(super) struct WatchResponse {
     #[prost(message, optional, tag = "1")]
     pub(super) header: Option<Header>,
+    #[prost(bool, tag = "3")]
+    pub(super) created: bool,
     #[prost(bool, tag = "4")]
     pub(super) canceled: bool,
     #[prost(int64, tag = "5")]
