@@ -8,9 +8,11 @@ use ipnet::IpNet;
 use crate::entry::{
     Entries, ObservedForwarding, ObservedNeighbour, ObservedNexthop, ObservedRoute, ObservedRouteTo,
 };
+use crate::overlay::Slot;
 use crate::plan::PeerSteps;
 use crate::{
-    Family, FamilySpec, MacAddr, Observed, Overlay, Plan, ROUTE_PROTOCOL, Route, RouteTo, Step, Via, device,
+    Family, FamilySpec, MacAddr, Observed, Overlay, Peer, Plan, ROUTE_PROTOCOL, Route, RouteTo, Step, Via,
+    device,
 };
 
 /// `RTPROT_BOOT`: what `ip route add` and upstream flannel give.
@@ -23,6 +25,8 @@ const NEXTHOP: u8 = 4;
 const ROUTE: u8 = 8;
 /// A route of ours or of upstream's is in its place, but not as it should be.
 const OTHER_ROUTE: u8 = 16;
+/// Something stands against programming it.
+const KEPT_OUT: u8 = 32;
 
 impl Overlay {
     /// Lists the steps that turn what was observed into what there should be, and forgets the noted changes, as the
@@ -43,14 +47,12 @@ impl Overlay {
     pub fn diff(&mut self, observed: &Observed) -> Plan {
         self.dirty.clear();
         self.observed = true;
-        for slot in self.peers.values_mut() {
-            slot.seen = 0;
-        }
         let mut plan = self.plan();
         let found =
             [self.devices(Family::V4, observed, &mut plan), self.devices(Family::V6, observed, &mut plan)];
         self.device_index = found.map(|found| found.index().unwrap_or(0));
         self.note_host(observed, &plan);
+        self.note_standing();
 
         let mut stale = Vec::new();
         let own_nexthops = self.match_nexthops(observed, &found, &mut stale);
@@ -104,6 +106,15 @@ impl Overlay {
         self.host.dedup();
     }
 
+    /// Decides once for every peer whether it is to be programmed, and forgets what was seen of it.
+    fn note_standing(&mut self) {
+        let standing = |(subnet, slot): (&IpNet, &Slot)| {
+            if self.conflict(*subnet, slot.via).is_some() { KEPT_OUT } else { 0 }
+        };
+        let standings: Vec<u8> = self.peers.iter().map(standing).collect();
+        self.peers.values_mut().zip(standings).for_each(|(slot, standing)| slot.seen = standing);
+    }
+
     fn match_nexthops(
         &mut self,
         observed: &Observed,
@@ -119,7 +130,9 @@ impl Overlay {
                 self.nexthops.foreign(id);
                 continue;
             }
-            let peer = gateway.and_then(|gateway| self.tunnel_at(gateway.into())).map(|(subnet, _)| subnet);
+            let peer = gateway
+                .and_then(|gateway| self.tunnel_at_if(gateway.into(), stands))
+                .map(|(subnet, _)| subnet);
             let slot = peer.and_then(|subnet| self.peers.get_mut(&subnet));
             match slot {
                 Some(slot) if slot.nexthop == id || (slot.nexthop == 0 && slot.seen & NEXTHOP == 0) => {
@@ -166,7 +179,8 @@ impl Overlay {
                 }
                 continue;
             }
-            let wanted = self.wanted(subnet).map(|entries| entries.route);
+            let slot = self.peers.get(&subnet).filter(|slot| stands(subnet, slot));
+            let wanted = slot.map(|slot| Entries::of(Peer { subnet, via: slot.via }, slot.nexthop).route);
             if let Some(wanted) = wanted.filter(|wanted| wanted.metric() == metric) {
                 let link = matches!(wanted.to, RouteTo::Direct { .. }).then_some(spec.underlay.index);
                 let link = link.or_else(|| found.index());
@@ -201,7 +215,7 @@ impl Overlay {
                 .family(family)
                 .is_some_and(|spec| spec.networks.iter().any(|network| network.contains(&neighbour.address)));
             let ours = *protocol == ROUTE_PROTOCOL || (*protocol == 0 && inside);
-            match self.tunnel_at(neighbour.address) {
+            match self.tunnel_at_if(neighbour.address, stands) {
                 // Upstream's entry is made ours, so that it is known when its peer leaves.
                 Some((subnet, mac)) if mac == neighbour.mac && *protocol == ROUTE_PROTOCOL => {
                     self.saw(subnet, NEIGHBOUR);
@@ -229,11 +243,12 @@ impl Overlay {
             if pick(found, family).index().is_none() {
                 continue;
             }
-            match self.forwarding(family, mac) {
+            match self.forwarding_if(family, mac, stands) {
                 // Upstream's entry lacks our mark, which the kernel does not add to an entry that is there.
                 Some(underlay) if underlay == forwarding.underlay => {
-                    let sharing: Vec<IpNet> = self.claimants(family, mac).collect();
-                    sharing.into_iter().for_each(|subnet| self.saw(subnet, FORWARDING));
+                    let first = self.claimants(family, mac).next();
+                    let sharing: Vec<IpNet> = self.claimants(family, mac).skip(1).collect();
+                    first.into_iter().chain(sharing).for_each(|subnet| self.saw(subnet, FORWARDING));
                 }
                 Some(_) => {}
                 None if *marked || lost.contains(&(family, mac)) => {
@@ -249,7 +264,8 @@ impl Overlay {
             .peers
             .iter()
             .filter(|(subnet, slot)| {
-                !matches!(pick(found, Family::of_net(**subnet)), Found::Off)
+                slot.seen & KEPT_OUT == 0
+                    && !matches!(pick(found, Family::of_net(**subnet)), Found::Off)
                     && !complete(**subnet, slot.via, slot.seen)
             })
             .map(|(subnet, _)| *subnet)
@@ -292,7 +308,7 @@ impl Overlay {
     pub(crate) fn wanted(&self, subnet: IpNet) -> Option<Entries> {
         let slot = self.peers.get(&subnet)?;
         let programmed = self.conflict(subnet, slot.via).is_none();
-        programmed.then(|| Entries::of(crate::Peer { subnet, via: slot.via }, slot.nexthop))
+        programmed.then(|| Entries::of(Peer { subnet, via: slot.via }, slot.nexthop))
     }
 
     fn saw(&mut self, subnet: IpNet, bit: u8) {
@@ -327,6 +343,11 @@ fn pick(found: &[Found; 2], family: Family) -> Found {
         Family::V4 => found[0],
         Family::V6 => found[1],
     }
+}
+
+/// Whether a peer is to be programmed, once [`Overlay::note_standing`] has decided it.
+fn stands(_subnet: IpNet, slot: &Slot) -> bool {
+    slot.seen & KEPT_OUT == 0
 }
 
 /// Whether all entries of such a peer were found. A nexthop object is only asked for where routes lead to it.

@@ -420,16 +420,33 @@ impl Overlay {
 
     /// The underlay address that frames to this MAC address go to: that of the first peer which claims it.
     pub(crate) fn forwarding(&self, family: Family, mac: MacAddr) -> Option<IpAddr> {
+        self.forwarding_if(family, mac, |subnet, slot| self.conflict(subnet, slot.via).is_none())
+    }
+
+    pub(crate) fn forwarding_if(
+        &self,
+        family: Family,
+        mac: MacAddr,
+        stands: impl Fn(IpNet, &Slot) -> bool,
+    ) -> Option<IpAddr> {
         self.claimants(family, mac).find_map(|subnet| {
-            let via = self.peers.get(&subnet)?.via;
-            self.conflict(subnet, via).is_none().then(|| via.underlay())
+            let slot = self.peers.get(&subnet)?;
+            stands(subnet, slot).then(|| slot.via.underlay())
         })
     }
 
     /// The programmed tunnel peer whose subnet begins with this address.
     pub(crate) fn tunnel_at(&self, address: IpAddr) -> Option<(IpNet, MacAddr)> {
-        self.starting_at(address).find_map(|subnet| match self.peers.get(&subnet)?.via {
-            via @ Via::Tunnel { mac, .. } => self.conflict(subnet, via).is_none().then_some((subnet, mac)),
+        self.tunnel_at_if(address, |subnet, slot| self.conflict(subnet, slot.via).is_none())
+    }
+
+    pub(crate) fn tunnel_at_if(
+        &self,
+        address: IpAddr,
+        stands: impl Fn(IpNet, &Slot) -> bool,
+    ) -> Option<(IpNet, MacAddr)> {
+        self.starting_at(address).find_map(|(subnet, slot)| match slot.via {
+            Via::Tunnel { mac, .. } => stands(subnet, slot).then_some((subnet, mac)),
             Via::Direct { .. } => None,
         })
     }
@@ -440,7 +457,8 @@ impl Overlay {
             return; // everything will be compared anyway
         }
         let old = self.peers.get(&subnet).map(|slot| slot.via);
-        let mut touched: BTreeSet<IpNet> = self.starting_at(subnet.network()).collect();
+        let mut touched: BTreeSet<IpNet> =
+            self.starting_at(subnet.network()).map(|(subnet, _)| subnet).collect();
         for via in [old, next].into_iter().flatten() {
             if let Via::Tunnel { mac, .. } = via {
                 let family = Family::of_net(subnet);
@@ -480,11 +498,11 @@ impl Overlay {
         self.macs.range((family, mac, lowest)..).take_while(same).map(|entry| entry.2)
     }
 
-    /// Subnets of the peers that begin with this address, shortest prefix first.
-    fn starting_at(&self, address: IpAddr) -> impl Iterator<Item = IpNet> {
+    /// The peers whose subnets begin with this address, shortest prefix first.
+    fn starting_at(&self, address: IpAddr) -> impl Iterator<Item = (IpNet, &Slot)> {
         let shortest = IpNet::new(address, 0).unwrap_or_else(|_never| IpNet::from(address));
         let same = move |(subnet, _): &(&IpNet, &Slot)| subnet.addr() == address;
-        self.peers.range(shortest..).take_while(same).map(|(subnet, _)| *subnet)
+        self.peers.range(shortest..).take_while(same).map(|(subnet, slot)| (*subnet, slot))
     }
 
     /// Why a peer is not to be programmed.
@@ -497,9 +515,8 @@ impl Overlay {
             (other != subnet && self.harm(other, via).is_none()).then_some(via)
         };
         let before = |other: &IpNet| *other < subnet;
-        if let Some(other) =
-            self.starting_at(subnet.network()).take_while(before).find(|other| fit(*other).is_some())
-        {
+        let mut shorter = self.starting_at(subnet.network()).map(|(other, _)| other).take_while(before);
+        if let Some(other) = shorter.find(|other| fit(*other).is_some()) {
             return Some(PeerConflict::SubnetTaken(other));
         }
         let Via::Tunnel { mac, underlay } = via else { return None };

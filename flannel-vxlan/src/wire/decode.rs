@@ -344,8 +344,8 @@ mod tests {
             datagram.extend(bytes);
             let message = only(&datagram);
             let _ignored = (link(&message), interface_address(&message), neighbour(&message), forwarding(&message));
-            let _ignored = (nexthop(&message), route(&message), crate::wire::ethtool::tx_checksum(&message));
-            let _ignored = crate::wire::ethtool::family(&message);
+            let _ignored = (nexthop(&message), route(&message), ethtool::tx_checksum(&message));
+            let _ignored = ethtool::family(&message);
         }
     }
 }
