@@ -21,7 +21,7 @@ pub struct Observed {
 
 /// The one door to nf_tables. Nothing else in the crate sends or receives rules.
 ///
-/// [`Netlink`](crate::Netlink) is the real one, tests have their own.
+/// [`Netlink`](crate::Netlink) is the real one, [`Memory`](crate::Memory) one for tests and dry runs.
 pub trait Kernel {
     /// Reads the generation of the ruleset.
     ///

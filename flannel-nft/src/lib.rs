@@ -21,6 +21,7 @@ mod expr;
 mod kernel;
 mod lower;
 mod matching;
+mod memory;
 mod monitor;
 mod name;
 mod netlink;
@@ -38,6 +39,7 @@ pub use diff::diff;
 pub use error::{CommitError, ConvergeError, Mistake, ObserveError, RefusalReason, SealError};
 pub use kernel::{Kernel, Observed, Outcome, converge, generation, observe};
 pub use matching::{Addresses, IpVersion, Match, Ports, ct, fib, ip, meta, sctp, tcp, th, udp};
+pub use memory::Memory;
 #[cfg(feature = "tokio")]
 pub use monitor::MonitorStream;
 pub use monitor::{Event, Foreign, Monitor};

@@ -183,7 +183,7 @@ impl Netlink {
             return CommitError::Stale;
         }
         let changes = transaction.changes();
-        let change = changes.iter().find(|(number, _)| *number >= refusal.message).or(changes.last());
+        let change = changes.iter().find(|(number, _)| *number >= refusal.message).or_else(|| changes.last());
         let operation = match change {
             Some((_, change)) => change.to_string(),
             None => "begin a batch".to_owned(),

@@ -123,7 +123,7 @@ impl<'e, 's, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Raise<'e, F> {
                 [Expr::Byteorder { .. }, Expr::ExthdrWrite { option: 2, .. }, ..] => (Statement::ClampMss, 3),
                 _ => return None,
             },
-            Expr::Immediate { dreg: REG1, .. } => self.from_immediates()?,
+            Expr::Immediate { dreg: REG1, .. } => self.after_constants()?,
             Expr::MetaLoad { key: meta::MARK, .. } | Expr::CtLoad { key: ct::MARK, .. } => {
                 match self.mark() {
                     Some(found) => found,
@@ -137,7 +137,7 @@ impl<'e, 's, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Raise<'e, F> {
     }
 
     /// What follows one to four constants in registers.
-    fn from_immediates(&self) -> Option<(Statement, usize)> {
+    fn after_constants(&self) -> Option<(Statement, usize)> {
         let values: Vec<&Data> = self
             .rest
             .iter()

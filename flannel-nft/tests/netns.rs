@@ -1,5 +1,7 @@
 //! On the real kernel, each test in a network namespace of its own.
 
+#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in test functions only")]
+
 mod common;
 
 use common::*;

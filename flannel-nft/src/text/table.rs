@@ -172,7 +172,11 @@ fn elements(set: &Set, f: &mut Formatter<'_>) -> fmt::Result {
         return Ok(());
     }
     f.write_str("\t\telements = { ")?;
-    for (index, (span, body)) in set.elements.iter().enumerate() {
+    let mut sorted: Vec<_> = set.elements.iter().collect();
+    if set.key.is_host_order() && set.key.length() == 4 {
+        sorted.sort_by_key(|(span, _)| span.first().and_then(crate::data::Data::host_u32));
+    }
+    for (index, (span, body)) in sorted.into_iter().enumerate() {
         if index > 0 {
             f.write_str(if index % set.key.per_line() == 0 { ",\n\t\t\t     " } else { ", " })?;
         }

@@ -1,6 +1,5 @@
 //! Objects to attributes.
 
-use std::collections::btree_map;
 use std::iter::Peekable;
 use std::time::Duration;
 
@@ -187,9 +186,6 @@ pub(crate) fn set_name(table: &TableId, name: &str, a: &mut Attributes<'_>) {
     a.text(1, table.name.as_str());
     a.text(2, name);
 }
-
-/// Elements in the order of their keys.
-pub(crate) type Elements<'a> = Peekable<btree_map::Iter<'a, Span, Body>>;
 
 /// Appends as many elements as one message holds; the rest stays in `elements`.
 pub(crate) fn elements<'e>(

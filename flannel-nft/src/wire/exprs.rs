@@ -55,7 +55,9 @@ fn body(expr: &Expr, a: &mut Attributes<'_>) {
             value(a, 5, xor);
         }
         Expr::Byteorder { sreg, dreg, op, length, size } => {
-            [(1, sreg), (2, dreg), (3, op), (4, length), (5, size)].map(|(kind, v)| a.be32(kind, *v));
+            [(1, sreg), (2, dreg), (3, op), (4, length), (5, size)]
+                .into_iter()
+                .for_each(|(kind, v)| a.be32(kind, *v));
         }
         Expr::Cmp { sreg, op, data } => {
             a.be32(1, *sreg);
@@ -76,10 +78,10 @@ fn body(expr: &Expr, a: &mut Attributes<'_>) {
         }
         Expr::ExthdrWrite { sreg, option, offset, length, op } => {
             a.u8(2, *option);
-            [(3, offset), (4, length), (6, op), (7, sreg)].map(|(kind, v)| a.be32(kind, *v));
+            [(3, offset), (4, length), (6, op), (7, sreg)].into_iter().for_each(|(kind, v)| a.be32(kind, *v));
         }
         Expr::Fib { result, flags, dreg } => {
-            [(1, dreg), (2, result), (3, flags)].map(|(kind, v)| a.be32(kind, *v));
+            [(1, dreg), (2, result), (3, flags)].into_iter().for_each(|(kind, v)| a.be32(kind, *v));
         }
         Expr::Immediate { dreg, data } => {
             a.be32(1, *dreg);
@@ -92,7 +94,7 @@ fn body(expr: &Expr, a: &mut Attributes<'_>) {
         Expr::Limit { rate, unit, burst, kind, flags } => {
             a.be64(1, *rate);
             a.be64(2, *unit);
-            [(3, burst), (4, kind), (5, flags)].map(|(kind, v)| a.be32(kind, *v));
+            [(3, burst), (4, kind), (5, flags)].into_iter().for_each(|(kind, v)| a.be32(kind, *v));
         }
         Expr::Log { group, prefix, snaplen, threshold, level, flags } => {
             group.iter().for_each(|v| a.be16(1, *v));
@@ -139,7 +141,9 @@ fn body(expr: &Expr, a: &mut Attributes<'_>) {
             a.text(2, name);
         }
         Expr::Payload { base, offset, length, dreg } => {
-            [(1, dreg), (2, base), (3, offset), (4, length)].map(|(kind, v)| a.be32(kind, *v));
+            [(1, dreg), (2, base), (3, offset), (4, length)]
+                .into_iter()
+                .for_each(|(kind, v)| a.be32(kind, *v));
         }
         Expr::Range { sreg, op, from, to } => {
             a.be32(1, *sreg);

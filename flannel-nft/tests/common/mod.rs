@@ -1,6 +1,10 @@
 //! Rulesets that several tests use.
 
 #![allow(dead_code, reason = "each test uses some")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy.toml allows it in test functions only, this is what they call"
+)]
 
 use flannel_nft::*;
 use ipnet::{IpNet, Ipv4Net};

@@ -1,0 +1,236 @@
+//! An nf_tables without a kernel, for tests of embedders and for dry runs.
+
+use crate::change::{Change, RulePlace};
+use crate::error::{CommitError, ObserveError, RefusalReason};
+use crate::kernel::{Kernel, Observed};
+use crate::rule::Rule;
+use crate::ruleset::{Chain, Handle, Ruleset, Table, TableId};
+use crate::set::Set;
+use crate::transaction::{Generation, Sealed, Transaction};
+use flannel_netlink::{Errno, Refusal};
+
+/// Tables that are kept in memory and changed as the kernel would change them: all or nothing, with generations,
+/// handles and `EBUSY`. It decodes the very bytes that the kernel would get.
+///
+/// It sees no packets, so counters stay where they are.
+///
+/// ```
+/// use flannel_nft::{Family, Kernel, Memory, Outcome, Ruleset, Table, TableName, converge};
+///
+/// let desired = Ruleset::new().table(Table::new(Family::Inet, TableName::new("mine")?));
+/// let mut kernel = Memory::default();
+/// assert!(matches!(converge(&mut kernel, &desired)?, Outcome::Changed { .. }));
+/// assert!(matches!(converge(&mut kernel, &desired)?, Outcome::Unchanged { .. }));
+/// assert_eq!(kernel.script(), "add table inet mine\n");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Memory {
+    tables: Vec<Table>,
+    generation: Generation,
+    handles: u64,
+    script: String,
+    commits: u32,
+    refuse: Option<(u32, Errno)>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            tables: Vec::new(),
+            generation: Generation(1),
+            handles: 0,
+            script: String::new(),
+            commits: 0,
+            refuse: None,
+        }
+    }
+}
+
+impl Memory {
+    /// What was committed so far, as scripts for `nft -f`.
+    #[must_use]
+    pub fn script(&self) -> &str {
+        &self.script
+    }
+
+    /// Number of commits so far.
+    #[must_use]
+    pub fn commits(&self) -> u32 {
+        self.commits
+    }
+
+    /// The tables it holds.
+    #[must_use]
+    pub fn tables(&self) -> &[Table] {
+        &self.tables
+    }
+
+    /// Forgets all tables, as `nft flush ruleset` by somebody else.
+    pub fn flush(&mut self) {
+        self.tables.clear();
+        self.generation = self.generation.next();
+    }
+
+    /// Lets the next transaction fail at its `change`-th change (from 0) with this error, once.
+    pub fn refuse_next(&mut self, change: u32, errno: Errno) {
+        self.refuse = Some((change, errno));
+    }
+
+    fn apply(&mut self, change: Change) -> Result<(), Errno> {
+        if let Change::AddTable(table) = change {
+            match self.tables.iter_mut().find(|old| old.id == table.id) {
+                Some(old) => {
+                    (old.flags, old.dormant, old.ownership) = (table.flags, table.dormant, table.ownership)
+                }
+                None => self.tables.push(table),
+            }
+            return Ok(());
+        }
+        if let Change::DeleteTable(id) = &change {
+            let before = self.tables.len();
+            self.tables.retain(|table| table.id != *id);
+            return if self.tables.len() < before { Ok(()) } else { Err(Errno::ENOENT) };
+        }
+        self.handles += 1;
+        let handle = Handle(self.handles);
+        let id = change.table().clone();
+        let table = self.tables.iter_mut().find(|table| table.id == id).ok_or(Errno::ENOENT)?;
+        in_table(table, change, handle)
+    }
+}
+
+fn in_table(table: &mut Table, change: Change, handle: Handle) -> Result<(), Errno> {
+    match change {
+        Change::AddCounter(_, counter) => {
+            if !table.counters.iter().any(|old| old.name == counter.name) {
+                table.counters.push(counter);
+            }
+        }
+        Change::AddChain(_, chain) => match table.chains.iter_mut().find(|old| old.name == chain.name) {
+            Some(old) => old.base = chain.base,
+            None => table.chains.push(chain),
+        },
+        Change::AddSet(_, set) => {
+            if table.find_set(&set.name).is_none() {
+                table.sets.push(set);
+            }
+        }
+        Change::AddElements(_, part) => set_of(table, &part)?.elements.extend(part.elements),
+        Change::DeleteElements(_, part) => {
+            let set = set_of(table, &part)?;
+            for span in part.elements.keys() {
+                set.elements.remove(span).ok_or(Errno::ENOENT)?;
+            }
+        }
+        Change::AddRule(_, chain, place, mut rule) => {
+            rule.handle = Some(handle);
+            let rules = &mut chain_of(table, |found| found.name == chain)?.rules;
+            let at = |handle| rules.iter().position(|rule| rule.handle == Some(handle)).ok_or(Errno::ENOENT);
+            match place {
+                RulePlace::Last => rules.push(rule),
+                RulePlace::First => rules.insert(0, rule),
+                RulePlace::Before(handle) => rules.insert(at(handle)?, rule),
+                RulePlace::After(handle) => rules.insert(at(handle)? + 1, rule),
+                RulePlace::Instead(handle) => {
+                    let at = at(handle)?;
+                    rules.splice(at..=at, [rule]).for_each(drop);
+                }
+            }
+        }
+        Change::DeleteRule(_, chain, handle) => {
+            let rules = &mut chain_of(table, |found| found.name == chain)?.rules;
+            let before = rules.len();
+            rules.retain(|rule| handle.is_some() && rule.handle != handle);
+            if handle.is_some() && rules.len() == before {
+                return Err(Errno::ENOENT);
+            }
+        }
+        Change::DeleteChain(_, chain) => {
+            let targeted = rules(table).any(|rule| rule.verdicts().any(|end| end.chain() == Some(&chain)));
+            let from_map = table.sets.iter().flat_map(|set| set.elements.values()).any(|body| {
+                matches!(&body.mapped, Some(crate::set::Mapped::Verdict(end)) if end.chain() == Some(&chain))
+            });
+            if targeted || from_map || !chain_of(table, |found| found.name == chain)?.rules.is_empty() {
+                return Err(Errno::EBUSY);
+            }
+            table.chains.retain(|found| found.name != chain);
+        }
+        Change::DeleteSet(_, name) => {
+            let text = format!("@{name}");
+            if rules(table).any(|rule| rule.to_string().split(' ').any(|word| word == text)) {
+                return Err(Errno::EBUSY);
+            }
+            table.sets.retain(|set| set.name != name);
+        }
+        Change::DeleteCounter(_, name) => table.counters.retain(|counter| counter.name.as_str() != name),
+        Change::AddTable(_) | Change::DeleteTable(_) | Change::Other(_) => {}
+    }
+    Ok(())
+}
+
+fn rules(table: &Table) -> impl Iterator<Item = &Rule> {
+    table.chains.iter().flat_map(|chain| &chain.rules)
+}
+
+fn set_of<'t>(table: &'t mut Table, part: &Set) -> Result<&'t mut Set, Errno> {
+    table.sets.iter_mut().find(|set| set.name == part.name).ok_or(Errno::ENOENT)
+}
+
+fn chain_of(table: &mut Table, is: impl Fn(&Chain) -> bool) -> Result<&mut Chain, Errno> {
+    table.chains.iter_mut().find(|chain| is(chain)).ok_or(Errno::ENOENT)
+}
+
+impl Kernel for Memory {
+    fn generation(&mut self) -> Result<Generation, ObserveError> {
+        Ok(self.generation)
+    }
+
+    fn observe(&mut self, wanted: &[TableId]) -> Result<Observed, ObserveError> {
+        let tables = self.tables.iter().filter(|table| wanted.contains(&table.id)).cloned();
+        Ok(Observed { generation: self.generation, ruleset: tables.collect::<Ruleset>(), port: None })
+    }
+
+    fn send(&mut self, transaction: &mut Transaction<Sealed>) -> Result<Generation, CommitError> {
+        if transaction.expected().is_some_and(|expected| expected != self.generation) {
+            return Err(CommitError::Stale);
+        }
+        let before = self.clone();
+        let refuse = self.refuse.take();
+        for (count, (message, change)) in (0..).zip(transaction.changes()) {
+            let operation = change.to_string();
+            let refused = refuse.filter(|(at, _)| *at == count).map(|(_, errno)| errno);
+            if let Some(errno) = refused.or_else(|| self.apply(change).err()) {
+                *self = Self { refuse: None, ..before };
+                let refusal = Refusal { message, errno, text: None, offset: None };
+                return Err(CommitError::Refused {
+                    operation,
+                    attribute: None,
+                    source: RefusalReason(refusal),
+                });
+            }
+        }
+        self.script.push_str(&transaction.to_string());
+        self.commits += 1;
+        if !transaction.is_empty() {
+            self.generation = self.generation.next();
+        }
+        Ok(self.generation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_transaction_leaves_everything_as_it_was() {
+        let table = Table::new(crate::Family::Ip, crate::TableName::new("t").unwrap());
+        let mut kernel = Memory::default();
+        kernel.refuse_next(0, Errno::EPERM);
+        let desired = Ruleset::new().table(table);
+        assert!(crate::converge(&mut kernel, &desired).is_err());
+        assert_eq!((kernel.tables().len(), kernel.commits()), (0, 0));
+        assert!(crate::converge(&mut kernel, &desired).is_ok());
+    }
+}
