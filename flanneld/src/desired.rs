@@ -12,6 +12,7 @@ use crate::lease::{
     AllocationRange, BackendData, BackendType, FamilyRange, LeaseAttributes, LeaseKey, VxlanData,
 };
 use crate::node::{Mtus, NodeError, NodeFacts};
+use crate::rules::RuleSpec;
 use crate::subnet_env::SubnetEnv;
 
 /// Everything that decides what this node looks like, its peers apart.
@@ -143,7 +144,8 @@ impl Setting {
             Backend::Alloc => (BackendType::Unnamed, None, None),
             Backend::HostGw => (BackendType::HostGw, None, None),
             Backend::Vxlan(vxlan) => {
-                let data = |mac: MacAddr| VxlanData { vni: vxlan.vni, vtep_mac: mac.bytes() }.to_backend_data();
+                let data =
+                    |mac: MacAddr| VxlanData { vni: vxlan.vni, vtep_mac: mac.bytes() }.to_backend_data();
                 let ipv4 = self.facts.ipv4.map(|_| data(self.macs.ipv4)).transpose()?;
                 let ipv6 = self.facts.ipv6.map(|_| data(self.macs.ipv6)).transpose()?;
                 (BackendType::Vxlan, ipv4, ipv6)
@@ -156,6 +158,25 @@ impl Setting {
             backend_data,
             backend_v6_data,
         })
+    }
+
+    /// What decides the nftables rules of this node.
+    #[must_use]
+    pub fn rules(&self, lease: LeaseKey) -> RuleSpec {
+        RuleSpec {
+            ipv4: self.net_conf.ipv4.map(|pool| pool.network).zip(lease.v4()),
+            ipv6: self.net_conf.ipv6.map(|pool| pool.network).zip(lease.v6()),
+            masquerade: self.masquerade,
+            fully_random: self.fully_random,
+            forward: self.forward_rules,
+            no_masquerade: self.net_conf.no_masquerade.clone(),
+        }
+    }
+
+    /// Whether peers on the same link are routed to without wrapping, so that routes decide.
+    #[must_use]
+    pub fn is_direct_routing(&self) -> bool {
+        matches!(&self.net_conf.backend, Backend::Vxlan(vxlan) if vxlan.direct_routing)
     }
 
     /// Where the node's subnet may come from.
@@ -195,11 +216,23 @@ impl Setting {
     pub fn families(&self, lease: LeaseKey) -> Result<Vec<FamilySpec>, OverlayError> {
         let ipv4 = self.net_conf.ipv4.zip(self.facts.ipv4).zip(lease.v4()).map(|((pool, own), subnet)| {
             let tunnel = self.mtus.ipv4_device.zip(Some(self.macs.ipv4));
-            (IpNet::from(subnet), IpNet::from(pool.network), IpAddr::from(own.interface), own.public_is_local, tunnel)
+            (
+                IpNet::from(subnet),
+                IpNet::from(pool.network),
+                IpAddr::from(own.interface),
+                own.public_is_local,
+                tunnel,
+            )
         });
         let ipv6 = self.net_conf.ipv6.zip(self.facts.ipv6).zip(lease.v6()).map(|((pool, own), subnet)| {
             let tunnel = self.mtus.ipv6_device.zip(Some(self.macs.ipv6));
-            (IpNet::from(subnet), IpNet::from(pool.network), IpAddr::from(own.interface), own.public_is_local, tunnel)
+            (
+                IpNet::from(subnet),
+                IpNet::from(pool.network),
+                IpAddr::from(own.interface),
+                own.public_is_local,
+                tunnel,
+            )
         });
         let mut families = Vec::new();
         for (subnet, network, local, public_is_local, tunnel) in ipv4.into_iter().chain(ipv6) {
@@ -238,12 +271,14 @@ impl Setting {
         let public = |address: Option<IpAddr>, family| address.ok_or(Skipped::NoAddress(family));
         let ipv4 = key.v4().filter(|_| self.facts.ipv4.is_some()).map(|subnet| {
             let public = public(attributes.public_ip.map(IpAddr::from), Family::V4)?;
-            let via = self.via(Family::V4, public, attributes, attributes.backend_data.as_ref(), &mut on_link)?;
+            let via =
+                self.via(Family::V4, public, attributes, attributes.backend_data.as_ref(), &mut on_link)?;
             Ok(via.map(|via| Peer { subnet: subnet.into(), via }))
         });
         let ipv6 = key.v6().filter(|_| self.facts.ipv6.is_some()).map(|subnet| {
             let public = public(attributes.public_ipv6.map(IpAddr::from), Family::V6)?;
-            let via = self.via(Family::V6, public, attributes, attributes.backend_v6_data.as_ref(), &mut on_link)?;
+            let via =
+                self.via(Family::V6, public, attributes, attributes.backend_v6_data.as_ref(), &mut on_link)?;
             Ok(via.map(|via| Peer { subnet: subnet.into(), via }))
         });
         ipv4.into_iter().chain(ipv6).filter_map(Result::transpose).collect()

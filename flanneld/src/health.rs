@@ -31,6 +31,8 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 /// Something that must be true for the node to be ready.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Condition {
+    /// There is an interface to other nodes, with the addresses it needs.
+    Interface,
     /// A subnet is leased to this node.
     Lease,
     /// The backend's device is as it should be.
@@ -44,10 +46,14 @@ pub enum Condition {
 }
 
 impl Condition {
-    const ALL: [Self; 5] = [Self::Lease, Self::Device, Self::Rules, Self::SubnetFile, Self::Peers];
+    const ALL: [Self; 6] =
+        [Self::Interface, Self::Lease, Self::Device, Self::Rules, Self::SubnetFile, Self::Peers];
 
-    fn name(self) -> &'static str {
+    /// In words.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
+            Self::Interface => "interface",
             Self::Lease => "lease",
             Self::Device => "device",
             Self::Rules => "rules",

@@ -1,3 +1,61 @@
-//! The `flanneld` daemon.
+//! The `flanneld` daemon: arguments, logging, the daemon itself, an exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+use flanneld::config::{Command, Config, Process};
+use flanneld::error::Chain;
+use tokio::signal::unix::{SignalKind, signal};
+
+fn main() -> ExitCode {
+    match Command::read(&Process) {
+        Ok(Command::Help(text)) => print(std::io::stdout(), &text),
+        Ok(Command::Version) => print(std::io::stderr(), concat!(env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Command::Run(config)) => run(*config),
+        Err(problems) => {
+            print(std::io::stderr(), &format!("{problems}\n"));
+            ExitCode::from(problems.exit_code())
+        }
+    }
+}
+
+fn run(config: Config) -> ExitCode {
+    if let Err(error) = flanneld::logging::start(config.log.clone()) {
+        return fail(&error);
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    let done = runtime.block_on(async {
+        let stop = stop_signal()?;
+        flanneld::run::run(config, stop).await.map_err(|error| -> Box<dyn std::error::Error> { error.into() })
+    });
+    // Blocking calls of a store may still be under way; they end with the process.
+    runtime.shutdown_background();
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&*error),
+    }
+}
+
+/// Resolves at SIGTERM or SIGINT.
+fn stop_signal() -> Result<impl Future<Output = ()>, Box<dyn std::error::Error>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    print(std::io::stderr(), &format!("flanneld: {}\n", Chain(error)));
+    ExitCode::FAILURE
+}
+
+/// Prints; if nobody reads, there is nobody to tell.
+fn print(mut to: impl std::io::Write, text: &str) -> ExitCode {
+    let _closed = to.write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}

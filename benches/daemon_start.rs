@@ -1,0 +1,114 @@
+//! Start of `flanneld` on the embedded store, in the demo's setting: dual-stack VXLAN, two peers.
+#![expect(clippy::unwrap_used, reason = "a bench that cannot be set up has to end")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use flannel_benches::{OURS, Report, quick};
+use testkit::{Flannel, Lab, Node, wait_for};
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn main() {
+    let binary = binary();
+    let rounds = if quick() { 10 } else { 40 };
+    let mut report = Report::new(
+        "daemon_start",
+        "Start of flanneld with --lease-db, dual-stack VXLAN and two running peers; from exec to /readyz 200 (asked every millisecond).",
+    );
+
+    let mut lab = Lab::new().unwrap();
+    let flannel = Flannel::new(&lab, &binary, Flannel::NET_CONF).unwrap();
+    let peers: Vec<Node> = (0..2).map(|_| lab.add_node().unwrap()).collect();
+    let _running: Vec<_> = peers
+        .iter()
+        .map(|node| {
+            let mut daemon = flannel.start(node).unwrap();
+            daemon.ready(SOON).unwrap();
+            daemon
+        })
+        .collect();
+    let node = lab.add_node().unwrap();
+
+    let (mut cold, mut warm, mut resident, mut floor) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for round in 0..=rounds {
+        forget(&node);
+        for times in [&mut cold, &mut warm] {
+            let mut daemon = flannel.start(&node).unwrap();
+            let time = daemon.ready(SOON).unwrap();
+            if round > 0 {
+                times.push(time.as_secs_f64() * 1e3);
+                resident
+                    .extend(daemon.resident_kib().map(|kib| f64::from(u32::try_from(kib).unwrap()) / 1024.0));
+            }
+            daemon.kill().unwrap();
+        }
+        let started = Instant::now();
+        let mut command = Command::new(&binary);
+        let mut child = node.namespace().spawn(command.arg("--version").stderr(Stdio::null())).unwrap();
+        child.wait().unwrap();
+        floor.push(started.elapsed().as_secs_f64() * 1e3);
+    }
+    report.figure("exec to ready, cold", OURS, 2, "ms", &mut cold);
+    report.figure("exec to ready, warm", OURS, 2, "ms", &mut warm);
+    report.figure("exec to exit", "flanneld --version", 2, "ms", &mut floor);
+    report.figure("resident memory", OURS, 2, "MiB", &mut resident);
+
+    forget(&node);
+    for what in ["cold", "warm"] {
+        let (sent, changing) = messages(&flannel, &node, &binary);
+        report.figure(&format!("netlink messages, {what}"), OURS, 2, "messages", &mut [sent]);
+        report.figure(&format!("of these changing something, {what}"), OURS, 2, "messages", &mut [changing]);
+    }
+    report.write().unwrap();
+}
+
+/// The release build, which `make bench` makes first.
+fn binary() -> PathBuf {
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/flanneld");
+    let beside =
+        std::env::current_exe().ok().and_then(|bench| Some(bench.parent()?.parent()?.join("flanneld")));
+    beside.filter(|path| path.exists()).unwrap_or(target)
+}
+
+/// Makes the next start a cold one: no device, no rules, no subnet.env. The lease stays, as after a reboot.
+fn forget(node: &Node) {
+    let clean = "for d in flannel.1 flannel-v6.1; do ip link del $d 2>/dev/null; done; nft flush ruleset";
+    node.namespace().sh(clean).unwrap();
+    drop(fs::remove_file(node.subnet_file()));
+}
+
+/// Counts the netlink messages of one start, and those of them that ask for a change.
+fn messages(flannel: &Flannel, node: &Node, binary: &Path) -> (f64, f64) {
+    drop(fs::remove_file(node.subnet_file()));
+    let trace = node.folder().join("netlink.trace");
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-v", "-s", "65535", "-e", "trace=sendto", "-o"]).arg(&trace);
+    strace.arg(binary).args(flannel.arguments(node)).stdin(Stdio::null()).stderr(Stdio::null());
+    let mut traced = node.namespace().spawn(&mut strace).unwrap();
+    wait_for(SOON, || node.subnet_file().exists().then_some(())).unwrap();
+    let settled = Instant::now() + Duration::from_millis(500);
+    wait_for(SOON, || (Instant::now() >= settled).then_some(())).unwrap();
+    traced.kill().unwrap();
+    traced.wait().unwrap();
+    let text = fs::read_to_string(trace).unwrap();
+    let kinds = text.match_indices("nlmsg_type=").map(|(at, key)| &text[at + key.len()..]);
+    let (mut sent, mut changing) = (0_u32, 0_u32);
+    for kind in kinds {
+        sent += 1;
+        changing += u32::from(
+            [
+                "RTM_NEW",
+                "RTM_DEL",
+                "RTM_SET",
+                "NFNL_SUBSYS_NFTABLES<<8|NFT_MSG_NEW",
+                "NFNL_SUBSYS_NFTABLES<<8|NFT_MSG_DEL",
+            ]
+            .iter()
+            .any(|change| kind.starts_with(change)),
+        );
+    }
+    (sent.into(), changing.into())
+}

@@ -1,0 +1,435 @@
+//! The one task that writes to the kernel: it is told what should be, reads what is, and writes the difference.
+//!
+//! Events only change what should be, or say that a look at the kernel is due. Each kind of work fails and is tried
+//! again by itself, so that rules never wait for peers, nor peers for rules.
+
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use flannel_nft::{Outcome, Ruleset};
+use flannel_vxlan::{Family, Notification, Overlay, Report};
+use ipnet::IpNet;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
+use tracing::{debug, info, warn};
+
+use crate::config::Config;
+use crate::desired::{Setting, Skipped};
+use crate::error::Chain;
+use crate::event::{LeaseEvent, LeaseTable};
+use crate::health::{Condition, Readiness};
+use crate::lease::{Backoff, Lease, LeaseAttributes, LeaseKey};
+use crate::node::{self, NodeError};
+use crate::rules;
+use crate::subnet_env::SubnetEnv;
+
+/// Events that are folded before the kernel is written to, at most.
+const BURST: usize = 65_536;
+/// Time between two full readings of devices, peers and routes. Notifications are what finds changes; this is the
+/// net under them, and it costs a few microseconds per peer.
+const VERIFY: Duration = Duration::from_secs(60);
+
+/// How long changes of the host's interfaces are collected before they are looked at.
+const SETTLE: Duration = Duration::from_millis(5);
+
+/// What reaches the reconciler from outside.
+#[derive(Debug)]
+pub struct Inputs {
+    /// What the lease store says about all nodes.
+    pub leases: mpsc::Receiver<LeaseEvent>,
+    /// This node's own lease.
+    pub own: watch::Receiver<Lease>,
+    /// What others did to links, addresses, routes, neighbours, forwarding entries and nexthops.
+    pub links: mpsc::Receiver<Vec<Notification>>,
+    /// Others have changed the nftables ruleset.
+    pub rules: mpsc::Receiver<()>,
+}
+
+/// What the reconciler tells others.
+#[derive(Debug)]
+pub struct Outputs {
+    /// What this node should publish with its lease.
+    pub attributes: watch::Sender<LeaseAttributes>,
+    /// What holds, for `/readyz`.
+    pub readiness: watch::Sender<Readiness>,
+}
+
+/// Owner of the desired state and of the sockets that it is written through.
+#[derive(Debug)]
+pub struct Reconciler<R, L> {
+    config: Config,
+    setting: Setting,
+    lease: Lease,
+    leases: LeaseTable,
+    ruleset: Ruleset,
+    overlay: Overlay,
+    rules: R,
+    links: L,
+    outputs: Outputs,
+    due: Due,
+    /// Complaints already made, so that one that stays is logged once.
+    complaints: BTreeSet<String>,
+    announced: bool,
+}
+
+/// When each kind of work is next to be done.
+#[derive(Debug, Default)]
+struct Due {
+    facts: Duty,
+    rules: Duty,
+    overlay: Duty,
+    subnet_file: Duty,
+}
+
+impl Due {
+    fn earliest(&self) -> Option<Instant> {
+        [&self.facts, &self.rules, &self.overlay, &self.subnet_file]
+            .into_iter()
+            .filter_map(|duty| duty.at)
+            .min()
+    }
+}
+
+/// One kind of work: due at some time, later after each failure.
+#[derive(Debug, Default)]
+struct Duty {
+    at: Option<Instant>,
+    backoff: Backoff,
+}
+
+impl Duty {
+    fn now(&mut self) {
+        self.at = Some(Instant::now());
+    }
+
+    fn take(&mut self) -> bool {
+        self.at.take_if(|at| *at <= Instant::now()).is_some()
+    }
+
+    /// Notes how it went; a failure makes it due again after a pause.
+    fn settle(&mut self, succeeded: bool) {
+        if succeeded {
+            self.backoff.reset();
+        } else {
+            self.at = Some(Instant::now() + self.backoff.next());
+        }
+    }
+}
+
+impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
+    /// A reconciler that has not looked at the kernel yet.
+    ///
+    /// # Errors
+    /// If the setting cannot be turned into rules or devices.
+    pub fn new(
+        config: Config,
+        setting: Setting,
+        lease: Lease,
+        rules: R,
+        links: L,
+        outputs: Outputs,
+    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        Ok(Self {
+            ruleset: rules::ruleset(&setting.rules(lease.key))?,
+            overlay: Overlay::new(setting.families(lease.key)?),
+            leases: LeaseTable::new(Some(lease.key)),
+            config,
+            setting,
+            lease,
+            rules,
+            links,
+            outputs,
+            due: Due::default(),
+            complaints: BTreeSet::new(),
+            announced: false,
+        })
+    }
+
+    /// Keeps the kernel as it should be until `shutdown` resolves or all inputs are closed. Leaves everything in
+    /// place.
+    pub async fn run(mut self, mut inputs: Inputs, shutdown: impl Future<Output = ()>) {
+        let mut check = interval_at(Instant::now() + self.config.resync, self.config.resync);
+        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut verify = interval_at(Instant::now() + VERIFY, VERIFY);
+        verify.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.outputs.readiness.send_modify(|readiness| {
+            readiness.set(Condition::Interface, Ok(()));
+            readiness.set(Condition::Lease, Ok(()));
+        });
+        self.due.rules.now();
+        self.due.overlay.now();
+        self.due.subnet_file.now();
+        tokio::pin!(shutdown);
+        loop {
+            self.pass();
+            let next = self.due.earliest();
+            tokio::select! {
+                () = &mut shutdown => return,
+                event = inputs.leases.recv() => {
+                    let Some(event) = event else { return };
+                    self.learn(event);
+                    for _ in 0..BURST {
+                        let Ok(event) = inputs.leases.try_recv() else { break };
+                        self.learn(event);
+                    }
+                }
+                own = inputs.own.changed() => {
+                    if own.is_err() { return }
+                    let lease = inputs.own.borrow_and_update().clone();
+                    self.adopt_lease(lease);
+                }
+                notifications = inputs.links.recv() => {
+                    let Some(notifications) = notifications else { return };
+                    self.notice(&notifications);
+                }
+                change = inputs.rules.recv() => {
+                    if change.is_none() { return }
+                    self.due.rules.now();
+                }
+                _ = check.tick() => self.due.rules.now(),
+                _ = verify.tick() => self.notice(&[Notification::Overflow]),
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some_and(|at| at > Instant::now()) => {}
+            }
+        }
+    }
+
+    /// Does what is due now.
+    fn pass(&mut self) {
+        if self.due.facts.take() {
+            let done = self.look_around();
+            self.conclude(Condition::Interface, done, |due| &mut due.facts);
+        }
+        if self.due.rules.take() {
+            let done = self.put_rules();
+            self.conclude(Condition::Rules, done, |due| &mut due.rules);
+        }
+        // Before the first listing is complete, what looks stale may well belong to a peer.
+        if self.leases.synced() && self.due.overlay.take() {
+            let done = self.put_overlay();
+            self.conclude(Condition::Device, done, |due| &mut due.overlay);
+        }
+        if self.due.subnet_file.take() {
+            let done = self.put_subnet_file();
+            self.conclude(Condition::SubnetFile, done, |due| &mut due.subnet_file);
+        }
+        if !self.announced && self.outputs.readiness.borrow().is_ready() {
+            self.announced = true;
+            info!("flannel is ready");
+        }
+    }
+
+    fn conclude(
+        &mut self,
+        condition: Condition,
+        done: Result<(), Box<dyn Error + Send + Sync>>,
+        duty: impl FnOnce(&mut Due) -> &mut Duty,
+    ) {
+        duty(&mut self.due).settle(done.is_ok());
+        let state = done.map_err(|error| Chain(&*error).to_string());
+        if let Err(reason) = &state {
+            warn!("cannot bring {} up to date, will try again: {reason}", condition.name());
+        }
+        self.outputs.readiness.send_if_modified(|readiness| {
+            let before = readiness.clone();
+            readiness.set(condition, state);
+            *readiness != before
+        });
+    }
+
+    fn put_rules(&mut self) -> Result<(), Box<dyn Error + Send + Sync>> {
+        match flannel_nft::converge(&mut self.rules, &self.ruleset)? {
+            Outcome::Unchanged { .. } => {}
+            Outcome::Changed { changes, .. } => info!(changes, "rules written"),
+        }
+        Ok(())
+    }
+
+    fn put_overlay(&mut self) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let report = self.overlay.flush(&mut self.links)?;
+        self.complain(&report);
+        if report.steps > 0 {
+            info!(
+                steps = report.steps,
+                peers = self.overlay.peers().len(),
+                "devices, peers and routes written"
+            );
+        }
+        self.outputs.readiness.send_if_modified(|readiness| {
+            let before = readiness.clone();
+            readiness.set(Condition::Peers, Ok(()));
+            let refused = report.refused.len();
+            readiness.note("peers", (refused > 0).then(|| format!("{refused} steps refused, see the log")));
+            *readiness != before
+        });
+        if let Some(taken) = report.taken.first() {
+            return Err(taken.to_string().into());
+        }
+        if let Some(family) = report.without_device.first() {
+            let reason = report.refused.iter().find(|step| step.peer.is_none()).map(ToString::to_string);
+            return Err(format!("no {family} device: {}", reason.unwrap_or_default()).into());
+        }
+        if !report.is_clean() {
+            self.due.overlay.settle(false);
+        }
+        Ok(())
+    }
+
+    /// Logs each refused step once, however often it is tried.
+    fn complain(&mut self, report: &Report) {
+        let now: BTreeSet<String> = report.refused.iter().map(ToString::to_string).collect();
+        for complaint in now.difference(&self.complaints) {
+            warn!("{complaint}; will try again");
+        }
+        self.complaints = now;
+    }
+
+    fn put_subnet_file(&mut self) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let path = &self.config.subnet_file;
+        let wanted: SubnetEnv = self.setting.subnet_env(self.lease.key);
+        if std::fs::read(path).is_ok_and(|present| present == wanted.to_string().as_bytes()) {
+            return Ok(());
+        }
+        wanted.write(path)?;
+        info!("Wrote subnet file to {}", path.display());
+        Ok(())
+    }
+
+    fn learn(&mut self, event: LeaseEvent) {
+        let listed = matches!(event, LeaseEvent::Synced { .. });
+        let changed = self.leases.apply(event);
+        for key in &changed {
+            self.note_peer(*key);
+        }
+        if listed || !changed.is_empty() {
+            self.due.overlay.now();
+        }
+    }
+
+    /// Puts a lease's present contents into the overlay, or takes it out.
+    fn note_peer(&mut self, key: LeaseKey) {
+        let Self { setting, leases, overlay, links, .. } = self;
+        let mut on_link = |address: IpAddr| {
+            let way = links.route_to(address).ok().flatten();
+            way.is_some_and(|way| way.gateway.is_none() && way.interface == setting.facts.index)
+        };
+        let peers = leases.peer(key).map_or_else(Vec::new, |lease| setting.peers(key, lease, &mut on_link));
+        let subnets = key.v4().map(IpNet::from).into_iter().chain(key.v6().map(IpNet::from));
+        for subnet in subnets {
+            let peer = peers.iter().flatten().find(|peer| peer.subnet == subnet);
+            match peer {
+                Some(peer) => match overlay.set_peer(*peer) {
+                    Ok(()) => info!("Subnet added: {subnet} via {}", peer.via.underlay()),
+                    Err(conflict) => warn!("peer {subnet} is not programmed: {conflict}"),
+                },
+                None if overlay.remove_peer(subnet) => info!("Subnet removed: {subnet}"),
+                None => {}
+            }
+        }
+        for skipped in peers.into_iter().filter_map(Result::err) {
+            log_skipped(key, &skipped);
+        }
+    }
+
+    fn adopt_lease(&mut self, lease: Lease) {
+        let changed = self.lease.key != lease.key;
+        self.lease = lease;
+        if !changed {
+            return;
+        }
+        warn!(subnet = %self.lease.key, "this node has another subnet now; pods that run keep their old addresses");
+        for key in self.leases.set_own(Some(self.lease.key)) {
+            self.note_peer(key);
+        }
+        self.apply_setting();
+    }
+
+    /// Others changed something: look again at what that may have broken.
+    fn notice(&mut self, notifications: &[Notification]) {
+        let attention = self.overlay.attention(notifications);
+        if attention.host && self.due.facts.at.is_none() {
+            // Pods that start and stop change links too: several such changes are one look.
+            self.due.facts.at = Some(Instant::now() + SETTLE);
+        }
+        if attention.overlay {
+            self.due.overlay.now();
+        }
+    }
+
+    /// Looks at the interface between nodes again, and follows it.
+    fn look_around(&mut self) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let stack = node::Stack::from(&self.setting.net_conf);
+        let facts = find_facts(&self.config, stack, &mut self.links)?;
+        if facts == self.setting.facts {
+            if self.setting.is_direct_routing() {
+                self.note_all_peers();
+            }
+            return Ok(());
+        }
+        info!("the interface between nodes has changed");
+        facts.log();
+        let net_conf = self.setting.net_conf.clone();
+        self.setting = Setting::new(&self.config, net_conf, facts, Some(&self.lease.attributes))?;
+        self.apply_setting();
+        let attributes = self.setting.attributes()?;
+        self.outputs.attributes.send_if_modified(|published| {
+            let changed = *published != attributes;
+            *published = attributes;
+            changed
+        });
+        Ok(())
+    }
+
+    /// Derives everything anew after the setting or the own lease has changed.
+    fn apply_setting(&mut self) {
+        match rules::ruleset(&self.setting.rules(self.lease.key)) {
+            Ok(ruleset) => self.ruleset = ruleset,
+            Err(error) => warn!("keeping the present rules: {}", Chain(&error)),
+        }
+        match self.setting.families(self.lease.key) {
+            Ok(families) => families.into_iter().for_each(|family| self.overlay.set_family(family)),
+            Err(error) => warn!("keeping the present devices: {}", Chain(&error)),
+        }
+        self.note_all_peers();
+        self.due.rules.now();
+        self.due.overlay.now();
+        self.due.subnet_file.now();
+    }
+
+    fn note_all_peers(&mut self) {
+        let keys: Vec<LeaseKey> = self.leases.peers().map(|(key, _)| key).collect();
+        for key in keys {
+            self.note_peer(key);
+        }
+    }
+}
+
+/// Reads the host's interfaces and routes, and chooses.
+///
+/// # Errors
+/// The kernel could not be read, or nothing fits.
+pub fn find_facts(
+    config: &Config,
+    stack: node::Stack,
+    links: &mut impl flannel_vxlan::Kernel,
+) -> Result<node::NodeFacts, Box<dyn Error + Send + Sync>> {
+    let interfaces = links.interfaces()?;
+    let default_ipv4: Vec<_> = links.default_route(Family::V4)?.into_iter().collect();
+    let default_ipv6: Vec<_> = links.default_route(Family::V6)?.into_iter().collect();
+    let host =
+        node::Host { interfaces: &interfaces, default_ipv4: &default_ipv4, default_ipv6: &default_ipv6 };
+    let route_to = |address| match links.route_to(address) {
+        Ok(Some(way)) => Ok(way),
+        Ok(None) => Err("network is unreachable".to_owned()),
+        Err(error) => Err(Chain(&error).to_string()),
+    };
+    node::choose(&config.selection, stack, host, route_to).map_err(|error: NodeError| error.into())
+}
+
+fn log_skipped(key: LeaseKey, skipped: &Skipped) {
+    match skipped {
+        Skipped::Backend { .. } => debug!("Ignoring lease {key}: {skipped}"),
+        _ => warn!("Ignoring lease {key}: {skipped}"),
+    }
+}

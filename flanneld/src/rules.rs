@@ -1,0 +1,158 @@
+//! The nftables rules of a node: masquerade what leaves the cluster, accept what is forwarded for pods. Pure.
+//!
+//! Names, hooks and comments are upstream's (`pkg/trafficmngr/nftables`), so that its tables are taken over in place and
+//! ours are cleaned up by it.
+
+use flannel_nft::{
+    Base, Chain, ChainName, Comment, Datatype, Family, Match, NameError, Nat, Rule, Ruleset, Set, SetName,
+    Table, TableId, TableName, ip, meta,
+};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+/// The mark by which kube-proxy says that it will masquerade a packet itself.
+const KUBE_PROXY_MARK: u32 = 0x4000;
+
+/// What decides the rules of a node.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct RuleSpec {
+    /// The cluster's network and this node's subnet; `None` if IPv4 is off.
+    pub ipv4: Option<(Ipv4Net, Ipv4Net)>,
+    /// The same for IPv6.
+    pub ipv6: Option<(Ipv6Net, Ipv6Net)>,
+    /// Masquerade what leaves the cluster.
+    pub masquerade: bool,
+    /// Choose masqueraded source ports at random.
+    pub fully_random: bool,
+    /// Accept forwarded pod traffic.
+    pub forward: bool,
+    /// Destinations that pods reach under their own address.
+    pub no_masquerade: Vec<IpNet>,
+}
+
+/// The tables `ip flannel-ipv4` and `ip6 flannel-ipv6`, for the families in use; the other one is to be gone.
+///
+/// # Errors
+/// None in practice: the names are constants that nftables can hold.
+pub fn ruleset(spec: &RuleSpec) -> Result<Ruleset, NameError> {
+    let ipv4 = TableId::new(Family::Ip, TableName::new("flannel-ipv4")?);
+    let ipv6 = TableId::new(Family::Ip6, TableName::new("flannel-ipv6")?);
+    let multicast_v4 = Ipv4Net::new_assert([224, 0, 0, 0].into(), 4).into();
+    let multicast_v6 = Ipv6Net::new_assert([0xff00, 0, 0, 0, 0, 0, 0, 0].into(), 8).into();
+    let mut rules = Ruleset::new();
+    rules = match spec.ipv4 {
+        Some((cluster, pods)) => rules.table(table(spec, ipv4, cluster.into(), pods.into(), multicast_v4)?),
+        None => rules.without(ipv4),
+    };
+    Ok(match spec.ipv6 {
+        Some((cluster, pods)) => rules.table(table(spec, ipv6, cluster.into(), pods.into(), multicast_v6)?),
+        None => rules.without(ipv6),
+    })
+}
+
+fn table(
+    spec: &RuleSpec,
+    id: TableId,
+    cluster: IpNet,
+    pods: IpNet,
+    multicast: IpNet,
+) -> Result<Table, NameError> {
+    let comment = Comment::new(&format!("rules for {}", id.name))?;
+    let mut table = Table::new(id.family, id.name).comment(comment);
+    if spec.masquerade {
+        let exempt = SetName::new("no-masquerade")?;
+        let same_family = |net: &&IpNet| net.addr().is_ipv4() == cluster.addr().is_ipv4();
+        let mut elements: Vec<IpNet> = spec.no_masquerade.iter().filter(same_family).copied().collect();
+        elements = IpNet::aggregate(&elements);
+        let kind = if cluster.addr().is_ipv4() { Datatype::Ipv4Addr } else { Datatype::Ipv6Addr };
+        let mut chain = Chain::base(ChainName::new("postrtg")?, Base::nat_postrouting())
+            .comment(Comment::new("chain to manage traffic masquerading by flannel")?)
+            // kube-proxy will masquerade this itself.
+            .rule(Rule::new().when(meta::mark_masked(KUBE_PROXY_MARK, KUBE_PROXY_MARK)).return_());
+        if !elements.is_empty() {
+            chain = chain.rule(Rule::new().when(ip::daddr(addresses(&exempt, cluster))).return_());
+            table = table.set(Set::new(exempt, kind).interval().elements(elements));
+        }
+        table = table.chain(chain.rules(masquerade(spec, cluster, pods, multicast)));
+    }
+    if spec.forward {
+        let chain = Chain::base(ChainName::new("forward")?, Base::filter_forward())
+            .comment(Comment::new("chain to accept flannel traffic")?)
+            .rule(Rule::new().when(ip::saddr(cluster)).accept())
+            .rule(Rule::new().when(ip::daddr(cluster)).accept());
+        table = table.chain(chain);
+    }
+    Ok(table)
+}
+
+/// As upstream's iptables mode has it. Its nftables mode returns on `saddr != PODS daddr CLUSTER` in the third rule,
+/// which makes the last one unreachable.
+fn masquerade(spec: &RuleSpec, cluster: IpNet, pods: IpNet, multicast: IpNet) -> [Rule; 5] {
+    let when = |source: Match, destination: Match| Rule::new().when(source).when(destination);
+    let nat = || if spec.fully_random { Nat::new().fully_random() } else { Nat::new() };
+    [
+        when(ip::saddr(pods), ip::daddr(cluster)).return_(),
+        when(ip::saddr(cluster), ip::daddr(pods)).return_(),
+        when(!ip::saddr(cluster), ip::daddr(pods)).return_(),
+        when(ip::saddr(cluster), !ip::daddr(multicast)).masquerade(nat()),
+        when(!ip::saddr(cluster), ip::daddr(cluster)).masquerade(nat()),
+    ]
+}
+
+fn addresses(set: &SetName, cluster: IpNet) -> flannel_nft::Addresses {
+    if cluster.addr().is_ipv4() {
+        flannel_nft::Addresses::v4_set(set)
+    } else {
+        flannel_nft::Addresses::v6_set(set)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dual_stack() -> RuleSpec {
+        RuleSpec {
+            ipv4: Some(("10.244.0.0/16".parse().unwrap(), "10.244.59.0/24".parse().unwrap())),
+            ipv6: Some(("fd00:10:244::/48".parse().unwrap(), "fd00:10:244:5d::/64".parse().unwrap())),
+            masquerade: true,
+            fully_random: true,
+            forward: true,
+            no_masquerade: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_rules_are_upstreams_with_its_two_mistakes_mended() {
+        insta::assert_snapshot!(ruleset(&dual_stack()).unwrap().to_string());
+    }
+
+    #[test]
+    fn a_family_that_is_off_has_no_table_and_loses_the_one_it_had() {
+        let rules = ruleset(&RuleSpec { ipv6: None, ..dual_stack() }).unwrap();
+        assert_eq!(rules.tables().len(), 1);
+        assert_eq!(rules.scope().len(), 2);
+    }
+
+    #[test]
+    fn without_masquerade_and_forward_there_are_no_chains() {
+        let rules = ruleset(&RuleSpec { masquerade: false, forward: false, ..dual_stack() }).unwrap();
+        assert!(rules.tables().iter().all(|table| table.chains().is_empty()));
+    }
+
+    #[test]
+    fn exempt_destinations_are_one_interval_set_for_each_family_that_has_some() {
+        let no_masquerade =
+            ["192.168.0.0/17", "192.168.128.0/17", "10.9.0.0/16"].map(|net| net.parse().unwrap());
+        let rules = ruleset(&RuleSpec { no_masquerade: no_masquerade.to_vec(), ..dual_stack() }).unwrap();
+        let text = rules.to_string();
+        assert!(text.contains("ip daddr @no-masquerade return"), "{text}");
+        assert!(!text.contains("ip6 daddr @no-masquerade"), "{text}");
+        assert_eq!(rules.tables()[0].sets()[0].len(), 2, "adjacent prefixes are joined");
+    }
+
+    #[test]
+    fn source_ports_are_kept_where_they_can_be_if_asked() {
+        let rules = ruleset(&RuleSpec { fully_random: false, ..dual_stack() }).unwrap();
+        assert!(!rules.to_string().contains("fully-random"));
+    }
+}
