@@ -1,0 +1,43 @@
+# Everything a person or CI does here. Each target installs what it needs first (Debian packages, only missing ones).
+.PHONY: help demo test lint bench ci
+.DEFAULT_GOAL := help
+
+ROOT := $(filter 0,$(shell id -u))
+# As root every kernel test has to run; otherwise those that cannot are skipped with a line each.
+export FLANNEL_NETNS ?= $(if $(ROOT),require)
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+help: ## print this
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 12
+
+demo: ## a cluster on this machine: three nodes talk, a daemon dies, nothing is lost (root; KEEP=1 leaves it up)
+	@$(if $(ROOT),:,echo "make demo needs root to make network namespaces: sudo make demo" >&2; exit 1)
+	@scripts/install-deps demo
+	cargo build --quiet --locked --release -p flanneld
+	cargo build --quiet --locked -p testkit --bin demo
+	@$(TARGET)/debug/demo $(TARGET)/release/flanneld
+
+test: ## every test; as root on the kernel too
+	@$(if $(ROOT),scripts/install-deps test,echo "NOT ROOT: kernel tests are SKIPPED; sudo make test runs them" >&2)
+	cargo test --locked --workspace --all-features --doc
+	@if cargo nextest --version >/dev/null 2>&1; then \
+	    set -x; cargo nextest run --locked --workspace --all-features; \
+	else \
+	    set -x; cargo test --locked --workspace --all-features --lib --bins --tests --examples; \
+	fi
+	@$(if $(ROOT),:,echo "NOT ROOT: kernel tests were SKIPPED" >&2)
+
+lint: ## formatting, warnings, documentation, licences
+	@$(if $(ROOT),scripts/install-deps test,:)
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets --all-features -- --deny warnings
+	RUSTDOCFLAGS="--deny warnings" cargo doc --quiet --locked --workspace --all-features --no-deps
+	scripts/check-licences
+	@if command -v cargo-deny >/dev/null; then set -x; cargo deny --locked check; fi
+
+bench: ## measure; BENCH=name runs one, QUICK=1 takes under a minute each
+	@$(if $(ROOT),:,echo "make bench needs root to make network namespaces: sudo make bench" >&2; exit 1)
+	@scripts/install-deps bench
+	cargo bench --locked -p flannel-benches $(if $(BENCH),--bench $(BENCH))
+
+ci: lint demo test ## what CI runs
