@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::signal::SigSet;
 
 use crate::{LabError, setting, try_sh, wait_for};
 
@@ -119,7 +120,12 @@ impl Namespace {
     /// The program cannot be started.
     pub fn spawn(&self, command: &mut Command) -> Result<Child, LabError> {
         let program = command.get_program().to_string_lossy().into_owned();
-        self.enter(|| command.spawn())?.map_err(LabError::system(format!("start {program} in {}", self.name)))
+        let spawn = || {
+            // A child inherits the mask of the thread that starts it, and has to hear SIGTERM though we block it.
+            SigSet::empty().thread_set_mask()?;
+            command.spawn()
+        };
+        self.enter(spawn)?.map_err(LabError::system(format!("start {program} in {}", self.name)))
     }
 
     /// Sends one echo request and waits a second for the reply.
