@@ -65,7 +65,8 @@ pub(crate) fn table(id: TableId, attributes: AttributeIter<'_>) -> Result<Table,
                 }
             }
             6 => table.comment = comment(attribute.payload, 0),
-            7 => table.owner = Some(attribute.be32()?),
+            // 0: its owner has gone, and the table has persisted.
+            7 => table.owner = Some(attribute.be32()?).filter(|port| *port != 0),
             _ => {}
         }
     }

@@ -1,0 +1,238 @@
+//! What goes wrong leaves the kernel at all-old or all-new, and the error says which.
+
+#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in test functions only")]
+
+mod common;
+
+use std::error::Error as _;
+
+use common::*;
+use flannel_nft::*;
+use testkit::{netns, sh};
+
+fn id(name: &str) -> TableId {
+    TableId::new(Family::Ip, TableName::new(name).unwrap())
+}
+
+#[test]
+fn a_refusal_names_the_operation_the_object_and_the_reason() {
+    netns(|| {
+        let mut kernel = Netlink::open().unwrap();
+        let mut transaction = Transaction::unchecked();
+        transaction.add_table(&Table::new(Family::Ip, TableName::new("t").unwrap()));
+        transaction.add_chain(&id("t"), &Chain::regular(chain("c")));
+        transaction.append_rule(
+            &id("t"),
+            &chain("c"),
+            &Rule::new().when(tcp::dport(22)).jump(&chain("nowhere")),
+        );
+        let error = transaction.seal().unwrap().commit(&mut kernel).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "kernel refused to add rule ip t c tcp dport 22 jump nowhere, because of its expressions"
+        );
+        let reason = error.source().unwrap().to_string();
+        assert_eq!(
+            reason,
+            "No such file or directory (ENOENT): it, or something it refers to, does not exist"
+        );
+        assert!(!error.may_be_applied());
+        assert_eq!(sh("nft list ruleset"), "");
+    });
+}
+
+#[test]
+fn whichever_message_is_refused_nothing_is_applied() {
+    netns(|| {
+        let mut kernel = Netlink::open().unwrap();
+        converge(&mut kernel, &flannel()).unwrap();
+        let before = sh("nft -a list ruleset");
+        let count = 6;
+        for refused in 0..count {
+            let mut transaction = Transaction::unchecked();
+            for at in 0..count {
+                if at == refused {
+                    transaction.delete_chain(&id("flannel-ipv4"), &chain("absent"));
+                } else {
+                    transaction.append_rule(&id("flannel-ipv4"), &chain("forward"), &Rule::new().counter());
+                }
+            }
+            match transaction.seal().unwrap().commit(&mut kernel) {
+                Err(CommitError::Refused { operation, .. }) => {
+                    assert_eq!(operation, "delete chain ip flannel-ipv4 absent");
+                }
+                other => panic!("message {refused}: {other:?}"),
+            }
+            assert_eq!(sh("nft -a list ruleset"), before, "message {refused} refused");
+        }
+    });
+}
+
+#[test]
+fn a_stale_transaction_changes_nothing() {
+    netns(|| {
+        let mut kernel = Netlink::open().unwrap();
+        let observed = observe(&mut kernel, &flannel().scope()).unwrap();
+        let sealed = diff(&flannel(), &observed).seal().unwrap();
+        sh("nft add table ip other");
+        assert!(matches!(sealed.commit(&mut kernel), Err(CommitError::Stale)));
+        assert_eq!(sh("nft list tables").trim_end(), "table ip other");
+        converge(&mut kernel, &flannel()).unwrap();
+        assert!(sh("nft list ruleset").starts_with("table ip other"));
+    });
+}
+
+/// A kernel in which somebody else commits before each of our sends, so often.
+struct Disturbed<'k> {
+    kernel: &'k mut Netlink,
+    times: u32,
+}
+
+impl Kernel for Disturbed<'_> {
+    fn generation(&mut self) -> Result<Generation, ObserveError> {
+        self.kernel.generation()
+    }
+
+    fn observe(&mut self, wanted: &[TableId]) -> Result<Observed, ObserveError> {
+        self.kernel.observe(wanted)
+    }
+
+    fn send(&mut self, transaction: &mut Transaction<Sealed>) -> Result<Generation, CommitError> {
+        if self.times > 0 {
+            self.times -= 1;
+            sh("nft add table ip other; nft add chain ip other c; nft flush ruleset");
+        }
+        self.kernel.send(transaction)
+    }
+}
+
+#[test]
+fn converge_begins_anew_when_others_were_first_but_not_for_ever() {
+    netns(|| {
+        let mut kernel = Netlink::open().unwrap();
+        converge(&mut Disturbed { kernel: &mut kernel, times: 3 }, &flannel()).unwrap();
+        assert_eq!(sh("nft list ruleset").trim_end(), flannel().to_string().trim_end());
+        sh("nft flush ruleset");
+        let error = converge(&mut Disturbed { kernel: &mut kernel, times: 100 }, &flannel()).unwrap_err();
+        assert!(matches!(error, ConvergeError::Contended { attempts: 16 }), "{error}");
+        assert_eq!(sh("nft list ruleset"), "");
+    });
+}
+
+#[test]
+fn a_mistake_is_named_before_anything_is_sent() {
+    let table = |rule: Rule| {
+        Ruleset::new().table(
+            Table::new(Family::Ip, TableName::new("t").unwrap())
+                .set(Set::new(set("ports"), Datatype::InetService))
+                .chain(Chain::regular(chain("c")).rule(rule)),
+        )
+    };
+    let refused = |ruleset: Ruleset| {
+        let mut kernel = Memory::default();
+        let error = converge(&mut kernel, &ruleset).unwrap_err();
+        assert_eq!(kernel.commits(), 0);
+        let seal = error.source().unwrap();
+        format!("{seal}: {}", seal.source().unwrap())
+    };
+    assert_eq!(
+        refused(table(Rule::new().when(ip::saddr(net("10.0.0.1/8"))).accept())),
+        "`rule ip t c ip saddr 10.0.0.1/8 accept` cannot be sent to the kernel: prefix 10.0.0.1/8 has host bits set"
+    );
+    assert_eq!(
+        refused(table(Rule::new().jump(&chain("gone")))),
+        "`rule ip t c jump gone` cannot be sent to the kernel: there is no chain `gone` in this table"
+    );
+    assert_eq!(
+        refused(table(Rule::new().when(ip::saddr(Addresses::v4_set(&set("ports")))))),
+        "`rule ip t c ip saddr @ports` cannot be sent to the kernel: @ports has type inet_service, ipv4_addr is wanted"
+    );
+    assert_eq!(
+        refused(table(Rule::new().when(ip::saddr(net("fd00::/8"))))),
+        "`rule ip t c ip6 saddr fd00::/8` cannot be sent to the kernel: ip6 saddr does not exist in family ip"
+    );
+    assert_eq!(
+        refused(table(Rule::new().accept().counter())),
+        "`rule ip t c accept counter packets 0 bytes 0` cannot be sent to the kernel: \
+         a statement behind a verdict is never reached"
+    );
+    let with_set =
+        |set: Set| Ruleset::new().table(Table::new(Family::Ip, TableName::new("t").unwrap()).set(set));
+    assert_eq!(
+        refused(with_set(Set::new(set("s"), Datatype::Ipv4Addr).elements([80]))),
+        "`set ip t s` cannot be sent to the kernel: 80 has type inet_service, ipv4_addr is wanted"
+    );
+    assert_eq!(
+        refused(with_set(Set::new(set("s"), Datatype::Ipv4Addr).elements([net4("10.0.0.0/8")]))),
+        "`set ip t s` cannot be sent to the kernel: element 10.0.0.0/8 needs an interval set"
+    );
+    let hook = Chain::base(chain("c"), Base::new(ChainKind::Nat, Hook::Forward, Priority::SRCNAT));
+    assert_eq!(
+        refused(Ruleset::new().table(Table::new(Family::Ip, TableName::new("t").unwrap()).chain(hook))),
+        "`chain ip t c` cannot be sent to the kernel: a nat chain cannot be at hook forward of family ip"
+    );
+}
+
+#[test]
+fn a_batch_larger_than_any_default_buffer_is_one_commit() {
+    netns(|| {
+        let mut kernel = Netlink::open().unwrap();
+        let rules = (0..3000).map(|number| Rule::new().when(meta::mark(number)).accept());
+        let table = Table::new(Family::Ip, TableName::new("big").unwrap())
+            .chain(Chain::regular(chain("c")).rules(rules))
+            .set(Set::new(set("s"), Datatype::Mark).elements((0..20_000).map(Value::mark)));
+        let desired = Ruleset::new().table(table);
+        let before = generation(&mut kernel).unwrap();
+        let outcome = converge(&mut kernel, &desired).unwrap();
+        assert_eq!(outcome.generation(), before.next());
+        assert!(matches!(converge(&mut kernel, &desired).unwrap(), Outcome::Unchanged { .. }));
+        // All of it refused: every message comes back, and the first is named.
+        let mut transaction = Transaction::unchecked();
+        for number in 0..2000 {
+            transaction.delete_chain(&id("big"), &chain(&format!("c{number}")));
+        }
+        match transaction.seal().unwrap().commit(&mut kernel) {
+            Err(CommitError::Refused { operation, .. }) => assert_eq!(operation, "delete chain ip big c0"),
+            other => panic!("{other:?}"),
+        }
+    });
+}
+
+#[test]
+fn a_table_under_constant_change_is_read_whole_or_not_at_all() {
+    netns(|| {
+        let mut kernel = Netlink::open().unwrap();
+        let rules = |count: u32| {
+            let rules = (0..count).map(|number| Rule::new().when(meta::mark(number)).accept());
+            let table = Table::new(Family::Ip, TableName::new("t").unwrap());
+            Ruleset::new().table(table.chain(Chain::regular(chain("c")).rules(rules)))
+        };
+        converge(&mut kernel, &rules(200)).unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                let mut kernel = Netlink::open().unwrap();
+                for turn in 0..200_u32 {
+                    if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        break;
+                    }
+                    let mut transaction = Transaction::unchecked();
+                    transaction.replace(&rules(if turn % 2 == 0 { 100 } else { 200 }).tables()[0]);
+                    transaction.seal().unwrap().commit(&mut kernel).unwrap();
+                }
+            });
+            for _ in 0..20 {
+                match observe(&mut kernel, &[id("t")]) {
+                    Ok(observed) => {
+                        let count = observed.ruleset.tables()[0].chains()[0].list().len();
+                        assert!(count == 100 || count == 200, "{count} rules");
+                    }
+                    Err(ObserveError::Busy { .. }) => {}
+                    Err(other) => panic!("{other:?}"),
+                }
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            writer.join().unwrap();
+        });
+    });
+}

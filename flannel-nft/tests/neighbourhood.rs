@@ -1,0 +1,205 @@
+//! Living with others: tables they made, tables we own, changes they make.
+
+#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in test functions only")]
+
+mod common;
+
+use std::os::fd::AsFd;
+
+use common::*;
+use flannel_nft::*;
+use testkit::{netns, sh, try_sh};
+
+fn id(family: Family, name: &str) -> TableId {
+    TableId::new(family, TableName::new(name).unwrap())
+}
+
+#[test]
+fn what_we_do_not_know_is_seen_and_kept() {
+    netns(|| {
+        sh("nft add table inet theirs");
+        sh("nft 'add chain inet theirs c { type filter hook input priority 0; }'");
+        sh("nft 'add set inet theirs flows { type ipv4_addr . inet_service; flags interval; }'");
+        sh("nft 'add element inet theirs flows { 10.0.0.0/8 . 80-90 }'");
+        sh("nft 'add rule inet theirs c ip ttl 3 fib saddr . iif oif missing drop comment \"odd\"'");
+        sh("nft 'add rule inet theirs c ip saddr . tcp dport @flows accept'");
+        sh("nft 'add rule inet theirs c tcp dport 22 accept'");
+        sh("nft 'add rule inet theirs c numgen inc mod 2 vmap { 0 : accept, 1 : drop }'");
+        sh("nft 'add quota inet theirs q { over 10 mbytes }'");
+        let before = sh("nft -a list ruleset");
+        let mut kernel = Netlink::open().unwrap();
+        let observed = observe(&mut kernel, &[id(Family::Inet, "theirs")]).unwrap();
+        let rules = observed.ruleset.tables()[0].chains()[0].list();
+        assert_eq!(rules.iter().map(Rule::is_understood).collect::<Vec<_>>(), [false, false, true, false]);
+        assert!(diff(&observed.ruleset, &observed).is_empty());
+        // Moved to another place, an unknown rule is written back as it was.
+        let odd = rules[0].clone();
+        let mut transaction = Transaction::at(observed.generation);
+        transaction.delete_rule(&id(Family::Inet, "theirs"), &chain("c"), odd.handle().unwrap());
+        transaction.prepend_rule(&id(Family::Inet, "theirs"), &chain("c"), &odd);
+        transaction.seal().unwrap().commit(&mut kernel).unwrap();
+        let strip = |text: &str| {
+            text.lines().map(|l| l.split(" # handle").next().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(strip(&sh("nft -a list ruleset")), strip(&before));
+    });
+}
+
+#[test]
+fn tables_of_every_family_can_be_observed() {
+    netns(|| {
+        sh("nft 'add table bridge b; add chain bridge b c { type filter hook forward priority filter; }'");
+        sh("nft 'add rule bridge b c ether saddr 00:11:22:33:44:55 accept'");
+        sh("nft 'add table arp a; add chain arp a c { type filter hook input priority filter; }'");
+        sh("nft 'add rule arp a c arp operation request accept'");
+        sh(
+            "nft 'add table netdev n; add chain netdev n c { type filter hook ingress device \"lo\" priority 0; }'",
+        );
+        let mut kernel = Netlink::open().unwrap();
+        let tables = kernel.tables().unwrap();
+        assert_eq!(tables.len(), 3);
+        let observed = observe(&mut kernel, &tables).unwrap();
+        assert!(diff(&observed.ruleset, &observed).is_empty());
+        assert!(
+            observed.ruleset.to_string().contains("type filter hook ingress device \"lo\" priority filter;")
+        );
+    });
+}
+
+#[test]
+fn deletion_never_meets_what_is_still_in_use() {
+    netns(|| {
+        let mut kernel = Netlink::open().unwrap();
+        let table = || Table::new(Family::Ip, TableName::new("t").unwrap());
+        let full =
+            table()
+                .counter(Counter::new(CounterName::new("n").unwrap()))
+                .set(Set::new(set("s"), Datatype::Ipv4Addr).interval().elements([net4("10.0.0.0/8")]))
+                .set(Set::verdict_map(set("m"), Datatype::Ipv4Addr).elements([
+                    Element::new(std::net::Ipv4Addr::LOCALHOST).verdict(Verdict::Jump(chain("a"))),
+                ]))
+                .chain(Chain::regular(chain("a")).rule(Rule::new().jump(&chain("b"))))
+                .chain(
+                    Chain::regular(chain("b"))
+                        .rule(Rule::new().counter_named(&CounterName::new("n").unwrap())),
+                )
+                .chain(Chain::base(chain("base"), Base::filter_forward()).rules([
+                    Rule::new().when(ip::saddr(Addresses::v4_set(&set("s")))).jump(&chain("a")),
+                    Rule::new().vmap(VmapKey::SADDR4, &set("m")),
+                    Rule::new().counter().drop(),
+                ]));
+        let empty = table().chain(Chain::base(chain("base"), Base::filter_forward()));
+        // Everything changes its definition: sets their type, chains their hook, the counter its remark.
+        let other =
+            table()
+                .counter(Counter::new(CounterName::new("n").unwrap()).comment(Comment::new("new").unwrap()))
+                .set(
+                    Set::new(set("s"), Datatype::Ipv4Addr)
+                        .elements([Value::from(std::net::Ipv4Addr::LOCALHOST)]),
+                )
+                .set(Set::verdict_map(set("m"), Datatype::Ipv4Addr).elements([
+                    Element::new(std::net::Ipv4Addr::LOCALHOST).verdict(Verdict::Goto(chain("b"))),
+                ]))
+                .chain(Chain::regular(chain("b")).comment(Comment::new("new").unwrap()))
+                .chain(Chain::base(chain("base"), Base::filter_forward().policy(Policy::Drop)).rules([
+                    Rule::new().when(ip::saddr(Addresses::v4_set(&set("s")))).jump(&chain("b")),
+                    Rule::new().counter().drop(),
+                    Rule::new().vmap(VmapKey::SADDR4, &set("m")),
+                    Rule::new().counter_named(&CounterName::new("n").unwrap()),
+                ]));
+        for (step, desired) in [&full, &other, &full, &empty, &other, &empty, &full].into_iter().enumerate() {
+            let desired = Ruleset::new().table(desired.clone());
+            converge(&mut kernel, &desired).unwrap_or_else(|error| panic!("step {step}: {error:#?}"));
+            let observed = observe(&mut kernel, &desired.scope()).unwrap();
+            assert_eq!(diff(&desired, &observed).to_string(), "", "step {step}");
+        }
+    });
+}
+
+#[test]
+fn any_difference_is_a_script_that_nft_can_run() {
+    netns(|| {
+        let mut kernel = Netlink::open().unwrap();
+        sh("nft 'add table ip flannel-ipv4 { comment \"rules of flannel\"; }'");
+        sh(
+            "nft 'add chain ip flannel-ipv4 forward { type filter hook forward priority filter; policy drop; }'",
+        );
+        sh("nft add rule ip flannel-ipv4 forward ip daddr 10.244.0.0/16 accept");
+        sh("nft add rule ip flannel-ipv4 forward ip saddr 10.1.0.0/16 accept");
+        sh("nft 'add chain ip flannel-ipv4 other { type nat hook prerouting priority 0; }'");
+        let observed = observe(&mut kernel, &flannel().scope()).unwrap();
+        let script = diff(&flannel(), &observed).to_string();
+        sh(&format!("nft -f - <<'END'\n{script}END"));
+        let observed = observe(&mut kernel, &flannel().scope()).unwrap();
+        assert_eq!(diff(&flannel(), &observed).to_string(), "", "after\n{script}");
+    });
+}
+
+#[test]
+fn an_owned_table_survives_us_and_is_taken_up_again() {
+    netns(|| {
+        let owned = || -> Ruleset {
+            flannel().tables().iter().cloned().map(|table| table.ownership(Ownership::Owner)).collect()
+        };
+        let mut kernel = Netlink::open().unwrap();
+        converge(&mut kernel, &owned()).unwrap();
+        assert!(matches!(converge(&mut kernel, &owned()).unwrap(), Outcome::Unchanged { .. }));
+        assert!(try_sh("nft delete table ip flannel-ipv4").is_err());
+        sh("nft flush ruleset");
+        assert!(matches!(converge(&mut kernel, &owned()).unwrap(), Outcome::Unchanged { .. }), "flushed");
+        drop(kernel);
+        // Nobody owns it now, and it is still there.
+        let mut kernel = Netlink::open().unwrap();
+        let observed = observe(&mut kernel, &owned().scope()).unwrap();
+        assert_eq!(observed.ruleset.tables().len(), 2);
+        assert!(matches!(converge(&mut kernel, &owned()).unwrap(), Outcome::Changed { changes: 2, .. }));
+        assert!(try_sh("nft delete table ip flannel-ipv4").is_err(), "taken up again");
+        // Plain tables again, and back.
+        converge(&mut kernel, &flannel()).unwrap();
+        sh("nft add rule ip flannel-ipv4 forward drop");
+        converge(&mut kernel, &owned()).unwrap();
+        assert!(matches!(converge(&mut kernel, &owned()).unwrap(), Outcome::Unchanged { .. }));
+    });
+}
+
+#[test]
+fn the_monitor_tells_who_changed_what_and_leaves_us_out() {
+    netns(|| {
+        let mut kernel = Netlink::open().unwrap();
+        let mut monitor = Monitor::open(&[kernel.port()]).unwrap();
+        converge(&mut kernel, &flannel()).unwrap();
+        assert!(monitor.poll().unwrap().is_none(), "our own");
+        sh("nft 'add table ip x; add chain ip x c; add rule ip x c tcp dport 22 accept'");
+        let Some(Event::Foreign(foreign)) = monitor.poll().unwrap() else { panic!("nothing seen") };
+        assert_eq!(foreign.process, "nft");
+        assert!(foreign.pid > 0);
+        assert_eq!(foreign.generation, generation(&mut kernel).unwrap());
+        let changes: Vec<String> = foreign.changes.iter().map(ToString::to_string).collect();
+        assert_eq!(changes.len(), 3, "{changes:?}");
+        assert!(changes[2].ends_with("tcp dport 22 accept"), "{changes:?}");
+        sh("nft flush ruleset");
+        let Some(Event::Foreign(foreign)) = monitor.poll().unwrap() else { panic!("flush not seen") };
+        assert!(foreign.changes.iter().any(|change| *change.table() == id(Family::Ip, "flannel-ipv4")));
+        assert!(monitor.poll().unwrap().is_none());
+        assert!(monitor.as_fd().try_clone_to_owned().is_ok());
+    });
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn a_flushed_table_is_back_after_one_event() {
+    netns(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut kernel = Netlink::open().unwrap();
+            let mut events = Monitor::open(&[kernel.port()]).unwrap().into_stream().unwrap();
+            converge(&mut kernel, &flannel()).unwrap();
+            sh("nft flush ruleset");
+            let limit = std::time::Duration::from_secs(10);
+            let event = tokio::time::timeout(limit, events.next()).await.unwrap().unwrap();
+            assert!(matches!(event, Event::Foreign(_)));
+            converge(&mut kernel, &flannel()).unwrap();
+            assert_eq!(sh("nft list ruleset").trim_end(), flannel().to_string().trim_end());
+        });
+    });
+}
