@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 
 use flannel_netlink::{Batch, Errno, Flags, Refusal};
 use ipnet::IpNet;
@@ -11,7 +10,8 @@ use crate::entry::{ObservedNexthop, ObservedRoute, ObservedRouteTo};
 use crate::netlink::accept_ra_path;
 use crate::wire::{decode, encode, encode::Indexes, ethtool};
 use crate::{
-    Applied, ApplyError, DeviceStep, Family, Netlink, Plan, ROUTE_PROTOCOL, Route, RouteTo, Step, StepRefusal,
+    Applied, ApplyError, DeviceStep, Family, IfName, Netlink, Plan, ROUTE_PROTOCOL, Route, RouteTo, Step,
+    StepRefusal,
 };
 
 /// Messages per datagram, with one ack for all: from 64 on the kernel's own time is all that is left.
@@ -51,12 +51,7 @@ fn device_steps(
         let refused = match (step, index) {
             (DeviceStep::Delete, None) => None,
             (_, None) if !create => Some((Errno::ENODEV, None)),
-            (DeviceStep::IgnoreRouterAdvertisements, _) => match fs::write(accept_ra_path(name), "0") {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    Some((Errno::from_raw(error.raw_os_error().unwrap_or(0)), None))
-                }
-                _ => None,
-            },
+            (DeviceStep::IgnoreRouterAdvertisements, _) => ignore_router_advertisements(name),
             (DeviceStep::SetTxChecksum(on), Some(index)) => set_tx_checksum(kernel, index, *on),
             _ => {
                 let mut batch = std::mem::take(&mut kernel.batch);
@@ -81,6 +76,15 @@ fn device_steps(
         }
     }
     Ok(())
+}
+
+/// There is no such sysctl without IPv6, and it cannot be written in a container without privileges; the overlay works
+/// nevertheless, as upstream's does.
+fn ignore_router_advertisements(device: IfName) -> Option<(Errno, Option<String>)> {
+    let error = fs::write(accept_ra_path(device), "0").err()?;
+    let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
+    let tolerable = matches!(errno, Errno::ENOENT | Errno::EROFS | Errno::EACCES | Errno::EPERM);
+    (!tolerable).then_some((errno, None))
 }
 
 /// What the kernel's error means, where its own words do not say.

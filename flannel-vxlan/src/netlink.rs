@@ -321,7 +321,14 @@ pub(crate) fn accept_ra_path(device: IfName) -> String {
     format!("/proc/sys/net/ipv6/conf/{device}/accept_ra")
 }
 
+/// What the sysctl says; `None` if it is not ours to change. In a container without privileges /proc/sys is mounted
+/// read-only, and upstream goes on without it there.
 fn accept_ra(device: IfName) -> Option<bool> {
-    let text = fs::read_to_string(accept_ra_path(device)).ok()?;
-    Some(text.trim() != "0")
+    let path = accept_ra_path(device);
+    let text = fs::read_to_string(&path).ok()?;
+    let obeys = text.trim() != "0";
+    if obeys && fs::OpenOptions::new().write(true).open(&path).is_err() {
+        return None;
+    }
+    Some(obeys)
 }
