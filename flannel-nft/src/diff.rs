@@ -38,15 +38,13 @@ pub fn diff(desired: &Ruleset, observed: &Observed) -> Transaction<Building> {
 }
 
 fn table_diff(new: &Table, old: &Table, port: Option<u32>, transaction: &mut Transaction<Building>) {
-    const OWNER: u32 = 2;
-    let flagged = old.flags & OWNER != 0;
+    // The kernel drops the owner flag of a persistent table when its owner exits, and lets anybody own it again; but
+    // a plain table cannot become an owned one, nor the reverse.
+    const OWNER: u32 = 0x2;
+    const PERSIST: u32 = 0x4;
     let wanted = new.ownership == Ownership::Owner;
-    if new.comment != old.comment || flagged != wanted {
-        if flagged && old.owner.is_none() {
-            // Persisted after its owner's exit: only an owner may touch it, so take it over first.
-            transaction
-                .add_table(&Table::new(new.id.family, new.id.name.clone()).ownership(Ownership::Owner));
-        }
+    let was_ever_owned = old.flags & (OWNER | PERSIST) != 0;
+    if new.comment != old.comment || was_ever_owned != wanted {
         transaction.delete_table(&old.id);
         transaction.create(new);
         return;

@@ -39,16 +39,17 @@ fn condition() -> impl Strategy<Value = Match> {
 }
 
 fn rule() -> impl Strategy<Value = Rule> {
-    let end = prop_oneof![
-        Just(Rule::accept as fn(Rule) -> Rule),
-        Just(Rule::drop as fn(Rule) -> Rule),
-        Just(Rule::return_ as fn(Rule) -> Rule),
-        Just(Rule::counter as fn(Rule) -> Rule),
-        Just((|rule: Rule| rule.jump(&chain("sub"))) as fn(Rule) -> Rule),
-        Just((|rule: Rule| rule.set_mark(Mark::Set(0x4000))) as fn(Rule) -> Rule),
-        Just((|rule: Rule| rule.limit(Limit::packets(3, Per::Hour)).log(Log::new())) as fn(Rule) -> Rule),
-        Just((|rule: Rule| rule.reject(Reject::TcpReset)) as fn(Rule) -> Rule),
+    let ends: [fn(Rule) -> Rule; 8] = [
+        Rule::accept,
+        Rule::drop,
+        Rule::return_,
+        Rule::counter,
+        |rule| rule.jump(&chain("sub")),
+        |rule| rule.set_mark(Mark::Set(0x4000)),
+        |rule| rule.limit(Limit::packets(3, Per::Hour)).log(Log::new()),
+        |rule| rule.reject(Reject::TcpReset),
     ];
+    let end = proptest::sample::select(ends.to_vec());
     let comment = proptest::option::of("[ -!#-~]{1,20}");
     (proptest::collection::vec(condition(), 0..3), end, comment).prop_map(|(conditions, end, comment)| {
         let rule = end(conditions.into_iter().fold(Rule::new(), Rule::when));

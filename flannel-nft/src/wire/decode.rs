@@ -60,13 +60,12 @@ pub(crate) fn table(id: TableId, attributes: AttributeIter<'_>) -> Result<Table,
             2 => {
                 table.flags = attribute.be32()?;
                 table.dormant = table.flags & 1 != 0;
-                if table.flags & 2 != 0 {
+                if table.flags & 0x6 != 0 {
                     table.ownership = Ownership::Owner;
                 }
             }
             6 => table.comment = comment(attribute.payload, 0),
-            // 0: its owner has gone, and the table has persisted.
-            7 => table.owner = Some(attribute.be32()?).filter(|port| *port != 0),
+            7 => table.owner = Some(attribute.be32()?),
             _ => {}
         }
     }
