@@ -9,16 +9,14 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
-use crate::config::{Config, NetConf, Store};
+use crate::config::{Config, NetConf};
 use crate::desired::Setting;
 use crate::error::Chain;
 use crate::health::{self, Readiness};
-use crate::lease::sqlite::SqliteStore;
-use crate::lease::{
-    Backoff, Lease, LeaseAttributes, LeaseKey, LeaseRequest, LeaseStore, StoreErrorKind, Timing,
-};
+use crate::lease::open::ConfiguredStore;
+use crate::lease::{Backoff, Lease, LeaseAttributes, LeaseKey, LeaseRequest, LeaseStore, StoreErrorKind};
 use crate::monitor;
-use crate::node::{NodeError, NodeFacts, Stack};
+use crate::node::{NodeError, Stack};
 use crate::reconcile::{Inputs, Outputs, Reconciler, find_facts};
 use crate::subnet_env;
 
@@ -70,9 +68,6 @@ pub enum Fatal {
         #[source]
         source: std::io::Error,
     },
-    /// A store that is not built yet.
-    #[error("{0}")]
-    Unsupported(&'static str),
     /// The task that writes to the kernel ended by itself.
     #[error("the reconciler ended unexpectedly; see the log")]
     Ended,
@@ -89,7 +84,6 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     }
     let mut links = flannel_vxlan::Netlink::open().map_err(Fatal::Kernel)?;
     let rules = flannel_nft::Netlink::open().map_err(|error| Fatal::Nftables(error.into()))?;
-    let (net_conf, facts) = look_around(&config, &mut links)?;
 
     tokio::pin!(shutdown);
     let started = tokio::select! {
@@ -97,7 +91,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             info!("Exiting cleanly...");
             return Ok(());
         }
-        started = start(&config, net_conf, facts) => started?,
+        started = start(&config, &mut links) => started?,
     };
     let Started { store, setting, request, lease } = started;
 
@@ -162,27 +156,26 @@ struct Started {
     lease: Lease,
 }
 
-fn look_around(config: &Config, links: &mut flannel_vxlan::Netlink) -> Result<(NetConf, NodeFacts), Fatal> {
-    let Some(net_conf) = config.net_conf.clone() else {
-        return Err(Fatal::Unsupported("this build of flanneld has no etcd store; use --lease-db PATH"));
+async fn start(config: &Config, links: &mut flannel_vxlan::Netlink) -> Result<Started, Fatal> {
+    let configured = ConfiguredStore::new(&config.store).map_err(Fatal::Store)?;
+    let net_conf = match &config.net_conf {
+        Some(net_conf) => net_conf.clone(),
+        None => fetch_net_conf(&configured).await,
     };
     info!("Found network config - Backend type: {}", net_conf.backend.name());
     let facts = find_facts(config, Stack::from(&net_conf), links).map_err(Fatal::Interface)?;
     facts.log();
-    Ok((net_conf, facts))
-}
 
-async fn start(config: &Config, net_conf: NetConf, facts: NodeFacts) -> Result<Started, Fatal> {
     let backend = net_conf.backend.name();
     let fail = |source| Fatal::Backend { backend, source };
-    // Checked before the store is touched; the MAC addresses are settled with what it remembers.
+    // Checked before a lease file is made; the MAC addresses are settled with what the store remembers.
     let setting = Setting::new(config, net_conf.clone(), facts.clone(), None).map_err(fail)?;
     let attributes = setting.attributes().map_err(|error| Fatal::Desired(error.into()))?;
     let previous = previous_subnet(config);
 
-    let store = open_store(config).await?;
+    let store = configured.open().await.map_err(Fatal::Store)?;
     let shown = previous.map_or_else(|| "None".to_owned(), |key| key.to_string());
-    info!("Created subnet manager: {} with Previous Subnet: {shown}", store_name(config));
+    info!("Created subnet manager: {} with Previous Subnet: {shown}", configured.name());
     let published = store.find(&attributes).await.map_err(Fatal::Store)?;
     let published = published.as_ref().map(|lease| &lease.attributes);
     let setting = Setting::new(config, net_conf, facts, published).map_err(fail)?;
@@ -193,26 +186,19 @@ async fn start(config: &Config, net_conf: NetConf, facts: NodeFacts) -> Result<S
     Ok(Started { store, setting, request, lease })
 }
 
-async fn open_store(config: &Config) -> Result<Arc<dyn LeaseStore>, Fatal> {
-    match &config.store {
-        Store::Sqlite { path } => {
-            let store = SqliteStore::open(path, Timing::default()).await.map_err(Fatal::Store)?;
-            Ok(Arc::new(store))
-        }
-        Store::Etcd(_) => {
-            Err(Fatal::Unsupported("this build of flanneld has no etcd store; use --lease-db PATH"))
-        }
-        Store::Kubernetes(_) => {
-            Err(Fatal::Unsupported("this build of flanneld has no Kubernetes store; use --lease-db PATH"))
-        }
-    }
-}
-
-fn store_name(config: &Config) -> String {
-    match &config.store {
-        Store::Sqlite { path } => format!("lease file {}", path.display()),
-        Store::Etcd(_) => "Etcd Local Manager".to_owned(),
-        Store::Kubernetes(_) => "Kubernetes Subnet Manager".to_owned(),
+/// Waits for a usable configuration, as upstream does: it may be written, or corrected, after this daemon starts.
+async fn fetch_net_conf(store: &ConfiguredStore) -> NetConf {
+    let mut backoff = Backoff::default();
+    loop {
+        let problem = match store.net_conf().await {
+            Ok(text) => match NetConf::parse(text.unwrap_or_default().as_bytes()) {
+                Ok(net_conf) => return net_conf,
+                Err(error) => Chain(&error).to_string(),
+            },
+            Err(error) => Chain(&error).to_string(),
+        };
+        warn!("Couldn't fetch network config: {problem}; will try again");
+        tokio::time::sleep(backoff.next()).await;
     }
 }
 

@@ -13,6 +13,7 @@ pub mod codec;
 pub mod etcd;
 mod health;
 mod malformed;
+pub mod open;
 pub mod sqlite;
 
 use std::fmt;
