@@ -81,6 +81,7 @@ mod overlay;
 mod peer;
 mod plan;
 mod report;
+mod standing;
 mod types;
 pub mod underlay;
 mod wire;
