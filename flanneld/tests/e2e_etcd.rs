@@ -1,0 +1,139 @@
+//! Real daemons on a real etcd, in a lab of network namespaces.
+#![expect(clippy::unwrap_used, reason = "set-up that fails is a failed test")]
+
+use std::fs::{self, File};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use testkit::{Lab, Node, may_make_namespaces, wait_for};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_flanneld");
+const SOON: Duration = Duration::from_secs(15);
+const ENDPOINT: &str = "http://192.168.77.254:2379";
+
+/// An etcd server on the outside host. Dropping it kills it.
+struct Etcd<'a> {
+    lab: &'a Lab,
+    server: Child,
+}
+
+impl<'a> Etcd<'a> {
+    fn start(lab: &'a Lab) -> Self {
+        let data = lab.folder().join("etcd");
+        let log = File::create(lab.folder().join("etcd.log")).unwrap();
+        let mut command = Command::new("etcd");
+        command.arg("--data-dir").arg(data).args(["--log-level=error", "--unsafe-no-fsync"]);
+        command.args([
+            format!("--listen-client-urls={ENDPOINT}"),
+            format!("--advertise-client-urls={ENDPOINT}"),
+        ]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let server = lab.outside().spawn(&mut command).unwrap();
+        let etcd = Self { lab, server };
+        wait_for(SOON, || etcd.try_ctl("endpoint health").ok()).unwrap();
+        etcd
+    }
+
+    fn try_ctl(&self, command: &str) -> Result<String, testkit::LabError> {
+        self.lab.outside().sh(&format!("ETCDCTL_API=3 etcdctl --endpoints={ENDPOINT} {command} 2>/dev/null"))
+    }
+
+    fn ctl(&self, command: &str) -> String {
+        self.try_ctl(command).unwrap()
+    }
+
+    fn subnets(&self) -> String {
+        self.ctl("get --prefix /coreos.com/network/subnets/")
+    }
+}
+
+impl Drop for Etcd<'_> {
+    fn drop(&mut self) {
+        drop(self.server.kill());
+        drop(self.server.wait());
+    }
+}
+
+struct Daemon(Child);
+
+impl Daemon {
+    /// As upstream's documentation starts it.
+    fn start(node: &Node) -> Self {
+        let log = File::options().create(true).append(true).open(node.folder().join("flanneld.log")).unwrap();
+        let mut command = Command::new(BINARY);
+        command.args(["-etcd-endpoints", ENDPOINT, "-iface", "eth0", "-ip-masq"]);
+        command.arg("-subnet-file").arg(node.subnet_file());
+        command.stdin(Stdio::null()).stderr(log);
+        Self(node.namespace().spawn(&mut command).unwrap())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+fn log_of(node: &Node) -> String {
+    fs::read_to_string(node.folder().join("flanneld.log")).unwrap_or_default()
+}
+
+#[test]
+fn nodes_on_etcd_wait_for_the_configuration_and_publish_what_upstream_would() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let mut nodes = [lab.add_node().unwrap(), lab.add_node().unwrap()];
+    let etcd = Etcd::start(&lab);
+    let _daemons = nodes.each_ref().map(Daemon::start);
+    let waiting = "Couldn't fetch network config";
+    wait_for(SOON, || log_of(&nodes[0]).contains(waiting).then_some(())).expect("it says what it waits for");
+
+    etcd.ctl(r#"put /coreos.com/network/config '{"Network": "10.244.0.0/16", "EnableNFTables": true, "Backend": {"Type": "vxlan"}}'"#);
+    let pods = nodes.each_mut().map(|node| {
+        wait_for(SOON, || node.subnet_file().exists().then_some(())).expect("it takes a lease");
+        node.add_pod().unwrap()
+    });
+    for target in pods[1].addresses() {
+        assert!(pods[0].namespace().reaches(target, SOON).unwrap());
+    }
+    for node in &nodes {
+        let env = fs::read_to_string(node.subnet_file()).unwrap();
+        let subnet = env.lines().find_map(|line| line.strip_prefix("FLANNEL_SUBNET=")).unwrap();
+        let key = subnet.replace(".1/24", ".0-24");
+        let link = node.namespace().sh("ip -br link show flannel.1").unwrap();
+        let mac = link.split_whitespace().nth(2).unwrap();
+        let expected = format!(
+            "/coreos.com/network/subnets/{key}\n{{\"PublicIP\":\"{}\",\"PublicIPv6\":null,\"BackendType\":\"vxlan\",\"BackendData\":{{\"VNI\":1,\"VtepMAC\":\"{mac}\"}}}}\n",
+            node.v4()
+        );
+        assert!(etcd.subnets().contains(&expected), "{expected}\n{}", etcd.subnets());
+    }
+}
+
+#[test]
+fn a_deleted_lease_is_taken_again_and_the_pods_notice_nothing() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let node = lab.add_node().unwrap();
+    let etcd = Etcd::start(&lab);
+    etcd.ctl(
+        r#"put /coreos.com/network/config '{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}'"#,
+    );
+    let _daemon = Daemon::start(&node);
+    wait_for(SOON, || node.subnet_file().exists().then_some(())).unwrap();
+    let before = (etcd.subnets(), fs::read_to_string(node.subnet_file()).unwrap());
+    let state = || {
+        node.namespace().sh("nft list ruleset; ip -o link show flannel.1; ip -o addr show flannel.1").unwrap()
+    };
+    let kernel = state();
+
+    etcd.ctl("del --prefix /coreos.com/network/subnets/");
+    wait_for(SOON, || (etcd.subnets() == before.0).then_some(())).expect("the same subnet, published again");
+    assert_eq!(fs::read_to_string(node.subnet_file()).unwrap(), before.1);
+    assert_eq!(state(), kernel);
+}
