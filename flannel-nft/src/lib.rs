@@ -10,8 +10,82 @@
 //! observe ──┘                                                        Monitor ─▶ what others change
 //! ```
 //!
-//! It manages whole tables. It does not edit tables made by others unless told to change by change, and it does not
-//! parse nft scripts.
+//! # Example: masquerade a subnet
+//!
+//! ```no_run
+//! use flannel_nft::{Base, Chain, ChainName, Family, Nat, Netlink, Outcome, Rule, Ruleset, Table, TableName, converge, ip};
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let pods: ipnet::Ipv4Net = "10.244.0.0/16".parse()?;
+//!     let desired = Ruleset::new().table(
+//!         Table::new(Family::Ip, TableName::new("pods")?).chain(
+//!             Chain::base(ChainName::new("postrouting")?, Base::nat_postrouting())
+//!                 .rule(Rule::new().when(ip::saddr(pods)).when(!ip::daddr(pods)).masquerade(Nat::new())),
+//!         ),
+//!     );
+//!
+//!     let mut kernel = Netlink::open()?; // keep it for the life of the program
+//!     match converge(&mut kernel, &desired)? {
+//!         Outcome::Changed { changes, .. } => println!("{changes} changes in one commit"),
+//!         Outcome::Unchanged { .. } => println!("nothing to do"),
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! Run it as root; `nft list table ip pods` shows the result and `nft delete table ip pods` takes it away. With
+//! [`Memory`] instead of [`Netlink`] it runs anywhere and touches nothing.
+//!
+//! # Example: see what would be done
+//!
+//! ```
+//! use flannel_nft::{Family, Kernel, Memory, Ruleset, Set, Datatype, SetName, Table, TableName, diff};
+//!
+//! let set = Set::new(SetName::new("excluded")?, Datatype::Ipv4Addr)
+//!     .interval()
+//!     .elements(["192.168.0.0/16".parse::<ipnet::Ipv4Net>()?]);
+//! let desired = Ruleset::new().table(Table::new(Family::Ip, TableName::new("pods")?).set(set));
+//! let observed = Memory::default().observe(&desired.scope())?; // Netlink::open()? for the real one
+//! assert_eq!(
+//!     diff(&desired, &observed).to_string(), // a script for `nft -f`
+//!     "add table ip pods
+//! add set ip pods excluded { type ipv4_addr; flags interval; }
+//! add element ip pods excluded { 192.168.0.0/16 }
+//! "
+//! );
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Levels
+//!
+//! - [`converge`] does everything: observe, compare, commit, and start anew if others were faster.
+//! - [`observe`], [`diff`], [`Transaction::seal`] and [`Transaction::commit`] are its steps.
+//! - The methods of [`Transaction`] are single changes, for tables that are not yours as a whole or when you know what
+//!   to change: one element of a set costs one message, whatever its size.
+//! - [`generation`] (2.5 µs) tells whether anybody has changed anything since; [`Monitor`] tells who, what and when.
+//!
+//! # What the kernel holds after an error
+//!
+//! | error | the kernel holds |
+//! |---|---|
+//! | [`SealError`], [`ObserveError`] | what it held; nothing was sent |
+//! | [`CommitError::Refused`], [`CommitError::Stale`], [`CommitError::NotSent`], [`CommitError::Lost`] | what it held |
+//! | [`CommitError::Unanswered`] and others with [`CommitError::may_be_applied`] | all of the old or all of the new |
+//!
+//! # Limits
+//!
+//! - It manages whole tables. It does not edit tables made by others unless told to change by change, and it does not
+//!   parse nft scripts.
+//! - Words of nft that are not here (concatenations, flowtables, quotas, ...) are kept as the kernel gave them when
+//!   they are observed, and written back unchanged; [`Rule::is_understood`] tells.
+//! - nft reads two neighbouring fields of a packet with one instruction (`ip saddr 1.1.1.1 ip daddr 2.2.2.2`), this
+//!   crate with two. A rule that nft wrote so is not recognised as equal, and is replaced.
+//! - A name that is a word of nft's language (`fwd`, `route`) is fine for the kernel and for `nft list`, but `nft -f`
+//!   cannot read it back.
+//!
+//! # Features
+//!
+//! - `tokio`: `Monitor::into_stream`, events for async programs. Nothing else changes.
 
 mod change;
 mod data;

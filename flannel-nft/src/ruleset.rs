@@ -165,13 +165,20 @@ impl FromIterator<Table> for Ruleset {
 }
 
 /// Who may change a table besides us.
+///
+/// The default is [`Ownership::Shared`], although an owned table is safer from `nft flush ruleset`: while a table is
+/// owned, re-loading a saved `nft list ruleset` fails with `EPERM`; and after its owner's exit, nft 1.0.6 lists the
+/// flag `persist`, which it does not know, as a bare `flags `, and cannot read its own listing back.
+///
+/// Going from one to the other makes the table anew in one commit: no packet sees a gap, counters start at 0.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum Ownership {
     /// Anybody with CAP_NET_ADMIN: plain tables, as every tool makes and understands them.
     #[default]
     Shared,
     /// Only this process, as long as it keeps its [`Netlink`](crate::Netlink) open: flags `owner` and `persist`.
-    /// Kernel ≥ 6.9.
+    /// Afterwards the table stays, and the next [`converge`](crate::converge) of anybody who wants to own it takes it
+    /// over as it is. Kernel ≥ 6.9; older ones refuse the table.
     Owner,
 }
 

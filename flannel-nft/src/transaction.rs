@@ -81,7 +81,11 @@ impl Transaction<Building> {
     }
 
     fn begin(expected: Option<Generation>) -> Self {
-        let mut batch = Batch::new();
+        Self::begin_in(Batch::new(), expected)
+    }
+
+    fn begin_in(mut batch: Batch, expected: Option<Generation>) -> Self {
+        batch.clear();
         batch.message(message::BATCH_BEGIN, Flags::NONE, &[0, 0, 0, 10], |a| {
             expected.iter().for_each(|generation| a.be32(1, generation.0));
         });
@@ -330,6 +334,11 @@ impl<S> Transaction<S> {
     #[must_use]
     pub fn expected(&self) -> Option<Generation> {
         self.expected
+    }
+
+    /// Forgets all changes and begins anew in the same memory, so that who commits often does not allocate.
+    pub fn reset(self, expected: Option<Generation>) -> Transaction<Building> {
+        Transaction::begin_in(self.batch, expected)
     }
 
     /// The changes, decoded from what is to be sent, with the numbers of their messages in the datagram.

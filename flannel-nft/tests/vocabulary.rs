@@ -252,6 +252,29 @@ fn sets_and_maps() {
 }
 
 #[test]
+fn elements_with_a_lifetime_are_not_added_again_and_again() {
+    netns(|| {
+        let mut kernel = Netlink::open().unwrap();
+        let seconds = Duration::from_secs;
+        let short = Set::new(set("short"), Datatype::Ipv4Addr).timeout(seconds(3600)).elements([
+            Element::new(v4("1.1.1.1")),
+            Element::new(v4("1.1.1.2")).timeout(seconds(30)).comment(Comment::new("yo").unwrap()),
+            Element::new(v4("1.1.1.3")).timeout(Duration::from_millis(100_001)),
+        ]);
+        let some = Set::new(set("some"), Datatype::Ipv4Addr).timeouts().elements([
+            Element::new(v4("1.1.1.1")),
+            Element::new(v4("1.1.1.2")).timeout(seconds(86_400 * 3 + 7_260)),
+        ]);
+        let table = Table::new(Family::Ip, TableName::new("t").unwrap()).set(short).set(some);
+        let desired = Ruleset::new().table(table);
+        converge(&mut kernel, &desired).unwrap();
+        assert!(matches!(converge(&mut kernel, &desired).unwrap(), Outcome::Unchanged { .. }));
+        let listed = sh("nft list ruleset");
+        assert!(listed.contains("1.1.1.2 timeout 3d2h1m expires 3d2h"), "{listed}");
+    });
+}
+
+#[test]
 fn conditions() {
     check(matches());
 }
