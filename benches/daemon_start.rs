@@ -75,7 +75,8 @@ fn binary() -> PathBuf {
 
 /// Makes the next start a cold one: no device, no rules, no subnet.env. The lease stays, as after a reboot.
 fn forget(node: &Node) {
-    let clean = "for d in flannel.1 flannel-v6.1; do ip link del $d 2>/dev/null || true; done; nft flush ruleset";
+    let clean =
+        "for d in flannel.1 flannel-v6.1; do ip link del $d 2>/dev/null || true; done; nft flush ruleset";
     node.namespace().sh(clean).unwrap();
     drop(fs::remove_file(node.subnet_file()));
 }
