@@ -203,3 +203,26 @@ fn a_flushed_table_is_back_after_one_event() {
         });
     });
 }
+
+#[test]
+fn a_monitor_that_was_too_slow_says_so_and_goes_on() {
+    netns(|| {
+        let mut kernel = Netlink::open().unwrap();
+        let mut monitor = Monitor::open(&[]).unwrap();
+        let rules = (0..2000).map(|number| Rule::new().when(meta::mark(number)).accept());
+        let table = Table::new(Family::Ip, TableName::new("big").unwrap())
+            .chain(Chain::regular(chain("c")).rules(rules));
+        let mut overflowed = false;
+        for _ in 0..60 {
+            let mut transaction = Transaction::unchecked();
+            transaction.replace(&table);
+            transaction.seal().unwrap().commit(&mut kernel).unwrap();
+        }
+        while let Some(event) = monitor.poll().unwrap() {
+            overflowed |= matches!(event, Event::Overflow);
+        }
+        assert!(overflowed);
+        sh("nft delete table ip big");
+        assert!(matches!(monitor.poll().unwrap(), Some(Event::Foreign(_))), "it goes on");
+    });
+}
