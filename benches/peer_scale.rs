@@ -37,18 +37,15 @@ fn bench(report: &mut Report, n: u32) {
     );
     let rounds = match n {
         0..=1_000 => 20,
-        1_001..=10_000 => 7,
-        _ => 3,
+        1_001..=10_000 => 3,
+        _ => 2,
     };
     let kernel = RefCell::new(Netlink::open().unwrap());
     let socket = RefCell::new(Socket::open(Protocol::Route).unwrap());
     let e0 = kernel.borrow_mut().interfaces().unwrap().into_iter().find(|found| found.name == "e0").unwrap();
     let e0 = Link { index: e0.index, name: "e0".parse().unwrap() };
 
-    let before = resident();
     let full = overlay(e0, n);
-    let held = (resident() - before) / f64::from(n);
-    report.figure("memory of the state, per peer", OURS, n.into(), "bytes", &mut [held]);
 
     let cold = || -> Duration {
         empty_device(&mut kernel.borrow_mut(), e0);
@@ -178,12 +175,6 @@ fn timed(run: impl FnOnce()) -> Duration {
 
 fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
-}
-
-/// Resident memory of this process, in bytes.
-fn resident() -> f64 {
-    let statm = fs::read_to_string("/proc/self/statm").unwrap();
-    statm.split(' ').nth(1).unwrap().parse::<f64>().unwrap() * 4096.0
 }
 
 /// Peer `i` has the `i`-th /26 of 10.0.0.0/8.
