@@ -397,6 +397,9 @@ async fn a_wiped_store_fills_again_without_anybody_being_forgotten<L: Lab>(lab: 
     let observer = lab.open(timing).await;
     let mut watcher = Watcher::start(&observer);
     watcher.until("the listing", |table| table.synced() && table.len() == 2).await;
+    lab.wipe().await;
+    watcher.listen(Duration::from_secs(2)).await;
+    assert!(watcher.table.peer(lease.key).is_some() && watcher.table.peer(dead.key).is_some());
     let holder = tokio::spawn({
         let store = Arc::clone(&store);
         async move {
@@ -405,7 +408,6 @@ async fn a_wiped_store_fills_again_without_anybody_being_forgotten<L: Lab>(lab: 
             (lost, store.acquire(&again).await.unwrap().key)
         }
     });
-    lab.wipe().await;
     let (lost, again) = within("registering again", holder).await.unwrap();
     assert_eq!((lost, again), (LeaseLost::Revoked(lease.key), lease.key));
     let new = lab.open(timing).await.acquire(&request(node(3))).await.unwrap();

@@ -66,7 +66,7 @@ impl EtcdLab {
     pub(crate) fn try_ctl(&self, args: &[&str]) -> Output {
         Command::new("etcdctl")
             .env("ETCDCTL_API", "3")
-            .args(["--endpoints", &self.url(), "--command-timeout=10s"])
+            .args(["--endpoints", &self.url(), "--command-timeout=5s", "--dial-timeout=1s"])
             .args(&*self.ctl_flags.lock().unwrap())
             .args(args)
             .output()
@@ -135,8 +135,11 @@ impl Drop for EtcdLab {
     }
 }
 
+/// A port that nobody listens on, below those that the kernel gives to clients: one of them could otherwise have it
+/// when the server comes back.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    let mut ports = std::iter::repeat_with(|| rand::random_range(10_000..32_000));
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 
 impl Lab for EtcdLab {

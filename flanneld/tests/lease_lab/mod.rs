@@ -41,7 +41,7 @@ pub(crate) trait Lab: Sized + Send + Sync + 'static {
 }
 
 /// Long enough for any test on a busy machine, short enough to fail.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Periods under which renewal and expiry can be waited for.
 pub(crate) fn quick() -> Timing {

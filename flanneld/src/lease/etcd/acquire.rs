@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 use rand::RngExt;
 use tokio::time::{Instant, sleep};
 
-use super::client::{still_at, unchanged_since};
+use super::client::still_at;
+use super::guard::nothing_overlaps;
 use super::hold::Own;
 use super::wire::{DeleteRangeRequest, KeyValue, Operation, RangeRequest, TxnRequest, prefix_end};
 use super::{EtcdStore, operation, parse_key, put};
@@ -33,12 +34,14 @@ impl EtcdStore {
         let deadline = Instant::now() + CONTEST;
         let mut granted = None;
         let mut known = None;
+        let mut lost = 0;
         let result = loop {
             match self.take(request, &mut known, &mut granted).await {
                 Ok(Some(taken)) => break Ok(taken),
                 Ok(None) if Instant::now() < deadline => {
-                    // Somebody was faster, and will be again if all come back at once.
-                    let pause = rand::rng().random_range(Duration::ZERO..Duration::from_millis(20));
+                    // Somebody was faster. Make room for each other, the more the longer it goes on.
+                    lost = (lost + 1).min(3);
+                    let pause = rand::rng().random_range(Duration::ZERO..Duration::from_millis(10 << lost));
                     sleep(pause).await;
                 }
                 Ok(None) => {
@@ -116,7 +119,7 @@ impl EtcdStore {
             }
         }
         if choice.own != Some(choice.key) {
-            compare.push(unchanged_since(&self.subnets, listed.revision));
+            compare.extend(nothing_overlaps(&self.subnets, choice.key, listed.revision));
         }
         let news = RangeRequest {
             key: self.subnets.clone().into(),
