@@ -260,28 +260,34 @@ impl Setting {
         Ok(families)
     }
 
-    /// The peers that a lease stands for: at most one for each family that this node has. `on_link` tells whether
-    /// an address is reached without a router, through the interface between nodes.
-    pub fn peers(
+    /// The peer that one subnet of a lease stands for; `None` if this node does not have that family, or no overlay at
+    /// all. `on_link` tells whether an address is reached without a router, through the interface between nodes.
+    pub fn peer(
         &self,
         key: LeaseKey,
+        subnet: IpNet,
         attributes: &LeaseAttributes,
         mut on_link: impl FnMut(IpAddr) -> bool,
-    ) -> Vec<Result<Peer, Skipped>> {
-        let public = |address: Option<IpAddr>, family| address.ok_or(Skipped::NoAddress(family));
-        let ipv4 = key.v4().filter(|_| self.facts.ipv4.is_some()).map(|subnet| {
-            let public = public(attributes.public_ip.map(IpAddr::from), Family::V4)?;
-            let via =
-                self.via(Family::V4, public, attributes, attributes.backend_data.as_ref(), &mut on_link)?;
-            Ok(via.map(|via| Peer { subnet: subnet.into(), via }))
-        });
-        let ipv6 = key.v6().filter(|_| self.facts.ipv6.is_some()).map(|subnet| {
-            let public = public(attributes.public_ipv6.map(IpAddr::from), Family::V6)?;
-            let via =
-                self.via(Family::V6, public, attributes, attributes.backend_v6_data.as_ref(), &mut on_link)?;
-            Ok(via.map(|via| Peer { subnet: subnet.into(), via }))
-        });
-        ipv4.into_iter().chain(ipv6).filter_map(Result::transpose).collect()
+    ) -> Option<Result<Peer, Skipped>> {
+        let family = Family::of_net(subnet);
+        let (held, public, data) = match family {
+            Family::V4 if self.facts.ipv4.is_some() => {
+                (key.v4().map(IpNet::from), attributes.public_ip.map(IpAddr::from), &attributes.backend_data)
+            }
+            Family::V6 if self.facts.ipv6.is_some() => (
+                key.v6().map(IpNet::from),
+                attributes.public_ipv6.map(IpAddr::from),
+                &attributes.backend_v6_data,
+            ),
+            Family::V4 | Family::V6 => return None,
+        };
+        if held != Some(subnet) {
+            return None;
+        }
+        let via = public
+            .ok_or(Skipped::NoAddress(family))
+            .and_then(|public| self.via(family, public, attributes, data.as_ref(), &mut on_link));
+        via.map(|via| via.map(|via| Peer { subnet, via })).transpose()
     }
 
     fn via(

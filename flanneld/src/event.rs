@@ -1,7 +1,9 @@
 //! What lease stores say, and the table that it folds into. Pure.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::{IpNet, Ipv6Net};
 
 use crate::lease::{Lease, LeaseAttributes, LeaseKey};
 
@@ -27,7 +29,9 @@ pub enum LeaseEvent {
 #[derive(Debug, Default)]
 pub struct LeaseTable {
     own: Option<LeaseKey>,
-    leases: HashMap<LeaseKey, Known>,
+    leases: BTreeMap<LeaseKey, Known>,
+    /// Keys by their IPv6 subnet; by their IPv4 subnet `leases` is sorted itself.
+    by_v6: BTreeSet<(Ipv6Net, LeaseKey)>,
     /// Number of the latest listing; a lease marked with an older one was not in it.
     listing: u32,
     synced: bool,
@@ -56,7 +60,7 @@ impl LeaseTable {
                 Vec::new()
             }
             LeaseEvent::Upsert(lease) => self.upsert(lease),
-            LeaseEvent::Remove(key) => self.leases.remove(&key).map(|_| key).into_iter().collect(),
+            LeaseEvent::Remove(key) => self.remove(key).into_iter().collect(),
             LeaseEvent::Synced { unreadable } => self.sweep(&unreadable),
         };
         changed.retain(|key| Some(*key) != self.own);
@@ -80,7 +84,30 @@ impl LeaseTable {
         (Some(key) != self.own).then(|| self.leases.get(&key)).flatten().map(|known| &known.attributes)
     }
 
-    /// All peers, in no order.
+    /// The peer whose lease decides where packets for this subnet go, of all leases that hold it.
+    ///
+    /// A node that changes from one family to two has two leases for a while: `10.244.1.0-24` until it expires, and
+    /// `10.244.1.0-24&fd00::-64`. The one with both families counts; when one of them ends, the other remains.
+    #[must_use]
+    pub fn holder(&self, subnet: IpNet) -> Option<LeaseKey> {
+        let peers = |key: &LeaseKey| Some(*key) != self.own;
+        match subnet {
+            IpNet::V4(v4) => {
+                let first = LeaseKey::new(Some(v4), None)?;
+                let same =
+                    self.leases.range(first..).map(|(key, _)| *key).take_while(|key| key.v4() == Some(v4));
+                same.filter(peers).last()
+            }
+            IpNet::V6(v6) => {
+                let first = LeaseKey::new(None, Some(v6))?;
+                let same =
+                    self.by_v6.range((v6, first)..).take_while(|(net, _)| *net == v6).map(|(_, key)| *key);
+                same.filter(peers).last()
+            }
+        }
+    }
+
+    /// All peers, by subnet.
     pub fn peers(&self) -> impl Iterator<Item = (LeaseKey, &LeaseAttributes)> {
         self.leases
             .iter()
@@ -108,6 +135,7 @@ impl LeaseTable {
 
     fn upsert(&mut self, lease: Lease) -> Vec<LeaseKey> {
         let known = Known { attributes: lease.attributes, listing: self.listing };
+        self.by_v6.extend(lease.key.v6().map(|v6| (v6, lease.key)));
         let changed = match self.leases.entry(lease.key) {
             Entry::Occupied(mut entry) => entry.insert(known).attributes != entry.get().attributes,
             Entry::Vacant(entry) => {
@@ -125,7 +153,15 @@ impl LeaseTable {
                 known.listing = self.listing;
             }
         }
-        let listing = self.listing;
-        self.leases.extract_if(|_, known| known.listing != listing).map(|(key, _)| key).collect()
+        let gone = self.leases.iter().filter(|(_, known)| known.listing != self.listing).map(|(key, _)| *key);
+        let gone: Vec<LeaseKey> = gone.collect();
+        gone.into_iter().filter_map(|key| self.remove(key)).collect()
+    }
+
+    fn remove(&mut self, key: LeaseKey) -> Option<LeaseKey> {
+        if let Some(v6) = key.v6() {
+            self.by_v6.remove(&(v6, key));
+        }
+        self.leases.remove(&key).map(|_| key)
     }
 }

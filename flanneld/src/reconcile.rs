@@ -307,28 +307,30 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         }
     }
 
-    /// Puts a lease's present contents into the overlay, or takes it out.
+    /// Puts what is now known of a lease's subnets into the overlay, or takes them out.
     fn note_peer(&mut self, key: LeaseKey) {
         let Self { setting, leases, overlay, links, .. } = self;
         let mut on_link = |address: IpAddr| {
             let way = links.route_to(address).ok().flatten();
             way.is_some_and(|way| way.gateway.is_none() && way.interface == setting.facts.index)
         };
-        let peers = leases.peer(key).map_or_else(Vec::new, |lease| setting.peers(key, lease, &mut on_link));
-        let subnets = key.v4().map(IpNet::from).into_iter().chain(key.v6().map(IpNet::from));
-        for subnet in subnets {
-            let peer = peers.iter().flatten().find(|peer| peer.subnet == subnet);
+        for subnet in key.v4().map(IpNet::from).into_iter().chain(key.v6().map(IpNet::from)) {
+            let holder = leases.holder(subnet).and_then(|holder| Some((holder, leases.peer(holder)?)));
+            let peer = holder.and_then(|(holder, lease)| setting.peer(holder, subnet, lease, &mut on_link));
             match peer {
-                Some(peer) => match overlay.set_peer(*peer) {
+                Some(Ok(peer)) => match overlay.set_peer(peer) {
                     Ok(()) => info!("Subnet added: {subnet} via {}", peer.via.underlay()),
                     Err(conflict) => warn!("peer {subnet} is not programmed: {conflict}"),
                 },
-                None if overlay.remove_peer(subnet) => info!("Subnet removed: {subnet}"),
-                None => {}
+                unusable => {
+                    if let Some(Err(skipped)) = unusable {
+                        log_skipped(key, &skipped);
+                    }
+                    if overlay.remove_peer(subnet) {
+                        info!("Subnet removed: {subnet}");
+                    }
+                }
             }
-        }
-        for skipped in peers.into_iter().filter_map(Result::err) {
-            log_skipped(key, &skipped);
         }
     }
 

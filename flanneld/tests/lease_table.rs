@@ -228,3 +228,26 @@ fn a_lease_fits_the_memory_set_aside_for_a_peer() {
     // A hash table is at worst 7/16 full just after it has grown.
     assert!(entry * 16 / 7 + 2 * (heap + 16) < 450, "{entry} + {heap}");
 }
+
+/// A node that turns dual-stack has its old lease and its new one until the old one expires.
+#[test]
+fn of_two_leases_on_one_subnet_the_one_with_both_families_counts_and_either_may_end() {
+    let v4 = key(7).v4().unwrap();
+    let v6 = "fd00:10:244:7::/64".parse().unwrap();
+    let dual = Lease { key: LeaseKey::new(Some(v4), Some(v6)).unwrap(), ..lease(7, 1) };
+    let only_v6 = Lease { key: LeaseKey::new(None, Some(v6)).unwrap(), ..lease(7, 2) };
+    let mut table = LeaseTable::new(None);
+    for lease in [lease(7, 0), dual.clone(), only_v6.clone()] {
+        assert_eq!(table.apply(LeaseEvent::Upsert(lease.clone())), [lease.key]);
+    }
+    assert_eq!(table.holder(v4.into()), Some(dual.key));
+    assert_eq!(table.holder(v6.into()), Some(dual.key));
+
+    assert_eq!(table.apply(LeaseEvent::Remove(key(7))), [key(7)]);
+    assert_eq!(table.holder(v4.into()), Some(dual.key), "the old lease ends, the subnet stays");
+
+    assert_eq!(table.apply(LeaseEvent::Remove(dual.key)), [dual.key]);
+    assert_eq!(table.holder(v4.into()), None);
+    assert_eq!(table.holder(v6.into()), Some(only_v6.key));
+    assert_eq!(LeaseTable::new(Some(dual.key)).holder(v4.into()), None);
+}
