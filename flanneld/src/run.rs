@@ -17,7 +17,7 @@ use crate::lease::open::ConfiguredStore;
 use crate::lease::{Backoff, Lease, LeaseAttributes, LeaseKey, LeaseRequest, LeaseStore, StoreErrorKind};
 use crate::monitor;
 use crate::node::{NodeError, Stack};
-use crate::reconcile::{Inputs, Outputs, Reconciler, find_facts};
+use crate::reconcile::{Inputs, Outputs, Reconciler, find_facts, tell_systemd};
 use crate::subnet_env;
 
 /// Lease events that may wait for the reconciler; the store waits beyond that.
@@ -139,6 +139,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     tokio::select! {
         () = &mut shutdown => {
             info!("shutdownHandler sent cancel signal...");
+            tell_systemd(sd_notify::NotifyState::Stopping);
             drop(stop);
             let _late = tokio::time::timeout(DRAIN, &mut ended).await;
             info!("Exiting cleanly...");
