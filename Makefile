@@ -38,6 +38,7 @@ lint: ## formatting, warnings, documentation, licences
 bench: ## measure; BENCH=name runs one, QUICK=1 takes under a minute each
 	@$(if $(ROOT),:,echo "make bench needs root to make network namespaces: sudo make bench" >&2; exit 1)
 	@scripts/install-deps bench
+	cargo build --quiet --locked --release -p flanneld
 	cargo bench --locked -p flannel-benches $(if $(BENCH),--bench $(BENCH))
 
 ci: lint demo test ## what CI runs
