@@ -21,7 +21,7 @@ use crate::logging::{BacktraceAt, LogFormat, Vmodule};
 /// Each flag can also be given by the environment: --healthz-port=8081 is FLANNELD_HEALTHZ_PORT=8081. The command
 /// line wins; an empty variable counts as absent. One dash does as well as two; true/false flags need `=`.
 #[derive(Debug, Parser)]
-#[command(name = "flanneld", no_binary_name = true, disable_help_flag = true, max_term_width = 110)]
+#[command(name = "flanneld", no_binary_name = true, disable_help_flag = true)]
 #[command(override_usage = "flanneld [--flag[=value]]...")]
 pub(super) struct Flags {
     /// Interface that carries traffic between nodes, by name or by an address it has; repeat it, first match wins.
