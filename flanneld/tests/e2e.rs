@@ -304,6 +304,40 @@ fn whatever_others_break_is_back_at_once() {
     }
 }
 
+#[test]
+fn another_mtu_or_address_of_the_underlay_is_followed_without_a_restart() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let cluster = Cluster::start(2, Flannel::NET_CONF);
+    cluster.every_pod_reaches_every_other();
+    let (node, ..) = &cluster.nodes[0];
+    let env = || fs::read_to_string(node.subnet_file()).unwrap();
+    let link = |name: &str| node.namespace().sh(&format!("ip -d -o link show {name}")).unwrap_or_default();
+    let soon = |what: &str, holds: &dyn Fn() -> bool| {
+        assert!(
+            wait_for(SOON, || holds().then_some(())).is_some(),
+            "{what}\n{}{}{}",
+            env(),
+            link("flannel.1"),
+            link("flannel-v6.1")
+        );
+    };
+    let subnet = env().lines().take(4).map(str::to_owned).collect::<Vec<_>>();
+
+    node.namespace().sh("ip link set eth0 mtu 1400").unwrap();
+    soon("MTU of the devices", &|| {
+        link("flannel.1").contains("mtu 1350") && link("flannel-v6.1").contains("mtu 1330")
+    });
+    soon("MTU of pods", &|| env().contains("FLANNEL_MTU=1330\n"));
+    cluster.every_pod_reaches_every_other();
+
+    node.namespace().sh("ip addr add 192.168.77.201/24 dev eth0; ip addr del 192.168.77.1/24 dev eth0; ip addr add 192.168.77.201/24 dev eth0 2>/dev/null || true").unwrap();
+    soon("source of outer packets", &|| link("flannel.1").contains("local 192.168.77.201"));
+    cluster.every_pod_reaches_every_other();
+    assert_eq!(env().lines().take(4).map(str::to_owned).collect::<Vec<_>>(), subnet, "the subnet stays");
+}
+
 /// A line of `ip` without what differs between two devices of the same kind.
 fn without_numbers(line: &str) -> String {
     let mut words = line.split_whitespace().peekable();
