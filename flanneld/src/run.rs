@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
-use crate::config::{Config, NetConf};
+use crate::config::{Backend, Config, NetConf, Vxlan};
 use crate::desired::Setting;
 use crate::error::Chain;
 use crate::health::{self, Readiness};
@@ -166,6 +166,7 @@ async fn start(config: &Config, links: &mut flannel_vxlan::Netlink) -> Result<St
     info!("Found network config - Backend type: {}", net_conf.backend.name());
     let facts = find_facts(config, Stack::from(&net_conf), links).map_err(Fatal::Interface)?;
     facts.log();
+    log_backend(&net_conf, facts.mtu);
 
     let backend = net_conf.backend.name();
     let fail = |source| Fatal::Backend { backend, source };
@@ -185,6 +186,22 @@ async fn start(config: &Config, links: &mut flannel_vxlan::Netlink) -> Result<St
     let lease = store.acquire(&request).await.map_err(Fatal::Lease)?;
     info!(subnet = %lease.key, "lease acquired");
     Ok(Started { store, setting, request, lease })
+}
+
+/// Says what the configuration comes to, in upstream's words where it has some.
+fn log_backend(net_conf: &NetConf, link_mtu: u32) {
+    if let Backend::Vxlan(vxlan) = &net_conf.backend {
+        let Vxlan { vni, port, gbp, learning, direct_routing, .. } = vxlan;
+        info!(
+            "VXLAN config: VNI={vni} Port={port} GBP={gbp} Learning={learning} DirectRouting={direct_routing}"
+        );
+        if let Some(mtu) = vxlan.mtu.filter(|mtu| u32::from(*mtu) > link_mtu) {
+            warn!("Backend.MTU {mtu} is more than the interface carries; using its {link_mtu}");
+        }
+    }
+    if !net_conf.nftables_asked {
+        info!("EnableNFTables is not set; rules are made with nftables all the same");
+    }
 }
 
 /// Waits for a usable configuration, as upstream does: it may be written, or corrected, after this daemon starts.
