@@ -86,11 +86,10 @@ struct Due {
 }
 
 impl Due {
-    fn earliest(&self) -> Option<Instant> {
-        [&self.facts, &self.rules, &self.overlay, &self.subnet_file]
-            .into_iter()
-            .filter_map(|duty| duty.at)
-            .min()
+    /// When the next work is due; what waits for the first listing is not.
+    fn earliest(&self, synced: bool) -> Option<Instant> {
+        let overlay = self.overlay.at.filter(|_| synced);
+        [self.facts.at, self.rules.at, overlay, self.subnet_file.at].into_iter().flatten().min()
     }
 }
 
@@ -167,7 +166,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         tokio::pin!(shutdown);
         loop {
             self.pass();
-            let next = self.due.earliest();
+            let next = self.due.earliest(self.leases.synced());
             tokio::select! {
                 () = &mut shutdown => return,
                 event = inputs.leases.recv() => {
@@ -193,7 +192,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                 }
                 _ = check.tick() => self.due.rules.now(),
                 _ = verify.tick() => self.notice(&[Notification::Overflow]),
-                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some_and(|at| at > Instant::now()) => {}
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
             }
         }
     }
@@ -224,15 +223,18 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         }
     }
 
+    /// Notes what came of one kind of work. `Ok(false)`: done as far as it goes, to be tried again.
     fn conclude(
         &mut self,
         condition: Condition,
-        done: Result<(), Box<dyn Error + Send + Sync>>,
+        done: Result<bool, Box<dyn Error + Send + Sync>>,
         duty: impl FnOnce(&mut Due) -> &mut Duty,
     ) {
-        duty(&mut self.due).settle(done.is_ok());
-        let state = done.map_err(|error| Chain(&*error).to_string());
-        if let Err(reason) = &state {
+        duty(&mut self.due).settle(matches!(done, Ok(true)));
+        let state = done.map(drop).map_err(|error| Chain(&*error).to_string());
+        if let Err(reason) = &state
+            && self.outputs.readiness.borrow().reason(condition) != Some(reason)
+        {
             warn!("cannot bring {} up to date, will try again: {reason}", condition.name());
         }
         self.outputs.readiness.send_if_modified(|readiness| {
@@ -242,10 +244,10 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         });
     }
 
-    fn put_rules(&mut self) -> Result<(), Box<dyn Error + Send + Sync>> {
+    fn put_rules(&mut self) -> Result<bool, Box<dyn Error + Send + Sync>> {
         // Nobody has changed any table since ours were right: that costs 4 µs to find out.
         if self.rules_right_at.is_some() && self.rules_right_at == self.rules.generation().ok() {
-            return Ok(());
+            return Ok(true);
         }
         self.rules_right_at = None;
         let outcome = flannel_nft::converge(&mut self.rules, &self.ruleset)?;
@@ -253,10 +255,10 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             info!(changes, "rules written");
         }
         self.rules_right_at = Some(outcome.generation());
-        Ok(())
+        Ok(true)
     }
 
-    fn put_overlay(&mut self) -> Result<(), Box<dyn Error + Send + Sync>> {
+    fn put_overlay(&mut self) -> Result<bool, Box<dyn Error + Send + Sync>> {
         let report = self.overlay.flush(&mut self.links)?;
         self.complain(&report);
         if report.steps > 0 {
@@ -280,10 +282,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             let reason = report.refused.iter().find(|step| step.peer.is_none()).map(ToString::to_string);
             return Err(format!("no {family} device: {}", reason.unwrap_or_default()).into());
         }
-        if !report.is_clean() {
-            self.due.overlay.settle(false);
-        }
-        Ok(())
+        Ok(report.is_clean())
     }
 
     /// Logs each refused step once, however often it is tried.
@@ -295,15 +294,15 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         self.complaints = now;
     }
 
-    fn put_subnet_file(&mut self) -> Result<(), Box<dyn Error + Send + Sync>> {
+    fn put_subnet_file(&mut self) -> Result<bool, Box<dyn Error + Send + Sync>> {
         let path = &self.config.subnet_file;
         let wanted: SubnetEnv = self.setting.subnet_env(self.lease.key);
         if std::fs::read(path).is_ok_and(|present| present == wanted.to_string().as_bytes()) {
-            return Ok(());
+            return Ok(true);
         }
         wanted.write(path)?;
         info!("Wrote subnet file to {}", path.display());
-        Ok(())
+        Ok(true)
     }
 
     fn learn(&mut self, event: LeaseEvent) {
@@ -328,6 +327,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             let holder = leases.holder(subnet).and_then(|holder| Some((holder, leases.peer(holder)?)));
             let peer = holder.and_then(|(holder, lease)| setting.peer(holder, subnet, lease, &mut on_link));
             match peer {
+                Some(Ok(peer)) if overlay.peer(subnet) == Some(peer) => {}
                 Some(Ok(peer)) => match overlay.set_peer(peer) {
                     Ok(()) => info!("Subnet added: {subnet} via {}", peer.via.underlay()),
                     Err(conflict) => warn!("peer {subnet} is not programmed: {conflict}"),
@@ -370,14 +370,15 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     }
 
     /// Looks at the interface between nodes again, and follows it.
-    fn look_around(&mut self) -> Result<(), Box<dyn Error + Send + Sync>> {
+    fn look_around(&mut self) -> Result<bool, Box<dyn Error + Send + Sync>> {
         let stack = node::Stack::from(&self.setting.net_conf);
         let facts = find_facts(&self.config, stack, &mut self.links)?;
         if facts == self.setting.facts {
             if self.setting.is_direct_routing() {
                 self.note_all_peers();
+                self.due.overlay.now();
             }
-            return Ok(());
+            return Ok(true);
         }
         info!("the interface between nodes has changed");
         facts.log();
@@ -390,7 +391,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             *published = attributes;
             changed
         });
-        Ok(())
+        Ok(true)
     }
 
     /// Derives everything anew after the setting or the own lease has changed.
