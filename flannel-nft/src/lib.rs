@@ -111,6 +111,7 @@ pub use change::{Change, RulePlace};
 pub use data::{Datatype, Protocol, Value};
 pub use diff::diff;
 pub use error::{CommitError, ConvergeError, Mistake, ObserveError, RefusalReason, SealError};
+pub use flannel_netlink::Errno;
 pub use kernel::{Kernel, Observed, Outcome, converge, generation, observe};
 pub use matching::{Addresses, IpVersion, Match, Ports, ct, fib, ip, meta, sctp, tcp, th, udp};
 pub use memory::Memory;

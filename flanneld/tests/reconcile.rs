@@ -1,0 +1,253 @@
+//! The reconciler over kernels in memory, on a clock that stands still. No privileges needed.
+#![expect(clippy::unwrap_used, reason = "a helper of a test may fail it")]
+
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use flannel_nft::{CommitError, Errno, Generation, Memory, Sealed, TableId, Transaction};
+use flannel_vxlan::underlay::{DefaultRoute, Interface, RouteLookup};
+use flannel_vxlan::{Applied, ApplyError, Family, Links, ObserveError, Observed, Plan};
+use flanneld::config::{Command, Config, Source};
+use flanneld::desired::Setting;
+use flanneld::event::LeaseEvent;
+use flanneld::health::{Condition, Readiness};
+use flanneld::lease::{Lease, LeaseAttributes, LeaseKey, VxlanData};
+use flanneld::node::Stack;
+use flanneld::reconcile::{Inputs, Outputs, Reconciler, find_facts};
+use ipnet::{IpNet, Ipv4Net};
+use testkit::FakeVxlan;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{sleep, timeout};
+
+/// A kernel that the test looks into while the reconciler writes to it.
+#[derive(Clone, Debug, Default)]
+struct Shared<T>(Arc<Mutex<T>>);
+
+impl<T> Shared<T> {
+    fn with<R>(&self, look: impl FnOnce(&mut T) -> R) -> R {
+        look(&mut self.0.lock().unwrap())
+    }
+}
+
+impl flannel_vxlan::Kernel for Shared<FakeVxlan> {
+    fn observe(&mut self, links: &[Links]) -> Result<Observed, ObserveError> {
+        self.with(|kernel| kernel.observe(links))
+    }
+    fn apply(&mut self, plan: &Plan) -> Result<Applied, ApplyError> {
+        self.with(|kernel| kernel.apply(plan))
+    }
+    fn interfaces(&mut self) -> Result<Vec<Interface>, ObserveError> {
+        self.with(|kernel| kernel.interfaces())
+    }
+    fn default_route(&mut self, family: Family) -> Result<Option<DefaultRoute>, ObserveError> {
+        self.with(|kernel| kernel.default_route(family))
+    }
+    fn route_to(&mut self, address: IpAddr) -> Result<Option<RouteLookup>, ObserveError> {
+        self.with(|kernel| kernel.route_to(address))
+    }
+}
+
+impl flannel_nft::Kernel for Shared<Memory> {
+    fn generation(&mut self) -> Result<Generation, flannel_nft::ObserveError> {
+        self.with(|kernel| kernel.generation())
+    }
+    fn observe(&mut self, wanted: &[TableId]) -> Result<flannel_nft::Observed, flannel_nft::ObserveError> {
+        self.with(|kernel| kernel.observe(wanted))
+    }
+    fn send(&mut self, transaction: &mut Transaction<Sealed>) -> Result<Generation, CommitError> {
+        self.with(|kernel| kernel.send(transaction))
+    }
+}
+
+/// A node whose reconciler runs.
+struct Node {
+    rules: Shared<Memory>,
+    links: Shared<FakeVxlan>,
+    leases: mpsc::Sender<LeaseEvent>,
+    rule_changes: mpsc::Sender<()>,
+    readiness: watch::Receiver<Readiness>,
+    _folder: tempfile::TempDir,
+    _alive: (watch::Sender<Lease>, mpsc::Sender<Vec<flannel_vxlan::Notification>>, oneshot::Sender<()>),
+}
+
+struct Arguments(PathBuf);
+
+impl Source for Arguments {
+    fn args(&self) -> Vec<OsString> {
+        let subnet_file = format!("--subnet-file={}", self.0.join("subnet.env").display());
+        vec!["--lease-db=x".into(), "--ip-masq".into(), subnet_file.into()]
+    }
+    fn env(&self, _: &str) -> Option<OsString> {
+        None
+    }
+    fn read(&self, _: &Path) -> std::io::Result<Vec<u8>> {
+        Ok(br#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}"#.to_vec())
+    }
+}
+
+fn subnet(n: u8) -> Ipv4Net {
+    Ipv4Net::new(Ipv4Addr::new(10, 244, n, 0), 24).unwrap()
+}
+
+fn lease(n: u8) -> Lease {
+    let data = VxlanData { vni: 1, vtep_mac: [2, 0, 0, 0, 0, n] };
+    let attributes = LeaseAttributes {
+        public_ip: Some(Ipv4Addr::new(192, 168, 77, n)),
+        backend_type: "vxlan".into(),
+        backend_data: Some(data.to_backend_data().unwrap()),
+        ..LeaseAttributes::default()
+    };
+    Lease { key: LeaseKey::new(Some(subnet(n)), None).unwrap(), attributes, expires: None }
+}
+
+impl Node {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let Ok(Command::Run(config)) = Command::read(&Arguments(folder.path().to_owned())) else {
+            unreachable!()
+        };
+        let config: Config = *config;
+        let rules = Shared::<Memory>::default();
+        let links = Shared(Arc::new(Mutex::new(FakeVxlan::new([(IpAddr::from([192, 168, 77, 1]), 24)]))));
+        let net_conf = config.net_conf.clone().unwrap();
+        let facts = find_facts(&config, Stack::from(&net_conf), &mut links.clone()).unwrap();
+        let setting = Setting::new(&config, net_conf, facts, None).unwrap();
+
+        let (leases, leases_out) = mpsc::channel(1024);
+        let (own_in, own) = watch::channel(lease(1));
+        let (links_in, links_out) = mpsc::channel(16);
+        let (rule_changes, rules_out) = mpsc::channel(1);
+        let (attributes, _) = watch::channel(LeaseAttributes::default());
+        let (readiness_in, readiness) = watch::channel(Readiness::starting());
+        let (stop, stopped) = oneshot::channel();
+        let outputs = Outputs { attributes, readiness: readiness_in };
+        let reconciler =
+            Reconciler::new(config, setting, lease(1), rules.clone(), links.clone(), outputs).unwrap();
+        let inputs = Inputs { leases: leases_out, own, links: links_out, rules: rules_out };
+        tokio::spawn(reconciler.run(inputs, async {
+            let _dropped = stopped.await;
+        }));
+        Self {
+            rules,
+            links,
+            leases,
+            rule_changes,
+            readiness,
+            _folder: folder,
+            _alive: (own_in, links_in, stop),
+        }
+    }
+
+    async fn tell(&self, events: impl IntoIterator<Item = LeaseEvent>) {
+        for event in events {
+            self.leases.send(event).await.unwrap();
+        }
+    }
+
+    fn routes(&self) -> Vec<IpNet> {
+        self.links.with(|kernel| kernel.routes.keys().map(|(subnet, _)| *subnet).collect())
+    }
+
+    async fn until(&mut self, holds: impl Fn(&Readiness) -> bool) {
+        timeout(Duration::from_secs(60), self.readiness.wait_for(holds)).await.unwrap().unwrap();
+    }
+}
+
+fn listing(leases: impl IntoIterator<Item = u8>) -> Vec<LeaseEvent> {
+    let mut events = vec![LeaseEvent::Resync];
+    events.extend(leases.into_iter().map(|n| LeaseEvent::Upsert(lease(n))));
+    events.push(LeaseEvent::Synced { unreadable: Vec::new() });
+    events
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_ready_once_everything_is_there_and_not_before_the_first_listing() {
+    let mut node = Node::start();
+    node.tell([LeaseEvent::Resync, LeaseEvent::Upsert(lease(2))]).await;
+    sleep(Duration::from_secs(120)).await;
+    assert!(!node.readiness.borrow().is_ready());
+    assert_eq!(node.readiness.borrow().reason(Condition::Rules), None, "the rules do not wait for peers");
+    assert_eq!(
+        node.links.with(|kernel| kernel.plans),
+        0,
+        "what looks stale may belong to a peer not yet named"
+    );
+
+    node.tell([LeaseEvent::Synced { unreadable: Vec::new() }]).await;
+    node.until(Readiness::is_ready).await;
+    assert_eq!(node.routes(), [IpNet::from(subnet(2))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_of_leases_is_one_plan() {
+    let mut node = Node::start();
+    node.tell(listing([2])).await;
+    node.until(Readiness::is_ready).await;
+    let before = node.links.with(|kernel| kernel.plans);
+    for n in 3..203 {
+        node.leases.try_send(LeaseEvent::Upsert(lease(n))).unwrap();
+    }
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(node.routes().len(), 201);
+    assert_eq!(node.links.with(|kernel| kernel.plans), before + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_peer_delays_no_other_and_comes_in_when_the_kernel_takes_it() {
+    let mut node = Node::start();
+    node.links.with(|kernel| kernel.refuse.insert(subnet(3).into()));
+    node.tell(listing([2, 3, 4])).await;
+    node.until(Readiness::is_ready).await;
+    assert_eq!(node.routes(), [IpNet::from(subnet(2)), subnet(4).into()]);
+
+    sleep(Duration::from_secs(600)).await;
+    let tries = node.links.with(|kernel| kernel.plans);
+    assert!(tries < 600, "it pauses longer and longer: {tries} plans in ten minutes");
+
+    node.links.with(|kernel| kernel.refuse.clear());
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(node.routes().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_rules_make_the_node_unready_until_they_are_in() {
+    let mut node = Node::start();
+    node.tell(listing([2])).await;
+    node.until(Readiness::is_ready).await;
+    node.rules.with(|kernel| {
+        kernel.flush();
+        kernel.refuse_next(0, Errno::ENOMEM);
+    });
+    node.rule_changes.send(()).await.unwrap();
+    node.until(|readiness| readiness.reason(Condition::Rules).is_some()).await;
+    node.until(Readiness::is_ready).await;
+    assert_eq!(node.rules.with(|kernel| kernel.tables().len()), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_hour_without_events_commits_nothing() {
+    let mut node = Node::start();
+    node.tell(listing([2, 3])).await;
+    node.until(Readiness::is_ready).await;
+    let before = (node.rules.with(|kernel| kernel.commits()), node.links.with(|kernel| kernel.steps));
+    sleep(Duration::from_secs(3600)).await;
+    assert_eq!((node.rules.with(|kernel| kernel.commits()), node.links.with(|kernel| kernel.steps)), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_what_the_store_says_is_gone_is_removed() {
+    let mut node = Node::start();
+    node.tell(listing([2, 3, 4])).await;
+    node.until(Readiness::is_ready).await;
+    node.tell([LeaseEvent::Resync, LeaseEvent::Upsert(lease(2))]).await;
+    sleep(Duration::from_secs(3600)).await;
+    assert_eq!(node.routes().len(), 3, "a listing that never ends removes nobody");
+
+    node.tell(listing([2, 4])).await;
+    node.tell([LeaseEvent::Remove(lease(4).key)]).await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(node.routes(), [IpNet::from(subnet(2))]);
+}
