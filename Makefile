@@ -1,5 +1,5 @@
 # Everything a person or CI does here. Each target installs what it needs first (Debian packages, only missing ones).
-.PHONY: help demo test lint bench ci
+.PHONY: help demo test test-kernels lint bench ci
 .DEFAULT_GOAL := help
 
 ROOT := $(filter 0,$(shell id -u))
@@ -8,7 +8,7 @@ export FLANNEL_NETNS ?= $(if $(ROOT),require)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 help: ## print this
-	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 12
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 20
 
 demo: ## a cluster on this machine: three nodes talk, a daemon dies, nothing is lost (root; KEEP=1 leaves it up)
 	@$(if $(ROOT),:,echo "make demo needs root to make network namespaces: sudo make demo" >&2; exit 1)
@@ -26,6 +26,10 @@ test: ## every test; as root on the kernel too
 	    set -x; cargo test --locked --workspace --all-features --lib --bins --tests --examples; \
 	fi
 	@$(if $(ROOT),:,echo "NOT ROOT: kernel tests were SKIPPED" >&2)
+
+test-kernels: ## the kernel tests in virtual machines with Debian's kernels (KERNELS="bullseye sid" chooses; minutes each)
+	@scripts/install-deps test kernels
+	scripts/test-kernels
 
 lint: ## formatting, warnings, documentation, licences
 	@$(if $(ROOT),scripts/install-deps test,:)
