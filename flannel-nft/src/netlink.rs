@@ -252,6 +252,9 @@ impl Kernel for Netlink {
         families.dedup();
         for _ in 0..ATTEMPTS {
             let generation = self.generation()?;
+            if !self.is_settled(generation)? {
+                continue;
+            }
             let read = self.read(wanted, &families);
             if self.generation()? != generation {
                 continue; // whatever was read, or failed, may be of two minds
@@ -278,6 +281,25 @@ impl Kernel for Netlink {
 }
 
 impl Netlink {
+    /// Whether this generation is complete: a commit raises the number first and then makes its changes visible
+    /// (`nf_tables_commit`, net/netfilter/nf_tables_api.c at v6.1), so what is read in between is of two minds.
+    ///
+    /// A batch without changes waits for the commit in progress, and tells if it was to another generation.
+    fn is_settled(&mut self, generation: Generation) -> Result<bool, ObserveError> {
+        self.question.clear();
+        self.question.message(message::BATCH_BEGIN, Flags::NONE, &[0, 0, 0, 10], |a| a.be32(1, generation.0));
+        self.question.message(message::BATCH_END, Flags::NONE, &[0, 0, 0, 10], |_| {});
+        match self.socket.transact(&mut self.question, |_| Ok(())) {
+            Ok(answer) => Ok(answer.refused.is_empty()),
+            // Before 6.10 the end of a batch is not acknowledged; a refusal always comes back.
+            Err(TransactError::Lost(_)) => Ok(true),
+            Err(source) => {
+                let source = DumpError::Ask(AskError::Transact(source));
+                Err(ObserveError::Dump { what: "generation", source })
+            }
+        }
+    }
+
     fn read(&mut self, wanted: &[TableId], families: &[Family]) -> Result<Ruleset, ObserveError> {
         let mut existing = Vec::new();
         for id in wanted {
