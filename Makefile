@@ -1,5 +1,5 @@
 # Everything a person or CI does here. Each target installs what it needs first (Debian packages, only missing ones).
-.PHONY: help demo test test-kernels lint bench ci
+.PHONY: help demo test test-kernels test-deploy release lint bench ci
 .DEFAULT_GOAL := help
 
 ROOT := $(filter 0,$(shell id -u))
@@ -31,6 +31,14 @@ test-kernels: ## the kernel tests in virtual machines with Debian's kernels (KER
 	@scripts/install-deps test kernels
 	scripts/test-kernels
 
+test-deploy: ## the Helm chart, the manifest and mk-docker-opts.sh, with the real Helm engine and Kubernetes' schemas
+	@test -x $(TARGET)/deploy-env/bin/python || python3 -m venv $(TARGET)/deploy-env
+	$(TARGET)/deploy-env/bin/pip install --quiet --disable-pip-version-check helm-python-sdk==0.2.2 kubernetes-validate==1.37.0
+	$(TARGET)/deploy-env/bin/python scripts/check-deploy
+
+release: ## dist/: static programs, image root file systems, bill of materials
+	scripts/release
+
 lint: ## formatting, warnings, documentation, licences
 	@$(if $(ROOT),scripts/install-deps test,:)
 	cargo fmt --all --check
@@ -45,4 +53,4 @@ bench: ## measure; BENCH=name runs one, QUICK=1 takes under a minute each
 	cargo build --quiet --locked --release -p flanneld
 	cargo bench --locked -p flannel-benches $(if $(BENCH),--bench $(BENCH))
 
-ci: lint demo test ## what CI runs
+ci: lint demo test test-deploy ## what CI runs

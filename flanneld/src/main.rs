@@ -4,9 +4,16 @@ use std::process::ExitCode;
 
 use flanneld::config::{Command, Config, Process};
 use flanneld::error::Chain;
+use flanneld::install_conf;
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
+    if let Some(arguments) = install_conf::asked(std::env::args_os()) {
+        return match install_conf::run(&arguments) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error),
+        };
+    }
     match Command::read(&Process) {
         Ok(Command::Help(text)) => print(std::io::stdout(), &text),
         Ok(Command::Version) => print(std::io::stderr(), concat!(env!("CARGO_PKG_VERSION"), "\n")),

@@ -1,14 +1,14 @@
 //! subnet.env: what the CNI plugin and `mk-docker-opts.sh` read, and what this node remembers of its subnet.
 
 use std::fmt;
-use std::fs::Permissions;
-use std::io::{self, Write};
+use std::io;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use ipnet::{Ipv4Net, Ipv6Net};
+
+use crate::file;
 
 /// The contents of subnet.env. `Display` is the file, byte for byte as upstream writes it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -84,20 +84,8 @@ impl SubnetEnv {
     /// # Errors
     /// [`SubnetEnvError::Write`].
     pub fn write(&self, path: &Path) -> Result<(), SubnetEnvError> {
-        self.replace(path).map_err(|source| SubnetEnvError::Write { path: path.to_owned(), source })
-    }
-
-    fn replace(&self, path: &Path) -> io::Result<()> {
-        let directory =
-            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
-        let mode = std::fs::metadata(path).map_or(0o644, |metadata| metadata.permissions().mode() & 0o7777);
-        let mut file = tempfile::Builder::new().prefix(".subnet.env.").tempfile_in(directory)?;
-        file.write_all(self.to_string().as_bytes())?;
-        file.as_file().set_permissions(Permissions::from_mode(mode))?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|error| error.error)?;
-        Ok(())
+        file::replace(path, self.to_string().as_bytes(), file::mode(path).unwrap_or(0o644))
+            .map_err(|source| SubnetEnvError::Write { path: path.to_owned(), source })
     }
 }
 

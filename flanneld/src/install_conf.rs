@@ -1,0 +1,108 @@
+//! `install-conf SOURCE DESTINATION`: puts the CNI configuration where the container runtime looks for it.
+//!
+//! A program of its own in upstream's image, called by an init container; here a name of the daemon's, as the image
+//! holds nothing else. The runtime may read the directory at any moment, so the file appears whole.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::file;
+
+/// Its name, as a program and as the first argument of `flanneld`.
+pub const NAME: &str = "install-conf";
+
+/// Why the file was not installed; the destination is as it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InstallError {
+    /// Not two paths.
+    #[error("usage: {NAME} SOURCE DESTINATION")]
+    Usage,
+    /// The source cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The source.
+        path: PathBuf,
+        /// What failed.
+        #[source]
+        source: io::Error,
+    },
+    /// The destination cannot be replaced.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The destination.
+        path: PathBuf,
+        /// What failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The arguments, if this process was called as `install-conf ...` or `flanneld install-conf ...`.
+pub fn asked(arguments: impl IntoIterator<Item = OsString>) -> Option<Vec<OsString>> {
+    let mut arguments = arguments.into_iter().peekable();
+    let program = arguments.next()?;
+    let named = Path::new(&program).file_name() == Some(OsStr::new(NAME));
+    (named || arguments.next_if(|first| first == NAME).is_some()).then(|| arguments.collect())
+}
+
+/// Copies `SOURCE` to `DESTINATION`, permissions included, in one step.
+///
+/// # Errors
+/// [`InstallError`].
+pub fn run(arguments: &[OsString]) -> Result<(), InstallError> {
+    let [source, destination] = arguments else { return Err(InstallError::Usage) };
+    let (source, destination) = (Path::new(source), Path::new(destination));
+    let unread = |error| InstallError::Read { path: source.to_owned(), source: error };
+    let content = std::fs::read(source).map_err(unread)?;
+    file::replace(destination, &content, file::mode(source).unwrap_or(0o644))
+        .map_err(|error| InstallError::Write { path: destination.to_owned(), source: error })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split(' ').map(OsString::from).collect()
+    }
+
+    #[test]
+    fn it_is_asked_for_by_name_or_by_first_argument() {
+        let paths = Some(words("a b"));
+        assert_eq!(asked(words("/opt/bin/install-conf a b")), paths);
+        assert_eq!(asked(words("/opt/bin/flanneld install-conf a b")), paths);
+        assert_eq!(asked(words("/opt/bin/flanneld --ip-masq install-conf")), None);
+        assert_eq!(asked([]), None);
+    }
+
+    #[test]
+    fn content_and_permissions_arrive_and_nothing_else_is_left() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (from, to) = (folder.path().join("from"), folder.path().join("new/10-flannel.conflist"));
+        std::fs::write(&from, "{}").expect("written");
+        std::fs::set_permissions(&from, Permissions::from_mode(0o640)).expect("set");
+        run(&[from.clone().into(), to.clone().into()]).expect("installed");
+        std::fs::write(&from, "{\"again\": 1}").expect("written");
+        run(&[from.into(), to.clone().into()]).expect("installed over the first");
+        assert_eq!(std::fs::read_to_string(&to).expect("read"), "{\"again\": 1}");
+        assert_eq!(file::mode(&to), Some(0o640));
+        let names = std::fs::read_dir(to.parent().expect("a parent")).expect("listed").count();
+        assert_eq!(names, 1, "no temporary file stays");
+    }
+
+    #[test]
+    fn a_missing_source_leaves_the_destination_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let to = folder.path().join("to");
+        std::fs::write(&to, "old").expect("written");
+        let error = run(&[folder.path().join("absent").into(), to.clone().into()]).expect_err("refused");
+        assert!(error.to_string().contains("absent"), "{error}");
+        assert_eq!(std::fs::read_to_string(&to).expect("read"), "old");
+        assert!(matches!(run(&words("one")), Err(InstallError::Usage)));
+    }
+}
