@@ -52,15 +52,16 @@ impl<'a> Message<'a> {
         };
         if self.flags & ACK_TLVS != 0 {
             // In an error the request comes back in front of the attributes, whole unless capped to its header.
-            let request = rest
-                .first_chunk::<4>()
-                .map_or(HEADER, |length| usize::try_from(u32::from_ne_bytes(*length)).unwrap_or(HEADER));
-            let skip = match self.kind {
-                NLMSG_DONE => 0,
-                _ if self.flags & CAPPED != 0 => HEADER,
-                _ => request.next_multiple_of(4),
+            let request = || {
+                let length = u32::from_ne_bytes(*rest.first_chunk::<4>()?);
+                usize::try_from(length).ok()?.checked_next_multiple_of(4)
             };
-            for attribute in attributes(rest.get(skip..).unwrap_or_default()) {
+            let skip = match self.kind {
+                NLMSG_DONE => Some(0),
+                _ if self.flags & CAPPED != 0 => Some(HEADER),
+                _ => request(),
+            };
+            for attribute in attributes(skip.and_then(|skip| rest.get(skip..)).unwrap_or_default()) {
                 let attribute = attribute?;
                 match attribute.kind {
                     1 => refusal.text = Some(attribute.text()?.to_owned()),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use neli::consts::socket::{Msg, NlFamily};
@@ -72,6 +72,7 @@ pub struct Socket {
     port: u32,
     sequence: u32,
     buffers: usize,
+    receive_limit: usize,
     receive: Vec<u8>,
 }
 
@@ -81,13 +82,25 @@ impl Socket {
     /// # Errors
     /// [`OpenError`] if the kernel lacks the protocol or refuses the socket.
     pub fn open(protocol: Protocol) -> Result<Self, OpenError> {
+        Self::open_limited(protocol, usize::MAX)
+    }
+
+    /// Opens a socket whose receive buffer never grows beyond `limit` bytes, whatever a batch would need; by default it
+    /// grows with the batch. The kernel counts whole allocations, and holds about 2 KiB at least.
+    ///
+    /// For bounded memory, and for tests of what a program does when replies are lost.
+    ///
+    /// # Errors
+    /// As [`Socket::open`].
+    pub fn open_limited(protocol: Protocol, limit: usize) -> Result<Self, OpenError> {
         let fail = |step| move |source| OpenError { step, protocol, source };
         let socket = NlSocket::connect(protocol.family(), None, Groups::empty()).map_err(fail("open"))?;
         socket.enable_ext_ack(true).map_err(fail("configure"))?;
         // Older kernels answer such a question with more than was asked for; readers filter anyway.
         let _older_kernel = socket.enable_strict_checking(true);
         let port = socket.pid().map_err(fail("name"))?;
-        let mut opened = Self { socket, port, sequence: 0, buffers: 0, receive: vec![0; RECEIVE] };
+        let receive = vec![0; RECEIVE];
+        let mut opened = Self { socket, port, sequence: 0, buffers: 0, receive_limit: limit, receive };
         opened.reserve(MIN_BUFFER);
         Ok(opened)
     }
@@ -134,25 +147,11 @@ impl Socket {
         question: &mut Batch,
         mut read: impl FnMut(Message<'_>) -> Result<T, Malformed>,
     ) -> Result<T, AskError> {
-        let first = self.send_question(question).map_err(AskError::Transact)?;
         let mut answer = None;
-        while answer.is_none() {
-            let length =
-                receive(&self.socket, &mut self.receive).map_err(lost).map_err(AskError::Transact)?;
-            for message in messages(self.receive.get(..length).unwrap_or_default()) {
-                let message = message.map_err(malformed)?;
-                if message.sequence != first {
-                    continue;
-                }
-                if message.kind == NLMSG_ERROR {
-                    if let Some(refusal) = message.refusal(0).map_err(malformed)? {
-                        return Err(AskError::Refused(refusal));
-                    }
-                } else {
-                    answer = Some(read(message).map_err(malformed)?);
-                }
-            }
-        }
+        self.hear(question, |message| {
+            answer = Some(read(message)?);
+            Ok(ControlFlow::Break(()))
+        })?;
         answer.ok_or_else(|| AskError::Transact(lost(Errno::ENODATA.into())))
     }
 
@@ -179,11 +178,31 @@ impl Socket {
         question: &mut Batch,
         fold: &mut impl FnMut(&mut C, Message<'_>) -> Result<(), Malformed>,
     ) -> Result<Option<C>, AskError> {
-        let first = self.send_question(question).map_err(AskError::Transact)?;
         let mut list = C::default();
-        let mut interrupted = false;
         // A reader's mistake must not leave the rest of the dump in the socket: read to the end, then report.
         let mut mistake = None;
+        let whole = self.hear(question, |message| {
+            if mistake.is_none() {
+                mistake = fold(&mut list, message).err();
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        match mistake {
+            _ if !whole => Ok(None),
+            Some(mistake) => Err(malformed(mistake)),
+            None => Ok(Some(list)),
+        }
+    }
+
+    /// Sends a question and passes what comes back to `each`, until that breaks off or the listing ends. Returns
+    /// whether the listing is whole, that is, not interrupted by changes.
+    fn hear(
+        &mut self,
+        question: &mut Batch,
+        mut each: impl FnMut(Message<'_>) -> Result<ControlFlow<()>, Malformed>,
+    ) -> Result<bool, AskError> {
+        let first = self.send_question(question).map_err(AskError::Transact)?;
+        let mut interrupted = false;
         loop {
             let length =
                 receive(&self.socket, &mut self.receive).map_err(lost).map_err(AskError::Transact)?;
@@ -193,25 +212,16 @@ impl Socket {
                     continue;
                 }
                 interrupted |= message.flags & DUMP_INTERRUPTED != 0;
-                match message.kind {
-                    NLMSG_DONE => {
-                        // Since 4.18 the end carries an error code, in the place where an error has it.
-                        if let Some(refusal) = message.refusal(0).map_err(malformed)? {
-                            return Err(AskError::Refused(refusal));
-                        }
-                        return match mistake {
-                            _ if interrupted => Ok(None),
-                            Some(mistake) => Err(malformed(mistake)),
-                            None => Ok(Some(list)),
-                        };
+                // Since 4.18 the end of a listing carries an error code too, in the same place.
+                if matches!(message.kind, NLMSG_ERROR | NLMSG_DONE) {
+                    if let Some(refusal) = message.refusal(0).map_err(malformed)? {
+                        return Err(AskError::Refused(refusal));
                     }
-                    NLMSG_ERROR => {
-                        if let Some(refusal) = message.refusal(0).map_err(malformed)? {
-                            return Err(AskError::Refused(refusal));
-                        }
+                    if message.kind == NLMSG_DONE {
+                        return Ok(!interrupted);
                     }
-                    _ if mistake.is_none() => mistake = fold(&mut list, message).err(),
-                    _ => {}
+                } else if each(message).map_err(malformed)?.is_break() {
+                    return Ok(!interrupted);
                 }
             }
         }
@@ -330,6 +340,7 @@ impl Socket {
         if setsockopt(&fd, sockopt::SndBufForce, &wanted).is_err() {
             let _limited = setsockopt(&fd, sockopt::SndBuf, &wanted);
         }
+        let wanted = wanted.min(self.receive_limit);
         if setsockopt(&fd, sockopt::RcvBufForce, &wanted).is_err() {
             let _limited = setsockopt(&fd, sockopt::RcvBuf, &wanted);
         }

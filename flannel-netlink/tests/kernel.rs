@@ -96,6 +96,29 @@ fn thousands_of_refusals_in_one_datagram_fit_the_receive_buffer() {
 }
 
 #[test]
+fn replies_that_do_not_fit_are_known_to_be_lost_and_the_socket_goes_on() {
+    netns(|| {
+        let mut socket = Socket::open_limited(Protocol::Route, 4096).unwrap();
+        let mut batch = Batch::new();
+        for _ in 0..500 {
+            batch.message(RTM_DELLINK, Flags::NONE, &[0; 16], |attributes| {
+                attributes.text(IFLA_IFNAME, "gone")
+            });
+        }
+        for _ in 0..3 {
+            let lost = socket.transact(&mut batch, |_| Ok(()));
+            assert!(matches!(lost, Err(TransactError::Lost(_))), "{lost:?}");
+            assert_eq!(
+                count_links(&mut socket).unwrap(),
+                1,
+                "what is left unread is not taken for an answer"
+            );
+        }
+        assert_eq!(socket.execute(&mut batch, 1).unwrap().len(), 500, "one by one they fit");
+    });
+}
+
+#[test]
 fn an_attribute_too_long_for_netlink_is_reported_and_nothing_is_sent() {
     netns(|| {
         let mut socket = Socket::open(Protocol::Route).unwrap();

@@ -40,8 +40,14 @@ impl Netlink {
     /// # Errors
     /// [`ObserveError::Open`] if the kernel has no netfilter netlink.
     pub fn open() -> Result<Self, ObserveError> {
-        let socket = Socket::open(Protocol::Netfilter).map_err(ObserveError::Open)?;
-        Ok(Self { socket, question: Batch::new(), acks_end: None })
+        Socket::open(Protocol::Netfilter).map(Self::over).map_err(ObserveError::Open)
+    }
+
+    /// Speaks over a socket of [`Protocol::Netfilter`] that was opened otherwise, e.g. with a bounded receive buffer
+    /// ([`Socket::open_limited`]).
+    #[must_use]
+    pub fn over(socket: Socket) -> Self {
+        Self { socket, question: Batch::new(), acks_end: None }
     }
 
     /// The port that the kernel knows this socket by: what [`Monitor`](crate::Monitor) should leave out.
