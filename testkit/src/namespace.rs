@@ -9,6 +9,7 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::SigSet;
 
+use crate::wait::slowed;
 use crate::{LabError, setting, try_sh, wait_for};
 
 /// Runs `body` on a thread of its own in a fresh network namespace with `lo` up.
@@ -147,7 +148,8 @@ impl Namespace {
         const NOBODY: u16 = 9;
         self.enter(|| {
             wait_for(limit, || {
-                match TcpStream::connect_timeout(&(address, NOBODY).into(), Duration::from_millis(5)) {
+                match TcpStream::connect_timeout(&(address, NOBODY).into(), slowed(Duration::from_millis(5)))
+                {
                     Ok(_) => Some(()),
                     Err(error) => (error.kind() == io::ErrorKind::ConnectionRefused).then_some(()),
                 }

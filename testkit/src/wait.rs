@@ -1,11 +1,15 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::setting;
+
 /// Asks `probe` every millisecond until it answers, at most for `limit`; `None` if it never did.
 ///
-/// It asks at least once, and returns as soon as there is an answer: no test waits longer than it has to.
+/// It asks at least once, and returns as soon as there is an answer: no test waits longer than it has to. On a slow
+/// machine, say an emulated one, `FLANNEL_TEST_SLOWDOWN=10` makes the limit ten times as long.
 pub fn wait_for<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
     let begun = Instant::now();
+    let limit = slowed(limit);
     loop {
         if let Some(answer) = probe() {
             return Some(answer);
@@ -16,6 +20,12 @@ pub fn wait_for<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Opt
         #[expect(clippy::disallowed_methods, reason = "this is the bounded wait for the thing itself")]
         thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// A limit made for real hardware, as long as it has to be on this machine.
+pub(crate) fn slowed(limit: Duration) -> Duration {
+    let factor = setting("FLANNEL_TEST_SLOWDOWN").and_then(|factor| factor.parse().ok());
+    limit.saturating_mul(factor.unwrap_or(1))
 }
 
 /// Says how many packets are due at a constant rate.
