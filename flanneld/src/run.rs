@@ -14,7 +14,9 @@ use crate::desired::Setting;
 use crate::error::Chain;
 use crate::health::{self, Readiness};
 use crate::lease::open::ConfiguredStore;
-use crate::lease::{Backoff, Lease, LeaseAttributes, LeaseKey, LeaseRequest, LeaseStore, StoreErrorKind};
+use crate::lease::{
+    Backoff, Lease, LeaseAttributes, LeaseKey, LeaseRequest, LeaseStore, StoreError, StoreErrorKind,
+};
 use crate::monitor;
 use crate::node::{NodeError, Stack};
 use crate::reconcile::{Inputs, Outputs, Reconciler, find_facts, tell_systemd};
@@ -52,10 +54,10 @@ pub enum Fatal {
     },
     /// The lease store cannot be used.
     #[error("Failed to create SubnetManager")]
-    Store(#[source] crate::lease::StoreError),
+    Store(#[source] StoreError),
     /// No lease.
     #[error("Error registering network: failed to acquire lease")]
-    Lease(#[source] crate::lease::StoreError),
+    Lease(#[source] StoreError),
     /// The setting cannot be written to the kernel.
     #[error("cannot derive rules and devices from the configuration")]
     Desired(#[source] Box<dyn Error + Send + Sync>),
@@ -93,7 +95,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         }
         started = start(&config, &mut links) => started?,
     };
-    let Started { store, setting, request, lease } = started;
+    let Started { config, store, setting, request, lease } = started;
 
     let (readiness_in, readiness) = watch::channel(Readiness::starting());
     if let Some(address) = config.healthz {
@@ -113,6 +115,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     });
     tokio::spawn(keep_lease(Arc::clone(&store), request, attributes_out, own_in));
     tokio::spawn(note_store_health(store.health(), readiness_in.clone()));
+    tokio::spawn(tell_ready(store, readiness_in.subscribe()));
 
     let outputs = Outputs { attributes, readiness: readiness_in };
     // Before the first look at the kernel, so that nothing falls in between.
@@ -151,6 +154,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
 
 /// What is known once the node has a lease.
 struct Started {
+    /// With what the store adds to it.
+    config: Config,
     store: Arc<dyn LeaseStore>,
     setting: Setting,
     request: LeaseRequest,
@@ -164,28 +169,53 @@ async fn start(config: &Config, links: &mut flannel_vxlan::Netlink) -> Result<St
         None => fetch_net_conf(&configured).await,
     };
     info!("Found network config - Backend type: {}", net_conf.backend.name());
-    let facts = find_facts(config, Stack::from(&net_conf), links).map_err(Fatal::Interface)?;
+    let stack = Stack::from(&net_conf);
+    let mut config = config.clone();
+    let (public_ip, public_ipv6) = insist(|| configured.node_public(stack)).await.map_err(Fatal::Store)?;
+    config.selection.public_ipv4 = public_ip.or(config.selection.public_ipv4);
+    config.selection.public_ipv6 = public_ipv6.or(config.selection.public_ipv6);
+    let facts = find_facts(&config, stack, links).map_err(Fatal::Interface)?;
     facts.log();
     log_backend(&net_conf, facts.mtu);
 
     let backend = net_conf.backend.name();
     let fail = |source| Fatal::Backend { backend, source };
     // Checked before a lease file is made; the MAC addresses are settled with what the store remembers.
-    let setting = Setting::new(config, net_conf.clone(), facts.clone(), None).map_err(fail)?;
+    let setting = Setting::new(&config, net_conf.clone(), facts.clone(), None).map_err(fail)?;
     let attributes = setting.attributes().map_err(|error| Fatal::Desired(error.into()))?;
-    let previous = previous_subnet(config);
+    let previous = previous_subnet(&config);
 
-    let store = configured.open().await.map_err(Fatal::Store)?;
+    let store = insist(|| configured.open(stack)).await.map_err(Fatal::Store)?;
     let shown = previous.map_or_else(|| "None".to_owned(), |key| key.to_string());
     info!("Created subnet manager: {} with Previous Subnet: {shown}", configured.name());
-    let published = store.find(&attributes).await.map_err(Fatal::Store)?;
+    let published = insist(|| store.find(&attributes)).await.map_err(Fatal::Store)?;
     let published = published.as_ref().map(|lease| &lease.attributes);
-    let setting = Setting::new(config, net_conf, facts, published).map_err(fail)?;
+    let setting = Setting::new(&config, net_conf, facts, published).map_err(fail)?;
     let attributes = setting.attributes().map_err(|error| Fatal::Desired(error.into()))?;
     let request = LeaseRequest { attributes, previous, range: setting.range() };
-    let lease = store.acquire(&request).await.map_err(Fatal::Lease)?;
+    let lease = insist(|| store.acquire(&request)).await.map_err(Fatal::Lease)?;
     info!(subnet = %lease.key, "lease acquired");
-    Ok(Started { store, setting, request, lease })
+    Ok(Started { config, store, setting, request, lease })
+}
+
+/// Asks a store until it answers: one that is away or busy at the start is waited for.
+async fn insist<T, F>(mut ask: impl FnMut() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let mut backoff = Backoff::default();
+    let mut said = String::new();
+    loop {
+        let problem = match ask().await {
+            Err(error) if error.kind == StoreErrorKind::Unavailable => Chain(&error).to_string(),
+            done => return done,
+        };
+        if said != problem {
+            warn!("{problem}; will try again");
+            said = problem;
+        }
+        tokio::time::sleep(backoff.next()).await;
+    }
 }
 
 /// Says what the configuration comes to, in upstream's words where it has some.
@@ -266,6 +296,13 @@ async fn keep_lease(
                 backoff.reset();
             }
         }
+    }
+}
+
+/// Tells the store once this node is ready for pods.
+async fn tell_ready(store: Arc<dyn LeaseStore>, mut readiness: watch::Receiver<Readiness>) {
+    if readiness.wait_for(Readiness::is_ready).await.is_ok() {
+        store.ready();
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flanneld::event::LeaseEvent;
-use flanneld::lease::{LeaseAttributes, LeaseLost, LeaseRequest, StoreErrorKind, Timing};
+use flanneld::lease::{BackendType, LeaseAttributes, LeaseLost, LeaseRequest, StoreErrorKind, Timing};
 
 use lease_lab::{Lab, Watcher, first_v4, key, node, node_v6, quick, range_v4, request, with_v6, within};
 
@@ -59,6 +59,20 @@ macro_rules! conformance {
 #[cfg(feature = "etcd")]
 conformance!(etcd, crate::lease_lab::etcd::EtcdLab);
 conformance!(sqlite, crate::lease_lab::sqlite::SqliteLab);
+// Subnets are Kubernetes' to give and last as long as the node: no ranges, reservations, renewals or ends.
+#[cfg(feature = "kubernetes")]
+conformance!(kubernetes, crate::lease_lab::kube::KubeLab;
+    a_node_that_comes_back_gets_its_lease_back
+    fifty_nodes_at_once_get_fifty_subnets
+    dual_stack_nodes_at_once_share_no_subnet_of_either_family
+    ipv6_only_nodes_get_different_subnets
+    a_watch_tells_what_is_there_then_what_changes
+    a_restart_with_nothing_new_tells_the_peers_nothing
+    an_updated_lease_reaches_the_peers
+    entries_that_are_no_leases_are_skipped_and_remove_nobody
+    an_outage_removes_nobody_and_ends_in_a_catch_up
+    after_churn_every_watcher_agrees_with_the_store
+);
 
 async fn a_node_that_comes_back_gets_its_lease_back<L: Lab>(lab: L) {
     let first = lab.open(quick()).await.acquire(&request(node(1))).await.unwrap();
@@ -427,7 +441,12 @@ async fn after_churn_every_watcher_agrees_with_the_store<L: Lab>(lab: L) {
             for n in 0..8 {
                 let store = lab.open(quick()).await;
                 let lease = store.acquire(&request(node(lane * 100 + n))).await.unwrap();
-                store.update(&LeaseAttributes { backend_data: None, ..node(lane * 100 + n) }).await.unwrap();
+                let changed = LeaseAttributes {
+                    backend_type: BackendType::HostGw,
+                    backend_data: None,
+                    ..node(lane * 100 + n)
+                };
+                store.update(&changed).await.unwrap();
                 if n % 2 == 0 {
                     lab.delete(&lease.key.to_string()).await;
                 }

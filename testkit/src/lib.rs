@@ -4,6 +4,7 @@
 //! - [`sh`] runs a command there; [`golden`] compares text with a checked-in file.
 //! - [`Lab`] is a network of nodes, an outside host and a switch between them; [`Node::add_pod`] makes pods with the
 //!   real CNI plugins; [`Flannel`] runs daemons that share a lease file.
+//! - `FakeApi` is a Kubernetes API server, `FakeVxlan` a kernel's overlay, both in memory.
 //! - [`NewFlows`] counts packets that leave a pod lost or un-masqueraded; [`RoundTrips`] counts what is lost between pods.
 //!
 //! Kernel tests need root. Elsewhere they skip, and say so; with `FLANNEL_NETNS=require` (which `make test` sets
@@ -11,6 +12,8 @@
 
 mod cni;
 mod error;
+#[cfg(feature = "fake-api")]
+mod fake_api;
 #[cfg(feature = "fake-vxlan")]
 mod fake_vxlan;
 mod flannel;
@@ -25,6 +28,8 @@ mod wait;
 
 pub use cni::{Pod, SubnetEnv};
 pub use error::LabError;
+#[cfg(feature = "fake-api")]
+pub use fake_api::FakeApi;
 #[cfg(feature = "fake-vxlan")]
 pub use fake_vxlan::FakeVxlan;
 pub use flannel::{Daemon, Flannel};

@@ -45,7 +45,8 @@ pub(super) struct Flags {
     /// Keep leases in this SQLite file, shared by the daemons of one machine
     #[arg(long, value_name = "PATH", help_heading = "Lease store (choose one; etcd if none)")]
     pub(super) lease_db: Option<PathBuf>,
-    /// Keep leases on the Kubernetes nodes, as annotations; refused by this version, which has no such store yet
+    /// Keep leases on the Kubernetes nodes, as annotations. NODE_NAME, or POD_NAME and POD_NAMESPACE, say which node
+    /// this is
     #[arg(long, help_heading = "Lease store (choose one; etcd if none)")]
     #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = go_bool)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]

@@ -12,6 +12,8 @@ pub mod codec;
 #[cfg(feature = "etcd")]
 pub mod etcd;
 mod health;
+#[cfg(feature = "kubernetes")]
+pub mod kube;
 mod malformed;
 pub mod open;
 pub mod sqlite;
@@ -309,6 +311,10 @@ pub trait LeaseStore: fmt::Debug + Send + Sync {
     /// Keeps the lease from [`Self::acquire`] renewed. Returns only when the store says that it is lost, never because
     /// the store cannot be asked.
     fn hold(&self) -> StoreFuture<'_, LeaseLost>;
+
+    /// This node is ready for pods: its rules, device and peers are in the kernel. A store that others look at for that
+    /// tells them, and goes on telling them as long as [`Self::hold`] runs.
+    fn ready(&self) {}
 
     /// How the store fares, live.
     fn health(&self) -> watch::Receiver<StoreHealth>;

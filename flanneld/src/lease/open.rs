@@ -1,13 +1,24 @@
 //! From `--lease-db`, `--etcd-*` and `--kube-subnet-mgr` to a store that can be used.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+#[cfg(feature = "kubernetes")]
+use tokio::sync::OnceCell;
+
+#[cfg(not(all(feature = "etcd", feature = "kubernetes")))]
+use super::StoreErrorKind;
 #[cfg(feature = "etcd")]
 use super::etcd::{EtcdOptions, EtcdStore};
+#[cfg(feature = "kubernetes")]
+use super::kube::KubeStore;
 use super::sqlite::SqliteStore;
-use super::{LeaseStore, StoreError, StoreErrorKind, Timing};
+use super::{LeaseStore, StoreError, Timing};
+#[cfg(feature = "kubernetes")]
+use crate::config::Kubernetes;
 use crate::config::Store;
+use crate::node::Stack;
 
 /// The store that was asked for, checked but not yet written to.
 #[derive(Debug)]
@@ -15,6 +26,9 @@ pub enum ConfiguredStore {
     /// etcd, which holds the cluster's network configuration as well.
     #[cfg(feature = "etcd")]
     Etcd(Arc<EtcdStore>),
+    /// The nodes of a Kubernetes cluster, and the store once it is open.
+    #[cfg(feature = "kubernetes")]
+    Kubernetes(Box<Kubernetes>, OnceCell<Arc<KubeStore>>),
     /// A file, made by [`ConfiguredStore::open`] if there is none.
     Sqlite(PathBuf),
 }
@@ -44,7 +58,10 @@ impl ConfiguredStore {
             }
             #[cfg(not(feature = "etcd"))]
             Store::Etcd(_) => Err(missing("etcd", "build with the feature `etcd`, or use --lease-db PATH")),
-            Store::Kubernetes(_) => Err(missing("Kubernetes", "use --etcd-endpoints or --lease-db PATH")),
+            #[cfg(feature = "kubernetes")]
+            Store::Kubernetes(options) => Ok(Self::Kubernetes(Box::new(options.clone()), OnceCell::new())),
+            #[cfg(not(feature = "kubernetes"))]
+            Store::Kubernetes(_) => Err(missing("Kubernetes", "build with the feature `kubernetes`")),
         }
     }
 
@@ -60,19 +77,49 @@ impl ConfiguredStore {
         match self {
             #[cfg(feature = "etcd")]
             Self::Etcd(store) => store.config().await.map(Some),
+            #[cfg(feature = "kubernetes")]
+            Self::Kubernetes(..) => Ok(None),
             Self::Sqlite(_) => Ok(None),
         }
     }
 
-    /// Opens the store for leasing.
+    /// The public addresses that the store's operator gave this node; they count as `--public-ip` and `--public-ipv6`.
     ///
     /// # Errors
-    /// A lease file cannot be made or used.
-    pub async fn open(&self) -> Result<Arc<dyn LeaseStore>, StoreError> {
+    /// As [`Self::open`].
+    #[cfg_attr(
+        not(feature = "kubernetes"),
+        expect(clippy::unused_async, unused_variables, reason = "only Kubernetes has to be asked")
+    )]
+    pub async fn node_public(
+        &self,
+        stack: Stack,
+    ) -> Result<(Option<Ipv4Addr>, Option<Ipv6Addr>), StoreError> {
+        match self {
+            #[cfg(feature = "kubernetes")]
+            Self::Kubernetes(options, store) => kube(options, store, stack).await?.node_public().await,
+            _ => Ok((None, None)),
+        }
+    }
+
+    /// Opens the store for leases of these families.
+    ///
+    /// # Errors
+    /// A lease file cannot be made or used; a kubeconfig cannot be used.
+    #[cfg_attr(
+        not(feature = "kubernetes"),
+        expect(unused_variables, reason = "only Kubernetes tells families apart")
+    )]
+    pub async fn open(&self, stack: Stack) -> Result<Arc<dyn LeaseStore>, StoreError> {
         match self {
             #[cfg(feature = "etcd")]
             Self::Etcd(store) => {
                 let store: Arc<dyn LeaseStore> = Arc::<EtcdStore>::clone(store);
+                Ok(store)
+            }
+            #[cfg(feature = "kubernetes")]
+            Self::Kubernetes(options, store) => {
+                let store: Arc<dyn LeaseStore> = Arc::<KubeStore>::clone(kube(options, store, stack).await?);
                 Ok(store)
             }
             Self::Sqlite(path) => Ok(Arc::new(SqliteStore::open(path, Timing::default()).await?)),
@@ -85,11 +132,26 @@ impl ConfiguredStore {
         match self {
             #[cfg(feature = "etcd")]
             Self::Etcd(_) => "Etcd Local Manager".to_owned(),
+            #[cfg(feature = "kubernetes")]
+            Self::Kubernetes(_, store) => {
+                let name = store.get().map(|store| store.node_name());
+                format!("Kubernetes Subnet Manager - {}", name.unwrap_or_default())
+            }
             Self::Sqlite(path) => format!("Lease File {}", path.display()),
         }
     }
 }
 
+#[cfg(feature = "kubernetes")]
+async fn kube<'a>(
+    options: &Kubernetes,
+    store: &'a OnceCell<Arc<KubeStore>>,
+    stack: Stack,
+) -> Result<&'a Arc<KubeStore>, StoreError> {
+    store.get_or_try_init(|| async { KubeStore::open(options, stack).await.map(Arc::new) }).await
+}
+
+#[cfg(not(all(feature = "etcd", feature = "kubernetes")))]
 fn missing(object: &str, advice: &str) -> StoreError {
     StoreError {
         operation: "use",

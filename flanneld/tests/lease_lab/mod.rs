@@ -4,6 +4,8 @@
 
 #[cfg(feature = "etcd")]
 pub(crate) mod etcd;
+#[cfg(feature = "kubernetes")]
+pub(crate) mod kube;
 pub(crate) mod sqlite;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -154,6 +156,11 @@ impl Watcher {
         if tokio::time::timeout(PATIENCE, reached).await.is_err() {
             panic!("{what} not reached; seen: {:?}", self.seen);
         }
+    }
+
+    /// What comes next within a moment; nothing if all is quiet.
+    pub(crate) async fn next_is_quiet(&mut self) -> Option<LeaseEvent> {
+        tokio::time::timeout(Duration::from_millis(300), self.next()).await.ok()
     }
 
     /// Takes in whatever comes during `time`.

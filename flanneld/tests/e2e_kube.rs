@@ -1,0 +1,95 @@
+//! Real daemons on a fake API server, in a lab of network namespaces.
+#![cfg(feature = "kubernetes")]
+#![expect(clippy::unwrap_used, reason = "set-up that fails is a failed test")]
+
+use std::fs::{self, File};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use testkit::{FakeApi, Lab, Node, may_make_namespaces, wait_for};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_flanneld");
+const SOON: Duration = Duration::from_secs(15);
+const SERVER: &str = "192.168.77.254:6443";
+
+struct Daemon(Child);
+
+impl Daemon {
+    /// As upstream's manifest starts it.
+    fn start(node: &Node, name: &str) -> Self {
+        let net_conf = node.folder().join("net-conf.json");
+        fs::write(
+            &net_conf,
+            r#"{"Network": "10.244.0.0/16", "EnableNFTables": true, "Backend": {"Type": "vxlan"}}"#,
+        )
+        .unwrap();
+        let log = File::options().create(true).append(true).open(node.folder().join("flanneld.log")).unwrap();
+        let mut command = Command::new(BINARY);
+        command.args(["--ip-masq", "--kube-subnet-mgr", "--iface=eth0", "--healthz-port=8081"]);
+        command.arg(format!("--kube-api-url=http://{SERVER}"));
+        command.arg("--net-config-path").arg(net_conf).arg("--subnet-file").arg(node.subnet_file());
+        command.env("NODE_NAME", name).stdin(Stdio::null()).stderr(log);
+        Self(node.namespace().spawn(&mut command).unwrap())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+fn log_of(node: &Node) -> String {
+    fs::read_to_string(node.folder().join("flanneld.log")).unwrap_or_default()
+}
+
+fn network_is_available(api: &FakeApi, name: &str) -> bool {
+    api.node(name).unwrap()["status"]["conditions"][1]["status"] == "False"
+}
+
+#[test]
+fn nodes_on_kubernetes_wait_for_their_pod_subnets_and_come_back_with_the_server_away() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let mut nodes = [lab.add_node().unwrap(), lab.add_node().unwrap()];
+    let api = FakeApi::start_in(lab.outside(), SERVER.parse().unwrap()).unwrap();
+    api.add_node("a", &[]);
+    api.add_node("b", &["10.244.2.0/24"]);
+    let daemons = [Daemon::start(&nodes[0], "a"), Daemon::start(&nodes[1], "b")];
+    let waiting = "node \"a\" pod cidr not assigned";
+    wait_for(SOON, || log_of(&nodes[0]).contains(waiting).then_some(())).expect("it says what it waits for");
+    api.edit_node("a", |node| node["spec"]["podCIDR"] = "10.244.1.0/24".into());
+
+    let pods = nodes.each_mut().map(|node| {
+        wait_for(SOON, || node.subnet_file().exists().then_some(())).expect("it takes its lease");
+        node.add_pod().unwrap()
+    });
+    for target in pods[1].addresses() {
+        assert!(pods[0].namespace().reaches(target, SOON).unwrap());
+    }
+    for name in ["a", "b"] {
+        wait_for(SOON, || network_is_available(&api, name).then_some(()))
+            .expect("the scheduler may send pods");
+    }
+    assert!(
+        log_of(&nodes[0]).contains("Created subnet manager: Kubernetes Subnet Manager - a"),
+        "{}",
+        log_of(&nodes[0])
+    );
+    let env = fs::read_to_string(nodes[0].subnet_file()).unwrap();
+    assert!(env.contains("FLANNEL_SUBNET=10.244.1.1/24"), "{env}");
+
+    api.set_away(true);
+    let routes =
+        || nodes[0].namespace().sh("ip route show 10.244.2.0/24; ip neigh show dev flannel.1").unwrap();
+    let before = routes();
+    let changed = wait_for(Duration::from_secs(2), || Some(routes()).filter(|now| *now != before));
+    assert_eq!(changed, None, "a server that is away removes no peer");
+    api.delete_node("b");
+    api.set_away(false);
+    wait_for(SOON, || routes().is_empty().then_some(())).expect("a node that is gone is no peer");
+    drop(daemons);
+}

@@ -1,0 +1,261 @@
+//! Requests and their answers.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Full, combinators::BoxBody};
+use hyper::body::{Body, Bytes, Frame, Incoming};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use hyper::{Method, Request, Response};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::{Shared, lock};
+
+type Answer = Response<BoxBody<Bytes, Infallible>>;
+
+/// How often an idle watch hears the current version.
+const BOOKMARK: Duration = Duration::from_secs(1);
+
+pub(super) async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Answer, Infallible> {
+    shared.requests.fetch_add(1, Ordering::Relaxed);
+    let token = lock(&shared.token).clone();
+    if let Some(token) = token {
+        let sent = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        if sent != Some(&format!("Bearer {token}")) {
+            return Ok(status(&shared, 401, "Unauthorized", "Unauthorized"));
+        }
+    }
+    if let Some(code) = next_refusal(&shared) {
+        let reason = match code {
+            403 => "Forbidden",
+            410 => "Expired",
+            429 => "TooManyRequests",
+            500 => "InternalError",
+            _ => "ServiceUnavailable",
+        };
+        return Ok(status(&shared, code, reason, &format!("refused with {code} on purpose")));
+    }
+    let path = request.uri().path().to_owned();
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let query = query(request.uri().query().unwrap_or_default());
+    let watching = query.get("watch").is_some_and(|value| value == "true" || value == "1");
+    Ok(match (request.method(), parts.as_slice()) {
+        (&Method::GET, ["version"]) => {
+            let minor = if shared.streaming_lists.load(Ordering::SeqCst) { "34" } else { "31+" };
+            let mut version = json!({ "major": "1", "minor": minor });
+            for key in
+                ["gitVersion", "gitCommit", "gitTreeState", "buildDate", "goVersion", "compiler", "platform"]
+            {
+                version[key] = "fake".into();
+            }
+            whole(&shared, 200, &version)
+        }
+        (&Method::GET, ["api", "v1", "nodes"]) if watching => watch(&shared, &query),
+        (&Method::GET, ["api", "v1", "nodes"]) => list(&shared, &query),
+        (&Method::GET, ["api", "v1", "nodes", name]) => {
+            let node = lock(&shared.nodes).read(name);
+            node.map_or_else(|| not_found(&shared, "nodes", name), |node| whole(&shared, 200, &node))
+        }
+        (&Method::GET, ["api", "v1", "namespaces", namespace, "pods", name]) => {
+            let pod = lock(&shared.nodes).pod(namespace, name);
+            pod.map_or_else(|| not_found(&shared, "pods", name), |pod| whole(&shared, 200, &pod))
+        }
+        (&Method::PATCH, ["api", "v1", "nodes", name, "status"]) => {
+            let name = (*name).to_owned();
+            let kind = request.headers().get(CONTENT_TYPE).cloned();
+            if kind.is_none_or(|kind| kind != "application/strategic-merge-patch+json") {
+                return Ok(status(&shared, 415, "UnsupportedMediaType", "not a strategic merge patch"));
+            }
+            let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes);
+            let Some(patch) = body.ok().and_then(|body| serde_json::from_slice::<Value>(&body).ok()) else {
+                return Ok(status(&shared, 400, "BadRequest", "the patch is not JSON"));
+            };
+            let patched = lock(&shared.nodes).patch_status(&name, &patch);
+            shared.changed.send_replace(());
+            patched.map_or_else(|| not_found(&shared, "nodes", &name), |node| whole(&shared, 200, &node))
+        }
+        _ => status(&shared, 404, "NotFound", "the server could not find the requested resource"),
+    })
+}
+
+fn next_refusal(shared: &Shared) -> Option<u16> {
+    let mut refusals = lock(&shared.refusals);
+    let refusal = refusals.as_mut()?;
+    let code = refusal.code;
+    refusal.left = refusal.left.saturating_sub(1);
+    if refusal.left == 0 {
+        *refusals = None;
+    }
+    Some(code)
+}
+
+fn query(text: &str) -> HashMap<String, String> {
+    let pair =
+        |pair: &str| pair.split_once('=').map(|(key, value)| (key.to_owned(), value.replace("%2F", "/")));
+    text.split('&').filter_map(pair).collect()
+}
+
+fn list(shared: &Shared, query: &HashMap<String, String>) -> Answer {
+    let limit = query.get("limit").and_then(|limit| limit.parse().ok()).filter(|limit| *limit > 0);
+    let token = query.get("continue").map(String::as_str).filter(|token| !token.is_empty());
+    let page = lock(&shared.nodes).page(token, limit.unwrap_or(usize::MAX));
+    let Some((version, nodes, next)) = page else {
+        return status(shared, 410, "Expired", "The provided continue parameter is too old");
+    };
+    let metadata = json!({ "resourceVersion": version.to_string(), "continue": next.unwrap_or_default() });
+    let nodes: Vec<&Value> = nodes.iter().map(|node| &**node).collect();
+    whole(
+        shared,
+        200,
+        &json!({ "kind": "NodeList", "apiVersion": "v1", "metadata": metadata, "items": nodes }),
+    )
+}
+
+fn watch(shared: &Arc<Shared>, query: &HashMap<String, String>) -> Answer {
+    let given = |key: &str| query.get(key).map(String::as_str).unwrap_or_default();
+    let initial = given("sendInitialEvents") == "true";
+    if initial && !shared.streaming_lists.load(Ordering::SeqCst) {
+        let text = "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled";
+        return status(shared, 422, "Invalid", text);
+    }
+    if initial && given("resourceVersionMatch") != "NotOlderThan" {
+        return status(
+            shared,
+            422,
+            "Invalid",
+            "resourceVersionMatch must be NotOlderThan with sendInitialEvents",
+        );
+    }
+    let bookmarks = given("allowWatchBookmarks") == "true";
+    let limit = Duration::from_secs(given("timeoutSeconds").parse().unwrap_or(1800));
+    let since = Some(given("resourceVersion")).filter(|text| !text.is_empty() && *text != "0" && !initial);
+    let Ok(since) = since.map(str::parse::<u64>).transpose() else {
+        return status(shared, 400, "BadRequest", "resourceVersion is not a number");
+    };
+    let (lines, stream) = mpsc::channel(16);
+    tokio::spawn(follow(Arc::clone(shared), lines, since, initial, bookmarks, limit));
+    answered(200, Stream(stream).boxed())
+}
+
+/// Sends the nodes there are unless `since` is given, then every change.
+async fn follow(
+    shared: Arc<Shared>,
+    lines: mpsc::Sender<Bytes>,
+    since: Option<u64>,
+    initial: bool,
+    bookmarks: bool,
+    limit: Duration,
+) {
+    let (mut changed, mut epoch) = (shared.changed.subscribe(), shared.epoch.subscribe());
+    let end = Instant::now() + limit;
+    let send = async |event: Value| {
+        let mut line = event.to_string();
+        line.push('\n');
+        shared.bytes.fetch_add(u64::try_from(line.len()).unwrap_or_default(), Ordering::Relaxed);
+        lines.send(Bytes::from(line)).await.is_ok()
+    };
+    let bookmark = |version: u64, annotations: Value| {
+        let metadata = json!({ "resourceVersion": version.to_string(), "annotations": annotations });
+        json!({ "type": "BOOKMARK", "object": { "kind": "Node", "apiVersion": "v1", "metadata": metadata } })
+    };
+    let mut at = match since {
+        Some(since) => since,
+        None => {
+            let (version, nodes) = lock(&shared.nodes).all();
+            for node in nodes {
+                if !send(json!({ "type": "ADDED", "object": &*node })).await {
+                    return;
+                }
+            }
+            if initial && !send(bookmark(version, json!({ "k8s.io/initial-events-end": "true" }))).await {
+                return;
+            }
+            version
+        }
+    };
+    loop {
+        let silent = shared.silent.load(Ordering::SeqCst);
+        let changes = if silent { Some(Vec::new()) } else { lock(&shared.nodes).changes(at) };
+        let Some(changes) = changes else {
+            let gone = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 410,
+                "reason": "Expired", "message": format!("too old resource version: {at}") });
+            send(json!({ "type": "ERROR", "object": gone })).await;
+            return;
+        };
+        for (version, kind, node) in changes {
+            at = version;
+            if !send(json!({ "type": kind, "object": &*node })).await {
+                return;
+            }
+        }
+        tokio::select! {
+            () = lines.closed() => return,
+            () = sleep_until(end) => return,
+            _ = epoch.changed() => return,
+            waited = timeout(BOOKMARK, changed.changed()) => {
+                if waited.is_err() && bookmarks && !silent {
+                    // Compactions alone move the version too, and a bookmark is what saves a quiet watch from them.
+                    let nodes = lock(&shared.nodes).version();
+                    at = at.max(nodes);
+                    if !send(bookmark(at, json!({}))).await {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn not_found(shared: &Shared, kind: &str, name: &str) -> Answer {
+    status(shared, 404, "NotFound", &format!("{kind} \"{name}\" not found"))
+}
+
+fn status(shared: &Shared, code: u16, reason: &str, message: &str) -> Answer {
+    let mut body = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": message, "reason": reason, "code": code,
+    });
+    if code == 429 {
+        body["details"] = json!({ "retryAfterSeconds": 1 });
+    }
+    let mut answer = whole(shared, code, &body);
+    if code == 429 {
+        answer.headers_mut().insert(RETRY_AFTER, hyper::header::HeaderValue::from_static("1"));
+    }
+    answer
+}
+
+fn whole(shared: &Shared, code: u16, body: &Value) -> Answer {
+    let body = body.to_string();
+    shared.bytes.fetch_add(u64::try_from(body.len()).unwrap_or_default(), Ordering::Relaxed);
+    answered(code, Full::new(Bytes::from(body)).boxed())
+}
+
+fn answered(code: u16, body: BoxBody<Bytes, Infallible>) -> Answer {
+    let mut answer = Response::new(body);
+    *answer.status_mut() = hyper::StatusCode::from_u16(code).unwrap_or_default();
+    answer.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static("application/json"));
+    answer
+}
+
+/// A body whose lines come from a task; it ends without a proper end when the task does, as a cut stream would.
+struct Stream(mpsc::Receiver<Bytes>);
+
+impl Body for Stream {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.poll_recv(cx).map(|line| line.map(|line| Ok(Frame::data(line))))
+    }
+}

@@ -1,0 +1,252 @@
+//! A Kubernetes API server for nodes and pods, in memory, with the real one's semantics where a client can tell.
+//!
+//! Resource versions, paged listings that stay consistent, watches with history, `410 Gone` after a compaction, streaming
+//! lists with their closing bookmark, strategic merge patches of a node's status. And its bad days: away, refusing,
+//! cutting streams, silent.
+
+mod answer;
+mod nodes;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use self::nodes::Nodes;
+use crate::{LabError, Namespace};
+
+/// The server. Dropping it closes every connection.
+#[derive(Debug)]
+pub struct FakeApi {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    stop: Option<watch::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    nodes: Mutex<Nodes>,
+    /// Told whenever `nodes` changes.
+    changed: watch::Sender<()>,
+    /// Its number goes up when all watches are to be cut.
+    epoch: watch::Sender<u64>,
+    away: AtomicBool,
+    silent: AtomicBool,
+    streaming_lists: AtomicBool,
+    refusals: Mutex<Option<Refusal>>,
+    token: Mutex<Option<String>>,
+    requests: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// What the next requests are answered with.
+#[derive(Clone, Copy, Debug)]
+struct Refusal {
+    code: u16,
+    left: u32,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl FakeApi {
+    /// Serves on a port of the loopback interface.
+    ///
+    /// # Errors
+    /// No port, or no thread.
+    pub fn start() -> Result<Self, LabError> {
+        Self::serve(TcpListener::bind(("127.0.0.1", 0)).map_err(LabError::system("bind to 127.0.0.1"))?)
+    }
+
+    /// Serves on an address of a namespace.
+    ///
+    /// # Errors
+    /// The address is not there or taken, or no thread.
+    pub fn start_in(namespace: &Namespace, address: SocketAddr) -> Result<Self, LabError> {
+        let bound = namespace.enter(|| TcpListener::bind(address))?;
+        Self::serve(bound.map_err(LabError::system(format!("bind to {address}")))?)
+    }
+
+    fn serve(listener: TcpListener) -> Result<Self, LabError> {
+        let broken = |error| LabError::system("serve a fake API server")(error);
+        let address = listener.local_addr().map_err(broken)?;
+        listener.set_nonblocking(true).map_err(broken)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(broken)?;
+        let shared = Arc::new(Shared {
+            nodes: Mutex::default(),
+            changed: watch::Sender::new(()),
+            epoch: watch::Sender::new(0),
+            away: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
+            streaming_lists: AtomicBool::new(true),
+            refusals: Mutex::default(),
+            token: Mutex::default(),
+            requests: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        });
+        let (stop, mut stopped) = watch::channel(());
+        let served = Arc::clone(&shared);
+        let body = move || {
+            runtime.block_on(async move {
+                let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
+                loop {
+                    tokio::select! {
+                        _ = stopped.changed() => return,
+                        accepted = listener.accept() => {
+                            let Ok((stream, _)) = accepted else { continue };
+                            if !served.away.load(Ordering::SeqCst) {
+                                tokio::spawn(connection(stream, Arc::clone(&served)));
+                            }
+                        }
+                    }
+                }
+            });
+            runtime.shutdown_background();
+        };
+        let thread = std::thread::Builder::new().name("fake-api".to_owned()).spawn(body).map_err(broken)?;
+        Ok(Self { address, shared, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Where it is, e.g. `http://127.0.0.1:40123`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Makes a node with these pod subnets, as the controller manager leaves it. One that is there is replaced.
+    pub fn add_node(&self, name: &str, pod_cidrs: &[&str]) {
+        self.change(|nodes| nodes.put(name, nodes::fresh(name, pod_cidrs)));
+    }
+
+    /// Deletes a node.
+    pub fn delete_node(&self, name: &str) {
+        self.change(|nodes| nodes.delete(name));
+    }
+
+    /// Edits a node as any client may; nothing happens if it is not there or stays the same.
+    pub fn edit_node(&self, name: &str, edit: impl FnOnce(&mut Value)) {
+        self.change(|nodes| {
+            if let Some(mut node) = nodes.read(name) {
+                edit(&mut node);
+                nodes.put(name, node);
+            }
+        });
+    }
+
+    /// A node as a client reads it.
+    #[must_use]
+    pub fn node(&self, name: &str) -> Option<Value> {
+        lock(&self.shared.nodes).read(name)
+    }
+
+    /// The names of all nodes, sorted.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        lock(&self.shared.nodes).names()
+    }
+
+    /// An annotation of a node.
+    #[must_use]
+    pub fn annotation(&self, node: &str, name: &str) -> Option<String> {
+        Some(self.node(node)?["metadata"]["annotations"][name].as_str()?.to_owned())
+    }
+
+    /// Sets or, with `None`, removes an annotation.
+    pub fn annotate(&self, node: &str, name: &str, value: Option<&str>) {
+        self.edit_node(node, |node| {
+            let annotations = node["metadata"]["annotations"].as_object_mut();
+            match (annotations, value) {
+                (Some(all), Some(value)) => drop(all.insert(name.to_owned(), value.into())),
+                (Some(all), None) => drop(all.remove(name)),
+                (None, Some(value)) => node["metadata"]["annotations"] = serde_json::json!({ name: value }),
+                (None, None) => {}
+            }
+        });
+    }
+
+    /// Puts a pod on a node.
+    pub fn add_pod(&self, namespace: &str, name: &str, node: &str) {
+        self.change(|nodes| nodes.put_pod(namespace, name, node));
+    }
+
+    /// Forgets all history: watches from older versions and pages of older listings are answered with 410.
+    pub fn compact(&self) {
+        self.change(Nodes::compact);
+    }
+
+    /// Closes all watches, as a restarting server does.
+    pub fn cut_watches(&self) {
+        self.shared.epoch.send_modify(|epoch| *epoch += 1);
+    }
+
+    /// Answers the next `count` requests with this status; 429 asks to come back after a second.
+    pub fn refuse(&self, code: u16, count: u32) {
+        *lock(&self.shared.refusals) = Some(Refusal { code, left: count });
+    }
+
+    /// Whether connections are closed at once, those that are open too.
+    pub fn set_away(&self, away: bool) {
+        self.shared.away.store(away, Ordering::SeqCst);
+        self.cut_watches();
+    }
+
+    /// Whether watches say nothing although they stay open.
+    pub fn set_silent(&self, silent: bool) {
+        self.shared.silent.store(silent, Ordering::SeqCst);
+        self.shared.changed.send_replace(());
+    }
+
+    /// Whether it has the feature `WatchList`; it has unless told otherwise.
+    pub fn set_streaming_lists(&self, on: bool) {
+        self.shared.streaming_lists.store(on, Ordering::SeqCst);
+    }
+
+    /// Wants this bearer token from now on.
+    pub fn require_token(&self, token: &str) {
+        *lock(&self.shared.token) = Some(token.to_owned());
+        self.cut_watches();
+    }
+
+    /// Requests answered so far, and bytes of bodies sent.
+    #[must_use]
+    pub fn traffic(&self) -> (u64, u64) {
+        (self.shared.requests.load(Ordering::Relaxed), self.shared.bytes.load(Ordering::Relaxed))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Nodes)) {
+        change(&mut lock(&self.shared.nodes));
+        self.shared.changed.send_replace(());
+    }
+}
+
+impl Drop for FakeApi {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+async fn connection(stream: tokio::net::TcpStream, shared: Arc<Shared>) {
+    let mut epoch = shared.epoch.subscribe();
+    let service = service_fn(|request| answer::answer(request, Arc::clone(&shared)));
+    let mut served = std::pin::pin!(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+    loop {
+        tokio::select! {
+            _ = &mut served => return,
+            _ = epoch.changed() => {
+                if shared.away.load(Ordering::SeqCst) { return }
+            }
+            () = tokio::time::sleep(Duration::from_secs(3600)) => return,
+        }
+    }
+}
