@@ -212,8 +212,8 @@ impl Netlink {
             .and_then(|source| source.downcast_ref::<io::Error>())
             .is_some_and(|error| error.kind() == io::ErrorKind::WouldBlock);
         // Refusals always come back, so where ends are not acknowledged silence is consent.
-        if silent && !self.acks_end() && expected.is_none_or(|expected| expected != now) {
-            return Ok(expected.map_or(now, Generation::next));
+        if silent && !self.acks_end() {
+            return Ok(made(expected, now));
         }
         match expected {
             Some(expected) if expected == now => Err(CommitError::Lost(source)),
@@ -274,10 +274,9 @@ impl Kernel for Netlink {
     fn send(&mut self, transaction: &mut Transaction<Sealed>) -> Result<Generation, CommitError> {
         let expected = transaction.expected();
         match self.socket.transact(transaction.batch_mut(), |_| Ok(())) {
-            Ok(answer) => match (answer.refused.into_iter().next(), expected) {
-                (Some(refusal), _) => Err(Self::refused(transaction, refusal)),
-                (None, Some(expected)) => Ok(expected.next()),
-                (None, None) => self.generation().map_err(CommitError::Unknown),
+            Ok(answer) => match answer.refused.into_iter().next() {
+                Some(refusal) => Err(Self::refused(transaction, refusal)),
+                None => Ok(made(expected, self.generation().map_err(CommitError::Unknown)?)),
             },
             Err(TransactError::Lost(source)) => self.unanswered(expected, source),
             Err(TransactError::Malformed(source)) => Err(CommitError::Malformed(source)),
@@ -326,6 +325,12 @@ impl Netlink {
         }
         Ok(ruleset)
     }
+}
+
+/// The generation after a commit that was to apply at `expected`, if the kernel is at `now`. A batch that has no effect,
+/// such as adding a table that exists, makes none.
+fn made(expected: Option<Generation>, now: Generation) -> Generation {
+    expected.filter(|expected| *expected != now).map_or(now, Generation::next)
 }
 
 /// The name of the outermost attribute that lies at `offset` in message `number`.

@@ -82,6 +82,20 @@ fn a_stale_transaction_changes_nothing() {
     });
 }
 
+#[test]
+fn a_commit_that_has_no_effect_makes_no_generation() {
+    netns(|| {
+        let mut kernel = Netlink::open().unwrap();
+        converge(&mut kernel, &flannel()).unwrap();
+        let before = observe(&mut kernel, &[]).unwrap().generation;
+        let mut transaction = Transaction::at(before);
+        transaction.add_table(&Table::new(Family::Ip, TableName::new("flannel-ipv4").unwrap()));
+        let after = transaction.seal().unwrap().commit(&mut kernel).unwrap();
+        assert_eq!(after, observe(&mut kernel, &[]).unwrap().generation, "of the kernel");
+        assert_eq!(after, before, "so that the next change of others is noticed");
+    });
+}
+
 /// A kernel in which somebody else commits before each of our sends, so often.
 struct Disturbed<'k> {
     kernel: &'k mut Netlink,
