@@ -3,7 +3,7 @@
 use crate::diff::diff;
 use crate::error::{CommitError, ConvergeError, ObserveError};
 use crate::ruleset::{Ruleset, TableId};
-use crate::transaction::{Generation, Sealed, Transaction};
+use crate::transaction::{Building, Generation, Sealed, Transaction};
 
 /// How often [`converge`] starts anew because others change the ruleset at the same time.
 const ATTEMPTS: u32 = 16;
@@ -28,6 +28,15 @@ pub trait Kernel {
     /// # Errors
     /// [`ObserveError::Generation`].
     fn generation(&mut self) -> Result<Generation, ObserveError>;
+
+    /// Lists the tables there are.
+    ///
+    /// # Errors
+    /// [`ObserveError::Dump`].
+    ///
+    /// # Kernel
+    /// `nft list tables`
+    fn tables(&mut self) -> Result<Vec<TableId>, ObserveError>;
 
     /// Reads the wanted tables, all of one generation.
     ///
@@ -99,10 +108,22 @@ impl Outcome {
 /// # Kernel
 /// Needs CAP_NET_ADMIN in the network namespace's user namespace.
 pub fn converge(kernel: &mut impl Kernel, desired: &Ruleset) -> Result<Outcome, ConvergeError> {
-    let scope = desired.scope();
+    amend(kernel, &desired.scope(), |observed| diff(desired, observed))
+}
+
+/// Makes changes that depend on what the kernel holds: observes the tables in `scope` and commits what `plan` makes of
+/// them, if nobody changed the ruleset meanwhile; else it starts anew. [`converge`] is this with [`diff`] as plan.
+///
+/// # Errors
+/// As [`converge`].
+pub fn amend(
+    kernel: &mut impl Kernel,
+    scope: &[TableId],
+    plan: impl Fn(&Observed) -> Transaction<Building>,
+) -> Result<Outcome, ConvergeError> {
     for _ in 0..ATTEMPTS {
-        let observed = kernel.observe(&scope).map_err(ConvergeError::Observe)?;
-        let transaction = diff(desired, &observed);
+        let observed = kernel.observe(scope).map_err(ConvergeError::Observe)?;
+        let transaction = plan(&observed);
         let changes = transaction.len();
         let mut sealed = transaction.seal().map_err(ConvergeError::Seal)?;
         if changes == 0 {

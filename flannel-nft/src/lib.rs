@@ -60,6 +60,7 @@
 //!
 //! - [`converge`] does everything: observe, compare, commit, and start anew if others were faster.
 //! - [`observe`], [`diff`], [`Transaction::seal`] and [`Transaction::commit`] are its steps.
+//! - [`amend`] does the same with a plan of your own; [`neighbours`] has some for other programs' tables.
 //! - The methods of [`Transaction`] are single changes, for tables that are not yours as a whole or when you know what
 //!   to change: one element of a set costs one message, whatever its size.
 //! - [`generation`] (2.5 µs) tells whether anybody has changed anything since; [`Monitor`] tells who, what and when.
@@ -98,6 +99,7 @@ mod matching;
 mod memory;
 mod monitor;
 mod name;
+pub mod neighbours;
 mod netlink;
 mod raise;
 mod rule;
@@ -112,7 +114,7 @@ pub use data::{Datatype, Protocol, Value};
 pub use diff::diff;
 pub use error::{CommitError, ConvergeError, Mistake, ObserveError, RefusalReason, SealError};
 pub use flannel_netlink::Errno;
-pub use kernel::{Kernel, Observed, Outcome, converge, generation, observe};
+pub use kernel::{Kernel, Observed, Outcome, amend, converge, generation, observe};
 pub use matching::{Addresses, IpVersion, Match, Ports, ct, fib, ip, meta, sctp, tcp, th, udp};
 pub use memory::Memory;
 #[cfg(feature = "tokio")]

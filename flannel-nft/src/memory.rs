@@ -186,6 +186,10 @@ impl Kernel for Memory {
         Ok(self.generation)
     }
 
+    fn tables(&mut self) -> Result<Vec<TableId>, ObserveError> {
+        Ok(self.tables.iter().map(|table| table.id.clone()).collect())
+    }
+
     fn observe(&mut self, wanted: &[TableId]) -> Result<Observed, ObserveError> {
         let tables = self.tables.iter().filter(|table| wanted.contains(&table.id)).cloned();
         Ok(Observed { generation: self.generation, ruleset: tables.collect::<Ruleset>(), port: None })

@@ -56,24 +56,6 @@ impl Netlink {
         self.socket.port()
     }
 
-    /// Lists the identities of all tables in the namespace.
-    ///
-    /// # Errors
-    /// [`ObserveError::Dump`].
-    ///
-    /// # Kernel
-    /// `nft list tables`
-    pub fn tables(&mut self) -> Result<Vec<TableId>, ObserveError> {
-        let all: Vec<Option<TableId>> = self.list(
-            "tables",
-            message::GETTABLE,
-            0,
-            |_| {},
-            |message| Ok(decode::open(message, 1)?.map(|(id, _)| id)),
-        )?;
-        Ok(all.into_iter().flatten().collect())
-    }
-
     fn list<T>(
         &mut self,
         what: &'static str,
@@ -236,6 +218,17 @@ impl Netlink {
 }
 
 impl Kernel for Netlink {
+    fn tables(&mut self) -> Result<Vec<TableId>, ObserveError> {
+        let all: Vec<Option<TableId>> = self.list(
+            "tables",
+            message::GETTABLE,
+            0,
+            |_| {},
+            |message| Ok(decode::open(message, 1)?.map(|(id, _)| id)),
+        )?;
+        Ok(all.into_iter().flatten().collect())
+    }
+
     fn generation(&mut self) -> Result<Generation, ObserveError> {
         self.question.clear();
         self.question.message(message::GETGEN, Flags::NONE, &header(0), |_| {});

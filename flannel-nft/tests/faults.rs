@@ -107,6 +107,10 @@ impl Kernel for Disturbed<'_> {
         self.kernel.generation()
     }
 
+    fn tables(&mut self) -> Result<Vec<TableId>, ObserveError> {
+        self.kernel.tables()
+    }
+
     fn observe(&mut self, wanted: &[TableId]) -> Result<Observed, ObserveError> {
         self.kernel.observe(wanted)
     }

@@ -54,6 +54,9 @@ impl flannel_nft::Kernel for Shared<Memory> {
     fn generation(&mut self) -> Result<Generation, flannel_nft::ObserveError> {
         self.with(|kernel| kernel.generation())
     }
+    fn tables(&mut self) -> Result<Vec<TableId>, flannel_nft::ObserveError> {
+        self.with(|kernel| kernel.tables())
+    }
     fn observe(&mut self, wanted: &[TableId]) -> Result<flannel_nft::Observed, flannel_nft::ObserveError> {
         self.with(|kernel| kernel.observe(wanted))
     }

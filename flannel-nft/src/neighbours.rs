@@ -1,0 +1,354 @@
+//! Other programs' chains: which of them drop what ours accept, two rules of ours in them, and what older programs left.
+//!
+//! In nftables a packet passes a hook only if every base chain lets it: an accept in our table does not help against a
+//! drop in another. Docker, ufw and firewalld drop what is forwarded unless they know it. So such chains are found
+//! ([`forward_drops`]), and where iptables-nft made them, rules that let packets through can be kept in them
+//! ([`accept_forwarded`]), in a form that `iptables -S` still reads.
+//!
+//! All functions here are pure; [`amend`](crate::amend) runs those that give a transaction.
+
+use std::borrow::Cow;
+use std::fmt::{self, Display, Formatter};
+
+use flannel_netlink::attributes;
+use ipnet::IpNet;
+
+use crate::expr::Expr;
+use crate::kernel::Observed;
+use crate::matching::{Addresses, ip};
+use crate::name::{ChainName, Comment, TableName};
+use crate::rule::{Rule, Statement, Verdict};
+use crate::ruleset::{Chain, Family, Handle, Hook, Policy, Ruleset, Table, TableId};
+use crate::text::Written;
+use crate::transaction::{Building, Transaction};
+use crate::wire::decode::verdict_of;
+
+/// How deep jumps are followed; the kernel allows 16 (`NFT_JUMP_STACK_SIZE`).
+const JUMPS: u8 = 16;
+
+/// A base chain that drops every forwarded packet it does not know, whatever other tables accept.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ForwardDrop {
+    /// Whose table.
+    pub table: TableId,
+    /// The base chain.
+    pub chain: ChainName,
+    /// What drops.
+    pub cause: DropCause,
+}
+
+/// What drops in a base chain.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum DropCause {
+    /// `policy drop`
+    Policy,
+    /// A rule without conditions, in this chain or one that it jumps to.
+    Rule(ChainName),
+}
+
+impl Display for ForwardDrop {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "chain {} {}", self.table, self.chain)?;
+        match &self.cause {
+            DropCause::Policy => write!(f, " has policy drop"),
+            DropCause::Rule(chain) if *chain == self.chain => write!(f, " ends in a rule that drops"),
+            DropCause::Rule(chain) => write!(f, " jumps to {chain}, which ends in a rule that drops"),
+        }
+    }
+}
+
+/// Finds the chains on the forward hook that drop what they do not know. `mark` is the comment of rules that
+/// [`accept_forwarded`] put in: a chain that meets them first is none.
+///
+/// Chains made by legacy iptables are not part of nftables and cannot be seen here.
+#[must_use]
+pub fn forward_drops(ruleset: &Ruleset, ours: &[TableId], mark: &Comment) -> Vec<ForwardDrop> {
+    let mut found = Vec::new();
+    let layer3 = |table: &&Table| matches!(table.id.family, Family::Inet | Family::Ip | Family::Ip6);
+    for table in
+        ruleset.tables.iter().filter(layer3).filter(|table| !table.dormant && !ours.contains(&table.id))
+    {
+        for chain in table.chains.iter().filter(|chain| is_forward(chain)) {
+            let end = end(table, chain, Some(mark), JUMPS);
+            let cause = match end {
+                End::Dropped(chain) => Some(DropCause::Rule(chain.clone())),
+                End::Open if policy_drops(chain) => Some(DropCause::Policy),
+                _ => None,
+            };
+            let (table, chain) = (&table.id, &chain.name);
+            found.extend(cause.map(|cause| ForwardDrop {
+                table: table.clone(),
+                chain: chain.clone(),
+                cause,
+            }));
+        }
+    }
+    found
+}
+
+/// Keeps rules in iptables-nft's `filter` tables that accept packets from and to `networks`: in `DOCKER-USER`, which
+/// Docker keeps for that, else in `FORWARD`. They go in front of what ends the chain for every packet, behind everything
+/// else, so that a network policy is still asked first. Where nothing drops, and for no networks, there are none.
+///
+/// `mark` is the comment that tells them from others'. Observe `ip filter` and `ip6 filter` for it.
+///
+/// # Kernel
+/// `iptables-nft -A FORWARD -s NETWORK -m comment --comment MARK -j ACCEPT`, the same with `-d`
+pub fn accept_forwarded(observed: &Observed, networks: &[IpNet], mark: &Comment) -> Transaction<Building> {
+    let mut transaction = Transaction::at(observed.generation);
+    for (family, v4) in [(Family::Ip, true), (Family::Ip6, false)] {
+        let named = |table: &&Table| table.id.family == family && table.id.name.as_str() == "filter";
+        let Some(table) = observed.ruleset.tables.iter().find(named) else { continue };
+        let networks: Vec<IpNet> =
+            networks.iter().filter(|net| net.addr().is_ipv4() == v4).copied().collect();
+        let Some(forward) = chain(table, "FORWARD").filter(|chain| is_forward(chain)) else { continue };
+        let drops = match end(table, forward, None, JUMPS) {
+            End::Dropped(_) => true,
+            End::Open => policy_drops(forward),
+            End::Accepted | End::Left => false,
+        };
+        let is_asked =
+            |user: &&Chain| forward.rules.iter().flat_map(targets).any(|name| name == user.name.as_str());
+        let place = chain(table, "DOCKER-USER").filter(is_asked).unwrap_or(forward);
+        let rules = if drops { accepting(&networks, mark) } else { Vec::new() };
+        keep(table, place, &rules, mark, &mut transaction);
+    }
+    transaction
+}
+
+/// The rules that accept: from each network, and to it.
+fn accepting(networks: &[IpNet], mark: &Comment) -> Vec<Rule> {
+    let directions = |net: &IpNet| [ip::saddr(Addresses::from(*net)), ip::daddr(Addresses::from(*net))];
+    let rule = |condition| Rule::new().when(condition).counter().accept().comment(mark.clone());
+    networks.iter().flat_map(directions).map(rule).collect()
+}
+
+/// Makes `rules` the marked ones of the table, all in `place`.
+fn keep(
+    table: &Table,
+    place: &Chain,
+    rules: &[Rule],
+    mark: &Comment,
+    transaction: &mut Transaction<Building>,
+) {
+    let is_marked = |rule: &&Rule| is_marked(rule, mark);
+    let text = |rule: &Rule| {
+        // What iptables saved and restored has the comment in its own form.
+        let mut rule = rule.without_counts().comment(mark.clone());
+        rule.statements.retain(|statement| by_iptables(statement).is_none());
+        Written(|f: &mut Formatter<'_>| crate::text::rule(&rule, table.id.family, f)).to_string()
+    };
+    let limit = end_index(table, place);
+    let before_end: Vec<String> = place.rules.iter().take(limit).filter(is_marked).map(text).collect();
+    let present = table.chains.iter().flat_map(|chain| &chain.rules).filter(is_marked).count();
+    if present == rules.len() && before_end == rules.iter().map(text).collect::<Vec<_>>() {
+        return;
+    }
+    for chain in &table.chains {
+        for handle in chain.rules.iter().filter(is_marked).filter_map(Rule::handle) {
+            transaction.delete_rule(&table.id, &chain.name, handle);
+        }
+    }
+    let anchor: Option<Handle> = place.rules.get(limit).and_then(Rule::handle);
+    for rule in rules {
+        match anchor {
+            Some(anchor) => transaction.insert_rule(&table.id, &place.name, anchor, rule),
+            None => transaction.append_rule(&table.id, &place.name, rule),
+        }
+    }
+}
+
+/// Chains that another program left behind, and the comments of rules that it put into chains it did not make.
+#[derive(Clone, Copy, Debug)]
+pub struct Leftovers<'a> {
+    /// Names of its own chains.
+    pub chains: &'a [&'a str],
+    /// Comments of its rules, as nft or `iptables -m comment` wrote them.
+    pub comments: &'a [&'a str],
+}
+
+/// What upstream's iptables mode leaves, in any of its versions.
+pub const UPSTREAM: Leftovers<'static> = Leftovers {
+    chains: &["FLANNEL-POSTRTG", "FLANNEL-FWD"],
+    comments: &["flanneld masq", "flanneld forward"],
+};
+
+/// Removes what another program left: its rules in others' chains, jumps to its chains, then these chains. Tables, and
+/// chains that others made, stay.
+///
+/// Observe the tables that may hold it: for [`UPSTREAM`] `nat` and `filter` of `ip` and `ip6`.
+///
+/// # Kernel
+/// `iptables-nft -D ...` for each rule, then `-F` and `-X` for each chain, in one step
+pub fn remove_leftovers(observed: &Observed, left: Leftovers<'_>) -> Transaction<Building> {
+    let mut transaction = Transaction::at(observed.generation);
+    let is_theirs = |chain: &ChainName| left.chains.contains(&chain.as_str());
+    for table in &observed.ruleset.tables {
+        for chain in table.chains.iter().filter(|chain| !is_theirs(&chain.name)) {
+            for rule in &chain.rules {
+                let leads_there = targets(rule).any(|target| left.chains.contains(&target));
+                let remarked = remark(rule).is_some_and(|remark| left.comments.contains(&&*remark));
+                if let Some(handle) = rule.handle().filter(|_| leads_there || remarked) {
+                    transaction.delete_rule(&table.id, &chain.name, handle);
+                }
+            }
+        }
+        let theirs = || table.chains.iter().filter(|chain| is_theirs(&chain.name));
+        for chain in theirs().filter(|chain| !chain.rules.is_empty()) {
+            transaction.flush_chain(&table.id, &chain.name);
+        }
+        for chain in theirs() {
+            transaction.delete_chain(&table.id, &chain.name);
+        }
+    }
+    transaction
+}
+
+/// The tables in which iptables-nft keeps what concerns forwarded packets.
+#[must_use]
+pub fn iptables_tables() -> Vec<TableId> {
+    let name = |name: &'static str| TableName::new(name).ok();
+    let names = [name("nat"), name("filter")].into_iter().flatten();
+    names
+        .flat_map(|name| [Family::Ip, Family::Ip6].map(|family| TableId::new(family, name.clone())))
+        .collect()
+}
+
+fn chain<'t>(table: &'t Table, name: &str) -> Option<&'t Chain> {
+    table.chains.iter().find(|chain| chain.name.as_str() == name)
+}
+
+fn is_forward(chain: &Chain) -> bool {
+    chain.base.as_ref().is_some_and(|base| base.hook == Hook::Forward)
+}
+
+fn policy_drops(chain: &Chain) -> bool {
+    chain.base.as_ref().is_some_and(|base| base.policy == Policy::Drop)
+}
+
+/// What becomes of a packet that no condition of a chain is for.
+enum End<'t> {
+    /// A rule accepts it.
+    Accepted,
+    /// A rule of this chain drops it.
+    Dropped(&'t ChainName),
+    /// It goes back to where it came from, or to the policy, by a rule.
+    Left,
+    /// It comes to the end of the chain.
+    Open,
+}
+
+/// With `mark`, rules that carry it accept.
+fn end<'t>(table: &'t Table, chain: &'t Chain, mark: Option<&Comment>, jumps: u8) -> End<'t> {
+    for rule in &chain.rules {
+        if mark.is_some_and(|mark| is_marked(rule, mark)) {
+            return End::Accepted;
+        }
+        match step(table, chain, rule, mark, jumps) {
+            // A jump that comes back goes on with the next rule, wherever in the other chain it turned.
+            End::Open => {}
+            // Back to a base chain's policy.
+            End::Left if chain.base.is_some() => return End::Open,
+            decided => return decided,
+        }
+    }
+    End::Open
+}
+
+/// Index of the first rule that decides for every packet; the number of rules if there is none.
+fn end_index(table: &Table, chain: &Chain) -> usize {
+    let decides = |rule: &Rule| !matches!(step(table, chain, rule, None, JUMPS), End::Open);
+    chain.rules.iter().position(decides).unwrap_or(chain.rules.len())
+}
+
+/// What one rule does to a packet that no condition is for; `Open`: nothing.
+fn step<'t>(table: &'t Table, at: &'t Chain, rule: &'t Rule, mark: Option<&Comment>, jumps: u8) -> End<'t> {
+    let enter = |name: &ChainName, is_goto: bool| {
+        let target = table.chains.iter().find(|chain| chain.name == *name);
+        match target.filter(|_| jumps > 0).map(|target| end(table, target, mark, jumps - 1)) {
+            Some(End::Left | End::Open) if is_goto => End::Left,
+            Some(End::Left) | None => End::Open,
+            Some(end) => end,
+        }
+    };
+    let unconditional = rule.statements.iter().all(|statement| !is_condition(statement));
+    // A jump under conditions may lead to rules of ours; nothing else of what is there concerns every packet.
+    if !unconditional {
+        return End::Open;
+    }
+    for statement in &rule.statements {
+        match statement {
+            Statement::Verdict(Verdict::Accept) => return End::Accepted,
+            Statement::Verdict(Verdict::Drop) | Statement::Reject(_) => return End::Dropped(&at.name),
+            Statement::Verdict(Verdict::Return) => return End::Left,
+            Statement::Verdict(Verdict::Jump(chain)) => return enter(chain, false),
+            Statement::Verdict(Verdict::Goto(chain)) => return enter(chain, true),
+            Statement::Other(Expr::Other(other)) if &*other.name == "target" => {
+                if matches!(xt(&other.data).map(|(name, _)| name), Some("REJECT" | "DROP")) {
+                    return End::Dropped(&at.name);
+                }
+            }
+            _ => {}
+        }
+    }
+    End::Open
+}
+
+/// Whether a rule with this statement is for some packets only.
+fn is_condition(statement: &Statement) -> bool {
+    match statement {
+        Statement::Match(_) | Statement::Limit(_) | Statement::Vmap { .. } => true,
+        Statement::Other(Expr::Other(other)) => match &*other.name {
+            "match" => xt(&other.data).is_none_or(|(name, _)| name != "comment"),
+            "target" => false,
+            // It may be one.
+            _ => true,
+        },
+        Statement::Other(_) => true,
+        _ => false,
+    }
+}
+
+/// Chains that a rule may lead to.
+fn targets(rule: &Rule) -> impl Iterator<Item = &str> {
+    let of_verdicts = rule.verdicts().filter_map(Verdict::chain).map(ChainName::as_str);
+    let opaque = rule.statements.iter().filter_map(|statement| match statement {
+        Statement::Other(Expr::Verdict { code, chain }) => {
+            verdict_of(*code, chain.as_deref()).and(chain.as_deref())
+        }
+        _ => None,
+    });
+    of_verdicts.chain(opaque)
+}
+
+fn is_marked(rule: &Rule, mark: &Comment) -> bool {
+    remark(rule).is_some_and(|remark| *remark == *mark.as_str())
+}
+
+/// A rule's comment, by nft or by iptables.
+fn remark(rule: &Rule) -> Option<Cow<'_, str>> {
+    let comment = rule.remark().map(|comment| Cow::Borrowed(comment.as_str()));
+    comment.or_else(|| rule.statements.iter().find_map(by_iptables))
+}
+
+/// The comment that `iptables -m comment` makes of a rule.
+fn by_iptables(statement: &Statement) -> Option<Cow<'_, str>> {
+    let Statement::Other(Expr::Other(other)) = statement else { return None };
+    let (_, text) = xt(&other.data).filter(|(name, _)| &*other.name == "match" && *name == "comment")?;
+    Some(String::from_utf8_lossy(text.split(|byte| *byte == 0).next().unwrap_or_default()))
+}
+
+/// Name and data of an iptables extension (`NFTA_MATCH_NAME`, `_INFO`; the same numbers for targets).
+fn xt(data: &[u8]) -> Option<(&str, &[u8])> {
+    let (mut name, mut info) = (None, &[][..]);
+    for attribute in attributes(data) {
+        let attribute = attribute.ok()?;
+        match attribute.kind {
+            1 => name = Some(attribute.text().ok()?),
+            3 => info = attribute.payload,
+            _ => {}
+        }
+    }
+    Some((name?, info))
+}
