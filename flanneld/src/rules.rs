@@ -4,13 +4,22 @@
 //! ours are cleaned up by it.
 
 use flannel_nft::{
-    Base, Chain, ChainName, Comment, Datatype, Family, Match, NameError, Nat, Rule, Ruleset, Set, SetName,
-    Table, TableId, TableName, ip, meta,
+    Base, Chain, ChainName, Comment, Counter, CounterName, Datatype, Family, Match, NameError, Nat, Rule,
+    Ruleset, Set, SetName, Table, TableId, TableName, ip, meta,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// The mark by which kube-proxy says that it will masquerade a packet itself.
 const KUBE_PROXY_MARK: u32 = 0x4000;
+
+/// Connections of pods that are masqueraded as they leave the cluster.
+pub const MASQUERADED_FROM_PODS: &str = "masquerade-from-pods";
+/// Connections from elsewhere that are masqueraded on their way to pods.
+pub const MASQUERADED_TO_PODS: &str = "masquerade-to-pods";
+/// Forwarded packets that come from pods.
+pub const FORWARDED_FROM_PODS: &str = "forward-from-pods";
+/// Forwarded packets to pods from elsewhere.
+pub const FORWARDED_TO_PODS: &str = "forward-to-pods";
 
 /// What decides the rules of a node.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -34,8 +43,7 @@ pub struct RuleSpec {
 /// # Errors
 /// None in practice: the names are constants that nftables can hold.
 pub fn ruleset(spec: &RuleSpec) -> Result<Ruleset, NameError> {
-    let ipv4 = TableId::new(Family::Ip, TableName::new("flannel-ipv4")?);
-    let ipv6 = TableId::new(Family::Ip6, TableName::new("flannel-ipv6")?);
+    let [ipv4, ipv6] = tables()?;
     let multicast_v4 = Ipv4Net::new_assert([224, 0, 0, 0].into(), 4).into();
     let multicast_v6 = Ipv6Net::new_assert([0xff00, 0, 0, 0, 0, 0, 0, 0].into(), 8).into();
     let mut rules = Ruleset::new();
@@ -47,6 +55,17 @@ pub fn ruleset(spec: &RuleSpec) -> Result<Ruleset, NameError> {
         Some((cluster, pods)) => rules.table(table(spec, ipv6, cluster.into(), pods.into(), multicast_v6)?),
         None => rules.without(ipv6),
     })
+}
+
+/// Names of the tables: IPv4's and IPv6's.
+///
+/// # Errors
+/// None in practice, as [`ruleset`].
+pub fn tables() -> Result<[TableId; 2], NameError> {
+    Ok([
+        TableId::new(Family::Ip, TableName::new("flannel-ipv4")?),
+        TableId::new(Family::Ip6, TableName::new("flannel-ipv6")?),
+    ])
 }
 
 fn table(
@@ -72,29 +91,41 @@ fn table(
             chain = chain.rule(Rule::new().when(ip::daddr(addresses(&exempt, cluster))).return_());
             table = table.set(Set::new(exempt, kind).interval().elements(elements));
         }
-        table = table.chain(chain.rules(masquerade(spec, cluster, pods, multicast)));
+        let counters = [CounterName::new(MASQUERADED_FROM_PODS)?, CounterName::new(MASQUERADED_TO_PODS)?];
+        chain = chain.rules(masquerade(spec, cluster, pods, multicast, &counters));
+        table = counters.into_iter().fold(table, |table, name| table.counter(Counter::new(name)));
+        table = table.chain(chain);
     }
     if spec.forward {
+        let [from, to] = [CounterName::new(FORWARDED_FROM_PODS)?, CounterName::new(FORWARDED_TO_PODS)?];
         let chain = Chain::base(ChainName::new("forward")?, Base::filter_forward())
             .comment(Comment::new("chain to accept flannel traffic")?)
-            .rule(Rule::new().when(ip::saddr(cluster)).accept())
-            .rule(Rule::new().when(ip::daddr(cluster)).accept());
-        table = table.chain(chain);
+            .rule(Rule::new().when(ip::saddr(cluster)).counter_named(&from).accept())
+            .rule(Rule::new().when(ip::daddr(cluster)).counter_named(&to).accept());
+        table = table.counter(Counter::new(from)).counter(Counter::new(to)).chain(chain);
     }
     Ok(table)
 }
 
 /// As upstream's iptables mode has it. Its nftables mode returns on `saddr != PODS daddr CLUSTER` in the third rule,
 /// which makes the last one unreachable.
-fn masquerade(spec: &RuleSpec, cluster: IpNet, pods: IpNet, multicast: IpNet) -> [Rule; 5] {
+///
+/// This chain sees the first packet of each connection only, so the counters count connections.
+fn masquerade(
+    spec: &RuleSpec,
+    cluster: IpNet,
+    pods: IpNet,
+    multicast: IpNet,
+    [from_pods, to_pods]: &[CounterName; 2],
+) -> [Rule; 5] {
     let when = |source: Match, destination: Match| Rule::new().when(source).when(destination);
     let nat = || if spec.fully_random { Nat::new().fully_random() } else { Nat::new() };
     [
         when(ip::saddr(pods), ip::daddr(cluster)).return_(),
         when(ip::saddr(cluster), ip::daddr(pods)).return_(),
         when(!ip::saddr(cluster), ip::daddr(pods)).return_(),
-        when(ip::saddr(cluster), !ip::daddr(multicast)).masquerade(nat()),
-        when(!ip::saddr(cluster), ip::daddr(cluster)).masquerade(nat()),
+        when(ip::saddr(cluster), !ip::daddr(multicast)).counter_named(from_pods).masquerade(nat()),
+        when(!ip::saddr(cluster), ip::daddr(cluster)).counter_named(to_pods).masquerade(nat()),
     ]
 }
 
