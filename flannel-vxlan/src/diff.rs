@@ -43,7 +43,7 @@ impl Overlay {
     /// | forwarding entry of our device | `extern_learn`, or as upstream's | its MAC address is that of such a neighbour |
     /// | blackhole route | protocol 70 | protocol `boot` and exactly our subnet |
     ///
-    /// Everything else is left alone.
+    /// Everything else is left alone; with [`Overlay::spare_unknown`] all of this is too.
     pub fn diff(&mut self, observed: &Observed) -> Plan {
         self.dirty.clear();
         self.observed = true;
@@ -62,7 +62,9 @@ impl Overlay {
 
         self.put_missing(&found, &mut plan);
         self.put_blackholes(observed, &found, &mut plan);
-        plan.steps.append(&mut order_stale(stale));
+        if !self.spares_unknown {
+            plan.steps.append(&mut order_stale(stale));
+        }
         plan
     }
 

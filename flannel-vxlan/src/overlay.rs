@@ -98,6 +98,8 @@ pub struct Overlay {
     pub(crate) underlay_up: [Option<bool>; 2],
     /// Whether `dirty` is all there is to do.
     pub(crate) observed: bool,
+    /// Whether what no known peer needs is left alone.
+    pub(crate) spares_unknown: bool,
 }
 
 /// What is kept of a peer.
@@ -245,6 +247,14 @@ impl Overlay {
     /// Notes that the kernel may no longer hold what was written to it.
     pub fn distrust(&mut self) {
         self.observed = false;
+    }
+
+    /// Whether to leave alone what seems stale, because not all peers are named yet: known peers are written and
+    /// repaired, and one that is removed by [`Overlay::remove_peer`] goes. Default: no. Turning it off makes the next
+    /// flush a [`Overlay::converge`], which sweeps.
+    pub fn spare_unknown(&mut self, spare: bool) {
+        self.observed &= spare || !self.spares_unknown;
+        self.spares_unknown = spare;
     }
 
     /// The interfaces to be observed.

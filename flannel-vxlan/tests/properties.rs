@@ -113,6 +113,39 @@ proptest! {
         prop_assert_eq!(contents(&stepwise), contents(&at_once));
     }
 
+    /// While not all peers are named, those that are not keep what they have, those that are get what they lack, and
+    /// the end is as if nothing had been spared.
+    #[test]
+    fn unknown_peers_are_spared_until_all_are_named(
+        left in prop::collection::vec(peer(), 0..20),
+        known in prop::collection::vec(peer(), 0..20),
+    ) {
+        let (mut old, mut kernel) = (overlay(), kernel());
+        left.iter().for_each(|peer| drop(old.set_peer(*peer)));
+        prop_assert!(old.flush(&mut kernel).unwrap().is_clean());
+        let routes: Vec<_> = kernel.routes.keys().copied().collect();
+
+        let mut new = overlay();
+        new.spare_unknown(true);
+        known.iter().for_each(|peer| drop(new.set_peer(*peer)));
+        prop_assert!(new.flush(&mut kernel).unwrap().is_clean());
+        prop_assert!(routes.iter().all(|(subnet, _)| kernel.routes.keys().any(|(there, _)| there == subnet)));
+        let programmed = new.peers().filter(|peer| new.conflict_of(peer.subnet).is_none());
+        for peer in programmed {
+            prop_assert!(kernel.routes.keys().any(|(there, _)| *there == peer.subnet));
+        }
+
+        new.spare_unknown(false);
+        prop_assert!(new.needs_observe());
+        prop_assert!(new.flush(&mut kernel).unwrap().is_clean());
+        let (mut fresh, mut at_once) = (overlay(), self::kernel());
+        for peer in new.peers() {
+            let _conflict = fresh.set_peer(peer);
+        }
+        prop_assert!(fresh.flush(&mut at_once).unwrap().is_clean());
+        prop_assert_eq!(contents(&kernel), contents(&at_once));
+    }
+
     /// Which of two contradicting peers is programmed does not depend on who came first.
     #[test]
     fn order_of_arrival_does_not_matter(peers in prop::collection::vec(peer(), 0..20)) {

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use flannel_nft::{Generation, Outcome, Ruleset};
@@ -15,12 +16,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tracing::{debug, info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, NetConf};
 use crate::desired::{Setting, Skipped};
 use crate::error::Chain;
 use crate::event::{LeaseEvent, LeaseTable};
 use crate::health::{Condition, Readiness};
 use crate::lease::{Backoff, Lease, LeaseAttributes, LeaseKey};
+use crate::live::{Reload, live_change};
+use crate::memory::Memory;
 use crate::node::{self, NodeError};
 use crate::rules;
 use crate::subnet_env::SubnetEnv;
@@ -33,6 +36,10 @@ const VERIFY: Duration = Duration::from_secs(60);
 
 /// How long changes of the host's interfaces are collected before they are looked at.
 const SETTLE: Duration = Duration::from_millis(5);
+/// How long changes of peers are collected before they are written to the state file.
+const MEMORISE: Duration = Duration::from_secs(5);
+/// How long a store that gave a lease may take to list the others before remembered peers are written without it.
+const LISTING: Duration = Duration::from_secs(2);
 
 /// What reaches the reconciler from outside.
 #[derive(Debug)]
@@ -45,6 +52,8 @@ pub struct Inputs {
     pub links: mpsc::Receiver<Vec<Notification>>,
     /// Others have changed the nftables ruleset.
     pub rules: mpsc::Receiver<()>,
+    /// Somebody has changed the network configuration.
+    pub reloads: mpsc::Receiver<Reload>,
 }
 
 /// What the reconciler tells others.
@@ -54,6 +63,17 @@ pub struct Outputs {
     pub attributes: watch::Sender<LeaseAttributes>,
     /// What holds, for `/readyz`.
     pub readiness: watch::Sender<Readiness>,
+    /// What to remember over a restart.
+    pub memory: watch::Sender<Option<Arc<Memory>>>,
+}
+
+/// What the daemon starts with before its lease store has listed anything.
+#[derive(Clone, Debug)]
+pub struct Recalled {
+    /// Peers as last known; none if only subnet.env is left.
+    pub peers: Vec<(LeaseKey, LeaseAttributes)>,
+    /// Whether the store has confirmed the lease.
+    pub confirmed: bool,
 }
 
 /// Owner of the desired state and of the sockets that it is written through.
@@ -74,6 +94,8 @@ pub struct Reconciler<R, L> {
     /// Complaints already made, so that one that stays is logged once.
     complaints: BTreeSet<String>,
     announced: bool,
+    /// From when on peers are written although the store has not listed them all; never if nothing is recalled.
+    unlisted_from: Option<Instant>,
 }
 
 /// When each kind of work is next to be done.
@@ -83,14 +105,7 @@ struct Due {
     rules: Duty,
     overlay: Duty,
     subnet_file: Duty,
-}
-
-impl Due {
-    /// When the next work is due; what waits for the first listing is not.
-    fn earliest(&self, synced: bool) -> Option<Instant> {
-        let overlay = self.overlay.at.filter(|_| synced);
-        [self.facts.at, self.rules.at, overlay, self.subnet_file.at].into_iter().flatten().min()
-    }
+    memory: Duty,
 }
 
 /// One kind of work: due at some time, later after each failure.
@@ -146,7 +161,20 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             due: Due::default(),
             complaints: BTreeSet::new(),
             announced: false,
+            unlisted_from: None,
         })
+    }
+
+    /// Starts with peers from memory: they are written and repaired, and nothing is taken for stale, until the store
+    /// has listed everything.
+    #[must_use]
+    pub fn recall(mut self, recalled: Recalled) -> Self {
+        let wait = if recalled.confirmed { LISTING } else { Duration::ZERO };
+        self.unlisted_from = Some(Instant::now() + wait);
+        for (key, attributes) in recalled.peers {
+            self.learn(LeaseEvent::Upsert(Lease { key, attributes, expires: None }));
+        }
+        self
     }
 
     /// Keeps the kernel as it should be until `shutdown` resolves or all inputs are closed. Leaves everything in
@@ -166,9 +194,14 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         tokio::pin!(shutdown);
         loop {
             self.pass();
-            let next = self.due.earliest(self.leases.synced());
+            let next = self.next();
             tokio::select! {
-                () = &mut shutdown => return,
+                () = &mut shutdown => {
+                    if self.due.memory.at.is_some() {
+                        self.memorise();
+                    }
+                    return;
+                }
                 event = inputs.leases.recv() => {
                     let Some(event) = event else { return };
                     self.learn(event);
@@ -190,11 +223,27 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                     if change.is_none() { return }
                     self.due.rules.now();
                 }
+                Some(Reload { net_conf, done }) = inputs.reloads.recv() => {
+                    // Nobody waits for the answer if it was not asked for.
+                    let _unheard = done.send(self.adopt_net_conf(net_conf));
+                }
                 _ = check.tick() => self.due.rules.now(),
                 _ = verify.tick() => self.notice(&[Notification::Overflow]),
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
             }
         }
+    }
+
+    /// When the next work is due.
+    fn next(&self) -> Option<Instant> {
+        let Due { facts, rules, subnet_file, memory, .. } = &self.due;
+        [facts.at, rules.at, self.overlay_due(), subnet_file.at, memory.at].into_iter().flatten().min()
+    }
+
+    /// Peers wait for the first listing, unless some are recalled.
+    fn overlay_due(&self) -> Option<Instant> {
+        let at = self.due.overlay.at?;
+        if self.leases.synced() { Some(at) } else { Some(at.max(self.unlisted_from?)) }
     }
 
     /// Does what is due now.
@@ -207,14 +256,16 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             let done = self.put_rules();
             self.conclude(Condition::Rules, done, |due| &mut due.rules);
         }
-        // Before the first listing is complete, what looks stale may well belong to a peer.
-        if self.leases.synced() && self.due.overlay.take() {
+        if self.overlay_due().is_some_and(|at| at <= Instant::now()) && self.due.overlay.take() {
             let done = self.put_overlay();
             self.conclude(Condition::Device, done, |due| &mut due.overlay);
         }
         if self.due.subnet_file.take() {
             let done = self.put_subnet_file();
             self.conclude(Condition::SubnetFile, done, |due| &mut due.subnet_file);
+        }
+        if self.due.memory.take() {
+            self.memorise();
         }
         if !self.announced && self.outputs.readiness.borrow().is_ready() {
             self.announced = true;
@@ -259,6 +310,8 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     }
 
     fn put_overlay(&mut self) -> Result<bool, Box<dyn Error + Send + Sync>> {
+        // Before the first listing is complete, what looks stale may well belong to a peer.
+        self.overlay.spare_unknown(!self.leases.synced());
         let report = self.overlay.flush(&mut self.links)?;
         self.complain(&report);
         if report.steps > 0 {
@@ -313,6 +366,23 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         }
         if listed || !changed.is_empty() {
             self.due.overlay.now();
+            self.due.memory.at.get_or_insert(Instant::now() + MEMORISE);
+        }
+    }
+
+    /// Hands over all that a start without the lease store would need.
+    fn memorise(&mut self) {
+        // Half a listing would make a worse memory than the one there is.
+        if self.leases.synced() || self.unlisted_from.is_some() {
+            let peers = self.leases.peers().map(|(key, attributes)| (key, attributes.clone())).collect();
+            let memory = Memory {
+                net_conf: self.setting.net_conf.clone(),
+                key: self.lease.key,
+                attributes: self.lease.attributes.clone(),
+                node_public: self.config.node_public,
+                peers,
+            };
+            self.outputs.memory.send_replace(Some(Arc::new(memory)));
         }
     }
 
@@ -347,6 +417,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     fn adopt_lease(&mut self, lease: Lease) {
         let changed = self.lease.key != lease.key;
         self.lease = lease;
+        self.due.memory.now();
         if !changed {
             return;
         }
@@ -355,6 +426,24 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             self.note_peer(key);
         }
         self.apply_setting();
+    }
+
+    /// Takes a changed network configuration. `false`: there is nothing new in it; an error: the old one stays.
+    fn adopt_net_conf(&mut self, net_conf: NetConf) -> Result<bool, String> {
+        if net_conf == self.setting.net_conf {
+            return Ok(false);
+        }
+        let net_conf =
+            live_change(&self.setting.net_conf, &net_conf).map_err(|refused| refused.to_string())?;
+        let text = net_conf.to_json();
+        let facts = self.setting.facts.clone();
+        let setting = Setting::new(&self.config, net_conf, facts, Some(&self.lease.attributes))
+            .map_err(|error| Chain(&error).to_string())?;
+        setting.families(self.lease.key).map_err(|error| Chain(&error).to_string())?;
+        info!("network configuration changed to {text}");
+        self.adopt_setting(setting).map_err(|error| Chain(&*error).to_string())?;
+        self.due.memory.now();
+        Ok(true)
     }
 
     /// Others changed something: look again at what that may have broken.
@@ -383,7 +472,13 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         info!("the interface between nodes has changed");
         facts.log();
         let net_conf = self.setting.net_conf.clone();
-        self.setting = Setting::new(&self.config, net_conf, facts, Some(&self.lease.attributes))?;
+        let setting = Setting::new(&self.config, net_conf, facts, Some(&self.lease.attributes))?;
+        self.adopt_setting(setting)?;
+        Ok(true)
+    }
+
+    fn adopt_setting(&mut self, setting: Setting) -> Result<(), Box<dyn Error + Send + Sync>> {
+        self.setting = setting;
         self.apply_setting();
         let attributes = self.setting.attributes()?;
         self.outputs.attributes.send_if_modified(|published| {
@@ -391,7 +486,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             *published = attributes;
             changed
         });
-        Ok(true)
+        Ok(())
     }
 
     /// Derives everything anew after the setting or the own lease has changed.

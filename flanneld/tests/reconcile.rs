@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use flannel_nft::{CommitError, Errno, Generation, Memory, Sealed, TableId, Transaction};
+use flannel_nft::{CommitError, Errno, Generation, Memory as FakeNft, Sealed, TableId, Transaction};
 use flannel_vxlan::underlay::{DefaultRoute, Interface, RouteLookup};
 use flannel_vxlan::{Applied, ApplyError, Family, Links, ObserveError, Observed, Plan};
 use flanneld::config::{Command, Config, Source};
@@ -15,8 +15,10 @@ use flanneld::desired::Setting;
 use flanneld::event::LeaseEvent;
 use flanneld::health::{Condition, Readiness};
 use flanneld::lease::{Lease, LeaseAttributes, LeaseKey, VxlanData};
+use flanneld::live::Reload;
+use flanneld::memory::Memory;
 use flanneld::node::Stack;
-use flanneld::reconcile::{Inputs, Outputs, Reconciler, find_facts};
+use flanneld::reconcile::{Inputs, Outputs, Recalled, Reconciler, find_facts};
 use ipnet::{IpNet, Ipv4Net};
 use testkit::FakeVxlan;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -50,7 +52,7 @@ impl flannel_vxlan::Kernel for Shared<FakeVxlan> {
     }
 }
 
-impl flannel_nft::Kernel for Shared<Memory> {
+impl flannel_nft::Kernel for Shared<FakeNft> {
     fn generation(&mut self) -> Result<Generation, flannel_nft::ObserveError> {
         self.with(|kernel| kernel.generation())
     }
@@ -67,11 +69,13 @@ impl flannel_nft::Kernel for Shared<Memory> {
 
 /// A node whose reconciler runs.
 struct Node {
-    rules: Shared<Memory>,
+    rules: Shared<FakeNft>,
     links: Shared<FakeVxlan>,
     leases: mpsc::Sender<LeaseEvent>,
     rule_changes: mpsc::Sender<()>,
     readiness: watch::Receiver<Readiness>,
+    reloads: mpsc::Sender<Reload>,
+    memory: watch::Receiver<Option<Arc<Memory>>>,
     _folder: tempfile::TempDir,
     _alive: (watch::Sender<Lease>, mpsc::Sender<Vec<flannel_vxlan::Notification>>, oneshot::Sender<()>),
 }
@@ -106,15 +110,22 @@ fn lease(n: u8) -> Lease {
     Lease { key: LeaseKey::new(Some(subnet(n)), None).unwrap(), attributes, expires: None }
 }
 
+fn fake_links() -> FakeVxlan {
+    FakeVxlan::new([(IpAddr::from([192, 168, 77, 1]), 24)])
+}
+
 impl Node {
     fn start() -> Self {
+        Self::start_with(None, Shared(Arc::new(Mutex::new(fake_links()))))
+    }
+
+    fn start_with(recalled: Option<Recalled>, links: Shared<FakeVxlan>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let Ok(Command::Run(config)) = Command::read(&Arguments(folder.path().to_owned())) else {
             unreachable!()
         };
         let config: Config = *config;
-        let rules = Shared::<Memory>::default();
-        let links = Shared(Arc::new(Mutex::new(FakeVxlan::new([(IpAddr::from([192, 168, 77, 1]), 24)]))));
+        let rules = Shared::<FakeNft>::default();
         let net_conf = config.net_conf.clone().unwrap();
         let facts = find_facts(&config, Stack::from(&net_conf), &mut links.clone()).unwrap();
         let setting = Setting::new(&config, net_conf, facts, None).unwrap();
@@ -126,10 +137,15 @@ impl Node {
         let (attributes, _) = watch::channel(LeaseAttributes::default());
         let (readiness_in, readiness) = watch::channel(Readiness::starting());
         let (stop, stopped) = oneshot::channel();
-        let outputs = Outputs { attributes, readiness: readiness_in };
-        let reconciler =
+        let (reloads_in, reloads) = mpsc::channel(1);
+        let (memory_in, memory) = watch::channel(None);
+        let outputs = Outputs { attributes, readiness: readiness_in, memory: memory_in };
+        let mut reconciler =
             Reconciler::new(config, setting, lease(1), rules.clone(), links.clone(), outputs).unwrap();
-        let inputs = Inputs { leases: leases_out, own, links: links_out, rules: rules_out };
+        if let Some(recalled) = recalled {
+            reconciler = reconciler.recall(recalled);
+        }
+        let inputs = Inputs { leases: leases_out, own, links: links_out, rules: rules_out, reloads };
         tokio::spawn(reconciler.run(inputs, async {
             let _dropped = stopped.await;
         }));
@@ -139,6 +155,8 @@ impl Node {
             leases,
             rule_changes,
             readiness,
+            reloads: reloads_in,
+            memory,
             _folder: folder,
             _alive: (own_in, links_in, stop),
         }
@@ -253,4 +271,103 @@ async fn only_what_the_store_says_is_gone_is_removed() {
     node.tell([LeaseEvent::Remove(lease(4).key)]).await;
     sleep(Duration::from_secs(1)).await;
     assert_eq!(node.routes(), [IpNet::from(subnet(2))]);
+}
+
+fn recalled(peers: impl IntoIterator<Item = u8>) -> Option<Recalled> {
+    let peers = peers.into_iter().map(|n| (lease(n).key, lease(n).attributes)).collect();
+    Some(Recalled { peers, confirmed: false })
+}
+
+#[tokio::test(start_paused = true)]
+async fn recalled_peers_are_repaired_at_once_and_nobody_is_swept_before_the_store_has_spoken() {
+    let mut before = Node::start();
+    before.tell(listing([2, 3, 4])).await;
+    before.until(Readiness::is_ready).await;
+    let links = before.links.clone();
+    drop(before);
+    links.with(|kernel| {
+        kernel.routes.retain(|(net, _), _| *net != IpNet::from(subnet(2)));
+        kernel.neighbours.clear();
+    });
+
+    let mut node = Node::start_with(recalled([2, 3]), links);
+    node.until(Readiness::is_ready).await;
+    assert_eq!(node.routes().len(), 3, "2 is repaired, 4 is not known and not swept");
+    assert_eq!(node.links.with(|kernel| kernel.neighbours.len()), 2);
+    sleep(Duration::from_secs(24 * 3600)).await;
+    assert_eq!(node.routes().len(), 3, "however long the store is away");
+
+    node.tell(listing([3, 5])).await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(node.routes(), [IpNet::from(subnet(3)), subnet(5).into()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_nothing_but_subnet_env_the_device_is_there_and_nobody_is_swept() {
+    let mut before = Node::start();
+    before.tell(listing([2, 3])).await;
+    before.until(Readiness::is_ready).await;
+    let mut node = Node::start_with(recalled([]), before.links.clone());
+    node.until(Readiness::is_ready).await;
+    assert_eq!(node.routes().len(), 2);
+    node.tell(listing([2])).await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(node.routes(), [IpNet::from(subnet(2))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_storm_of_changes_is_remembered_every_few_seconds_and_half_a_listing_not_at_all() {
+    let mut node = Node::start();
+    node.tell([LeaseEvent::Resync, LeaseEvent::Upsert(lease(2))]).await;
+    sleep(Duration::from_secs(60)).await;
+    assert!(!node.memory.has_changed().unwrap());
+    node.tell([LeaseEvent::Synced { unreadable: Vec::new() }]).await;
+    sleep(Duration::from_secs(6)).await;
+    assert_eq!(
+        node.memory.borrow_and_update().as_ref().unwrap().peers,
+        [(lease(2).key, lease(2).attributes)]
+    );
+
+    let mut times = 0;
+    for n in 3..203 {
+        node.tell([LeaseEvent::Upsert(lease(n))]).await;
+        sleep(Duration::from_millis(100)).await;
+        times += u32::from(node.memory.has_changed().unwrap());
+        node.memory.mark_unchanged();
+    }
+    assert!((2..=5).contains(&times), "{times} in 20 s");
+    sleep(Duration::from_secs(6)).await;
+    assert_eq!(node.memory.borrow().as_ref().unwrap().peers.len(), 201);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_configuration_is_taken_where_that_is_possible_and_refused_by_key_elsewhere() {
+    let mut node = Node::start();
+    node.tell(listing([2])).await;
+    node.until(Readiness::is_ready).await;
+    let tell = async |text: &str| {
+        let (done, outcome) = oneshot::channel();
+        let net_conf = flanneld::config::NetConf::parse(text.as_bytes()).unwrap();
+        node.reloads.send(Reload { net_conf, done }).await.unwrap();
+        outcome.await.unwrap()
+    };
+    let base = r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}"#;
+    assert_eq!(tell(base).await, Ok(false));
+
+    let live = r#"{"Network": "10.244.0.0/16", "NonMasqueradeCIDRs": ["10.0.0.0/8"], "Backend": {"Type": "vxlan", "MTU": 1400}}"#;
+    let commits = node.rules.with(|kernel| kernel.commits());
+    assert_eq!(tell(live).await, Ok(true));
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(
+        node.links.with(|kernel| kernel.devices.values().map(|device| device.mtu).collect::<Vec<_>>()),
+        [1350]
+    );
+    assert_eq!(node.rules.with(|kernel| kernel.commits()), commits + 1);
+    assert_eq!(node.routes(), [IpNet::from(subnet(2))]);
+
+    let refused = tell(&live.replace("vxlan\"", "vxlan\", \"VNI\": 7")).await.unwrap_err();
+    assert!(refused.starts_with("Backend.VNI 1 -> 7 "), "{refused}");
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(node.rules.with(|kernel| kernel.commits()), commits + 1);
+    assert!(node.readiness.borrow().is_ready());
 }

@@ -12,7 +12,7 @@ mod pool;
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -40,8 +40,12 @@ pub struct Config {
     pub store: Store,
     /// The checked net-conf.json; `None` if the store holds it (etcd).
     pub net_conf: Option<NetConf>,
+    /// Where net-conf.json is, if it is a file (`--net-config-path`). Default: `/etc/kube-flannel/net-conf.json`.
+    pub net_conf_file: PathBuf,
     /// Which interface and addresses to use.
     pub selection: Selection,
+    /// Public addresses that the lease store's operator gave this node; already in `selection`. Default: none.
+    pub node_public: (Option<Ipv4Addr>, Option<Ipv6Addr>),
     /// Where subnet.env is written. Default: `/run/flannel/subnet.env`.
     pub subnet_file: PathBuf,
     /// Masquerade what leaves the pod network (`--ip-masq`). Default: no.
@@ -243,6 +247,7 @@ impl Config {
         Some(Self {
             store,
             net_conf,
+            net_conf_file: flags.net_config_path,
             selection: Selection {
                 interfaces: flags.iface,
                 patterns: flags.iface_regex,
@@ -250,6 +255,7 @@ impl Config {
                 public_ipv4: flags.public_ip,
                 public_ipv6: flags.public_ipv6,
             },
+            node_public: (None, None),
             subnet_file: flags.subnet_file,
             masquerade: flags.ip_masq,
             fully_random: !flags.ip_masq_fully_random_disable,

@@ -145,6 +145,63 @@ impl NetConf {
     }
 }
 
+impl NetConf {
+    /// The text of a net-conf.json that means the same, with every default written out.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let mut text = serde_json::Map::new();
+        let mut put = |key: &str, value: serde_json::Value| drop(text.insert(key.to_owned(), value));
+        put("EnableIPv4", self.ipv4.is_some().into());
+        if let Some(pool) = self.ipv4 {
+            put("Network", pool.network.to_string().into());
+            put("SubnetLen", pool.subnet_len.into());
+            put("SubnetMin", pool.subnet_min.to_string().into());
+            put("SubnetMax", pool.subnet_max.to_string().into());
+        }
+        put("EnableIPv6", self.ipv6.is_some().into());
+        if let Some(pool) = self.ipv6 {
+            put("IPv6Network", pool.network.to_string().into());
+            put("IPv6SubnetLen", pool.subnet_len.into());
+            put("IPv6SubnetMin", pool.subnet_min.to_string().into());
+            put("IPv6SubnetMax", pool.subnet_max.to_string().into());
+        }
+        put("EnableNFTables", self.nftables_asked.into());
+        put("NonMasqueradeCIDRs", self.no_masquerade.iter().map(ToString::to_string).collect());
+        put("Backend", self.backend.to_json());
+        serde_json::Value::Object(text).to_string()
+    }
+}
+
+impl Backend {
+    fn to_json(&self) -> serde_json::Value {
+        match self {
+            Self::Alloc | Self::HostGw => serde_json::json!({ "Type": self.name() }),
+            Self::Vxlan(vxlan) => serde_json::json!({
+                "Type": self.name(),
+                "VNI": vxlan.vni,
+                "Port": vxlan.port,
+                "MTU": vxlan.mtu.unwrap_or(0),
+                "GBP": vxlan.gbp,
+                "Learning": vxlan.learning,
+                "DirectRouting": vxlan.direct_routing,
+                "TxChecksumOffload": vxlan.tx_checksum_offload.as_str(),
+            }),
+        }
+    }
+}
+
+impl TxChecksumOffload {
+    /// The word in net-conf.json.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::On => "on",
+            Self::Off => "off",
+        }
+    }
+}
+
 /// Says that the problem is already in the list, so nothing that depends on the value need be checked.
 struct Reported;
 

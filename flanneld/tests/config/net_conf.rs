@@ -317,6 +317,22 @@ proptest! {
     }
 
     #[test]
+    fn what_is_written_out_reads_the_same(
+        dual: bool, len in 18_u8..30, mtu in 1400_u16..9000, vni in 0_u32..0x0100_0000, flags in any::<[bool; 4]>(), backend in 0..3_usize, checksum in 0..3_usize,
+    ) {
+        let [nft, gbp, learning, direct] = flags;
+        let backend = ["alloc", "host-gw", "vxlan"][backend];
+        let checksum = ["auto", "on", "off"][checksum];
+        let text = format!(
+            r#"{{"EnableIPv6": {dual}, "Network": "10.244.0.0/16", "IPv6Network": "fd00:10:244::/56", "SubnetLen": {len}, "EnableNFTables": {nft},
+                 "NonMasqueradeCIDRs": ["10.0.0.0/8", "fd00::/8"],
+                 "Backend": {{"Type": "{backend}", "VNI": {vni}, "MTU": {mtu}, "GBP": {gbp}, "Learning": {learning}, "DirectRouting": {direct}, "TxChecksumOffload": "{checksum}"}}}}"#
+        );
+        let conf = parse(&text);
+        prop_assert_eq!(parse(&conf.to_json()), conf);
+    }
+
+    #[test]
     fn every_accepted_pool_lies_in_its_network(a in any::<u32>(), prefix in 0_u8..=32, len in 0_u32..=33) {
         let text = with_backend(&format!(r#""Network": "{}/{prefix}", "SubnetLen": {len}"#, std::net::Ipv4Addr::from(a)));
         if let Ok(conf) = NetConf::parse(text.as_bytes()) {

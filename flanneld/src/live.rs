@@ -1,0 +1,341 @@
+//! A changed network configuration while the daemon runs: what can change does, anything else is refused and named.
+//!
+//! Upstream reads its configuration once. Here SIGHUP, a changed net-conf.json and a changed etcd key are followed. A
+//! configuration is taken whole or not at all, so that what is in force is always one that somebody wrote.
+
+use std::fmt::Display;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use tokio::net::unix::pipe;
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{info, warn};
+
+use crate::config::{Backend, Config, NetConf, Vxlan};
+use crate::error::Chain;
+use crate::health::Readiness;
+use crate::lease::open::ConfiguredStore;
+
+/// How often the file is read although nothing told of a change: its folder may have been replaced.
+const RECHECK: Duration = Duration::from_secs(60);
+/// How long a file that changes is left to settle.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// A configuration that must not be taken while the daemon runs: each key, and why.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{}: restart flanneld to apply it", .0.join("; "))]
+pub struct Refused(pub Vec<String>);
+
+/// What the reconciler is asked to take, and where it says what came of it.
+#[derive(Debug)]
+pub struct Reload {
+    /// What is written now.
+    pub net_conf: NetConf,
+    /// Whether anything has changed, or why nothing has.
+    pub done: oneshot::Sender<Result<bool, String>>,
+}
+
+/// The configuration to go on with when `new` is written while `old` is in force.
+///
+/// Live: `NonMasqueradeCIDRs`, `Backend.MTU`, `Backend.DirectRouting`, `Backend.Learning`,
+/// `Backend.TxChecksumOffload`, and `EnableNFTables`, which means nothing here. Everything else decides which subnets
+/// there are, how nodes understand each other, or needs a new device.
+///
+/// # Errors
+/// [`Refused`] names every key that would need a restart.
+pub fn live_change(old: &NetConf, new: &NetConf) -> Result<NetConf, Refused> {
+    let mut refused = Vec::new();
+    let mut fixed = |key: &str, old: &dyn Display, new: &dyn Display, why: &str| {
+        let (old, new) = (old.to_string(), new.to_string());
+        if old != new {
+            refused.push(format!("{key} {old} -> {new} {why}"));
+        }
+    };
+    let pods = "would move running pods to other addresses";
+    let range = "decides which subnets are leased";
+    fixed("EnableIPv4", &old.ipv4.is_some(), &new.ipv4.is_some(), pods);
+    fixed("EnableIPv6", &old.ipv6.is_some(), &new.ipv6.is_some(), pods);
+    if let Some((old, new)) = old.ipv4.zip(new.ipv4) {
+        fixed("Network", &old.network, &new.network, pods);
+        fixed("SubnetLen", &old.subnet_len, &new.subnet_len, range);
+        fixed("SubnetMin", &old.subnet_min, &new.subnet_min, range);
+        fixed("SubnetMax", &old.subnet_max, &new.subnet_max, range);
+    }
+    if let Some((old, new)) = old.ipv6.zip(new.ipv6) {
+        fixed("IPv6Network", &old.network, &new.network, pods);
+        fixed("IPv6SubnetLen", &old.subnet_len, &new.subnet_len, range);
+        fixed("IPv6SubnetMin", &old.subnet_min, &new.subnet_min, range);
+        fixed("IPv6SubnetMax", &old.subnet_max, &new.subnet_max, range);
+    }
+    fixed("Backend.Type", &old.backend.name(), &new.backend.name(), "cannot change under running pods");
+    if let (Backend::Vxlan(old), Backend::Vxlan(new)) = (&old.backend, &new.backend) {
+        let Vxlan { vni, port, gbp, .. } = old;
+        let device = "needs another device, which the other nodes must have too";
+        fixed("Backend.VNI", vni, &new.vni, device);
+        fixed("Backend.Port", port, &new.port, device);
+        fixed("Backend.GBP", gbp, &new.gbp, device);
+    }
+    if refused.is_empty() { Ok(new.clone()) } else { Err(Refused(refused)) }
+}
+
+/// Where the configuration is kept.
+#[derive(Clone, Debug)]
+pub enum Written {
+    /// In this file.
+    File(PathBuf),
+    /// Under etcd's `<prefix>/config`.
+    #[cfg(feature = "etcd")]
+    Etcd(Arc<crate::lease::etcd::EtcdStore>),
+}
+
+impl Written {
+    /// In etcd if leases are there too, as upstream has it; else in the file.
+    #[must_use]
+    pub fn of(store: &ConfiguredStore, config: &Config) -> Self {
+        match store {
+            #[cfg(feature = "etcd")]
+            ConfiguredStore::Etcd(store) => Self::Etcd(Arc::clone(store)),
+            _ => Self::File(config.net_conf_file.clone()),
+        }
+    }
+}
+
+/// Takes every changed configuration to the reconciler, and on `again` (SIGHUP) the present one, for as long as there is a
+/// reconciler.
+/// A refused or unreadable one is logged once and noted in `readiness` for as long as it stands there.
+///
+/// `around` is called before (`false`) and after (`true`) each re-reading that was asked for.
+pub async fn follow(
+    written: Written,
+    mut again: mpsc::Receiver<()>,
+    reloads: mpsc::Sender<Reload>,
+    readiness: watch::Sender<Readiness>,
+    around: impl Fn(bool),
+) {
+    let (texts_in, mut texts) = mpsc::channel(1);
+    tokio::spawn(report(written.clone(), texts_in));
+    let mut last = None;
+    loop {
+        let (text, asked) = tokio::select! {
+            text = texts.recv() => match text {
+                Some(text) => (text, false),
+                None => return,
+            },
+            Some(()) = again.recv() => {
+                info!("reading the network configuration again");
+                around(false);
+                (read(&written).await, true)
+            }
+        };
+        if asked || last.as_ref() != Some(&text) {
+            let outcome = take(text.clone(), &reloads).await;
+            last = Some(text);
+            if asked && matches!(outcome, Ok(false)) {
+                info!("the network configuration is as before");
+            }
+            let trouble = outcome.err();
+            if let Some(problem) = &trouble {
+                warn!("keeping the network configuration that is in force: {problem}");
+            }
+            readiness.send_if_modified(|readiness| {
+                let before = readiness.clone();
+                readiness.note("configuration", trouble);
+                *readiness != before
+            });
+        }
+        if asked {
+            around(true);
+        }
+    }
+}
+
+/// The text, or why there is none.
+type Text = Result<String, String>;
+
+async fn take(text: Text, reloads: &mpsc::Sender<Reload>) -> Result<bool, String> {
+    let net_conf = NetConf::parse(text?.as_bytes()).map_err(|error| error.to_string())?;
+    let (done, outcome) = oneshot::channel();
+    if reloads.send(Reload { net_conf, done }).await.is_err() {
+        return Ok(false);
+    }
+    match outcome.await {
+        Ok(outcome) => outcome,
+        Err(_shutting_down) => Ok(false),
+    }
+}
+
+async fn read(written: &Written) -> Text {
+    match written {
+        Written::File(path) => {
+            std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+        }
+        #[cfg(feature = "etcd")]
+        Written::Etcd(store) => store.config().await.map_err(|error| Chain(&error).to_string()),
+    }
+}
+
+/// Sends the present text and each later one. Equal ones may come twice.
+async fn report(written: Written, texts: mpsc::Sender<Text>) {
+    match written {
+        Written::File(path) => {
+            let mut watch = Watch::new(&path);
+            loop {
+                if texts.send(read(&Written::File(path.clone())).await).await.is_err() {
+                    return;
+                }
+                tokio::select! {
+                    () = texts.closed() => return,
+                    () = watch.changed() => {}
+                }
+            }
+        }
+        #[cfg(feature = "etcd")]
+        Written::Etcd(store) => {
+            let (configs, mut changes) = mpsc::channel(1);
+            let forward = async {
+                while let Some(text) = changes.recv().await {
+                    if texts.send(Ok(text)).await.is_err() {
+                        return;
+                    }
+                }
+            };
+            tokio::join!(store.watch_config(configs), forward);
+        }
+    }
+}
+
+/// Hears of changes in a file's folder: of the file itself, and of the link that Kubernetes swaps when a ConfigMap
+/// changes (`..data`), beside which the mounted file is itself a link.
+struct Watch {
+    folder: PathBuf,
+    inotify: Option<(Inotify, pipe::Receiver)>,
+}
+
+impl Watch {
+    fn new(path: &Path) -> Self {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or_else(|| Path::new(".")).to_owned();
+        let open = || -> io::Result<_> {
+            let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+            let queue = pipe::Receiver::from_owned_fd_unchecked(inotify.as_fd().try_clone_to_owned()?)?;
+            Ok((inotify, queue))
+        };
+        let inotify = open()
+            .inspect_err(|error| {
+                warn!("changes of {} are seen only every {RECHECK:?}: {}", path.display(), Chain(error));
+            })
+            .ok();
+        let watch = Self { folder, inotify };
+        watch.listen();
+        watch
+    }
+
+    /// Follows the path, in case the folder was replaced. The kernel keeps one watch for each inode.
+    fn listen(&self) {
+        let changes = AddWatchFlags::IN_CLOSE_WRITE
+            | AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_DELETE;
+        if let Some((inotify, _)) = &self.inotify {
+            // Without it there is still the slow look.
+            let _missing = inotify.add_watch(&self.folder, changes);
+        }
+    }
+
+    async fn changed(&mut self) {
+        self.listen();
+        let Some((_, queue)) = &self.inotify else { return tokio::time::sleep(RECHECK).await };
+        if let Ok(Ok(())) = tokio::time::timeout(RECHECK, queue.readable()).await {
+            tokio::time::sleep(SETTLE).await;
+            while queue.try_read(&mut [0; 4096]).is_ok() {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BASE: &str = r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}"#;
+
+    fn conf(text: &str) -> NetConf {
+        NetConf::parse(text.as_bytes()).unwrap()
+    }
+
+    fn change(new: &str) -> Result<NetConf, Vec<String>> {
+        live_change(&conf(BASE), &conf(new)).map_err(|Refused(keys)| keys)
+    }
+
+    #[test]
+    fn what_can_change_live_does() {
+        for new in [
+            BASE,
+            r#"{"Network": "10.244.0.0/16", "NonMasqueradeCIDRs": ["10.0.0.0/8"], "Backend": {"Type": "vxlan"}}"#,
+            r#"{"Network": "10.244.0.0/16", "EnableNFTables": true, "Backend": {"Type": "vxlan"}}"#,
+            r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "MTU": 1400}}"#,
+            r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "DirectRouting": true}}"#,
+            r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "Learning": true}}"#,
+            r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "TxChecksumOffload": "off"}}"#,
+        ] {
+            assert_eq!(change(new), Ok(conf(new)));
+        }
+    }
+
+    #[test]
+    fn what_cannot_is_named_key_by_key() {
+        let dual = r#""EnableIPv6": true, "IPv6Network": "fd00:10:244::/56", "#;
+        for (new, keys) in [
+            (BASE.replace("10.244", "10.245"), &["Network", "SubnetMin", "SubnetMax"][..]),
+            (BASE.replace("/16\"", "/16\", \"SubnetLen\": 26"), &["SubnetLen", "SubnetMin", "SubnetMax"]),
+            (BASE.replace("{\"N", &format!("{{{dual}\"N")), &["EnableIPv6"]),
+            (BASE.replace("vxlan", "host-gw"), &["Backend.Type"]),
+            (BASE.replace("vxlan\"", "vxlan\", \"VNI\": 2, \"GBP\": true"), &["Backend.VNI", "Backend.GBP"]),
+            (BASE.replace("vxlan\"", "vxlan\", \"Port\": 4789, \"MTU\": 1400"), &["Backend.Port"]),
+        ] {
+            let refused = change(&new).unwrap_err();
+            let named: Vec<&str> = refused.iter().filter_map(|line| line.split(' ').next()).collect();
+            assert_eq!(named, keys, "{new}");
+        }
+        let refused = live_change(&conf(BASE), &conf(&BASE.replace("vxlan\"", "vxlan\", \"Port\": 4789")));
+        assert_eq!(
+            refused.unwrap_err().to_string(),
+            "Backend.Port 8472 -> 4789 needs another device, which the other nodes must have too: restart flanneld to apply it"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_file_is_followed_through_writing_renaming_and_a_swapped_config_map() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("net-conf.json");
+        let version = |n: u8| {
+            let data = folder.path().join(format!("..{n}"));
+            std::fs::create_dir(&data).unwrap();
+            std::fs::write(data.join("net-conf.json"), format!("map {n}")).unwrap();
+            std::os::unix::fs::symlink(format!("..{n}"), folder.path().join("..new")).unwrap();
+            std::fs::rename(folder.path().join("..new"), folder.path().join("..data")).unwrap();
+        };
+        let (texts_in, mut texts) = mpsc::channel(1);
+        tokio::spawn(report(Written::File(path.clone()), texts_in));
+        let mut until = async |expected: &str| {
+            let limit = Duration::from_secs(10);
+            while tokio::time::timeout(limit, texts.recv()).await.unwrap().unwrap().as_deref() != Ok(expected)
+            {
+            }
+        };
+        std::fs::write(&path, "written").unwrap();
+        until("written").await;
+        std::fs::write(folder.path().join("other"), "renamed").unwrap();
+        std::fs::rename(folder.path().join("other"), &path).unwrap();
+        until("renamed").await;
+        std::fs::remove_file(&path).unwrap();
+        version(1);
+        std::os::unix::fs::symlink("..data/net-conf.json", &path).unwrap();
+        until("map 1").await;
+        version(2);
+        until("map 2").await;
+    }
+}

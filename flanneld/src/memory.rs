@@ -1,0 +1,306 @@
+//! What this node remembers over a restart: the state file beside subnet.env.
+//!
+//! With it the daemon comes up while its lease store is away: own lease, network configuration and peers as they were
+//! last known. It is never more than a stand-in: what the store says counts as soon as the store says something.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read as _};
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::config::NetConf;
+use crate::error::Chain;
+use crate::file;
+use crate::lease::{LeaseAttributes, LeaseKey};
+
+/// The only format there is so far.
+const VERSION: u32 = 1;
+/// Largest state file that is read, in bytes; 10 000 peers take 1.5 MB.
+const LARGEST: u64 = 256 << 20;
+
+/// All that is remembered.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Memory {
+    /// The network configuration that was in force.
+    pub net_conf: NetConf,
+    /// This node's own subnets.
+    pub key: LeaseKey,
+    /// What this node published with them.
+    pub attributes: LeaseAttributes,
+    /// The public addresses that the store's operator gave this node.
+    pub node_public: (Option<Ipv4Addr>, Option<Ipv6Addr>),
+    /// The other nodes' leases.
+    pub peers: Vec<(LeaseKey, LeaseAttributes)>,
+}
+
+/// Why a state file was not written or not used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MemoryError {
+    /// The previous file, if any, is as it was.
+    #[error("cannot write state file {}: make its directory writable", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What failed.
+        #[source]
+        source: io::Error,
+    },
+    /// It exists, and cannot be read.
+    #[error("cannot read state file {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What failed.
+        #[source]
+        source: io::Error,
+    },
+    /// It is damaged, or another program wrote it.
+    #[error("state file {} is not one that this flanneld wrote: {problem}", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// It is of another release.
+    #[error("state file {} has format {found}, this flanneld reads format {VERSION}", path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its `version`.
+        found: u32,
+    },
+}
+
+/// `/run/flannel/subnet.env` → `/run/flannel/subnet.state.json`: several daemons with a subnet file each do not meet.
+#[must_use]
+pub fn path(subnet_file: &Path) -> PathBuf {
+    subnet_file.with_extension("state.json")
+}
+
+/// Writes each memory to `path`, the last one last, until there are no more. What cannot be written is logged once.
+pub async fn keep(path: PathBuf, mut memories: watch::Receiver<Option<Arc<Memory>>>) {
+    let mut failing = false;
+    while memories.changed().await.is_ok() {
+        let Some(memory) = memories.borrow_and_update().clone() else { continue };
+        let target = path.clone();
+        let written = tokio::task::spawn_blocking(move || memory.write(&target)).await;
+        match written {
+            Ok(Err(error)) if !failing => {
+                warn!("{}; a restart while the lease store is away would know no peers", Chain(&error));
+                failing = true;
+            }
+            Ok(Ok(())) if failing => {
+                info!("state file {} is written again", path.display());
+                failing = false;
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Memory {
+    /// Reads what an earlier run left; `None` if there is no such file.
+    ///
+    /// # Errors
+    /// [`MemoryError`]. Going on without a memory is safe.
+    pub fn read(path: &Path) -> Result<Option<Self>, MemoryError> {
+        let read = || {
+            let mut text = Vec::new();
+            std::fs::File::open(path)?.take(LARGEST).read_to_end(&mut text)?;
+            Ok(text)
+        };
+        match read() {
+            Ok(text) => Self::parse(&text).map(Some).map_err(|problem| problem.of(path)),
+            Err(error) if io::Error::kind(&error) == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(MemoryError::Read { path: path.to_owned(), source }),
+        }
+    }
+
+    /// Writes the file whole or not at all, readable by its owner only.
+    ///
+    /// # Errors
+    /// [`MemoryError::Write`].
+    pub fn write(&self, path: &Path) -> Result<(), MemoryError> {
+        let text = self.to_json().map_err(io::Error::from);
+        text.and_then(|text| file::replace(path, text.as_bytes(), 0o600))
+            .map_err(|source| MemoryError::Write { path: path.to_owned(), source })
+    }
+
+    /// Why this cannot stand in for a store under `net_conf`; `None` if it can.
+    #[must_use]
+    pub fn unfit_for(&self, net_conf: &NetConf) -> Option<String> {
+        let (then, now) = (&self.net_conf, net_conf);
+        let networks =
+            |conf: &NetConf| (conf.ipv4.map(|pool| pool.network), conf.ipv6.map(|pool| pool.network));
+        if networks(then) != networks(now) {
+            let shown = |conf: &NetConf| {
+                let (v4, v6) = networks(conf);
+                let both = v4.map(|net| net.to_string()).into_iter().chain(v6.map(|net| net.to_string()));
+                both.collect::<Vec<_>>().join(" and ")
+            };
+            return Some(format!("it is about network {}, not {}", shown(then), shown(now)));
+        }
+        let key = self.key;
+        let v4 = key.v4().is_none_or(|net| now.ipv4.is_some_and(|pool| pool.network.contains(&net)));
+        let v6 = key.v6().is_none_or(|net| now.ipv6.is_some_and(|pool| pool.network.contains(&net)));
+        let whole = key.v4().is_some() == now.ipv4.is_some() && key.v6().is_some() == now.ipv6.is_some();
+        (!(v4 && v6 && whole)).then(|| format!("its lease {key} is not one of the network"))
+    }
+
+    fn to_json(&self) -> Result<String, serde_json::Error> {
+        let raw = |attributes: &LeaseAttributes| attributes.to_json().and_then(RawValue::from_string);
+        let mut peers = BTreeMap::new();
+        for (key, attributes) in &self.peers {
+            peers.insert(key.to_string(), raw(attributes)?);
+        }
+        serde_json::to_string(&Wire {
+            version: VERSION,
+            net_conf: RawValue::from_string(self.net_conf.to_json())?,
+            subnet: self.key.to_string(),
+            lease: raw(&self.attributes)?,
+            public_ip: self.node_public.0,
+            public_ipv6: self.node_public.1,
+            peers,
+        })
+    }
+
+    fn parse(text: &[u8]) -> Result<Self, Problem> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let Versioned { version } = serde_json::from_slice(text)?;
+        if version != VERSION {
+            return Err(Problem::Version(version));
+        }
+        let wire: Wire = serde_json::from_slice(text)?;
+        let attributes = |raw: &RawValue| LeaseAttributes::from_json(raw.get().as_bytes());
+        let net_conf = NetConf::parse(wire.net_conf.get().as_bytes())
+            .map_err(|error| Problem::Foreign(format!("net_conf: {error}")))?;
+        let key = |text: &str| text.parse::<LeaseKey>().map_err(|error| Problem::Foreign(error.to_string()));
+        let mut peers = Vec::with_capacity(wire.peers.len());
+        for (subnet, raw) in &wire.peers {
+            peers.push((key(subnet)?, attributes(raw)?));
+        }
+        Ok(Self {
+            net_conf,
+            key: key(&wire.subnet)?,
+            attributes: attributes(&wire.lease)?,
+            node_public: (wire.public_ip, wire.public_ipv6),
+            peers,
+        })
+    }
+}
+
+/// The file. Attributes are as in etcd, so that people who know flannel can read them.
+#[derive(Deserialize, Serialize)]
+struct Wire {
+    version: u32,
+    net_conf: Box<RawValue>,
+    subnet: String,
+    lease: Box<RawValue>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    public_ip: Option<Ipv4Addr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    public_ipv6: Option<Ipv6Addr>,
+    peers: BTreeMap<String, Box<RawValue>>,
+}
+
+enum Problem {
+    Foreign(String),
+    Version(u32),
+}
+
+impl Problem {
+    fn of(self, path: &Path) -> MemoryError {
+        let path = path.to_owned();
+        match self {
+            Self::Foreign(problem) => MemoryError::Foreign { path, problem },
+            Self::Version(found) => MemoryError::Version { path, found },
+        }
+    }
+}
+
+impl From<serde_json::Error> for Problem {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Foreign(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory() -> Memory {
+        let net_conf = br#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}"#;
+        let attributes = |n: u8| {
+            let json = format!(
+                r#"{{"PublicIP":"192.168.77.{n}","PublicIPv6":null,"BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"02:00:00:00:00:0{n}"}}}}"#
+            );
+            LeaseAttributes::from_json(json.as_bytes()).unwrap()
+        };
+        let key = |n: u8| format!("10.244.{n}.0-24").parse().unwrap();
+        Memory {
+            net_conf: NetConf::parse(net_conf).unwrap(),
+            key: key(1),
+            attributes: attributes(1),
+            node_public: (Some(Ipv4Addr::new(203, 0, 113, 1)), None),
+            peers: vec![(key(2), attributes(2)), (key(3), attributes(3))],
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_what_is_read_and_nobody_else_may_read_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = path(&folder.path().join("subnet.env"));
+        assert!(path.ends_with("subnet.state.json"));
+        assert!(Memory::read(&path).unwrap().is_none());
+        memory().write(&path).unwrap();
+        assert_eq!(Memory::read(&path).unwrap(), Some(memory()));
+        assert_eq!(file::mode(&path), Some(0o600));
+    }
+
+    #[test]
+    fn a_damaged_foreign_or_later_file_is_refused_with_its_name_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("subnet.state.json");
+        let whole = memory().to_json().unwrap();
+        for (text, expected) in [
+            (&whole[..whole.len() / 2], "EOF while parsing"),
+            ("", "EOF while parsing"),
+            ("\0\0\0\0", "expected value"),
+            ("[]", "invalid"),
+            (&whole.replace("10.244.2.0-24", "10.244.2.1-24"), "address bits set"),
+            (&whole.replace("\"Type\":\"vxlan\"", "\"Type\":\"sneakernet\""), "net_conf: Backend.Type"),
+            (&whole.replace("\"version\":1", "\"version\":2"), "has format 2, this flanneld reads format 1"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let refused = Memory::read(&path).unwrap_err().to_string();
+            assert!(refused.contains(expected), "{refused}");
+            assert!(refused.contains("subnet.state.json"), "{refused}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn it_does_not_stand_in_for_another_network() {
+        let conf = |text: &str| NetConf::parse(text.as_bytes()).unwrap();
+        let same = conf(r#"{"Network": "10.244.0.0/16", "SubnetLen": 26, "Backend": {"Type": "host-gw"}}"#);
+        assert_eq!(memory().unfit_for(&same), None);
+        let other = conf(r#"{"Network": "10.245.0.0/16", "Backend": {"Type": "vxlan"}}"#);
+        assert_eq!(
+            memory().unfit_for(&other).as_deref(),
+            Some("it is about network 10.244.0.0/16, not 10.245.0.0/16")
+        );
+        let stray = Memory { key: "10.9.1.0-24".parse().unwrap(), ..memory() };
+        assert!(stray.unfit_for(&same).unwrap().contains("10.9.1.0-24"));
+    }
+}

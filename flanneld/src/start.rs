@@ -1,0 +1,236 @@
+//! From configuration to a lease: the store's if it answers, else the one remembered.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+use tracing::{info, warn};
+
+use crate::config::{Backend, Config, NetConf, Vxlan};
+use crate::desired::Setting;
+use crate::error::Chain;
+use crate::lease::open::ConfiguredStore;
+use crate::lease::{Backoff, Lease, LeaseKey, LeaseRequest, StoreError, StoreErrorKind};
+use crate::live::Written;
+use crate::memory::{self, Memory};
+use crate::node::Stack;
+use crate::reconcile::{Recalled, find_facts};
+use crate::run::Fatal;
+use crate::subnet_env;
+use crate::tenancy::Tenancy;
+
+/// How long a lease store may take to answer before what is remembered stands in for it.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// What is known once the node has a lease.
+pub(crate) struct Started {
+    /// With what the store adds to it.
+    pub(crate) config: Config,
+    pub(crate) setting: Setting,
+    /// Where the network configuration may be changed.
+    pub(crate) written: Written,
+    pub(crate) request: LeaseRequest,
+    pub(crate) lease: Lease,
+    pub(crate) tenancy: Tenancy,
+    /// `None` if nothing is remembered.
+    pub(crate) recalled: Option<Recalled>,
+}
+
+/// Takes a lease. Without anything to remember it waits for the store and fails with it; with something it does so
+/// for [`GRACE`] at most, as long as the store has not said no.
+pub(crate) async fn start(config: &Config, links: &mut flannel_vxlan::Netlink) -> Result<Started, Fatal> {
+    let configured = ConfiguredStore::new(&config.store).map_err(Fatal::Store)?;
+    let deadline = Instant::now() + GRACE;
+    let previous = previous_subnet(config);
+    let memory = read_memory(config);
+    let net_conf = match (&config.net_conf, &memory) {
+        (Some(net_conf), _) => net_conf.clone(),
+        (None, None) => fetch_net_conf(&configured).await,
+        (None, Some(memory)) => match timeout_at(deadline, fetch_net_conf(&configured)).await {
+            Ok(net_conf) => net_conf,
+            Err(_late) => {
+                warn!(
+                    "no network configuration from the lease store in {GRACE:?}; going on with the last one"
+                );
+                memory.net_conf.clone()
+            }
+        },
+    };
+    info!("Found network config - Backend type: {}", net_conf.backend.name());
+    let memory = memory.filter(|memory| match memory.unfit_for(&net_conf) {
+        None => true,
+        Some(reason) => {
+            warn!("state file {} is ignored: {reason}", memory::path(&config.subnet_file).display());
+            false
+        }
+    });
+    let remembered =
+        previous.filter(|key| fits(*key, &net_conf)).or(memory.as_ref().map(|memory| memory.key));
+
+    let ask = ask_store(config, &configured, &net_conf, previous, links);
+    let Some(remembered) = remembered else { return ask.await };
+    let problem = match timeout_at(deadline, ask).await {
+        Ok(Ok(mut started)) => {
+            let peers = memory.map(|memory| memory.peers);
+            started.recalled = peers.map(|peers| Recalled { peers, confirmed: true });
+            return Ok(started);
+        }
+        Ok(Err(Fatal::Store(error) | Fatal::Lease(error))) if error.kind != StoreErrorKind::OutOfSubnets => {
+            Chain(&error).to_string()
+        }
+        Ok(Err(fatal)) => return Err(fatal),
+        Err(_late) => format!("the lease store gave no lease in {GRACE:?}"),
+    };
+    let peers = memory.as_ref().map_or(0, |memory| memory.peers.len());
+    warn!("{problem}; starting with subnet {remembered} and {peers} peers as remembered until it answers");
+    from_memory(config, configured, net_conf, remembered, memory, links)
+}
+
+/// A start as it should be: the store knows best.
+async fn ask_store(
+    config: &Config,
+    configured: &ConfiguredStore,
+    net_conf: &NetConf,
+    previous: Option<LeaseKey>,
+    links: &mut flannel_vxlan::Netlink,
+) -> Result<Started, Fatal> {
+    let stack = Stack::from(net_conf);
+    let node_public = insist(|| configured.node_public(stack)).await.map_err(Fatal::Store)?;
+    let config = with_node_public(config, node_public);
+    let facts = find_facts(&config, stack, links).map_err(Fatal::Interface)?;
+    facts.log();
+    log_backend(net_conf, facts.mtu);
+
+    let backend = net_conf.backend.name();
+    let fail = |source| Fatal::Backend { backend, source };
+    // Checked before a lease file is made; the MAC addresses are settled with what the store remembers.
+    let setting = Setting::new(&config, net_conf.clone(), facts.clone(), None).map_err(fail)?;
+    let attributes = setting.attributes().map_err(|error| Fatal::Desired(error.into()))?;
+
+    let store = insist(|| configured.open(stack)).await.map_err(Fatal::Store)?;
+    let shown = previous.map_or_else(|| "None".to_owned(), |key| key.to_string());
+    info!("Created subnet manager: {} with Previous Subnet: {shown}", configured.name());
+    let published = insist(|| store.find(&attributes)).await.map_err(Fatal::Store)?;
+    let published = published.as_ref().map(|lease| &lease.attributes);
+    let setting = Setting::new(&config, net_conf.clone(), facts, published).map_err(fail)?;
+    let attributes = setting.attributes().map_err(|error| Fatal::Desired(error.into()))?;
+    let request = LeaseRequest { attributes, previous, range: setting.range() };
+    let lease = insist(|| store.acquire(&request)).await.map_err(Fatal::Lease)?;
+    info!(subnet = %lease.key, "lease acquired");
+    let written = Written::of(configured, &config);
+    Ok(Started { config, setting, written, request, lease, tenancy: Tenancy::Held(store), recalled: None })
+}
+
+/// A start without the store: everything is as it was.
+fn from_memory(
+    config: &Config,
+    configured: ConfiguredStore,
+    net_conf: NetConf,
+    key: LeaseKey,
+    memory: Option<Memory>,
+    links: &mut flannel_vxlan::Netlink,
+) -> Result<Started, Fatal> {
+    let stack = Stack::from(&net_conf);
+    let node_public = memory.as_ref().map(|memory| memory.node_public).unwrap_or_default();
+    let config = with_node_public(config, node_public);
+    let facts = find_facts(&config, stack, links).map_err(Fatal::Interface)?;
+    let backend = net_conf.backend.name();
+    let published = memory.as_ref().map(|memory| &memory.attributes);
+    let setting = Setting::new(&config, net_conf, facts, published)
+        .map_err(|source| Fatal::Backend { backend, source })?;
+    let attributes = setting.attributes().map_err(|error| Fatal::Desired(error.into()))?;
+    let lease = Lease { key, attributes: attributes.clone(), expires: None };
+    let request = LeaseRequest { attributes, previous: Some(key), range: setting.range() };
+    let peers = memory.map(|memory| memory.peers).unwrap_or_default();
+    let recalled = Some(Recalled { peers, confirmed: false });
+    let written = Written::of(&configured, &config);
+    let tenancy = Tenancy::Sought(configured, stack);
+    Ok(Started { config, setting, written, request, lease, tenancy, recalled })
+}
+
+/// The configuration with the public addresses that the store's operator gave this node.
+fn with_node_public(config: &Config, node_public: (Option<Ipv4Addr>, Option<Ipv6Addr>)) -> Config {
+    let mut config = config.clone();
+    config.node_public = node_public;
+    config.selection.public_ipv4 = node_public.0.or(config.selection.public_ipv4);
+    config.selection.public_ipv6 = node_public.1.or(config.selection.public_ipv6);
+    config
+}
+
+/// Asks a store until it answers: one that is away or busy at the start is waited for.
+async fn insist<T, F>(mut ask: impl FnMut() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let mut backoff = Backoff::default();
+    let mut said = String::new();
+    loop {
+        let problem = match ask().await {
+            Err(error) if error.kind == StoreErrorKind::Unavailable => Chain(&error).to_string(),
+            done => return done,
+        };
+        if said != problem {
+            warn!("{problem}; will try again");
+            said = problem;
+        }
+        tokio::time::sleep(backoff.next()).await;
+    }
+}
+
+/// Whether subnets are of the families and networks of a configuration.
+fn fits(key: LeaseKey, net_conf: &NetConf) -> bool {
+    let v4 = key.v4().zip(net_conf.ipv4).is_some_and(|(net, pool)| pool.network.contains(&net));
+    let v6 = key.v6().zip(net_conf.ipv6).is_some_and(|(net, pool)| pool.network.contains(&net));
+    v4 == net_conf.ipv4.is_some() && v6 == net_conf.ipv6.is_some()
+}
+
+/// Says what the configuration comes to, in upstream's words where it has some.
+fn log_backend(net_conf: &NetConf, link_mtu: u32) {
+    if let Backend::Vxlan(vxlan) = &net_conf.backend {
+        let Vxlan { vni, port, gbp, learning, direct_routing, .. } = vxlan;
+        info!(
+            "VXLAN config: VNI={vni} Port={port} GBP={gbp} Learning={learning} DirectRouting={direct_routing}"
+        );
+        if let Some(mtu) = vxlan.mtu.filter(|mtu| u32::from(*mtu) > link_mtu) {
+            warn!("Backend.MTU {mtu} is more than the interface carries; using its {link_mtu}");
+        }
+    }
+    if !net_conf.nftables_asked {
+        info!("EnableNFTables is not set; rules are made with nftables all the same");
+    }
+}
+
+/// Waits for a usable configuration, as upstream does: it may be written, or corrected, after this daemon starts.
+async fn fetch_net_conf(store: &ConfiguredStore) -> NetConf {
+    let mut backoff = Backoff::default();
+    loop {
+        let problem = match store.net_conf().await {
+            Ok(text) => match NetConf::parse(text.unwrap_or_default().as_bytes()) {
+                Ok(net_conf) => return net_conf,
+                Err(error) => Chain(&error).to_string(),
+            },
+            Err(error) => Chain(&error).to_string(),
+        };
+        warn!("Couldn't fetch network config: {problem}; will try again");
+        tokio::time::sleep(backoff.next()).await;
+    }
+}
+
+/// The subnet that subnet.env names; nothing if it cannot be read, as a new lease is better than none.
+fn previous_subnet(config: &Config) -> Option<LeaseKey> {
+    match subnet_env::Previous::read(&config.subnet_file) {
+        Ok(previous) => LeaseKey::new(previous.ipv4_subnet, previous.ipv6_subnet),
+        Err(error) => {
+            warn!("going on without a previous subnet: {}", Chain(&error));
+            None
+        }
+    }
+}
+
+/// What an earlier run remembered; nothing if it cannot be read.
+fn read_memory(config: &Config) -> Option<Memory> {
+    Memory::read(&memory::path(&config.subnet_file)).unwrap_or_else(|error| {
+        warn!("{}; it is ignored", Chain(&error));
+        None
+    })
+}

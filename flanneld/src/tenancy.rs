@@ -1,0 +1,190 @@
+//! The node as a tenant of its lease store: taking the lease, holding it, publishing what changes.
+
+use std::future::pending;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tracing::{error, info, warn};
+
+use crate::error::Chain;
+use crate::event::LeaseEvent;
+use crate::health::Readiness;
+use crate::lease::open::ConfiguredStore;
+use crate::lease::{Backoff, Lease, LeaseAttributes, LeaseRequest, LeaseStore, StoreErrorKind, StoreHealth};
+use crate::node::Stack;
+
+/// How far the node has come with its store.
+pub(crate) enum Tenancy {
+    /// The store gave the lease.
+    Held(Arc<dyn LeaseStore>),
+    /// The lease is one remembered; the store is still to be opened and to confirm it.
+    Sought(ConfiguredStore, Stack),
+}
+
+/// Where a tenancy tells what happens.
+#[derive(Clone, Debug)]
+pub(crate) struct Tell {
+    /// Everybody's leases.
+    pub(crate) events: mpsc::Sender<LeaseEvent>,
+    /// This node's own.
+    pub(crate) own: watch::Sender<Lease>,
+    pub(crate) readiness: watch::Sender<Readiness>,
+}
+
+impl Tenancy {
+    /// Goes on for as long as the daemon runs. No error ends it.
+    pub(crate) async fn keep(
+        self,
+        mut request: LeaseRequest,
+        mut attributes: watch::Receiver<LeaseAttributes>,
+        tell: Tell,
+    ) {
+        let (store, confirmed) = match self {
+            Self::Held(store) => (store, true),
+            Self::Sought(configured, stack) => (open(&configured, stack, &tell).await, false),
+        };
+        tokio::spawn(note_health(store.health(), tell.readiness.clone()));
+        tokio::spawn({
+            let (store, events) = (Arc::clone(&store), tell.events.clone());
+            async move { store.watch(events).await }
+        });
+        if !confirmed {
+            confirm(&*store, &mut request, &mut attributes, &tell).await;
+        }
+        tokio::spawn(tell_ready(Arc::clone(&store), tell.readiness.subscribe()));
+        hold(&*store, request, attributes, &tell.own).await;
+    }
+}
+
+/// Opens the store, however long that takes.
+async fn open(configured: &ConfiguredStore, stack: Stack, tell: &Tell) -> Arc<dyn LeaseStore> {
+    let mut trouble = Trouble::new("store", tell);
+    loop {
+        match configured.open(stack).await {
+            Ok(store) => {
+                trouble.over();
+                return store;
+            }
+            Err(error) => {
+                let problem = Chain(&error).to_string();
+                trouble.pause(problem).await;
+            }
+        }
+    }
+}
+
+/// Asks for the lease that is remembered until the store has said something. It may say another one: ours expired
+/// while we were away and somebody else has it now.
+async fn confirm(
+    store: &dyn LeaseStore,
+    request: &mut LeaseRequest,
+    attributes: &mut watch::Receiver<LeaseAttributes>,
+    tell: &Tell,
+) {
+    let mut trouble = Trouble::new("lease", tell);
+    loop {
+        request.attributes = attributes.borrow_and_update().clone();
+        match store.acquire(request).await {
+            Ok(lease) => {
+                info!(subnet = %lease.key, "lease acquired");
+                trouble.over();
+                tell.own.send_replace(lease);
+                return;
+            }
+            Err(error) => {
+                let problem = format!("{} is not confirmed: {}", tell.own.borrow().key, Chain(&error));
+                trouble.pause(problem).await;
+            }
+        }
+    }
+}
+
+/// Holds the lease, publishes what changes, and takes a new one if it is positively lost.
+async fn hold(
+    store: &dyn LeaseStore,
+    mut request: LeaseRequest,
+    mut attributes: watch::Receiver<LeaseAttributes>,
+    own: &watch::Sender<Lease>,
+) {
+    let mut backoff = Backoff::default();
+    loop {
+        tokio::select! {
+            lost = store.hold() => {
+                error!("{lost}; keeping the data plane and asking for a lease again");
+                request.previous = Some(own.borrow().key);
+                match store.acquire(&request).await {
+                    Ok(lease) => {
+                        backoff.reset();
+                        own.send_replace(lease);
+                    }
+                    Err(error) => {
+                        warn!("{}", Chain(&error));
+                        tokio::time::sleep(backoff.next()).await;
+                    }
+                }
+            }
+            changed = attributes.changed() => {
+                if changed.is_err() { return pending().await }
+                request.attributes = attributes.borrow_and_update().clone();
+                while let Err(error) = store.update(&request.attributes).await {
+                    warn!("cannot publish this node's new addresses yet: {}", Chain(&error));
+                    if error.kind == StoreErrorKind::NotHeld { break }
+                    tokio::time::sleep(backoff.next()).await;
+                }
+                backoff.reset();
+            }
+        }
+    }
+}
+
+/// Tells the store once this node is ready for pods.
+async fn tell_ready(store: Arc<dyn LeaseStore>, mut readiness: watch::Receiver<Readiness>) {
+    if readiness.wait_for(Readiness::is_ready).await.is_ok() {
+        store.ready();
+    }
+}
+
+async fn note_health(mut health: watch::Receiver<StoreHealth>, readiness: watch::Sender<Readiness>) {
+    loop {
+        let trouble = health.borrow_and_update().last_error.clone();
+        note(&readiness, "store", trouble);
+        if health.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn note(readiness: &watch::Sender<Readiness>, subject: &'static str, text: Option<String>) {
+    readiness.send_if_modified(|readiness| {
+        let before = readiness.clone();
+        readiness.note(subject, text);
+        *readiness != before
+    });
+}
+
+/// Something that is tried until it works: noted for `/readyz`, and logged when its reason changes.
+struct Trouble<'a> {
+    subject: &'static str,
+    readiness: &'a watch::Sender<Readiness>,
+    said: String,
+    backoff: Backoff,
+}
+
+impl<'a> Trouble<'a> {
+    fn new(subject: &'static str, tell: &'a Tell) -> Self {
+        Self { subject, readiness: &tell.readiness, said: String::new(), backoff: Backoff::default() }
+    }
+
+    async fn pause(&mut self, problem: String) {
+        if self.said != problem {
+            warn!("{problem}; will try again");
+            note(self.readiness, self.subject, Some(problem.clone()));
+            self.said = problem;
+        }
+        tokio::time::sleep(self.backoff.next()).await;
+    }
+
+    fn over(self) {
+        note(self.readiness, self.subject, None);
+    }
+}
