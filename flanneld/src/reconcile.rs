@@ -366,7 +366,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         }
         if listed || !changed.is_empty() {
             self.due.overlay.now();
-            self.due.memory.at.get_or_insert(Instant::now() + MEMORISE);
+            self.due.memory.at.get_or_insert_with(|| Instant::now() + MEMORISE);
         }
     }
 

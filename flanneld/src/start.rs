@@ -65,7 +65,7 @@ pub(crate) async fn start(config: &Config, links: &mut flannel_vxlan::Netlink) -
         }
     });
     let remembered =
-        previous.filter(|key| fits(*key, &net_conf)).or(memory.as_ref().map(|memory| memory.key));
+        previous.filter(|key| fits(*key, &net_conf)).or_else(|| memory.as_ref().map(|memory| memory.key));
 
     let ask = ask_store(config, &configured, &net_conf, previous, links);
     let Some(remembered) = remembered else { return ask.await };

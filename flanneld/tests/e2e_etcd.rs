@@ -5,54 +5,13 @@ use std::fs::{self, File};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use etcd_host::{ENDPOINT, Etcd};
 use testkit::{Lab, Node, may_make_namespaces, wait_for};
+
+mod etcd_host;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_flanneld");
 const SOON: Duration = Duration::from_secs(15);
-const ENDPOINT: &str = "http://192.168.77.254:2379";
-
-/// An etcd server on the outside host. Dropping it kills it.
-struct Etcd<'a> {
-    lab: &'a Lab,
-    server: Child,
-}
-
-impl<'a> Etcd<'a> {
-    fn start(lab: &'a Lab) -> Self {
-        let data = lab.folder().join("etcd");
-        let log = File::create(lab.folder().join("etcd.log")).unwrap();
-        let mut command = Command::new("etcd");
-        command.arg("--data-dir").arg(data).args(["--log-level=error", "--unsafe-no-fsync"]);
-        command.args([
-            format!("--listen-client-urls={ENDPOINT}"),
-            format!("--advertise-client-urls={ENDPOINT}"),
-        ]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let server = lab.outside().spawn(&mut command).unwrap();
-        let etcd = Self { lab, server };
-        wait_for(SOON, || etcd.try_ctl("endpoint health").ok()).unwrap();
-        etcd
-    }
-
-    fn try_ctl(&self, command: &str) -> Result<String, testkit::LabError> {
-        self.lab.outside().sh(&format!("ETCDCTL_API=3 etcdctl --endpoints={ENDPOINT} {command} 2>/dev/null"))
-    }
-
-    fn ctl(&self, command: &str) -> String {
-        self.try_ctl(command).unwrap()
-    }
-
-    fn subnets(&self) -> String {
-        self.ctl("get --prefix /coreos.com/network/subnets/")
-    }
-}
-
-impl Drop for Etcd<'_> {
-    fn drop(&mut self) {
-        drop(self.server.kill());
-        drop(self.server.wait());
-    }
-}
 
 struct Daemon(Child);
 

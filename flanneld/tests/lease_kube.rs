@@ -301,6 +301,13 @@ async fn servers_without_streaming_lists_are_listed_page_by_page() {
     let mut watcher = Watcher::start(&store);
     watcher.until("all nodes", |table| table.synced()).await;
     assert_eq!(watcher.table.len(), 1200);
+    // The watch is asked for after the listing has been handed over.
+    within("the watch", async {
+        while api.traffic().0 < 5 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
     assert_eq!(api.traffic().0, 1 + 3 + 1, "a version, three pages, a watch");
 }
 

@@ -15,6 +15,7 @@ use crate::{Lab, LabError, Namespace, Node, wait_for};
 pub struct Flannel {
     binary: PathBuf,
     folder: PathBuf,
+    store: Option<String>,
     extra: Vec<String>,
 }
 
@@ -37,7 +38,7 @@ impl Flannel {
         let binary = binary.into();
         let found = binary.canonicalize();
         let binary = found.map_err(LabError::system(format!("find flanneld at {}", binary.display())))?;
-        let flannel = Self { binary, folder: lab.folder().to_owned(), extra: Vec::new() };
+        let flannel = Self { binary, folder: lab.folder().to_owned(), store: None, extra: Vec::new() };
         let file = flannel.net_conf_file();
         fs::write(&file, net_conf).map_err(LabError::system(format!("write {}", file.display())))?;
         Ok(flannel)
@@ -47,6 +48,13 @@ impl Flannel {
     #[must_use]
     pub fn arg(mut self, argument: impl Into<String>) -> Self {
         self.extra.push(argument.into());
+        self
+    }
+
+    /// Passes this argument in place of `--lease-db`, for leases in another store. Default: none.
+    #[must_use]
+    pub fn store(mut self, argument: impl Into<String>) -> Self {
+        self.store = Some(argument.into());
         self
     }
 
@@ -63,7 +71,7 @@ impl Flannel {
     /// The command line of the daemon on `node`.
     pub fn arguments(&self, node: &Node) -> Vec<String> {
         let mut arguments = vec![
-            format!("--lease-db={}", self.lease_file().display()),
+            self.store.clone().unwrap_or_else(|| format!("--lease-db={}", self.lease_file().display())),
             format!("--net-config-path={}", self.net_conf_file().display()),
             format!("--subnet-file={}", node.subnet_file().display()),
             "--iface=eth0".to_owned(),
@@ -150,6 +158,16 @@ impl Daemon {
         answer.map_err(LabError::system(format!("ask {page} in {}", self.namespace.name())))
     }
 
+    /// What one of its health pages says.
+    ///
+    /// # Errors
+    /// Nobody answers in time.
+    pub fn page(&self, page: &str) -> Result<String, LabError> {
+        let answer = self.namespace.enter(|| http(HEALTH, page))?;
+        let answer = answer.map_err(LabError::system(format!("ask {page} in {}", self.namespace.name())))?;
+        Ok(answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
+    }
+
     /// Its resident memory, in KiB.
     pub fn resident_kib(&self) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid()?)).ok()?;
@@ -209,11 +227,17 @@ impl Drop for Daemon {
 
 /// The status code of `GET page`.
 fn http_status(address: (Ipv4Addr, u16), page: &str) -> io::Result<u16> {
+    let answer = http(address, page)?;
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+    status.ok_or_else(|| io::Error::other(format!("not HTTP: {answer:?}")))
+}
+
+/// What is answered to `GET page`.
+fn http(address: (Ipv4Addr, u16), page: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&SocketAddr::from(address), HTTP)?;
     stream.set_read_timeout(Some(HTTP))?;
     stream.write_all(format!("GET {page} HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n").as_bytes())?;
     let mut answer = String::new();
-    stream.take(4096).read_to_string(&mut answer)?;
-    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
-    status.ok_or_else(|| io::Error::other(format!("not HTTP: {answer:?}")))
+    stream.take(1 << 20).read_to_string(&mut answer)?;
+    Ok(answer)
 }

@@ -66,7 +66,8 @@ impl KubeLab {
     /// The node with this public address, or with these pod subnets.
     fn node_of(&self, key: Option<&str>, public: Option<&LeaseAttributes>) -> Option<String> {
         self.api.names().into_iter().find(|name| {
-            let node = self.api.node(name).unwrap();
+            // Another lane may have deleted it since it was listed.
+            let Some(node) = self.api.node(name) else { return false };
             let cidrs = node["spec"]["podCIDRs"].as_array().cloned().unwrap_or_default();
             let text: Vec<String> =
                 cidrs.iter().map(|cidr| cidr.as_str().unwrap().replace('/', "-")).collect();

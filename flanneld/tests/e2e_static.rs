@@ -1,0 +1,233 @@
+//! Real daemons that start while their lease store is away: they go on as they were.
+#![expect(clippy::unwrap_used, reason = "set-up that fails is a failed test")]
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use etcd_host::{ENDPOINT, Etcd};
+use testkit::{Daemon, Flannel, Lab, Node, may_make_namespaces, wait_for};
+
+mod etcd_host;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_flanneld");
+const SOON: Duration = Duration::from_secs(20);
+const NET_CONF: &str = r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}"#;
+
+fn log_of(node: &Node) -> String {
+    fs::read_to_string(node.folder().join("flanneld.log")).unwrap_or_default()
+}
+
+fn state_file(node: &Node) -> PathBuf {
+    node.subnet_file().with_extension("state.json")
+}
+
+/// Waits until a node remembers this many peers.
+fn remembered(node: &Node, peers: usize) {
+    let there = || {
+        let text = fs::read_to_string(state_file(node)).ok()?;
+        (text.matches("\"PublicIP\"").count() == peers + 1).then_some(())
+    };
+    wait_for(SOON, there).expect("the state file is written within seconds");
+}
+
+fn subnet(node: &Node) -> String {
+    let env = fs::read_to_string(node.subnet_file()).unwrap();
+    let subnet = env.lines().find_map(|line| line.strip_prefix("FLANNEL_SUBNET=")).unwrap();
+    subnet.replace(".1/24", ".0/24")
+}
+
+fn key(node: &Node) -> String {
+    format!("/coreos.com/network/subnets/{}", subnet(node).replace('/', "-"))
+}
+
+fn routes(node: &Node) -> String {
+    node.namespace().sh("ip route show proto 70").unwrap()
+}
+
+/// Removes the rules and one route behind the daemon's back.
+fn break_kernel(node: &Node, peer: &Node) {
+    let remove = format!("nft flush ruleset; ip route del {}", subnet(peer));
+    node.namespace().sh(&remove).unwrap();
+}
+
+fn is_repaired(node: &Node, peer: &Node) {
+    assert!(node.namespace().sh("nft list ruleset").unwrap().contains("masquerade"));
+    assert!(routes(node).contains(&subnet(peer)), "{}", routes(node));
+}
+
+fn readyz_says(daemon: &Daemon, text: &str) {
+    let said = wait_for(SOON, || daemon.page("/readyz").unwrap().contains(text).then_some(()));
+    assert!(said.is_some(), "{text} is not in {}", daemon.page("/readyz").unwrap());
+}
+
+#[test]
+fn without_its_etcd_a_node_starts_as_it_was_and_then_learns_exactly_what_has_changed() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let mut nodes = [lab.add_node().unwrap(), lab.add_node().unwrap(), lab.add_node().unwrap()];
+    let etcd = Etcd::start(&lab);
+    etcd.ctl(&format!("put /coreos.com/network/config '{NET_CONF}'"));
+    let flannel = Flannel::new(&lab, BINARY, NET_CONF).unwrap().store(format!("--etcd-endpoints={ENDPOINT}"));
+    let mut daemons = nodes.each_ref().map(|node| flannel.start(node).unwrap());
+    for daemon in &mut daemons {
+        daemon.ready(SOON).unwrap();
+    }
+    let pods = nodes.each_mut().map(|node| node.add_pod().unwrap());
+    remembered(&nodes[0], 2);
+    let [first, _second, third] = daemons;
+    first.terminate().unwrap();
+    third.kill().unwrap();
+
+    // While nobody looks, one peer goes and another comes; then etcd goes.
+    etcd.ctl(&format!("del {}", key(&nodes[2])));
+    let newcomer = r#"{"PublicIP":"192.168.77.99","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:99"}}"#;
+    let taken: Vec<_> = nodes.iter().map(subnet).collect();
+    let free = (1..9).map(|n| format!("10.244.{n}.0/24")).find(|free| !taken.contains(free)).unwrap();
+    etcd.ctl(&format!("put /coreos.com/network/subnets/{} '{newcomer}'", free.replace('/', "-")));
+    drop(etcd);
+    break_kernel(&nodes[0], &nodes[1]);
+
+    let mut first = flannel.start(&nodes[0]).unwrap();
+    first.ready(SOON).unwrap();
+    is_repaired(&nodes[0], &nodes[1]);
+    readyz_says(&first, "note: store: cannot reach etcd");
+    assert!(
+        log_of(&nodes[0]).contains(&format!("starting with subnet {}", subnet(&nodes[0]).replace('/', "-")))
+    );
+    for target in pods[1].addresses().filter(|address| address.is_ipv4()) {
+        assert!(pods[0].namespace().reaches(target, SOON).unwrap());
+    }
+    assert!(routes(&nodes[0]).contains(&taken[2]), "only etcd can say that it is gone");
+
+    // As often as need be, however it ends.
+    first.kill().unwrap();
+    break_kernel(&nodes[0], &nodes[1]);
+    let mut first = flannel.start(&nodes[0]).unwrap();
+    first.ready(SOON).unwrap();
+    is_repaired(&nodes[0], &nodes[1]);
+
+    let _etcd = Etcd::start(&lab);
+    wait_for(SOON, || routes(&nodes[0]).contains(&free).then_some(())).expect("the newcomer is seen");
+    wait_for(SOON, || (!routes(&nodes[0]).contains(&taken[2])).then_some(()))
+        .expect("who is gone is removed");
+    assert!(routes(&nodes[0]).contains(&taken[1]));
+    assert_eq!(nodes.iter().map(subnet).collect::<Vec<_>>(), taken);
+    wait_for(SOON, || (!first.page("/readyz").unwrap().contains("note:")).then_some(()))
+        .expect("no complaint stays");
+}
+
+#[test]
+fn a_subnet_that_was_given_to_another_node_meanwhile_is_left_to_it() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let node = lab.add_node().unwrap();
+    let etcd = Etcd::start(&lab);
+    etcd.ctl(&format!("put /coreos.com/network/config '{NET_CONF}'"));
+    let flannel = Flannel::new(&lab, BINARY, NET_CONF).unwrap().store(format!("--etcd-endpoints={ENDPOINT}"));
+    let mut daemon = flannel.start(&node).unwrap();
+    daemon.ready(SOON).unwrap();
+    remembered(&node, 0);
+    daemon.kill().unwrap();
+    let (before, key) = (subnet(&node), key(&node));
+    let other = r#"{"PublicIP":"192.168.77.99","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:99"}}"#;
+    etcd.ctl(&format!("put {key} '{other}'"));
+    drop(etcd);
+
+    let mut daemon = flannel.start(&node).unwrap();
+    daemon.ready(SOON).unwrap();
+    assert_eq!(subnet(&node), before, "nobody has told it yet");
+    readyz_says(&daemon, "note: lease: ");
+
+    let etcd = Etcd::start(&lab);
+    wait_for(SOON, || (subnet(&node) != before).then_some(())).expect("it takes another subnet");
+    wait_for(SOON, || routes(&node).contains(&before).then_some(())).expect("the other node is a peer now");
+    assert!(etcd.subnets().contains(&format!("{key}\n{other}")), "its lease is as it was");
+    assert!(log_of(&node).contains("this node has another subnet now"));
+}
+
+/// Keeps a SQLite file locked until it is dropped.
+struct Lock(Child);
+
+impl Lock {
+    fn on(flannel: &Flannel) -> Self {
+        const SCRIPT: &str = "import sqlite3, sys\ndb = sqlite3.connect(sys.argv[1], isolation_level=None)\ndb.execute('BEGIN EXCLUSIVE')\nprint(flush=True)\nsys.stdin.read()";
+        let mut command = Command::new("python3");
+        command.args(["-c", SCRIPT]).arg(flannel.lease_file());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        Self(child)
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[test]
+fn with_its_lease_file_locked_or_damaged_a_node_starts_as_it_was() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let nodes = [lab.add_node().unwrap(), lab.add_node().unwrap()];
+    let flannel = Flannel::new(&lab, BINARY, NET_CONF).unwrap();
+    let mut daemons = nodes.each_ref().map(|node| flannel.start(node).unwrap());
+    for daemon in &mut daemons {
+        daemon.ready(SOON).unwrap();
+    }
+    remembered(&nodes[0], 1);
+    for daemon in daemons {
+        daemon.terminate().unwrap();
+    }
+    let restart = |breakage: &str| {
+        break_kernel(&nodes[0], &nodes[1]);
+        let mut daemon = flannel.start(&nodes[0]).unwrap();
+        daemon.ready(SOON).unwrap_or_else(|error| panic!("{breakage}: {error}"));
+        is_repaired(&nodes[0], &nodes[1]);
+        readyz_says(&daemon, "note: ");
+        daemon
+    };
+    let is_well = |daemon: Daemon| {
+        wait_for(SOON, || (daemon.page("/readyz").unwrap() == "flanneld is ready").then_some(()))
+            .expect("it recovers");
+        assert!(routes(&nodes[0]).contains(&subnet(&nodes[1])));
+        daemon.terminate().unwrap();
+    };
+
+    let lock = Lock::on(&flannel);
+    let daemon = restart("locked");
+    drop(lock);
+    is_well(daemon);
+
+    let (file, aside) = (flannel.lease_file(), flannel.lease_file().with_extension("aside"));
+    fs::rename(&file, &aside).unwrap();
+    fs::write(&file, "no database at all, but long enough to be taken for one ".repeat(100)).unwrap();
+    let daemon = restart("damaged");
+    fs::rename(&aside, &file).unwrap();
+    is_well(daemon);
+
+    // Nothing but subnet.env is left, and what was remembered is damaged.
+    for damage in [None, Some("{\"version\": 1, \"net_conf\"")] {
+        match damage {
+            None => fs::remove_file(state_file(&nodes[0])).unwrap(),
+            Some(text) => fs::write(state_file(&nodes[0]), text).unwrap(),
+        }
+        let lock = Lock::on(&flannel);
+        nodes[0].namespace().sh("nft flush ruleset").unwrap();
+        let mut daemon = flannel.start(&nodes[0]).unwrap();
+        daemon.ready(SOON).unwrap();
+        is_repaired(&nodes[0], &nodes[1]);
+        drop(lock);
+        is_well(daemon);
+    }
+    assert!(log_of(&nodes[0]).contains("subnet.state.json is not one that this flanneld wrote"));
+}

@@ -1,0 +1,54 @@
+//! A real etcd server on a lab's outside host.
+#![expect(unreachable_pub, clippy::unwrap_used, reason = "a helper of tests")]
+
+use std::fs::File;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use testkit::{Lab, wait_for};
+
+pub const ENDPOINT: &str = "http://192.168.77.254:2379";
+const SOON: Duration = Duration::from_secs(15);
+
+/// An etcd server on the outside host. Dropping it kills it.
+pub struct Etcd<'a> {
+    lab: &'a Lab,
+    server: Child,
+}
+
+impl<'a> Etcd<'a> {
+    pub fn start(lab: &'a Lab) -> Self {
+        let data = lab.folder().join("etcd");
+        let log = File::create(lab.folder().join("etcd.log")).unwrap();
+        let mut command = Command::new("etcd");
+        command.arg("--data-dir").arg(data).args(["--log-level=error", "--unsafe-no-fsync"]);
+        command.args([
+            format!("--listen-client-urls={ENDPOINT}"),
+            format!("--advertise-client-urls={ENDPOINT}"),
+        ]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let server = lab.outside().spawn(&mut command).unwrap();
+        let etcd = Self { lab, server };
+        wait_for(SOON, || etcd.try_ctl("endpoint health").ok()).unwrap();
+        etcd
+    }
+
+    fn try_ctl(&self, command: &str) -> Result<String, testkit::LabError> {
+        self.lab.outside().sh(&format!("ETCDCTL_API=3 etcdctl --endpoints={ENDPOINT} {command} 2>/dev/null"))
+    }
+
+    pub fn ctl(&self, command: &str) -> String {
+        self.try_ctl(command).unwrap()
+    }
+
+    pub fn subnets(&self) -> String {
+        self.ctl("get --prefix /coreos.com/network/subnets/")
+    }
+}
+
+impl Drop for Etcd<'_> {
+    fn drop(&mut self) {
+        drop(self.server.kill());
+        drop(self.server.wait());
+    }
+}
