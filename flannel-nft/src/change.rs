@@ -257,3 +257,72 @@ impl Display for Change {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
+    use super::*;
+    use crate::{
+        Addresses, Base, ChainName, Comment, Counter, CounterName, Datatype, Element, Family, Limit, Log,
+        Mark, Nat, Per, Reject, Rule, SetName, TableName, Transaction, Verdict, ct, fib, ip, meta, tcp,
+    };
+
+    /// A batch with every kind of message.
+    fn batch() -> Transaction<crate::Sealed> {
+        let chain = |name| ChainName::new(name).unwrap();
+        let set = |name| SetName::new(name).unwrap();
+        let cluster: ipnet::IpNet = "10.244.0.0/16".parse().unwrap();
+        let n = CounterName::new("n").unwrap();
+        let flows = Set::new(set("s"), Datatype::Ipv4Addr).interval().elements([cluster]);
+        let verdicts = Set::verdict_map(set("m"), Datatype::InetService).elements([
+            Element::new(80).verdict(Verdict::Jump(chain("sub"))),
+            Element::new(22).verdict(Verdict::Drop),
+        ]);
+        let table = Table::new(Family::Inet, TableName::new("t").unwrap())
+            .comment(Comment::new("a table").unwrap())
+            .counter(Counter::new(n.clone()))
+            .set(flows.clone())
+            .set(verdicts)
+            .chain(Chain::regular(chain("sub")))
+            .chain(
+                Chain::base(chain("out"), Base::nat_postrouting()).rules([Rule::new()
+                    .when(ip::saddr(cluster))
+                    .when(!ip::daddr(Addresses::v4_set(&set("s"))))
+                    .counter_named(&n)
+                    .masquerade(Nat::new().fully_random())
+                    .comment(Comment::new("out").unwrap())]),
+            )
+            .chain(
+                Chain::base(chain("through"), Base::filter_forward()).rules([
+                    Rule::new().when(meta::mark_masked(0x4000, 0x4000)).set_mark(Mark::Set(7)).accept(),
+                    Rule::new()
+                        .when(tcp::dport(vec![1, 2, 80]))
+                        .limit(Limit::packets(3, Per::Hour))
+                        .log(Log::new()),
+                    Rule::new().when(ct::state([ct::State::Established])).counter().jump(&chain("sub")),
+                    Rule::new().when(fib::daddr_type([fib::AddressType::Local])).reject(Reject::TcpReset),
+                ]),
+            );
+        let mut transaction = Transaction::unchecked();
+        transaction.replace(&table);
+        transaction.delete_elements(table.id(), &flows);
+        transaction.delete_chain(table.id(), &chain("sub"));
+        transaction.seal().unwrap()
+    }
+
+    proptest! {
+        /// A kernel newer than this code may say what it does not expect; it must not bring the program down.
+        #[test]
+        fn no_bytes_are_a_panic(damage in prop::collection::vec((any::<Index>(), any::<u8>()), 1..16)) {
+            let mut bytes = batch().as_bytes().to_vec();
+            for (at, value) in damage {
+                *at.get_mut(&mut bytes) = value;
+            }
+            for (_, change) in changes(&bytes, &[]) {
+                let _text = change.to_string();
+            }
+        }
+    }
+}

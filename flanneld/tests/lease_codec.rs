@@ -6,6 +6,7 @@ use flanneld::lease::codec::LeaseKeyProblem;
 use flanneld::lease::{BackendData, BackendType, LeaseAttributes, LeaseKey, VxlanData};
 use ipnet::{Ipv4Net, Ipv6Net};
 use proptest::prelude::*;
+use proptest::sample::Index;
 
 /// `etcdctl get --prefix /` of clusters of three upstream nodes (flannel cdf76059).
 const UPSTREAM: [&str; 6] = [
@@ -126,6 +127,23 @@ proptest! {
     fn no_text_panics_and_what_parses_is_canonical(text in "[0-9a-fA-F.:&-]{0,40}") {
         if let Ok(key) = text.parse::<LeaseKey>() {
             prop_assert_eq!(key.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn no_damage_to_upstreams_json_is_a_panic(
+        which in any::<Index>(), damage in prop::collection::vec((any::<Index>(), any::<u8>()), 1..8),
+    ) {
+        let leases: Vec<_> = upstream_leases().collect();
+        let (key, json) = which.get(&leases);
+        let (mut key, mut json) = (key.as_bytes().to_vec(), json.as_bytes().to_vec());
+        for (at, value) in damage {
+            *at.get_mut(&mut key) = value;
+            *at.get_mut(&mut json) = value;
+        }
+        let _read_or_refused = String::from_utf8_lossy(&key).parse::<LeaseKey>();
+        if let Ok(attributes) = LeaseAttributes::from_json(&json) {
+            let _read_or_refused = attributes.backend_data.map(|data| data.decode::<VxlanData>());
         }
     }
 

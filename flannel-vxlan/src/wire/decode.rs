@@ -272,8 +272,9 @@ fn address(attribute: &Attribute<'_>) -> Result<IpAddr, Malformed> {
 
 #[cfg(test)]
 mod tests {
-    use flannel_netlink::{Batch, messages};
+    use flannel_netlink::{Batch, Flags, messages};
     use proptest::prelude::*;
+    use proptest::sample::Index;
 
     use super::*;
     use crate::wire::encode::{self, Indexes};
@@ -342,10 +343,65 @@ mod tests {
             datagram.extend(kind.to_ne_bytes());
             datagram.extend([0; 10]);
             datagram.extend(bytes);
-            let message = only(&datagram);
-            let _ignored = (link(&message), interface_address(&message), neighbour(&message), forwarding(&message));
-            let _ignored = (nexthop(&message), route(&message), ethtool::tx_checksum(&message));
-            let _ignored = ethtool::family(&message);
+            read_all(&datagram);
         }
+
+        /// Neither does what is nearly right.
+        #[test]
+        fn no_damage_is_a_panic(damage in prop::collection::vec((any::<Index>(), any::<u8>()), 1..8)) {
+            let mut bytes = link_and_entries();
+            for (at, value) in damage {
+                *at.get_mut(&mut bytes) = value;
+            }
+            read_all(&bytes);
+        }
+    }
+
+    fn read_all(datagram: &[u8]) {
+        for message in messages(datagram).flatten() {
+            let _ignored =
+                (link(&message), interface_address(&message), neighbour(&message), forwarding(&message));
+            let _ignored = (nexthop(&message), route(&message), any_neighbour(&message));
+            let _ignored = (ethtool::tx_checksum(&message), ethtool::family(&message));
+        }
+    }
+
+    /// A VXLAN device and one of each of what is on it.
+    fn link_and_entries() -> Vec<u8> {
+        let mut batch = Batch::new();
+        batch.message(RTM_NEWLINK, Flags::NONE, &encode::ifinfomsg(7, 1, 0), |a| {
+            a.text(IFLA_IFNAME, "flannel.1");
+            a.u32(IFLA_MTU, 1450);
+            a.bytes(IFLA_ADDRESS, &[2, 0, 0, 0, 0, 1]);
+            a.nested(IFLA_LINKINFO, |a| {
+                a.text(IFLA_INFO_KIND, "vxlan");
+                a.nested(IFLA_INFO_DATA, |a| {
+                    a.u32(IFLA_VXLAN_ID, 1);
+                    a.be16(IFLA_VXLAN_PORT, 8472);
+                    a.bytes(IFLA_VXLAN_LOCAL, &[192, 168, 77, 1]);
+                    a.u8(IFLA_VXLAN_LEARNING, 0);
+                });
+            });
+        });
+        let address = IpAddr::from([10, 244, 2, 0]);
+        let mac = MacAddr::new([2, 0, 0, 0, 0, 2]).unwrap();
+        let underlay = IpAddr::from([192, 168, 77, 2]);
+        let subnet = IpNet::new(address, 24).unwrap();
+        for step in [
+            Step::PutNeighbour(Neighbour { address, mac }),
+            Step::PutForwarding(Forwarding { family: Family::V4, mac, underlay }),
+            Step::PutNexthop {
+                nexthop: Nexthop { id: 9, gateway: Ipv4Addr::new(10, 244, 2, 0) },
+                replace: false,
+            },
+            Step::PutRoute { route: Route { subnet, to: RouteTo::Nexthop { id: 9 } }, replace: true },
+            Step::PutRoute {
+                route: Route { subnet, to: RouteTo::Onlink { gateway: address } },
+                replace: true,
+            },
+        ] {
+            encode::step(&mut batch, &step, |_| Indexes { device: 7, underlay: 2 });
+        }
+        batch.as_bytes().to_vec()
     }
 }
