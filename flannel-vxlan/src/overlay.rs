@@ -231,6 +231,11 @@ impl Overlay {
         self.conflict(subnet, self.peers.get(&subnet)?.via)
     }
 
+    /// Peers that the next [`Overlay::flush`] will write: new ones, changed ones, and those that were refused.
+    pub fn waiting(&self) -> impl Iterator<Item = IpNet> {
+        self.dirty.keys().filter(|subnet| self.peers.contains_key(*subnet)).copied()
+    }
+
     /// Whether something is noted that the kernel does not have.
     #[must_use]
     pub fn is_pending(&self) -> bool {

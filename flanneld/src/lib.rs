@@ -28,5 +28,6 @@ pub mod reconcile;
 pub mod rules;
 pub mod run;
 mod start;
+pub mod status;
 pub mod subnet_env;
 mod tenancy;

@@ -80,6 +80,18 @@ pub enum Store {
     },
 }
 
+impl Store {
+    /// What status and metrics call it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Etcd(_) => "etcd",
+            Self::Kubernetes(_) => "kubernetes",
+            Self::Sqlite { .. } => "sqlite",
+        }
+    }
+}
+
 /// How to reach etcd.
 #[derive(Clone, Debug)]
 pub struct Etcd {

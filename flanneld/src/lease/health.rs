@@ -13,12 +13,24 @@ pub(crate) struct Health(watch::Sender<StoreHealth>);
 impl Health {
     /// The store answered, whatever it said.
     pub(crate) fn answered(&self) {
-        self.0.send_replace(StoreHealth { last_contact: Some(SystemTime::now()), last_error: None });
+        self.0.send_modify(|health| {
+            health.last_contact = Some(SystemTime::now());
+            health.last_error = None;
+            health.answers += 1;
+        });
     }
 
     /// The store did not answer, or refused.
     pub(crate) fn failed(&self, error: String) {
-        self.0.send_modify(|health| health.last_error = Some(error));
+        self.0.send_modify(|health| {
+            health.last_error = Some(error);
+            health.failures += 1;
+        });
+    }
+
+    /// This node's lease ends then.
+    pub(crate) fn renewed(&self, expires: Option<SystemTime>) {
+        self.0.send_modify(|health| health.lease_expires = expires);
     }
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<StoreHealth> {

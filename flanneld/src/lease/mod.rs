@@ -243,6 +243,12 @@ pub struct StoreHealth {
     pub last_contact: Option<SystemTime>,
     /// Why the latest attempt failed, causes included; `None` if it succeeded.
     pub last_error: Option<String>,
+    /// Answers so far.
+    pub answers: u64,
+    /// Failed attempts so far.
+    pub failures: u64,
+    /// When this node's lease ends, as last heard; `None` before it is renewed, or if it never ends.
+    pub lease_expires: Option<SystemTime>,
 }
 
 /// Why a store did not do what it was asked. Nothing was changed in it unless said otherwise.

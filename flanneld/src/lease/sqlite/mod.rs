@@ -190,7 +190,10 @@ impl SqliteStore {
             });
             match renewed.await {
                 Ok(Some(Err(lost))) => return lost,
-                Ok(_) => {
+                Ok(renewed) => {
+                    if let Some(Ok(expires)) = renewed {
+                        self.health.renewed(expires);
+                    }
                     backoff.reset();
                     bell.wait(self.timing.recheck).await;
                 }

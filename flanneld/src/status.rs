@@ -1,0 +1,289 @@
+//! What the running daemon looks like from outside: one value, asked for and never pushed.
+//!
+//! The reconciler fills it when somebody asks, so that nothing is kept up to date that nobody reads. Metrics, the status
+//! page and `flanneld status` are three ways to show it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Serialize};
+
+/// Where the running daemon answers with its [`Status`] as one JSON text to whoever connects, and hangs up: a unix
+/// socket beside subnet.env. Only its owner, root, may connect.
+///
+/// `/run/flannel/subnet.env` → `/run/flannel/subnet.sock`: several daemons with a subnet file each do not meet.
+#[must_use]
+pub fn socket(subnet_file: &Path) -> PathBuf {
+    subnet_file.with_extension("sock")
+}
+
+/// The daemon, its node, and what it keeps in the kernel. Times are seconds since 1970.
+///
+/// As JSON, what a daemon of another version does not tell reads as nothing.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default)]
+pub struct Status {
+    /// Of the daemon.
+    pub version: String,
+    /// Host name.
+    pub node: String,
+    /// When this was put together.
+    pub time: f64,
+    /// When the daemon started.
+    pub started: f64,
+    /// Whether every condition of `/readyz` holds.
+    pub ready: bool,
+    /// Conditions that do not hold, with the reason.
+    pub unmet: BTreeMap<String, String>,
+    /// Worth knowing, without making the node unready.
+    pub notes: BTreeMap<String, String>,
+    /// This node's lease.
+    pub lease: LeaseStatus,
+    /// The lease store.
+    pub store: StoreStatus,
+    /// `Backend.Type`.
+    pub backend: String,
+    /// The interface between nodes.
+    pub interface: InterfaceStatus,
+    /// VXLAN devices that there should be.
+    pub devices: Vec<DeviceStatus>,
+    /// The nftables rules.
+    pub rules: RulesStatus,
+    /// How many peers there are.
+    pub peers: PeerCounts,
+    /// The peers themselves, if they were asked for.
+    pub peer_list: Vec<PeerStatus>,
+    /// Kinds of work: `interface`, `rules`, `overlay`, `subnet_file`.
+    pub work: BTreeMap<String, WorkStatus>,
+    /// What others broke and this daemon put back, newest first.
+    pub repairs: Vec<Repair>,
+    /// Repairs so far, by object and cause.
+    pub repair_counts: Vec<RepairCount>,
+    /// Commits to the nftables ruleset by others.
+    pub foreign: ForeignStatus,
+}
+
+/// This node's lease.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default)]
+pub struct LeaseStatus {
+    /// Subnet of the node's IPv4 pods.
+    pub ipv4: Option<Ipv4Net>,
+    /// Subnet of the node's IPv6 pods.
+    pub ipv6: Option<Ipv6Net>,
+    /// When it ends unless renewed; `None` if never, or not known.
+    pub expires: Option<u64>,
+}
+
+/// The lease store.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default)]
+pub struct StoreStatus {
+    /// `etcd`, `kubernetes` or `sqlite`.
+    pub kind: String,
+    /// Whether the latest attempt to reach it succeeded.
+    pub healthy: bool,
+    /// When it last answered.
+    pub last_contact: Option<f64>,
+    /// When it last told of a lease.
+    pub last_event: Option<f64>,
+    /// Why the latest attempt failed.
+    pub last_error: Option<String>,
+    /// Answers so far.
+    pub answers: u64,
+    /// Failed attempts so far.
+    pub failures: u64,
+}
+
+/// The interface between nodes.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default)]
+pub struct InterfaceStatus {
+    /// Its name.
+    pub name: String,
+    /// Its MTU, in bytes.
+    pub mtu: u32,
+    /// What pods get, in bytes.
+    pub pod_mtu: u32,
+    /// Addresses that this node sends from.
+    pub addresses: Vec<IpAddr>,
+    /// Addresses that other nodes send to.
+    pub public: Vec<IpAddr>,
+}
+
+/// A VXLAN device.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct DeviceStatus {
+    /// Its name.
+    pub name: String,
+    /// VXLAN network identifier.
+    pub vni: u32,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its MAC address.
+    pub mac: String,
+    /// In bytes.
+    pub mtu: u32,
+    /// UDP destination port.
+    pub port: u16,
+}
+
+/// The nftables rules.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default)]
+pub struct RulesStatus {
+    /// Names of the tables, with family.
+    pub tables: Vec<String>,
+    /// Whether the kernel held exactly these rules at `generation`, the last look.
+    pub right: bool,
+    /// Number of the ruleset's state then.
+    pub generation: Option<u32>,
+    /// Transactions committed so far.
+    pub transactions: u64,
+    /// Messages in them.
+    pub changes: u64,
+    /// The tables' named counters.
+    pub counters: Vec<CounterStatus>,
+}
+
+/// A named counter.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct CounterStatus {
+    /// `ipv4` or `ipv6`.
+    pub family: String,
+    /// Its name.
+    pub name: String,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// How many peers there are, by state. One subnet is one peer.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default)]
+pub struct PeerCounts {
+    /// Leases of other nodes in the store.
+    pub leases: u64,
+    /// In the kernel.
+    pub programmed: u64,
+    /// To be written, or refused by the kernel and to be tried again.
+    pub pending: u64,
+    /// Not to be programmed, e.g. because they contradict another peer.
+    pub skipped: u64,
+}
+
+/// One subnet of another node.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct PeerStatus {
+    /// The addresses of its pods.
+    pub subnet: IpNet,
+    /// `programmed`, `pending` or `skipped`.
+    pub state: PeerState,
+    /// Where packets for it are sent.
+    pub underlay: Option<IpAddr>,
+    /// MAC address of its VXLAN device; `None` if it is routed to directly.
+    pub mac: Option<String>,
+    /// Why it is skipped or pending.
+    pub reason: Option<String>,
+}
+
+/// What became of a peer.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PeerState {
+    /// It cannot or must not be in the kernel.
+    Skipped,
+    /// It is to be written.
+    Pending,
+    /// It is in the kernel.
+    Programmed,
+}
+
+/// Upper bounds of the duration buckets, in seconds.
+pub const BUCKETS: [f64; 8] = [0.0001, 0.0005, 0.001, 0.005, 0.02, 0.1, 0.5, 2.5];
+
+/// One kind of work.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default)]
+pub struct WorkStatus {
+    /// Passes that succeeded.
+    pub succeeded: u64,
+    /// Passes that failed and were tried again.
+    pub failed: u64,
+    /// Time spent, in seconds.
+    pub seconds: f64,
+    /// Passes by duration, not cumulative: up to each of [`BUCKETS`], and beyond.
+    pub durations: [u64; 9],
+    /// When it last succeeded.
+    pub last_success: Option<f64>,
+    /// For how many seconds it has been failing; 0 if it is not.
+    pub lag: f64,
+}
+
+/// Something that others broke and this daemon put back.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Repair {
+    /// When.
+    pub time: f64,
+    /// `rules` or `overlay`.
+    pub object: String,
+    /// How it was found.
+    pub cause: Cause,
+    /// What it took, and who is to blame as far as known.
+    pub what: String,
+}
+
+/// How something broken was found.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// The kernel told.
+    #[default]
+    Notification,
+    /// A look by the clock found it.
+    Check,
+}
+
+/// Repairs of one kind.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct RepairCount {
+    /// `rules` or `overlay`.
+    pub object: String,
+    /// How it was found.
+    pub cause: Cause,
+    /// How often.
+    pub count: u64,
+}
+
+/// Commits to the nftables ruleset by others.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default)]
+pub struct ForeignStatus {
+    /// That changed something in our tables.
+    pub ours: u64,
+    /// That did not.
+    pub others: u64,
+    /// Times that notifications were lost.
+    pub overflows: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_of_an_older_or_newer_daemon_can_be_read() {
+        let text = r#"{"node": "worker-1", "of_the_future": 1, "lease": {"ipv4": "10.244.1.0/24"}}"#;
+        let status: Status = serde_json::from_str(text).expect("a status");
+        assert_eq!(status.node, "worker-1");
+        assert_eq!(status.lease.ipv4, "10.244.1.0/24".parse().ok());
+    }
+
+    #[test]
+    fn the_socket_is_beside_the_subnet_file() {
+        assert_eq!(socket(Path::new("/run/flannel/subnet.env")), Path::new("/run/flannel/subnet.sock"));
+    }
+}
