@@ -7,6 +7,7 @@ mod common;
 use std::error::Error as _;
 
 use common::*;
+use flannel_netlink::{Protocol, Socket};
 use flannel_nft::*;
 use testkit::{netns, sh, wait_for};
 
@@ -41,30 +42,104 @@ fn a_refusal_names_the_operation_the_object_and_the_reason() {
     });
 }
 
+type Step = Box<dyn Fn(&mut Transaction<Building>)>;
+
+/// What it takes to make [`flannel`]'s IPv4 table anew, message by message.
+fn steps() -> Vec<Step> {
+    let table = flannel().tables()[0].clone();
+    let id = table.id().clone();
+    let mut steps: Vec<Step> = Vec::new();
+    let mut step = |each: Step| steps.push(each);
+    let plain = Table::new(id.family, id.name.clone());
+    step(Box::new(move |t| t.add_table(&plain)));
+    let (old, again) = (id.clone(), table.clone());
+    step(Box::new(move |t| t.delete_table(&old)));
+    step(Box::new(move |t| t.add_table(&again)));
+    for counter in table.counters().to_vec() {
+        let id = id.clone();
+        step(Box::new(move |t| t.add_counter(&id, &counter)));
+    }
+    for set in table.sets().to_vec() {
+        let (here, there, same) = (id.clone(), id.clone(), set.clone());
+        step(Box::new(move |t| t.add_set(&here, &set)));
+        step(Box::new(move |t| t.add_elements(&there, &same)));
+    }
+    for chain in table.chains().to_vec() {
+        let (id, name) = (id.clone(), chain.name().clone());
+        let here = id.clone();
+        let rules = chain.list().to_vec();
+        step(Box::new(move |t| t.add_chain(&here, &chain)));
+        for rule in rules {
+            let (id, name) = (id.clone(), name.clone());
+            step(Box::new(move |t| t.append_rule(&id, &name, &rule)));
+        }
+    }
+    steps
+}
+
 #[test]
 fn whichever_message_is_refused_nothing_is_applied() {
     netns(|| {
         let mut kernel = Netlink::open().unwrap();
-        converge(&mut kernel, &flannel()).unwrap();
-        let before = sh("nft -a list ruleset");
-        let count = 6;
-        for refused in 0..count {
-            let mut transaction = Transaction::unchecked();
-            for at in 0..count {
-                if at == refused {
-                    transaction.delete_chain(&id("flannel-ipv4"), &chain("absent"));
-                } else {
-                    transaction.append_rule(&id("flannel-ipv4"), &chain("forward"), &Rule::new().counter());
-                }
+        let steps = steps();
+        // A first start, then a table in use.
+        for before in [Ruleset::new(), flannel()] {
+            converge(&mut kernel, &before).unwrap();
+            let before = sh("nft -a list ruleset");
+            for refused in 0..=steps.len() {
+                let mut transaction = Transaction::unchecked();
+                steps.iter().take(refused).for_each(|step| step(&mut transaction));
+                transaction.delete_chain(&id("flannel-ipv4"), &chain("absent"));
+                steps.iter().skip(refused).for_each(|step| step(&mut transaction));
+                let error = transaction.seal().unwrap().commit(&mut kernel).unwrap_err();
+                assert!(!error.may_be_applied());
+                let CommitError::Refused { operation, .. } = error else { panic!("{refused}: {error:?}") };
+                assert_eq!(operation, "delete chain ip flannel-ipv4 absent");
+                assert_eq!(sh("nft -a list ruleset"), before, "message {refused} refused");
             }
-            match transaction.seal().unwrap().commit(&mut kernel) {
-                Err(CommitError::Refused { operation, .. }) => {
-                    assert_eq!(operation, "delete chain ip flannel-ipv4 absent");
-                }
-                other => panic!("message {refused}: {other:?}"),
-            }
-            assert_eq!(sh("nft -a list ruleset"), before, "message {refused} refused");
         }
+        let mut transaction = Transaction::unchecked();
+        steps.iter().for_each(|step| step(&mut transaction));
+        transaction.seal().unwrap().commit(&mut kernel).unwrap();
+        assert!(matches!(converge(&mut kernel, &flannel()).unwrap(), Outcome::Unchanged { .. }), "all of it");
+    });
+}
+
+#[test]
+fn a_receive_buffer_that_holds_no_reply_hides_nothing() {
+    netns(|| {
+        let socket = Socket::open_limited(Protocol::Netfilter, 1).unwrap();
+        let mut kernel = Netlink::over(socket);
+        let big = |marks: std::ops::Range<u32>| {
+            let rules = marks.map(|mark| Rule::new().when(meta::mark(mark)).accept());
+            let table = Table::new(Family::Ip, TableName::new("big").unwrap());
+            Ruleset::new().table(table.chain(Chain::regular(chain("c")).rules(rules)))
+        };
+        // What it says of a commit that is taken is one message, and listings wait for their reader.
+        converge(&mut kernel, &big(0..2_000)).unwrap();
+        let before = observe(&mut kernel, &[id("big")]).unwrap();
+        assert_eq!(before.ruleset.tables()[0].chains()[0].list().len(), 2_000);
+        // Refusals of 2 000 messages are more than it holds.
+        let refused = |mut transaction: Transaction<Building>| {
+            for number in 0..2_000 {
+                transaction.delete_chain(&id("big"), &chain(&format!("c{number}")));
+            }
+            transaction.seal().unwrap()
+        };
+        let error = refused(Transaction::at(before.generation)).commit(&mut kernel).unwrap_err();
+        assert!(matches!(error, CommitError::Lost(_)), "{error:?}");
+        assert!(!error.may_be_applied());
+        let error = refused(Transaction::unchecked()).commit(&mut kernel).unwrap_err();
+        assert!(matches!(error, CommitError::Unanswered { .. }), "nobody can tell: {error:?}");
+        assert!(error.may_be_applied());
+        let after = observe(&mut kernel, &[id("big")]).unwrap();
+        assert_eq!(after.generation, before.generation);
+        assert_eq!(after.ruleset.to_string(), before.ruleset.to_string());
+        // And the same socket goes on.
+        assert!(matches!(
+            converge(&mut kernel, &big(5..2_005)).unwrap(),
+            Outcome::Changed { changes: 10, .. }
+        ));
     });
 }
 
@@ -217,44 +292,5 @@ fn a_batch_larger_than_any_default_buffer_is_one_commit() {
             Err(CommitError::Refused { operation, .. }) => assert_eq!(operation, "delete chain ip big c0"),
             other => panic!("{other:?}"),
         }
-    });
-}
-
-#[test]
-fn a_table_under_constant_change_is_read_whole_or_not_at_all() {
-    netns(|| {
-        let mut kernel = Netlink::open().unwrap();
-        let rules = |count: u32| {
-            let rules = (0..count).map(|number| Rule::new().when(meta::mark(number)).accept());
-            let table = Table::new(Family::Ip, TableName::new("t").unwrap());
-            Ruleset::new().table(table.chain(Chain::regular(chain("c")).rules(rules)))
-        };
-        converge(&mut kernel, &rules(200)).unwrap();
-        let stop = std::sync::atomic::AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            let writer = scope.spawn(|| {
-                let mut kernel = Netlink::open().unwrap();
-                for turn in 0..200_u32 {
-                    if stop.load(std::sync::atomic::Ordering::Relaxed) {
-                        break;
-                    }
-                    let mut transaction = Transaction::unchecked();
-                    transaction.replace(&rules(if turn % 2 == 0 { 100 } else { 200 }).tables()[0]);
-                    transaction.seal().unwrap().commit(&mut kernel).unwrap();
-                }
-            });
-            for _ in 0..20 {
-                match observe(&mut kernel, &[id("t")]) {
-                    Ok(observed) => {
-                        let count = observed.ruleset.tables()[0].chains()[0].list().len();
-                        assert!(count == 100 || count == 200, "{count} rules");
-                    }
-                    Err(ObserveError::Busy { .. }) => {}
-                    Err(other) => panic!("{other:?}"),
-                }
-            }
-            stop.store(true, std::sync::atomic::Ordering::Relaxed);
-            writer.join().unwrap();
-        });
     });
 }

@@ -1,0 +1,163 @@
+//! Others who write at the same time: what is read is whole, what is written is all or nothing, and the error says which.
+
+#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in test functions only")]
+
+mod common;
+
+use std::net::Ipv4Addr;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::*;
+use flannel_netlink::DumpError;
+use flannel_nft::*;
+use testkit::netns;
+
+/// For a busy machine; seconds are usual.
+const LONGEST: Duration = Duration::from_secs(300);
+
+fn id(name: &str) -> TableId {
+    TableId::new(Family::Ip, TableName::new(name).unwrap())
+}
+
+/// A table with so many rules in each of two chains and so many elements, all with the same number in them.
+///
+/// The set is no hash table: while the kernel enlarges one, a listing misses elements without saying so.
+fn numbered(number: u32, count: u32) -> Ruleset {
+    let rules = || (0..count).map(move |_| Rule::new().when(meta::mark(number)).accept());
+    // Addresses with a gap between them, or they would be one interval.
+    let elements = (0..count).map(|at| Value::from(Ipv4Addr::from(number << 24 | at << 1)));
+    let table = Table::new(Family::Ip, TableName::new("t").unwrap())
+        .set(Set::new(set("s"), Datatype::Ipv4Addr).interval().elements(elements))
+        .chain(Chain::regular(chain("a")).rules(rules()))
+        .chain(Chain::regular(chain("b")).rules(rules()));
+    Ruleset::new().table(table)
+}
+
+fn replace(kernel: &mut Netlink, ruleset: &Ruleset) {
+    let mut transaction = Transaction::unchecked();
+    ruleset.tables().iter().for_each(|table| transaction.replace(table));
+    transaction.seal().unwrap().commit(kernel).unwrap();
+}
+
+#[test]
+fn a_listing_interrupted_a_hundred_times_is_whole_or_none() {
+    interrupt(100, [numbered(1, 40), numbered(2, 60)]);
+}
+
+#[test]
+#[ignore = "takes up to a minute on a busy machine; `make prove-no-gap` runs it"]
+fn a_listing_interrupted_a_thousand_times_is_whole_or_none() {
+    // The kernel hands out 32 KiB at a time: each chain's listing comes in parts.
+    interrupt(1_000, [numbered(1, 150), numbered(2, 200)]);
+}
+
+/// Reads while another thread writes, until so many attempts at reading met a commit.
+fn interrupt(times: u32, sides: [Ruleset; 2]) {
+    netns(|| {
+        let texts = sides.each_ref().map(ToString::to_string);
+        let mut kernel = Netlink::open().unwrap();
+        replace(&mut kernel, &sides[0]);
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut kernel = Netlink::open().unwrap();
+                let begun = Instant::now();
+                for turn in 0_u32.. {
+                    if stop.load(Ordering::Relaxed) || begun.elapsed() > LONGEST {
+                        break;
+                    }
+                    replace(&mut kernel, &sides[usize::from(turn % 2 == 0)]);
+                    if turn % 8 == 0 {
+                        thread::park_timeout(Duration::from_millis(1)); // so that some listings are whole
+                    }
+                }
+            });
+            let (mut interrupted, mut whole) = (0, 0);
+            let begun = Instant::now();
+            while (interrupted < times || whole < 20) && begun.elapsed() < LONGEST {
+                let before = generation(&mut kernel).unwrap();
+                match observe(&mut kernel, &[id("t")]) {
+                    Ok(observed) => {
+                        interrupted += u32::from(observed.generation != before);
+                        whole += 1;
+                        let found = observed.ruleset.to_string();
+                        assert!(texts.contains(&found), "of two minds:\n{found}");
+                    }
+                    Err(ObserveError::Busy { attempts }) => interrupted += attempts,
+                    Err(ObserveError::Dump { source: DumpError::Interrupted { attempts }, .. }) => {
+                        interrupted += attempts;
+                    }
+                    other => assert!(other.is_ok(), "{other:?}"),
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+            eprintln!("{interrupted} interrupted, {whole} whole, in {:?}", begun.elapsed());
+            assert!(interrupted >= times && whole >= 20, "{interrupted} interrupted, {whole} whole");
+        });
+    });
+}
+
+/// Keeps the CPU: a writer that sleeps would be woken too late for what is measured here.
+fn spin(time: Duration) {
+    let begun = Instant::now();
+    while begun.elapsed() < time {
+        std::hint::spin_loop();
+    }
+}
+
+/// Somebody else commits once, at each moment between the start of reading and the end of our commit in turn.
+#[test]
+fn whenever_others_commit_ours_is_all_old_or_all_new_and_the_error_says_which() {
+    netns(|| {
+        let sides = [numbered(1, 20), numbered(2, 30)];
+        let texts = sides.each_ref().map(ToString::to_string);
+        let mut kernel = Netlink::open().unwrap();
+        replace(&mut kernel, &sides[0]);
+        let (mut old, mut applied, mut stale, mut before, mut after) = (0, 0, 0, 0, 0);
+        let begun = Instant::now();
+        for moment in 0_u64.. {
+            // Until some came before all of it, some after, and each moment had its turn.
+            let enough = moment >= 150 && stale >= 20 && applied >= 20;
+            if enough || begun.elapsed() > Duration::from_secs(20) {
+                break;
+            }
+            let new = 1 - old;
+            let gate = Barrier::new(2);
+            let (generation, ended) = thread::scope(|scope| {
+                scope.spawn(|| {
+                    let mut other = Netlink::open().unwrap();
+                    let mut transaction = Transaction::unchecked();
+                    transaction.replace(&Table::new(Family::Ip, TableName::new("other").unwrap()));
+                    let sealed = transaction.seal().unwrap();
+                    gate.wait();
+                    spin(Duration::from_micros(moment % 150 * 10));
+                    sealed.commit(&mut other).unwrap();
+                });
+                gate.wait();
+                let observed = observe(&mut kernel, &sides[new].scope()).unwrap();
+                let sealed = diff(&sides[new], &observed).seal().unwrap();
+                (observed.generation, sealed.commit(&mut kernel))
+            });
+            let holds = observe(&mut kernel, &sides[new].scope()).unwrap();
+            match ended {
+                Ok(made) => {
+                    assert_eq!(holds.ruleset.to_string(), texts[new]);
+                    assert_eq!(made, generation.next());
+                    *if holds.generation == made { &mut before } else { &mut after } += 1;
+                    (applied, old) = (applied + 1, new);
+                }
+                Err(CommitError::Stale) => {
+                    assert_eq!(holds.ruleset.to_string(), texts[old]);
+                    assert_ne!(holds.generation, generation);
+                    stale += 1;
+                }
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        eprintln!("{stale} stale, {applied} applied: {before} with the other before, {after} after");
+        assert!(stale >= 20 && before >= 1 && after >= 1, "{stale} stale, {before} before, {after} after");
+    });
+}
