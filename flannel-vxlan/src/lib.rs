@@ -80,6 +80,7 @@ mod nexthop;
 mod overlay;
 mod peer;
 mod plan;
+mod removal;
 mod report;
 mod standing;
 mod types;

@@ -268,7 +268,9 @@ fn write_device(f: &mut fmt::Formatter<'_>, dev: &str, step: &DeviceStep) -> fmt
         }
         DeviceStep::Up => write!(f, "ip link set {dev} up"),
         DeviceStep::AddAddress(address) => {
-            write!(f, "ip addr add {address}/{} dev {dev}", Family::of(*address).bits())
+            // Nobody else can have it: peers would send to the wrong host anyway.
+            let nodad = if address.is_ipv6() { " nodad" } else { "" };
+            write!(f, "ip addr add {address}/{} dev {dev}{nodad}", Family::of(*address).bits())
         }
         DeviceStep::DeleteAddress(address, prefix) => write!(f, "ip addr del {address}/{prefix} dev {dev}"),
     }

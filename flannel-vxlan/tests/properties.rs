@@ -121,13 +121,17 @@ proptest! {
         known in prop::collection::vec(peer(), 0..20),
     ) {
         let (mut old, mut kernel) = (overlay(), kernel());
-        left.iter().for_each(|peer| drop(old.set_peer(*peer)));
+        for peer in &left {
+            let _conflict = old.set_peer(*peer);
+        }
         prop_assert!(old.flush(&mut kernel).unwrap().is_clean());
         let routes: Vec<_> = kernel.routes.keys().copied().collect();
 
         let mut new = overlay();
         new.spare_unknown(true);
-        known.iter().for_each(|peer| drop(new.set_peer(*peer)));
+        for peer in &known {
+            let _conflict = new.set_peer(*peer);
+        }
         prop_assert!(new.flush(&mut kernel).unwrap().is_clean());
         prop_assert!(routes.iter().all(|(subnet, _)| kernel.routes.keys().any(|(there, _)| there == subnet)));
         let programmed = new.peers().filter(|peer| new.conflict_of(peer.subnet).is_none());

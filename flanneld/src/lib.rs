@@ -11,6 +11,7 @@
 //! The modules follow that picture. [`run`](run::run) is the life of the daemon, [`reconcile`] the one task that
 //! writes to the kernel.
 
+pub mod commands;
 pub mod config;
 pub mod desired;
 pub mod error;
@@ -24,6 +25,7 @@ pub mod logging;
 pub mod memory;
 pub mod monitor;
 pub mod node;
+pub mod presence;
 pub mod reconcile;
 pub mod rules;
 pub mod run;

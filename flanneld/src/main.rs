@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use flanneld::commands::{self, Verdict};
 use flanneld::config::{Command, Config, Process};
 use flanneld::error::Chain;
 use flanneld::install_conf;
@@ -15,13 +16,33 @@ fn main() -> ExitCode {
         };
     }
     match Command::read(&Process) {
+        Ok(Command::Cleanup(asked)) => carry_out(commands::cleanup::run(&asked)),
+        Ok(Command::Doctor(asked)) => carry_out(commands::doctor::run(asked)),
         Ok(Command::Help(text)) => print(std::io::stdout(), &text),
+        Ok(Command::Plan(config)) => carry_out(commands::plan::run(*config)),
         Ok(Command::Version) => print(std::io::stderr(), concat!(env!("CARGO_PKG_VERSION"), "\n")),
         Ok(Command::Run(config)) => run(*config),
         Err(problems) => {
             print(std::io::stderr(), &format!("{problems}\n"));
             ExitCode::from(problems.exit_code())
         }
+    }
+}
+
+/// Runs a subcommand on a runtime of its own, and prints what it found.
+fn carry_out(command: impl Future<Output = Result<Verdict, Box<dyn std::error::Error>>>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    let done = runtime.block_on(command);
+    runtime.shutdown_background();
+    match done {
+        Ok(verdict) => {
+            print(std::io::stdout(), &verdict.text);
+            ExitCode::from(verdict.code)
+        }
+        Err(error) => fail(&*error),
     }
 }
 

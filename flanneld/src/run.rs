@@ -16,6 +16,7 @@ use crate::live;
 use crate::memory;
 use crate::monitor;
 use crate::node::NodeError;
+use crate::presence;
 use crate::reconcile::{Inputs, Outputs, Reconciler, tell_systemd};
 use crate::start::{Started, start};
 use crate::tenancy::Tell;
@@ -85,6 +86,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let mut links = flannel_vxlan::Netlink::open().map_err(Fatal::Kernel)?;
     let rules = flannel_nft::Netlink::open().map_err(|error| Fatal::Nftables(error.into()))?;
 
+    let _presence = presence::announce()
+        .map_err(|error| warn!("`flanneld cleanup` will not know that this daemon runs: {}", Chain(&error)));
     let again = hangups();
     tokio::pin!(shutdown);
     let started = tokio::select! {

@@ -5,7 +5,7 @@ ip addr add 10.244.1.0/32 dev flannel.1
 ip link add flannel-v6.1 address 02:00:00:00:00:01 mtu 1430 type vxlan id 1 local fd77::1 dev eth0 nolearning dstport 8472
 sysctl -w net/ipv6/conf/flannel-v6.1/accept_ra=0
 ip link set flannel-v6.1 up
-ip addr add fd00:10:244:1::/128 dev flannel-v6.1
+ip addr add fd00:10:244:1::/128 dev flannel-v6.1 nodad
 bridge fdb replace 02:00:00:00:00:02 dev flannel.1 dst 192.168.77.2 self extern_learn permanent
 ip neigh replace 10.244.2.0 lladdr 02:00:00:00:00:02 dev flannel.1 nud permanent protocol 70
 ip nexthop replace id 1077936128 via 10.244.2.0 dev flannel.1 onlink protocol 70

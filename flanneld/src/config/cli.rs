@@ -20,9 +20,9 @@ use crate::logging::{BacktraceAt, LogFormat, Vmodule};
 ///
 /// Each flag can also be given by the environment: --healthz-port=8081 is FLANNELD_HEALTHZ_PORT=8081. The command
 /// line wins; an empty variable counts as absent. One dash does as well as two; true/false flags need `=`.
-#[derive(Debug, Parser)]
+#[derive(Clone, Debug, Parser)]
 #[command(name = "flanneld", no_binary_name = true, disable_help_flag = true)]
-#[command(override_usage = "flanneld [--flag[=value]]...")]
+#[command(override_usage = "flanneld [--flag[=value]]...\n       flanneld SUBCOMMAND [--flag[=value]]...")]
 pub(super) struct Flags {
     /// Interface that carries traffic between nodes, by name or by an address it has; repeat it, first match wins.
     /// Default: the interface of the default route
@@ -171,11 +171,6 @@ pub(super) struct Flags {
     pub(super) help: bool,
 }
 
-/// The text of `--help`.
-pub(super) fn help() -> String {
-    Flags::command().render_long_help().to_string()
-}
-
 /// One flag as given somewhere.
 struct Setting {
     /// `--iface` or `FLANNELD_IFACE`, for messages.
@@ -194,14 +189,18 @@ impl Setting {
 /// Reads the command line, then the environment for what it leaves open.
 ///
 /// Mistakes go to `problems`; the flags returned then are those of the rest, so that the rest can be checked too.
-pub(super) fn parse(source: &impl Source, problems: &mut Vec<Problem>) -> Option<Flags> {
-    let definition = Flags::command();
-    let mut settings = from_arguments(&definition, source.args(), problems);
+/// `T` is [`Flags`], or those and a subcommand's own, for which the environment does not speak.
+pub(super) fn parse<T: Parser>(
+    arguments: Vec<OsString>,
+    source: &impl Source,
+    problems: &mut Vec<Problem>,
+) -> Option<T> {
+    let mut settings = from_arguments(&T::command(), arguments, problems);
     // `--version` and `--help` are about this call; upstream looks at them before the environment, too.
     if !settings.iter().any(|setting| matches!(setting.name.as_str(), "version" | "help")) {
-        from_environment(&definition, source, &mut settings);
+        from_environment(&Flags::command(), source, &mut settings);
     }
-    let read = |settings: &[Setting]| Flags::try_parse_from(settings.iter().map(Setting::argument));
+    let read = |settings: &[Setting]| T::try_parse_from(settings.iter().map(Setting::argument));
     if let Ok(flags) = read(&settings) {
         return Some(flags);
     }
@@ -319,7 +318,7 @@ fn text(argument: OsString) -> String {
 }
 
 /// The words of Go's `strconv.ParseBool`.
-fn go_bool(text: &str) -> Result<bool, &'static str> {
+pub(super) fn go_bool(text: &str) -> Result<bool, &'static str> {
     match text {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
         "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),

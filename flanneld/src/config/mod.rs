@@ -8,6 +8,7 @@ mod cli;
 mod json;
 mod net_conf;
 mod pool;
+mod subcommand;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -19,18 +20,51 @@ use std::time::Duration;
 use self::cli::Flags;
 pub use self::net_conf::{Backend, KeyProblem, NetConf, NetConfError, TxChecksumOffload, Vxlan};
 pub use self::pool::{Ipv4Pool, Ipv6Pool};
+pub use self::subcommand::definition;
 use crate::logging::LogOptions;
 use crate::node::Selection;
 
 /// What one call of `flanneld` is for.
 #[derive(Debug)]
 pub enum Command {
+    /// `cleanup`: remove what the daemon made.
+    Cleanup(Cleanup),
+    /// `doctor`: look for what keeps pods apart.
+    Doctor(Doctor),
     /// `--help`: print this on stdout and leave with status 0.
     Help(String),
+    /// `plan`: show what a start would change.
+    Plan(Box<Config>),
     /// The daemon.
     Run(Box<Config>),
     /// `--version`: print it on stderr, where upstream does, and leave with status 0.
     Version,
+}
+
+/// What `flanneld cleanup` was asked.
+#[derive(Debug)]
+pub struct Cleanup {
+    /// As for the daemon.
+    pub subnet_file: PathBuf,
+    /// Only print what would be removed. Default: no.
+    pub dry_run: bool,
+    /// What upstream's iptables mode leaves, too. Default: no.
+    pub upstream: bool,
+    /// subnet.env and the state file, too. Default: no.
+    pub files: bool,
+    /// Even while a daemon runs. Default: no.
+    pub force: bool,
+}
+
+/// What `flanneld doctor` was asked.
+#[derive(Debug)]
+pub struct Doctor {
+    /// As for the daemon; without the network configuration if that cannot be used.
+    pub config: Box<Config>,
+    /// What is wrong with the network configuration.
+    pub problems: Vec<Problem>,
+    /// Print JSON. Default: no.
+    pub json: bool,
 }
 
 /// Everything the daemon is told at its start.
@@ -231,10 +265,13 @@ impl Command {
     /// # Errors
     /// All mistakes, on the command line, in the environment and in net-conf.json.
     pub fn read(source: &impl Source) -> Result<Self, Problems> {
+        if let Some(command) = subcommand::read(source) {
+            return command;
+        }
         let mut problems = Vec::new();
-        let flags = cli::parse(source, &mut problems);
+        let flags: Option<Flags> = cli::parse(source.args(), source, &mut problems);
         let config = match flags {
-            Some(flags) if flags.help => return Ok(Self::Help(cli::help())),
+            Some(flags) if flags.help => return Ok(Self::Help(subcommand::help_of(""))),
             Some(flags) if flags.version && problems.is_empty() => return Ok(Self::Version),
             Some(flags) => Config::new(flags, source, &mut problems),
             None => None,

@@ -1,0 +1,153 @@
+//! `flanneld cleanup`: takes away what the daemon made on this host, and nothing else.
+
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use flannel_nft::neighbours::{UPSTREAM, accept_forwarded, iptables_tables, remove_leftovers};
+use flannel_nft::{Building, Comment, Kernel as _, Observed, Ruleset, TableId, Transaction};
+use flannel_vxlan::{Kernel as _, Link, Links, Plan, Vni};
+
+use super::{SOMETHING, Verdict};
+use crate::config::Cleanup;
+use crate::{memory, presence, rules, subnet_env};
+
+/// The comment of the rules that the daemon keeps in iptables' chains.
+const MARK: &str = "flanneld accept";
+
+/// A daemon would put everything back.
+#[derive(Debug, thiserror::Error)]
+#[error("flanneld runs here (process {0}) and would put everything back: stop it first, or pass --force")]
+pub struct Running(String);
+
+/// Removes routes and nexthops of our protocol, the VXLAN devices and tables of our names, the accept rules in others'
+/// chains, and what else is asked for; prints each step as a command.
+///
+/// The names are upstream's too: what its daemon made under them goes as well, as ours would have taken it over.
+///
+/// # Errors
+/// [`Running`]; else the kernel cannot be read, or does not let go of something.
+pub async fn run(asked: &Cleanup) -> Result<Verdict, Box<dyn Error>> {
+    let daemons = presence::daemons()?;
+    if !daemons.is_empty() && !asked.force && !asked.dry_run {
+        let pids: Vec<_> = daemons.iter().map(ToString::to_string).collect();
+        return Err(Running(pids.join(", ")).into());
+    }
+    let mut sweep = Sweep { dry_run: asked.dry_run, text: String::new(), failed: false };
+    sweep.overlay(&mut flannel_vxlan::Netlink::open()?)?;
+    sweep.rules(asked, &mut flannel_nft::Netlink::open()?)?;
+    if asked.files {
+        sweep.files(&asked.subnet_file)?;
+    }
+    let Sweep { mut text, failed, .. } = sweep;
+    let code = match (failed, asked.dry_run && !text.is_empty()) {
+        (true, _) => 1,
+        (false, true) => SOMETHING,
+        (false, false) => 0,
+    };
+    if text.is_empty() {
+        text.push_str("# Nothing to remove.\n");
+    }
+    Ok(Verdict { text, code })
+}
+
+struct Sweep {
+    dry_run: bool,
+    text: String,
+    failed: bool,
+}
+
+impl Sweep {
+    fn overlay(&mut self, kernel: &mut flannel_vxlan::Netlink) -> Result<(), Box<dyn Error>> {
+        let vnis: BTreeSet<u32> =
+            kernel.interfaces()?.iter().filter_map(|found| vni_of(&found.name)).collect();
+        // Routes first, and only once: they need no device.
+        let groups = std::iter::once(Vec::new()).chain(vnis.into_iter().filter_map(both_families));
+        for (number, wanted) in groups.enumerate() {
+            let mut observed = kernel.observe(&wanted)?;
+            if number > 0 {
+                observed.routes.clear();
+                observed.nexthops.clear();
+            }
+            let plan = Plan::removal(&wanted, &observed);
+            write!(self.text, "{plan}")?;
+            if self.dry_run || plan.is_empty() {
+                continue;
+            }
+            for refusal in &kernel.apply(&plan)?.refused {
+                self.failed = true;
+                let step = plan.steps().get(refusal.step).map(|step| plan.command(step));
+                writeln!(self.text, "# failed: {}: {}", step.unwrap_or_default(), refusal.errno)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn rules(&mut self, asked: &Cleanup, kernel: &mut flannel_nft::Netlink) -> Result<(), Box<dyn Error>> {
+        let ours = rules::tables()?.into_iter().fold(Ruleset::new(), Ruleset::without);
+        let diff = |observed: &Observed| flannel_nft::diff(&ours, observed);
+        self.change(kernel, &ours.scope(), diff)?;
+        let mark = Comment::new(MARK)?;
+        let accepted = |observed: &Observed| accept_forwarded(observed, &[], &mark);
+        self.change(kernel, &iptables_tables(), accepted)?;
+        if asked.upstream {
+            let leftovers = |observed: &Observed| remove_leftovers(observed, UPSTREAM);
+            self.change(kernel, &iptables_tables(), leftovers)?;
+        }
+        Ok(())
+    }
+
+    fn change(
+        &mut self,
+        kernel: &mut flannel_nft::Netlink,
+        scope: &[TableId],
+        plan: impl Fn(&Observed) -> Transaction<Building>,
+    ) -> Result<(), Box<dyn Error>> {
+        let script = plan(&kernel.observe(scope)?).to_string();
+        if !script.is_empty() {
+            write!(self.text, "nft -f - <<'END'\n{script}END\n")?;
+        }
+        if !self.dry_run {
+            flannel_nft::amend(kernel, scope, plan)?;
+        }
+        Ok(())
+    }
+
+    /// Only files that flannel wrote.
+    fn files(&mut self, subnet_file: &Path) -> Result<(), Box<dyn Error>> {
+        let previous = subnet_env::Previous::read(subnet_file);
+        if previous.is_ok_and(|found| found.ipv4_subnet.is_some() || found.ipv6_subnet.is_some()) {
+            self.remove(subnet_file)?;
+        }
+        let state = memory::path(subnet_file);
+        if state.exists() {
+            self.remove(&state)?;
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, file: &Path) -> Result<(), Box<dyn Error>> {
+        writeln!(self.text, "rm {}", file.display())?;
+        if !self.dry_run {
+            std::fs::remove_file(file)?;
+        }
+        Ok(())
+    }
+}
+
+/// The VNI in the name of a device.
+fn vni_of(name: &str) -> Option<u32> {
+    let number = name.strip_prefix("flannel.").or_else(|| name.strip_prefix("flannel-v6."))?;
+    number.parse().ok()
+}
+
+/// The devices of a VNI. Nothing of the underlay is touched.
+fn both_families(vni: u32) -> Option<Vec<Links>> {
+    let vni = Vni::new(vni).ok()?;
+    let links = |family| {
+        let name = vni.device_name(family);
+        Links { device: Some(name), underlay: Link { index: 0, name } }
+    };
+    Some(flannel_vxlan::Family::ALL.map(links).to_vec())
+}

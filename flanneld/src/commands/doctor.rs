@@ -1,0 +1,148 @@
+//! `flanneld doctor`: what keeps pods from reaching each other, and what to do about it.
+
+mod host;
+mod leases;
+mod probe;
+
+use std::error::Error;
+use std::fmt;
+
+use flannel_vxlan::Kernel as _;
+use serde::Serialize;
+
+use super::Verdict;
+use super::survey::Survey;
+use crate::config::{Backend, Doctor};
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Severity {
+    /// Good to know.
+    Info,
+    /// May hurt.
+    Warning,
+    /// Does hurt.
+    Error,
+}
+
+/// One thing that was found.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub(crate) struct Finding {
+    severity: Severity,
+    /// What was looked at; one word, for scripts.
+    check: &'static str,
+    /// What is the case.
+    finding: String,
+    /// What to do.
+    advice: String,
+}
+
+impl Finding {
+    fn info(check: &'static str, finding: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { severity: Severity::Info, check, finding: finding.into(), advice: advice.into() }
+    }
+
+    fn warning(check: &'static str, finding: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::info(check, finding, advice) }
+    }
+
+    fn error(check: &'static str, finding: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { severity: Severity::Error, ..Self::info(check, finding, advice) }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = match self.severity {
+            Severity::Info => "info",
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+        };
+        write!(f, "{severity:7} {}: {}\n        {}", self.check, self.finding, self.advice)
+    }
+}
+
+/// Looks at everything, whatever else fails; the worst finding decides the status.
+///
+/// # Errors
+/// The kernel cannot be asked at all.
+pub async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
+    let Doctor { config, problems, json } = asked;
+    let advice = "correct the file that --net-config-path names";
+    let mut findings: Vec<_> =
+        problems.iter().map(|problem| Finding::error("configuration", problem.to_string(), advice)).collect();
+    let mut links = flannel_vxlan::Netlink::open()?;
+    findings.extend(host::look(&config));
+    if problems.is_empty() {
+        let subnet_file = config.subnet_file.clone();
+        match Survey::take(*config, &mut links).await {
+            Ok(survey) => {
+                findings.extend(host::around(&survey, &subnet_file));
+                findings.extend(leases::look(&survey));
+                findings.extend(kernel(&survey, &mut links)?);
+                findings.extend(probe::look(&survey).await);
+            }
+            Err(error) => findings.push(Finding::error(
+                "start",
+                crate::error::Chain(&*error).to_string(),
+                "the daemon could not start like this either: pass doctor the daemon's flags, or correct them",
+            )),
+        }
+    }
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    let code = u8::from(findings.first().is_some_and(|worst| worst.severity == Severity::Error));
+    let text = if json {
+        format!("{}\n", serde_json::to_string_pretty(&findings)?)
+    } else if findings.is_empty() {
+        "Nothing found.\n".to_owned()
+    } else {
+        findings.iter().map(|finding| format!("{finding}\n")).collect()
+    };
+    Ok(Verdict { text, code })
+}
+
+/// What a plan of the overlay and the device tell.
+fn kernel(survey: &Survey, links: &mut flannel_vxlan::Netlink) -> Result<Vec<Finding>, Box<dyn Error>> {
+    let mut overlay = survey.overlay(links)?;
+    let observed = links.observe(&overlay.links())?;
+    let plan = overlay.diff(&observed);
+    let mut findings: Vec<_> = plan
+        .taken()
+        .iter()
+        .map(|taken| {
+            Finding::error("device", taken.to_string(), "remove or rename it, or set another Backend.VNI")
+        })
+        .collect();
+    if !plan.is_empty() {
+        findings.push(Finding::warning(
+            "kernel",
+            format!(
+                "devices, peers and routes differ from what they should be in {} steps",
+                plan.steps().len()
+            ),
+            "start the daemon if it does not run; `flanneld plan` with the same flags shows the steps",
+        ));
+    }
+    findings.extend(overlay.conflicts().map(|(subnet, conflict)| {
+        Finding::error(
+            "peer",
+            format!("peer {subnet} is not programmed: {conflict}"),
+            "correct that node's lease",
+        )
+    }));
+    let behind_nat = survey.setting.facts.ipv4.is_some_and(|own| !own.public_is_local);
+    if matches!(survey.setting.net_conf.backend, Backend::Vxlan(_)) && behind_nat {
+        for device in observed.devices.iter().filter(|device| device.tx_checksum == Some(true)) {
+            findings.push(Finding::warning(
+                "checksum",
+                format!(
+                    "{} leaves checksums to the network card, and the public address is behind NAT",
+                    device.name
+                ),
+                "set \"TxChecksumOffload\": \"off\" in the backend's configuration",
+            ));
+        }
+    }
+    Ok(findings)
+}

@@ -1,0 +1,93 @@
+//! What the leases of all nodes say about each other.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::Finding;
+use crate::commands::survey::Survey;
+use crate::lease::{LeaseAttributes, LeaseKey, VxlanData};
+
+pub(super) fn look(survey: &Survey) -> Vec<Finding> {
+    let own = survey.published.as_ref().map(|published| (published.key, &published.attributes));
+    contradictions(own.into_iter().chain(survey.leases.peers()))
+}
+
+fn contradictions<'a>(leases: impl Iterator<Item = (LeaseKey, &'a LeaseAttributes)>) -> Vec<Finding> {
+    let mut addresses: BTreeMap<IpAddr, Vec<LeaseKey>> = BTreeMap::new();
+    let mut macs: BTreeMap<[u8; 6], Vec<LeaseKey>> = BTreeMap::new();
+    let mut subnets: Vec<(IpNet, LeaseKey)> = Vec::new();
+    for (key, attributes) in leases {
+        let public = attributes.public_ip.map(IpAddr::from).into_iter();
+        for address in public.chain(attributes.public_ipv6.map(IpAddr::from)) {
+            addresses.entry(address).or_default().push(key);
+        }
+        for data in attributes.backend_data.iter().chain(&attributes.backend_v6_data) {
+            if let Ok(VxlanData { vtep_mac, .. }) = data.decode() {
+                macs.entry(vtep_mac).or_default().push(key);
+            }
+        }
+        subnets.extend(key.v4().map(|net| (IpNet::from(net), key)));
+        subnets.extend(key.v6().map(|net| (IpNet::from(net), key)));
+    }
+    let mut findings = Vec::new();
+    for (address, keys) in addresses.into_iter().filter(|(_, keys)| keys.len() > 1) {
+        findings.push(Finding::error(
+            "duplicate",
+            format!("the public address {address} stands in the leases {}", list(&keys)),
+            "give each node its own: --iface or --public-ip; a lease of a node that is gone ends by itself",
+        ));
+    }
+    for (mac, keys) in macs.into_iter().filter(|(_, keys)| keys.iter().any(|key| Some(key) != keys.first())) {
+        let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+        findings.push(Finding::error(
+            "duplicate",
+            format!("the VTEP MAC address {mac} stands in the leases {}", list(&keys)),
+            "machines were cloned: delete flannel.* on one of them and restart its daemon",
+        ));
+    }
+    // In order, a network that overlaps another one follows it or one that overlaps it too.
+    subnets.sort_unstable();
+    for ((net, key), (next, other)) in subnets.iter().zip(subnets.iter().skip(1)) {
+        if key != other && net.contains(next) {
+            findings.push(Finding::error(
+                "duplicate",
+                format!("the leases {key} and {other} share addresses"),
+                "delete the lease of the node that has fewer pods and restart its daemon",
+            ));
+        }
+    }
+    findings
+}
+
+fn list(keys: &[LeaseKey]) -> String {
+    keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(leases: &[(&str, &str)]) -> String {
+        let leases: Vec<_> = leases
+            .iter()
+            .map(|(subnet, public)| {
+                let key = LeaseKey::new(Some(subnet.parse().expect("a network")), None).expect("a subnet");
+                let public_ip = Some(public.parse().expect("an address"));
+                (key, LeaseAttributes { public_ip, ..LeaseAttributes::default() })
+            })
+            .collect();
+        let findings = contradictions(leases.iter().map(|(key, attributes)| (*key, attributes)));
+        findings.iter().map(|finding| format!("{}\n", finding.finding)).collect()
+    }
+
+    #[test]
+    fn two_leases_of_one_address_or_of_overlapping_subnets_are_told() {
+        assert_eq!(found(&[("10.0.1.0/24", "1.1.1.1"), ("10.0.2.0/24", "1.1.1.2")]), "");
+        let same = found(&[("10.0.1.0/24", "1.1.1.1"), ("10.0.2.0/24", "1.1.1.1")]);
+        assert!(same.contains("1.1.1.1 stands in the leases 10.0.1.0-24, 10.0.2.0-24"), "{same}");
+        let shared = found(&[("10.0.0.0/16", "1.1.1.1"), ("10.0.2.0/24", "1.1.1.2")]);
+        assert!(shared.contains("10.0.0.0-16 and 10.0.2.0-24 share"), "{shared}");
+    }
+}

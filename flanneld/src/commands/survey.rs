@@ -1,0 +1,147 @@
+//! What a start of the daemon would find and want, without taking a lease or changing anything.
+
+use std::error::Error;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use rusqlite::{Connection, OpenFlags};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::config::{Config, NetConf, Store};
+use crate::desired::Setting;
+use crate::event::LeaseTable;
+use crate::lease::open::ConfiguredStore;
+use crate::lease::{Lease, LeaseKey, LeaseRequest, LeaseStore, allocate};
+use crate::node::Stack;
+use crate::reconcile::find_facts;
+use crate::subnet_env;
+
+/// How long one question to the lease store may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+type Failure = Box<dyn Error>;
+
+/// The configuration of a start, and everybody's leases.
+#[derive(Debug)]
+pub(super) struct Survey {
+    pub(super) setting: Setting,
+    /// The subnets that this node would have.
+    pub(super) lease: LeaseKey,
+    /// What stands in the store under this node's address.
+    pub(super) published: Option<Lease>,
+    pub(super) leases: LeaseTable,
+}
+
+impl Survey {
+    /// Reads configuration, interfaces and the lease store, each once.
+    pub(super) async fn take(
+        mut config: Config,
+        links: &mut flannel_vxlan::Netlink,
+    ) -> Result<Self, Failure> {
+        let _copy = on_a_copy(&mut config)?;
+        let store = ConfiguredStore::new(&config.store)?;
+        let net_conf = match &config.net_conf {
+            Some(net_conf) => net_conf.clone(),
+            None => {
+                let text = answer(store.net_conf()).await??;
+                NetConf::parse(text.unwrap_or_default().as_bytes())?
+            }
+        };
+        let stack = Stack::from(&net_conf);
+        let (public_ip, public_ipv6) = answer(store.node_public(stack)).await??;
+        config.selection.public_ipv4 = public_ip.or(config.selection.public_ipv4);
+        config.selection.public_ipv6 = public_ipv6.or(config.selection.public_ipv6);
+        let facts = find_facts(&config, stack, links).map_err(|error| -> Failure { error })?;
+        let setting = Setting::new(&config, net_conf.clone(), facts.clone(), None)?;
+        let store = answer(store.open(stack)).await??;
+        let published = answer(store.find(&setting.attributes()?)).await??;
+        let attributes = published.as_ref().map(|lease| &lease.attributes);
+        let setting = Setting::new(&config, net_conf, facts, attributes)?;
+        let mut leases = list(&*store).await?;
+
+        let previous = subnet_env::Previous::read(&config.subnet_file).ok();
+        let request = LeaseRequest {
+            attributes: setting.attributes()?,
+            previous: previous.and_then(|env| LeaseKey::new(env.ipv4_subnet, env.ipv6_subnet)),
+            range: setting.range(),
+        };
+        let lease = match (&config.store, &published) {
+            (Store::Kubernetes(_), Some(published)) => published.key,
+            (Store::Kubernetes(_), None) => request.previous.ok_or(
+                "this node has no lease in its annotations yet: the daemon publishes its podCIDR when it first starts",
+            )?,
+            _ => allocate::choose(leases.peers(), &[], &request, &mut rand::rng())?.key,
+        };
+        let _own = leases.set_own(Some(lease));
+        Ok(Self { setting, lease, published, leases })
+    }
+
+    /// The overlay that there should be, with all its peers.
+    pub(super) fn overlay(
+        &self,
+        links: &mut impl flannel_vxlan::Kernel,
+    ) -> Result<flannel_vxlan::Overlay, Failure> {
+        let mut overlay = flannel_vxlan::Overlay::new(self.setting.families(self.lease)?);
+        let interface = self.setting.facts.index;
+        let mut on_link = |address| {
+            let way = links.route_to(address).ok().flatten();
+            way.is_some_and(|way| way.gateway.is_none() && way.interface == interface)
+        };
+        for (key, attributes) in self.leases.peers() {
+            for subnet in key.v4().map(IpNet::from).into_iter().chain(key.v6().map(IpNet::from)) {
+                if self.leases.holder(subnet) == Some(key)
+                    && let Some(Ok(peer)) = self.setting.peer(key, subnet, attributes, &mut on_link)
+                {
+                    // One that is kept out is so in the daemon too.
+                    let _conflict = overlay.set_peer(peer);
+                }
+            }
+        }
+        Ok(overlay)
+    }
+}
+
+/// Puts a copy of a lease file in its place: even reading one would drop expired leases, and make the file if absent.
+fn on_a_copy(config: &mut Config) -> Result<Option<TempDir>, Failure> {
+    let Store::Sqlite { path } = &config.store else { return Ok(None) };
+    let folder = tempfile::tempdir()?;
+    let copy = folder.path().join("leases.db");
+    if path.exists() {
+        let file = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        file.busy_timeout(PATIENCE)?;
+        file.execute("VACUUM INTO ?1", [copy.to_string_lossy()])?;
+    }
+    config.store = Store::Sqlite { path: copy };
+    Ok(Some(folder))
+}
+
+async fn list(store: &dyn LeaseStore) -> Result<LeaseTable, Failure> {
+    let (events_in, mut events) = mpsc::channel(1024);
+    let mut table = LeaseTable::new(None);
+    let listed = async {
+        while let Some(event) = events.recv().await {
+            let _changed = table.apply(event);
+            if table.synced() {
+                return;
+            }
+        }
+    };
+    answer(async {
+        tokio::select! {
+            () = store.watch(events_in) => {}
+            () = listed => {}
+        }
+    })
+    .await
+    .map_err(|_late| {
+        let health = store.health().borrow().last_error.clone();
+        format!("the lease store gave no listing within {PATIENCE:?}: {}", health.unwrap_or_default())
+    })?;
+    Ok(table)
+}
+
+async fn answer<T>(question: impl Future<Output = T>) -> Result<T, Failure> {
+    timeout(PATIENCE, question).await.map_err(|_late| format!("no answer within {PATIENCE:?}").into())
+}

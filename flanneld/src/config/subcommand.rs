@@ -1,0 +1,166 @@
+//! `flanneld NAME [flags]`: what this program does besides being the daemon. The daemon's flags mean the same here.
+
+use std::ffi::OsString;
+
+use clap::{ArgAction, CommandFactory, Parser};
+
+use super::cli::{self, Flags};
+use super::{Cleanup, Command, Config, Doctor, Problem, Problems, Source};
+
+const CLEANUP: &str = "cleanup";
+const DOCTOR: &str = "doctor";
+const PLAN: &str = "plan";
+
+#[derive(Debug, Parser)]
+#[command(no_binary_name = true, disable_help_flag = true)]
+struct DoctorFlags {
+    /// Form of the findings: lines to read, or one JSON array
+    #[arg(long, value_name = "text|json", default_value = "text", help_heading = "This command")]
+    #[arg(value_parser = is_json)]
+    o: bool,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+#[derive(Debug, Parser)]
+#[command(no_binary_name = true, disable_help_flag = true)]
+struct CleanupFlags {
+    /// Only print what would be removed
+    #[arg(long, help_heading = "This command")]
+    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = cli::go_bool)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    dry_run: bool,
+    /// Also remove the iptables chains and rules that upstream's iptables mode leaves
+    #[arg(long, help_heading = "This command")]
+    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = cli::go_bool)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    upstream: bool,
+    /// Also remove --subnet-file and the state file beside it: the next start may get another subnet
+    #[arg(long, help_heading = "This command")]
+    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = cli::go_bool)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    files: bool,
+    /// Even while a daemon runs here, which would put everything back
+    #[arg(long, help_heading = "This command")]
+    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = cli::go_bool)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    force: bool,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+/// What `arguments` ask for, if they begin with the name of a subcommand.
+pub(super) fn read(source: &impl Source) -> Option<Result<Command, Problems>> {
+    let mut arguments = source.args();
+    let name = arguments.first()?.to_str()?.to_owned();
+    arguments.remove(0);
+    Some(match name.as_str() {
+        PLAN => with_flags::<Flags>(&name, arguments, source, |flags| flags).and_then(|given| match given {
+            Some((config, problems, _)) if problems.is_empty() => Ok(Command::Plan(config)),
+            Some((_, problems, _)) => Err(Problems(problems)),
+            None => Ok(Command::Help(help_of(PLAN))),
+        }),
+        DOCTOR => {
+            with_flags::<DoctorFlags>(&name, arguments, source, |own| &own.flags).map(|given| match given {
+                Some((config, problems, own)) => Command::Doctor(Doctor { config, problems, json: own.o }),
+                None => Command::Help(help_of(DOCTOR)),
+            })
+        }
+        CLEANUP => {
+            with_flags::<CleanupFlags>(&name, arguments, source, |own| &own.flags).map(|given| match given {
+                Some((config, _, own)) => Command::Cleanup(Cleanup {
+                    subnet_file: config.subnet_file,
+                    dry_run: own.dry_run,
+                    upstream: own.upstream,
+                    files: own.files,
+                    force: own.force,
+                }),
+                None => Command::Help(help_of(CLEANUP)),
+            })
+        }
+        _ => return None,
+    })
+}
+
+/// Every flag and subcommand. Help, completions and manual pages are made from it.
+#[must_use]
+pub fn definition() -> clap::Command {
+    Flags::command().disable_help_subcommand(true).subcommand_value_name("SUBCOMMAND").subcommands([
+        described(
+            PLAN,
+            Flags::command(),
+            "Show what a start with these flags would change on this host",
+            "Prints an nft script and ip and bridge commands that do the same. Changes nothing and takes no lease: if \
+             this node has none yet, one that it might get is assumed. Status 3 if there is something to change, else 0.",
+        ),
+        described(
+            DOCTOR,
+            DoctorFlags::command(),
+            "Look for what keeps pods from reaching each other, and say what to do",
+            "Changes nothing; sends a few packets to other nodes. Status 1 if there is an error among the findings, else \
+             0.",
+        ),
+        described(
+            CLEANUP,
+            CleanupFlags::command(),
+            "Remove what flanneld made on this host",
+            "Routes and nexthops of protocol 70, VXLAN devices flannel.VNI and flannel-v6.VNI with their neighbours and \
+             forwarding entries, the nftables tables flannel-ipv4 and flannel-ipv6, and the accept rules in iptables' \
+             chains; each step is printed as a command. What others made stays. The lease stays too, until it ends or its \
+             node is deleted. Refused while a daemon runs here. Status 3 if --dry-run finds something, else 0.",
+        ),
+    ])
+}
+
+fn described(
+    name: &'static str,
+    command: clap::Command,
+    about: &'static str,
+    details: &'static str,
+) -> clap::Command {
+    command
+        .name(name)
+        .about(about)
+        .long_about(format!("{about}.\n\n{details}"))
+        .override_usage(format!("flanneld {name} [--flag[=value]]..."))
+}
+
+type Given<T> = (Box<Config>, Vec<Problem>, T);
+
+/// Reads the flags of a subcommand; `None` if help was asked for. Mistakes in net-conf.json are returned beside the
+/// configuration without it; all others are errors.
+fn with_flags<T: Parser>(
+    name: &str,
+    arguments: Vec<OsString>,
+    source: &impl Source,
+    flags: impl Fn(&T) -> &Flags,
+) -> Result<Option<Given<T>>, Problems> {
+    let mut problems = Vec::new();
+    let Some(own) = cli::parse::<T>(arguments, source, &mut problems) else { return Err(Problems(problems)) };
+    if flags(&own).help {
+        return Ok(None);
+    }
+    if flags(&own).version {
+        problems.push(Problem::Usage(format!("--version is not a flag of flanneld {name}")));
+    }
+    match Config::new(flags(&own).clone(), source, &mut problems) {
+        Some(config) if problems.iter().all(|problem| matches!(problem, Problem::NetConf(_))) => {
+            Ok(Some((Box::new(config), problems, own)))
+        }
+        _ => Err(Problems(problems)),
+    }
+}
+
+/// The text of `--help` of a subcommand, or of the daemon for the empty name.
+pub(super) fn help_of(name: &str) -> String {
+    let all = definition();
+    all.find_subcommand(name).cloned().unwrap_or(all).render_long_help().to_string()
+}
+
+fn is_json(text: &str) -> Result<bool, &'static str> {
+    match text {
+        "json" => Ok(true),
+        "text" => Ok(false),
+        _ => Err("text or json is expected"),
+    }
+}

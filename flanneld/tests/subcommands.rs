@@ -1,0 +1,187 @@
+//! `flanneld plan` and `cleanup` beside a real daemon, in a lab of network namespaces.
+#![expect(clippy::unwrap_used, reason = "set-up that fails is a failed test")]
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use testkit::{Flannel, Lab, Namespace, Node, may_make_namespaces, wait_for};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_flanneld");
+const SOON: Duration = Duration::from_secs(10);
+
+/// Everything in a namespace that flanneld could touch, without what changes by itself.
+fn state(namespace: &Namespace) -> String {
+    let dump = "nft -a list ruleset | sed -E 's/ # handle [0-9]+//; s/packets [0-9]+ bytes [0-9]+/counted/'
+        ip -d -o link | sed -E 's/^[0-9]+: //; s/_timer +[0-9.]+//g; s/ (link-netnsid|gso_|gro_|numtxqueues|tso_)[^\\\\]*//'
+        ip -o addr | sed -E 's/^[0-9]+: //; s/(valid|preferred)_lft [^ ]+//g'
+        ip -4 route show table all; ip -6 route show table all; ip nexthop
+        ip neigh show nud permanent; bridge fdb; ip rule";
+    // Link-local addresses come when the kernel has made sure that nobody else has them.
+    let settled = |line: &&str| !line.contains("fe80:");
+    namespace.sh(dump).unwrap().lines().filter(settled).map(|line| format!("{line}\n")).collect()
+}
+
+/// Runs a subcommand in a node's namespace: its status and what it printed, errors last.
+fn flanneld(node: &Node, arguments: &[String]) -> (i32, String) {
+    let mut command = Command::new(BINARY);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let done = node.namespace().spawn(&mut command).unwrap().wait_with_output().unwrap();
+    let text = String::from_utf8(done.stdout).unwrap() + &String::from_utf8(done.stderr).unwrap();
+    (done.status.code().unwrap(), text)
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+/// As `assert_eq!`, showing only lines that differ.
+#[track_caller]
+fn assert_same(now: &str, then: &str) {
+    let only = |text: &str, other: &str| {
+        let others: Vec<_> = other.lines().collect();
+        text.lines().filter(|line| !others.contains(line)).map(|line| format!("{line}\n")).collect::<String>()
+    };
+    assert!(now == then, "new:\n{}gone:\n{}", only(now, then), only(then, now));
+}
+
+/// Another node of the cluster, whose daemon has come and gone, as somebody to route to.
+fn neighbour(lab: &mut Lab, flannel: &Flannel) {
+    let node = lab.add_node().unwrap();
+    let mut daemon = flannel.start(&node).unwrap();
+    daemon.ready(SOON).unwrap();
+    daemon.terminate().unwrap();
+}
+
+#[test]
+fn cleanup_leaves_exactly_what_others_made() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let flannel = Flannel::new(&lab, BINARY, Flannel::NET_CONF).unwrap();
+    neighbour(&mut lab, &flannel);
+    let node = lab.add_node().unwrap();
+    node.namespace()
+        .sh("nft 'table inet foreign { chain c { type filter hook forward priority 0; ct state invalid drop; }; }'
+            nft 'table ip flannel-else { set s { type ipv4_addr; }; }'
+            ip link add flannel.7 type bridge; ip link add vx0 type vxlan id 42 dstport 4789 dev eth0
+            ip link set vx0 up; bridge fdb append 02:00:00:00:00:99 dev vx0 dst 192.0.2.99
+            ip addr add 10.99.0.1/24 dev flannel.7; ip link set flannel.7 up
+            ip neigh add 10.99.0.2 lladdr 02:00:00:00:00:98 dev vx0
+            ip nexthop add id 777 dev vx0; ip route add 10.98.0.0/16 nhid 777
+            iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -s 10.9.0.0/16 -j ACCEPT
+            ip route add 10.97.0.0/16 dev flannel.7 proto static; ip route add blackhole 10.244.200.0/24")
+        .unwrap();
+    let before = state(node.namespace());
+    let mut daemon = flannel.start(&node).unwrap();
+    daemon.ready(SOON).unwrap();
+    let running = state(node.namespace());
+    assert!(running.contains("flannel.1 ") && running.contains("proto 70"), "{running}");
+
+    let (status, text) = flanneld(&node, &words("cleanup"));
+    assert!(status == 1 && text.contains("flanneld runs here (process "), "{status} {text}");
+    let (status, promised) = flanneld(&node, &words("cleanup --dry-run"));
+    assert_eq!(status, 3, "{promised}");
+    assert_same(&state(node.namespace()), &running);
+
+    daemon.terminate().unwrap();
+    // As the daemon keeps them.
+    node.namespace()
+        .sh("iptables-nft -I FORWARD -s 10.244.0.0/16 -m comment --comment 'flanneld accept' -j ACCEPT")
+        .unwrap();
+    let (_, promised) = flanneld(&node, &words("cleanup --dry-run"));
+    let (status, done) = flanneld(&node, &words("cleanup"));
+    assert_eq!((status, &done), (0, &promised));
+    assert_same(&state(node.namespace()), &before);
+    assert!(node.subnet_file().exists());
+
+    let files = format!("cleanup --files --subnet-file={}", node.subnet_file().display());
+    assert_eq!(flanneld(&node, &words(&files)).0, 0);
+    assert!(!node.subnet_file().exists() && !flanneld::memory::path(&node.subnet_file()).exists());
+    assert_eq!(flanneld(&node, &words(&files)), (0, "# Nothing to remove.\n".to_owned()));
+}
+
+#[test]
+fn cleanup_takes_upstreams_chains_out_of_iptables_only_when_asked() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let node = lab.add_node().unwrap();
+    let sh = |script: &str| node.namespace().sh(script).unwrap();
+    sh("iptables-nft -t nat -A POSTROUTING -s 10.9.0.0/16 -j MASQUERADE
+        iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -s 10.9.0.0/16 -j ACCEPT");
+    let before = state(node.namespace());
+    sh("iptables-nft -t nat -N FLANNEL-POSTRTG; iptables-nft -N FLANNEL-FWD
+        iptables-nft -t nat -A FLANNEL-POSTRTG -s 10.244.0.0/16 ! -d 224.0.0.0/4 -m comment --comment 'flanneld masq' -j MASQUERADE
+        iptables-nft -A FLANNEL-FWD -s 10.244.0.0/16 -m comment --comment 'flanneld forward' -j ACCEPT
+        iptables-nft -t nat -A POSTROUTING -m comment --comment 'flanneld masq' -j FLANNEL-POSTRTG
+        iptables-nft -A FORWARD -m comment --comment 'flanneld forward' -j FLANNEL-FWD");
+    let left = state(node.namespace());
+    assert_eq!(flanneld(&node, &words("cleanup")).0, 0);
+    assert_same(&state(node.namespace()), &left);
+    assert_eq!(flanneld(&node, &words("cleanup --upstream --dry-run")).0, 3);
+    assert_same(&state(node.namespace()), &left);
+    assert_eq!(flanneld(&node, &words("cleanup --upstream")).0, 0);
+    assert_same(&state(node.namespace()), &before);
+}
+
+#[test]
+fn cleanup_sees_upstreams_daemon_by_its_name() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let (node, other) = (lab.add_node().unwrap(), lab.add_node().unwrap());
+    let program = node.folder().join("flanneld");
+    fs::copy("/bin/sleep", &program).unwrap();
+    let mut daemon = node.namespace().spawn(Command::new(&program).args(["--", "60"])).unwrap();
+    let refused = || (flanneld(&node, &words("cleanup")).0 == 1).then_some(());
+    let seen = wait_for(SOON, refused).is_some();
+    let elsewhere = flanneld(&other, &words("cleanup")).0;
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    assert!(seen);
+    assert_eq!(elsewhere, 0, "another namespace is another host");
+    assert_eq!(flanneld(&node, &words("cleanup")).0, 0);
+}
+
+#[test]
+fn the_commands_of_a_plan_do_what_the_daemon_does() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let flannel = Flannel::new(&lab, BINARY, Flannel::NET_CONF).unwrap().arg("--ip-blackhole-route");
+    neighbour(&mut lab, &flannel);
+    let node = lab.add_node().unwrap();
+    let mut plan = words("plan");
+    plan.extend(flannel.arguments(&node));
+    let (before, leases) = (state(node.namespace()), fs::read(flannel.lease_file()).unwrap());
+    let (status, text) = flanneld(&node, &plan);
+    assert!(
+        status == 3 && text.starts_with("# This node has no lease yet; as if it were given 10.244."),
+        "{text}"
+    );
+    assert_same(&state(node.namespace()), &before);
+    assert!(fs::read(flannel.lease_file()).unwrap() == leases, "no lease is taken");
+    assert!(!node.subnet_file().exists());
+
+    let mut daemon = flannel.start(&node).unwrap();
+    daemon.ready(SOON).unwrap();
+    let (running, env) = (state(node.namespace()), fs::read(node.subnet_file()).unwrap());
+    assert_eq!(flanneld(&node, &plan), (0, "# Nothing to change.\n".to_owned()));
+    daemon.terminate().unwrap();
+    let cleanup = format!("cleanup --files --subnet-file={}", node.subnet_file().display());
+    assert_eq!(flanneld(&node, &words(&cleanup)).0, 0);
+    assert_same(&state(node.namespace()), &before);
+
+    let (status, script) = flanneld(&node, &plan);
+    assert_eq!(status, 3, "{script}");
+    assert_same(&state(node.namespace()), &before);
+    node.namespace().sh(&script).unwrap();
+    assert_same(&state(node.namespace()), &running);
+    assert_eq!(fs::read(node.subnet_file()).unwrap(), env);
+    assert_eq!(flanneld(&node, &plan), (0, "# Nothing to change.\n".to_owned()));
+}
