@@ -10,6 +10,14 @@ use crate::transaction::Generation;
 #[derive(Clone, Debug, Eq, Hash, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Mistake {
+    /// A packet cannot be of both protocols at once, so the rule would never match.
+    #[error("no packet is {known} and {wanted} at once")]
+    Contradiction {
+        /// What the rule demands first.
+        known: String,
+        /// What a later part of it needs.
+        wanted: String,
+    },
     /// The first address of a range is above the last.
     #[error("range {range} is empty")]
     EmptyRange {

@@ -26,6 +26,12 @@ pub(crate) fn lower(
         _ => None,
     };
     let mut lower = Lower { family, nfproto, l4proto: None, next_set: first_set, emit };
+    // As nft does, in front of everything: else what comes before the reset would also happen to other packets.
+    let reset = |statement: &Statement| matches!(statement, Statement::Reject(Reject::TcpReset));
+    let before = rule.statements.iter().position(reset).and_then(|at| rule.statements.get(..at));
+    if before.is_some_and(|before| !before.iter().any(settles_protocol)) {
+        lower.demand_protocol(Protocol::TCP)?;
+    }
     let mut ended = false;
     for statement in &rule.statements {
         if ended && !matches!(statement, Statement::Other(_)) {
@@ -41,6 +47,22 @@ pub(crate) fn lower(
     Ok(())
 }
 
+/// Whether all packets behind this statement are of one layer 4 protocol.
+pub(crate) fn settles_protocol(statement: &Statement) -> bool {
+    let (field, test) = match statement {
+        Statement::ClampMss => return true,
+        Statement::Match(condition) => (condition.field, Some((&condition.test, condition.inverted))),
+        Statement::Vmap { field, .. } => (*field, None),
+        _ => return false,
+    };
+    match field {
+        Field::Sport(protocol) | Field::Dport(protocol) => protocol.is_some(),
+        Field::TcpFlags => true,
+        Field::L4proto | Field::IpProtocol => matches!(test, Some((Test::Is(_), false))),
+        _ => false,
+    }
+}
+
 /// What the instructions so far make sure of, so that nothing is demanded twice.
 struct Lower<F> {
     family: Family,
@@ -54,7 +76,7 @@ impl<F: FnMut(Expr)> Lower<F> {
     fn statement(&mut self, statement: &Statement) -> Result<(), Mistake> {
         match statement {
             Statement::ClampMss => {
-                self.demand_protocol(Protocol::TCP);
+                self.demand_protocol(Protocol::TCP)?;
                 (self.emit)(Expr::Rt { key: 3, dreg: REG1 });
                 (self.emit)(Expr::Byteorder { sreg: REG1, dreg: REG1, op: 1, length: 2, size: 2 });
                 (self.emit)(Expr::ExthdrWrite { sreg: REG1, option: 2, offset: 2, length: 2, op: 1 });
@@ -184,13 +206,13 @@ impl<F: FnMut(Expr)> Lower<F> {
             }
             Field::Sport(protocol) | Field::Dport(protocol) => {
                 if let Some(protocol) = protocol {
-                    self.demand_protocol(protocol);
+                    self.demand_protocol(protocol)?;
                 }
                 let offset = if matches!(field, Field::Dport(_)) { 2 } else { 0 };
                 Expr::Payload { base: payload::TRANSPORT, offset, length: 2, dreg: REG1 }
             }
             Field::TcpFlags => {
-                self.demand_protocol(Protocol::TCP);
+                self.demand_protocol(Protocol::TCP)?;
                 Expr::Payload { base: payload::TRANSPORT, offset: 13, length: 1, dreg: REG1 }
             }
             Field::Nfproto if self.family != Family::Inet => {
@@ -249,19 +271,25 @@ impl<F: FnMut(Expr)> Lower<F> {
             };
             return Err(self.wrong_family(word));
         }
+        if let Some(known) = self.nfproto {
+            return Err(contradiction(word(known).to_owned(), word(ip).to_owned()));
+        }
         (self.emit)(Expr::MetaLoad { key: meta::NFPROTO, dreg: REG1 });
         (self.emit)(Expr::Cmp { sreg: REG1, op: cmp::EQ, data: Data::new(&[ip.number()]) });
         self.nfproto = Some(ip);
         Ok(())
     }
 
-    fn demand_protocol(&mut self, protocol: Protocol) {
-        if self.l4proto == Some(protocol) {
-            return;
+    fn demand_protocol(&mut self, protocol: Protocol) -> Result<(), Mistake> {
+        match self.l4proto {
+            Some(known) if known == protocol => return Ok(()),
+            Some(known) => return Err(contradiction(known.to_string(), protocol.to_string())),
+            None => {}
         }
         (self.emit)(Expr::MetaLoad { key: meta::L4PROTO, dreg: REG1 });
         (self.emit)(Expr::Cmp { sreg: REG1, op: cmp::EQ, data: Data::new(&[protocol.number()]) });
         self.l4proto = Some(protocol);
+        Ok(())
     }
 
     fn inet_only(&self, word: &str) -> Result<(), Mistake> {
@@ -343,7 +371,7 @@ impl<F: FnMut(Expr)> Lower<F> {
     fn reject(&mut self, kind: Reject) -> Result<(), Mistake> {
         let (kind, code) = match (kind, self.family) {
             (Reject::TcpReset, _) => {
-                self.demand_protocol(Protocol::TCP);
+                self.demand_protocol(Protocol::TCP)?;
                 (reject::TCP_RESET, 0)
             }
             (kind, Family::Inet) => (
@@ -377,6 +405,17 @@ impl<F: FnMut(Expr)> Lower<F> {
         };
         (self.emit)(Expr::Reject { kind, code });
         Ok(())
+    }
+}
+
+fn contradiction(known: String, wanted: String) -> Mistake {
+    Mistake::Contradiction { known, wanted }
+}
+
+fn word(version: IpVersion) -> &'static str {
+    match version {
+        IpVersion::V4 => "ip",
+        IpVersion::V6 => "ip6",
     }
 }
 

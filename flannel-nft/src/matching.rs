@@ -129,7 +129,7 @@ impl Source {
         let mut flags = flag::ANONYMOUS | flag::CONSTANT;
         flags |= if interval { flag::INTERVAL } else { 0 };
         flags |= if maps == Maps::Nothing { 0 } else { flag::MAP };
-        let mut set = Set::with(SetName::observed("__set%d"), key, maps, flags);
+        let mut set = Set::with(maps.anonymous_name(), key, maps, flags);
         for (key, body) in elements {
             set.insert(crate::set::Element { key, data_type: None, body });
         }

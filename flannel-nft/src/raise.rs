@@ -2,7 +2,7 @@
 
 use crate::data::{Data, Protocol};
 use crate::expr::{Expr, REG1, VERDICT, cmp, ct, fib, meta, nat, payload, reject};
-use crate::lower::lower;
+use crate::lower::{lower, settles_protocol};
 use crate::matching::{Field, Inline, IpVersion, Match, Source, Test};
 use crate::name::{CounterName, LogPrefix, SetName};
 use crate::rule::{IpRange, Limit, Log, Mark, Nat, Reject, Rule, Statement};
@@ -84,9 +84,14 @@ impl<'e, 's, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Raise<'e, F> {
                 matches!(statement, Statement::Match(Match { field: f, test: Test::Is(data), inverted: false, .. })
                     if *f == field && data.u8() == Some(number))
             };
-            // Only directly in front: elsewhere it stands where lowering would not put it.
-            if self.statements.last().is_some_and(is_implied) {
-                self.statements.pop();
+            // Only where lowering would put it: for a reset in front of everything, for others directly before them.
+            let at = match statement {
+                Statement::Reject(_) => 0,
+                _ => self.statements.len().saturating_sub(1),
+            };
+            let settled = self.statements.get(at + 1..).is_some_and(|rest| rest.iter().any(settles_protocol));
+            if !settled && self.statements.get(at).is_some_and(is_implied) {
+                self.statements.remove(at);
             }
         }
         self.statements.push(statement);
@@ -296,7 +301,7 @@ impl<'e, 's, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Raise<'e, F> {
                 let source = match (self.inline)(set, *id) {
                     Some(set) => {
                         let mut set = set.clone();
-                        set.name = SetName::observed("__set%d");
+                        set.name = set.maps.anonymous_name();
                         Source::Inline(Box::new(Inline { set }))
                     }
                     None => Source::Named(SetName::observed(set)),

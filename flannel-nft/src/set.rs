@@ -294,6 +294,13 @@ pub(crate) enum Maps {
     Object(u32),
 }
 
+impl Maps {
+    /// What a set that belongs to one rule is called when it is sent; the kernel puts a number in.
+    pub(crate) fn anonymous_name(self) -> SetName {
+        SetName::observed(if self == Self::Nothing { "__set%d" } else { "__map%d" })
+    }
+}
+
 /// A named set or map.
 ///
 /// Elements that change while the set stays are added and removed one by one; a set is never refilled.

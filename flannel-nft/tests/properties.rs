@@ -4,83 +4,11 @@
 
 mod common;
 
-use std::net::Ipv4Addr;
-
+use common::generate::*;
 use common::*;
 use flannel_nft::*;
-use ipnet::Ipv4Net;
 use proptest::prelude::*;
 use testkit::netns;
-
-fn prefix() -> impl Strategy<Value = Ipv4Net> {
-    (any::<u32>(), 0..=32_u8)
-        .prop_map(|(address, length)| Ipv4Net::new(Ipv4Addr::from(address), length).unwrap().trunc())
-}
-
-fn condition() -> impl Strategy<Value = Match> {
-    let one = prop_oneof![
-        prefix().prop_map(ip::saddr),
-        prefix().prop_map(ip::daddr),
-        (any::<u32>(), any::<u32>())
-            .prop_map(|(a, b)| ip::saddr(Ipv4Addr::from(a.min(b))..=Ipv4Addr::from(a.max(b)))),
-        proptest::collection::btree_set(any::<u16>(), 2..5)
-            .prop_map(|ports| tcp::dport(ports.into_iter().collect::<Vec<_>>())),
-        any::<u16>().prop_map(udp::dport),
-        (any::<u16>(), any::<u16>()).prop_map(|(a, b)| th::sport(a.min(b)..=a.max(b))),
-        any::<u32>().prop_map(meta::mark),
-        (any::<u32>(), any::<u32>()).prop_map(|(mark, mask)| meta::mark_masked(mark & mask, mask)),
-        "[a-z]{1,8}\\*?".prop_map(|name| meta::oifname(&InterfaceName::new(&name).unwrap())),
-        Just(ct::state([ct::State::Established, ct::State::Related])),
-        Just(fib::daddr_type([fib::AddressType::Local])),
-        Just(ip::saddr(Addresses::v4_set(&set("s")))),
-        any::<u8>().prop_map(|number| meta::l4proto(Protocol::new(number))),
-    ];
-    (one, any::<bool>()).prop_map(|(condition, inverted)| if inverted { !condition } else { condition })
-}
-
-fn rule() -> impl Strategy<Value = Rule> {
-    let ends: [fn(Rule) -> Rule; 8] = [
-        Rule::accept,
-        Rule::drop,
-        Rule::return_,
-        Rule::counter,
-        |rule| rule.jump(&chain("sub")),
-        |rule| rule.set_mark(Mark::Set(0x4000)),
-        |rule| rule.limit(Limit::packets(3, Per::Hour)).log(Log::new()),
-        |rule| rule.reject(Reject::TcpReset),
-    ];
-    let end = proptest::sample::select(ends.to_vec());
-    let comment = proptest::option::of("[ -!#-~]{1,20}");
-    (proptest::collection::vec(condition(), 0..3), end, comment).prop_map(|(conditions, end, comment)| {
-        let rule = end(conditions.into_iter().fold(Rule::new(), Rule::when));
-        match comment {
-            Some(text) => rule.comment(Comment::new(&text).unwrap()),
-            None => rule,
-        }
-    })
-}
-
-/// Rules from a small pool, so that two rulesets share some and repeat some.
-fn ruleset() -> impl Strategy<Value = Ruleset> {
-    let pool: Vec<Rule> =
-        (0..6).map(|number| Rule::new().when(meta::mark(number)).counter().accept()).collect();
-    let rules =
-        proptest::collection::vec(prop_oneof![2 => proptest::sample::select(pool), 1 => rule()], 0..10);
-    let elements = proptest::collection::vec(prefix(), 0..6);
-    (rules, elements, any::<bool>()).prop_map(|(rules, elements, interval_map)| {
-        let mut table = Table::new(Family::Inet, TableName::new("t").unwrap())
-            .set(Set::new(set("s"), Datatype::Ipv4Addr).interval().elements(elements))
-            .chain(Chain::regular(chain("sub")))
-            .chain(Chain::base(chain("main"), Base::filter_forward()).rules(rules));
-        if interval_map {
-            table = table.set(
-                Set::verdict_map(set("m"), Datatype::InetService)
-                    .elements([Element::new(1).verdict(Verdict::Jump(chain("sub")))]),
-            );
-        }
-        Ruleset::new().table(table)
-    })
-}
 
 fn settled(kernel: &mut impl Kernel, desired: &Ruleset) {
     converge(kernel, desired).unwrap();
@@ -125,4 +53,18 @@ fn the_kernel_agrees() {
             settled(&mut kernel, &ruleset().new_tree(&mut runner).unwrap().current());
         }
     });
+}
+
+#[test]
+fn what_no_packet_can_be_is_refused_before_it_is_sent() {
+    let id = TableId::new(Family::Inet, TableName::new("t").unwrap());
+    let mistake = |rule: Rule| {
+        let mut transaction = Transaction::unchecked();
+        transaction.append_rule(&id, &chain("c"), &rule);
+        transaction.seal().unwrap_err().mistake.to_string()
+    };
+    let udp_reset = Rule::new().when(udp::dport(53)).reject(Reject::TcpReset);
+    assert_eq!(mistake(udp_reset), "no packet is udp and tcp at once");
+    let both = Rule::new().when(ip::saddr(net("10.0.0.0/8"))).when(ip::daddr(net("fd00::/8"))).accept();
+    assert_eq!(mistake(both), "no packet is ip and ip6 at once");
 }

@@ -13,4 +13,4 @@ pub mod with_nftnl;
 pub mod with_rustables;
 
 pub use plan::{Action, Condition, Plan, PlannedChain, PlannedRule, Step};
-pub use state::{State, differences};
+pub use state::{State, differences, listed_differences};

@@ -1,7 +1,7 @@
 //! A table in words that all three libraries have.
 
 use flannel_nft::{
-    Base, Chain, ChainKind, ChainName, Family, Hook, InterfaceName, Nat, NameError, Priority, Protocol, Rule,
+    Base, Chain, ChainKind, ChainName, Family, Hook, InterfaceName, NameError, Nat, Priority, Protocol, Rule,
     Ruleset, Table, TableName, ip, meta, tcp, udp,
 };
 use ipnet::IpNet;
@@ -78,7 +78,7 @@ pub enum Condition {
 }
 
 /// What happens to a packet.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Action {
     /// `accept`.
     Accept,
@@ -174,6 +174,7 @@ impl PlannedRule {
     #[must_use]
     pub fn steps(&self) -> Vec<Step> {
         let mut steps = Vec::new();
+        let mut known = None;
         for condition in &self.conditions {
             match condition {
                 Condition::Mark { value, mask } => {
@@ -185,8 +186,11 @@ impl PlannedRule {
                 Condition::Destination { net, inverted } => address(&mut steps, *net, *inverted, 16, 24),
                 Condition::Port { udp, port } => {
                     let protocol = if *udp { Protocol::UDP } else { Protocol::TCP };
-                    steps.push(Step::L4Proto);
-                    steps.push(Step::Compare(vec![protocol.number()], false));
+                    // As nft does: not twice in a row.
+                    if known.replace(protocol) != Some(protocol) {
+                        steps.push(Step::L4Proto);
+                        steps.push(Step::Compare(vec![protocol.number()], false));
+                    }
                     steps.push(Step::Payload(2, 2, 2));
                     steps.push(Step::Compare(port.to_be_bytes().to_vec(), false));
                 }

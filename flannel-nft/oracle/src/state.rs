@@ -1,5 +1,6 @@
 //! What the kernel holds, in three views.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::io;
 
@@ -27,12 +28,16 @@ struct Dump {
 }
 
 const GETSET: u16 = 0xa0a;
+const SET_USERDATA: u16 = 13;
+/// An element's `NFTA_SET_ELEM_USERDATA` with `NFTNL_UDATA_SET_ELEM_FLAGS`, four bytes: 1, padded. nft's remark on a range
+/// that ends where all addresses end; it finds and deletes the range without it, too.
+const OPEN_END: &str = "0a0006000104010000000000";
 const GETSETELEM: u16 = 0xa0d;
 const DUMPS: [Dump; 5] = [
     Dump { what: "table", question: 0xa01, volatile: &[4, 7] },
     Dump { what: "chain", question: 0xa04, volatile: &[2] },
     Dump { what: "rule", question: 0xa07, volatile: &[3, 6] },
-    Dump { what: "set", question: GETSET, volatile: &[16] },
+    Dump { what: "set", question: GETSET, volatile: &[16, 20] },
     Dump { what: "object", question: 0xa13, volatile: &[6] },
 ];
 
@@ -42,28 +47,40 @@ impl State {
     /// # Errors
     /// If nft cannot list or the kernel does not answer.
     pub fn read() -> io::Result<Self> {
-        let nft = |arguments: &str| try_sh(&format!("nft {arguments} list ruleset")).map_err(io::Error::other);
+        let nft =
+            |arguments: &str| try_sh(&format!("nft {arguments} list ruleset")).map_err(io::Error::other);
         Ok(Self { text: nft("")?, json: without_handles(&nft("-j")?), raw: raw()? })
-    }
-
-    /// Without the raw view: nft reads two neighbouring fields of a packet with one instruction where others take two.
-    #[must_use]
-    pub fn as_listed(&self) -> (&str, &str) {
-        (&self.text, &self.json)
     }
 }
 
-/// The views in which two states differ, with both sides; empty if they are the same.
+/// Lines that one of two states lacks, under the view in which they are missing; empty if the states are the same.
 #[must_use]
 pub fn differences(left: &State, right: &State) -> String {
-    let mut report = String::new();
-    let views = [("text", &left.text, &right.text), ("json", &left.json, &right.json), ("raw", &left.raw, &right.raw)];
-    for (view, left, right) in views {
-        if left != right {
-            let _infallible = writeln!(report, "{view}:\n{left}\n--- but ---\n{right}");
-        }
+    let views = [
+        ("text", &left.text, &right.text),
+        ("json", &left.json, &right.json),
+        ("raw", &left.raw, &right.raw),
+    ];
+    views.into_iter().map(|(view, left, right)| difference(view, left, right)).collect()
+}
+
+/// The same for what nft lists only: it reads two neighbouring fields of a packet (`ip saddr A ip daddr B`) with one
+/// instruction, everybody else with two, so that the raw views of the same rule differ.
+#[must_use]
+pub fn listed_differences(left: &State, right: &State) -> String {
+    difference("text", &left.text, &right.text) + &difference("json", &left.json, &right.json)
+}
+
+fn difference(view: &str, left: &str, right: &str) -> String {
+    if left == right {
+        return String::new();
     }
-    report
+    let lacking = |from: &str, of: &str, sign: char| {
+        let lines: HashSet<&str> = of.lines().collect();
+        let lacking = from.lines().filter(|line| !lines.contains(line));
+        lacking.fold(String::new(), |report, line| format!("{report}{sign} {line}\n"))
+    };
+    format!("{view}:\n{}{}", lacking(left, right, '-'), lacking(right, left, '+'))
 }
 
 /// Drops `"handle": 12, ` and the like.
@@ -84,47 +101,105 @@ fn raw() -> io::Result<String> {
     let mut lines = String::new();
     let mut sets = Vec::new();
     for dump in &DUMPS {
-        let list = ask(&mut socket, dump.question, 0, |_| {}, |message| {
-            let (header, attributes) = message.split::<4>()?;
-            let mut line = format!("{} {}", dump.what, header[0]);
-            let mut set = (header[0], Vec::new(), Vec::new());
-            for attribute in attributes {
-                if dump.question == GETSET && attribute.kind == 1 {
-                    set.1 = attribute.payload.to_vec();
-                } else if dump.question == GETSET && attribute.kind == 2 {
-                    set.2 = attribute.payload.to_vec();
-                }
-                if !dump.volatile.contains(&attribute.kind) {
-                    let _infallible = write!(line, " {}={}", attribute.kind, hex(attribute.payload));
-                }
-            }
-            Ok((line, set))
-        })?;
-        for (line, set) in list {
+        let read = ask(&mut socket, dump.question, 0, |_| {}, |message| object(dump, message))?;
+        for (line, set) in read {
             lines.push_str(&line);
             lines.push('\n');
-            if dump.question == GETSET {
-                sets.push(set);
-            }
+            sets.extend(set);
         }
     }
-    for (family, table, name) in sets {
+    for SetAddress { family, table, name } in sets {
         let of_set = |a: &mut Attributes<'_>| {
             a.bytes(1, &table);
             a.bytes(2, &name);
         };
-        let parts = ask(&mut socket, GETSETELEM, family, of_set, |message| {
-            let (_, attributes) = message.split::<4>()?;
-            let lists = attributes.filter(|attribute| attribute.kind == 3);
-            let elements = lists.flat_map(|list| flannel_netlink::attributes(list.payload));
-            Ok(elements.map(|element| hex(element.payload)).collect::<Vec<_>>())
-        })?;
+        let mut elements = ask(&mut socket, GETSETELEM, family, of_set, elements)?.concat();
         // The order of a hash set's elements means nothing.
-        let mut elements: Vec<String> = parts.into_iter().flatten().collect();
         elements.sort();
-        let _infallible = writeln!(lines, "elements {family} {} {} {}", hex(&table), hex(&name), elements.join(" "));
+        let _infallible =
+            writeln!(lines, "elements {family} {} {} {}", hex(&table), hex(&name), elements.join(" "));
     }
     Ok(lines)
+}
+
+struct SetAddress {
+    family: u8,
+    table: Vec<u8>,
+    name: Vec<u8>,
+}
+
+/// One object as a line, and where to ask for its elements if it is a set.
+fn object(dump: &Dump, message: &Message<'_>) -> Result<(String, Option<SetAddress>), Malformed> {
+    let ([family, ..], attributes) = message.split::<4>()?;
+    let mut line = format!("{} {family}", dump.what);
+    let mut set = SetAddress { family: *family, table: Vec::new(), name: Vec::new() };
+    for attribute in attributes {
+        let attribute = attribute?;
+        match attribute.kind {
+            1 => set.table = attribute.payload.to_vec(),
+            2 => set.name = attribute.payload.to_vec(),
+            _ => {}
+        }
+        if !dump.volatile.contains(&attribute.kind) {
+            let mut payload = hex(attribute.payload);
+            if dump.question == GETSET && attribute.kind == SET_USERDATA {
+                payload = hex(&without_remarks(attribute.payload));
+            }
+            let _infallible = write!(line, " {}={payload}", attribute.kind);
+        }
+    }
+    Ok((line, (dump.question == GETSET).then_some(set)))
+}
+
+/// Keeps the byte orders and the comment. The rest are nft's remarks for itself: how a type was written, that values are
+/// not ranges (libnftnl, include/libnftnl/udata.h).
+fn without_remarks(mut userdata: &[u8]) -> Vec<u8> {
+    const KEPT: [u8; 3] = [0, 1, 7];
+    let mut kept = Vec::new();
+    while let [kind, length, ..] = userdata {
+        let Some((one, rest)) = userdata.split_at_checked(2 + usize::from(*length)) else { break };
+        if KEPT.contains(kind) {
+            kept.extend_from_slice(one);
+        }
+        userdata = rest;
+    }
+    kept
+}
+
+fn elements(message: &Message<'_>) -> Result<Vec<String>, Malformed> {
+    const LIST: u16 = 3;
+    let (_, attributes) = message.split::<4>()?;
+    let mut found = Vec::new();
+    for attribute in attributes {
+        let attribute = attribute?;
+        if attribute.kind == LIST {
+            for element in flannel_netlink::attributes(attribute.payload) {
+                let element = element?.payload;
+                if !is_end_before_all(element)? {
+                    found.push(hex(element).replace(OPEN_END, ""));
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Whether this ends a range at key 0, where none can: nft begins the sets that it makes so, and means nothing by it.
+fn is_end_before_all(element: &[u8]) -> Result<bool, Malformed> {
+    const KEY: u16 = 1;
+    const FLAGS: u16 = 3;
+    const INTERVAL_END: u32 = 1;
+    let (mut zero, mut end) = (false, false);
+    for attribute in flannel_netlink::attributes(element) {
+        let attribute = attribute?;
+        match attribute.kind {
+            // Behind the header of the value inside.
+            KEY => zero = attribute.payload.iter().skip(4).all(|byte| *byte == 0),
+            FLAGS => end = attribute.be32()? == INTERVAL_END,
+            _ => {}
+        }
+    }
+    Ok(zero && end)
 }
 
 fn ask<T>(

@@ -5,7 +5,8 @@ use std::io;
 
 use flannel_nft::{ChainKind, Hook};
 use nftnl::expr::{
-    Bitwise, Cmp, CmpOp, Counter, Masquerade, Meta, NetworkHeaderField, Payload, TransportHeaderField, Verdict,
+    Bitwise, Cmp, CmpOp, Counter, Masquerade, Meta, NetworkHeaderField, Payload, TransportHeaderField,
+    Verdict,
 };
 use nftnl::{Batch, Chain, ChainType, FinalizedBatch, MsgType, Policy, ProtoFamily, Rule, Table};
 
@@ -18,7 +19,10 @@ pub const CANNOT: [(&str, &str); 7] = [
     ("interval sets, maps, verdict maps", "set::Set sets neither NFTNL_SET_FLAGS of its own nor a data type"),
     ("comments of tables, chains and sets", "only Rule has set_comment"),
     ("fib, limit, notrack, objref", "no such expressions"),
-    ("offsets of a raw payload in bits, as its fields say", "expr::*HeaderField::Raw hands offset_bits on as bytes"),
+    (
+        "offsets of a raw payload in bits, as its fields say",
+        "expr::*HeaderField::Raw hands offset_bits on as bytes",
+    ),
     ("acknowledgement of the end only", "every message asks for one"),
 ];
 
@@ -110,7 +114,7 @@ fn add(rule: &mut Rule<'_>, step: &Step) -> Result<(), NulError> {
             let operation = if *inverted { CmpOp::Neq } else { CmpOp::Eq };
             rule.add_expr(&Cmp::new(operation, value.as_slice()));
         }
-        Step::Counter => rule.add_expr(&Counter::new()),
+        Step::Counter => rule.add_expr(&Counter),
         Step::Masquerade | Step::Verdict(Action::Masquerade) => rule.add_expr(&Masquerade),
         Step::Verdict(Action::Accept) => rule.add_expr(&Verdict::Accept),
         Step::Verdict(Action::Drop) => rule.add_expr(&Verdict::Drop),

@@ -5,9 +5,7 @@ use rustables::error::{BuilderError, QueryError};
 use rustables::expr::{
     Bitwise, Cmp, CmpOp, Counter, Immediate, Masquerade, Meta, MetaType, Payload, Register, VerdictKind,
 };
-use rustables::{
-    Batch, Chain, ChainPolicy, ChainType, HookClass, MsgType, ProtocolFamily, Rule, Table,
-};
+use rustables::{Batch, Chain, ChainPolicy, ChainType, HookClass, MsgType, ProtocolFamily, Rule, Table};
 
 use crate::plan::{Action, Plan, Step};
 
@@ -87,11 +85,7 @@ pub fn batch(plan: &Plan) -> Result<Batch, Error> {
 fn add(rule: &mut Rule, step: Step) -> Result<(), BuilderError> {
     match step {
         Step::Payload(base, offset, length) => rule.add_expr(
-            Payload::default()
-                .with_base(base)
-                .with_offset(offset)
-                .with_len(length)
-                .with_dreg(Register::Reg1),
+            Payload::default().with_base(base).with_offset(offset).with_len(length).with_dreg(Register::Reg1),
         ),
         Step::Mark => rule.add_expr(Meta::new(MetaType::Mark)),
         Step::L4Proto => rule.add_expr(Meta::new(MetaType::L4Proto)),
@@ -104,7 +98,7 @@ fn add(rule: &mut Rule, step: Step) -> Result<(), BuilderError> {
             rule.add_expr(Cmp::new(if inverted { CmpOp::Neq } else { CmpOp::Eq }, value));
         }
         Step::Counter => rule.add_expr(Counter::default().with_nb_packets(0_u64).with_nb_bytes(0_u64)),
-        Step::Masquerade | Step::Verdict(Action::Masquerade) => rule.add_expr(Masquerade),
+        Step::Masquerade | Step::Verdict(Action::Masquerade) => rule.add_expr(Masquerade::default()),
         Step::Verdict(Action::Accept) => rule.add_expr(Immediate::new_verdict(VerdictKind::Accept)),
         Step::Verdict(Action::Drop) => rule.add_expr(Immediate::new_verdict(VerdictKind::Drop)),
         Step::Verdict(Action::Return) => rule.add_expr(Immediate::new_verdict(VerdictKind::Return)),

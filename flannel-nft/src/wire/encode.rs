@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use flannel_netlink::Attributes;
 
+use crate::data::Datatype;
 use crate::error::Mistake;
 use crate::lower::{lower, verdict_code};
 use crate::name::{ChainName, Comment};
@@ -154,7 +155,7 @@ pub(crate) fn set(table: &TableId, set: &Set, id: u32, a: &mut Attributes<'_>) {
         }
         Maps::Object(kind) => a.be32(15, kind),
     }
-    if let Some(size) = set.size {
+    if let Some(size) = set.size.or_else(|| fixed_size(set)) {
         a.nested(9, |a| a.be32(1, size));
     }
     a.be32(10, id);
@@ -168,13 +169,24 @@ pub(crate) fn set(table: &TableId, set: &Set, id: u32, a: &mut Attributes<'_>) {
     extra(&set.extra, a);
 }
 
+/// Number of elements of a set that never changes: the kernel then takes a hash table of just that size
+/// (`nft_set_hash_fast`, net/netfilter/nft_set_hash.c) instead of one that could grow.
+fn fixed_size(set: &Set) -> Option<u32> {
+    let fixed = set.is_anonymous() && set.flags & flag::INTERVAL == 0;
+    fixed.then(|| u32::try_from(set.elements.len()).ok()).flatten()
+}
+
 /// What nft 0.9.8 and newer write, and need to print numbers in the right byte order.
 fn set_userdata(set: &Set) -> Userdata {
-    let order = |host_order| if host_order { 1 } else { 2 };
+    let order = |datatype: Datatype| match datatype {
+        Datatype::InetProto => 0, // one byte has no order
+        _ if datatype.is_host_order() => 1,
+        _ => 2,
+    };
     let mut userdata = Userdata::default();
-    userdata.u32(0, order(set.key.is_host_order()));
+    userdata.u32(0, order(set.key));
     match set.maps {
-        Maps::Value(datatype) => userdata.u32(1, order(datatype.is_host_order())),
+        Maps::Value(datatype) => userdata.u32(1, order(datatype)),
         Maps::Verdict => userdata.u32(1, 0),
         Maps::Nothing | Maps::Object(_) => {}
     }

@@ -6,6 +6,9 @@
     reason = "clippy.toml allows it in test functions only, this is what they call"
 )]
 
+pub(crate) mod generate;
+pub(crate) mod vocabulary;
+
 use flannel_nft::*;
 use ipnet::{IpNet, Ipv4Net};
 

@@ -1,0 +1,267 @@
+//! The same ruleset through flannel-nft, `nft -f`, nftnl and rustables: the kernel holds the same afterwards.
+
+#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in test functions only")]
+
+#[path = "../../tests/common/mod.rs"]
+mod common;
+
+use std::io::Write as _;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::process::{Command, Stdio};
+
+use common::{flannel, generate, vocabulary};
+use flannel_nft::{ChainKind, Hook, Netlink, Ruleset, converge};
+use flannel_nft_oracle::*;
+use flanneld::rules::{RuleSpec, ruleset};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use testkit::{netns, sh};
+
+/// The kernel's state with these rules and no others, as `send` makes it.
+fn state(send: impl FnOnce()) -> State {
+    sh("nft flush ruleset");
+    send();
+    State::read().unwrap()
+}
+
+fn by_us(kernel: &mut Netlink, desired: &Ruleset) -> State {
+    state(|| {
+        converge(kernel, desired).unwrap();
+    })
+}
+
+fn by_nft(desired: &Ruleset) -> State {
+    state(|| {
+        let mut nft = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+        nft.stdin.take().unwrap().write_all(desired.to_string().as_bytes()).unwrap();
+        assert!(nft.wait().unwrap().success(), "nft cannot read\n{desired}");
+    })
+}
+
+/// What is different after `nft -f` of our text.
+fn different_by_nft(kernel: &mut Netlink, desired: &Ruleset) -> String {
+    let (ours, nfts) = (by_us(kernel, desired), by_nft(desired));
+    // Where nft reads two fields at once, the bytes cannot be the same.
+    let neighbours = |line: &str| {
+        let has_both = |[first, second]: [&str; 2]| line.contains(first) && line.contains(second);
+        [[" saddr", " daddr"], [" sport", " dport"], ["ip protocol", "ip saddr"]].into_iter().any(has_both)
+    };
+    match ours.text.lines().any(neighbours) {
+        true => listed_differences(&ours, &nfts),
+        false => differences(&ours, &nfts),
+    }
+}
+
+fn by_nftnl(plan: &Plan) -> State {
+    state(|| with_nftnl::send(&with_nftnl::batch(plan).unwrap()).unwrap())
+}
+
+fn by_rustables(plan: &Plan) -> State {
+    state(|| with_rustables::send(with_rustables::batch(plan).unwrap()).unwrap())
+}
+
+/// Runs `check` for so many generated values, always the same ones, and shrinks what fails.
+fn for_all<S: Strategy>(cases: u32, values: fn() -> S, check: fn(S::Value) -> Result<(), TestCaseError>) {
+    netns(|| {
+        let config = Config { cases, max_shrink_iters: 200, failure_persistence: None, ..Config::default() };
+        let rng =
+            proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha);
+        TestRunner::new_with_rng(config, rng).run(&values(), check).unwrap();
+    });
+}
+
+/// What flanneld asks for, in each of its settings.
+fn of_flanneld() -> Vec<Ruleset> {
+    let ipv4 = Some(("10.244.0.0/16".parse().unwrap(), "10.244.59.0/24".parse().unwrap()));
+    let ipv6 = Some(("fd00:10:244::/48".parse().unwrap(), "fd00:10:244:5d::/64".parse().unwrap()));
+    let whole =
+        RuleSpec { ipv4, ipv6, masquerade: true, fully_random: true, forward: true, ..RuleSpec::default() };
+    let exempt = ["192.168.0.0/17", "10.9.0.0/16", "fd99::/20"].map(|net| net.parse().unwrap()).to_vec();
+    let settings = [
+        RuleSpec { ipv6: None, ..whole.clone() },
+        RuleSpec { ipv4: None, ..whole.clone() },
+        RuleSpec { forward: false, fully_random: false, ..whole.clone() },
+        RuleSpec { masquerade: false, ..whole.clone() },
+        RuleSpec {
+            ipv4: Some(("10.96.0.0/13".parse().unwrap(), "10.97.3.128/25".parse().unwrap())),
+            ..whole.clone()
+        },
+        RuleSpec { no_masquerade: exempt, ..whole.clone() },
+        whole,
+    ];
+    settings.iter().map(|spec| ruleset(spec).unwrap()).collect()
+}
+
+#[test]
+fn nft_makes_the_same_of_our_text() {
+    netns(|| {
+        let mut kernel = Netlink::open().unwrap();
+        let words =
+            [vocabulary::sets(), vocabulary::matches(), vocabulary::statements(), vocabulary::statements6()];
+        let words = words.map(|table| Ruleset::new().table(table));
+        for desired in of_flanneld().iter().chain(&words).chain([&flannel()]) {
+            let different = different_by_nft(&mut kernel, desired);
+            assert_eq!(different, "", "of\n{desired}");
+        }
+    });
+}
+
+#[test]
+fn nft_makes_the_same_of_generated_rulesets() {
+    for_all(40, generate::ruleset, |desired| {
+        let different = different_by_nft(&mut Netlink::open().unwrap(), &desired);
+        prop_assert!(different.is_empty(), "of\n{}:\n{}", desired, different);
+        Ok(())
+    });
+}
+
+#[test]
+fn nft_finds_and_deletes_what_we_put_into_a_set() {
+    netns(|| {
+        let nets: [Ipv4Net; 2] = ["10.0.0.0/8", "240.0.0.0/4"].map(|net| net.parse().unwrap());
+        let set = flannel_nft::Set::new(common::set("s"), flannel_nft::Datatype::Ipv4Addr)
+            .interval()
+            .elements(nets);
+        let name = flannel_nft::TableName::new("t").unwrap();
+        let desired = Ruleset::new().table(flannel_nft::Table::new(flannel_nft::Family::Ip, name).set(set));
+        for made in [by_nft, |desired: &Ruleset| by_us(&mut Netlink::open().unwrap(), desired)] {
+            made(&desired);
+            assert!(sh("nft get element ip t s '{ 245.1.1.1 }'").contains("240.0.0.0/4"));
+            sh("nft delete element ip t s '{ 240.0.0.0/4 }'");
+            sh("nft delete element ip t s '{ 10.0.0.0/8 }'");
+            assert!(!sh("nft list ruleset").contains("elements"));
+        }
+    });
+}
+
+#[test]
+fn nftnl_and_rustables_make_the_same() {
+    for_all(40, plan, |plan| {
+        let ours = by_us(&mut Netlink::open().unwrap(), &plan.ours().unwrap());
+        let different = differences(&ours, &by_nftnl(&plan));
+        prop_assert!(different.is_empty(), "nftnl:\n{}", different);
+        let different = differences(&ours, &by_rustables(&plan));
+        prop_assert!(different.is_empty(), "rustables:\n{}", different);
+        Ok(())
+    });
+}
+
+#[test]
+fn nftnl_and_rustables_make_the_same_of_flannels_rules() {
+    netns(|| {
+        let mut kernel = Netlink::open().unwrap();
+        for plan in [flannel_plan(false), flannel_plan(true)] {
+            let ours = by_us(&mut kernel, &plan.ours().unwrap());
+            assert_eq!(differences(&ours, &by_nftnl(&plan)), "");
+            assert_eq!(differences(&ours, &by_rustables(&plan)), "");
+        }
+    });
+}
+
+#[test]
+fn a_difference_of_one_bit_is_seen_in_every_view() {
+    netns(|| {
+        let mut kernel = Netlink::open().unwrap();
+        let plan = flannel_plan(false);
+        let ours = by_us(&mut kernel, &plan.ours().unwrap());
+        let mut other = plan.clone();
+        let Some(Condition::Mark { value, .. }) = other.chains[0].rules[0].conditions.first_mut() else {
+            panic!("the first rule tests the mark")
+        };
+        *value = 0;
+        for different in [by_nftnl(&other), by_rustables(&other), by_us(&mut kernel, &other.ours().unwrap())]
+        {
+            let report = differences(&ours, &different);
+            assert!(["text:", "json:", "raw:"].iter().all(|view| report.contains(view)), "{report}");
+        }
+        // The same rules under other handles are no difference.
+        assert_eq!(differences(&ours, &by_us(&mut kernel, &plan.ours().unwrap())), "");
+    });
+}
+
+/// The rules of a node in words that all have: masquerade without flags, no named counters.
+fn flannel_plan(ipv6: bool) -> Plan {
+    let nets = ["10.244.0.0/16", "10.244.59.0/24", "224.0.0.0/4"];
+    let nets6 = ["fd00:10:244::/48", "fd00:10:244:5d::/64", "ff00::/8"];
+    let [cluster, pods, multicast] = if ipv6 { nets6 } else { nets }.map(|net| net.parse::<IpNet>().unwrap());
+    let from = |net, inverted| Condition::Source { net, inverted };
+    let to = |net, inverted| Condition::Destination { net, inverted };
+    let rule = |conditions: Vec<Condition>, action| PlannedRule { conditions, counter: false, action };
+    let mark = Condition::Mark { value: 0x4000, mask: 0x4000 };
+    let postrouting = vec![
+        rule(vec![mark], Action::Return),
+        rule(vec![from(pods, false), to(cluster, false)], Action::Return),
+        rule(vec![from(cluster, false), to(pods, false)], Action::Return),
+        rule(vec![from(cluster, true), to(pods, false)], Action::Return),
+        rule(vec![from(cluster, false), to(multicast, true)], Action::Masquerade),
+        rule(vec![from(cluster, true), to(cluster, false)], Action::Masquerade),
+    ];
+    let forward = [from(cluster, false), to(cluster, false)];
+    let forward =
+        forward.map(|net| PlannedRule { counter: true, ..rule(vec![net], Action::Accept) }).to_vec();
+    let chain = |name: &str, base, rules| PlannedChain { name: name.to_owned(), base: Some(base), rules };
+    Plan {
+        ipv6,
+        name: format!("flannel-ipv{}", if ipv6 { 6 } else { 4 }),
+        chains: vec![
+            chain("postrtg", (ChainKind::Nat, Hook::Postrouting, 100), postrouting),
+            chain("forward", (ChainKind::Filter, Hook::Forward, 0), forward),
+        ],
+    }
+}
+
+fn net(ipv6: bool) -> impl Strategy<Value = IpNet> {
+    (any::<u128>(), 1..=128_u8).prop_map(move |(bits, length)| {
+        if ipv6 {
+            IpNet::from(Ipv6Net::new(Ipv6Addr::from(bits), length).unwrap()).trunc()
+        } else {
+            let bits = u32::try_from(bits >> 96).unwrap();
+            IpNet::from(Ipv4Net::new(Ipv4Addr::from(bits), length.div_ceil(4)).unwrap()).trunc()
+        }
+    })
+}
+
+fn condition(ipv6: bool) -> impl Strategy<Value = Condition> {
+    prop_oneof![
+        (any::<u32>(), any::<u32>()).prop_map(|(value, mask)| Condition::Mark { value: value & mask, mask }),
+        (net(ipv6), any::<bool>()).prop_map(|(net, inverted)| Condition::Source { net, inverted }),
+        (net(ipv6), any::<bool>()).prop_map(|(net, inverted)| Condition::Destination { net, inverted }),
+        (any::<bool>(), any::<u16>()).prop_map(|(udp, port)| Condition::Port { udp, port }),
+        "[a-z]{1,15}".prop_map(|name| Condition::Output { name }),
+    ]
+}
+
+fn rules(ipv6: bool, actions: Vec<Action>) -> impl Strategy<Value = Vec<PlannedRule>> {
+    let conditions = proptest::collection::vec(condition(ipv6), 0..4);
+    let rule = (conditions, any::<bool>(), proptest::sample::select(actions));
+    let rule = rule.prop_map(|(conditions, counter, action)| PlannedRule { conditions, counter, action });
+    let rule = rule.prop_filter("no packet is UDP and TCP at once", |rule| {
+        let of = |wanted| {
+            rule.conditions.iter().any(|it| matches!(it, Condition::Port { udp, .. } if *udp == wanted))
+        };
+        !(of(true) && of(false))
+    });
+    proptest::collection::vec(rule, 0..6)
+}
+
+fn plan() -> impl Strategy<Value = Plan> {
+    any::<bool>().prop_flat_map(|ipv6| {
+        let ends = [Action::Accept, Action::Drop, Action::Return];
+        let jumps = [Action::Jump("sub".to_owned()), Action::Goto("sub".to_owned())];
+        let filter: Vec<Action> = ends.iter().chain(&jumps).cloned().collect();
+        let nat = vec![Action::Accept, Action::Return, Action::Masquerade];
+        let hooks = [Hook::Prerouting, Hook::Input, Hook::Forward, Hook::Output, Hook::Postrouting];
+        let base = (proptest::sample::select(hooks.to_vec()), -400..400);
+        let lists = (rules(ipv6, ends.to_vec()), rules(ipv6, nat), rules(ipv6, filter));
+        (base, lists).prop_map(move |((hook, priority), (sub, nat, filter))| {
+            let chain = |name: &str, base, rules| PlannedChain { name: name.to_owned(), base, rules };
+            let chains = vec![
+                chain("sub", None, sub),
+                chain("nats", Some((ChainKind::Nat, Hook::Postrouting, 100)), nat),
+                chain("filters", Some((ChainKind::Filter, hook, priority)), filter),
+            ];
+            Plan { ipv6, name: "planned".to_owned(), chains }
+        })
+    })
+}
