@@ -49,6 +49,15 @@ impl Condition {
     const ALL: [Self; 6] =
         [Self::Interface, Self::Lease, Self::Device, Self::Rules, Self::SubnetFile, Self::Peers];
 
+    /// The work that brings it about, as metrics call it.
+    pub(crate) fn work(self) -> &'static str {
+        match self {
+            Self::Device | Self::Peers => "overlay",
+            Self::SubnetFile => "subnet_file",
+            Self::Interface | Self::Lease | Self::Rules => self.name(),
+        }
+    }
+
     /// In words.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -106,6 +115,16 @@ impl Readiness {
     #[must_use]
     pub fn reason(&self, condition: Condition) -> Option<&str> {
         self.unmet.get(&condition).map(String::as_str)
+    }
+
+    /// What does not hold, and why.
+    pub(crate) fn unmet(&self) -> impl Iterator<Item = (Condition, &str)> {
+        self.unmet.iter().map(|(condition, reason)| (*condition, reason.as_str()))
+    }
+
+    /// What is worth knowing besides.
+    pub(crate) fn notes(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.notes.iter().map(|(subject, text)| (*subject, text.as_str()))
     }
 
     fn body(&self) -> String {

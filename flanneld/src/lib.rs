@@ -11,6 +11,7 @@
 //! The modules follow that picture. [`run`](run::run) is the life of the daemon, [`reconcile`] the one task that
 //! writes to the kernel.
 
+pub mod asker;
 pub mod commands;
 pub mod config;
 pub mod desired;
@@ -21,6 +22,7 @@ pub mod health;
 pub mod install_conf;
 pub mod lease;
 pub mod live;
+pub mod local;
 pub mod logging;
 pub mod memory;
 pub mod monitor;
@@ -32,4 +34,6 @@ pub mod run;
 mod start;
 pub mod status;
 pub mod subnet_env;
+pub mod survey;
+pub mod telemetry;
 mod tenancy;

@@ -2,9 +2,9 @@
 
 use std::io;
 
-use flannel_nft::Event;
+use flannel_nft::{Event, TableId};
 use flannel_vxlan::Notification;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 
 use crate::error::Chain;
@@ -30,19 +30,42 @@ pub async fn links(monitor: flannel_vxlan::Monitor, to: mpsc::Sender<Vec<Notific
     }
 }
 
-/// Says that others have changed the ruleset, until nobody listens.
+/// What others did to the nftables ruleset so far.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ForeignCommits {
+    /// Commits that changed something in our tables.
+    pub ours: u64,
+    /// Commits that did not.
+    pub others: u64,
+    /// Times that notifications came faster than they were read.
+    pub overflows: u64,
+    /// Who changed something in our tables last: name and number of the process, as far as known.
+    pub culprit: Option<(String, u32)>,
+}
+
+/// Counts what others do to the ruleset, until nobody listens.
 ///
-/// Whether it was ours that they changed is found by looking: that costs less than telling.
-pub async fn rules(monitor: flannel_nft::Monitor, to: mpsc::Sender<()>) {
+/// Whether our tables still are as they should be is found by looking.
+pub async fn rules(monitor: flannel_nft::Monitor, tables: Vec<TableId>, to: watch::Sender<ForeignCommits>) {
     let passed: io::Result<()> = async {
         let mut stream = monitor.into_stream()?;
         loop {
-            if let Event::Foreign(foreign) = stream.next().await? {
-                debug!(pid = foreign.pid, process = foreign.process, "ruleset changed by others");
-            }
-            if let Err(mpsc::error::TrySendError::Closed(())) = to.try_send(()) {
+            let event = stream.next().await?;
+            if to.is_closed() {
                 return Ok(());
             }
+            to.send_modify(|commits| match event {
+                Event::Foreign(foreign) => {
+                    debug!(pid = foreign.pid, process = foreign.process, "ruleset changed by others");
+                    if foreign.changes.iter().any(|change| tables.contains(change.table())) {
+                        commits.ours += 1;
+                        commits.culprit = Some((foreign.process, foreign.pid));
+                    } else {
+                        commits.others += 1;
+                    }
+                }
+                Event::Overflow => commits.overflows += 1,
+            });
         }
     }
     .await;

@@ -24,9 +24,13 @@ use crate::health::{Condition, Readiness};
 use crate::lease::{Backoff, Lease, LeaseAttributes, LeaseKey};
 use crate::live::{Reload, live_change};
 use crate::memory::Memory;
+use crate::monitor::ForeignCommits;
 use crate::node::{self, NodeError};
 use crate::rules;
+use crate::status::Cause;
 use crate::subnet_env::SubnetEnv;
+use crate::survey::{Question, counters, survey, tell_readiness};
+use crate::telemetry::{Object, Telemetry};
 
 /// Events that are folded before the kernel is written to, at most.
 const BURST: usize = 65_536;
@@ -34,6 +38,8 @@ const BURST: usize = 65_536;
 /// net under them, and it costs a few microseconds per peer.
 const VERIFY: Duration = Duration::from_secs(60);
 
+/// Longest time between two rounds of the loop, so that those who watch it see it alive.
+const PULSE: Duration = Duration::from_secs(5);
 /// How long changes of the host's interfaces are collected before they are looked at.
 const SETTLE: Duration = Duration::from_millis(5);
 /// How long changes of peers are collected before they are written to the state file.
@@ -51,9 +57,11 @@ pub struct Inputs {
     /// What others did to links, addresses, routes, neighbours, forwarding entries and nexthops.
     pub links: mpsc::Receiver<Vec<Notification>>,
     /// Others have changed the nftables ruleset.
-    pub rules: mpsc::Receiver<()>,
+    pub rules: watch::Receiver<ForeignCommits>,
     /// Somebody has changed the network configuration.
     pub reloads: mpsc::Receiver<Reload>,
+    /// Who wants to know how things are.
+    pub questions: mpsc::Receiver<Question>,
 }
 
 /// What the reconciler tells others.
@@ -65,6 +73,8 @@ pub struct Outputs {
     pub readiness: watch::Sender<Readiness>,
     /// What to remember over a restart.
     pub memory: watch::Sender<Option<Arc<Memory>>>,
+    /// What it notes as it works.
+    pub telemetry: Telemetry,
 }
 
 /// What the daemon starts with before its lease store has listed anything.
@@ -193,8 +203,10 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         self.due.subnet_file.now();
         tokio::pin!(shutdown);
         loop {
+            self.outputs.telemetry.beat();
             self.pass();
-            let next = self.next();
+            let next = Instant::now() + PULSE;
+            let next = self.next().map_or(next, |due| due.min(next));
             tokio::select! {
                 () = &mut shutdown => {
                     if self.due.memory.at.is_some() {
@@ -217,19 +229,28 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                 }
                 notifications = inputs.links.recv() => {
                     let Some(notifications) = notifications else { return };
+                    self.outputs.telemetry.found(Cause::Notification);
                     self.notice(&notifications);
                 }
-                change = inputs.rules.recv() => {
-                    if change.is_none() { return }
+                change = inputs.rules.changed() => {
+                    if change.is_err() { return }
+                    self.outputs.telemetry.found(Cause::Notification);
+                    self.due.rules.now();
+                }
+                Some(question) = inputs.questions.recv() => self.answer(question),
+                _ = check.tick() => {
+                    self.outputs.telemetry.found(Cause::Check);
                     self.due.rules.now();
                 }
                 Some(Reload { net_conf, done }) = inputs.reloads.recv() => {
                     // Nobody waits for the answer if it was not asked for.
                     let _unheard = done.send(self.adopt_net_conf(net_conf));
                 }
-                _ = check.tick() => self.due.rules.now(),
-                _ = verify.tick() => self.notice(&[Notification::Overflow]),
-                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
+                _ = verify.tick() => {
+                    self.outputs.telemetry.found(Cause::Check);
+                    self.notice(&[Notification::Overflow]);
+                }
+                () = sleep_until(next) => {}
             }
         }
     }
@@ -249,20 +270,20 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     /// Does what is due now.
     fn pass(&mut self) {
         if self.due.facts.take() {
-            let done = self.look_around();
-            self.conclude(Condition::Interface, done, |due| &mut due.facts);
+            let (began, done) = (std::time::Instant::now(), self.look_around());
+            self.conclude(Condition::Interface, began, done, |due| &mut due.facts);
         }
         if self.due.rules.take() {
-            let done = self.put_rules();
-            self.conclude(Condition::Rules, done, |due| &mut due.rules);
+            let (began, done) = (std::time::Instant::now(), self.put_rules());
+            self.conclude(Condition::Rules, began, done, |due| &mut due.rules);
         }
         if self.overlay_due().is_some_and(|at| at <= Instant::now()) && self.due.overlay.take() {
-            let done = self.put_overlay();
-            self.conclude(Condition::Device, done, |due| &mut due.overlay);
+            let (began, done) = (std::time::Instant::now(), self.put_overlay());
+            self.conclude(Condition::Device, began, done, |due| &mut due.overlay);
         }
         if self.due.subnet_file.take() {
-            let done = self.put_subnet_file();
-            self.conclude(Condition::SubnetFile, done, |due| &mut due.subnet_file);
+            let (began, done) = (std::time::Instant::now(), self.put_subnet_file());
+            self.conclude(Condition::SubnetFile, began, done, |due| &mut due.subnet_file);
         }
         if self.due.memory.take() {
             self.memorise();
@@ -278,10 +299,12 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     fn conclude(
         &mut self,
         condition: Condition,
+        began: std::time::Instant,
         done: Result<bool, Box<dyn Error + Send + Sync>>,
         duty: impl FnOnce(&mut Due) -> &mut Duty,
     ) {
         duty(&mut self.due).settle(matches!(done, Ok(true)));
+        self.outputs.telemetry.passed(condition, began, matches!(done, Ok(true)));
         let state = done.map(drop).map_err(|error| Chain(&*error).to_string());
         if let Err(reason) = &state
             && self.outputs.readiness.borrow().reason(condition) != Some(reason)
@@ -304,7 +327,9 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         let outcome = flannel_nft::converge(&mut self.rules, &self.ruleset)?;
         if let Outcome::Changed { changes, .. } = outcome {
             info!(changes, "rules written");
+            self.outputs.telemetry.wrote(Object::Rules, changes.into());
         }
+        self.outputs.telemetry.settled(Object::Rules);
         self.rules_right_at = Some(outcome.generation());
         Ok(true)
     }
@@ -315,6 +340,8 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         let report = self.overlay.flush(&mut self.links)?;
         self.complain(&report);
         if report.steps > 0 {
+            let steps = report.steps.try_into().unwrap_or(u64::MAX);
+            self.outputs.telemetry.wrote(Object::Overlay, steps);
             info!(
                 steps = report.steps,
                 peers = self.overlay.peers().len(),
@@ -328,6 +355,9 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             readiness.note("peers", (refused > 0).then(|| format!("{refused} steps refused, see the log")));
             *readiness != before
         });
+        if report.is_clean() {
+            self.outputs.telemetry.settled(Object::Overlay);
+        }
         if let Some(taken) = report.taken.first() {
             return Err(taken.to_string().into());
         }
@@ -358,13 +388,30 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         Ok(true)
     }
 
+    fn answer(&mut self, question: Question) {
+        let mut status = survey(&self.setting, &self.lease, &self.leases, &self.overlay, question.peers);
+        let scope = self.ruleset.scope();
+        if let Ok(observed) = self.rules.observe(&scope) {
+            status.rules.counters = counters(&observed);
+        }
+        status.rules.tables = self.ruleset.tables().iter().map(|table| table.id().to_string()).collect();
+        status.rules.right = self.rules_right_at.is_some();
+        status.rules.generation = self.rules_right_at.map(Generation::number);
+        tell_readiness(&self.outputs.readiness.borrow(), &mut status);
+        self.outputs.telemetry.tell(&mut status);
+        // Whoever asked may have gone.
+        let _unheard = question.answer.send(Box::new(status));
+    }
+
     fn learn(&mut self, event: LeaseEvent) {
         let listed = matches!(event, LeaseEvent::Synced { .. });
+        self.outputs.telemetry.heard();
         let changed = self.leases.apply(event);
         for key in &changed {
             self.note_peer(*key);
         }
         if listed || !changed.is_empty() {
+            self.outputs.telemetry.expect(Object::Overlay);
             self.due.overlay.now();
             self.due.memory.at.get_or_insert_with(|| Instant::now() + MEMORISE);
         }
@@ -503,6 +550,8 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             Err(error) => warn!("keeping the present devices: {}", Chain(&error)),
         }
         self.note_all_peers();
+        self.outputs.telemetry.expect(Object::Rules);
+        self.outputs.telemetry.expect(Object::Overlay);
         self.due.rules.now();
         self.due.overlay.now();
         self.due.subnet_file.now();

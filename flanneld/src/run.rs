@@ -8,17 +8,22 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
+use crate::asker::Asker;
 use crate::config::Config;
 use crate::error::Chain;
 use crate::health::{self, Readiness};
-use crate::lease::StoreError;
+use crate::lease::{StoreError, StoreHealth};
 use crate::live;
+use crate::local;
 use crate::memory;
-use crate::monitor;
+use crate::monitor::{self, ForeignCommits};
 use crate::node::NodeError;
 use crate::presence;
 use crate::reconcile::{Inputs, Outputs, Reconciler, tell_systemd};
+use crate::rules;
 use crate::start::{Started, start};
+use crate::status;
+use crate::telemetry::Telemetry;
 use crate::tenancy::Tell;
 
 /// Lease events that may wait for the reconciler; the store waits beyond that.
@@ -110,19 +115,26 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let (own_in, own) = watch::channel(lease.clone());
     let (attributes, attributes_out) = watch::channel(request.attributes.clone());
     let (links_in, links_out) = mpsc::channel(16);
-    let (rules_in, rules_out) = mpsc::channel(1);
+    let (rules_in, rules_out) = watch::channel(ForeignCommits::default());
+    let (questions_in, questions) = mpsc::channel(4);
     let (reloads_in, reloads) = mpsc::channel(1);
     let (memory, memories) = watch::channel(None);
-    let tell = Tell { events: events_in, own: own_in, readiness: readiness_in.clone() };
+    let (store_in, store) = watch::channel(StoreHealth::default());
+    let tell = Tell { events: events_in, own: own_in, readiness: readiness_in.clone(), store: store_in };
     tokio::spawn(live::follow(written, again, reloads_in, readiness_in.clone(), |_done| {}));
     tokio::spawn(tenancy.keep(request, attributes_out, tell));
     let remembering = tokio::spawn(memory::keep(memory::path(&config.subnet_file), memories));
 
-    let outputs = Outputs { attributes, readiness: readiness_in, memory };
+    let (pulse_in, pulse) = watch::channel(std::time::Instant::now());
+    let telemetry = Telemetry::new(config.store.kind(), store, rules_in.subscribe(), pulse_in);
+    let asker = Asker::new(questions_in, pulse);
+    let _local = listen_locally(&config, asker);
+    let outputs = Outputs { attributes, readiness: readiness_in, memory, telemetry };
     // Before the first look at the kernel, so that nothing falls in between.
     let links_monitor = flannel_vxlan::Monitor::open(&links).map_err(Fatal::Kernel)?;
     let rules_monitor =
         flannel_nft::Monitor::open(&[rules.port()]).map_err(|error| Fatal::Nftables(error.into()))?;
+    let tables = rules::tables().map_err(|error| Fatal::Desired(error.into()))?.to_vec();
     let mut reconciler =
         Reconciler::new(config, setting, lease, rules, links, outputs).map_err(Fatal::Desired)?;
     if let Some(recalled) = recalled {
@@ -133,10 +145,10 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     std::thread::Builder::new()
         .name("reconcile".to_owned())
         .spawn(move || {
-            let inputs = Inputs { leases, own, links: links_out, rules: rules_out, reloads };
+            let inputs = Inputs { leases, own, links: links_out, rules: rules_out, reloads, questions };
             let monitors = async {
                 tokio::spawn(monitor::links(links_monitor, links_in));
-                tokio::spawn(monitor::rules(rules_monitor, rules_in));
+                tokio::spawn(monitor::rules(rules_monitor, tables, rules_in));
             };
             reconcile(reconciler, inputs, monitors, stopped);
             drop(ended_in);
@@ -173,6 +185,21 @@ fn hangups() -> mpsc::Receiver<()> {
         Err(error) => warn!("SIGHUP cannot be handled: {}", Chain(&error)),
     }
     hangups
+}
+
+/// Tells the status on the local socket for as long as the value lives. The daemon can do without.
+fn listen_locally(config: &Config, asker: Asker) -> Option<tokio::task::JoinHandle<()>> {
+    let path = status::socket(&config.subnet_file);
+    match local::Socket::open(&path) {
+        Ok(socket) => Some(tokio::spawn(socket.serve(asker))),
+        Err(error) => {
+            warn!(
+                "`flanneld status` will not reach this daemon: cannot listen on {}: {error}",
+                path.display()
+            );
+            None
+        }
+    }
 }
 
 /// The reconciler's own thread: its work is short but synchronous, and health must be answered meanwhile.

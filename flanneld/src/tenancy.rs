@@ -29,6 +29,8 @@ pub(crate) struct Tell {
     /// This node's own.
     pub(crate) own: watch::Sender<Lease>,
     pub(crate) readiness: watch::Sender<Readiness>,
+    /// How the store fares, once it is open.
+    pub(crate) store: watch::Sender<StoreHealth>,
 }
 
 impl Tenancy {
@@ -43,7 +45,7 @@ impl Tenancy {
             Self::Held(store) => (store, true),
             Self::Sought(configured, stack) => (open(&configured, stack, &tell).await, false),
         };
-        tokio::spawn(note_health(store.health(), tell.readiness.clone()));
+        tokio::spawn(note_health(store.health(), tell.clone()));
         tokio::spawn({
             let (store, events) = (Arc::clone(&store), tell.events.clone());
             async move { store.watch(events).await }
@@ -144,10 +146,11 @@ async fn tell_ready(store: Arc<dyn LeaseStore>, mut readiness: watch::Receiver<R
     }
 }
 
-async fn note_health(mut health: watch::Receiver<StoreHealth>, readiness: watch::Sender<Readiness>) {
+async fn note_health(mut health: watch::Receiver<StoreHealth>, tell: Tell) {
     loop {
-        let trouble = health.borrow_and_update().last_error.clone();
-        note(&readiness, "store", trouble);
+        let now = health.borrow_and_update().clone();
+        note(&tell.readiness, "store", now.last_error.clone());
+        tell.store.send_replace(now);
         if health.changed().await.is_err() {
             return;
         }

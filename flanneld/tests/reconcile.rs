@@ -10,15 +10,19 @@ use std::time::Duration;
 use flannel_nft::{CommitError, Errno, Generation, Memory as FakeNft, Sealed, TableId, Transaction};
 use flannel_vxlan::underlay::{DefaultRoute, Interface, RouteLookup};
 use flannel_vxlan::{Applied, ApplyError, Family, Links, ObserveError, Observed, Plan};
+use flanneld::asker::Asker;
 use flanneld::config::{Command, Config, Source};
 use flanneld::desired::Setting;
 use flanneld::event::LeaseEvent;
 use flanneld::health::{Condition, Readiness};
-use flanneld::lease::{Lease, LeaseAttributes, LeaseKey, VxlanData};
+use flanneld::lease::{Lease, LeaseAttributes, LeaseKey, StoreHealth, VxlanData};
 use flanneld::live::Reload;
 use flanneld::memory::Memory;
+use flanneld::monitor::ForeignCommits;
 use flanneld::node::Stack;
 use flanneld::reconcile::{Inputs, Outputs, Recalled, Reconciler, find_facts};
+use flanneld::status::{Cause, PeerCounts, PeerState};
+use flanneld::telemetry::Telemetry;
 use ipnet::{IpNet, Ipv4Net};
 use testkit::FakeVxlan;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -72,7 +76,8 @@ struct Node {
     rules: Shared<FakeNft>,
     links: Shared<FakeVxlan>,
     leases: mpsc::Sender<LeaseEvent>,
-    rule_changes: mpsc::Sender<()>,
+    rule_changes: watch::Sender<ForeignCommits>,
+    asker: Asker,
     readiness: watch::Receiver<Readiness>,
     reloads: mpsc::Sender<Reload>,
     memory: watch::Receiver<Option<Arc<Memory>>>,
@@ -133,19 +138,24 @@ impl Node {
         let (leases, leases_out) = mpsc::channel(1024);
         let (own_in, own) = watch::channel(lease(1));
         let (links_in, links_out) = mpsc::channel(16);
-        let (rule_changes, rules_out) = mpsc::channel(1);
+        let (rule_changes, rules_out) = watch::channel(ForeignCommits::default());
+        let (questions_in, questions) = mpsc::channel(4);
+        let (_, store) = watch::channel(StoreHealth::default());
+        let (pulse_in, pulse) = watch::channel(std::time::Instant::now());
+        let telemetry = Telemetry::new("sqlite", store, rule_changes.subscribe(), pulse_in);
         let (attributes, _) = watch::channel(LeaseAttributes::default());
         let (readiness_in, readiness) = watch::channel(Readiness::starting());
         let (stop, stopped) = oneshot::channel();
         let (reloads_in, reloads) = mpsc::channel(1);
         let (memory_in, memory) = watch::channel(None);
-        let outputs = Outputs { attributes, readiness: readiness_in, memory: memory_in };
+        let outputs = Outputs { attributes, readiness: readiness_in, memory: memory_in, telemetry };
         let mut reconciler =
             Reconciler::new(config, setting, lease(1), rules.clone(), links.clone(), outputs).unwrap();
         if let Some(recalled) = recalled {
             reconciler = reconciler.recall(recalled);
         }
-        let inputs = Inputs { leases: leases_out, own, links: links_out, rules: rules_out, reloads };
+        let inputs =
+            Inputs { leases: leases_out, own, links: links_out, rules: rules_out, reloads, questions };
         tokio::spawn(reconciler.run(inputs, async {
             let _dropped = stopped.await;
         }));
@@ -154,6 +164,7 @@ impl Node {
             links,
             leases,
             rule_changes,
+            asker: Asker::new(questions_in, pulse),
             readiness,
             reloads: reloads_in,
             memory,
@@ -242,7 +253,7 @@ async fn refused_rules_make_the_node_unready_until_they_are_in() {
         kernel.flush();
         kernel.refuse_next(0, Errno::ENOMEM);
     });
-    node.rule_changes.send(()).await.unwrap();
+    node.rule_changes.send_modify(|commits| commits.ours += 1);
     node.until(|readiness| readiness.reason(Condition::Rules).is_some()).await;
     node.until(Readiness::is_ready).await;
     assert_eq!(node.rules.with(|kernel| kernel.tables().len()), 1);
@@ -370,4 +381,42 @@ async fn a_changed_configuration_is_taken_where_that_is_possible_and_refused_by_
     sleep(Duration::from_secs(60)).await;
     assert_eq!(node.rules.with(|kernel| kernel.commits()), commits + 1);
     assert!(node.readiness.borrow().is_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_status_names_each_peer_and_what_became_of_it() {
+    let mut node = Node::start();
+    node.links.with(|kernel| kernel.refuse.insert(subnet(3).into()));
+    node.tell(listing([2, 3])).await;
+    node.until(Readiness::is_ready).await;
+
+    let status = node.asker.ask(true).await.unwrap();
+    assert_eq!(status.peers, PeerCounts { leases: 2, programmed: 1, pending: 1, skipped: 0 });
+    let states: Vec<_> = status.peer_list.iter().map(|peer| (peer.subnet, peer.state)).collect();
+    assert_eq!(states, [(subnet(2).into(), PeerState::Programmed), (subnet(3).into(), PeerState::Pending)]);
+    assert_eq!(status.lease.ipv4, Some(subnet(1)));
+    assert_eq!(status.devices.first().map(|device| device.name.as_str()), Some("flannel.1"));
+    assert!(status.ready && status.rules.right, "{status:?}");
+    assert_eq!(status.repairs, [], "what is written at the start repairs nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_others_break_is_a_repair_and_says_how_it_was_found_and_who_did_it() {
+    let mut node = Node::start();
+    node.tell(listing([2])).await;
+    node.until(Readiness::is_ready).await;
+
+    node.rules.with(FakeNft::flush);
+    node.rule_changes.send_modify(|commits| commits.culprit = Some(("nft".to_owned(), 4711)));
+    sleep(Duration::from_millis(10)).await;
+    node.links.with(|kernel| kernel.routes.clear());
+    sleep(Duration::from_secs(120)).await;
+
+    let status = node.asker.ask(false).await.unwrap();
+    let repairs: Vec<_> =
+        status.repairs.iter().map(|repair| (repair.object.as_str(), repair.cause)).collect();
+    assert_eq!(repairs, [("overlay", Cause::Check), ("rules", Cause::Notification)], "newest first");
+    let rules = status.repairs.last().unwrap();
+    assert!(rules.what.ends_with("last changed by \"nft\", process 4711"), "{}", rules.what);
+    assert_eq!(node.routes(), [IpNet::from(subnet(2))]);
 }

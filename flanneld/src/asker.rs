@@ -1,0 +1,119 @@
+//! Asks the reconciler for the status on behalf of everybody outside: page, metrics and local socket.
+//!
+//! However many ask and however often, the reconciler is asked once at a time and at most a few times a second.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::time::timeout;
+
+use crate::status::Status;
+use crate::survey::Question;
+
+/// An answer this old is good enough for the next who asks.
+const FRESH: Duration = Duration::from_millis(200);
+/// Longest time to wait for an answer: the reconciler may be writing thousands of peers.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A handle for asking; clones share what was answered last.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    questions: mpsc::Sender<Question>,
+    pulse: watch::Receiver<Instant>,
+    last: Arc<Mutex<Option<Answer>>>,
+}
+
+#[derive(Debug)]
+struct Answer {
+    at: Instant,
+    peers: bool,
+    status: Arc<Status>,
+}
+
+impl Asker {
+    /// Asks through `questions`; `pulse` is when the reconciler last came round.
+    #[must_use]
+    pub fn new(questions: mpsc::Sender<Question>, pulse: watch::Receiver<Instant>) -> Self {
+        Self { questions, pulse, last: Arc::default() }
+    }
+
+    /// How things are, with every peer if `peers`. `None` if the reconciler does not answer in time, or has ended.
+    pub async fn ask(&self, peers: bool) -> Option<Arc<Status>> {
+        timeout(PATIENCE, async {
+            let mut last = self.last.lock().await;
+            if let Some(answer) = &*last
+                && answer.at.elapsed() < FRESH
+                && (answer.peers || !peers)
+            {
+                return Some(Arc::clone(&answer.status));
+            }
+            *last = None;
+            let (tell, told) = oneshot::channel();
+            self.questions.send(Question { peers, answer: tell }).await.ok()?;
+            let status: Arc<Status> = Arc::from(told.await.ok()?);
+            *last = Some(Answer { at: Instant::now(), peers, status: Arc::clone(&status) });
+            Some(status)
+        })
+        .await
+        .ok()
+        .flatten()
+    }
+
+    /// How long ago the reconciler last came round.
+    #[must_use]
+    pub fn silence(&self) -> Duration {
+        self.pulse.borrow().elapsed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asker() -> (Asker, mpsc::Receiver<Question>) {
+        let (questions, asked) = mpsc::channel(4);
+        (Asker::new(questions, watch::channel(Instant::now()).1), asked)
+    }
+
+    async fn answer(asked: &mut mpsc::Receiver<Question>, node: &str) -> bool {
+        let question = asked.recv().await.expect("a question");
+        let status = Status { node: node.to_owned(), ..Status::default() };
+        question.answer.send(Box::new(status)).expect("somebody waits");
+        question.peers
+    }
+
+    #[tokio::test]
+    async fn many_who_ask_at_once_cost_the_reconciler_one_answer() {
+        let (asker, mut asked) = asker();
+        let all: Vec<_> = (0..100)
+            .map(|_| {
+                tokio::spawn({
+                    let asker = asker.clone();
+                    async move { asker.ask(true).await }
+                })
+            })
+            .collect();
+        assert!(answer(&mut asked, "first").await);
+        for one in all {
+            assert_eq!(one.await.expect("ended").expect("an answer").node, "first");
+        }
+        assert!(asked.try_recv().is_err(), "asked again");
+    }
+
+    #[tokio::test]
+    async fn numbers_alone_do_not_answer_who_wants_the_peers() {
+        let (asker, mut asked) = asker();
+        let (_, peers) = tokio::join!(asker.ask(false), answer(&mut asked, "numbers"));
+        assert!(!peers);
+        let (status, peers) = tokio::join!(asker.ask(true), answer(&mut asked, "peers"));
+        assert!(peers);
+        assert_eq!(status.expect("an answer").node, "peers");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reconciler_that_hangs_keeps_nobody_waiting_for_ever() {
+        let (asker, _never_read) = asker();
+        assert_eq!(asker.ask(false).await, None);
+    }
+}

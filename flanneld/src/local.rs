@@ -1,0 +1,173 @@
+//! The local unix socket: a running daemon tells its [`Status`] to whoever may connect, as one JSON text.
+
+use std::io::{self, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::UnixListener;
+use tracing::debug;
+
+use crate::asker::Asker;
+use crate::status::Status;
+
+/// Longest time for one who asks to read the answer; whoever is next waits in the kernel's queue.
+const READING: Duration = Duration::from_secs(5);
+/// Longest time to wait for the daemon's answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Largest answer: some hundred bytes for each of a hundred thousand peers.
+const LARGEST: u64 = 64 * 1024 * 1024;
+
+/// The socket; its file goes when the value does.
+#[derive(Debug)]
+pub struct Socket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Socket {
+    /// Makes the socket, for its owner only, in place of one that an earlier daemon left.
+    ///
+    /// # Errors
+    /// The folder cannot be made or written to.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        // Until then its mode is what umask leaves; connecting gives away nothing that root alone may know.
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        Ok(Self { listener, path: path.to_owned() })
+    }
+
+    /// Tells everybody who connects, one after the other, until the task is dropped.
+    pub async fn serve(self, asker: Asker) {
+        loop {
+            let told: io::Result<()> = async {
+                let (mut stream, _) = self.listener.accept().await?;
+                let Some(status) = asker.ask(true).await else { return Ok(()) };
+                let text = serde_json::to_vec(&*status)?;
+                tokio::time::timeout(READING, stream.write_all(&text)).await??;
+                Ok(())
+            }
+            .await;
+            if let Err(error) = told {
+                debug!(%error, "status was not told");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // One that is gone already is as good.
+        let _gone = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Why a running daemon did not tell its status.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AskError {
+    /// No daemon listens at this socket, or it may not be connected to.
+    #[error("no daemon answers at {path}")]
+    Absent {
+        /// The socket.
+        path: PathBuf,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// It said nothing in time.
+    #[error("the daemon at {path} does not answer")]
+    Silent {
+        /// The socket.
+        path: PathBuf,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// What it said is no status.
+    #[error(
+        "the daemon at {path} gave no status that can be read: its reconciler is stuck or it is of another version"
+    )]
+    Unreadable {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// Asks the daemon that listens at `path`, [`crate::status::socket`]. Waits for 10 s at most.
+///
+/// # Errors
+/// [`AskError`]
+pub fn ask(path: &Path) -> Result<Status, AskError> {
+    let stream =
+        UnixStream::connect(path).map_err(|source| AskError::Absent { path: path.to_owned(), source })?;
+    let mut text = Vec::new();
+    stream
+        .set_read_timeout(Some(PATIENCE))
+        .and_then(|()| stream.take(LARGEST).read_to_end(&mut text))
+        .map_err(|source| AskError::Silent { path: path.to_owned(), source })?;
+    serde_json::from_slice(&text).map_err(|source| AskError::Unreadable { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use tokio::sync::{mpsc, watch};
+
+    use super::*;
+
+    fn daemon(path: &Path) -> tokio::task::JoinHandle<()> {
+        let (questions, mut asked) = mpsc::channel::<crate::survey::Question>(4);
+        tokio::spawn(async move {
+            while let Some(question) = asked.recv().await {
+                let status = Status { node: "worker-1".to_owned(), ..Status::default() };
+                let _gone = question.answer.send(Box::new(status));
+            }
+        });
+        let asker = Asker::new(questions, watch::channel(Instant::now()).1);
+        tokio::spawn(Socket::open(path).expect("a socket").serve(asker))
+    }
+
+    #[tokio::test]
+    async fn everybody_who_connects_is_told_also_after_one_who_reads_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("run/subnet.sock");
+        let daemon = daemon(&path);
+        assert_eq!(std::fs::metadata(&path).expect("a file").permissions().mode() & 0o777, 0o600);
+        let _mute = UnixStream::connect(&path).expect("a connection");
+        for _ in 0..3 {
+            let path = path.clone();
+            let status = tokio::task::spawn_blocking(move || ask(&path)).await.expect("ended");
+            assert_eq!(status.expect("a status").node, "worker-1");
+        }
+        daemon.abort();
+        let _ended = daemon.await;
+        assert!(!path.exists(), "the socket's file is left");
+        assert!(matches!(ask(&path), Err(AskError::Absent { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_a_killed_daemon_left_is_replaced() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("subnet.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("a socket"));
+        assert!(matches!(ask(&path), Err(AskError::Absent { .. })));
+        let _daemon = daemon(&path);
+        let status = tokio::task::spawn_blocking(move || ask(&path)).await.expect("ended");
+        assert_eq!(status.expect("a status").node, "worker-1");
+    }
+}

@@ -1,0 +1,153 @@
+//! Describes the desired state and how far the kernel has it, when somebody asks. Work for every peer, on request only.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use flannel_nft::Observed;
+use flannel_vxlan::{Family, Overlay, Via};
+use ipnet::IpNet;
+use tokio::sync::oneshot;
+
+use crate::desired::Setting;
+use crate::event::LeaseTable;
+use crate::health::Readiness;
+use crate::lease::{Lease, LeaseAttributes, LeaseKey};
+use crate::status::{
+    CounterStatus, DeviceStatus, InterfaceStatus, LeaseStatus, PeerCounts, PeerState, PeerStatus, Status,
+};
+use crate::telemetry::whole_seconds;
+
+/// Asks the reconciler how things are.
+#[derive(Debug)]
+pub struct Question {
+    /// With every peer, not only their numbers.
+    pub peers: bool,
+    /// Where to; whoever asked may have gone.
+    pub answer: oneshot::Sender<Box<Status>>,
+}
+
+/// Everything that follows from these; rules, readiness and notes are left to the caller. Peers one by one only if
+/// `list`.
+pub(crate) fn survey(
+    setting: &Setting,
+    lease: &Lease,
+    leases: &LeaseTable,
+    overlay: &Overlay,
+    list: bool,
+) -> Status {
+    let facts = &setting.facts;
+    let (ipv4, ipv6) = (facts.ipv4.as_ref(), facts.ipv6.as_ref());
+    let own = ipv4.map(|own| (IpAddr::from(own.interface), IpAddr::from(own.public)));
+    let own = own.into_iter().chain(ipv6.map(|own| (own.interface.into(), own.public.into())));
+    let (addresses, public) = own.unzip();
+    let mut status = Status {
+        node: hostname(),
+        lease: LeaseStatus {
+            ipv4: lease.key.v4(),
+            ipv6: lease.key.v6(),
+            expires: lease.expires.map(whole_seconds),
+        },
+        backend: setting.net_conf.backend.name().to_owned(),
+        interface: InterfaceStatus {
+            name: facts.interface.clone(),
+            mtu: facts.mtu,
+            pod_mtu: setting.mtus.pods,
+            addresses,
+            public,
+        },
+        devices: devices(overlay),
+        ..Status::default()
+    };
+    let waiting: BTreeSet<IpNet> = overlay.waiting().collect();
+    let mut counts =
+        PeerCounts { leases: leases.len().try_into().unwrap_or(u64::MAX), ..PeerCounts::default() };
+    for (key, attributes) in leases.peers() {
+        for subnet in key.v4().map(IpNet::from).into_iter().chain(key.v6().map(IpNet::from)) {
+            if leases.holder(subnet) != Some(key) {
+                continue;
+            }
+            let Some(peer) = peer(setting, overlay, &waiting, key, subnet, attributes) else { continue };
+            match peer.state {
+                PeerState::Programmed => counts.programmed += 1,
+                PeerState::Pending => counts.pending += 1,
+                PeerState::Skipped => counts.skipped += 1,
+            }
+            if list {
+                status.peer_list.push(peer);
+            }
+        }
+    }
+    status.peers = counts;
+    status
+}
+
+fn peer(
+    setting: &Setting,
+    overlay: &Overlay,
+    waiting: &BTreeSet<IpNet>,
+    key: LeaseKey,
+    subnet: IpNet,
+    attributes: &LeaseAttributes,
+) -> Option<PeerStatus> {
+    let Some(peer) = overlay.peer(subnet) else {
+        let (state, reason) = match setting.peer(key, subnet, attributes, |_| false)? {
+            Ok(_) => (PeerState::Pending, None),
+            Err(skipped) => (PeerState::Skipped, Some(skipped.to_string())),
+        };
+        return Some(PeerStatus { subnet, state, underlay: None, mac: None, reason });
+    };
+    let (state, reason) = match overlay.conflict_of(subnet) {
+        Some(conflict) => (PeerState::Skipped, Some(conflict.to_string())),
+        None if overlay.needs_observe() => {
+            (PeerState::Pending, Some("the kernel is to be looked at again".to_owned()))
+        }
+        None if waiting.contains(&subnet) => (PeerState::Pending, Some("to be written".to_owned())),
+        None => (PeerState::Programmed, None),
+    };
+    let mac = match peer.via {
+        Via::Tunnel { mac, .. } => Some(mac.to_string()),
+        Via::Direct { .. } => None,
+    };
+    Some(PeerStatus { subnet, state, underlay: Some(peer.via.underlay()), mac, reason })
+}
+
+fn devices(overlay: &Overlay) -> Vec<DeviceStatus> {
+    let specs = Family::ALL.into_iter().filter_map(|family| overlay.family(family)?.device.as_ref());
+    let status = specs.map(|device| DeviceStatus {
+        name: device.name.to_string(),
+        vni: device.vni.number(),
+        address: device.address,
+        mac: device.mac.to_string(),
+        mtu: device.mtu.bytes(),
+        port: device.port,
+    });
+    status.collect()
+}
+
+/// Puts what does not hold and what is worth knowing into a status.
+pub(crate) fn tell_readiness(readiness: &Readiness, status: &mut Status) {
+    status.ready = readiness.is_ready();
+    let unmet = readiness.unmet();
+    status.unmet =
+        unmet.map(|(condition, reason)| (condition.name().to_owned(), reason.to_owned())).collect();
+    let notes = readiness.notes();
+    status.notes = notes.map(|(subject, text)| (subject.to_owned(), text.to_owned())).collect();
+}
+
+/// The named counters of our tables.
+pub(crate) fn counters(observed: &Observed) -> Vec<CounterStatus> {
+    let mut counters = Vec::new();
+    for table in observed.ruleset.tables() {
+        let family = if table.id().family == flannel_nft::Family::Ip { "ipv4" } else { "ipv6" };
+        for counter in table.counters() {
+            let (packets, bytes) = counter.count();
+            let name = counter.name().to_string();
+            counters.push(CounterStatus { family: family.to_owned(), name, packets, bytes });
+        }
+    }
+    counters
+}
+
+fn hostname() -> String {
+    nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned()
+}

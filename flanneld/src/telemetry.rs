@@ -1,0 +1,206 @@
+//! What the reconciler notes as it works: counters of fixed number, and the latest repairs. Nothing grows with peers.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Instant, SystemTime};
+
+use tokio::sync::watch;
+
+use crate::health::Condition;
+use crate::lease::StoreHealth;
+use crate::monitor::ForeignCommits;
+use crate::status::{BUCKETS, Cause, ForeignStatus, Repair, RepairCount, Status, StoreStatus, WorkStatus};
+
+/// Repairs that are remembered.
+const REPAIRS: usize = 32;
+
+/// The reconciler's notes.
+#[derive(Debug)]
+pub struct Telemetry {
+    started: SystemTime,
+    store_kind: &'static str,
+    store: watch::Receiver<StoreHealth>,
+    foreign: watch::Receiver<ForeignCommits>,
+    pulse: watch::Sender<Instant>,
+    last_event: Option<SystemTime>,
+    work: BTreeMap<Condition, Work>,
+    transactions: u64,
+    changes: u64,
+    repairs: VecDeque<Repair>,
+    repair_counts: BTreeMap<(&'static str, Cause), u64>,
+    /// How the next repair was found.
+    found: Cause,
+    /// Whether what is written next was asked for, and so is no repair.
+    expected: [bool; 2],
+}
+
+/// One kind of work.
+#[derive(Debug, Default)]
+struct Work {
+    noted: WorkStatus,
+    failing_since: Option<Instant>,
+}
+
+/// What can be repaired.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Object {
+    /// nftables rules.
+    Rules,
+    /// Devices, peers and routes.
+    Overlay,
+}
+
+impl Object {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Rules => "rules",
+            Self::Overlay => "overlay",
+        }
+    }
+
+    fn expected(self, expected: &mut [bool; 2]) -> &mut bool {
+        let [rules, overlay] = expected;
+        match self {
+            Self::Rules => rules,
+            Self::Overlay => overlay,
+        }
+    }
+}
+
+impl Telemetry {
+    /// Nothing noted yet. `store_kind` is what status and metrics call the store; `pulse` is set to the present time
+    /// as long as the reconciler goes round.
+    #[must_use]
+    pub fn new(
+        store_kind: &'static str,
+        store: watch::Receiver<StoreHealth>,
+        foreign: watch::Receiver<ForeignCommits>,
+        pulse: watch::Sender<Instant>,
+    ) -> Self {
+        Self {
+            started: SystemTime::now(),
+            store_kind,
+            store,
+            foreign,
+            pulse,
+            last_event: None,
+            work: BTreeMap::new(),
+            transactions: 0,
+            changes: 0,
+            repairs: VecDeque::with_capacity(REPAIRS),
+            repair_counts: BTreeMap::new(),
+            found: Cause::Check,
+            expected: [true; 2],
+        }
+    }
+
+    /// The reconciler has come round.
+    pub(crate) fn beat(&self) {
+        self.pulse.send_replace(Instant::now());
+    }
+
+    /// The store told of leases.
+    pub(crate) fn heard(&mut self) {
+        self.last_event = Some(SystemTime::now());
+    }
+
+    /// Work that is done now is due because of this.
+    pub(crate) fn found(&mut self, cause: Cause) {
+        self.found = cause;
+    }
+
+    /// What is written next was asked for.
+    pub(crate) fn expect(&mut self, object: Object) {
+        *object.expected(&mut self.expected) = true;
+    }
+
+    /// Something was written: `steps` messages, in a transaction if these are rules.
+    pub(crate) fn wrote(&mut self, object: Object, steps: u64) {
+        if object == Object::Rules {
+            self.transactions += 1;
+            self.changes += steps;
+        }
+        if *object.expected(&mut self.expected) {
+            return;
+        }
+        let culprit = self.foreign.borrow().culprit.clone().filter(|_| object == Object::Rules);
+        let blame = culprit.filter(|_| self.found == Cause::Notification);
+        let blame = blame.map(|(process, pid)| format!("; last changed by {process:?}, process {pid}"));
+        let what = format!("{steps} steps{}", blame.unwrap_or_default());
+        let repair = Repair {
+            time: seconds(SystemTime::now()),
+            object: object.name().to_owned(),
+            cause: self.found,
+            what,
+        };
+        self.repairs.truncate(REPAIRS - 1);
+        self.repairs.push_front(repair);
+        *self.repair_counts.entry((object.name(), self.found)).or_default() += 1;
+    }
+
+    /// The kernel holds all that was asked for.
+    pub(crate) fn settled(&mut self, object: Object) {
+        *object.expected(&mut self.expected) = false;
+    }
+
+    /// One pass of a kind of work has ended.
+    pub(crate) fn passed(&mut self, kind: Condition, began: Instant, succeeded: bool) {
+        let took = began.elapsed().as_secs_f64();
+        let Work { noted, failing_since } = self.work.entry(kind).or_default();
+        let bucket = BUCKETS.iter().position(|bound| took <= *bound).unwrap_or(BUCKETS.len());
+        noted.durations.iter_mut().skip(bucket).take(1).for_each(|count| *count += 1);
+        noted.seconds += took;
+        if succeeded {
+            noted.succeeded += 1;
+            noted.last_success = Some(seconds(SystemTime::now()));
+            *failing_since = None;
+        } else {
+            noted.failed += 1;
+            failing_since.get_or_insert(began);
+        }
+    }
+
+    /// Puts the notes into a status.
+    pub(crate) fn tell(&self, status: &mut Status) {
+        let store = self.store.borrow();
+        let foreign = self.foreign.borrow();
+        status.version = env!("CARGO_PKG_VERSION").to_owned();
+        status.time = seconds(SystemTime::now());
+        status.started = seconds(self.started);
+        status.lease.expires = store.lease_expires.map(whole_seconds).or(status.lease.expires);
+        status.store = StoreStatus {
+            kind: self.store_kind.to_owned(),
+            healthy: store.last_error.is_none() && store.last_contact.is_some(),
+            last_contact: store.last_contact.map(seconds),
+            last_event: self.last_event.map(seconds),
+            last_error: store.last_error.clone(),
+            answers: store.answers,
+            failures: store.failures,
+        };
+        status.rules.transactions = self.transactions;
+        status.rules.changes = self.changes;
+        let work = self.work.iter().map(|(kind, work)| {
+            let lag = work.failing_since.map_or(0.0, |since| since.elapsed().as_secs_f64());
+            (kind.work().to_owned(), WorkStatus { lag, ..work.noted.clone() })
+        });
+        status.work = work.collect();
+        status.repairs = self.repairs.iter().cloned().collect();
+        let counts = self.repair_counts.iter().map(|((object, cause), count)| RepairCount {
+            object: (*object).to_owned(),
+            cause: *cause,
+            count: *count,
+        });
+        status.repair_counts = counts.collect();
+        status.foreign =
+            ForeignStatus { ours: foreign.ours, others: foreign.others, overflows: foreign.overflows };
+    }
+}
+
+/// Seconds since 1970; 0 for what was before.
+pub(crate) fn seconds(time: SystemTime) -> f64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+/// The same, whole ones.
+pub(crate) fn whole_seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
