@@ -2,17 +2,17 @@
 #![expect(clippy::unwrap_used, reason = "a bench that cannot be set up has to end")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use flannel_benches::{OURS, Report, quick};
+use flannel_benches::{OURS, Report, quick, release_binary};
 use testkit::{Flannel, Lab, Node};
 
 const SOON: Duration = Duration::from_secs(10);
 
 fn main() {
-    let binary = binary();
+    let binary = release_binary();
     let rounds = if quick() { 10 } else { 40 };
     let mut report = Report::new(
         "daemon_start",
@@ -63,14 +63,6 @@ fn main() {
         report.figure(&format!("of these changing something, {what}"), OURS, 2, "messages", &mut [changing]);
     }
     report.write().unwrap();
-}
-
-/// The release build, which `make bench` makes first.
-fn binary() -> PathBuf {
-    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/flanneld");
-    let beside =
-        std::env::current_exe().ok().and_then(|bench| Some(bench.parent()?.parent()?.join("flanneld")));
-    beside.filter(|path| path.exists()).unwrap_or(target)
 }
 
 /// Makes the next start a cold one: no device, no rules, no subnet.env. The lease stays, as after a reboot.

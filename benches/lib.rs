@@ -170,11 +170,22 @@ pub fn percentile(samples: &mut [f64], p: usize) -> f64 {
     samples.get((last * p).div_ceil(100).min(last)).copied().unwrap_or_default()
 }
 
+/// `flanneld` as `make bench` builds it first.
+#[must_use]
+pub fn release_binary() -> PathBuf {
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/flanneld");
+    let beside =
+        std::env::current_exe().ok().and_then(|bench| Some(bench.parent()?.parent()?.join("flanneld")));
+    beside.filter(|path| path.exists()).unwrap_or(target)
+}
+
 fn home() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn machine() -> String {
+/// Processor, cores and kernel.
+#[must_use]
+pub fn machine() -> String {
     let first = |path: &str, key: &str| {
         let text = fs::read_to_string(path).unwrap_or_default();
         let line = text.lines().find(|line| line.starts_with(key)).unwrap_or_default().to_owned();

@@ -6,13 +6,15 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use neli::socket::NlSocket;
 use neli::utils::Groups;
+use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::socket::{borrow, receive};
 use crate::{Errno, MessageIter, OpenError, Protocol, messages};
 
-/// Room for about 10 000 notifications.
-const BUFFER: usize = 4 * 1024 * 1024;
+/// Room for about 20 000 notifications: the kernel doubles it, and counts about 800 bytes for a small one. It takes
+/// memory only while notifications wait.
+const BUFFER: usize = 8 * 1024 * 1024;
 
 /// What [`Monitor::receive`] found.
 #[derive(Debug)]
@@ -49,6 +51,34 @@ impl Monitor {
         Ok(Self { socket, receive: vec![0; 32 * 1024] })
     }
 
+    /// Has the kernel leave out the notifications of changes that were made through the socket with this
+    /// [port](crate::Socket::port), except messages of type `kept`: a program that writes much does not then fill its
+    /// own monitor. Not every notification says who made the change; those that do not still come.
+    ///
+    /// # Errors
+    /// The kernel's, if it refuses the filter.
+    ///
+    /// # Kernel
+    /// A classic BPF program, run before a notification is queued (`do_one_broadcast`, net/netlink/af_netlink.c@v6.12).
+    pub fn leave_out(&self, port: u32, kept: u16) -> io::Result<()> {
+        const LOAD_WORD: u16 = 0x20;
+        const LOAD_HALF: u16 = 0x28;
+        const JUMP_EQUAL: u16 = 0x15;
+        const RETURN: u16 = 0x06;
+        let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+        // Loads are in network order, netlink headers in the host's: nlmsg_type is at 4, nlmsg_pid at 12.
+        let mut program = [
+            step(LOAD_WORD, 0, 0, 12),
+            step(JUMP_EQUAL, 0, 3, port.to_be()),
+            step(LOAD_HALF, 0, 0, 4),
+            step(JUMP_EQUAL, 1, 0, kept.to_be().into()),
+            step(RETURN, 0, 0, 0),
+            step(RETURN, 0, 0, u32::MAX),
+        ];
+        let filter = libc::sock_fprog { len: 6, filter: program.as_mut_ptr() };
+        attach(&self.socket, &filter)
+    }
+
     /// Takes the next datagram of notifications, without waiting.
     ///
     /// # Errors
@@ -63,6 +93,23 @@ impl Monitor {
             Err(error) => Err(error),
         }
     }
+}
+
+#[expect(unsafe_code, reason = "nix has no SO_ATTACH_FILTER")]
+fn attach(socket: &NlSocket, filter: &libc::sock_fprog) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(size_of::<libc::sock_fprog>()).map_err(io::Error::other)?;
+    // SAFETY: the option value is a `sock_fprog` of the length given, and the program that it points to outlives the
+    // call, in which the kernel copies both.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            std::ptr::from_ref(filter).cast(),
+            length,
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 impl AsFd for Monitor {

@@ -206,7 +206,7 @@ fn a_monitor_reports_changes_in_order_and_says_when_it_lost_some() {
         assert_eq!(changes.next().unwrap().unwrap().kind, RTM_NEWLINK);
 
         let mut socket = Socket::open(Protocol::Route).unwrap();
-        for _ in 0..2_000 {
+        for _ in 0..4_000 {
             let mut batch = Batch::new();
             for up in [1u8, 0] {
                 let mut header = [0u8; 16]; // struct ifinfomsg: flags at 8, change mask at 12
@@ -226,10 +226,36 @@ fn a_monitor_reports_changes_in_order_and_says_when_it_lost_some() {
                 Received::Nothing => break,
             }
         }
-        assert!(overflowed, "4 MiB cannot hold 4 000 link notifications");
+        assert!(overflowed, "the buffer cannot hold 8 000 link notifications");
 
         sh("ip link del br0");
         assert!(matches!(monitor.receive().unwrap(), Received::Messages(_)), "and it goes on after that");
+    });
+}
+
+#[test]
+fn a_monitor_leaves_out_what_one_socket_changes_except_the_kind_that_is_kept() {
+    const RTNLGRP_IPV4_ROUTE: u32 = 7;
+    const RTM_NEWROUTE: u16 = 24;
+    const RTM_DELROUTE: u16 = 25;
+    netns(|| {
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let mut monitor = Monitor::open(Protocol::Route, &[RTNLGRP_IPV4_ROUTE]).unwrap();
+        monitor.leave_out(socket.port(), RTM_DELROUTE).unwrap();
+        // ip route add blackhole 10.9.0.0/16; ip route del blackhole 10.9.0.0/16
+        let mut batch = Batch::new();
+        for (kind, flags) in [(RTM_NEWROUTE, Flags::CREATE), (RTM_DELROUTE, Flags::NONE)] {
+            batch.message(kind, flags, &[2, 16, 0, 0, 254, 3, 0, 6, 0, 0, 0, 0], |a| {
+                a.bytes(1, &[10, 9, 0, 0]);
+            });
+        }
+        assert_eq!(socket.execute(&mut batch, 2).unwrap(), []);
+        sh("ip route add blackhole 10.8.0.0/16");
+        let mut kinds = Vec::new();
+        while let Received::Messages(messages) = monitor.receive().unwrap() {
+            kinds.extend(messages.map(|message| message.unwrap().kind));
+        }
+        assert_eq!(kinds, [RTM_DELROUTE, RTM_NEWROUTE], "the kept kind, and what another process did");
     });
 }
 

@@ -86,12 +86,11 @@ pub enum Notification {
 /// Open it before the first [`Overlay::converge`](crate::Overlay::converge), so that nothing falls in between.
 pub struct Monitor {
     socket: flannel_netlink::Monitor,
-    ours: u32,
 }
 
 impl Monitor {
-    /// Subscribes. Changes made through `ours` are not reported, as far as the kernel says who made them (it does
-    /// not for links and forwarding entries).
+    /// Subscribes. The kernel does not even queue changes made through `ours`, as far as it says who made them (it
+    /// does not for links and forwarding entries).
     ///
     /// # Errors
     /// [`OpenError`] if the kernel refuses the subscription.
@@ -103,7 +102,10 @@ impl Monitor {
         groups.push(NEXTHOP);
         let socket = flannel_netlink::Monitor::open(Protocol::Route, &groups)
             .or_else(|_before_5_3| flannel_netlink::Monitor::open(Protocol::Route, &GROUPS))?;
-        Ok(Self { socket, ours: ours.port() })
+        // That a device of ours is gone for good explains what the kernel said of it before, so that is kept.
+        let filtered = socket.leave_out(ours.port(), wire::RTM_DELLINK);
+        filtered.map_err(|source| OpenError { step: "filter", protocol: Protocol::Route, source })?;
+        Ok(Self { socket })
     }
 
     /// Takes the notifications there are, without waiting: a few thousand at most.
@@ -118,7 +120,7 @@ impl Monitor {
                 Received::Overflow => list.push(Notification::Overflow),
                 Received::Messages(messages) => {
                     for message in messages {
-                        match message.and_then(|message| read(&message, self.ours)) {
+                        match message.and_then(|message| read(&message)) {
                             Ok(notification) => list.extend(notification),
                             // What cannot be understood may have been about us.
                             Err(_malformed) => list.push(Notification::Overflow),
@@ -194,11 +196,7 @@ impl fmt::Debug for Monitor {
     }
 }
 
-fn read(message: &Message<'_>, ours: u32) -> Result<Option<Notification>, Malformed> {
-    // That a device of ours is gone for good explains what the kernel said of it before.
-    if message.port == ours && message.kind != wire::RTM_DELLINK {
-        return Ok(None);
-    }
+fn read(message: &Message<'_>) -> Result<Option<Notification>, Malformed> {
     Ok(match message.kind {
         wire::RTM_NEWLINK | wire::RTM_DELLINK => {
             // A port that leaves or changes its bridge is reported as AF_BRIDGE, which says nothing about the link.

@@ -5,12 +5,13 @@
     reason = "clippy.toml allows it in tests, but does not see helpers of integration tests as such"
 )]
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use flannel_vxlan::{
-    Attention, DeviceSpec, Errno, Family, FamilySpec, Kernel, Link, MacAddr, Monitor, Netlink, Overlay, Peer,
-    PeerConflict, Report, UnderlayMtu, Via, Vni,
+    Attention, DeviceSpec, Errno, Family, FamilySpec, Kernel, Link, MacAddr, Monitor, Netlink, Notification,
+    Overlay, Peer, PeerConflict, Report, UnderlayMtu, Via, Vni,
 };
+use ipnet::IpNet;
 use testkit::{netns, sh, try_sh};
 
 /// A host with an interface `e0` that carries an IPv4 and an IPv6 address.
@@ -780,6 +781,39 @@ fn every_disturbance_is_noticed_and_what_does_not_concern_the_overlay_is_not() {
         flush(&mut overlay, &mut kernel);
         assert_eq!(overlay.conflicts().next(), None);
         assert_eq!(converge(&mut overlay, &mut kernel), 0);
+    });
+}
+
+#[test]
+fn a_cold_start_with_ten_thousand_peers_does_not_drown_its_own_monitor() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut monitor = Monitor::open(&kernel).unwrap();
+        let mut wide = family(Family::V4, e0).device(device(Family::V4, e0));
+        wide.networks = vec!["10.0.0.0/8".parse().unwrap()];
+        let mut overlay = Overlay::new([wide]);
+        for n in 0..10_000_u32 {
+            let (subnet, underlay) =
+                (Ipv4Addr::from(0x0a01_0000 + (n << 8)), Ipv4Addr::from(0xac10_0000 + n));
+            let [_, a, b, c] = n.to_be_bytes();
+            let mac = MacAddr::new([2, 0, 9, a, b, c]).unwrap();
+            // Some cover this host's own subnet: those are refused.
+            let _harmful = overlay.set_peer(Peer {
+                subnet: IpNet::new(subnet.into(), 24).unwrap(),
+                via: Via::Tunnel { mac, underlay: underlay.into() },
+            });
+        }
+        converge(&mut overlay, &mut kernel);
+        loop {
+            let notifications = monitor.take().unwrap();
+            if notifications.is_empty() {
+                break;
+            }
+            assert!(!notifications.contains(&Notification::Overflow), "one more look at 10 000 peers");
+            assert!(!overlay.attention(&notifications).overlay);
+        }
+        // Deleting the device takes the peers along without a lock held per peer.
+        sh("ip link del flannel.1");
     });
 }
 

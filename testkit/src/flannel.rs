@@ -16,6 +16,7 @@ pub struct Flannel {
     binary: PathBuf,
     folder: PathBuf,
     store: Option<String>,
+    iface: Option<&'static str>,
     extra: Vec<String>,
 }
 
@@ -38,7 +39,8 @@ impl Flannel {
         let binary = binary.into();
         let found = binary.canonicalize();
         let binary = found.map_err(LabError::system(format!("find flanneld at {}", binary.display())))?;
-        let flannel = Self { binary, folder: lab.folder().to_owned(), store: None, extra: Vec::new() };
+        let (folder, iface) = (lab.folder().to_owned(), Some("eth0"));
+        let flannel = Self { binary, folder, store: None, iface, extra: Vec::new() };
         let file = flannel.net_conf_file();
         fs::write(&file, net_conf).map_err(LabError::system(format!("write {}", file.display())))?;
         Ok(flannel)
@@ -58,6 +60,13 @@ impl Flannel {
         self
     }
 
+    /// Lets daemons started from now on find their interface by the default route, instead of being told `eth0`.
+    #[must_use]
+    pub fn by_default_route(mut self) -> Self {
+        self.iface = None;
+        self
+    }
+
     /// The file that all daemons read their network from.
     pub fn net_conf_file(&self) -> PathBuf {
         self.folder.join("net-conf.json")
@@ -74,11 +83,11 @@ impl Flannel {
             self.store.clone().unwrap_or_else(|| format!("--lease-db={}", self.lease_file().display())),
             format!("--net-config-path={}", self.net_conf_file().display()),
             format!("--subnet-file={}", node.subnet_file().display()),
-            "--iface=eth0".to_owned(),
             "--ip-masq".to_owned(),
             format!("--healthz-ip={}", HEALTH.0),
             format!("--healthz-port={}", HEALTH.1),
         ];
+        arguments.extend(self.iface.map(|name| format!("--iface={name}")));
         arguments.extend(self.extra.iter().cloned());
         arguments
     }

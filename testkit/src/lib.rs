@@ -5,12 +5,14 @@
 //! - [`Lab`] is a network of nodes, an outside host and a switch between them; [`Node::add_pod`] makes pods with the
 //!   real CNI plugins; [`Flannel`] runs daemons that share a lease file.
 //! - `FakeApi` is a Kubernetes API server, `FakeVxlan` a kernel's overlay, both in memory.
-//! - [`NewFlows`] counts packets that leave a pod lost or un-masqueraded; [`RoundTrips`] counts what is lost between pods.
+//! - [`NewFlows`] counts packets that leave a pod lost or un-masqueraded; [`RoundTrips`] counts what is lost between
+//!   pods, and [`Disturbance`] what is lost while something is done to a node.
 //!
 //! Kernel tests need root. Elsewhere they skip, and say so; with `FLANNEL_NETNS=require` (which `make test` sets
 //! for root, so CI too) a test that cannot run fails.
 
 mod cni;
+mod disturbance;
 mod error;
 #[cfg(feature = "fake-api")]
 mod fake_api;
@@ -27,6 +29,7 @@ mod shell;
 mod wait;
 
 pub use cni::{Pod, SubnetEnv};
+pub use disturbance::{Disturbance, Disturbed, Needs};
 pub use error::LabError;
 #[cfg(feature = "fake-api")]
 pub use fake_api::FakeApi;

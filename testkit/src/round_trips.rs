@@ -26,8 +26,10 @@ pub struct RoundTripsReport {
     pub lost: u64,
     /// Packets that did not come back, for each [`Self::INTERVAL`] in which they were sent.
     pub lost_by_interval: Vec<u64>,
-    /// Longest time without any packet coming back.
+    /// Longest time without any packet coming back. On a busy machine the stream itself pauses.
     pub longest_silence: Duration,
+    /// Longest outage: from the sending of a packet that did not come back to that of the next one that did.
+    pub longest_outage: Duration,
 }
 
 impl RoundTripsReport {
@@ -115,7 +117,11 @@ fn exchange(socket: &UdpSocket, per_second: u32, stop: &AtomicBool) -> io::Resul
         }
     }
     let mut report = RoundTripsReport { longest_silence, ..RoundTripsReport::default() };
+    let mut down_since = None;
     for (after, back) in sent {
+        let since = if back { down_since.take() } else { Some(*down_since.get_or_insert(after)) };
+        let outage = since.map_or(Duration::ZERO, |since| after.saturating_sub(since));
+        report.longest_outage = report.longest_outage.max(outage);
         let interval = usize::try_from(after.as_millis() / RoundTripsReport::INTERVAL.as_millis());
         let interval = interval.unwrap_or(usize::MAX - 1);
         if report.lost_by_interval.len() <= interval {
