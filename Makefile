@@ -49,6 +49,8 @@ lint: ## formatting, warnings, documentation, licences
 	@$(if $(ROOT),scripts/install-deps test,:)
 	cargo fmt --all --check
 	cargo clippy --locked $(WORKSPACE) --all-targets --all-features -- --deny warnings
+	cargo clippy --quiet --locked --package flannel-nft --package flannel-vxlan -- --deny warnings # without features
+	@if cargo tree --locked --package flannel-nft --edges normal | grep tokio; then echo "flannel-nft: tokio without its feature" >&2; exit 1; fi
 	RUSTDOCFLAGS="--deny warnings" cargo doc --quiet --locked $(WORKSPACE) --all-features --no-deps
 	scripts/check-licences
 	@if command -v cargo-deny >/dev/null; then set -x; cargo deny --locked check; fi

@@ -12,7 +12,8 @@
 //!
 //! # Example: masquerade a subnet
 //!
-//! ```no_run
+//! ```
+//! # mod pasted {
 //! use flannel_nft::{Base, Chain, ChainName, Family, Nat, Netlink, Outcome, Rule, Ruleset, Table, TableName, converge, ip};
 //!
 //! fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -31,6 +32,9 @@
 //!     }
 //!     Ok(())
 //! }
+//! # pub(super) fn run() { main().unwrap(); assert!(testkit::sh("nft list table ip pods").contains("masquerade")) }
+//! # }
+//! # fn main() { testkit::netns(pasted::run) }
 //! ```
 //!
 //! Run it as root; `nft list table ip pods` shows the result and `nft delete table ip pods` takes it away. With
@@ -86,7 +90,9 @@
 //!
 //! # Features
 //!
-//! - `tokio`: `Monitor::into_stream`, events for async programs. Nothing else changes.
+//! None is on by default: nothing here needs an async runtime, and everything can move between threads (`Send`).
+//!
+//! - `tokio`: `Monitor::into_stream`, foreign changes as an async stream (`futures_core::Stream`). Nothing else changes.
 
 mod change;
 mod data;

@@ -3,6 +3,11 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+#[cfg(feature = "tokio")]
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
 
 use flannel_netlink::{Malformed, Message, Protocol, Received};
 
@@ -105,7 +110,7 @@ impl Monitor {
         }
     }
 
-    /// The same as a source of events for tokio.
+    /// The same as a stream of events for tokio.
     ///
     /// # Errors
     /// If no tokio runtime with I/O is running.
@@ -147,28 +152,41 @@ impl AsRawFd for Monitor {
     }
 }
 
-/// Events for tokio.
+/// Events for tokio: a [`Stream`](futures_core::Stream) that ends only with the kernel's error, should the socket break.
 #[cfg(feature = "tokio")]
 #[derive(Debug)]
 pub struct MonitorStream(tokio::io::unix::AsyncFd<Monitor>);
 
 #[cfg(feature = "tokio")]
 impl MonitorStream {
-    /// Waits for the next event. May be dropped while waiting without losing one.
+    /// Waits for the next event, without an extension trait. May be dropped while waiting without losing one.
     ///
     /// # Errors
     /// The kernel's, if the socket is broken.
     pub async fn next(&mut self) -> io::Result<Event> {
+        std::future::poll_fn(|cx| self.poll_event(cx)).await
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Event>> {
         loop {
             if let Some(event) = self.0.get_mut().poll()? {
-                return Ok(event);
+                return Poll::Ready(Ok(event));
             }
-            let mut ready = self.0.readable_mut().await?;
+            let mut ready = ready!(self.0.poll_read_ready_mut(cx))?;
             // Forget readiness only if there is nothing: what comes after that look wakes us again.
             match ready.get_inner_mut().poll()? {
-                Some(event) => return Ok(event),
+                Some(event) => return Poll::Ready(Ok(event)),
                 None => ready.clear_ready(),
             }
         }
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl futures_core::Stream for MonitorStream {
+    type Item = io::Result<Event>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.get_mut().poll_event(cx).map(Some)
     }
 }

@@ -199,20 +199,39 @@ fn the_monitor_tells_who_changed_what_and_leaves_us_out() {
 #[cfg(feature = "tokio")]
 #[test]
 fn a_flushed_table_is_back_after_one_event() {
+    use futures_util::StreamExt as _;
     netns(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let mut kernel = Netlink::open().unwrap();
-            let mut events = Monitor::open(&[kernel.port()]).unwrap().into_stream().unwrap();
-            converge(&mut kernel, &flannel()).unwrap();
-            sh("nft flush ruleset");
-            let limit = std::time::Duration::from_secs(10);
-            let event = tokio::time::timeout(limit, events.next()).await.unwrap().unwrap();
-            assert!(matches!(event, Event::Foreign(_)));
+            let stream = Monitor::open(&[kernel.port()]).unwrap().into_stream().unwrap();
+            let mut events = stream.chunks(1); // any combinator of futures will do
+            for _ in 0..3 {
+                converge(&mut kernel, &flannel()).unwrap();
+                sh("nft flush ruleset");
+                let limit = std::time::Duration::from_secs(10);
+                let event = tokio::time::timeout(limit, events.next()).await.unwrap().unwrap();
+                assert!(matches!(event[..], [Ok(Event::Foreign(_))]), "{event:?}");
+            }
             converge(&mut kernel, &flannel()).unwrap();
             assert_eq!(sh("nft list ruleset").trim_end(), flannel().to_string().trim_end());
         });
     });
+}
+
+#[test]
+fn all_that_a_program_keeps_can_move_to_another_thread() {
+    fn can<T: Send>() {}
+    can::<Netlink>();
+    can::<Monitor>();
+    can::<Event>();
+    can::<Ruleset>();
+    can::<Observed>();
+    can::<Transaction<Building>>();
+    can::<Transaction<Sealed>>();
+    can::<ConvergeError>();
+    #[cfg(feature = "tokio")]
+    can::<MonitorStream>();
 }
 
 #[test]
