@@ -1,0 +1,156 @@
+//! Runs every example as its documentation says, in a network namespace.
+
+#![allow(clippy::panic, clippy::unwrap_used, reason = "clippy.toml allows it in test functions only")]
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use testkit::{may_make_namespaces, netns, sh, wait_for};
+
+/// Cargo builds examples beside the folder of the tests.
+fn example(name: &str) -> Command {
+    let test = std::env::current_exe().unwrap();
+    let built: PathBuf = test.parent().unwrap().parent().unwrap().join("examples").join(name);
+    assert!(built.exists(), "cargo has not built {}", built.display());
+    Command::new(built)
+}
+
+fn output(name: &str, arguments: &[&str]) -> String {
+    let done = example(name).args(arguments).output().unwrap();
+    let (out, error) = (String::from_utf8(done.stdout).unwrap(), String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success(), "{name} {arguments:?}: {}\n{out}{error}", done.status);
+    out
+}
+
+/// A program that runs until it is told to stop; ends with the test.
+struct Running(Child);
+
+impl Running {
+    fn start(command: &mut Command) -> Self {
+        Self(command.stdout(Stdio::piped()).spawn().unwrap())
+    }
+
+    /// Waits for a line that it prints.
+    fn says(&mut self, wanted: &str) {
+        let mut lines = Vec::new();
+        // One byte at a time, so that nothing of the next line is swallowed.
+        let out = BufReader::with_capacity(1, self.0.stdout.as_mut().unwrap());
+        for line in out.lines() {
+            let line = line.unwrap();
+            if line.contains(wanted) {
+                return;
+            }
+            lines.push(line);
+        }
+        panic!("it ended without `{wanted}` after {lines:?}");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+fn soon(what: impl Fn() -> bool) -> bool {
+    wait_for(Duration::from_secs(10), || what().then_some(())).is_some()
+}
+
+#[test]
+fn masquerade_needs_one_commit_and_then_none() {
+    netns(|| {
+        let said = output("masquerade", &["10.244.0.0/16"]);
+        assert!(said.starts_with("3 changes in one commit"), "{said}");
+        let rule = "ip saddr 10.244.0.0/16 ip daddr != 10.244.0.0/16 masquerade fully-random";
+        assert!(sh("nft list table ip pods").contains(rule));
+        let said = output("masquerade", &["10.244.0.0/16"]);
+        assert!(said.starts_with("as it should be"), "{said}");
+        let refused = example("masquerade").arg("10.244.0.1/16").output().unwrap();
+        assert!(!refused.status.success(), "host bits");
+    });
+}
+
+#[test]
+fn watch_and_repair_undoes_what_nft_does_and_names_it() {
+    netns(|| {
+        let mut watcher = Running::start(&mut example("watch_and_repair"));
+        watcher.says("watching");
+        let before = sh("nft list ruleset");
+        assert!(before.contains("tcp dport 25"), "{before}");
+        let break_it = ["flush ruleset", "flush chain inet guard forward", "delete table inet guard"];
+        for command in break_it {
+            sh(&format!("nft {command}"));
+            watcher.says("to repair what nft");
+            assert_eq!(sh("nft list ruleset"), before, "after nft {command}");
+        }
+    });
+}
+
+#[test]
+fn ip_masq_agent_follows_its_file_with_elements_only() {
+    netns(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("non-masquerade.txt");
+        fs::write(&file, "10.0.0.0/8 # ours\n\n192.168.0.0/16\n").unwrap();
+        let program = format!("exec {:?} {file:?} 2>&1", example("ip_masq_agent").get_program());
+        let mut agent = Running::start(Command::new("sh").args(["-c", &program]));
+        agent.says("add element ip ip-masq-agent non-masquerade { 10.0.0.0/8, 192.168.0.0/16 }");
+        let chain = || sh("nft -a list chain ip ip-masq-agent postrouting");
+        assert!(soon(|| sh("nft list ruleset").contains("fib daddr type != local")));
+        let before = chain();
+
+        fs::write(&file, "10.0.0.0/8\n172.16.0.0/12\n").unwrap();
+        agent.says("add element ip ip-masq-agent non-masquerade { 172.16.0.0/12 }");
+        let set = || sh("nft list set ip ip-masq-agent non-masquerade");
+        assert!(soon(|| set().contains("172.16.0.0/12") && !set().contains("192.168.0.0/16")));
+        assert_eq!(chain(), before, "rules keep their handles");
+
+        let before = set();
+        fs::write(&file, "10.0.0.0/9\nnonsense\n").unwrap();
+        agent.says("`nonsense`: ");
+        assert_eq!(set(), before, "half a file is none");
+    });
+}
+
+#[test]
+fn dry_run_rules_prints_what_nft_can_run_and_changes_nothing() {
+    netns(|| {
+        let script = output("dry_run_rules", &[]);
+        assert_eq!(sh("nft list ruleset"), "");
+        sh(&format!("nft -f - <<'END'\n{script}END"));
+        assert!(sh("nft list ruleset").contains("iifname \"eth0\" tcp dport { 80, 443 } accept"));
+        let nothing = output("dry_run_rules", &[]);
+        assert!(nothing.starts_with("# 0 changes"), "{nothing}");
+    });
+}
+
+#[test]
+fn dry_run_prints_commands_and_changes_nothing() {
+    netns(|| {
+        sh(
+            "ip link add eth0 type veth peer eth1 && ip address add 192.0.2.1/24 dev eth0 && ip link set eth0 up",
+        );
+        let before = sh("ip -d link; ip route");
+        assert!(output("dry_run", &[]).contains("ip link add flannel.1"));
+        assert_eq!(sh("ip -d link; ip route"), before);
+    });
+}
+
+#[test]
+fn blue_green_swaps_without_a_leak() {
+    if may_make_namespaces() {
+        let said = output("blue_green", &[]);
+        assert!(said.ends_with(": 0 lost, 0 under the pod's own address\n"), "{said}");
+    }
+}
+
+#[test]
+fn two_namespaces_reach_each_other() {
+    if may_make_namespaces() {
+        assert!(output("two_namespaces", &[]).ends_with("10.244.1.0 reaches 10.244.2.0\n"));
+    }
+}
