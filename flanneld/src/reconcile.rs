@@ -18,13 +18,15 @@ use tracing::{debug, info, warn};
 
 use crate::config::{Config, NetConf};
 use crate::desired::{Setting, Skipped};
+use crate::duty::Duty;
 use crate::error::Chain;
 use crate::event::{LeaseEvent, LeaseTable};
 use crate::health::{Condition, Readiness};
-use crate::lease::{Backoff, Lease, LeaseAttributes, LeaseKey};
+use crate::lease::{Lease, LeaseAttributes, LeaseKey};
 use crate::live::{Reload, live_change};
 use crate::memory::Memory;
 use crate::monitor::ForeignCommits;
+use crate::neighbours::Neighbours;
 use crate::node::{self, NodeError};
 use crate::rules;
 use crate::status::Cause;
@@ -98,6 +100,7 @@ pub struct Reconciler<R, L> {
     rules: R,
     /// The generation at which the kernel held `ruleset`.
     rules_right_at: Option<Generation>,
+    neighbours: Neighbours,
     links: L,
     outputs: Outputs,
     due: Due,
@@ -113,35 +116,10 @@ pub struct Reconciler<R, L> {
 struct Due {
     facts: Duty,
     rules: Duty,
+    neighbours: Duty,
     overlay: Duty,
     subnet_file: Duty,
     memory: Duty,
-}
-
-/// One kind of work: due at some time, later after each failure.
-#[derive(Debug, Default)]
-struct Duty {
-    at: Option<Instant>,
-    backoff: Backoff,
-}
-
-impl Duty {
-    fn now(&mut self) {
-        self.at = Some(Instant::now());
-    }
-
-    fn take(&mut self) -> bool {
-        self.at.take_if(|at| *at <= Instant::now()).is_some()
-    }
-
-    /// Notes how it went; a failure makes it due again after a pause.
-    fn settle(&mut self, succeeded: bool) {
-        if succeeded {
-            self.backoff.reset();
-        } else {
-            self.at = Some(Instant::now() + self.backoff.next());
-        }
-    }
 }
 
 impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
@@ -166,6 +144,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             lease,
             rules,
             rules_right_at: None,
+            neighbours: Neighbours::new()?,
             links,
             outputs,
             due: Due::default(),
@@ -257,8 +236,9 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
 
     /// When the next work is due.
     fn next(&self) -> Option<Instant> {
-        let Due { facts, rules, subnet_file, memory, .. } = &self.due;
-        [facts.at, rules.at, self.overlay_due(), subnet_file.at, memory.at].into_iter().flatten().min()
+        let Due { facts, rules, neighbours, subnet_file, memory, .. } = &self.due;
+        let duties = [facts, rules, neighbours, subnet_file, memory].map(|duty| duty.at);
+        duties.into_iter().chain([self.overlay_due()]).flatten().min()
     }
 
     /// Peers wait for the first listing, unless some are recalled.
@@ -276,6 +256,9 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         if self.due.rules.take() {
             let (began, done) = (std::time::Instant::now(), self.put_rules());
             self.conclude(Condition::Rules, began, done, |due| &mut due.rules);
+        }
+        if self.due.neighbours.take() {
+            self.look_at_neighbours();
         }
         if self.overlay_due().is_some_and(|at| at <= Instant::now()) && self.due.overlay.take() {
             let (began, done) = (std::time::Instant::now(), self.put_overlay());
@@ -331,7 +314,34 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         }
         self.outputs.telemetry.settled(Object::Rules);
         self.rules_right_at = Some(outcome.generation());
+        // Ours are active: now what others have.
+        self.due.neighbours.at.get_or_insert_with(|| self.neighbours.next_look());
         Ok(true)
+    }
+
+    /// Looks at the rules of other programs. What is wrong there is worth a note, but makes no node unready.
+    fn look_at_neighbours(&mut self) {
+        let networks = self.setting.rules(self.lease.key).forwarded();
+        let looked = self.neighbours.look(&mut self.rules, &networks, &self.ruleset.scope());
+        self.due.neighbours.settle(looked.is_ok());
+        let note = match looked {
+            Ok(again) => {
+                self.due.neighbours.at = again;
+                let obstacles: Vec<String> =
+                    self.neighbours.obstacles().iter().map(ToString::to_string).collect();
+                (!obstacles.is_empty()).then(|| format!("may be dropped: {}", obstacles.join("; ")))
+            }
+            Err(error) => {
+                let problem = Chain(&error).to_string();
+                warn!("cannot look after rules of other programs, will try again: {problem}");
+                Some(problem)
+            }
+        };
+        self.outputs.readiness.send_if_modified(|readiness| {
+            let before = readiness.clone();
+            readiness.note("forwarding", note);
+            *readiness != before
+        });
     }
 
     fn put_overlay(&mut self) -> Result<bool, Box<dyn Error + Send + Sync>> {

@@ -38,6 +38,16 @@ pub struct RuleSpec {
     pub no_masquerade: Vec<IpNet>,
 }
 
+impl RuleSpec {
+    /// Networks whose packets are to be forwarded whatever other tables say.
+    #[must_use]
+    pub fn forwarded(&self) -> Vec<IpNet> {
+        let v4 = self.ipv4.map(|(cluster, _)| IpNet::from(cluster));
+        let v6 = self.ipv6.map(|(cluster, _)| IpNet::from(cluster));
+        v4.into_iter().chain(v6).filter(|_| self.forward).collect()
+    }
+}
+
 /// The tables `ip flannel-ipv4` and `ip6 flannel-ipv6`, for the families in use; the other one is to be gone.
 ///
 /// # Errors

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
+use kube::api::GetParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::core::Status;
+use kube::core::{Request, Status};
 use kube::{Api, Client};
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::node::Node;
@@ -88,12 +89,14 @@ impl ApiServer {
         health: &Health,
     ) -> Result<Option<String>, StoreError> {
         let object = format!("pod '{namespace}/{name}'");
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        let pod = self.call("read", &object, health, pods.get(name)).await.map_err(|error| StoreError {
+        let pods = Request::new(format!("/api/v1/namespaces/{namespace}/pods"));
+        let request = pods.get(name, &GetParams::default()).map_err(kube::Error::BuildRequest);
+        let call = async { self.client.request::<Pod>(request?).await };
+        let pod = self.call("read", &object, health, call).await.map_err(|error| StoreError {
             advice: format!("error retrieving pod spec for '{namespace}/{name}': {}", error.advice),
             ..error
         })?;
-        Ok(pod.spec.and_then(|spec| spec.node_name))
+        Ok(pod.spec.node_name)
     }
 
     /// Whether it can send a first listing as a watch: since Kubernetes 1.32 it does so unless told not to.
@@ -136,6 +139,18 @@ impl ApiServer {
         health.failed(Chain(&error).to_string());
         Err(error)
     }
+}
+
+/// What is needed of a pod.
+#[derive(Deserialize)]
+struct Pod {
+    spec: PodSpec,
+}
+
+#[derive(Deserialize)]
+struct PodSpec {
+    #[serde(rename = "nodeName")]
+    node_name: Option<String>,
 }
 
 impl std::fmt::Debug for ApiServer {

@@ -1,0 +1,34 @@
+//! When work is due.
+
+use tokio::time::Instant;
+
+use crate::lease::Backoff;
+
+/// One kind of work: due at some time, later after each failure.
+#[derive(Debug, Default)]
+pub(crate) struct Duty {
+    /// When it is due; `None`: not before something happens.
+    pub(crate) at: Option<Instant>,
+    backoff: Backoff,
+}
+
+impl Duty {
+    /// Makes it due at once.
+    pub(crate) fn now(&mut self) {
+        self.at = Some(Instant::now());
+    }
+
+    /// Whether it is due; it then no longer is.
+    pub(crate) fn take(&mut self) -> bool {
+        self.at.take_if(|at| *at <= Instant::now()).is_some()
+    }
+
+    /// Notes how it went; a failure makes it due again after a pause.
+    pub(crate) fn settle(&mut self, succeeded: bool) {
+        if succeeded {
+            self.backoff.reset();
+        } else {
+            self.at = Some(Instant::now() + self.backoff.next());
+        }
+    }
+}
