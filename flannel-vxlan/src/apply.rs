@@ -159,7 +159,9 @@ fn stands_on(step: &Step) -> Option<Family> {
         Step::DeleteNeighbour { address } => Some(Family::of(*address)),
         Step::PutNexthop { .. } => Some(Family::V4),
         Step::PutRoute { route, .. } => match route.to {
-            RouteTo::Nexthop { .. } | RouteTo::Onlink { .. } => Some(Family::of_net(route.subnet)),
+            RouteTo::Nexthop { .. } | RouteTo::Onlink { .. } | RouteTo::Device => {
+                Some(Family::of_net(route.subnet))
+            }
             RouteTo::Direct { .. } | RouteTo::Blackhole => None,
         },
         Step::DeleteNexthop { .. } | Step::DeleteRoute { .. } => None,

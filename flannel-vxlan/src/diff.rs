@@ -27,6 +27,8 @@ const ROUTE: u8 = 8;
 const OTHER_ROUTE: u8 = 16;
 /// Something stands against programming it.
 const KEPT_OUT: u8 = 32;
+/// That other route leaves through another link.
+const ELSEWHERE: u8 = 64;
 
 impl Overlay {
     /// Lists the steps that turn what was observed into what there should be, and forgets the noted changes, as the
@@ -189,6 +191,7 @@ impl Overlay {
                 let right = protocol == ROUTE_PROTOCOL && link == Some(interface) && leads_to(to, wanted.to);
                 if let Some(slot) = self.peers.get_mut(&subnet) {
                     slot.seen |= if right { ROUTE } else { OTHER_ROUTE };
+                    slot.seen |= if link == Some(interface) { 0 } else { ELSEWHERE };
                 }
                 continue;
             }
@@ -282,8 +285,7 @@ impl Overlay {
             let nexthop = wanted.nexthop.filter(|_| missing(NEXTHOP));
             plan.steps.extend(nexthop.map(|nexthop| Step::PutNexthop { nexthop, replace: false }));
             if missing(ROUTE) {
-                let replace = seen & OTHER_ROUTE != 0;
-                plan.steps.push(Step::PutRoute { route: wanted.route, replace });
+                plan.put_route(wanted.route, seen & OTHER_ROUTE != 0, seen & ELSEWHERE != 0);
             }
             if plan.steps.len() > first {
                 plan.peers.push(PeerSteps { subnet, first, end: plan.steps.len() });
@@ -371,6 +373,7 @@ pub(crate) fn leads_to(observed: ObservedRouteTo, wanted: RouteTo) -> bool {
         RouteTo::Nexthop { id } => observed == ObservedRouteTo::Nexthop { id },
         RouteTo::Onlink { gateway } => same(gateway, true),
         RouteTo::Direct { gateway } => same(gateway, false),
+        RouteTo::Device => false,
         RouteTo::Blackhole => observed == ObservedRouteTo::Blackhole,
     }
 }

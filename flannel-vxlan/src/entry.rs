@@ -62,7 +62,7 @@ pub struct Nexthop {
 ///
 /// # Kernel
 /// `ip route replace SUBNET nhid ID proto 70`, `.. via GATEWAY dev flannel.1 onlink proto 70`,
-/// `.. via GATEWAY dev eth0 proto 70`, or `ip route replace blackhole SUBNET metric 4294967295 proto 70`.
+/// `.. via GATEWAY dev eth0 proto 70`, `.. dev flannel-v6.1 proto 70`, or `ip route replace blackhole SUBNET metric 4294967295 proto 70`.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Route {
     /// Destination.
@@ -89,6 +89,8 @@ pub enum RouteTo {
         /// Its address there.
         gateway: IpAddr,
     },
+    /// The VXLAN device, for a moment: see [`Route::shows_the_way_to`].
+    Device,
     /// Nowhere.
     Blackhole,
 }
@@ -101,6 +103,19 @@ impl Route {
             (RouteTo::Blackhole, _) => BLACKHOLE_METRIC,
             (_, Family::V4) => 0,
             (_, Family::V6) => IPV6_METRIC,
+        }
+    }
+
+    /// The route that has to be there while an IPv6 route takes the place of one that leaves through another link.
+    ///
+    /// The kernel refuses a gateway, on-link or not, that it would reach through another link
+    /// (`ip6_route_check_nh_onlink`, `net/ipv6/route.c`), and what the old route leads to is just that.
+    pub(crate) fn shows_the_way_to(wanted: &Self) -> Option<Self> {
+        match wanted.to {
+            RouteTo::Onlink { gateway: gateway @ IpAddr::V6(_) } => {
+                Some(Self { subnet: IpNet::from(gateway), to: RouteTo::Device })
+            }
+            _ => None,
         }
     }
 }

@@ -318,14 +318,14 @@ impl Overlay {
             let old = held.map(|held| Entries::of(Peer { subnet, via: held.via }, held.nexthop));
             if let Some(wanted) = wanted {
                 let certain = held.filter(|held| held.certain);
-                let replace = certain.is_some();
+                let direct = held.is_some_and(|held| matches!(held.via, Via::Direct { .. }));
                 plan.steps.extend(wanted.forwarding.map(Step::PutForwarding));
                 plan.steps.extend(wanted.neighbour.map(Step::PutNeighbour));
                 plan.steps.extend(wanted.nexthop.map(|nexthop| Step::PutNexthop {
                     nexthop,
                     replace: certain.is_some_and(|held| held.nexthop == nexthop.id),
                 }));
-                plan.steps.push(Step::PutRoute { route: wanted.route, replace });
+                plan.put_route(wanted.route, certain.is_some(), direct);
             }
             if let Some(old) = old {
                 self.remains(&old, wanted.as_ref(), &mut plan.steps, &mut released);

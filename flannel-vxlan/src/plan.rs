@@ -116,6 +116,18 @@ pub enum DeviceStep {
 }
 
 impl Plan {
+    /// Appends what puts a route; `elsewhere` is whether one through another link may be in its place.
+    pub(crate) fn put_route(&mut self, route: Route, replace: bool, elsewhere: bool) {
+        let guide = Route::shows_the_way_to(&route).filter(|_| elsewhere);
+        self.steps.extend(guide.map(|route| Step::PutRoute { route, replace: false }));
+        self.steps.push(Step::PutRoute { route, replace });
+        self.steps.extend(guide.map(|route| Step::DeleteRoute {
+            subnet: route.subnet,
+            metric: route.metric(),
+            protocol: ROUTE_PROTOCOL,
+        }));
+    }
+
     /// Whether there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -214,6 +226,9 @@ impl fmt::Display for Command<'_> {
                     RouteTo::Direct { gateway } => {
                         let dev = self.plan.underlay(family);
                         write!(f, "{ip} route replace {subnet} via {gateway} dev {dev} proto {proto}")
+                    }
+                    RouteTo::Device => {
+                        write!(f, "{ip} route replace {subnet} dev {} proto {proto}", device(family))
                     }
                     RouteTo::Blackhole => {
                         let metric = route.metric();

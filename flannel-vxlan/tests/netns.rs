@@ -378,6 +378,33 @@ fn a_peer_that_changes_leaves_nothing_of_its_old_self() {
 }
 
 #[test]
+fn an_ipv6_peer_that_was_direct_is_tunnelled_to_and_back() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut overlay = both(e0);
+        let subnet = "fd00:10:244:2::/64";
+        let (direct, tunnel) = (direct(subnet, "fd77::2"), tunnel(subnet, &mac(2), "fd77::2"));
+        overlay.set_peer(tunnel).unwrap();
+        converge(&mut overlay, &mut kernel);
+        let tunnelled = state();
+        overlay.set_peer(direct).unwrap();
+        flush(&mut overlay, &mut kernel);
+        assert!(!state().contains(&mac(2)), "{}", state());
+        overlay.set_peer(tunnel).unwrap();
+        flush(&mut overlay, &mut kernel);
+        assert_eq!(state(), tunnelled);
+
+        // And by one that finds the kernel like this, as after a restart with another configuration.
+        overlay.set_peer(direct).unwrap();
+        flush(&mut overlay, &mut kernel);
+        let mut fresh = both(e0);
+        fresh.set_peer(tunnel).unwrap();
+        converge(&mut fresh, &mut kernel);
+        assert_eq!(state(), tunnelled);
+    });
+}
+
+#[test]
 fn two_leases_of_one_node_share_its_forwarding_entry() {
     netns(|| {
         let (mut kernel, e0) = host();

@@ -26,7 +26,7 @@ pub struct Setting {
     pub mtus: Mtus,
     /// MAC addresses of the VXLAN devices.
     pub macs: VtepMacs,
-    /// Masquerade what leaves the pod network (`--ip-masq`).
+    /// Masquerade what leaves the pod network (`IPMasq`, else `--ip-masq`).
     pub masquerade: bool,
     /// Choose masqueraded source ports at random.
     pub fully_random: bool,
@@ -126,10 +126,10 @@ impl Setting {
         Ok(Self {
             mtus: facts.mtus(&net_conf.backend)?,
             macs: VtepMacs::choose(&net_conf, &facts, published),
+            masquerade: net_conf.masquerade.unwrap_or(config.masquerade),
+            fully_random: net_conf.fully_random.unwrap_or(config.fully_random),
             net_conf,
             facts,
-            masquerade: config.masquerade,
-            fully_random: config.fully_random,
             forward_rules: config.forward_rules,
             blackhole_route: config.blackhole_route,
         })

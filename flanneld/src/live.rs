@@ -18,6 +18,8 @@ use tracing::{info, warn};
 use crate::config::{Backend, Config, NetConf, Vxlan};
 use crate::error::Chain;
 use crate::health::Readiness;
+#[cfg(feature = "etcd")]
+use crate::lease::StoreError;
 use crate::lease::open::ConfiguredStore;
 
 /// How often the file is read although nothing told of a change: its folder may have been replaced.
@@ -41,7 +43,7 @@ pub struct Reload {
 
 /// The configuration to go on with when `new` is written while `old` is in force.
 ///
-/// Live: `NonMasqueradeCIDRs`, `Backend.MTU`, `Backend.DirectRouting`, `Backend.Learning`,
+/// Live: `NonMasqueradeCIDRs`, `IPMasq`, `IPMasqFullyRandom`, `Backend.MTU`, `Backend.DirectRouting`, `Backend.Learning`,
 /// `Backend.TxChecksumOffload`, and `EnableNFTables`, which means nothing here. Everything else decides which subnets
 /// there are, how nodes understand each other, or needs a new device.
 ///
@@ -195,10 +197,11 @@ async fn report(written: Written, texts: mpsc::Sender<Text>) {
         }
         #[cfg(feature = "etcd")]
         Written::Etcd(store) => {
-            let (configs, mut changes) = mpsc::channel(1);
+            let (configs, mut changes) = mpsc::channel::<Result<String, StoreError>>(1);
             let forward = async {
-                while let Some(text) = changes.recv().await {
-                    if texts.send(Ok(text)).await.is_err() {
+                while let Some(config) = changes.recv().await {
+                    let text = config.map_err(|error| Chain(&error).to_string());
+                    if texts.send(text).await.is_err() {
                         return;
                     }
                 }
@@ -275,6 +278,8 @@ mod tests {
         for new in [
             BASE,
             r#"{"Network": "10.244.0.0/16", "NonMasqueradeCIDRs": ["10.0.0.0/8"], "Backend": {"Type": "vxlan"}}"#,
+            r#"{"Network": "10.244.0.0/16", "IPMasq": false, "Backend": {"Type": "vxlan"}}"#,
+            r#"{"Network": "10.244.0.0/16", "IPMasqFullyRandom": false, "Backend": {"Type": "vxlan"}}"#,
             r#"{"Network": "10.244.0.0/16", "EnableNFTables": true, "Backend": {"Type": "vxlan"}}"#,
             r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "MTU": 1400}}"#,
             r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "DirectRouting": true}}"#,

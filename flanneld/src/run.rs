@@ -84,6 +84,7 @@ pub enum Fatal {
 /// # Errors
 /// [`Fatal`], only while starting: afterwards everything is tried again.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), Fatal> {
+    let again = hangups();
     info!("CLI flags config: {}", config.flags);
     if !may_configure_networks() {
         return Err(Fatal::NotPrivileged);
@@ -93,7 +94,6 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
 
     let _presence = presence::announce()
         .map_err(|error| warn!("`flanneld cleanup` will not know that this daemon runs: {}", Chain(&error)));
-    let again = hangups();
     tokio::pin!(shutdown);
     let started = tokio::select! {
         () = &mut shutdown => {

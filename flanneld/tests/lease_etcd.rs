@@ -325,10 +325,19 @@ async fn the_configuration_is_awaited_and_followed() {
         let store = Arc::clone(&store);
         async move { store.watch_config(sender).await }
     });
+    let mut next = async || within("the configuration", configs.recv()).await.unwrap();
+    assert!(next().await.unwrap_err().to_string().contains("flannel config not found in etcd store"));
     for text in ["{\"Network\":\"10.1.0.0/16\"}", "{\"Network\":\"10.2.0.0/16\"}"] {
         lab.ctl(&["put", "/coreos.com/network/config", "--", text]);
-        assert_eq!(within("the configuration", configs.recv()).await.as_deref(), Some(text));
+        assert_eq!(next().await.unwrap(), text);
     }
+    lab.ctl(&["del", "/coreos.com/network/config"]);
+    assert!(next().await.is_err());
+    // A server that was away has nothing new to say about it.
+    lab.kill();
+    lab.serve().await;
+    lab.ctl(&["put", "/coreos.com/network/config", "--", "back"]);
+    assert_eq!(next().await.unwrap(), "back");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

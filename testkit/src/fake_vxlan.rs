@@ -149,6 +149,7 @@ impl FakeVxlan {
                 let underlay = plan.links(family).map_or(0, |links| links.underlay.index);
                 (ObservedRouteTo::Gateway { gateway, onlink: false }, underlay)
             }
+            RouteTo::Device => (ObservedRouteTo::Other, self.device(plan, family)?.index),
             RouteTo::Blackhole => (ObservedRouteTo::Blackhole, 0),
         };
         let (subnet, metric) = (route.subnet, route.metric());

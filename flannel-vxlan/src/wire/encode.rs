@@ -87,7 +87,7 @@ pub(crate) fn put_route(batch: &mut Batch, flags: Flags, route: &Route, links: I
     let (kind, hop_flags) = match route.to {
         RouteTo::Blackhole => (RTN_BLACKHOLE, 0),
         RouteTo::Onlink { .. } => (RTN_UNICAST, RTNH_F_ONLINK),
-        RouteTo::Nexthop { .. } | RouteTo::Direct { .. } => (RTN_UNICAST, 0),
+        RouteTo::Nexthop { .. } | RouteTo::Direct { .. } | RouteTo::Device => (RTN_UNICAST, 0),
     };
     let header = rtmsg(route.subnet, ROUTE_PROTOCOL, RT_SCOPE_UNIVERSE, kind, hop_flags);
     batch.message(RTM_NEWROUTE, flags, &header, |a| {
@@ -102,6 +102,7 @@ pub(crate) fn put_route(batch: &mut Batch, flags: Flags, route: &Route, links: I
                 put_address(a, RTA_GATEWAY, gateway);
                 a.u32(RTA_OIF, links.underlay);
             }
+            RouteTo::Device => a.u32(RTA_OIF, links.device),
             RouteTo::Blackhole => {}
         }
         if route.metric() != 0 {

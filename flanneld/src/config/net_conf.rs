@@ -26,6 +26,11 @@ pub struct NetConf {
     pub nftables_asked: bool,
     /// `NonMasqueradeCIDRs`: destinations that pods reach under their own address. Ours, not upstream's.
     pub no_masquerade: Vec<IpNet>,
+    /// `IPMasq`: whether what leaves the pod network is masqueraded, in place of `--ip-masq`. Ours, not upstream's.
+    pub masquerade: Option<bool>,
+    /// `IPMasqFullyRandom`: whether masqueraded source ports are chosen at random, in place of
+    /// `--ip-masq-fully-random-disable`. Ours, not upstream's.
+    pub fully_random: Option<bool>,
 }
 
 /// How packets for other nodes' pods leave this node (`Backend.Type`).
@@ -126,6 +131,8 @@ impl NetConf {
         let ipv4 = reader.ipv4();
         let ipv6 = reader.ipv6();
         let no_masquerade = reader.cidrs("NonMasqueradeCIDRs");
+        let masquerade = reader.switch("IPMasq");
+        let fully_random = reader.switch("IPMasqFullyRandom");
         let backend = reader.backend(enable_ipv6);
 
         if !enable_ipv4 && !enable_ipv6 {
@@ -138,7 +145,7 @@ impl NetConf {
         let ipv6 = ipv6.filter(|_| enable_ipv6).and_then(|wanted| pool::ipv6(wanted, &mut problems));
         match backend {
             Some(backend) if problems.is_empty() => {
-                Ok(Self { ipv4, ipv6, backend, nftables_asked, no_masquerade })
+                Ok(Self { ipv4, ipv6, backend, nftables_asked, no_masquerade, masquerade, fully_random })
             }
             _ => Err(NetConfError(problems)),
         }
@@ -167,6 +174,12 @@ impl NetConf {
         }
         put("EnableNFTables", self.nftables_asked.into());
         put("NonMasqueradeCIDRs", self.no_masquerade.iter().map(ToString::to_string).collect());
+        if let Some(on) = self.masquerade {
+            put("IPMasq", on.into());
+        }
+        if let Some(on) = self.fully_random {
+            put("IPMasqFullyRandom", on.into());
+        }
         put("Backend", self.backend.to_json());
         serde_json::Value::Object(text).to_string()
     }
@@ -220,11 +233,16 @@ impl Reader<'_> {
     }
 
     fn flag(&mut self, key: &str, default: bool) -> bool {
+        self.switch(key).unwrap_or(default)
+    }
+
+    /// `true`, `false`, or nothing said.
+    fn switch(&mut self, key: &str) -> Option<bool> {
         match self.object.value(key, "true or false") {
-            Ok(value) => value.unwrap_or(default),
+            Ok(value) => value,
             Err(reason) => {
                 self.report(key, reason);
-                default
+                None
             }
         }
     }

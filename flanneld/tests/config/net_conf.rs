@@ -29,6 +29,7 @@ fn what_is_not_written_has_upstreams_default() {
         (24, "10.3.1.0".into(), "10.3.255.0".into())
     );
     assert!(conf.ipv6.is_none() && !conf.nftables_asked && conf.no_masquerade.is_empty());
+    assert_eq!((conf.masquerade, conf.fully_random), (None, None), "as the flags say");
     let Backend::Vxlan(vxlan) = conf.backend else { panic!() };
     let Vxlan { vni, port, mtu, gbp, learning, direct_routing, tx_checksum_offload } = vxlan;
     assert_eq!((vni, port, mtu, gbp, learning, direct_routing), (1, 8472, None, false, false, false));
@@ -67,7 +68,7 @@ fn every_key_is_read_in_any_case_and_the_last_one_counts() {
         r#"{"enableipv6": true, "NETWORK": "10.9.0.0/16", "network": "10.0.0.0/8", "subnetlen": 20, "SubnetLen": null,
             "subnetmin": "10.10.0.0", "SubnetMax": "10.99.0.0", "ipv6network": "2001:cafe:42::/56",
             "IPv6SubnetLen": 72, "IPv6SubnetMin": "2001:cafe:42:1::", "IPv6SubnetMax": "2001:cafe:42:2::",
-            "EnableNFTables": true, "Unknown": {"deep": [1]}, "NonMasqueradeCIDRs": ["192.168.1.7/16", "fd00::/8"],
+            "EnableNFTables": true, "Unknown": {"deep": [1]}, "ipmasq": true, "IPMasqFullyRandom": false, "NonMasqueradeCIDRs": ["192.168.1.7/16", "fd00::/8"],
             "backend": {"TYPE": "VXLAN", "vni": 4096, "port": 4789, "gbp": true, "learning": true, "mtu": 1400,
                         "directrouting": true, "TxChecksumOffload": "Off", "MacPrefix": "0E-2A"}}"#,
     );
@@ -83,6 +84,7 @@ fn every_key_is_read_in_any_case_and_the_last_one_counts() {
         (72, "2001:cafe:42:1::".into(), "2001:cafe:42:2::".into())
     );
     assert!(conf.nftables_asked);
+    assert_eq!((conf.masquerade, conf.fully_random), (Some(true), Some(false)));
     assert_eq!(
         conf.no_masquerade.iter().map(ToString::to_string).collect::<Vec<_>>(),
         ["192.168.0.0/16", "fd00::/8"]
@@ -318,14 +320,14 @@ proptest! {
 
     #[test]
     fn what_is_written_out_reads_the_same(
-        dual: bool, len in 18_u8..30, mtu in 1400_u16..9000, vni in 0_u32..0x0100_0000, flags in any::<[bool; 4]>(), backend in 0..3_usize, checksum in 0..3_usize,
+        dual: bool, len in 18_u8..30, mtu in 1400_u16..9000, vni in 0_u32..0x0100_0000, flags in any::<[bool; 6]>(), backend in 0..3_usize, checksum in 0..3_usize,
     ) {
-        let [nft, gbp, learning, direct] = flags;
+        let [nft, gbp, learning, direct, masq, random] = flags;
         let backend = ["alloc", "host-gw", "vxlan"][backend];
         let checksum = ["auto", "on", "off"][checksum];
         let text = format!(
             r#"{{"EnableIPv6": {dual}, "Network": "10.244.0.0/16", "IPv6Network": "fd00:10:244::/56", "SubnetLen": {len}, "EnableNFTables": {nft},
-                 "NonMasqueradeCIDRs": ["10.0.0.0/8", "fd00::/8"],
+                 "NonMasqueradeCIDRs": ["10.0.0.0/8", "fd00::/8"], "IPMasq": {masq}, "IPMasqFullyRandom": {random},
                  "Backend": {{"Type": "{backend}", "VNI": {vni}, "MTU": {mtu}, "GBP": {gbp}, "Learning": {learning}, "DirectRouting": {direct}, "TxChecksumOffload": "{checksum}"}}}}"#
         );
         let conf = parse(&text);

@@ -41,6 +41,7 @@ impl<'a> Etcd<'a> {
         self.try_ctl(command).unwrap()
     }
 
+    #[allow(dead_code, reason = "not every test that has an etcd looks at the leases in it")]
     pub fn subnets(&self) -> String {
         self.ctl("get --prefix /coreos.com/network/subnets/")
     }

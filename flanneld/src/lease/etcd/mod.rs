@@ -20,7 +20,7 @@ pub use self::options::EtcdOptions;
 
 use self::client::Client;
 use self::hold::Own;
-use self::wire::{Operation, PutRequest, RequestOp};
+use self::wire::{KeyValue, Operation, PutRequest, RequestOp};
 use super::{
     Backoff, Lease, LeaseAttributes, LeaseKey, LeaseLost, LeaseRequest, LeaseStore, StoreError,
     StoreErrorKind, StoreFuture, StoreHealth, Timing,
@@ -62,22 +62,12 @@ impl EtcdStore {
     /// There is none, or etcd cannot be used.
     pub async fn config(&self) -> Result<String, StoreError> {
         let (_, entry) = self.client.read(&self.config).await?;
-        let missing = || StoreError {
-            operation: "read",
-            object: format!("`{}`", self.config),
-            advice: "flannel config not found in etcd store. Did you create your config using etcdv3 API? \
-                     Write it with `etcdctl put`"
-                .to_owned(),
-            kind: StoreErrorKind::Unavailable,
-            source: None,
-        };
-        let entry = entry.ok_or_else(missing)?;
-        Ok(String::from_utf8_lossy(&entry.value).into_owned())
+        self.text(entry)
     }
 
-    /// Reports the configuration whenever it differs from what was last reported, starting with the present one, until
-    /// the receiver is dropped.
-    pub async fn watch_config(&self, configs: mpsc::Sender<String>) {
+    /// Reports the configuration, or that there is none, whenever that differs from what was last reported, starting
+    /// with the present one, until the receiver is dropped.
+    pub async fn watch_config(&self, configs: mpsc::Sender<Result<String, StoreError>>) {
         let mut last = None;
         let mut backoff = Backoff::default();
         loop {
@@ -88,9 +78,10 @@ impl EtcdStore {
             };
             if let Ok((entry, mut stream)) = changes.await {
                 backoff.reset();
-                let config = entry.map(|entry| String::from_utf8_lossy(&entry.value).into_owned());
-                if let Some(config) = config.filter(|config| Some(config) != last.as_ref()) {
-                    last = Some(config.clone());
+                let config = self.text(entry);
+                let text = config.as_ref().ok().cloned();
+                if last.as_ref() != Some(&text) {
+                    last = Some(text);
                     if configs.send(config).await.is_err() {
                         return;
                     }
@@ -111,6 +102,20 @@ impl EtcdStore {
                 () = sleep(backoff.next()) => {}
             }
         }
+    }
+
+    fn text(&self, config: Option<KeyValue>) -> Result<String, StoreError> {
+        let missing = || StoreError {
+            operation: "read",
+            object: format!("`{}`", self.config),
+            advice: "flannel config not found in etcd store. Did you create your config using etcdv3 API? \
+                     Write it with `etcdctl put`"
+                .to_owned(),
+            kind: StoreErrorKind::Unavailable,
+            source: None,
+        };
+        let entry = config.ok_or_else(missing)?;
+        Ok(String::from_utf8_lossy(&entry.value).into_owned())
     }
 
     fn path(&self, key: LeaseKey) -> String {
