@@ -1,7 +1,7 @@
 //! The local unix socket: a running daemon tells its [`Status`] to whoever may connect, as one JSON text.
 
 use std::io::{self, Read as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,6 +25,8 @@ const LARGEST: u64 = 64 * 1024 * 1024;
 pub struct Socket {
     listener: UnixListener,
     path: PathBuf,
+    /// Number of the file, as the daemon that comes next may already have put its own in this place.
+    inode: u64,
 }
 
 impl Socket {
@@ -43,7 +45,7 @@ impl Socket {
         let listener = UnixListener::bind(path)?;
         // Until then its mode is what umask leaves; connecting gives away nothing that root alone may know.
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        Ok(Self { listener, path: path.to_owned() })
+        Ok(Self { listener, path: path.to_owned(), inode: std::fs::metadata(path)?.ino() })
     }
 
     /// Tells everybody who connects, one after the other, until the task is dropped.
@@ -67,8 +69,10 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // One that is gone already is as good.
-        let _gone = std::fs::remove_file(&self.path);
+        if std::fs::metadata(&self.path).is_ok_and(|there| there.ino() == self.inode) {
+            // One that is gone already is as good.
+            let _gone = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -161,12 +165,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_socket_that_a_killed_daemon_left_is_replaced() {
+    async fn a_socket_that_another_daemon_left_is_replaced_and_that_of_its_successor_left_alone() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("subnet.sock");
         drop(std::os::unix::net::UnixListener::bind(&path).expect("a socket"));
         assert!(matches!(ask(&path), Err(AskError::Absent { .. })));
+        let older = daemon(&path);
         let _daemon = daemon(&path);
+        older.abort();
+        let _ended = older.await;
         let status = tokio::task::spawn_blocking(move || ask(&path)).await.expect("ended");
         assert_eq!(status.expect("a status").node, "worker-1");
     }

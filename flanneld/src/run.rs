@@ -11,7 +11,8 @@ use tracing::{error, info, warn};
 use crate::asker::Asker;
 use crate::config::Config;
 use crate::error::Chain;
-use crate::health::{self, Readiness};
+use crate::health::Readiness;
+use crate::http::{self, Insight};
 use crate::lease::{StoreError, StoreHealth};
 use crate::live;
 use crate::local;
@@ -105,10 +106,13 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let Started { config, setting, written, request, lease, tenancy, recalled } = started;
 
     let (readiness_in, readiness) = watch::channel(Readiness::starting());
+    let (questions_in, questions) = mpsc::channel(4);
+    let (pulse_in, pulse) = watch::channel(std::time::Instant::now());
+    let asker = Asker::new(questions_in, pulse);
     if let Some(address) = config.healthz {
-        let listener = health::listen(address).await.map_err(|source| Fatal::Healthz { address, source })?;
+        let listener = http::listen(address).await.map_err(|source| Fatal::Healthz { address, source })?;
         info!("Start healthz server on {address}");
-        tokio::spawn(health::serve(listener, readiness));
+        tokio::spawn(http::serve(listener, Insight { readiness, asker: asker.clone() }));
     }
 
     let (events_in, leases) = mpsc::channel(EVENTS);
@@ -116,7 +120,6 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let (attributes, attributes_out) = watch::channel(request.attributes.clone());
     let (links_in, links_out) = mpsc::channel(16);
     let (rules_in, rules_out) = watch::channel(ForeignCommits::default());
-    let (questions_in, questions) = mpsc::channel(4);
     let (reloads_in, reloads) = mpsc::channel(1);
     let (memory, memories) = watch::channel(None);
     let (store_in, store) = watch::channel(StoreHealth::default());
@@ -125,10 +128,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     tokio::spawn(tenancy.keep(request, attributes_out, tell));
     let remembering = tokio::spawn(memory::keep(memory::path(&config.subnet_file), memories));
 
-    let (pulse_in, pulse) = watch::channel(std::time::Instant::now());
     let telemetry = Telemetry::new(config.store.kind(), store, rules_in.subscribe(), pulse_in);
-    let asker = Asker::new(questions_in, pulse);
-    let _local = listen_locally(&config, asker);
+    listen_locally(&config, asker);
     let outputs = Outputs { attributes, readiness: readiness_in, memory, telemetry };
     // Before the first look at the kernel, so that nothing falls in between.
     let links_monitor = flannel_vxlan::Monitor::open(&links).map_err(Fatal::Kernel)?;
@@ -187,17 +188,16 @@ fn hangups() -> mpsc::Receiver<()> {
     hangups
 }
 
-/// Tells the status on the local socket for as long as the value lives. The daemon can do without.
-fn listen_locally(config: &Config, asker: Asker) -> Option<tokio::task::JoinHandle<()>> {
+/// Tells the status on the local socket, as long as the daemon runs. It can do without.
+fn listen_locally(config: &Config, asker: Asker) {
     let path = status::socket(&config.subnet_file);
     match local::Socket::open(&path) {
-        Ok(socket) => Some(tokio::spawn(socket.serve(asker))),
+        Ok(socket) => drop(tokio::spawn(socket.serve(asker))),
         Err(error) => {
             warn!(
                 "`flanneld status` will not reach this daemon: cannot listen on {}: {error}",
                 path.display()
             );
-            None
         }
     }
 }

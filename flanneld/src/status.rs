@@ -63,6 +63,8 @@ pub struct Status {
     pub repair_counts: Vec<RepairCount>,
     /// Commits to the nftables ruleset by others.
     pub foreign: ForeignStatus,
+    /// What the daemon itself costs.
+    pub process: ProcessStatus,
 }
 
 /// This node's lease.
@@ -268,6 +270,18 @@ pub struct ForeignStatus {
     pub others: u64,
     /// Times that notifications were lost.
     pub overflows: u64,
+}
+
+/// What the daemon itself costs.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(default)]
+pub struct ProcessStatus {
+    /// Processor time used, in seconds.
+    pub cpu_seconds: f64,
+    /// Memory held.
+    pub resident_bytes: u64,
+    /// File descriptors held.
+    pub open_fds: u64,
 }
 
 #[cfg(test)]

@@ -1,14 +1,18 @@
 //! What the reconciler notes as it works: counters of fixed number, and the latest repairs. Nothing grows with peers.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike as _;
 use tokio::sync::watch;
 
 use crate::health::Condition;
 use crate::lease::StoreHealth;
 use crate::monitor::ForeignCommits;
-use crate::status::{BUCKETS, Cause, ForeignStatus, Repair, RepairCount, Status, StoreStatus, WorkStatus};
+use crate::status::{
+    BUCKETS, Cause, ForeignStatus, ProcessStatus, Repair, RepairCount, Status, StoreStatus, WorkStatus,
+};
 
 /// Repairs that are remembered.
 const REPAIRS: usize = 32;
@@ -163,6 +167,7 @@ impl Telemetry {
     pub(crate) fn tell(&self, status: &mut Status) {
         let store = self.store.borrow();
         let foreign = self.foreign.borrow();
+        status.process = process();
         status.version = env!("CARGO_PKG_VERSION").to_owned();
         status.time = seconds(SystemTime::now());
         status.started = seconds(self.started);
@@ -192,6 +197,22 @@ impl Telemetry {
         status.repair_counts = counts.collect();
         status.foreign =
             ForeignStatus { ours: foreign.ours, others: foreign.others, overflows: foreign.overflows };
+    }
+}
+
+/// What this process costs, as the kernel counts it (proc(5)); 0 for what cannot be read.
+fn process() -> ProcessStatus {
+    let usage = getrusage(UsageWho::RUSAGE_SELF);
+    let cpu = usage.map_or(0, |usage| (usage.user_time() + usage.system_time()).num_microseconds());
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+    let resident: Option<u64> = resident.and_then(|kilobytes| kilobytes.trim().parse().ok());
+    // The folder lists the descriptor by which it is read too.
+    let open = std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count().saturating_sub(1));
+    ProcessStatus {
+        cpu_seconds: Duration::from_micros(cpu.try_into().unwrap_or(0)).as_secs_f64(),
+        resident_bytes: resident.unwrap_or_default() * 1024,
+        open_fds: open.try_into().unwrap_or(u64::MAX),
     }
 }
 

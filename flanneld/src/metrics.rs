@@ -1,0 +1,406 @@
+//! The status as text for Prometheus, in the [OpenMetrics] and in its classic format. Every family is described once,
+//! in [`FAMILIES`]; docs/metrics.md lists the same.
+//!
+//! [OpenMetrics]: https://prometheus.io/docs/specs/om/open_metrics_spec/
+
+use std::fmt::{Display, Write as _};
+
+use crate::health::Condition;
+use crate::rules::{FORWARDED_FROM_PODS, FORWARDED_TO_PODS, MASQUERADED_FROM_PODS, MASQUERADED_TO_PODS};
+use crate::status::{BUCKETS, Cause, CounterStatus, PeerCounts, Status, WorkStatus};
+
+/// A text format.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Format {
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+    /// Prometheus' own, 0.0.4.
+    Classic,
+}
+
+impl Format {
+    /// The one that a request with this `Accept` header should get: OpenMetrics, unless only plain text is named.
+    #[must_use]
+    pub fn accepted(accept: &str) -> Self {
+        let mut types = accept.split(',').map(|range| range.split(';').next().unwrap_or_default().trim());
+        if accept.contains("application/openmetrics-text") || !types.any(|range| range == "text/plain") {
+            Self::OpenMetrics
+        } else {
+            Self::Classic
+        }
+    }
+
+    /// Value of the `Content-Type` header.
+    #[must_use]
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Classic => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
+
+/// What kind of values a family has.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// Only grows; samples are called `<name>_total`.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts by upper bound; samples are called `<name>_bucket`, `_sum` and `_count`.
+    Histogram,
+    /// Labels with the value 1; the sample is called `<name>_info`.
+    Info,
+}
+
+impl Kind {
+    /// As in OpenMetrics' `# TYPE`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+            Self::Info => "info",
+        }
+    }
+}
+
+/// A family of metrics.
+#[derive(Debug)]
+pub struct Family {
+    /// Without the suffix of its kind.
+    pub name: &'static str,
+    /// Of its values.
+    pub kind: Kind,
+    /// What it tells, as a sentence.
+    pub help: &'static str,
+    samples: fn(&Status, &mut Samples<'_>),
+}
+
+impl Family {
+    /// What its samples are called, as a query has it; a histogram's without `_bucket`, `_sum` and `_count`.
+    #[must_use]
+    pub fn sample(&self) -> String {
+        let suffix = match self.kind {
+            Kind::Counter => "_total",
+            Kind::Info => "_info",
+            Kind::Gauge | Kind::Histogram => "",
+        };
+        format!("{}{suffix}", self.name)
+    }
+}
+
+/// Everything that is told. What does not apply, e.g. the end of a lease that never ends, has no sample.
+pub const FAMILIES: &[Family] = &[
+    Family {
+        name: "flanneld_build",
+        kind: Kind::Info,
+        help: "Version of flanneld and what it works with.",
+        samples: |status, put| {
+            let labels =
+                [("version", &*status.version), ("backend", &status.backend), ("store", &status.store.kind)];
+            put.sample("_info", &labels, &1);
+        },
+    },
+    Family {
+        name: "flanneld_ready",
+        kind: Kind::Gauge,
+        help: "1 if every condition of /readyz holds.",
+        samples: |status, put| put.only(&u8::from(status.ready)),
+    },
+    Family {
+        name: "flanneld_condition",
+        kind: Kind::Gauge,
+        help: "1 if this condition of /readyz holds.",
+        samples: |status, put| {
+            for condition in Condition::ALL {
+                let holds = !status.unmet.contains_key(condition.name());
+                put.sample("", &[("condition", condition.label())], &u8::from(holds));
+            }
+        },
+    },
+    Family {
+        name: "flanneld_reconcile_passes",
+        kind: Kind::Counter,
+        help: "Passes by kind of work and how they ended.",
+        samples: |status, put| {
+            for (work, noted) in &status.work {
+                put.sample("_total", &[("work", work), ("result", "succeeded")], &noted.succeeded);
+                put.sample("_total", &[("work", work), ("result", "failed")], &noted.failed);
+            }
+        },
+    },
+    Family {
+        name: "flanneld_reconcile_duration_seconds",
+        kind: Kind::Histogram,
+        help: "Time that passes took.",
+        samples: |status, put| {
+            for (work, noted) in &status.work {
+                durations(work, noted, put);
+            }
+        },
+    },
+    Family {
+        name: "flanneld_reconcile_lag_seconds",
+        kind: Kind::Gauge,
+        help: "For how long this kind of work has been failing, 0 if it is not.",
+        samples: |status, put| {
+            status.work.iter().for_each(|(work, noted)| put.sample("", &[("work", work)], &noted.lag));
+        },
+    },
+    Family {
+        name: "flanneld_reconcile_last_success_timestamp_seconds",
+        kind: Kind::Gauge,
+        help: "When this kind of work last succeeded.",
+        samples: |status, put| {
+            for (work, noted) in &status.work {
+                put.maybe(&[("work", work)], noted.last_success);
+            }
+        },
+    },
+    Family {
+        name: "flanneld_nft_in_place",
+        kind: Kind::Gauge,
+        help: "1 if the kernel held exactly the wanted rules at the last look.",
+        samples: |status, put| put.only(&u8::from(status.rules.right)),
+    },
+    Family {
+        name: "flanneld_nft_transactions",
+        kind: Kind::Counter,
+        help: "Transactions committed to nftables.",
+        samples: |status, put| put.sample("_total", &[], &status.rules.transactions),
+    },
+    Family {
+        name: "flanneld_nft_changes",
+        kind: Kind::Counter,
+        help: "Changes in those transactions.",
+        samples: |status, put| put.sample("_total", &[], &status.rules.changes),
+    },
+    Family {
+        name: "flanneld_nft_foreign_commits",
+        kind: Kind::Counter,
+        help: "Commits to nftables by other programs: to flannel's tables (ours) or only to others.",
+        samples: |status, put| {
+            put.sample("_total", &[("tables", "ours")], &status.foreign.ours);
+            put.sample("_total", &[("tables", "others")], &status.foreign.others);
+        },
+    },
+    Family {
+        name: "flanneld_nft_notification_overflows",
+        kind: Kind::Counter,
+        help: "Times that notifications of nftables were lost, because they came too fast; then everything is looked at.",
+        samples: |status, put| put.sample("_total", &[], &status.foreign.overflows),
+    },
+    Family {
+        name: "flanneld_repairs",
+        kind: Kind::Counter,
+        help: "Times that something others broke was put back, by what it was and how it was found.",
+        samples: |status, put| {
+            for object in ["overlay", "rules"] {
+                for (cause, label) in [(Cause::Notification, "notification"), (Cause::Check, "check")] {
+                    let count =
+                        status.repair_counts.iter().find(|all| all.object == object && all.cause == cause);
+                    put.sample(
+                        "_total",
+                        &[("object", object), ("cause", label)],
+                        &count.map_or(0, |all| all.count),
+                    );
+                }
+            }
+        },
+    },
+    Family {
+        name: "flanneld_peers",
+        kind: Kind::Gauge,
+        help: "Subnets of other nodes: in the kernel (programmed), waiting or refused (pending), not usable (skipped).",
+        samples: |status, put| {
+            let PeerCounts { programmed, pending, skipped, .. } = &status.peers;
+            for (state, count) in [("programmed", programmed), ("pending", pending), ("skipped", skipped)] {
+                put.sample("", &[("state", state)], count);
+            }
+        },
+    },
+    Family {
+        name: "flanneld_peer_leases",
+        kind: Kind::Gauge,
+        help: "Leases of other nodes in the store.",
+        samples: |status, put| put.only(&status.peers.leases),
+    },
+    Family {
+        name: "flanneld_store_up",
+        kind: Kind::Gauge,
+        help: "1 if the latest attempt to reach the lease store succeeded.",
+        samples: |status, put| put.only(&u8::from(status.store.healthy)),
+    },
+    Family {
+        name: "flanneld_store_requests",
+        kind: Kind::Counter,
+        help: "Requests to the lease store and its messages, by how they ended.",
+        samples: |status, put| {
+            put.sample("_total", &[("result", "answered")], &status.store.answers);
+            put.sample("_total", &[("result", "failed")], &status.store.failures);
+        },
+    },
+    Family {
+        name: "flanneld_store_last_contact_timestamp_seconds",
+        kind: Kind::Gauge,
+        help: "When the lease store last answered.",
+        samples: |status, put| put.maybe(&[], status.store.last_contact),
+    },
+    Family {
+        name: "flanneld_store_last_event_timestamp_seconds",
+        kind: Kind::Gauge,
+        help: "When the watch last told of a lease, or of a complete listing.",
+        samples: |status, put| put.maybe(&[], status.store.last_event),
+    },
+    Family {
+        name: "flanneld_lease_expiry_timestamp_seconds",
+        kind: Kind::Gauge,
+        help: "When this node's lease ends unless renewed; absent if it never does.",
+        samples: |status, put| put.maybe(&[], status.lease.expires),
+    },
+    Family {
+        name: "flanneld_masqueraded_connections",
+        kind: Kind::Counter,
+        help: "Connections masqueraded, by the rules' own counters: from pods to the world, or from the world to pods.",
+        samples: |status, put| {
+            put.counters(status, MASQUERADED_FROM_PODS, MASQUERADED_TO_PODS, |counter| counter.packets);
+        },
+    },
+    Family {
+        name: "flanneld_forwarded_packets",
+        kind: Kind::Counter,
+        help: "Packets accepted for forwarding, by the rules' own counters.",
+        samples: |status, put| {
+            put.counters(status, FORWARDED_FROM_PODS, FORWARDED_TO_PODS, |counter| counter.packets);
+        },
+    },
+    Family {
+        name: "flanneld_forwarded_bytes",
+        kind: Kind::Counter,
+        help: "Bytes of those packets.",
+        samples: |status, put| {
+            put.counters(status, FORWARDED_FROM_PODS, FORWARDED_TO_PODS, |counter| counter.bytes);
+        },
+    },
+    Family {
+        name: "flanneld_mtu_bytes",
+        kind: Kind::Gauge,
+        help: "Largest packet: of the interface between nodes, and what is left for pods.",
+        samples: |status, put| {
+            put.sample("", &[("of", "interface")], &status.interface.mtu);
+            put.sample("", &[("of", "pods")], &status.interface.pod_mtu);
+        },
+    },
+    Family {
+        name: "process_start_time_seconds",
+        kind: Kind::Gauge,
+        help: "When flanneld started.",
+        samples: |status, put| put.only(&status.started),
+    },
+    Family {
+        name: "process_cpu_seconds",
+        kind: Kind::Counter,
+        help: "Processor time that flanneld has used.",
+        samples: |status, put| put.sample("_total", &[], &status.process.cpu_seconds),
+    },
+    Family {
+        name: "process_resident_memory_bytes",
+        kind: Kind::Gauge,
+        help: "Memory that flanneld holds.",
+        samples: |status, put| put.only(&status.process.resident_bytes),
+    },
+    Family {
+        name: "process_open_fds",
+        kind: Kind::Gauge,
+        help: "File descriptors that flanneld holds.",
+        samples: |status, put| put.only(&status.process.open_fds),
+    },
+];
+
+/// All families.
+#[must_use]
+pub fn render(status: &Status, format: Format) -> String {
+    let mut text = String::with_capacity(16 * 1024);
+    for family in FAMILIES {
+        let Family { name, kind, help, samples } = family;
+        let (described, kind) = match (format, kind) {
+            (Format::OpenMetrics, kind) => ((*name).to_owned(), kind.name()),
+            (Format::Classic, Kind::Info) => (family.sample(), Kind::Gauge.name()),
+            (Format::Classic, kind) => (family.sample(), kind.name()),
+        };
+        let _infallible = writeln!(text, "# HELP {described} {help}\n# TYPE {described} {kind}");
+        samples(status, &mut Samples { family: name, text: &mut text });
+    }
+    if format == Format::OpenMetrics {
+        text.push_str("# EOF\n");
+    }
+    text
+}
+
+/// Where a family's samples go.
+#[derive(Debug)]
+struct Samples<'a> {
+    family: &'static str,
+    text: &'a mut String,
+}
+
+impl Samples<'_> {
+    fn sample(&mut self, suffix: &str, labels: &[(&str, &str)], value: &dyn Display) {
+        self.text.push_str(self.family);
+        self.text.push_str(suffix);
+        for (n, (label, value)) in labels.iter().enumerate() {
+            let open = if n == 0 { '{' } else { ',' };
+            let _infallible = write!(self.text, "{open}{label}=\"");
+            for c in value.chars() {
+                match c {
+                    '\n' => self.text.push_str("\\n"),
+                    '"' | '\\' => self.text.extend(['\\', c]),
+                    _ => self.text.push(c),
+                }
+            }
+            self.text.push('"');
+        }
+        let close = if labels.is_empty() { "" } else { "}" };
+        let _infallible = writeln!(self.text, "{close} {value}");
+    }
+
+    fn only(&mut self, value: &dyn Display) {
+        self.sample("", &[], value);
+    }
+
+    fn maybe(&mut self, labels: &[(&str, &str)], value: Option<impl Display>) {
+        if let Some(value) = value {
+            self.sample("", labels, &value);
+        }
+    }
+
+    fn counters(
+        &mut self,
+        status: &Status,
+        from_pods: &str,
+        to_pods: &str,
+        value: fn(&CounterStatus) -> u64,
+    ) {
+        for counter in &status.rules.counters {
+            let direction = match &*counter.name {
+                name if name == from_pods => "from_pods",
+                name if name == to_pods => "to_pods",
+                _ => continue,
+            };
+            self.sample("_total", &[("family", &counter.family), ("direction", direction)], &value(counter));
+        }
+    }
+}
+
+fn durations(work: &str, noted: &WorkStatus, put: &mut Samples<'_>) {
+    let mut so_far = 0;
+    let bounds = BUCKETS.iter().map(ToString::to_string).chain(["+Inf".to_owned()]);
+    for (bound, count) in bounds.zip(noted.durations) {
+        so_far += count;
+        put.sample("_bucket", &[("work", work), ("le", &bound)], &so_far);
+    }
+    put.sample("_sum", &[("work", work)], &noted.seconds);
+    put.sample("_count", &[("work", work)], &so_far);
+}

@@ -1,0 +1,262 @@
+//! The status as one HTML page that needs nothing else: no script, no font, no second request. It loads itself again
+//! every ten seconds.
+
+use std::fmt::{Display, Write as _};
+use std::net::IpAddr;
+
+use crate::status::{Cause, PeerState, PeerStatus, Status};
+
+/// Peers in the table; `flanneld status` shows them all.
+const LISTED: usize = 1000;
+/// Peers in the picture.
+const DRAWN: usize = 120;
+/// Peers in the picture whose subnets are written beside them.
+const LABELLED: usize = 24;
+
+const STYLE: &str = include_str!("page.css");
+
+/// The page.
+#[must_use]
+pub fn render(status: &Status) -> String {
+    let node = Escaped(&status.node);
+    let mut page = format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta http-equiv=\"refresh\" content=\"10\">\n<title>{node} - flannel</title>\n\
+         <style>\n{STYLE}</style>\n</head>\n<body>\n<header>\n<h1>{node}</h1>\n{verdict}\n</header>\n<main>\n",
+        verdict = verdict(status),
+    );
+    page.push_str(&troubles(status));
+    page.push_str(&this_node(status));
+    page.push_str(&picture(status));
+    page.push_str(&peers(status));
+    page.push_str(&repairs(status));
+    let _infallible = write!(
+        page,
+        "</main>\n<footer>flanneld {}, up for {}. <a href=\"metrics\">Metrics</a></footer>\n</body>\n</html>\n",
+        Escaped(&status.version),
+        Span(status.time - status.started),
+    );
+    page
+}
+
+fn verdict(status: &Status) -> &'static str {
+    if status.ready {
+        "<p class=\"verdict good\" id=\"verdict\">ready</p>"
+    } else {
+        "<p class=\"verdict bad\" id=\"verdict\">not ready</p>"
+    }
+}
+
+/// What does not hold, and what is worth knowing; nothing if there is neither.
+fn troubles(status: &Status) -> String {
+    let mut rows = String::new();
+    for (class, all) in [("bad", &status.unmet), ("note", &status.notes)] {
+        for (subject, text) in all {
+            let _infallible =
+                writeln!(rows, "<li class=\"{class}\"><b>{}</b> {}</li>", Escaped(subject), Escaped(text));
+        }
+    }
+    if rows.is_empty() { rows } else { format!("<ul id=\"troubles\">\n{rows}</ul>\n") }
+}
+
+fn this_node(status: &Status) -> String {
+    let mut rows = String::new();
+    let mut row = |name: &str, value: &dyn Display| {
+        let _infallible = writeln!(rows, "<dt>{name}</dt><dd>{}</dd>", Escaped(value));
+    };
+    let lease = &status.lease;
+    let subnets: Vec<String> = [lease.ipv4.map(|net| net.to_string()), lease.ipv6.map(|net| net.to_string())]
+        .into_iter()
+        .flatten()
+        .collect();
+    row("Pod subnet", &subnets.join(", "));
+    match lease.expires {
+        Some(expires) => {
+            let expires = u32::try_from(expires).map_or(0.0, f64::from);
+            row("Lease", &format!("ends in {} unless renewed", Span(expires - status.time)));
+        }
+        None => row("Lease", &"does not end"),
+    }
+    let store = &status.store;
+    let health = match store.last_contact {
+        _ if store.healthy => "answers".to_owned(),
+        Some(contact) => format!("does not answer, last {} ago", Span(status.time - contact)),
+        None => "has not answered yet".to_owned(),
+    };
+    row("Lease store", &format!("{}, {health}", store.kind));
+    let interface = &status.interface;
+    let addresses: Vec<String> = interface.addresses.iter().map(IpAddr::to_string).collect();
+    row("Interface", &format!("{} {}, MTU {}", interface.name, addresses.join(", "), interface.mtu));
+    if interface.public != interface.addresses {
+        let public: Vec<String> = interface.public.iter().map(IpAddr::to_string).collect();
+        row("Public address", &public.join(", "));
+    }
+    if status.devices.is_empty() {
+        row("Backend", &status.backend);
+    }
+    for device in &status.devices {
+        let text = format!(
+            "{} {}, VNI {}, port {}, MTU {}",
+            device.name, device.address, device.vni, device.port, device.mtu
+        );
+        row("Device", &text);
+    }
+    let rules = &status.rules;
+    let in_place = if rules.right { "in place" } else { "not in place" };
+    row("Rules", &format!("{in_place}: {}", rules.tables.join(", ")));
+    format!("<section>\n<h2>This node</h2>\n<dl>\n{rows}</dl>\n</section>\n")
+}
+
+/// This node in the middle, the others around it. What the picture shows the table says too.
+fn picture(status: &Status) -> String {
+    let shown: Vec<&PeerStatus> = status.peer_list.iter().take(DRAWN).collect();
+    if shown.is_empty() {
+        return String::new();
+    }
+    let mut lines = String::new();
+    let mut dots = String::new();
+    let count = u32::try_from(shown.len()).unwrap_or(u32::MAX);
+    for (n, peer) in (0_u32..).zip(&shown) {
+        let angle = std::f64::consts::TAU * f64::from(n) / f64::from(count) - std::f64::consts::FRAC_PI_2;
+        let (x, y) = (angle.cos(), angle.sin());
+        let state = word(peer.state);
+        let direct = if peer.state == PeerState::Programmed && peer.mac.is_none() { " direct" } else { "" };
+        let (x, y) = (300.0 + 140.0 * x, 200.0 + 150.0 * y);
+        let _infallible = writeln!(
+            lines,
+            "<line class=\"{state}{direct}\" x1=\"300\" y1=\"200\" x2=\"{x:.0}\" y2=\"{y:.0}\"/>"
+        );
+        let _infallible = writeln!(
+            dots,
+            "<circle class=\"{state}\" cx=\"{x:.0}\" cy=\"{y:.0}\" r=\"7\"><title>{} {state}</title></circle>",
+            Escaped(peer.subnet)
+        );
+        if shown.len() <= LABELLED {
+            let (anchor, dx) = if x < 299.0 { ("end", -12.0) } else { ("start", 12.0) };
+            let (anchor, dx, dy) = if (x - 300.0).abs() < 1.0 {
+                ("middle", 0.0, if y < 200.0 { -12.0 } else { 22.0 })
+            } else {
+                (anchor, dx, 4.0)
+            };
+            let (x, y) = (x + dx, y + dy);
+            let _infallible = writeln!(
+                dots,
+                "<text x=\"{x:.0}\" y=\"{y:.0}\" text-anchor=\"{anchor}\">{}</text>",
+                Escaped(peer.subnet)
+            );
+        }
+    }
+    let more = status.peer_list.len() - shown.len();
+    let more = if more > 0 { format!("<p>{more} more are not drawn.</p>\n") } else { String::new() };
+    format!(
+        "<section>\n<h2>Overlay</h2>\n\
+         <svg viewBox=\"-60 0 720 400\" role=\"img\" aria-label=\"this node and {} peers\">\n\
+         {lines}<circle class=\"own\" cx=\"300\" cy=\"200\" r=\"14\"/>\n{dots}</svg>\n{more}</section>\n",
+        shown.len(),
+    )
+}
+
+fn peers(status: &Status) -> String {
+    let counts = &status.peers;
+    let mut rows = String::new();
+    for peer in status.peer_list.iter().take(LISTED) {
+        let state = word(peer.state);
+        let underlay = peer.underlay.map(|address| address.to_string()).unwrap_or_default();
+        let how = match (&peer.reason, &peer.mac, peer.underlay) {
+            (Some(reason), _, _) => reason,
+            (None, Some(mac), _) => mac,
+            (None, None, Some(_)) => "routed directly",
+            (None, None, None) => "",
+        };
+        let _infallible = writeln!(
+            rows,
+            "<tr><td>{}</td><td>{}</td><td class=\"{state}\">{state}</td><td>{}</td></tr>",
+            Escaped(peer.subnet),
+            Escaped(underlay),
+            Escaped(how),
+        );
+    }
+    let more = status.peer_list.len().saturating_sub(LISTED);
+    let more = if more > 0 {
+        format!("<p>{more} more are not listed; <code>flanneld status</code> shows them all.</p>\n")
+    } else {
+        String::new()
+    };
+    format!(
+        "<section>\n<h2>Peers</h2>\n<p id=\"counts\">{} programmed, {} pending, {} skipped</p>\n\
+         <div class=\"scroll\"><table id=\"peers\">\n\
+         <thead><tr><th>Subnet</th><th>Node</th><th>State</th><th>How</th></tr></thead>\n\
+         <tbody>\n{rows}</tbody>\n</table></div>\n{more}</section>\n",
+        counts.programmed, counts.pending, counts.skipped,
+    )
+}
+
+fn repairs(status: &Status) -> String {
+    if status.repairs.is_empty() {
+        return "<section>\n<h2>Repairs</h2>\n<p id=\"repairs\">Nothing had to be repaired.</p>\n</section>\n"
+            .to_owned();
+    }
+    let mut rows = String::new();
+    for repair in &status.repairs {
+        let cause = match repair.cause {
+            Cause::Notification => "the kernel told",
+            Cause::Check => "found by a check",
+        };
+        let _infallible = writeln!(
+            rows,
+            "<tr><td>{} ago</td><td>{}</td><td>{cause}</td><td>{}</td></tr>",
+            Span(status.time - repair.time),
+            Escaped(&repair.object),
+            Escaped(&repair.what),
+        );
+    }
+    format!(
+        "<section>\n<h2>Repairs</h2>\n<div class=\"scroll\"><table id=\"repairs\">\n\
+         <thead><tr><th>When</th><th>What</th><th>How found</th><th>Steps</th></tr></thead>\n\
+         <tbody>\n{rows}</tbody>\n</table></div>\n</section>\n"
+    )
+}
+
+fn word(state: PeerState) -> &'static str {
+    match state {
+        PeerState::Programmed => "programmed",
+        PeerState::Pending => "pending",
+        PeerState::Skipped => "skipped",
+    }
+}
+
+/// Text as HTML shows it, in elements and in quoted attributes. Store contents and errors come from outside.
+struct Escaped<T>(T);
+
+impl<T: Display> Display for Escaped<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for c in self.0.to_string().chars() {
+            match c {
+                '&' => f.write_str("&amp;")?,
+                '<' => f.write_str("&lt;")?,
+                '>' => f.write_str("&gt;")?,
+                '"' => f.write_str("&quot;")?,
+                '\'' => f.write_str("&#39;")?,
+                _ => f.write_char(c)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A number of seconds in the two units that matter.
+struct Span(f64);
+
+impl Display for Span {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let seconds = std::time::Duration::try_from_secs_f64(self.0).unwrap_or_default().as_secs();
+        let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+        match (days, hours, minutes) {
+            (0, 0, 0) => write!(f, "{seconds} s"),
+            (0, 0, _) => write!(f, "{minutes} min {} s", seconds % 60),
+            (0, _, _) => write!(f, "{hours} h {minutes} min"),
+            _ => write!(f, "{days} d {hours} h"),
+        }
+    }
+}
