@@ -1,5 +1,5 @@
 //! `flanneld plan` and `cleanup` beside a real daemon, in a lab of network namespaces.
-#![expect(clippy::unwrap_used, reason = "set-up that fails is a failed test")]
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "set-up that fails is a failed test")]
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -77,7 +77,9 @@ fn cleanup_leaves_exactly_what_others_made() {
     let mut daemon = flannel.start(&node).unwrap();
     daemon.ready(SOON).unwrap();
     let running = state(node.namespace());
-    assert!(running.contains("flannel.1 ") && running.contains("proto 70"), "{running}");
+    for part in ["flannel.1 ", "proto 70", "flanneld accept"] {
+        assert!(running.contains(part), "{part} in {running}");
+    }
 
     let (status, text) = flanneld(&node, &words("cleanup"));
     assert!(status == 1 && text.contains("flanneld runs here (process "), "{status} {text}");
@@ -86,11 +88,6 @@ fn cleanup_leaves_exactly_what_others_made() {
     assert_same(&state(node.namespace()), &running);
 
     daemon.terminate().unwrap();
-    // As the daemon keeps them.
-    node.namespace()
-        .sh("iptables-nft -I FORWARD -s 10.244.0.0/16 -m comment --comment 'flanneld accept' -j ACCEPT")
-        .unwrap();
-    let (_, promised) = flanneld(&node, &words("cleanup --dry-run"));
     let (status, done) = flanneld(&node, &words("cleanup"));
     assert_eq!((status, &done), (0, &promised));
     assert_same(&state(node.namespace()), &before);
@@ -156,6 +153,9 @@ fn the_commands_of_a_plan_do_what_the_daemon_does() {
     let flannel = Flannel::new(&lab, BINARY, Flannel::NET_CONF).unwrap().arg("--ip-blackhole-route");
     neighbour(&mut lab, &flannel);
     let node = lab.add_node().unwrap();
+    node.namespace()
+        .sh("iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -s 10.9.0.0/16 -j ACCEPT; iptables-nft -A FORWARD -j DROP")
+        .unwrap();
     let mut plan = words("plan");
     plan.extend(flannel.arguments(&node));
     let (before, leases) = (state(node.namespace()), fs::read(flannel.lease_file()).unwrap());
@@ -184,4 +184,87 @@ fn the_commands_of_a_plan_do_what_the_daemon_does() {
     assert_same(&state(node.namespace()), &running);
     assert_eq!(fs::read(node.subnet_file()).unwrap(), env);
     assert_eq!(flanneld(&node, &plan), (0, "# Nothing to change.\n".to_owned()));
+}
+
+/// The checks that found something, each with its severity, and the exit status. What the machine below the namespaces
+/// lacks or has is left out.
+fn doctor(node: &Node, flannel: &Flannel) -> (i32, Vec<String>, String) {
+    let mut arguments = words("doctor -o json");
+    arguments.extend(flannel.arguments(node));
+    let (status, text) = flanneld(node, &arguments);
+    let findings: serde_json::Value = serde_json::from_str(&text).expect(&text);
+    let word = |finding: &serde_json::Value, key: &str| finding[key].as_str().unwrap().to_owned();
+    let findings = findings.as_array().unwrap().iter();
+    let findings =
+        findings.map(|finding| format!("{} {}", word(finding, "severity"), word(finding, "check")));
+    let of_machine = ["bridge", "legacy", "manager", "rp_filter"];
+    let findings = findings.filter(|finding| !of_machine.iter().any(|check| finding.ends_with(check)));
+    (status, findings.collect(), text)
+}
+
+#[test]
+fn doctor_names_what_keeps_pods_apart_and_touches_nothing() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let flannel = Flannel::new(&lab, BINARY, Flannel::NET_CONF).unwrap();
+    let nodes: Vec<Node> = (0..2).map(|_| lab.add_node().unwrap()).collect();
+    let start = |node: &Node| {
+        let mut daemon = flannel.start(node).unwrap();
+        daemon.ready(SOON).unwrap();
+        daemon
+    };
+    let (daemon, other_daemon) = (start(&nodes[0]), start(&nodes[1]));
+    let node = &nodes[0];
+    let sh = |script: &str| node.namespace().sh(script).unwrap();
+    let other = |script: &str| nodes[1].namespace().sh(script).unwrap();
+    let found = || doctor(node, &flannel).1;
+    let expect = |expected: &[&str]| {
+        let (_, found, text) = doctor(node, &flannel);
+        assert_eq!(found, expected, "{text}");
+    };
+    sh("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
+    let programmed = || found().is_empty().then_some(());
+    assert!(wait_for(SOON, programmed).is_some(), "{}", doctor(node, &flannel).2);
+    let before = state(node.namespace());
+    assert_eq!(doctor(node, &flannel).0, 0);
+    assert_same(&state(node.namespace()), &before);
+
+    sh("sysctl -qw net.ipv4.ip_forward=0");
+    assert_eq!(doctor(node, &flannel).0, 1);
+    expect(&["error forwarding"]);
+    sh("sysctl -qw net.ipv4.ip_forward=1");
+
+    sh("nft 'table inet foreign { chain c { type filter hook forward priority 5; policy drop; }; }'");
+    expect(&["error forward"]);
+    sh("nft delete table inet foreign");
+
+    other(
+        "nft 'table inet foreign { chain c { type filter hook input priority 0; udp dport 8472 drop; }; }'",
+    );
+    expect(&["error tunnel", "error tunnel"]);
+    other("nft delete table inet foreign");
+
+    // A firewall that lets only echo requests pass.
+    other(
+        "nft 'table inet foreign { chain c { type filter hook input priority 0; udp dport 33434 drop; }; }'",
+    );
+    expect(&["error tunnel", "error tunnel"]);
+    sh("sysctl -qw net.ipv4.ping_group_range='0 0'");
+    expect(&[]);
+    other("nft delete table inet foreign");
+
+    let mtu = |mtu: u32| {
+        let links = "ip -o link show type veth | sed -E 's/^[0-9]+: ([^@]+)@.*/\\1/'";
+        lab.switch().sh(&format!("for link in $({links}); do ip link set $link mtu {mtu}; done")).unwrap();
+    };
+    mtu(1400);
+    expect(&["error mtu", "error mtu"]);
+    mtu(1500);
+
+    daemon.terminate().unwrap();
+    sh("ip route show proto 70 | cut -d' ' -f1 | xargs -rn1 ip route del; nft delete table ip flannel-ipv4");
+    expect(&["error rules", "error kernel", "error tunnel", "warning daemon"]);
+    drop(other_daemon);
 }

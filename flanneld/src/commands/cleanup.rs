@@ -11,10 +11,8 @@ use flannel_vxlan::{Kernel as _, Link, Links, Plan, Vni};
 
 use super::{SOMETHING, Verdict};
 use crate::config::Cleanup;
-use crate::{memory, presence, rules, subnet_env};
-
-/// The comment of the rules that the daemon keeps in iptables' chains.
-const MARK: &str = "flanneld accept";
+use crate::neighbours::MARK;
+use crate::{memory, presence, rules, status, subnet_env};
 
 /// A daemon would put everything back.
 #[derive(Debug, thiserror::Error)]
@@ -120,9 +118,11 @@ impl Sweep {
         if previous.is_ok_and(|found| found.ipv4_subnet.is_some() || found.ipv6_subnet.is_some()) {
             self.remove(subnet_file)?;
         }
-        let state = memory::path(subnet_file);
-        if state.exists() {
-            self.remove(&state)?;
+        // The socket stays if a daemon was killed.
+        for file in [memory::path(subnet_file), status::socket(subnet_file)] {
+            if file.exists() {
+                self.remove(&file)?;
+            }
         }
         Ok(())
     }

@@ -3,6 +3,8 @@
 mod host;
 mod leases;
 mod probe;
+mod rules;
+mod trial;
 
 use std::error::Error;
 use std::fmt;
@@ -13,6 +15,7 @@ use serde::Serialize;
 use super::Verdict;
 use super::survey::Survey;
 use crate::config::{Backend, Doctor};
+use crate::presence;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -73,14 +76,25 @@ pub async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
     let mut findings: Vec<_> =
         problems.iter().map(|problem| Finding::error("configuration", problem.to_string(), advice)).collect();
     let mut links = flannel_vxlan::Netlink::open()?;
-    findings.extend(host::look(&config));
+    let mut nft = flannel_nft::Netlink::open()?;
+    let host = host::Host::here();
+    if presence::daemons()?.is_empty() {
+        findings.push(Finding::warning(
+            "daemon",
+            "no flanneld runs here: what is in the kernel stays, but nothing is kept up to date",
+            "start it",
+        ));
+    }
+    findings.extend(host.look(&config));
     if problems.is_empty() {
         let subnet_file = config.subnet_file.clone();
         match Survey::take(*config, &mut links).await {
             Ok(survey) => {
-                findings.extend(host::around(&survey, &subnet_file));
+                findings.extend(host.around(&survey, &links.interfaces()?, &subnet_file));
                 findings.extend(leases::look(&survey));
+                findings.extend(rules::look(&survey, &mut nft)?);
                 findings.extend(kernel(&survey, &mut links)?);
+                findings.extend(trial::look(&survey));
                 findings.extend(probe::look(&survey).await);
             }
             Err(error) => findings.push(Finding::error(
@@ -115,7 +129,7 @@ fn kernel(survey: &Survey, links: &mut flannel_vxlan::Netlink) -> Result<Vec<Fin
         })
         .collect();
     if !plan.is_empty() {
-        findings.push(Finding::warning(
+        findings.push(Finding::error(
             "kernel",
             format!(
                 "devices, peers and routes differ from what they should be in {} steps",

@@ -3,12 +3,14 @@
 use std::error::Error;
 use std::fmt::Write as _;
 
-use flannel_nft::Kernel as _;
+use flannel_nft::neighbours::{UPSTREAM, accept_forwarded, iptables_tables, remove_leftovers};
+use flannel_nft::{Comment, Kernel as _};
 use flannel_vxlan::Kernel as _;
 
 use super::survey::Survey;
 use super::{SOMETHING, Verdict};
 use crate::config::Config;
+use crate::neighbours::MARK;
 use crate::rules;
 
 /// Reads configuration, leases and kernel, and prints the difference as commands. Changes nothing and takes no lease: a
@@ -26,14 +28,21 @@ pub async fn run(config: Config) -> Result<Verdict, Box<dyn Error>> {
         writeln!(text, "# This node has no lease yet; as if it were given {}.", survey.lease)?;
     }
 
-    let ruleset = rules::ruleset(&survey.setting.rules(survey.lease))?;
-    let script = flannel_nft::diff(&ruleset, &nft.observe(&ruleset.scope())?).to_string();
+    let spec = survey.setting.rules(survey.lease);
+    let ruleset = rules::ruleset(&spec)?;
+    let others = nft.observe(&iptables_tables())?;
+    let scripts = [
+        flannel_nft::diff(&ruleset, &nft.observe(&ruleset.scope())?),
+        remove_leftovers(&others, UPSTREAM),
+        accept_forwarded(&others, &spec.forwarded(), &Comment::new(MARK)?),
+    ]
+    .map(|transaction| transaction.to_string());
     let mut overlay = survey.overlay(&mut links)?;
     let commands = overlay.diff(&links.observe(&overlay.links())?);
     let env = survey.setting.subnet_env(survey.lease).to_string();
     let env_stands = std::fs::read(&subnet_file).is_ok_and(|present| present == env.as_bytes());
 
-    if !script.is_empty() {
+    for script in scripts.iter().filter(|script| !script.is_empty()) {
         write!(text, "nft -f - <<'END'\n{script}END\n")?;
     }
     write!(text, "{commands}")?;
@@ -43,7 +52,8 @@ pub async fn run(config: Config) -> Result<Verdict, Box<dyn Error>> {
     if !env_stands {
         write!(text, "cat > {} <<'END'\n{env}END\n", subnet_file.display())?;
     }
-    let nothing = script.is_empty() && commands.is_empty() && commands.taken().is_empty() && env_stands;
+    let stands = commands.is_empty() && commands.taken().is_empty() && env_stands;
+    let nothing = stands && scripts.iter().all(String::is_empty);
     if nothing {
         writeln!(text, "# Nothing to change.")?;
     }

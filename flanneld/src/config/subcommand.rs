@@ -16,7 +16,7 @@ const PLAN: &str = "plan";
 struct DoctorFlags {
     /// Form of the findings: lines to read, or one JSON array
     #[arg(long, value_name = "text|json", default_value = "text", help_heading = "This command")]
-    #[arg(value_parser = is_json)]
+    #[arg(action = ArgAction::Set, value_parser = is_json)]
     o: bool,
     #[command(flatten)]
     flags: Flags,

@@ -1,8 +1,11 @@
-//! What this host's sysctls, files and other programs' tables say.
+//! What this host's sysctls and files say.
 
 use std::fs;
-use std::net::Ipv4Addr;
-use std::path::Path;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+
+use flannel_vxlan::underlay::Interface;
+use ipnet::IpNet;
 
 use super::Finding;
 use crate::commands::survey::Survey;
@@ -10,104 +13,234 @@ use crate::config::{Backend, Config, Store};
 
 /// The address that VirtualBox gives the first interface of every machine.
 const VAGRANT: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
-const CNI_CONFIGURATION: &str = "/etc/cni/net.d";
-const CNI_PLUGINS: &str = "/opt/cni/bin";
 
-/// What can be told without knowing the cluster.
-pub(super) fn look(config: &Config) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for (family, file) in [("iptables", "ip_tables_names"), ("ip6tables", "ip6_tables_names")] {
-        let tables = read(&format!("/proc/thread-self/net/{file}")).unwrap_or_default();
-        let tables: Vec<_> = tables.split_whitespace().collect();
-        if !tables.is_empty() {
-            findings.push(Finding::warning(
-                "legacy",
-                format!(
-                    "legacy {family} has the tables {}, whose rules nftables cannot see",
-                    tables.join(", ")
-                ),
-                format!("look at `{family}-legacy-save`; better move everything to {family}-nft"),
-            ));
-        }
-    }
-    match sysctl("net/bridge/bridge-nf-call-iptables") {
-        Some(1) => {}
-        found => findings.push(Finding::warning(
-            "bridge",
-            match found {
-                None => "br_netfilter is not loaded: services fail between pods of one node".to_owned(),
-                Some(value) => format!(
-                    "net.bridge.bridge-nf-call-iptables is {value}: services fail between pods of one node"
-                ),
-            },
-            "modprobe br_netfilter; sysctl -w net.bridge.bridge-nf-call-iptables=1",
-        )),
-    }
-    if matches!(config.store, Store::Kubernetes(_)) {
-        findings.extend(cni(Path::new(CNI_CONFIGURATION), Path::new(CNI_PLUGINS)));
-    }
-    findings
+/// The folder that everything is read from; tests make one up.
+#[derive(Debug)]
+pub(super) struct Host {
+    root: PathBuf,
 }
 
-/// What is to be seen around the interface, the device and subnet.env.
-pub(super) fn around(survey: &Survey, subnet_file: &Path) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let facts = &survey.setting.facts;
-    let forwarding = [
-        ("net/ipv4/ip_forward", facts.ipv4.is_some()),
-        ("net/ipv6/conf/all/forwarding", facts.ipv6.is_some()),
-    ];
-    for (name, _) in forwarding.into_iter().filter(|(name, used)| *used && sysctl(name) != Some(1)) {
-        let name = name.replace('/', ".");
-        findings.push(Finding::error(
-            "forwarding",
-            format!("{name} is not 1: this host forwards nothing for its pods"),
-            format!("sysctl -w {name}=1, and for good in /etc/sysctl.d"),
-        ));
+impl Host {
+    /// This host, or what the container shows of it.
+    pub(super) fn here() -> Self {
+        Self { root: PathBuf::from("/") }
     }
-    let mut devices = vec![facts.interface.clone()];
-    if let Backend::Vxlan(vxlan) = &survey.setting.net_conf.backend {
-        devices.push(format!("flannel.{}", vxlan.vni));
-        findings.extend(managers(vxlan.vni));
+
+    fn text(&self, path: &str) -> Option<String> {
+        fs::read_to_string(self.root.join(path)).ok()
     }
-    for device in devices.iter().filter(|_| facts.ipv4.is_some()) {
-        let strict = [format!("net/ipv4/conf/{device}/rp_filter"), "net/ipv4/conf/all/rp_filter".to_owned()];
-        if strict.iter().filter_map(|name| sysctl(name)).max() == Some(1) {
-            findings.push(Finding::info(
+
+    /// A number below `/proc/sys`.
+    fn sysctl(&self, name: &str) -> Option<u32> {
+        self.text(&format!("proc/sys/{name}"))?.trim().parse().ok()
+    }
+
+    /// What can be told without knowing the cluster.
+    pub(super) fn look(&self, config: &Config) -> Vec<Finding> {
+        let mut findings = self.legacy();
+        findings.extend(self.bridges());
+        if matches!(config.store, Store::Kubernetes(_)) {
+            findings.extend(cni(&self.root.join("etc/cni/net.d"), &self.root.join("opt/cni/bin")));
+        }
+        findings
+    }
+
+    /// What is to be seen around the interface, the device and subnet.env.
+    pub(super) fn around(
+        &self,
+        survey: &Survey,
+        interfaces: &[Interface],
+        subnet_file: &Path,
+    ) -> Vec<Finding> {
+        let facts = &survey.setting.facts;
+        let mut findings = self.forwarding(facts.ipv4.is_some(), facts.ipv6.is_some());
+        let mut devices = vec![facts.interface.clone()];
+        if let Backend::Vxlan(vxlan) = &survey.setting.net_conf.backend {
+            let is_up = |found: &Interface| found.up && found.name.ends_with(&format!(".{}", vxlan.vni));
+            devices.push(format!("flannel.{}", vxlan.vni));
+            findings.extend(self.managers(vxlan.vni));
+            // A device that is up holds the port itself, and has it.
+            if !interfaces.iter().any(is_up) {
+                findings.extend(self.port(vxlan.port));
+            }
+        }
+        if facts.ipv4.is_some() {
+            findings.extend(self.reverse_path(&devices));
+        }
+        if facts.ipv4.is_some_and(|own| own.public == VAGRANT) {
+            findings.push(Finding::error(
+                "interface",
+                format!(
+                    "{} with {VAGRANT} is the NAT of a Vagrant machine: every node has that address",
+                    facts.interface
+                ),
+                "name the interface between the machines: --iface=eth1",
+            ));
+        }
+        findings.extend(overlaps(survey, interfaces));
+        findings.extend(subnet_env(survey, subnet_file));
+        findings
+    }
+
+    /// iptables that is not made of nftables.
+    fn legacy(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for (family, file) in [("iptables", "ip_tables_names"), ("ip6tables", "ip6_tables_names")] {
+            let tables = self.text(&format!("proc/thread-self/net/{file}")).unwrap_or_default();
+            let tables: Vec<_> = tables.split_whitespace().collect();
+            if !tables.is_empty() {
+                findings.push(Finding::warning(
+                    "legacy",
+                    format!(
+                        "legacy {family} has the tables {}, whose rules nftables cannot see",
+                        tables.join(", ")
+                    ),
+                    format!("look at `{family}-legacy-save`; better move everything to {family}-nft"),
+                ));
+            }
+        }
+        findings
+    }
+
+    fn bridges(&self) -> Option<Finding> {
+        const NAME: &str = "net.bridge.bridge-nf-call-iptables";
+        let what = match self.sysctl(&NAME.replace('.', "/")) {
+            Some(1) => return None,
+            None => "br_netfilter is not loaded".to_owned(),
+            Some(value) => format!("{NAME} is {value}"),
+        };
+        Some(Finding::warning(
+            "bridge",
+            format!("{what}: a service whose pod is on the same node cannot be reached through kube-proxy"),
+            format!("modprobe br_netfilter; sysctl -w {NAME}=1"),
+        ))
+    }
+
+    fn forwarding(&self, ipv4: bool, ipv6: bool) -> Vec<Finding> {
+        let wanted = [("net.ipv4.ip_forward", ipv4), ("net.ipv6.conf.all.forwarding", ipv6)];
+        let off = |name: &str| self.sysctl(&name.replace('.', "/")) != Some(1);
+        let off = wanted.into_iter().filter(|(name, used)| *used && off(name));
+        off.map(|(name, _)| {
+            Finding::error(
+                "forwarding",
+                format!("{name} is not 1: this host forwards nothing for its pods"),
+                format!("sysctl -w {name}=1, and for good in /etc/sysctl.d"),
+            )
+        })
+        .collect()
+    }
+
+    fn reverse_path(&self, devices: &[String]) -> Vec<Finding> {
+        let filter = |device: &str| self.sysctl(&format!("net/ipv4/conf/{device}/rp_filter"));
+        let strict = |device: &&String| filter(device).max(filter("all")) == Some(1);
+        let told = |device: &String| {
+            Finding::info(
                 "rp_filter",
                 format!(
                     "{device} drops packets whose answers would leave by another interface (rp_filter 1)"
                 ),
                 format!("only if routes are asymmetric: sysctl -w net.ipv4.conf.{device}.rp_filter=2"),
-            ));
+            )
+        };
+        devices.iter().filter(strict).map(told).collect()
+    }
+
+    /// Network managers that may take addresses and routes off devices they do not know.
+    fn managers(&self, vni: u32) -> Option<Finding> {
+        let managers = [
+            ("systemd-networkd", "run/systemd/netif", "etc/systemd/network"),
+            ("NetworkManager", "run/NetworkManager", "etc/NetworkManager/conf.d"),
+        ];
+        let (name, _, folder) = managers.into_iter().find(|(_, running, folder)| {
+            let told = |text: String| text.contains("flannel");
+            let files = fs::read_dir(self.root.join(folder)).into_iter().flatten().flatten();
+            self.root.join(running).exists()
+                && !files.filter_map(|file| fs::read_to_string(file.path()).ok()).any(told)
+        })?;
+        Some(Finding::info(
+            "manager",
+            format!("{name} runs and is not told to leave flannel.{vni} alone"),
+            format!("tell it in /{folder} that flannel* is unmanaged"),
+        ))
+    }
+
+    /// Somebody who holds the VXLAN port.
+    fn port(&self, port: u16) -> Option<Finding> {
+        let held = |file: &str| {
+            let listed = self.text(&format!("proc/thread-self/net/{file}")).unwrap_or_default();
+            let local = |line: &str| line.split_whitespace().nth(1).map(str::to_owned);
+            listed.lines().filter_map(local).any(|local| local.ends_with(&format!(":{port:04X}")))
+        };
+        (held("udp") || held("udp6")).then(|| {
+            Finding::error(
+                "port",
+                format!("something has UDP port {port}, which flannel's VXLAN device needs"),
+                format!(
+                    "`ss -lunp sport = {port}` names a process, `ip -d link show type vxlan` a device; stop it, or set another \
+                     Backend.Port on every node"
+                ),
+            )
+        })
+    }
+}
+
+/// Networks of this host, or addresses of other nodes, inside the pod network.
+fn overlaps(survey: &Survey, interfaces: &[Interface]) -> Vec<Finding> {
+    let conf = &survey.setting.net_conf;
+    let pools = conf.ipv4.map(|pool| IpNet::from(pool.network)).into_iter();
+    let pools: Vec<_> = pools.chain(conf.ipv6.map(|pool| pool.network.into())).collect();
+    let own: Vec<_> =
+        survey.lease.v4().map(IpNet::from).into_iter().chain(survey.lease.v6().map(IpNet::from)).collect();
+    let meets = |net: &IpNet| pools.iter().find(|pool| pool.contains(net) || net.contains(*pool));
+    let mut findings = Vec::new();
+    for interface in interfaces.iter().filter(|found| !found.name.starts_with("flannel")) {
+        for address in &interface.addresses {
+            let Ok(net) = IpNet::new(address.address, address.prefix_len) else { continue };
+            let net = net.trunc();
+            if let Some(pool) = meets(&net)
+                && !own.iter().any(|own| own.contains(&net))
+            {
+                findings.push(Finding::error(
+                    "duplicate",
+                    format!(
+                        "{} is in {net}, which shares addresses with the pod network {pool}",
+                        interface.name
+                    ),
+                    "choose a Network that nothing else uses",
+                ));
+            }
         }
     }
-    if facts.ipv4.is_some_and(|own| own.public == VAGRANT) {
-        findings.push(Finding::error(
-            "interface",
-            format!(
-                "{} with {VAGRANT} is the NAT of a Vagrant machine: every node has that address",
-                facts.interface
-            ),
-            "name the interface between the machines: --iface=eth1",
-        ));
+    for (key, attributes) in survey.leases.peers() {
+        let public = attributes.public_ip.map(IpAddr::from).into_iter();
+        for address in public.chain(attributes.public_ipv6.map(IpAddr::from)) {
+            if let Some(pool) = meets(&IpNet::from(address)) {
+                findings.push(Finding::error(
+                    "duplicate",
+                    format!("the node of {key} has the public address {address}, inside the pod network {pool}"),
+                    "choose a Network that nothing else uses, or give that node another --iface or --public-ip",
+                ));
+            }
+        }
     }
-    let wanted = survey.setting.subnet_env(survey.lease).to_string();
+    findings
+}
+
+fn subnet_env(survey: &Survey, subnet_file: &Path) -> Option<Finding> {
     let shown = subnet_file.display();
     match fs::read_to_string(subnet_file) {
-        Ok(found) if found == wanted => {}
-        Ok(_) => findings.push(Finding::warning(
+        Ok(found) if found == survey.setting.subnet_env(survey.lease).to_string() => None,
+        Ok(_) => Some(Finding::warning(
             "subnet_env",
             format!("{shown} is not what it should be: new pods get wrong addresses or MTUs"),
             "start the daemon, which writes it; check that its --subnet-file is this one",
         )),
-        Err(error) => findings.push(Finding::error(
+        Err(error) => Some(Finding::error(
             "subnet_env",
             format!("{shown} cannot be read ({error}): the CNI plugin cannot set up pods"),
             "start the daemon, which writes it",
         )),
     }
-    findings
 }
 
 /// What the container runtime needs to call flannel's plugin.
@@ -144,33 +277,6 @@ fn cni(configuration: &Path, plugins: &Path) -> Vec<Finding> {
     findings
 }
 
-/// Network managers that may take addresses and routes off devices they do not know.
-fn managers(vni: u32) -> Option<Finding> {
-    let managers = [
-        ("systemd-networkd", "/run/systemd/netif", "/etc/systemd/network"),
-        ("NetworkManager", "/run/NetworkManager", "/etc/NetworkManager/conf.d"),
-    ];
-    let (name, _, folder) = managers.into_iter().find(|(_, running, folder)| {
-        let told = |text: String| text.contains("flannel");
-        let files = fs::read_dir(folder).into_iter().flatten().flatten();
-        Path::new(running).exists()
-            && !files.filter_map(|file| fs::read_to_string(file.path()).ok()).any(told)
-    })?;
-    Some(Finding::info(
-        "manager",
-        format!("{name} runs and is not told to leave flannel.{vni} alone"),
-        format!("tell it in {folder} that flannel* is unmanaged"),
-    ))
-}
-
-fn read(path: &str) -> Option<String> {
-    fs::read_to_string(path).ok()
-}
-
-fn sysctl(name: &str) -> Option<u32> {
-    read(&format!("/proc/sys/{name}"))?.trim().parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,5 +295,56 @@ mod tests {
         assert!(!found("configuration") && !found("no plugin host-local") && !found("does not name"));
         write("05-other.conf", r#"{"type": "other"}"#);
         assert!(found("05-other.conf, which does not name"));
+    }
+
+    fn host(files: &[(&str, &str)]) -> (tempfile::TempDir, Host) {
+        let folder = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let root = folder.path().to_owned();
+        (folder, Host { root })
+    }
+
+    fn told(findings: impl IntoIterator<Item = Finding>) -> String {
+        findings.into_iter().map(|finding| format!("{finding}\n")).collect()
+    }
+
+    #[test]
+    fn each_sysctl_is_named_with_what_to_set() {
+        let (_folder, bare) = host(&[]);
+        assert!(told(bare.forwarding(true, false)).contains("sysctl -w net.ipv4.ip_forward=1"));
+        assert!(told(bare.bridges()).contains("br_netfilter is not loaded"));
+        assert_eq!(told(bare.forwarding(false, false)), "");
+        let (_folder, good) = host(&[
+            ("proc/sys/net/ipv4/ip_forward", "1\n"),
+            ("proc/sys/net/ipv6/conf/all/forwarding", "1\n"),
+            ("proc/sys/net/bridge/bridge-nf-call-iptables", "1\n"),
+            ("proc/sys/net/ipv4/conf/all/rp_filter", "2\n"),
+            ("proc/sys/net/ipv4/conf/eth0/rp_filter", "1\n"),
+        ]);
+        assert_eq!(told(good.forwarding(true, true)), "");
+        assert_eq!(told(good.bridges()), "");
+        assert_eq!(told(good.reverse_path(&["eth0".to_owned()])), "", "the larger one counts");
+        let (_folder, bad) = host(&[
+            ("proc/sys/net/bridge/bridge-nf-call-iptables", "0\n"),
+            ("proc/sys/net/ipv4/conf/all/rp_filter", "0\n"),
+            ("proc/sys/net/ipv4/conf/eth0/rp_filter", "1\n"),
+            ("proc/thread-self/net/ip_tables_names", "nat\nfilter\n"),
+        ]);
+        assert!(told(bad.bridges()).contains("bridge-nf-call-iptables is 0"));
+        assert!(told(bad.reverse_path(&["eth0".to_owned()])).contains("net.ipv4.conf.eth0.rp_filter=2"));
+        assert!(told(bad.legacy()).contains("legacy iptables has the tables nat, filter"));
+    }
+
+    #[test]
+    fn whoever_has_the_port_is_in_the_way() {
+        let udp = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n \
+            90: 00000000:2118 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 31337\n";
+        let (_folder, host) = host(&[("proc/thread-self/net/udp", udp)]);
+        assert!(told(host.port(8472)).contains("UDP port 8472"));
+        assert_eq!(told(host.port(8473)), "");
     }
 }

@@ -1,16 +1,19 @@
 //! Do packets reach other nodes, and how large may they be?
 //!
-//! A UDP datagram to a port where nobody listens is answered with "port unreachable" (RFC 1122, 4.1.3.1), by the host
-//! itself: proof that it arrived whole, for which neither raw sockets nor a helper on the other side are needed. Sent
-//! to the address of a peer's VXLAN device, the answer proves that the tunnel works both ways.
+//! A UDP datagram to a port where nobody listens is answered with "port unreachable" (RFC 1122, 4.1.3.1), an echo request
+//! with a reply, both by the host itself: proof that it arrived whole, for which no helper on the other side is needed.
+//! Either will do, as firewalls differ in what they let pass; echo requests need `net.ipv4.ping_group_range` (icmp(7)).
+//! Sent to the address of a peer's VXLAN device, the answer proves that the tunnel, UDP port 8472, works both ways.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use nix::libc;
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType};
 use tokio::net::UdpSocket;
-use tokio::time::timeout;
+use tokio::time::sleep;
 
 use super::Finding;
 use crate::commands::survey::Survey;
@@ -21,6 +24,8 @@ const PORT: u16 = 33_434;
 /// How long one answer may take. Hosts answer a few probes at once and then one a second (`icmp_ratelimit`).
 const PATIENCE: Duration = Duration::from_millis(700);
 const ATTEMPTS: u32 = 3;
+/// Bytes of a packet that passes everywhere.
+const SMALL: u32 = 64;
 /// Peers that are asked, the first by subnet.
 const PEERS: usize = 32;
 
@@ -39,17 +44,26 @@ pub(super) async fn look(survey: &Survey) -> Vec<Finding> {
     }
     let mut findings: Vec<_> = probes.join_all().await.into_iter().flatten().collect();
     findings.sort_by(|a, b| a.finding.cmp(&b.finding));
+    let others = survey.leases.peers().count().saturating_sub(PEERS);
+    if others > 0 {
+        findings.push(Finding::info(
+            "probes",
+            format!("only {PEERS} nodes were sent packets; {others} more were not"),
+            "run doctor on those, too",
+        ));
+    }
     findings
 }
 
 /// Asks one peer: its underlay address with small and full packets, then its device through the tunnel.
 async fn ask(underlay: IpAddr, vtep: Option<IpAddr>, mtu: u32, pods: u32) -> Option<Finding> {
-    let near = probe(underlay, 64).await;
-    let through = match vtep {
-        Some(vtep) => Some((vtep, probe(vtep, 64).await)),
+    let near = probe(underlay, SMALL).await;
+    let far = match vtep {
+        // Inside the tunnel nobody but the peer itself refuses.
+        Some(vtep) => Some((vtep, probe(vtep, SMALL).await.or_refused())),
         None => None,
     };
-    match (near, through) {
+    match (near, far) {
         (_, Some((vtep, Answer::Silent))) => {
             let near = if near == Answer::Arrived { "answers" } else { "does not answer either" };
             Some(Finding::error(
@@ -68,9 +82,9 @@ async fn ask(underlay: IpAddr, vtep: Option<IpAddr>, mtu: u32, pods: u32) -> Opt
             format!("no route to the node {underlay}"),
             "choose another --iface, or give that node another --public-ip",
         )),
-        (Answer::Silent, None) => Some(Finding::warning(
+        (Answer::Silent | Answer::Refused, None) => Some(Finding::warning(
             "underlay",
-            format!("no answer from the node {underlay}; it may be away, or a firewall silent"),
+            format!("no answer from the node {underlay}; it may be away, or a firewall in between"),
             "ping it",
         )),
         (Answer::Arrived, _) if probe(underlay, mtu).await != Answer::Arrived => Some(Finding::error(
@@ -80,7 +94,7 @@ async fn ask(underlay: IpAddr, vtep: Option<IpAddr>, mtu: u32, pods: u32) -> Opt
             ),
             "lower the interface's MTU to what the path carries, or set Backend.MTU",
         )),
-        (_, Some((vtep, Answer::Arrived))) if probe(vtep, pods).await != Answer::Arrived => {
+        (_, Some((vtep, Answer::Arrived))) if probe(vtep, pods).await.or_refused() != Answer::Arrived => {
             Some(Finding::error(
                 "mtu",
                 format!(
@@ -93,57 +107,108 @@ async fn ask(underlay: IpAddr, vtep: Option<IpAddr>, mtu: u32, pods: u32) -> Opt
     }
 }
 
-/// What came of a datagram.
+/// What came of a packet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Answer {
     /// The host answered.
     Arrived,
     /// The path carries less.
     TooLarge,
-    /// No route.
+    /// This host has no route, or forbids it.
     NoWay,
+    /// Something on the way, or a firewall on the host, sent an error.
+    Refused,
     /// Nothing came back.
     Silent,
 }
 
-/// Sends an IP packet of `bytes` that must not be fragmented, a few times if need be.
-async fn probe(address: IpAddr, bytes: u32) -> Answer {
-    for _ in 0..ATTEMPTS {
-        match timeout(PATIENCE, exchange(address, bytes)).await {
-            Err(_late) => {}
-            Ok(error) => match error.raw_os_error() {
-                Some(libc::ECONNREFUSED) => return Answer::Arrived,
-                Some(libc::EMSGSIZE) => return Answer::TooLarge,
-                _ => return Answer::NoWay,
-            },
-        }
+impl Answer {
+    fn or_refused(self) -> Self {
+        if self == Self::Refused { Self::Arrived } else { self }
     }
-    Answer::Silent
 }
 
-/// The error that answers; a host that sends data back would answer, too, but nobody does.
-async fn exchange(address: IpAddr, bytes: u32) -> io::Error {
-    let headers = if address.is_ipv4() { 28 } else { 48 };
-    let payload = vec![0; usize::try_from(bytes.saturating_sub(headers)).unwrap_or(0)];
-    let sent = async {
-        let any: IpAddr = if address.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
-        let socket = UdpSocket::bind(SocketAddr::new(any, 0)).await?;
-        forbid_fragments(&socket, address)?;
-        socket.connect(SocketAddr::new(address, PORT)).await?;
-        socket.send(&payload).await?;
-        socket.recv(&mut [0; 64]).await
-    };
-    match sent.await {
-        Ok(_) => io::Error::from_raw_os_error(libc::ECONNREFUSED),
-        Err(error) => error,
+/// Sends IP packets of `bytes` that must not be fragmented, a few times if need be.
+async fn probe(address: IpAddr, bytes: u32) -> Answer {
+    let mut answer = Answer::Silent;
+    for _ in 0..ATTEMPTS {
+        let (knock, echo) = (exchange(Kind::Knock, address, bytes), exchange(Kind::Echo, address, bytes));
+        tokio::pin!(knock, echo);
+        let deadline = sleep(PATIENCE);
+        tokio::pin!(deadline);
+        let (mut knocked, mut echoed) = (false, false);
+        loop {
+            let told = tokio::select! {
+                told = &mut knock, if !knocked => { knocked = true; told }
+                told = &mut echo, if !echoed => { echoed = true; told }
+                () = &mut deadline => break,
+            };
+            match told {
+                Some(told @ (Answer::Arrived | Answer::TooLarge | Answer::NoWay)) => return told,
+                Some(told) => answer = told,
+                None => {}
+            }
+        }
     }
+    answer
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kind {
+    /// UDP to a closed port.
+    Knock,
+    /// ICMP echo.
+    Echo,
+}
+
+/// Sends one packet and waits for what answers; `None` if it cannot be sent in this way.
+async fn exchange(kind: Kind, address: IpAddr, bytes: u32) -> Option<Answer> {
+    let socket = socket(kind, address).ok()?;
+    // IP's header and the eight bytes of UDP or ICMP.
+    let headers = if address.is_ipv4() { 28 } else { 48 };
+    let mut packet = vec![0; usize::try_from(bytes.saturating_sub(headers)).ok()?];
+    if kind == Kind::Echo {
+        let echo = if address.is_ipv4() { ECHO } else { ECHO_V6 };
+        packet.splice(0..0, [echo, 0, 0, 0, 0, 0, 0, 0]);
+    }
+    if socket.connect(SocketAddr::new(address, PORT)).await.is_err() {
+        return Some(Answer::NoWay);
+    }
+    if let Err(error) = socket.send(&packet).await {
+        return Some(if error.raw_os_error() == Some(libc::EMSGSIZE) {
+            Answer::TooLarge
+        } else {
+            Answer::NoWay
+        });
+    }
+    Some(match socket.recv(&mut [0; 64]).await.map_err(|error| error.raw_os_error()) {
+        Ok(_) | Err(Some(libc::ECONNREFUSED)) => Answer::Arrived,
+        Err(Some(libc::EMSGSIZE)) => Answer::TooLarge,
+        Err(_) => Answer::Refused,
+    })
+}
+
+/// `ICMP_ECHO` (linux/icmp.h) and `ICMPV6_ECHO_REQUEST` (linux/icmpv6.h); the kernel adds number and checksum.
+const ECHO: u8 = 8;
+const ECHO_V6: u8 = 128;
+
+fn socket(kind: Kind, address: IpAddr) -> io::Result<UdpSocket> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let protocol = match (kind, address.is_ipv4()) {
+        (Kind::Knock, _) => SockProtocol::Udp,
+        (Kind::Echo, true) => SockProtocol::Icmp,
+        (Kind::Echo, false) => SockProtocol::IcmpV6,
+    };
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let socket = nix::sys::socket::socket(family, SockType::Datagram, flags, protocol)?;
+    forbid_fragments(&socket, address)?;
+    UdpSocket::from_std(std::net::UdpSocket::from(socket))
 }
 
 /// Sets `IP_MTU_DISCOVER` (ip(7)) or `IPV6_MTU_DISCOVER` to "probe": never fragment, whatever the path's MTU is thought
 /// to be.
 #[expect(unsafe_code, reason = "nix has no name for these options")]
-fn forbid_fragments(socket: &UdpSocket, address: IpAddr) -> io::Result<()> {
-    use std::os::fd::AsRawFd as _;
+fn forbid_fragments(socket: &impl AsRawFd, address: IpAddr) -> io::Result<()> {
     let (level, option, value) = if address.is_ipv4() {
         (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)
     } else {

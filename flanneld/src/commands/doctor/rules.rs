@@ -1,0 +1,81 @@
+//! What the nftables ruleset says: our tables, and others' chains that drop.
+
+use std::error::Error;
+
+use flannel_nft::neighbours::{UPSTREAM, forward_drops, remove_leftovers};
+use flannel_nft::{Comment, Kernel, Observed, Ruleset};
+
+use super::Finding;
+use crate::commands::survey::Survey;
+use crate::neighbours::MARK;
+use crate::rules;
+
+pub(super) fn look(survey: &Survey, kernel: &mut impl Kernel) -> Result<Vec<Finding>, Box<dyn Error>> {
+    let tables = kernel.tables()?;
+    let everything = kernel.observe(&tables)?;
+    let wanted = rules::ruleset(&survey.setting.rules(survey.lease))?;
+    let ours = kernel.observe(&wanted.scope())?;
+    judge(&wanted, &ours, &everything)
+}
+
+fn judge(wanted: &Ruleset, ours: &Observed, everything: &Observed) -> Result<Vec<Finding>, Box<dyn Error>> {
+    let mut findings = Vec::new();
+    for drop in forward_drops(&everything.ruleset, &rules::tables()?, &Comment::new(MARK)?) {
+        findings.push(Finding::error(
+            "forward",
+            format!(
+                "{drop}: it may drop what pods send to other nodes, whatever flannel's own table accepts"
+            ),
+            format!("accept the pod network there, before the end of chain {} {}", drop.table, drop.chain),
+        ));
+    }
+    let changes = flannel_nft::diff(wanted, ours).len();
+    if changes > 0 {
+        findings.push(Finding::error(
+            "rules",
+            format!("flannel's tables differ from what they should be in {changes} steps"),
+            "start the daemon if it does not run; `flanneld plan` with the same flags shows the steps",
+        ));
+    }
+    if !remove_leftovers(everything, UPSTREAM).is_empty() {
+        findings.push(Finding::info(
+            "leftovers",
+            "iptables' tables have chains or rules of upstream's flannel",
+            "if its daemon is gone for good: `flanneld cleanup --upstream`, or start this daemon, which removes them",
+        ));
+    }
+    Ok(findings)
+}
+
+#[cfg(test)]
+mod tests {
+    use flannel_nft::{Base, Chain, ChainName, Family, Memory, Policy, Table, TableId, TableName, converge};
+
+    use super::*;
+
+    #[test]
+    fn a_chain_that_drops_and_rules_that_are_missing_are_told() {
+        let mut kernel = Memory::default();
+        let spec = rules::RuleSpec {
+            ipv4: Some(("10.244.0.0/16".parse().unwrap(), "10.244.1.0/24".parse().unwrap())),
+            masquerade: true,
+            ..rules::RuleSpec::default()
+        };
+        let wanted = rules::ruleset(&spec).unwrap();
+        let told = |kernel: &mut Memory| {
+            let tables: Vec<TableId> = kernel.tables().unwrap();
+            let everything = kernel.observe(&tables).unwrap();
+            let ours = kernel.observe(&wanted.scope()).unwrap();
+            let findings = judge(&wanted, &ours, &everything).unwrap();
+            findings.into_iter().map(|finding| finding.check).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&mut kernel), ["rules"]);
+        converge(&mut kernel, &wanted).unwrap();
+        assert!(told(&mut kernel).is_empty());
+        let drop = Base::filter_forward().policy(Policy::Drop);
+        let chain = Chain::base(ChainName::new("FORWARD").unwrap(), drop);
+        let foreign = Table::new(Family::Ip, TableName::new("filter").unwrap()).chain(chain);
+        converge(&mut kernel, &Ruleset::new().table(foreign)).unwrap();
+        assert_eq!(told(&mut kernel), ["forward"]);
+    }
+}

@@ -1,0 +1,75 @@
+//! Does this kernel take what the daemon would write? Tried in an empty network namespace, which goes with its thread.
+
+use std::error::Error;
+
+use nix::sched::{CloneFlags, unshare};
+
+use super::Finding;
+use crate::commands::survey::Survey;
+use crate::desired::Setting;
+use crate::error::Chain;
+use crate::lease::LeaseKey;
+use crate::rules;
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+pub(super) fn look(survey: &Survey) -> Vec<Finding> {
+    // `lo` stands in for the interface between nodes.
+    let mut setting = survey.setting.clone();
+    (setting.facts.interface, setting.facts.index) = ("lo".to_owned(), 1);
+    let lease = survey.lease;
+    let tried = std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).map(|()| (try_rules(&setting, lease), try_overlay(&setting, lease)))
+    });
+    match tried.join() {
+        Ok(Ok((rules, overlay))) => judge(rules, overlay),
+        Ok(Err(errno)) => vec![Finding::info(
+            "features",
+            format!("the kernel's features were not tried: no network namespace can be made ({errno})"),
+            "run doctor as root, outside of the pod",
+        )],
+        Err(_panic) => Vec::new(),
+    }
+}
+
+fn judge(rules: Result<(), Failure>, overlay: Result<bool, Failure>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Err(error) = rules {
+        findings.push(Finding::error(
+            "features",
+            format!("this kernel does not take the nftables rules: {}", Chain(&*error)),
+            "it needs nf_tables, nft_chain_nat, nft_masq and nft_ct, built in or as modules (nftables: 3.18 or later)",
+        ));
+    }
+    match overlay {
+        Err(error) => findings.push(Finding::error(
+            "features",
+            format!("this kernel does not take the devices and routes: {}", Chain(&*error)),
+            "it needs vxlan, built in or as a module",
+        )),
+        Ok(false) => findings.push(Finding::info(
+            "features",
+            "this kernel has no nexthop objects: each peer costs more the more there are",
+            "Linux 5.3 or later has them",
+        )),
+        Ok(true) => {}
+    }
+    findings
+}
+
+fn try_rules(setting: &Setting, lease: LeaseKey) -> Result<(), Failure> {
+    let mut kernel = flannel_nft::Netlink::open()?;
+    let _changed = flannel_nft::converge(&mut kernel, &rules::ruleset(&setting.rules(lease))?)?;
+    Ok(())
+}
+
+/// Whether there are nexthop objects.
+fn try_overlay(setting: &Setting, lease: LeaseKey) -> Result<bool, Failure> {
+    let mut kernel = flannel_vxlan::Netlink::open()?;
+    let mut overlay = flannel_vxlan::Overlay::new(setting.families(lease)?);
+    let report = overlay.flush(&mut kernel)?;
+    match report.refused.first() {
+        Some(refused) => Err(refused.to_string().into()),
+        None => Ok(flannel_vxlan::Kernel::observe(&mut kernel, &overlay.links())?.has_nexthops),
+    }
+}
