@@ -98,7 +98,7 @@ impl Overlay {
                 found.addresses = vec![(device.address, device.family().bits())];
                 found.tx_checksum = device.tx_checksum;
                 let as_wanted =
-                    device::diff(device, &[], Some(&found)).is_ok_and(|diff| diff.steps.is_empty());
+                    device::diff(device, &[], Some(&found), false).is_ok_and(|diff| diff.steps.is_empty());
                 return Attention {
                     overlay: !(as_wanted && by_index && found.name == device.name),
                     host: false,

@@ -166,11 +166,13 @@ pub struct NameTaken {
 /// Steps that turn `observed` into `spec`, in order, and whether everything on the device is lost by them.
 ///
 /// Changed in place: MAC, MTU, local address, underlay, learning, state, addresses, sysctl, offload. The kernel
-/// refuses that for port and GBP (`vxlan_changelink`), and for a local address of another family.
+/// refuses that for port and GBP (`vxlan_changelink`), and for a local address of another family. What else it refuses
+/// is found by trying: with `anew` the device is made anew instead of being changed.
 pub(crate) fn diff(
     spec: &DeviceSpec,
     networks: &[IpNet],
     observed: Option<&ObservedDevice>,
+    anew: bool,
 ) -> Result<DeviceDiff, NameTaken> {
     let Some(device) = observed else { return Ok(DeviceDiff::made(spec, false)) };
     let taken = |what| NameTaken { name: spec.name, what };
@@ -186,10 +188,13 @@ pub(crate) fn diff(
     }
 
     let mut steps = Vec::new();
-    if vxlan.underlay != spec.underlay.index
+    let differs = vxlan.underlay != spec.underlay.index
         || vxlan.local != Some(spec.local)
-        || vxlan.learning != spec.learning
-    {
+        || vxlan.learning != spec.learning;
+    if differs && anew {
+        return Ok(DeviceDiff::made(spec, true));
+    }
+    if differs {
         steps.push(DeviceStep::Change(Box::new(spec.clone())));
     }
     if device.mac != Some(spec.mac) {

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use crate::entry::{
     Entries, ObservedForwarding, ObservedNeighbour, ObservedNexthop, ObservedRoute, ObservedRouteTo,
 };
-use crate::overlay::Slot;
+use crate::overlay::{Remake, Slot};
 use crate::plan::PeerSteps;
 use crate::{
     Family, FamilySpec, MacAddr, Observed, Overlay, Peer, Plan, ROUTE_PROTOCOL, Route, RouteTo, Step, Via,
@@ -70,18 +70,26 @@ impl Overlay {
         plan
     }
 
-    fn devices(&self, family: Family, observed: &Observed, plan: &mut Plan) -> Found {
+    fn devices(&mut self, family: Family, observed: &Observed, plan: &mut Plan) -> Found {
+        let remake = *self.remake_of(family);
         let Some(spec) = self.family(family) else { return Found::Off };
         let Some(wanted) = &spec.device else { return Found::Kept(0) };
         let device = observed.devices.iter().find(|device| device.name == wanted.name);
-        match device::diff(wanted, &spec.networks, device) {
+        match device::diff(wanted, &spec.networks, device, remake == Remake::Due) {
             Ok(diff) => {
+                let right = diff.steps.is_empty();
                 plan.steps.extend(diff.steps.into_iter().map(|step| Step::Device(family, step)));
-                if diff.emptied {
+                let found = if diff.emptied {
                     Found::Emptied
                 } else {
                     Found::Kept(device.map_or(0, |device| device.index))
-                }
+                };
+                *self.remake_of(family) = match remake {
+                    Remake::No => Remake::No,
+                    Remake::Tried if right => Remake::No,
+                    Remake::Due | Remake::Tried => Remake::Tried,
+                };
+                found
             }
             Err(taken) => {
                 plan.taken.push(taken);

@@ -11,8 +11,8 @@ use crate::entry::Entries;
 use crate::nexthop::NexthopIds;
 use crate::plan::PeerSteps;
 use crate::{
-    Applied, ApplyError, ConvergeError, DeviceSpec, Family, Forwarding, Kernel, Link, Links, MacAddr, Peer,
-    PeerConflict, Plan, Report, Step, Via,
+    Applied, ApplyError, ConvergeError, DeviceSpec, DeviceStep, Family, Forwarding, Kernel, Link, Links,
+    MacAddr, Peer, PeerConflict, Plan, Report, Step, Via,
 };
 
 /// One address family of the overlay, seen from this node.
@@ -96,10 +96,24 @@ pub struct Overlay {
     pub(crate) device_index: [u32; 2],
     /// Whether the underlay interfaces were up, when last heard of.
     pub(crate) underlay_up: [Option<bool>; 2],
+    /// Devices that the kernel would not change in place.
+    pub(crate) remake: [Remake; 2],
     /// Whether `dirty` is all there is to do.
     pub(crate) observed: bool,
     /// Whether what no known peer needs is left alone.
     pub(crate) spares_unknown: bool,
+}
+
+/// Whether a device is made anew although its differences are of the kind that is changed in place.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum Remake {
+    /// It is changed in place.
+    #[default]
+    No,
+    /// The kernel said that it cannot do that.
+    Due,
+    /// It was tried. Not again before the device is as it should be once, or should be another one.
+    Tried,
 }
 
 /// What is kept of a peer.
@@ -135,11 +149,12 @@ impl Overlay {
     /// Sets or replaces one family, e.g. with another MTU or underlay. The next [`Overlay::flush`] is a
     /// [`Overlay::converge`]: what can be changed in place is, the rest is made anew.
     pub fn set_family(&mut self, spec: FamilySpec) {
-        let slot = match spec.family() {
-            Family::V4 => &mut self.families[0],
-            Family::V6 => &mut self.families[1],
+        let (slot, remake) = match spec.family() {
+            Family::V4 => (&mut self.families[0], &mut self.remake[0]),
+            Family::V6 => (&mut self.families[1], &mut self.remake[1]),
         };
         if slot.as_ref() != Some(&spec) {
+            *remake = Remake::No;
             if let Some(device) = &spec.device {
                 self.nexthops.choose_range(device.vni);
             }
@@ -286,6 +301,11 @@ impl Overlay {
     /// [`ConvergeError`]: the kernel could not be read, or it is unknown what it took. What single peers were refused
     /// is in the [`Report`]. Either way what is left to do stays noted.
     pub fn converge(&mut self, kernel: &mut impl Kernel) -> Result<Report, ConvergeError> {
+        let report = self.converge_in_place(kernel)?;
+        if self.remake.contains(&Remake::Due) { self.converge_in_place(kernel) } else { Ok(report) }
+    }
+
+    fn converge_in_place(&mut self, kernel: &mut impl Kernel) -> Result<Report, ConvergeError> {
         let observed = kernel.observe(&self.links()).map_err(ConvergeError::Observe)?;
         let plan = self.diff(&observed);
         drop(observed);
@@ -346,6 +366,13 @@ impl Overlay {
         for refusal in &applied.refused {
             match (plan.peer_of(refusal.step), plan.steps.get(refusal.step)) {
                 (Some(subnet), Some(step)) => self.settle_refused(subnet, step, refusal.errno),
+                (None, Some(Step::Device(family, DeviceStep::Change(_))))
+                    if refusal.errno == Errno::EOPNOTSUPP =>
+                {
+                    self.observed = false;
+                    let remake = self.remake_of(*family);
+                    *remake = if *remake == Remake::No { Remake::Due } else { Remake::Tried };
+                }
                 _ => self.observed = false,
             }
         }
@@ -378,6 +405,13 @@ impl Overlay {
             | Step::PutNexthop { .. }
             | Step::PutRoute { .. } => {}
             _ => self.observed = false,
+        }
+    }
+
+    pub(crate) fn remake_of(&mut self, family: Family) -> &mut Remake {
+        match family {
+            Family::V4 => &mut self.remake[0],
+            Family::V6 => &mut self.remake[1],
         }
     }
 

@@ -424,26 +424,38 @@ fn two_leases_of_one_node_share_its_forwarding_entry() {
 
 #[test]
 fn a_mac_claimed_twice_goes_to_the_lowest_subnet_until_it_leaves() {
-    netns(|| {
-        let (mut kernel, e0) = host();
-        let mut overlay = both(e0);
-        overlay.set_peer(tunnel("10.244.3.0/24", &mac(2), "192.168.77.3")).unwrap();
-        flush(&mut overlay, &mut kernel);
-        overlay.set_peer(tunnel("10.244.2.0/24", &mac(2), "192.168.77.2")).unwrap();
-        flush(&mut overlay, &mut kernel);
-        let loser = "10.244.3.0/24".parse().unwrap();
-        let winner = "10.244.2.0/24".parse().unwrap();
-        assert_eq!(overlay.conflict_of(loser), Some(PeerConflict::MacTaken(winner)));
-        assert_eq!(sh("ip -br route show proto 70 | sed 's/ .*//'"), "10.244.2.0/24\n");
-        assert!(sh("bridge fdb show dev flannel.1").contains("dst 192.168.77.2 self"));
-        assert_eq!(converge(&mut overlay, &mut kernel), 0);
+    for (low, high, at) in [
+        ("10.244.2.0/24", "10.244.3.0/24", ["192.168.77.2", "192.168.77.3"]),
+        ("fd00:10:244:2::/64", "fd00:10:244:3::/64", ["fd77::2", "fd77::3"]),
+    ] {
+        netns(|| {
+            let (mut kernel, e0) = host();
+            let mut overlay = both(e0);
+            let (winner, loser) = (tunnel(low, &mac(2), at[0]), tunnel(high, &mac(2), at[1]));
+            overlay.set_peer(loser).unwrap();
+            flush(&mut overlay, &mut kernel);
+            overlay.set_peer(winner).unwrap();
+            flush(&mut overlay, &mut kernel);
+            let device = if low.contains(':') { "flannel-v6.1" } else { "flannel.1" };
+            let routes = || {
+                sh("(ip -br route show proto 70; ip -6 -br route show proto 70) | sed 's/ .*//'")
+                    .trim()
+                    .to_owned()
+            };
+            let forwards_to =
+                |at: &str| sh(&format!("bridge fdb show dev {device}")).contains(&format!("dst {at} self"));
+            assert_eq!(overlay.conflict_of(loser.subnet), Some(PeerConflict::MacTaken(winner.subnet)));
+            assert_eq!(routes(), low);
+            assert!(forwards_to(at[0]) && !forwards_to(at[1]));
+            assert_eq!(converge(&mut overlay, &mut kernel), 0);
 
-        overlay.remove_peer(winner);
-        flush(&mut overlay, &mut kernel);
-        assert_eq!(sh("ip -br route show proto 70 | sed 's/ .*//'"), "10.244.3.0/24\n");
-        assert!(sh("bridge fdb show dev flannel.1").contains("dst 192.168.77.3 self"));
-        assert_eq!(converge(&mut overlay, &mut kernel), 0);
-    });
+            overlay.remove_peer(winner.subnet);
+            flush(&mut overlay, &mut kernel);
+            assert_eq!(routes(), high);
+            assert!(forwards_to(at[1]) && !forwards_to(at[0]));
+            assert_eq!(converge(&mut overlay, &mut kernel), 0);
+        });
+    }
 }
 
 #[test]
@@ -513,6 +525,80 @@ fn the_underlay_changes_in_place_and_port_by_making_anew() {
         assert!(sh("ip -d link show flannel.1").contains("dstport 4789"));
         assert_eq!(sh("ip route show proto 70 dev flannel.1 | wc -l"), "3\n");
         assert_eq!(converge(&mut overlay, &mut kernel), 0);
+    });
+}
+
+#[test]
+fn a_device_that_the_kernel_will_not_change_in_place_is_made_anew_with_all_that_was_on_it() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        // Alone: beside an IPv4 device of the same VNI the kernel takes no second one that is of IPv4 for it.
+        let mut overlay = Overlay::new([family(Family::V6, e0).device(device(Family::V6, e0))]);
+        for n in 2..=4 {
+            let (subnet, at) = (format!("fd00:10:244:{n}::/64"), format!("fd77::{n}"));
+            overlay.set_peer(tunnel(&subnet, &mac(n), &at)).unwrap();
+        }
+        converge(&mut overlay, &mut kernel);
+        let made = state();
+        let index = || sh("ip -o link show flannel-v6.1 | cut -d: -f1");
+        // Made without an address it is a device of IPv4 for the kernel, which never lets that be changed.
+        sh("ip link del flannel-v6.1; ip link add flannel-v6.1 type vxlan id 1 dstport 8472 dev e0");
+        let before = index();
+        converge(&mut overlay, &mut kernel);
+        assert_ne!(index(), before);
+        assert_eq!(steady(&state()), steady(&made));
+        assert_eq!(converge(&mut overlay, &mut kernel), 0);
+        // And so the next time.
+        sh("ip link del flannel-v6.1; ip link add flannel-v6.1 type vxlan id 1 dstport 8472 dev e0");
+        converge(&mut overlay, &mut kernel);
+        assert_eq!(steady(&state()), steady(&made));
+    });
+}
+
+#[test]
+fn two_peers_of_one_public_address_or_one_subnet_do_not_disturb_each_other_in_either_family() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut overlay = both(e0);
+        // One public address, two MAC addresses and subnets: as two nodes behind one address. Both are programmed.
+        for (two, three, at) in [
+            ("10.244.2.0/24", "10.244.3.0/24", "192.168.77.2"),
+            ("fd00:10:244:2::/64", "fd00:10:244:3::/64", "fd77::2"),
+        ] {
+            overlay.set_peer(tunnel(two, &mac(2), at)).unwrap();
+            overlay.set_peer(tunnel(three, &mac(3), at)).unwrap();
+        }
+        flush(&mut overlay, &mut kernel);
+        assert_eq!(
+            sh("for d in flannel.1 flannel-v6.1; do bridge fdb show dev $d | grep -c self; done"),
+            "2\n2\n"
+        );
+        assert_eq!(sh("ip route show proto 70 | wc -l; ip -6 route show proto 70 | wc -l"), "2\n2\n");
+        assert_eq!(converge(&mut overlay, &mut kernel), 0);
+
+        // One network address, two prefix lengths: the shorter one, in whatever order they come.
+        for (short, long) in
+            [("10.244.8.0/22", "10.244.8.0/24"), ("fd00:10:244:8::/62", "fd00:10:244:8::/64")]
+        {
+            let at = if short.contains(':') { "fd77::9" } else { "192.168.77.9" };
+            let (short, long) = (tunnel(short, &mac(8), at), tunnel(long, &mac(9), at));
+            overlay.set_peer(long).unwrap();
+            flush(&mut overlay, &mut kernel);
+            overlay.set_peer(short).unwrap();
+            flush(&mut overlay, &mut kernel);
+            assert_eq!(overlay.conflict_of(long.subnet), Some(PeerConflict::SubnetTaken(short.subnet)));
+            assert_eq!(overlay.conflict_of(short.subnet), None);
+            assert_eq!(converge(&mut overlay, &mut kernel), 0, "the same from a full reading");
+            let routes = sh("ip route show proto 70; ip -6 route show proto 70");
+            assert!(routes.contains(&short.subnet.to_string()), "{routes}");
+            assert!(!routes.contains(&long.subnet.to_string()), "{routes}");
+
+            overlay.remove_peer(short.subnet);
+            flush(&mut overlay, &mut kernel);
+            let routes = sh("ip route show proto 70; ip -6 route show proto 70");
+            assert!(routes.contains(&long.subnet.to_string()), "it comes in by itself\n{routes}");
+            assert_eq!(converge(&mut overlay, &mut kernel), 0);
+        }
     });
 }
 

@@ -227,6 +227,51 @@ async fn a_burst_of_leases_is_one_plan() {
     assert_eq!(node.links.with(|kernel| kernel.plans), before + 1);
 }
 
+/// The `n`-th /30 of 10.244.128.0/17, of which there are 8 192.
+fn small_lease(n: u16) -> Lease {
+    let [high, low] = n.to_be_bytes();
+    let first = u32::from(Ipv4Addr::new(10, 244, 128, 0)) + (u32::from(n) << 2);
+    let data = VxlanData { vni: 1, vtep_mac: [2, 0, 0, 1, high, low] };
+    let attributes = LeaseAttributes {
+        public_ip: Some(Ipv4Addr::new(172, 16, high, low)),
+        backend_type: "vxlan".into(),
+        backend_data: Some(data.to_backend_data().unwrap()),
+        ..LeaseAttributes::default()
+    };
+    let subnet = Ipv4Net::new(first.into(), 30).unwrap();
+    Lease { key: LeaseKey::new(Some(subnet), None).unwrap(), attributes, expires: None }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_lease_costs_the_kernel_the_same_among_ten_peers_as_among_eight_thousand() {
+    /// Questions, plans and steps that each of these events takes: a lease comes, changes and goes.
+    async fn cost(peers: u16) -> Vec<[usize; 3]> {
+        let mut node = Node::start();
+        node.tell([LeaseEvent::Resync]).await;
+        node.tell((0..peers).map(|n| LeaseEvent::Upsert(small_lease(n)))).await;
+        node.tell([LeaseEvent::Synced { unreadable: Vec::new() }]).await;
+        node.until(Readiness::is_ready).await;
+        assert_eq!(node.routes().len(), usize::from(peers));
+        let spent = || node.links.with(|kernel| [kernel.questions, kernel.plans, kernel.steps]);
+        let (new, mut moved) = (small_lease(8_191), small_lease(8_191));
+        moved.attributes.public_ip = Some(Ipv4Addr::new(172, 17, 0, 1));
+        let mut costs = Vec::new();
+        for event in [LeaseEvent::Upsert(new.clone()), LeaseEvent::Upsert(moved), LeaseEvent::Remove(new.key)]
+        {
+            let before = spent();
+            node.tell([event]).await;
+            // Long enough for whatever a change is followed by, such as the state file.
+            sleep(Duration::from_secs(20)).await;
+            let after = spent();
+            costs.push([after[0] - before[0], after[1] - before[1], after[2] - before[2]]);
+        }
+        costs
+    }
+    let among_ten = cost(10).await;
+    assert_eq!(among_ten, [[0, 1, 4], [0, 1, 4], [0, 1, 4]]);
+    assert_eq!(cost(8_000).await, among_ten);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_refused_peer_delays_no_other_and_comes_in_when_the_kernel_takes_it() {
     let mut node = Node::start();

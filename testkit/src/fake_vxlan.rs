@@ -37,6 +37,8 @@ pub struct FakeVxlan {
     pub without_nexthops: bool,
     /// If set, observing fails with this text.
     pub unreadable: Option<String>,
+    /// Number of questions answered: full readings, interfaces, routes.
+    pub questions: usize,
     /// Number of plans taken.
     pub plans: usize,
     /// Number of steps taken.
@@ -226,6 +228,7 @@ fn vxlan(spec: &DeviceSpec) -> ObservedVxlan {
 
 impl Kernel for FakeVxlan {
     fn observe(&mut self, links: &[Links]) -> Result<Observed, ObserveError> {
+        self.questions += 1;
         if let Some(text) = &self.unreadable {
             return Err(ObserveError { what: "links", source: ReadError::Fake(text.clone()) });
         }
@@ -258,14 +261,17 @@ impl Kernel for FakeVxlan {
     }
 
     fn interfaces(&mut self) -> Result<Vec<Interface>, ObserveError> {
+        self.questions += 1;
         Ok(self.interfaces.clone())
     }
 
     fn default_route(&mut self, family: Family) -> Result<Option<DefaultRoute>, ObserveError> {
+        self.questions += 1;
         Ok(self.defaults.get(&family).copied())
     }
 
     fn route_to(&mut self, address: IpAddr) -> Result<Option<RouteLookup>, ObserveError> {
+        self.questions += 1;
         Ok(self.ways.get(&address).copied())
     }
 }
