@@ -146,7 +146,7 @@ fn an_owned_table_survives_us_and_is_taken_up_again() {
         if kernel_version() < (6, 9) {
             match converge(&mut kernel, &owned()) {
                 Err(ConvergeError::Commit(CommitError::Refused { operation, .. })) => {
-                    assert_eq!(operation, "add table ip flannel-ipv4 { flags owner, persist; }");
+                    assert!(operation.starts_with("add table ip flannel-ipv4"), "{operation}");
                 }
                 other => panic!("{other:?}"),
             }

@@ -23,7 +23,8 @@ pub struct FamilySpec {
     pub underlay: Link,
     /// The addresses of this node's own pods.
     pub subnet: IpNet,
-    /// The addresses of all pods of the cluster: what is ours to clean up inside.
+    /// The addresses of all pods of the cluster: what is ours to clean up inside, and where the subnets of peers have
+    /// to be. Empty: anywhere.
     pub networks: Vec<IpNet>,
     /// The VXLAN device. Default: none; all peers are direct (`host-gw`).
     pub device: Option<DeviceSpec>,

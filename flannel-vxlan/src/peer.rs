@@ -59,6 +59,15 @@ pub enum PeerConflict {
     /// The subnet holds the peer's own underlay address: the tunnel would have to go through itself.
     #[error("its subnet holds its own underlay address {0}")]
     HoldsItsUnderlay(IpAddr),
+    /// The subnet lies outside [`FamilySpec::networks`](crate::FamilySpec::networks): not addresses of pods.
+    #[error("its subnet is outside the pod network")]
+    OutsideNetworks,
+    /// The underlay address is not that of one station: loopback, multicast, broadcast or none at all.
+    #[error("its underlay address {0} is not the address of one host")]
+    NoStation(IpAddr),
+    /// The MAC address is that of this node's own VXLAN device.
+    #[error("its MAC address is that of this node's own device")]
+    OwnMac,
     /// The underlay address is one of this node's.
     #[error("its underlay address {0} belongs to this node")]
     OwnUnderlay(IpAddr),

@@ -64,9 +64,25 @@ impl Overlay {
         if subnet.contains(&underlay) {
             return Some(PeerConflict::HoldsItsUnderlay(underlay));
         }
-        if spec.device.as_ref().is_some_and(|device| device.local == underlay) || self.is_hosts(underlay) {
+        let local = spec.device.as_ref().map(|device| device.local);
+        if local == Some(underlay) || self.is_hosts(underlay) {
             return Some(PeerConflict::OwnUnderlay(underlay));
         }
+        if !is_station(underlay) || local.is_some_and(|local| self.is_broadcast(local, underlay)) {
+            return Some(PeerConflict::NoStation(underlay));
+        }
+        if matches!((via, &spec.device), (Via::Tunnel { mac, .. }, Some(device)) if device.mac == mac) {
+            return Some(PeerConflict::OwnMac);
+        }
+        if let Some(conflict) = self.harm_to_host(family, subnet) {
+            return Some(conflict);
+        }
+        let inside =
+            spec.networks.is_empty() || spec.networks.iter().any(|network| network.contains(&subnet));
+        (!inside).then_some(PeerConflict::OutsideNetworks)
+    }
+
+    fn harm_to_host(&self, family: Family, subnet: IpNet) -> Option<PeerConflict> {
         // A network of the host that lies in the subnet has its address there too, so addresses are all to look at.
         // The other way round is fine: pods in 10.244.0.0/16 on a host in 10.0.0.0/8.
         let from = self.host.partition_point(|(address, _)| *address < subnet.network());
@@ -80,6 +96,34 @@ impl Overlay {
     }
 
     fn is_hosts(&self, address: IpAddr) -> bool {
-        self.host.binary_search_by(|(own, _)| own.cmp(&address)).is_ok()
+        self.prefix_of(address).is_some()
+    }
+
+    /// Whether `address` reaches everybody on the network that the host's address `local` is on.
+    fn is_broadcast(&self, local: IpAddr, address: IpAddr) -> bool {
+        let network = self.prefix_of(local).and_then(|prefix| IpNet::new(local, prefix).ok());
+        network.is_some_and(|network| {
+            let all = network.addr().is_ipv4() && network.prefix_len() < 31;
+            all && (address == network.broadcast() || address == network.network())
+        })
+    }
+
+    /// Length of the prefix that this address of the host has.
+    fn prefix_of(&self, address: IpAddr) -> Option<u8> {
+        let at = self.host.binary_search_by(|(own, _)| own.cmp(&address)).ok()?;
+        self.host.get(at).map(|(_, prefix)| *prefix)
+    }
+}
+
+/// Whether it can be the address of one host, on any network.
+fn is_station(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [first, ..] = v4.octets();
+            first != 0 && !v4.is_loopback() && !v4.is_multicast() && !v4.is_broadcast()
+        }
+        IpAddr::V6(v6) => {
+            !v6.is_unspecified() && !v6.is_loopback() && !v6.is_multicast() && v6.to_ipv4_mapped().is_none()
+        }
     }
 }

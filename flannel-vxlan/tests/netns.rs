@@ -484,6 +484,34 @@ fn a_subnet_that_would_harm_this_host_is_refused() {
             ("192.168.77.16/28", "192.168.77.17", "its subnet holds its own underlay address 192.168.77.17"),
             ("10.244.2.0/24", "192.168.77.1", "its underlay address 192.168.77.1 belongs to this node"),
             ("10.244.2.0/24", "fd77::2", "its underlay address fd77::2 is not of the subnet's family"),
+            ("8.8.8.0/24", "192.168.77.2", "its subnet is outside the pod network"),
+            (
+                "128.0.0.0/1",
+                "10.0.0.2",
+                "its subnet covers 192.168.77.0/24, a network this host is attached to",
+            ),
+            ("0.0.0.0/2", "192.168.77.2", "its subnet overlaps 10.244.1.0/24, the one of this node"),
+            ("64.0.0.0/3", "192.168.77.2", "its subnet is outside the pod network"),
+            ("2000::/3", "fd77::2", "its subnet is outside the pod network"),
+            ("10.244.2.0/24", "127.0.0.2", "its underlay address 127.0.0.2 is not the address of one host"),
+            ("10.244.2.0/24", "239.1.2.3", "its underlay address 239.1.2.3 is not the address of one host"),
+            ("10.244.2.0/24", "0.0.0.9", "its underlay address 0.0.0.9 is not the address of one host"),
+            (
+                "10.244.2.0/24",
+                "255.255.255.255",
+                "its underlay address 255.255.255.255 is not the address of one host",
+            ),
+            (
+                "10.244.2.0/24",
+                "192.168.77.255",
+                "its underlay address 192.168.77.255 is not the address of one host",
+            ),
+            ("fd00:10:244:2::/64", "ff02::1", "its underlay address ff02::1 is not the address of one host"),
+            (
+                "fd00:10:244:2::/64",
+                "::ffff:192.168.77.2",
+                "its underlay address ::ffff:192.168.77.2 is not the address of one host",
+            ),
         ] {
             let refused = overlay.set_peer(tunnel(subnet, &m, underlay)).unwrap_err();
             assert_eq!(refused.to_string(), why, "{subnet} {underlay}");
@@ -491,6 +519,11 @@ fn a_subnet_that_would_harm_this_host_is_refused() {
             assert_eq!(state(), before, "{subnet}");
             overlay.remove_peer(subnet.parse().unwrap());
         }
+        let own = tunnel("10.244.2.0/24", "02:00:00:00:04:01", "192.168.77.2");
+        assert_eq!(overlay.set_peer(own), Err(PeerConflict::OwnMac));
+        flush(&mut overlay, &mut kernel);
+        assert_eq!(state(), before);
+        overlay.remove_peer(own.subnet);
         // A cluster inside the host's large network is fine.
         sh("ip addr add 10.1.2.3/8 dev e0");
         overlay.distrust();

@@ -8,6 +8,7 @@ use flannel_vxlan::{
 use ipnet::IpNet;
 
 use crate::config::{Backend, Config, NetConf, TxChecksumOffload, Vxlan};
+use crate::lease::codec::{cut, quote};
 use crate::lease::{
     AllocationRange, BackendData, BackendType, FamilyRange, LeaseAttributes, LeaseKey, VxlanData,
 };
@@ -305,7 +306,7 @@ impl Setting {
             Backend::Vxlan(_) => BackendType::Vxlan,
         };
         if attributes.backend_type != expected {
-            let theirs = attributes.backend_type.as_str().to_owned();
+            let theirs = quote(attributes.backend_type.as_str());
             return Err(Skipped::Backend { theirs, ours: ours.name() });
         }
         let Backend::Vxlan(vxlan) = ours else {
@@ -313,7 +314,7 @@ impl Setting {
         };
         let unusable = |problem: String| Skipped::BackendData { family, problem };
         let data = data.ok_or_else(|| unusable("there is none".to_owned()))?;
-        let data: VxlanData = data.decode().map_err(|error| unusable(error.to_string()))?;
+        let data: VxlanData = data.decode().map_err(|error| unusable(cut(&error.to_string())))?;
         if data.vni != vxlan.vni {
             return Err(Skipped::Vni { theirs: data.vni, ours: vxlan.vni });
         }

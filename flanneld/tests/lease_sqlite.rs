@@ -147,6 +147,30 @@ async fn a_change_by_hand_is_seen_at_the_next_recheck_and_exactly() {
     assert!(matches!(watcher.next().await, LeaseEvent::Remove(_)), "{:?}", watcher.seen);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_are_no_leases_delay_nobody() {
+    let lab = SqliteLab::new().await;
+    let observer = lab.open(quick()).await;
+    let mut watcher = Watcher::start(&observer);
+    watcher.until("the listing", |table| table.synced()).await;
+    let json = node(7).to_json().unwrap();
+    let huge = format!(r#"{{"PublicIP":"192.0.2.8","BackendType":"{}"}}"#, "x".repeat(1 << 20));
+    let all = "INSERT INTO lease (key, attributes, expires_ms) VALUES
+        (x'ff00', '{}', NULL), (CAST(x'3130ff' AS TEXT), '{}', NULL), ('', '', 0.5), (char(10), '{}', NULL),
+        ('10.244.8.0-24', ?1, x'00'), ('10.244.9.0-24', x'7bff', 'tomorrow'), ('10.244.10.0-24', ?2, NULL)";
+    lab.connection().execute(all, [&json, &huge]).unwrap();
+    lab.put("10.244.7.0-24", &json).await;
+    let has = |table: &flanneld::event::LeaseTable| table.peers().count();
+    watcher.until("the one that is a lease", |table| has(table) == 1).await;
+    // Going away, they harm as little; nor does somebody who comes while they are there.
+    let late = lab.open(quick()).await;
+    let mut second = Watcher::start(&late);
+    second.until("the listing", |table| table.synced() && has(table) == 1).await;
+    lab.connection().execute("DELETE FROM lease", []).unwrap();
+    watcher.until("nothing", |table| has(table) == 0).await;
+    second.until("nothing", |table| has(table) == 0).await;
+}
+
 #[tokio::test]
 async fn a_path_that_is_no_lease_file_is_refused_with_advice_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();

@@ -20,6 +20,9 @@ const NO_IPV4: &str = "0.0.0.0-0";
 /// Longest piece of foreign text that an error repeats, in characters.
 const QUOTED: usize = 80;
 
+/// Longest JSON of a lease that is read, in bytes. Upstream's have some 200.
+const LONGEST: usize = 16 << 10;
+
 /// Text that is not a lease key as upstream writes it.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("lease key `{text}` {problem}")]
@@ -106,8 +109,25 @@ fn parse_v6(text: &str) -> Result<Ipv6Net, LeaseKeyProblem> {
     }
 }
 
-fn quote(text: &str) -> String {
+/// The beginning of foreign text, for a log.
+pub(crate) fn quote(text: &str) -> String {
     text.chars().take(QUOTED).flat_map(char::escape_debug).collect()
+}
+
+/// What is wrong with foreign text, for a log: a parser's words may repeat any amount of it.
+pub(crate) fn cut(problem: &str) -> String {
+    let end = problem.char_indices().nth(3 * QUOTED).map(|(end, _)| end);
+    end.and_then(|end| problem.get(..end)).map_or_else(|| problem.to_owned(), |start| format!("{start}.."))
+}
+
+/// # Errors
+/// `json` is too long for a lease.
+fn check_length(json: &[u8]) -> Result<(), serde_json::Error> {
+    let length = json.len();
+    if length <= LONGEST {
+        return Ok(());
+    }
+    Err(de::Error::custom(format!("it has {length} bytes, and a lease has {LONGEST} at most")))
 }
 
 impl LeaseAttributes {
@@ -128,8 +148,10 @@ impl LeaseAttributes {
     /// Reads the JSON of a lease as upstream would.
     ///
     /// # Errors
-    /// Not a JSON object, or a field of the wrong type, such as a `PublicIP` that is no IPv4 address.
+    /// Not a JSON object, or a field of the wrong type, such as a `PublicIP` that is no IPv4 address; or more than 16
+    /// KiB of text.
     pub fn from_json(json: &[u8]) -> Result<Self, serde_json::Error> {
+        check_length(json)?;
         let mut attributes = Self::default();
         for (name, value) in serde_json::from_slice::<Fields>(json)?.0 {
             match name.to_ascii_lowercase().as_str() {
@@ -185,8 +207,9 @@ impl BackendData {
     /// Takes JSON text as it is.
     ///
     /// # Errors
-    /// `json` is not one JSON value.
+    /// `json` is not one JSON value, or has more than 16 KiB.
     pub fn from_json(json: String) -> Result<Self, serde_json::Error> {
+        check_length(json.as_bytes())?;
         RawValue::from_string(json).map(Self)
     }
 

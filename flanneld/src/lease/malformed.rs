@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::fmt::Display;
 
+use super::codec::{cut, quote};
+
 /// Entries reported so far.
 #[derive(Debug, Default)]
 pub(crate) struct Malformed(HashSet<(String, String)>);
@@ -13,7 +15,8 @@ impl Malformed {
 
     /// Logs those of `entries` (what each calls itself, and what is wrong) that have not been logged before.
     pub(crate) fn report(&mut self, store: &dyn Display, entries: &[(String, String)]) {
-        for entry in entries {
+        for (key, problem) in entries {
+            let entry = (quote(key), cut(problem));
             if self.0.len() < Self::LIMIT && self.0.insert(entry.clone()) {
                 let (key, problem) = entry;
                 tracing::warn!(%store, key, problem, "ignoring an entry that is no lease; correct or delete it");

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use regex::Regex;
 
+use crate::lease::codec::quote;
 use crate::lease::{BackendData, BackendType, LeaseAttributes};
 
 /// All annotations of an object.
@@ -113,7 +114,7 @@ impl Names {
         let data = |name: &String| match text(name).filter(|json| *json != NO_DATA) {
             Some(json) => BackendData::from_json(json.to_owned())
                 .map(Some)
-                .map_err(|error| format!("annotation {name} is not JSON: {error}")),
+                .map_err(|error| format!("annotation {name} cannot be read: {error}")),
             None => Ok(None),
         };
         Ok(LeaseAttributes {
@@ -129,8 +130,7 @@ impl Names {
 }
 
 fn address<T: std::str::FromStr>(name: &str, text: Option<&str>) -> Result<Option<T>, String> {
-    let malformed =
-        |_| format!("annotation {name} is not an address: `{}`", text.unwrap_or_default().escape_debug());
+    let malformed = |_| format!("annotation {name} is not an address: `{}`", quote(text.unwrap_or_default()));
     text.map(str::parse).transpose().map_err(|error: T::Err| malformed(error))
 }
 
@@ -228,6 +228,6 @@ mod tests {
         let names = Names::new("f.io").expect("valid");
         let problem = |name, value| names.read(&pairs(&[(name, value)])).expect_err("refused");
         assert!(problem("f.io/public-ip", "fd00::1").contains("f.io/public-ip is not an address: `fd00::1`"));
-        assert!(problem("f.io/backend-v6-data", "{").contains("f.io/backend-v6-data is not JSON"));
+        assert!(problem("f.io/backend-v6-data", "{").contains("f.io/backend-v6-data cannot be read"));
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rusqlite::types::{FromSql, ValueRef};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::error::{DAMAGED, failed, unusable};
@@ -211,7 +212,7 @@ impl Db {
         if let Some(since) = since {
             let mut removed =
                 tx.prepare_cached("SELECT key FROM removed WHERE revision > ?1").map_err(wrong)?;
-            let keys = removed.query_map([since.revision], |row| row.get::<_, String>(0)).map_err(wrong)?;
+            let keys = removed.query_map([since.revision], |row| row.get_ref(0).map(text)).map_err(wrong)?;
             for key in keys {
                 changes.removed.extend(key.map_err(wrong)?.parse::<LeaseKey>().ok());
             }
@@ -308,7 +309,7 @@ fn rows(tx: &Transaction<'_>, after: i64) -> rusqlite::Result<Rows> {
     let mut query = tx.prepare_cached("SELECT key, attributes, expires_ms FROM lease WHERE revision > ?1")?;
     let mut rows = query.query([after])?;
     while let Some(row) = rows.next()? {
-        let text: String = row.get(0)?;
+        let text = text(row.get_ref(0)?);
         let key = match text.parse::<LeaseKey>() {
             Ok(key) => key,
             Err(error) => {
@@ -316,21 +317,26 @@ fn rows(tx: &Transaction<'_>, after: i64) -> rusqlite::Result<Rows> {
                 continue;
             }
         };
-        match LeaseAttributes::from_json(row.get_ref(1)?.as_bytes().unwrap_or_default()) {
-            Ok(attributes) => {
-                found.leases.push(Lease {
-                    key,
-                    attributes,
-                    expires: row.get::<_, Option<i64>>(2)?.map(from_ms),
-                });
-            }
-            Err(error) => {
-                found.malformed.push((text, error.to_string()));
+        let attributes = LeaseAttributes::from_json(row.get_ref(1)?.as_bytes().unwrap_or_default());
+        let expires = Option::<i64>::column_result(row.get_ref(2)?);
+        let lease = attributes.map_err(|error| error.to_string()).and_then(|attributes| {
+            let expires = expires.map_err(|error| format!("expires_ms: {error}"))?.map(from_ms);
+            Ok(Lease { key, attributes, expires })
+        });
+        match lease {
+            Ok(lease) => found.leases.push(lease),
+            Err(problem) => {
+                found.malformed.push((text, problem));
                 found.unreadable.push(key);
             }
         }
     }
     Ok(found)
+}
+
+/// A column's text. SQLite keeps anything in any column, and one odd row must not hide the others.
+fn text(value: ValueRef<'_>) -> String {
+    value.as_bytes().map(String::from_utf8_lossy).unwrap_or_default().into_owned()
 }
 
 /// When `own` ends, if it is still its node's.
