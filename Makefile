@@ -33,6 +33,11 @@ prove-no-gap: ## the long proofs: 10 000 replacements under 4 000 new flows/s, n
 	@scripts/install-deps test
 	cargo test --locked --package flannel-nft --test no_gap --test races -- --include-ignored --nocapture --test-threads=1
 
+test-compat: ## our tables before every nft from 0.9.8 to sid's, unpacked beside the system (root)
+	@$(if $(ROOT),:,echo "make test-compat needs root to make network namespaces: sudo make test-compat" >&2; exit 1)
+	@scripts/install-deps test compat
+	scripts/test-compat
+
 test-kernels: ## the kernel tests in virtual machines with Debian's kernels (KERNELS="bullseye sid" chooses; minutes each)
 	@scripts/install-deps test kernels
 	scripts/test-kernels

@@ -25,20 +25,21 @@ struct Dump {
     what: &'static str,
     question: u16,
     volatile: &'static [u16],
+    /// The attribute with nft's remarks for itself, and which kinds of these matter.
+    userdata: Option<(u16, &'static [u8])>,
 }
 
 const GETSET: u16 = 0xa0a;
-const SET_USERDATA: u16 = 13;
 /// An element's `NFTA_SET_ELEM_USERDATA` with `NFTNL_UDATA_SET_ELEM_FLAGS`, four bytes: 1, padded. nft's remark on a range
 /// that ends where all addresses end; it finds and deletes the range without it, too.
 const OPEN_END: &str = "0a0006000104010000000000";
 const GETSETELEM: u16 = 0xa0d;
 const DUMPS: [Dump; 5] = [
-    Dump { what: "table", question: 0xa01, volatile: &[4, 7] },
-    Dump { what: "chain", question: 0xa04, volatile: &[2] },
-    Dump { what: "rule", question: 0xa07, volatile: &[3, 6] },
-    Dump { what: "set", question: GETSET, volatile: &[16, 20] },
-    Dump { what: "object", question: 0xa13, volatile: &[6] },
+    Dump { what: "table", question: 0xa01, volatile: &[4, 7], userdata: Some((6, &[0])) },
+    Dump { what: "chain", question: 0xa04, volatile: &[2], userdata: None },
+    Dump { what: "rule", question: 0xa07, volatile: &[3, 6], userdata: None },
+    Dump { what: "set", question: GETSET, volatile: &[16, 20], userdata: Some((13, &[0, 1, 7])) },
+    Dump { what: "object", question: 0xa13, volatile: &[6], userdata: None },
 ];
 
 impl State {
@@ -142,8 +143,8 @@ fn object(dump: &Dump, message: &Message<'_>) -> Result<(String, Option<SetAddre
         }
         if !dump.volatile.contains(&attribute.kind) {
             let mut payload = hex(attribute.payload);
-            if dump.question == GETSET && attribute.kind == SET_USERDATA {
-                payload = hex(&without_remarks(attribute.payload));
+            if let Some((_, kept)) = dump.userdata.filter(|(kind, _)| *kind == attribute.kind) {
+                payload = hex(&without_remarks(attribute.payload, kept));
             }
             let _infallible = write!(line, " {}={payload}", attribute.kind);
         }
@@ -151,14 +152,13 @@ fn object(dump: &Dump, message: &Message<'_>) -> Result<(String, Option<SetAddre
     Ok((line, (dump.question == GETSET).then_some(set)))
 }
 
-/// Keeps the byte orders and the comment. The rest are nft's remarks for itself: how a type was written, that values are
-/// not ranges (libnftnl, include/libnftnl/udata.h).
-fn without_remarks(mut userdata: &[u8]) -> Vec<u8> {
-    const KEPT: [u8; 3] = [0, 1, 7];
+/// Keeps comments, and the byte orders of sets. The rest is what nft notes for itself: how a type was written, that values
+/// are not ranges, its own version (libnftnl, include/libnftnl/udata.h).
+fn without_remarks(mut userdata: &[u8], kept_kinds: &[u8]) -> Vec<u8> {
     let mut kept = Vec::new();
     while let [kind, length, ..] = userdata {
         let Some((one, rest)) = userdata.split_at_checked(2 + usize::from(*length)) else { break };
-        if KEPT.contains(kind) {
+        if kept_kinds.contains(kind) {
             kept.extend_from_slice(one);
         }
         userdata = rest;

@@ -4,6 +4,7 @@
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
+mod settings;
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -12,7 +13,6 @@ use std::process::{Command, Stdio};
 use common::{flannel, generate, vocabulary};
 use flannel_nft::{ChainKind, Hook, Netlink, Ruleset, converge};
 use flannel_nft_oracle::*;
-use flanneld::rules::{RuleSpec, ruleset};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -71,28 +71,6 @@ fn for_all<S: Strategy>(cases: u32, values: fn() -> S, check: fn(S::Value) -> Re
     });
 }
 
-/// What flanneld asks for, in each of its settings.
-fn of_flanneld() -> Vec<Ruleset> {
-    let ipv4 = Some(("10.244.0.0/16".parse().unwrap(), "10.244.59.0/24".parse().unwrap()));
-    let ipv6 = Some(("fd00:10:244::/48".parse().unwrap(), "fd00:10:244:5d::/64".parse().unwrap()));
-    let whole =
-        RuleSpec { ipv4, ipv6, masquerade: true, fully_random: true, forward: true, ..RuleSpec::default() };
-    let exempt = ["192.168.0.0/17", "10.9.0.0/16", "fd99::/20"].map(|net| net.parse().unwrap()).to_vec();
-    let settings = [
-        RuleSpec { ipv6: None, ..whole.clone() },
-        RuleSpec { ipv4: None, ..whole.clone() },
-        RuleSpec { forward: false, fully_random: false, ..whole.clone() },
-        RuleSpec { masquerade: false, ..whole.clone() },
-        RuleSpec {
-            ipv4: Some(("10.96.0.0/13".parse().unwrap(), "10.97.3.128/25".parse().unwrap())),
-            ..whole.clone()
-        },
-        RuleSpec { no_masquerade: exempt, ..whole.clone() },
-        whole,
-    ];
-    settings.iter().map(|spec| ruleset(spec).unwrap()).collect()
-}
-
 #[test]
 fn nft_makes_the_same_of_our_text() {
     netns(|| {
@@ -100,7 +78,7 @@ fn nft_makes_the_same_of_our_text() {
         let words =
             [vocabulary::sets(), vocabulary::matches(), vocabulary::statements(), vocabulary::statements6()];
         let words = words.map(|table| Ruleset::new().table(table));
-        for desired in of_flanneld().iter().chain(&words).chain([&flannel()]) {
+        for desired in settings::of_flanneld().iter().chain(&words).chain([&flannel()]) {
             let different = different_by_nft(&mut kernel, desired);
             assert_eq!(different, "", "of\n{desired}");
         }

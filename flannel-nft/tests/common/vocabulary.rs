@@ -20,7 +20,7 @@ pub(crate) fn v6(text: &str) -> Ipv6Addr {
 }
 
 pub(crate) fn sets() -> Table {
-    Table::new(Family::Ip, TableName::new("sets").unwrap())
+    Table::new(Family::Ip, TableName::new("kinds").unwrap())
         .comment(Comment::new("all kinds of sets").unwrap())
         .counter(Counter::new(CounterName::new("c1").unwrap()).comment(Comment::new("one").unwrap()))
         .counter(Counter::new(CounterName::new("c2").unwrap()))
@@ -50,7 +50,7 @@ pub(crate) fn sets() -> Table {
         .set(Set::new(set("short"), Datatype::Ipv4Addr).timeout(Duration::from_secs(3600)).size(100))
         .set(Set::new(set("dyn"), Datatype::Ipv4Addr).timeout(Duration::from_secs(90)).dynamic().size(65535))
         .set(
-            Set::verdict_map(set("vm"), Datatype::Ipv4Addr).interval().elements([
+            Set::verdict_map(set("targets"), Datatype::Ipv4Addr).interval().elements([
                 Element::new(net4("10.0.0.0/8")).verdict(Verdict::Jump(chain("sub"))),
                 Element::new(net4("11.0.0.0/8"))
                     .verdict(Verdict::Accept)
@@ -58,15 +58,15 @@ pub(crate) fn sets() -> Table {
             ]),
         )
         .set(
-            Set::map(set("dm"), Datatype::InetService, Datatype::Ipv4Addr)
+            Set::map(set("backends"), Datatype::InetService, Datatype::Ipv4Addr)
                 .elements([Element::new(80).value(v4("1.1.1.1")), Element::new(443).value(v4("2.2.2.2"))]),
         )
         .set(
-            Set::map(set("mm"), Datatype::Mark, Datatype::Mark)
+            Set::map(set("remarks"), Datatype::Mark, Datatype::Mark)
                 .elements([Element::new(Value::mark(1)).value(Value::mark(2))]),
         )
         .set(
-            Set::counter_map(set("cm"), Datatype::Ipv4Addr)
+            Set::counter_map(set("tallies"), Datatype::Ipv4Addr)
                 .elements([Element::new(v4("1.1.1.1")).counter(&CounterName::new("c1").unwrap())]),
         )
         .chain(
@@ -78,7 +78,7 @@ pub(crate) fn sets() -> Table {
             Rule::new().when(meta::mark_in(&set("marks"))).drop(),
             Rule::new().when(tcp::dport(&set("ports"))).accept(),
             Rule::new().when(meta::iifname_in(&set("names"))).accept(),
-            Rule::new().vmap(VmapKey::SADDR4, &set("vm")),
+            Rule::new().vmap(VmapKey::SADDR4, &set("targets")),
             Rule::new().vmap_inline(
                 VmapKey::TCP_DPORT,
                 [(22, Verdict::Accept), (23, Verdict::Drop), (24, Verdict::Jump(chain("sub")))],
