@@ -16,6 +16,9 @@ const FRESH: Duration = Duration::from_millis(200);
 /// Longest time to wait for an answer: the reconciler may be writing thousands of peers.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// For how long the reconciler may be busy with one pass before the daemon counts as hung.
+const HUNG: Duration = Duration::from_secs(60);
+
 /// A handle for asking; clones share what was answered last.
 #[derive(Clone, Debug)]
 pub struct Asker {
@@ -64,6 +67,12 @@ impl Asker {
     #[must_use]
     pub fn silence(&self) -> Duration {
         self.pulse.borrow().elapsed()
+    }
+
+    /// Whether the reconciler has come round within the last minute; it does so every five seconds at least.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.silence() < HUNG
     }
 }
 

@@ -31,6 +31,7 @@ pub mod metrics;
 pub mod monitor;
 pub mod neighbours;
 pub mod node;
+mod notify;
 pub mod page;
 pub mod presence;
 pub mod reconcile;

@@ -193,6 +193,12 @@ pub const FAMILIES: &[Family] = &[
         samples: |status, put| put.sample("_total", &[], &status.foreign.overflows),
     },
     Family {
+        name: "flanneld_forward_obstacles",
+        kind: Kind::Gauge,
+        help: "Chains of other programs that may drop what is forwarded for pods; /readyz names them.",
+        samples: |status, put| put.only(&status.obstacles.len()),
+    },
+    Family {
         name: "flanneld_repairs",
         kind: Kind::Counter,
         help: "Times that something others broke was put back, by what it was and how it was found.",

@@ -274,7 +274,6 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         if !self.announced && self.outputs.readiness.borrow().is_ready() {
             self.announced = true;
             info!("flannel is ready");
-            tell_systemd(sd_notify::NotifyState::Ready);
         }
     }
 
@@ -405,6 +404,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             status.rules.counters = counters(&observed);
         }
         status.rules.tables = self.ruleset.tables().iter().map(|table| table.id().to_string()).collect();
+        status.obstacles = self.neighbours.obstacles().iter().map(ToString::to_string).collect();
         status.rules.right = self.rules_right_at.is_some();
         status.rules.generation = self.rules_right_at.map(Generation::number);
         tell_readiness(&self.outputs.readiness.borrow(), &mut status);
@@ -595,13 +595,6 @@ pub fn find_facts(
         Err(error) => Err(Chain(&error).to_string()),
     };
     node::choose(&config.selection, stack, host, route_to).map_err(|error: NodeError| error.into())
-}
-
-/// Without `NOTIFY_SOCKET` in the environment this does nothing.
-pub(crate) fn tell_systemd(state: sd_notify::NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        warn!("cannot notify systemd: {}", Chain(&error));
-    }
 }
 
 fn log_skipped(key: LeaseKey, skipped: &Skipped) {

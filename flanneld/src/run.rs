@@ -19,8 +19,9 @@ use crate::local;
 use crate::memory;
 use crate::monitor::{self, ForeignCommits};
 use crate::node::NodeError;
+use crate::notify::{self, Notifier};
 use crate::presence;
-use crate::reconcile::{Inputs, Outputs, Reconciler, tell_systemd};
+use crate::reconcile::{Inputs, Outputs, Reconciler};
 use crate::rules;
 use crate::start::{Started, start};
 use crate::status;
@@ -96,6 +97,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let _presence = presence::announce()
         .map_err(|error| warn!("`flanneld cleanup` will not know that this daemon runs: {}", Chain(&error)));
     tokio::pin!(shutdown);
+    notify::tell(&[sd_notify::NotifyState::Status("taking a lease")]);
     let started = tokio::select! {
         () = &mut shutdown => {
             info!("Exiting cleanly...");
@@ -121,15 +123,22 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let (links_in, links_out) = mpsc::channel(16);
     let (rules_in, rules_out) = watch::channel(ForeignCommits::default());
     let (reloads_in, reloads) = mpsc::channel(1);
+    let (reloading, reloads_seen) = mpsc::unbounded_channel();
     let (memory, memories) = watch::channel(None);
     let (store_in, store) = watch::channel(StoreHealth::default());
     let tell = Tell { events: events_in, own: own_in, readiness: readiness_in.clone(), store: store_in };
-    tokio::spawn(live::follow(written, again, reloads_in, readiness_in.clone(), |_done| {}));
+    tokio::spawn(live::follow(written, again, reloads_in, readiness_in.clone(), move |done| {
+        // Nobody listens any more when the daemon stops.
+        let _unheard = reloading.send(done);
+    }));
     tokio::spawn(tenancy.keep(request, attributes_out, tell));
     let remembering = tokio::spawn(memory::keep(memory::path(&config.subnet_file), memories));
 
     let telemetry = Telemetry::new(config.store.kind(), store, rules_in.subscribe(), pulse_in);
-    listen_locally(&config, asker);
+    listen_locally(&config, asker.clone());
+    let watchdog = sd_notify::watchdog_enabled();
+    let notifier = Notifier { readiness: readiness_in.subscribe(), asker, reloads: reloads_seen, watchdog };
+    tokio::spawn(notifier.run(notify::tell));
     let outputs = Outputs { attributes, readiness: readiness_in, memory, telemetry };
     // Before the first look at the kernel, so that nothing falls in between.
     let links_monitor = flannel_vxlan::Monitor::open(&links).map_err(Fatal::Kernel)?;
@@ -159,7 +168,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     tokio::select! {
         () = &mut shutdown => {
             info!("shutdownHandler sent cancel signal...");
-            tell_systemd(sd_notify::NotifyState::Stopping);
+            notify::tell(&[sd_notify::NotifyState::Stopping]);
             drop(stop);
             let drained = async {
                 let _done = (&mut ended).await;

@@ -51,6 +51,8 @@ pub struct Status {
     pub devices: Vec<DeviceStatus>,
     /// The nftables rules.
     pub rules: RulesStatus,
+    /// Chains of other programs that may drop what is forwarded for pods.
+    pub obstacles: Vec<String>,
     /// How many peers there are.
     pub peers: PeerCounts,
     /// The peers themselves, if they were asked for.

@@ -18,6 +18,7 @@ pub struct Flannel {
     store: Option<String>,
     iface: Option<&'static str>,
     extra: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl Flannel {
@@ -40,7 +41,7 @@ impl Flannel {
         let found = binary.canonicalize();
         let binary = found.map_err(LabError::system(format!("find flanneld at {}", binary.display())))?;
         let (folder, iface) = (lab.folder().to_owned(), Some("eth0"));
-        let flannel = Self { binary, folder, store: None, iface, extra: Vec::new() };
+        let flannel = Self { binary, folder, store: None, iface, extra: Vec::new(), environment: Vec::new() };
         let file = flannel.net_conf_file();
         fs::write(&file, net_conf).map_err(LabError::system(format!("write {}", file.display())))?;
         Ok(flannel)
@@ -50,6 +51,13 @@ impl Flannel {
     #[must_use]
     pub fn arg(mut self, argument: impl Into<String>) -> Self {
         self.extra.push(argument.into());
+        self
+    }
+
+    /// Sets a variable of the environment for daemons started from now on. Default: none beyond the test's own.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.environment.push((name.into(), value.into()));
         self
     }
 
@@ -102,6 +110,7 @@ impl Flannel {
         let stdout = File::options().create(true).append(true).open(&log).map_err(what())?;
         let stderr = stdout.try_clone().map_err(what())?;
         let mut command = Command::new(&self.binary);
+        command.envs(self.environment.iter().cloned());
         command.args(self.arguments(node)).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
         let namespace = node.namespace().clone();
         let started = Instant::now();

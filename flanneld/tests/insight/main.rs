@@ -85,6 +85,7 @@ fn sample() -> Status {
                 counter("ipv4", "of-somebody-else"),
             ],
         },
+        obstacles: vec!["chain `ip filter FORWARD` drops".to_owned()],
         peers: PeerCounts { leases: 4, programmed: 2, pending: 1, skipped: 1 },
         peer_list: vec![
             peer(2, PeerState::Programmed, Some("192.0.2.2"), Some("02:00:00:00:00:02"), None),

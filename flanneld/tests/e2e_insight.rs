@@ -1,0 +1,119 @@
+//! What a real daemon tells: over HTTP, on its local socket, and to systemd.
+#![expect(clippy::unwrap_used, reason = "set-up that fails is a failed test")]
+
+use std::os::unix::net::UnixDatagram;
+use std::time::{Duration, Instant};
+
+use flanneld::local;
+use flanneld::status::{PeerState, socket};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use testkit::{Daemon, Flannel, Lab, Node, may_make_namespaces, wait_for};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_flanneld");
+const SOON: Duration = Duration::from_secs(10);
+const NET_CONF: &str = r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}"#;
+
+/// The value of the sample that begins with this name and these labels.
+fn metric(daemon: &Daemon, sample: &str) -> Option<f64> {
+    let text = daemon.page("/metrics").unwrap();
+    text.lines().find_map(|line| line.strip_prefix(sample)?.trim().parse().ok())
+}
+
+fn until(daemon: &Daemon, sample: &str, right: impl Fn(f64) -> bool) {
+    let found = wait_for(SOON, || metric(daemon, sample).filter(|value| right(*value)));
+    assert!(found.is_some(), "{sample} in {}", daemon.page("/metrics").unwrap());
+}
+
+fn two_nodes(lab: &mut Lab, flannel: &Flannel) -> [(Node, Daemon); 2] {
+    [(); 2].map(|()| {
+        let node = lab.add_node().unwrap();
+        let mut daemon = flannel.start(&node).unwrap();
+        daemon.ready(SOON).unwrap();
+        (node, daemon)
+    })
+}
+
+#[test]
+fn metrics_page_and_socket_tell_what_the_kernel_holds_and_what_was_repaired() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let flannel = Flannel::new(&lab, BINARY, NET_CONF).unwrap();
+    let [(mut first, daemon), (mut second, other)] = two_nodes(&mut lab, &flannel);
+    until(&daemon, "flanneld_peers{state=\"programmed\"}", |peers| peers == 1.0);
+    assert_eq!(metric(&daemon, "flanneld_store_up"), Some(1.0));
+    assert_eq!(metric(&daemon, "flanneld_repairs_total{object=\"rules\",cause=\"notification\"}"), Some(0.0));
+
+    // Packets between pods, and then from a pod out of the cluster, are counted by the rules.
+    let (from, to) = (first.add_pod().unwrap(), second.add_pod().unwrap());
+    assert!(from.namespace().reaches(to.addresses().next().unwrap(), SOON).unwrap());
+    assert!(from.namespace().reaches(Lab::OUTSIDE_V4, SOON).unwrap());
+    until(&daemon, "flanneld_forwarded_packets_total{family=\"ipv4\",direction=\"from_pods\"}", |n| n > 0.0);
+    until(&daemon, "flanneld_masqueraded_connections_total{family=\"ipv4\",direction=\"from_pods\"}", |n| {
+        n > 0.0
+    });
+
+    first.namespace().sh("nft flush ruleset").unwrap();
+    until(&daemon, "flanneld_repairs_total{object=\"rules\",cause=\"notification\"}", |repairs| {
+        repairs == 1.0
+    });
+    until(&daemon, "flanneld_nft_foreign_commits_total{tables=\"ours\"}", |commits| commits >= 1.0);
+    let page = daemon.page("/").unwrap();
+    assert!(page.contains("last changed by &quot;nft&quot;") && page.contains("1 programmed"), "{page}");
+
+    let status = local::ask(&socket(&first.subnet_file())).unwrap();
+    let states: Vec<PeerState> = status.peer_list.iter().map(|peer| peer.state).collect();
+    assert_eq!(states, [PeerState::Programmed]);
+    assert!(status.ready && status.rules.right && status.repairs.len() == 1, "{status:?}");
+
+    other.kill().unwrap();
+    daemon.terminate().unwrap();
+    assert!(!socket(&first.subnet_file()).exists());
+}
+
+#[test]
+fn systemd_is_told_ready_status_signs_of_life_reloading_and_stopping() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let path = lab.folder().join("notify.sock");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    let flannel = Flannel::new(&lab, BINARY, NET_CONF).unwrap();
+    let flannel = flannel.env("NOTIFY_SOCKET", path.to_str().unwrap()).env("WATCHDOG_USEC", "200000");
+    let node = lab.add_node().unwrap();
+    let daemon = flannel.start(&node).unwrap();
+
+    let hear = |what: &str| {
+        let until = Instant::now() + SOON;
+        let mut heard = Vec::new();
+        while Instant::now() < until {
+            manager.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+            let mut message = [0; 4096];
+            let Ok(length) = manager.recv(&mut message) else { continue };
+            let message = String::from_utf8_lossy(&message[..length]).into_owned();
+            if message.contains(what) {
+                return message;
+            }
+            heard.push(message);
+        }
+        unreachable!("no {what} in {heard:?}")
+    };
+    hear("STATUS=taking a lease");
+    hear("READY=1");
+    let status = hear("STATUS=10.244.");
+    assert!(status.contains("/24, 0 peers"), "{status}");
+    for _ in 0..3 {
+        hear("WATCHDOG=1");
+    }
+    let pid = Pid::from_raw(daemon.pid().unwrap().try_into().unwrap());
+    kill(pid, Signal::SIGHUP).unwrap();
+    let reloading = hear("RELOADING=1");
+    let since = reloading.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC=")?.parse::<u64>().ok());
+    assert!(since.is_some_and(|since| since > 0), "{reloading}");
+    hear("READY=1");
+    daemon.terminate().unwrap();
+    hear("STOPPING=1");
+}
