@@ -1,5 +1,5 @@
 # Everything a person or CI does here. Each target installs what it needs first (Debian packages, only missing ones).
-.PHONY: help demo test prove-no-gap test-kernels test-deploy release lint bench ci
+.PHONY: help demo test prove-no-gap test-kernels test-kube test-deploy release lint bench ci
 .DEFAULT_GOAL := help
 
 ROOT := $(filter 0,$(shell id -u))
@@ -41,6 +41,11 @@ test-compat: ## our tables before every nft from 0.9.8 to sid's, unpacked beside
 test-kernels: ## the kernel tests in virtual machines with Debian's kernels (KERNELS="bullseye sid" chooses; minutes each)
 	@scripts/install-deps test kernels
 	scripts/test-kernels
+
+test-kube: ## leases on a real kube-apiserver; KUBEBUILDER_ASSETS names the folder that has it and etcd
+	@test -x "$$KUBEBUILDER_ASSETS/kube-apiserver" || { echo "KUBEBUILDER_ASSETS names no folder with kube-apiserver and etcd" >&2; exit 1; }
+	@scripts/install-deps kube
+	cargo test --locked --package flanneld --all-features --test lease_conformance --test e2e_kube -- --ignored --test-threads=2
 
 test-deploy: ## the Helm chart, the manifest and mk-docker-opts.sh, with the real Helm engine and Kubernetes' schemas
 	@test -x $(TARGET)/deploy-env/bin/python || python3 -m venv $(TARGET)/deploy-env

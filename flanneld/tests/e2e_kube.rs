@@ -3,10 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "set-up that fails is a failed test")]
 
 use std::fs::{self, File};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use testkit::{FakeApi, Lab, Node, may_make_namespaces, wait_for};
+use testkit::{FakeApi, KubeApiserver, Lab, Node, may_make_namespaces, wait_for};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_flanneld");
 const SOON: Duration = Duration::from_secs(15);
@@ -16,7 +17,7 @@ struct Daemon(Child);
 
 impl Daemon {
     /// As upstream's manifest starts it.
-    fn start(node: &Node, name: &str) -> Self {
+    fn start(node: &Node, name: &str, server: &str) -> Self {
         let net_conf = node.folder().join("net-conf.json");
         fs::write(
             &net_conf,
@@ -26,7 +27,7 @@ impl Daemon {
         let log = File::options().create(true).append(true).open(node.folder().join("flanneld.log")).unwrap();
         let mut command = Command::new(BINARY);
         command.args(["--ip-masq", "--kube-subnet-mgr", "--iface=eth0", "--healthz-port=8081"]);
-        command.arg(format!("--kube-api-url=http://{SERVER}"));
+        command.arg(server);
         command.arg("--net-config-path").arg(net_conf).arg("--subnet-file").arg(node.subnet_file());
         command.env("NODE_NAME", name).stdin(Stdio::null()).stderr(log);
         Self(node.namespace().spawn(&mut command).unwrap())
@@ -58,7 +59,8 @@ fn nodes_on_kubernetes_wait_for_their_pod_subnets_and_come_back_with_the_server_
     let api = FakeApi::start_in(lab.outside(), SERVER.parse().unwrap()).unwrap();
     api.add_node("a", &[]);
     api.add_node("b", &["10.244.2.0/24"]);
-    let daemons = [Daemon::start(&nodes[0], "a"), Daemon::start(&nodes[1], "b")];
+    let server = format!("--kube-api-url=http://{SERVER}");
+    let daemons = [Daemon::start(&nodes[0], "a", &server), Daemon::start(&nodes[1], "b", &server)];
     let waiting = "node \"a\" pod cidr not assigned";
     wait_for(SOON, || log_of(&nodes[0]).contains(waiting).then_some(())).expect("it says what it waits for");
     api.edit_node("a", |node| node["spec"]["podCIDR"] = "10.244.1.0/24".into());
@@ -91,5 +93,46 @@ fn nodes_on_kubernetes_wait_for_their_pod_subnets_and_come_back_with_the_server_
     api.delete_node("b");
     api.set_away(false);
     wait_for(SOON, || routes().is_empty().then_some(())).expect("a node that is gone is no peer");
+    drop(daemons);
+}
+
+#[test]
+#[ignore = "needs a real kube-apiserver: make test-kube"]
+fn on_a_real_kube_apiserver_nodes_join_outlive_its_absence_and_leave() {
+    let mut lab = Lab::new().unwrap();
+    let mut nodes = [lab.add_node().unwrap(), lab.add_node().unwrap()];
+    let address: SocketAddr = SERVER.parse().unwrap();
+    let api = KubeApiserver::start_in(lab.outside(), address.ip()).unwrap();
+    api.add_node("a", &[]).unwrap();
+    api.add_node("b", &["10.244.2.0/24"]).unwrap();
+    let server = format!("--kubeconfig-file={}", api.kubeconfig().unwrap().display());
+    let daemons = [Daemon::start(&nodes[0], "a", &server), Daemon::start(&nodes[1], "b", &server)];
+    let waiting = "node \"a\" pod cidr not assigned";
+    wait_for(SOON, || log_of(&nodes[0]).contains(waiting).then_some(())).expect("it says what it waits for");
+    api.assign("a", &["10.244.1.0/24"]).unwrap();
+
+    let pods = nodes.each_mut().map(|node| {
+        wait_for(SOON, || node.subnet_file().exists().then_some(())).expect("it takes its lease");
+        node.add_pod().unwrap()
+    });
+    for target in pods[1].addresses() {
+        assert!(pods[0].namespace().reaches(target, SOON).unwrap());
+    }
+    let available = || {
+        let conditions = api.nodes().unwrap().into_iter().map(|node| node["status"]["conditions"].clone());
+        let all = conditions.filter(|all| all[0]["status"] == "False" && all[0]["reason"] == "FlannelIsUp");
+        (all.count() == 2).then_some(())
+    };
+    wait_for(SOON, available).expect("the scheduler may send pods");
+
+    let routes = || nodes[0].namespace().sh("ip route show 10.244.2.0/24").unwrap();
+    let before = routes();
+    api.set_away(true).unwrap();
+    let changed = wait_for(Duration::from_secs(3), || Some(routes()).filter(|now| *now != before));
+    assert_eq!(changed, None, "a server that is away removes no peer");
+    api.set_away(false).unwrap();
+    api.delete_node("b").unwrap();
+    wait_for(Duration::from_secs(60), || routes().is_empty().then_some(()))
+        .expect("a node that is gone is no peer");
     drop(daemons);
 }

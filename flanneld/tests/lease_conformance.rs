@@ -14,20 +14,22 @@ use flanneld::lease::{BackendType, LeaseAttributes, LeaseLost, LeaseRequest, Sto
 use lease_lab::{Lab, Watcher, first_v4, key, node, node_v6, quick, range_v4, request, with_v6, within};
 
 macro_rules! conformance {
-    ($store:ident, $lab:ty; $($case:ident)*) => {
+    (one $lab:ty, $case:ident, { $(#[$attribute:meta])? }) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        $(#[$attribute])?
+        async fn $case() {
+            super::$case(<$lab>::new().await).await;
+        }
+    };
+    ($store:ident, $lab:ty, $attribute:tt; $($case:ident)*) => {
         mod $store {
             use crate::lease_lab::Lab;
 
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $case() {
-                    super::$case(<$lab>::new().await).await;
-                }
-            )*
+            $(conformance! { one $lab, $case, $attribute })*
         }
     };
     ($store:ident, $lab:ty) => {
-        conformance! { $store, $lab;
+        conformance! { $store, $lab, {};
             a_node_that_comes_back_gets_its_lease_back
             fifty_nodes_at_once_get_fifty_subnets
             dual_stack_nodes_at_once_share_no_subnet_of_either_family
@@ -61,18 +63,28 @@ conformance!(etcd, crate::lease_lab::etcd::EtcdLab);
 conformance!(sqlite, crate::lease_lab::sqlite::SqliteLab);
 // Subnets are Kubernetes' to give and last as long as the node: no ranges, reservations, renewals or ends.
 #[cfg(feature = "kubernetes")]
-conformance!(kubernetes, crate::lease_lab::kube::KubeLab;
-    a_node_that_comes_back_gets_its_lease_back
-    fifty_nodes_at_once_get_fifty_subnets
-    dual_stack_nodes_at_once_share_no_subnet_of_either_family
-    ipv6_only_nodes_get_different_subnets
-    a_watch_tells_what_is_there_then_what_changes
-    a_restart_with_nothing_new_tells_the_peers_nothing
-    an_updated_lease_reaches_the_peers
-    entries_that_are_no_leases_are_skipped_and_remove_nobody
-    an_outage_removes_nobody_and_ends_in_a_catch_up
-    after_churn_every_watcher_agrees_with_the_store
-);
+macro_rules! on_nodes {
+    ($store:ident, $lab:ty, $attribute:tt) => {
+        conformance! { $store, $lab, $attribute;
+            a_node_that_comes_back_gets_its_lease_back
+            fifty_nodes_at_once_get_fifty_subnets
+            dual_stack_nodes_at_once_share_no_subnet_of_either_family
+            ipv6_only_nodes_get_different_subnets
+            a_watch_tells_what_is_there_then_what_changes
+            a_restart_with_nothing_new_tells_the_peers_nothing
+            an_updated_lease_reaches_the_peers
+            entries_that_are_no_leases_are_skipped_and_remove_nobody
+            an_outage_removes_nobody_and_ends_in_a_catch_up
+            after_churn_every_watcher_agrees_with_the_store
+        }
+    };
+}
+#[cfg(feature = "kubernetes")]
+on_nodes!(kubernetes, crate::lease_lab::kube::KubeLab<testkit::FakeApi>, {});
+#[cfg(feature = "kubernetes")]
+on_nodes!(kube_apiserver, crate::lease_lab::kube::KubeLab<testkit::KubeApiserver>, {
+    #[ignore = "needs a real kube-apiserver: make test-kube"]
+});
 
 async fn a_node_that_comes_back_gets_its_lease_back<L: Lab>(lab: L) {
     let first = lab.open(quick()).await.acquire(&request(node(1))).await.unwrap();

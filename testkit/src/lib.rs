@@ -4,7 +4,7 @@
 //! - [`sh`] runs a command there; [`golden`] compares text with a checked-in file.
 //! - [`Lab`] is a network of nodes, an outside host and a switch between them; [`Node::add_pod`] makes pods with the
 //!   real CNI plugins; [`Flannel`] runs daemons that share a lease file.
-//! - `FakeApi` is a Kubernetes API server, `FakeVxlan` a kernel's overlay, both in memory.
+//! - [`KubeApiserver`] is a real Kubernetes API server; `FakeApi` is one, `FakeVxlan` a kernel's overlay, both in memory.
 //! - [`NewFlows`] counts packets that leave a pod lost or un-masqueraded; [`RoundTrips`] counts what is lost between
 //!   pods, and [`Disturbance`] what is lost while something is done to a node.
 //!
@@ -21,6 +21,7 @@ mod fake_vxlan;
 mod flannel;
 mod golden;
 mod kernel;
+mod kube_apiserver;
 mod lab;
 mod namespace;
 mod new_flows;
@@ -38,6 +39,7 @@ pub use fake_vxlan::FakeVxlan;
 pub use flannel::{Daemon, Flannel};
 pub use golden::golden;
 pub use kernel::kernel_version;
+pub use kube_apiserver::KubeApiserver;
 pub use lab::{Lab, Node};
 pub use namespace::{Namespace, in_netns, may_make_namespaces, netns};
 pub use new_flows::{NewFlows, NewFlowsReport};

@@ -1,7 +1,8 @@
-//! A fake API server; the hand is also the controller manager that gives each new node its pod subnets.
+//! An API server, fake or real; the hand is also the controller manager that gives each new node its pod subnets.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use flanneld::config::Kubernetes;
@@ -12,24 +13,85 @@ use flanneld::lease::{
 };
 use flanneld::node::Stack;
 use serde_json::{Value, json};
-use testkit::FakeApi;
+use testkit::{FakeApi, KubeApiserver};
 use tokio::sync::{OnceCell, mpsc, watch};
 
 use super::Lab;
 
 pub(crate) const PREFIX: &str = "flannel.alpha.coreos.com/";
 
-pub(crate) struct KubeLab {
-    pub(crate) api: Arc<FakeApi>,
+/// An API server as its administrator sees it.
+pub(crate) trait Server: Sized + Send + Sync + 'static {
+    fn start() -> Self;
+    /// `--kube-api-url` and `--kubeconfig-file` of daemons.
+    fn flags(&self) -> (Option<String>, Option<PathBuf>);
+    fn nodes(&self) -> Vec<Value>;
+    fn add_node(&self, name: &str, pod_cidrs: &[&str]);
+    fn delete_node(&self, name: &str);
+    fn annotate(&self, node: &str, name: &str, value: &str);
+    fn set_away(&self, away: bool);
+}
+
+impl Server for FakeApi {
+    fn start() -> Self {
+        Self::start().unwrap()
+    }
+    fn flags(&self) -> (Option<String>, Option<PathBuf>) {
+        (Some(self.url()), None)
+    }
+    fn nodes(&self) -> Vec<Value> {
+        self.names().iter().filter_map(|name| self.node(name)).collect()
+    }
+    fn add_node(&self, name: &str, pod_cidrs: &[&str]) {
+        self.add_node(name, pod_cidrs);
+    }
+    fn delete_node(&self, name: &str) {
+        self.delete_node(name);
+    }
+    fn annotate(&self, node: &str, name: &str, value: &str) {
+        self.annotate(node, name, Some(value));
+    }
+    fn set_away(&self, away: bool) {
+        self.set_away(away);
+    }
+}
+
+impl Server for KubeApiserver {
+    fn start() -> Self {
+        Self::start().unwrap()
+    }
+    fn flags(&self) -> (Option<String>, Option<PathBuf>) {
+        (None, Some(self.kubeconfig().unwrap()))
+    }
+    fn nodes(&self) -> Vec<Value> {
+        self.nodes().unwrap()
+    }
+    fn add_node(&self, name: &str, pod_cidrs: &[&str]) {
+        self.add_node(name, pod_cidrs).unwrap();
+    }
+    fn delete_node(&self, name: &str) {
+        self.delete_node(name).unwrap();
+    }
+    fn annotate(&self, node: &str, name: &str, value: &str) {
+        self.annotate(node, name, Some(value)).unwrap();
+    }
+    fn set_away(&self, away: bool) {
+        self.set_away(away).unwrap();
+    }
+}
+
+pub(crate) struct KubeLab<S> {
+    api: Arc<S>,
     /// Subnets given so far.
     given: Arc<Mutex<BTreeSet<u16>>>,
 }
 
 /// How the daemon on this node is told to reach the server.
-pub(crate) fn options(api: &FakeApi, node: &str) -> Kubernetes {
+pub(crate) fn options(api: &impl Server, node: &str) -> Kubernetes {
+    let (api_url, kubeconfig) = api.flags();
     Kubernetes {
-        api_url: Some(api.url()),
-        kubeconfig: None,
+        api_url,
+        kubeconfig,
         annotation_prefix: "flannel.alpha.coreos.com".to_owned(),
         set_network_unavailable: true,
         node_name: Some(node.to_owned()),
@@ -62,19 +124,27 @@ fn json_of(node: &Value) -> Option<String> {
     LeaseAttributes::from_json(lease.to_string().as_bytes()).ok()?.to_json().ok()
 }
 
-impl KubeLab {
+/// A node's name made of its address or subnet.
+fn name_of(prefix: &str, text: &str) -> String {
+    format!("{prefix}-{}-x", text.to_lowercase().replace(|other: char| !other.is_ascii_alphanumeric(), "-"))
+}
+
+impl<S: Server> KubeLab<S> {
     /// The node with this public address, or with these pod subnets.
     fn node_of(&self, key: Option<&str>, public: Option<&LeaseAttributes>) -> Option<String> {
-        self.api.names().into_iter().find(|name| {
-            // Another lane may have deleted it since it was listed.
-            let Some(node) = self.api.node(name) else { return false };
+        let found = self.api.nodes().into_iter().find(|node| {
             let cidrs = node["spec"]["podCIDRs"].as_array().cloned().unwrap_or_default();
             let text: Vec<String> =
                 cidrs.iter().map(|cidr| cidr.as_str().unwrap().replace('/', "-")).collect();
             let by_key = key.is_some_and(|key| text.join("&") == key);
-            let json = json_of(&node).and_then(|json| LeaseAttributes::from_json(json.as_bytes()).ok());
+            let json = json_of(node).and_then(|json| LeaseAttributes::from_json(json.as_bytes()).ok());
             by_key || public.zip(json.as_ref()).is_some_and(|(public, json)| public.same_node(json))
-        })
+        })?;
+        Some(found["metadata"]["name"].as_str().unwrap().to_owned())
+    }
+
+    fn node(&self, name: &str) -> Option<Value> {
+        self.api.nodes().into_iter().find(|node| node["metadata"]["name"] == name)
     }
 
     /// Subnets that nobody has.
@@ -90,19 +160,19 @@ impl KubeLab {
 }
 
 /// The suite's stores learn which node they are by their first request; Kubernetes' are told at the start.
-struct Late {
-    lab: KubeLab,
+struct Late<S> {
+    lab: KubeLab<S>,
     observer: KubeStore,
     store: OnceCell<KubeStore>,
 }
 
-impl std::fmt::Debug for Late {
+impl<S> std::fmt::Debug for Late<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.store.fmt(f)
     }
 }
 
-impl Late {
+impl<S: Server> Late<S> {
     fn store(&self) -> &KubeStore {
         self.store.get().unwrap_or(&self.observer)
     }
@@ -112,18 +182,19 @@ impl Late {
         let open = || async {
             let attributes = &request.attributes;
             let name = self.lab.node_of(None, Some(attributes)).unwrap_or_else(|| {
-                let name = format!("node-{:?}-{:?}", attributes.public_ip, attributes.public_ipv6);
+                let addresses = (attributes.public_ip, attributes.public_ipv6);
+                let name = name_of("node", &format!("{addresses:?}"));
                 let cidrs = self.lab.give(request);
                 self.lab.api.add_node(&name, &cidrs.iter().map(String::as_str).collect::<Vec<_>>());
                 name
             });
-            KubeStore::open(&options(&self.lab.api, &name), stack).await
+            KubeStore::open(&options(&*self.lab.api, &name), stack).await
         };
         self.store.get_or_try_init(open).await
     }
 }
 
-impl LeaseStore for Late {
+impl<S: Server> LeaseStore for Late<S> {
     fn acquire<'a>(&'a self, request: &'a LeaseRequest) -> StoreFuture<'a, Result<Lease, StoreError>> {
         Box::pin(async move { self.named(request).await?.acquire(request).await })
     }
@@ -131,7 +202,7 @@ impl LeaseStore for Late {
     fn find<'a>(&'a self, node: &'a LeaseAttributes) -> StoreFuture<'a, Result<Option<Lease>, StoreError>> {
         Box::pin(async move {
             let Some(name) = self.lab.node_of(None, Some(node)) else { return Ok(None) };
-            KubeStore::open(&options(&self.lab.api, &name), DUAL).await?.find(node).await
+            KubeStore::open(&options(&*self.lab.api, &name), DUAL).await?.find(node).await
         })
     }
 
@@ -152,29 +223,29 @@ impl LeaseStore for Late {
     }
 }
 
-impl Lab for KubeLab {
+impl<S: Server> Lab for KubeLab<S> {
     const READABLE_WHILE_AWAY: bool = false;
 
     async fn new() -> Self {
-        Self { api: Arc::new(FakeApi::start().unwrap()), given: Arc::default() }
+        Self { api: Arc::new(S::start()), given: Arc::default() }
     }
 
     async fn open(&self, _timing: Timing) -> Arc<dyn LeaseStore> {
         let lab = Self { api: Arc::clone(&self.api), given: Arc::clone(&self.given) };
-        let observer = KubeStore::open(&options(&self.api, "observer"), DUAL).await.unwrap();
+        let observer = KubeStore::open(&options(&*self.api, "observer"), DUAL).await.unwrap();
         Arc::new(Late { lab, observer, store: OnceCell::new() })
     }
 
     async fn put(&self, key: &str, json: &str) {
-        let name = self.node_of(Some(key), None).unwrap_or_else(|| format!("by-hand-{key}"));
+        let name = self.node_of(Some(key), None).unwrap_or_else(|| name_of("by-hand", key));
         let cidrs: Vec<String> = key.split('&').map(|part| part.replacen('-', "/", 1)).collect();
-        if self.api.node(&name).is_none() {
+        if self.node(&name).is_none() {
             self.api.add_node(&name, &cidrs.iter().map(String::as_str).collect::<Vec<_>>());
         }
         let lease: Value = serde_json::from_str(json).unwrap_or_default();
         let ip = lease["PublicIP"].as_str().unwrap_or("no address");
-        self.api.annotate(&name, &format!("{PREFIX}public-ip"), Some(ip));
-        self.api.annotate(&name, &format!("{PREFIX}kube-subnet-manager"), Some("true"));
+        self.api.annotate(&name, &format!("{PREFIX}public-ip"), ip);
+        self.api.annotate(&name, &format!("{PREFIX}kube-subnet-manager"), "true");
     }
 
     async fn delete(&self, key: &str) {
@@ -184,7 +255,7 @@ impl Lab for KubeLab {
     }
 
     async fn read(&self, key: &str) -> Option<String> {
-        json_of(&self.api.node(&self.node_of(Some(key), None)?)?)
+        json_of(&self.node(&self.node_of(Some(key), None)?)?)
     }
 
     async fn ends(&self, key: &str) -> bool {
@@ -192,8 +263,8 @@ impl Lab for KubeLab {
     }
 
     async fn wipe(&self) {
-        for name in self.api.names() {
-            self.api.delete_node(&name);
+        for node in self.api.nodes() {
+            self.api.delete_node(node["metadata"]["name"].as_str().unwrap());
         }
     }
 
