@@ -47,10 +47,11 @@ test-kube: ## leases on a real kube-apiserver; KUBEBUILDER_ASSETS names the fold
 	@scripts/install-deps kube
 	cargo test --locked --package flanneld --all-features --test lease_conformance --test e2e_kube -- --ignored --test-threads=2
 
-test-deploy: ## the Helm chart, the manifest and mk-docker-opts.sh, with the real Helm engine and Kubernetes' schemas
+test-deploy: ## the Helm chart, the manifest, alerts and dashboard, with the real Helm engine, Kubernetes' schemas and promtool
 	@test -x $(TARGET)/deploy-env/bin/python || python3 -m venv $(TARGET)/deploy-env
 	$(TARGET)/deploy-env/bin/pip install --quiet --disable-pip-version-check helm-python-sdk==0.2.2 kubernetes-validate==1.37.0
 	$(TARGET)/deploy-env/bin/python scripts/check-deploy
+	$(TARGET)/deploy-env/bin/python scripts/check-monitoring $(TARGET)/promtool
 
 release: ## dist/: static programs, image root file systems, bill of materials
 	scripts/release
