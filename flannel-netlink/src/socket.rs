@@ -19,8 +19,9 @@ use crate::{
 /// How often a listing is started anew when changes interrupt it. At 1 000 rules a writer without pause interrupts
 /// 20 of 20 attempts, so more would only delay the report.
 const DUMP_ATTEMPTS: u32 = 32;
-/// The kernel fills at most 32 KiB per `recv` of a dump; a larger buffer is never filled.
-const RECEIVE: usize = 32 * 1024;
+/// The kernel fills at most 32 KiB per `recv` of a dump. A refusal quotes the refused message, in which one attribute has
+/// 64 KiB at most.
+const RECEIVE: usize = 96 * 1024;
 const MIN_BUFFER: usize = 256 * 1024;
 
 /// Which part of the kernel a socket talks to.
@@ -356,16 +357,15 @@ impl fmt::Debug for Socket {
     }
 }
 
-/// Receives one datagram without waiting; grows `buffer` if it does not fit.
+/// Receives one datagram without waiting. What does not fit into `buffer` is as lost as what did not fit into the
+/// socket's (`ENOBUFS`); the buffer is larger the next time.
 pub(crate) fn receive(socket: &NlSocket, buffer: &mut Vec<u8>) -> io::Result<usize> {
     loop {
-        match socket.recv(buffer.as_mut_slice(), Msg::DONTWAIT | Msg::PEEK | Msg::TRUNC) {
-            Ok((length, _)) if length > buffer.len() => buffer.resize(length, 0),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        }
-        match socket.recv(buffer.as_mut_slice(), Msg::DONTWAIT) {
+        match socket.recv(buffer.as_mut_slice(), Msg::DONTWAIT | Msg::TRUNC) {
+            Ok((length, _)) if length > buffer.len() => {
+                buffer.resize(length, 0);
+                return Err(Errno::ENOBUFS.into());
+            }
             Ok((length, _)) => return Ok(length),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),

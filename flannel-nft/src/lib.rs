@@ -63,6 +63,7 @@
 //! # Levels
 //!
 //! - [`converge`] does everything: observe, compare, commit, and start anew if others were faster.
+//! - [`Keeper`] does it again and again, at the price of one short question while nobody changes anything.
 //! - [`observe`], [`diff`], [`Transaction::seal`] and [`Transaction::commit`] are its steps.
 //! - [`amend`] does the same with a plan of your own; [`neighbours`] has some for other programs' tables.
 //! - The methods of [`Transaction`] are single changes, for tables that are not yours as a whole or when you know what
@@ -99,6 +100,7 @@ mod data;
 mod diff;
 mod error;
 mod expr;
+mod keeper;
 mod kernel;
 mod lower;
 mod matching;
@@ -120,6 +122,7 @@ pub use data::{Datatype, Protocol, Value};
 pub use diff::diff;
 pub use error::{CommitError, ConvergeError, Mistake, ObserveError, RefusalReason, SealError};
 pub use flannel_netlink::Errno;
+pub use keeper::Keeper;
 pub use kernel::{Kernel, Observed, Outcome, amend, converge, generation, observe};
 pub use matching::{Addresses, IpVersion, Match, Ports, ct, fib, ip, meta, sctp, tcp, th, udp};
 pub use memory::Memory;

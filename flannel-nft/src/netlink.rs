@@ -232,16 +232,7 @@ impl Kernel for Netlink {
     fn generation(&mut self) -> Result<Generation, ObserveError> {
         self.question.clear();
         self.question.message(message::GETGEN, Flags::NONE, &header(0), |_| {});
-        let asked = self.socket.ask(&mut self.question, |message| {
-            let (_, attributes) = message.split::<4>()?;
-            for attribute in attributes {
-                let attribute = attribute?;
-                if attribute.kind == 1 {
-                    return Ok(Generation(attribute.be32()?));
-                }
-            }
-            Err(Malformed::Value { what: "generation without a number" })
-        });
+        let asked = self.socket.ask(&mut self.question, |message| generation_of(&message));
         asked.map_err(ObserveError::Generation)
     }
 
@@ -266,12 +257,25 @@ impl Kernel for Netlink {
 
     fn send(&mut self, transaction: &mut Transaction<Sealed>) -> Result<Generation, CommitError> {
         let expected = transaction.expected();
-        match self.socket.transact(transaction.batch_mut(), |_| Ok(())) {
-            Ok(answer) => match answer.refused.into_iter().next() {
-                Some(refusal) => Err(Self::refused(transaction, refusal)),
-                None => Ok(made(expected, self.generation().map_err(CommitError::Unknown)?)),
+        // Batches begin with a request for what a commit tells everybody, its generation (`nf_tables_gen_notify`).
+        let mut told = None;
+        let sent = self.socket.transact(transaction.batch_mut(), |reply| {
+            if reply.kind == message::NEWGEN {
+                told = Some(generation_of(&reply)?);
+            }
+            Ok(())
+        });
+        match sent {
+            Ok(answer) => match (answer.refused.into_iter().next(), told) {
+                (Some(refusal), _) => Err(Self::refused(transaction, refusal)),
+                (None, Some(generation)) => Ok(generation),
+                (None, None) => Ok(made(expected, self.generation().map_err(CommitError::Unknown)?)),
             },
-            Err(TransactError::Lost(source)) => self.unanswered(expected, source),
+            // Only the acknowledgement is missing, which before 6.10 there is none of.
+            Err(TransactError::Lost(source)) => match told {
+                Some(generation) => Ok(generation),
+                None => self.unanswered(expected, source),
+            },
             Err(TransactError::Malformed(source)) => Err(CommitError::Malformed(source)),
             Err(error) => Err(CommitError::NotSent(error)),
         }
@@ -318,6 +322,17 @@ impl Netlink {
         }
         Ok(ruleset)
     }
+}
+
+fn generation_of(message: &Message<'_>) -> Result<Generation, Malformed> {
+    let (_, attributes) = message.split::<4>()?;
+    for attribute in attributes {
+        let attribute = attribute?;
+        if attribute.kind == 1 {
+            return Ok(Generation(attribute.be32()?));
+        }
+    }
+    Err(Malformed::Value { what: "generation without a number" })
 }
 
 /// The generation after a commit that was to apply at `expected`, if the kernel is at `now`. A batch that has no effect,

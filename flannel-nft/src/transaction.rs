@@ -86,7 +86,8 @@ impl Transaction<Building> {
 
     fn begin_in(mut batch: Batch, expected: Option<Generation>) -> Self {
         batch.clear();
-        batch.message(message::BATCH_BEGIN, Flags::NONE, &[0, 0, 0, 10], |a| {
+        // Echoed is the generation that the commit makes, and nothing else.
+        batch.message(message::BATCH_BEGIN, Flags::ECHO, &[0, 0, 0, 10], |a| {
             expected.iter().for_each(|generation| a.be32(1, generation.0));
         });
         Self { batch, expected, next_set: 1, changes: 0, definitions: Vec::new(), state: Building::default() }

@@ -36,6 +36,25 @@ fn an_unchanged_ruleset_costs_no_commit() {
 }
 
 #[test]
+fn a_keeper_reads_nothing_until_somebody_changes_something() {
+    netns(|| {
+        let mut kernel = Netlink::open().unwrap();
+        let mut keeper = Keeper::new(flannel());
+        let made = keeper.reconcile(&mut kernel).unwrap().generation();
+        assert_eq!(keeper.reconcile(&mut kernel).unwrap(), Outcome::Unchanged { generation: made });
+        sh("nft add table ip other");
+        let looked = keeper.reconcile(&mut kernel).unwrap();
+        assert_eq!(looked, Outcome::Unchanged { generation: made.next() }, "it concerns others");
+        sh("nft flush ruleset");
+        assert!(matches!(keeper.reconcile(&mut kernel).unwrap(), Outcome::Changed { .. }));
+        assert_eq!(sh("nft list ruleset").trim_end(), flannel().to_string().trim_end());
+        keeper.set_desired(Ruleset::new().without(table4()));
+        assert!(matches!(keeper.reconcile(&mut kernel).unwrap(), Outcome::Changed { changes: 1, .. }));
+        assert!(!sh("nft list ruleset").contains("flannel-ipv4"));
+    });
+}
+
+#[test]
 fn nft_makes_the_same_of_our_text() {
     netns(|| {
         let mut kernel = Netlink::open().unwrap();
