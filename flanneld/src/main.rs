@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Ok(Command::Doctor(asked)) => carry_out(commands::doctor::run(asked)),
         Ok(Command::Help(text)) => print(std::io::stdout(), &text),
         Ok(Command::Plan(config)) => carry_out(commands::plan::run(*config)),
+        Ok(Command::Status(asked)) => carry_out(commands::status::run(&asked)),
         Ok(Command::Version) => print(std::io::stderr(), concat!(env!("CARGO_PKG_VERSION"), "\n")),
         Ok(Command::Run(config)) => run(*config),
         Err(problems) => {

@@ -1,4 +1,4 @@
-//! `flanneld plan` and `cleanup` beside a real daemon, in a lab of network namespaces.
+//! `flanneld status`, `plan`, `doctor` and `cleanup` beside a real daemon, in a lab of network namespaces.
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "set-up that fails is a failed test")]
 
 use std::fs;
@@ -267,4 +267,48 @@ fn doctor_names_what_keeps_pods_apart_and_touches_nothing() {
     sh("ip route show proto 70 | cut -d' ' -f1 | xargs -rn1 ip route del; nft delete table ip flannel-ipv4");
     expect(&["error rules", "error kernel", "error tunnel", "warning daemon"]);
     drop(other_daemon);
+}
+
+#[test]
+fn status_is_the_daemons_word_and_without_one_the_kernels() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let flannel = Flannel::new(&lab, BINARY, Flannel::NET_CONF).unwrap();
+    neighbour(&mut lab, &flannel);
+    let node = lab.add_node().unwrap();
+    let status = |flags: &str| {
+        let line = format!("status {flags} --subnet-file={}", node.subnet_file().display());
+        flanneld(&node, &words(&line))
+    };
+    let (code, text) = status("");
+    assert!(code == 1 && text.contains("NOT READY") && text.contains("daemon: none runs here"), "{text}");
+    assert!(text.contains("lease       none") && text.contains("rules       none"), "{text}");
+
+    let mut daemon = flannel.start(&node).unwrap();
+    daemon.ready(SOON).unwrap();
+    let programmed = || status("").1.contains("2 programmed, 0 pending, 0 skipped").then_some(());
+    assert!(wait_for(SOON, programmed).is_some(), "{}", status("").1);
+    let (code, text) = status("--peers");
+    assert_eq!(code, 0, "{text}");
+    for part in
+        ["node        ready", "sqlite, healthy", "vxlan over eth0", "flannel.1: VNI 1", "192.168.77.1 "]
+    {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let peers = |text: &str| {
+        let status: flanneld::status::Status = serde_json::from_str(text).unwrap();
+        (status.lease, status.peer_list)
+    };
+    let (code, told) = status("-o=json");
+    assert_eq!(code, 0);
+
+    daemon.kill().unwrap();
+    let (code, read) = status("-o=json");
+    assert_eq!(code, 1);
+    let ((_, told), (_, read)) = (peers(&told), peers(&read));
+    assert_eq!(read, told, "the kernel says the same");
+    assert_eq!(read.len(), 2);
+    assert!(status("--peers").1.contains(&read[0].mac.clone().unwrap()));
 }

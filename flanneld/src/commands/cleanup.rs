@@ -1,15 +1,14 @@
 //! `flanneld cleanup`: takes away what the daemon made on this host, and nothing else.
 
-use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::path::Path;
 
 use flannel_nft::neighbours::{UPSTREAM, accept_forwarded, iptables_tables, remove_leftovers};
 use flannel_nft::{Building, Comment, Kernel as _, Observed, Ruleset, TableId, Transaction};
-use flannel_vxlan::{Kernel as _, Link, Links, Plan, Vni};
+use flannel_vxlan::{Kernel as _, Plan};
 
-use super::{SOMETHING, Verdict};
+use super::{SOMETHING, Verdict, devices};
 use crate::config::Cleanup;
 use crate::neighbours::MARK;
 use crate::{memory, presence, rules, status, subnet_env};
@@ -58,10 +57,8 @@ struct Sweep {
 
 impl Sweep {
     fn overlay(&mut self, kernel: &mut flannel_vxlan::Netlink) -> Result<(), Box<dyn Error>> {
-        let vnis: BTreeSet<u32> =
-            kernel.interfaces()?.iter().filter_map(|found| vni_of(&found.name)).collect();
         // Routes first, and only once: they need no device.
-        let groups = std::iter::once(Vec::new()).chain(vnis.into_iter().filter_map(both_families));
+        let groups = std::iter::once(Vec::new()).chain(devices::all(kernel)?);
         for (number, wanted) in groups.enumerate() {
             let mut observed = kernel.observe(&wanted)?;
             if number > 0 {
@@ -134,20 +131,4 @@ impl Sweep {
         }
         Ok(())
     }
-}
-
-/// The VNI in the name of a device.
-fn vni_of(name: &str) -> Option<u32> {
-    let number = name.strip_prefix("flannel.").or_else(|| name.strip_prefix("flannel-v6."))?;
-    number.parse().ok()
-}
-
-/// The devices of a VNI. Nothing of the underlay is touched.
-fn both_families(vni: u32) -> Option<Vec<Links>> {
-    let vni = Vni::new(vni).ok()?;
-    let links = |family| {
-        let name = vni.device_name(family);
-        Links { device: Some(name), underlay: Link { index: 0, name } }
-    };
-    Some(flannel_vxlan::Family::ALL.map(links).to_vec())
 }

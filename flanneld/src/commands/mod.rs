@@ -1,8 +1,10 @@
 //! What `flanneld NAME` does besides being the daemon.
 
 pub mod cleanup;
+mod devices;
 pub mod doctor;
 pub mod plan;
+pub mod status;
 mod survey;
 
 /// Status to leave with when there is something to change.

@@ -37,6 +37,8 @@ pub enum Command {
     Plan(Box<Config>),
     /// The daemon.
     Run(Box<Config>),
+    /// `status`: tell how the daemon is.
+    Status(StatusAsked),
     /// `--version`: print it on stderr, where upstream does, and leave with status 0.
     Version,
 }
@@ -65,6 +67,17 @@ pub struct Doctor {
     pub problems: Vec<Problem>,
     /// Print JSON. Default: no.
     pub json: bool,
+}
+
+/// What `flanneld status` was asked.
+#[derive(Debug)]
+pub struct StatusAsked {
+    /// As for the daemon: its socket is beside it.
+    pub subnet_file: PathBuf,
+    /// Print JSON. Default: no.
+    pub json: bool,
+    /// Print every peer, not only those that are not programmed. JSON has them all. Default: no.
+    pub peers: bool,
 }
 
 /// Everything the daemon is told at its start.

@@ -5,11 +5,32 @@ use std::ffi::OsString;
 use clap::{ArgAction, CommandFactory, Parser};
 
 use super::cli::{self, Flags};
-use super::{Cleanup, Command, Config, Doctor, Problem, Problems, Source};
+use super::{Cleanup, Command, Config, Doctor, Problem, Problems, Source, StatusAsked};
 
 const CLEANUP: &str = "cleanup";
 const DOCTOR: &str = "doctor";
 const PLAN: &str = "plan";
+const STATUS: &str = "status";
+
+const STATUSES: &str = "Exit status:\n  0  done; the daemon was told to end\n  1  it failed; a subcommand found something wrong\n  \
+    2  the command line is wrong\n  3  plan, cleanup --dry-run: there is something to change\n\n\
+    flanneld SUBCOMMAND --help describes one of them. They take the daemon's flags, which mean the same there.";
+
+#[derive(Debug, Parser)]
+#[command(no_binary_name = true, disable_help_flag = true)]
+struct StatusFlags {
+    /// Form of the status: lines to read, or one JSON object
+    #[arg(long, value_name = "text|json", default_value = "text", help_heading = "This command")]
+    #[arg(action = ArgAction::Set, value_parser = is_json)]
+    o: bool,
+    /// List every peer, not only those that are not programmed; JSON has them all
+    #[arg(long, help_heading = "This command")]
+    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = cli::go_bool)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    peers: bool,
+    #[command(flatten)]
+    flags: Flags,
+}
 
 #[derive(Debug, Parser)]
 #[command(no_binary_name = true, disable_help_flag = true)]
@@ -78,6 +99,15 @@ pub(super) fn read(source: &impl Source) -> Option<Result<Command, Problems>> {
                 None => Command::Help(help_of(CLEANUP)),
             })
         }
+        STATUS => {
+            with_flags::<StatusFlags>(&name, arguments, source, |own| &own.flags).map(|given| match given {
+                Some((config, _, own)) => {
+                    let (json, peers) = (own.o, own.peers);
+                    Command::Status(StatusAsked { subnet_file: config.subnet_file, json, peers })
+                }
+                None => Command::Help(help_of(STATUS)),
+            })
+        }
         _ => return None,
     })
 }
@@ -85,7 +115,15 @@ pub(super) fn read(source: &impl Source) -> Option<Result<Command, Problems>> {
 /// Every flag and subcommand. Help, completions and manual pages are made from it.
 #[must_use]
 pub fn definition() -> clap::Command {
-    Flags::command().disable_help_subcommand(true).subcommand_value_name("SUBCOMMAND").subcommands([
+    let daemon = Flags::command().disable_help_subcommand(true).after_long_help(STATUSES);
+    daemon.subcommands([
+        described(
+            STATUS,
+            StatusFlags::command(),
+            "Tell how the daemon of this node is",
+            "Lease, store, devices, rules, peers and the last repair, from the daemon whose --subnet-file is the given one; \
+             if none runs, what the kernel holds. Status 1 if the node is not ready or no daemon runs, else 0.",
+        ),
         described(
             PLAN,
             Flags::command(),
