@@ -1,5 +1,5 @@
 # Everything a person or CI does here. Each target installs what it needs first (Debian packages, only missing ones).
-.PHONY: help demo test prove-no-gap test-kernels test-kube test-deploy release lint bench ci
+.PHONY: help demo test prove-no-gap test-kernels test-kube test-deploy test-page release lint bench ci
 .DEFAULT_GOAL := help
 
 ROOT := $(filter 0,$(shell id -u))
@@ -52,6 +52,11 @@ test-deploy: ## the Helm chart, the manifest, alerts and dashboard, with the rea
 	$(TARGET)/deploy-env/bin/pip install --quiet --disable-pip-version-check helm-python-sdk==0.2.2 kubernetes-validate==1.37.0
 	$(TARGET)/deploy-env/bin/python scripts/check-deploy
 	$(TARGET)/deploy-env/bin/python scripts/check-monitoring $(TARGET)/promtool
+
+test-page: ## the status page of a real node in headless Chromium, as wide as a phone; installs chromium
+	@scripts/install-deps test page
+	scripts/check-page flanneld/tests/insight/golden/page.html
+	cargo test --locked --package flanneld --test e2e_insight -- --ignored
 
 release: ## dist/: static programs, image root file systems, bill of materials
 	scripts/release

@@ -1,6 +1,7 @@
 //! The status as one HTML page that needs nothing else: no script, no font, no second request. It loads itself again
 //! every ten seconds.
 
+use std::f64::consts::{FRAC_PI_2, TAU};
 use std::fmt::{Display, Write as _};
 use std::net::IpAddr;
 
@@ -10,8 +11,8 @@ use crate::status::{Cause, PeerState, PeerStatus, Status};
 const LISTED: usize = 1000;
 /// Peers in the picture.
 const DRAWN: usize = 120;
-/// Peers in the picture whose subnets are written beside them.
-const LABELLED: usize = 24;
+/// Peers in the picture up to which each has its number.
+const NUMBERED: usize = 24;
 
 const STYLE: &str = include_str!("page.css");
 
@@ -108,7 +109,7 @@ fn this_node(status: &Status) -> String {
     format!("<section>\n<h2>This node</h2>\n<dl>\n{rows}</dl>\n</section>\n")
 }
 
-/// This node in the middle, the others around it. What the picture shows the table says too.
+/// This node in the middle, the others around it under their numbers in the table, which says all that this shows.
 fn picture(status: &Status) -> String {
     let shown: Vec<&PeerStatus> = status.peer_list.iter().take(DRAWN).collect();
     if shown.is_empty() {
@@ -116,43 +117,35 @@ fn picture(status: &Status) -> String {
     }
     let mut lines = String::new();
     let mut dots = String::new();
+    let numbered = shown.len() <= NUMBERED;
+    let radius = if numbered { 14 } else { 4 };
     let count = u32::try_from(shown.len()).unwrap_or(u32::MAX);
     for (n, peer) in (0_u32..).zip(&shown) {
-        let angle = std::f64::consts::TAU * f64::from(n) / f64::from(count) - std::f64::consts::FRAC_PI_2;
-        let (x, y) = (angle.cos(), angle.sin());
+        let angle = TAU * f64::from(n) / f64::from(count) - FRAC_PI_2;
+        let (x, y) = (200.0 + 170.0 * angle.cos(), 200.0 + 170.0 * angle.sin());
         let state = word(peer.state);
         let direct = if peer.state == PeerState::Programmed && peer.mac.is_none() { " direct" } else { "" };
-        let (x, y) = (300.0 + 140.0 * x, 200.0 + 150.0 * y);
         let _infallible = writeln!(
             lines,
-            "<line class=\"{state}{direct}\" x1=\"300\" y1=\"200\" x2=\"{x:.0}\" y2=\"{y:.0}\"/>"
+            "<line class=\"{state}{direct}\" x1=\"200\" y1=\"200\" x2=\"{x:.0}\" y2=\"{y:.0}\"/>"
         );
         let _infallible = writeln!(
             dots,
-            "<circle class=\"{state}\" cx=\"{x:.0}\" cy=\"{y:.0}\" r=\"7\"><title>{} {state}</title></circle>",
+            "<circle class=\"{state}\" cx=\"{x:.0}\" cy=\"{y:.0}\" r=\"{radius}\"><title>{} {state}</title></circle>",
             Escaped(peer.subnet)
         );
-        if shown.len() <= LABELLED {
-            let (anchor, dx) = if x < 299.0 { ("end", -12.0) } else { ("start", 12.0) };
-            let (anchor, dx, dy) = if (x - 300.0).abs() < 1.0 {
-                ("middle", 0.0, if y < 200.0 { -12.0 } else { 22.0 })
-            } else {
-                (anchor, dx, 4.0)
-            };
-            let (x, y) = (x + dx, y + dy);
-            let _infallible = writeln!(
-                dots,
-                "<text x=\"{x:.0}\" y=\"{y:.0}\" text-anchor=\"{anchor}\">{}</text>",
-                Escaped(peer.subnet)
-            );
+        if numbered {
+            let (y, number) = (y + 5.5, n + 1);
+            let _infallible = writeln!(dots, "<text x=\"{x:.0}\" y=\"{y:.0}\">{number}</text>");
         }
     }
     let more = status.peer_list.len() - shown.len();
     let more = if more > 0 { format!("<p>{more} more are not drawn.</p>\n") } else { String::new() };
     format!(
         "<section>\n<h2>Overlay</h2>\n\
-         <svg viewBox=\"-60 0 720 400\" role=\"img\" aria-label=\"this node and {} peers\">\n\
-         {lines}<circle class=\"own\" cx=\"300\" cy=\"200\" r=\"14\"/>\n{dots}</svg>\n{more}</section>\n",
+         <svg viewBox=\"0 0 400 400\" role=\"img\" aria-label=\"this node and {} peers\">\n\
+         {lines}<circle class=\"own\" cx=\"200\" cy=\"200\" r=\"18\"/>\n{dots}</svg>\n\
+         <p class=\"legend\">Dashed: in a tunnel. Solid: routed directly. Numbers: as below.</p>\n{more}</section>\n",
         shown.len(),
     )
 }
@@ -160,7 +153,7 @@ fn picture(status: &Status) -> String {
 fn peers(status: &Status) -> String {
     let counts = &status.peers;
     let mut rows = String::new();
-    for peer in status.peer_list.iter().take(LISTED) {
+    for (number, peer) in (1_u32..).zip(status.peer_list.iter().take(LISTED)) {
         let state = word(peer.state);
         let underlay = peer.underlay.map(|address| address.to_string()).unwrap_or_default();
         let how = match (&peer.reason, &peer.mac, peer.underlay) {
@@ -171,7 +164,7 @@ fn peers(status: &Status) -> String {
         };
         let _infallible = writeln!(
             rows,
-            "<tr><td>{}</td><td>{}</td><td class=\"{state}\">{state}</td><td>{}</td></tr>",
+            "<tr><td>{number}</td><td>{}</td><td>{}</td><td class=\"{state}\">{state}</td><td>{}</td></tr>",
             Escaped(peer.subnet),
             Escaped(underlay),
             Escaped(how),
@@ -186,7 +179,7 @@ fn peers(status: &Status) -> String {
     format!(
         "<section>\n<h2>Peers</h2>\n<p id=\"counts\">{} programmed, {} pending, {} skipped</p>\n\
          <div class=\"scroll\"><table id=\"peers\">\n\
-         <thead><tr><th>Subnet</th><th>Node</th><th>State</th><th>How</th></tr></thead>\n\
+         <thead><tr><th>No.</th><th>Subnet</th><th>Node</th><th>State</th><th>How</th></tr></thead>\n\
          <tbody>\n{rows}</tbody>\n</table></div>\n{more}</section>\n",
         counts.programmed, counts.pending, counts.skipped,
     )

@@ -117,3 +117,32 @@ fn systemd_is_told_ready_status_signs_of_life_reloading_and_stopping() {
     daemon.terminate().unwrap();
     hear("STOPPING=1");
 }
+
+/// `make test-page`
+#[test]
+#[ignore = "needs chromium"]
+fn the_page_of_a_real_node_is_readable_in_a_browser() {
+    let mut lab = Lab::new().unwrap();
+    let flannel = Flannel::new(&lab, BINARY, Flannel::NET_CONF).unwrap();
+    let [(node, daemon), _other] = two_nodes(&mut lab, &flannel);
+    until(&daemon, "flanneld_peers{state=\"programmed\"}", |peers| peers == 2.0);
+    node.namespace().sh("nft flush ruleset; ip link del flannel.1").unwrap();
+    until(&daemon, "flanneld_repairs_total{object=\"overlay\",cause=\"notification\"}", |repairs| {
+        repairs >= 1.0
+    });
+
+    // Over HTTP and under its policy, from within the namespace.
+    let chromium = "chromium --headless --no-sandbox --disable-gpu --user-data-dir=profile --dump-dom \
+        --virtual-time-budget=2000 http://127.0.0.1:10256/ 2>chromium.log";
+    let there = format!("cd {:?} && {chromium}", node.folder());
+    let dom = node.namespace().sh(&there).unwrap();
+    for text in
+        [">ready</p>", "2 programmed, 0 pending", "flannel.1 10.244.", "the kernel told", "class=\"own\""]
+    {
+        assert!(dom.contains(text), "no {text} in {dom}");
+    }
+    let page = node.folder().join("page.html");
+    std::fs::write(&page, daemon.page("/").unwrap()).unwrap();
+    let measured = testkit::sh(&format!("../scripts/check-page {page:?}"));
+    assert!(measured.contains("360 pixels wide: ready, 2 peers"), "{measured}");
+}
