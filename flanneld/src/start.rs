@@ -149,7 +149,7 @@ fn from_memory(
 }
 
 /// The configuration with the public addresses that the store's operator gave this node.
-fn with_node_public(config: &Config, node_public: (Option<Ipv4Addr>, Option<Ipv6Addr>)) -> Config {
+pub(crate) fn with_node_public(config: &Config, node_public: (Option<Ipv4Addr>, Option<Ipv6Addr>)) -> Config {
     let mut config = config.clone();
     config.node_public = node_public;
     config.selection.public_ipv4 = node_public.0.or(config.selection.public_ipv4);

@@ -41,6 +41,31 @@ impl Drop for Daemon {
     }
 }
 
+fn plan_knows_the_pod_subnet_and_publishes_nothing(lab: &mut Lab, api: &FakeApi, server: &str) {
+    let node = lab.add_node().unwrap();
+    let net_conf = lab.folder().join("plan.json");
+    fs::write(&net_conf, r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}"#).unwrap();
+    let plan = || {
+        let mut command = Command::new(BINARY);
+        command.args(["plan", "--kube-subnet-mgr", "--iface=eth0", server]).env("NODE_NAME", "c");
+        command.arg("--net-config-path").arg(&net_conf).arg("--subnet-file").arg(node.subnet_file());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let done = node.namespace().spawn(&mut command).unwrap().wait_with_output().unwrap();
+        let text = String::from_utf8(done.stdout).unwrap() + &String::from_utf8(done.stderr).unwrap();
+        (done.status.code(), text)
+    };
+    api.add_node("c", &[]);
+    let (code, text) = plan();
+    assert!(code == Some(1) && text.contains("node \"c\" pod cidr not assigned"), "{text}");
+    api.edit_node("c", |node| node["spec"]["podCIDR"] = "10.244.3.0/24".into());
+    let before = api.node("c").unwrap();
+    let (code, text) = plan();
+    assert!(code == Some(3) && text.contains("as if it were given 10.244.3.0-24"), "{text}");
+    assert!(text.contains("ip route replace 10.244.2.0/24"), "{text}");
+    assert_eq!(api.node("c").unwrap(), before);
+    api.delete_node("c");
+}
+
 fn log_of(node: &Node) -> String {
     fs::read_to_string(node.folder().join("flanneld.log")).unwrap_or_default()
 }
@@ -83,6 +108,7 @@ fn nodes_on_kubernetes_wait_for_their_pod_subnets_and_come_back_with_the_server_
     );
     let env = fs::read_to_string(nodes[0].subnet_file()).unwrap();
     assert!(env.contains("FLANNEL_SUBNET=10.244.1.1/24"), "{env}");
+    plan_knows_the_pod_subnet_and_publishes_nothing(&mut lab, &api, &server);
 
     api.set_away(true);
     let routes =

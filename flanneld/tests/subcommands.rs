@@ -161,7 +161,8 @@ fn the_commands_of_a_plan_do_what_the_daemon_does() {
     let (before, leases) = (state(node.namespace()), fs::read(flannel.lease_file()).unwrap());
     let (status, text) = flanneld(&node, &plan);
     assert!(
-        status == 3 && text.starts_with("# This node has no lease yet; as if it were given 10.244."),
+        status == 3
+            && text.starts_with("# This node has published no lease yet; as if it were given 10.244."),
         "{text}"
     );
     assert_same(&state(node.namespace()), &before);
@@ -172,7 +173,14 @@ fn the_commands_of_a_plan_do_what_the_daemon_does() {
     daemon.ready(SOON).unwrap();
     let (running, env) = (state(node.namespace()), fs::read(node.subnet_file()).unwrap());
     assert_eq!(flanneld(&node, &plan), (0, "# Nothing to change.\n".to_owned()));
+    let remembered = || flanneld::memory::path(&node.subnet_file()).exists().then_some(());
+    wait_for(SOON, remembered).unwrap();
     daemon.terminate().unwrap();
+    let mut away = words("--etcd-endpoints=http://127.0.0.1:1 plan");
+    away.swap(0, 1);
+    away.extend(flannel.arguments(&node).into_iter().filter(|argument| !argument.starts_with("--lease-db")));
+    let (status, text) = flanneld(&node, &away);
+    assert!(status == 0 && text.starts_with("# The lease store is away"), "{status} {text}");
     let cleanup = format!("cleanup --files --subnet-file={}", node.subnet_file().display());
     assert_eq!(flanneld(&node, &words(&cleanup)).0, 0);
     assert_same(&state(node.namespace()), &before);
@@ -311,4 +319,38 @@ fn status_is_the_daemons_word_and_without_one_the_kernels() {
     assert_eq!(read, told, "the kernel says the same");
     assert_eq!(read.len(), 2);
     assert!(status("--peers").1.contains(&read[0].mac.clone().unwrap()));
+}
+
+#[test]
+fn every_exit_status_is_the_documented_one() {
+    let status = |line: &str| {
+        let done = Command::new(BINARY).args(words(line)).output().unwrap();
+        let text = String::from_utf8(done.stdout).unwrap() + &String::from_utf8(done.stderr).unwrap();
+        (done.status.code().unwrap(), text)
+    };
+    for (line, code, said) in [
+        ("--help", 0, "Exit status:"),
+        ("--version", 0, env!("CARGO_PKG_VERSION")),
+        ("plan --help", 0, "flanneld plan [--flag[=value]]..."),
+        ("cleanup -h", 0, "--dry-run[=<BOOL>]"),
+        ("--bogus", 2, "flag provided but not defined: -bogus"),
+        ("status --bogus --iptables-resync=0", 2, "--iptables-resync=0"),
+        ("doctor -o=xml", 2, "--o=xml: text or json is expected"),
+        ("plan --dry-run", 2, "flag provided but not defined: -dry-run"),
+        ("cleanup --version", 2, "--version is not a flag of flanneld cleanup"),
+        ("clean-up", 2, "unexpected argument `clean-up`"),
+        (
+            "plan --lease-db=/nonexistent/l.db --net-config-path=/nonexistent/net-conf.json",
+            1,
+            "failed to read net conf",
+        ),
+        (
+            "--lease-db=/nonexistent/l.db --net-config-path=/nonexistent/net-conf.json",
+            1,
+            "failed to read net conf",
+        ),
+    ] {
+        let (found, text) = status(line);
+        assert!(found == code && text.contains(said), "{line}: {found} {text}");
+    }
 }

@@ -90,6 +90,13 @@ pub async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
         let subnet_file = config.subnet_file.clone();
         match Survey::take(*config, &mut links).await {
             Ok(survey) => {
+                findings.extend(survey.store_away.as_ref().map(|why| {
+                    Finding::error(
+                        "store",
+                        format!("the lease store is away, what is remembered stands in for it: {why}"),
+                        "look after the store; until it is back this node learns of no new nodes",
+                    )
+                }));
                 findings.extend(host.around(&survey, &links.interfaces()?, &subnet_file));
                 findings.extend(leases::look(&survey));
                 findings.extend(rules::look(&survey, &mut nft)?);

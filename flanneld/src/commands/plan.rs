@@ -24,8 +24,14 @@ pub async fn run(config: Config) -> Result<Verdict, Box<dyn Error>> {
     let mut nft = flannel_nft::Netlink::open()?;
     let survey = Survey::take(config, &mut links).await?;
     let mut text = String::new();
+    if let Some(why) = &survey.store_away {
+        writeln!(
+            text,
+            "# The lease store is away, so as a start would go on with what is remembered: {why}"
+        )?;
+    }
     if survey.published.is_none() {
-        writeln!(text, "# This node has no lease yet; as if it were given {}.", survey.lease)?;
+        writeln!(text, "# This node has published no lease yet; as if it were given {}.", survey.lease)?;
     }
 
     let spec = survey.setting.rules(survey.lease);

@@ -11,11 +11,14 @@ use tokio::time::timeout;
 
 use crate::config::{Config, NetConf, Store};
 use crate::desired::Setting;
-use crate::event::LeaseTable;
+use crate::error::Chain;
+use crate::event::{LeaseEvent, LeaseTable};
 use crate::lease::open::ConfiguredStore;
-use crate::lease::{Lease, LeaseKey, LeaseRequest, LeaseStore, allocate};
+use crate::lease::{Lease, LeaseKey, LeaseRequest, LeaseStore, StoreError, StoreErrorKind, allocate};
+use crate::memory::{self, Memory};
 use crate::node::Stack;
 use crate::reconcile::find_facts;
+use crate::start::with_node_public;
 use crate::subnet_env;
 
 /// How long one question to the lease store may take.
@@ -32,34 +35,59 @@ pub(super) struct Survey {
     /// What stands in the store under this node's address.
     pub(super) published: Option<Lease>,
     pub(super) leases: LeaseTable,
+    /// Why the lease store could not be asked; then all of this is what is remembered.
+    pub(super) store_away: Option<String>,
+}
+
+/// Why there is no survey.
+enum Trouble {
+    /// The lease store may answer later.
+    Away(Failure),
+    Other(Failure),
+}
+
+impl<E: Into<Failure>> From<E> for Trouble {
+    fn from(error: E) -> Self {
+        Self::Other(error.into())
+    }
 }
 
 impl Survey {
-    /// Reads configuration, interfaces and the lease store, each once.
+    /// Reads configuration, interfaces and the lease store, each once. If the store is away, what is remembered stands in
+    /// for it, as at a start.
     pub(super) async fn take(
         mut config: Config,
         links: &mut flannel_vxlan::Netlink,
     ) -> Result<Self, Failure> {
         let _copy = on_a_copy(&mut config)?;
+        match Self::ask(&config, links).await {
+            Ok(survey) => Ok(survey),
+            Err(Trouble::Other(error)) => Err(error),
+            Err(Trouble::Away(error)) => match Memory::read(&memory::path(&config.subnet_file)) {
+                Ok(Some(memory)) => Self::remember(config, memory, links, Chain(&*error).to_string()),
+                _ => Err(error),
+            },
+        }
+    }
+
+    async fn ask(config: &Config, links: &mut flannel_vxlan::Netlink) -> Result<Self, Trouble> {
         let store = ConfiguredStore::new(&config.store)?;
         let net_conf = match &config.net_conf {
             Some(net_conf) => net_conf.clone(),
             None => {
-                let text = answer(store.net_conf()).await??;
+                let text = answer(store.net_conf()).await?;
                 NetConf::parse(text.unwrap_or_default().as_bytes())?
             }
         };
         let stack = Stack::from(&net_conf);
-        let (public_ip, public_ipv6) = answer(store.node_public(stack)).await??;
-        config.selection.public_ipv4 = public_ip.or(config.selection.public_ipv4);
-        config.selection.public_ipv6 = public_ipv6.or(config.selection.public_ipv6);
+        let config = with_node_public(config, answer(store.node_public(stack)).await?);
         let facts = find_facts(&config, stack, links).map_err(|error| -> Failure { error })?;
         let setting = Setting::new(&config, net_conf.clone(), facts.clone(), None)?;
-        let store = answer(store.open(stack)).await??;
-        let published = answer(store.find(&setting.attributes()?)).await??;
+        let open = answer(store.open(stack)).await?;
+        let published = answer(open.find(&setting.attributes()?)).await?;
         let attributes = published.as_ref().map(|lease| &lease.attributes);
         let setting = Setting::new(&config, net_conf, facts, attributes)?;
-        let mut leases = list(&*store).await?;
+        let mut leases = list(&*open).await.map_err(Trouble::Away)?;
 
         let previous = subnet_env::Previous::read(&config.subnet_file).ok();
         let request = LeaseRequest {
@@ -67,15 +95,34 @@ impl Survey {
             previous: previous.and_then(|env| LeaseKey::new(env.ipv4_subnet, env.ipv6_subnet)),
             range: setting.range(),
         };
-        let lease = match (&config.store, &published) {
-            (Store::Kubernetes(_), Some(published)) => published.key,
-            (Store::Kubernetes(_), None) => request.previous.ok_or(
-                "this node has no lease in its annotations yet: the daemon publishes its podCIDR when it first starts",
-            )?,
-            _ => allocate::choose(leases.peers(), &[], &request, &mut rand::rng())?.key,
+        let lease = match answer(store.foresee(stack, &request.range)).await? {
+            Some(lease) => lease,
+            None => allocate::choose(leases.peers(), &[], &request, &mut rand::rng())?.key,
         };
         let _own = leases.set_own(Some(lease));
-        Ok(Self { setting, lease, published, leases })
+        Ok(Self { setting, lease, published, leases, store_away: None })
+    }
+
+    fn remember(
+        config: Config,
+        memory: Memory,
+        links: &mut flannel_vxlan::Netlink,
+        why: String,
+    ) -> Result<Self, Failure> {
+        let net_conf = config.net_conf.clone().unwrap_or_else(|| memory.net_conf.clone());
+        if let Some(reason) = memory.unfit_for(&net_conf) {
+            return Err(format!("{why}; what is remembered is of no use: {reason}").into());
+        }
+        let config = with_node_public(&config, memory.node_public);
+        let facts =
+            find_facts(&config, Stack::from(&net_conf), links).map_err(|error| -> Failure { error })?;
+        let setting = Setting::new(&config, net_conf, facts, Some(&memory.attributes))?;
+        let mut leases = LeaseTable::new(Some(memory.key));
+        for (key, attributes) in memory.peers {
+            let _changed = leases.apply(LeaseEvent::Upsert(Lease { key, attributes, expires: None }));
+        }
+        let published = Some(Lease { key: memory.key, attributes: memory.attributes, expires: None });
+        Ok(Self { setting, lease: memory.key, published, leases, store_away: Some(why) })
     }
 
     /// The overlay that there should be, with all its peers.
@@ -84,6 +131,7 @@ impl Survey {
         links: &mut impl flannel_vxlan::Kernel,
     ) -> Result<flannel_vxlan::Overlay, Failure> {
         let mut overlay = flannel_vxlan::Overlay::new(self.setting.families(self.lease)?);
+        overlay.spare_unknown(self.store_away.is_some());
         let interface = self.setting.facts.index;
         let mut on_link = |address| {
             let way = links.route_to(address).ok().flatten();
@@ -128,20 +176,27 @@ async fn list(store: &dyn LeaseStore) -> Result<LeaseTable, Failure> {
             }
         }
     };
-    answer(async {
+    let told = timeout(PATIENCE, async {
         tokio::select! {
             () = store.watch(events_in) => {}
             () = listed => {}
         }
-    })
-    .await
-    .map_err(|_late| {
+    });
+    told.await.map_err(|_late| {
         let health = store.health().borrow().last_error.clone();
         format!("the lease store gave no listing within {PATIENCE:?}: {}", health.unwrap_or_default())
     })?;
     Ok(table)
 }
 
-async fn answer<T>(question: impl Future<Output = T>) -> Result<T, Failure> {
-    timeout(PATIENCE, question).await.map_err(|_late| format!("no answer within {PATIENCE:?}").into())
+/// What the store answers in time; trouble that may pass is told apart.
+async fn answer<T>(question: impl Future<Output = Result<T, StoreError>>) -> Result<T, Trouble> {
+    match timeout(PATIENCE, question).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) if error.kind == StoreErrorKind::Unavailable => Err(Trouble::Away(error.into())),
+        Ok(Err(error)) => Err(Trouble::Other(error.into())),
+        Err(_late) => {
+            Err(Trouble::Away(format!("no answer from the lease store within {PATIENCE:?}").into()))
+        }
+    }
 }

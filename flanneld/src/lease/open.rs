@@ -14,7 +14,7 @@ use super::etcd::{EtcdOptions, EtcdStore};
 #[cfg(feature = "kubernetes")]
 use super::kube::KubeStore;
 use super::sqlite::SqliteStore;
-use super::{LeaseStore, StoreError, Timing};
+use super::{AllocationRange, LeaseKey, LeaseStore, StoreError, Timing};
 #[cfg(feature = "kubernetes")]
 use crate::config::Kubernetes;
 use crate::config::Store;
@@ -123,6 +123,28 @@ impl ConfiguredStore {
                 Ok(store)
             }
             Self::Sqlite(path) => Ok(Arc::new(SqliteStore::open(path, Timing::default()).await?)),
+        }
+    }
+
+    /// The lease that this node would get, where the store knows it beforehand: Kubernetes.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; the node has no podCIDR yet.
+    #[cfg_attr(
+        not(feature = "kubernetes"),
+        expect(clippy::unused_async, unused_variables, reason = "only Kubernetes has to be asked")
+    )]
+    pub async fn foresee(
+        &self,
+        stack: Stack,
+        range: &AllocationRange,
+    ) -> Result<Option<LeaseKey>, StoreError> {
+        match self {
+            #[cfg(feature = "kubernetes")]
+            Self::Kubernetes(options, store) => {
+                kube(options, store, stack).await?.foresee(range).await.map(Some)
+            }
+            _ => Ok(None),
         }
     }
 

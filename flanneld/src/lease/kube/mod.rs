@@ -124,6 +124,24 @@ impl KubeStore {
         Ok(self.names.node_public(&node.annotations()))
     }
 
+    /// The lease that this node would get, without publishing it.
+    ///
+    /// # Errors
+    /// It has no podCIDR yet, or one outside of the pod network; the server does not answer.
+    pub async fn foresee(&self, range: &AllocationRange) -> Result<LeaseKey, StoreError> {
+        let node = self.server.node(&self.name, &self.health).await?;
+        self.own_key(&node, range).map_err(|refusal| match refusal {
+            Refusal::Failed(error) => error,
+            Refusal::NotYet(advice) => StoreError {
+                operation: "foresee",
+                object: "this node's lease".to_owned(),
+                advice,
+                kind: StoreErrorKind::Unusable,
+                source: None,
+            },
+        })
+    }
+
     fn key_of(&self, node: &Node) -> Result<Option<LeaseKey>, String> {
         node.key(self.families.0, self.families.1)
     }
