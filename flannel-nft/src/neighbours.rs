@@ -205,12 +205,19 @@ pub fn remove_leftovers(observed: &Observed, left: Leftovers<'_>) -> Transaction
     transaction
 }
 
-/// The tables in which iptables-nft keeps what concerns forwarded packets.
+/// The tables of iptables-nft that [`remove_leftovers`] looks at.
 #[must_use]
 pub fn iptables_tables() -> Vec<TableId> {
-    let name = |name: &'static str| TableName::new(name).ok();
-    let names = [name("nat"), name("filter")].into_iter().flatten();
-    names
+    let nat = TableName::new("nat").into_iter();
+    let nat = nat.flat_map(|name| [Family::Ip, Family::Ip6].map(|family| TableId::new(family, name.clone())));
+    nat.chain(filter_tables()).collect()
+}
+
+/// The tables of iptables-nft that [`accept_forwarded`] looks at.
+#[must_use]
+pub fn filter_tables() -> Vec<TableId> {
+    let filter = TableName::new("filter").into_iter();
+    filter
         .flat_map(|name| [Family::Ip, Family::Ip6].map(|family| TableId::new(family, name.clone())))
         .collect()
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use flannel_nft::neighbours::{
-    ForwardDrop, UPSTREAM, accept_forwarded, forward_drops, iptables_tables, remove_leftovers,
+    ForwardDrop, UPSTREAM, accept_forwarded, filter_tables, forward_drops, iptables_tables, remove_leftovers,
 };
 use flannel_nft::{Comment, ConvergeError, Generation, Kernel, NameError, Outcome, TableId, amend};
 use ipnet::IpNet;
@@ -17,6 +17,9 @@ pub const MARK: &str = "flanneld accept";
 const PAUSE: Duration = Duration::from_secs(1);
 /// Least time between two looks at everybody's tables.
 const SURVEY: Duration = Duration::from_secs(10);
+/// A look is followed by at least this many times its own duration without one, so that tables with many thousand rules
+/// cost little too.
+const REST: u32 = 500;
 
 /// What is known of others' rules.
 #[derive(Debug)]
@@ -26,9 +29,15 @@ pub struct Neighbours {
     right_at: Option<Generation>,
     /// Whether upstream's leftovers are gone.
     cleared: bool,
-    looked: Option<Instant>,
-    surveyed: Option<(Instant, Generation)>,
+    next_look: Option<Instant>,
+    /// What everybody's tables were last read at, and when they may be read again.
+    surveyed: Option<(Generation, Instant)>,
     obstacles: Vec<ForwardDrop>,
+}
+
+/// When something that began at `began` and is done now may be done again.
+fn rested(began: Instant, pause: Duration) -> Instant {
+    Instant::now() + pause.max(began.elapsed().saturating_mul(REST))
 }
 
 impl Neighbours {
@@ -41,7 +50,7 @@ impl Neighbours {
             mark: Comment::new(MARK)?,
             right_at: None,
             cleared: false,
-            looked: None,
+            next_look: None,
             surveyed: None,
             obstacles: Vec::new(),
         })
@@ -50,7 +59,7 @@ impl Neighbours {
     /// When it is worth looking again, if somebody changes something now.
     #[must_use]
     pub fn next_look(&self) -> Instant {
-        self.looked.map_or_else(Instant::now, |looked| looked + PAUSE)
+        self.next_look.unwrap_or_else(Instant::now)
     }
 
     /// Chains that still drop what is forwarded for pods.
@@ -73,12 +82,12 @@ impl Neighbours {
         networks: &[IpNet],
         ours: &[TableId],
     ) -> Result<Option<Instant>, ConvergeError> {
-        self.looked = Some(Instant::now());
+        let began = Instant::now();
         let now = kernel.generation().map_err(ConvergeError::Observe)?;
         if self.right_at != Some(now) {
-            let scope = iptables_tables();
             if !self.cleared {
-                let outcome = amend(kernel, &scope, |observed| remove_leftovers(observed, UPSTREAM))?;
+                let outcome =
+                    amend(kernel, &iptables_tables(), |observed| remove_leftovers(observed, UPSTREAM))?;
                 if let Outcome::Changed { changes, .. } = outcome {
                     info!(
                         changes,
@@ -88,12 +97,14 @@ impl Neighbours {
                 self.cleared = true;
             }
             let mark = &self.mark;
-            let outcome = amend(kernel, &scope, |observed| accept_forwarded(observed, networks, mark))?;
+            let outcome =
+                amend(kernel, &filter_tables(), |observed| accept_forwarded(observed, networks, mark))?;
             if let Outcome::Changed { changes, .. } = outcome {
                 info!(changes, "Changing rules in iptables' chains that drop what is forwarded");
             }
             self.right_at = Some(outcome.generation());
         }
+        self.next_look = Some(rested(began, PAUSE));
         self.survey(kernel, ours)
     }
 
@@ -104,13 +115,14 @@ impl Neighbours {
     ) -> Result<Option<Instant>, ConvergeError> {
         let generation = kernel.generation().map_err(ConvergeError::Observe)?;
         match self.surveyed {
-            Some((_, seen)) if seen == generation => return Ok(None),
-            Some((at, _)) if at.elapsed() < SURVEY => return Ok(Some(at + SURVEY)),
+            Some((seen, _)) if seen == generation => return Ok(None),
+            Some((_, next)) if Instant::now() < next => return Ok(Some(next)),
             _ => {}
         }
+        let began = Instant::now();
         let tables = kernel.tables().map_err(ConvergeError::Observe)?;
         let observed = kernel.observe(&tables).map_err(ConvergeError::Observe)?;
-        self.surveyed = Some((Instant::now(), observed.generation));
+        self.surveyed = Some((observed.generation, rested(began, SURVEY)));
         let found = forward_drops(&observed.ruleset, ours, &self.mark);
         for obstacle in found.iter().filter(|found| !self.obstacles.contains(found)) {
             warn!(
