@@ -4,6 +4,8 @@
 //! in turns within one run, so that a noisy machine slows all of them alike. It writes `report/<name>.json`;
 //! the tables of `README.md` are made from those files.
 
+mod plot;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -12,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::plot::Plot;
 
 /// The case that everything else is compared with: the least the kernel can take for it.
 pub const FLOOR: &str = "floor";
@@ -53,6 +57,12 @@ pub struct Report {
     pub quick: bool,
     /// The figures.
     pub rows: Vec<Row>,
+    /// Names of the plots beside the report, in `report/`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub plots: Vec<String>,
+    /// Plots not yet written.
+    #[serde(skip)]
+    pictures: Vec<(String, String)>,
 }
 
 /// One competitor: its name and a run that returns how long the measured part took.
@@ -68,6 +78,8 @@ impl Report {
             machine: machine(),
             quick: quick(),
             rows: Vec::new(),
+            plots: Vec::new(),
+            pictures: Vec::new(),
         }
     }
 
@@ -127,13 +139,39 @@ impl Report {
         self.progress(1);
     }
 
-    /// Writes `report/<name>.json` and makes the tables of `README.md` anew from all reports there.
+    /// Plots the rows of `what` over their size, a curve for each case, `y` being what `value` makes of a row. To be
+    /// called after the figures are there; nothing is drawn of a single size.
+    pub fn plot(&mut self, what: &str, x: &str, y: &str, value: impl Fn(&Row) -> f64) {
+        let mut curves: Vec<(&str, Vec<(f64, f64)>)> = Vec::new();
+        for row in self.rows.iter().filter(|row| row.what == what) {
+            let point = (f64::from(u32::try_from(row.n).unwrap_or(u32::MAX)), value(row));
+            match curves.iter_mut().find(|(case, _)| *case == row.case) {
+                Some((_, points)) => points.push(point),
+                None => curves.push((&row.case, vec![point])),
+            }
+        }
+        curves.retain(|(_, points)| points.len() > 1);
+        // Ours is drawn last, over the others.
+        curves.sort_by_key(|(case, _)| *case == OURS);
+        if let Some(svg) = (Plot { title: what, x, y, curves }).svg() {
+            let words: Vec<&str> =
+                what.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
+            let name = format!("{}-{}.svg", self.bench, words.join("-"));
+            self.plots.push(name.clone());
+            self.pictures.push((name, svg));
+        }
+    }
+
+    /// Writes `report/<name>.json` and its plots, and makes the tables of `README.md` anew from all reports there.
     ///
     /// # Errors
     /// If a file cannot be read or written.
     pub fn write(&self) -> io::Result<()> {
         let folder = home().join("report");
         fs::create_dir_all(&folder)?;
+        for (name, svg) in &self.pictures {
+            fs::write(folder.join(name), svg)?;
+        }
         fs::write(folder.join(format!("{}.json", self.bench)), serde_json::to_string_pretty(self)? + "\n")?;
         render_readme()
     }
@@ -222,6 +260,9 @@ fn tables(folder: &Path) -> io::Result<String> {
         let pace = if report.quick { " Quick run: few samples." } else { "" };
         let _infallible =
             write!(text, "## {}\n\n{} {}.{pace}\n\n", report.bench, report.title, report.machine);
+        for plot in &report.plots {
+            let _infallible = writeln!(text, "![{plot}](report/{plot})\n");
+        }
         text.push_str("| what | n | case | p50 | p99 | unit | / floor | ours is faster by |\n|---|---:|---|---:|---:|---|---:|---|\n");
         for row in &report.rows {
             let faster: Vec<_> =
