@@ -16,22 +16,32 @@ const AFTER: Duration = Duration::from_millis(800);
 const BOUND_MS: f64 = 100.0;
 
 fn main() {
+    // `cargo bench --bench outage -- WORD` does only the disturbances with that word, and keeps the table as it is.
+    let only = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    let disturbances: Vec<Disturbance> = Disturbance::ALL
+        .iter()
+        .filter(|disturbance| only.as_ref().is_none_or(|only| disturbance.what.contains(only)))
+        .copied()
+        .collect();
     let rounds = if quick() { 1 } else { 10 };
     let mut lab = Lab::new().unwrap();
     let flannel = Flannel::new(&lab, release_binary(), Flannel::NET_CONF).unwrap().by_default_route();
     let nodes: Vec<(Node, Daemon, Pod)> = (0..3).map(|_| join(&mut lab, &flannel)).collect();
-    let mut rows = vec![Vec::new(); Disturbance::ALL.len()];
+    let mut rows = vec![Vec::new(); disturbances.len()];
     for _ in 0..rounds {
-        for (disturbance, row) in Disturbance::ALL.iter().zip(&mut rows) {
+        for (disturbance, row) in disturbances.iter().zip(&mut rows) {
             let disturbed = disturbance.on(&nodes, AFTER).unwrap();
             eprintln!("{:<85} {:>8.1} ms", disturbance.what, ms(disturbed.outage));
             row.push(disturbed);
         }
     }
-    let text = table(rounds, &rows);
+    let text = table(rounds, &disturbances, &rows);
     eprintln!("{text}");
+    if only.is_some() {
+        return;
+    }
     fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/outages.md"), text).unwrap();
-    for (disturbance, row) in Disturbance::ALL.iter().zip(&rows) {
+    for (disturbance, row) in disturbances.iter().zip(&rows) {
         assert_eq!(total(row, |one| one.others_lost), 0, "packets between other nodes, {}", disturbance.what);
     }
 }
@@ -52,7 +62,7 @@ fn total(row: &[Disturbed], of: impl FnMut(&Disturbed) -> u64) -> u64 {
     row.iter().map(of).sum()
 }
 
-fn table(rounds: usize, rows: &[Vec<Disturbed>]) -> String {
+fn table(rounds: usize, disturbances: &[Disturbance], rows: &[Vec<Disturbed>]) -> String {
     let mut text = String::from(
         "# Outages\n\n\
          Made by `make bench BENCH=outage`; do not edit. Three nodes with dual-stack VXLAN; between every two pods, in\n\
@@ -70,7 +80,7 @@ fn table(rounds: usize, rows: &[Vec<Disturbed>]) -> String {
         "{}; {rounds} rounds, median (worst).\n\n| disturbance | needs | outage, ms | commands, ms | lost | lost between others |\n|---|---|---:|---:|---:|---:|",
         machine()
     );
-    for (disturbance, row) in Disturbance::ALL.iter().zip(rows) {
+    for (disturbance, row) in disturbances.iter().zip(rows) {
         let mut outages: Vec<f64> = row.iter().map(|one| ms(one.outage)).collect();
         let mut commands: Vec<f64> = row.iter().map(|one| ms(one.commands)).collect();
         let (p50, worst) = (percentile(&mut outages, 50), percentile(&mut outages, 100));

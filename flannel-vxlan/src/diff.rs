@@ -159,6 +159,7 @@ impl Overlay {
                 }
             }
         }
+        self.nexthops.observed();
         // A number that is not there any more may since have been taken by others.
         for slot in self.peers.values_mut() {
             if slot.seen & NEXTHOP == 0 {

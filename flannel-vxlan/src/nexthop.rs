@@ -9,11 +9,18 @@ use crate::Vni;
 const RANGE: u32 = 1 << 22;
 
 /// Hands out numbers. Which peer has which is not computed but read back from the kernel, so it survives a restart.
+///
+/// The lowest free number comes first. `ip nexthop flush` deletes while it lists, in ascending order: were what it
+/// deleted made again with higher numbers, it would meet that too, and never end.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NexthopIds {
     base: u32,
+    /// The lowest number that was not used so far.
     next: u32,
+    /// Free numbers below `next`; the last one is taken first.
     free: Vec<u32>,
+    /// What a reading found to be peers', until it is complete.
+    owned: Vec<u32>,
     foreign: BTreeSet<u32>,
     supported: bool,
 }
@@ -34,8 +41,20 @@ impl NexthopIds {
     /// This number is a peer's.
     pub(crate) fn own(&mut self, id: u32) {
         if (self.base..self.base + RANGE).contains(&id) {
+            self.owned.push(id);
+        }
+    }
+
+    /// The reading is complete: what is not used by anybody is free.
+    pub(crate) fn observed(&mut self) {
+        let mut owned = std::mem::take(&mut self.owned);
+        owned.sort_unstable();
+        for id in owned {
+            let gap = (self.next..id).filter(|id| !self.foreign.contains(id));
+            self.free.extend(gap);
             self.next = self.next.max(id + 1);
         }
+        self.free.reverse();
     }
 
     /// This number is used by others.
@@ -68,5 +87,27 @@ impl NexthopIds {
         if !self.foreign.contains(&id) {
             self.free.push(id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_deleted_is_made_again_with_the_lowest_numbers() {
+        let mut ids = NexthopIds::default();
+        ids.choose_range(Vni::new(1).unwrap());
+        ids.observe(true);
+        ids.observed();
+        let first: Vec<u32> = (0..5).map(|_| ids.take()).collect();
+        assert_eq!(first, (first[0]..first[0] + 5).collect::<Vec<_>>());
+
+        ids.observe(true);
+        ids.foreign(first[1]);
+        ids.own(first[4]);
+        ids.own(first[2]);
+        ids.observed();
+        assert_eq!([ids.take(), ids.take(), ids.take()], [first[0], first[3], first[4] + 1]);
     }
 }

@@ -12,6 +12,7 @@
 //! writes to the kernel.
 
 pub mod asker;
+mod calm;
 pub mod commands;
 pub mod config;
 pub mod desired;

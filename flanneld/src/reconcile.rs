@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tracing::{debug, info, warn};
 
+use crate::calm::{self, Calm};
 use crate::config::{Config, NetConf};
 use crate::desired::{Setting, Skipped};
 use crate::duty::Duty;
@@ -104,6 +105,7 @@ pub struct Reconciler<R, L> {
     links: L,
     outputs: Outputs,
     due: Due,
+    calm: Calm,
     /// Complaints already made, so that one that stays is logged once.
     complaints: BTreeSet<String>,
     announced: bool,
@@ -148,6 +150,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             links,
             outputs,
             due: Due::default(),
+            calm: Calm::default(),
             complaints: BTreeSet::new(),
             announced: false,
             unlisted_from: None,
@@ -510,8 +513,10 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             // Pods that start and stop change links too: several such changes are one look.
             self.due.facts.at = Some(Instant::now() + SETTLE);
         }
-        if attention.overlay {
-            self.due.overlay.now();
+        let now = Instant::now();
+        // What is due soon anyway will see this too; a retry far off is brought forward.
+        if attention.overlay && self.due.overlay.at.is_none_or(|at| at > now + calm::LONGEST) {
+            self.due.overlay.at = Some(self.calm.repair_at(now));
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use flannel_nft::{CommitError, Errno, Generation, Memory as FakeNft, Sealed, TableId, Transaction};
 use flannel_vxlan::underlay::{DefaultRoute, Interface, RouteLookup};
-use flannel_vxlan::{Applied, ApplyError, Family, Links, ObserveError, Observed, Plan};
+use flannel_vxlan::{Applied, ApplyError, Family, Links, Notification, ObserveError, Observed, Plan};
 use flanneld::asker::Asker;
 use flanneld::config::{Command, Config, Source};
 use flanneld::desired::Setting;
@@ -82,7 +82,7 @@ struct Node {
     reloads: mpsc::Sender<Reload>,
     memory: watch::Receiver<Option<Arc<Memory>>>,
     _folder: tempfile::TempDir,
-    _alive: (watch::Sender<Lease>, mpsc::Sender<Vec<flannel_vxlan::Notification>>, oneshot::Sender<()>),
+    alive: (watch::Sender<Lease>, mpsc::Sender<Vec<Notification>>, oneshot::Sender<()>),
 }
 
 struct Arguments(PathBuf);
@@ -169,7 +169,7 @@ impl Node {
             reloads: reloads_in,
             memory,
             _folder: folder,
-            _alive: (own_in, links_in, stop),
+            alive: (own_in, links_in, stop),
         }
     }
 
@@ -270,6 +270,35 @@ async fn one_lease_costs_the_kernel_the_same_among_ten_peers_as_among_eight_thou
     let among_ten = cost(10).await;
     assert_eq!(among_ten, [[0, 1, 4], [0, 1, 4], [0, 1, 4]]);
     assert_eq!(cost(8_000).await, among_ten);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_keeps_flushing_is_left_to_end_and_then_everything_is_back() {
+    let mut node = Node::start();
+    node.tell(listing([2])).await;
+    node.until(Readiness::is_ready).await;
+    let before = node.links.with(|kernel| kernel.plans);
+    let device = || node.links.with(|kernel| kernel.devices.values().next().cloned());
+    let (_, notifications, _) = &node.alive;
+    for _ in 0..200 {
+        if let Some(found) = device() {
+            node.links.with(|kernel| kernel.delete_device(found.name));
+            notifications.send(vec![Notification::LinkGone { index: found.index }]).await.unwrap();
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+    let repairs = node.links.with(|kernel| kernel.plans) - before;
+    assert!((4..12).contains(&repairs), "{repairs} repairs in 200 ms of somebody undoing each");
+    sleep(Duration::from_millis(50)).await;
+    assert!(device().is_some());
+
+    // Later the next one is repaired at once again.
+    sleep(Duration::from_secs(1)).await;
+    let found = device().unwrap();
+    node.links.with(|kernel| kernel.delete_device(found.name));
+    notifications.send(vec![Notification::LinkGone { index: found.index }]).await.unwrap();
+    sleep(Duration::from_millis(1)).await;
+    assert!(device().is_some());
 }
 
 #[tokio::test(start_paused = true)]
