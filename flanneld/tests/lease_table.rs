@@ -191,6 +191,22 @@ proptest! {
 }
 
 #[test]
+fn a_lease_on_the_whole_network_locks_nobody_out() {
+    let request = LeaseRequest { attributes: lease(1, 0).attributes, previous: None, range: range(1, 1) };
+    let stranger = lease(0, 9).attributes;
+    for all in ["10.244.0.0-20", "10.0.0.0-8", "0.0.0.0-1"] {
+        let all = all.parse().unwrap();
+        for (leases, unreadable) in [(vec![(all, &stranger)], vec![]), (vec![], vec![all])] {
+            let choice = choose(leases, &unreadable, &request, &mut rand::rng()).unwrap();
+            assert_eq!(choice.key.to_string(), "10.244.0.16-28");
+        }
+    }
+    // Half of it may be a lease from when subnets were larger.
+    let half = "10.244.0.0-21".parse().unwrap();
+    assert!(choose([(half, &stranger)], &[], &request, &mut rand::rng()).is_err());
+}
+
+#[test]
 fn every_free_subnet_is_as_likely_as_any_other() {
     let request = LeaseRequest { attributes: lease(1, 0).attributes, previous: None, range: range(1, 8) };
     let taken = lease(0, 9).attributes;

@@ -46,6 +46,7 @@ pub struct OutOfSubnets(String);
 
 /// Chooses the subnets for `request`, given every lease there is, and the `occupied` keys whose contents nobody can read. Each family gets what the node holds now, else what it
 /// held before if free, else a free subnet, all equally likely. Takes O(n log n) for n leases, whatever the range holds.
+/// A lease on the whole network of many subnets, or on more, is no node's and occupies nothing.
 ///
 /// The node's own lease is the one with its public address, or the one on its previous subnet that carries its own
 /// backend data: then the node's address has changed, and its own past must not lock it out.
@@ -115,11 +116,19 @@ fn same_data(a: &LeaseAttributes, b: &LeaseAttributes) -> bool {
 }
 
 fn span_v4(key: LeaseKey) -> Option<(u128, u128)> {
-    key.v4().map(|net| (net.network().to_bits().into(), net.broadcast().to_bits().into()))
+    key.v4().map(of_v4)
+}
+
+fn of_v4(net: Ipv4Net) -> (u128, u128) {
+    (net.network().to_bits().into(), net.broadcast().to_bits().into())
 }
 
 fn span_v6(key: LeaseKey) -> Option<(u128, u128)> {
-    key.v6().map(|net| (net.network().to_bits(), net.broadcast().to_bits()))
+    key.v6().map(of_v6)
+}
+
+fn of_v6(net: Ipv6Net) -> (u128, u128) {
+    (net.network().to_bits(), net.broadcast().to_bits())
 }
 
 fn v4_address(bits: u128) -> Option<Ipv4Addr> {
@@ -128,6 +137,8 @@ fn v4_address(bits: u128) -> Option<Ipv4Addr> {
 
 /// The subnets of a range as numbers: `count` of them, the first at `min`, each 2^`host_bits` addresses.
 struct Slots {
+    /// First and last address of the whole network.
+    network: (u128, u128),
     min: u128,
     count: u128,
     host_bits: u32,
@@ -135,17 +146,23 @@ struct Slots {
 
 impl Slots {
     fn v4(range: &FamilyRange<Ipv4Net, Ipv4Addr>) -> Self {
-        Self::new(range.min.to_bits().into(), range.max.to_bits().into(), 32, range.subnet_len)
+        Self::new(
+            of_v4(range.network),
+            range.min.to_bits().into(),
+            range.max.to_bits().into(),
+            32,
+            range.subnet_len,
+        )
     }
 
     fn v6(range: &FamilyRange<Ipv6Net, Ipv6Addr>) -> Self {
-        Self::new(range.min.to_bits(), range.max.to_bits(), 128, range.subnet_len)
+        Self::new(of_v6(range.network), range.min.to_bits(), range.max.to_bits(), 128, range.subnet_len)
     }
 
-    fn new(min: u128, max: u128, bits: u32, subnet_len: u8) -> Self {
+    fn new(network: (u128, u128), min: u128, max: u128, bits: u32, subnet_len: u8) -> Self {
         let host_bits = bits.saturating_sub(subnet_len.into()).min(127);
         let count = max.checked_sub(min).map_or(0, |distance| (distance >> host_bits).saturating_add(1));
-        Self { min, count, host_bits }
+        Self { network, min, count, host_bits }
     }
 
     /// First address of the first of `wanted` that is a free slot, else of a random free slot.
@@ -169,7 +186,7 @@ impl Slots {
     fn merge(&self, spans: impl Iterator<Item = (u128, u128)>) -> Vec<(u128, u128)> {
         let Some(last_slot) = self.count.checked_sub(1) else { return Vec::new() };
         let mut slots: Vec<_> = spans
-            .filter(|&(_, last)| last >= self.min)
+            .filter(|&(first, last)| last >= self.min && !self.is_everything(first, last))
             .map(|(first, last)| {
                 (first.saturating_sub(self.min) >> self.host_bits, (last - self.min) >> self.host_bits)
             })
@@ -185,6 +202,12 @@ impl Slots {
             touches
         });
         slots
+    }
+
+    /// Whether a lease on these addresses takes the network from all other nodes.
+    fn is_everything(&self, first: u128, last: u128) -> bool {
+        let (start, end) = self.network;
+        first <= start && last >= end && (end - start) >> self.host_bits > 0
     }
 
     fn random(&self, occupied: &[(u128, u128)], rng: &mut impl RngExt) -> Option<u128> {
