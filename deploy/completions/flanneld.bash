@@ -35,7 +35,7 @@ _flanneld() {
 
     case "${cmd}" in
         flanneld)
-            opts="--iface --iface-regex --iface-can-reach --public-ip --public-ipv6 --lease-db --kube-subnet-mgr --net-config-path --subnet-lease-renew-margin --etcd-endpoints --etcd-prefix --etcd-keyfile --etcd-certfile --etcd-cafile --etcd-username --etcd-password --kube-api-url --kubeconfig-file --kube-annotation-prefix --set-node-network-unavailable --ip-masq --ip-masq-fully-random-disable --iptables-forward-rules --iptables-resync --ip-blackhole-route --subnet-file --healthz-ip --healthz-port --v --vmodule --log_backtrace_at --log-format --version --help status plan doctor cleanup"
+            opts="--iface --iface-regex --iface-can-reach --public-ip --public-ipv6 --lease-db --kube-subnet-mgr --net-config-path --subnet-lease-renew-margin --etcd-endpoints --etcd-prefix --etcd-keyfile --etcd-certfile --etcd-cafile --etcd-username --etcd-password --kube-api-url --kubeconfig-file --kube-annotation-prefix --set-node-network-unavailable --ip-masq --ip-masq-fully-random-disable --iptables-forward-rules --table-ownership --iptables-resync --ip-blackhole-route --subnet-file --healthz-ip --healthz-port --v --vmodule --log_backtrace_at --log-format --version --help status plan doctor cleanup"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -133,6 +133,10 @@ _flanneld() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --table-ownership)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --iptables-resync)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -185,7 +189,7 @@ _flanneld() {
             return 0
             ;;
         flanneld__subcmd__cleanup)
-            opts="--dry-run --upstream --files --force --iface --iface-regex --iface-can-reach --public-ip --public-ipv6 --lease-db --kube-subnet-mgr --net-config-path --subnet-lease-renew-margin --etcd-endpoints --etcd-prefix --etcd-keyfile --etcd-certfile --etcd-cafile --etcd-username --etcd-password --kube-api-url --kubeconfig-file --kube-annotation-prefix --set-node-network-unavailable --ip-masq --ip-masq-fully-random-disable --iptables-forward-rules --iptables-resync --ip-blackhole-route --subnet-file --healthz-ip --healthz-port --v --vmodule --log_backtrace_at --log-format --version --help"
+            opts="--dry-run --upstream --files --force --iface --iface-regex --iface-can-reach --public-ip --public-ipv6 --lease-db --kube-subnet-mgr --net-config-path --subnet-lease-renew-margin --etcd-endpoints --etcd-prefix --etcd-keyfile --etcd-certfile --etcd-cafile --etcd-username --etcd-password --kube-api-url --kubeconfig-file --kube-annotation-prefix --set-node-network-unavailable --ip-masq --ip-masq-fully-random-disable --iptables-forward-rules --table-ownership --iptables-resync --ip-blackhole-route --subnet-file --healthz-ip --healthz-port --v --vmodule --log_backtrace_at --log-format --version --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -299,6 +303,10 @@ _flanneld() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --table-ownership)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --iptables-resync)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -351,7 +359,7 @@ _flanneld() {
             return 0
             ;;
         flanneld__subcmd__doctor)
-            opts="--o --iface --iface-regex --iface-can-reach --public-ip --public-ipv6 --lease-db --kube-subnet-mgr --net-config-path --subnet-lease-renew-margin --etcd-endpoints --etcd-prefix --etcd-keyfile --etcd-certfile --etcd-cafile --etcd-username --etcd-password --kube-api-url --kubeconfig-file --kube-annotation-prefix --set-node-network-unavailable --ip-masq --ip-masq-fully-random-disable --iptables-forward-rules --iptables-resync --ip-blackhole-route --subnet-file --healthz-ip --healthz-port --v --vmodule --log_backtrace_at --log-format --version --help"
+            opts="--o --iface --iface-regex --iface-can-reach --public-ip --public-ipv6 --lease-db --kube-subnet-mgr --net-config-path --subnet-lease-renew-margin --etcd-endpoints --etcd-prefix --etcd-keyfile --etcd-certfile --etcd-cafile --etcd-username --etcd-password --kube-api-url --kubeconfig-file --kube-annotation-prefix --set-node-network-unavailable --ip-masq --ip-masq-fully-random-disable --iptables-forward-rules --table-ownership --iptables-resync --ip-blackhole-route --subnet-file --healthz-ip --healthz-port --v --vmodule --log_backtrace_at --log-format --version --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -453,6 +461,10 @@ _flanneld() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --table-ownership)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --iptables-resync)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -505,7 +517,7 @@ _flanneld() {
             return 0
             ;;
         flanneld__subcmd__plan)
-            opts="--iface --iface-regex --iface-can-reach --public-ip --public-ipv6 --lease-db --kube-subnet-mgr --net-config-path --subnet-lease-renew-margin --etcd-endpoints --etcd-prefix --etcd-keyfile --etcd-certfile --etcd-cafile --etcd-username --etcd-password --kube-api-url --kubeconfig-file --kube-annotation-prefix --set-node-network-unavailable --ip-masq --ip-masq-fully-random-disable --iptables-forward-rules --iptables-resync --ip-blackhole-route --subnet-file --healthz-ip --healthz-port --v --vmodule --log_backtrace_at --log-format --version --help"
+            opts="--iface --iface-regex --iface-can-reach --public-ip --public-ipv6 --lease-db --kube-subnet-mgr --net-config-path --subnet-lease-renew-margin --etcd-endpoints --etcd-prefix --etcd-keyfile --etcd-certfile --etcd-cafile --etcd-username --etcd-password --kube-api-url --kubeconfig-file --kube-annotation-prefix --set-node-network-unavailable --ip-masq --ip-masq-fully-random-disable --iptables-forward-rules --table-ownership --iptables-resync --ip-blackhole-route --subnet-file --healthz-ip --healthz-port --v --vmodule --log_backtrace_at --log-format --version --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -603,6 +615,10 @@ _flanneld() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --table-ownership)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --iptables-resync)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -655,7 +671,7 @@ _flanneld() {
             return 0
             ;;
         flanneld__subcmd__status)
-            opts="--o --peers --iface --iface-regex --iface-can-reach --public-ip --public-ipv6 --lease-db --kube-subnet-mgr --net-config-path --subnet-lease-renew-margin --etcd-endpoints --etcd-prefix --etcd-keyfile --etcd-certfile --etcd-cafile --etcd-username --etcd-password --kube-api-url --kubeconfig-file --kube-annotation-prefix --set-node-network-unavailable --ip-masq --ip-masq-fully-random-disable --iptables-forward-rules --iptables-resync --ip-blackhole-route --subnet-file --healthz-ip --healthz-port --v --vmodule --log_backtrace_at --log-format --version --help"
+            opts="--o --peers --iface --iface-regex --iface-can-reach --public-ip --public-ipv6 --lease-db --kube-subnet-mgr --net-config-path --subnet-lease-renew-margin --etcd-endpoints --etcd-prefix --etcd-keyfile --etcd-certfile --etcd-cafile --etcd-username --etcd-password --kube-api-url --kubeconfig-file --kube-annotation-prefix --set-node-network-unavailable --ip-masq --ip-masq-fully-random-disable --iptables-forward-rules --table-ownership --iptables-resync --ip-blackhole-route --subnet-file --healthz-ip --healthz-port --v --vmodule --log_backtrace_at --log-format --version --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -758,6 +774,10 @@ _flanneld() {
                     return 0
                     ;;
                 --iptables-forward-rules)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --table-ownership)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

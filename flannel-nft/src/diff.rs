@@ -8,7 +8,7 @@ use crate::error::Mistake;
 use crate::kernel::Observed;
 use crate::matching::{Match, Source, Test};
 use crate::rule::{Rule, Statement};
-use crate::ruleset::{Chain, Handle, Ownership, Ruleset, Table};
+use crate::ruleset::{Chain, Handle, Ownership, Ruleset, Table, table_flag};
 use crate::set::{Body, Mapped, Set, Span};
 use crate::transaction::{Building, Transaction, inline_sets};
 use crate::wire::decode::is_filled_by_rules;
@@ -40,10 +40,8 @@ pub fn diff(desired: &Ruleset, observed: &Observed) -> Transaction<Building> {
 fn table_diff(new: &Table, old: &Table, port: Option<u32>, transaction: &mut Transaction<Building>) {
     // The kernel drops the owner flag of a persistent table when its owner exits, and lets anybody own it again; but
     // a plain table cannot become an owned one, nor the reverse.
-    const OWNER: u32 = 0x2;
-    const PERSIST: u32 = 0x4;
     let wanted = new.ownership == Ownership::Owner;
-    let was_ever_owned = old.flags & (OWNER | PERSIST) != 0;
+    let was_ever_owned = old.flags & (table_flag::OWNER | table_flag::PERSIST) != 0;
     if new.comment != old.comment || was_ever_owned != wanted {
         transaction.delete_table(&old.id);
         transaction.create(new);

@@ -38,6 +38,12 @@ pub trait Kernel {
     /// `nft list tables`
     fn tables(&mut self) -> Result<Vec<TableId>, ObserveError>;
 
+    /// Whether a table that somebody owns stays when its owner exits (flags `owner` and `persist`). Changes nothing.
+    ///
+    /// # Errors
+    /// [`ObserveError::Dump`].
+    fn keeps_owned_tables(&mut self) -> Result<bool, ObserveError>;
+
     /// Reads the wanted tables, all of one generation.
     ///
     /// # Errors

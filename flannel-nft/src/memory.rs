@@ -4,7 +4,7 @@ use crate::change::{Change, RulePlace};
 use crate::error::{CommitError, ObserveError, RefusalReason};
 use crate::kernel::{Kernel, Observed};
 use crate::rule::Rule;
-use crate::ruleset::{Chain, Handle, Ruleset, Table, TableId};
+use crate::ruleset::{Chain, Handle, Ruleset, Table, TableId, table_flag};
 use crate::set::Set;
 use crate::transaction::{Generation, Sealed, Transaction};
 use flannel_netlink::{Errno, Refusal};
@@ -32,6 +32,7 @@ pub struct Memory {
     script: String,
     commits: u32,
     refuse: Option<(u32, Errno)>,
+    keeps_owned_tables: bool,
 }
 
 impl Default for Memory {
@@ -43,11 +44,18 @@ impl Default for Memory {
             script: String::new(),
             commits: 0,
             refuse: None,
+            keeps_owned_tables: true,
         }
     }
 }
 
 impl Memory {
+    /// One that, as Linux before 6.9, refuses tables that outlive their owner.
+    #[must_use]
+    pub fn before_6_9() -> Self {
+        Self { keeps_owned_tables: false, ..Self::default() }
+    }
+
     /// What was committed so far, as scripts for `nft -f`.
     #[must_use]
     pub fn script(&self) -> &str {
@@ -79,6 +87,9 @@ impl Memory {
 
     fn apply(&mut self, change: Change) -> Result<(), Errno> {
         if let Change::AddTable(table) = change {
+            if table.flags & table_flag::PERSIST != 0 && !self.keeps_owned_tables {
+                return Err(Errno::EOPNOTSUPP);
+            }
             match self.tables.iter_mut().find(|old| old.id == table.id) {
                 Some(old) => {
                     (old.flags, old.dormant, old.ownership) = (table.flags, table.dormant, table.ownership)
@@ -188,6 +199,10 @@ impl Kernel for Memory {
 
     fn tables(&mut self) -> Result<Vec<TableId>, ObserveError> {
         Ok(self.tables.iter().map(|table| table.id.clone()).collect())
+    }
+
+    fn keeps_owned_tables(&mut self) -> Result<bool, ObserveError> {
+        Ok(self.keeps_owned_tables)
     }
 
     fn observe(&mut self, wanted: &[TableId]) -> Result<Observed, ObserveError> {

@@ -13,7 +13,7 @@ use crate::error::{CommitError, ObserveError, RefusalReason};
 use crate::kernel::{Kernel, Observed};
 use crate::name::TableName;
 use crate::raise::raise;
-use crate::ruleset::{Chain, Family, Ruleset, Table, TableId};
+use crate::ruleset::{Chain, Family, Ruleset, Table, TableId, table_flag};
 use crate::set::Set;
 use crate::transaction::{Generation, Sealed, Transaction};
 use crate::wire::decode::{self, RawElement, RawRule};
@@ -85,7 +85,7 @@ impl Netlink {
         match asked {
             Ok(table) => Ok(Some(table)),
             Err(AskError::Refused(Refusal { errno: Errno::ENOENT, .. })) => Ok(None),
-            Err(source) => Err(ObserveError::Dump { what: "tables", source: DumpError::Ask(source) }),
+            Err(source) => Err(unable_to_list("tables", source)),
         }
     }
 
@@ -236,6 +236,27 @@ impl Kernel for Netlink {
         asked.map_err(ObserveError::Generation)
     }
 
+    /// Asks to add such a table in a batch without end, which the kernel checks and drops. Before 6.9 the flag is refused.
+    fn keeps_owned_tables(&mut self) -> Result<bool, ObserveError> {
+        let name = format!("probe-of-{}", self.socket.port());
+        self.question.clear();
+        self.question.message(message::BATCH_BEGIN, Flags::NONE, &[0, 0, 0, 10], |_| {});
+        self.question.message(message::NEWTABLE, Flags::CREATE, &header(Family::Ip.number()), |a| {
+            a.text(1, &name);
+            a.be32(2, table_flag::OWNER | table_flag::PERSIST);
+        });
+        match self.socket.transact(&mut self.question, |_| Ok(())) {
+            Ok(answer) => match answer.refused.into_iter().next() {
+                None => Ok(true),
+                Some(Refusal { errno: Errno::EINVAL | Errno::EOPNOTSUPP, .. }) => Ok(false),
+                Some(refusal) => {
+                    Err(unable_to_list("tables that outlive their owner", AskError::Refused(refusal)))
+                }
+            },
+            Err(source) => Err(unable_to_list("tables that outlive their owner", AskError::Transact(source))),
+        }
+    }
+
     fn observe(&mut self, wanted: &[TableId]) -> Result<Observed, ObserveError> {
         let mut families: Vec<Family> = wanted.iter().map(|id| id.family).collect();
         families.sort_unstable();
@@ -295,10 +316,7 @@ impl Netlink {
             Ok(answer) => Ok(answer.refused.is_empty()),
             // Before 6.10 the end of a batch is not acknowledged; a refusal always comes back.
             Err(TransactError::Lost(_)) => Ok(true),
-            Err(source) => {
-                let source = DumpError::Ask(AskError::Transact(source));
-                Err(ObserveError::Dump { what: "generation", source })
-            }
+            Err(source) => Err(unable_to_list("generation", AskError::Transact(source))),
         }
     }
 
@@ -333,6 +351,10 @@ fn generation_of(message: &Message<'_>) -> Result<Generation, Malformed> {
         }
     }
     Err(Malformed::Value { what: "generation without a number" })
+}
+
+fn unable_to_list(what: &'static str, source: AskError) -> ObserveError {
+    ObserveError::Dump { what, source: DumpError::Ask(source) }
 }
 
 /// The generation after a commit that was to apply at `expected`, if the kernel is at `now`. A batch that has no effect,

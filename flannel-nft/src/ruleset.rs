@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::error::Mistake;
+use crate::error::{Mistake, ObserveError};
+use crate::kernel::Kernel;
 use crate::name::{ChainName, Comment, CounterName, SetName, TableName};
 use crate::rule::Rule;
 use crate::set::Set;
@@ -167,8 +168,8 @@ impl FromIterator<Table> for Ruleset {
 /// Who may change a table besides us.
 ///
 /// The default is [`Ownership::Shared`], although an owned table is safer from `nft flush ruleset`: while a table is
-/// owned, re-loading a saved `nft list ruleset` fails with `EPERM`; and after its owner's exit, nft 1.0.6 lists the
-/// flag `persist`, which it does not know, as a bare `flags `, and cannot read its own listing back.
+/// owned, no version of nft can load a saved `nft list ruleset` (`EPERM`), so nobody's rules in it are loaded; and after
+/// its owner's exit, nft before 1.1 cannot read what it lists of the table (docs/nft-versions.md in the repository).
 ///
 /// Going from one to the other makes the table anew in one commit: no packet sees a gap, counters start at 0.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
@@ -180,6 +181,24 @@ pub enum Ownership {
     /// Afterwards the table stays, and the next [`converge`](crate::converge) of anybody who wants to own it takes it
     /// over as it is. Kernel ≥ 6.9; older ones refuse the table.
     Owner,
+}
+
+impl Ownership {
+    /// [`Ownership::Owner`] where the kernel lets a table outlive its owner, else [`Ownership::Shared`]. It asks the kernel,
+    /// whatever its version, which takes 8 to 16 ms: ask once.
+    ///
+    /// # Errors
+    /// [`ObserveError`] if the kernel does not answer.
+    ///
+    /// ```
+    /// use flannel_nft::{Memory, Ownership};
+    ///
+    /// assert_eq!(Ownership::auto(&mut Memory::default())?, Ownership::Owner);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn auto(kernel: &mut impl Kernel) -> Result<Self, ObserveError> {
+        Ok(if kernel.keeps_owned_tables()? { Self::Owner } else { Self::Shared })
+    }
 }
 
 /// A table and everything in it.
@@ -308,11 +327,29 @@ impl Table {
         &self.counters
     }
 
+    /// The flags `dormant`, `owner` and `persist`: as observed, else as wanted.
+    pub(crate) fn flags(&self) -> u32 {
+        if self.flags != 0 { self.flags } else { self.wanted_flags() }
+    }
+
+    pub(crate) fn wanted_flags(&self) -> u32 {
+        let owned =
+            if self.ownership == Ownership::Owner { table_flag::OWNER | table_flag::PERSIST } else { 0 };
+        owned | if self.dormant { table_flag::DORMANT } else { 0 }
+    }
+
     /// Port of the netlink socket that owns it, as observed.
     #[must_use]
     pub fn owner_port(&self) -> Option<u32> {
         self.owner
     }
+}
+
+/// `NFT_TABLE_F_*`.
+pub(crate) mod table_flag {
+    pub(crate) const DORMANT: u32 = 0x1;
+    pub(crate) const OWNER: u32 = 0x2;
+    pub(crate) const PERSIST: u32 = 0x4;
 }
 
 /// A named counter. Its count survives every change of the rules that use it.

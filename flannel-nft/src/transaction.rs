@@ -11,7 +11,7 @@ use crate::kernel::Kernel;
 use crate::matching::{Match, Source, Test};
 use crate::name::{ChainName, CounterName, SetName};
 use crate::rule::{Rule, Statement};
-use crate::ruleset::{Chain, Counter, Handle, Ownership, Table, TableId};
+use crate::ruleset::{Chain, Counter, Handle, Table, TableId};
 use crate::set::{Body, Set, Span};
 use crate::wire::encode::{self, Place};
 use crate::wire::{header, message};
@@ -110,8 +110,7 @@ impl Transaction<Building> {
 
     /// Adds an empty table, or changes the flags of an existing one.
     pub fn add_table(&mut self, table: &Table) {
-        let owned = if table.ownership == Ownership::Owner { 0x6 } else { 0 };
-        let flags = owned | u32::from(table.dormant);
+        let flags = table.wanted_flags();
         self.push(message::NEWTABLE, Flags::CREATE, &table.id, |a| encode::table(table, flags, a));
     }
 

@@ -186,6 +186,10 @@ impl Kernel for Disturbed<'_> {
         self.kernel.tables()
     }
 
+    fn keeps_owned_tables(&mut self) -> Result<bool, ObserveError> {
+        self.kernel.keeps_owned_tables()
+    }
+
     fn observe(&mut self, wanted: &[TableId]) -> Result<Observed, ObserveError> {
         self.kernel.observe(wanted)
     }

@@ -136,28 +136,49 @@ fn any_difference_is_a_script_that_nft_can_run() {
     });
 }
 
+fn owned() -> Ruleset {
+    flannel().tables().iter().cloned().map(|table| table.ownership(Ownership::Owner)).collect()
+}
+
 #[test]
-fn an_owned_table_survives_us_and_is_taken_up_again() {
+fn a_kernel_without_persistent_tables_refuses_owned_ones_and_auto_knows_before() {
     netns(|| {
-        let owned = || -> Ruleset {
-            flannel().tables().iter().cloned().map(|table| table.ownership(Ownership::Owner)).collect()
-        };
         let mut kernel = Netlink::open().unwrap();
-        if kernel_version() < (6, 9) {
-            match converge(&mut kernel, &owned()) {
-                Err(ConvergeError::Commit(CommitError::Refused { operation, .. })) => {
-                    assert!(operation.starts_with("add table ip flannel-ipv4"), "{operation}");
-                }
-                other => panic!("{other:?}"),
-            }
-            assert_eq!(sh("nft list ruleset"), "");
+        let before = generation(&mut kernel).unwrap();
+        let auto = Ownership::auto(&mut kernel).unwrap();
+        assert_eq!(generation(&mut kernel).unwrap(), before, "asking changes nothing");
+        assert_eq!(sh("nft list ruleset"), "");
+        if kernel_version() >= (6, 9) {
+            assert_eq!(auto, Ownership::Owner);
             return;
         }
+        assert_eq!(auto, Ownership::Shared);
+        match converge(&mut kernel, &owned()) {
+            Err(ConvergeError::Commit(CommitError::Refused { operation, .. })) => {
+                assert!(
+                    operation.starts_with("add table ip flannel-ipv4 { flags owner,persist;"),
+                    "{operation}"
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(sh("nft list ruleset"), "");
+    });
+}
+
+#[test]
+fn an_owned_table_survives_us_and_is_taken_up_again() {
+    if kernel_version() < (6, 9) {
+        return;
+    }
+    netns(|| {
+        let mut kernel = Netlink::open().unwrap();
         converge(&mut kernel, &owned()).unwrap();
         assert!(matches!(converge(&mut kernel, &owned()).unwrap(), Outcome::Unchanged { .. }));
         assert!(try_sh("nft delete table ip flannel-ipv4").is_err());
         sh("nft flush ruleset");
         assert!(matches!(converge(&mut kernel, &owned()).unwrap(), Outcome::Unchanged { .. }), "flushed");
+        let handles = sh("nft -a list ruleset").replace("flags owner", "flags ");
         drop(kernel);
         // Nobody owns it now, and it is still there.
         let mut kernel = Netlink::open().unwrap();
@@ -165,11 +186,43 @@ fn an_owned_table_survives_us_and_is_taken_up_again() {
         assert_eq!(observed.ruleset.tables().len(), 2);
         assert!(matches!(converge(&mut kernel, &owned()).unwrap(), Outcome::Changed { changes: 2, .. }));
         assert!(try_sh("nft delete table ip flannel-ipv4").is_err(), "taken up again");
+        assert_eq!(sh("nft -a list ruleset").replace("flags owner", "flags "), handles, "in place");
         // Plain tables again, and back.
         converge(&mut kernel, &flannel()).unwrap();
         sh("nft add rule ip flannel-ipv4 forward drop");
         converge(&mut kernel, &owned()).unwrap();
         assert!(matches!(converge(&mut kernel, &owned()).unwrap(), Outcome::Unchanged { .. }));
+    });
+}
+
+#[test]
+fn a_table_of_another_owner_is_left_as_it_is_and_the_error_says_so() {
+    if kernel_version() < (6, 9) {
+        return;
+    }
+    netns(|| {
+        let mut kernel = Netlink::open().unwrap();
+        converge(&mut kernel, &owned()).unwrap();
+        let listed = sh("nft -a list ruleset");
+        // Neither who wants to share it, nor who wants to own it, nor who changes a rule in it.
+        let mut second = Netlink::open().unwrap();
+        for desired in [flannel(), owned()] {
+            match converge(&mut second, &desired) {
+                Err(ConvergeError::Commit(CommitError::Refused { operation, source, .. })) => {
+                    assert!(operation.contains("table ip flannel-ipv4"), "{operation}");
+                    assert_eq!(source.errno(), Errno::EPERM);
+                    assert!(source.to_string().contains("another process owns the table"), "{source}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let mut transaction = Transaction::unchecked();
+        transaction.append_rule(&id(Family::Ip, "flannel-ipv4"), &chain("forward"), &Rule::new().drop());
+        assert!(transaction.seal().unwrap().commit(&mut second).is_err());
+        assert_eq!(sh("nft -a list ruleset"), listed);
+        // As soon as the owner is gone it can be had.
+        drop(kernel);
+        assert!(matches!(converge(&mut second, &owned()).unwrap(), Outcome::Changed { changes: 2, .. }));
     });
 }
 

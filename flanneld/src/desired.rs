@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use flannel_nft::Ownership;
 use flannel_vxlan::{
     DeviceSpec, Family, FamilySpec, IfName, Link, MacAddr, OverlayMtu, Peer, ValueError, Via, Vni,
 };
@@ -33,6 +34,8 @@ pub struct Setting {
     pub fully_random: bool,
     /// Accept forwarded pod traffic (`--iptables-forward-rules`).
     pub forward_rules: bool,
+    /// Who may change our tables.
+    pub ownership: Ownership,
     /// A blackhole route for the node's own subnet.
     pub blackhole_route: bool,
 }
@@ -132,6 +135,7 @@ impl Setting {
             net_conf,
             facts,
             forward_rules: config.forward_rules,
+            ownership: config.ownership.into(),
             blackhole_route: config.blackhole_route,
         })
     }
@@ -171,6 +175,7 @@ impl Setting {
             fully_random: self.fully_random,
             forward: self.forward_rules,
             no_masquerade: self.net_conf.no_masquerade.clone(),
+            ownership: self.ownership,
         }
     }
 

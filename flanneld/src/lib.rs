@@ -33,6 +33,7 @@ pub mod monitor;
 pub mod neighbours;
 pub mod node;
 mod notify;
+pub mod ownership;
 pub mod page;
 pub mod presence;
 pub mod reconcile;

@@ -4,8 +4,8 @@
 //! ours are cleaned up by it.
 
 use flannel_nft::{
-    Base, Chain, ChainName, Comment, Counter, CounterName, Datatype, Family, Match, NameError, Nat, Rule,
-    Ruleset, Set, SetName, Table, TableId, TableName, ip, meta,
+    Base, Chain, ChainName, Comment, Counter, CounterName, Datatype, Family, Match, NameError, Nat,
+    Ownership, Rule, Ruleset, Set, SetName, Table, TableId, TableName, ip, meta,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -36,6 +36,8 @@ pub struct RuleSpec {
     pub forward: bool,
     /// Destinations that pods reach under their own address.
     pub no_masquerade: Vec<IpNet>,
+    /// Who may change the tables. Default: anybody.
+    pub ownership: Ownership,
 }
 
 impl RuleSpec {
@@ -86,7 +88,7 @@ fn table(
     multicast: IpNet,
 ) -> Result<Table, NameError> {
     let comment = Comment::new(&format!("rules for {}", id.name))?;
-    let mut table = Table::new(id.family, id.name).comment(comment);
+    let mut table = Table::new(id.family, id.name).comment(comment).ownership(spec.ownership);
     if spec.masquerade {
         let exempt = SetName::new("no-masquerade")?;
         let same_family = |net: &&IpNet| net.addr().is_ipv4() == cluster.addr().is_ipv4();
@@ -159,6 +161,7 @@ mod tests {
             fully_random: true,
             forward: true,
             no_masquerade: Vec::new(),
+            ownership: Ownership::Shared,
         }
     }
 

@@ -20,6 +20,7 @@ use crate::memory;
 use crate::monitor::{self, ForeignCommits};
 use crate::node::NodeError;
 use crate::notify::{self, Notifier};
+use crate::ownership::OwnershipError;
 use crate::presence;
 use crate::reconcile::{Inputs, Outputs, Reconciler};
 use crate::rules;
@@ -46,6 +47,9 @@ pub enum Fatal {
     /// No nftables.
     #[error("cannot reach nftables in the kernel")]
     Nftables(#[source] Box<dyn Error + Send + Sync>),
+    /// Tables cannot be owned here.
+    #[error("cannot own tables")]
+    Ownership(#[source] OwnershipError),
     /// No interface to send through.
     #[error("Failed to find any valid interface to use")]
     Interface(#[source] Box<dyn Error + Send + Sync>),
@@ -85,14 +89,15 @@ pub enum Fatal {
 ///
 /// # Errors
 /// [`Fatal`], only while starting: afterwards everything is tried again.
-pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), Fatal> {
+pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Result<(), Fatal> {
     let again = hangups();
     info!("CLI flags config: {}", config.flags);
     if !may_configure_networks() {
         return Err(Fatal::NotPrivileged);
     }
     let mut links = flannel_vxlan::Netlink::open().map_err(Fatal::Kernel)?;
-    let rules = flannel_nft::Netlink::open().map_err(|error| Fatal::Nftables(error.into()))?;
+    let mut rules = flannel_nft::Netlink::open().map_err(|error| Fatal::Nftables(error.into()))?;
+    config.ownership = config.ownership.settle(&mut rules).map_err(Fatal::Ownership)?;
 
     let _presence = presence::announce()
         .map_err(|error| warn!("`flanneld cleanup` will not know that this daemon runs: {}", Chain(&error)));

@@ -63,6 +63,9 @@ impl flannel_nft::Kernel for Shared<FakeNft> {
     fn tables(&mut self) -> Result<Vec<TableId>, flannel_nft::ObserveError> {
         self.with(|kernel| kernel.tables())
     }
+    fn keeps_owned_tables(&mut self) -> Result<bool, flannel_nft::ObserveError> {
+        self.with(|kernel| kernel.keeps_owned_tables())
+    }
     fn observe(&mut self, wanted: &[TableId]) -> Result<flannel_nft::Observed, flannel_nft::ObserveError> {
         self.with(|kernel| kernel.observe(wanted))
     }

@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 
 use crate::rule::Verdict;
-use crate::ruleset::{Base, Chain, Counter, Family, Hook, Policy, Ruleset, Table};
+use crate::ruleset::{Base, Chain, Counter, Family, Hook, Policy, Ruleset, Table, table_flag};
 use crate::set::{Body, Mapped, Maps, Set, Span, flag};
 use crate::text::{duration, rule};
 
@@ -54,8 +54,12 @@ pub(crate) fn kind(set: &Set) -> &'static str {
 
 /// Each line begins with `indent` and ends with `end`, here and below.
 pub(crate) fn table_block(table: &Table, indent: &str, end: &str, f: &mut Formatter<'_>) -> fmt::Result {
-    if table.dormant {
-        write!(f, "{indent}flags dormant{end}")?;
+    let names =
+        [(table_flag::DORMANT, "dormant"), (table_flag::OWNER, "owner"), (table_flag::PERSIST, "persist")];
+    let set: Vec<&str> =
+        names.iter().filter(|(bit, _)| table.flags() & bit != 0).map(|(_, name)| *name).collect();
+    if !set.is_empty() {
+        write!(f, "{indent}flags {}{end}", set.join(","))?;
     }
     table.comment.iter().try_for_each(|comment| write!(f, "{indent}comment \"{comment}\"{end}"))
 }

@@ -11,6 +11,7 @@ use crate::name::{ChainName, Comment, CounterName, SetName, TableName};
 use crate::rule::{Rule, Verdict};
 use crate::ruleset::{
     Base, Chain, ChainKind, Counter, Family, Handle, Hook, Ownership, Policy, Priority, Table, TableId,
+    table_flag,
 };
 use crate::set::{Body, Mapped, Maps, Set, Span, flag};
 use crate::wire::{Extra, exprs};
@@ -59,8 +60,8 @@ pub(crate) fn table(id: TableId, attributes: AttributeIter<'_>) -> Result<Table,
         match attribute.kind {
             2 => {
                 table.flags = attribute.be32()?;
-                table.dormant = table.flags & 1 != 0;
-                if table.flags & 0x6 != 0 {
+                table.dormant = table.flags & table_flag::DORMANT != 0;
+                if table.flags & (table_flag::OWNER | table_flag::PERSIST) != 0 {
                     table.ownership = Ownership::Owner;
                 }
             }

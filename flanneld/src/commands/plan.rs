@@ -18,10 +18,11 @@ use crate::rules;
 ///
 /// # Errors
 /// What stands in the way of a start, or of reading the kernel.
-pub async fn run(config: Config) -> Result<Verdict, Box<dyn Error>> {
+pub async fn run(mut config: Config) -> Result<Verdict, Box<dyn Error>> {
     let subnet_file = config.subnet_file.clone();
     let mut links = flannel_vxlan::Netlink::open()?;
     let mut nft = flannel_nft::Netlink::open()?;
+    config.ownership = config.ownership.settle(&mut nft)?;
     let survey = Survey::take(config, &mut links).await?;
     let mut text = String::new();
     if let Some(why) = &survey.store_away {

@@ -14,6 +14,7 @@ use regex::Regex;
 
 use super::{Problem, Secret, Source};
 use crate::logging::{BacktraceAt, LogFormat, Vmodule};
+use crate::ownership::TableOwnership;
 
 /// A flannel that speaks netlink: leases this node a subnet of the pod network and keeps the kernel routing,
 /// tunnelling and masquerading for it.
@@ -118,6 +119,15 @@ pub(super) struct Flags {
     #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "true", value_parser = go_bool)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) iptables_forward_rules: bool,
+    /// Who may change flannel's nftables tables besides the daemon: anybody (shared), nobody (owner; Linux 6.9), or owner
+    /// where the kernel has it (auto)
+    #[arg(
+        long,
+        value_name = "shared|owner|auto",
+        default_value = "shared",
+        help_heading = "Rules and routes"
+    )]
+    pub(super) table_ownership: TableOwnership,
     /// Seconds between two full checks of what the kernel holds, at least 1
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = resync)]
     #[arg(allow_negative_numbers = true, help_heading = "Rules and routes")]
@@ -393,7 +403,7 @@ impl fmt::Display for Flags {
              iface:[{}] ifaceRegex:[{}] ipMasq:{} ipMasqRandomFullyDisable:{} ifaceCanReach:{} subnetFile:{} \
              publicIP:{} publicIPv6:{} subnetLeaseRenewMargin:{} healthzIP:{} healthzPort:{} \
              iptablesResyncSeconds:{} iptablesForwardRules:{} blackholeRoute:{} netConfPath:{} \
-             setNodeNetworkUnavailable:{} leaseDB:{} logFormat:{}}}",
+             setNodeNetworkUnavailable:{} leaseDB:{} logFormat:{} tableOwnership:{}}}",
             self.etcd_endpoints,
             self.etcd_prefix,
             path(self.etcd_keyfile.as_ref()),
@@ -424,6 +434,7 @@ impl fmt::Display for Flags {
             self.set_node_network_unavailable,
             path(self.lease_db.as_ref()),
             self.log_format,
+            self.table_ownership,
         )
     }
 }

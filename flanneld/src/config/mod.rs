@@ -23,6 +23,7 @@ pub use self::pool::{Ipv4Pool, Ipv6Pool};
 pub use self::subcommand::definition;
 use crate::logging::LogOptions;
 use crate::node::Selection;
+use crate::ownership::TableOwnership;
 
 /// What one call of `flanneld` is for.
 #[derive(Debug)]
@@ -101,6 +102,8 @@ pub struct Config {
     pub fully_random: bool,
     /// Accept forwarded pod traffic (`--iptables-forward-rules`). Default: yes.
     pub forward_rules: bool,
+    /// Who may change our tables (`--table-ownership`). Default: anybody.
+    pub ownership: TableOwnership,
     /// A blackhole route for the node's own subnet (`--ip-blackhole-route`). Default: no.
     pub blackhole_route: bool,
     /// Time between two full checks of the kernel's state (`--iptables-resync`). Default: 5 s, at least 1 s.
@@ -322,6 +325,7 @@ impl Config {
             masquerade: flags.ip_masq,
             fully_random: !flags.ip_masq_fully_random_disable,
             forward_rules: flags.iptables_forward_rules,
+            ownership: flags.table_ownership,
             blackhole_route: flags.ip_blackhole_route,
             resync: Duration::from_secs(flags.iptables_resync.into()),
             healthz: (flags.healthz_port != 0).then(|| SocketAddr::new(flags.healthz_ip, flags.healthz_port)),

@@ -110,6 +110,7 @@ fn a_bad_value_is_one_line_that_names_flag_and_value() {
         ("--subnet-file=", "--subnet-file=: "),
         ("--vmodule=x", "--vmodule=x: syntax error: expect comma-separated list of filename=N"),
         ("--log-format=xml", "--log-format=xml: text or json is expected"),
+        ("--table-ownership=mine", "--table-ownership=mine: shared, owner or auto is expected"),
         (
             "--lease-db=/l --kube-subnet-mgr",
             "--lease-db and --kube-subnet-mgr are two lease stores; choose one",

@@ -1,0 +1,108 @@
+//! Who may change this node's tables besides the daemon (`--table-ownership`).
+
+use std::fmt;
+use std::str::FromStr;
+
+use flannel_nft::{Kernel, ObserveError, Ownership};
+use tracing::info;
+
+/// What is asked for; docs/nft-versions.md tells what speaks for which.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum TableOwnership {
+    /// Owned where the kernel has it, else shared.
+    Auto,
+    /// Nobody else, as long as the daemon runs.
+    Owner,
+    /// Whoever has CAP_NET_ADMIN; what others break is put back.
+    #[default]
+    Shared,
+}
+
+/// Why it cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OwnershipError {
+    /// The kernel did not answer.
+    #[error("cannot find out whether the kernel lets tables outlive their owner")]
+    Kernel(#[source] ObserveError),
+    /// A crash or restart would take the rules away.
+    #[error(
+        "--table-ownership=owner needs a kernel that lets tables outlive their owner (Linux 6.9); use auto or shared here"
+    )]
+    Unsupported,
+}
+
+impl TableOwnership {
+    /// Decides `auto`.
+    ///
+    /// # Errors
+    /// [`OwnershipError`].
+    pub fn settle(self, kernel: &mut impl Kernel) -> Result<Self, OwnershipError> {
+        if self == Self::Shared {
+            return Ok(self);
+        }
+        match (self, Ownership::auto(kernel).map_err(OwnershipError::Kernel)?) {
+            (_, Ownership::Owner) => Ok(Self::Owner),
+            (Self::Owner, Ownership::Shared) => Err(OwnershipError::Unsupported),
+            (_, Ownership::Shared) => {
+                info!("this kernel would remove tables with their owner (needs Linux 6.9): they are shared");
+                Ok(Self::Shared)
+            }
+        }
+    }
+}
+
+impl From<TableOwnership> for Ownership {
+    /// `auto` counts as shared until it is settled.
+    fn from(asked: TableOwnership) -> Self {
+        match asked {
+            TableOwnership::Owner => Self::Owner,
+            TableOwnership::Auto | TableOwnership::Shared => Self::Shared,
+        }
+    }
+}
+
+impl FromStr for TableOwnership {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "owner" => Ok(Self::Owner),
+            "shared" => Ok(Self::Shared),
+            _ => Err("shared, owner or auto is expected"),
+        }
+    }
+}
+
+impl fmt::Display for TableOwnership {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Owner => "owner",
+            Self::Shared => "shared",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flannel_nft::Memory;
+
+    use super::*;
+
+    #[test]
+    fn auto_is_owner_where_tables_outlive_their_owner_and_shared_elsewhere() {
+        let settle = |kernel: &mut Memory| TableOwnership::Auto.settle(kernel).unwrap();
+        assert_eq!(settle(&mut Memory::default()), TableOwnership::Owner);
+        assert_eq!(settle(&mut Memory::before_6_9()), TableOwnership::Shared);
+    }
+
+    #[test]
+    fn owner_is_refused_where_a_restart_would_take_the_rules_away() {
+        let refused = TableOwnership::Owner.settle(&mut Memory::before_6_9()).unwrap_err();
+        assert!(refused.to_string().contains("use auto or shared"), "{refused}");
+        assert_eq!(TableOwnership::Owner.settle(&mut Memory::default()).unwrap(), TableOwnership::Owner);
+        assert_eq!(TableOwnership::Shared.settle(&mut Memory::before_6_9()).unwrap(), TableOwnership::Shared);
+    }
+}

@@ -1,0 +1,58 @@
+//! Tables that only the daemon may change, on the real kernel.
+
+use std::time::Duration;
+
+use testkit::{Flannel, Lab, kernel_version, may_make_namespaces, wait_for};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_flanneld");
+const SOON: Duration = Duration::from_secs(10);
+
+#[test]
+fn owned_tables_outlive_a_crash_and_are_taken_up_again_in_place() {
+    if kernel_version() < (6, 9) || !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let flannel = Flannel::new(&lab, BINARY, Flannel::NET_CONF).unwrap();
+    let node = lab.add_node().unwrap();
+    let in_node = |command: &str| node.namespace().sh(command);
+    // What an earlier daemon left, with shared tables.
+    let mut daemon = flannel.start(&node).unwrap();
+    daemon.ready(SOON).unwrap();
+    in_node("nft add rule ip flannel-ipv4 forward counter").unwrap();
+    daemon.kill().unwrap();
+
+    let owner = flannel.clone().arg("--table-ownership=auto");
+    let mut daemon = owner.start(&node).unwrap();
+    daemon.ready(SOON).unwrap();
+    let owned = in_node("nft -a list ruleset").unwrap();
+    assert!(owned.contains("flags owner"), "{owned}");
+    in_node("nft flush ruleset").unwrap();
+    assert!(in_node("nft add rule ip flannel-ipv4 forward drop").is_err());
+    assert!(in_node("nft delete table ip6 flannel-ipv6").is_err());
+    assert_eq!(in_node("nft -a list ruleset").unwrap(), owned, "nobody else changes them");
+
+    daemon.kill().unwrap();
+    let left = in_node("nft -a list ruleset").unwrap();
+    assert!(!left.contains("flags owner"), "{left}");
+    assert_eq!(rules_and_handles(&left), rules_and_handles(&owned));
+
+    let mut daemon = owner.start(&node).unwrap();
+    daemon.ready(SOON).unwrap();
+    let again = in_node("nft -a list ruleset").unwrap();
+    assert_eq!(again, owned, "taken up in place");
+
+    // Shared again: made anew in one commit, and put back when others flush it.
+    daemon.kill().unwrap();
+    let mut daemon = flannel.start(&node).unwrap();
+    daemon.ready(SOON).unwrap();
+    let shared = in_node("nft list ruleset").unwrap();
+    assert!(!shared.contains("flags"), "{shared}");
+    in_node("nft flush ruleset").unwrap();
+    let back = wait_for(SOON, || (in_node("nft list ruleset").unwrap() == shared).then_some(()));
+    assert_eq!(back, Some(()));
+}
+
+fn rules_and_handles(listing: &str) -> Vec<&str> {
+    listing.lines().filter(|line| line.starts_with("\t\t") && line.contains("# handle")).collect()
+}
