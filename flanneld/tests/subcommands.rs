@@ -144,25 +144,22 @@ fn cleanup_sees_upstreams_daemon_by_its_name() {
     assert_eq!(flanneld(&node, &words("cleanup")).0, 0);
 }
 
-#[test]
-fn the_commands_of_a_plan_do_what_the_daemon_does() {
-    if !may_make_namespaces() {
-        return;
-    }
+/// Brings a node to where `prepare` leaves it, compares what the daemon makes of that with what the commands of a plan
+/// make of it, and returns these.
+fn twins(net_conf: &str, prepare: &str, flags: &[&str]) -> String {
     let mut lab = Lab::new().unwrap();
-    let flannel = Flannel::new(&lab, BINARY, Flannel::NET_CONF).unwrap().arg("--ip-blackhole-route");
+    let flannel = Flannel::new(&lab, BINARY, net_conf).unwrap();
+    let flannel = flags.iter().fold(flannel, |flannel, flag| flannel.arg(*flag));
     neighbour(&mut lab, &flannel);
     let node = lab.add_node().unwrap();
-    node.namespace()
-        .sh("iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -s 10.9.0.0/16 -j ACCEPT; iptables-nft -A FORWARD -j DROP")
-        .unwrap();
+    let prepare = format!("nft flush ruleset; {prepare}");
+    node.namespace().sh(&prepare).unwrap();
     let mut plan = words("plan");
     plan.extend(flannel.arguments(&node));
     let (before, leases) = (state(node.namespace()), fs::read(flannel.lease_file()).unwrap());
     let (status, text) = flanneld(&node, &plan);
     assert!(
-        status == 3
-            && text.starts_with("# This node has published no lease yet; as if it were given 10.244."),
+        status == 3 && text.starts_with("# This node has published no lease yet; as if it were given "),
         "{text}"
     );
     assert_same(&state(node.namespace()), &before);
@@ -171,18 +168,13 @@ fn the_commands_of_a_plan_do_what_the_daemon_does() {
 
     let mut daemon = flannel.start(&node).unwrap();
     daemon.ready(SOON).unwrap();
+    let nothing = || (flanneld(&node, &plan) == (0, "# Nothing to change.\n".to_owned())).then_some(());
+    assert!(wait_for(SOON, nothing).is_some(), "after the daemon: {}", flanneld(&node, &plan).1);
     let (running, env) = (state(node.namespace()), fs::read(node.subnet_file()).unwrap());
-    assert_eq!(flanneld(&node, &plan), (0, "# Nothing to change.\n".to_owned()));
-    let remembered = || flanneld::memory::path(&node.subnet_file()).exists().then_some(());
-    wait_for(SOON, remembered).unwrap();
     daemon.terminate().unwrap();
-    let mut away = words("--etcd-endpoints=http://127.0.0.1:1 plan");
-    away.swap(0, 1);
-    away.extend(flannel.arguments(&node).into_iter().filter(|argument| !argument.starts_with("--lease-db")));
-    let (status, text) = flanneld(&node, &away);
-    assert!(status == 0 && text.starts_with("# The lease store is away"), "{status} {text}");
     let cleanup = format!("cleanup --files --subnet-file={}", node.subnet_file().display());
     assert_eq!(flanneld(&node, &words(&cleanup)).0, 0);
+    node.namespace().sh(&prepare).unwrap();
     assert_same(&state(node.namespace()), &before);
 
     let (status, script) = flanneld(&node, &plan);
@@ -192,6 +184,85 @@ fn the_commands_of_a_plan_do_what_the_daemon_does() {
     assert_same(&state(node.namespace()), &running);
     assert_eq!(fs::read(node.subnet_file()).unwrap(), env);
     assert_eq!(flanneld(&node, &plan), (0, "# Nothing to change.\n".to_owned()));
+    script
+}
+
+#[test]
+fn a_plan_without_the_store_is_one_with_what_is_remembered() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let flannel = Flannel::new(&lab, BINARY, Flannel::NET_CONF).unwrap();
+    neighbour(&mut lab, &flannel);
+    let node = lab.add_node().unwrap();
+    let mut daemon = flannel.start(&node).unwrap();
+    daemon.ready(SOON).unwrap();
+    let remembered = || flanneld::memory::path(&node.subnet_file()).exists().then_some(());
+    wait_for(SOON, remembered).unwrap();
+    daemon.terminate().unwrap();
+    let mut away = words("plan --etcd-endpoints=http://127.0.0.1:1");
+    away.extend(flannel.arguments(&node).into_iter().filter(|argument| !argument.starts_with("--lease-db")));
+    let (status, text) = flanneld(&node, &away);
+    assert!(status == 0 && text.starts_with("# The lease store is away"), "{status} {text}");
+}
+
+#[test]
+fn the_commands_of_a_plan_do_what_the_daemon_does() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let drops = "iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -s 10.9.0.0/16 -j ACCEPT; iptables-nft -A FORWARD -j DROP";
+    let script = twins(Flannel::NET_CONF, drops, &["--ip-blackhole-route"]);
+    for part in ["insert rule ip filter FORWARD", "ip route replace blackhole 10.244.", "cat > "] {
+        assert!(script.contains(part), "{part} in {script}");
+    }
+}
+
+#[test]
+fn the_commands_of_a_plan_do_what_the_daemon_does_without_a_tunnel_and_with_every_option_of_it() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let script = twins(
+        r#"{"Network": "10.244.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:10:244::/56", "Backend": {"Type": "host-gw"}}"#,
+        "",
+        &[],
+    );
+    assert!(script.contains("via 192.168.77.1 dev eth0") && !script.contains("vxlan"), "{script}");
+    let script = twins(
+        r#"{"EnableIPv4": false, "EnableIPv6": true, "IPv6Network": "fd00:10:244::/56", "NonMasqueradeCIDRs": ["fd12::/16"],
+            "Backend": {"Type": "vxlan", "VNI": 7, "Port": 4789, "GBP": true, "Learning": true, "MTU": 1360,
+            "TxChecksumOffload": "off"}}"#,
+        "",
+        &["--ip-masq-fully-random-disable"],
+    );
+    assert!(script.contains("flannel-v6.7") && script.contains("gbp"), "{script}");
+}
+
+#[test]
+fn the_commands_of_a_plan_take_over_from_upstream_as_the_daemon_does() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let script = twins(
+        r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "DirectRouting": true}}"#,
+        "ip link del flannel.1 2>/dev/null || true
+        ip link add flannel.1 mtu 1400 type vxlan id 1 dev eth0 local 192.168.77.2 dstport 8472 learning
+        ip addr add 10.244.250.0/32 dev flannel.1; ip link set flannel.1 address 02:00:00:00:00:01 up
+        ip neigh add 10.244.251.0 lladdr 02:00:00:00:00:02 dev flannel.1 nud permanent
+        bridge fdb add 02:00:00:00:00:02 dev flannel.1 dst 192.168.77.99
+        ip route add 10.244.251.0/24 via 10.244.251.0 dev flannel.1 onlink
+        nft add table ip flannel-ipv4; nft add chain ip flannel-ipv4 old; nft add rule ip flannel-ipv4 old drop
+        iptables-nft -t nat -N FLANNEL-POSTRTG; iptables-nft -N FLANNEL-FWD
+        iptables-nft -t nat -A FLANNEL-POSTRTG -s 10.244.0.0/16 -m comment --comment 'flanneld masq' -j MASQUERADE
+        iptables-nft -t nat -A POSTROUTING -m comment --comment 'flanneld masq' -j FLANNEL-POSTRTG
+        iptables-nft -A FORWARD -m comment --comment 'flanneld forward' -j FLANNEL-FWD",
+        &[],
+    );
+    for part in ["delete chain ip nat FLANNEL-POSTRTG", "ip route del 10.244.251.0/24", "dev eth0 proto 70"] {
+        assert!(script.contains(part), "{part} in {script}");
+    }
 }
 
 /// The checks that found something, each with its severity, and the exit status. What the machine below the namespaces

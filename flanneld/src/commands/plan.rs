@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use flannel_nft::neighbours::{UPSTREAM, accept_forwarded, iptables_tables, remove_leftovers};
 use flannel_nft::{Comment, Kernel as _};
-use flannel_vxlan::Kernel as _;
+use flannel_vxlan::{Kernel as _, Step};
 
 use super::survey::Survey;
 use super::{SOMETHING, Verdict};
@@ -52,7 +52,17 @@ pub async fn run(mut config: Config) -> Result<Verdict, Box<dyn Error>> {
     for script in scripts.iter().filter(|script| !script.is_empty()) {
         write!(text, "nft -f - <<'END'\n{script}END\n")?;
     }
-    write!(text, "{commands}")?;
+    for step in commands.steps() {
+        // Some of what is deleted has gone with something else by then, for which the daemon does not mind either.
+        let may_fail = matches!(
+            step,
+            Step::DeleteForwarding(_)
+                | Step::DeleteNeighbour { .. }
+                | Step::DeleteNexthop { .. }
+                | Step::DeleteRoute { .. }
+        );
+        writeln!(text, "{}{}", commands.command(step), if may_fail { " || true" } else { "" })?;
+    }
     for taken in commands.taken() {
         writeln!(text, "# {taken}")?;
     }

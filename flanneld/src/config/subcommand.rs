@@ -191,8 +191,22 @@ fn with_flags<T: Parser>(
 
 /// The text of `--help` of a subcommand, or of the daemon for the empty name.
 pub(super) fn help_of(name: &str) -> String {
-    let all = definition();
-    all.find_subcommand(name).cloned().unwrap_or(all).render_long_help().to_string()
+    const SHOWN: [&str; 2] = ["subnet_file", "help"];
+    let (all, daemon) = (definition(), Flags::command());
+    let is_daemons = |arg: &clap::Arg| daemon.get_arguments().any(|flag| flag.get_id() == arg.get_id());
+    let command = match all.find_subcommand(name) {
+        Some(command) => command
+            .clone()
+            .mut_args(|arg| {
+                let hide = is_daemons(&arg) && !SHOWN.contains(&arg.get_id().as_str());
+                arg.hide(hide)
+            })
+            .after_long_help(
+                "All flags and variables of the daemon are taken as well: flanneld --help lists them.",
+            ),
+        None => all,
+    };
+    command.max_term_width(100).render_long_help().to_string()
 }
 
 fn is_json(text: &str) -> Result<bool, &'static str> {

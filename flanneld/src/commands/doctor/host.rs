@@ -246,6 +246,13 @@ fn subnet_env(survey: &Survey, subnet_file: &Path) -> Option<Finding> {
 /// What the container runtime needs to call flannel's plugin.
 fn cni(configuration: &Path, plugins: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
+    if let Some(absent) = [configuration, plugins].into_iter().find(|folder| !folder.exists()) {
+        return vec![Finding::warning(
+            "cni",
+            format!("{} is not here", absent.display()),
+            "run doctor on the host if this is a container; else install the CNI plugins and 10-flannel.conflist",
+        )];
+    }
     let names = fs::read_dir(configuration).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut names: Vec<_> = names
         .filter(|path| path.extension().is_some_and(|kind| kind == "conf" || kind == "conflist"))
