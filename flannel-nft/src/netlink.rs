@@ -124,12 +124,15 @@ impl Netlink {
         }
         let sets = self.list("sets", message::GETSET, family, in_table, |message| {
             let Some((found, attributes)) = decode::open(message, 1)? else { return Ok(None) };
-            if found == *id { decode::set(attributes).map(Some) } else { Ok(None) }
+            if found != *id {
+                return Ok(None);
+            }
+            let count = decode::count_of_set(attributes.clone())?;
+            Ok(Some((decode::set(attributes)?.0, count)))
         })?;
         let mut anonymous: HashMap<String, Set> = HashMap::new();
-        for (mut set, _) in sets.into_iter().flatten() {
-            let elements = self.elements(family, name, &set)?;
-            decode::assemble(&mut set, elements);
+        for (mut set, count) in sets.into_iter().flatten() {
+            self.fill(family, name, &mut set, count)?;
             if set.is_anonymous() {
                 anonymous.insert(set.name.as_str().to_owned(), set);
             } else {
@@ -152,6 +155,37 @@ impl Netlink {
             }
         }
         Ok(Some(table))
+    }
+
+    /// Lists the elements of a set.
+    ///
+    /// While the kernel moves the elements of a set that has grown into a larger hash table, which goes on after the commit, a
+    /// listing in several parts misses some. What one listing shows exists, so they are added up: until there are
+    /// as many as the kernel counts (`NFTA_SET_COUNT`, seen on 6.18), else until one more shows nothing new.
+    fn fill(
+        &mut self,
+        family: u8,
+        table: &str,
+        set: &mut Set,
+        count: Option<u32>,
+    ) -> Result<(), ObserveError> {
+        // So many fit into one part.
+        const ONE_PART: usize = 100;
+        let count = count.and_then(|count| usize::try_from(count).ok()).filter(|_| set.has_steady_count());
+        for _ in 0..ATTEMPTS {
+            let before = set.elements.len();
+            let elements = self.elements(family, table, set)?;
+            decode::assemble(set, elements);
+            let listed = set.elements.len();
+            let whole = match count {
+                Some(count) => listed >= count,
+                None => set.is_interval() || listed <= ONE_PART || listed == before,
+            };
+            if whole {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn elements(&mut self, family: u8, table: &str, set: &Set) -> Result<Vec<RawElement>, ObserveError> {

@@ -541,6 +541,11 @@ impl Set {
         self.flags & flag::INTERVAL != 0
     }
 
+    /// Whether the kernel's count of its elements is that of a listing: it counts ranges otherwise, and what has expired too.
+    pub(crate) fn has_steady_count(&self) -> bool {
+        self.flags & (flag::INTERVAL | flag::TIMEOUT | flag::EVAL) == 0
+    }
+
     pub(crate) fn is_anonymous(&self) -> bool {
         self.flags & flag::ANONYMOUS != 0
     }

@@ -202,6 +202,12 @@ pub(crate) fn set(attributes: AttributeIter<'_>) -> Result<(Set, Option<u32>), M
     Ok((set, id))
 }
 
+/// Reads `NFTA_SET_COUNT`: how many elements it has.
+pub(crate) fn count_of_set(mut attributes: AttributeIter<'_>) -> Result<Option<u32>, Malformed> {
+    let count = attributes.find(|attribute| attribute.as_ref().is_ok_and(|attribute| attribute.kind == 20));
+    count.map(|attribute| attribute?.be32()).transpose()
+}
+
 /// One element as it travels: an interval is two of them.
 #[derive(Clone, Debug)]
 pub(crate) struct RawElement {
