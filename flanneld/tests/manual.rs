@@ -83,7 +83,8 @@ fn page(name: &str) -> String {
         }
         section.to_writer(&mut page).unwrap();
     }
-    String::from_utf8(page).unwrap()
+    // An empty date has to be quoted, or the next word is one.
+    String::from_utf8(page).unwrap().replacen(" 8  ", " 8 \"\" ", 1)
 }
 
 #[test]

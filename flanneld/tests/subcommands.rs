@@ -345,6 +345,11 @@ fn doctor_names_what_keeps_pods_apart_and_touches_nothing() {
     daemon.terminate().unwrap();
     sh("ip route show proto 70 | cut -d' ' -f1 | xargs -rn1 ip route del; nft delete table ip flannel-ipv4");
     expect(&["error rules", "error kernel", "error tunnel", "warning daemon"]);
+
+    let mut behind_nat = words("doctor --public-ip=203.0.113.9");
+    behind_nat.extend(flannel.arguments(node));
+    let (status, text) = flanneld(node, &behind_nat);
+    assert!(status == 1 && text.contains("warning checksum: flannel.1 leaves checksums"), "{status} {text}");
     drop(other_daemon);
 }
 

@@ -115,7 +115,10 @@ pub(super) fn read(source: &impl Source) -> Option<Result<Command, Problems>> {
 /// Every flag and subcommand. Help, completions and manual pages are made from it.
 #[must_use]
 pub fn definition() -> clap::Command {
-    let daemon = Flags::command().disable_help_subcommand(true).after_long_help(STATUSES);
+    let daemon = Flags::command()
+        .disable_help_subcommand(true)
+        .subcommand_help_heading("Subcommands")
+        .after_long_help(STATUSES);
     daemon.subcommands([
         described(
             STATUS,

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use super::Finding;
 use crate::commands::survey::Survey;
 use crate::config::{Backend, Config, Store};
+use crate::lease::{LeaseAttributes, LeaseKey};
 
 /// The address that VirtualBox gives the first interface of every machine.
 const VAGRANT: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
@@ -77,7 +78,12 @@ impl Host {
                 "name the interface between the machines: --iface=eth1",
             ));
         }
-        findings.extend(overlaps(survey, interfaces));
+        let (conf, lease) = (&survey.setting.net_conf, survey.lease);
+        let both = |v4: Option<IpNet>, v6: Option<IpNet>| v4.into_iter().chain(v6).collect::<Vec<_>>();
+        let pools =
+            both(conf.ipv4.map(|pool| pool.network.into()), conf.ipv6.map(|pool| pool.network.into()));
+        let own = both(lease.v4().map(IpNet::from), lease.v6().map(IpNet::from));
+        findings.extend(overlaps(&pools, &own, interfaces, survey.leases.peers()));
         findings.extend(subnet_env(survey, subnet_file));
         findings
     }
@@ -185,12 +191,12 @@ impl Host {
 }
 
 /// Networks of this host, or addresses of other nodes, inside the pod network.
-fn overlaps(survey: &Survey, interfaces: &[Interface]) -> Vec<Finding> {
-    let conf = &survey.setting.net_conf;
-    let pools = conf.ipv4.map(|pool| IpNet::from(pool.network)).into_iter();
-    let pools: Vec<_> = pools.chain(conf.ipv6.map(|pool| pool.network.into())).collect();
-    let own: Vec<_> =
-        survey.lease.v4().map(IpNet::from).into_iter().chain(survey.lease.v6().map(IpNet::from)).collect();
+fn overlaps<'a>(
+    pools: &[IpNet],
+    own: &[IpNet],
+    interfaces: &[Interface],
+    peers: impl Iterator<Item = (LeaseKey, &'a LeaseAttributes)>,
+) -> Vec<Finding> {
     let meets = |net: &IpNet| pools.iter().find(|pool| pool.contains(net) || net.contains(*pool));
     let mut findings = Vec::new();
     for interface in interfaces.iter().filter(|found| !found.name.starts_with("flannel")) {
@@ -211,13 +217,15 @@ fn overlaps(survey: &Survey, interfaces: &[Interface]) -> Vec<Finding> {
             }
         }
     }
-    for (key, attributes) in survey.leases.peers() {
+    for (key, attributes) in peers {
         let public = attributes.public_ip.map(IpAddr::from).into_iter();
         for address in public.chain(attributes.public_ipv6.map(IpAddr::from)) {
             if let Some(pool) = meets(&IpNet::from(address)) {
                 findings.push(Finding::error(
                     "duplicate",
-                    format!("the node of {key} has the public address {address}, inside the pod network {pool}"),
+                    format!(
+                        "the node of {key} has the public address {address}, inside the pod network {pool}"
+                    ),
                     "choose a Network that nothing else uses, or give that node another --iface or --public-ip",
                 ));
             }
@@ -353,5 +361,41 @@ mod tests {
         let (_folder, host) = host(&[("proc/thread-self/net/udp", udp)]);
         assert!(told(host.port(8472)).contains("UDP port 8472"));
         assert_eq!(told(host.port(8473)), "");
+    }
+
+    #[test]
+    fn a_network_of_the_host_or_a_node_inside_the_pod_network_is_told() {
+        use flannel_vxlan::underlay::InterfaceAddress;
+        let interface = |name: &str, address: &str, prefix_len| Interface {
+            index: 2,
+            name: name.to_owned(),
+            mtu: 1500,
+            up: true,
+            addresses: vec![InterfaceAddress {
+                address: address.parse().unwrap(),
+                prefix_len,
+                permanent: true,
+                deprecated: false,
+                temporary: false,
+            }],
+        };
+        let (pools, own) = (["10.244.0.0/16".parse().unwrap()], ["10.244.1.0/24".parse().unwrap()]);
+        let peer = |public: &str| {
+            let attributes =
+                LeaseAttributes { public_ip: Some(public.parse().unwrap()), ..LeaseAttributes::default() };
+            ("10.244.2.0-24".parse::<LeaseKey>().unwrap(), attributes)
+        };
+        let found = |interface: Interface, public: &str| {
+            let (key, attributes) = peer(public);
+            told(overlaps(&pools, &own, &[interface], [(key, &attributes)].into_iter()))
+        };
+        assert_eq!(found(interface("eth0", "192.0.2.1", 24), "192.0.2.2"), "");
+        assert_eq!(found(interface("cni0", "10.244.1.1", 24), "192.0.2.2"), "", "the pods' own bridge");
+        assert_eq!(found(interface("flannel.1", "10.244.1.0", 32), "192.0.2.2"), "");
+        assert!(found(interface("eth1", "10.244.7.9", 24), "192.0.2.2").contains("eth1 is in 10.244.7.0/24"));
+        assert!(found(interface("eth1", "10.0.0.9", 8), "192.0.2.2").contains("eth1 is in 10.0.0.0/8"));
+        assert!(
+            found(interface("eth0", "192.0.2.1", 24), "10.244.9.9").contains("public address 10.244.9.9")
+        );
     }
 }

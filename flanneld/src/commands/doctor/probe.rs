@@ -55,17 +55,52 @@ pub(super) async fn look(survey: &Survey) -> Vec<Finding> {
     findings
 }
 
-/// Asks one peer: its underlay address with small and full packets, then its device through the tunnel.
+/// One peer, and what came of packets to it. Full ones are only sent where small ones arrive.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    /// Its public address, asked directly.
+    underlay: IpAddr,
+    near: Answer,
+    /// As large as the interface's MTU, in bytes.
+    mtu: u32,
+    near_full: Option<Answer>,
+    /// The address of its VXLAN device, asked through the tunnel.
+    vtep: Option<(IpAddr, Answer)>,
+    /// As large as the pods' MTU, in bytes.
+    pods: u32,
+    through_full: Option<Answer>,
+}
+
 async fn ask(underlay: IpAddr, vtep: Option<IpAddr>, mtu: u32, pods: u32) -> Option<Finding> {
-    let near = probe(underlay, SMALL).await;
-    let far = match vtep {
-        // Inside the tunnel nobody but the peer itself refuses.
-        Some(vtep) => Some((vtep, probe(vtep, SMALL).await.or_refused())),
-        None => None,
+    let small_and_full = async |address, bytes| {
+        let small = probe(address, SMALL).await;
+        let full = if small == Answer::Arrived { Some(probe(address, bytes).await) } else { None };
+        (small, full)
     };
-    match (near, far) {
+    let through = async {
+        let vtep = vtep?;
+        let (small, full) = small_and_full(vtep, pods).await;
+        // Inside the tunnel nobody but the peer itself refuses.
+        Some(((vtep, small.or_refused()), full.map(Answer::or_refused)))
+    };
+    let ((near, near_full), through) = tokio::join!(small_and_full(underlay, mtu), through);
+    let (vtep, through_full) = through.unzip();
+    let through_full = through_full.flatten();
+    let asked = Asked { underlay, near, mtu, near_full, vtep, pods, through_full };
+    judge(asked)
+}
+
+/// The first thing that is wrong: what else does not work follows from it.
+fn judge(asked: Asked) -> Option<Finding> {
+    let Asked { underlay, near, mtu, near_full, vtep, pods, through_full } = asked;
+    let blocked = |answer: Option<Answer>| answer.is_some_and(|answer| answer != Answer::Arrived);
+    match (near, vtep) {
         (_, Some((vtep, Answer::Silent))) => {
-            let near = if near == Answer::Arrived { "answers" } else { "does not answer either" };
+            let near = match near {
+                Answer::Arrived => "answers",
+                Answer::Refused => "refuses",
+                _ => "does not answer either",
+            };
             Some(Finding::error(
                 "tunnel",
                 format!("no answer from {vtep} through the tunnel to {underlay}, which itself {near}"),
@@ -87,22 +122,20 @@ async fn ask(underlay: IpAddr, vtep: Option<IpAddr>, mtu: u32, pods: u32) -> Opt
             format!("no answer from the node {underlay}; it may be away, or a firewall in between"),
             "ping it",
         )),
-        (Answer::Arrived, _) if probe(underlay, mtu).await != Answer::Arrived => Some(Finding::error(
+        _ if blocked(near_full) => Some(Finding::error(
             "mtu",
             format!(
                 "packets of {mtu} bytes, the interface's MTU, do not reach the node {underlay}; small ones do"
             ),
             "lower the interface's MTU to what the path carries, or set Backend.MTU",
         )),
-        (_, Some((vtep, Answer::Arrived))) if probe(vtep, pods).await.or_refused() != Answer::Arrived => {
-            Some(Finding::error(
-                "mtu",
-                format!(
-                    "packets of {pods} bytes, the pods' MTU, do not reach {vtep} through the tunnel; small ones do"
-                ),
-                "set Backend.MTU to what the path carries",
-            ))
-        }
+        (_, Some((vtep, _))) if blocked(through_full) => Some(Finding::error(
+            "mtu",
+            format!(
+                "packets of {pods} bytes, the pods' MTU, do not reach {vtep} through the tunnel; small ones do"
+            ),
+            "set Backend.MTU to what the path carries",
+        )),
         _ => None,
     }
 }
@@ -219,4 +252,43 @@ fn forbid_fragments(socket: &impl AsRawFd, address: IpAddr) -> io::Result<()> {
     let result =
         unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), size) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_thing_that_is_wrong_is_told() {
+        use Answer::{Arrived, NoWay, Refused, Silent, TooLarge};
+        let underlay = "192.0.2.2".parse().unwrap();
+        let told = |near, near_full, through: Option<Answer>, through_full| {
+            let vtep = through.map(|through| ("10.244.2.0".parse().unwrap(), through));
+            let asked = Asked { underlay, near, mtu: 1500, near_full, vtep, pods: 1450, through_full };
+            judge(asked).map(|finding| format!("{}: {}", finding.check, finding.finding)).unwrap_or_default()
+        };
+        let (full, fits) = (Some(Silent), Some(Arrived));
+        assert_eq!(told(Arrived, fits, fits, fits), "");
+        assert_eq!(told(Silent, None, fits, fits), "", "a firewall that knows only VXLAN is right");
+        assert_eq!(told(Arrived, fits, None, None), "", "host-gw");
+        for (near, full, through, through_full, expected) in [
+            (
+                Arrived,
+                fits,
+                Some(Silent),
+                None,
+                "tunnel: no answer from 10.244.2.0 through the tunnel to 192.0.2.2, which itself answers",
+            ),
+            (Silent, None, Some(Silent), None, "which itself does not answer either"),
+            (Arrived, fits, Some(NoWay), None, "tunnel: no route to 10.244.2.0"),
+            (NoWay, None, None, None, "underlay: no route to the node 192.0.2.2"),
+            (Refused, None, None, None, "underlay: no answer"),
+            (Arrived, full, fits, fits, "mtu: packets of 1500 bytes"),
+            (Arrived, Some(TooLarge), fits, fits, "mtu: packets of 1500 bytes"),
+            (Silent, None, fits, full, "mtu: packets of 1450 bytes"),
+        ] {
+            let text = told(near, full, through, through_full);
+            assert!(text.contains(expected), "{expected}: {text}");
+        }
+    }
 }
