@@ -14,6 +14,7 @@
 pub mod asker;
 mod calm;
 pub mod commands;
+pub mod conceal;
 pub mod config;
 pub mod desired;
 mod duty;

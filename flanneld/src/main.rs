@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use flanneld::commands::{self, Verdict};
+use flanneld::conceal;
 use flanneld::config::{Command, Config, Process};
 use flanneld::error::Chain;
 use flanneld::install_conf;
@@ -15,6 +16,7 @@ fn main() -> ExitCode {
             Err(error) => fail(&error),
         };
     }
+    conceal::conceal_password();
     match Command::read(&Process) {
         Ok(Command::Cleanup(asked)) => carry_out(commands::cleanup::run(&asked)),
         Ok(Command::Doctor(asked)) => carry_out(commands::doctor::run(asked)),

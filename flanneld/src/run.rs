@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 use crate::asker::Asker;
 use crate::config::Config;
 use crate::error::Chain;
-use crate::health::Readiness;
+use crate::health::{Condition, Readiness};
 use crate::http::{self, Insight};
 use crate::lease::{StoreError, StoreHealth};
 use crate::live;
@@ -103,15 +103,7 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
         .map_err(|error| warn!("`flanneld cleanup` will not know that this daemon runs: {}", Chain(&error)));
     tokio::pin!(shutdown);
     notify::tell(&[sd_notify::NotifyState::Status("taking a lease")]);
-    let started = tokio::select! {
-        () = &mut shutdown => {
-            info!("Exiting cleanly...");
-            return Ok(());
-        }
-        started = start(&config, &mut links) => started?,
-    };
-    let Started { config, setting, written, request, lease, tenancy, recalled } = started;
-
+    // Before the lease, which may take its time: who probes must not take waiting for hanging.
     let (readiness_in, readiness) = watch::channel(Readiness::starting());
     let (questions_in, questions) = mpsc::channel(4);
     let (pulse_in, pulse) = watch::channel(std::time::Instant::now());
@@ -121,6 +113,18 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
         info!("Start healthz server on {address}");
         tokio::spawn(http::serve(listener, Insight { readiness, asker: asker.clone() }));
     }
+    let starting = start(&config, &mut links, |problem| {
+        readiness_in.send_modify(|readiness| readiness.set(Condition::Lease, Err(problem.to_owned())));
+    });
+    let started = tokio::select! {
+        () = &mut shutdown => {
+            info!("Exiting cleanly...");
+            return Ok(());
+        }
+        started = starting => started?,
+        () = beat(&pulse_in) => return Err(Fatal::Ended),
+    };
+    let Started { config, setting, written, request, lease, tenancy, recalled } = started;
 
     let (events_in, leases) = mpsc::channel(EVENTS);
     let (own_in, own) = watch::channel(lease.clone());
@@ -184,6 +188,15 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
             Ok(())
         }
         _ = &mut ended => Err(Fatal::Ended),
+    }
+}
+
+/// Shows that the daemon is alive while there is no reconciler to do so. Never returns.
+async fn beat(pulse: &watch::Sender<std::time::Instant>) {
+    let mut beat = tokio::time::interval(Duration::from_secs(5));
+    loop {
+        beat.tick().await;
+        pulse.send_replace(std::time::Instant::now());
     }
 }
 

@@ -37,16 +37,20 @@ pub(crate) struct Started {
 }
 
 /// Takes a lease. Without anything to remember it waits for the store and fails with it; with something it does so
-/// for [`GRACE`] at most, as long as the store has not said no.
-pub(crate) async fn start(config: &Config, links: &mut flannel_vxlan::Netlink) -> Result<Started, Fatal> {
+/// for [`GRACE`] at most, as long as the store has not said no. `waits` is told what is waited for.
+pub(crate) async fn start(
+    config: &Config,
+    links: &mut flannel_vxlan::Netlink,
+    waits: impl Fn(&str),
+) -> Result<Started, Fatal> {
     let configured = ConfiguredStore::new(&config.store).map_err(Fatal::Store)?;
     let deadline = Instant::now() + GRACE;
     let previous = previous_subnet(config);
     let memory = read_memory(config);
     let net_conf = match (&config.net_conf, &memory) {
         (Some(net_conf), _) => net_conf.clone(),
-        (None, None) => fetch_net_conf(&configured).await,
-        (None, Some(memory)) => match timeout_at(deadline, fetch_net_conf(&configured)).await {
+        (None, None) => fetch_net_conf(&configured, &waits).await,
+        (None, Some(memory)) => match timeout_at(deadline, fetch_net_conf(&configured, &waits)).await {
             Ok(net_conf) => net_conf,
             Err(_late) => {
                 warn!(
@@ -67,7 +71,7 @@ pub(crate) async fn start(config: &Config, links: &mut flannel_vxlan::Netlink) -
     let remembered =
         previous.filter(|key| fits(*key, &net_conf)).or_else(|| memory.as_ref().map(|memory| memory.key));
 
-    let ask = ask_store(config, &configured, &net_conf, previous, links);
+    let ask = ask_store(config, &configured, &net_conf, previous, links, &waits);
     let Some(remembered) = remembered else { return ask.await };
     let problem = match timeout_at(deadline, ask).await {
         Ok(Ok(mut started)) => {
@@ -93,9 +97,10 @@ async fn ask_store(
     net_conf: &NetConf,
     previous: Option<LeaseKey>,
     links: &mut flannel_vxlan::Netlink,
+    waits: &impl Fn(&str),
 ) -> Result<Started, Fatal> {
     let stack = Stack::from(net_conf);
-    let node_public = insist(|| configured.node_public(stack)).await.map_err(Fatal::Store)?;
+    let node_public = insist(waits, || configured.node_public(stack)).await.map_err(Fatal::Store)?;
     let config = with_node_public(config, node_public);
     let facts = find_facts(&config, stack, links).map_err(Fatal::Interface)?;
     facts.log();
@@ -107,15 +112,15 @@ async fn ask_store(
     let setting = Setting::new(&config, net_conf.clone(), facts.clone(), None).map_err(fail)?;
     let attributes = setting.attributes().map_err(|error| Fatal::Desired(error.into()))?;
 
-    let store = insist(|| configured.open(stack)).await.map_err(Fatal::Store)?;
+    let store = insist(waits, || configured.open(stack)).await.map_err(Fatal::Store)?;
     let shown = previous.map_or_else(|| "None".to_owned(), |key| key.to_string());
     info!("Created subnet manager: {} with Previous Subnet: {shown}", configured.name());
-    let published = insist(|| store.find(&attributes)).await.map_err(Fatal::Store)?;
+    let published = insist(waits, || store.find(&attributes)).await.map_err(Fatal::Store)?;
     let published = published.as_ref().map(|lease| &lease.attributes);
     let setting = Setting::new(&config, net_conf.clone(), facts, published).map_err(fail)?;
     let attributes = setting.attributes().map_err(|error| Fatal::Desired(error.into()))?;
     let request = LeaseRequest { attributes, previous, range: setting.range() };
-    let lease = insist(|| store.acquire(&request)).await.map_err(Fatal::Lease)?;
+    let lease = insist(waits, || store.acquire(&request)).await.map_err(Fatal::Lease)?;
     info!(subnet = %lease.key, "lease acquired");
     let written = Written::of(configured, &config);
     Ok(Started { config, setting, written, request, lease, tenancy: Tenancy::Held(store), recalled: None })
@@ -158,7 +163,7 @@ pub(crate) fn with_node_public(config: &Config, node_public: (Option<Ipv4Addr>, 
 }
 
 /// Asks a store until it answers: one that is away or busy at the start is waited for.
-async fn insist<T, F>(mut ask: impl FnMut() -> F) -> Result<T, StoreError>
+async fn insist<T, F>(waits: &impl Fn(&str), mut ask: impl FnMut() -> F) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
 {
@@ -171,6 +176,7 @@ where
         };
         if said != problem {
             warn!("{problem}; will try again");
+            waits(&problem);
             said = problem;
         }
         tokio::time::sleep(backoff.next()).await;
@@ -201,7 +207,7 @@ fn log_backend(net_conf: &NetConf, link_mtu: u32) {
 }
 
 /// Waits for a usable configuration, as upstream does: it may be written, or corrected, after this daemon starts.
-async fn fetch_net_conf(store: &ConfiguredStore) -> NetConf {
+async fn fetch_net_conf(store: &ConfiguredStore, waits: &impl Fn(&str)) -> NetConf {
     let mut backoff = Backoff::default();
     loop {
         let problem = match store.net_conf().await {
@@ -211,6 +217,7 @@ async fn fetch_net_conf(store: &ConfiguredStore) -> NetConf {
             },
             Err(error) => Chain(&error).to_string(),
         };
+        waits(&format!("Couldn't fetch network config: {problem}"));
         warn!("Couldn't fetch network config: {problem}; will try again");
         tokio::time::sleep(backoff.next()).await;
     }

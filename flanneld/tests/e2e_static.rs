@@ -4,10 +4,10 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use etcd_host::{ENDPOINT, Etcd};
-use testkit::{Daemon, Flannel, Lab, Node, may_make_namespaces, wait_for};
+use testkit::{Daemon, FakeApi, Flannel, Lab, Node, may_make_namespaces, wait_for};
 
 mod etcd_host;
 
@@ -118,6 +118,107 @@ fn without_its_etcd_a_node_starts_as_it_was_and_then_learns_exactly_what_has_cha
     assert_eq!(nodes.iter().map(subnet).collect::<Vec<_>>(), taken);
     wait_for(SOON, || (!first.page("/readyz").unwrap().contains("note:")).then_some(()))
         .expect("no complaint stays");
+}
+
+#[cfg(feature = "kubernetes")]
+#[test]
+fn without_its_api_server_a_node_starts_as_it_was_and_then_learns_exactly_what_has_changed() {
+    const SERVER: &str = "192.168.77.254:6443";
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let nodes = [lab.add_node().unwrap(), lab.add_node().unwrap(), lab.add_node().unwrap()];
+    let api = FakeApi::start_in(lab.outside(), SERVER.parse().unwrap()).unwrap();
+    api.require_token("first");
+    let token = lab.folder().join("token");
+    fs::write(&token, "first").unwrap();
+    let kubeconfig = lab.folder().join("kubeconfig");
+    fs::write(
+        &kubeconfig,
+        format!(
+            r#"{{"apiVersion": "v1", "kind": "Config", "current-context": "c",
+                "clusters": [{{"name": "c", "cluster": {{"server": "http://{SERVER}"}}}}],
+                "users": [{{"name": "u", "user": {{"tokenFile": "{}"}}}}],
+                "contexts": [{{"name": "c", "context": {{"cluster": "c", "user": "u"}}}}]}}"#,
+            token.display()
+        ),
+    )
+    .unwrap();
+    let flannel = Flannel::new(&lab, BINARY, NET_CONF)
+        .unwrap()
+        .store("--kube-subnet-mgr")
+        .arg(format!("--kubeconfig-file={}", kubeconfig.display()));
+    let names = ["a", "b", "c"];
+    let start = |n: usize| flannel.clone().env("NODE_NAME", names[n]).start(&nodes[n]).unwrap();
+    for (n, name) in names.iter().enumerate() {
+        api.add_node(name, &[&format!("10.244.{}.0/24", n + 1)]);
+    }
+    let mut daemons = [start(0), start(1), start(2)];
+    for daemon in &mut daemons {
+        daemon.ready(SOON).unwrap();
+    }
+    remembered(&nodes[0], 2);
+    let [first, _second, _third] = daemons;
+    first.kill().unwrap();
+
+    // While nobody looks, one peer goes; then the server goes, and is not back before it refuses the token.
+    api.delete_node("c");
+    api.set_away(true);
+    api.require_token("second");
+    break_kernel(&nodes[0], &nodes[1]);
+    let mut first = start(0);
+    first.ready(SOON).unwrap();
+    is_repaired(&nodes[0], &nodes[1]);
+    readyz_says(&first, "note: store: ");
+    assert!(log_of(&nodes[0]).contains("starting with subnet 10.244.1.0-24 and 2 peers as remembered"));
+    assert!(routes(&nodes[0]).contains("10.244.3.0/24"), "only the server can say that it is gone");
+    // For as long as it may take, whatever others do meanwhile.
+    for _ in 0..3 {
+        break_kernel(&nodes[0], &nodes[1]);
+        let repaired = || routes(&nodes[0]).contains("10.244.2.0/24").then_some(());
+        wait_for(SOON, repaired).expect("it goes on repairing");
+    }
+
+    api.set_away(false);
+    readyz_says(&first, "credentials");
+    assert!(routes(&nodes[0]).contains("10.244.3.0/24"), "a refusal says nothing about peers");
+    api.require_token("first");
+    wait_for(SOON, || (!routes(&nodes[0]).contains("10.244.3.0/24")).then_some(()))
+        .expect("who is gone is removed");
+    is_repaired(&nodes[0], &nodes[1]);
+    wait_for(SOON, || (!first.page("/readyz").unwrap().contains("note:")).then_some(()))
+        .expect("no complaint stays");
+}
+
+#[test]
+fn a_daemon_that_waits_says_for_what_and_ends_when_asked() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    // Nobody has this address; a packet to it is never answered.
+    lab.outside().sh("ip route add blackhole 198.51.100.0/24").unwrap();
+    for (store, waits_for) in [
+        ("--etcd-endpoints=http://198.51.100.1:2379", "Couldn't fetch network config: cannot reach etcd"),
+        ("--etcd-endpoints=http://192.168.77.254:2379", "Couldn't fetch network config: cannot reach etcd"),
+        ("--kube-subnet-mgr --kube-api-url=http://198.51.100.1:6443", "cannot read node \"a\""),
+        ("--kube-subnet-mgr --kube-api-url=http://192.168.77.254:6443", "cannot read node \"a\""),
+    ] {
+        let node = lab.add_node().unwrap();
+        let flannel = Flannel::new(&lab, BINARY, NET_CONF).unwrap().env("NODE_NAME", "a");
+        let flannel = store.split(' ').skip(1).fold(flannel, Flannel::arg);
+        let daemon = flannel.store(store.split(' ').next().unwrap()).start(&node).unwrap();
+        let says = || log_of(&node).contains(waits_for).then_some(());
+        assert!(wait_for(SOON, says).is_some(), "{store}: {}", log_of(&node));
+        assert_eq!(daemon.status("/healthz").unwrap(), 200, "{store}: waiting is no reason to be killed");
+        assert_eq!(daemon.status("/readyz").unwrap(), 503, "{store}");
+        readyz_says(&daemon, waits_for);
+        let asked = Instant::now();
+        assert!(daemon.terminate().unwrap().success(), "{store}");
+        assert!(asked.elapsed() < Duration::from_secs(2), "{store}: {:?}", asked.elapsed());
+        assert!(!node.subnet_file().exists());
+    }
 }
 
 #[test]

@@ -2,17 +2,25 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed test panics")]
 
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+
+use flanneld::config::{Command, NetConf, Source};
+use flanneld::desired::Setting;
 use flanneld::lease::codec::LeaseKeyProblem;
 use flanneld::lease::{BackendData, BackendType, LeaseAttributes, LeaseKey, VxlanData};
+use flanneld::node::{Addresses, NodeFacts};
 use ipnet::{Ipv4Net, Ipv6Net};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
 /// `etcdctl get --prefix /` of clusters of three upstream nodes (flannel cdf76059).
-const UPSTREAM: [&str; 6] = [
+const UPSTREAM: [&str; 7] = [
     include_str!("golden/lease/alloc-nft.txt"),
     include_str!("golden/lease/hostgw-nft.txt"),
     include_str!("golden/lease/ipip-nft.txt"),
+    include_str!("golden/lease/udp-nft.txt"),
     include_str!("golden/lease/vxlan-dualstack-nft.txt"),
     include_str!("golden/lease/vxlan-nft-3nodes.txt"),
     include_str!("golden/lease/vxlan-opts-nft.txt"),
@@ -41,7 +49,51 @@ fn what_upstream_wrote_is_read_and_written_back_byte_for_byte() {
         }
         count += 1;
     }
-    assert_eq!(count, 18);
+    assert_eq!(count, 21);
+}
+
+/// A command line without configuration file.
+struct OnEtcd;
+
+impl Source for OnEtcd {
+    fn args(&self) -> Vec<OsString> {
+        Vec::new()
+    }
+    fn env(&self, _: &str) -> Option<OsString> {
+        None
+    }
+    fn read(&self, _: &Path) -> io::Result<Vec<u8>> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+}
+
+fn addresses<A: Copy>(public: A) -> Addresses<A> {
+    Addresses { interface: public, public, public_is_local: true }
+}
+
+#[test]
+fn what_this_daemon_publishes_is_what_upstream_published_for_the_same_node() {
+    let Ok(Command::Run(config)) = Command::read(&OnEtcd) else { unreachable!() };
+    let mut count = 0;
+    for dump in UPSTREAM {
+        let lines: Vec<_> = dump.lines().collect();
+        // Backends that are not here.
+        let Ok(net_conf) = NetConf::parse(lines[1].as_bytes()) else { continue };
+        for json in lines[2..].iter().skip(1).step_by(2) {
+            let published = LeaseAttributes::from_json(json.as_bytes()).unwrap();
+            let facts = NodeFacts {
+                interface: "eth0".to_owned(),
+                index: 2,
+                mtu: 1500,
+                ipv4: published.public_ip.map(addresses),
+                ipv6: published.public_ipv6.map(addresses),
+            };
+            let setting = Setting::new(&config, net_conf.clone(), facts, Some(&published)).unwrap();
+            assert_eq!(setting.attributes().unwrap().to_json().unwrap(), *json);
+            count += 1;
+        }
+    }
+    assert_eq!(count, 15, "alloc, host-gw and three of vxlan");
 }
 
 #[test]

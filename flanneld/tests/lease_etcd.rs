@@ -72,9 +72,8 @@ async fn a_ca_alone_is_enough_and_a_stranger_is_not_trusted() {
     assert!(Chain(&error).to_string().contains("certificate"), "{}", Chain(&error));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn users_log_in_and_again_when_the_server_has_forgotten_them() {
-    let lab = EtcdLab::new().await;
+/// Turns on users, with one for flannel.
+fn require_login(lab: &EtcdLab) -> impl Fn(&str, &str) -> EtcdOptions {
     for command in [
         "user add root:secret-of-root",
         "user grant-role root root",
@@ -87,11 +86,37 @@ async fn users_log_in_and_again_when_the_server_has_forgotten_them() {
         lab.ctl(&command.split(' ').collect::<Vec<_>>());
     }
     lab.ctl_as(&["--user=root:secret-of-root"]);
-    let login = |name: &str, password: &str| EtcdOptions {
+    let options = lab.options();
+    move |name, password| EtcdOptions {
         username: Some(name.into()),
         password: Some(password.into()),
-        ..lab.options()
-    };
+        ..options.clone()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_that_expires_is_made_again_without_a_word() {
+    let ttl = vec!["--auth-token-ttl=1".to_owned()];
+    let lab = EtcdLab::start(tempfile::tempdir().unwrap(), "http", ttl, Vec::new()).await;
+    let login = require_login(&lab);
+    let store = store(&login("flannel", "secret-of-flannel"));
+    let lease = store.acquire(&request(node(1))).await.unwrap();
+    let mut watcher = Watcher::start(&store);
+    watcher.until("the listing", |table| table.synced()).await;
+    for data in [None, node(1).backend_data] {
+        // A token that nobody uses lives for a second, and is looked for every second.
+        watcher.listen(Duration::from_secs(3)).await;
+        let changed = LeaseAttributes { backend_data: data, ..node(1) };
+        within("a call", store.update(&changed)).await.unwrap();
+        watcher.until("the update", |table| table.peer(lease.key) == Some(&changed)).await;
+    }
+    assert_eq!(watcher.seen.iter().filter(|event| *event == "resync").count(), 1, "{:?}", watcher.seen);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_log_in_and_again_when_the_server_has_forgotten_them() {
+    let lab = EtcdLab::new().await;
+    let login = require_login(&lab);
     let right = login("flannel", "secret-of-flannel");
     assert!(!format!("{right:?}").contains("secret"));
     let first = store(&right);
@@ -128,6 +153,35 @@ async fn a_dead_member_is_passed_over() {
     let lease = within("a lease", store.acquire(&request(node(1)))).await.unwrap();
     let mut watcher = Watcher::start(&store);
     watcher.until("the lease", |table| table.peer(lease.key).is_some()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_takes_calls_and_never_answers_is_passed_over() {
+    let lab = EtcdLab::new().await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let store = store(&EtcdOptions { endpoints: vec![url, lab.url()], ..lab.options() });
+    within("a lease", store.acquire(&request(node(1)))).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_the_member_in_use_dies_the_next_one_is_followed() {
+    let lab = EtcdLab::new().await;
+    let cables = [Cable::to(&lab).await, Cable::to(&lab).await];
+    let endpoints = cables.iter().map(|cable| format!("http://{}", cable.address)).collect();
+    let store = store(&EtcdOptions { endpoints, ..lab.options() });
+    let own = store.acquire(&request(node(1))).await.unwrap();
+    let mut watcher = Watcher::start(&store);
+    watcher.until("the listing", |table| table.synced()).await;
+    for (dies, n) in [(0, 2), (1, 3)] {
+        cables[dies].cut.send_replace(true);
+        let new = lab.open(quick()).await.acquire(&request(node(n))).await.unwrap();
+        watcher.until("what the other one says", |table| table.peer(new.key).is_some()).await;
+        let data = node(1).backend_data.filter(|_| n == 3);
+        within("a call", store.update(&LeaseAttributes { backend_data: data, ..node(1) })).await.unwrap();
+        cables[dies].cut.send_replace(false);
+    }
+    assert!(!watcher.seen.iter().any(|event| event.starts_with('-')), "{:?} {}", watcher.seen, own.key);
 }
 
 #[tokio::test]

@@ -335,6 +335,40 @@ async fn credentials_that_expire_are_waited_out() {
 }
 
 #[tokio::test]
+#[ignore = "takes a minute: that often the client reads the file"]
+async fn a_token_that_the_kubelet_renews_in_its_file_is_used() {
+    let api = cluster(&["a", "b"]);
+    api.require_token("first");
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    std::fs::write(&token, "first").unwrap();
+    let store = KubeStore::open(&with_kubeconfig(&api, folder.path(), &token), V4).await.unwrap();
+    store.acquire(&request(node(1))).await.unwrap();
+    let store: Arc<dyn LeaseStore> = Arc::new(store);
+    let mut watcher = Watcher::start(&store);
+    watcher.until("the listing", |table| table.synced()).await;
+    std::fs::write(&token, "second").unwrap();
+    api.require_token("second");
+    watcher.listen(Duration::from_secs(70)).await;
+    api.annotate("b", &format!("{PREFIX}kube-subnet-manager"), Some("true"));
+    move_b(&api);
+    see_b_move(&mut watcher).await;
+}
+
+/// Options that lead through a kubeconfig with a token file.
+fn with_kubeconfig(api: &FakeApi, folder: &std::path::Path, token: &std::path::Path) -> Kubernetes {
+    let file = folder.join("config");
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{ "name": "c", "cluster": { "server": api.url() } }],
+        "users": [{ "name": "u", "user": { "tokenFile": token } }],
+        "contexts": [{ "name": "c", "context": { "cluster": "c", "user": "u" } }],
+    });
+    std::fs::write(&file, config.to_string()).unwrap();
+    Kubernetes { api_url: None, kubeconfig: Some(file), ..options(api, "a") }
+}
+
+#[tokio::test]
 async fn the_node_is_found_by_its_pod() {
     let api = cluster(&["a"]);
     api.add_pod("kube-flannel", "kube-flannel-ds-1", "a");
@@ -374,17 +408,9 @@ async fn a_kubeconfig_brings_server_and_token() {
     let api = cluster(&["a"]);
     api.require_token("s3cret");
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("config");
     let token = folder.path().join("token");
     std::fs::write(&token, "s3cret").unwrap();
-    let config = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "c",
-        "clusters": [{ "name": "c", "cluster": { "server": api.url() } }],
-        "users": [{ "name": "u", "user": { "tokenFile": token } }],
-        "contexts": [{ "name": "c", "context": { "cluster": "c", "user": "u" } }],
-    });
-    std::fs::write(&file, config.to_string()).unwrap();
-    let options = Kubernetes { api_url: None, kubeconfig: Some(file), ..options(&api, "a") };
+    let options = with_kubeconfig(&api, folder.path(), &token);
     let store = KubeStore::open(&options, V4).await.unwrap();
     assert_eq!(store.acquire(&request(node(1))).await.unwrap().key, key("10.244.1.0-24"));
     assert!(!format!("{store:?}").contains("s3cret"));

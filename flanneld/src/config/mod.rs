@@ -390,6 +390,12 @@ fn etcd(flags: &Flags, problems: &mut Vec<Problem>) -> Option<Etcd> {
         .filter(|url| !url.is_empty())
         .map(str::to_owned)
         .collect();
+    if endpoints.iter().any(|url| url.contains('@')) {
+        problems.push(Problem::Usage(
+            "--etcd-endpoints: a URL contains credentials; give --etcd-username and FLANNELD_ETCD_PASSWORD instead"
+                .into(),
+        ));
+    }
     if endpoints.is_empty() {
         problems.push(Problem::Usage("--etcd-endpoints names no server".into()));
     }

@@ -319,7 +319,11 @@ async fn login(channel: Channel, user: AuthenticateRequest) -> Result<MetadataVa
     let path = PathAndQuery::from_static("/etcdserverpb.Auth/Authenticate");
     let codec = ProstCodec::<AuthenticateRequest, AuthenticateResponse>::default();
     let answer = grpc(channel).await?.unary(Request::new(user), path, codec).await?.into_inner();
-    answer.token.parse().map_err(|error| Status::from_error(Box::new(error)))
+    let mut token: MetadataValue<Ascii> =
+        answer.token.parse().map_err(|error| Status::from_error(Box::new(error)))?;
+    // Kept out of what connections log of themselves.
+    token.set_sensitive(true);
+    Ok(token)
 }
 
 /// Whether another member, or a new login, may do better.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kube::api::GetParams;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::core::{Request, Status};
 use kube::{Api, Client};
 use serde::Deserialize;
@@ -15,6 +15,8 @@ use crate::error::Chain;
 use crate::lease::health::Health;
 use crate::lease::{StoreError, StoreErrorKind};
 
+/// Longest time for a connection to come about.
+const CONNECT: Duration = Duration::from_secs(5);
 /// Longest time for one call; watches are not calls.
 const CALL: Duration = Duration::from_secs(30);
 
@@ -38,7 +40,11 @@ impl ApiServer {
         };
         let mut config = if let Some(path) = &options.kubeconfig {
             let advice = format!("cannot use --kubeconfig-file {}", path.display());
-            let file = Kubeconfig::read_from(path).map_err(|error| unusable(&advice, error.into()))?;
+            let file = Kubeconfig::read_from(path).map_err(|error| match error {
+                // Its text quotes the file, and tokens are in there.
+                KubeconfigError::Parse(_) => unusable(&advice, "it is not the YAML of a kubeconfig".into()),
+                error => unusable(&advice, error.into()),
+            })?;
             kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
                 .await
                 .map_err(|error| unusable(&advice, error.into()))?
@@ -55,6 +61,11 @@ impl ApiServer {
         }
         // Attempts are spaced here, with a bound and a log line each.
         config.default_retry = false;
+        config.connect_timeout = Some(CONNECT);
+        if config.cluster_url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            let instead = "leave them out and put a user into a kubeconfig".into();
+            return Err(unusable("the API server's URL contains credentials", instead));
+        }
         let url = config.cluster_url.to_string();
         let client = Client::try_from(config)
             .map_err(|error| unusable("its TLS settings cannot be used", error.into()))?;
