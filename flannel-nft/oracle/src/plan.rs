@@ -1,5 +1,8 @@
 //! A table in words that all three libraries have.
 
+use std::net::IpAddr;
+
+use flannel_nft::ct::{self, State};
 use flannel_nft::{
     Base, Chain, ChainKind, ChainName, Family, Hook, InterfaceName, NameError, Nat, Priority, Protocol, Rule,
     Ruleset, Table, TableName, ip, meta, tcp, udp,
@@ -70,10 +73,27 @@ pub enum Condition {
         /// Destination port.
         port: u16,
     },
+    /// `iifname NAME`.
+    Input {
+        /// At most 15 bytes.
+        name: String,
+    },
     /// `oifname NAME`.
     Output {
         /// At most 15 bytes.
         name: String,
+    },
+    /// `ct state STATE,..` or none of them.
+    States {
+        /// Each once.
+        states: Vec<State>,
+        /// Anything but these.
+        inverted: bool,
+    },
+    /// `ct mark VALUE`.
+    ConnectionMark {
+        /// All 32 bits.
+        value: u32,
     },
 }
 
@@ -92,6 +112,10 @@ pub enum Action {
     Goto(String),
     /// `masquerade`, in a nat chain at postrouting.
     Masquerade,
+    /// `snat to ADDRESS`, in a nat chain at postrouting.
+    Snat(IpAddr),
+    /// `meta mark set VALUE`.
+    SetMark(u32),
 }
 
 /// One instruction of the kernel's machine, as the other two libraries are told it. Worked out here from
@@ -102,6 +126,12 @@ pub enum Step {
     Payload(u32, u32, u32),
     /// Loads the packet's mark.
     Mark,
+    /// Loads the state of its connection.
+    State,
+    /// Loads the mark of its connection.
+    ConnectionMark,
+    /// Loads the input interface's name, 16 bytes.
+    InputName,
     /// Loads the layer 4 protocol.
     L4Proto,
     /// Loads the output interface's name, 16 bytes.
@@ -114,6 +144,12 @@ pub enum Step {
     Counter,
     /// Masquerades.
     Masquerade,
+    /// Loads a constant.
+    Load(Vec<u8>),
+    /// Sets the packet's mark to what is loaded.
+    SetMark,
+    /// Changes the source to what is loaded: IPv6 instead of IPv4.
+    Snat(bool),
     /// Ends here, or in that chain.
     Verdict(Action),
 }
@@ -154,7 +190,12 @@ impl PlannedRule {
                 Condition::Destination { net, inverted } => unless(*inverted, ip::daddr(*net)),
                 Condition::Port { udp: false, port } => tcp::dport(*port),
                 Condition::Port { udp: true, port } => udp::dport(*port),
+                Condition::Input { name } => meta::iifname(&InterfaceName::new(name)?),
                 Condition::Output { name } => meta::oifname(&InterfaceName::new(name)?),
+                Condition::States { states, inverted } => {
+                    unless(*inverted, ct::state(states.iter().copied()))
+                }
+                Condition::ConnectionMark { value } => ct::mark(*value),
             });
         }
         if self.counter {
@@ -167,6 +208,8 @@ impl PlannedRule {
             Action::Jump(chain) => rule.jump(&ChainName::new(chain)?),
             Action::Goto(chain) => rule.goto(&ChainName::new(chain)?),
             Action::Masquerade => rule.masquerade(Nat::new()),
+            Action::Snat(address) => rule.snat(*address, Nat::new()),
+            Action::SetMark(value) => rule.set_mark(flannel_nft::Mark::To(*value)),
         })
     }
 
@@ -194,22 +237,61 @@ impl PlannedRule {
                     steps.push(Step::Payload(2, 2, 2));
                     steps.push(Step::Compare(port.to_be_bytes().to_vec(), false));
                 }
+                Condition::Input { name } => {
+                    steps.push(Step::InputName);
+                    steps.push(Step::Compare(padded(name), false));
+                }
                 Condition::Output { name } => {
-                    let mut padded = name.as_bytes().to_vec();
-                    padded.resize(16, 0);
                     steps.push(Step::OutputName);
-                    steps.push(Step::Compare(padded, false));
+                    steps.push(Step::Compare(padded(name), false));
+                }
+                Condition::States { states, inverted } => {
+                    let bits = states.iter().fold(0, |bits, state| bits | state_bit(*state));
+                    steps.push(Step::State);
+                    steps.push(Step::Mask(bits.to_ne_bytes().to_vec()));
+                    // Any of the bits: not equal to none of them.
+                    steps.push(Step::Compare(vec![0; 4], !inverted));
+                }
+                Condition::ConnectionMark { value } => {
+                    steps.push(Step::ConnectionMark);
+                    steps.push(Step::Compare(value.to_ne_bytes().to_vec(), false));
                 }
             }
         }
         if self.counter {
             steps.push(Step::Counter);
         }
-        steps.push(match &self.action {
-            Action::Masquerade => Step::Masquerade,
-            action => Step::Verdict(action.clone()),
-        });
+        match &self.action {
+            Action::Masquerade => steps.push(Step::Masquerade),
+            Action::Snat(IpAddr::V4(address)) => {
+                steps.extend([Step::Load(address.octets().to_vec()), Step::Snat(false)]);
+            }
+            Action::Snat(IpAddr::V6(address)) => {
+                steps.extend([Step::Load(address.octets().to_vec()), Step::Snat(true)]);
+            }
+            Action::SetMark(value) => {
+                steps.extend([Step::Load(value.to_ne_bytes().to_vec()), Step::SetMark]);
+            }
+            action => steps.push(Step::Verdict(action.clone())),
+        }
         steps
+    }
+}
+
+fn padded(name: &str) -> Vec<u8> {
+    let mut padded = name.as_bytes().to_vec();
+    padded.resize(16, 0);
+    padded
+}
+
+/// `NF_CT_STATE_BIT` and its exceptions (include/uapi/linux/netfilter/nf_conntrack_common.h).
+fn state_bit(state: State) -> u32 {
+    match state {
+        State::Invalid => 1,
+        State::Established => 2,
+        State::Related => 4,
+        State::New => 8,
+        State::Untracked => 64,
     }
 }
 

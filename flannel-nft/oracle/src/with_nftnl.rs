@@ -5,8 +5,8 @@ use std::io;
 
 use flannel_nft::{ChainKind, Hook};
 use nftnl::expr::{
-    Bitwise, Cmp, CmpOp, Counter, Masquerade, Meta, NetworkHeaderField, Payload, TransportHeaderField,
-    Verdict,
+    Bitwise, Cmp, CmpOp, Conntrack, Counter, Immediate, Masquerade, Meta, Nat, NatType, NetworkHeaderField,
+    Payload, Register, TransportHeaderField, Verdict,
 };
 use nftnl::{Batch, Chain, ChainType, FinalizedBatch, MsgType, Policy, ProtoFamily, Rule, Table};
 
@@ -18,7 +18,7 @@ pub const CANNOT: [(&str, &str); 7] = [
     ("inverted lookup in a set", "expr::Lookup sets no NFTNL_EXPR_LOOKUP_FLAGS"),
     ("interval sets, maps, verdict maps", "set::Set sets neither NFTNL_SET_FLAGS of its own nor a data type"),
     ("comments of tables, chains and sets", "only Rule has set_comment"),
-    ("fib, limit, notrack, objref", "no such expressions"),
+    ("fib, limit, log, notrack, objref, reject", "no such expressions"),
     (
         "offsets of a raw payload in bits, as its fields say",
         "expr::*HeaderField::Raw hands offset_bits on as bytes",
@@ -105,7 +105,25 @@ fn add(rule: &mut Rule<'_>, step: &Step) -> Result<(), NulError> {
         })),
         Step::Mark => rule.add_expr(&Meta::Mark { set: false }),
         Step::L4Proto => rule.add_expr(&Meta::L4Proto),
+        Step::InputName => rule.add_expr(&Meta::IifName),
         Step::OutputName => rule.add_expr(&Meta::OifName),
+        Step::State => rule.add_expr(&Conntrack::State),
+        Step::ConnectionMark => rule.add_expr(&Conntrack::Mark { set: false }),
+        // What is loaded has the size of its type.
+        Step::Load(value) => {
+            match (<[u8; 4]>::try_from(value.as_slice()), <[u8; 16]>::try_from(value.as_slice())) {
+                (Ok(four), _) => rule.add_expr(&Immediate::new(four, Register::Reg1)),
+                (_, Ok(sixteen)) => rule.add_expr(&Immediate::new(sixteen, Register::Reg1)),
+                _ => {}
+            }
+        }
+        Step::SetMark => rule.add_expr(&Meta::Mark { set: true }),
+        Step::Snat(ipv6) => rule.add_expr(&Nat {
+            nat_type: NatType::SNat,
+            family: if *ipv6 { ProtoFamily::Ipv6 } else { ProtoFamily::Ipv4 },
+            ip_register: Register::Reg1,
+            port_register: None,
+        }),
         Step::Mask(mask) => {
             let zero = vec![0_u8; mask.len()];
             rule.add_expr(&Bitwise::new(mask.as_slice(), zero.as_slice()));
@@ -115,7 +133,7 @@ fn add(rule: &mut Rule<'_>, step: &Step) -> Result<(), NulError> {
             rule.add_expr(&Cmp::new(operation, value.as_slice()));
         }
         Step::Counter => rule.add_expr(&Counter),
-        Step::Masquerade | Step::Verdict(Action::Masquerade) => rule.add_expr(&Masquerade),
+        Step::Masquerade => rule.add_expr(&Masquerade),
         Step::Verdict(Action::Accept) => rule.add_expr(&Verdict::Accept),
         Step::Verdict(Action::Drop) => rule.add_expr(&Verdict::Drop),
         Step::Verdict(Action::Return) => rule.add_expr(&Verdict::Return),
@@ -125,6 +143,8 @@ fn add(rule: &mut Rule<'_>, step: &Step) -> Result<(), NulError> {
         Step::Verdict(Action::Goto(chain)) => {
             rule.add_expr(&Verdict::Goto { chain: CString::new(chain.as_str())? });
         }
+        // Steps of their own.
+        Step::Verdict(Action::Masquerade | Action::Snat(_) | Action::SetMark(_)) => {}
     }
     Ok(())
 }

@@ -3,7 +3,8 @@
 use flannel_nft::{ChainKind, Hook};
 use rustables::error::{BuilderError, QueryError};
 use rustables::expr::{
-    Bitwise, Cmp, CmpOp, Counter, Immediate, Masquerade, Meta, MetaType, Payload, Register, VerdictKind,
+    Bitwise, Cmp, CmpOp, Conntrack, ConntrackKey, Counter, Immediate, Masquerade, Meta, MetaType, Nat,
+    NatType, Payload, Register, VerdictKind,
 };
 use rustables::{Batch, Chain, ChainPolicy, ChainType, HookClass, MsgType, ProtocolFamily, Rule, Table};
 
@@ -89,7 +90,18 @@ fn add(rule: &mut Rule, step: Step) -> Result<(), BuilderError> {
         ),
         Step::Mark => rule.add_expr(Meta::new(MetaType::Mark)),
         Step::L4Proto => rule.add_expr(Meta::new(MetaType::L4Proto)),
+        Step::InputName => rule.add_expr(Meta::new(MetaType::IifName)),
         Step::OutputName => rule.add_expr(Meta::new(MetaType::OifName)),
+        Step::State => rule.add_expr(Conntrack::new(ConntrackKey::State)),
+        Step::ConnectionMark => rule.add_expr(Conntrack::new(ConntrackKey::Mark)),
+        Step::Load(value) => rule.add_expr(Immediate::new_data(value, Register::Reg1)),
+        Step::SetMark => rule.add_expr(Meta::default().with_key(MetaType::Mark).with_sreg(Register::Reg1)),
+        Step::Snat(ipv6) => rule.add_expr(
+            Nat::default()
+                .with_nat_type(NatType::SNat)
+                .with_family(if ipv6 { ProtocolFamily::Ipv6 } else { ProtocolFamily::Ipv4 })
+                .with_ip_register(Register::Reg1),
+        ),
         Step::Mask(mask) => {
             let zero = vec![0_u8; mask.len()];
             rule.add_expr(Bitwise::new(mask, zero)?);
@@ -98,7 +110,7 @@ fn add(rule: &mut Rule, step: Step) -> Result<(), BuilderError> {
             rule.add_expr(Cmp::new(if inverted { CmpOp::Neq } else { CmpOp::Eq }, value));
         }
         Step::Counter => rule.add_expr(Counter::default().with_nb_packets(0_u64).with_nb_bytes(0_u64)),
-        Step::Masquerade | Step::Verdict(Action::Masquerade) => rule.add_expr(Masquerade::default()),
+        Step::Masquerade => rule.add_expr(Masquerade::default()),
         Step::Verdict(Action::Accept) => rule.add_expr(Immediate::new_verdict(VerdictKind::Accept)),
         Step::Verdict(Action::Drop) => rule.add_expr(Immediate::new_verdict(VerdictKind::Drop)),
         Step::Verdict(Action::Return) => rule.add_expr(Immediate::new_verdict(VerdictKind::Return)),
@@ -108,6 +120,8 @@ fn add(rule: &mut Rule, step: Step) -> Result<(), BuilderError> {
         Step::Verdict(Action::Goto(chain)) => {
             rule.add_expr(Immediate::new_verdict(VerdictKind::Goto { chain }));
         }
+        // Steps of their own.
+        Step::Verdict(Action::Masquerade | Action::Snat(_) | Action::SetMark(_)) => {}
     }
     Ok(())
 }

@@ -7,10 +7,11 @@ mod common;
 mod settings;
 
 use std::io::Write as _;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::{Command, Stdio};
 
 use common::{flannel, generate, vocabulary};
+use flannel_nft::ct::State as CtState;
 use flannel_nft::{ChainKind, Hook, Netlink, Ruleset, converge};
 use flannel_nft_oracle::*;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -200,13 +201,20 @@ fn net(ipv6: bool) -> impl Strategy<Value = IpNet> {
     })
 }
 
+const STATES: [CtState; 5] =
+    [CtState::Established, CtState::Invalid, CtState::New, CtState::Related, CtState::Untracked];
+
 fn condition(ipv6: bool) -> impl Strategy<Value = Condition> {
     prop_oneof![
         (any::<u32>(), any::<u32>()).prop_map(|(value, mask)| Condition::Mark { value: value & mask, mask }),
         (net(ipv6), any::<bool>()).prop_map(|(net, inverted)| Condition::Source { net, inverted }),
         (net(ipv6), any::<bool>()).prop_map(|(net, inverted)| Condition::Destination { net, inverted }),
         (any::<bool>(), any::<u16>()).prop_map(|(udp, port)| Condition::Port { udp, port }),
+        "[a-z]{1,15}".prop_map(|name| Condition::Input { name }),
         "[a-z]{1,15}".prop_map(|name| Condition::Output { name }),
+        any::<u32>().prop_map(|value| Condition::ConnectionMark { value }),
+        (proptest::sample::subsequence(STATES.to_vec(), 1..=5), any::<bool>())
+            .prop_map(|(states, inverted)| Condition::States { states, inverted }),
     ]
 }
 
@@ -225,10 +233,13 @@ fn rules(ipv6: bool, actions: Vec<Action>) -> impl Strategy<Value = Vec<PlannedR
 
 fn plan() -> impl Strategy<Value = Plan> {
     any::<bool>().prop_flat_map(|ipv6| {
-        let ends = [Action::Accept, Action::Drop, Action::Return];
+        let ends =
+            [Action::Accept, Action::Drop, Action::Return, Action::SetMark(0x4000), Action::SetMark(7)];
         let jumps = [Action::Jump("sub".to_owned()), Action::Goto("sub".to_owned())];
         let filter: Vec<Action> = ends.iter().chain(&jumps).cloned().collect();
-        let nat = vec![Action::Accept, Action::Return, Action::Masquerade];
+        let address =
+            if ipv6 { IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 9]) } else { IpAddr::from([192, 0, 2, 9]) };
+        let nat = vec![Action::Accept, Action::Return, Action::Masquerade, Action::Snat(address)];
         let hooks = [Hook::Prerouting, Hook::Input, Hook::Forward, Hook::Output, Hook::Postrouting];
         let base = (proptest::sample::select(hooks.to_vec()), -400..400);
         let lists = (rules(ipv6, ends.to_vec()), rules(ipv6, nat), rules(ipv6, filter));
