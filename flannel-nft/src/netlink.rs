@@ -266,7 +266,16 @@ impl Kernel for Netlink {
     fn generation(&mut self) -> Result<Generation, ObserveError> {
         self.question.clear();
         self.question.message(message::GETGEN, Flags::NONE, &header(0), |_| {});
-        let asked = self.socket.ask(&mut self.question, |message| generation_of(&message));
+        let asked = self.socket.ask(&mut self.question, |message| {
+            let (_, attributes) = message.split::<4>()?;
+            for attribute in attributes {
+                let attribute = attribute?;
+                if attribute.kind == 1 {
+                    return Ok(Generation(attribute.be32()?));
+                }
+            }
+            Err(Malformed::Value { what: "generation without a number" })
+        });
         asked.map_err(ObserveError::Generation)
     }
 
@@ -312,25 +321,13 @@ impl Kernel for Netlink {
 
     fn send(&mut self, transaction: &mut Transaction<Sealed>) -> Result<Generation, CommitError> {
         let expected = transaction.expected();
-        // Batches begin with a request for what a commit tells everybody, its generation (`nf_tables_gen_notify`).
-        let mut told = None;
-        let sent = self.socket.transact(transaction.batch_mut(), |reply| {
-            if reply.kind == message::NEWGEN {
-                told = Some(generation_of(&reply)?);
-            }
-            Ok(())
-        });
-        match sent {
-            Ok(answer) => match (answer.refused.into_iter().next(), told) {
+        match self.socket.transact(transaction.batch_mut(), |_| Ok(())) {
+            Ok(answer) => match (answer.refused.into_iter().next(), expected) {
                 (Some(refusal), _) => Err(Self::refused(transaction, refusal)),
-                (None, Some(generation)) => Ok(generation),
-                (None, None) => Ok(made(expected, self.generation().map_err(CommitError::Unknown)?)),
+                (None, Some(expected)) if transaction.is_effective() => Ok(expected.next()),
+                (None, _) => Ok(made(expected, self.generation().map_err(CommitError::Unknown)?)),
             },
-            // Only the acknowledgement is missing, which before 6.10 there is none of.
-            Err(TransactError::Lost(source)) => match told {
-                Some(generation) => Ok(generation),
-                None => self.unanswered(expected, source),
-            },
+            Err(TransactError::Lost(source)) => self.unanswered(expected, source),
             Err(TransactError::Malformed(source)) => Err(CommitError::Malformed(source)),
             Err(error) => Err(CommitError::NotSent(error)),
         }
@@ -374,17 +371,6 @@ impl Netlink {
         }
         Ok(ruleset)
     }
-}
-
-fn generation_of(message: &Message<'_>) -> Result<Generation, Malformed> {
-    let (_, attributes) = message.split::<4>()?;
-    for attribute in attributes {
-        let attribute = attribute?;
-        if attribute.kind == 1 {
-            return Ok(Generation(attribute.be32()?));
-        }
-    }
-    Err(Malformed::Value { what: "generation without a number" })
 }
 
 fn unable_to_list(what: &'static str, source: AskError) -> ObserveError {

@@ -64,6 +64,8 @@ pub struct Transaction<S> {
     expected: Option<Generation>,
     next_set: u32,
     changes: u32,
+    /// Whether it makes a generation for sure: adding what exists as it is makes none.
+    effective: bool,
     /// Sets whose elements change, so that these can be read back; without elements.
     definitions: Vec<(TableId, Set)>,
     state: S,
@@ -86,16 +88,25 @@ impl Transaction<Building> {
 
     fn begin_in(mut batch: Batch, expected: Option<Generation>) -> Self {
         batch.clear();
-        // Echoed is the generation that the commit makes, and nothing else.
-        batch.message(message::BATCH_BEGIN, Flags::ECHO, &[0, 0, 0, 10], |a| {
+        batch.message(message::BATCH_BEGIN, Flags::NONE, &[0, 0, 0, 10], |a| {
             expected.iter().for_each(|generation| a.be32(1, generation.0));
         });
-        Self { batch, expected, next_set: 1, changes: 0, definitions: Vec::new(), state: Building::default() }
+        Self {
+            batch,
+            expected,
+            next_set: 1,
+            changes: 0,
+            effective: false,
+            definitions: Vec::new(),
+            state: Building::default(),
+        }
     }
 
     fn push(&mut self, kind: u16, flags: Flags, table: &TableId, build: impl FnOnce(&mut Attributes<'_>)) {
         self.batch.message(kind, flags, &header(table.family.number()), build);
         self.changes += 1;
+        self.effective |=
+            matches!(kind, message::NEWRULE | message::DELTABLE | message::DELCHAIN | message::DELSETELEM);
     }
 
     fn wrong(&mut self, mistake: Mistake, object: impl FnOnce() -> String) {
@@ -287,6 +298,7 @@ impl Transaction<Building> {
             expected: self.expected,
             next_set: self.next_set,
             changes: self.changes,
+            effective: self.effective,
             definitions: self.definitions,
             state: Sealed(()),
         })
@@ -334,6 +346,10 @@ impl<S> Transaction<S> {
     #[must_use]
     pub fn expected(&self) -> Option<Generation> {
         self.expected
+    }
+
+    pub(crate) fn is_effective(&self) -> bool {
+        self.effective
     }
 
     /// Forgets all changes and begins anew in the same memory, so that who commits often does not allocate.
