@@ -7,7 +7,7 @@ ROOT := $(filter 0,$(shell id -u))
 export FLANNEL_NETNS ?= $(if $(ROOT),require)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # The second opinions need C libraries: root installs them, others leave that crate out if they are missing.
-WORKSPACE := --workspace $(if $(ROOT),,$(shell pkg-config --exists libnftnl libmnl 2>/dev/null || echo --exclude flannel-nft-oracle))
+WORKSPACE := --workspace $(if $(ROOT),,$(shell pkg-config --exists libnftnl libmnl 2>/dev/null || echo --exclude flannel-nft-oracle --exclude flannel-bench-rules))
 
 help: ## print this
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 20
@@ -75,6 +75,6 @@ bench: ## measure; BENCH=name runs one, QUICK=1 takes under a minute each
 	@$(if $(ROOT),:,echo "make bench needs root to make network namespaces: sudo make bench" >&2; exit 1)
 	@scripts/install-deps bench
 	cargo build --quiet --locked --release -p flanneld
-	cargo bench --locked -p flannel-benches $(if $(BENCH),--bench $(BENCH))
+	cargo bench --locked -p flannel-benches -p flannel-bench-rules $(if $(BENCH),--bench $(BENCH))
 
 ci: lint demo test test-deploy ## what CI runs

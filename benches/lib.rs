@@ -42,6 +42,9 @@ pub struct Row {
     /// For `ours`: each rival's median over ours, so 200 means 200 times faster.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub faster_than: BTreeMap<String, f64>,
+    /// Why there are no figures: what it said when it could not do it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
 }
 
 /// A bench's results.
@@ -119,6 +122,7 @@ impl Report {
                 p99: *p99,
                 ratio_to_floor: of(FLOOR).map(|floor| p50 / floor),
                 faster_than,
+                failure: None,
             });
         }
         self.progress(medians.len());
@@ -135,8 +139,17 @@ impl Report {
             p99: percentile(values, 99),
             ratio_to_floor: None,
             faster_than: BTreeMap::new(),
+            failure: None,
         });
         self.progress(1);
+    }
+
+    /// Adds what cannot be done that way, and why.
+    pub fn failure(&mut self, what: &str, case: &str, n: u64, failure: &str) {
+        self.figure(what, case, n, "us", &mut []);
+        if let Some(row) = self.rows.last_mut() {
+            row.failure = Some(failure.to_owned());
+        }
     }
 
     /// Plots the rows of `what` over their size, a curve for each case, `y` being what `value` makes of a row. To be
@@ -267,6 +280,11 @@ fn tables(folder: &Path) -> io::Result<String> {
         for row in &report.rows {
             let faster: Vec<_> =
                 row.faster_than.iter().map(|(rival, times)| format!("{rival} {}x", number(*times))).collect();
+            if let Some(failure) = &row.failure {
+                let _infallible =
+                    writeln!(text, "| {} | {} | {} | fails: {failure} | | | | |", row.what, row.n, row.case);
+                continue;
+            }
             let floor = row.ratio_to_floor.map_or(String::new(), |ratio| format!("{ratio:.2}"));
             let _infallible = writeln!(
                 text,

@@ -20,7 +20,8 @@ const HEIGHT: f64 = 420.0;
 /// Left, top, right and bottom of the axes.
 const FRAME: [f64; 4] = [70.0, 40.0, 530.0, 370.0];
 /// Told apart by the colour-blind too (Okabe, Ito).
-const COLOURS: [&str; 6] = ["#0072b2", "#999999", "#d55e00", "#009e73", "#cc79a7", "#e69f00"];
+const COLOURS: [&str; 8] =
+    ["#0072b2", "#999999", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"];
 
 impl Plot<'_> {
     /// The picture; `None` if there is nothing to draw a curve through.
