@@ -408,6 +408,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         }
         status.rules.tables = self.ruleset.tables().iter().map(|table| table.id().to_string()).collect();
         status.obstacles = self.neighbours.obstacles().iter().map(ToString::to_string).collect();
+        status.rules.owned = self.setting.ownership == flannel_nft::Ownership::Owner;
         status.rules.right = self.rules_right_at.is_some();
         status.rules.generation = self.rules_right_at.map(Generation::number);
         tell_readiness(&self.outputs.readiness.borrow(), &mut status);

@@ -140,6 +140,8 @@ pub struct DeviceStatus {
 pub struct RulesStatus {
     /// Names of the tables, with family.
     pub tables: Vec<String>,
+    /// Whether nobody but their owner can change them (`--table-ownership`), or they are shared.
+    pub owned: bool,
     /// Whether the kernel held exactly these rules at `generation`, the last look.
     pub right: bool,
     /// Number of the ruleset's state then.

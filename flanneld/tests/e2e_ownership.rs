@@ -32,7 +32,19 @@ fn owned_tables_outlive_a_crash_and_are_taken_up_again_in_place() {
     assert!(in_node("nft delete table ip6 flannel-ipv6").is_err());
     assert_eq!(in_node("nft -a list ruleset").unwrap(), owned, "nobody else changes them");
 
+    let flags = owner.arguments(&node).join(" ");
+    let plan = || in_node(&format!("{BINARY} plan {flags}")).unwrap();
+    let doctor = || in_node(&format!("{BINARY} doctor {flags} || true")).unwrap();
+    assert_eq!(plan(), "# Nothing to change.\n");
+    let status = in_node(&format!("{BINARY} status {flags}")).unwrap();
+    assert!(status.contains("ip6 flannel-ipv6, as they should be, owned"), "{status}");
+    assert!(!doctor().contains("rules:"), "{}", doctor());
+    let forced = in_node(&format!("{BINARY} cleanup --force || true")).unwrap();
+    assert!(forced.contains("# failed: ") && forced.contains("another process owns the table"), "{forced}");
+    assert_eq!(in_node("nft -a list ruleset").unwrap(), owned, "nobody else removes them");
+
     daemon.kill().unwrap();
+    assert!(!doctor().contains("rules:"), "{}", doctor());
     let left = in_node("nft -a list ruleset").unwrap();
     assert!(!left.contains("flags owner"), "{left}");
     assert_eq!(rules_and_handles(&left), rules_and_handles(&owned));

@@ -10,6 +10,7 @@ use flannel_vxlan::{Kernel as _, Plan};
 
 use super::{SOMETHING, Verdict, devices};
 use crate::config::Cleanup;
+use crate::error::Chain;
 use crate::neighbours::MARK;
 use crate::{memory, presence, rules, status, subnet_env};
 
@@ -103,8 +104,12 @@ impl Sweep {
         if !script.is_empty() {
             write!(self.text, "nft -f - <<'END'\n{script}END\n")?;
         }
-        if !self.dry_run {
-            flannel_nft::amend(kernel, scope, plan)?;
+        if !self.dry_run
+            && let Err(error) = flannel_nft::amend(kernel, scope, plan)
+        {
+            // A running daemon may own its tables; what else there is can go all the same.
+            self.failed = true;
+            writeln!(self.text, "# failed: {}", Chain(&error))?;
         }
         Ok(())
     }

@@ -71,7 +71,7 @@ impl fmt::Display for Finding {
 /// # Errors
 /// The kernel cannot be asked at all.
 pub async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
-    let Doctor { config, problems, json } = asked;
+    let Doctor { mut config, problems, json } = asked;
     let advice = "correct the file that --net-config-path names";
     let mut findings: Vec<_> =
         problems.iter().map(|problem| Finding::error("configuration", problem.to_string(), advice)).collect();
@@ -88,7 +88,14 @@ pub async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
     findings.extend(host.look(&config));
     if problems.is_empty() {
         let subnet_file = config.subnet_file.clone();
-        match Survey::take(*config, &mut links).await {
+        let survey = match config.ownership.settle(&mut nft) {
+            Ok(ownership) => {
+                config.ownership = ownership;
+                Survey::take(*config, &mut links).await
+            }
+            Err(error) => Err(error.into()),
+        };
+        match survey {
             Ok(survey) => {
                 findings.extend(survey.store_away.as_ref().map(|why| {
                     Finding::error(
@@ -99,8 +106,8 @@ pub async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
                 }));
                 findings.extend(host.around(&survey, &links.interfaces()?, &subnet_file));
                 findings.extend(leases::look(&survey));
-                findings.extend(rules::look(&survey, &mut nft)?);
-                findings.extend(kernel(&survey, &mut links)?);
+                findings.extend(or_told(rules::look(&survey, &mut nft)));
+                findings.extend(or_told(kernel(&survey, &mut links)));
                 findings.extend(trial::look(&survey));
                 findings.extend(probe::look(&survey).await);
             }
@@ -121,6 +128,17 @@ pub async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
         findings.iter().map(|finding| format!("{finding}\n")).collect()
     };
     Ok(Verdict { text, code })
+}
+
+/// What was found, or that it could not be looked at.
+fn or_told(looked: Result<Vec<Finding>, Box<dyn Error>>) -> Vec<Finding> {
+    looked.unwrap_or_else(|error| {
+        vec![Finding::error(
+            "doctor",
+            format!("some things could not be looked at: {}", crate::error::Chain(&*error)),
+            "run doctor as root, and again",
+        )]
+    })
 }
 
 /// What a plan of the overlay and the device tell.

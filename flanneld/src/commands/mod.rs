@@ -7,6 +7,8 @@ pub mod plan;
 pub mod status;
 mod survey;
 
+use flannel_nft::{Building, Observed, Ruleset, Table, Transaction};
+
 /// Status to leave with when there is something to change.
 pub const SOMETHING: u8 = 3;
 
@@ -17,4 +19,15 @@ pub struct Verdict {
     pub text: String,
     /// The exit status.
     pub code: u8,
+}
+
+/// What it takes to make the kernel hold these tables. Nothing if the daemon only has to own them (again), which no
+/// command could do for it.
+fn table_changes(wanted: &Ruleset, observed: &Observed) -> Transaction<Building> {
+    let changes = flannel_nft::diff(wanted, observed);
+    let text = changes.to_string();
+    let is_there = |table: &Table| observed.ruleset.tables().iter().any(|found| found.id() == table.id());
+    let only_owns =
+        wanted.tables().iter().all(is_there) && text.lines().all(|line| line.starts_with("add table "));
+    if only_owns { Transaction::at(observed.generation) } else { changes }
 }

@@ -8,7 +8,7 @@ use flannel_nft::{Comment, Kernel as _};
 use flannel_vxlan::{Kernel as _, Step};
 
 use super::survey::Survey;
-use super::{SOMETHING, Verdict};
+use super::{SOMETHING, Verdict, table_changes};
 use crate::config::Config;
 use crate::neighbours::MARK;
 use crate::rules;
@@ -39,7 +39,7 @@ pub async fn run(mut config: Config) -> Result<Verdict, Box<dyn Error>> {
     let ruleset = rules::ruleset(&spec)?;
     let others = nft.observe(&iptables_tables())?;
     let scripts = [
-        flannel_nft::diff(&ruleset, &nft.observe(&ruleset.scope())?),
+        table_changes(&ruleset, &nft.observe(&ruleset.scope())?),
         remove_leftovers(&others, UPSTREAM),
         accept_forwarded(&others, &spec.forwarded(), &Comment::new(MARK)?),
     ]

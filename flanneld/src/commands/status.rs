@@ -98,7 +98,12 @@ impl fmt::Display for Shown<'_> {
         let tables =
             if status.rules.tables.is_empty() { "none".to_owned() } else { status.rules.tables.join(", ") };
         let right = if status.rules.right { ", as they should be" } else { "" };
-        writeln!(f, "{:12}{tables}{right}", "rules")?;
+        let owned = match (status.rules.tables.is_empty(), status.rules.owned) {
+            (true, _) => "",
+            (false, true) => ", owned",
+            (false, false) => ", shared",
+        };
+        writeln!(f, "{:12}{tables}{right}{owned}", "rules")?;
         let peers = status.peers;
         let counts =
             [(peers.programmed, "programmed"), (peers.pending, "pending"), (peers.skipped, "skipped")];

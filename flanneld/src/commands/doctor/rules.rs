@@ -7,6 +7,7 @@ use flannel_nft::{Comment, Kernel, Observed, Ruleset};
 
 use super::Finding;
 use crate::commands::survey::Survey;
+use crate::commands::table_changes;
 use crate::neighbours::MARK;
 use crate::rules;
 
@@ -29,7 +30,7 @@ fn judge(wanted: &Ruleset, ours: &Observed, everything: &Observed) -> Result<Vec
             format!("accept the pod network there, before the end of chain {} {}", drop.table, drop.chain),
         ));
     }
-    let changes = flannel_nft::diff(wanted, ours).len();
+    let changes = table_changes(wanted, ours).len();
     if changes > 0 {
         findings.push(Finding::error(
             "rules",

@@ -27,6 +27,7 @@ pub(super) fn read(subnet_file: &Path) -> Result<Status, Box<dyn Error>> {
     let mut nft = flannel_nft::Netlink::open()?;
     let observed = nft.observe(&rules::tables()?)?;
     status.rules.tables = observed.ruleset.tables().iter().map(|table| table.id().to_string()).collect();
+    status.rules.owned = observed.ruleset.tables().iter().any(|table| table.owner_port().is_some());
     status.rules.counters = crate::survey::counters(&observed);
 
     let mut links = flannel_vxlan::Netlink::open()?;
