@@ -72,6 +72,7 @@ fn sample() -> Status {
             port: 8472,
         }],
         rules: RulesStatus {
+            owned: false,
             tables: vec!["ip flannel-ipv4".to_owned()],
             right: true,
             generation: Some(7),
