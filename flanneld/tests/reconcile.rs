@@ -474,7 +474,14 @@ async fn the_status_names_each_peer_and_what_became_of_it() {
     assert_eq!(status.lease.ipv4, Some(subnet(1)));
     assert_eq!(status.devices.first().map(|device| device.name.as_str()), Some("flannel.1"));
     assert!(status.ready && status.rules.right, "{status:?}");
-    assert_eq!(status.repairs, [], "what is written at the start repairs nothing");
+
+    node.links.with(|kernel| kernel.refuse.clear());
+    sleep(Duration::from_secs(10)).await;
+    node.tell([LeaseEvent::Upsert(lease(4))]).await;
+    sleep(Duration::from_secs(1)).await;
+    let status = node.asker.ask(false).await.unwrap();
+    assert_eq!(status.peers.programmed, 3);
+    assert_eq!(status.repairs, [], "what was asked for, now or at the start, repairs nothing");
 }
 
 #[tokio::test(start_paused = true)]
