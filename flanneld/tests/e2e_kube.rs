@@ -131,7 +131,7 @@ fn on_a_real_kube_apiserver_nodes_join_outlive_its_absence_and_leave() {
     let api = KubeApiserver::start_in(lab.outside(), address.ip()).unwrap();
     api.add_node("a", &[]).unwrap();
     api.add_node("b", &["10.244.2.0/24"]).unwrap();
-    let server = format!("--kubeconfig-file={}", api.kubeconfig().unwrap().display());
+    let server = format!("--kubeconfig-file={}", api.kubeconfig().display());
     let daemons = [Daemon::start(&nodes[0], "a", &server), Daemon::start(&nodes[1], "b", &server)];
     let waiting = "node \"a\" pod cidr not assigned";
     wait_for(SOON, || log_of(&nodes[0]).contains(waiting).then_some(())).expect("it says what it waits for");

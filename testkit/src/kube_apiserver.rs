@@ -69,17 +69,19 @@ impl KubeApiserver {
         fs::write(at.join("tokens.csv"), format!("{ADMIN},admin,1,system:masters\n{FLANNEL},flannel,2\n"))
             .map_err(LabError::system("write tokens.csv"))?;
         this.run(Command::new("openssl").args(["genrsa", "-out"]).arg(at.join("sa.key")).arg("2048"), None)?;
+        this.write_kubeconfig()?;
         this.set_away(false)?;
         this.allow_flannel()?;
         Ok(this)
     }
 
     /// A kubeconfig for `flannel`, who may do what the cluster role in `deploy/` allows.
-    ///
-    /// # Errors
-    /// It cannot be written.
-    pub fn kubeconfig(&self) -> Result<PathBuf, LabError> {
-        let file = self.folder.path().join("kubeconfig");
+    #[must_use]
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.folder.path().join("kubeconfig")
+    }
+
+    fn write_kubeconfig(&self) -> Result<(), LabError> {
         let config = json!({
             "apiVersion": "v1",
             "kind": "Config",
@@ -88,9 +90,7 @@ impl KubeApiserver {
             "contexts": [{ "name": "lab", "context": { "cluster": "lab", "user": "flannel" } }],
             "current-context": "lab",
         });
-        fs::write(&file, config.to_string())
-            .map_err(LabError::system(format!("write {}", file.display())))?;
-        Ok(file)
+        fs::write(self.kubeconfig(), config.to_string()).map_err(LabError::system("write a kubeconfig"))
     }
 
     /// Makes a node with these pod subnets.
@@ -177,6 +177,13 @@ impl KubeApiserver {
             format!("--service-account-signing-key-file={key}"),
             "--service-cluster-ip-range=10.96.0.0/24".to_owned(),
         ]);
+        // Before 1.23 it is a choice whether nodes may have subnets of both families.
+        if self
+            .run(Command::new(assets()?.join("kube-apiserver")).arg("--help"), None)?
+            .contains("IPv6DualStack=")
+        {
+            command.arg("--feature-gates=IPv6DualStack=true");
+        }
         let log = at.join("kube-apiserver.log");
         *server = Some(spawn(self.namespace.as_ref(), &mut command, &log)?);
         let ready = wait_for(READY, || self.ask("GET", "/readyz", None).ok().filter(|page| page == "ok"));
