@@ -20,13 +20,17 @@ const NET_CONF: &str = r#"{"Network": "10.0.0.0/8", "SubnetLen": 24, "SubnetMin"
 const SOON: Duration = Duration::from_secs(120);
 
 fn main() {
-    let sizes: &[u32] = if quick() { &[1_000] } else { &[1_000, 5_000, 10_000] };
+    // `cargo bench -p flannel-benches --bench leasing -- 10000` measures that size only.
+    let mut sizes: Vec<u32> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
+    if sizes.is_empty() {
+        sizes = if quick() { vec![1_000] } else { vec![1_000, 5_000, 10_000] };
+    }
     let mut report = Report::new(
         "leasing",
         "One node among n whose leases are in etcd 3.4 (one server, no fsync) or on nodes of testkit's API server in memory: \
          start without device, rules and memory until all n peers are programmed; then one lease more, and 100 at once.",
     );
-    for n in sizes {
+    for n in &sizes {
         let mut lab = Lab::new().unwrap();
         let node = lab.add_node().unwrap();
         measure(&mut report, &node, *n, &mut EtcdServer::start(&lab, *n), &lab);

@@ -22,7 +22,7 @@ const CONTEST: Duration = Duration::from_secs(60);
 
 /// The entries under `subnets/`, as far as they are leases.
 #[derive(Debug, Default)]
-struct Known {
+pub(super) struct Known {
     leases: HashMap<LeaseKey, (LeaseAttributes, KeyValue)>,
     unreadable: Vec<LeaseKey>,
     revision: i64,
@@ -33,7 +33,8 @@ impl EtcdStore {
         let mut own = self.own.lock().await;
         let deadline = Instant::now() + CONTEST;
         let mut granted = None;
-        let mut known = None;
+        // However old: what has changed since fails the transaction, and is learned then.
+        let mut known = self.found.lock().await.take();
         let mut lost = 0;
         let result = loop {
             match self.take(request, &mut known, &mut granted).await {
@@ -177,9 +178,11 @@ impl EtcdStore {
     }
 
     pub(super) async fn find(&self, node: &LeaseAttributes) -> Result<Option<Lease>, StoreError> {
-        let found =
-            self.list().await?.leases.into_iter().find(|(_, (attributes, _))| attributes.same_node(node));
-        Ok(found.map(|(key, (attributes, _))| Lease { key, attributes, expires: None }))
+        let known = self.list().await?;
+        let found = known.leases.iter().find(|(_, (attributes, _))| attributes.same_node(node));
+        let found = found.map(|(key, (attributes, _))| (*key, attributes.clone()));
+        *self.found.lock().await = Some(known);
+        Ok(found.map(|(key, attributes)| Lease { key, attributes, expires: None }))
     }
 }
 

@@ -18,6 +18,7 @@ use tokio::time::sleep;
 
 pub use self::options::EtcdOptions;
 
+use self::acquire::Known;
 use self::client::Client;
 use self::hold::Own;
 use self::wire::{KeyValue, Operation, PutRequest, RequestOp};
@@ -38,6 +39,8 @@ pub struct EtcdStore {
     subnets: String,
     /// Locked while it is compared with etcd, so that our own change is never taken for another's.
     own: Mutex<Option<Own>>,
+    /// What was last listed in search of this node's lease, so that taking it need not list again.
+    found: Mutex<Option<Known>>,
 }
 
 impl EtcdStore {
@@ -53,6 +56,7 @@ impl EtcdStore {
             config: format!("{prefix}/config"),
             subnets: format!("{prefix}/subnets/"),
             own: Mutex::new(None),
+            found: Mutex::new(None),
         })
     }
 
