@@ -296,7 +296,7 @@ fn a_monitor_that_was_too_slow_says_so_and_goes_on() {
         let table = Table::new(Family::Ip, TableName::new("big").unwrap())
             .chain(Chain::regular(chain("c")).rules(rules));
         let mut overflowed = false;
-        for _ in 0..60 {
+        for _ in 0..25 {
             let mut transaction = Transaction::unchecked();
             transaction.replace(&table);
             transaction.seal().unwrap().commit(&mut kernel).unwrap();

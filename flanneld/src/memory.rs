@@ -159,7 +159,11 @@ impl Memory {
         let raw = |attributes: &LeaseAttributes| attributes.to_json().and_then(RawValue::from_string);
         let mut peers = BTreeMap::new();
         for (key, attributes) in &self.peers {
-            peers.insert(key.to_string(), raw(attributes)?);
+            // What could not be read back (a podCIDR of one address, annotations of 100 KB) would spoil the whole file.
+            let (name, json) = (key.to_string(), raw(attributes)?);
+            if name.parse() == Ok(*key) && LeaseAttributes::from_json(json.get().as_bytes()).is_ok() {
+                peers.insert(name, json);
+            }
         }
         serde_json::to_string(&Wire {
             version: VERSION,
@@ -237,7 +241,11 @@ impl From<serde_json::Error> for Problem {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
     use super::*;
+    use crate::lease::{BackendData, BackendType};
 
     fn memory() -> Memory {
         let net_conf = br#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}"#;
@@ -287,6 +295,37 @@ mod tests {
             assert!(refused.contains(expected), "{refused}");
             assert!(refused.contains("subnet.state.json"), "{refused}");
             assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        }
+    }
+
+    /// Kubernetes nodes may claim what is no lease in any other store, and one that cannot be read back would spoil the file.
+    #[test]
+    fn a_peer_that_could_not_be_read_back_costs_the_others_nothing() {
+        let mut all = memory();
+        let key = |v4: &str| LeaseKey::new(v4.parse().ok(), None).unwrap();
+        let long = BackendData::from_json(format!("\"{}\"", "x".repeat(10_000))).ok();
+        let whole = all.peers[0].1.clone();
+        let long = LeaseAttributes { backend_data: long.clone(), backend_v6_data: long, ..whole.clone() };
+        let wordy = BackendType::Other("\n".repeat(10_000).into());
+        let wordy = LeaseAttributes { backend_type: wordy, ..whole.clone() };
+        all.peers.extend([
+            (key("0.0.0.0/0"), whole.clone()),
+            (key("10.244.9.1/32"), whole),
+            (key("10.244.8.0/24"), long),
+            (key("10.244.7.0/24"), wordy),
+        ]);
+        let read = Memory::parse(all.to_json().unwrap().as_bytes());
+        assert_eq!(read.ok(), Some(memory()));
+    }
+
+    proptest! {
+        #[test]
+        fn no_state_file_is_a_panic(damage in prop::collection::vec((any::<Index>(), any::<u8>()), 1..8)) {
+            let mut text = memory().to_json().unwrap().into_bytes();
+            for (at, value) in damage {
+                *at.get_mut(&mut text) = value;
+            }
+            let _read_or_refused = Memory::parse(&text);
         }
     }
 

@@ -136,6 +136,10 @@ fn address<T: std::str::FromStr>(name: &str, text: Option<&str>) -> Result<Optio
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
+    use super::super::node::Node;
     use super::*;
     use crate::lease::VxlanData;
 
@@ -229,5 +233,26 @@ mod tests {
         let problem = |name, value| names.read(&pairs(&[(name, value)])).expect_err("refused");
         assert!(problem("f.io/public-ip", "fd00::1").contains("f.io/public-ip is not an address: `fd00::1`"));
         assert!(problem("f.io/backend-v6-data", "{").contains("f.io/backend-v6-data cannot be read"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_node_is_a_panic(damage in prop::collection::vec((any::<Index>(), any::<u8>()), 1..8)) {
+            let names = Names::new("f.io").expect("valid");
+            let mut json = br#"{"metadata":{"name":"a","resourceVersion":"7","annotations":{"f.io/public-ip":"192.0.2.1",
+                "f.io/public-ipv6":"2001:db8::1","f.io/backend-type":"vxlan","f.io/kube-subnet-manager":"true",
+                "f.io/backend-data":"{\"VNI\":1,\"VtepMAC\":\"12:c6:65:89:b4:e3\"}"}},
+                "spec":{"podCIDR":"10.244.1.0/24","podCIDRs":["10.244.1.0/24","fd00:1::/64"]},
+                "status":{"conditions":[{"type":"NetworkUnavailable","status":"False"}]}}"#.to_vec();
+            for (at, value) in damage {
+                *at.get_mut(&mut json) = value;
+            }
+            if let Ok(node) = serde_json::from_slice::<Node>(&json) {
+                let _number = (node.version(), node.name().len(), node.key(true, true));
+                if let Ok(read) = names.read(&node.annotations()) {
+                    let _data = read.backend_data.map(|data| data.decode::<VxlanData>());
+                }
+            }
+        }
     }
 }
