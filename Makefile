@@ -1,5 +1,5 @@
 # Everything a person or CI does here. Each target installs what it needs first (Debian packages, only missing ones).
-.PHONY: help demo test prove-no-gap test-kernels test-kube test-deploy test-page release lint bench ci
+.PHONY: help demo test prove-no-gap test-kernels test-kube test-deploy test-page release lint fuzz bench ci
 .DEFAULT_GOAL := help
 
 ROOT := $(filter 0,$(shell id -u))
@@ -70,6 +70,10 @@ lint: ## formatting, warnings, documentation, licences
 	RUSTDOCFLAGS="--deny warnings" cargo doc --quiet --locked $(WORKSPACE) --all-features --no-deps
 	scripts/check-licences
 	@if command -v cargo-deny >/dev/null; then set -x; cargo deny --locked check; fi
+
+fuzz: ## damage everything that is read from outside, CASES=5000 times each, and see that nothing falls over
+	PROPTEST_CASES=$(or $(CASES),5000) cargo test --locked --all-features -p flannel-netlink -p flannel-nft -p flannel-vxlan -p flanneld \
+	    --lib --test codec --test config --test lease_codec -- panic
 
 bench: ## measure; BENCH=name runs one, QUICK=1 takes under a minute each
 	@$(if $(ROOT),:,echo "make bench needs root to make network namespaces: sudo make bench" >&2; exit 1)
