@@ -12,8 +12,8 @@ use std::fmt;
 use flannel_vxlan::Kernel as _;
 use serde::Serialize;
 
-use super::Verdict;
 use super::survey::Survey;
+use super::{Verdict, one_line};
 use crate::config::{Backend, Doctor};
 use crate::presence;
 
@@ -62,7 +62,7 @@ impl fmt::Display for Finding {
             Severity::Warning => "warning",
             Severity::Error => "error",
         };
-        write!(f, "{severity:7} {}: {}\n        {}", self.check, self.finding, self.advice)
+        write!(f, "{severity:7} {}: {}\n        {}", self.check, one_line(&self.finding), self.advice)
     }
 }
 

@@ -21,6 +21,12 @@ pub struct Verdict {
     pub code: u8,
 }
 
+/// Text of others, such as a server's error or a lease's contents, on one line and without a terminal's control codes: it
+/// is shown to an operator, or stands in a comment of a script.
+fn one_line(text: &str) -> String {
+    text.chars().map(|char| if char.is_control() { ' ' } else { char }).collect()
+}
+
 /// What it takes to make the kernel hold these tables. Nothing if the daemon only has to own them (again), which no
 /// command could do for it.
 fn table_changes(wanted: &Ruleset, observed: &Observed) -> Transaction<Building> {

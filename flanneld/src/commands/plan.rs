@@ -8,7 +8,7 @@ use flannel_nft::{Comment, Kernel as _};
 use flannel_vxlan::{Kernel as _, Step};
 
 use super::survey::Survey;
-use super::{SOMETHING, Verdict, table_changes};
+use super::{SOMETHING, Verdict, one_line, table_changes};
 use crate::config::Config;
 use crate::neighbours::MARK;
 use crate::rules;
@@ -28,7 +28,8 @@ pub async fn run(mut config: Config) -> Result<Verdict, Box<dyn Error>> {
     if let Some(why) = &survey.store_away {
         writeln!(
             text,
-            "# The lease store is away, so as a start would go on with what is remembered: {why}"
+            "# The lease store is away, so as a start would go on with what is remembered: {}",
+            one_line(why)
         )?;
     }
     if survey.published.is_none() {

@@ -7,7 +7,7 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use super::Verdict;
+use super::{Verdict, one_line};
 use crate::config::StatusAsked;
 use crate::local::{self, AskError};
 use crate::presence;
@@ -63,17 +63,17 @@ impl fmt::Display for Shown<'_> {
         let ready = if status.ready { "ready" } else { "NOT READY" };
         write!(f, "{:12}{ready}", "node")?;
         if !status.node.is_empty() {
-            write!(f, ", {}", status.node)?;
+            write!(f, ", {}", one_line(&status.node))?;
         }
         if status.started > 0.0 {
             write!(f, ", flanneld {} for {}", status.version, Span(duration(now - status.started)))?;
         }
         writeln!(f)?;
         for (what, reason) in &status.unmet {
-            writeln!(f, "{:12}{what}: {reason}", "  unmet")?;
+            writeln!(f, "{:12}{what}: {}", "  unmet", one_line(reason))?;
         }
         for (what, text) in &status.notes {
-            writeln!(f, "{:12}{what}: {text}", "  note")?;
+            writeln!(f, "{:12}{what}: {}", "  note", one_line(text))?;
         }
         let lease = &status.lease;
         let subnets = lease.ipv4.map(|net| net.to_string()).into_iter();
@@ -115,7 +115,13 @@ impl fmt::Display for Shown<'_> {
                 Cause::Check => "found by a check",
             };
             let ago = Span(duration(now - repair.time));
-            writeln!(f, "{:12}{ago} ago, {} ({cause}): {}", "last repair", repair.object, repair.what)?;
+            writeln!(
+                f,
+                "{:12}{ago} ago, {} ({cause}): {}",
+                "last repair",
+                repair.object,
+                one_line(&repair.what)
+            )?;
         }
         peer_table(f, &status.peer_list)
     }
@@ -130,7 +136,7 @@ impl Shown<'_> {
             write!(f, "{:12}{}, ", "store", store.kind)?;
             match &store.last_error {
                 None => write!(f, "healthy")?,
-                Some(error) => write!(f, "failing: {error}")?,
+                Some(error) => write!(f, "failing: {}", one_line(error))?,
             }
             if let Some(contact) = store.last_contact {
                 write!(f, ", answered {} ago", Span(duration(status.time - contact)))?;
@@ -176,7 +182,7 @@ fn peer_table(f: &mut fmt::Formatter<'_>, peers: &[PeerStatus]) -> fmt::Result {
         let mac = peer.mac.as_deref().unwrap_or(direct);
         let line = format!("{:width$}  {state:10}  {node:39}  {mac}", peer.subnet.to_string());
         match &peer.reason {
-            Some(reason) => writeln!(f, "{}  {reason}", line.trim_end())?,
+            Some(reason) => writeln!(f, "{}  {}", line.trim_end(), one_line(reason))?,
             None => writeln!(f, "{}", line.trim_end())?,
         }
     }
@@ -250,5 +256,22 @@ mod tests {
         status.rules.right = true;
         status.notes.insert("forwarding".to_owned(), "may be dropped".to_owned());
         insta::assert_snapshot!(Shown(&status).to_string());
+    }
+
+    #[test]
+    fn what_others_wrote_cannot_pose_as_a_line_or_steer_the_terminal() {
+        let hostile = "\u{1b}[2J\rnode        ready\nnode        ready".to_owned();
+        let mut status = Status { node: hostile.clone(), ..Status::default() };
+        status.unmet.insert("device".to_owned(), hostile.clone());
+        status.notes.insert("store".to_owned(), hostile.clone());
+        status.store.kind = "etcd".to_owned();
+        status.store.last_error = Some(hostile.clone());
+        let subnet = "10.244.3.0/24".parse().unwrap();
+        let state = PeerState::Skipped;
+        status.peer_list =
+            vec![PeerStatus { subnet, state, underlay: None, mac: None, reason: Some(hostile) }];
+        let text = Shown(&status).to_string();
+        assert!(text.chars().all(|char| char == '\n' || !char.is_control()), "{text:?}");
+        assert_eq!(text.lines().filter(|line| line.starts_with("node ")).count(), 1, "{text}");
     }
 }

@@ -35,7 +35,7 @@ fn judge(wanted: &Ruleset, ours: &Observed, everything: &Observed) -> Result<Vec
         findings.push(Finding::error(
             "rules",
             format!("flannel's tables differ from what they should be in {changes} steps"),
-            "start the daemon if it does not run; `flanneld plan` with the same flags shows the steps",
+            "pass doctor the daemon's flags, --ip-masq for one; start it if it does not run; `flanneld plan` shows the steps",
         ));
     }
     if !remove_leftovers(everything, UPSTREAM).is_empty() {
