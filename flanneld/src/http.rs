@@ -107,7 +107,9 @@ async fn respond(
     }
     let silent = || {
         let silence = insight.asker.silence().as_secs();
-        let reason = format!("the reconciler does not answer; it last came round {silence} s ago\n");
+        let readiness = insight.readiness.borrow().body();
+        let reason =
+            format!("no answer from the reconciler, which last came round {silence} s ago\n{readiness}\n");
         response(StatusCode::SERVICE_UNAVAILABLE, PLAIN, reason)
     };
     match path {

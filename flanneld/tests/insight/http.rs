@@ -20,6 +20,11 @@ struct Daemon {
 
 impl Daemon {
     fn start() -> Self {
+        Self::start_with(true)
+    }
+
+    /// With a reconciler that answers, or with none yet.
+    fn start_with(reconciler: bool) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let (readiness, readiness_out) = watch::channel(Readiness::starting());
@@ -27,7 +32,7 @@ impl Daemon {
         let (questions, mut asked) = tokio::sync::mpsc::channel::<flanneld::survey::Question>(4);
         let (tell, address) = mpsc::channel();
         runtime.spawn(async move {
-            while let Some(question) = asked.recv().await {
+            while reconciler && let Some(question) = asked.recv().await {
                 let _gone = question.answer.send(Box::new(sample()));
             }
         });
@@ -73,6 +78,16 @@ fn ready_and_alive_say_why_not() {
     daemon.pulse.send_replace(Instant::now().checked_sub(Duration::from_secs(61)).unwrap());
     let answer = daemon.ask("GET /healthz HTTP/1.1");
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("last came round 61 s ago"), "{answer}");
+}
+
+#[test]
+fn a_daemon_that_still_waits_for_its_lease_says_so_where_there_are_no_numbers_yet() {
+    let daemon = Daemon::start_with(false);
+    assert!(daemon.is_well());
+    for path in ["/", "/metrics"] {
+        let answer = daemon.ask(&format!("GET {path} HTTP/1.1"));
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\nlease: not done yet"), "{answer}");
+    }
 }
 
 #[test]
