@@ -23,14 +23,19 @@ const QUADRATIC_UP_TO: u32 = 10_000;
 const BURST: u32 = 1_000;
 
 fn main() {
-    let sizes: &[u32] = if quick() { &[10, 100, 1_000] } else { &[10, 100, 1_000, 10_000, 100_000] };
+    // `cargo bench --bench peer_scale -- 1000` measures one size, and keeps the report as it is.
+    let chosen: Vec<u32> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
+    let all: &[u32] = if quick() { &[10, 100, 1_000] } else { &[10, 100, 1_000, 10_000, 100_000] };
     let mut report = Report::new(
         "peer_scale",
         "Peers of one IPv4 VXLAN device, 4 kernel objects each (forwarding entry, neighbour, nexthop, route). Times per operation, not per peer. \
          The floor is the same questions and messages, encoded beforehand, with replies counted and forgotten.",
     );
-    for n in sizes {
+    for n in if chosen.is_empty() { all } else { &chosen } {
         in_netns(|| Bench::new(*n).run(&mut report)).unwrap();
+    }
+    if !chosen.is_empty() {
+        return;
     }
     report.plot("all peers, cold", "peers", "µs per peer", |row| row.p50 / per_peer(row.n));
     report.plot("one peer added", "peers", "µs, 99th percentile", |row| row.p99);

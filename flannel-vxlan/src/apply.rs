@@ -128,12 +128,16 @@ fn set_tx_checksum(kernel: &mut Netlink, device: u32, on: bool) -> Option<(Errno
     }
 }
 
-/// Looks up the devices that steps are about.
+/// Looks up the devices that steps are about, as far as the plan does not know them.
 fn indexes(kernel: &mut Netlink, plan: &Plan, applied: &mut Applied) -> Result<[Indexes; 2], ApplyError> {
     let mut indexes = [Indexes::default(); 2];
-    for (indexes, family) in indexes.iter_mut().zip(Family::ALL) {
+    for ((indexes, family), known) in indexes.iter_mut().zip(Family::ALL).zip(plan.devices) {
         let Some(links) = plan.links(family) else { continue };
         indexes.underlay = links.underlay.index;
+        if known != 0 {
+            indexes.device = known;
+            continue;
+        }
         let Some(name) =
             links.device.filter(|_| plan.steps().iter().any(|step| stands_on(step) == Some(family)))
         else {

@@ -293,7 +293,10 @@ impl Overlay {
             return self.converge(kernel);
         }
         let plan = self.pending();
-        self.carry_out(plan, kernel)
+        let report = self.carry_out(plan, kernel)?;
+        // Others have replaced the device, and whoever watches will hear of it later.
+        let replaced = report.refused.iter().any(|step| step.errno == Errno::ENODEV);
+        if replaced { self.converge(kernel) } else { Ok(report) }
     }
 
     /// Reads everything, and writes what is missing or wrong. Writes nothing if nothing is.
@@ -332,6 +335,7 @@ impl Overlay {
         if !self.observed {
             return plan;
         }
+        plan.devices = self.device_index;
         let mut released = Vec::new();
         for (subnet, held) in std::mem::take(&mut self.dirty) {
             let first = plan.steps.len();
@@ -365,6 +369,8 @@ impl Overlay {
     /// Notes what came of a plan. Peers with a refused step stay noted, to be tried again.
     pub fn settle(&mut self, plan: &Plan, applied: Applied) -> Report {
         for refusal in &applied.refused {
+            // The device is another one by now, and with it everything else.
+            self.observed &= refusal.errno != Errno::ENODEV;
             match (plan.peer_of(refusal.step), plan.steps.get(refusal.step)) {
                 (Some(subnet), Some(step)) => self.settle_refused(subnet, step, refusal.errno),
                 (None, Some(Step::Device(family, DeviceStep::Change(_))))

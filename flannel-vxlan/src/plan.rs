@@ -19,6 +19,8 @@ use crate::{
 #[must_use = "nothing reaches the kernel until the plan is applied"]
 pub struct Plan {
     pub(crate) links: [Option<Links>; 2],
+    /// Indexes of the VXLAN devices; 0 for one that has to be looked up when the plan is applied.
+    pub(crate) devices: [u32; 2],
     pub(crate) steps: Vec<Step>,
     pub(crate) peers: Vec<PeerSteps>,
     pub(crate) taken: Vec<NameTaken>,

@@ -423,6 +423,36 @@ fn two_leases_of_one_node_share_its_forwarding_entry() {
 }
 
 #[test]
+fn a_peer_that_comes_when_the_device_has_just_been_replaced_is_there_with_all_others() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut overlay = both(e0);
+        add_peers(&mut overlay, 3);
+        converge(&mut overlay, &mut kernel);
+        for script in [
+            "ip link del flannel.1",
+            "ip link del flannel.1; ip link add flannel.1 type vxlan id 1 dev e0 dstport 8472",
+        ] {
+            for peer in [
+                tunnel("10.244.4.0/24", &mac(4), "192.168.77.4"),
+                tunnel("10.244.4.0/24", &mac(5), "192.168.77.5"),
+            ] {
+                sh(script);
+                overlay.set_peer(peer).unwrap();
+                flush(&mut overlay, &mut kernel);
+                assert_eq!(sh("ip route show proto 70 dev flannel.1 | wc -l"), "3\n", "{script}");
+                assert_eq!(converge(&mut overlay, &mut kernel), 0);
+            }
+            sh(script);
+            assert!(overlay.remove_peer("10.244.4.0/24".parse().unwrap()));
+            flush(&mut overlay, &mut kernel);
+            assert_eq!(sh("ip route show proto 70 dev flannel.1 | wc -l"), "2\n", "{script}");
+            assert_eq!(converge(&mut overlay, &mut kernel), 0);
+        }
+    });
+}
+
+#[test]
 fn a_mac_claimed_twice_goes_to_the_lowest_subnet_until_it_leaves() {
     for (low, high, at) in [
         ("10.244.2.0/24", "10.244.3.0/24", ["192.168.77.2", "192.168.77.3"]),
