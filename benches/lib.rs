@@ -13,6 +13,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike as _;
 use serde::{Deserialize, Serialize};
 
 pub use self::plot::Plot;
@@ -212,6 +214,21 @@ impl Report {
 )]
 pub fn quick() -> bool {
     std::env::var("QUICK").is_ok_and(|value| !value.is_empty() && value != "0")
+}
+
+/// CPU time that `run` takes: that of this thread, in which the kernel does what it is asked for over netlink too, and
+/// of the programs that it runs and waits for. On a quiet machine this is the time that passes; on a busy one it is what
+/// can still be compared.
+pub fn cpu_time(run: impl FnOnce()) -> Duration {
+    let spent = || {
+        let of = |who| {
+            getrusage(who).map_or(0, |usage| (usage.user_time() + usage.system_time()).num_microseconds())
+        };
+        Duration::from_micros((of(UsageWho::RUSAGE_THREAD) + of(UsageWho::RUSAGE_CHILDREN)).unsigned_abs())
+    };
+    let before = spent();
+    run();
+    spent().saturating_sub(before)
 }
 
 /// The `p`-th percentile; 0 if there is no sample. Sorts the samples.

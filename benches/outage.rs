@@ -66,7 +66,9 @@ fn table(rounds: usize, disturbances: &[Disturbance], rows: &[Vec<Disturbed>]) -
     let mut text = String::from(
         "# Outages\n\n\
          Made by `make bench BENCH=outage`; do not edit. Three nodes with dual-stack VXLAN; between every two pods, in\n\
-         each direction and family, 250 packets a second that are sent back. Each disturbance is done to one node.\n\n\
+         each direction and family, 250 packets a second that are sent back. Each disturbance is done to one node.\n\
+         On a machine with other work, `nice -n -15 make bench BENCH=outage` measures the repair and not the wait for a\n\
+         processor.\n\n\
          - **outage**: the longest time, of the disturbed node's eight streams, from the sending of a packet that never\n  \
            came back to that of the next one that did. It includes what the disturbing commands take between their\n  \
            first and last change (**commands**, with the start of their processes).\n\

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use flannel_benches::{Case, FLOOR, OURS, Report, quick};
+use flannel_benches::{Case, FLOOR, OURS, Report, cpu_time, quick};
 use flannel_netlink::{Batch, Protocol, Socket};
 use flannel_vxlan::{
     DeviceSpec, Family, FamilySpec, Kernel, Link, MacAddr, Netlink, Overlay, UnderlayMtu, Vni,
@@ -28,7 +28,7 @@ fn main() {
     let all: &[u32] = if quick() { &[10, 100, 1_000] } else { &[10, 100, 1_000, 10_000, 100_000] };
     let mut report = Report::new(
         "peer_scale",
-        "Peers of one IPv4 VXLAN device, 4 kernel objects each (forwarding entry, neighbour, nexthop, route). Times per operation, not per peer. \
+        "Peers of one IPv4 VXLAN device, 4 kernel objects each (forwarding entry, neighbour, nexthop, route). Times per operation, not per peer: CPU time, the kernel's included, except for one peer and for the deletion, which are from the call until the kernel has answered. \
          The floor is the same questions and messages, encoded beforehand, with replies counted and forgotten.",
     );
     for n in if chosen.is_empty() { all } else { &chosen } {
@@ -129,9 +129,9 @@ impl Bench {
         let converge = |overlay: &mut Overlay| {
             assert_eq!(overlay.converge(&mut *self.kernel.borrow_mut()).unwrap().steps, 0)
         };
-        let floor = || timed(|| read_all(&mut self.socket.borrow_mut(), self.device));
-        let warm = || timed(|| converge(&mut overlay(self.e0, self.n)));
-        let again = || timed(|| converge(&mut full.borrow_mut()));
+        let floor = || cpu_time(|| read_all(&mut self.socket.borrow_mut(), self.device));
+        let warm = || cpu_time(|| converge(&mut overlay(self.e0, self.n)));
+        let again = || cpu_time(|| converge(&mut full.borrow_mut()));
         let n = self.n.into();
         report.race("warm start", n, self.rounds, vec![(FLOOR, Box::new(floor)), (OURS, Box::new(warm))]);
         report.race(
@@ -186,12 +186,12 @@ impl Bench {
         let new = self.n + 1..=self.n + BURST;
         let floor = || {
             let mut batch = self.batch(new.clone(), true);
-            let time = timed(|| self.execute(&mut batch));
+            let time = cpu_time(|| self.execute(&mut batch));
             self.execute(&mut self.deletions(new.clone()));
             time
         };
         let ours = || {
-            let time = timed(|| {
+            let time = cpu_time(|| {
                 new.clone().for_each(|i| full.borrow_mut().set_peer(peer(i)).unwrap());
                 self.flush(full);
             });
@@ -210,7 +210,7 @@ impl Bench {
             .map(|_| {
                 deletions.push(micros(timed(|| drop(sh("ip link del flannel.1")))));
                 full.borrow_mut().distrust();
-                micros(timed(|| self.flush(full)))
+                micros(cpu_time(|| self.flush(full)))
             })
             .collect();
         report.figure("device deleted", "kernel, `ip link del`", self.n.into(), "us", &mut deletions);
@@ -245,7 +245,7 @@ impl Bench {
 
     fn emptied(&self, run: impl FnOnce()) -> Duration {
         self.empty();
-        timed(run)
+        cpu_time(run)
     }
 }
 

@@ -105,7 +105,8 @@ impl Disturbance {
         ),
         others(
             "default route to another interface",
-            "ip link add eth1 link eth0 type macvlan mode bridge; ip addr add 192.168.77.101/24 dev eth1
+            // The same MAC address each time, or the other nodes go on sending to that of the last time.
+            "ip link add eth1 link eth0 address 02:00:00:00:00:e1 type macvlan mode bridge; ip addr add 192.168.77.101/24 dev eth1
             ip addr add fd00:77::101/64 dev eth1 nodad; ip link set eth1 up
             ip route replace default via 192.168.77.254 dev eth1
             ip -6 route del default; ip -6 route add default via fd00:77::fe dev eth1",
