@@ -2,6 +2,7 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv6Net};
 
@@ -39,7 +40,7 @@ pub struct LeaseTable {
 
 #[derive(Debug)]
 struct Known {
-    attributes: LeaseAttributes,
+    attributes: Arc<LeaseAttributes>,
     listing: u32,
 }
 
@@ -81,7 +82,7 @@ impl LeaseTable {
     /// What the peer with this lease published; `None` if there is no such peer.
     #[must_use]
     pub fn peer(&self, key: LeaseKey) -> Option<&LeaseAttributes> {
-        (Some(key) != self.own).then(|| self.leases.get(&key)).flatten().map(|known| &known.attributes)
+        (Some(key) != self.own).then(|| self.leases.get(&key)).flatten().map(|known| &*known.attributes)
     }
 
     /// The peer whose lease decides where packets for this subnet go, of all leases that hold it.
@@ -112,7 +113,13 @@ impl LeaseTable {
         self.leases
             .iter()
             .filter(|(key, _)| Some(**key) != self.own)
-            .map(|(key, known)| (*key, &known.attributes))
+            .map(|(key, known)| (*key, &*known.attributes))
+    }
+
+    /// All peers, to be kept elsewhere too: nothing is copied but pointers.
+    pub fn shared(&self) -> impl Iterator<Item = (LeaseKey, Arc<LeaseAttributes>)> {
+        let peers = self.leases.iter().filter(|(key, _)| Some(**key) != self.own);
+        peers.map(|(key, known)| (*key, Arc::clone(&known.attributes)))
     }
 
     /// Number of peers.
@@ -134,7 +141,7 @@ impl LeaseTable {
     }
 
     fn upsert(&mut self, lease: Lease) -> Vec<LeaseKey> {
-        let known = Known { attributes: lease.attributes, listing: self.listing };
+        let known = Known { attributes: Arc::new(lease.attributes), listing: self.listing };
         self.by_v6.extend(lease.key.v6().map(|v6| (v6, lease.key)));
         let changed = match self.leases.entry(lease.key) {
             Entry::Occupied(mut entry) => entry.insert(known).attributes != entry.get().attributes,

@@ -49,7 +49,25 @@ fn carry_out(command: impl Future<Output = Result<Verdict, Box<dyn std::error::E
     }
 }
 
+/// Has the C library give freed memory back at once. By default it keeps what a listing of all leases and a plan for
+/// them took: with 100 000 peers twice of what is in use.
+#[cfg(target_env = "gnu")]
+#[expect(unsafe_code, reason = "the C library's settings have no safe wrapper")]
+fn give_memory_back() {
+    use nix::libc::{M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, mallopt};
+
+    for (setting, value) in [(M_ARENA_MAX, 1), (M_TRIM_THRESHOLD, 64 << 10), (M_MMAP_THRESHOLD, 64 << 10)] {
+        // SAFETY: this sets a number in the allocator, while no other thread runs. A setting that is not known has no
+        // effect.
+        let _known = unsafe { mallopt(setting, value) };
+    }
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn give_memory_back() {}
+
 fn run(config: Config) -> ExitCode {
+    give_memory_back();
     if let Err(error) = flanneld::logging::start(config.log.clone()) {
         return fail(&error);
     }

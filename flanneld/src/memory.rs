@@ -35,8 +35,8 @@ pub struct Memory {
     pub attributes: LeaseAttributes,
     /// The public addresses that the store's operator gave this node.
     pub node_public: (Option<Ipv4Addr>, Option<Ipv6Addr>),
-    /// The other nodes' leases.
-    pub peers: Vec<(LeaseKey, LeaseAttributes)>,
+    /// The other nodes' leases, shared with who knows them now.
+    pub peers: Vec<(LeaseKey, Arc<LeaseAttributes>)>,
 }
 
 /// Why a state file was not written or not used.
@@ -192,7 +192,7 @@ impl Memory {
         let key = |text: &str| text.parse::<LeaseKey>().map_err(|error| Problem::Foreign(error.to_string()));
         let mut peers = Vec::with_capacity(wire.peers.len());
         for (subnet, raw) in &wire.peers {
-            peers.push((key(subnet)?, attributes(raw)?));
+            peers.push((key(subnet)?, Arc::new(attributes(raw)?)));
         }
         Ok(Self {
             net_conf,
@@ -261,7 +261,7 @@ mod tests {
             key: key(1),
             attributes: attributes(1),
             node_public: (Some(Ipv4Addr::new(203, 0, 113, 1)), None),
-            peers: vec![(key(2), attributes(2)), (key(3), attributes(3))],
+            peers: vec![(key(2), Arc::new(attributes(2))), (key(3), Arc::new(attributes(3)))],
         }
     }
 

@@ -84,7 +84,7 @@ pub struct Outputs {
 #[derive(Clone, Debug)]
 pub struct Recalled {
     /// Peers as last known; none if only subnet.env is left.
-    pub peers: Vec<(LeaseKey, LeaseAttributes)>,
+    pub peers: Vec<(LeaseKey, Arc<LeaseAttributes>)>,
     /// Whether the store has confirmed the lease.
     pub confirmed: bool,
 }
@@ -164,6 +164,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         let wait = if recalled.confirmed { LISTING } else { Duration::ZERO };
         self.unlisted_from = Some(Instant::now() + wait);
         for (key, attributes) in recalled.peers {
+            let attributes = Arc::unwrap_or_clone(attributes);
             self.learn(LeaseEvent::Upsert(Lease { key, attributes, expires: None }));
         }
         self
@@ -435,7 +436,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     fn memorise(&mut self) {
         // Half a listing would make a worse memory than the one there is.
         if self.leases.synced() || self.unlisted_from.is_some() {
-            let peers = self.leases.peers().map(|(key, attributes)| (key, attributes.clone())).collect();
+            let peers = self.leases.shared().collect();
             let memory = Memory {
                 net_conf: self.setting.net_conf.clone(),
                 key: self.lease.key,

@@ -362,7 +362,7 @@ async fn only_what_the_store_says_is_gone_is_removed() {
 }
 
 fn recalled(peers: impl IntoIterator<Item = u8>) -> Option<Recalled> {
-    let peers = peers.into_iter().map(|n| (lease(n).key, lease(n).attributes)).collect();
+    let peers = peers.into_iter().map(|n| (lease(n).key, Arc::new(lease(n).attributes))).collect();
     Some(Recalled { peers, confirmed: false })
 }
 
@@ -413,7 +413,7 @@ async fn a_storm_of_changes_is_remembered_every_few_seconds_and_half_a_listing_n
     sleep(Duration::from_secs(6)).await;
     assert_eq!(
         node.memory.borrow_and_update().as_ref().unwrap().peers,
-        [(lease(2).key, lease(2).attributes)]
+        [(lease(2).key, Arc::new(lease(2).attributes))]
     );
 
     let mut times = 0;

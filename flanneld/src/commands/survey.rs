@@ -1,6 +1,7 @@
 //! What a start of the daemon would find and want, without taking a lease or changing anything.
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -119,6 +120,7 @@ impl Survey {
         let setting = Setting::new(&config, net_conf, facts, Some(&memory.attributes))?;
         let mut leases = LeaseTable::new(Some(memory.key));
         for (key, attributes) in memory.peers {
+            let attributes = Arc::unwrap_or_clone(attributes);
             let _changed = leases.apply(LeaseEvent::Upsert(Lease { key, attributes, expires: None }));
         }
         let published = Some(Lease { key: memory.key, attributes: memory.attributes, expires: None });
