@@ -222,7 +222,8 @@ pub(crate) fn diff(
             && networks.iter().any(|network| network.contains(address))
     };
     steps.extend(device.addresses.iter().filter(foreign).map(|(a, p)| DeviceStep::DeleteAddress(*a, *p)));
-    Ok(DeviceDiff { steps, emptied: false })
+    let flushed = device.mac != Some(spec.mac);
+    Ok(DeviceDiff { steps, emptied: false, flushed })
 }
 
 /// What [`diff`] found.
@@ -231,6 +232,8 @@ pub(crate) struct DeviceDiff {
     pub(crate) steps: Vec<DeviceStep>,
     /// The device is made or made anew: it will have no neighbours, forwarding entries, nexthops or routes.
     pub(crate) emptied: bool,
+    /// Its MAC address changes, whereupon the kernel drops its neighbours (`neigh_changeaddr`, net/core/neighbour.c).
+    pub(crate) flushed: bool,
 }
 
 impl DeviceDiff {
@@ -245,6 +248,6 @@ impl DeviceDiff {
         steps.extend(spec.tx_checksum.map(DeviceStep::SetTxChecksum));
         steps.push(DeviceStep::Up);
         steps.push(DeviceStep::AddAddress(spec.address));
-        Self { steps, emptied: true }
+        Self { steps, emptied: true, flushed: true }
     }
 }

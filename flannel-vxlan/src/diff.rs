@@ -79,10 +79,11 @@ impl Overlay {
             Ok(diff) => {
                 let right = diff.steps.is_empty();
                 plan.steps.extend(diff.steps.into_iter().map(|step| Step::Device(family, step)));
-                let found = if diff.emptied {
-                    Found::Emptied
-                } else {
-                    Found::Kept(device.map_or(0, |device| device.index))
+                let index = device.map_or(0, |device| device.index);
+                let found = match (diff.emptied, diff.flushed) {
+                    (true, _) => Found::Emptied,
+                    (false, true) => Found::Flushed(index),
+                    (false, false) => Found::Kept(index),
                 };
                 *self.remake_of(family) = match remake {
                     Remake::No => Remake::No,
@@ -222,7 +223,7 @@ impl Overlay {
         let mut lost = BTreeSet::new();
         for ObservedNeighbour { neighbour, protocol } in &observed.neighbours {
             let family = Family::of(neighbour.address);
-            if pick(found, family).index().is_none() {
+            if !matches!(pick(found, family), Found::Kept(_)) {
                 continue;
             }
             let inside = self
@@ -338,6 +339,8 @@ enum Found {
     Off,
     /// The device was not there or is made anew: it has nothing on it.
     Emptied,
+    /// The device stays, but loses its neighbours; its index.
+    Flushed(u32),
     /// The device stays; its index, or 0 if the family has none.
     Kept(u32),
 }
@@ -345,7 +348,7 @@ enum Found {
 impl Found {
     fn index(self) -> Option<u32> {
         match self {
-            Self::Kept(index) => Some(index),
+            Self::Kept(index) | Self::Flushed(index) => Some(index),
             Self::Off | Self::Emptied => None,
         }
     }

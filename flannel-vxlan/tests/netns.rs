@@ -16,7 +16,9 @@ use testkit::{netns, sh, try_sh};
 
 /// A host with an interface `e0` that carries an IPv4 and an IPv6 address.
 fn host() -> (Netlink, Link) {
-    sh("ip link add e0 type veth peer name e1
+    // Without duplicate address detection nothing is told of an address seconds after it was made.
+    sh("sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0
+        ip link add e0 type veth peer name e1
         ip link set e0 up; ip link set e1 up
         ip addr add 192.168.77.1/24 dev e0; ip addr add fd77::1/64 dev e0 nodad");
     let mut kernel = Netlink::open().unwrap();
@@ -175,6 +177,9 @@ fn whatever_others_do_to_the_overlay_is_repaired() {
             "bridge fdb replace 02:00:00:00:00:03 dev flannel.1 dst 192.168.77.99 self permanent",
             "ip nexthop flush",
             "ip link set flannel.1 address 02:00:00:00:99:99",
+            // Neighbours made since go once more when the address is put back.
+            "ip link set flannel.1 address 02:00:00:00:99:99
+             ip neigh add 10.244.2.0 lladdr 02:00:00:00:00:02 dev flannel.1 nud permanent protocol 70",
             "ip link set flannel.1 mtu 1300",
             "ip link set flannel-v6.1 mtu 1300",
             "ip link set flannel.1 type vxlan id 1 local 192.168.77.9 dev e0",
@@ -1022,8 +1027,13 @@ fn a_stream_wakes_when_something_changes() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let mut stream = Monitor::open(&kernel).unwrap().into_stream().unwrap();
-            let quiet = tokio::time::timeout(std::time::Duration::from_millis(50), stream.next()).await;
-            assert!(quiet.is_err(), "{quiet:?}");
+            // Making the host is told as well: its IPv6 address may have become valid only now.
+            let quiet = std::time::Duration::from_millis(50);
+            let mut told = 0;
+            while tokio::time::timeout(quiet, stream.next()).await.is_ok() {
+                told += 1;
+                assert!(told < 20, "it never falls silent");
+            }
             sh("ip addr add 10.98.0.1/24 dev e0");
             let woken = tokio::time::timeout(std::time::Duration::from_secs(5), stream.next()).await;
             assert!(!woken.unwrap().unwrap().is_empty());
