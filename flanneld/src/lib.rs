@@ -17,7 +17,6 @@ pub mod commands;
 pub mod conceal;
 pub mod config;
 pub mod desired;
-mod duty;
 pub mod error;
 pub mod event;
 pub mod file;

@@ -305,14 +305,14 @@ mod tests {
         let key = |v4: &str| LeaseKey::new(v4.parse().ok(), None).unwrap();
         let long = BackendData::from_json(format!("\"{}\"", "x".repeat(10_000))).ok();
         let whole = all.peers[0].1.clone();
-        let long = LeaseAttributes { backend_data: long.clone(), backend_v6_data: long, ..whole.clone() };
+        let long = LeaseAttributes { backend_data: long.clone(), backend_v6_data: long, ..(*whole).clone() };
         let wordy = BackendType::Other("\n".repeat(10_000).into());
-        let wordy = LeaseAttributes { backend_type: wordy, ..whole.clone() };
+        let wordy = LeaseAttributes { backend_type: wordy, ..(*whole).clone() };
         all.peers.extend([
             (key("0.0.0.0/0"), whole.clone()),
             (key("10.244.9.1/32"), whole),
-            (key("10.244.8.0/24"), long),
-            (key("10.244.7.0/24"), wordy),
+            (key("10.244.8.0/24"), long.into()),
+            (key("10.244.7.0/24"), wordy.into()),
         ]);
         let read = Memory::parse(all.to_json().unwrap().as_bytes());
         assert_eq!(read.ok(), Some(memory()));

@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flannel_nft::{Generation, Outcome, Ruleset};
-use flannel_vxlan::{Family, Notification, Overlay, Report};
+use flannel_nft::{Generation, Ruleset};
+use flannel_vxlan::{Family, Notification, Overlay};
 use ipnet::IpNet;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
@@ -19,7 +19,6 @@ use tracing::{debug, info, warn};
 use crate::calm::{self, Calm};
 use crate::config::{Config, NetConf};
 use crate::desired::{Setting, Skipped};
-use crate::duty::Duty;
 use crate::error::Chain;
 use crate::event::{LeaseEvent, LeaseTable};
 use crate::health::{Condition, Readiness};
@@ -31,9 +30,13 @@ use crate::neighbours::Neighbours;
 use crate::node::{self, NodeError};
 use crate::rules;
 use crate::status::Cause;
-use crate::subnet_env::SubnetEnv;
 use crate::survey::{Question, counters, survey, tell_readiness};
 use crate::telemetry::{Object, Telemetry};
+
+mod duty;
+mod work;
+
+use duty::Duty;
 
 /// Events that are folded before the kernel is written to, at most.
 const BURST: usize = 65_536;
@@ -251,156 +254,6 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         if self.leases.synced() { Some(at) } else { Some(at.max(self.unlisted_from?)) }
     }
 
-    /// Does what is due now.
-    fn pass(&mut self) {
-        if self.due.facts.take() {
-            let (began, done) = (std::time::Instant::now(), self.look_around());
-            self.conclude(Condition::Interface, began, done, |due| &mut due.facts);
-        }
-        if self.due.rules.take() {
-            let (began, done) = (std::time::Instant::now(), self.put_rules());
-            self.conclude(Condition::Rules, began, done, |due| &mut due.rules);
-        }
-        if self.due.neighbours.take() {
-            self.look_at_neighbours();
-        }
-        if self.overlay_due().is_some_and(|at| at <= Instant::now()) && self.due.overlay.take() {
-            let (began, done) = (std::time::Instant::now(), self.put_overlay());
-            self.conclude(Condition::Device, began, done, |due| &mut due.overlay);
-        }
-        if self.due.subnet_file.take() {
-            let (began, done) = (std::time::Instant::now(), self.put_subnet_file());
-            self.conclude(Condition::SubnetFile, began, done, |due| &mut due.subnet_file);
-        }
-        if self.due.memory.take() {
-            self.memorise();
-        }
-        if !self.announced && self.outputs.readiness.borrow().is_ready() {
-            self.announced = true;
-            info!("flannel is ready");
-        }
-    }
-
-    /// Notes what came of one kind of work. `Ok(false)`: done as far as it goes, to be tried again.
-    fn conclude(
-        &mut self,
-        condition: Condition,
-        began: std::time::Instant,
-        done: Result<bool, Box<dyn Error + Send + Sync>>,
-        duty: impl FnOnce(&mut Due) -> &mut Duty,
-    ) {
-        duty(&mut self.due).settle(matches!(done, Ok(true)));
-        self.outputs.telemetry.passed(condition, began, matches!(done, Ok(true)));
-        let state = done.map(drop).map_err(|error| Chain(&*error).to_string());
-        if let Err(reason) = &state
-            && self.outputs.readiness.borrow().reason(condition) != Some(reason)
-        {
-            warn!("cannot bring {} up to date, will try again: {reason}", condition.name());
-        }
-        self.outputs.readiness.send_if_modified(|readiness| {
-            let before = readiness.clone();
-            readiness.set(condition, state);
-            *readiness != before
-        });
-    }
-
-    fn put_rules(&mut self) -> Result<bool, Box<dyn Error + Send + Sync>> {
-        // Nobody has changed any table since ours were right: that costs 4 µs to find out.
-        if self.rules_right_at.is_some() && self.rules_right_at == self.rules.generation().ok() {
-            return Ok(true);
-        }
-        self.rules_right_at = None;
-        let outcome = flannel_nft::converge(&mut self.rules, &self.ruleset)?;
-        if let Outcome::Changed { changes, .. } = outcome {
-            info!(changes, "rules written");
-            self.outputs.telemetry.wrote(Object::Rules, changes.into());
-        }
-        self.outputs.telemetry.settled(Object::Rules);
-        self.rules_right_at = Some(outcome.generation());
-        // Ours are active: now what others have.
-        self.due.neighbours.at.get_or_insert_with(|| self.neighbours.next_look());
-        Ok(true)
-    }
-
-    /// Looks at the rules of other programs. What is wrong there is worth a note, but makes no node unready.
-    fn look_at_neighbours(&mut self) {
-        let networks = self.setting.rules(self.lease.key).forwarded();
-        let looked = self.neighbours.look(&mut self.rules, &networks, &self.ruleset.scope());
-        self.due.neighbours.settle(looked.is_ok());
-        let note = match looked {
-            Ok(again) => {
-                self.due.neighbours.at = again;
-                let obstacles: Vec<String> =
-                    self.neighbours.obstacles().iter().map(ToString::to_string).collect();
-                (!obstacles.is_empty()).then(|| format!("may be dropped: {}", obstacles.join("; ")))
-            }
-            Err(error) => {
-                let problem = Chain(&error).to_string();
-                warn!("cannot look after rules of other programs, will try again: {problem}");
-                Some(problem)
-            }
-        };
-        self.outputs.readiness.send_if_modified(|readiness| {
-            let before = readiness.clone();
-            readiness.note("forwarding", note);
-            *readiness != before
-        });
-    }
-
-    fn put_overlay(&mut self) -> Result<bool, Box<dyn Error + Send + Sync>> {
-        // Before the first listing is complete, what looks stale may well belong to a peer.
-        self.overlay.spare_unknown(!self.leases.synced());
-        let report = self.overlay.flush(&mut self.links)?;
-        self.complain(&report);
-        if report.steps > 0 {
-            let steps = report.steps.try_into().unwrap_or(u64::MAX);
-            self.outputs.telemetry.wrote(Object::Overlay, steps);
-            info!(
-                steps = report.steps,
-                peers = self.overlay.peers().len(),
-                "devices, peers and routes written"
-            );
-        }
-        self.outputs.readiness.send_if_modified(|readiness| {
-            let before = readiness.clone();
-            readiness.set(Condition::Peers, Ok(()));
-            let refused = report.refused.len();
-            readiness.note("peers", (refused > 0).then(|| format!("{refused} steps refused, see the log")));
-            *readiness != before
-        });
-        if report.is_clean() {
-            self.outputs.telemetry.settled(Object::Overlay);
-        }
-        if let Some(taken) = report.taken.first() {
-            return Err(taken.to_string().into());
-        }
-        if let Some(family) = report.without_device.first() {
-            let reason = report.refused.iter().find(|step| step.peer.is_none()).map(ToString::to_string);
-            return Err(format!("no {family} device: {}", reason.unwrap_or_default()).into());
-        }
-        Ok(report.is_clean())
-    }
-
-    /// Logs each refused step once, however often it is tried.
-    fn complain(&mut self, report: &Report) {
-        let now: BTreeSet<String> = report.refused.iter().map(ToString::to_string).collect();
-        for complaint in now.difference(&self.complaints) {
-            warn!("{complaint}; will try again");
-        }
-        self.complaints = now;
-    }
-
-    fn put_subnet_file(&mut self) -> Result<bool, Box<dyn Error + Send + Sync>> {
-        let path = &self.config.subnet_file;
-        let wanted: SubnetEnv = self.setting.subnet_env(self.lease.key);
-        if std::fs::read(path).is_ok_and(|present| present == wanted.to_string().as_bytes()) {
-            return Ok(true);
-        }
-        wanted.write(path)?;
-        info!("Wrote subnet file to {}", path.display());
-        Ok(true)
-    }
-
     fn answer(&mut self, question: Question) {
         let mut status = survey(&self.setting, &self.lease, &self.leases, &self.overlay, question.peers);
         let scope = self.ruleset.scope();
@@ -429,22 +282,6 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             self.outputs.telemetry.expect(Object::Overlay);
             self.due.overlay.now();
             self.due.memory.at.get_or_insert_with(|| Instant::now() + MEMORISE);
-        }
-    }
-
-    /// Hands over all that a start without the lease store would need.
-    fn memorise(&mut self) {
-        // Half a listing would make a worse memory than the one there is.
-        if self.leases.synced() || self.unlisted_from.is_some() {
-            let peers = self.leases.shared().collect();
-            let memory = Memory {
-                net_conf: self.setting.net_conf.clone(),
-                key: self.lease.key,
-                attributes: self.lease.attributes.clone(),
-                node_public: self.config.node_public,
-                peers,
-            };
-            self.outputs.memory.send_replace(Some(Arc::new(memory)));
         }
     }
 

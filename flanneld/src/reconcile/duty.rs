@@ -6,25 +6,25 @@ use crate::lease::Backoff;
 
 /// One kind of work: due at some time, later after each failure.
 #[derive(Debug, Default)]
-pub(crate) struct Duty {
+pub(super) struct Duty {
     /// When it is due; `None`: not before something happens.
-    pub(crate) at: Option<Instant>,
+    pub(super) at: Option<Instant>,
     backoff: Backoff,
 }
 
 impl Duty {
     /// Makes it due at once.
-    pub(crate) fn now(&mut self) {
+    pub(super) fn now(&mut self) {
         self.at = Some(Instant::now());
     }
 
     /// Whether it is due; it then no longer is.
-    pub(crate) fn take(&mut self) -> bool {
+    pub(super) fn take(&mut self) -> bool {
         self.at.take_if(|at| *at <= Instant::now()).is_some()
     }
 
     /// Notes how it went; a failure makes it due again after a pause.
-    pub(crate) fn settle(&mut self, succeeded: bool) {
+    pub(super) fn settle(&mut self, succeeded: bool) {
         if succeeded {
             self.backoff.reset();
         } else {
