@@ -69,8 +69,8 @@ impl Bench {
         assert!(overlay(e0, 0).flush(&mut kernel).unwrap().is_clean());
         let rounds = match n {
             0..=1_000 => 20,
-            1_001..=10_000 => 5,
-            _ => 3,
+            1_001..=10_000 => 3,
+            _ => 2,
         };
         let device = index_of(&mut kernel, "flannel.1");
         let socket = RefCell::new(Socket::open(Protocol::Route).unwrap());
