@@ -89,7 +89,7 @@ pub enum RouteTo {
         /// Its address there.
         gateway: IpAddr,
     },
-    /// The VXLAN device, for a moment: see [`Route::shows_the_way_to`].
+    /// The VXLAN device, for a moment: see `Route::shows_the_way_to`.
     Device,
     /// Nowhere.
     Blackhole,

@@ -29,6 +29,8 @@ impl Daemon {
         command.args(["--ip-masq", "--kube-subnet-mgr", "--iface=eth0", "--healthz-port=8081"]);
         command.arg(server);
         command.arg("--net-config-path").arg(net_conf).arg("--subnet-file").arg(node.subnet_file());
+        // As in an image that holds nothing else: no CA certificates of the system.
+        command.env("SSL_CERT_FILE", "/dev/null").env_remove("SSL_CERT_DIR");
         command.env("NODE_NAME", name).stdin(Stdio::null()).stderr(log);
         Self(node.namespace().spawn(&mut command).unwrap())
     }

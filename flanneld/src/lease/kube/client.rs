@@ -66,6 +66,12 @@ impl ApiServer {
             let instead = "leave them out and put a user into a kubeconfig".into();
             return Err(unusable("the API server's URL contains credentials", instead));
         }
+        // Without a CA of its own a client reads the system's. Where none is asked for, there need not be any.
+        if config.root_cert.is_none()
+            && (config.accept_invalid_certs || config.cluster_url.scheme_str() == Some("http"))
+        {
+            config.root_cert = Some(Vec::new());
+        }
         let url = config.cluster_url.to_string();
         let client = Client::try_from(config)
             .map_err(|error| unusable("its TLS settings cannot be used", error.into()))?;
