@@ -25,7 +25,8 @@ test: ## every test; as root on the kernel too
 	@if cargo nextest --version >/dev/null 2>&1; then \
 	    set -x; cargo nextest run --locked $(WORKSPACE) --all-features; \
 	else \
-	    set -x; cargo test --locked $(WORKSPACE) --all-features --lib --bins --tests --examples; \
+	    set -x; cargo build --locked $(WORKSPACE) --all-features --examples && \
+	    cargo test --locked $(WORKSPACE) --all-features --lib --bins --tests; \
 	fi
 	@$(if $(ROOT),:,echo "NOT ROOT: kernel tests were SKIPPED" >&2)
 
