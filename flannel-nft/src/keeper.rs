@@ -40,6 +40,12 @@ impl Keeper {
         &self.desired
     }
 
+    /// The generation at which the kernel last held it; `None` if it has not been seen to.
+    #[must_use]
+    pub fn held(&self) -> Option<Generation> {
+        self.held
+    }
+
     /// Keeps something else from the next [`Keeper::reconcile`] on. Tables that are no longer wanted have to be
     /// [named](Ruleset::without), or they stay.
     pub fn set_desired(&mut self, desired: Ruleset) {

@@ -208,18 +208,19 @@ pub fn remove_leftovers(observed: &Observed, left: Leftovers<'_>) -> Transaction
 /// The tables of iptables-nft that [`remove_leftovers`] looks at.
 #[must_use]
 pub fn iptables_tables() -> Vec<TableId> {
-    let nat = TableName::new("nat").into_iter();
-    let nat = nat.flat_map(|name| [Family::Ip, Family::Ip6].map(|family| TableId::new(family, name.clone())));
-    nat.chain(filter_tables()).collect()
+    named("nat").chain(named("filter")).collect()
 }
 
 /// The tables of iptables-nft that [`accept_forwarded`] looks at.
 #[must_use]
 pub fn filter_tables() -> Vec<TableId> {
-    let filter = TableName::new("filter").into_iter();
-    filter
-        .flat_map(|name| [Family::Ip, Family::Ip6].map(|family| TableId::new(family, name.clone())))
-        .collect()
+    named("filter").collect()
+}
+
+/// iptables' and ip6tables' table of this name.
+fn named(name: &'static str) -> impl Iterator<Item = TableId> {
+    let name = TableName::new(name).into_iter();
+    name.flat_map(|name| [Family::Ip, Family::Ip6].map(|family| TableId::new(family, name.clone())))
 }
 
 fn chain<'t>(table: &'t Table, name: &str) -> Option<&'t Chain> {

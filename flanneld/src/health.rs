@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use tokio::sync::watch;
+
 /// Something that must be true for the node to be ready.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Condition {
@@ -61,6 +63,15 @@ impl Condition {
 pub struct Readiness {
     unmet: BTreeMap<Condition, String>,
     notes: BTreeMap<&'static str, String>,
+}
+
+/// Changes what is told; whoever listens is woken only if that makes a difference.
+pub(crate) fn tell(readiness: &watch::Sender<Readiness>, change: impl FnOnce(&mut Readiness)) {
+    readiness.send_if_modified(|readiness| {
+        let before = readiness.clone();
+        change(readiness);
+        *readiness != before
+    });
 }
 
 impl Readiness {

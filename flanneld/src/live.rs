@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 use crate::config::{Backend, Config, NetConf, Vxlan};
 use crate::error::Chain;
-use crate::health::Readiness;
+use crate::health::{Readiness, tell};
 #[cfg(feature = "etcd")]
 use crate::lease::StoreError;
 use crate::lease::open::ConfiguredStore;
@@ -143,11 +143,7 @@ pub async fn follow(
             if let Some(problem) = &trouble {
                 warn!("keeping the network configuration that is in force: {problem}");
             }
-            readiness.send_if_modified(|readiness| {
-                let before = readiness.clone();
-                readiness.note("configuration", trouble);
-                *readiness != before
-            });
+            tell(&readiness, |readiness| readiness.note("configuration", trouble));
         }
         if asked {
             around(true);

@@ -9,9 +9,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flannel_nft::{Generation, Ruleset};
+use flannel_nft::{Generation, Keeper};
 use flannel_vxlan::{Family, Notification, Overlay};
-use ipnet::IpNet;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tracing::{debug, info, warn};
@@ -99,11 +98,9 @@ pub struct Reconciler<R, L> {
     setting: Setting,
     lease: Lease,
     leases: LeaseTable,
-    ruleset: Ruleset,
     overlay: Overlay,
     rules: R,
-    /// The generation at which the kernel held `ruleset`.
-    rules_right_at: Option<Generation>,
+    keeper: Keeper,
     neighbours: Neighbours,
     links: L,
     outputs: Outputs,
@@ -141,14 +138,13 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         outputs: Outputs,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         Ok(Self {
-            ruleset: rules::ruleset(&setting.rules(lease.key))?,
+            keeper: Keeper::new(rules::ruleset(&setting.rules(lease.key))?),
             overlay: Overlay::new(setting.families(lease.key)?),
             leases: LeaseTable::new(Some(lease.key)),
             config,
             setting,
             lease,
             rules,
-            rules_right_at: None,
             neighbours: Neighbours::new()?,
             links,
             outputs,
@@ -256,15 +252,15 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
 
     fn answer(&mut self, question: Question) {
         let mut status = survey(&self.setting, &self.lease, &self.leases, &self.overlay, question.peers);
-        let scope = self.ruleset.scope();
-        if let Ok(observed) = self.rules.observe(&scope) {
+        let ruleset = self.keeper.desired();
+        if let Ok(observed) = self.rules.observe(&ruleset.scope()) {
             status.rules.counters = counters(&observed);
         }
-        status.rules.tables = self.ruleset.tables().iter().map(|table| table.id().to_string()).collect();
+        status.rules.tables = ruleset.tables().iter().map(|table| table.id().to_string()).collect();
         status.obstacles = self.neighbours.obstacles().iter().map(ToString::to_string).collect();
         status.rules.owned = self.setting.ownership == flannel_nft::Ownership::Owner;
-        status.rules.right = self.rules_right_at.is_some();
-        status.rules.generation = self.rules_right_at.map(Generation::number);
+        status.rules.right = self.keeper.held().is_some();
+        status.rules.generation = self.keeper.held().map(Generation::number);
         tell_readiness(&self.outputs.readiness.borrow(), &mut status);
         self.outputs.telemetry.tell(&mut status);
         // Whoever asked may have gone.
@@ -292,7 +288,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             let way = links.route_to(address).ok().flatten();
             way.is_some_and(|way| way.gateway.is_none() && way.interface == setting.facts.index)
         };
-        for subnet in key.v4().map(IpNet::from).into_iter().chain(key.v6().map(IpNet::from)) {
+        for subnet in key.subnets() {
             let holder = leases.holder(subnet).and_then(|holder| Some((holder, leases.peer(holder)?)));
             let peer = holder.and_then(|(holder, lease)| setting.peer(holder, subnet, lease, &mut on_link));
             match peer {
@@ -393,10 +389,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     /// Derives everything anew after the setting or the own lease has changed.
     fn apply_setting(&mut self) {
         match rules::ruleset(&self.setting.rules(self.lease.key)) {
-            Ok(ruleset) => {
-                self.ruleset = ruleset;
-                self.rules_right_at = None;
-            }
+            Ok(ruleset) => self.keeper.set_desired(ruleset),
             Err(error) => warn!("keeping the present rules: {}", Chain(&error)),
         }
         match self.setting.families(self.lease.key) {

@@ -62,7 +62,7 @@ pub(crate) fn survey(
     let mut counts =
         PeerCounts { leases: leases.len().try_into().unwrap_or(u64::MAX), ..PeerCounts::default() };
     for (key, attributes) in leases.peers() {
-        for subnet in key.v4().map(IpNet::from).into_iter().chain(key.v6().map(IpNet::from)) {
+        for subnet in key.subnets() {
             if leases.holder(subnet) != Some(key) {
                 continue;
             }

@@ -8,7 +8,7 @@ use tracing::{error, info, warn};
 
 use crate::error::Chain;
 use crate::event::LeaseEvent;
-use crate::health::Readiness;
+use crate::health::{Readiness, tell};
 use crate::lease::open::ConfiguredStore;
 use crate::lease::{Backoff, Lease, LeaseAttributes, LeaseRequest, LeaseStore, StoreErrorKind, StoreHealth};
 use crate::node::Stack;
@@ -158,11 +158,7 @@ async fn note_health(mut health: watch::Receiver<StoreHealth>, tell: Tell) {
 }
 
 fn note(readiness: &watch::Sender<Readiness>, subject: &'static str, text: Option<String>) {
-    readiness.send_if_modified(|readiness| {
-        let before = readiness.clone();
-        readiness.note(subject, text);
-        *readiness != before
-    });
+    tell(readiness, |readiness| readiness.note(subject, text));
 }
 
 /// Something that is tried until it works: noted for `/readyz`, and logged when its reason changes.

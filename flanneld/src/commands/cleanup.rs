@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use flannel_nft::neighbours::{UPSTREAM, accept_forwarded, iptables_tables, remove_leftovers};
+use flannel_nft::neighbours::{UPSTREAM, accept_forwarded, filter_tables, iptables_tables, remove_leftovers};
 use flannel_nft::{Building, Comment, Kernel as _, Observed, Ruleset, TableId, Transaction};
 use flannel_vxlan::{Kernel as _, Plan};
 
@@ -86,7 +86,7 @@ impl Sweep {
         self.change(kernel, &ours.scope(), diff)?;
         let mark = Comment::new(MARK)?;
         let accepted = |observed: &Observed| accept_forwarded(observed, &[], &mark);
-        self.change(kernel, &iptables_tables(), accepted)?;
+        self.change(kernel, &filter_tables(), accepted)?;
         if asked.upstream {
             let leftovers = |observed: &Observed| remove_leftovers(observed, UPSTREAM);
             self.change(kernel, &iptables_tables(), leftovers)?;

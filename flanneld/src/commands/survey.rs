@@ -4,7 +4,6 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -140,7 +139,7 @@ impl Survey {
             way.is_some_and(|way| way.gateway.is_none() && way.interface == interface)
         };
         for (key, attributes) in self.leases.peers() {
-            for subnet in key.v4().map(IpNet::from).into_iter().chain(key.v6().map(IpNet::from)) {
+            for subnet in key.subnets() {
                 if self.leases.holder(subnet) == Some(key)
                     && let Some(Ok(peer)) = self.setting.peer(key, subnet, attributes, &mut on_link)
                 {

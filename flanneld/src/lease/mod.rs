@@ -23,7 +23,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tokio::sync::{mpsc, watch};
 
 pub use self::allocate::{AllocationRange, FamilyRange};
@@ -86,6 +86,11 @@ impl LeaseKey {
     #[must_use]
     pub fn v6(self) -> Option<Ipv6Net> {
         self.v6
+    }
+
+    /// The pod subnets, IPv4's first.
+    pub fn subnets(self) -> impl Iterator<Item = IpNet> {
+        self.v4.map(IpNet::from).into_iter().chain(self.v6.map(IpNet::from))
     }
 
     /// Whether the two share an address of either family.

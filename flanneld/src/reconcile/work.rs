@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::duty::Duty;
 use super::{Due, Reconciler};
 use crate::error::Chain;
-use crate::health::Condition;
+use crate::health::{Condition, tell};
 use crate::memory::Memory;
 use crate::subnet_env::SubnetEnv;
 use crate::telemetry::Object;
@@ -64,26 +64,20 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         {
             warn!("cannot bring {} up to date, will try again: {reason}", condition.name());
         }
-        self.outputs.readiness.send_if_modified(|readiness| {
-            let before = readiness.clone();
-            readiness.set(condition, state);
-            *readiness != before
-        });
+        tell(&self.outputs.readiness, |readiness| readiness.set(condition, state));
     }
 
     fn put_rules(&mut self) -> Result<bool, Box<dyn Error + Send + Sync>> {
-        // Nobody has changed any table since ours were right: that costs 4 µs to find out.
-        if self.rules_right_at.is_some() && self.rules_right_at == self.rules.generation().ok() {
-            return Ok(true);
+        let held = self.keeper.held();
+        let outcome = self.keeper.reconcile(&mut self.rules)?;
+        if held == Some(outcome.generation()) {
+            return Ok(true); // nobody has changed any table since ours were right
         }
-        self.rules_right_at = None;
-        let outcome = flannel_nft::converge(&mut self.rules, &self.ruleset)?;
         if let Outcome::Changed { changes, .. } = outcome {
             info!(changes, "rules written");
             self.outputs.telemetry.wrote(Object::Rules, changes.into());
         }
         self.outputs.telemetry.settled(Object::Rules);
-        self.rules_right_at = Some(outcome.generation());
         // Ours are active: now what others have.
         self.due.neighbours.at.get_or_insert_with(|| self.neighbours.next_look());
         Ok(true)
@@ -92,7 +86,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     /// Looks at the rules of other programs. What is wrong there is worth a note, but makes no node unready.
     fn look_at_neighbours(&mut self) {
         let networks = self.setting.rules(self.lease.key).forwarded();
-        let looked = self.neighbours.look(&mut self.rules, &networks, &self.ruleset.scope());
+        let looked = self.neighbours.look(&mut self.rules, &networks, &self.keeper.desired().scope());
         self.due.neighbours.settle(looked.is_ok());
         let note = match looked {
             Ok(again) => {
@@ -107,11 +101,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                 Some(problem)
             }
         };
-        self.outputs.readiness.send_if_modified(|readiness| {
-            let before = readiness.clone();
-            readiness.note("forwarding", note);
-            *readiness != before
-        });
+        tell(&self.outputs.readiness, |readiness| readiness.note("forwarding", note));
     }
 
     fn put_overlay(&mut self) -> Result<bool, Box<dyn Error + Send + Sync>> {
@@ -128,12 +118,10 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                 "devices, peers and routes written"
             );
         }
-        self.outputs.readiness.send_if_modified(|readiness| {
-            let before = readiness.clone();
+        tell(&self.outputs.readiness, |readiness| {
             readiness.set(Condition::Peers, Ok(()));
             let refused = report.refused.len();
             readiness.note("peers", (refused > 0).then(|| format!("{refused} steps refused, see the log")));
-            *readiness != before
         });
         if report.is_clean() {
             self.outputs.telemetry.settled(Object::Overlay);

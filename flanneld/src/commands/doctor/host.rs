@@ -79,10 +79,10 @@ impl Host {
             ));
         }
         let (conf, lease) = (&survey.setting.net_conf, survey.lease);
-        let both = |v4: Option<IpNet>, v6: Option<IpNet>| v4.into_iter().chain(v6).collect::<Vec<_>>();
-        let pools =
-            both(conf.ipv4.map(|pool| pool.network.into()), conf.ipv6.map(|pool| pool.network.into()));
-        let own = both(lease.v4().map(IpNet::from), lease.v6().map(IpNet::from));
+        let v4 = conf.ipv4.map(|pool| IpNet::from(pool.network));
+        let pools: Vec<IpNet> =
+            v4.into_iter().chain(conf.ipv6.map(|pool| IpNet::from(pool.network))).collect();
+        let own: Vec<IpNet> = lease.subnets().collect();
         findings.extend(overlaps(&pools, &own, interfaces, survey.leases.peers()));
         findings.extend(subnet_env(survey, subnet_file));
         findings
