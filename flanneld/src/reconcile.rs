@@ -290,6 +290,13 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         };
         for subnet in key.subnets() {
             let holder = leases.holder(subnet).and_then(|holder| Some((holder, leases.peer(holder)?)));
+            if let (Some((holder, followed)), Some(other)) = (holder, leases.peer(key))
+                && !followed.same_node(other)
+            {
+                warn!(
+                    "leases {holder} and {key} of two nodes are for {subnet}: its packets go to that of {holder}"
+                );
+            }
             let peer = holder.and_then(|(holder, lease)| setting.peer(holder, subnet, lease, &mut on_link));
             match peer {
                 Some(Ok(peer)) if overlay.peer(subnet) == Some(peer) => {}

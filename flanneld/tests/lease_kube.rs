@@ -250,6 +250,60 @@ async fn a_subnet_that_moves_to_another_node_is_not_removed_with_the_old_one() {
     assert_eq!(watcher.table.len(), 2);
 }
 
+/// `name` was made then, and has the pod subnet of `b`.
+async fn rival_of_b(api: &FakeApi, name: &str, created: &str, attributes: LeaseAttributes) {
+    api.add_node(name, &["10.244.2.0/24"]);
+    api.edit_node(name, |node| node["metadata"]["creationTimestamp"] = created.into());
+    open(api, name).await.acquire(&request(attributes)).await.unwrap();
+}
+
+#[tokio::test]
+async fn of_two_nodes_with_one_pod_subnet_the_older_one_has_it_whoever_speaks_last() {
+    let (api, store, mut watcher) = running().await;
+    api.edit_node("b", |node| node["metadata"]["creationTimestamp"] = "2026-01-02T00:00:00Z".into());
+    // Before `b` by name: a listing tells of it first.
+    rival_of_b(&api, "aa", "2026-01-03T00:00:00Z", node(3)).await;
+    for heartbeat in 0..3 {
+        api.annotate("aa", "heartbeat", Some(&heartbeat.to_string()));
+    }
+    move_b(&api);
+    see_b_move(&mut watcher).await;
+    let contested = |seen: &[String]| seen.iter().filter(|event| event.contains("10.244.2.0")).count();
+    assert_eq!(contested(&watcher.seen), 3, "b's own three words: {:?}", watcher.seen);
+
+    // A listing does not change it, neither for who knows already nor for who starts.
+    api.cut_watches();
+    api.compact();
+    api.annotate("aa", "heartbeat", Some("last"));
+    watcher.until("a listing", |_| true).await;
+    watcher.listen(Duration::from_millis(500)).await;
+    assert_eq!(watcher.table.peer(key("10.244.2.0-24")).unwrap().public_ip, "192.0.2.99".parse().ok());
+    let mut fresh = Watcher::start(&open(&api, "a").await);
+    see_b_move(&mut fresh).await;
+
+    // The heir: at once when it is told, and after a listing when it is not.
+    api.delete_node("b");
+    let held_by = |held: LeaseAttributes| {
+        move |table: &LeaseTable| {
+            table.peer(key("10.244.2.0-24")).is_some_and(|attributes| *attributes == held)
+        }
+    };
+    watcher.until("the heir", held_by(node(3))).await;
+    rival_of_b(&api, "b", "2026-01-01T00:00:00Z", node(4)).await;
+    watcher.until("the older node, back", held_by(node(4))).await;
+    api.set_away(true);
+    api.delete_node("b");
+    api.compact();
+    api.set_away(false);
+    watcher.until("the heir again", held_by(node(3))).await;
+    assert!(
+        !watcher.seen.contains(&"-10.244.2.0-24".to_owned()),
+        "never without a route: {:?}",
+        watcher.seen
+    );
+    drop(store);
+}
+
 #[tokio::test]
 async fn a_forgotten_history_leads_to_a_new_listing_that_removes_just_what_is_gone() {
     let (api, _store, mut watcher) = running().await;

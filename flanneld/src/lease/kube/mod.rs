@@ -4,6 +4,7 @@
 //! lease is taken by publishing how to reach the node, and lost when the node is deleted or gets another subnet.
 
 mod annotations;
+mod claims;
 mod client;
 mod node;
 mod watch;

@@ -4,18 +4,19 @@ use std::borrow::Cow;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use k8s_openapi::ClusterResourceScope;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Resource;
 use serde::Deserialize;
 
 use super::annotations::Annotations;
+use super::claims::Claimant;
 use crate::lease::LeaseKey;
 
 /// A node. Everything else that the API server sends is dropped while it is read.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(from = "Wire")]
 pub(super) struct Node {
-    /// Name, resource version and annotations only.
+    /// Name, time of creation, resource version and annotations only.
     metadata: ObjectMeta,
     /// `spec.podCIDRs`, or `spec.podCIDR` where only that is set.
     pub(super) pod_cidrs: Vec<String>,
@@ -38,6 +39,7 @@ struct Wire {
 struct Metadata {
     name: Option<String>,
     resource_version: Option<String>,
+    creation_timestamp: Option<Time>,
     annotations: Option<Annotations>,
 }
 
@@ -63,13 +65,19 @@ struct Condition {
 
 impl From<Wire> for Node {
     fn from(wire: Wire) -> Self {
-        let Metadata { name, resource_version, annotations } = wire.metadata;
+        let Metadata { name, resource_version, creation_timestamp, annotations } = wire.metadata;
         let pod_cidrs = wire.spec.pod_cidrs.unwrap_or_default();
         let only = wire.spec.pod_cidr.filter(|cidr| pod_cidrs.is_empty() && !cidr.is_empty());
         let available =
             |condition: &Condition| condition.kind == "NetworkUnavailable" && condition.status == "False";
         Self {
-            metadata: ObjectMeta { name, resource_version, annotations, ..ObjectMeta::default() },
+            metadata: ObjectMeta {
+                name,
+                resource_version,
+                creation_timestamp,
+                annotations,
+                ..ObjectMeta::default()
+            },
             pod_cidrs: pod_cidrs.into_iter().chain(only).collect(),
             network_is_available: wire.status.conditions.unwrap_or_default().iter().any(available),
         }
@@ -80,6 +88,12 @@ impl Node {
     /// Its name.
     pub(super) fn name(&self) -> &str {
         self.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// It as one that claims a lease. Without a time of creation, which every API server sets, it is the youngest.
+    pub(super) fn claimant(&self) -> Claimant {
+        let created = self.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_second());
+        Claimant { created, name: self.name().into() }
     }
 
     /// Its annotations.

@@ -1,6 +1,5 @@
 //! From the API server's stream of nodes to lease events.
 
-use std::collections::HashMap;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -9,14 +8,16 @@ use kube::core::Status;
 use kube::runtime::watcher::{self, Event, InitialListStrategy};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
+use tracing::warn;
 
+use super::claims::{Claimant, Claims, Former};
 use super::client::refused;
 use super::node::Node;
 use super::{KubeStore, Seen};
 use crate::error::Chain;
 use crate::event::LeaseEvent;
 use crate::lease::malformed::Malformed;
-use crate::lease::{Backoff, LeaseKey};
+use crate::lease::{Backoff, Lease, LeaseKey};
 
 /// Nodes of one page of a listing.
 const PAGE: u32 = 500;
@@ -24,10 +25,7 @@ const PAGE: u32 = 500;
 /// What was told of each node.
 #[derive(Debug, Default)]
 struct Told {
-    /// Leases by the node that holds them.
-    leases: HashMap<Box<str>, LeaseKey>,
-    /// How many nodes hold each.
-    holders: HashMap<LeaseKey, u32>,
+    claims: Claims,
     /// A listing that has not come to its end.
     listing: Option<Listing>,
     malformed: Malformed,
@@ -35,8 +33,11 @@ struct Told {
 
 #[derive(Debug, Default)]
 struct Listing {
-    leases: HashMap<Box<str>, LeaseKey>,
-    unreadable: Vec<LeaseKey>,
+    claims: Claims,
+    /// Leases that stay as they are: of nodes that cannot be read, and those of `inherited`.
+    kept: Vec<LeaseKey>,
+    /// Leases that were not taken from a node because another one held them before.
+    inherited: Vec<LeaseKey>,
     saw_own: bool,
 }
 
@@ -104,28 +105,37 @@ impl KubeStore {
                 let lease = match self.lease_of(&node) {
                     Some(Ok(lease)) => lease,
                     Some(Err((key, problem))) => {
-                        listing.unreadable.extend(key);
+                        listing.kept.extend(key);
                         // What it held before is still its own.
-                        listing.unreadable.extend(told.leases.get(node.name()));
+                        listing.kept.extend(told.claims.lease_of(node.name()));
                         told.malformed.report(&"Kubernetes", &[(node.name().to_owned(), problem)]);
                         return (Vec::new(), true);
                     }
                     None => return (Vec::new(), true),
                 };
-                listing.leases.insert(node.name().into(), lease.key);
+                let claimant = node.claimant();
+                listing.claims.set(&claimant, Some(lease.key));
+                let known = told.claims.lease_of(node.name()) == Some(lease.key);
+                if let Some(holder) = listing.claims.holder(lease.key).filter(|holder| **holder != claimant) {
+                    warn_of_two(known, &claimant, holder, lease.key);
+                    return (Vec::new(), true);
+                }
+                if told.claims.holder(lease.key).is_some_and(|holder| *holder < claimant) {
+                    // Its holder may be named later in this listing.
+                    listing.kept.push(lease.key);
+                    listing.inherited.push(lease.key);
+                    return (Vec::new(), true);
+                }
                 (vec![LeaseEvent::Upsert(lease)], true)
             }
             Event::InitDone => {
-                let Listing { leases, unreadable, saw_own } = told.listing.take().unwrap_or_default();
+                let Listing { claims, kept, inherited, saw_own } = told.listing.take().unwrap_or_default();
                 if !saw_own {
                     self.seen.send_replace(Seen::Gone);
                 }
-                told.holders.clear();
-                for key in leases.values() {
-                    *told.holders.entry(*key).or_default() += 1;
-                }
-                told.leases = leases;
-                (vec![LeaseEvent::Synced { unreadable }], true)
+                let former = std::mem::replace(&mut told.claims, claims);
+                let certain = inherited.iter().all(|key| former.holder(*key) == told.claims.holder(*key));
+                (vec![LeaseEvent::Synced { unreadable: kept }], certain)
             }
             Event::Apply(node) => {
                 self.note_own(&node);
@@ -137,18 +147,13 @@ impl KubeStore {
                     }
                     None => None,
                 };
-                let (gone, certain) = told.replace(node.name(), lease.as_ref().map(|lease| lease.key));
-                (
-                    gone.map(LeaseEvent::Remove).into_iter().chain(lease.map(LeaseEvent::Upsert)).collect(),
-                    certain,
-                )
+                told.replace(&node, lease)
             }
             Event::Delete(node) => {
                 if node.name() == self.node_name() {
                     self.seen.send_replace(Seen::Gone);
                 }
-                let (gone, certain) = told.replace(node.name(), None);
-                (gone.map(LeaseEvent::Remove).into_iter().collect(), certain)
+                told.replace(&node, None)
             }
         }
     }
@@ -169,31 +174,37 @@ impl KubeStore {
 }
 
 impl Told {
-    /// Notes that a node holds `now` and nothing else. Returns the lease that is nobody's any more, and whether that can
-    /// be told: while two nodes claim one subnet (one has just replaced the other), which of them is right takes a listing
-    /// to find out.
-    fn replace(&mut self, node: &str, now: Option<LeaseKey>) -> (Option<LeaseKey>, bool) {
-        let before = match now {
-            Some(key) => self.leases.insert(node.into(), key),
-            None => self.leases.remove(node),
+    /// Notes that a node has this lease and no other. Returns what that changes, and whether it can be told: what the heir
+    /// of a lease publishes takes a listing to find out.
+    fn replace(&mut self, node: &Node, lease: Option<Lease>) -> (Vec<LeaseEvent>, bool) {
+        let claimant = node.claimant();
+        let key = lease.as_ref().map(|lease| lease.key);
+        let known = self.claims.lease_of(node.name()) == key;
+        let former = self.claims.set(&claimant, key);
+        let free = match former {
+            Former::Free(key) => Some(LeaseEvent::Remove(key)),
+            Former::Nothing | Former::Inherited => None,
         };
-        if before == now {
-            return (None, true);
-        }
-        if let Some(key) = now {
-            *self.holders.entry(key).or_default() += 1;
-        }
-        let Some(key) = before else { return (None, true) };
-        match self.holders.get_mut(&key) {
-            Some(others) if *others > 1 => {
-                *others -= 1;
-                (None, false)
+        let held = lease.filter(|lease| match self.claims.holder(lease.key) {
+            Some(holder) if *holder != claimant => {
+                warn_of_two(known, &claimant, holder, lease.key);
+                false
             }
-            _ => {
-                self.holders.remove(&key);
-                (Some(key), true)
-            }
-        }
+            _ => true,
+        });
+        let events = free.into_iter().chain(held.map(LeaseEvent::Upsert)).collect();
+        (events, former != Former::Inherited)
+    }
+}
+
+/// Says once that two nodes have the same pod subnets.
+fn warn_of_two(known: bool, claimant: &Claimant, holder: &Claimant, lease: LeaseKey) {
+    if !known {
+        let (name, holder) = (&claimant.name, &holder.name);
+        warn!(
+            "node {name:?} has the pod subnets {lease} of node {holder:?}, which is older: its pods cannot be reached; \
+             give it other podCIDRs, or delete the node that is no more"
+        );
     }
 }
 
