@@ -5,14 +5,14 @@ use std::fmt::{self, Display, Formatter};
 
 use flannel_netlink::{Malformed, Message, messages};
 
+use crate::chain::Chain;
 use crate::name::{ChainName, SetName};
 use crate::raise::raise;
 use crate::rule::Rule;
-use crate::ruleset::{Chain, Counter, Handle, Table, TableId};
 use crate::set::Set;
+use crate::table::{Counter, Handle, Table, TableId};
 use crate::text::{self, Written};
-use crate::wire::decode;
-use crate::wire::message as kind;
+use crate::wire::{decode, message as kind};
 
 /// Where a rule goes in its chain.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -4,12 +4,16 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use flannel_netlink::{Batch, Flags};
 
+use crate::chain::Chain;
+use crate::element::{Body, Mapped, Span};
 use crate::error::Mistake;
 use crate::kernel::Observed;
 use crate::matching::{Match, Source, Test};
-use crate::rule::{Rule, Statement};
-use crate::ruleset::{Chain, Handle, Ownership, Ruleset, Table, table_flag};
-use crate::set::{Body, Mapped, Set, Span};
+use crate::rule::Rule;
+use crate::ruleset::{Ownership, Ruleset};
+use crate::set::Set;
+use crate::statement::Statement;
+use crate::table::{Handle, Table, table_flag};
 use crate::transaction::{Building, Transaction, inline_sets};
 use crate::wire::decode::is_filled_by_rules;
 use crate::wire::{encode, message};
@@ -404,7 +408,7 @@ pub(crate) fn check_references(table: &Table, transaction: &mut Transaction<Buil
                 && let Some(chain) = verdict.chain()
             {
                 transaction.check(chain_exists(chain.as_str()), || {
-                    let key = crate::set::Key { datatype: set.key, span: span.clone(), mistake: None };
+                    let key = crate::element::Key { datatype: set.key, span: span.clone(), mistake: None };
                     format!("element {} {} {key}", table.id, set.name)
                 });
             }

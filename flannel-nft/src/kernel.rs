@@ -2,7 +2,8 @@
 
 use crate::diff::diff;
 use crate::error::{CommitError, ConvergeError, ObserveError};
-use crate::ruleset::{Ruleset, TableId};
+use crate::ruleset::Ruleset;
+use crate::table::TableId;
 use crate::transaction::{Building, Generation, Sealed, Transaction};
 
 /// How often [`converge`] starts anew because others change the ruleset at the same time.

@@ -95,9 +95,12 @@
 //!
 //! - `tokio`: `Monitor::into_stream`, foreign changes as an async stream (`futures_core::Stream`). Nothing else changes.
 
+mod chain;
 mod change;
 mod data;
+mod datatype;
 mod diff;
+mod element;
 mod error;
 mod expr;
 mod keeper;
@@ -109,32 +112,41 @@ mod monitor;
 mod name;
 pub mod neighbours;
 mod netlink;
+mod operand;
 mod raise;
 mod rule;
 mod ruleset;
+mod selector;
 mod set;
+mod statement;
+mod table;
 mod text;
 mod transaction;
+mod value;
 mod wire;
 
+pub use chain::{Base, Chain, ChainKind, Hook, Policy, Priority};
 pub use change::{Change, RulePlace};
-pub use data::{Datatype, Protocol, Value};
+pub use datatype::Datatype;
 pub use diff::diff;
+pub use element::{Element, Key};
 pub use error::{CommitError, ConvergeError, Mistake, ObserveError, RefusalReason, SealError};
 pub use flannel_netlink::Errno;
 pub use keeper::Keeper;
 pub use kernel::{Kernel, Observed, Outcome, amend, converge, generation, observe};
-pub use matching::{Addresses, IpVersion, Match, Ports, ct, fib, ip, meta, sctp, tcp, th, udp};
+pub use matching::{IpVersion, Match};
 pub use memory::Memory;
 #[cfg(feature = "tokio")]
 pub use monitor::MonitorStream;
 pub use monitor::{Event, Foreign, Monitor};
 pub use name::{ChainName, Comment, CounterName, InterfaceName, LogPrefix, NameError, SetName, TableName};
 pub use netlink::Netlink;
-pub use rule::{IpRange, Limit, Log, Mark, Nat, Per, Reject, Rule, Verdict, VmapKey};
-pub use ruleset::{
-    Base, Chain, ChainKind, Counter, Family, Handle, Hook, Ownership, Policy, Priority, Ruleset, Table,
-    TableId,
-};
-pub use set::{Element, Key, Set};
+pub use operand::{Addresses, Ports};
+pub use rule::{Rule, VmapKey};
+pub use ruleset::{Family, Ownership, Ruleset};
+pub use selector::{ct, fib, ip, meta, sctp, tcp, th, udp};
+pub use set::Set;
+pub use statement::{IpRange, Limit, Log, Mark, Nat, Per, Reject, Verdict};
+pub use table::{Counter, Handle, Table, TableId};
 pub use transaction::{Building, Generation, Sealed, Transaction};
+pub use value::{Protocol, Value};

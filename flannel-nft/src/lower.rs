@@ -1,11 +1,13 @@
 //! Rules as the kernel runs them, made from rules as people write them.
 
-use crate::data::{Data, Protocol};
+use crate::data::Data;
 use crate::error::Mistake;
 use crate::expr::{Expr, REG1, VERDICT, cmp, ct, fib, meta, nat, payload, reject, verdict};
 use crate::matching::{Field, IpVersion, Match, Source, Test};
-use crate::rule::{IpRange, Limit, Log, Mark, Nat, Reject, Rule, Statement, Verdict};
+use crate::rule::Rule;
 use crate::ruleset::Family;
+use crate::statement::{IpRange, Limit, Log, Mark, Nat, Reject, Statement, Verdict};
+use crate::value::Protocol;
 
 /// Registers behind the first, for what is needed at the same time.
 const REG2: u32 = 2;

@@ -1,13 +1,16 @@
 //! An nf_tables without a kernel, for tests of embedders and for dry runs.
 
+use flannel_netlink::{Errno, Refusal};
+
+use crate::chain::Chain;
 use crate::change::{Change, RulePlace};
 use crate::error::{CommitError, ObserveError, RefusalReason};
 use crate::kernel::{Kernel, Observed};
 use crate::rule::Rule;
-use crate::ruleset::{Chain, Handle, Ruleset, Table, TableId, table_flag};
+use crate::ruleset::Ruleset;
 use crate::set::Set;
+use crate::table::{Handle, Table, TableId, table_flag};
 use crate::transaction::{Generation, Sealed, Transaction};
-use flannel_netlink::{Errno, Refusal};
 
 /// Tables that are kept in memory and changed as the kernel would change them: all or nothing, with generations,
 /// handles and `EBUSY`. It decodes the very bytes that the kernel would get.
@@ -160,7 +163,7 @@ fn in_table(table: &mut Table, change: Change, handle: Handle) -> Result<(), Err
         Change::DeleteChain(_, chain) => {
             let targeted = rules(table).any(|rule| rule.verdicts().any(|end| end.chain() == Some(&chain)));
             let from_map = table.sets.iter().flat_map(|set| set.elements.values()).any(|body| {
-                matches!(&body.mapped, Some(crate::set::Mapped::Verdict(end)) if end.chain() == Some(&chain))
+                matches!(&body.mapped, Some(crate::element::Mapped::Verdict(end)) if end.chain() == Some(&chain))
             });
             if targeted || from_map || !chain_of(table, |found| found.name == chain)?.rules.is_empty() {
                 return Err(Errno::EBUSY);

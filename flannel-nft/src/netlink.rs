@@ -9,12 +9,14 @@ use flannel_netlink::{
     Socket, TransactError, attributes, messages,
 };
 
+use crate::chain::Chain;
 use crate::error::{CommitError, ObserveError, RefusalReason};
 use crate::kernel::{Kernel, Observed};
 use crate::name::TableName;
 use crate::raise::raise;
-use crate::ruleset::{Chain, Family, Ruleset, Table, TableId, table_flag};
+use crate::ruleset::{Family, Ruleset};
 use crate::set::Set;
+use crate::table::{Table, TableId, table_flag};
 use crate::transaction::{Generation, Sealed, Transaction};
 use crate::wire::decode::{self, RawElement, RawRule};
 use crate::wire::{header, message};

@@ -1,13 +1,15 @@
 //! Instructions of the kernel turned back into rules as people write them.
 
-use crate::data::{Data, Protocol};
+use crate::data::Data;
 use crate::expr::{Expr, REG1, VERDICT, cmp, ct, fib, meta, nat, payload, reject};
 use crate::lower::{lower, settles_protocol};
 use crate::matching::{Field, Inline, IpVersion, Match, Source, Test};
 use crate::name::{CounterName, LogPrefix, SetName};
-use crate::rule::{IpRange, Limit, Log, Mark, Nat, Reject, Rule, Statement};
+use crate::rule::Rule;
 use crate::ruleset::Family;
 use crate::set::Set;
+use crate::statement::{IpRange, Limit, Log, Mark, Nat, Reject, Statement};
+use crate::value::Protocol;
 use crate::wire::COUNTER;
 use crate::wire::decode::verdict_of;
 

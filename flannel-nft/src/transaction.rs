@@ -5,14 +5,17 @@ use std::iter::Peekable;
 
 use flannel_netlink::{Attributes, Batch, Flags};
 
+use crate::chain::Chain;
 use crate::change::{Change, changes};
+use crate::element::{Body, Span};
 use crate::error::{CommitError, Mistake, SealError};
 use crate::kernel::Kernel;
 use crate::matching::{Match, Source, Test};
 use crate::name::{ChainName, CounterName, SetName};
-use crate::rule::{Rule, Statement};
-use crate::ruleset::{Chain, Counter, Handle, Table, TableId};
-use crate::set::{Body, Set, Span};
+use crate::rule::Rule;
+use crate::set::Set;
+use crate::statement::Statement;
+use crate::table::{Counter, Handle, Table, TableId};
 use crate::wire::encode::{self, Place};
 use crate::wire::{header, message};
 

@@ -2,12 +2,14 @@
 
 use std::fmt::{self, Display, Formatter, Write as _};
 
-use crate::data::{Protocol, STATES, STATUSES, TCP_FLAGS, write_bits};
+use crate::datatype::{STATES, STATUSES, TCP_FLAGS, write_bits};
 use crate::expr::nat;
 use crate::matching::{Field, IpVersion, Match, Source, Test};
-use crate::rule::{IpRange, Limit, Log, Mark, Nat, Reject, Rule, Statement};
+use crate::rule::Rule;
 use crate::ruleset::Family;
+use crate::statement::{IpRange, Limit, Log, Mark, Nat, Reject, Statement};
 use crate::text::{element, verdict};
+use crate::value::Protocol;
 
 impl Display for Rule {
     /// The rule as `nft list` prints it, in a table of both IP versions where that matters.

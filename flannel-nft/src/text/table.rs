@@ -2,9 +2,12 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use crate::rule::Verdict;
-use crate::ruleset::{Base, Chain, Counter, Family, Hook, Policy, Ruleset, Table, table_flag};
-use crate::set::{Body, Mapped, Maps, Set, Span, flag};
+use crate::chain::{Base, Chain, Hook, Policy};
+use crate::element::{Body, Mapped, Span};
+use crate::ruleset::{Family, Ruleset};
+use crate::set::{Maps, Set, flag};
+use crate::statement::Verdict;
+use crate::table::{Counter, Table, table_flag};
 use crate::text::{duration, rule};
 
 impl Display for Ruleset {

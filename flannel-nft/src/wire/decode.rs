@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use flannel_netlink::{Attribute, AttributeIter, Malformed, Message};
 
-use crate::data::{Data, Datatype};
+use crate::chain::{Base, Chain, ChainKind, Hook, Policy, Priority};
+use crate::data::Data;
+use crate::datatype::Datatype;
+use crate::element::{Body, Mapped, Span};
 use crate::expr::{Expr, verdict};
 use crate::name::{ChainName, Comment, CounterName, SetName, TableName};
-use crate::rule::{Rule, Verdict};
-use crate::ruleset::{
-    Base, Chain, ChainKind, Counter, Family, Handle, Hook, Ownership, Policy, Priority, Table, TableId,
-    table_flag,
-};
-use crate::set::{Body, Mapped, Maps, Set, Span, flag};
+use crate::rule::Rule;
+use crate::ruleset::{Family, Ownership};
+use crate::set::{Maps, Set, flag};
+use crate::statement::Verdict;
+use crate::table::{Counter, Handle, Table, TableId, table_flag};
 use crate::wire::{Extra, exprs};
 
 /// Splits a message into the table it belongs to and its attributes; `None` for a family we have no word for.

@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use flannel_netlink::Attributes;
 
-use crate::data::Datatype;
+use crate::chain::{Chain, Policy};
+use crate::datatype::Datatype;
+use crate::element::{Body, Mapped, Span};
 use crate::error::Mistake;
 use crate::lower::{lower, verdict_code};
 use crate::name::{ChainName, Comment};
 use crate::rule::Rule;
-use crate::ruleset::{Chain, Counter, Family, Handle, Policy, Table, TableId};
-use crate::set::{Body, Mapped, Maps, Set, Span, flag};
+use crate::ruleset::Family;
+use crate::set::{Maps, Set, flag};
+use crate::table::{Counter, Handle, Table, TableId};
 use crate::wire::{COUNTER, Extra, exprs};
 
 /// An element list is one attribute and so at most 65 535 bytes; a single element has less than 1 KiB.

@@ -1,0 +1,268 @@
+//! What bytes mean, and how nft prints them.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::data::{Data, hex};
+use crate::value::Protocol;
+
+/// What the keys or the values of a set are, by nft's names (`nft describe`).
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[non_exhaustive]
+pub enum Datatype {
+    /// `ct_dir`, 1 byte.
+    CtDirection,
+    /// `ct_state`, 4 bytes, host order.
+    CtState,
+    /// `ct_status`, 4 bytes, host order.
+    CtStatus,
+    /// `ether_addr`, 6 bytes.
+    EtherAddr,
+    /// `fib_addrtype`, 4 bytes, host order.
+    FibAddrtype,
+    /// `iface_index`, 4 bytes, host order.
+    Ifindex,
+    /// `ifname`, 16 bytes.
+    Ifname,
+    /// `inet_proto`, 1 byte.
+    InetProto,
+    /// `inet_service`: a port, 2 bytes.
+    InetService,
+    /// `ipv4_addr`, 4 bytes.
+    Ipv4Addr,
+    /// `ipv6_addr`, 16 bytes.
+    Ipv6Addr,
+    /// `mark`, 4 bytes, host order.
+    Mark,
+    /// `nf_proto`, 1 byte.
+    Nfproto,
+    /// `pkt_type`, 1 byte.
+    PktType,
+    /// `tcp_flag`, 1 byte.
+    TcpFlag,
+    /// A type that this crate has no word for, or a concatenation. Its values are kept as bytes.
+    Other {
+        /// nft's number for it.
+        number: u32,
+        /// Bytes of one value.
+        length: u32,
+    },
+}
+
+impl Datatype {
+    const KNOWN: [Self; 15] = [
+        Self::CtDirection,
+        Self::CtState,
+        Self::CtStatus,
+        Self::EtherAddr,
+        Self::FibAddrtype,
+        Self::Ifindex,
+        Self::Ifname,
+        Self::InetProto,
+        Self::InetService,
+        Self::Ipv4Addr,
+        Self::Ipv6Addr,
+        Self::Mark,
+        Self::Nfproto,
+        Self::PktType,
+        Self::TcpFlag,
+    ];
+
+    /// nft's name for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CtDirection => "ct_dir",
+            Self::CtState => "ct_state",
+            Self::CtStatus => "ct_status",
+            Self::EtherAddr => "ether_addr",
+            Self::FibAddrtype => "fib_addrtype",
+            Self::Ifindex => "iface_index",
+            Self::Ifname => "ifname",
+            Self::InetProto => "inet_proto",
+            Self::InetService => "inet_service",
+            Self::Ipv4Addr => "ipv4_addr",
+            Self::Ipv6Addr => "ipv6_addr",
+            Self::Mark => "mark",
+            Self::Nfproto => "nf_proto",
+            Self::PktType => "pkt_type",
+            Self::TcpFlag => "tcp_flag",
+            Self::Other { .. } => "unknown",
+        }
+    }
+
+    /// nft's number for it (include/datatype.h, `enum datatypes`); the kernel only stores it.
+    pub(crate) fn number(self) -> u32 {
+        match self {
+            Self::Nfproto => 2,
+            Self::Ipv4Addr => 7,
+            Self::Ipv6Addr => 8,
+            Self::EtherAddr => 9,
+            Self::InetProto => 12,
+            Self::InetService => 13,
+            Self::TcpFlag => 15,
+            Self::Mark => 19,
+            Self::Ifindex => 20,
+            Self::CtState => 26,
+            Self::CtDirection => 27,
+            Self::CtStatus => 28,
+            Self::PktType => 31,
+            Self::FibAddrtype => 38,
+            Self::Ifname => 41,
+            Self::Other { number, .. } => number,
+        }
+    }
+
+    pub(crate) fn length(self) -> u32 {
+        match self {
+            Self::CtDirection | Self::InetProto | Self::Nfproto | Self::PktType | Self::TcpFlag => 1,
+            Self::InetService => 2,
+            Self::CtState
+            | Self::CtStatus
+            | Self::FibAddrtype
+            | Self::Ifindex
+            | Self::Ipv4Addr
+            | Self::Mark => 4,
+            Self::EtherAddr => 6,
+            Self::Ifname | Self::Ipv6Addr => 16,
+            Self::Other { length, .. } => length,
+        }
+    }
+
+    pub(crate) fn from_number(number: u32, length: u32) -> Self {
+        let known =
+            Self::KNOWN.into_iter().find(|known| known.number() == number && known.length() == length);
+        known.unwrap_or(Self::Other { number, length })
+    }
+
+    /// Whether values are in host order, which nft must be told (`NFTNL_UDATA_SET_KEYBYTEORDER`) to print them right.
+    pub(crate) fn is_host_order(self) -> bool {
+        matches!(
+            self,
+            Self::CtState
+                | Self::CtStatus
+                | Self::FibAddrtype
+                | Self::Ifindex
+                | Self::Ifname
+                | Self::Mark
+                | Self::CtDirection
+                | Self::Nfproto
+                | Self::PktType
+        )
+    }
+
+    /// How many values nft prints on a line of a set's listing (src/expression.c, `calculate_delim`).
+    pub(crate) fn per_line(self) -> usize {
+        match self {
+            Self::Ipv4Addr | Self::CtState | Self::FibAddrtype => 2,
+            Self::EtherAddr | Self::Ifname | Self::Ipv6Addr | Self::Other { .. } => 1,
+            _ => 5,
+        }
+    }
+
+    /// Writes a value of this type in nft syntax.
+    pub(crate) fn write(self, data: &Data, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = data.as_slice();
+        match (self, bytes) {
+            (Self::Ipv4Addr, &[a, b, c, d]) => write!(f, "{}", Ipv4Addr::new(a, b, c, d)),
+            (Self::Ipv6Addr, _) => match <[u8; 16]>::try_from(bytes) {
+                Ok(bytes) => write!(f, "{}", Ipv6Addr::from(bytes)),
+                Err(_) => hex(bytes, f),
+            },
+            (Self::EtherAddr, &[first, ref rest @ ..]) => {
+                write!(f, "{first:02x}")?;
+                rest.iter().try_for_each(|byte| write!(f, ":{byte:02x}"))
+            }
+            (Self::InetProto, &[number]) => write!(f, "{}", Protocol::new(number)),
+            (Self::InetService, &[high, low]) => write!(f, "{}", u16::from_be_bytes([high, low])),
+            (Self::Ifname, _) => {
+                let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+                write!(f, "\"{}\"", String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()))
+            }
+            (Self::Nfproto, [2]) => f.write_str("ipv4"),
+            (Self::Nfproto, [10]) => f.write_str("ipv6"),
+            (Self::CtDirection, [0]) => f.write_str("original"),
+            (Self::CtDirection, [1]) => f.write_str("reply"),
+            (Self::TcpFlag, &[flags]) => write_bits(&TCP_FLAGS, u32::from(flags), ",", f),
+            (Self::PktType, &[number]) => symbol(&PACKET_TYPES, u32::from(number), f),
+            (Self::Nfproto | Self::CtDirection, &[number]) => write!(f, "{number}"),
+            _ => match (self, data.host_u32()) {
+                (Self::Mark, Some(mark)) => write!(f, "0x{mark:08x}"),
+                (Self::Ifindex, Some(index)) => write!(f, "{index}"),
+                (Self::FibAddrtype, Some(number)) => symbol(&ADDRESS_TYPES, number, f),
+                (Self::CtState, Some(bits)) => write_bits(&STATES, bits, ",", f),
+                (Self::CtStatus, Some(bits)) => write_bits(&STATUSES, bits, ",", f),
+                _ => hex(bytes, f),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Datatype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+pub(crate) const PACKET_TYPES: [(&str, u32); 4] =
+    [("host", 0), ("broadcast", 1), ("multicast", 2), ("other", 3)];
+pub(crate) const ADDRESS_TYPES: [(&str, u32); 9] = [
+    ("unspec", 0),
+    ("unicast", 1),
+    ("local", 2),
+    ("broadcast", 3),
+    ("anycast", 4),
+    ("multicast", 5),
+    ("blackhole", 6),
+    ("unreachable", 7),
+    ("prohibit", 8),
+];
+/// In the order in which nft prints them.
+pub(crate) const STATES: [(&str, u32); 5] =
+    [("invalid", 0x1), ("established", 0x2), ("related", 0x4), ("new", 0x8), ("untracked", 0x40)];
+pub(crate) const STATUSES: [(&str, u32); 7] = [
+    ("expected", 0x1),
+    ("seen-reply", 0x2),
+    ("assured", 0x4),
+    ("confirmed", 0x8),
+    ("snat", 0x10),
+    ("dnat", 0x20),
+    ("dying", 0x200),
+];
+
+pub(crate) const TCP_FLAGS: [(&str, u32); 8] = [
+    ("fin", 0x1),
+    ("syn", 0x2),
+    ("rst", 0x4),
+    ("psh", 0x8),
+    ("ack", 0x10),
+    ("urg", 0x20),
+    ("ecn", 0x40),
+    ("cwr", 0x80),
+];
+
+fn symbol(names: &[(&str, u32)], number: u32, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match names.iter().find(|(_, value)| *value == number) {
+        Some((name, _)) => f.write_str(name),
+        None => write!(f, "{number}"),
+    }
+}
+
+/// Writes the names of the bits that are set; as a number if one has no name or none is set.
+pub(crate) fn write_bits(
+    names: &[(&str, u32)],
+    bits: u32,
+    separator: &str,
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
+    let named = names.iter().fold(0, |sum, (_, bit)| sum | bit);
+    if bits == 0 || bits & !named != 0 {
+        return write!(f, "0x{bits:08x}");
+    }
+    let mut between = "";
+    for (name, _) in names.iter().filter(|(_, bit)| bits & bit != 0) {
+        write!(f, "{between}{name}")?;
+        between = separator;
+    }
+    Ok(())
+}

@@ -1,0 +1,276 @@
+//! Elements of sets and maps.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::data::Data;
+use crate::datatype::Datatype;
+use crate::error::Mistake;
+use crate::name::{Comment, CounterName};
+use crate::statement::Verdict;
+use crate::value::Value;
+use crate::wire::Extra;
+
+/// The values of a key, both ends included.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum Span {
+    One(Data),
+    Range(Data, Data),
+    /// Every key that no other element has (`*`).
+    Rest,
+}
+
+impl Span {
+    pub(crate) fn between(first: Data, last: Data) -> Self {
+        if first == last { Self::One(first) } else { Self::Range(first, last) }
+    }
+
+    pub(crate) fn first(&self) -> Option<&Data> {
+        match self {
+            Self::One(data) | Self::Range(data, _) => Some(data),
+            Self::Rest => None,
+        }
+    }
+
+    pub(crate) fn last(&self) -> Option<&Data> {
+        match self {
+            Self::One(data) | Self::Range(_, data) => Some(data),
+            Self::Rest => None,
+        }
+    }
+
+    pub(crate) fn overlaps(&self, first: &Data, last: &Data) -> bool {
+        self.first().is_some_and(|low| low <= last) && self.last().is_some_and(|high| high >= first)
+    }
+
+    pub(crate) fn write(&self, datatype: Datatype, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One(data) => datatype.write(data, f),
+            Self::Range(first, last) => {
+                datatype.write(first, f)?;
+                let is_address = matches!(datatype, Datatype::Ipv4Addr | Datatype::Ipv6Addr);
+                match first.prefix_to(last).filter(|_| is_address) {
+                    Some(length) => write!(f, "/{length}"),
+                    None => {
+                        f.write_str("-")?;
+                        datatype.write(last, f)
+                    }
+                }
+            }
+            Self::Rest => f.write_str("*"),
+        }
+    }
+}
+
+impl Ord for Span {
+    /// By first value, so that in a set without overlaps neighbours stand side by side; [`Span::Rest`] last, as nft
+    /// prints it.
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (self.first(), other.first()) {
+            (Some(first), Some(other_first)) => {
+                first.cmp(other_first).then_with(|| self.last().cmp(&other.last()))
+            }
+            (first, other_first) => other_first.is_some().cmp(&first.is_some()),
+        }
+    }
+}
+
+impl PartialOrd for Span {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// What an element of a set or map is found by: one value, or in an interval set also a prefix or a range.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Key {
+    pub(crate) datatype: Datatype,
+    pub(crate) span: Span,
+    pub(crate) mistake: Option<Mistake>,
+}
+
+impl Key {
+    /// Every key that no other element has, `*`. Kernel ≥ 5.13.
+    #[must_use]
+    pub fn rest(datatype: Datatype) -> Self {
+        Self { datatype, span: Span::Rest, mistake: None }
+    }
+
+    pub(crate) fn prefix(datatype: Datatype, address: Data, length: u8) -> Self {
+        let mistake = (!address.is_network(length)).then(|| {
+            let text = Value::new(datatype, address.clone());
+            Mistake::HostBits { prefix: format!("{text}/{length}") }
+        });
+        let last = address.last_with_prefix(length);
+        Self { datatype, span: Span::between(address, last), mistake }
+    }
+
+    fn range(first: Value, last: Value) -> Self {
+        let mistake =
+            (first.data > last.data).then(|| Mistake::EmptyRange { range: format!("{first}-{last}") });
+        Self { datatype: first.datatype, span: Span::between(first.data, last.data), mistake }
+    }
+}
+
+impl<T: Into<Value>> From<T> for Key {
+    fn from(value: T) -> Self {
+        let value = value.into();
+        Self { datatype: value.datatype, span: Span::One(value.data), mistake: None }
+    }
+}
+
+impl From<Ipv4Net> for Key {
+    fn from(net: Ipv4Net) -> Self {
+        Self::prefix(Datatype::Ipv4Addr, Data::new(&net.addr().octets()), net.prefix_len())
+    }
+}
+
+impl From<Ipv6Net> for Key {
+    fn from(net: Ipv6Net) -> Self {
+        Self::prefix(Datatype::Ipv6Addr, Data::new(&net.addr().octets()), net.prefix_len())
+    }
+}
+
+impl From<IpNet> for Key {
+    fn from(net: IpNet) -> Self {
+        match net {
+            IpNet::V4(net) => net.into(),
+            IpNet::V6(net) => net.into(),
+        }
+    }
+}
+
+impl From<RangeInclusive<Ipv4Addr>> for Key {
+    fn from(range: RangeInclusive<Ipv4Addr>) -> Self {
+        Self::range((*range.start()).into(), (*range.end()).into())
+    }
+}
+
+impl From<RangeInclusive<Ipv6Addr>> for Key {
+    fn from(range: RangeInclusive<Ipv6Addr>) -> Self {
+        Self::range((*range.start()).into(), (*range.end()).into())
+    }
+}
+
+impl From<u16> for Key {
+    /// A port.
+    fn from(port: u16) -> Self {
+        Value::port(port).into()
+    }
+}
+
+impl From<RangeInclusive<u16>> for Key {
+    /// Ports.
+    fn from(range: RangeInclusive<u16>) -> Self {
+        Self::range(Value::port(*range.start()), Value::port(*range.end()))
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.span.write(self.datatype, f)
+    }
+}
+
+/// What a map gives for a key.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum Mapped {
+    Object(Box<str>),
+    Value(Data),
+    Verdict(Verdict),
+}
+
+/// All of an element but its key.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Body {
+    pub(crate) mapped: Option<Mapped>,
+    pub(crate) timeout: Option<Duration>,
+    /// Time left; known of observed elements only, and no part of what an element is.
+    pub(crate) expires: Option<Duration>,
+    pub(crate) comment: Option<Comment>,
+    pub(crate) extra: Extra,
+}
+
+impl PartialEq for Body {
+    /// Counters of an element (in `extra`) are not part of what it is. The kernel rounds timeouts to its clock, which
+    /// ticks at least every 10 ms.
+    fn eq(&self, other: &Self) -> bool {
+        let timeouts = match (self.timeout, other.timeout) {
+            (Some(a), Some(b)) => a.abs_diff(b) < Duration::from_millis(20),
+            (a, b) => a == b,
+        };
+        timeouts && (&self.mapped, &self.comment) == (&other.mapped, &other.comment)
+    }
+}
+
+/// One element of a set or map.
+#[derive(Clone, Debug)]
+pub struct Element {
+    pub(crate) key: Key,
+    pub(crate) data_type: Option<Datatype>,
+    pub(crate) body: Body,
+}
+
+impl Element {
+    /// An element of a plain set.
+    #[must_use]
+    pub fn new(key: impl Into<Key>) -> Self {
+        Self { key: key.into(), data_type: None, body: Body::default() }
+    }
+
+    /// The verdict that a verdict map gives for it.
+    #[must_use]
+    pub fn verdict(mut self, verdict: Verdict) -> Self {
+        self.body.mapped = Some(Mapped::Verdict(verdict));
+        self.data_type = None;
+        self
+    }
+
+    /// The value that a map gives for it.
+    #[must_use]
+    pub fn value(mut self, value: impl Into<Value>) -> Self {
+        let value = value.into();
+        self.data_type = Some(value.datatype);
+        self.body.mapped = Some(Mapped::Value(value.data));
+        self
+    }
+
+    /// The counter that a map of counters gives for it.
+    #[must_use]
+    pub fn counter(mut self, name: &CounterName) -> Self {
+        self.body.mapped = Some(Mapped::Object(name.as_str().into()));
+        self.data_type = None;
+        self
+    }
+
+    /// After how long it vanishes, in whole milliseconds. Default: the set's, which by default is never.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.body.timeout = Some(timeout);
+        self
+    }
+
+    /// A remark that `nft list` shows.
+    #[must_use]
+    pub fn comment(mut self, comment: Comment) -> Self {
+        self.body.comment = Some(comment);
+        self
+    }
+
+    /// What it is found by.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+}
+
+impl<T: Into<Key>> From<T> for Element {
+    fn from(key: T) -> Self {
+        Self::new(key)
+    }
+}

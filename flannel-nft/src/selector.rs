@@ -1,0 +1,370 @@
+//! The words on the left of an nft match.
+//!
+//! The modules are named as nft names things: [`ip::saddr`], [`tcp::dport`], [`meta::oifname`], [`ct::state`],
+//! [`fib::daddr_type`]. `!` turns a match around.
+
+use crate::data::Data;
+use crate::datatype::Datatype;
+use crate::element::{Body, Key, Span};
+use crate::error::Mistake;
+use crate::matching::{Field, IpVersion, Match, Source, Test};
+use crate::name::{InterfaceName, SetName};
+use crate::operand::{Addresses, Ports};
+use crate::set::Maps;
+use crate::value::{Protocol, Value};
+
+/// The IP header. In an `inet` table a match on addresses also demands the right IP version, as nft does.
+pub mod ip {
+    use super::{Addresses, Data, Field, Match, Protocol, Test};
+
+    /// Source address: `ip saddr` or `ip6 saddr`, by the type of `addresses`.
+    pub fn saddr(addresses: impl Into<Addresses>) -> Match {
+        addresses.into().matched(Field::Saddr)
+    }
+
+    /// Destination address: `ip daddr` or `ip6 daddr`, by the type of `addresses`.
+    pub fn daddr(addresses: impl Into<Addresses>) -> Match {
+        addresses.into().matched(Field::Daddr)
+    }
+
+    /// The protocol field of the IPv4 header, `ip protocol`. For both IP versions: [`super::meta::l4proto`].
+    #[must_use]
+    pub fn protocol(protocol: Protocol) -> Match {
+        Match::new(Field::IpProtocol, Test::Is(Data::new(&[protocol.number()])))
+    }
+}
+
+/// What the kernel knows about a packet besides its bytes.
+pub mod meta {
+    use super::{Data, Field, InterfaceName, IpVersion, Key, Match, Protocol, SetName, Test, Value};
+
+    /// Packet mark, all 32 bits: `meta mark 0x1`.
+    #[must_use]
+    pub fn mark(mark: u32) -> Match {
+        Match::new(Field::Mark, Test::Is(Data::u32(mark)))
+    }
+
+    /// Packet mark, the bits under `mask` only: `meta mark & 0x4000 == 0x4000`.
+    #[must_use]
+    pub fn mark_masked(mark: u32, mask: u32) -> Match {
+        Match::new(Field::Mark, Test::Masked { mask: Data::u32(mask), value: Data::u32(mark) })
+    }
+
+    /// Packet mark in a set of marks: `meta mark @SET`.
+    #[must_use]
+    pub fn mark_in(set: &SetName) -> Match {
+        Match::named(Field::Mark, set)
+    }
+
+    /// IP version, in an `inet` table: `meta nfproto ipv4`.
+    #[must_use]
+    pub fn nfproto(version: IpVersion) -> Match {
+        Match::new(Field::Nfproto, Test::Is(Data::new(&[version.number()])))
+    }
+
+    /// Protocol above IP: `meta l4proto tcp`.
+    #[must_use]
+    pub fn l4proto(protocol: Protocol) -> Match {
+        Match::new(Field::L4proto, Test::Is(Data::new(&[protocol.number()])))
+    }
+
+    /// One of several protocols above IP: `meta l4proto { tcp, udp }`.
+    pub fn l4proto_in(protocols: impl IntoIterator<Item = Protocol>) -> Match {
+        Match::one_of(Field::L4proto, protocols.into_iter().map(Key::from))
+    }
+
+    fn interface(field: Field, name: &InterfaceName) -> Match {
+        match name.prefix {
+            true => Match::new(field, Test::NamePrefix(name.text.clone())),
+            false => Match::new(field, Test::Is(Data::interface(&name.text))),
+        }
+    }
+
+    /// Incoming interface by name, or by the beginning of its name: `iifname "eth0"`, `iifname "veth*"`.
+    #[must_use]
+    pub fn iifname(name: &InterfaceName) -> Match {
+        interface(Field::Iifname, name)
+    }
+
+    /// Outgoing interface by name, or by the beginning of its name.
+    #[must_use]
+    pub fn oifname(name: &InterfaceName) -> Match {
+        interface(Field::Oifname, name)
+    }
+
+    /// Incoming interface in a set of names: `iifname @SET`.
+    #[must_use]
+    pub fn iifname_in(set: &SetName) -> Match {
+        Match::named(Field::Iifname, set)
+    }
+
+    /// Outgoing interface in a set of names.
+    #[must_use]
+    pub fn oifname_in(set: &SetName) -> Match {
+        Match::named(Field::Oifname, set)
+    }
+
+    /// Incoming interface by index, faster than by name but gone with the interface: `iif 2`.
+    #[must_use]
+    pub fn iif(index: u32) -> Match {
+        Match::key(Field::Iif, Value::interface_index(index).into())
+    }
+
+    /// Outgoing interface by index.
+    #[must_use]
+    pub fn oif(index: u32) -> Match {
+        Match::key(Field::Oif, Value::interface_index(index).into())
+    }
+
+    /// To whom a packet was addressed on the link.
+    #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+    pub enum PacketType {
+        /// To all.
+        Broadcast,
+        /// To us.
+        Host,
+        /// To a group.
+        Multicast,
+        /// To somebody else.
+        Other,
+    }
+
+    /// To whom the packet was addressed on the link: `meta pkttype broadcast`.
+    #[must_use]
+    pub fn pkttype(kind: PacketType) -> Match {
+        let number = match kind {
+            PacketType::Host => 0,
+            PacketType::Broadcast => 1,
+            PacketType::Multicast => 2,
+            PacketType::Other => 3,
+        };
+        Match::new(Field::PktType, Test::Is(Data::new(&[number])))
+    }
+}
+
+/// What connection tracking knows about a packet.
+pub mod ct {
+    use super::{Data, Field, Match, Mistake, Test};
+
+    /// State of a connection, seen from the packet.
+    #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+    pub enum State {
+        /// Both directions have been seen.
+        Established,
+        /// Belongs to no connection.
+        Invalid,
+        /// The first packet.
+        New,
+        /// Starts a connection that another one announced.
+        Related,
+        /// Not tracked.
+        Untracked,
+    }
+
+    /// Status bits of a connection.
+    #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+    pub enum Status {
+        /// Kept even when the table is full.
+        Assured,
+        /// In the table.
+        Confirmed,
+        /// Destination was translated.
+        Dnat,
+        /// About to be removed.
+        Dying,
+        /// Announced by another one.
+        Expected,
+        /// Both directions have been seen.
+        SeenReply,
+        /// Source was translated.
+        Snat,
+    }
+
+    /// Direction of a packet in its connection.
+    #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+    pub enum Direction {
+        /// As the first packet.
+        Original,
+        /// The other way.
+        Reply,
+    }
+
+    fn bits(field: Field, bits: impl Iterator<Item = u32>) -> Match {
+        let bits = bits.fold(0, |sum, bit| sum | bit);
+        let mistake = (bits == 0).then_some(Mistake::NothingToMatch);
+        Match { mistake, ..Match::new(field, Test::AnyBit(Data::u32(bits))) }
+    }
+
+    /// In one of these states: `ct state established,related`. Turned around with `!`: in none of them.
+    pub fn state(states: impl IntoIterator<Item = State>) -> Match {
+        bits(
+            Field::CtState,
+            states.into_iter().map(|state| match state {
+                State::Invalid => 0x1,
+                State::Established => 0x2,
+                State::Related => 0x4,
+                State::New => 0x8,
+                State::Untracked => 0x40,
+            }),
+        )
+    }
+
+    /// With one of these bits: `ct status dnat`. Turned around with `!`: with none of them.
+    pub fn status(status: impl IntoIterator<Item = Status>) -> Match {
+        bits(
+            Field::CtStatus,
+            status.into_iter().map(|status| match status {
+                Status::Expected => 0x1,
+                Status::SeenReply => 0x2,
+                Status::Assured => 0x4,
+                Status::Confirmed => 0x8,
+                Status::Snat => 0x10,
+                Status::Dnat => 0x20,
+                Status::Dying => 0x200,
+            }),
+        )
+    }
+
+    /// In this direction: `ct direction reply`.
+    #[must_use]
+    pub fn direction(direction: Direction) -> Match {
+        let number = match direction {
+            Direction::Original => 0,
+            Direction::Reply => 1,
+        };
+        Match::new(Field::CtDirection, Test::Is(Data::new(&[number])))
+    }
+
+    /// Connection mark, all 32 bits: `ct mark 0x1`.
+    #[must_use]
+    pub fn mark(mark: u32) -> Match {
+        Match::new(Field::CtMark, Test::Is(Data::u32(mark)))
+    }
+
+    /// Connection mark, the bits under `mask` only: `ct mark & 0xff == 0x1`.
+    #[must_use]
+    pub fn mark_masked(mark: u32, mask: u32) -> Match {
+        Match::new(Field::CtMark, Test::Masked { mask: Data::u32(mask), value: Data::u32(mark) })
+    }
+}
+
+/// What the routing table says about a packet's addresses.
+pub mod fib {
+    use super::{Body, Data, Datatype, Field, Key, Maps, Match, Source, Span, Test};
+
+    /// Kind of an address (`RTN_*`).
+    #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+    pub enum AddressType {
+        /// Somebody's, one of several.
+        Anycast,
+        /// Dropped.
+        Blackhole,
+        /// Everybody's on a link.
+        Broadcast,
+        /// This host's.
+        Local,
+        /// A group's.
+        Multicast,
+        /// Refused as forbidden.
+        Prohibit,
+        /// Another host's.
+        Unicast,
+        /// Refused as unreachable.
+        Unreachable,
+    }
+
+    fn data(kind: AddressType) -> Data {
+        Data::u32(match kind {
+            AddressType::Unicast => 1,
+            AddressType::Local => 2,
+            AddressType::Broadcast => 3,
+            AddressType::Anycast => 4,
+            AddressType::Multicast => 5,
+            AddressType::Blackhole => 6,
+            AddressType::Unreachable => 7,
+            AddressType::Prohibit => 8,
+        })
+    }
+
+    fn address_type(field: Field, kinds: impl IntoIterator<Item = AddressType>) -> Match {
+        let kinds: Vec<Data> = kinds.into_iter().map(data).collect();
+        match kinds.as_slice() {
+            [kind] => Match::new(field, Test::Is(kind.clone())),
+            _ => {
+                let key =
+                    |data| Key { datatype: Datatype::FibAddrtype, span: Span::One(data), mistake: None };
+                let keys = kinds.into_iter().map(|data| (key(data), Body::default()));
+                Match::new(field, Test::In(Source::inline(Datatype::FibAddrtype, Maps::Nothing, keys)))
+            }
+        }
+    }
+
+    /// Kind of the source address: `fib saddr type local`.
+    pub fn saddr_type(kinds: impl IntoIterator<Item = AddressType>) -> Match {
+        address_type(Field::FibSaddrType, kinds)
+    }
+
+    /// Kind of the destination address: `fib daddr type { local, broadcast }`.
+    pub fn daddr_type(kinds: impl IntoIterator<Item = AddressType>) -> Match {
+        address_type(Field::FibDaddrType, kinds)
+    }
+}
+
+macro_rules! transport {
+    ($(#[$doc:meta])* $module:ident, $protocol:expr) => {
+        $(#[$doc])*
+        pub mod $module {
+            use super::{Field, Match, Ports};
+
+            /// Source port.
+            pub fn sport(ports: impl Into<Ports>) -> Match {
+                ports.into().matched(Field::Sport($protocol))
+            }
+
+            /// Destination port.
+            pub fn dport(ports: impl Into<Ports>) -> Match {
+                ports.into().matched(Field::Dport($protocol))
+            }
+        }
+    };
+}
+
+transport!(
+    /// UDP ports: `udp dport 53`. Demands UDP.
+    udp,
+    Some(crate::Protocol::UDP)
+);
+transport!(
+    /// SCTP ports: `sctp dport 36412`. Demands SCTP.
+    sctp,
+    Some(crate::Protocol::SCTP)
+);
+transport!(
+    /// Ports of whatever protocol has them in the usual place: `th dport 53`. Demand the protocol yourself, with
+    /// [`meta::l4proto_in`].
+    th,
+    None
+);
+
+/// The TCP header. Demands TCP.
+pub mod tcp {
+    use super::{Data, Field, Match, Ports, Test};
+    use crate::value::Protocol;
+
+    /// Source port.
+    pub fn sport(ports: impl Into<Ports>) -> Match {
+        ports.into().matched(Field::Sport(Some(Protocol::TCP)))
+    }
+
+    /// Destination port: `tcp dport 80`, `tcp dport { 80, 443 }`, `tcp dport 1000-2000`.
+    pub fn dport(ports: impl Into<Ports>) -> Match {
+        ports.into().matched(Field::Dport(Some(Protocol::TCP)))
+    }
+
+    /// The first packet of a direction, SYN without RST: `tcp flags syn / syn,rst`. What
+    /// [`Rule::clamp_mss`](crate::Rule::clamp_mss) wants in front of it.
+    #[must_use]
+    pub fn syn() -> Match {
+        Match::new(Field::TcpFlags, Test::Masked { mask: Data::new(&[0x06]), value: Data::new(&[0x02]) })
+    }
+}

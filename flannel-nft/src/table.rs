@@ -1,0 +1,243 @@
+//! Tables, and what they hold beside chains.
+
+use std::fmt;
+
+use crate::chain::Chain;
+use crate::name::{Comment, CounterName, SetName, TableName};
+use crate::ruleset::{Family, Ownership};
+use crate::set::Set;
+
+/// What identifies a table: its family and name.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct TableId {
+    /// Address family.
+    pub family: Family,
+    /// Name, unique in its family.
+    pub name: TableName,
+}
+
+impl TableId {
+    /// The table of this family with this name.
+    #[must_use]
+    pub fn new(family: Family, name: TableName) -> Self {
+        Self { family, name }
+    }
+}
+
+impl fmt::Display for TableId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.family, self.name)
+    }
+}
+
+/// A table and everything in it.
+///
+/// ```
+/// use flannel_nft::{Base, Chain, ChainName, Family, Nat, Rule, Table, TableName, ip};
+///
+/// let pods: ipnet::Ipv4Net = "10.244.0.0/16".parse()?;
+/// let table = Table::new(Family::Ip, TableName::new("pods")?).chain(
+///     Chain::base(ChainName::new("postrouting")?, Base::nat_postrouting())
+///         .rule(Rule::new().when(ip::saddr(pods)).masquerade(Nat::new())),
+/// );
+/// assert_eq!(
+///     table.to_string(),
+///     "table ip pods {
+/// \tchain postrouting {
+/// \t\ttype nat hook postrouting priority srcnat; policy accept;
+/// \t\tip saddr 10.244.0.0/16 masquerade
+/// \t}
+/// }
+/// "
+/// );
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Table {
+    pub(crate) id: TableId,
+    pub(crate) comment: Option<Comment>,
+    pub(crate) dormant: bool,
+    pub(crate) ownership: Ownership,
+    /// Port of the owner's socket, if observed with one.
+    pub(crate) owner: Option<u32>,
+    /// Flags as observed.
+    pub(crate) flags: u32,
+    pub(crate) counters: Vec<Counter>,
+    pub(crate) sets: Vec<Set>,
+    pub(crate) chains: Vec<Chain>,
+    /// Stateful objects and flowtables of others, by kind and name: seen, kept, not understood.
+    pub(crate) foreign: Vec<String>,
+}
+
+impl Table {
+    /// An empty table.
+    #[must_use]
+    pub fn new(family: Family, name: TableName) -> Self {
+        Self {
+            id: TableId::new(family, name),
+            comment: None,
+            dormant: false,
+            ownership: Ownership::Shared,
+            owner: None,
+            flags: 0,
+            counters: Vec::new(),
+            sets: Vec::new(),
+            chains: Vec::new(),
+            foreign: Vec::new(),
+        }
+    }
+
+    /// A remark that `nft list` shows. It cannot change while the table exists: another remark means a new table.
+    #[must_use]
+    pub fn comment(mut self, comment: Comment) -> Self {
+        self.comment = Some(comment);
+        self
+    }
+
+    /// Lets no packet see the table (`flags dormant`).
+    #[must_use]
+    pub fn dormant(mut self) -> Self {
+        self.dormant = true;
+        self
+    }
+
+    /// Who may change it. Default: anybody.
+    #[must_use]
+    pub fn ownership(mut self, ownership: Ownership) -> Self {
+        self.ownership = ownership;
+        self
+    }
+
+    /// Adds a chain; one with the same name is replaced.
+    #[must_use]
+    pub fn chain(mut self, chain: Chain) -> Self {
+        self.chains.retain(|other| other.name != chain.name);
+        self.chains.push(chain);
+        self
+    }
+
+    /// Adds a set or map; one with the same name is replaced.
+    #[must_use]
+    pub fn set(mut self, set: Set) -> Self {
+        self.sets.retain(|other| other.name != set.name);
+        self.sets.push(set);
+        self
+    }
+
+    /// Adds a counter; one with the same name is replaced.
+    #[must_use]
+    pub fn counter(mut self, counter: Counter) -> Self {
+        self.counters.retain(|other| other.name != counter.name);
+        self.counters.push(counter);
+        self
+    }
+
+    /// Its identity.
+    #[must_use]
+    pub fn id(&self) -> &TableId {
+        &self.id
+    }
+
+    /// Its chains.
+    #[must_use]
+    pub fn chains(&self) -> &[Chain] {
+        &self.chains
+    }
+
+    /// Its named sets and maps.
+    #[must_use]
+    pub fn sets(&self) -> &[Set] {
+        &self.sets
+    }
+
+    /// Its named counters.
+    #[must_use]
+    pub fn counters(&self) -> &[Counter] {
+        &self.counters
+    }
+
+    /// The flags `dormant`, `owner` and `persist`: as observed, else as wanted.
+    pub(crate) fn flags(&self) -> u32 {
+        if self.flags != 0 { self.flags } else { self.wanted_flags() }
+    }
+
+    pub(crate) fn wanted_flags(&self) -> u32 {
+        let owned =
+            if self.ownership == Ownership::Owner { table_flag::OWNER | table_flag::PERSIST } else { 0 };
+        owned | if self.dormant { table_flag::DORMANT } else { 0 }
+    }
+
+    /// Port of the netlink socket that owns it, as observed.
+    #[must_use]
+    pub fn owner_port(&self) -> Option<u32> {
+        self.owner
+    }
+}
+
+/// `NFT_TABLE_F_*`.
+pub(crate) mod table_flag {
+    pub(crate) const DORMANT: u32 = 0x1;
+    pub(crate) const OWNER: u32 = 0x2;
+    pub(crate) const PERSIST: u32 = 0x4;
+}
+
+impl Table {
+    /// The set with this name.
+    pub(crate) fn find_set(&self, name: &SetName) -> Option<&Set> {
+        self.sets.iter().find(|set| set.name == *name)
+    }
+}
+
+/// A named counter. Its count survives every change of the rules that use it.
+#[derive(Clone, Debug)]
+pub struct Counter {
+    pub(crate) name: CounterName,
+    pub(crate) comment: Option<Comment>,
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Counter {
+    /// A counter that starts at 0.
+    #[must_use]
+    pub fn new(name: CounterName) -> Self {
+        Self { name, comment: None, packets: 0, bytes: 0 }
+    }
+
+    /// A remark that `nft list` shows. Kernel ≥ 5.10.
+    #[must_use]
+    pub fn comment(mut self, comment: Comment) -> Self {
+        self.comment = Some(comment);
+        self
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &CounterName {
+        &self.name
+    }
+
+    /// Packets and bytes, as observed.
+    #[must_use]
+    pub fn count(&self) -> (u64, u64) {
+        (self.packets, self.bytes)
+    }
+}
+
+/// The kernel's number for an object, unique in its table.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Handle(pub(crate) u64);
+
+impl Handle {
+    /// The number, as `nft -a list` shows it.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}

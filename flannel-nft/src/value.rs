@@ -1,0 +1,155 @@
+//! Values that callers compare with or put into sets.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::data::Data;
+use crate::datatype::Datatype;
+use crate::name::InterfaceName;
+
+/// Number of a protocol above IP (`IPPROTO_*`).
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Protocol(u8);
+
+impl Protocol {
+    /// ICMP over IPv4.
+    pub const ICMP: Self = Self(1);
+    /// TCP.
+    pub const TCP: Self = Self(6);
+    /// UDP.
+    pub const UDP: Self = Self(17);
+    /// DCCP.
+    pub const DCCP: Self = Self(33);
+    /// GRE.
+    pub const GRE: Self = Self(47);
+    /// IPsec ESP.
+    pub const ESP: Self = Self(50);
+    /// IPsec AH.
+    pub const AH: Self = Self(51);
+    /// ICMP over IPv6.
+    pub const ICMPV6: Self = Self(58);
+    /// SCTP.
+    pub const SCTP: Self = Self(132);
+    /// UDP-Lite.
+    pub const UDPLITE: Self = Self(136);
+
+    /// The protocol with this number.
+    #[must_use]
+    pub const fn new(number: u8) -> Self {
+        Self(number)
+    }
+
+    /// Its number.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match *self {
+            Self::ICMP => "icmp",
+            Self::TCP => "tcp",
+            Self::UDP => "udp",
+            Self::DCCP => "dccp",
+            Self::GRE => "gre",
+            Self::ESP => "esp",
+            Self::AH => "ah",
+            Self::ICMPV6 => "ipv6-icmp",
+            Self::SCTP => "sctp",
+            Self::UDPLITE => "udplite",
+            Self(number) => return write!(f, "{number}"),
+        };
+        f.write_str(name)
+    }
+}
+
+/// One value for a set's key, a map's value or a match, with its type.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Value {
+    pub(crate) datatype: Datatype,
+    pub(crate) data: Data,
+}
+
+impl Value {
+    pub(crate) fn new(datatype: Datatype, data: Data) -> Self {
+        Self { datatype, data }
+    }
+
+    /// An Ethernet address.
+    #[must_use]
+    pub fn ether(address: [u8; 6]) -> Self {
+        Self::new(Datatype::EtherAddr, Data::new(&address))
+    }
+
+    /// A port of TCP, UDP and the like.
+    #[must_use]
+    pub fn port(port: u16) -> Self {
+        Self::new(Datatype::InetService, Data::new(&port.to_be_bytes()))
+    }
+
+    /// A packet mark or connection mark.
+    #[must_use]
+    pub fn mark(mark: u32) -> Self {
+        Self::new(Datatype::Mark, Data::u32(mark))
+    }
+
+    /// An interface by index.
+    #[must_use]
+    pub fn interface_index(index: u32) -> Self {
+        Self::new(Datatype::Ifindex, Data::u32(index))
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn datatype(&self) -> Datatype {
+        self.datatype
+    }
+
+    /// Its bytes, as the kernel compares them.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.data.as_slice()
+    }
+}
+
+impl From<Ipv4Addr> for Value {
+    fn from(address: Ipv4Addr) -> Self {
+        Self::new(Datatype::Ipv4Addr, Data::new(&address.octets()))
+    }
+}
+
+impl From<Ipv6Addr> for Value {
+    fn from(address: Ipv6Addr) -> Self {
+        Self::new(Datatype::Ipv6Addr, Data::new(&address.octets()))
+    }
+}
+
+impl From<IpAddr> for Value {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => address.into(),
+            IpAddr::V6(address) => address.into(),
+        }
+    }
+}
+
+impl From<Protocol> for Value {
+    fn from(protocol: Protocol) -> Self {
+        Self::new(Datatype::InetProto, Data::new(&[protocol.number()]))
+    }
+}
+
+impl From<&InterfaceName> for Value {
+    /// A name with `*` is taken without it: sets hold whole names.
+    fn from(name: &InterfaceName) -> Self {
+        Self::new(Datatype::Ifname, Data::interface(&name.text))
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.datatype.write(&self.data, f)
+    }
+}
