@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Range;
 
 use flannel_netlink::{Batch, Errno, Flags, Refusal};
 use ipnet::IpNet;
@@ -19,15 +20,15 @@ const WINDOW: usize = 128;
 
 pub(crate) fn apply(kernel: &mut Netlink, plan: &Plan) -> Result<Applied, ApplyError> {
     let mut applied = Applied::default();
-    let first = plan
-        .steps()
-        .iter()
-        .position(|step| !matches!(step, Step::Device(..)))
-        .unwrap_or_else(|| plan.steps().len());
-    device_steps(kernel, plan, first, &mut applied)?;
+    let is_device = |step: &Step| matches!(step, Step::Device(..));
+    // Routes that are deleted before the device they are on need none to be named by.
+    let device = plan.steps().iter().position(is_device).unwrap_or(0);
+    let rest = plan.steps().iter().rposition(is_device).map_or(0, |last| last + 1);
+    entry_steps(kernel, plan, 0..device, [Indexes::default(); 2], &mut applied)?;
+    device_steps(kernel, plan, device..rest, &mut applied)?;
     let indexes = indexes(kernel, plan, &mut applied)?;
     applied.devices = indexes.map(|indexes| indexes.device);
-    entry_steps(kernel, plan, first, indexes, &mut applied)?;
+    entry_steps(kernel, plan, rest..plan.steps().len(), indexes, &mut applied)?;
     settle_nexthops(kernel, plan, indexes, &mut applied)?;
     settle_routes(kernel, plan, indexes, &mut applied)?;
     applied.refused.sort_by_key(|refusal| refusal.step);
@@ -37,10 +38,10 @@ pub(crate) fn apply(kernel: &mut Netlink, plan: &Plan) -> Result<Applied, ApplyE
 fn device_steps(
     kernel: &mut Netlink,
     plan: &Plan,
-    end: usize,
+    steps: Range<usize>,
     applied: &mut Applied,
 ) -> Result<(), ApplyError> {
-    for (number, step) in plan.steps().iter().enumerate().take(end) {
+    for (number, step) in numbered(plan, steps) {
         let Step::Device(family, step) = step else { continue };
         if applied.without_device.contains(family) {
             continue;
@@ -175,13 +176,13 @@ fn stands_on(step: &Step) -> Option<Family> {
 fn entry_steps(
     kernel: &mut Netlink,
     plan: &Plan,
-    first: usize,
+    steps: Range<usize>,
     indexes: [Indexes; 2],
     applied: &mut Applied,
 ) -> Result<(), ApplyError> {
     let mut batch = std::mem::take(&mut kernel.batch);
     let mut sent = Vec::with_capacity(WINDOW);
-    let mut steps = plan.steps().iter().enumerate().skip(first);
+    let mut steps = numbered(plan, steps);
     loop {
         batch.clear();
         sent.clear();
@@ -209,6 +210,10 @@ fn entry_steps(
     }
     kernel.batch = batch;
     Ok(())
+}
+
+fn numbered(plan: &Plan, steps: Range<usize>) -> impl Iterator<Item = (usize, &Step)> {
+    plan.steps().iter().enumerate().take(steps.end).skip(steps.start)
 }
 
 fn is_delete(step: &Step) -> bool {

@@ -97,6 +97,7 @@ impl Overlay {
                 let mut found = found.clone();
                 found.addresses = vec![(device.address, device.family().bits())];
                 found.tx_checksum = device.tx_checksum;
+                found.accept_ra = None;
                 let as_wanted =
                     device::diff(device, &[], Some(&found), false).is_ok_and(|diff| diff.steps.is_empty());
                 return Attention {

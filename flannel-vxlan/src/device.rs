@@ -125,9 +125,9 @@ pub struct ObservedDevice {
     pub vxlan: Option<ObservedVxlan>,
     /// Its addresses with their prefixes.
     pub addresses: Vec<(IpAddr, u8)>,
-    /// Whether it obeys router advertisements; `None` without IPv6.
+    /// Whether it obeys router advertisements; `None` without IPv6, or if that cannot be changed.
     pub accept_ra: Option<bool>,
-    /// Whether checksums are left to the network card; `None` if that cannot be read.
+    /// Whether checksums are left to the network card; `None` if that cannot be read or was not asked for.
     pub tx_checksum: Option<bool>,
 }
 

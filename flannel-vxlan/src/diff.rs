@@ -8,27 +8,16 @@ use ipnet::IpNet;
 use crate::entry::{
     Entries, ObservedForwarding, ObservedNeighbour, ObservedNexthop, ObservedRoute, ObservedRouteTo,
 };
+use crate::index::Index;
 use crate::overlay::{Remake, Slot};
 use crate::plan::PeerSteps;
 use crate::{
-    Family, FamilySpec, MacAddr, Observed, Overlay, Peer, Plan, ROUTE_PROTOCOL, Route, RouteTo, Step, Via,
-    device,
+    Family, FamilySpec, Forwarding, MacAddr, Neighbour, Observed, Overlay, Peer, Plan, ROUTE_PROTOCOL, Route,
+    RouteTo, Step, Via, device,
 };
 
 /// `RTPROT_BOOT`: what `ip route add` and upstream flannel give.
 pub(crate) const BOOT: u8 = 3;
-
-/// What was found of a peer; bits of `Slot::seen`.
-const FORWARDING: u8 = 1;
-const NEIGHBOUR: u8 = 2;
-const NEXTHOP: u8 = 4;
-const ROUTE: u8 = 8;
-/// A route of ours or of upstream's is in its place, but not as it should be.
-const OTHER_ROUTE: u8 = 16;
-/// Something stands against programming it.
-const KEPT_OUT: u8 = 32;
-/// That other route leaves through another link.
-const ELSEWHERE: u8 = 64;
 
 impl Overlay {
     /// Lists the steps that turn what was observed into what there should be, and forgets the noted changes, as the
@@ -50,27 +39,32 @@ impl Overlay {
         self.dirty.clear();
         self.observed = true;
         let mut plan = self.plan();
-        let found =
-            [self.devices(Family::V4, observed, &mut plan), self.devices(Family::V6, observed, &mut plan)];
+        let mut device_steps = Vec::new();
+        let found = Family::ALL.map(|family| self.devices(family, observed, &mut plan, &mut device_steps));
         self.device_index = found.map(|found| found.index().unwrap_or(0));
+        plan.devices = self.device_index;
         self.note_host(observed, &plan);
-        self.note_standing();
+        let standing = self.standing();
 
-        let mut stale = Vec::new();
-        let own_nexthops = self.match_nexthops(observed, &found, &mut stale);
-        self.match_routes(observed, &found, &own_nexthops, &mut stale);
-        let lost = self.match_neighbours(observed, &found, &mut stale);
-        self.match_forwarding(observed, &found, &lost, &mut stale);
-
-        self.put_missing(&found, &mut plan);
+        plan.steps.extend(self.routes_before_their_device(observed, &found));
+        plan.steps.append(&mut device_steps);
+        let stale_nexthops = self.match_nexthops(observed, &found, &standing);
+        let mut entries = EntryIndex::new(observed, &found);
+        self.put_missing(&found, &standing, &mut entries, &mut plan);
         self.put_blackholes(observed, &found, &mut plan);
         if !self.spares_unknown {
-            plan.steps.append(&mut order_stale(stale));
+            self.delete_stale(&found, &entries, stale_nexthops, &mut plan);
         }
         plan
     }
 
-    fn devices(&mut self, family: Family, observed: &Observed, plan: &mut Plan) -> Found {
+    fn devices(
+        &mut self,
+        family: Family,
+        observed: &Observed,
+        plan: &mut Plan,
+        steps: &mut Vec<Step>,
+    ) -> Found {
         let remake = *self.remake_of(family);
         let Some(spec) = self.family(family) else { return Found::Off };
         let Some(wanted) = &spec.device else { return Found::Kept(0) };
@@ -78,10 +72,10 @@ impl Overlay {
         match device::diff(wanted, &spec.networks, device, remake == Remake::Due) {
             Ok(diff) => {
                 let right = diff.steps.is_empty();
-                plan.steps.extend(diff.steps.into_iter().map(|step| Step::Device(family, step)));
+                steps.extend(diff.steps.into_iter().map(|step| Step::Device(family, step)));
                 let index = device.map_or(0, |device| device.index);
                 let found = match (diff.emptied, diff.flushed) {
-                    (true, _) => Found::Emptied,
+                    (true, _) => Found::Emptied(index),
                     (false, true) => Found::Flushed(index),
                     (false, false) => Found::Kept(index),
                 };
@@ -97,6 +91,20 @@ impl Overlay {
                 Found::Off
             }
         }
+    }
+
+    /// Deletes the routes of a device that is made anew. They would go with it, but the kernel then searches its whole
+    /// table for each nexthop object that a route leads to (`__remove_nexthop_fib`, net/ipv4/nexthop.c).
+    fn routes_before_their_device(&self, observed: &Observed, found: &[Found; 2]) -> Vec<Step> {
+        let goes = |route: &&ObservedRoute| match pick(found, Family::of_net(route.subnet)) {
+            Found::Emptied(index) => {
+                index != 0
+                    && index == route.interface
+                    && (route.protocol == ROUTE_PROTOCOL || is_upstreams(route))
+            }
+            _ => false,
+        };
+        observed.routes.iter().filter(goes).map(delete_route).collect()
     }
 
     /// Notes the addresses of this host that no peer may cover.
@@ -119,183 +127,98 @@ impl Overlay {
         self.host.dedup();
     }
 
-    /// Decides once for every peer whether it is to be programmed, and forgets what was seen of it.
-    fn note_standing(&mut self) {
-        let standing = |(subnet, slot): (&IpNet, &Slot)| {
-            if self.conflict(*subnet, slot.via).is_some() { KEPT_OUT } else { 0 }
+    /// For each peer, in their order, whether it is to be programmed.
+    fn standing(&self) -> Vec<bool> {
+        // Only peers that have something in common can be in each other's way.
+        let mut rivals = BTreeSet::new();
+        let mut rival = |alike: bool, one: IpNet, other: IpNet| {
+            if alike {
+                rivals.extend([one, other]);
+            }
         };
-        let standings: Vec<u8> = self.peers.iter().map(standing).collect();
-        self.peers.values_mut().zip(standings).for_each(|(slot, standing)| slot.seen = standing);
+        let pairs = self.peers.keys().zip(self.peers.keys().skip(1));
+        pairs.for_each(|(one, other)| rival(one.addr() == other.addr(), *one, *other));
+        let pairs = self.macs.iter().zip(self.macs.iter().skip(1));
+        pairs.for_each(|(one, other)| rival((one.0, one.1) == (other.0, other.1), one.2, other.2));
+
+        let stands = |(subnet, slot): (&IpNet, &Slot)| {
+            let harm = || self.harm(*subnet, slot.via);
+            let conflict = || self.conflict(*subnet, slot.via);
+            if rivals.contains(subnet) { conflict().is_none() } else { harm().is_none() }
+        };
+        self.peers.iter().map(stands).collect()
     }
 
+    /// Tells each peer which of the nexthop objects is its own; returns the stale ones.
     fn match_nexthops(
         &mut self,
         observed: &Observed,
         found: &[Found; 2],
-        stale: &mut Vec<Step>,
+        standing: &[bool],
     ) -> BTreeSet<u32> {
         self.nexthops.observe(observed.has_nexthops);
-        let device = found[0].index();
-        let mut strays = BTreeSet::new();
+        let device = found[0].index().filter(|index| *index != 0);
+        let ours =
+            |found: &&ObservedNexthop| found.protocol == ROUTE_PROTOCOL && Some(found.interface) == device;
         for nexthop in &observed.nexthops {
-            let ObservedNexthop { id, protocol, interface, gateway } = *nexthop;
-            if protocol != ROUTE_PROTOCOL || interface == 0 || device != Some(interface) {
-                self.nexthops.foreign(id);
-                continue;
-            }
-            let peer = gateway
-                .and_then(|gateway| self.tunnel_at_if(gateway.into(), stands))
-                .map(|(subnet, _)| subnet);
-            let slot = peer.and_then(|subnet| self.peers.get_mut(&subnet));
-            match slot {
-                Some(slot) if slot.nexthop == id || (slot.nexthop == 0 && slot.seen & NEXTHOP == 0) => {
-                    slot.nexthop = id;
-                    slot.seen |= NEXTHOP;
-                    self.nexthops.own(id);
-                }
-                _ => {
-                    stale.push(Step::DeleteNexthop { id });
-                    strays.insert(id);
-                    self.nexthops.own(id);
-                }
-            }
+            if ours(&nexthop) { self.nexthops.own(nexthop.id) } else { self.nexthops.foreign(nexthop.id) }
         }
         self.nexthops.observed();
-        // A number that is not there any more may since have been taken by others.
-        for slot in self.peers.values_mut() {
-            if slot.seen & NEXTHOP == 0 {
-                slot.nexthop = 0;
+
+        let of_gateway = observed.nexthops.iter().filter(ours).map(|found| (found.gateway, found));
+        let mut index = Index::new(of_gateway);
+        for ((subnet, slot), stands) in self.peers.iter_mut().zip(standing) {
+            // A number that is not there any more may since have been taken by others.
+            let known = std::mem::take(&mut slot.nexthop);
+            if let (IpNet::V4(subnet), Via::Tunnel { .. }, true) = (subnet, slot.via, *stands) {
+                index.claim(Some(subnet.addr()), |found| {
+                    let chosen = slot.nexthop == 0 && (known == 0 || known == found.id);
+                    slot.nexthop = if chosen { found.id } else { slot.nexthop };
+                    chosen
+                });
             }
         }
-        strays
+        index.unclaimed().map(|found| found.id).collect()
     }
 
-    fn match_routes(
+    /// Puts what peers lack, and claims what they have.
+    fn put_missing(
         &mut self,
-        observed: &Observed,
         found: &[Found; 2],
-        stray_nexthops: &BTreeSet<u32>,
-        stale: &mut Vec<Step>,
+        standing: &[bool],
+        entries: &mut EntryIndex<'_>,
+        plan: &mut Plan,
     ) {
-        for route in &observed.routes {
-            let ObservedRoute { subnet, protocol, metric, interface, to } = *route;
+        let direct = self.families.each_ref().map(|spec| spec.as_ref().map(|spec| spec.underlay.index));
+        let here = self.peers.iter_mut().zip(standing).filter(|(_, stands)| **stands);
+        for ((subnet, slot), _) in here {
+            let subnet = *subnet;
             let family = Family::of_net(subnet);
-            let (Some(spec), found) = (self.family(family), pick(found, family)) else { continue };
+            let found = pick(found, family);
             if matches!(found, Found::Off) {
                 continue;
             }
-            let on_device = found.index().is_some_and(|index| index != 0 && index == interface);
-            let upstreams = protocol == BOOT && on_device && is_upstreams(subnet, to);
-            if to == ObservedRouteTo::Blackhole && subnet == spec.subnet {
-                let kept = spec.blackhole && protocol == ROUTE_PROTOCOL && metric == crate::BLACKHOLE_METRIC;
-                if !kept {
-                    stale.push(Step::DeleteRoute { subnet, metric, protocol });
-                }
-                continue;
+            let link = match slot.via {
+                Via::Direct { .. } => pick(&direct, family),
+                Via::Tunnel { .. } => found.index(),
+            };
+            let peer = Peer { subnet, via: slot.via };
+            let mut wanted = Entries::of(peer, slot.nexthop);
+            let route = entries.route(&wanted.route, link);
+            let new_nexthop = route != There::Right && slot.nexthop == 0 && peer.takes_nexthop();
+            if new_nexthop {
+                slot.nexthop = self.nexthops.take();
+                wanted = Entries::of(peer, slot.nexthop);
             }
-            let slot = self.peers.get(&subnet).filter(|slot| stands(subnet, slot));
-            let wanted = slot.map(|slot| Entries::of(Peer { subnet, via: slot.via }, slot.nexthop).route);
-            if let Some(wanted) = wanted.filter(|wanted| wanted.metric() == metric) {
-                let link = matches!(wanted.to, RouteTo::Direct { .. }).then_some(spec.underlay.index);
-                let link = link.or_else(|| found.index());
-                let right = protocol == ROUTE_PROTOCOL && link == Some(interface) && leads_to(to, wanted.to);
-                if let Some(slot) = self.peers.get_mut(&subnet) {
-                    slot.seen |= if right { ROUTE } else { OTHER_ROUTE };
-                    slot.seen |= if link == Some(interface) { 0 } else { ELSEWHERE };
-                }
-                continue;
-            }
-            let inside = spec.networks.iter().any(|network| network.contains(&subnet));
-            let stray = matches!(to, ObservedRouteTo::Nexthop { id } if stray_nexthops.contains(&id));
-            if upstreams || (protocol == ROUTE_PROTOCOL && (on_device || stray || inside)) {
-                stale.push(Step::DeleteRoute { subnet, metric, protocol });
-            }
-        }
-    }
-
-    /// Returns the MAC addresses of stale neighbours: their forwarding entries are stale with them.
-    fn match_neighbours(
-        &mut self,
-        observed: &Observed,
-        found: &[Found; 2],
-        stale: &mut Vec<Step>,
-    ) -> BTreeSet<(Family, MacAddr)> {
-        let mut lost = BTreeSet::new();
-        for ObservedNeighbour { neighbour, protocol } in &observed.neighbours {
-            let family = Family::of(neighbour.address);
-            if !matches!(pick(found, family), Found::Kept(_)) {
-                continue;
-            }
-            let inside = self
-                .family(family)
-                .is_some_and(|spec| spec.networks.iter().any(|network| network.contains(&neighbour.address)));
-            let ours = *protocol == ROUTE_PROTOCOL || (*protocol == 0 && inside);
-            match self.tunnel_at_if(neighbour.address, stands) {
-                // Upstream's entry is made ours, so that it is known when its peer leaves.
-                Some((subnet, mac)) if mac == neighbour.mac && *protocol == ROUTE_PROTOCOL => {
-                    self.saw(subnet, NEIGHBOUR);
-                }
-                Some(_) => {}
-                None if ours => {
-                    lost.insert((family, neighbour.mac));
-                    stale.push(Step::DeleteNeighbour { address: neighbour.address });
-                }
-                None => {}
-            }
-        }
-        lost
-    }
-
-    fn match_forwarding(
-        &mut self,
-        observed: &Observed,
-        found: &[Found; 2],
-        lost: &BTreeSet<(Family, MacAddr)>,
-        stale: &mut Vec<Step>,
-    ) {
-        for ObservedForwarding { forwarding, marked } in &observed.forwarding {
-            let (family, mac) = (forwarding.family, forwarding.mac);
-            if pick(found, family).index().is_none() {
-                continue;
-            }
-            match self.forwarding_if(family, mac, stands) {
-                // Upstream's entry lacks our mark, which the kernel does not add to an entry that is there.
-                Some(underlay) if underlay == forwarding.underlay => {
-                    let first = self.claimants(family, mac).next();
-                    let sharing: Vec<IpNet> = self.claimants(family, mac).skip(1).collect();
-                    first.into_iter().chain(sharing).for_each(|subnet| self.saw(subnet, FORWARDING));
-                }
-                Some(_) => {}
-                None if *marked || lost.contains(&(family, mac)) => {
-                    stale.push(Step::DeleteForwarding(*forwarding));
-                }
-                None => {}
-            }
-        }
-    }
-
-    fn put_missing(&mut self, found: &[Found; 2], plan: &mut Plan) {
-        let subnets: Vec<IpNet> = self
-            .peers
-            .iter()
-            .filter(|(subnet, slot)| {
-                slot.seen & KEPT_OUT == 0
-                    && !matches!(pick(found, Family::of_net(**subnet)), Found::Off)
-                    && !complete(**subnet, slot.via, slot.seen)
-            })
-            .map(|(subnet, _)| *subnet)
-            .collect();
-        for subnet in subnets {
-            let seen = self.peers.get(&subnet).map_or(0, |slot| slot.seen);
-            let Some(wanted) = self.assign(subnet) else { continue };
             let first = plan.steps.len();
-            let missing = |bit: u8| seen & bit == 0;
-            plan.steps.extend(wanted.forwarding.filter(|_| missing(FORWARDING)).map(Step::PutForwarding));
-            plan.steps.extend(wanted.neighbour.filter(|_| missing(NEIGHBOUR)).map(Step::PutNeighbour));
-            let nexthop = wanted.nexthop.filter(|_| missing(NEXTHOP));
+            let forwarding = wanted.forwarding.filter(|wanted| !entries.has_forwarding(wanted));
+            plan.steps.extend(forwarding.map(Step::PutForwarding));
+            let neighbour = wanted.neighbour.filter(|wanted| !entries.has_neighbour(wanted));
+            plan.steps.extend(neighbour.map(Step::PutNeighbour));
+            let nexthop = wanted.nexthop.filter(|_| new_nexthop);
             plan.steps.extend(nexthop.map(|nexthop| Step::PutNexthop { nexthop, replace: false }));
-            if missing(ROUTE) {
-                plan.put_route(wanted.route, seen & OTHER_ROUTE != 0, seen & ELSEWHERE != 0);
+            if route != There::Right {
+                plan.put_route(wanted.route, route != There::Nothing, route == There::Elsewhere);
             }
             if plan.steps.len() > first {
                 plan.peers.push(PeerSteps { subnet, first, end: plan.steps.len() });
@@ -325,10 +248,132 @@ impl Overlay {
         programmed.then(|| Entries::of(Peer { subnet, via: slot.via }, slot.nexthop))
     }
 
-    fn saw(&mut self, subnet: IpNet, bit: u8) {
-        if let Some(slot) = self.peers.get_mut(&subnet) {
-            slot.seen |= bit;
+    /// Routes leave first, then what they led to.
+    fn delete_stale(
+        &self,
+        found: &[Found; 2],
+        entries: &EntryIndex<'_>,
+        nexthops: BTreeSet<u32>,
+        plan: &mut Plan,
+    ) {
+        let stale = |route: &&ObservedRoute| self.is_stale(route, found, &nexthops);
+        plan.steps.extend(entries.routes.unclaimed().filter(stale).map(delete_route));
+        plan.steps.extend(nexthops.iter().map(|id| Step::DeleteNexthop { id: *id }));
+
+        // Upstream's forwarding entries lack our mark: they are known by the neighbour they belong to.
+        let mut lost = BTreeSet::new();
+        for ObservedNeighbour { neighbour, protocol } in entries.neighbours.unclaimed() {
+            let family = Family::of(neighbour.address);
+            let inside = || {
+                let networks = self.family(family).map(|spec| &spec.networks);
+                networks.into_iter().flatten().any(|network| network.contains(&neighbour.address))
+            };
+            if *protocol == ROUTE_PROTOCOL || (*protocol == 0 && inside()) {
+                lost.insert((family, neighbour.mac));
+                plan.steps.push(Step::DeleteNeighbour { address: neighbour.address });
+            }
         }
+        let stale = |found: &&ObservedForwarding| {
+            found.marked || lost.contains(&(found.forwarding.family, found.forwarding.mac))
+        };
+        let stale = entries.forwarding.unclaimed().filter(stale);
+        plan.steps.extend(stale.map(|found| Step::DeleteForwarding(found.forwarding)));
+    }
+
+    /// Whether a route that no peer claims is ours or upstream's.
+    fn is_stale(&self, route: &ObservedRoute, found: &[Found; 2], stale_nexthops: &BTreeSet<u32>) -> bool {
+        let ObservedRoute { subnet, protocol, metric, interface, to } = *route;
+        let family = Family::of_net(subnet);
+        let Some(spec) = self.family(family) else { return false };
+        if to == ObservedRouteTo::Blackhole && subnet == spec.subnet {
+            return !(spec.blackhole && protocol == ROUTE_PROTOCOL && metric == crate::BLACKHOLE_METRIC);
+        }
+        let on_device = interface != 0 && pick(found, family).index() == Some(interface);
+        let inside = || spec.networks.iter().any(|network| network.contains(&subnet));
+        let stray = || matches!(to, ObservedRouteTo::Nexthop { id } if stale_nexthops.contains(&id));
+        (on_device && is_upstreams(route))
+            || (protocol == ROUTE_PROTOCOL && (on_device || stray() || inside()))
+    }
+}
+
+/// What peers can claim of what was found.
+struct EntryIndex<'a> {
+    routes: Index<'a, (IpNet, u32), ObservedRoute>,
+    neighbours: Index<'a, IpAddr, ObservedNeighbour>,
+    forwarding: Index<'a, (Family, MacAddr), ObservedForwarding>,
+}
+
+/// What is in the place of a route.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum There {
+    Nothing,
+    /// The route as it should be.
+    Right,
+    /// Another one of ours or of upstream's.
+    Other,
+    /// Another one, and it leaves through another link.
+    Elsewhere,
+}
+
+impl<'a> EntryIndex<'a> {
+    fn new(observed: &'a Observed, found: &[Found; 2]) -> Self {
+        // Routes and neighbours that go with a device, or by its new MAC address, are as good as gone.
+        let stays = |route: &&ObservedRoute| match pick(found, Family::of_net(route.subnet)) {
+            Found::Off => false,
+            Found::Emptied(index) => index == 0 || index != route.interface,
+            Found::Flushed(_) | Found::Kept(_) => true,
+        };
+        let routes = observed.routes.iter().filter(stays).map(|route| ((route.subnet, route.metric), route));
+        let stays = |neighbour: &&ObservedNeighbour| {
+            matches!(pick(found, Family::of(neighbour.neighbour.address)), Found::Kept(_))
+        };
+        let neighbours = observed.neighbours.iter().filter(stays);
+        let stays = |found_: &&ObservedForwarding| pick(found, found_.forwarding.family).index().is_some();
+        let forwarding = observed.forwarding.iter().filter(stays);
+        Self {
+            routes: Index::new(routes),
+            neighbours: Index::new(neighbours.map(|found| (found.neighbour.address, found))),
+            forwarding: Index::new(
+                forwarding.map(|found| ((found.forwarding.family, found.forwarding.mac), found)),
+            ),
+        }
+    }
+
+    /// Claims what is in the place of this route, which is to leave through `link`.
+    fn route(&mut self, wanted: &Route, link: Option<u32>) -> There {
+        let mut there = There::Nothing;
+        self.routes.claim((wanted.subnet, wanted.metric()), |found| {
+            let here = link == Some(found.interface);
+            let right = here && found.protocol == ROUTE_PROTOCOL && leads_to(found.to, wanted.to);
+            there = match there {
+                There::Right => There::Right,
+                _ if right => There::Right,
+                There::Nothing | There::Other if here => There::Other,
+                _ => There::Elsewhere,
+            };
+            true
+        });
+        there
+    }
+
+    fn has_neighbour(&mut self, wanted: &Neighbour) -> bool {
+        let mut has = false;
+        self.neighbours.claim(wanted.address, |found| {
+            // Upstream's entry is made ours, so that it is known when its peer leaves.
+            has |= found.neighbour == *wanted && found.protocol == ROUTE_PROTOCOL;
+            true
+        });
+        has
+    }
+
+    fn has_forwarding(&mut self, wanted: &Forwarding) -> bool {
+        let mut has = false;
+        self.forwarding.claim((wanted.family, wanted.mac), |found| {
+            // Upstream's entry lacks our mark, which the kernel does not add to an entry that is there.
+            has |= found.forwarding.underlay == wanted.underlay;
+            true
+        });
+        has
     }
 }
 
@@ -337,8 +382,8 @@ impl Overlay {
 enum Found {
     /// There is no such family, or its device is not ours: nothing of it is looked at.
     Off,
-    /// The device was not there or is made anew: it has nothing on it.
-    Emptied,
+    /// The device is made, or made anew: it has nothing on it. The index of the one before, or 0.
+    Emptied(u32),
     /// The device stays, but loses its neighbours; its index.
     Flushed(u32),
     /// The device stays; its index, or 0 if the family has none.
@@ -349,34 +394,25 @@ impl Found {
     fn index(self) -> Option<u32> {
         match self {
             Self::Kept(index) | Self::Flushed(index) => Some(index),
-            Self::Off | Self::Emptied => None,
+            Self::Off | Self::Emptied(_) => None,
         }
     }
 }
 
-fn pick(found: &[Found; 2], family: Family) -> Found {
+fn pick<T: Copy>(both: &[T; 2], family: Family) -> T {
     match family {
-        Family::V4 => found[0],
-        Family::V6 => found[1],
+        Family::V4 => both[0],
+        Family::V6 => both[1],
     }
 }
 
-/// Whether a peer is to be programmed, once [`Overlay::note_standing`] has decided it.
-fn stands(_subnet: IpNet, slot: &Slot) -> bool {
-    slot.seen & KEPT_OUT == 0
+fn is_upstreams(route: &ObservedRoute) -> bool {
+    let leads = matches!(route.to, ObservedRouteTo::Gateway { gateway, onlink: true } if gateway == route.subnet.addr());
+    leads && route.protocol == BOOT
 }
 
-/// Whether all entries of such a peer were found. A nexthop object is only asked for where routes lead to it.
-fn complete(subnet: IpNet, via: Via, seen: u8) -> bool {
-    let need = match (via, Family::of_net(subnet)) {
-        (Via::Direct { .. }, _) => ROUTE,
-        (Via::Tunnel { .. }, Family::V4 | Family::V6) => FORWARDING | NEIGHBOUR | ROUTE,
-    };
-    seen & need == need
-}
-
-fn is_upstreams(subnet: IpNet, to: ObservedRouteTo) -> bool {
-    matches!(to, ObservedRouteTo::Gateway { gateway, onlink: true } if gateway == subnet.addr())
+fn delete_route(route: &ObservedRoute) -> Step {
+    Step::DeleteRoute { subnet: route.subnet, metric: route.metric, protocol: route.protocol }
 }
 
 pub(crate) fn leads_to(observed: ObservedRouteTo, wanted: RouteTo) -> bool {
@@ -388,15 +424,4 @@ pub(crate) fn leads_to(observed: ObservedRouteTo, wanted: RouteTo) -> bool {
         RouteTo::Device => false,
         RouteTo::Blackhole => observed == ObservedRouteTo::Blackhole,
     }
-}
-
-/// Routes leave first, then what they led to.
-fn order_stale(mut stale: Vec<Step>) -> Vec<Step> {
-    stale.sort_by_key(|step| match step {
-        Step::DeleteRoute { .. } => 0,
-        Step::DeleteNexthop { .. } => 1,
-        Step::DeleteNeighbour { .. } => 2,
-        _ => 3,
-    });
-    stale
 }

@@ -73,6 +73,7 @@ mod device;
 mod diff;
 mod entry;
 mod error;
+mod index;
 mod kernel;
 mod monitor;
 mod netlink;

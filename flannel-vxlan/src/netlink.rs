@@ -18,7 +18,7 @@ use crate::{
 /// The kernel of the network namespace in which this was opened.
 ///
 /// Open it once and keep it: the sockets stay in their namespace, and closing one can cost milliseconds. The sysctl
-/// `accept_ra` is read and written through /proc, in the namespace of the calling thread, so call from one that is in
+/// `accept_ra` is written through /proc, in the namespace of the calling thread, so call from one that is in
 /// the same namespace.
 pub struct Netlink {
     pub(crate) route: Socket,
@@ -243,9 +243,12 @@ impl Kernel for Netlink {
         self.add_addresses(&mut links)?;
         let mut observed = Observed::default();
         for (interface, mut device) in links {
-            if wanted.iter().any(|links| links.device == Some(device.name)) {
-                device.accept_ra = accept_ra(device.name);
-                device.tx_checksum = self.tx_checksum(device.index);
+            let mut asked = wanted.iter().filter(|links| links.device == Some(device.name)).peekable();
+            if asked.peek().is_some() {
+                device.accept_ra = device.accept_ra.filter(|obeys| !obeys || may_ignore(device.name));
+                if asked.any(|links| links.tx_checksum) {
+                    device.tx_checksum = self.tx_checksum(device.index);
+                }
                 if let Some(local) = device.vxlan.and_then(|vxlan| vxlan.local) {
                     self.observe_device(Family::of(local), device.index, &mut observed)?;
                 }
@@ -321,14 +324,8 @@ pub(crate) fn accept_ra_path(device: IfName) -> String {
     format!("/proc/sys/net/ipv6/conf/{device}/accept_ra")
 }
 
-/// What the sysctl says; `None` if it is not ours to change. In a container without privileges /proc/sys is mounted
-/// read-only, and upstream goes on without it there.
-fn accept_ra(device: IfName) -> Option<bool> {
-    let path = accept_ra_path(device);
-    let text = fs::read_to_string(&path).ok()?;
-    let obeys = text.trim() != "0";
-    if obeys && fs::OpenOptions::new().write(true).open(&path).is_err() {
-        return None;
-    }
-    Some(obeys)
+/// Whether the sysctl is ours to change. In a container without privileges /proc/sys is mounted read-only, and upstream
+/// goes on without it there.
+fn may_ignore(device: IfName) -> bool {
+    fs::OpenOptions::new().write(true).open(accept_ra_path(device)).is_ok()
 }

@@ -61,7 +61,12 @@ impl FamilySpec {
     }
 
     pub(crate) fn links(&self) -> Links {
-        Links { device: self.device.as_ref().map(|device| device.name), underlay: self.underlay }
+        let device = self.device.as_ref();
+        Links {
+            device: device.map(|device| device.name),
+            underlay: self.underlay,
+            tx_checksum: device.is_some_and(|device| device.tx_checksum.is_some()),
+        }
     }
 }
 
@@ -123,8 +128,6 @@ pub(crate) struct Slot {
     pub(crate) via: Via,
     /// Number of its nexthop object; 0 if it has none.
     pub(crate) nexthop: u32,
-    /// Scratch of a diff: which of its entries were found.
-    pub(crate) seen: u8,
 }
 
 /// What the kernel has of a peer.
@@ -194,7 +197,7 @@ impl Overlay {
             if let Via::Tunnel { mac, .. } = peer.via {
                 self.macs.insert((Family::of_net(subnet), mac, subnet));
             }
-            self.peers.insert(subnet, Slot { via: peer.via, nexthop, seen: 0 });
+            self.peers.insert(subnet, Slot { via: peer.via, nexthop });
         }
         self.conflict(subnet, peer.via).map_or(Ok(()), Err)
     }
@@ -455,15 +458,15 @@ impl Overlay {
         if self.conflict(subnet, slot.via).is_some() {
             return None;
         }
-        let needs = matches!(slot.via, Via::Tunnel { .. }) && Family::of_net(subnet) == Family::V4;
+        let peer = Peer { subnet, via: slot.via };
         let nexthop = match slot.nexthop {
-            0 if needs => self.nexthops.take(),
+            0 if peer.takes_nexthop() => self.nexthops.take(),
             id => id,
         };
         if nexthop != slot.nexthop {
             self.peers.entry(subnet).and_modify(|slot| slot.nexthop = nexthop);
         }
-        Some(Entries::of(Peer { subnet, via: slot.via }, nexthop))
+        Some(Entries::of(peer, nexthop))
     }
 
     pub(crate) fn plan(&self) -> Plan {
@@ -476,33 +479,16 @@ impl Overlay {
 
     /// The underlay address that frames to this MAC address go to: that of the first peer which claims it.
     pub(crate) fn forwarding(&self, family: Family, mac: MacAddr) -> Option<IpAddr> {
-        self.forwarding_if(family, mac, |subnet, slot| self.conflict(subnet, slot.via).is_none())
-    }
-
-    pub(crate) fn forwarding_if(
-        &self,
-        family: Family,
-        mac: MacAddr,
-        stands: impl Fn(IpNet, &Slot) -> bool,
-    ) -> Option<IpAddr> {
         self.claimants(family, mac).find_map(|subnet| {
-            let slot = self.peers.get(&subnet)?;
-            stands(subnet, slot).then(|| slot.via.underlay())
+            let via = self.peers.get(&subnet)?.via;
+            self.conflict(subnet, via).is_none().then(|| via.underlay())
         })
     }
 
     /// The programmed tunnel peer whose subnet begins with this address.
     pub(crate) fn tunnel_at(&self, address: IpAddr) -> Option<(IpNet, MacAddr)> {
-        self.tunnel_at_if(address, |subnet, slot| self.conflict(subnet, slot.via).is_none())
-    }
-
-    pub(crate) fn tunnel_at_if(
-        &self,
-        address: IpAddr,
-        stands: impl Fn(IpNet, &Slot) -> bool,
-    ) -> Option<(IpNet, MacAddr)> {
         self.starting_at(address).find_map(|(subnet, slot)| match slot.via {
-            Via::Tunnel { mac, .. } => stands(subnet, slot).then_some((subnet, mac)),
+            Via::Tunnel { mac, .. } => self.conflict(subnet, slot.via).is_none().then_some((subnet, mac)),
             Via::Direct { .. } => None,
         })
     }

@@ -15,6 +15,13 @@ pub struct Peer {
     pub via: Via,
 }
 
+impl Peer {
+    /// Whether its route leads through a nexthop object, where the kernel has these.
+    pub(crate) fn takes_nexthop(&self) -> bool {
+        self.subnet.addr().is_ipv4() && matches!(self.via, Via::Tunnel { .. })
+    }
+}
+
 /// How packets for a peer's pods leave this node.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Via {

@@ -14,7 +14,8 @@ use crate::{
 /// What to do to the kernel, in order. Printed ([`fmt::Display`]) it is a shell script of `ip` and `bridge` commands.
 ///
 /// Not atomic: rtnetlink has no transactions. Instead every prefix of a plan leaves the kernel in a state that
-/// forwards no packet wrongly, and a plan that was cut short is followed by another one.
+/// forwards no packet wrongly, and a plan that was cut short is followed by another one. A device that has to be made
+/// anew gives up its routes first: with them on it the kernel takes a time quadratic in their number to delete it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[must_use = "nothing reaches the kernel until the plan is applied"]
 pub struct Plan {
@@ -33,6 +34,8 @@ pub struct Links {
     pub device: Option<IfName>,
     /// The physical network.
     pub underlay: Link,
+    /// Whether to read if the device leaves checksums to the network card, which takes questions of its own.
+    pub tx_checksum: bool,
 }
 
 /// Which steps of a plan belong to one peer.

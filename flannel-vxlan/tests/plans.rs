@@ -126,3 +126,22 @@ fn a_moved_underlay_is_followed_in_place_and_a_new_port_needs_a_new_device() {
     overlay.set_family(v4().device(moved.port(4789)));
     expect("new_port", &overlay.diff(&kernel.observe(&overlay.links()).unwrap()));
 }
+
+/// `ip link del` searches the routing table anew for each nexthop object on the device that routes still lead to.
+#[test]
+fn a_device_that_is_made_anew_gives_up_its_routes_first_and_keeps_nobody_elses() {
+    let mut overlay = Overlay::new(dual_stack());
+    let mut kernel = FakeVxlan::new([("192.168.77.1".parse().unwrap(), 24)]);
+    for n in 2..=4 {
+        overlay.set_peer(tunnel(&format!("10.244.{n}.0/24"), n, &format!("192.168.77.{n}"))).unwrap();
+    }
+    overlay.set_peer(direct("10.244.5.0/24", "192.168.77.5")).unwrap();
+    assert!(overlay.flush(&mut kernel).unwrap().is_clean());
+    overlay.set_family(v4().device(device("192.168.77.1", "10.244.1.0").port(4789)));
+
+    let plan = overlay.diff(&kernel.observe(&overlay.links()).unwrap()).to_string();
+    let deletions = (2..=4).map(|n| format!("ip route del 10.244.{n}.0/24 metric 0 proto 70"));
+    let expected: Vec<String> = deletions.chain(["ip link del flannel.1".to_owned()]).collect();
+    assert_eq!(plan.lines().take(4).collect::<Vec<_>>(), expected, "{plan}");
+    assert_eq!(plan.matches(" del ").count(), 4, "{plan}");
+}

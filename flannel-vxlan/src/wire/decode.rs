@@ -16,6 +16,7 @@ pub(crate) fn link(message: &Message<'_>) -> Result<(Interface, ObservedDevice),
     let index = u32::from_ne_bytes([*i0, *i1, *i2, *i3]);
     let up = u32::from_ne_bytes([*f0, *f1, *f2, *f3]) & IFF_UP != 0;
     let (mut name, mut mtu, mut mac, mut kind, mut vxlan) = ("", 0, None, String::new(), None);
+    let mut accept_ra = None;
     for attribute in attributes {
         let attribute = attribute?;
         match attribute.kind {
@@ -23,6 +24,7 @@ pub(crate) fn link(message: &Message<'_>) -> Result<(Interface, ObservedDevice),
             IFLA_MTU => mtu = attribute.u32()?,
             IFLA_ADDRESS => mac = attribute.array().ok().and_then(|bytes| MacAddr::new(bytes).ok()),
             IFLA_LINKINFO => (kind, vxlan) = link_info(attribute.nested())?,
+            IFLA_AF_SPEC => accept_ra = ipv6_accept_ra(attribute.nested())?,
             _ => {}
         }
     }
@@ -36,10 +38,29 @@ pub(crate) fn link(message: &Message<'_>) -> Result<(Interface, ObservedDevice),
         kind,
         vxlan,
         addresses: Vec::new(),
-        accept_ra: None,
+        accept_ra,
         tx_checksum: None,
     };
     Ok((Interface { index, name: name.to_owned(), mtu, up, addresses: Vec::new() }, device))
+}
+
+/// The sysctl `accept_ra` of the interface; `None` if it has no IPv6.
+fn ipv6_accept_ra(families: AttributeIter<'_>) -> Result<Option<bool>, Malformed> {
+    for family in families {
+        let family = family?;
+        if family.kind != u16::from(address_family(Family::V6)) {
+            continue;
+        }
+        for attribute in family.nested() {
+            let attribute = attribute?;
+            if attribute.kind == IFLA_INET6_CONF {
+                // An array of 32-bit numbers.
+                let value = attribute.payload.get(DEVCONF_ACCEPT_RA * 4..).and_then(<[u8]>::first_chunk);
+                return Ok(value.map(|value| u32::from_ne_bytes(*value) != 0));
+            }
+        }
+    }
+    Ok(None)
 }
 
 fn link_info(attributes: AttributeIter<'_>) -> Result<(String, Option<ObservedVxlan>), Malformed> {

@@ -1,3 +1,4 @@
+ip route del 10.244.2.0/24 metric 0 proto 70
 ip link del flannel.1
 ip link add flannel.1 address 02:00:00:00:00:01 mtu 1350 type vxlan id 1 local 192.168.77.51 dev eth0 nolearning dstport 4789
 sysctl -w net/ipv6/conf/flannel.1/accept_ra=0

@@ -21,7 +21,7 @@ fn both_families(vni: u32) -> Option<Vec<Links>> {
     let vni = Vni::new(vni).ok()?;
     let links = |family| {
         let name = vni.device_name(family);
-        Links { device: Some(name), underlay: Link { index: 0, name } }
+        Links { device: Some(name), underlay: Link { index: 0, name }, tx_checksum: true }
     };
     Some(Family::ALL.map(links).to_vec())
 }

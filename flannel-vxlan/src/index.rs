@@ -1,0 +1,75 @@
+//! Entries that were found, to be claimed by the peers they belong to.
+
+/// A list in the order of its keys. Peers ask in the same order mostly, so that a look is a step ahead, not a search.
+#[derive(Debug)]
+pub(crate) struct Index<'a, K, T> {
+    entries: Vec<Entry<'a, K, T>>,
+    /// Where the next key is likely to be.
+    next: usize,
+}
+
+#[derive(Debug)]
+struct Entry<'a, K, T> {
+    key: K,
+    found: &'a T,
+    claimed: bool,
+}
+
+impl<'a, K: Copy + Ord, T> Index<'a, K, T> {
+    /// Entries of one key keep their order.
+    pub(crate) fn new(found: impl Iterator<Item = (K, &'a T)>) -> Self {
+        let mut entries: Vec<_> = found.map(|(key, found)| Entry { key, found, claimed: false }).collect();
+        entries.sort_by_key(|entry| entry.key);
+        Self { entries, next: 0 }
+    }
+
+    /// Shows `take` every entry of this key. Those for which it returns true are claimed.
+    pub(crate) fn claim(&mut self, key: K, mut take: impl FnMut(&T) -> bool) {
+        let begins = |at: usize| {
+            let key_at = |at: usize| self.entries.get(at).map(|entry| entry.key);
+            key_at(at).is_none_or(|here| here >= key)
+                && at.checked_sub(1).and_then(key_at).is_none_or(|before| before < key)
+        };
+        if !begins(self.next) {
+            self.next = self.entries.partition_point(|entry| entry.key < key);
+        }
+        while let Some(entry) = self.entries.get_mut(self.next).filter(|entry| entry.key == key) {
+            entry.claimed |= take(entry.found);
+            self.next += 1;
+        }
+    }
+
+    /// What nobody claimed, in the order of the keys.
+    pub(crate) fn unclaimed(&self) -> impl Iterator<Item = &'a T> {
+        self.entries.iter().filter(|entry| !entry.claimed).map(|entry| entry.found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_entry_of_a_key_is_shown_whatever_the_order_of_the_keys() {
+        let found = [(3, 'c'), (1, 'a'), (3, 'd'), (7, 'e'), (1, 'b')];
+        for keys in [[1, 3, 7], [7, 3, 1], [3, 7, 1], [3, 3, 3], [0, 2, 9]] {
+            let mut index = Index::new(found.iter().map(|entry| (entry.0, entry)));
+            let mut claimed = Vec::new();
+            for key in keys {
+                let mut shown = Vec::new();
+                index.claim(key, |(_, letter)| {
+                    shown.push(*letter);
+                    *letter != 'd'
+                });
+                let all: Vec<char> =
+                    found.iter().filter(|entry| entry.0 == key).map(|entry| entry.1).collect();
+                assert_eq!(shown, all, "{keys:?}");
+                claimed.extend(shown.into_iter().filter(|letter| *letter != 'd'));
+            }
+            let left: Vec<char> = index.unclaimed().map(|entry| entry.1).collect();
+            let expected: Vec<char> =
+                ['a', 'b', 'c', 'd', 'e'].into_iter().filter(|letter| !claimed.contains(letter)).collect();
+            assert_eq!(left, expected, "{keys:?}");
+        }
+    }
+}
