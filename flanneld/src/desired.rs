@@ -59,7 +59,7 @@ impl VtepMacs {
         };
         let kept = |data: Option<&BackendData>| {
             let data: VxlanData = data?.decode().ok()?;
-            (data.vni == vxlan.vni).then(|| MacAddr::new(data.vtep_mac).ok()).flatten()
+            data.is_of(vxlan.vni).then(|| MacAddr::new(data.vtep_mac).ok()).flatten()
         };
         let derived = |family: &str, public: Option<IpAddr>| {
             let public = public.map(|public| public.to_string()).unwrap_or_default();
@@ -149,8 +149,7 @@ impl Setting {
             Backend::Alloc => (BackendType::Unnamed, None, None),
             Backend::HostGw => (BackendType::HostGw, None, None),
             Backend::Vxlan(vxlan) => {
-                let data =
-                    |mac: MacAddr| VxlanData { vni: vxlan.vni, vtep_mac: mac.bytes() }.to_backend_data();
+                let data = |mac: MacAddr| VxlanData::new(vxlan.vni, mac.bytes()).to_backend_data();
                 let ipv4 = self.facts.ipv4.map(|_| data(self.macs.ipv4)).transpose()?;
                 let ipv6 = self.facts.ipv6.map(|_| data(self.macs.ipv6)).transpose()?;
                 (BackendType::Vxlan, ipv4, ipv6)
@@ -320,7 +319,7 @@ impl Setting {
         let unusable = |problem: String| Skipped::BackendData { family, problem };
         let data = data.ok_or_else(|| unusable("there is none".to_owned()))?;
         let data: VxlanData = data.decode().map_err(|error| unusable(cut(&error.to_string())))?;
-        if data.vni != vxlan.vni {
+        if !data.is_of(vxlan.vni) {
             return Err(Skipped::Vni { theirs: data.vni, ours: vxlan.vni });
         }
         let mac = MacAddr::new(data.vtep_mac).map_err(|error| unusable(error.to_string()))?;

@@ -108,6 +108,26 @@ fn field_names_are_read_in_any_case_and_unknown_ones_ignored() {
 }
 
 #[test]
+fn a_vni_of_more_than_16_bits_is_published_as_upstream_can_read_it() {
+    let mac = [2, 0, 0, 0, 0, 1];
+    let data = VxlanData::new(70_000, mac);
+    assert_eq!(data.to_backend_data().unwrap().as_str(), r#"{"VNI":4464,"VtepMAC":"02:00:00:00:00:01"}"#);
+    assert!(data.is_of(70_000) && data.is_of(4464) && !data.is_of(70_001));
+    assert!(
+        VxlanData { vni: 70_000, vtep_mac: mac }.is_of(70_000),
+        "as a node that was not updated wrote it"
+    );
+    assert!(!VxlanData { vni: 0x0100_0001, vtep_mac: mac }.is_of(1), "nobody writes this");
+}
+
+#[test]
+fn a_lease_from_before_leases_had_a_vni_is_of_any_network() {
+    let data: VxlanData =
+        BackendData::from_json(r#"{"VtepMAC":"02:00:00:00:00:01"}"#.into()).unwrap().decode().unwrap();
+    assert!(data.is_of(1) && data.is_of(4096));
+}
+
+#[test]
 fn an_ipv6_only_node_writes_the_zero_address() {
     let attributes = LeaseAttributes { public_ipv6: Some("fd77::1".parse().unwrap()), ..Default::default() };
     let json = attributes.to_json().unwrap();

@@ -10,10 +10,11 @@ pub(super) fn all(kernel: &mut impl Kernel) -> Result<Vec<Vec<Links>>, ObserveEr
     Ok(vnis.into_iter().filter_map(both_families).collect())
 }
 
-/// The VNI in the name of a device.
+/// The VNI in the name of a device, whose first part is a shorter one where the number is long.
 fn vni_of(name: &str) -> Option<u32> {
-    let number = name.strip_prefix("flannel.").or_else(|| name.strip_prefix("flannel-v6."))?;
-    number.parse().ok()
+    let vni = name.rsplit_once('.')?.1.parse().ok()?;
+    let is_named = |family| Vni::new(vni).is_ok_and(|vni| vni.device_name(family).as_str() == name);
+    Family::ALL.into_iter().any(is_named).then_some(vni)
 }
 
 /// Nothing of the underlay is meant.
@@ -24,4 +25,23 @@ fn both_families(vni: u32) -> Option<Vec<Links>> {
         Links { device: Some(name), underlay: Link { index: 0, name }, tx_checksum: true }
     };
     Some(Family::ALL.map(links).to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_device_of_every_vni_is_found_by_its_name() {
+        for vni in [0, 1, 9_999, 10_000, 9_999_999, 16_777_215] {
+            for family in Family::ALL {
+                assert_eq!(vni_of(Vni::new(vni).unwrap().device_name(family).as_str()), Some(vni));
+            }
+        }
+        for name in
+            ["flannel.01", "flannel.x", "flannel.1.5", "fl.1", "eth0.100", "flannel.16777216", "flannel"]
+        {
+            assert_eq!(vni_of(name), None, "{name}");
+        }
+    }
 }

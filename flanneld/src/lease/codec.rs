@@ -255,13 +255,27 @@ impl Serialize for BackendData {
 /// `BackendData` and `BackendV6Data` of backend `vxlan`: `{"VNI":1,"VtepMAC":"12:c6:65:89:b4:e3"}`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct VxlanData {
-    /// VXLAN network identifier; 24 bits are valid, a foreign lease may say anything.
+    /// VXLAN network identifier as published; a foreign lease may say anything, and one of flannel before 0.13 says
+    /// nothing, which is 0.
     pub vni: u32,
     /// MAC address of the node's VXLAN device, as on the wire.
     pub vtep_mac: [u8; 6],
 }
 
 impl VxlanData {
+    /// What a node on the network `vni` publishes: its low 16 bits. Upstream's field has no more and it reads no larger
+    /// number, though its devices have all 24.
+    #[must_use]
+    pub fn new(vni: u32, vtep_mac: [u8; 6]) -> Self {
+        Self { vni: vni & 0xffff, vtep_mac }
+    }
+
+    /// Whether this can be a node of the network `vni`. Upstream compares nothing at all.
+    #[must_use]
+    pub fn is_of(&self, vni: u32) -> bool {
+        [0, vni & 0xffff, vni].contains(&self.vni)
+    }
+
     /// The JSON that upstream writes.
     ///
     /// # Errors
