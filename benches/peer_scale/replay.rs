@@ -21,8 +21,9 @@ fn underlay(i: u32) -> IpAddr {
     Ipv4Addr::from(0xac10_0000 + i).into()
 }
 
+/// In no order, as those of real nodes.
 fn mac(i: u32) -> MacAddr {
-    let [a, b, c, d] = i.to_be_bytes();
+    let [a, b, c, d] = i.wrapping_mul(0x9e37_79b1).to_be_bytes();
     MacAddr::new([2, 0, a, b, c, d]).unwrap()
 }
 
@@ -75,14 +76,18 @@ pub(crate) fn encode_delete(batch: &mut Batch, device: u32, i: u32) {
     let [d0, d1, d2, d3] = device.to_ne_bytes();
     let IpAddr::V4(underlay) = underlay(i) else { return };
     let gateway = gateway(i).octets();
-    batch.message(DELROUTE, Flags::NONE, &[2, 26, 0, 0, 254, 70, 255, 0, 0, 0, 0, 0], |a| {
-        a.bytes(1, &gateway)
-    });
+    encode_delete_route(batch, i);
     batch.message(DELNEXTHOP, Flags::NONE, &[0; 8], |a| a.u32(1, FIRST_NEXTHOP + i));
     batch.message(DELNEIGH, Flags::NONE, &[2, 0, 0, 0, d0, d1, d2, d3, 0, 0, 0, 0], |a| a.bytes(1, &gateway));
     batch.message(DELNEIGH, Flags::NONE, &[7, 0, 0, 0, d0, d1, d2, d3, 0xc0, 0, 0x12, 0], |a| {
         a.bytes(2, &mac(i).bytes());
         a.bytes(1, &underlay.octets());
+    });
+}
+
+pub(crate) fn encode_delete_route(batch: &mut Batch, i: u32) {
+    batch.message(DELROUTE, Flags::NONE, &[2, 26, 0, 0, 254, 70, 255, 0, 0, 0, 0, 0], |a| {
+        a.bytes(1, &gateway(i).octets())
     });
 }
 
@@ -93,11 +98,13 @@ pub(crate) fn read_all(socket: &mut Socket, device: u32) {
     const GETROUTE: u16 = 26;
     const GETNEIGH: u16 = 30;
     const GETNEXTHOP: u16 = 106;
-    let mut list = |kind: u16, header: &[u8], by_device: bool| {
+    const SKIP_STATS: (u16, u32) = (29, 8);
+    let on_device = (8, device);
+    let mut list = |kind: u16, header: &[u8], filter: Option<(u16, u32)>| {
         let mut question = Batch::new();
         question.message(kind, Flags::DUMP, header, |a| {
-            if by_device {
-                a.u32(8, device);
+            if let Some((kind, value)) = filter {
+                a.u32(kind, value);
             }
         });
         let _count: usize = socket
@@ -107,14 +114,14 @@ pub(crate) fn read_all(socket: &mut Socket, device: u32) {
             })
             .unwrap();
     };
-    list(GETLINK, &[0; 16], false);
-    list(GETADDR, &[0; 8], false);
-    list(GETNEIGH, &[2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], true);
-    list(GETNEIGH, &[7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], true);
-    list(GETNEXTHOP, &[0; 8], false);
+    list(GETLINK, &[0; 16], Some(SKIP_STATS));
+    list(GETADDR, &[0; 8], None);
+    list(GETNEIGH, &[2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], Some(on_device));
+    list(GETNEIGH, &[7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], Some(on_device));
+    list(GETNEXTHOP, &[0; 8], None);
     for family in [2, 10] {
         for protocol in [70, 3] {
-            list(GETROUTE, &[family, 0, 0, 0, 254, protocol, 0, 0, 0, 0, 0, 0], false);
+            list(GETROUTE, &[family, 0, 0, 0, 254, protocol, 0, 0, 0, 0, 0, 0], None);
         }
     }
 }
