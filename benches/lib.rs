@@ -89,11 +89,16 @@ impl Report {
         }
     }
 
-    /// Runs the cases `rounds` times in turns, after one round that is not counted, and adds a row for each.
+    /// Runs the cases `rounds` times in turns, after one round that is not counted, and adds a row for each. Every other
+    /// round goes backwards, as what ran before leaves its traces in the kernel.
     pub fn race(&mut self, what: &str, n: u64, rounds: usize, mut cases: Vec<Case<'_>>) {
         let mut samples: Vec<Vec<f64>> = cases.iter().map(|_| Vec::with_capacity(rounds)).collect();
         for round in 0..=rounds {
-            for ((_, run), taken) in cases.iter_mut().zip(&mut samples) {
+            let mut turns: Vec<_> = cases.iter_mut().zip(&mut samples).collect();
+            if round % 2 == 1 {
+                turns.reverse();
+            }
+            for ((_, run), taken) in turns {
                 let time = run();
                 if round > 0 {
                     taken.push(time.as_secs_f64() * 1e6);

@@ -1,6 +1,6 @@
 //! Taking the steps of a plan: the device's one by one, the peers' many at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::ops::Range;
 
@@ -268,18 +268,21 @@ fn settle_routes(
         Some(Step::PutRoute { route, .. }) if refusal.errno == Errno::EEXIST => Some(*route),
         _ => None,
     };
-    let mut there: BTreeMap<(IpNet, u32), Option<ObservedRoute>> = BTreeMap::new();
-    there.extend(
-        applied.refused.iter().filter_map(route_of).map(|route| ((route.subnet, route.metric()), None)),
-    );
-    if there.is_empty() {
+    let wanted: BTreeSet<(IpNet, u32)> =
+        applied.refused.iter().filter_map(route_of).map(|route| (route.subnet, route.metric())).collect();
+    if wanted.is_empty() {
         return Ok(());
     }
-    let take = |found: decode::RouteMessage| {
-        let key = (found.route.subnet, found.route.metric);
-        there.entry(key).and_modify(|place| *place = Some(found.route));
+    let gather = |there: &mut BTreeMap<_, _>, found: decode::RouteMessage| {
+        let place = (found.route.subnet, found.route.metric);
+        if wanted.contains(&place) {
+            there.insert(place, found.route);
+        }
     };
-    both_families(kernel, take)?;
+    let mut there: BTreeMap<(IpNet, u32), ObservedRoute> = BTreeMap::new();
+    for family in Family::ALL {
+        there.append(&mut kernel.routes(family, 0, gather).map_err(ApplyError::Lookup)?);
+    }
 
     let mut kept = Vec::new();
     for mut refusal in std::mem::take(&mut applied.refused) {
@@ -287,7 +290,7 @@ fn settle_routes(
             kept.push(refusal);
             continue;
         };
-        let found = there.get(&(route.subnet, route.metric())).copied().flatten();
+        let found = there.get(&(route.subnet, route.metric())).copied();
         let replaceable =
             found.is_none_or(|found| found.protocol == ROUTE_PROTOCOL || found.protocol == crate::diff::BOOT);
         if replaceable {
@@ -301,10 +304,6 @@ fn settle_routes(
     }
     applied.refused = kept;
     Ok(())
-}
-
-fn both_families(kernel: &mut Netlink, mut take: impl FnMut(decode::RouteMessage)) -> Result<(), ApplyError> {
-    Family::ALL.iter().try_for_each(|family| kernel.routes(*family, 0, &mut take)).map_err(ApplyError::Lookup)
 }
 
 fn replace(

@@ -8,7 +8,7 @@ use flannel_netlink::{
     AskError, Batch, DumpError, Errno, Flags, Malformed, Message, OpenError, Protocol, Refusal, Socket,
 };
 
-use crate::entry::{Observed, ObservedNexthop, ObservedRoute, ROUTE_PROTOCOL};
+use crate::entry::{Observed, ObservedNexthop, ROUTE_PROTOCOL};
 use crate::underlay::{DefaultRoute, Interface, RouteLookup};
 use crate::wire::{self, decode, encode, ethtool};
 use crate::{
@@ -91,16 +91,16 @@ impl Netlink {
     ) -> Result<(), ObserveError> {
         let by_index = |a: &mut flannel_netlink::Attributes<'_>| a.u32(NDA_IFINDEX, index);
         let header = encode::ndmsg(wire::address_family(family), 0, 0, 0);
-        let found: Vec<_> =
+        let mut found: Vec<_> =
             self.dump("neighbours", wire::RTM_GETNEIGH, &header, by_index, |list: &mut Vec<_>, message| {
                 list.extend(
                     decode::neighbour(&message)?.filter(|(on, _)| *on == index).map(|(_, entry)| entry),
                 );
                 Ok(())
             })?;
-        observed.neighbours.extend(found);
+        observed.neighbours.append(&mut found);
         let header = encode::ndmsg(wire::AF_BRIDGE, 0, 0, 0);
-        let found: Vec<_> = self.dump(
+        let mut found: Vec<_> = self.dump(
             "forwarding entries",
             wire::RTM_GETNEIGH,
             &header,
@@ -112,7 +112,7 @@ impl Netlink {
                 Ok(())
             },
         )?;
-        observed.forwarding.extend(found);
+        observed.forwarding.append(&mut found);
         Ok(())
     }
 
@@ -147,38 +147,38 @@ impl Netlink {
         }
     }
 
-    /// Routes of the main table, of one protocol unless it is 0.
-    pub(crate) fn routes(
+    /// Routes of the main table, of one protocol unless it is 0, as `fold` gathers them.
+    pub(crate) fn routes<C: Default>(
         &mut self,
         family: Family,
         protocol: u8,
-        mut fold: impl FnMut(decode::RouteMessage),
-    ) -> Result<(), ObserveError> {
+        mut fold: impl FnMut(&mut C, decode::RouteMessage),
+    ) -> Result<C, ObserveError> {
         let header = [wire::address_family(family), 0, 0, 0, wire::RT_TABLE_MAIN, protocol, 0, 0, 0, 0, 0, 0];
         let list = self.dump(
             "routes",
             wire::RTM_GETROUTE,
             &header,
             |_| {},
-            |list: &mut Vec<_>, message| {
+            |list: &mut C, message| {
                 // Kernels before 4.20 do not filter.
                 let wanted = |found: &decode::RouteMessage| {
                     found.table == u32::from(wire::RT_TABLE_MAIN)
                         && (protocol == 0 || found.route.protocol == protocol)
                 };
-                list.extend(decode::route(&message)?.filter(wanted));
+                if let Some(found) = decode::route(&message)?.filter(wanted) {
+                    fold(list, found);
+                }
                 Ok(())
             },
         );
-        let list: Vec<_> = match list {
+        match list {
             // The table itself does not exist as long as no interface was ever up.
             Err(ObserveError {
                 source: ReadError::Dump(DumpError::Ask(AskError::Refused(refusal))), ..
-            }) if refusal.errno == Errno::ENOENT => Vec::new(),
-            list => list?,
-        };
-        list.into_iter().for_each(&mut fold);
-        Ok(())
+            }) if refusal.errno == Errno::ENOENT => Ok(C::default()),
+            list => list,
+        }
     }
 
     /// Index of the interface with this name; `None` if there is none.
@@ -261,8 +261,8 @@ impl Kernel for Netlink {
         observed.nexthops = nexthops.unwrap_or_default();
         for family in Family::ALL {
             for protocol in [ROUTE_PROTOCOL, crate::diff::BOOT] {
-                let routes: &mut Vec<ObservedRoute> = &mut observed.routes;
-                self.routes(family, protocol, |found| routes.push(found.route))?;
+                let gather = |routes: &mut Vec<_>, found: decode::RouteMessage| routes.push(found.route);
+                observed.routes.append(&mut self.routes(family, protocol, gather)?);
             }
         }
         Ok(observed)
@@ -279,17 +279,15 @@ impl Kernel for Netlink {
     }
 
     fn default_route(&mut self, family: Family) -> Result<Option<DefaultRoute>, ObserveError> {
-        let mut best: Option<DefaultRoute> = None;
-        self.routes(family, 0, |found| {
+        self.routes(family, 0, |best: &mut Option<DefaultRoute>, found| {
             let interface =
                 if found.route.interface != 0 { found.route.interface } else { found.first_hop.unwrap_or(0) };
             let leads =
                 found.kind == wire::RTN_UNICAST && interface != 0 && found.route.subnet.prefix_len() == 0;
             if leads && best.is_none_or(|best| found.route.metric < best.metric) {
-                best = Some(DefaultRoute { interface, metric: found.route.metric });
+                *best = Some(DefaultRoute { interface, metric: found.route.metric });
             }
-        })?;
-        Ok(best)
+        })
     }
 
     fn route_to(&mut self, address: IpAddr) -> Result<Option<RouteLookup>, ObserveError> {

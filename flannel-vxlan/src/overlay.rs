@@ -463,8 +463,8 @@ impl Overlay {
             0 if peer.takes_nexthop() => self.nexthops.take(),
             id => id,
         };
-        if nexthop != slot.nexthop {
-            self.peers.entry(subnet).and_modify(|slot| slot.nexthop = nexthop);
+        if let Some(slot) = self.peers.get_mut(&subnet).filter(|slot| slot.nexthop != nexthop) {
+            slot.nexthop = nexthop;
         }
         Some(Entries::of(peer, nexthop))
     }
@@ -499,8 +499,8 @@ impl Overlay {
             return; // everything will be compared anyway
         }
         let old = self.peers.get(&subnet).map(|slot| slot.via);
-        let mut touched: BTreeSet<IpNet> =
-            self.starting_at(subnet.network()).map(|(subnet, _)| subnet).collect();
+        let mut touched: Vec<IpNet> = vec![subnet];
+        touched.extend(self.starting_at(subnet.network()).map(|(subnet, _)| subnet));
         for via in [old, next].into_iter().flatten() {
             if let Via::Tunnel { mac, .. } = via {
                 let family = Family::of_net(subnet);
@@ -513,7 +513,6 @@ impl Overlay {
                 }
             }
         }
-        touched.insert(subnet);
         for subnet in touched {
             let held = self
                 .peers

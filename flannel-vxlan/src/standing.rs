@@ -35,13 +35,20 @@ impl Overlay {
             (other != subnet && self.harm(other, via).is_none()).then_some(via)
         };
         let before = |other: &IpNet| *other < subnet;
-        let mut shorter = self.starting_at(subnet.network()).map(|(other, _)| other).take_while(before);
-        if let Some(other) = shorter.find(|other| fit(*other).is_some()) {
-            return Some(PeerConflict::SubnetTaken(other));
+        // Most peers have nothing in common with the one before them, which is all that there is to look at then.
+        let last = self.peers.range(..subnet).next_back();
+        if last.is_some_and(|(last, _)| last.addr() == subnet.addr()) {
+            let mut shorter = self.starting_at(subnet.addr()).map(|(other, _)| other).take_while(before);
+            if let Some(other) = shorter.find(|other| fit(*other).is_some()) {
+                return Some(PeerConflict::SubnetTaken(other));
+            }
         }
         let Via::Tunnel { mac, underlay } = via else { return None };
+        let family = Family::of_net(subnet);
+        let last = self.macs.range(..(family, mac, subnet)).next_back();
+        last.filter(|last| (last.0, last.1) == (family, mac))?;
         let first = self
-            .claimants(Family::of_net(subnet), mac)
+            .claimants(family, mac)
             .take_while(before)
             .find_map(|other| Some((other, fit(other)?.underlay())));
         first.filter(|(_, theirs)| *theirs != underlay).map(|(other, _)| PeerConflict::MacTaken(other))
