@@ -49,12 +49,11 @@ impl EtcdStore {
     /// # Errors
     /// A URL is malformed, or a TLS file cannot be read or used.
     pub fn new(options: &EtcdOptions, timing: Timing) -> Result<Self, StoreError> {
-        let prefix = options.prefix.trim_end_matches('/');
         Ok(Self {
             client: Client::new(options)?,
             timing,
-            config: format!("{prefix}/config"),
-            subnets: format!("{prefix}/subnets/"),
+            config: key(&options.prefix, "config"),
+            subnets: key(&options.prefix, "subnets") + "/",
             own: Mutex::new(None),
             found: Mutex::new(None),
         })
@@ -139,6 +138,22 @@ impl EtcdStore {
     }
 }
 
+/// `prefix/name` as upstream's `path.Join` makes it: one slash between parts, no `.` and `..`, none in front that was
+/// not there.
+fn key(prefix: &str, name: &str) -> String {
+    let mut parts = Vec::new();
+    for part in prefix.split('/').filter(|part| !matches!(*part, "" | ".")) {
+        match (part, parts.last()) {
+            ("..", Some(last)) if *last != ".." => _ = parts.pop(),
+            ("..", None) if prefix.starts_with('/') => {}
+            _ => parts.push(part),
+        }
+    }
+    parts.push(name);
+    let root = if prefix.starts_with('/') { "/" } else { "" };
+    root.to_owned() + &parts.join("/")
+}
+
 fn parse_key(prefix: &str, path: &[u8]) -> Option<LeaseKey> {
     std::str::from_utf8(path).ok()?.strip_prefix(prefix)?.parse().ok()
 }
@@ -174,5 +189,29 @@ impl LeaseStore for EtcdStore {
 
     fn health(&self) -> tokio::sync::watch::Receiver<StoreHealth> {
         self.client.health.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::key;
+
+    #[test]
+    fn keys_are_where_upstream_has_them_whatever_the_prefix_looks_like() {
+        let cases = [
+            ("/coreos.com/network", "/coreos.com/network/config"),
+            ("/coreos.com/network/", "/coreos.com/network/config"),
+            ("//coreos.com///network//", "/coreos.com/network/config"),
+            ("coreos.com/network", "coreos.com/network/config"),
+            ("/a/./b/../c", "/a/c/config"),
+            ("/../a", "/a/config"),
+            ("../a", "../a/config"),
+            ("a/../..", "../config"),
+            ("/", "/config"),
+            ("", "config"),
+        ];
+        for (prefix, expected) in cases {
+            assert_eq!(key(prefix, "config"), expected, "{prefix}");
+        }
     }
 }
