@@ -1,4 +1,4 @@
-//! How soon a disturbance is repaired: at once, unless somebody keeps undoing the repair.
+//! How soon a disturbance is repaired, and how often that is logged: at once, unless somebody keeps undoing the repair.
 //!
 //! `ip route flush` and `ip neigh flush` delete and list again, for up to 30 seconds, until nothing is left to delete. A
 //! repair that is faster than they are keeps them going, and the routes away; a short pause lets them end.
@@ -29,9 +29,64 @@ impl Calm {
     }
 }
 
+/// Time between two repairs of rules, at least. A second daemon that wants other rules in the same tables would else
+/// keep both of them at it, some thousand times a second.
+pub(crate) const RULES: Duration = Duration::from_millis(5);
+
+/// Repairs that are logged in each minute. `flanneld status` and the metrics know of all.
+const LINES: u32 = 30;
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Counts the repairs of one minute.
+#[derive(Debug, Default)]
+pub(crate) struct Minute {
+    since: Option<Instant>,
+    repairs: u32,
+}
+
+/// Whether to log a repair.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Log {
+    /// As ever.
+    Line,
+    /// Say instead that it goes on and on.
+    Fight,
+    /// Enough has been said in this minute.
+    Nothing,
+}
+
+impl Minute {
+    /// What to log of a repair made `now`.
+    pub(crate) fn repaired(&mut self, now: Instant) -> Log {
+        if self.since.is_none_or(|since| now.duration_since(since) >= MINUTE) {
+            *self = Self { since: Some(now), repairs: 0 };
+        }
+        self.repairs = self.repairs.saturating_add(1);
+        match self.repairs {
+            0..=LINES => Log::Line,
+            repairs if repairs == LINES + 1 => Log::Fight,
+            _ => Log::Nothing,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_fight_is_named_once_a_minute_and_not_told_blow_by_blow() {
+        let (mut minute, start) = (Minute::default(), Instant::now());
+        let mut told = |seconds| {
+            let at = start + Duration::from_secs(seconds);
+            let logs: Vec<Log> = (0..1000).map(|_| minute.repaired(at)).collect();
+            let count = |which| logs.iter().filter(|log| **log == which).count();
+            (count(Log::Line), count(Log::Fight))
+        };
+        assert_eq!(told(0), (30, 1));
+        assert_eq!(told(59), (0, 0));
+        assert_eq!(told(60), (30, 1));
+    }
 
     #[test]
     fn a_first_disturbance_is_repaired_at_once_and_a_fight_is_left_to_end() {

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tracing::{debug, info, warn};
 
-use crate::calm::{self, Calm};
+use crate::calm::{self, Calm, Minute};
 use crate::config::{Config, NetConf};
 use crate::desired::{Setting, Skipped};
 use crate::error::Chain;
@@ -106,6 +106,10 @@ pub struct Reconciler<R, L> {
     outputs: Outputs,
     due: Due,
     calm: Calm,
+    /// When rules were last written.
+    rules_written: Option<Instant>,
+    /// Repairs of late.
+    minute: Minute,
     /// Complaints already made, so that one that stays is logged once.
     complaints: BTreeSet<String>,
     announced: bool,
@@ -150,6 +154,8 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             outputs,
             due: Due::default(),
             calm: Calm::default(),
+            rules_written: None,
+            minute: Minute::default(),
             complaints: BTreeSet::new(),
             announced: false,
             unlisted_from: None,
@@ -217,7 +223,8 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                 change = inputs.rules.changed() => {
                     if change.is_err() { return }
                     self.outputs.telemetry.found(Cause::Notification);
-                    self.due.rules.now();
+                    let now = Instant::now();
+                    self.due.rules.at = Some(self.rules_written.map_or(now, |last| now.max(last + calm::RULES)));
                 }
                 Some(question) = inputs.questions.recv() => self.answer(question),
                 _ = check.tick() => {

@@ -117,14 +117,14 @@ impl Telemetry {
         *object.expected(&mut self.expected) = true;
     }
 
-    /// Something was written: `steps` messages, in a transaction if these are rules.
-    pub(crate) fn wrote(&mut self, object: Object, steps: u64) {
+    /// Something was written: `steps` messages, in a transaction if these are rules. Whether it was a repair.
+    pub(crate) fn wrote(&mut self, object: Object, steps: u64) -> bool {
         if object == Object::Rules {
             self.transactions += 1;
             self.changes += steps;
         }
         if *object.expected(&mut self.expected) {
-            return;
+            return false;
         }
         let culprit = self.foreign.borrow().culprit.clone().filter(|_| object == Object::Rules);
         let blame = culprit.filter(|_| self.found == Cause::Notification);
@@ -139,6 +139,7 @@ impl Telemetry {
         self.repairs.truncate(REPAIRS - 1);
         self.repairs.push_front(repair);
         *self.repair_counts.entry((object.name(), self.found)).or_default() += 1;
+        true
     }
 
     /// The kernel holds all that was asked for.

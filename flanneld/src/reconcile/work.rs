@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use super::duty::Duty;
 use super::{Due, Reconciler};
+use crate::calm::Log;
 use crate::error::Chain;
 use crate::health::{Condition, tell};
 use crate::memory::Memory;
@@ -74,8 +75,10 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             return Ok(true); // nobody has changed any table since ours were right
         }
         if let Outcome::Changed { changes, .. } = outcome {
-            info!(changes, "rules written");
-            self.outputs.telemetry.wrote(Object::Rules, changes.into());
+            self.rules_written = Some(Instant::now());
+            if self.is_told(Object::Rules, changes.into()) {
+                info!(changes, "rules written");
+            }
         }
         self.outputs.telemetry.settled(Object::Rules);
         // Ours are active: now what others have.
@@ -111,12 +114,10 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         self.complain(&report);
         if report.steps > 0 {
             let steps = report.steps.try_into().unwrap_or(u64::MAX);
-            self.outputs.telemetry.wrote(Object::Overlay, steps);
-            info!(
-                steps = report.steps,
-                peers = self.overlay.peers().len(),
-                "devices, peers and routes written"
-            );
+            if self.is_told(Object::Overlay, steps) {
+                let peers = self.overlay.peers().len();
+                info!(steps, peers, "devices, peers and routes written");
+            }
         }
         tell(&self.outputs.readiness, |readiness| {
             readiness.set(Condition::Peers, Ok(()));
@@ -134,6 +135,21 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             return Err(format!("no {family} device: {}", reason.unwrap_or_default()).into());
         }
         Ok(report.is_clean())
+    }
+
+    /// Notes what was written; whether the log is to tell of it.
+    fn is_told(&mut self, object: Object, steps: u64) -> bool {
+        if !self.outputs.telemetry.wrote(object, steps) {
+            return true;
+        }
+        let log = self.minute.repaired(Instant::now());
+        if log == Log::Fight {
+            warn!(
+                "somebody keeps undoing what is put right here; a second flanneld in this network namespace does \
+                 so. The rest of this minute's repairs is left out; `flanneld status` tells the last one"
+            );
+        }
+        log == Log::Line
     }
 
     /// Logs each refused step once, however often it is tried.
