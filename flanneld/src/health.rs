@@ -75,12 +75,25 @@ pub(crate) fn tell(readiness: &watch::Sender<Readiness>, change: impl FnOnce(&mu
 }
 
 impl Readiness {
-    /// At start nothing holds yet.
+    /// At start nothing holds yet: the lease store is asked, and all else waits for its answer.
     #[must_use]
     pub fn starting() -> Self {
-        let unmet =
-            Condition::ALL.into_iter().map(|condition| (condition, "not done yet".to_owned())).collect();
-        Self { unmet, notes: BTreeMap::new() }
+        let reason = |condition| match condition {
+            Condition::Lease => "asking the lease store",
+            Condition::Interface => "settled with the lease",
+            _ => "made once there is a lease",
+        };
+        let unmet = Condition::ALL.into_iter().map(|condition| (condition, reason(condition).to_owned()));
+        Self { unmet: unmet.collect(), notes: BTreeMap::new() }
+    }
+
+    /// Interface and lease are there; what has to know the other nodes waits for them.
+    pub(crate) fn started(&mut self) {
+        self.set(Condition::Interface, Ok(()));
+        self.set(Condition::Lease, Ok(()));
+        for condition in [Condition::Device, Condition::Peers] {
+            self.set(condition, Err("made once the lease store has listed the other nodes".to_owned()));
+        }
     }
 
     /// Records that `condition` holds, or why not.

@@ -20,7 +20,7 @@ use crate::config::{Config, NetConf};
 use crate::desired::{Setting, Skipped};
 use crate::error::Chain;
 use crate::event::{LeaseEvent, LeaseTable};
-use crate::health::{Condition, Readiness};
+use crate::health::Readiness;
 use crate::lease::{Lease, LeaseAttributes, LeaseKey};
 use crate::live::{Reload, live_change};
 use crate::memory::Memory;
@@ -182,10 +182,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut verify = interval_at(Instant::now() + VERIFY, VERIFY);
         verify.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.outputs.readiness.send_modify(|readiness| {
-            readiness.set(Condition::Interface, Ok(()));
-            readiness.set(Condition::Lease, Ok(()));
-        });
+        self.outputs.readiness.send_modify(Readiness::started);
         self.due.rules.now();
         self.due.overlay.now();
         self.due.subnet_file.now();

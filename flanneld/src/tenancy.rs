@@ -54,7 +54,7 @@ impl Tenancy {
             confirm(&*store, &mut request, &mut attributes, &tell).await;
         }
         tokio::spawn(tell_ready(Arc::clone(&store), tell.readiness.subscribe()));
-        hold(&*store, request, attributes, &tell.own).await;
+        hold(&*store, request, attributes, &tell).await;
     }
 }
 
@@ -75,8 +75,8 @@ async fn open(configured: &ConfiguredStore, stack: Stack, tell: &Tell) -> Arc<dy
     }
 }
 
-/// Asks for the lease that is remembered until the store has said something. It may say another one: ours expired
-/// while we were away and somebody else has it now.
+/// Asks for the lease that is remembered or was lost until the store gives one. It may be another: ours expired while we
+/// were away and somebody else has it now.
 async fn confirm(
     store: &dyn LeaseStore,
     request: &mut LeaseRequest,
@@ -106,24 +106,15 @@ async fn hold(
     store: &dyn LeaseStore,
     mut request: LeaseRequest,
     mut attributes: watch::Receiver<LeaseAttributes>,
-    own: &watch::Sender<Lease>,
+    tell: &Tell,
 ) {
     let mut backoff = Backoff::default();
     loop {
         tokio::select! {
             lost = store.hold() => {
                 error!("{lost}; keeping the data plane and asking for a lease again");
-                request.previous = Some(own.borrow().key);
-                match store.acquire(&request).await {
-                    Ok(lease) => {
-                        backoff.reset();
-                        own.send_replace(lease);
-                    }
-                    Err(error) => {
-                        warn!("{}", Chain(&error));
-                        tokio::time::sleep(backoff.next()).await;
-                    }
-                }
+                request.previous = Some(tell.own.borrow().key);
+                confirm(store, &mut request, &mut attributes, tell).await;
             }
             changed = attributes.changed() => {
                 if changed.is_err() { return pending().await }

@@ -199,7 +199,13 @@ fn a_daemon_that_waits_says_for_what_and_ends_when_asked() {
     let mut lab = Lab::new().unwrap();
     // Nobody has this address; a packet to it is never answered.
     lab.outside().sh("ip route add blackhole 198.51.100.0/24").unwrap();
+    let api = FakeApi::start_in(lab.outside(), "192.168.77.254:6444".parse().unwrap()).unwrap();
+    api.add_node("a", &[]);
     for (store, waits_for) in [
+        (
+            "--kube-subnet-mgr --kube-api-url=http://192.168.77.254:6444",
+            "lease from Kubernetes: node \"a\" pod cidr not assigned; has",
+        ),
         ("--etcd-endpoints=http://198.51.100.1:2379", "Couldn't fetch network config: cannot reach etcd"),
         ("--etcd-endpoints=http://192.168.77.254:2379", "Couldn't fetch network config: cannot reach etcd"),
         ("--kube-subnet-mgr --kube-api-url=http://198.51.100.1:6443", "cannot read node \"a\""),

@@ -83,26 +83,28 @@ async fn what_is_published_is_upstreams_to_the_byte_and_leaves_the_rest_alone() 
 }
 
 #[tokio::test]
-async fn a_node_without_a_pod_subnet_waits_for_it() {
+async fn a_node_without_a_pod_subnet_is_told_what_assigns_one_and_may_ask_again() {
     let api = cluster(&[]);
     api.add_node("a", &[]);
     let store = open(&api, "a").await;
-    let wanted = request(node(1));
-    let mut lease = store.acquire(&wanted);
-    assert!(tokio::time::timeout(Duration::from_millis(500), &mut lease).await.is_err());
+    let error = store.acquire(&request(node(1))).await.unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::Unavailable);
+    let told = "node \"a\" pod cidr not assigned; has the controller manager --allocate-node-cidrs";
+    assert!(error.to_string().contains(told), "{error}");
     api.edit_node("a", |node| node["spec"]["podCIDR"] = "10.244.7.0/24".into());
-    assert_eq!(within("the lease", lease).await.unwrap().key, key("10.244.7.0-24"));
+    assert_eq!(store.acquire(&request(node(1))).await.unwrap().key, key("10.244.7.0-24"));
 }
 
 #[tokio::test]
-async fn a_dual_stack_node_waits_for_both_families() {
+async fn a_dual_stack_node_gets_both_families_or_nothing() {
     let api = cluster(&["a"]);
     let store = KubeStore::open(&options(&api, "a"), DUAL).await.unwrap();
     let wanted = LeaseRequest { range: with_v6(range_v4(), 9), ..request(node_v6(1, true)) };
-    let mut lease = store.acquire(&wanted);
-    assert!(tokio::time::timeout(Duration::from_millis(500), &mut lease).await.is_err());
+    let error = store.acquire(&wanted).await.unwrap_err();
+    assert!(error.to_string().contains("pod cidr not assigned of IPv6"), "{error}");
+    assert_eq!(error.kind, StoreErrorKind::Unavailable);
     api.edit_node("a", |node| node["spec"]["podCIDRs"] = json!(["10.244.1.0/24", "fd00:10:244:1::/64"]));
-    assert_eq!(within("the lease", lease).await.unwrap().key, key("10.244.1.0-24&fd00:10:244:1::-64"));
+    assert_eq!(store.acquire(&wanted).await.unwrap().key, key("10.244.1.0-24&fd00:10:244:1::-64"));
 }
 
 #[tokio::test]

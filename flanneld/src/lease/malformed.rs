@@ -12,14 +12,17 @@ pub(crate) struct Malformed(HashSet<(String, String)>);
 impl Malformed {
     /// Most entries remembered, so that a store full of garbage fills neither memory nor log.
     const LIMIT: usize = 1000;
+    /// What to do in a store that nothing but flannel uses.
+    pub(crate) const MEND: &str = "correct or delete it";
 
-    /// Logs those of `entries` (what each calls itself, and what is wrong) that have not been logged before.
-    pub(crate) fn report(&mut self, store: &dyn Display, entries: &[(String, String)]) {
+    /// Logs those of `entries` (what each calls itself, and what is wrong) that have not been logged before, with what to
+    /// do about them.
+    pub(crate) fn report(&mut self, store: &dyn Display, entries: &[(String, String)], advice: &str) {
         for (key, problem) in entries {
             let entry = (quote(key), cut(problem));
             if self.0.len() < Self::LIMIT && self.0.insert(entry.clone()) {
                 let (key, problem) = entry;
-                tracing::warn!(%store, key, problem, "ignoring an entry that is no lease; correct or delete it");
+                tracing::warn!(%store, key, problem, "ignoring an entry that is no lease: {advice}");
             }
         }
     }

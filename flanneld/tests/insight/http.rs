@@ -71,7 +71,10 @@ fn ready_and_alive_say_why_not() {
     let daemon = Daemon::start();
     assert!(daemon.is_well());
     let answer = daemon.ask("GET /readyz HTTP/1.1");
-    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\nrules: not done yet"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 503 ") && answer.contains("\nrules: made once there is a lease"),
+        "{answer}"
+    );
     daemon.readiness.send_replace(Readiness::default());
     assert!(daemon.ask("GET /readyz HTTP/1.1").starts_with("HTTP/1.1 200 "));
 
@@ -86,7 +89,10 @@ fn a_daemon_that_still_waits_for_its_lease_says_so_where_there_are_no_numbers_ye
     assert!(daemon.is_well());
     for path in ["/", "/metrics"] {
         let answer = daemon.ask(&format!("GET {path} HTTP/1.1"));
-        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\nlease: not done yet"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 503 ") && answer.contains("\nlease: asking the lease store"),
+            "{answer}"
+        );
     }
 }
 

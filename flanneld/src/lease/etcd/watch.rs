@@ -177,7 +177,7 @@ impl EtcdStore {
             },
             Err(error) => (None, error.to_string()),
         };
-        malformed.report(&self.subnets, &[(name.to_owned(), problem)]);
+        malformed.report(&self.subnets, &[(name.to_owned(), problem)], Malformed::MEND);
         Err(key)
     }
 }

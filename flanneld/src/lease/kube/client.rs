@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use kube::api::GetParams;
-use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::config::KubeConfigOptions;
 use kube::core::{Request, Status};
 use kube::{Api, Client};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::kubeconfig;
 use super::node::Node;
 use crate::config::Kubernetes;
 use crate::error::Chain;
@@ -40,11 +41,7 @@ impl ApiServer {
         };
         let mut config = if let Some(path) = &options.kubeconfig {
             let advice = format!("cannot use --kubeconfig-file {}", path.display());
-            let file = Kubeconfig::read_from(path).map_err(|error| match error {
-                // Its text quotes the file, and tokens are in there.
-                KubeconfigError::Parse(_) => unusable(&advice, "it is not the YAML of a kubeconfig".into()),
-                error => unusable(&advice, error.into()),
-            })?;
+            let file = kubeconfig::read(path).map_err(|error| unusable(&advice, error))?;
             kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
                 .await
                 .map_err(|error| unusable(&advice, error.into()))?

@@ -6,8 +6,10 @@
 mod annotations;
 mod claims;
 mod client;
+mod kubeconfig;
 mod node;
 mod watch;
+mod yaml;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -84,13 +86,13 @@ impl KubeStore {
         let name = match (&options.node_name, &options.pod_name, &options.pod_namespace) {
             (Some(name), ..) => name.clone(),
             (None, Some(pod), Some(namespace)) => {
-                patiently(|| async {
-                    let node = server.node_of_pod(namespace, pod, &health).await?;
-                    node.ok_or_else(|| {
-                        Refusal::NotYet(format!("pod '{namespace}/{pod}' runs on no node yet"))
-                    })
-                })
-                .await?
+                let node = server.node_of_pod(namespace, pod, &health).await?;
+                node.ok_or_else(|| {
+                    let advice = format!(
+                        "pod '{namespace}/{pod}' runs on no node yet; are POD_NAME and POD_NAMESPACE its own?"
+                    );
+                    not_yet("find", "this node's name", advice)
+                })?
             }
             _ => {
                 return Err(unusable(
@@ -131,16 +133,7 @@ impl KubeStore {
     /// It has no podCIDR yet, or one outside of the pod network; the server does not answer.
     pub async fn foresee(&self, range: &AllocationRange) -> Result<LeaseKey, StoreError> {
         let node = self.server.node(&self.name, &self.health).await?;
-        self.own_key(&node, range).map_err(|refusal| match refusal {
-            Refusal::Failed(error) => error,
-            Refusal::NotYet(advice) => StoreError {
-                operation: "foresee",
-                object: "this node's lease".to_owned(),
-                advice,
-                kind: StoreErrorKind::Unusable,
-                source: None,
-            },
-        })
+        self.own_key(&node, range)
     }
 
     fn key_of(&self, node: &Node) -> Result<Option<LeaseKey>, String> {
@@ -169,20 +162,21 @@ impl KubeStore {
     }
 
     /// The node's subnets, if they lie in the networks of net-conf.json.
-    fn own_key(&self, node: &Node, range: &AllocationRange) -> Result<LeaseKey, Refusal> {
-        let (v4, v6) = node.subnets().map_err(Refusal::NotYet)?;
+    fn own_key(&self, node: &Node, range: &AllocationRange) -> Result<LeaseKey, StoreError> {
+        const LEASE: &str = "a lease from Kubernetes";
+        let (v4, v6) = node.subnets().map_err(|problem| not_yet("acquire", LEASE, problem))?;
         let outside = |network: String, subnet: String, kind: &str| {
             let name = &self.name;
-            Refusal::Failed(StoreError {
+            StoreError {
                 operation: "acquire",
-                object: "a lease from Kubernetes".to_owned(),
+                object: LEASE.to_owned(),
                 advice: format!(
                     "subnet {network:?} specified in the flannel net config doesn't contain {subnet:?} {kind}PodCIDR of \
                      the {name:?} node"
                 ),
                 kind: StoreErrorKind::Unusable,
                 source: None,
-            })
+            }
         };
         if let Some((range, subnet)) = range.v4.zip(v4)
             && !range.network.contains(&subnet)
@@ -202,10 +196,11 @@ impl KubeStore {
                 (false, true) if v4.is_some() => " of IPv6",
                 _ => "",
             };
-            Refusal::NotYet(format!(
+            let advice = format!(
                 "node {:?} pod cidr not assigned{family}; has the controller manager --allocate-node-cidrs and --cluster-cidr?",
                 self.name
-            ))
+            );
+            not_yet("acquire", LEASE, advice)
         })
     }
 
@@ -218,7 +213,7 @@ impl KubeStore {
         self.server.patch(&self.name, &json!({ "metadata": { "annotations": changes } }), &self.health).await
     }
 
-    async fn take(&self, request: &LeaseRequest) -> Result<Lease, Refusal> {
+    async fn take(&self, request: &LeaseRequest) -> Result<Lease, StoreError> {
         let node = self.server.node(&self.name, &self.health).await?;
         let key = self.own_key(&node, &request.range)?;
         let node = self.publish(&request.attributes, node).await?;
@@ -262,43 +257,15 @@ impl KubeStore {
     }
 }
 
-/// Why something was not done.
-enum Refusal {
-    /// Somebody has to change something first; waiting is right.
-    NotYet(String),
-    /// The API server did not do it, or waiting would not help.
-    Failed(StoreError),
-}
-
-impl From<StoreError> for Refusal {
-    fn from(error: StoreError) -> Self {
-        Self::Failed(error)
-    }
-}
-
-/// Tries until it succeeds or fails, with growing pauses, and says once what is waited for.
-async fn patiently<T, F: Future<Output = Result<T, Refusal>>>(
-    mut attempt: impl FnMut() -> F,
-) -> Result<T, StoreError> {
-    let mut backoff = Backoff::default();
-    let mut said = String::new();
-    loop {
-        match attempt().await {
-            Ok(value) => return Ok(value),
-            Err(Refusal::Failed(error)) => return Err(error),
-            Err(Refusal::NotYet(problem)) if said == problem => {}
-            Err(Refusal::NotYet(problem)) => {
-                warn!("{problem}; waiting");
-                said = problem;
-            }
-        }
-        sleep(backoff.next()).await;
-    }
+/// Somebody has to do something first, and may at any time.
+fn not_yet(operation: &'static str, object: &str, advice: String) -> StoreError {
+    let object = object.to_owned();
+    StoreError { operation, object, advice, kind: StoreErrorKind::Unavailable, source: None }
 }
 
 impl LeaseStore for KubeStore {
     fn acquire<'a>(&'a self, request: &'a LeaseRequest) -> StoreFuture<'a, Result<Lease, StoreError>> {
-        Box::pin(patiently(|| self.take(request)))
+        Box::pin(self.take(request))
     }
 
     fn find<'a>(&'a self, _node: &'a LeaseAttributes) -> StoreFuture<'a, Result<Option<Lease>, StoreError>> {

@@ -108,7 +108,7 @@ impl KubeStore {
                         listing.kept.extend(key);
                         // What it held before is still its own.
                         listing.kept.extend(told.claims.lease_of(node.name()));
-                        told.malformed.report(&"Kubernetes", &[(node.name().to_owned(), problem)]);
+                        told.report(&node, problem);
                         return (Vec::new(), true);
                     }
                     None => return (Vec::new(), true),
@@ -142,7 +142,7 @@ impl KubeStore {
                 let lease = match self.lease_of(&node) {
                     Some(Ok(lease)) => Some(lease),
                     Some(Err((_, problem))) => {
-                        told.malformed.report(&"Kubernetes", &[(node.name().to_owned(), problem)]);
+                        told.report(&node, problem);
                         return (Vec::new(), true);
                     }
                     None => None,
@@ -174,6 +174,13 @@ impl KubeStore {
 }
 
 impl Told {
+    /// Says once of a node why it is no peer.
+    fn report(&mut self, node: &Node, problem: String) {
+        const ADVICE: &str =
+            "it is no peer until its own flanneld publishes how to reach it; see that one's log";
+        self.malformed.report(&"Kubernetes", &[(node.name().to_owned(), problem)], ADVICE);
+    }
+
     /// Notes that a node has this lease and no other. Returns what that changes, and whether it can be told: what the heir
     /// of a lease publishes takes a listing to find out.
     fn replace(&mut self, node: &Node, lease: Option<Lease>) -> (Vec<LeaseEvent>, bool) {

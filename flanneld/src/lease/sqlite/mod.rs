@@ -148,7 +148,7 @@ impl SqliteStore {
             }
             let wiped = changes.whole && cursor.is_some();
             cursor = Some(changes.cursor);
-            malformed.report(&self.path.display(), &changes.malformed);
+            malformed.report(&self.path.display(), &changes.malformed, Malformed::MEND);
 
             let start = changes.whole.then_some(LeaseEvent::Resync);
             let removed = changes.removed.into_iter().map(LeaseEvent::Remove);
