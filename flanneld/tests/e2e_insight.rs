@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "set-up that fails is a failed test")]
 
 use std::os::unix::net::UnixDatagram;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use flanneld::local;
 use flanneld::status::{PeerState, socket};
@@ -86,20 +86,19 @@ fn systemd_is_told_ready_status_signs_of_life_reloading_and_stopping() {
     let node = lab.add_node().unwrap();
     let daemon = flannel.start(&node).unwrap();
 
-    let hear = |what: &str| {
-        let until = Instant::now() + SOON;
-        let mut heard = Vec::new();
-        while Instant::now() < until {
-            manager.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    manager.set_nonblocking(true).unwrap();
+    let mut heard: Vec<String> = Vec::new();
+    // What is told of the lease and of being ready comes in either order: what is passed over is kept.
+    let mut hear = |what: &str| {
+        let found = wait_for(SOON, || {
             let mut message = [0; 4096];
-            let Ok(length) = manager.recv(&mut message) else { continue };
-            let message = String::from_utf8_lossy(&message[..length]).into_owned();
-            if message.contains(what) {
-                return message;
+            while let Ok(length) = manager.recv(&mut message) {
+                heard.push(String::from_utf8_lossy(&message[..length]).into_owned());
             }
-            heard.push(message);
-        }
-        unreachable!("no {what} in {heard:?}")
+            let at = heard.iter().position(|message| message.contains(what))?;
+            Some(heard.remove(at))
+        });
+        found.unwrap_or_else(|| unreachable!("no {what} in {heard:?}"))
     };
     hear("STATUS=taking a lease");
     hear("READY=1");
