@@ -6,7 +6,7 @@ use crate::setting;
 /// Asks `probe` every millisecond until it answers, at most for `limit`; `None` if it never did.
 ///
 /// It asks at least once, and returns as soon as there is an answer: no test waits longer than it has to. On a slow
-/// machine, say an emulated one, `FLANNEL_TEST_SLOWDOWN=10` makes the limit ten times as long.
+/// machine, say an emulated one, `FLANNEL_TEST_SLOWDOWN=10` makes the limit and the pauses ten times as long.
 pub fn wait_for<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
     let begun = Instant::now();
     let limit = slowed(limit);
@@ -18,7 +18,7 @@ pub fn wait_for<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Opt
             return None;
         }
         #[expect(clippy::disallowed_methods, reason = "this is the bounded wait for the thing itself")]
-        thread::sleep(Duration::from_millis(1));
+        thread::sleep(slowed(Duration::from_millis(1)));
     }
 }
 
