@@ -3,21 +3,24 @@
 //! With it the daemon comes up while its lease store is away: own lease, network configuration and peers as they were
 //! last known. It is never more than a stand-in: what the store says counts as soon as the store says something.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::fmt;
 use std::io::{self, Read as _};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{self, MapAccess, Visitor};
+use serde::ser::{self, SerializeMap as _};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
-use tokio::sync::watch;
+use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::config::NetConf;
 use crate::error::Chain;
 use crate::file;
-use crate::lease::{LeaseAttributes, LeaseKey};
+use crate::lease::{LeaseAttributes, LeaseKey, LeaseKeyError};
 
 /// The only format there is so far.
 const VERSION: u32 = 1;
@@ -85,11 +88,10 @@ pub fn path(subnet_file: &Path) -> PathBuf {
     subnet_file.with_extension("state.json")
 }
 
-/// Writes each memory to `path`, the last one last, until there are no more. What cannot be written is logged once.
-pub async fn keep(path: PathBuf, mut memories: watch::Receiver<Option<Arc<Memory>>>) {
+/// Writes each memory to `path` and forgets it, until there are no more. What cannot be written is logged once.
+pub async fn keep(path: PathBuf, mut memories: mpsc::Receiver<Memory>) {
     let mut failing = false;
-    while memories.changed().await.is_ok() {
-        let Some(memory) = memories.borrow_and_update().clone() else { continue };
+    while let Some(memory) = memories.recv().await {
         let target = path.clone();
         let written = tokio::task::spawn_blocking(move || memory.write(&target)).await;
         match written {
@@ -124,13 +126,13 @@ impl Memory {
         }
     }
 
-    /// Writes the file whole or not at all, readable by its owner only.
+    /// Writes the file whole or not at all, readable by its owner only. Peer after peer, so that there is never a second
+    /// copy of them all.
     ///
     /// # Errors
     /// [`MemoryError::Write`].
     pub fn write(&self, path: &Path) -> Result<(), MemoryError> {
-        let text = self.to_json().map_err(io::Error::from);
-        text.and_then(|text| file::replace(path, text.as_bytes(), 0o600))
+        file::replace_by(path, 0o600, |file| Ok(self.write_json(file)?))
             .map_err(|source| MemoryError::Write { path: path.to_owned(), source })
     }
 
@@ -155,25 +157,17 @@ impl Memory {
         (!(v4 && v6 && whole)).then(|| format!("its lease {key} is not one of the network"))
     }
 
-    fn to_json(&self) -> Result<String, serde_json::Error> {
-        let raw = |attributes: &LeaseAttributes| attributes.to_json().and_then(RawValue::from_string);
-        let mut peers = BTreeMap::new();
-        for (key, attributes) in &self.peers {
-            // What could not be read back (a podCIDR of one address, annotations of 100 KB) would spoil the whole file.
-            let (name, json) = (key.to_string(), raw(attributes)?);
-            if name.parse() == Ok(*key) && LeaseAttributes::from_json(json.get().as_bytes()).is_ok() {
-                peers.insert(name, json);
-            }
-        }
-        serde_json::to_string(&Wire {
+    fn write_json(&self, file: impl io::Write) -> Result<(), serde_json::Error> {
+        let wire = Wire {
             version: VERSION,
             net_conf: RawValue::from_string(self.net_conf.to_json())?,
             subnet: self.key.to_string(),
             lease: raw(&self.attributes)?,
             public_ip: self.node_public.0,
             public_ipv6: self.node_public.1,
-            peers,
-        })
+            peers: Peers(Cow::Borrowed(&self.peers)),
+        };
+        serde_json::to_writer(file, &wire)
     }
 
     fn parse(text: &[u8]) -> Result<Self, Problem> {
@@ -185,28 +179,22 @@ impl Memory {
         if version != VERSION {
             return Err(Problem::Version(version));
         }
-        let wire: Wire = serde_json::from_slice(text)?;
-        let attributes = |raw: &RawValue| LeaseAttributes::from_json(raw.get().as_bytes());
+        let wire: Wire<'_> = serde_json::from_slice(text)?;
         let net_conf = NetConf::parse(wire.net_conf.get().as_bytes())
             .map_err(|error| Problem::Foreign(format!("net_conf: {error}")))?;
-        let key = |text: &str| text.parse::<LeaseKey>().map_err(|error| Problem::Foreign(error.to_string()));
-        let mut peers = Vec::with_capacity(wire.peers.len());
-        for (subnet, raw) in &wire.peers {
-            peers.push((key(subnet)?, Arc::new(attributes(raw)?)));
-        }
         Ok(Self {
             net_conf,
-            key: key(&wire.subnet)?,
-            attributes: attributes(&wire.lease)?,
+            key: wire.subnet.parse().map_err(|error: LeaseKeyError| Problem::Foreign(error.to_string()))?,
+            attributes: LeaseAttributes::from_json(wire.lease.get().as_bytes())?,
             node_public: (wire.public_ip, wire.public_ipv6),
-            peers,
+            peers: wire.peers.0.into_owned(),
         })
     }
 }
 
 /// The file. Attributes are as in etcd, so that people who know flannel can read them.
 #[derive(Deserialize, Serialize)]
-struct Wire {
+struct Wire<'a> {
     version: u32,
     net_conf: Box<RawValue>,
     subnet: String,
@@ -215,7 +203,52 @@ struct Wire {
     public_ip: Option<Ipv4Addr>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     public_ipv6: Option<Ipv6Addr>,
-    peers: BTreeMap<String, Box<RawValue>>,
+    peers: Peers<'a>,
+}
+
+/// A JSON object: attributes by lease key.
+struct Peers<'a>(Cow<'a, [(LeaseKey, Arc<LeaseAttributes>)]>);
+
+impl Serialize for Peers<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (key, attributes) in self.0.iter() {
+            // What could not be read back (a podCIDR of one address, annotations of 100 KB) would spoil the whole file.
+            let (name, json) = (key.to_string(), raw(attributes).map_err(ser::Error::custom)?);
+            if name.parse() == Ok(*key) && LeaseAttributes::from_json(json.get().as_bytes()).is_ok() {
+                map.serialize_entry(&name, &json)?;
+            }
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Peers<'_> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Vec<(LeaseKey, Arc<LeaseAttributes>)>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("leases by their subnets")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+                let mut peers = Vec::new();
+                while let Some((name, json)) = map.next_entry::<String, &RawValue>()? {
+                    let key = name.parse().map_err(de::Error::custom)?;
+                    let attributes = LeaseAttributes::from_json(json.get().as_bytes());
+                    peers.push((key, Arc::new(attributes.map_err(de::Error::custom)?)));
+                }
+                Ok(peers)
+            }
+        }
+        deserializer.deserialize_map(Entries).map(|peers| Self(Cow::Owned(peers)))
+    }
+}
+
+fn raw(attributes: &LeaseAttributes) -> Result<Box<RawValue>, serde_json::Error> {
+    attributes.to_json().and_then(RawValue::from_string)
 }
 
 enum Problem {
@@ -265,6 +298,12 @@ mod tests {
         }
     }
 
+    fn text(memory: &Memory) -> String {
+        let mut text = Vec::new();
+        memory.write_json(&mut text).unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
     #[test]
     fn what_is_written_is_what_is_read_and_nobody_else_may_read_it() {
         let folder = tempfile::tempdir().unwrap();
@@ -280,7 +319,7 @@ mod tests {
     fn a_damaged_foreign_or_later_file_is_refused_with_its_name_and_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("subnet.state.json");
-        let whole = memory().to_json().unwrap();
+        let whole = text(&memory());
         for (text, expected) in [
             (&whole[..whole.len() / 2], "EOF while parsing"),
             ("", "EOF while parsing"),
@@ -314,14 +353,14 @@ mod tests {
             (key("10.244.8.0/24"), long.into()),
             (key("10.244.7.0/24"), wordy.into()),
         ]);
-        let read = Memory::parse(all.to_json().unwrap().as_bytes());
+        let read = Memory::parse(text(&all).as_bytes());
         assert_eq!(read.ok(), Some(memory()));
     }
 
     proptest! {
         #[test]
         fn no_state_file_is_a_panic(damage in prop::collection::vec((any::<Index>(), any::<u8>()), 1..8)) {
-            let mut text = memory().to_json().unwrap().into_bytes();
+            let mut text = text(&memory()).into_bytes();
             for (at, value) in damage {
                 *at.get_mut(&mut text) = value;
             }

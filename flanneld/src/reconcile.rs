@@ -47,8 +47,10 @@ const VERIFY: Duration = Duration::from_secs(60);
 const PULSE: Duration = Duration::from_secs(5);
 /// How long changes of the host's interfaces are collected before they are looked at.
 const SETTLE: Duration = Duration::from_millis(5);
-/// How long changes of peers are collected before they are written to the state file.
+/// How long changes of leases are collected before they are written to the state file, which is written whole: with this
+/// much more per peer the writing takes a few percent of a processor at most.
 const MEMORISE: Duration = Duration::from_secs(5);
+const MEMORISE_PEER: Duration = Duration::from_micros(100);
 /// How long a store that gave a lease may take to list the others before remembered peers are written without it.
 const LISTING: Duration = Duration::from_secs(2);
 
@@ -76,8 +78,8 @@ pub struct Outputs {
     pub attributes: watch::Sender<LeaseAttributes>,
     /// What holds, for `/readyz`.
     pub readiness: watch::Sender<Readiness>,
-    /// What to remember over a restart.
-    pub memory: watch::Sender<Option<Arc<Memory>>>,
+    /// What to remember over a restart: [`memory::keep`](crate::memory::keep) writes it.
+    pub memory: mpsc::Sender<Memory>,
     /// What it notes as it works.
     pub telemetry: Telemetry,
 }
@@ -195,7 +197,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             tokio::select! {
                 () = &mut shutdown => {
                     if self.due.memory.at.is_some() {
-                        self.memorise();
+                        self.memorise_at_last().await;
                     }
                     return;
                 }
@@ -281,8 +283,13 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         if listed || !changed.is_empty() {
             self.outputs.telemetry.expect(Object::Overlay);
             self.due.overlay.now();
-            self.due.memory.at.get_or_insert_with(|| Instant::now() + MEMORISE);
+            let pause = self.memorise_after();
+            self.due.memory.at.get_or_insert_with(|| Instant::now() + pause);
         }
+    }
+
+    fn memorise_after(&self) -> Duration {
+        MEMORISE + MEMORISE_PEER * u32::try_from(self.leases.len()).unwrap_or(u32::MAX)
     }
 
     /// Puts what is now known of a lease's subnets into the overlay, or takes them out.

@@ -133,7 +133,7 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
     let (rules_in, rules_out) = watch::channel(ForeignCommits::default());
     let (reloads_in, reloads) = mpsc::channel(1);
     let (reloading, reloads_seen) = mpsc::unbounded_channel();
-    let (memory, memories) = watch::channel(None);
+    let (memory, memories) = mpsc::channel(1);
     let (store_in, store) = watch::channel(StoreHealth::default());
     let tell = Tell { events: events_in, own: own_in, readiness: readiness_in.clone(), store: store_in };
     tokio::spawn(live::follow(written, again, reloads_in, readiness_in.clone(), move |done| {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::error::Error;
-use std::sync::Arc;
 
 use flannel_nft::Outcome;
 use flannel_vxlan::Report;
@@ -172,19 +171,34 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         Ok(true)
     }
 
-    /// Hands over all that a start without the lease store would need.
-    pub(super) fn memorise(&mut self) {
-        // Half a listing would make a worse memory than the one there is.
-        if self.leases.synced() || self.unlisted_from.is_some() {
-            let peers = self.leases.shared().collect();
-            let memory = Memory {
-                net_conf: self.setting.net_conf.clone(),
-                key: self.lease.key,
-                attributes: self.lease.attributes.clone(),
-                node_public: self.config.node_public,
-                peers,
-            };
-            self.outputs.memory.send_replace(Some(Arc::new(memory)));
+    /// Hands over all that a start without the lease store would need, or later if the last is still being written.
+    fn memorise(&mut self) {
+        match self.outputs.memory.try_reserve() {
+            Ok(room) => {
+                if let Some(memory) = self.memory() {
+                    room.send(memory);
+                }
+            }
+            Err(_busy) => self.due.memory.at = Some(Instant::now() + self.memorise_after()),
         }
+    }
+
+    /// Waits until that can be done.
+    pub(super) async fn memorise_at_last(&self) {
+        if let (Ok(room), Some(memory)) = (self.outputs.memory.reserve().await, self.memory()) {
+            room.send(memory);
+        }
+    }
+
+    /// `None` before there is a whole listing: half of one would make a worse memory than the one there is.
+    fn memory(&self) -> Option<Memory> {
+        let whole = self.leases.synced() || self.unlisted_from.is_some();
+        whole.then(|| Memory {
+            net_conf: self.setting.net_conf.clone(),
+            key: self.lease.key,
+            attributes: self.lease.attributes.clone(),
+            node_public: self.config.node_public,
+            peers: self.leases.shared().collect(),
+        })
     }
 }
