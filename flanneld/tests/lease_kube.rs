@@ -233,9 +233,27 @@ async fn a_change_in_one_family_only_is_seen() {
 }
 
 #[tokio::test]
-async fn a_node_that_nobody_manages_any_more_is_removed() {
+async fn a_node_whose_annotations_are_taken_away_stays_a_peer_until_it_is_deleted_or_has_another_subnet() {
     let (api, _store, mut watcher) = running().await;
-    api.annotate("b", &format!("{PREFIX}kube-subnet-manager"), None);
+    let strip = || {
+        for name in ["kube-subnet-manager", "public-ip", "backend-data"] {
+            api.annotate("b", &format!("{PREFIX}{name}"), None);
+        }
+    };
+    strip();
+    watcher.listen(Duration::from_millis(300)).await;
+    for _ in 0..2 {
+        api.cut_watches();
+        api.compact();
+        watcher.listen(Duration::from_millis(700)).await;
+        assert_eq!(watcher.table.peer(key("10.244.2.0-24")), Some(&node(2)), "{:?}", watcher.seen);
+    }
+    api.edit_node("b", |node| node["spec"] = json!({ "podCIDR": "10.244.9.0/24" }));
+    watcher.until("the end of the subnet that is not its own any more", |table| table.len() == 1).await;
+    open(&api, "b").await.acquire(&request(node(2))).await.unwrap();
+    watcher.until("its new lease", |table| table.peer(key("10.244.9.0-24")).is_some()).await;
+    strip();
+    api.delete_node("b");
     watcher.until("the removal", |table| table.len() == 1).await;
 }
 

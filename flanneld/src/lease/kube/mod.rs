@@ -67,6 +67,21 @@ enum Seen {
     Gone,
 }
 
+/// Why a node has no lease.
+#[derive(Debug)]
+enum NoLease {
+    /// Flannel does not manage it.
+    Unmanaged,
+    /// What it publishes cannot be read.
+    Unreadable(String),
+}
+
+impl From<String> for NoLease {
+    fn from(problem: String) -> Self {
+        Self::Unreadable(problem)
+    }
+}
+
 impl KubeStore {
     /// Finds the API server and this node's name; leases are of the families in `stack`.
     ///
@@ -140,25 +155,20 @@ impl KubeStore {
         node.key(self.families.0, self.families.1)
     }
 
-    /// The lease in a node, or, if what it publishes cannot be read, why; `None` if flannel does not manage it.
-    fn lease_of(&self, node: &Node) -> Option<Result<Lease, (Option<LeaseKey>, String)>> {
+    /// The lease in a node, or why what it publishes is none.
+    fn lease_of(&self, node: &Node) -> Result<Lease, NoLease> {
         let annotations = node.annotations();
         if !self.names.is_managed(&annotations) {
-            return None;
+            return Err(NoLease::Unmanaged);
         }
-        let key = match self.key_of(node) {
-            Ok(Some(key)) => key,
-            Ok(None) => return Some(Err((None, "it has no podCIDR of a family in use".to_owned()))),
-            Err(problem) => return Some(Err((None, problem))),
-        };
-        let read = self.names.read(&annotations).and_then(|attributes| {
-            // What has no address to send to is no lease yet; the other family may well be one.
-            let v4 = key.v4().filter(|_| attributes.public_ip.is_some());
-            let v6 = key.v6().filter(|_| attributes.public_ipv6.is_some());
-            let key = LeaseKey::new(v4, v6).ok_or("it publishes no address for its pod subnets")?;
-            Ok(Lease { key, attributes, expires: None })
-        });
-        Some(read.map_err(|problem| (Some(key), problem)))
+        let key = self.key_of(node)?.ok_or_else(|| "it has no podCIDR of a family in use".to_owned())?;
+        let attributes = self.names.read(&annotations)?;
+        // What has no address to send to is no lease yet; the other family may well be one.
+        let v4 = key.v4().filter(|_| attributes.public_ip.is_some());
+        let v6 = key.v6().filter(|_| attributes.public_ipv6.is_some());
+        let key =
+            LeaseKey::new(v4, v6).ok_or_else(|| "it publishes no address for its pod subnets".to_owned())?;
+        Ok(Lease { key, attributes, expires: None })
     }
 
     /// The node's subnets, if they lie in the networks of net-conf.json.
@@ -272,10 +282,10 @@ impl LeaseStore for KubeStore {
         Box::pin(async move {
             let node = self.server.node(&self.name, &self.health).await?;
             let lease = self.lease_of(&node);
-            if let Some(Err((_, problem))) = &lease {
+            if let Err(NoLease::Unreadable(problem)) = &lease {
                 warn!("not reusing what node {:?} published: {problem}", self.name);
             }
-            Ok(lease.and_then(Result::ok))
+            Ok(lease.ok())
         })
     }
 

@@ -13,7 +13,7 @@ use tracing::warn;
 use super::claims::{Claimant, Claims, Former};
 use super::client::refused;
 use super::node::Node;
-use super::{KubeStore, Seen};
+use super::{KubeStore, NoLease, Seen};
 use crate::error::Chain;
 use crate::event::LeaseEvent;
 use crate::lease::malformed::Malformed;
@@ -103,15 +103,15 @@ impl KubeStore {
                 let listing = told.listing.get_or_insert_default();
                 listing.saw_own |= node.name() == self.node_name();
                 let lease = match self.lease_of(&node) {
-                    Some(Ok(lease)) => lease,
-                    Some(Err((key, problem))) => {
-                        listing.kept.extend(key);
-                        // What it held before is still its own.
-                        listing.kept.extend(told.claims.lease_of(node.name()));
-                        told.report(&node, problem);
+                    Ok(lease) => lease,
+                    Err(none) => {
+                        let held = self.still_held(&told.claims, &node);
+                        listing.kept.extend(self.key_of(&node).ok().flatten());
+                        listing.kept.extend(held);
+                        listing.claims.set(&node.claimant(), held);
+                        told.report(&node, none, held);
                         return (Vec::new(), true);
                     }
-                    None => return (Vec::new(), true),
                 };
                 let claimant = node.claimant();
                 listing.claims.set(&claimant, Some(lease.key));
@@ -139,15 +139,14 @@ impl KubeStore {
             }
             Event::Apply(node) => {
                 self.note_own(&node);
-                let lease = match self.lease_of(&node) {
-                    Some(Ok(lease)) => Some(lease),
-                    Some(Err((_, problem))) => {
-                        told.report(&node, problem);
-                        return (Vec::new(), true);
+                match self.lease_of(&node) {
+                    Ok(lease) => told.replace(&node, Some(lease)),
+                    Err(none) => {
+                        let held = self.still_held(&told.claims, &node);
+                        told.report(&node, none, held);
+                        if held.is_some() { (Vec::new(), true) } else { told.replace(&node, None) }
                     }
-                    None => None,
-                };
-                told.replace(&node, lease)
+                }
             }
             Event::Delete(node) => {
                 if node.name() == self.node_name() {
@@ -156,6 +155,17 @@ impl KubeStore {
                 told.replace(&node, None)
             }
         }
+    }
+
+    /// The lease that a node published before, if its pod subnets are still the same: as upstream, what it published
+    /// counts until the node is deleted or publishes something else.
+    fn still_held(&self, claims: &Claims, node: &Node) -> Option<LeaseKey> {
+        let held = claims.lease_of(node.name())?;
+        let now = self.key_of(node).ok().flatten();
+        let same = |now: LeaseKey| {
+            held.v4().is_none_or(|v4| now.v4() == Some(v4)) && held.v6().is_none_or(|v6| now.v6() == Some(v6))
+        };
+        now.is_none_or(same).then_some(held)
     }
 
     /// Keeps what is told of this node itself, unless a newer answer is known already.
@@ -174,11 +184,18 @@ impl KubeStore {
 }
 
 impl Told {
-    /// Says once of a node why it is no peer.
-    fn report(&mut self, node: &Node, problem: String) {
-        const ADVICE: &str =
-            "it is no peer until its own flanneld publishes how to reach it; see that one's log";
-        self.malformed.report(&"Kubernetes", &[(node.name().to_owned(), problem)], ADVICE);
+    /// Says once of a node that should have a lease why it has none; `held` is the one that it keeps.
+    fn report(&mut self, node: &Node, none: NoLease, held: Option<LeaseKey>) {
+        let problem = match (none, held) {
+            (NoLease::Unreadable(problem), _) => problem,
+            (NoLease::Unmanaged, Some(_)) => "its annotation kube-subnet-manager was taken away".to_owned(),
+            (NoLease::Unmanaged, None) => return,
+        };
+        let advice = match held {
+            Some(_) => "what it published before stays; its own flanneld should publish it again",
+            None => "it is no peer until its own flanneld publishes how to reach it; see that one's log",
+        };
+        self.malformed.report(&"Kubernetes", &[(node.name().to_owned(), problem)], advice);
     }
 
     /// Notes that a node has this lease and no other. Returns what that changes, and whether it can be told: what the heir
