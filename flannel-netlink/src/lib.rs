@@ -47,6 +47,6 @@ pub use attribute::{Attribute, AttributeIter, Attributes, attributes};
 pub use batch::{Batch, Flags};
 pub use error::{AskError, DumpError, LostReply, Malformed, OpenError, Refusal, TransactError};
 pub use message::{Message, MessageIter, messages};
-pub use monitor::{Monitor, Received};
+pub use monitor::{Incomplete, Monitor, Received};
 pub use nix::errno::Errno;
 pub use socket::{Answer, Protocol, Socket};

@@ -27,6 +27,46 @@ pub enum Received<'a> {
     Nothing,
 }
 
+/// Notifications that say too little to be of use: those of these types that lack an attribute.
+#[derive(Clone, Copy, Debug)]
+pub struct Incomplete {
+    /// Types of the messages, e.g. `RTM_NEWNEIGH` and `RTM_DELNEIGH`.
+    pub kinds: [u16; 2],
+    /// Bytes of the fixed part before their attributes.
+    pub header: u8,
+    /// Type of the attribute.
+    pub attribute: u16,
+}
+
+impl Incomplete {
+    /// Goes on to what follows, or to the `RETURN 0` that is the fifth there.
+    fn program(self) -> [libc::sock_filter; 7] {
+        let [one, other] = self.kinds.map(|kind| u32::from(kind.to_be()));
+        [
+            step(LOAD_HALF, 0, 0, 4),
+            step(JUMP_EQUAL, 1, 0, one),
+            step(JUMP_EQUAL, 0, 4, other),
+            step(LOAD, 0, 0, 16 + u32::from(self.header)),
+            step(LOAD_INDEX, 0, 0, self.attribute.into()),
+            step(LOAD_WORD, 0, 0, FIND_ATTRIBUTE),
+            step(JUMP_EQUAL, 4, 0, 0),
+        ]
+    }
+}
+
+const LOAD: u16 = 0x00;
+const LOAD_INDEX: u16 = 0x01;
+const LOAD_WORD: u16 = 0x20;
+const LOAD_HALF: u16 = 0x28;
+const JUMP_EQUAL: u16 = 0x15;
+const RETURN: u16 = 0x06;
+/// `SKF_AD_OFF + SKF_AD_NLATTR`: where the attribute is, 0 if nowhere.
+const FIND_ATTRIBUTE: u32 = 0xffff_f00c;
+
+const fn step(code: u16, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code, jt, jf, k }
+}
+
 /// A socket that is subscribed to multicast groups. Readable ([`AsFd`]) when there is something to receive.
 pub struct Monitor {
     socket: NlSocket,
@@ -53,30 +93,27 @@ impl Monitor {
 
     /// Has the kernel leave out the notifications of changes that were made through the socket with this
     /// [port](crate::Socket::port), except messages of type `kept`: a program that writes much does not then fill its
-    /// own monitor. Not every notification says who made the change; those that do not still come.
+    /// own monitor. Not every notification says who made the change; those that do not still come, unless they are
+    /// `incomplete`.
     ///
     /// # Errors
     /// The kernel's, if it refuses the filter.
     ///
     /// # Kernel
     /// A classic BPF program, run before a notification is queued (`do_one_broadcast`, net/netlink/af_netlink.c@v6.12).
-    pub fn leave_out(&self, port: u32, kept: u16) -> io::Result<()> {
-        const LOAD_WORD: u16 = 0x20;
-        const LOAD_HALF: u16 = 0x28;
-        const JUMP_EQUAL: u16 = 0x15;
-        const RETURN: u16 = 0x06;
-        let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    pub fn leave_out(&self, port: u32, kept: u16, incomplete: Option<Incomplete>) -> io::Result<()> {
+        let mut program = incomplete.map(Incomplete::program).into_iter().flatten().collect::<Vec<_>>();
         // Loads are in network order, netlink headers in the host's: nlmsg_type is at 4, nlmsg_pid at 12.
-        let mut program = [
+        program.extend([
             step(LOAD_WORD, 0, 0, 12),
             step(JUMP_EQUAL, 0, 3, port.to_be()),
             step(LOAD_HALF, 0, 0, 4),
             step(JUMP_EQUAL, 1, 0, kept.to_be().into()),
             step(RETURN, 0, 0, 0),
             step(RETURN, 0, 0, u32::MAX),
-        ];
-        let filter = libc::sock_fprog { len: 6, filter: program.as_mut_ptr() };
-        attach(&self.socket, &filter)
+        ]);
+        let len = u16::try_from(program.len()).map_err(io::Error::other)?;
+        attach(&self.socket, &libc::sock_fprog { len, filter: program.as_mut_ptr() })
     }
 
     /// Takes the next datagram of notifications, without waiting.

@@ -1,7 +1,9 @@
 //! What the real kernel does with our sockets, in a namespace of its own.
 #![expect(clippy::unwrap_used, reason = "a helper of a test may fail it")]
 
-use flannel_netlink::{Batch, DumpError, Errno, Flags, Monitor, Protocol, Received, Socket, TransactError};
+use flannel_netlink::{
+    Batch, DumpError, Errno, Flags, Incomplete, Monitor, Protocol, Received, Socket, TransactError,
+};
 use testkit::{netns, sh};
 
 const RTM_NEWLINK: u16 = 16;
@@ -241,7 +243,7 @@ fn a_monitor_leaves_out_what_one_socket_changes_except_the_kind_that_is_kept() {
     netns(|| {
         let mut socket = Socket::open(Protocol::Route).unwrap();
         let mut monitor = Monitor::open(Protocol::Route, &[RTNLGRP_IPV4_ROUTE]).unwrap();
-        monitor.leave_out(socket.port(), RTM_DELROUTE).unwrap();
+        monitor.leave_out(socket.port(), RTM_DELROUTE, None).unwrap();
         // ip route add blackhole 10.9.0.0/16; ip route del blackhole 10.9.0.0/16
         let mut batch = Batch::new();
         for (kind, flags) in [(RTM_NEWROUTE, Flags::CREATE), (RTM_DELROUTE, Flags::NONE)] {
@@ -256,6 +258,33 @@ fn a_monitor_leaves_out_what_one_socket_changes_except_the_kind_that_is_kept() {
             kinds.extend(messages.map(|message| message.unwrap().kind));
         }
         assert_eq!(kinds, [RTM_DELROUTE, RTM_NEWROUTE], "the kept kind, and what another process did");
+    });
+}
+
+#[test]
+fn a_monitor_leaves_out_what_lacks_an_attribute() {
+    const RTNLGRP_IPV4_ROUTE: u32 = 7;
+    const RTM_NEWROUTE: u16 = 24;
+    const RTM_DELROUTE: u16 = 25;
+    const RTA_DST: u16 = 1;
+    netns(|| {
+        let kinds = |lacking: [u16; 2]| {
+            let mut monitor = Monitor::open(Protocol::Route, &[RTNLGRP_IPV4_ROUTE]).unwrap();
+            let incomplete = Incomplete { kinds: lacking, header: 12, attribute: RTA_DST };
+            monitor.leave_out(0xdead, RTM_DELROUTE, Some(incomplete)).unwrap();
+            sh(
+                "for to in default 10.8.0.0/16; do ip route add blackhole $to; ip route del blackhole $to; done",
+            );
+            let mut kinds = Vec::new();
+            while let Received::Messages(messages) = monitor.receive().unwrap() {
+                kinds.extend(messages.map(|message| message.unwrap().kind));
+            }
+            kinds
+        };
+        // The default route has no destination.
+        assert_eq!(kinds([RTM_NEWROUTE, RTM_DELROUTE]), [RTM_NEWROUTE, RTM_DELROUTE]);
+        assert_eq!(kinds([RTM_DELROUTE, 9]), [RTM_NEWROUTE, RTM_NEWROUTE, RTM_DELROUTE]);
+        assert_eq!(kinds([8, 9]).len(), 4);
     });
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
-use flannel_netlink::{Malformed, Message, Protocol, Received};
+use flannel_netlink::{Incomplete, Malformed, Message, Protocol, Received};
 
 use crate::entry::{ObservedForwarding, ObservedNexthop, ObservedRoute};
 use crate::wire::{self, decode};
@@ -103,7 +103,13 @@ impl Monitor {
         let socket = flannel_netlink::Monitor::open(Protocol::Route, &groups)
             .or_else(|_before_5_3| flannel_netlink::Monitor::open(Protocol::Route, &GROUPS))?;
         // That a device of ours is gone for good explains what the kernel said of it before, so that is kept.
-        let filtered = socket.leave_out(ours.port(), wire::RTM_DELLINK);
+        // On 5.10 to 6.12 each forwarding entry is told a second time, without its address.
+        let repeated = Incomplete {
+            kinds: [wire::RTM_NEWNEIGH, wire::RTM_DELNEIGH],
+            header: 12,
+            attribute: wire::NDA_DST,
+        };
+        let filtered = socket.leave_out(ours.port(), wire::RTM_DELLINK, Some(repeated));
         filtered.map_err(|source| OpenError { step: "filter", protocol: Protocol::Route, source })?;
         Ok(Self { socket })
     }
