@@ -62,24 +62,41 @@ impl Display for ForwardDrop {
     }
 }
 
-/// Finds the chains on the forward hook that drop what they do not know. `mark` is the comment of rules that
-/// [`accept_forwarded`] put in: a chain that meets them first is none.
+/// Finds the chains on the forward hook that drop what they do not know, packets within one of `networks` included. `mark`
+/// is the comment of rules that [`accept_forwarded`] put in: a chain that meets them first is none, nor is one that
+/// accepts the networks by rules of its own (`ip saddr NETWORK accept`, also behind jumps).
 ///
 /// Chains made by legacy iptables are not part of nftables and cannot be seen here.
 #[must_use]
-pub fn forward_drops(ruleset: &Ruleset, ours: &[TableId], mark: &Comment) -> Vec<ForwardDrop> {
+pub fn forward_drops(
+    ruleset: &Ruleset,
+    ours: &[TableId],
+    mark: &Comment,
+    networks: &[IpNet],
+) -> Vec<ForwardDrop> {
     let mut found = Vec::new();
     let layer3 = |table: &&Table| matches!(table.id.family, Family::Inet | Family::Ip | Family::Ip6);
     for table in
         ruleset.tables.iter().filter(layer3).filter(|table| !table.dormant && !ours.contains(&table.id))
     {
+        let passes = |net: &&IpNet| match table.id.family {
+            Family::Ip => net.addr().is_ipv4(),
+            Family::Ip6 => net.addr().is_ipv6(),
+            _ => true,
+        };
+        let packets =
+            networks.iter().filter(passes).map(|net| Packet { mark: Some(mark), within: Some(*net) });
+        let packets: Vec<_> = if networks.is_empty() {
+            vec![Packet { mark: Some(mark), within: None }]
+        } else {
+            packets.collect()
+        };
         for chain in table.chains.iter().filter(|chain| is_forward(chain)) {
-            let end = end(table, chain, Some(mark), JUMPS);
-            let cause = match end {
+            let cause = packets.iter().find_map(|packet| match end(table, chain, *packet, JUMPS) {
                 End::Dropped(chain) => Some(DropCause::Rule(chain.clone())),
                 End::Open if policy_drops(chain) => Some(DropCause::Policy),
                 _ => None,
-            };
+            });
             let (table, chain) = (&table.id, &chain.name);
             found.extend(cause.map(|cause| ForwardDrop {
                 table: table.clone(),
@@ -107,7 +124,7 @@ pub fn accept_forwarded(observed: &Observed, networks: &[IpNet], mark: &Comment)
         let networks: Vec<IpNet> =
             networks.iter().filter(|net| net.addr().is_ipv4() == v4).copied().collect();
         let Some(forward) = chain(table, "FORWARD").filter(|chain| is_forward(chain)) else { continue };
-        let drops = match end(table, forward, None, JUMPS) {
+        let drops = match end(table, forward, Packet::default(), JUMPS) {
             End::Dropped(_) => true,
             End::Open => policy_drops(forward),
             End::Accepted | End::Left => false,
@@ -239,6 +256,24 @@ fn policy_drops(chain: &Chain) -> bool {
     chain.base.as_ref().is_some_and(|base| base.policy == Policy::Drop)
 }
 
+/// What is known of a packet.
+#[derive(Clone, Copy, Default)]
+struct Packet<'p> {
+    /// Rules that carry it accept the packet.
+    mark: Option<&'p Comment>,
+    /// It comes from and goes to this network.
+    within: Option<IpNet>,
+}
+
+impl Packet<'_> {
+    /// Whether this is a condition that is not known to hold.
+    fn may_fail(self, statement: &Statement) -> bool {
+        let Statement::Match(condition) = statement else { return is_condition(statement) };
+        let mut larger = std::iter::successors(self.within, IpNet::supernet);
+        !larger.any(|net| *condition == ip::saddr(net) || *condition == ip::daddr(net))
+    }
+}
+
 /// What becomes of a packet that no condition of a chain is for.
 enum End<'t> {
     /// A rule accepts it.
@@ -251,13 +286,12 @@ enum End<'t> {
     Open,
 }
 
-/// With `mark`, rules that carry it accept.
-fn end<'t>(table: &'t Table, chain: &'t Chain, mark: Option<&Comment>, jumps: u8) -> End<'t> {
+fn end<'t>(table: &'t Table, chain: &'t Chain, packet: Packet<'_>, jumps: u8) -> End<'t> {
     for rule in &chain.rules {
-        if mark.is_some_and(|mark| is_marked(rule, mark)) {
+        if packet.mark.is_some_and(|mark| is_marked(rule, mark)) {
             return End::Accepted;
         }
-        match step(table, chain, rule, mark, jumps) {
+        match step(table, chain, rule, packet, jumps) {
             // A jump that comes back goes on with the next rule, wherever in the other chain it turned.
             End::Open => {}
             // Back to a base chain's policy.
@@ -270,21 +304,21 @@ fn end<'t>(table: &'t Table, chain: &'t Chain, mark: Option<&Comment>, jumps: u8
 
 /// Index of the first rule that decides for every packet; the number of rules if there is none.
 fn end_index(table: &Table, chain: &Chain) -> usize {
-    let decides = |rule: &Rule| !matches!(step(table, chain, rule, None, JUMPS), End::Open);
+    let decides = |rule: &Rule| !matches!(step(table, chain, rule, Packet::default(), JUMPS), End::Open);
     chain.rules.iter().position(decides).unwrap_or(chain.rules.len())
 }
 
 /// What one rule does to a packet that no condition is for; `Open`: nothing.
-fn step<'t>(table: &'t Table, at: &'t Chain, rule: &'t Rule, mark: Option<&Comment>, jumps: u8) -> End<'t> {
+fn step<'t>(table: &'t Table, at: &'t Chain, rule: &'t Rule, packet: Packet<'_>, jumps: u8) -> End<'t> {
     let enter = |name: &ChainName, is_goto: bool| {
         let target = table.chains.iter().find(|chain| chain.name == *name);
-        match target.filter(|_| jumps > 0).map(|target| end(table, target, mark, jumps - 1)) {
+        match target.filter(|_| jumps > 0).map(|target| end(table, target, packet, jumps - 1)) {
             Some(End::Left | End::Open) if is_goto => End::Left,
             Some(End::Left) | None => End::Open,
             Some(end) => end,
         }
     };
-    let unconditional = rule.statements.iter().all(|statement| !is_condition(statement));
+    let unconditional = rule.statements.iter().all(|statement| !packet.may_fail(statement));
     // A jump under conditions may lead to rules of ours; nothing else of what is there concerns every packet.
     if !unconditional {
         return End::Open;

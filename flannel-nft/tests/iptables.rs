@@ -18,7 +18,7 @@ fn networks() -> [IpNet; 2] {
 fn drops(kernel: &mut Netlink) -> Vec<String> {
     let tables = kernel.tables().unwrap();
     let observed = observe(kernel, &tables).unwrap();
-    forward_drops(&observed.ruleset, &[], &mark()).iter().map(ToString::to_string).collect()
+    forward_drops(&observed.ruleset, &[], &mark(), &[]).iter().map(ToString::to_string).collect()
 }
 
 fn accept(kernel: &mut Netlink, networks: &[IpNet]) -> bool {

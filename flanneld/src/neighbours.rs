@@ -69,7 +69,7 @@ impl Neighbours {
     }
 
     /// Removes what upstream's iptables mode left, keeps rules that accept packets of `networks` in iptables' chains that
-    /// would drop them, and finds other chains that do. Our own tables must be in place already: `ours`.
+    /// would drop them, if `forward` says so, and finds other chains that do. Our own tables must be in place already: `ours`.
     ///
     /// Costs one question if nobody has changed any table since. Returns when it is to be called again even if nobody
     /// changes anything: everybody's tables are not read at each of their changes.
@@ -80,6 +80,7 @@ impl Neighbours {
         &mut self,
         kernel: &mut impl Kernel,
         networks: &[IpNet],
+        forward: bool,
         ours: &[TableId],
     ) -> Result<Option<Instant>, ConvergeError> {
         let began = Instant::now();
@@ -97,20 +98,22 @@ impl Neighbours {
                 self.cleared = true;
             }
             let mark = &self.mark;
+            let accepted = if forward { networks } else { &[] };
             let outcome =
-                amend(kernel, &filter_tables(), |observed| accept_forwarded(observed, networks, mark))?;
+                amend(kernel, &filter_tables(), |observed| accept_forwarded(observed, accepted, mark))?;
             if let Outcome::Changed { changes, .. } = outcome {
                 info!(changes, "Changing rules in iptables' chains that drop what is forwarded");
             }
             self.right_at = Some(outcome.generation());
         }
         self.next_look = Some(rested(began, PAUSE));
-        self.survey(kernel, ours)
+        self.survey(kernel, networks, ours)
     }
 
     fn survey(
         &mut self,
         kernel: &mut impl Kernel,
+        networks: &[IpNet],
         ours: &[TableId],
     ) -> Result<Option<Instant>, ConvergeError> {
         let generation = kernel.generation().map_err(ConvergeError::Observe)?;
@@ -123,7 +126,7 @@ impl Neighbours {
         let tables = kernel.tables().map_err(ConvergeError::Observe)?;
         let observed = kernel.observe(&tables).map_err(ConvergeError::Observe)?;
         self.surveyed = Some((observed.generation, rested(began, SURVEY)));
-        let found = forward_drops(&observed.ruleset, ours, &self.mark);
+        let found = forward_drops(&observed.ruleset, ours, &self.mark, networks);
         for obstacle in found.iter().filter(|found| !self.obstacles.contains(found)) {
             warn!(
                 "{obstacle}: it may drop what pods send to other nodes, whatever flannel's own table accepts"
@@ -155,22 +158,22 @@ mod tests {
             observed.ruleset.tables()[0].chains()[0].list().len()
         };
         converge(&mut kernel, &filter(Policy::Accept)).unwrap();
-        neighbours.look(&mut kernel, &networks, &[]).unwrap();
+        neighbours.look(&mut kernel, &networks, true, &[]).unwrap();
         assert_eq!((rules(&mut kernel), neighbours.obstacles().len()), (0, 0));
 
         converge(&mut kernel, &filter(Policy::Drop)).unwrap();
-        let again = neighbours.look(&mut kernel, &networks, &[]).unwrap();
+        let again = neighbours.look(&mut kernel, &networks, true, &[]).unwrap();
         assert_eq!((rules(&mut kernel), neighbours.obstacles().len()), (2, 0));
         assert!(again.is_some_and(|at| at <= Instant::now() + SURVEY), "the others are still to be read");
         let commits = kernel.commits();
-        neighbours.look(&mut kernel, &networks, &[]).unwrap();
+        neighbours.look(&mut kernel, &networks, true, &[]).unwrap();
         assert_eq!(kernel.commits(), commits, "nothing new, nothing done");
 
         // Not asked for any more.
         neighbours.right_at = None;
-        neighbours.look(&mut kernel, &[], &[]).unwrap();
+        neighbours.look(&mut kernel, &networks, false, &[]).unwrap();
         tokio::time::advance(SURVEY).await;
-        neighbours.look(&mut kernel, &[], &[]).unwrap();
+        neighbours.look(&mut kernel, &networks, false, &[]).unwrap();
         assert_eq!((rules(&mut kernel), neighbours.obstacles().len()), (0, 1));
     }
 }

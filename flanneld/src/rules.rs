@@ -41,12 +41,12 @@ pub struct RuleSpec {
 }
 
 impl RuleSpec {
-    /// Networks whose packets are to be forwarded whatever other tables say.
+    /// The cluster's networks.
     #[must_use]
-    pub fn forwarded(&self) -> Vec<IpNet> {
+    pub fn networks(&self) -> Vec<IpNet> {
         let v4 = self.ipv4.map(|(cluster, _)| IpNet::from(cluster));
         let v6 = self.ipv6.map(|(cluster, _)| IpNet::from(cluster));
-        v4.into_iter().chain(v6).filter(|_| self.forward).collect()
+        v4.into_iter().chain(v6).collect()
     }
 }
 

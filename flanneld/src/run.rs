@@ -51,7 +51,7 @@ pub enum Fatal {
     #[error("cannot own tables")]
     Ownership(#[source] OwnershipError),
     /// No interface to send through.
-    #[error("Failed to find any valid interface to use")]
+    #[error("no interface to other nodes")]
     Interface(#[source] Box<dyn Error + Send + Sync>),
     /// The backend does not work on this node.
     #[error("cannot use backend `{backend}` on this node")]

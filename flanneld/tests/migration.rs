@@ -26,7 +26,10 @@ const NODES: [(u8, &str); 3] =
 
 const LEFT_BY_IPTABLES_MODE: &str = include_str!("golden/upstream/iptables.rules");
 const SENT_BY_NFTABLES_MODE: &str = include_str!("golden/upstream/start.nft");
-const FIREWALLD: &str = include_str!("golden/upstream/firewalld.nft");
+const DOCKER: &str = include_str!("golden/firewalls/docker.rules");
+const FIREWALLD: &str = include_str!("golden/firewalls/firewalld.nft");
+const FIREWALLD_TRUSTED: &str = include_str!("golden/firewalls/firewalld-trusted.nft");
+const UFW: &str = include_str!("golden/firewalls/ufw.rules");
 
 #[derive(Clone, Copy)]
 enum Mode {
@@ -215,17 +218,33 @@ fn a_cluster_of_upstreams_nftables_mode_moves_here_and_back_without_losing_a_pac
     }
 }
 
-/// Two nodes of ours with a pod on each, on hosts that are prepared by a script.
-fn beside(prepare: &str, check: impl FnOnce(&[Node; 2], &[Pod; 2], &[Daemon; 2])) {
+/// Two nodes of ours with a pod on each, on hosts that have these rules already. What is checked may ask `flanneld doctor`.
+fn beside(rules: &str, check: impl FnOnce(&[Node; 2], &[Pod; 2], &[Daemon; 2], &dyn Fn(&Node) -> String)) {
     let mut lab = Lab::new().unwrap();
     let flannel = Flannel::new(&lab, BINARY, NET_CONF).unwrap();
     let mut nodes = [lab.add_node().unwrap(), lab.add_node().unwrap()];
     for node in &nodes {
-        node.namespace().sh(prepare).unwrap();
+        load(node, rules);
     }
     let daemons = nodes.each_ref().map(|node| start_ours(&flannel, node));
     let pods = nodes.each_mut().map(|node| node.add_pod().unwrap());
-    check(&nodes, &pods, &daemons);
+    let doctor = |node: &Node| {
+        let flags = flannel.arguments(node).join(" ");
+        sh(node, &format!("{BINARY} doctor {flags} || true"))
+    };
+    check(&nodes, &pods, &daemons, &doctor);
+}
+
+/// Replaces the tables that are in these rules by them, as the program that made them does when it starts or reloads.
+fn load(node: &Node, rules: &str) {
+    let file = node.folder().join("rules");
+    fs::write(&file, rules).unwrap();
+    let command = if rules.starts_with('*') {
+        "iptables-nft-restore"
+    } else {
+        "nft 'add table inet firewalld; delete table inet firewalld'; nft -f"
+    };
+    sh(node, &format!("{command} {}", file.display()));
 }
 
 fn reaches(pods: &[Pod; 2]) {
@@ -233,75 +252,83 @@ fn reaches(pods: &[Pod; 2]) {
     assert!(pods[0].namespace().reaches(target, SOON).unwrap());
 }
 
+fn keeps_its_rules_in(node: &Node, chain: &str) {
+    let kept = || {
+        (sh(node, &format!("iptables-nft -S {chain}")).matches("flanneld accept").count() == 2).then_some(())
+    };
+    wait_for(SOON, kept).expect("the rules are kept");
+}
+
 #[test]
 fn pods_get_past_dockers_forward_drop_also_after_docker_restarts() {
     if !may_make_namespaces() {
         return;
     }
-    let docker =
-        "iptables-nft -P FORWARD DROP; iptables-nft -N DOCKER-USER; iptables-nft -A FORWARD -j DOCKER-USER";
-    beside(docker, |nodes, pods, _daemons| {
+    beside(DOCKER, |nodes, pods, _daemons, doctor| {
+        keeps_its_rules_in(&nodes[0], "DOCKER-USER");
         reaches(pods);
-        sh(
-            &nodes[0],
-            "iptables-nft -F FORWARD; iptables-nft -F DOCKER-USER; iptables-nft -A FORWARD -j DOCKER-USER",
-        );
-        let kept = || {
-            let rules = sh(&nodes[0], "iptables-nft -S DOCKER-USER");
-            (rules.matches("flanneld accept").count() == 2).then_some(())
-        };
-        wait_for(SOON, kept).expect("the rules are kept");
+        load(&nodes[0], DOCKER);
+        keeps_its_rules_in(&nodes[0], "DOCKER-USER");
         reaches(pods);
+        assert!(!doctor(&nodes[0]).contains("forward: "), "{}", doctor(&nodes[0]));
     });
 }
 
 #[test]
-fn pods_get_past_ufws_forward_drop_also_after_ufw_reloads() {
+fn pods_get_past_ufws_forward_drop_once_its_users_lets_vxlan_in_as_doctor_says() {
     if !may_make_namespaces() {
         return;
     }
-    let ufw = "iptables-nft -P FORWARD DROP
-        iptables-nft -N ufw-before-forward; iptables-nft -N ufw-reject-forward
-        iptables-nft -A ufw-before-forward -p icmp --icmp-type 8 -m state --state INVALID -j ACCEPT
-        iptables-nft -A FORWARD -j ufw-before-forward; iptables-nft -A FORWARD -j ufw-reject-forward";
-    beside(ufw, |nodes, pods, _daemons| {
-        reaches(pods);
-        sh(
-            &nodes[0],
-            "iptables-nft -F; iptables-nft -X ufw-before-forward; iptables-nft -X ufw-reject-forward",
-        );
-        sh(&nodes[0], ufw);
-        let kept = || {
-            let rules = sh(&nodes[0], "iptables-nft -S FORWARD");
-            (rules.matches("flanneld accept").count() == 2).then_some(())
-        };
-        wait_for(SOON, kept).expect("the rules are kept");
-        reaches(pods);
-    });
-}
-
-#[test]
-fn firewalld_that_rejects_what_is_forwarded_is_named_and_its_reload_leaves_our_rules_alone() {
-    if !may_make_namespaces() {
-        return;
-    }
-    beside("true", |nodes, pods, daemons| {
-        reaches(pods);
-        let file = nodes[0].folder().join("firewalld.nft");
-        fs::write(&file, FIREWALLD).unwrap();
-        let before = sh(&nodes[0], "nft list table ip flannel-ipv4 | grep -v packets");
-        // A reload is one transaction that replaces its table.
-        let load =
-            format!("nft 'add table inet firewalld; delete table inet firewalld'; nft -f {}", file.display());
-        for _ in 0..2 {
-            sh(&nodes[0], &load);
+    beside(UFW, |nodes, pods, _daemons, doctor| {
+        keeps_its_rules_in(&nodes[0], "FORWARD");
+        let told = doctor(&nodes[0]);
+        assert!(told.contains("error   tunnel: no answer") && told.contains("ufw allow 8472/udp"), "{told}");
+        assert!(!told.contains("forward: ") && told.contains("net.ipv4.ping_group_range"), "{told}");
+        for node in nodes {
+            // As systemd sets it.
+            sh(node, "sysctl -qw net.ipv4.ping_group_range='0 2147483647'");
+            // What `ufw allow 8472/udp` adds. And no ping by ufw's leave: it is to need ours.
+            sh(node, "iptables-nft -A ufw-user-input -p udp -m udp --dport 8472 -j ACCEPT");
+            sh(node, "iptables-nft -D ufw-before-forward -p icmp -m icmp --icmp-type 8 -j ACCEPT");
         }
-        let named = || {
-            let page = daemons[0].page("/readyz").unwrap();
-            page.contains("chain inet firewalld filter_FORWARD ends in a rule that drops").then_some(())
-        };
-        wait_for(Duration::from_secs(60), named).expect("the chain is named");
+        reaches(pods);
+        assert!(!doctor(&nodes[0]).contains("tunnel: "), "{}", doctor(&nodes[0]));
+        load(&nodes[0], UFW);
+        keeps_its_rules_in(&nodes[0], "FORWARD");
+    });
+}
+
+#[test]
+fn firewalld_is_named_until_what_doctor_says_is_done_and_its_reload_leaves_our_rules_alone() {
+    if !may_make_namespaces() {
+        return;
+    }
+    beside(FIREWALLD, |nodes, pods, daemons, doctor| {
+        let before = sh(&nodes[0], "nft list table ip flannel-ipv4 | grep -v packets");
+        let obstacle =
+            "chain inet firewalld filter_FORWARD jumps to filter_FWD_public, which ends in a rule that drops";
+        let named = || daemons[0].page("/readyz").unwrap().contains(obstacle).then_some(());
+        wait_for(Duration::from_secs(30), named).expect("the chain is named");
         assert_eq!(daemons[0].status("/readyz").unwrap(), 200, "a note makes no node unready");
+        let told = doctor(&nodes[0]);
+        for expected in [
+            obstacle,
+            "firewall-cmd --permanent --zone=trusted --add-source=10.244.0.0/16",
+            "tunnel: no answer",
+            "firewall-cmd --permanent --add-port=8472/udp",
+        ] {
+            assert!(told.contains(expected), "{expected}: {told}");
+        }
+        for node in nodes {
+            load(node, FIREWALLD_TRUSTED);
+            // What --add-port adds.
+            sh(node, "nft add rule inet firewalld filter_IN_public_allow udp dport 8472 accept");
+        }
+        reaches(pods);
+        let told = doctor(&nodes[0]);
+        assert!(!told.contains("forward: ") && !told.contains("tunnel: "), "{told}");
+        let cleared = || (!daemons[0].page("/readyz").unwrap().contains("may be dropped")).then_some(());
+        wait_for(Duration::from_secs(30), cleared).expect("the note goes");
         assert_eq!(sh(&nodes[0], "nft list table ip flannel-ipv4 | grep -v packets"), before);
     });
 }

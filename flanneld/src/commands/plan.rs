@@ -28,7 +28,7 @@ pub async fn run(mut config: Config) -> Result<Verdict, Box<dyn Error>> {
     if let Some(why) = &survey.store_away {
         writeln!(
             text,
-            "# The lease store is away, so as a start would go on with what is remembered: {}",
+            "# The lease store gives no lease now, so as a start would go on with what is remembered: {}",
             one_line(why)
         )?;
     }
@@ -39,10 +39,11 @@ pub async fn run(mut config: Config) -> Result<Verdict, Box<dyn Error>> {
     let spec = survey.setting.rules(survey.lease);
     let ruleset = rules::ruleset(&spec)?;
     let others = nft.observe(&iptables_tables())?;
+    let accepted = if spec.forward { spec.networks() } else { Vec::new() };
     let scripts = [
         table_changes(&ruleset, &nft.observe(&ruleset.scope())?),
         remove_leftovers(&others, UPSTREAM),
-        accept_forwarded(&others, &spec.forwarded(), &Comment::new(MARK)?),
+        accept_forwarded(&others, &accepted, &Comment::new(MARK)?),
     ]
     .map(|transaction| transaction.to_string());
     let mut overlay = survey.overlay(&mut links)?;

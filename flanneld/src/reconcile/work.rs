@@ -87,15 +87,17 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
 
     /// Looks at the rules of other programs. What is wrong there is worth a note, but makes no node unready.
     fn look_at_neighbours(&mut self) {
-        let networks = self.setting.rules(self.lease.key).forwarded();
-        let looked = self.neighbours.look(&mut self.rules, &networks, &self.keeper.desired().scope());
+        let spec = self.setting.rules(self.lease.key);
+        let scope = self.keeper.desired().scope();
+        let looked = self.neighbours.look(&mut self.rules, &spec.networks(), spec.forward, &scope);
         self.due.neighbours.settle(looked.is_ok());
         let note = match looked {
             Ok(again) => {
                 self.due.neighbours.at = again;
                 let obstacles: Vec<String> =
                     self.neighbours.obstacles().iter().map(ToString::to_string).collect();
-                (!obstacles.is_empty()).then(|| format!("may be dropped: {}", obstacles.join("; ")))
+                (!obstacles.is_empty())
+                    .then(|| format!("may be dropped: {}; ask `flanneld doctor`", obstacles.join("; ")))
             }
             Err(error) => {
                 let problem = Chain(&error).to_string();

@@ -6,7 +6,7 @@
 //! Sent to the address of a peer's VXLAN device, the answer proves that the tunnel, UDP port 8472, works both ways.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -31,19 +31,29 @@ const PEERS: usize = 32;
 
 pub(super) async fn look(survey: &Survey) -> Vec<Finding> {
     let mut probes = tokio::task::JoinSet::new();
-    let is_vxlan = matches!(survey.setting.net_conf.backend, Backend::Vxlan(_));
+    let port = match &survey.setting.net_conf.backend {
+        Backend::Vxlan(vxlan) => Some(vxlan.port),
+        _ => None,
+    };
     let (mtu, pods) = (survey.setting.facts.mtu, survey.setting.mtus.pods);
     for (key, attributes) in survey.leases.peers().take(PEERS) {
         let v4 = attributes.public_ip.map(IpAddr::from).zip(key.v4().map(|net| IpAddr::from(net.network())));
         let v6 =
             attributes.public_ipv6.map(IpAddr::from).zip(key.v6().map(|net| IpAddr::from(net.network())));
         for (underlay, vtep) in v4.into_iter().chain(v6) {
-            let vtep = is_vxlan.then_some(vtep);
+            let vtep = port.map(|port| (vtep, port));
             probes.spawn(async move { ask(underlay, vtep, mtu, pods).await });
         }
     }
     let mut findings: Vec<_> = probes.join_all().await.into_iter().flatten().collect();
     findings.sort_by(|a, b| a.finding.cmp(&b.finding));
+    if !findings.is_empty() && socket(Kind::Echo, IpAddr::V4(Ipv4Addr::LOCALHOST)).is_err() {
+        findings.push(Finding::info(
+            "probes",
+            "this host lets nobody ping, so a node whose firewall lets VXLAN in and drops other UDP looks silent",
+            "sysctl -w net.ipv4.ping_group_range='0 0', and run doctor again",
+        ));
+    }
     let others = survey.leases.peers().count().saturating_sub(PEERS);
     if others > 0 {
         findings.push(Finding::info(
@@ -66,17 +76,21 @@ struct Asked {
     near_full: Option<Answer>,
     /// The address of its VXLAN device, asked through the tunnel.
     vtep: Option<(IpAddr, Answer)>,
+    /// VXLAN's UDP port.
+    port: u16,
     /// As large as the pods' MTU, in bytes.
     pods: u32,
     through_full: Option<Answer>,
 }
 
-async fn ask(underlay: IpAddr, vtep: Option<IpAddr>, mtu: u32, pods: u32) -> Option<Finding> {
+async fn ask(underlay: IpAddr, vtep: Option<(IpAddr, u16)>, mtu: u32, pods: u32) -> Option<Finding> {
     let small_and_full = async |address, bytes| {
         let small = probe(address, SMALL).await;
         let full = if small == Answer::Arrived { Some(probe(address, bytes).await) } else { None };
         (small, full)
     };
+    let (vtep, port) = vtep.unzip();
+    let port = port.unwrap_or_default();
     let through = async {
         let vtep = vtep?;
         let (small, full) = small_and_full(vtep, pods).await;
@@ -86,13 +100,13 @@ async fn ask(underlay: IpAddr, vtep: Option<IpAddr>, mtu: u32, pods: u32) -> Opt
     let ((near, near_full), through) = tokio::join!(small_and_full(underlay, mtu), through);
     let (vtep, through_full) = through.unzip();
     let through_full = through_full.flatten();
-    let asked = Asked { underlay, near, mtu, near_full, vtep, pods, through_full };
+    let asked = Asked { underlay, near, mtu, near_full, vtep, port, pods, through_full };
     judge(asked)
 }
 
 /// The first thing that is wrong: what else does not work follows from it.
 fn judge(asked: Asked) -> Option<Finding> {
-    let Asked { underlay, near, mtu, near_full, vtep, pods, through_full } = asked;
+    let Asked { underlay, near, mtu, near_full, vtep, port, pods, through_full } = asked;
     let blocked = |answer: Option<Answer>| answer.is_some_and(|answer| answer != Answer::Arrived);
     match (near, vtep) {
         (_, Some((vtep, Answer::Silent))) => {
@@ -104,7 +118,10 @@ fn judge(asked: Asked) -> Option<Finding> {
             Some(Finding::error(
                 "tunnel",
                 format!("no answer from {vtep} through the tunnel to {underlay}, which itself {near}"),
-                "let the VXLAN port (UDP 8472, or Backend.Port) pass in both directions; is the daemon there running?",
+                format!(
+                    "let UDP port {port} pass on both nodes and between them (ufw allow {port}/udp; firewall-cmd --permanent \
+                     --add-port={port}/udp, and --reload); is the daemon there running?"
+                ),
             ))
         }
         (_, Some((vtep, Answer::NoWay))) => Some(Finding::error(
@@ -264,7 +281,8 @@ mod tests {
         let underlay = "192.0.2.2".parse().unwrap();
         let told = |near, near_full, through: Option<Answer>, through_full| {
             let vtep = through.map(|through| ("10.244.2.0".parse().unwrap(), through));
-            let asked = Asked { underlay, near, mtu: 1500, near_full, vtep, pods: 1450, through_full };
+            let asked =
+                Asked { underlay, near, mtu: 1500, near_full, vtep, port: 8472, pods: 1450, through_full };
             judge(asked).map(|finding| format!("{}: {}", finding.check, finding.finding)).unwrap_or_default()
         };
         let (full, fits) = (Some(Silent), Some(Arrived));

@@ -4,6 +4,7 @@ use std::error::Error;
 
 use flannel_nft::neighbours::{UPSTREAM, forward_drops, remove_leftovers};
 use flannel_nft::{Comment, Kernel, Observed, Ruleset};
+use ipnet::IpNet;
 
 use super::Finding;
 use crate::commands::survey::Survey;
@@ -14,20 +15,34 @@ use crate::rules;
 pub(super) fn look(survey: &Survey, kernel: &mut impl Kernel) -> Result<Vec<Finding>, Box<dyn Error>> {
     let tables = kernel.tables()?;
     let everything = kernel.observe(&tables)?;
-    let wanted = rules::ruleset(&survey.setting.rules(survey.lease))?;
+    let spec = survey.setting.rules(survey.lease);
+    let wanted = rules::ruleset(&spec)?;
     let ours = kernel.observe(&wanted.scope())?;
-    judge(&wanted, &ours, &everything)
+    judge(&wanted, &spec.networks(), &ours, &everything)
 }
 
-fn judge(wanted: &Ruleset, ours: &Observed, everything: &Observed) -> Result<Vec<Finding>, Box<dyn Error>> {
+fn judge(
+    wanted: &Ruleset,
+    networks: &[IpNet],
+    ours: &Observed,
+    everything: &Observed,
+) -> Result<Vec<Finding>, Box<dyn Error>> {
     let mut findings = Vec::new();
-    for drop in forward_drops(&everything.ruleset, &rules::tables()?, &Comment::new(MARK)?) {
+    for drop in forward_drops(&everything.ruleset, &rules::tables()?, &Comment::new(MARK)?, networks) {
+        let (table, chain) = (&drop.table, &drop.chain);
+        let advice = if table.name.as_str() == "firewalld" {
+            let sources: String = networks.iter().map(|net| format!(" --add-source={net}")).collect();
+            format!("firewall-cmd --permanent --zone=trusted{sources}; firewall-cmd --reload")
+        } else {
+            let networks = networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
+            format!("let chain {table} {chain} accept what comes from {networks} before it drops the rest")
+        };
         findings.push(Finding::error(
             "forward",
             format!(
                 "{drop}: it may drop what pods send to other nodes, whatever flannel's own table accepts"
             ),
-            format!("accept the pod network there, before the end of chain {} {}", drop.table, drop.chain),
+            advice,
         ));
     }
     let changes = table_changes(wanted, ours).len();
@@ -67,7 +82,7 @@ mod tests {
             let tables: Vec<TableId> = kernel.tables().unwrap();
             let everything = kernel.observe(&tables).unwrap();
             let ours = kernel.observe(&wanted.scope()).unwrap();
-            let findings = judge(&wanted, &ours, &everything).unwrap();
+            let findings = judge(&wanted, &spec.networks(), &ours, &everything).unwrap();
             findings.into_iter().map(|finding| finding.check).collect::<Vec<_>>()
         };
         assert_eq!(told(&mut kernel), ["rules"]);
