@@ -23,6 +23,14 @@ const VERSION: i32 = 1;
 
 const SCHEMA: &str = include_str!("schema.sql");
 
+/// So that nobody has to look at every lease to find those that have ended, at each change. Not in [`SCHEMA`], as files
+/// made before it lack it.
+const EXPIRY: &str = "CREATE INDEX IF NOT EXISTS lease_expiry ON lease (expires_ms)";
+
+const ENDED: &str = "SELECT 1 FROM lease WHERE expires_ms <= ?1 LIMIT 1";
+const CHANGED: &str = "SELECT key, attributes, expires_ms FROM lease WHERE revision > ?1";
+const REMOVED: &str = "SELECT key FROM removed WHERE revision > ?1";
+
 /// Longest time one call waits for another process's transaction. They take milliseconds.
 const BUSY: Duration = Duration::from_secs(1);
 
@@ -210,8 +218,7 @@ impl Db {
         (changes.present, changes.malformed, changes.unreadable) =
             (found.leases, found.malformed, found.unreadable);
         if let Some(since) = since {
-            let mut removed =
-                tx.prepare_cached("SELECT key FROM removed WHERE revision > ?1").map_err(wrong)?;
+            let mut removed = tx.prepare_cached(REMOVED).map_err(wrong)?;
             let keys = removed.query_map([since.revision], |row| row.get_ref(0).map(text)).map_err(wrong)?;
             for key in keys {
                 changes.removed.extend(key.map_err(wrong)?.parse::<LeaseKey>().ok());
@@ -227,11 +234,7 @@ impl Db {
         let wrong = failed(OPERATION, &path);
         let due = self
             .connection
-            .query_row(
-                "SELECT 1 FROM lease WHERE expires_ms <= ?1 LIMIT 1",
-                [to_ms(abandoned(now, timing))],
-                |_| Ok(()),
-            )
+            .query_row(ENDED, [to_ms(abandoned(now, timing))], |_| Ok(()))
             .optional()
             .map_err(wrong)?;
         if due.is_none() {
@@ -281,7 +284,7 @@ fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     if verdict != "ok" {
         return Err(fail(DAMAGED));
     }
-    Ok(())
+    connection.execute_batch(EXPIRY).map_err(wrong)
 }
 
 fn version(connection: &Connection) -> rusqlite::Result<(i32, i32)> {
@@ -306,7 +309,7 @@ struct Rows {
 
 fn rows(tx: &Transaction<'_>, after: i64) -> rusqlite::Result<Rows> {
     let mut found = Rows::default();
-    let mut query = tx.prepare_cached("SELECT key, attributes, expires_ms FROM lease WHERE revision > ?1")?;
+    let mut query = tx.prepare_cached(CHANGED)?;
     let mut rows = query.query([after])?;
     while let Some(row) = rows.next()? {
         let text = text(row.get_ref(0)?);
@@ -371,4 +374,23 @@ fn to_ms(time: SystemTime) -> i64 {
 
 fn from_ms(ms: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(u64::try_from(ms).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_at_each_change_looks_at_no_lease_that_has_not_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("leases.db");
+        Db::open(&path).unwrap().connection.execute_batch("DROP INDEX lease_expiry").unwrap();
+        let db = Db::open(&path).unwrap(); // of an earlier release
+        for statement in [ENDED, CHANGED, REMOVED] {
+            let mut plan = db.connection.prepare(&format!("EXPLAIN QUERY PLAN {statement}")).unwrap();
+            let plan: Vec<String> =
+                plan.query_map([0], |row| row.get("detail")).unwrap().map(Result::unwrap).collect();
+            assert!(plan.iter().all(|step| step.starts_with("SEARCH")), "{statement}: {plan:?}");
+        }
+    }
 }
