@@ -1,6 +1,9 @@
 //! What a daemon costs while nothing happens: processor, memory, wake-ups and calls to its store; and what a scrape costs.
 #![expect(clippy::unwrap_used, reason = "a bench that cannot be set up has to end")]
 
+#[path = "leasing/peers.rs"]
+#[expect(dead_code, reason = "the bench of leasing uses the rest")]
+mod peers;
 #[path = "leasing/stores.rs"]
 #[expect(dead_code, reason = "the bench of leasing uses the rest")]
 mod stores;
@@ -9,13 +12,12 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use flannel_benches::{OURS, Report, quick, release_binary};
-use ipnet::IpNet;
+use peers::{NET_CONF, SOON, add_leases};
+use rusqlite::Connection;
 use stores::{EtcdServer, FakeKubernetes, Store};
 use testkit::{Daemon, Flannel, Lab, Node, wait_for};
 
-const NET_CONF: &str = r#"{"Network": "10.0.0.0/8", "SubnetLen": 24, "SubnetMin": "10.200.0.0", "EnableNFTables": true, "Backend": {"Type": "vxlan"}}"#;
 const PEERS: u32 = 1_000;
-const SOON: Duration = Duration::from_secs(60);
 /// After the start: until the state file is written and allocators have given back what they will.
 const SETTLE: Duration = Duration::from_secs(30);
 const SCRAPES: u32 = 200;
@@ -101,28 +103,8 @@ fn lease_file(flannel: &Flannel, node: &Node) {
     let mut daemon = flannel.start(node).unwrap();
     daemon.ready(SOON).unwrap();
     daemon.kill().unwrap();
-    let rows: Vec<String> = (2..2 + PEERS)
-        .map(|peer| {
-            let [_, _, high, low] = peer.to_be_bytes();
-            let key = subnet(peer).to_string().replace('/', "-");
-            let attributes = format!(
-                r#"{{"PublicIP":"172.16.{high}.{low}","PublicIPv6":null,"BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"02:01:00:00:{high:02x}:{low:02x}"}}}}"#
-            );
-            format!("INSERT INTO lease (key, attributes, expires_ms) VALUES ('{key}', '{attributes}', NULL);")
-        })
-        .collect();
-    let script = node.folder().join("leases.sql");
-    fs::write(&script, format!("BEGIN;\n{}\nCOMMIT;\n", rows.join("\n"))).unwrap();
-    let python = format!(
-        "python3 -c 'import sqlite3, sys; sqlite3.connect(sys.argv[1]).executescript(open(sys.argv[2]).read())' {:?} {script:?}",
-        flannel.lease_file()
-    );
-    node.namespace().sh(&python).unwrap();
-}
-
-fn subnet(peer: u32) -> IpNet {
-    let [_, high, middle, low] = (peer + 256).to_be_bytes();
-    format!("10.{}.{low}.0/24", u32::from(high) * 256 + u32::from(middle)).parse().unwrap()
+    let file = flannel.lease_file();
+    add_leases(&mut Connection::open(&file).unwrap(), &file, 2..2 + PEERS);
 }
 
 #[expect(clippy::disallowed_methods, reason = "nothing is waited for but time")]

@@ -1,23 +1,19 @@
 //! Leases in real stores: from exec until every peer is programmed, and from one changed lease to the kernel.
 #![expect(clippy::unwrap_used, reason = "a bench that cannot be set up has to end")]
 
+#[path = "leasing/peers.rs"]
+#[expect(dead_code, reason = "the bench of memory uses the rest")]
+mod peers;
 #[path = "leasing/stores.rs"]
 mod stores;
 
 use std::fs;
-use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-use flannel_benches::{OURS, Report, quick};
-use flannel_vxlan::{Monitor, Netlink, Notification};
+use flannel_benches::{OURS, Report, quick, release_binary};
 use ipnet::IpNet;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use peers::{NET_CONF, Routes, SOON, forget, resident_mib, subnet};
 use stores::{EtcdServer, FakeKubernetes, Store};
 use testkit::{Daemon, Flannel, Lab, Node};
-
-const NET_CONF: &str = r#"{"Network": "10.0.0.0/8", "SubnetLen": 24, "SubnetMin": "10.200.0.0", "EnableNFTables": true, "Backend": {"Type": "vxlan"}}"#;
-const SOON: Duration = Duration::from_secs(120);
 
 fn main() {
     // `cargo bench -p flannel-benches --bench leasing -- 10000` measures that size only.
@@ -43,7 +39,7 @@ fn main() {
 
 fn measure(report: &mut Report, node: &Node, n: u32, store: &mut impl Store, lab: &Lab) {
     let name = store.name();
-    let binary = binary();
+    let binary = release_binary();
     let [first, second] = store.arguments();
     let flannel = Flannel::new(lab, &binary, NET_CONF).unwrap().store(first).arg(second);
     let flannel = flannel.env("NODE_NAME", FakeKubernetes::OWN);
@@ -115,43 +111,6 @@ fn measure(report: &mut Report, node: &Node, n: u32, store: &mut impl Store, lab
     daemon.kill().unwrap();
 }
 
-/// The subnet of peer number `peer`; 0 and 1 are free for the node itself.
-fn subnet(peer: u32) -> IpNet {
-    let [_, high, middle, low] = (peer + 256).to_be_bytes();
-    format!("10.{}.{low}.0/24", u32::from(high) * 256 + u32::from(middle)).parse().unwrap()
-}
-
-/// What the kernel says of routes that appear.
-struct Routes {
-    monitor: Monitor,
-}
-
-impl Routes {
-    fn watch(node: &Node) -> Self {
-        let monitor = node.namespace().enter(|| Monitor::open(&Netlink::open().unwrap()).unwrap()).unwrap();
-        Self { monitor }
-    }
-
-    /// When the last of these routes was there.
-    fn wait_for(&mut self, subnets: &[IpNet]) -> Instant {
-        let mut missing: Vec<IpNet> = subnets.to_vec();
-        let deadline = Instant::now() + SOON;
-        loop {
-            for notification in self.monitor.take().unwrap() {
-                if let Notification::Route { route, gone: false } = notification {
-                    missing.retain(|subnet| *subnet != route.subnet);
-                }
-            }
-            if missing.is_empty() {
-                return Instant::now();
-            }
-            assert!(Instant::now() < deadline, "no route to {missing:?}");
-            let mut ready = [PollFd::new(self.monitor.as_fd(), PollFlags::POLLIN)];
-            poll(&mut ready, PollTimeout::from(1000_u16)).unwrap();
-        }
-    }
-}
-
 /// CPU time of a process's threads so far.
 fn cpu_ms(daemon: &Daemon) -> f64 {
     let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid().unwrap())).unwrap();
@@ -160,26 +119,4 @@ fn cpu_ms(daemon: &Daemon) -> f64 {
         text.split(' ').next().unwrap().parse::<f64>().unwrap()
     });
     nanoseconds.sum::<f64>() / 1e6
-}
-
-fn resident_mib(daemon: &Daemon, line: &str) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid().unwrap())).unwrap();
-    let value = status.lines().find_map(|text| text.strip_prefix(line)).unwrap();
-    value.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
-}
-
-/// The release build, which `make bench` makes first.
-fn binary() -> PathBuf {
-    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/flanneld");
-    let beside =
-        std::env::current_exe().ok().and_then(|bench| Some(bench.parent()?.parent()?.join("flanneld")));
-    beside.filter(|path| path.exists()).unwrap_or(target)
-}
-
-/// Makes the next start a cold one: no device, no rules, no subnet.env, no memory. The lease stays.
-fn forget(node: &Node) {
-    node.namespace().sh("ip link del flannel.1 2>/dev/null || true; nft flush ruleset").unwrap();
-    for file in [node.subnet_file(), node.subnet_file().with_extension("state.json")] {
-        drop(fs::remove_file(file));
-    }
 }

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 use testkit::{FakeApi, Lab, Namespace, wait_for};
 
-use crate::subnet;
+use crate::peers::{NET_CONF, attributes, mac, public, subnet};
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 254);
 const SOON: Duration = Duration::from_secs(30);
@@ -29,16 +29,6 @@ pub(crate) trait Store {
     fn add(&mut self, peers: &[u32]) -> Instant;
     /// When another client heard of a lease, if there is one.
     fn notified(&mut self, subnet: IpNet) -> Option<Instant>;
-}
-
-fn mac(peer: u32) -> String {
-    let [a, b, c, d] = peer.to_be_bytes();
-    format!("02:01:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
-}
-
-fn public(peer: u32) -> Ipv4Addr {
-    let [_, a, b, c] = peer.to_be_bytes();
-    Ipv4Addr::new(172, 16 + a, b, c)
 }
 
 pub(crate) struct EtcdServer {
@@ -75,7 +65,7 @@ impl EtcdServer {
         wait_for(SOON, healthy).expect("etcd starts");
         let granted: Value = serde_json::from_str(&ask("/v3/lease/grant", &json!({ "TTL": 86400 }))).unwrap();
         let lease = granted["ID"].as_str().unwrap().to_owned();
-        let config = json!({ "key": base64("/coreos.com/network/config"), "value": base64(crate::NET_CONF) });
+        let config = json!({ "key": base64("/coreos.com/network/config"), "value": base64(NET_CONF) });
         ask("/v3/kv/put", &config);
 
         let mut watch = Command::new("etcdctl");
@@ -129,13 +119,10 @@ impl Store for EtcdServer {
         let puts: Vec<Value> = peers
             .iter()
             .map(|peer| {
-                let key = format!("/coreos.com/network/subnets/{}", subnet(*peer).to_string().replace('/', "-"));
-                let value = format!(
-                    r#"{{"PublicIP":"{}","PublicIPv6":null,"BackendType":"vxlan","BackendData":{{"VNI":1,"VtepMAC":"{}"}}}}"#,
-                    public(*peer),
-                    mac(*peer)
-                );
-                json!({ "requestPut": { "key": base64(&key), "value": base64(&value), "lease": self.lease } })
+                let key =
+                    format!("/coreos.com/network/subnets/{}", subnet(*peer).to_string().replace('/', "-"));
+                let value = base64(&attributes(*peer));
+                json!({ "requestPut": { "key": base64(&key), "value": value, "lease": self.lease } })
             })
             .collect();
         let (begun, answer) =
