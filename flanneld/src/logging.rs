@@ -135,8 +135,9 @@ impl<W: Fn(&str)> Lines<W> {
         let verbosity = verbosity.unwrap_or(self.options.verbosity);
         let ours = metadata.target().starts_with("flannel");
         let least = match (*metadata.level(), ours) {
-            (Level::ERROR | Level::WARN, _) | (Level::INFO, true) => return true,
-            (Level::DEBUG, true) => 2,
+            (Level::ERROR | Level::WARN | Level::INFO, true) => return true,
+            // What goes wrong in a library is an error that we tell ourselves, once; kube tells each attempt.
+            (Level::ERROR | Level::WARN, false) | (Level::DEBUG, true) => 2,
             (Level::INFO, false) => 4,
             (Level::TRACE, true) => 5,
             (Level::DEBUG, false) => 6,

@@ -48,6 +48,15 @@ fn each_verbosity_adds_its_level_and_files_can_have_their_own() {
 }
 
 #[test]
+fn a_librarys_complaints_are_for_those_who_ask_for_detail() {
+    let complaint =
+        || tracing::error!(target: "kube_client::client::builder", "failed with error client error");
+    assert_eq!(logged(LogOptions::default(), complaint), "");
+    let text = logged(LogOptions { verbosity: 2, ..LogOptions::default() }, complaint);
+    assert!(text.starts_with('E') && text.ends_with("failed with error client error\n"), "{text}");
+}
+
+#[test]
 fn json_lines_are_objects_with_the_same_fields() {
     let text = logged(LogOptions { format: LogFormat::Json, ..LogOptions::default() }, some_events);
     let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
