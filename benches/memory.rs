@@ -104,7 +104,8 @@ struct Passes {
 
 impl Passes {
     fn of(daemon: &Daemon) -> Self {
-        let page = daemon.page("/metrics").unwrap();
+        // Right after the start the reconciler still hears of its own work.
+        let page = wait_for(SOON, || daemon.page("/metrics").ok()).expect("the metrics are told");
         let value = |name: &str, labels: &str| {
             let name = format!("flanneld_reconcile_duration_seconds_{name}{{work=\"overlay\"{labels}");
             let line = page.lines().find(|line| line.starts_with(&name)).unwrap();
