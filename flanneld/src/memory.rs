@@ -10,6 +10,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::de::{self, MapAccess, Visitor};
 use serde::ser::{self, SerializeMap as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -139,22 +140,17 @@ impl Memory {
     /// Why this cannot stand in for a store under `net_conf`; `None` if it can.
     #[must_use]
     pub fn unfit_for(&self, net_conf: &NetConf) -> Option<String> {
-        let (then, now) = (&self.net_conf, net_conf);
-        let networks =
-            |conf: &NetConf| (conf.ipv4.map(|pool| pool.network), conf.ipv6.map(|pool| pool.network));
-        if networks(then) != networks(now) {
-            let shown = |conf: &NetConf| {
-                let (v4, v6) = networks(conf);
-                let both = v4.map(|net| net.to_string()).into_iter().chain(v6.map(|net| net.to_string()));
-                both.collect::<Vec<_>>().join(" and ")
+        let ((then_v4, then_v6), (v4, v6)) = (self.net_conf.networks(), net_conf.networks());
+        // A family that is no longer in use takes nothing from the other.
+        if v4.is_some_and(|net| then_v4 != Some(net)) || v6.is_some_and(|net| then_v6 != Some(net)) {
+            let shown = |v4: Option<Ipv4Net>, v6: Option<Ipv6Net>| {
+                let both = v4.map(IpNet::from).into_iter().chain(v6.map(IpNet::from));
+                both.map(|net| net.to_string()).collect::<Vec<_>>().join(" and ")
             };
-            return Some(format!("it is about network {}, not {}", shown(then), shown(now)));
+            return Some(format!("it is about network {}, not {}", shown(then_v4, then_v6), shown(v4, v6)));
         }
         let key = self.key;
-        let v4 = key.v4().is_none_or(|net| now.ipv4.is_some_and(|pool| pool.network.contains(&net)));
-        let v6 = key.v6().is_none_or(|net| now.ipv6.is_some_and(|pool| pool.network.contains(&net)));
-        let whole = key.v4().is_some() == now.ipv4.is_some() && key.v6().is_some() == now.ipv6.is_some();
-        (!(v4 && v6 && whole)).then(|| format!("its lease {key} is not one of the network"))
+        key.within(v4, v6).is_none().then(|| format!("its lease {key} is not one of the network"))
     }
 
     fn write_json(&self, file: impl io::Write) -> Result<(), serde_json::Error> {
@@ -380,5 +376,25 @@ mod tests {
         );
         let stray = Memory { key: "10.9.1.0-24".parse().unwrap(), ..memory() };
         assert!(stray.unfit_for(&same).unwrap().contains("10.9.1.0-24"));
+    }
+
+    #[test]
+    fn a_node_that_turns_one_family_off_keeps_what_it_has_of_the_other() {
+        let conf = |text: &str| NetConf::parse(text.as_bytes()).unwrap();
+        let v4 = conf(r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}"#);
+        let dual = conf(
+            r#"{"Network": "10.244.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:10:244::/48", "Backend": {"Type": "vxlan"}}"#,
+        );
+        let both = Memory {
+            net_conf: dual.clone(),
+            key: "10.244.1.0-24&fd00:10:244:1::-64".parse().unwrap(),
+            ..memory()
+        };
+        assert_eq!(both.unfit_for(&dual), None);
+        assert_eq!(both.unfit_for(&v4), None);
+        let (network, none) = v4.networks();
+        assert_eq!(both.key.within(network, none), Some(memory().key));
+        assert!(memory().unfit_for(&dual).unwrap().contains("not 10.244.0.0/16 and fd00:10:244::/48"));
+        assert_eq!(memory().key.within(dual.networks().0, dual.networks().1), None);
     }
 }

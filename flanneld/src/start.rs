@@ -68,8 +68,9 @@ pub(crate) async fn start(
             false
         }
     });
-    let remembered =
-        previous.filter(|key| fits(*key, &net_conf)).or_else(|| memory.as_ref().map(|memory| memory.key));
+    let (v4, v6) = net_conf.networks();
+    let known = [previous, memory.as_ref().map(|memory| memory.key)];
+    let remembered = known.into_iter().flatten().find_map(|key| key.within(v4, v6));
 
     let ask = ask_store(config, &configured, &net_conf, previous, links, &waits);
     let Some(remembered) = remembered else { return ask.await };
@@ -181,13 +182,6 @@ where
         }
         tokio::time::sleep(backoff.next()).await;
     }
-}
-
-/// Whether subnets are of the families and networks of a configuration.
-fn fits(key: LeaseKey, net_conf: &NetConf) -> bool {
-    let v4 = key.v4().zip(net_conf.ipv4).is_some_and(|(net, pool)| pool.network.contains(&net));
-    let v6 = key.v6().zip(net_conf.ipv6).is_some_and(|(net, pool)| pool.network.contains(&net));
-    v4 == net_conf.ipv4.is_some() && v6 == net_conf.ipv6.is_some()
 }
 
 /// Says what the configuration comes to, in upstream's words where it has some.

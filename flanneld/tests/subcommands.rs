@@ -204,7 +204,7 @@ fn a_plan_without_the_store_is_one_with_what_is_remembered() {
     let mut away = words("plan --etcd-endpoints=http://127.0.0.1:1");
     away.extend(flannel.arguments(&node).into_iter().filter(|argument| !argument.starts_with("--lease-db")));
     let (status, text) = flanneld(&node, &away);
-    assert!(status == 0 && text.starts_with("# The lease store is away"), "{status} {text}");
+    assert!(status == 0 && text.starts_with("# The lease store gives no lease now"), "{status} {text}");
 }
 
 #[test]

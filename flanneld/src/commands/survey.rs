@@ -113,17 +113,19 @@ impl Survey {
         if let Some(reason) = memory.unfit_for(&net_conf) {
             return Err(format!("{why}; what is remembered is of no use: {reason}").into());
         }
+        let (v4, v6) = net_conf.networks();
+        let lease = memory.key.within(v4, v6).unwrap_or(memory.key);
         let config = with_node_public(&config, memory.node_public);
         let facts =
             find_facts(&config, Stack::from(&net_conf), links).map_err(|error| -> Failure { error })?;
         let setting = Setting::new(&config, net_conf, facts, Some(&memory.attributes))?;
-        let mut leases = LeaseTable::new(Some(memory.key));
+        let mut leases = LeaseTable::new(Some(lease));
         for (key, attributes) in memory.peers {
             let attributes = Arc::unwrap_or_clone(attributes);
             let _changed = leases.apply(LeaseEvent::Upsert(Lease { key, attributes, expires: None }));
         }
-        let published = Some(Lease { key: memory.key, attributes: memory.attributes, expires: None });
-        Ok(Self { setting, lease: memory.key, published, leases, store_away: Some(why) })
+        let published = Some(Lease { key: lease, attributes: memory.attributes, expires: None });
+        Ok(Self { setting, lease, published, leases, store_away: Some(why) })
     }
 
     /// The overlay that there should be, with all its peers.

@@ -153,6 +153,12 @@ impl NetConf {
 }
 
 impl NetConf {
+    /// The cluster's networks, of the families in use.
+    #[must_use]
+    pub fn networks(&self) -> (Option<Ipv4Net>, Option<Ipv6Net>) {
+        (self.ipv4.map(|pool| pool.network), self.ipv6.map(|pool| pool.network))
+    }
+
     /// The text of a net-conf.json that means the same, with every default written out.
     #[must_use]
     pub fn to_json(&self) -> String {

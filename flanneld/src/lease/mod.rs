@@ -93,6 +93,16 @@ impl LeaseKey {
         self.v4.map(IpNet::from).into_iter().chain(self.v6.map(IpNet::from))
     }
 
+    /// What of it lies in these networks, one for each family in use; `None` if a family in use has nothing there. A family
+    /// that is no longer in use takes nothing from the other.
+    #[must_use]
+    pub fn within(self, v4: Option<Ipv4Net>, v6: Option<Ipv6Net>) -> Option<Self> {
+        let net_v4 = self.v4.zip(v4).filter(|(net, network)| network.contains(net)).map(|(net, _)| net);
+        let net_v6 = self.v6.zip(v6).filter(|(net, network)| network.contains(net)).map(|(net, _)| net);
+        let whole = net_v4.is_some() == v4.is_some() && net_v6.is_some() == v6.is_some();
+        Self::new(net_v4, net_v6).filter(|_| whole)
+    }
+
     /// Whether the two share an address of either family.
     #[must_use]
     pub fn overlaps(self, other: Self) -> bool {

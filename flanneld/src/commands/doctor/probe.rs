@@ -6,7 +6,7 @@
 //! Sent to the address of a peer's VXLAN device, the answer proves that the tunnel, UDP port 8472, works both ways.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -47,13 +47,6 @@ pub(super) async fn look(survey: &Survey) -> Vec<Finding> {
     }
     let mut findings: Vec<_> = probes.join_all().await.into_iter().flatten().collect();
     findings.sort_by(|a, b| a.finding.cmp(&b.finding));
-    if !findings.is_empty() && socket(Kind::Echo, IpAddr::V4(Ipv4Addr::LOCALHOST)).is_err() {
-        findings.push(Finding::info(
-            "probes",
-            "this host lets nobody ping, so a node whose firewall lets VXLAN in and drops other UDP looks silent",
-            "sysctl -w net.ipv4.ping_group_range='0 0', and run doctor again",
-        ));
-    }
     let others = survey.leases.peers().count().saturating_sub(PEERS);
     if others > 0 {
         findings.push(Finding::info(
@@ -110,17 +103,24 @@ fn judge(asked: Asked) -> Option<Finding> {
     let blocked = |answer: Option<Answer>| answer.is_some_and(|answer| answer != Answer::Arrived);
     match (near, vtep) {
         (_, Some((vtep, Answer::Silent))) => {
+            let answered = near != Answer::Silent;
             let near = match near {
                 Answer::Arrived => "answers",
                 Answer::Refused => "refuses",
                 _ => "does not answer either",
+            };
+            // Without echo requests a firewall that lets nothing but VXLAN in looks like one that does not.
+            let ping = if answered {
+                ""
+            } else {
+                "; if all that is so, let this host ping and ask again: sysctl -w net.ipv4.ping_group_range='0 0'"
             };
             Some(Finding::error(
                 "tunnel",
                 format!("no answer from {vtep} through the tunnel to {underlay}, which itself {near}"),
                 format!(
                     "let UDP port {port} pass on both nodes and between them (ufw allow {port}/udp; firewall-cmd --permanent \
-                     --add-port={port}/udp, and --reload); is the daemon there running?"
+                     --add-port={port}/udp, and --reload); is the daemon there running?{ping}"
                 ),
             ))
         }
