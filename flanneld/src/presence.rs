@@ -11,6 +11,8 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 const NAME: &str = "flanneld.running.";
+const SOCKETS: &str = "/proc/thread-self/net/unix";
+const NAMESPACE: &str = "/proc/thread-self/ns/net";
 
 /// Tells that a daemon runs, as long as the value lives.
 ///
@@ -25,16 +27,16 @@ pub fn announce() -> io::Result<UnixDatagram> {
 /// Process numbers of the daemons that run here, ours as in their own containers.
 ///
 /// # Errors
-/// `/proc` cannot be read.
+/// `/proc` cannot be read; the error names the file.
 pub fn daemons() -> io::Result<BTreeSet<u32>> {
-    let listed = fs::read_to_string("/proc/thread-self/net/unix")?;
+    let listed = named(SOCKETS, fs::read_to_string(SOCKETS))?;
     let ours = listed.lines().filter_map(|line| {
         let (_, name) = line.rsplit_once('@')?;
         name.strip_prefix(NAME)?.split('.').next()?.parse().ok()
     });
     let mut found: BTreeSet<u32> = ours.collect();
-    let here = fs::read_link("/proc/thread-self/ns/net")?;
-    for process in fs::read_dir("/proc")?.flatten() {
+    let here = named(NAMESPACE, fs::read_link(NAMESPACE))?;
+    for process in named("/proc", fs::read_dir("/proc"))?.flatten() {
         let path = process.path();
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         // One that is gone by now, or that we may not look at, is none.
@@ -49,6 +51,10 @@ pub fn daemons() -> io::Result<BTreeSet<u32>> {
         }
     }
     Ok(found)
+}
+
+fn named<T>(path: &str, read: io::Result<T>) -> io::Result<T> {
+    read.map_err(|error| io::Error::new(error.kind(), format!("cannot read {path}: {error}")))
 }
 
 #[cfg(test)]

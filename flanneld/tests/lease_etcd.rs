@@ -370,6 +370,27 @@ async fn a_lease_that_upstream_renewed_for_this_node_is_held_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_that_somebody_made_unreadable_is_written_again_so_that_a_new_start_finds_it() {
+    let lab = EtcdLab::new().await;
+    let store = lab.open(quick()).await;
+    let lease = store.acquire(&request(node(1))).await.unwrap();
+    let name = lease.key.to_string();
+    let held = tokio::spawn(async move { store.hold().await });
+    for garbage in ["", "not JSON", "[]"] {
+        lab.ctl(&["put", "--ignore-lease", &EtcdLab::path(&name), "--", garbage]);
+        within("the lease again", async {
+            while lab.read(&name).await != Some(node(1).to_json().unwrap()) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    }
+    assert!(!held.is_finished());
+    held.abort();
+    assert_eq!(lab.open(quick()).await.acquire(&request(node(1))).await.unwrap().key, lease.key);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_configuration_is_awaited_and_followed() {
     let lab = EtcdLab::new().await;
     let store = Arc::new(EtcdStore::new(&lab.options(), quick()).unwrap());

@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use tokio::time::sleep;
+use tracing::warn;
 
 use super::client::still_at;
 use super::wire::{KeyValue, Operation, RangeRequest, TxnRequest};
@@ -28,25 +29,36 @@ impl EtcdStore {
         })?;
         let path = self.path(held.lease.key);
         for _ in 0..5 {
-            let read = RangeRequest { key: path.clone().into(), ..Default::default() };
-            let request = TxnRequest {
-                compare: vec![still_at(&path, held.mod_revision)],
-                success: vec![put(&path, json.clone().into_bytes(), held.id)],
-                failure: vec![operation(Operation::Range(read))],
-            };
-            let answer = self.client.transact(&path, request).await?;
-            if answer.succeeded {
-                held.mod_revision = answer.header.unwrap_or_default().revision;
+            let Err(entry) = self.write(held, &path, &json).await? else {
                 held.lease.attributes = attributes.clone();
                 return Ok(held.lease.clone());
-            }
-            let entry =
-                answer.responses.into_iter().filter_map(|op| op.range).flat_map(|range| range.kvs).next();
+            };
             if let Err(lost) = held.compare(entry, Some(attributes)) {
                 return Err(self.refused(OPERATION, StoreErrorKind::NotHeld, &lost.to_string()));
             }
         }
         Err(self.refused(OPERATION, StoreErrorKind::Unavailable, "somebody keeps changing it; try again"))
+    }
+
+    /// Writes what the lease held says, unless somebody has changed its key since; then what is there now is the error.
+    async fn write(
+        &self,
+        held: &mut Own,
+        path: &str,
+        json: &str,
+    ) -> Result<Result<(), Option<KeyValue>>, StoreError> {
+        let read = RangeRequest { key: path.to_owned().into(), ..Default::default() };
+        let request = TxnRequest {
+            compare: vec![still_at(path, held.mod_revision)],
+            success: vec![put(path, json.as_bytes().to_vec(), held.id)],
+            failure: vec![operation(Operation::Range(read))],
+        };
+        let answer = self.client.transact(path, request).await?;
+        if answer.succeeded {
+            held.mod_revision = answer.header.unwrap_or_default().revision;
+            return Ok(Ok(()));
+        }
+        Ok(Err(answer.responses.into_iter().filter_map(|op| op.range).flat_map(|range| range.kvs).next()))
     }
 
     pub(super) async fn hold(&self) -> LeaseLost {
@@ -72,9 +84,18 @@ impl EtcdStore {
         let Some(held) = own.as_mut() else { return Ok(None) };
         let path = self.path(held.lease.key);
         let (header, entry) = self.client.read(&path).await?;
+        let unreadable =
+            entry.as_ref().is_some_and(|entry| LeaseAttributes::from_json(&entry.value).is_err());
         if let Err(lost) = held.compare(entry, None) {
             *own = None;
             return Ok(Some(Err(lost)));
+        }
+        if unreadable {
+            // A node that starts anew would not know it for its own.
+            warn!("writing {path} again, which holds no lease any more");
+            let json = self.json(&held.lease.attributes)?;
+            // Changed once more: seen at the next look.
+            let _changed = self.write(held, &path, &json).await?;
         }
         if held.id != 0
             && held
