@@ -87,7 +87,7 @@ pub struct Outputs {
 /// What the daemon starts with before its lease store has listed anything.
 #[derive(Clone, Debug)]
 pub struct Recalled {
-    /// Peers as last known; none if only subnet.env is left.
+    /// Peers as last known.
     pub peers: Vec<(LeaseKey, Arc<LeaseAttributes>)>,
     /// Whether the store has confirmed the lease.
     pub confirmed: bool,

@@ -69,15 +69,15 @@ pub(crate) async fn start(
         }
     });
     let (v4, v6) = net_conf.networks();
-    let known = [previous, memory.as_ref().map(|memory| memory.key)];
-    let remembered = known.into_iter().flatten().find_map(|key| key.within(v4, v6));
+    let remembered = memory.and_then(|memory| Some((memory.key.within(v4, v6)?, memory)));
 
     let ask = ask_store(config, &configured, &net_conf, previous, links, &waits);
-    let Some(remembered) = remembered else { return ask.await };
+    // subnet.env alone is too little to go on with: upstream's daemon leaves one, and its peers and their MAC address of this
+    // node are only known from the store.
+    let Some((key, memory)) = remembered else { return ask.await };
     let problem = match timeout_at(deadline, ask).await {
         Ok(Ok(mut started)) => {
-            let peers = memory.map(|memory| memory.peers);
-            started.recalled = peers.map(|peers| Recalled { peers, confirmed: true });
+            started.recalled = Some(Recalled { peers: memory.peers, confirmed: true });
             return Ok(started);
         }
         Ok(Err(Fatal::Store(error) | Fatal::Lease(error))) if error.kind != StoreErrorKind::OutOfSubnets => {
@@ -86,9 +86,9 @@ pub(crate) async fn start(
         Ok(Err(fatal)) => return Err(fatal),
         Err(_late) => format!("the lease store gave no lease in {GRACE:?}"),
     };
-    let peers = memory.as_ref().map_or(0, |memory| memory.peers.len());
-    warn!("{problem}; starting with subnet {remembered} and {peers} peers as remembered until it answers");
-    from_memory(config, configured, net_conf, remembered, memory, links)
+    let peers = memory.peers.len();
+    warn!("{problem}; starting with subnet {key} and {peers} peers as remembered until it answers");
+    from_memory(config, configured, net_conf, key, memory, links)
 }
 
 /// A start as it should be: the store knows best.
@@ -133,22 +133,19 @@ fn from_memory(
     configured: ConfiguredStore,
     net_conf: NetConf,
     key: LeaseKey,
-    memory: Option<Memory>,
+    memory: Memory,
     links: &mut flannel_vxlan::Netlink,
 ) -> Result<Started, Fatal> {
     let stack = Stack::from(&net_conf);
-    let node_public = memory.as_ref().map(|memory| memory.node_public).unwrap_or_default();
-    let config = with_node_public(config, node_public);
+    let config = with_node_public(config, memory.node_public);
     let facts = find_facts(&config, stack, links).map_err(Fatal::Interface)?;
     let backend = net_conf.backend.name();
-    let published = memory.as_ref().map(|memory| &memory.attributes);
-    let setting = Setting::new(&config, net_conf, facts, published)
+    let setting = Setting::new(&config, net_conf, facts, Some(&memory.attributes))
         .map_err(|source| Fatal::Backend { backend, source })?;
     let attributes = setting.attributes().map_err(|error| Fatal::Desired(error.into()))?;
     let lease = Lease { key, attributes: attributes.clone(), expires: None };
     let request = LeaseRequest { attributes, previous: Some(key), range: setting.range() };
-    let peers = memory.map(|memory| memory.peers).unwrap_or_default();
-    let recalled = Some(Recalled { peers, confirmed: false });
+    let recalled = Some(Recalled { peers: memory.peers, confirmed: false });
     let written = Written::of(&configured, &config);
     let tenancy = Tenancy::Sought(configured, stack);
     Ok(Started { config, setting, written, request, lease, tenancy, recalled })

@@ -416,7 +416,7 @@ async fn recalled_peers_are_repaired_at_once_and_nobody_is_swept_before_the_stor
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_nothing_but_subnet_env_the_device_is_there_and_nobody_is_swept() {
+async fn with_no_peer_remembered_the_device_is_there_and_nobody_is_swept() {
     let mut before = Node::start();
     before.tell(listing([2, 3])).await;
     before.until(Readiness::is_ready).await;
