@@ -1,5 +1,8 @@
 //! What the kernel should hold for this node. Pure: configuration, node facts and leases in, rules and peers out.
 
+pub mod rules;
+pub mod subnet_env;
+
 use std::net::IpAddr;
 
 use flannel_nft::Ownership;
@@ -9,13 +12,13 @@ use flannel_vxlan::{
 use ipnet::IpNet;
 
 use crate::config::{Backend, Config, NetConf, TxChecksumOffload, Vxlan};
+use crate::desired::rules::RuleSpec;
+use crate::desired::subnet_env::SubnetEnv;
 use crate::lease::codec::{cut, quote};
 use crate::lease::{
     AllocationRange, BackendData, BackendType, FamilyRange, LeaseAttributes, LeaseKey, VxlanData,
 };
 use crate::node::{Mtus, NodeError, NodeFacts};
-use crate::rules::RuleSpec;
-use crate::subnet_env::SubnetEnv;
 
 /// Everything that decides what this node looks like, its peers apart.
 #[derive(Clone, Debug)]

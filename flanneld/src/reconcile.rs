@@ -15,27 +15,29 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tracing::{debug, info, warn};
 
-use crate::calm::{self, Calm, Minute};
 use crate::config::{Config, NetConf};
-use crate::desired::{Setting, Skipped};
+use crate::desired::{Setting, Skipped, rules};
 use crate::error::Chain;
-use crate::event::{LeaseEvent, LeaseTable};
-use crate::health::Readiness;
+use crate::insight::health::Readiness;
+use crate::insight::status::Cause;
+use crate::insight::survey::{Question, counters, survey, tell_readiness};
+use crate::insight::telemetry::{Object, Telemetry};
+use crate::lease::event::{LeaseEvent, LeaseTable};
 use crate::lease::{Lease, LeaseAttributes, LeaseKey};
-use crate::live::{Reload, live_change};
-use crate::memory::Memory;
-use crate::monitor::ForeignCommits;
-use crate::neighbours::Neighbours;
 use crate::node::{self, NodeError};
-use crate::rules;
-use crate::status::Cause;
-use crate::survey::{Question, counters, survey, tell_readiness};
-use crate::telemetry::{Object, Telemetry};
+use crate::run::live::{Reload, live_change};
+use crate::run::memory::Memory;
 
+mod calm;
 mod duty;
+pub mod monitor;
+pub mod neighbours;
 mod work;
 
+use calm::{Calm, Minute};
 use duty::Duty;
+use monitor::ForeignCommits;
+use neighbours::Neighbours;
 
 /// Events that are folded before the kernel is written to, at most.
 const BURST: usize = 65_536;
@@ -78,7 +80,7 @@ pub struct Outputs {
     pub attributes: watch::Sender<LeaseAttributes>,
     /// What holds, for `/readyz`.
     pub readiness: watch::Sender<Readiness>,
-    /// What to remember over a restart: [`memory::keep`](crate::memory::keep) writes it.
+    /// What to remember over a restart: [`memory::keep`](crate::run::memory::keep) writes it.
     pub memory: mpsc::Sender<Memory>,
     /// What it notes as it works.
     pub telemetry: Telemetry,

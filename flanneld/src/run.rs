@@ -1,5 +1,11 @@
 //! The life of the daemon: look around, take a lease, keep the kernel in order, leave it as it is.
 
+pub mod live;
+pub mod memory;
+pub mod ownership;
+pub mod presence;
+pub(crate) mod start;
+
 use std::error::Error;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,26 +14,22 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
-use crate::asker::Asker;
 use crate::config::Config;
+use crate::desired::rules;
 use crate::error::Chain;
-use crate::health::{Condition, Readiness};
-use crate::http::{self, Insight};
+use crate::insight::asker::Asker;
+use crate::insight::health::{Condition, Readiness};
+use crate::insight::http::{self, Insight};
+use crate::insight::notify::{self, Notifier};
+use crate::insight::telemetry::Telemetry;
+use crate::insight::{local, status};
+use crate::lease::tenancy::Tell;
 use crate::lease::{StoreError, StoreHealth};
-use crate::live;
-use crate::local;
-use crate::memory;
-use crate::monitor::{self, ForeignCommits};
 use crate::node::NodeError;
-use crate::notify::{self, Notifier};
-use crate::ownership::OwnershipError;
-use crate::presence;
+use crate::reconcile::monitor::{self, ForeignCommits};
 use crate::reconcile::{Inputs, Outputs, Reconciler};
-use crate::rules;
-use crate::start::{Started, start};
-use crate::status;
-use crate::telemetry::Telemetry;
-use crate::tenancy::Tell;
+use crate::run::ownership::OwnershipError;
+use crate::run::start::{Started, start};
 
 /// Lease events that may wait for the reconciler; the store waits beyond that.
 const EVENTS: usize = 4096;

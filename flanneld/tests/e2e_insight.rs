@@ -4,8 +4,8 @@
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use flanneld::local;
-use flanneld::status::{PeerState, socket};
+use flanneld::insight::local;
+use flanneld::insight::status::{PeerState, socket};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::{Daemon, Flannel, Lab, Node, may_make_namespaces, wait_for};

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flanneld::event::LeaseEvent;
+use flanneld::lease::event::LeaseEvent;
 use flanneld::lease::{BackendType, LeaseAttributes, LeaseLost, LeaseRequest, StoreErrorKind, Timing};
 
 use lease_lab::{Lab, Watcher, first_v4, key, node, node_v6, quick, range_v4, request, with_v6, within};

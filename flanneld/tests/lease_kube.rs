@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flanneld::config::Kubernetes;
-use flanneld::event::{LeaseEvent, LeaseTable};
+use flanneld::lease::event::{LeaseEvent, LeaseTable};
 use flanneld::lease::kube::KubeStore;
 use flanneld::lease::{LeaseAttributes, LeaseLost, LeaseRequest, LeaseStore, StoreErrorKind};
 use flanneld::node::Stack;

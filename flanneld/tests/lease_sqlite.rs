@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use flanneld::event::LeaseEvent;
+use flanneld::lease::event::LeaseEvent;
 use flanneld::lease::sqlite::SqliteStore;
 use flanneld::lease::{Lease, LeaseStore, StoreError, StoreErrorKind, Timing};
 
@@ -160,7 +160,7 @@ async fn rows_that_are_no_leases_delay_nobody() {
         ('10.244.8.0-24', ?1, x'00'), ('10.244.9.0-24', x'7bff', 'tomorrow'), ('10.244.10.0-24', ?2, NULL)";
     lab.connection().execute(all, [&json, &huge]).unwrap();
     lab.put("10.244.7.0-24", &json).await;
-    let has = |table: &flanneld::event::LeaseTable| table.peers().count();
+    let has = |table: &flanneld::lease::event::LeaseTable| table.peers().count();
     watcher.until("the one that is a lease", |table| has(table) == 1).await;
     // Going away, they harm as little; nor does somebody who comes while they are there.
     let late = lab.open(quick()).await;

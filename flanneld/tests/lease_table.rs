@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use flanneld::event::{LeaseEvent, LeaseTable};
 use flanneld::lease::allocate::choose;
+use flanneld::lease::event::{LeaseEvent, LeaseTable};
 use flanneld::lease::{
     AllocationRange, BackendData, FamilyRange, Lease, LeaseAttributes, LeaseKey, LeaseRequest,
 };

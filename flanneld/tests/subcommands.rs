@@ -95,7 +95,7 @@ fn cleanup_leaves_exactly_what_others_made() {
 
     let files = format!("cleanup --files --subnet-file={}", node.subnet_file().display());
     assert_eq!(flanneld(&node, &words(&files)).0, 0);
-    assert!(!node.subnet_file().exists() && !flanneld::memory::path(&node.subnet_file()).exists());
+    assert!(!node.subnet_file().exists() && !flanneld::run::memory::path(&node.subnet_file()).exists());
     assert_eq!(flanneld(&node, &words(&files)), (0, "# Nothing to remove.\n".to_owned()));
 }
 
@@ -198,7 +198,7 @@ fn a_plan_without_the_store_is_one_with_what_is_remembered() {
     let node = lab.add_node().unwrap();
     let mut daemon = flannel.start(&node).unwrap();
     daemon.ready(SOON).unwrap();
-    let remembered = || flanneld::memory::path(&node.subnet_file()).exists().then_some(());
+    let remembered = || flanneld::run::memory::path(&node.subnet_file()).exists().then_some(());
     wait_for(SOON, remembered).unwrap();
     daemon.terminate().unwrap();
     let mut away = words("plan --etcd-endpoints=http://127.0.0.1:1");
@@ -382,7 +382,7 @@ fn status_is_the_daemons_word_and_without_one_the_kernels() {
         assert!(text.contains(part), "{part} in {text}");
     }
     let peers = |text: &str| {
-        let status: flanneld::status::Status = serde_json::from_str(text).unwrap();
+        let status: flanneld::insight::status::Status = serde_json::from_str(text).unwrap();
         (status.lease, status.peer_list)
     };
     let (code, told) = status("-o=json");

@@ -4,15 +4,17 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::path::Path;
 
+use super::{SOMETHING, Verdict, devices};
 use flannel_nft::neighbours::{UPSTREAM, accept_forwarded, filter_tables, iptables_tables, remove_leftovers};
 use flannel_nft::{Building, Comment, Kernel as _, Observed, Ruleset, TableId, Transaction};
 use flannel_vxlan::{Kernel as _, Plan};
 
-use super::{SOMETHING, Verdict, devices};
 use crate::config::Cleanup;
+use crate::desired::{rules, subnet_env};
 use crate::error::Chain;
-use crate::neighbours::MARK;
-use crate::{memory, presence, rules, status, subnet_env};
+use crate::insight::status;
+use crate::reconcile::neighbours::MARK;
+use crate::run::{memory, presence};
 
 /// A daemon would put everything back.
 #[derive(Debug, thiserror::Error)]

@@ -9,13 +9,13 @@ mod trial;
 use std::error::Error;
 use std::fmt;
 
+use super::survey::Survey;
+use super::{Verdict, one_line};
 use flannel_vxlan::Kernel as _;
 use serde::Serialize;
 
-use super::survey::Survey;
-use super::{Verdict, one_line};
 use crate::config::{Backend, Doctor};
-use crate::presence;
+use crate::run::presence;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]

@@ -3,6 +3,7 @@
 pub mod cleanup;
 mod devices;
 pub mod doctor;
+pub mod install_conf;
 pub mod plan;
 pub mod status;
 mod survey;

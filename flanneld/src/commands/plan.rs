@@ -3,15 +3,15 @@
 use std::error::Error;
 use std::fmt::Write as _;
 
+use super::survey::Survey;
+use super::{SOMETHING, Verdict, one_line, table_changes};
 use flannel_nft::neighbours::{UPSTREAM, accept_forwarded, iptables_tables, remove_leftovers};
 use flannel_nft::{Comment, Kernel as _};
 use flannel_vxlan::{Kernel as _, Step};
 
-use super::survey::Survey;
-use super::{SOMETHING, Verdict, one_line, table_changes};
 use crate::config::Config;
-use crate::neighbours::MARK;
-use crate::rules;
+use crate::desired::rules;
+use crate::reconcile::neighbours::MARK;
 
 /// Reads configuration, leases and kernel, and prints the difference as commands. Changes nothing and takes no lease: a
 /// lease file is read from a copy.

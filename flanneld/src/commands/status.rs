@@ -8,10 +8,11 @@ use std::fmt;
 use std::time::Duration;
 
 use super::{Verdict, one_line};
+
 use crate::config::StatusAsked;
-use crate::local::{self, AskError};
-use crate::presence;
-use crate::status::{Cause, PeerState, PeerStatus, Status, socket};
+use crate::insight::local::{self, AskError};
+use crate::insight::status::{Cause, PeerState, PeerStatus, Status, socket};
+use crate::run::presence;
 
 /// Asks the daemon whose subnet file is the given one; without one reads the kernel.
 ///
@@ -212,7 +213,7 @@ impl fmt::Display for Span {
 
 #[cfg(test)]
 mod tests {
-    use crate::status::{PeerCounts, Repair};
+    use crate::insight::status::{PeerCounts, Repair};
 
     use super::*;
 

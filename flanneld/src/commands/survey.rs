@@ -10,16 +10,15 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::config::{Config, NetConf, Store};
-use crate::desired::Setting;
+use crate::desired::{Setting, subnet_env};
 use crate::error::Chain;
-use crate::event::{LeaseEvent, LeaseTable};
+use crate::lease::event::{LeaseEvent, LeaseTable};
 use crate::lease::open::ConfiguredStore;
 use crate::lease::{Lease, LeaseKey, LeaseRequest, LeaseStore, StoreError, StoreErrorKind, allocate};
-use crate::memory::{self, Memory};
 use crate::node::Stack;
 use crate::reconcile::find_facts;
-use crate::start::with_node_public;
-use crate::subnet_env;
+use crate::run::memory::{self, Memory};
+use crate::run::start::with_node_public;
 
 /// How long one question to the lease store may take.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -9,12 +9,12 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
+use super::{Problem, Secret, Source};
 use clap::{ArgAction, CommandFactory, Parser};
 use regex::Regex;
 
-use super::{Problem, Secret, Source};
 use crate::logging::{BacktraceAt, LogFormat, Vmodule};
-use crate::ownership::TableOwnership;
+use crate::run::ownership::TableOwnership;
 
 /// A flannel that speaks netlink: leases this node a subnet of the pod network and keeps the kernel routing,
 /// tunnelling and masquerading for it.

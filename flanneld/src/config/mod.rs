@@ -23,7 +23,7 @@ pub use self::pool::{Ipv4Pool, Ipv6Pool};
 pub use self::subcommand::definition;
 use crate::logging::LogOptions;
 use crate::node::Selection;
-use crate::ownership::TableOwnership;
+use crate::run::ownership::TableOwnership;
 
 /// What one call of `flanneld` is for.
 #[derive(Debug)]

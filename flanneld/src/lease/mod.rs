@@ -11,12 +11,14 @@ mod backoff;
 pub mod codec;
 #[cfg(feature = "etcd")]
 pub mod etcd;
+pub mod event;
 mod health;
 #[cfg(feature = "kubernetes")]
 pub mod kube;
 mod malformed;
 pub mod open;
 pub mod sqlite;
+pub(crate) mod tenancy;
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -29,7 +31,7 @@ use tokio::sync::{mpsc, watch};
 pub use self::allocate::{AllocationRange, FamilyRange};
 pub(crate) use self::backoff::Backoff;
 pub use self::codec::{BackendData, LeaseKeyError, VxlanData};
-use crate::event::LeaseEvent;
+use crate::lease::event::LeaseEvent;
 
 /// How long a lease lives unless renewed: upstream's 24 hours.
 pub const LEASE_TTL: Duration = Duration::from_secs(24 * 60 * 60);

@@ -3,19 +3,19 @@
 use std::collections::BTreeSet;
 use std::error::Error;
 
+use super::duty::Duty;
+use super::{Due, Reconciler};
 use flannel_nft::Outcome;
 use flannel_vxlan::Report;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::duty::Duty;
-use super::{Due, Reconciler};
-use crate::calm::Log;
+use crate::desired::subnet_env::SubnetEnv;
 use crate::error::Chain;
-use crate::health::{Condition, tell};
-use crate::memory::Memory;
-use crate::subnet_env::SubnetEnv;
-use crate::telemetry::Object;
+use crate::insight::health::{Condition, tell};
+use crate::insight::telemetry::Object;
+use crate::reconcile::calm::Log;
+use crate::run::memory::Memory;
 
 impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     /// Does what is due now.

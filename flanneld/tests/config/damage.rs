@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
 use flanneld::config::{Command, NetConf};
-use flanneld::subnet_env::Previous;
+use flanneld::desired::subnet_env::Previous;
 use proptest::prelude::*;
 use proptest::sample::Index;
 

@@ -2,7 +2,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use flanneld::subnet_env::{Previous, SubnetEnv, SubnetEnvError};
+use flanneld::desired::subnet_env::{Previous, SubnetEnv, SubnetEnvError};
 use proptest::prelude::*;
 
 fn dual_stack() -> SubnetEnv {

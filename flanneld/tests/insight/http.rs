@@ -3,9 +3,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use flanneld::asker::Asker;
-use flanneld::health::Readiness;
-use flanneld::http::{Insight, listen, serve};
+use flanneld::insight::asker::Asker;
+use flanneld::insight::health::Readiness;
+use flanneld::insight::http::{Insight, listen, serve};
 use tokio::sync::watch;
 
 use crate::sample;
@@ -29,7 +29,7 @@ impl Daemon {
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let (readiness, readiness_out) = watch::channel(Readiness::starting());
         let (pulse, pulse_out) = watch::channel(Instant::now());
-        let (questions, mut asked) = tokio::sync::mpsc::channel::<flanneld::survey::Question>(4);
+        let (questions, mut asked) = tokio::sync::mpsc::channel::<flanneld::insight::survey::Question>(4);
         let (tell, address) = mpsc::channel();
         runtime.spawn(async move {
             while reconciler && let Some(question) = asked.recv().await {

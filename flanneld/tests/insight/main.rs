@@ -5,7 +5,7 @@ mod http;
 mod metrics;
 mod page;
 
-use flanneld::status::{
+use flanneld::insight::status::{
     Cause, CounterStatus, DeviceStatus, ForeignStatus, InterfaceStatus, LeaseStatus, PeerCounts, PeerState,
     PeerStatus, ProcessStatus, Repair, RepairCount, RulesStatus, Status, StoreStatus, WorkStatus,
 };

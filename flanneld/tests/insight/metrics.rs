@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
-use flanneld::metrics::{FAMILIES, Format, Kind, render};
-use flanneld::status::Status;
+use flanneld::insight::metrics::{FAMILIES, Format, Kind, render};
+use flanneld::insight::status::Status;
 use testkit::golden;
 
 use crate::sample;

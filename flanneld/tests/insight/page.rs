@@ -1,5 +1,5 @@
-use flanneld::page::render;
-use flanneld::status::{PeerState, PeerStatus, Status};
+use flanneld::insight::page::render;
+use flanneld::insight::status::{PeerState, PeerStatus, Status};
 use testkit::golden;
 
 use crate::sample;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use flanneld::config::Kubernetes;
-use flanneld::event::LeaseEvent;
+use flanneld::lease::event::LeaseEvent;
 use flanneld::lease::kube::KubeStore;
 use flanneld::lease::{
     Lease, LeaseAttributes, LeaseLost, LeaseRequest, LeaseStore, StoreError, StoreFuture, StoreHealth, Timing,

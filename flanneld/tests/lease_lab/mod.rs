@@ -12,7 +12,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use flanneld::event::{LeaseEvent, LeaseTable};
+use flanneld::lease::event::{LeaseEvent, LeaseTable};
 use flanneld::lease::{
     AllocationRange, BackendType, FamilyRange, LeaseAttributes, LeaseKey, LeaseRequest, LeaseStore, Timing,
     VxlanData,

@@ -2,15 +2,15 @@
 
 use std::error::Error;
 
+use super::Finding;
 use flannel_nft::neighbours::{UPSTREAM, forward_drops, remove_leftovers};
 use flannel_nft::{Comment, Kernel, Observed, Ruleset};
 use ipnet::IpNet;
 
-use super::Finding;
 use crate::commands::survey::Survey;
 use crate::commands::table_changes;
-use crate::neighbours::MARK;
-use crate::rules;
+use crate::desired::rules;
+use crate::reconcile::neighbours::MARK;
 
 pub(super) fn look(survey: &Survey, kernel: &mut impl Kernel) -> Result<Vec<Finding>, Box<dyn Error>> {
     let tables = kernel.tables()?;

@@ -2,14 +2,13 @@
 
 use std::error::Error;
 
+use super::Finding;
 use nix::sched::{CloneFlags, unshare};
 
-use super::Finding;
 use crate::commands::survey::Survey;
-use crate::desired::Setting;
+use crate::desired::{Setting, rules};
 use crate::error::Chain;
 use crate::lease::LeaseKey;
-use crate::rules;
 
 type Failure = Box<dyn Error + Send + Sync>;
 

@@ -10,9 +10,8 @@ use flannel_vxlan::{Family, Kernel as _, Observed, ObservedRouteTo, ROUTE_PROTOC
 use ipnet::IpNet;
 
 use crate::commands::devices;
-use crate::rules;
-use crate::status::{DeviceStatus, PeerState, PeerStatus, Status};
-use crate::subnet_env;
+use crate::desired::{rules, subnet_env};
+use crate::insight::status::{DeviceStatus, PeerState, PeerStatus, Status};
 
 /// Devices and tables of flannel's names, and the peers of our routes. Never ready.
 pub(super) fn read(subnet_file: &Path) -> Result<Status, Box<dyn Error>> {
@@ -28,7 +27,7 @@ pub(super) fn read(subnet_file: &Path) -> Result<Status, Box<dyn Error>> {
     let observed = nft.observe(&rules::tables()?)?;
     status.rules.tables = observed.ruleset.tables().iter().map(|table| table.id().to_string()).collect();
     status.rules.owned = observed.ruleset.tables().iter().any(|table| table.owner_port().is_some());
-    status.rules.counters = crate::survey::counters(&observed);
+    status.rules.counters = crate::insight::survey::counters(&observed);
 
     let mut links = flannel_vxlan::Netlink::open()?;
     let mut peers = BTreeMap::new();

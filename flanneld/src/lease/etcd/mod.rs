@@ -26,7 +26,7 @@ use super::{
     Backoff, Lease, LeaseAttributes, LeaseKey, LeaseLost, LeaseRequest, LeaseStore, StoreError,
     StoreErrorKind, StoreFuture, StoreHealth, Timing,
 };
-use crate::event::LeaseEvent;
+use crate::lease::event::LeaseEvent;
 
 /// A lease store in etcd.
 #[derive(Debug)]

@@ -1,12 +1,12 @@
 //! Everybody's leases, live: one listing, then what changes, resumed where it broke off.
 
+use super::wire::{Event, Header, KeyValue, WatchResponse, prefix_end};
+use super::{EtcdStore, parse_key};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tonic::Status;
 
-use super::wire::{Event, Header, KeyValue, WatchResponse, prefix_end};
-use super::{EtcdStore, parse_key};
-use crate::event::LeaseEvent;
+use crate::lease::event::LeaseEvent;
 use crate::lease::malformed::Malformed;
 use crate::lease::{Backoff, Lease, LeaseAttributes, LeaseKey, StoreError};
 

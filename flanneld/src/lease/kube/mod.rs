@@ -13,11 +13,6 @@ mod yaml;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use serde_json::json;
-use tokio::sync::{mpsc, watch as latest};
-use tokio::time::sleep;
-use tracing::{info, warn};
-
 use self::annotations::Names;
 use self::client::ApiServer;
 use self::node::Node;
@@ -26,8 +21,13 @@ use super::{
     AllocationRange, Backoff, Lease, LeaseAttributes, LeaseKey, LeaseLost, LeaseRequest, LeaseStore,
     StoreError, StoreErrorKind, StoreFuture, StoreHealth,
 };
+use serde_json::json;
+use tokio::sync::{mpsc, watch as latest};
+use tokio::time::sleep;
+use tracing::{info, warn};
+
 use crate::config::Kubernetes;
-use crate::event::LeaseEvent;
+use crate::lease::event::LeaseEvent;
 use crate::node::Stack;
 
 /// A lease store on the nodes of a Kubernetes cluster.

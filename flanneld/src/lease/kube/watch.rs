@@ -3,6 +3,10 @@
 use std::pin::pin;
 use std::time::Duration;
 
+use super::claims::{Claimant, Claims, Former};
+use super::client::refused;
+use super::node::Node;
+use super::{KubeStore, NoLease, Seen};
 use futures_util::StreamExt as _;
 use kube::core::Status;
 use kube::runtime::watcher::{self, Event, InitialListStrategy};
@@ -10,12 +14,8 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tracing::warn;
 
-use super::claims::{Claimant, Claims, Former};
-use super::client::refused;
-use super::node::Node;
-use super::{KubeStore, NoLease, Seen};
 use crate::error::Chain;
-use crate::event::LeaseEvent;
+use crate::lease::event::LeaseEvent;
 use crate::lease::malformed::Malformed;
 use crate::lease::{Backoff, Lease, LeaseKey};
 

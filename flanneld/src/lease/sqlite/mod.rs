@@ -13,9 +13,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep};
-
 use self::bell::Bell;
 use self::db::Db;
 use super::health::Health;
@@ -24,8 +21,11 @@ use super::{
     Backoff, Lease, LeaseAttributes, LeaseLost, LeaseRequest, LeaseStore, StoreError, StoreErrorKind,
     StoreFuture, StoreHealth, Timing,
 };
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
+
 use crate::error::Chain;
-use crate::event::LeaseEvent;
+use crate::lease::event::LeaseEvent;
 
 /// Longest time a call goes on trying while other processes keep the file locked.
 const PATIENCE: Duration = Duration::from_secs(5);

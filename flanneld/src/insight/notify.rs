@@ -8,10 +8,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
 
-use crate::asker::Asker;
 use crate::error::Chain;
-use crate::health::Readiness;
-use crate::status::Status;
+use crate::insight::asker::Asker;
+use crate::insight::health::Readiness;
+use crate::insight::status::Status;
 
 /// How often the line that `systemctl status` shows is brought up to date while readiness stays the same.
 const REFRESH: Duration = Duration::from_secs(60);
@@ -113,8 +113,8 @@ mod tests {
     use tokio::time::sleep;
 
     use super::*;
-    use crate::health::Condition;
-    use crate::survey::Question;
+    use crate::insight::health::Condition;
+    use crate::insight::survey::Question;
 
     struct Manager {
         heard: Arc<Mutex<Vec<String>>>,

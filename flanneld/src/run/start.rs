@@ -7,17 +7,16 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use crate::config::{Backend, Config, NetConf, Vxlan};
-use crate::desired::Setting;
+use crate::desired::{Setting, subnet_env};
 use crate::error::Chain;
 use crate::lease::open::ConfiguredStore;
+use crate::lease::tenancy::Tenancy;
 use crate::lease::{Backoff, Lease, LeaseKey, LeaseRequest, StoreError, StoreErrorKind};
-use crate::live::Written;
-use crate::memory::{self, Memory};
 use crate::node::Stack;
 use crate::reconcile::{Recalled, find_facts};
 use crate::run::Fatal;
-use crate::subnet_env;
-use crate::tenancy::Tenancy;
+use crate::run::live::Written;
+use crate::run::memory::{self, Memory};
 
 /// How long a lease store may take to answer before what is remembered stands in for it.
 const GRACE: Duration = Duration::from_secs(3);

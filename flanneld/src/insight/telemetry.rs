@@ -7,12 +7,12 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
 use tokio::sync::watch;
 
-use crate::health::Condition;
-use crate::lease::StoreHealth;
-use crate::monitor::ForeignCommits;
-use crate::status::{
+use crate::insight::health::Condition;
+use crate::insight::status::{
     BUCKETS, Cause, ForeignStatus, ProcessStatus, Repair, RepairCount, Status, StoreStatus, WorkStatus,
 };
+use crate::lease::StoreHealth;
+use crate::reconcile::monitor::ForeignCommits;
 
 /// Repairs that are remembered.
 const REPAIRS: usize = 32;

@@ -9,13 +9,13 @@ use ipnet::IpNet;
 use tokio::sync::oneshot;
 
 use crate::desired::Setting;
-use crate::event::LeaseTable;
-use crate::health::Readiness;
-use crate::lease::{Lease, LeaseAttributes, LeaseKey};
-use crate::status::{
+use crate::insight::health::Readiness;
+use crate::insight::status::{
     CounterStatus, DeviceStatus, InterfaceStatus, LeaseStatus, PeerCounts, PeerState, PeerStatus, Status,
 };
-use crate::telemetry::whole_seconds;
+use crate::insight::telemetry::whole_seconds;
+use crate::lease::event::LeaseTable;
+use crate::lease::{Lease, LeaseAttributes, LeaseKey};
 
 /// Asks the reconciler how things are.
 #[derive(Debug)]

@@ -19,10 +19,10 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tracing::debug;
 
-use crate::asker::Asker;
-use crate::health::Readiness;
-use crate::metrics::{self, Format};
-use crate::page;
+use crate::insight::asker::Asker;
+use crate::insight::health::Readiness;
+use crate::insight::metrics::{self, Format};
+use crate::insight::page;
 
 /// Connections served at once; beyond that the oldest is cut, so that a new one, the kubelet's perhaps, is served.
 const CONNECTIONS: usize = 64;

@@ -5,7 +5,7 @@ use std::f64::consts::{FRAC_PI_2, TAU};
 use std::fmt::{Display, Write as _};
 use std::net::IpAddr;
 
-use crate::status::{Cause, PeerState, PeerStatus, Status};
+use crate::insight::status::{Cause, PeerState, PeerStatus, Status};
 
 /// Peers in the table; `flanneld status` shows them all.
 const LISTED: usize = 1000;

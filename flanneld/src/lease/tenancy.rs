@@ -7,8 +7,8 @@ use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use crate::error::Chain;
-use crate::event::LeaseEvent;
-use crate::health::{Readiness, tell};
+use crate::insight::health::{Readiness, tell};
+use crate::lease::event::LeaseEvent;
 use crate::lease::open::ConfiguredStore;
 use crate::lease::{Backoff, Lease, LeaseAttributes, LeaseRequest, LeaseStore, StoreErrorKind, StoreHealth};
 use crate::node::Stack;

@@ -17,8 +17,7 @@ use tracing::{info, warn};
 
 use crate::config::{Backend, Config, NetConf, Vxlan};
 use crate::error::Chain;
-use crate::health::{Readiness, tell};
-#[cfg(feature = "etcd")]
+use crate::insight::health::{Readiness, tell};
 use crate::lease::StoreError;
 use crate::lease::open::ConfiguredStore;
 

@@ -5,9 +5,11 @@
 
 use std::fmt::{Display, Write as _};
 
-use crate::health::Condition;
-use crate::rules::{FORWARDED_FROM_PODS, FORWARDED_TO_PODS, MASQUERADED_FROM_PODS, MASQUERADED_TO_PODS};
-use crate::status::{BUCKETS, Cause, CounterStatus, PeerCounts, Status, WorkStatus};
+use crate::desired::rules::{
+    FORWARDED_FROM_PODS, FORWARDED_TO_PODS, MASQUERADED_FROM_PODS, MASQUERADED_TO_PODS,
+};
+use crate::insight::health::Condition;
+use crate::insight::status::{BUCKETS, Cause, CounterStatus, PeerCounts, Status, WorkStatus};
 
 /// A text format.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
