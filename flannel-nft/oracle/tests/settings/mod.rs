@@ -6,7 +6,7 @@
 )]
 
 use flannel_nft::Ruleset;
-use flanneld::rules::{RuleSpec, ruleset};
+use flanneld::desired::rules::{RuleSpec, ruleset};
 
 /// What flanneld asks for, in each of its settings.
 pub(crate) fn of_flanneld() -> Vec<Ruleset> {
