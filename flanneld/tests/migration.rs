@@ -10,7 +10,9 @@ use std::thread;
 use std::time::Duration;
 
 use etcd_host::{ENDPOINT, Etcd};
-use testkit::{Daemon, Flannel, Lab, NewFlows, Node, Pod, RoundTrips, may_make_namespaces, wait_for};
+use testkit::{
+    Daemon, Flannel, Lab, NewFlows, Node, Pod, RoundTrips, forwarded, may_make_namespaces, wait_for,
+};
 
 mod etcd_host;
 
@@ -127,10 +129,11 @@ impl Traffic {
         }
         let between = (0..3).map(|n| {
             let to = (n + 1) % 3;
-            RoundTrips::start(pods[n], pods[to], cluster.address(to), 500).unwrap()
+            RoundTrips::start(pods[n], pods[to], cluster.address(to), forwarded(500)).unwrap()
         });
-        let out =
-            pods.iter().map(|pod| NewFlows::start(pod, lab.outside(), &[Lab::OUTSIDE_V4], 1_000).unwrap());
+        let out = pods
+            .iter()
+            .map(|pod| NewFlows::start(pod, lab.outside(), &[Lab::OUTSIDE_V4], forwarded(1_000)).unwrap());
         Self { between: between.collect(), out: out.collect() }
     }
 
@@ -138,12 +141,12 @@ impl Traffic {
         for flows in self.out {
             let report = flows.stop().unwrap();
             assert_eq!((report.lost, report.unmasqueraded), (0, 0), "{report:?}");
-            assert!(report.sent > 500, "{report:?}");
+            assert!(report.sent > forwarded(500).into(), "{report:?}");
         }
         for stream in self.between {
             let report = stream.stop().unwrap();
             assert_eq!(report.lost, 0, "{report:?}");
-            assert!(report.sent > 300, "{report:?}");
+            assert!(report.sent > forwarded(300).into(), "{report:?}");
         }
     }
 }

@@ -45,7 +45,7 @@ pub use namespace::{Namespace, in_netns, may_make_namespaces, netns};
 pub use new_flows::{NewFlows, NewFlowsReport};
 pub use round_trips::{RoundTrips, RoundTripsReport};
 pub use shell::{ShellError, sh, try_sh};
-pub use wait::wait_for;
+pub use wait::{forwarded, wait_for};
 
 /// What the environment says about tests. The one place here that reads it.
 pub(crate) fn setting(name: &str) -> Option<String> {

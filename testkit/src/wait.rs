@@ -24,8 +24,20 @@ pub fn wait_for<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Opt
 
 /// A limit made for real hardware, as long as it has to be on this machine.
 pub(crate) fn slowed(limit: Duration) -> Duration {
-    let factor = setting("FLANNEL_TEST_SLOWDOWN").and_then(|factor| factor.parse().ok());
-    limit.saturating_mul(factor.unwrap_or(1))
+    limit.saturating_mul(slowdown())
+}
+
+/// A rate made for real hardware, as high as this machine forwards it: an emulated processor overflows its backlog (second
+/// column of /proc/net/softnet_stat), and that would count as loss.
+#[must_use]
+pub fn forwarded(per_second: u32) -> u32 {
+    per_second.div_ceil(slowdown())
+}
+
+fn slowdown() -> u32 {
+    setting("FLANNEL_TEST_SLOWDOWN")
+        .and_then(|factor| factor.parse().ok())
+        .map_or(1, |factor: u32| factor.max(1))
 }
 
 /// Says how many packets are due at a constant rate.
