@@ -73,6 +73,7 @@ mod device;
 mod diff;
 mod entry;
 mod error;
+mod family;
 mod index;
 mod kernel;
 mod monitor;
@@ -80,6 +81,7 @@ mod netlink;
 mod nexthop;
 mod overlay;
 mod peer;
+mod pending;
 mod plan;
 mod removal;
 mod report;
@@ -95,13 +97,14 @@ pub use entry::{
     ObservedNexthop, ObservedRoute, ObservedRouteTo, ROUTE_PROTOCOL, Route, RouteTo,
 };
 pub use error::{ApplyError, ConvergeError, ObserveError, ReadError, StepRefusal};
+pub use family::FamilySpec;
 pub use flannel_netlink::{Errno, OpenError};
 pub use kernel::{Applied, Kernel};
 #[cfg(feature = "tokio")]
 pub use monitor::NotificationStream;
 pub use monitor::{Monitor, Notification};
 pub use netlink::Netlink;
-pub use overlay::{FamilySpec, Overlay};
+pub use overlay::Overlay;
 pub use peer::{Peer, PeerConflict, Via};
 pub use plan::{DeviceStep, Links, Plan, Step};
 pub use report::{RefusedStep, Report};

@@ -7,68 +7,12 @@ use std::net::IpAddr;
 use flannel_netlink::Errno;
 use ipnet::IpNet;
 
-use crate::entry::Entries;
 use crate::nexthop::NexthopIds;
-use crate::plan::PeerSteps;
+use crate::pending::Held;
 use crate::{
-    Applied, ApplyError, ConvergeError, DeviceSpec, DeviceStep, Family, Forwarding, Kernel, Link, Links,
-    MacAddr, Peer, PeerConflict, Plan, Report, Step, Via,
+    Applied, ApplyError, ConvergeError, Family, FamilySpec, Kernel, Links, MacAddr, Peer, PeerConflict, Plan,
+    Report, Via,
 };
-
-/// One address family of the overlay, seen from this node.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct FamilySpec {
-    /// The physical network: where direct routes leave.
-    pub underlay: Link,
-    /// The addresses of this node's own pods.
-    pub subnet: IpNet,
-    /// The addresses of all pods of the cluster: what is ours to clean up inside, and where the subnets of peers have
-    /// to be. Empty: anywhere.
-    pub networks: Vec<IpNet>,
-    /// The VXLAN device. Default: none; all peers are direct (`host-gw`).
-    pub device: Option<DeviceSpec>,
-    /// Whether packets for pods of this node that do not exist are dropped here instead of following the default
-    /// route. Default: no. Any other route to the subnet wins over it.
-    pub blackhole: bool,
-}
-
-impl FamilySpec {
-    /// A family without a VXLAN device and without a blackhole route.
-    #[must_use]
-    pub fn new(underlay: Link, subnet: IpNet, networks: Vec<IpNet>) -> Self {
-        Self { underlay, subnet: subnet.trunc(), networks, device: None, blackhole: false }
-    }
-
-    /// The VXLAN device. Default: none.
-    #[must_use]
-    pub fn device(mut self, device: DeviceSpec) -> Self {
-        self.device = Some(device);
-        self
-    }
-
-    /// Whether packets for pods of this node that do not exist are dropped here. Default: no.
-    #[must_use]
-    pub fn blackhole(mut self, blackhole: bool) -> Self {
-        self.blackhole = blackhole;
-        self
-    }
-
-    /// Family of the subnet.
-    #[must_use]
-    pub fn family(&self) -> Family {
-        Family::of_net(self.subnet)
-    }
-
-    pub(crate) fn links(&self) -> Links {
-        let device = self.device.as_ref();
-        Links {
-            device: device.map(|device| device.name),
-            underlay: self.underlay,
-            tx_checksum: device.is_some_and(|device| device.tx_checksum.is_some()),
-        }
-    }
-}
 
 /// The devices and peers that there should be, and which of them the kernel does not have yet.
 ///
@@ -128,15 +72,6 @@ pub(crate) struct Slot {
     pub(crate) via: Via,
     /// Number of its nexthop object; 0 if it has none.
     pub(crate) nexthop: u32,
-}
-
-/// What the kernel has of a peer.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Held {
-    via: Via,
-    nexthop: u32,
-    /// Whether it is certain that the route is ours, so that it may be replaced without a look.
-    certain: bool,
 }
 
 impl Overlay {
@@ -330,143 +265,11 @@ impl Overlay {
         Ok(self.settle(&plan, applied))
     }
 
-    /// Takes the noted changes as a plan, which is to be applied and then given to [`Overlay::settle`].
-    ///
-    /// Empty while [`Overlay::needs_observe`].
-    pub fn pending(&mut self) -> Plan {
-        let mut plan = self.plan();
-        if !self.observed {
-            return plan;
-        }
-        plan.devices = self.device_index;
-        let mut released = Vec::new();
-        for (subnet, held) in std::mem::take(&mut self.dirty) {
-            let first = plan.steps.len();
-            let wanted = self.assign(subnet);
-            let old = held.map(|held| Entries::of(Peer { subnet, via: held.via }, held.nexthop));
-            if let Some(wanted) = wanted {
-                let certain = held.filter(|held| held.certain);
-                let direct = held.is_some_and(|held| matches!(held.via, Via::Direct { .. }));
-                plan.steps.extend(wanted.forwarding.map(Step::PutForwarding));
-                plan.steps.extend(wanted.neighbour.map(Step::PutNeighbour));
-                plan.steps.extend(wanted.nexthop.map(|nexthop| Step::PutNexthop {
-                    nexthop,
-                    replace: certain.is_some_and(|held| held.nexthop == nexthop.id),
-                }));
-                plan.put_route(wanted.route, certain.is_some(), direct);
-            }
-            if let Some(old) = old {
-                self.remains(&old, wanted.as_ref(), &mut plan.steps, &mut released);
-            }
-            if wanted.is_none() {
-                // A peer that is kept out gives its number back.
-                self.peers.entry(subnet).and_modify(|slot| slot.nexthop = 0);
-            }
-            plan.peers.push(PeerSteps { subnet, first, end: plan.steps.len() });
-        }
-        // Only now: a number must not be used again before the step that frees it.
-        released.into_iter().for_each(|id| self.nexthops.release(id));
-        plan
-    }
-
-    /// Notes what came of a plan. Peers with a refused step stay noted, to be tried again.
-    pub fn settle(&mut self, plan: &Plan, applied: Applied) -> Report {
-        for refusal in &applied.refused {
-            // The device is another one by now, and with it everything else.
-            self.observed &= refusal.errno != Errno::ENODEV;
-            match (plan.peer_of(refusal.step), plan.steps.get(refusal.step)) {
-                (Some(subnet), Some(step)) => self.settle_refused(subnet, step, refusal.errno),
-                (None, Some(Step::Device(family, DeviceStep::Change(_))))
-                    if refusal.errno == Errno::EOPNOTSUPP =>
-                {
-                    self.observed = false;
-                    let remake = self.remake_of(*family);
-                    *remake = if *remake == Remake::No { Remake::Due } else { Remake::Tried };
-                }
-                _ => self.observed = false,
-            }
-        }
-        for (known, index) in
-            self.device_index.iter_mut().zip(applied.devices).filter(|(_, index)| *index != 0)
-        {
-            *known = index;
-        }
-        if !applied.without_device.is_empty() || !plan.taken.is_empty() {
-            self.observed = false;
-        }
-        Report::new(plan, applied)
-    }
-
-    fn settle_refused(&mut self, subnet: IpNet, step: &Step, errno: Errno) {
-        let Some(slot) = self.peers.get_mut(&subnet) else {
-            self.observed = false; // it could not be deleted
-            return;
-        };
-        let held = Held { via: slot.via, nexthop: slot.nexthop, certain: false };
-        self.dirty.entry(subnet).or_insert(Some(held));
-        match step {
-            Step::PutNexthop { nexthop, .. } if errno == Errno::EEXIST => {
-                self.nexthops.foreign(nexthop.id);
-                slot.nexthop = 0;
-                self.dirty.insert(subnet, Some(Held { nexthop: 0, ..held }));
-            }
-            Step::PutForwarding(_)
-            | Step::PutNeighbour(_)
-            | Step::PutNexthop { .. }
-            | Step::PutRoute { .. } => {}
-            _ => self.observed = false,
-        }
-    }
-
     pub(crate) fn remake_of(&mut self, family: Family) -> &mut Remake {
         match family {
             Family::V4 => &mut self.remake[0],
             Family::V6 => &mut self.remake[1],
         }
-    }
-
-    /// Steps that delete what `old` has and `wanted` has not, unless another peer needs it.
-    fn remains(
-        &self,
-        old: &Entries,
-        wanted: Option<&Entries>,
-        steps: &mut Vec<Step>,
-        released: &mut Vec<u32>,
-    ) {
-        if wanted.is_none() {
-            let (subnet, metric) = (old.route.subnet, old.route.metric());
-            steps.push(Step::DeleteRoute { subnet, metric, protocol: crate::ROUTE_PROTOCOL });
-        }
-        let kept = wanted.and_then(|wanted| wanted.nexthop);
-        if let Some(nexthop) = old.nexthop.filter(|nexthop| kept != Some(*nexthop)) {
-            steps.push(Step::DeleteNexthop { id: nexthop.id });
-            released.push(nexthop.id);
-        }
-        if let Some(neighbour) = old.neighbour {
-            let kept = wanted.is_some_and(|wanted| wanted.neighbour.is_some());
-            if !kept && self.tunnel_at(neighbour.address).is_none() {
-                steps.push(Step::DeleteNeighbour { address: neighbour.address });
-            }
-        }
-        let unused = |entry: &Forwarding| self.forwarding(entry.family, entry.mac).is_none();
-        steps.extend(old.forwarding.filter(unused).map(Step::DeleteForwarding));
-    }
-
-    /// What the kernel should have of this peer; its nexthop gets a number if it needs one and has none.
-    pub(crate) fn assign(&mut self, subnet: IpNet) -> Option<Entries> {
-        let slot = *self.peers.get(&subnet)?;
-        if self.conflict(subnet, slot.via).is_some() {
-            return None;
-        }
-        let peer = Peer { subnet, via: slot.via };
-        let nexthop = match slot.nexthop {
-            0 if peer.takes_nexthop() => self.nexthops.take(),
-            id => id,
-        };
-        if let Some(slot) = self.peers.get_mut(&subnet).filter(|slot| slot.nexthop != nexthop) {
-            slot.nexthop = nexthop;
-        }
-        Some(Entries::of(peer, nexthop))
     }
 
     pub(crate) fn plan(&self) -> Plan {
@@ -491,36 +294,6 @@ impl Overlay {
             Via::Tunnel { mac, .. } => self.conflict(subnet, slot.via).is_none().then_some((subnet, mac)),
             Via::Direct { .. } => None,
         })
-    }
-
-    /// Notes this peer, and those whose standing its change may alter, with what the kernel has of them.
-    fn mark(&mut self, subnet: IpNet, next: Option<Via>) {
-        if !self.observed {
-            return; // everything will be compared anyway
-        }
-        let old = self.peers.get(&subnet).map(|slot| slot.via);
-        let mut touched: Vec<IpNet> = vec![subnet];
-        touched.extend(self.starting_at(subnet.network()).map(|(subnet, _)| subnet));
-        for via in [old, next].into_iter().flatten() {
-            if let Via::Tunnel { mac, .. } = via {
-                let family = Family::of_net(subnet);
-                let harmless = |subnet: &IpNet| {
-                    self.peers.get(subnet).is_some_and(|slot| self.harm(*subnet, slot.via).is_none())
-                };
-                // The others follow the first harmless claimant, so only a change of that one concerns them.
-                if self.claimants(family, mac).find(harmless).is_none_or(|first| subnet <= first) {
-                    touched.extend(self.claimants(family, mac));
-                }
-            }
-        }
-        for subnet in touched {
-            let held = self
-                .peers
-                .get(&subnet)
-                .filter(|slot| self.conflict(subnet, slot.via).is_none())
-                .map(|slot| Held { via: slot.via, nexthop: slot.nexthop, certain: true });
-            self.dirty.entry(subnet).or_insert(held);
-        }
     }
 
     fn unlist(&mut self, subnet: IpNet, old: Option<Slot>) {

@@ -1,0 +1,60 @@
+//! One address family of the overlay as it should be.
+
+use ipnet::IpNet;
+
+use crate::{DeviceSpec, Family, Link, Links};
+
+/// One address family of the overlay, seen from this node.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct FamilySpec {
+    /// The physical network: where direct routes leave.
+    pub underlay: Link,
+    /// The addresses of this node's own pods.
+    pub subnet: IpNet,
+    /// The addresses of all pods of the cluster: what is ours to clean up inside, and where the subnets of peers have
+    /// to be. Empty: anywhere.
+    pub networks: Vec<IpNet>,
+    /// The VXLAN device. Default: none; all peers are direct (`host-gw`).
+    pub device: Option<DeviceSpec>,
+    /// Whether packets for pods of this node that do not exist are dropped here instead of following the default
+    /// route. Default: no. Any other route to the subnet wins over it.
+    pub blackhole: bool,
+}
+
+impl FamilySpec {
+    /// A family without a VXLAN device and without a blackhole route.
+    #[must_use]
+    pub fn new(underlay: Link, subnet: IpNet, networks: Vec<IpNet>) -> Self {
+        Self { underlay, subnet: subnet.trunc(), networks, device: None, blackhole: false }
+    }
+
+    /// The VXLAN device. Default: none.
+    #[must_use]
+    pub fn device(mut self, device: DeviceSpec) -> Self {
+        self.device = Some(device);
+        self
+    }
+
+    /// Whether packets for pods of this node that do not exist are dropped here. Default: no.
+    #[must_use]
+    pub fn blackhole(mut self, blackhole: bool) -> Self {
+        self.blackhole = blackhole;
+        self
+    }
+
+    /// Family of the subnet.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        Family::of_net(self.subnet)
+    }
+
+    pub(crate) fn links(&self) -> Links {
+        let device = self.device.as_ref();
+        Links {
+            device: device.map(|device| device.name),
+            underlay: self.underlay,
+            tx_checksum: device.is_some_and(|device| device.tx_checksum.is_some()),
+        }
+    }
+}

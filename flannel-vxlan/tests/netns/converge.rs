@@ -1,0 +1,234 @@
+//! What is missing is made, what is wrong is repaired, what is stale is swept, what is of others stays.
+
+use flannel_vxlan::{Family, Netlink, Overlay, UnderlayMtu};
+use testkit::{netns, sh};
+
+use super::{add_peers, both, converge, device, direct, family, flush, host, mac, state, tunnel};
+
+#[test]
+fn an_overlay_is_made_whole_and_looking_again_writes_nothing() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut overlay = both(e0);
+        add_peers(&mut overlay, 3);
+        assert!(converge(&mut overlay, &mut kernel) > 0);
+        let made = state();
+        for line in [
+            "vxlan id 1 local 192.168.77.1 dev e0 srcport 0 0 dstport 8472 nolearning",
+            "mtu 1450",
+            "mtu 1430",
+            "10.244.1.0/32",
+            "fd00:10:244:1::/128",
+            "02:00:00:00:00:02 dst 192.168.77.2 self extern_learn permanent",
+            "02:00:00:00:00:03 dst fd77::3 self extern_learn permanent",
+            "10.244.2.0 lladdr 02:00:00:00:00:02 PERMANENT proto 70",
+            "via 10.244.2.0 dev flannel.1 proto 70 onlink",
+            "fd00:10:244:3::/64 via fd00:10:244:3:: dev flannel-v6.1 proto 70 metric 1024 onlink",
+            "net.ipv6.conf.flannel/1.accept_ra = 0",
+        ] {
+            assert!(made.contains(line), "{line} is missing in:\n{made}");
+        }
+        assert_eq!(converge(&mut overlay, &mut kernel), 0);
+
+        // A new process, which knows only what should be.
+        let mut restarted = both(e0);
+        add_peers(&mut restarted, 3);
+        assert_eq!(converge(&mut restarted, &mut Netlink::open().unwrap()), 0);
+        assert_eq!(state(), made);
+    });
+}
+
+/// Without the numbers of nexthops, which may change, and the mark of forwarding entries, which the kernel does not
+/// give back to an entry that others replaced.
+fn steady(state: &str) -> String {
+    let lines = state.lines().filter(|line| !line.contains("nhid") && !line.starts_with("id "));
+    lines.map(|line| line.replace("extern_learn ", "")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn whatever_others_do_to_the_overlay_is_repaired() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut overlay = both(e0);
+        add_peers(&mut overlay, 9);
+        converge(&mut overlay, &mut kernel);
+        let made = state();
+        for disturbance in [
+            "ip link del flannel.1",
+            "ip link del flannel-v6.1",
+            "ip link set flannel.1 down",
+            "ip link set flannel-v6.1 down",
+            "ip link set flannel.1 down; ip link set flannel.1 up",
+            "ip link set flannel-v6.1 down; ip link set flannel-v6.1 up",
+            "ip addr flush dev flannel.1",
+            "ip addr flush dev flannel-v6.1 scope global",
+            // `ip route flush` of iproute2 6.1 sends back what it read, which the kernel refuses for nexthop objects.
+            "for r in $(ip route show proto 70 | cut -d' ' -f1); do ip route del $r; done",
+            "ip -6 route flush proto 70",
+            "ip neigh flush dev flannel.1 nud permanent",
+            "ip -6 neigh flush dev flannel-v6.1 nud permanent",
+            "bridge fdb del 02:00:00:00:00:03 dev flannel.1 dst 192.168.77.3 self",
+            "bridge fdb replace 02:00:00:00:00:03 dev flannel.1 dst 192.168.77.99 self permanent",
+            "ip nexthop flush",
+            "ip link set flannel.1 address 02:00:00:00:99:99",
+            // Neighbours made since go once more when the address is put back.
+            "ip link set flannel.1 address 02:00:00:00:99:99
+             ip neigh add 10.244.2.0 lladdr 02:00:00:00:00:02 dev flannel.1 nud permanent protocol 70",
+            "ip link set flannel.1 mtu 1300",
+            "ip link set flannel-v6.1 mtu 1300",
+            "ip link set flannel.1 type vxlan id 1 local 192.168.77.9 dev e0",
+            "ip link set flannel.1 type vxlan id 1 dev e1 learning",
+            "ip neigh replace 10.244.4.0 lladdr 02:00:00:00:99:99 dev flannel.1 nud permanent",
+            "ip route replace 10.244.4.0/24 via 192.168.77.4 dev e0",
+            "ip route del 10.244.4.0/24; ip -6 route del fd00:10:244:4::/64",
+            "ip link del flannel.1; ip link add flannel.1 type vxlan id 1 dstport 4789 dev e0",
+            "echo 2 > /proc/sys/net/ipv6/conf/flannel.1/accept_ra",
+            "ip addr add 10.244.200.0/32 dev flannel.1",
+        ] {
+            sh(disturbance);
+            assert_ne!(state().trim(), made.trim(), "`{disturbance}` disturbs nothing");
+            assert!(converge(&mut overlay, &mut kernel) > 0);
+            // Only the host itself can bring its own route back.
+            sh("ip route replace 192.168.77.0/24 dev e0 proto kernel scope link src 192.168.77.1");
+            assert_eq!(steady(&state()), steady(&made), "after `{disturbance}`");
+            assert_eq!(
+                sh("ip nexthop | wc -l; ip route show proto 70 | wc -l"),
+                "8\n8\n",
+                "after `{disturbance}`"
+            );
+            assert_eq!(converge(&mut overlay, &mut kernel), 0, "after `{disturbance}`");
+        }
+    });
+}
+
+#[test]
+fn what_belongs_to_others_is_left_alone() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut overlay = both(e0);
+        add_peers(&mut overlay, 4);
+        converge(&mut overlay, &mut kernel);
+        sh("bridge fdb add 02:00:00:00:77:01 dev flannel.1 dst 192.168.77.200 self permanent
+            bridge fdb append 00:00:00:00:00:00 dev flannel.1 dst 192.168.77.201 self permanent
+            ip neigh add 172.16.0.9 lladdr 02:00:00:00:77:02 dev flannel.1 nud permanent
+            ip addr add 172.16.0.1/24 dev flannel.1
+            ip nexthop add id 7 via 192.168.77.7 dev e0
+            ip route add 10.99.0.0/16 nhid 7 proto 70
+            ip route add 10.244.77.0/24 via 192.168.77.7 dev e0 proto static
+            ip route add 10.98.0.0/16 via 172.16.0.9 dev flannel.1
+            ip -6 route add fd99::/64 via fd77::7 dev e0
+            ip link add flannel.2 type vxlan id 2 dstport 8472 dev e0");
+        let foreign = state();
+        overlay.remove_peer("10.244.4.0/24".parse().unwrap());
+        assert_eq!(flush(&mut overlay, &mut kernel), 4);
+        overlay.set_peer(tunnel("10.244.4.0/24", &mac(4), "192.168.77.4")).unwrap();
+        assert_eq!(flush(&mut overlay, &mut kernel), 4);
+        assert_eq!(converge(&mut overlay, &mut kernel), 0);
+        assert_eq!(state(), foreign);
+        sh("ip link show flannel.2");
+    });
+}
+
+#[test]
+fn a_peer_that_left_while_nobody_watched_is_swept() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut overlay = both(e0);
+        add_peers(&mut overlay, 3);
+        converge(&mut overlay, &mut kernel);
+        let three = state();
+        add_peers(&mut overlay, 6);
+        overlay.set_peer(direct("10.244.7.0/24", "192.168.77.7")).unwrap();
+        assert_eq!(flush(&mut overlay, &mut kernel), 4 * 3 + 3 * 3 + 1);
+
+        let mut restarted = both(e0);
+        add_peers(&mut restarted, 3);
+        assert_eq!(converge(&mut restarted, &mut kernel), 4 * 3 + 3 * 3 + 1);
+        assert_eq!(state(), three);
+    });
+}
+
+#[test]
+fn what_upstream_left_is_taken_over_and_its_lost_peers_swept() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        sh("ip link add flannel.1 address 02:00:00:00:04:01 type vxlan id 1 dev e0 local 192.168.77.1 dstport 8472 nolearning
+            ip addr add 10.244.1.0/32 dev flannel.1; ip link set flannel.1 up");
+        let index = sh("ip -o link show flannel.1 | cut -d: -f1");
+        for n in 2..=5 {
+            sh(&format!(
+                "ip neigh replace 10.244.{n}.0 lladdr {mac} dev flannel.1 nud permanent
+                 bridge fdb replace {mac} dev flannel.1 dst 192.168.77.{n} self permanent
+                 ip route replace 10.244.{n}.0/24 via 10.244.{n}.0 dev flannel.1 onlink",
+                mac = mac(n)
+            ));
+        }
+        sh("ip route add blackhole 10.244.1.0/24");
+        let mut overlay =
+            Overlay::new([family(Family::V4, e0).device(device(Family::V4, e0)).blackhole(true)]);
+        overlay.set_peer(tunnel("10.244.2.0/24", &mac(2), "192.168.77.2")).unwrap();
+        overlay.set_peer(tunnel("10.244.3.0/24", &mac(3), "192.168.77.33")).unwrap();
+        overlay.set_peer(direct("10.244.4.0/24", "192.168.77.4")).unwrap();
+        converge(&mut overlay, &mut kernel);
+        assert_eq!(sh("ip -o link show flannel.1 | cut -d: -f1"), index, "the device was adopted");
+        assert_eq!(
+            sh("ip route show table main | sed 's/nhid [0-9]* //' | grep -v e0.*kernel"),
+            "blackhole 10.244.1.0/24 proto 70 metric 4294967295 \n\
+             10.244.2.0/24 via 10.244.2.0 dev flannel.1 proto 70 onlink \n\
+             10.244.3.0/24 via 10.244.3.0 dev flannel.1 proto 70 onlink \n\
+             10.244.4.0/24 via 192.168.77.4 dev e0 proto 70 \n"
+        );
+        assert_eq!(
+            sh(
+                "bridge fdb show dev flannel.1 | grep permanent | sort; ip neigh show dev flannel.1 nud permanent | sort"
+            ),
+            "02:00:00:00:00:02 dst 192.168.77.2 self permanent\n\
+             02:00:00:00:00:03 dst 192.168.77.33 self permanent\n\
+             10.244.2.0 lladdr 02:00:00:00:00:02 PERMANENT proto 70 \n\
+             10.244.3.0 lladdr 02:00:00:00:00:03 PERMANENT proto 70 \n"
+        );
+        assert_eq!(converge(&mut overlay, &mut kernel), 0);
+
+        // What was taken over is swept like our own when its peer is lost.
+        let mut restarted =
+            Overlay::new([family(Family::V4, e0).device(device(Family::V4, e0)).blackhole(true)]);
+        converge(&mut restarted, &mut kernel);
+        assert_eq!(
+            sh("bridge fdb show dev flannel.1 | sed -n /dst/p; ip neigh show dev flannel.1; ip nexthop"),
+            ""
+        );
+    });
+}
+
+#[test]
+fn a_printed_plan_is_a_script_that_does_the_same() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut overlay = Overlay::new(Family::ALL.map(|f| {
+            let device = device(f, e0).port(4789).gbp(true).learning(true).tx_checksum(Some(false));
+            family(f, e0).device(device).blackhole(true)
+        }));
+        add_peers(&mut overlay, 4);
+        overlay.set_peer(direct("10.244.6.0/24", "192.168.77.6")).unwrap();
+        overlay.set_peer(direct("fd00:10:244:6::/64", "fd77::6")).unwrap();
+        let script = overlay.diff(&kernel.observe(&overlay.links()).unwrap()).to_string();
+        sh(&script);
+        assert_eq!(converge(&mut overlay, &mut kernel), 0, "{script}");
+
+        overlay.remove_peer("10.244.2.0/24".parse().unwrap());
+        overlay.remove_peer("fd00:10:244:2::/64".parse().unwrap());
+        overlay.set_peer(tunnel("10.244.3.0/24", &mac(33), "192.168.77.33")).unwrap();
+        overlay.set_peer(direct("fd00:10:244:3::/64", "fd77::33")).unwrap();
+        let script = overlay.pending().to_string();
+        sh(&script);
+        assert_eq!(converge(&mut overlay, &mut kernel), 0, "{script}");
+
+        let mut changed = device(Family::V4, e0).port(4789).gbp(true);
+        changed.local = "192.168.77.99".parse().unwrap();
+        changed.mtu = UnderlayMtu::new(1400).inside_vxlan(Family::V4).unwrap();
+        overlay.set_family(family(Family::V4, e0).device(changed));
+        let script = overlay.diff(&kernel.observe(&overlay.links()).unwrap()).to_string();
+        sh(&script);
+        assert_eq!(converge(&mut overlay, &mut kernel), 0, "{script}");
+    });
+}

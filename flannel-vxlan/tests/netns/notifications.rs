@@ -1,0 +1,202 @@
+//! What others do is noticed, what we do is not.
+
+use std::net::Ipv4Addr;
+
+use flannel_vxlan::{Attention, Family, MacAddr, Monitor, Notification, Overlay, Peer, PeerConflict, Via};
+use ipnet::IpNet;
+use testkit::{netns, sh};
+
+use super::{add_peers, both, converge, device, direct, family, flush, host, mac, tunnel};
+
+/// What the notifications so far ask for.
+#[track_caller]
+fn attention(overlay: &mut Overlay, monitor: &mut Monitor) -> Attention {
+    overlay.attention(&monitor.take().unwrap())
+}
+
+#[test]
+fn our_own_changes_ask_for_no_attention() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut monitor = Monitor::open(&kernel).unwrap();
+        let mut overlay = Overlay::new(
+            Family::ALL.map(|f| family(f, e0).device(device(f, e0).tx_checksum(Some(false))).blackhole(true)),
+        );
+        let calm = |overlay: &mut Overlay, monitor: &mut Monitor, what: &str| {
+            // The kernel itself still adds link-local addresses and routes; they are the host's, not the overlay's.
+            assert!(!attention(overlay, monitor).overlay, "{what}");
+            assert!(!overlay.is_pending(), "{what}");
+        };
+        add_peers(&mut overlay, 9);
+        converge(&mut overlay, &mut kernel);
+        calm(&mut overlay, &mut monitor, "made");
+        overlay.set_peer(tunnel("10.244.3.0/24", &mac(33), "192.168.77.33")).unwrap();
+        flush(&mut overlay, &mut kernel);
+        calm(&mut overlay, &mut monitor, "changed");
+        overlay.set_peer(direct("10.244.3.0/24", "192.168.77.33")).unwrap();
+        overlay.set_peer(direct("fd00:10:244:3::/64", "fd77::3")).unwrap();
+        flush(&mut overlay, &mut kernel);
+        calm(&mut overlay, &mut monitor, "made direct");
+        overlay.remove_peer("10.244.3.0/24".parse().unwrap());
+        overlay.remove_peer("10.244.4.0/24".parse().unwrap());
+        overlay.remove_peer("fd00:10:244:4::/64".parse().unwrap());
+        flush(&mut overlay, &mut kernel);
+        calm(&mut overlay, &mut monitor, "removed");
+        overlay.set_family(family(Family::V4, e0).device(device(Family::V4, e0).port(4789).learning(true)));
+        flush(&mut overlay, &mut kernel);
+        calm(&mut overlay, &mut monitor, "made anew");
+        assert_eq!(converge(&mut overlay, &mut kernel), 0);
+    });
+}
+
+#[test]
+fn every_disturbance_is_noticed_and_what_does_not_concern_the_overlay_is_not() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut monitor = Monitor::open(&kernel).unwrap();
+        let mut overlay = both(e0);
+        add_peers(&mut overlay, 5);
+        overlay.set_peer(direct("10.244.6.0/24", "192.168.77.6")).unwrap();
+        converge(&mut overlay, &mut kernel);
+        let _made = attention(&mut overlay, &mut monitor);
+        for disturbance in [
+            "ip link del flannel.1",
+            "ip link del flannel-v6.1",
+            "ip link set flannel.1 down",
+            "ip link set flannel.1 down; ip link set flannel.1 up",
+            "ip link set flannel-v6.1 down; ip link set flannel-v6.1 up",
+            "ip link set e0 down; ip link set e0 up; ip addr replace fd77::1/64 dev e0 nodad",
+            // Before 6.2 a device cannot be renamed while it is up.
+            "ip link set flannel.1 name flannel.9 || { ip link set flannel.1 down; ip link set flannel.1 name flannel.9; }; ip link del flannel.9",
+            "ip addr flush dev flannel.1",
+            "ip addr flush dev flannel-v6.1 scope global",
+            "ip route del 10.244.2.0/24",
+            "ip route del 10.244.6.0/24",
+            "ip -6 route del fd00:10:244:2::/64",
+            "ip route replace 10.244.4.0/24 via 192.168.77.4 dev e0",
+            "ip neigh flush dev flannel.1 nud permanent",
+            "ip neigh del 10.244.3.0 dev flannel.1",
+            "ip neigh replace 10.244.4.0 lladdr 02:00:00:00:99:99 dev flannel.1 nud permanent",
+            "ip -6 neigh del fd00:10:244:3:: dev flannel-v6.1",
+            "bridge fdb del 02:00:00:00:00:03 dev flannel.1 dst 192.168.77.3 self",
+            "bridge fdb del 02:00:00:00:00:03 dev flannel-v6.1 dst fd77::3 self",
+            "bridge fdb replace 02:00:00:00:00:03 dev flannel.1 dst 192.168.77.99 self permanent",
+            "ip nexthop flush",
+            "ip nexthop del id $(ip nexthop | sed -n 's/id \\([0-9]*\\).*/\\1/;1p')",
+            "ip link set flannel.1 address 02:00:00:00:99:99",
+            "ip link set flannel.1 mtu 1300",
+            "ip link set flannel.1 type vxlan id 1 local 192.168.77.9 dev e0",
+        ] {
+            sh(disturbance);
+            assert!(attention(&mut overlay, &mut monitor).overlay, "`{disturbance}` goes unnoticed");
+            assert!(flush(&mut overlay, &mut kernel) > 0, "`{disturbance}` changes nothing");
+            assert_eq!(converge(&mut overlay, &mut kernel), 0, "after `{disturbance}`");
+            assert!(!attention(&mut overlay, &mut monitor).overlay, "the repair of `{disturbance}` disturbs");
+        }
+        for (event, host) in [
+            ("ip link add v0 type veth peer name v1; ip link set v0 up; ip link set v1 up", true),
+            ("ip route add 10.99.0.0/16 via 192.168.77.9", true),
+            ("ip addr add 10.98.0.1/24 dev v0", true),
+            ("ip link set e0 mtu 1480", true),
+            ("ip neigh add 172.16.0.9 lladdr 02:00:00:00:77:02 dev flannel.1 nud permanent", false),
+            ("bridge fdb add 02:00:00:00:77:01 dev flannel.1 dst 192.168.77.200 self permanent", false),
+            ("ip nexthop add id 7 via 192.168.77.7 dev e0", false),
+        ] {
+            sh(event);
+            assert_eq!(
+                attention(&mut overlay, &mut monitor),
+                Attention { overlay: false, host },
+                "`{event}`"
+            );
+        }
+        // An address that a peer's subnet covers changes what may be programmed.
+        sh("ip addr add 10.244.3.1/24 dev v0");
+        assert!(attention(&mut overlay, &mut monitor).overlay);
+        flush(&mut overlay, &mut kernel);
+        assert!(matches!(
+            overlay.conflict_of("10.244.3.0/24".parse().unwrap()),
+            Some(PeerConflict::CoversHostNetwork(_))
+        ));
+        sh("ip addr del 10.244.3.1/24 dev v0");
+        assert!(attention(&mut overlay, &mut monitor).overlay);
+        flush(&mut overlay, &mut kernel);
+        assert_eq!(overlay.conflicts().next(), None);
+        assert_eq!(converge(&mut overlay, &mut kernel), 0);
+    });
+}
+
+#[test]
+fn a_cold_start_with_ten_thousand_peers_does_not_drown_its_own_monitor() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut monitor = Monitor::open(&kernel).unwrap();
+        let mut wide = family(Family::V4, e0).device(device(Family::V4, e0));
+        wide.networks = vec!["10.0.0.0/8".parse().unwrap()];
+        let mut overlay = Overlay::new([wide]);
+        for n in 0..10_000_u32 {
+            let (subnet, underlay) =
+                (Ipv4Addr::from(0x0a01_0000 + (n << 8)), Ipv4Addr::from(0xac10_0000 + n));
+            let [_, a, b, c] = n.to_be_bytes();
+            let mac = MacAddr::new([2, 0, 9, a, b, c]).unwrap();
+            // Some cover this host's own subnet: those are refused.
+            let _harmful = overlay.set_peer(Peer {
+                subnet: IpNet::new(subnet.into(), 24).unwrap(),
+                via: Via::Tunnel { mac, underlay: underlay.into() },
+            });
+        }
+        converge(&mut overlay, &mut kernel);
+        loop {
+            let notifications = monitor.take().unwrap();
+            if notifications.is_empty() {
+                break;
+            }
+            assert!(!notifications.contains(&Notification::Overflow), "one more look at 10 000 peers");
+            assert!(!overlay.attention(&notifications).overlay);
+        }
+        // Deleting the device takes the peers along without a lock held per peer.
+        sh("ip link del flannel.1");
+    });
+}
+
+#[test]
+fn lost_notifications_are_known_to_be_lost() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut monitor = Monitor::open(&kernel).unwrap();
+        let mut overlay = both(e0);
+        add_peers(&mut overlay, 2);
+        converge(&mut overlay, &mut kernel);
+        let _made = attention(&mut overlay, &mut monitor);
+        sh("for i in $(seq 30000); do echo neigh replace 172.16.0.9 lladdr 02:00:00:00:77:02 dev flannel.1 nud permanent
+            echo neigh del 172.16.0.9 dev flannel.1; done | ip -batch -; ip link del flannel.1");
+        let mut found = Attention::default();
+        for _ in 0..100 {
+            let more = attention(&mut overlay, &mut monitor);
+            found = Attention { overlay: found.overlay | more.overlay, host: found.host | more.host };
+        }
+        assert_eq!(found, Attention { overlay: true, host: true });
+        assert!(flush(&mut overlay, &mut kernel) > 0);
+    });
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn a_stream_wakes_when_something_changes() {
+    netns(|| {
+        let (kernel, _) = host();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut stream = Monitor::open(&kernel).unwrap().into_stream().unwrap();
+            // Making the host is told as well: its IPv6 address may have become valid only now.
+            let quiet = std::time::Duration::from_millis(50);
+            let mut told = 0;
+            while tokio::time::timeout(quiet, stream.next()).await.is_ok() {
+                told += 1;
+                assert!(told < 20, "it never falls silent");
+            }
+            sh("ip addr add 10.98.0.1/24 dev e0");
+            let woken = tokio::time::timeout(std::time::Duration::from_secs(5), stream.next()).await;
+            assert!(!woken.unwrap().unwrap().is_empty());
+        });
+    });
+}

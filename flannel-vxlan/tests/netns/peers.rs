@@ -1,0 +1,350 @@
+//! Neighbours, forwarding entries, nexthops and routes of peers, alone and against each other.
+
+use flannel_vxlan::{Errno, Family, Overlay, PeerConflict};
+use testkit::{netns, sh, try_sh};
+
+use super::{add_peers, both, converge, device, direct, family, flush, host, mac, state, tunnel};
+
+#[test]
+fn a_refused_peer_is_named_and_delays_no_other() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        sh("ip route add 10.244.3.0/24 via 192.168.77.254 dev e0 proto static");
+        let mut overlay = both(e0);
+        add_peers(&mut overlay, 5);
+        let report = overlay.converge(&mut kernel).unwrap();
+        assert_eq!(report.refused.len(), 1, "{report:#?}");
+        assert_eq!(report.refused[0].peer, Some("10.244.3.0/24".parse().unwrap()));
+        assert_eq!(report.refused[0].errno, Errno::EEXIST);
+        let text = report.refused[0].to_string();
+        assert!(text.contains("a route to it already via 192.168.77.254, of protocol 4"), "{text}");
+        assert_eq!(sh("ip route show proto 70 | wc -l"), "3\n");
+        sh("ip route show proto static | grep 10.244.3.0/24");
+
+        // Still refused, then not any more: nothing but this peer is touched.
+        assert_eq!(overlay.flush(&mut kernel).unwrap().refused.len(), 1);
+        sh("ip route del 10.244.3.0/24");
+        assert!(flush(&mut overlay, &mut kernel) <= 4);
+        assert_eq!(converge(&mut overlay, &mut kernel), 0);
+        assert!(!overlay.is_pending());
+    });
+}
+
+#[test]
+fn a_peer_that_changes_leaves_nothing_of_its_old_self() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut overlay = both(e0);
+        converge(&mut overlay, &mut kernel);
+        let nobody = state();
+        let selves = [
+            tunnel("10.244.2.0/24", &mac(2), "192.168.77.2"),
+            tunnel("10.244.2.0/24", &mac(22), "192.168.77.2"),
+            tunnel("10.244.2.0/24", &mac(22), "192.168.77.22"),
+            direct("10.244.2.0/24", "192.168.77.22"),
+            tunnel("10.244.2.0/24", &mac(3), "192.168.77.3"),
+            direct("10.244.2.0/24", "192.168.77.2"),
+        ];
+        for peer in selves {
+            overlay.set_peer(peer).unwrap();
+            flush(&mut overlay, &mut kernel);
+            let changed = state();
+            assert_eq!(converge(&mut overlay, &mut kernel), 0, "{peer:?}");
+            let mut fresh = both(e0);
+            fresh.set_peer(peer).unwrap();
+            assert_eq!(converge(&mut fresh, &mut kernel), 0, "{peer:?} in\n{changed}");
+        }
+        overlay.remove_peer("10.244.2.0/24".parse().unwrap());
+        flush(&mut overlay, &mut kernel);
+        assert_eq!(state(), nobody);
+    });
+}
+
+#[test]
+fn an_ipv6_peer_that_was_direct_is_tunnelled_to_and_back() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut overlay = both(e0);
+        let subnet = "fd00:10:244:2::/64";
+        let (direct, tunnel) = (direct(subnet, "fd77::2"), tunnel(subnet, &mac(2), "fd77::2"));
+        overlay.set_peer(tunnel).unwrap();
+        converge(&mut overlay, &mut kernel);
+        let tunnelled = state();
+        overlay.set_peer(direct).unwrap();
+        flush(&mut overlay, &mut kernel);
+        assert!(!state().contains(&mac(2)), "{}", state());
+        overlay.set_peer(tunnel).unwrap();
+        flush(&mut overlay, &mut kernel);
+        assert_eq!(state(), tunnelled);
+
+        // And by one that finds the kernel like this, as after a restart with another configuration.
+        overlay.set_peer(direct).unwrap();
+        flush(&mut overlay, &mut kernel);
+        let mut fresh = both(e0);
+        fresh.set_peer(tunnel).unwrap();
+        converge(&mut fresh, &mut kernel);
+        assert_eq!(state(), tunnelled);
+    });
+}
+
+#[test]
+fn two_leases_of_one_node_share_its_forwarding_entry() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut overlay = both(e0);
+        overlay.set_peer(tunnel("10.244.2.0/24", &mac(2), "192.168.77.2")).unwrap();
+        overlay.set_peer(tunnel("10.244.3.0/24", &mac(2), "192.168.77.2")).unwrap();
+        flush(&mut overlay, &mut kernel);
+        overlay.remove_peer("10.244.2.0/24".parse().unwrap());
+        flush(&mut overlay, &mut kernel);
+        assert_eq!(
+            sh("bridge fdb show dev flannel.1 | grep dst"),
+            "02:00:00:00:00:02 dst 192.168.77.2 self extern_learn permanent\n"
+        );
+        assert_eq!(converge(&mut overlay, &mut kernel), 0);
+    });
+}
+
+#[test]
+fn a_peer_that_comes_when_the_device_has_just_been_replaced_is_there_with_all_others() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut overlay = both(e0);
+        add_peers(&mut overlay, 3);
+        converge(&mut overlay, &mut kernel);
+        for script in [
+            "ip link del flannel.1",
+            "ip link del flannel.1; ip link add flannel.1 type vxlan id 1 dev e0 dstport 8472",
+        ] {
+            for peer in [
+                tunnel("10.244.4.0/24", &mac(4), "192.168.77.4"),
+                tunnel("10.244.4.0/24", &mac(5), "192.168.77.5"),
+            ] {
+                sh(script);
+                overlay.set_peer(peer).unwrap();
+                flush(&mut overlay, &mut kernel);
+                assert_eq!(sh("ip route show proto 70 dev flannel.1 | wc -l"), "3\n", "{script}");
+                assert_eq!(converge(&mut overlay, &mut kernel), 0);
+            }
+            sh(script);
+            assert!(overlay.remove_peer("10.244.4.0/24".parse().unwrap()));
+            flush(&mut overlay, &mut kernel);
+            assert_eq!(sh("ip route show proto 70 dev flannel.1 | wc -l"), "2\n", "{script}");
+            assert_eq!(converge(&mut overlay, &mut kernel), 0);
+        }
+    });
+}
+
+#[test]
+fn a_mac_claimed_twice_goes_to_the_lowest_subnet_until_it_leaves() {
+    for (low, high, at) in [
+        ("10.244.2.0/24", "10.244.3.0/24", ["192.168.77.2", "192.168.77.3"]),
+        ("fd00:10:244:2::/64", "fd00:10:244:3::/64", ["fd77::2", "fd77::3"]),
+    ] {
+        netns(|| {
+            let (mut kernel, e0) = host();
+            let mut overlay = both(e0);
+            let (winner, loser) = (tunnel(low, &mac(2), at[0]), tunnel(high, &mac(2), at[1]));
+            overlay.set_peer(loser).unwrap();
+            flush(&mut overlay, &mut kernel);
+            overlay.set_peer(winner).unwrap();
+            flush(&mut overlay, &mut kernel);
+            let device = if low.contains(':') { "flannel-v6.1" } else { "flannel.1" };
+            let routes = || {
+                sh("(ip -br route show proto 70; ip -6 -br route show proto 70) | sed 's/ .*//'")
+                    .trim()
+                    .to_owned()
+            };
+            let forwards_to =
+                |at: &str| sh(&format!("bridge fdb show dev {device}")).contains(&format!("dst {at} self"));
+            assert_eq!(overlay.conflict_of(loser.subnet), Some(PeerConflict::MacTaken(winner.subnet)));
+            assert_eq!(routes(), low);
+            assert!(forwards_to(at[0]) && !forwards_to(at[1]));
+            assert_eq!(converge(&mut overlay, &mut kernel), 0);
+
+            overlay.remove_peer(winner.subnet);
+            flush(&mut overlay, &mut kernel);
+            assert_eq!(routes(), high);
+            assert!(forwards_to(at[1]) && !forwards_to(at[0]));
+            assert_eq!(converge(&mut overlay, &mut kernel), 0);
+        });
+    }
+}
+
+#[test]
+fn a_subnet_that_would_harm_this_host_is_refused() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        sh("ip link add cni0 type bridge; ip addr add 10.244.9.1/24 dev cni0; ip link set cni0 up");
+        let mut overlay = both(e0);
+        converge(&mut overlay, &mut kernel);
+        let before = state();
+        let m = mac(2);
+        for (subnet, underlay, why) in [
+            ("10.244.1.0/24", "192.168.77.2", "its subnet overlaps 10.244.1.0/24, the one of this node"),
+            ("10.244.0.0/16", "192.168.77.2", "its subnet overlaps 10.244.1.0/24, the one of this node"),
+            (
+                "10.244.9.0/24",
+                "192.168.77.2",
+                "its subnet covers 10.244.9.0/24, a network this host is attached to",
+            ),
+            (
+                "192.168.77.0/24",
+                "192.168.78.2",
+                "its subnet covers 192.168.77.0/24, a network this host is attached to",
+            ),
+            ("192.168.77.0/28", "192.168.78.2", "its subnet holds 192.168.77.1, an address of this host"),
+            ("192.168.77.16/28", "192.168.77.17", "its subnet holds its own underlay address 192.168.77.17"),
+            ("10.244.2.0/24", "192.168.77.1", "its underlay address 192.168.77.1 belongs to this node"),
+            ("10.244.2.0/24", "fd77::2", "its underlay address fd77::2 is not of the subnet's family"),
+            ("8.8.8.0/24", "192.168.77.2", "its subnet is outside the pod network"),
+            (
+                "128.0.0.0/1",
+                "10.0.0.2",
+                "its subnet covers 192.168.77.0/24, a network this host is attached to",
+            ),
+            ("0.0.0.0/2", "192.168.77.2", "its subnet overlaps 10.244.1.0/24, the one of this node"),
+            ("64.0.0.0/3", "192.168.77.2", "its subnet is outside the pod network"),
+            ("2000::/3", "fd77::2", "its subnet is outside the pod network"),
+            ("10.244.2.0/24", "127.0.0.2", "its underlay address 127.0.0.2 is not the address of one host"),
+            ("10.244.2.0/24", "239.1.2.3", "its underlay address 239.1.2.3 is not the address of one host"),
+            ("10.244.2.0/24", "0.0.0.9", "its underlay address 0.0.0.9 is not the address of one host"),
+            (
+                "10.244.2.0/24",
+                "255.255.255.255",
+                "its underlay address 255.255.255.255 is not the address of one host",
+            ),
+            (
+                "10.244.2.0/24",
+                "192.168.77.255",
+                "its underlay address 192.168.77.255 is not the address of one host",
+            ),
+            ("fd00:10:244:2::/64", "ff02::1", "its underlay address ff02::1 is not the address of one host"),
+            (
+                "fd00:10:244:2::/64",
+                "::ffff:192.168.77.2",
+                "its underlay address ::ffff:192.168.77.2 is not the address of one host",
+            ),
+        ] {
+            let refused = overlay.set_peer(tunnel(subnet, &m, underlay)).unwrap_err();
+            assert_eq!(refused.to_string(), why, "{subnet} {underlay}");
+            flush(&mut overlay, &mut kernel);
+            assert_eq!(state(), before, "{subnet}");
+            overlay.remove_peer(subnet.parse().unwrap());
+        }
+        let own = tunnel("10.244.2.0/24", "02:00:00:00:04:01", "192.168.77.2");
+        assert_eq!(overlay.set_peer(own), Err(PeerConflict::OwnMac));
+        flush(&mut overlay, &mut kernel);
+        assert_eq!(state(), before);
+        overlay.remove_peer(own.subnet);
+        // A cluster inside the host's large network is fine.
+        sh("ip addr add 10.1.2.3/8 dev e0");
+        overlay.distrust();
+        overlay.set_peer(tunnel("10.244.2.0/24", &m, "10.1.2.4")).unwrap();
+        flush(&mut overlay, &mut kernel);
+        assert_eq!(converge(&mut overlay, &mut kernel), 0);
+    });
+}
+
+#[test]
+fn two_peers_of_one_public_address_or_one_subnet_do_not_disturb_each_other_in_either_family() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut overlay = both(e0);
+        // One public address, two MAC addresses and subnets: as two nodes behind one address. Both are programmed.
+        for (two, three, at) in [
+            ("10.244.2.0/24", "10.244.3.0/24", "192.168.77.2"),
+            ("fd00:10:244:2::/64", "fd00:10:244:3::/64", "fd77::2"),
+        ] {
+            overlay.set_peer(tunnel(two, &mac(2), at)).unwrap();
+            overlay.set_peer(tunnel(three, &mac(3), at)).unwrap();
+        }
+        flush(&mut overlay, &mut kernel);
+        assert_eq!(
+            sh("for d in flannel.1 flannel-v6.1; do bridge fdb show dev $d | grep -c self; done"),
+            "2\n2\n"
+        );
+        assert_eq!(sh("ip route show proto 70 | wc -l; ip -6 route show proto 70 | wc -l"), "2\n2\n");
+        assert_eq!(converge(&mut overlay, &mut kernel), 0);
+
+        // One network address, two prefix lengths: the shorter one, in whatever order they come.
+        for (short, long) in
+            [("10.244.8.0/22", "10.244.8.0/24"), ("fd00:10:244:8::/62", "fd00:10:244:8::/64")]
+        {
+            let at = if short.contains(':') { "fd77::9" } else { "192.168.77.9" };
+            let (short, long) = (tunnel(short, &mac(8), at), tunnel(long, &mac(9), at));
+            overlay.set_peer(long).unwrap();
+            flush(&mut overlay, &mut kernel);
+            overlay.set_peer(short).unwrap();
+            flush(&mut overlay, &mut kernel);
+            assert_eq!(overlay.conflict_of(long.subnet), Some(PeerConflict::SubnetTaken(short.subnet)));
+            assert_eq!(overlay.conflict_of(short.subnet), None);
+            assert_eq!(converge(&mut overlay, &mut kernel), 0, "the same from a full reading");
+            let routes = sh("ip route show proto 70; ip -6 route show proto 70");
+            assert!(routes.contains(&short.subnet.to_string()), "{routes}");
+            assert!(!routes.contains(&long.subnet.to_string()), "{routes}");
+
+            overlay.remove_peer(short.subnet);
+            flush(&mut overlay, &mut kernel);
+            let routes = sh("ip route show proto 70; ip -6 route show proto 70");
+            assert!(routes.contains(&long.subnet.to_string()), "it comes in by itself\n{routes}");
+            assert_eq!(converge(&mut overlay, &mut kernel), 0);
+        }
+    });
+}
+
+#[test]
+fn the_blackhole_never_hides_the_pods_bridge() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut overlay =
+            Overlay::new(Family::ALL.map(|f| family(f, e0).device(device(f, e0)).blackhole(true)));
+        converge(&mut overlay, &mut kernel);
+        assert_eq!(converge(&mut overlay, &mut kernel), 0);
+        assert!(try_sh("ip route get 10.244.1.5").is_err());
+        assert!(try_sh("ip -6 route get fd00:10:244:1::5").is_err());
+        sh("ip link add cni0 type bridge; ip link set cni0 up
+            ip addr add 10.244.1.1/24 dev cni0; ip addr add fd00:10:244:1::1/64 dev cni0 nodad");
+        assert!(sh("ip route get 10.244.1.5").contains("dev cni0"));
+        assert!(sh("ip -6 route get fd00:10:244:1::5").contains("dev cni0"));
+        assert_eq!(converge(&mut overlay, &mut kernel), 0);
+
+        let mut without = Overlay::new(Family::ALL.map(|f| family(f, e0).device(device(f, e0))));
+        assert_eq!(converge(&mut without, &mut kernel), 2);
+        assert_eq!(sh("ip route show type blackhole; ip -6 route show type blackhole"), "");
+    });
+}
+
+#[test]
+fn nexthop_numbers_survive_a_restart_and_never_clash() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut overlay = both(e0);
+        add_peers(&mut overlay, 5);
+        converge(&mut overlay, &mut kernel);
+        let numbers = sh("ip nexthop | sort");
+        let highest: u32 = sh("ip nexthop | awk '{print $2}' | sort -n | tail -1").trim().parse().unwrap();
+
+        // Others take the next numbers: one seen when looking, one not.
+        let (seen, unseen) = (highest + 1, highest + 2);
+        sh(&format!("ip nexthop add id {seen} via 192.168.77.7 dev e0"));
+        let mut restarted = both(e0);
+        add_peers(&mut restarted, 5);
+        assert_eq!(converge(&mut restarted, &mut kernel), 0);
+        sh(&format!("ip nexthop add id {unseen} via 192.168.77.8 dev e0"));
+        restarted.set_peer(tunnel("10.244.6.0/24", &mac(6), "192.168.77.6")).unwrap();
+        let report = restarted.flush(&mut kernel).unwrap();
+        assert!(
+            report.refused.iter().all(|step| step.peer == Some("10.244.6.0/24".parse().unwrap())),
+            "{report:?}"
+        );
+        flush(&mut restarted, &mut kernel);
+        assert_eq!(converge(&mut restarted, &mut kernel), 0);
+        let now = sh("ip nexthop | sort");
+        for line in numbers.lines() {
+            assert!(now.contains(line), "{line} changed:\n{now}");
+        }
+        assert!(now.contains(&format!("id {unseen} via 192.168.77.8")), "{now}");
+        assert_eq!(sh("ip route show proto 70 | wc -l"), "5\n");
+    });
+}

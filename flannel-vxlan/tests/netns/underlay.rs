@@ -1,0 +1,91 @@
+//! What is read of the host, and overlays that follow it.
+
+use std::net::IpAddr;
+
+use flannel_vxlan::{Family, Netlink, Overlay, PeerConflict, UnderlayMtu};
+use testkit::{netns, sh};
+
+use super::{add_peers, both, converge, device, direct, family, flush, host, mac, tunnel};
+
+#[test]
+fn the_underlay_changes_in_place_and_port_by_making_anew() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut overlay = both(e0);
+        add_peers(&mut overlay, 4);
+        converge(&mut overlay, &mut kernel);
+        let index = || sh("ip -o link show flannel.1 | cut -d: -f1");
+        let before = index();
+        sh("ip addr add 192.168.77.51/24 dev e0; ip link set e0 mtu 1400");
+        let mut moved = device(Family::V4, e0);
+        moved.local = "192.168.77.51".parse().unwrap();
+        moved.mtu = UnderlayMtu::new(1400).inside_vxlan(Family::V4).unwrap();
+        overlay.set_family(family(Family::V4, e0).device(moved.clone()));
+        assert_eq!(flush(&mut overlay, &mut kernel), 2);
+        assert_eq!(index(), before);
+        assert!(sh("ip -d link show flannel.1").contains("local 192.168.77.51"));
+        assert!(sh("ip -d link show flannel.1").contains("mtu 1350"));
+
+        overlay.set_family(family(Family::V4, e0).device(moved.port(4789).gbp(true)));
+        flush(&mut overlay, &mut kernel);
+        assert_ne!(index(), before);
+        assert!(sh("ip -d link show flannel.1").contains("dstport 4789"));
+        assert_eq!(sh("ip route show proto 70 dev flannel.1 | wc -l"), "3\n");
+        assert_eq!(converge(&mut overlay, &mut kernel), 0);
+    });
+}
+
+#[test]
+fn host_gw_needs_no_device() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut overlay = Overlay::new(Family::ALL.map(|f| family(f, e0)));
+        overlay.set_peer(direct("10.244.2.0/24", "192.168.77.2")).unwrap();
+        overlay.set_peer(direct("fd00:10:244:2::/64", "fd77::2")).unwrap();
+        let refused = overlay.set_peer(tunnel("10.244.3.0/24", &mac(3), "192.168.77.3"));
+        assert_eq!(refused, Err(PeerConflict::NoSuchOverlay(Family::V4)));
+        assert_eq!(flush(&mut overlay, &mut kernel), 2);
+        assert!(sh("ip route").contains("10.244.2.0/24 via 192.168.77.2 dev e0 proto 70"));
+        assert!(sh("ip -6 route").contains("fd00:10:244:2::/64 via fd77::2 dev e0 proto 70"));
+        sh("ip link set e0 down; ip link set e0 up; ip addr add fd77::1/64 dev e0 nodad || true");
+        assert!(converge(&mut overlay, &mut kernel) > 0);
+        assert_eq!(converge(&mut overlay, &mut kernel), 0);
+        overlay.retain_peers(|peer| peer.subnet.addr().is_ipv6());
+        assert_eq!(flush(&mut overlay, &mut kernel), 1);
+        assert_eq!(sh("ip route show proto 70"), "");
+    });
+}
+
+#[test]
+fn what_the_host_has_is_read_as_ip_shows_it() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        assert_eq!(kernel.default_route(Family::V4).unwrap(), None);
+        sh("ip route add default via 192.168.77.254 metric 200
+            ip route add default via 192.168.77.253 metric 100
+            ip -6 route add default via fd77::fe
+            ip addr add 192.168.77.8/24 dev e0 valid_lft 100 preferred_lft 0
+            ip route add blackhole 203.0.113.0/24");
+        let default = kernel.default_route(Family::V4).unwrap().unwrap();
+        assert_eq!((default.interface, default.metric), (e0.index, 100));
+        assert_eq!(kernel.default_route(Family::V6).unwrap().unwrap().interface, e0.index);
+
+        let to = |kernel: &mut Netlink, address: &str| kernel.route_to(address.parse().unwrap()).unwrap();
+        let far = to(&mut kernel, "1.1.1.1").unwrap();
+        assert_eq!(far.gateway, Some("192.168.77.253".parse::<IpAddr>().unwrap()));
+        assert_eq!(far.source, Some("192.168.77.1".parse().unwrap()));
+        assert_eq!(to(&mut kernel, "192.168.77.2").unwrap().gateway, None);
+        assert_eq!(to(&mut kernel, "fd77::2").unwrap().interface, e0.index);
+        assert_eq!(to(&mut kernel, "203.0.113.1"), None);
+
+        let interfaces = kernel.interfaces().unwrap();
+        let found = interfaces.iter().find(|interface| interface.index == e0.index).unwrap();
+        assert!(found.up && found.mtu == 1500);
+        let address = |text: &str| {
+            found.addresses.iter().find(|a| a.address == text.parse::<IpAddr>().unwrap()).unwrap()
+        };
+        assert!(address("192.168.77.1").permanent && !address("192.168.77.1").deprecated);
+        assert!(!address("192.168.77.8").permanent && address("192.168.77.8").deprecated);
+        assert_eq!(address("fd77::1").prefix_len, 64);
+    });
+}
