@@ -1,6 +1,6 @@
 //! What is missing is made, what is wrong is repaired, what is stale is swept, what is of others stays.
 
-use flannel_vxlan::{Family, Netlink, Overlay, UnderlayMtu};
+use flannel_vxlan::{Family, Kernel, Netlink, Overlay, UnderlayMtu};
 use testkit::{netns, sh};
 
 use super::{add_peers, both, converge, device, direct, family, flush, host, mac, state, tunnel};
@@ -40,7 +40,7 @@ fn an_overlay_is_made_whole_and_looking_again_writes_nothing() {
 
 /// Without the numbers of nexthops, which may change, and the mark of forwarding entries, which the kernel does not
 /// give back to an entry that others replaced.
-fn steady(state: &str) -> String {
+pub(super) fn steady(state: &str) -> String {
     let lines = state.lines().filter(|line| !line.contains("nhid") && !line.starts_with("id "));
     lines.map(|line| line.replace("extern_learn ", "")).collect::<Vec<_>>().join("\n")
 }

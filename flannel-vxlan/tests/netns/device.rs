@@ -3,6 +3,7 @@
 use flannel_vxlan::{Family, Overlay, UnderlayMtu};
 use testkit::{netns, sh};
 
+use super::converge::steady;
 use super::{add_peers, both, converge, device, family, flush, host, mac, state, tunnel};
 
 #[test]

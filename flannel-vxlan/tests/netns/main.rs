@@ -12,7 +12,8 @@ mod peers;
 mod underlay;
 
 use flannel_vxlan::{
-    DeviceSpec, Family, FamilySpec, Link, MacAddr, Netlink, Overlay, Peer, Report, UnderlayMtu, Via, Vni,
+    DeviceSpec, Family, FamilySpec, Kernel, Link, MacAddr, Netlink, Overlay, Peer, Report, UnderlayMtu, Via,
+    Vni,
 };
 use testkit::{sh, try_sh};
 

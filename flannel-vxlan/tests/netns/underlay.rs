@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use flannel_vxlan::{Family, Netlink, Overlay, PeerConflict, UnderlayMtu};
+use flannel_vxlan::{Family, Kernel, Netlink, Overlay, PeerConflict, UnderlayMtu};
 use testkit::{netns, sh};
 
 use super::{add_peers, both, converge, device, direct, family, flush, host, mac, tunnel};
