@@ -55,7 +55,7 @@ pub fn run(arguments: &[OsString]) -> Result<(), InstallError> {
     let [source, destination] = arguments else { return Err(InstallError::Usage) };
     let (source, destination) = (Path::new(source), Path::new(destination));
     let unread = |error| InstallError::Read { path: source.to_owned(), source: error };
-    let content = std::fs::read(source).map_err(unread)?;
+    let content = file::read(source).map_err(unread)?;
     file::replace(destination, &content, file::mode(source).unwrap_or(0o644))
         .map_err(|error| InstallError::Write { path: destination.to_owned(), source: error })
 }

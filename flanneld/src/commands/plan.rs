@@ -11,6 +11,7 @@ use flannel_vxlan::{Kernel as _, Step};
 
 use crate::config::Config;
 use crate::desired::rules;
+use crate::file;
 use crate::reconcile::neighbours::MARK;
 
 /// Reads configuration, leases and kernel, and prints the difference as commands. Changes nothing and takes no lease: a
@@ -49,7 +50,7 @@ pub async fn run(mut config: Config) -> Result<Verdict, Box<dyn Error>> {
     let mut overlay = survey.overlay(&mut links)?;
     let commands = overlay.diff(&links.observe(&overlay.links())?);
     let env = survey.setting.subnet_env(survey.lease).to_string();
-    let env_stands = std::fs::read(&subnet_file).is_ok_and(|present| present == env.as_bytes());
+    let env_stands = file::read(&subnet_file).is_ok_and(|present| present == env.as_bytes());
 
     for script in scripts.iter().filter(|script| !script.is_empty()) {
         write!(text, "nft -f - <<'END'\n{script}END\n")?;

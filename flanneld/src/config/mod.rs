@@ -216,7 +216,7 @@ pub trait Source {
     /// The contents of a file.
     ///
     /// # Errors
-    /// As [`std::fs::read`].
+    /// As [`file::read`](crate::file::read).
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
 }
 
@@ -234,7 +234,7 @@ impl Source for Process {
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        std::fs::read(path)
+        crate::file::read(path)
     }
 }
 

@@ -108,7 +108,7 @@ impl Previous {
     /// # Errors
     /// [`SubnetEnvError::Read`], [`SubnetEnvError::Corrupt`]. Going on without a previous subnet is safe.
     pub fn read(path: &Path) -> Result<Self, SubnetEnvError> {
-        match std::fs::read(path) {
+        match file::read(path) {
             Ok(bytes) => Self::parse(&bytes).map_err(|(key, value)| SubnetEnvError::Corrupt {
                 path: path.to_owned(),
                 key,

@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use crate::desired::subnet_env::SubnetEnv;
 use crate::error::Chain;
+use crate::file;
 use crate::insight::health::{Condition, tell};
 use crate::insight::telemetry::Object;
 use crate::reconcile::calm::Log;
@@ -165,7 +166,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     fn put_subnet_file(&mut self) -> Result<bool, Box<dyn Error + Send + Sync>> {
         let path = &self.config.subnet_file;
         let wanted: SubnetEnv = self.setting.subnet_env(self.lease.key);
-        if std::fs::read(path).is_ok_and(|present| present == wanted.to_string().as_bytes()) {
+        if file::read(path).is_ok_and(|present| present == wanted.to_string().as_bytes()) {
             return Ok(true);
         }
         wanted.write(path)?;

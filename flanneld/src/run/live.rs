@@ -7,6 +7,7 @@ use std::fmt::Display;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
+#[cfg(feature = "etcd")]
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,9 @@ use tracing::{info, warn};
 
 use crate::config::{Backend, Config, NetConf, Vxlan};
 use crate::error::Chain;
+use crate::file;
 use crate::insight::health::{Readiness, tell};
+#[cfg(feature = "etcd")]
 use crate::lease::StoreError;
 use crate::lease::open::ConfiguredStore;
 
@@ -168,7 +171,7 @@ async fn take(text: Text, reloads: &mpsc::Sender<Reload>) -> Result<bool, String
 async fn read(written: &Written) -> Text {
     match written {
         Written::File(path) => {
-            std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+            file::read_text(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
         }
         #[cfg(feature = "etcd")]
         Written::Etcd(store) => store.config().await.map_err(|error| Chain(&error).to_string()),

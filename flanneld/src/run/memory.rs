@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::io::{self, Read as _};
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -115,14 +115,9 @@ impl Memory {
     /// # Errors
     /// [`MemoryError`]. Going on without a memory is safe.
     pub fn read(path: &Path) -> Result<Option<Self>, MemoryError> {
-        let read = || {
-            let mut text = Vec::new();
-            std::fs::File::open(path)?.take(LARGEST).read_to_end(&mut text)?;
-            Ok(text)
-        };
-        match read() {
+        match file::read_up_to(LARGEST, path) {
             Ok(text) => Self::parse(&text).map(Some).map_err(|problem| problem.of(path)),
-            Err(error) if io::Error::kind(&error) == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(MemoryError::Read { path: path.to_owned(), source }),
         }
     }

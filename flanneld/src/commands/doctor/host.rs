@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use super::Finding;
 use crate::commands::survey::Survey;
 use crate::config::{Backend, Config, Store};
+use crate::file;
 use crate::lease::{LeaseAttributes, LeaseKey};
 
 /// The address that VirtualBox gives the first interface of every machine.
@@ -236,7 +237,7 @@ fn overlaps<'a>(
 
 fn subnet_env(survey: &Survey, subnet_file: &Path) -> Option<Finding> {
     let shown = subnet_file.display();
-    match fs::read_to_string(subnet_file) {
+    match file::read_text(subnet_file) {
         Ok(found) if found == survey.setting.subnet_env(survey.lease).to_string() => None,
         Ok(_) => Some(Finding::warning(
             "subnet_env",

@@ -1,12 +1,12 @@
 //! Where the etcd cluster is and how to talk to it.
 
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
+use crate::file;
 use crate::lease::{StoreError, StoreErrorKind};
 
 /// The `--etcd-*` flags.
@@ -122,7 +122,7 @@ impl fmt::Debug for EtcdOptions {
 }
 
 fn read(flag: &str, path: &Path) -> Result<Vec<u8>, StoreError> {
-    fs::read(path).map_err(|error| {
+    file::read(path).map_err(|error| {
         wrong(&format!("{flag} `{}`", path.display()), "the file cannot be read", Some(Box::new(error)))
     })
 }

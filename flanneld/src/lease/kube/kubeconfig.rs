@@ -9,13 +9,14 @@ use kube::config::Kubeconfig;
 use serde::Deserialize as _;
 
 use super::yaml;
+use crate::file;
 
 /// Reads and merges the documents of a file; what its paths are relative to is the file's folder. An empty file is an
 /// empty kubeconfig.
 ///
 /// Errors name line and column, not the file, and quote nothing of it.
 pub(super) fn read(path: &Path) -> Result<Kubeconfig, Box<dyn Error + Send + Sync>> {
-    let text = std::fs::read_to_string(path)?;
+    let text = file::read_text(path)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let mut merged = Kubeconfig::default();
     for document in yaml::documents(text)? {
