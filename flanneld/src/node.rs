@@ -87,7 +87,7 @@ pub enum NodeError {
     #[error("Failed to find interface to use that matches the interfaces and/or regexes provided: {}", join(.0))]
     NoMatch(Vec<Rejected>),
     /// The default route, or the public address, gave no interface.
-    #[error("Failed to find any valid interface to use: {0}; name one with --iface")]
+    #[error("Failed to find any valid interface to use: {0}; name an interface with --iface")]
     NoDefault(Reason),
     /// host-gw routes straight to the public address, so it must be the interface's.
     #[error(
@@ -99,6 +99,19 @@ pub enum NodeError {
         public: IpAddr,
         /// What the interface has.
         interface: IpAddr,
+    },
+    /// `Backend.MTU` is the underlay's, and the interface does not carry that much.
+    #[error(
+        "Backend.MTU {configured} is more than the {carried} bytes that interface {interface} carries: lower it, or leave \
+         it out to follow the interface"
+    )]
+    MtuAboveUnderlay {
+        /// The underlay interface.
+        interface: String,
+        /// As written, in bytes.
+        configured: u32,
+        /// Its MTU, in bytes.
+        carried: u32,
     },
     /// What is left of the underlay's MTU does not carry IP.
     #[error(
@@ -210,6 +223,24 @@ impl<'a> Chosen<'a> {
     }
 }
 
+/// What messages call a family, and where it is turned on and off.
+struct Words {
+    /// As upstream has it before `interface` and `route`.
+    short: &'static str,
+    family: &'static str,
+    network: &'static str,
+    off: &'static str,
+}
+
+const IPV4: Words = Words {
+    short: "",
+    family: "IPv4",
+    network: "Network",
+    off: "set EnableIPv4 to false and EnableIPv6 to true",
+};
+const IPV6: Words =
+    Words { short: "v6 ", family: "IPv6", network: "IPv6Network", off: "set EnableIPv6 to false" };
+
 struct Chooser<'a> {
     selection: &'a Selection,
     stack: Stack,
@@ -277,9 +308,10 @@ impl<'a> Chooser<'a> {
     }
 
     fn by_default_route(&self) -> Result<Chosen<'a>, Reason> {
-        let ipv4 = self.stack.ipv4.then(|| self.default_interface(self.host.default_ipv4, "")).transpose()?;
+        let ipv4 =
+            self.stack.ipv4.then(|| self.default_interface(self.host.default_ipv4, &IPV4)).transpose()?;
         let ipv6 =
-            self.stack.ipv6.then(|| self.default_interface(self.host.default_ipv6, "v6 ")).transpose()?;
+            self.stack.ipv6.then(|| self.default_interface(self.host.default_ipv6, &IPV6)).transpose()?;
         match (ipv4, ipv6) {
             (Some(ipv4), Some(ipv6)) if ipv4.index != ipv6.index => reason(format!(
                 "v6 default route interface {} must be the same with v4 default route interface {}",
@@ -290,15 +322,17 @@ impl<'a> Chooser<'a> {
         }
     }
 
-    fn default_interface(&self, routes: &[DefaultRoute], family: &str) -> Result<&'a Interface, Reason> {
+    fn default_interface(&self, routes: &[DefaultRoute], words: &Words) -> Result<&'a Interface, Reason> {
+        let Words { short, family, network, off } = words;
         let Some(route) = routes.iter().min_by_key(|route| route.metric) else {
             return reason(format!(
-                "failed to get default {family}interface: Unable to find default {family}route"
+                "failed to get default {short}interface: Unable to find default {short}route; {network} in net-conf.json \
+                 needs {family}: if this host has none, {off}"
             ));
         };
         self.indexed(route.interface).ok_or_else(|| {
             Reason(format!(
-                "failed to get default {family}interface: Found default {family}route but could not determine interface"
+                "failed to get default {short}interface: Found default {short}route but could not determine interface"
             ))
         })
     }
@@ -316,10 +350,15 @@ impl<'a> Chooser<'a> {
 
     fn facts(&self, chosen: &Chosen<'_>) -> Result<NodeFacts, Reason> {
         let Interface { name, index, mtu, .. } = chosen.interface;
-        let missing = |family| Reason(format!("failed to find {family} address for interface {name}"));
+        let missing = |Words { family, network, off, .. }: &Words| {
+            Reason(format!(
+                "failed to find {family} address for interface {name}, which {network} in net-conf.json needs: give it one, \
+                 name another interface with --iface, or {off}"
+            ))
+        };
         let ipv4 = if self.stack.ipv4 {
             let first = || ipv4_addresses(chosen.interface).first().copied();
-            let interface = chosen.ipv4.or_else(first).ok_or_else(|| missing("IPv4"))?;
+            let interface = chosen.ipv4.or_else(first).ok_or_else(|| missing(&IPV4))?;
             let public = self.selection.public_ipv4.unwrap_or(interface);
             Some(Addresses { interface, public, public_is_local: self.owner(public.into()).is_some() })
         } else {
@@ -327,7 +366,7 @@ impl<'a> Chooser<'a> {
         };
         let ipv6 = if self.stack.ipv6 {
             let first = || ipv6_addresses(chosen.interface).first().copied();
-            let interface = chosen.ipv6.or_else(first).ok_or_else(|| missing("IPv6"))?;
+            let interface = chosen.ipv6.or_else(first).ok_or_else(|| missing(&IPV6))?;
             let public = self.selection.public_ipv6.unwrap_or(interface);
             Some(Addresses { interface, public, public_is_local: self.owner(public.into()).is_some() })
         } else {
@@ -380,7 +419,7 @@ fn usable(interface: &Interface, is_link_local: impl Fn(IpAddr) -> bool) -> Vec<
 /// | vxlan | underlay − 50 | underlay − 70 | the smaller of those in use |
 /// | host-gw, alloc | – | – | interface |
 ///
-/// For vxlan the underlay is `Backend.MTU`, or the interface's if that is not set or larger than the link can carry.
+/// For vxlan the underlay is `Backend.MTU`, as with upstream, or the interface's if that is not set, or has become lower.
 /// Upstream writes underlay − 50 for pods in every case; with IPv6 that loses or fragments packets between 1430 and
 /// 1450 bytes, so dual-stack and IPv6 nodes get 20 bytes less here. Both values work in one cluster.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -426,6 +465,29 @@ impl NodeFacts {
                 }
             }
             Backend::Alloc => Ok(Mtus { ipv4_device: None, ipv6_device: None, pods: self.mtu }),
+        }
+    }
+
+    /// Checks that the interface carries `Backend.MTU`. A node that is to run with it for the first time must not start
+    /// otherwise; one that has run with it before its link shrank goes on with what the link carries ([`Self::mtus`]).
+    ///
+    /// # Errors
+    /// [`NodeError::MtuAboveUnderlay`].
+    pub fn carries(&self, backend: &Backend) -> Result<(), NodeError> {
+        match backend.mtu() {
+            Some(configured) if configured > self.mtu => Err(NodeError::MtuAboveUnderlay {
+                interface: self.interface.clone(),
+                configured,
+                carried: self.mtu,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Warns if the interface carries less than `Backend.MTU`.
+    pub fn warn_of_mtu(&self, backend: &Backend) {
+        if let Err(problem) = self.carries(backend) {
+            tracing::warn!("{problem}; going on with {}", self.mtu);
         }
     }
 

@@ -352,6 +352,9 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             live_change(&self.setting.net_conf, &net_conf).map_err(|refused| refused.to_string())?;
         let text = net_conf.to_json();
         let facts = self.setting.facts.clone();
+        if net_conf.backend.mtu() != self.setting.net_conf.backend.mtu() {
+            facts.carries(&net_conf.backend).map_err(|error| error.to_string())?;
+        }
         let setting = Setting::new(&self.config, net_conf, facts, Some(&self.lease.attributes))
             .map_err(|error| Chain(&error).to_string())?;
         setting.families(self.lease.key).map_err(|error| Chain(&error).to_string())?;
@@ -389,6 +392,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         info!("the interface between nodes has changed");
         facts.log();
         let net_conf = self.setting.net_conf.clone();
+        facts.warn_of_mtu(&net_conf.backend);
         let setting = Setting::new(&self.config, net_conf, facts, Some(&self.lease.attributes))?;
         self.adopt_setting(setting)?;
         Ok(true)

@@ -60,9 +60,9 @@ impl Backend {
 pub struct Vxlan {
     /// VXLAN network identifier, 0..=16777215. Default: 1.
     pub vni: u32,
-    /// UDP destination port. Default, and what 0 means: 8472, the port Linux used before IANA assigned 4789.
+    /// UDP destination port, 1..=65535. Default: 8472, the port Linux used before IANA assigned 4789.
     pub port: u16,
-    /// Largest packet of the *underlay*, in bytes. `None` (also written 0): that of the chosen interface.
+    /// Largest packet of the *underlay*, in bytes. `None`: that of the chosen interface, which it must not exceed.
     pub mtu: Option<u16>,
     /// Group policy extension: carries the packet mark between nodes. Default: false.
     pub gbp: bool,
@@ -195,16 +195,30 @@ impl Backend {
     fn to_json(&self) -> serde_json::Value {
         match self {
             Self::Alloc | Self::HostGw => serde_json::json!({ "Type": self.name() }),
-            Self::Vxlan(vxlan) => serde_json::json!({
-                "Type": self.name(),
-                "VNI": vxlan.vni,
-                "Port": vxlan.port,
-                "MTU": vxlan.mtu.unwrap_or(0),
-                "GBP": vxlan.gbp,
-                "Learning": vxlan.learning,
-                "DirectRouting": vxlan.direct_routing,
-                "TxChecksumOffload": vxlan.tx_checksum_offload.as_str(),
-            }),
+            Self::Vxlan(vxlan) => {
+                let mut json = serde_json::json!({
+                    "Type": self.name(),
+                    "VNI": vxlan.vni,
+                    "Port": vxlan.port,
+                    "GBP": vxlan.gbp,
+                    "Learning": vxlan.learning,
+                    "DirectRouting": vxlan.direct_routing,
+                    "TxChecksumOffload": vxlan.tx_checksum_offload.as_str(),
+                });
+                if let (Some(mtu), Some(object)) = (vxlan.mtu, json.as_object_mut()) {
+                    object.insert("MTU".to_owned(), mtu.into());
+                }
+                json
+            }
+        }
+    }
+
+    /// `Backend.MTU`, if it is written.
+    #[must_use]
+    pub fn mtu(&self) -> Option<u32> {
+        match self {
+            Self::Vxlan(vxlan) => vxlan.mtu.map(u32::from),
+            Self::Alloc | Self::HostGw => None,
         }
     }
 }
@@ -381,10 +395,10 @@ impl Reader<'_> {
         // IPv6 needs 1280 bytes inside (RFC 8200 section 5), IPv4 68 (RFC 791); the wrapping takes 70 and 50.
         let least_mtu = if ipv6 { 1280 + 70 } else { 68 + 50 };
         let vni = self.number("VNI", 0..=0x00ff_ffff);
-        let port = self.number("Port", 0..=u32::from(u16::MAX));
+        let port = self.number("Port", 1..=u32::from(u16::MAX));
         let mtu =
             match self.number("MTU", 0..=u32::from(u16::MAX)) {
-                Ok(Some(mtu)) if mtu != 0 && mtu < least_mtu => Err(self
+                Ok(Some(mtu)) if mtu < least_mtu => Err(self
                     .report("MTU", format!("{mtu} leaves no room for pods: at least {least_mtu} is needed"))),
                 mtu => mtu,
             };
@@ -394,12 +408,8 @@ impl Reader<'_> {
         let tx_checksum_offload = self.tx_checksum_offload();
         Some(Vxlan {
             vni: vni.ok()?.unwrap_or(1),
-            port: port
-                .ok()?
-                .and_then(|port| u16::try_from(port).ok())
-                .filter(|port| *port != 0)
-                .unwrap_or(8472),
-            mtu: mtu.ok()?.and_then(|mtu| u16::try_from(mtu).ok()).filter(|mtu| *mtu != 0),
+            port: port.ok()?.and_then(|port| u16::try_from(port).ok()).unwrap_or(8472),
+            mtu: mtu.ok()?.and_then(|mtu| u16::try_from(mtu).ok()),
             gbp,
             learning,
             direct_routing,

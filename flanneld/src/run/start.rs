@@ -12,7 +12,7 @@ use crate::error::Chain;
 use crate::lease::open::ConfiguredStore;
 use crate::lease::tenancy::Tenancy;
 use crate::lease::{Backoff, Lease, LeaseKey, LeaseRequest, StoreError, StoreErrorKind};
-use crate::node::Stack;
+use crate::node::{NodeError, NodeFacts, Stack};
 use crate::reconcile::{Recalled, find_facts};
 use crate::run::Fatal;
 use crate::run::live::Written;
@@ -70,7 +70,8 @@ pub(crate) async fn start(
     let (v4, v6) = net_conf.networks();
     let remembered = memory.and_then(|memory| Some((memory.key.within(v4, v6)?, memory)));
 
-    let ask = ask_store(config, &configured, &net_conf, previous, links, &waits);
+    let last = remembered.as_ref().map(|(_, memory)| memory.net_conf.backend.clone());
+    let ask = ask_store(config, &configured, &net_conf, (previous, last.as_ref()), links, &waits);
     // subnet.env alone is too little to go on with: upstream's daemon leaves one, and its peers and their MAC address of this
     // node are only known from the store.
     let Some((key, memory)) = remembered else { return ask.await };
@@ -90,12 +91,12 @@ pub(crate) async fn start(
     from_memory(config, configured, net_conf, key, memory, links)
 }
 
-/// A start as it should be: the store knows best.
+/// A start as it should be: the store knows best. Of the last run there may be subnet and backend.
 async fn ask_store(
     config: &Config,
     configured: &ConfiguredStore,
     net_conf: &NetConf,
-    previous: Option<LeaseKey>,
+    (previous, last): (Option<LeaseKey>, Option<&Backend>),
     links: &mut flannel_vxlan::Netlink,
     waits: &impl Fn(&str),
 ) -> Result<Started, Fatal> {
@@ -104,10 +105,11 @@ async fn ask_store(
     let config = with_node_public(config, node_public);
     let facts = find_facts(&config, stack, links).map_err(Fatal::Interface)?;
     facts.log();
-    log_backend(net_conf, facts.mtu);
+    log_backend(net_conf);
 
     let backend = net_conf.backend.name();
     let fail = |source| Fatal::Backend { backend, source };
+    check_mtu(&facts, &net_conf.backend, last).map_err(fail)?;
     // Checked before a lease file is made; the MAC addresses are settled with what the store remembers.
     let setting = Setting::new(&config, net_conf.clone(), facts.clone(), None).map_err(fail)?;
     let attributes = setting.attributes().map_err(|error| Fatal::Desired(error.into()))?;
@@ -139,8 +141,9 @@ fn from_memory(
     let config = with_node_public(config, memory.node_public);
     let facts = find_facts(&config, stack, links).map_err(Fatal::Interface)?;
     let backend = net_conf.backend.name();
-    let setting = Setting::new(&config, net_conf, facts, Some(&memory.attributes))
-        .map_err(|source| Fatal::Backend { backend, source })?;
+    let fail = |source| Fatal::Backend { backend, source };
+    check_mtu(&facts, &net_conf.backend, Some(&memory.net_conf.backend)).map_err(fail)?;
+    let setting = Setting::new(&config, net_conf, facts, Some(&memory.attributes)).map_err(fail)?;
     let attributes = setting.attributes().map_err(|error| Fatal::Desired(error.into()))?;
     let lease = Lease { key, attributes: attributes.clone(), expires: None };
     let request = LeaseRequest { attributes, previous: Some(key), range: setting.range() };
@@ -148,6 +151,20 @@ fn from_memory(
     let written = Written::of(&configured, &config);
     let tenancy = Tenancy::Sought(configured, stack);
     Ok(Started { config, setting, written, request, lease, tenancy, recalled })
+}
+
+/// Refuses a `Backend.MTU` that the interface does not carry, unless the last run had it too: then the link has shrunk
+/// since, and a node with pods on it must not be cut off by a restart.
+pub(crate) fn check_mtu(
+    facts: &NodeFacts,
+    backend: &Backend,
+    last: Option<&Backend>,
+) -> Result<(), NodeError> {
+    if last.is_some_and(|last| last.mtu() == backend.mtu()) {
+        facts.warn_of_mtu(backend);
+        return Ok(());
+    }
+    facts.carries(backend)
 }
 
 /// The configuration with the public addresses that the store's operator gave this node.
@@ -181,15 +198,12 @@ where
 }
 
 /// Says what the configuration comes to, in upstream's words where it has some.
-fn log_backend(net_conf: &NetConf, link_mtu: u32) {
+fn log_backend(net_conf: &NetConf) {
     if let Backend::Vxlan(vxlan) = &net_conf.backend {
         let Vxlan { vni, port, gbp, learning, direct_routing, .. } = vxlan;
         info!(
             "VXLAN config: VNI={vni} Port={port} GBP={gbp} Learning={learning} DirectRouting={direct_routing}"
         );
-        if let Some(mtu) = vxlan.mtu.filter(|mtu| u32::from(*mtu) > link_mtu) {
-            warn!("Backend.MTU {mtu} is more than the interface carries; using its {link_mtu}");
-        }
     }
     if !net_conf.nftables_asked {
         info!("EnableNFTables is not set; rules are made with nftables all the same");

@@ -104,10 +104,11 @@ fn every_key_is_read_in_any_case_and_the_last_one_counts() {
 }
 
 #[test]
-fn null_zero_and_the_unspecified_address_mean_the_default() {
+fn null_and_the_unspecified_address_mean_the_default() {
     let text = r#""Network": "10.244.0.0/16", "SubnetLen": 0, "SubnetMin": "0.0.0.0", "SubnetMax": null,
                   "EnableIPv4": null, "EnableIPv6": null, "NonMasqueradeCIDRs": null"#;
-    let text = format!(r#"{{{text}, "Backend": {{"Type": "vxlan", "VNI": null, "Port": 0, "MTU": 0}}}}"#);
+    let text =
+        format!(r#"{{{text}, "Backend": {{"Type": "vxlan", "VNI": null, "Port": null, "MTU": null}}}}"#);
     assert_eq!(parse(&text), parse(&with_backend(r#""Network": "10.244.0.0/16""#)));
 }
 
@@ -244,6 +245,8 @@ fn each_mistake_is_told_in_upstreams_words_under_its_key() {
         ),
         (with_vxlan(r#""VNI": 99999999999"#), "Backend.VNI: json: cannot unmarshal number 99999999999"),
         (with_vxlan(r#""Port": 65536"#), "Backend.Port: 65536 is out of range"),
+        (with_vxlan(r#""Port": 0"#), "Backend.Port: 0 is out of range: a whole number from 1 to 65535"),
+        (with_vxlan(r#""MTU": 0"#), "Backend.MTU: 0 leaves no room for pods: at least 118 is needed"),
         (with_vxlan(r#""MTU": 100"#), "Backend.MTU: 100 leaves no room for pods: at least 118 is needed"),
         (with_vxlan(r#""GBP": 1"#), "Backend.GBP: json: cannot unmarshal number 1 into true or false"),
         (

@@ -134,12 +134,12 @@ fn a_selector_that_finds_nothing_says_why_in_upstreams_words() {
         (
             iface(&["bare"]),
             IPV4,
-            "Could not find valid interface matching bare: failed to find IPv4 address for interface bare",
+            "Could not find valid interface matching bare: failed to find IPv4 address for interface bare, which Network in net-conf.json needs: give it one, name another interface with --iface, or set EnableIPv4 to false and EnableIPv6 to true",
         ),
         (
             iface(&["bare"]),
             IPV6,
-            "Could not find valid interface matching bare: failed to find IPv6 address for interface bare",
+            "Could not find valid interface matching bare: failed to find IPv6 address for interface bare, which IPv6Network in net-conf.json needs: give it one, name another interface with --iface, or set EnableIPv6 to false",
         ),
         (
             iface(&["1.2.3.4"]),
@@ -173,14 +173,15 @@ fn a_selector_that_finds_nothing_says_why_in_upstreams_words() {
     assert_eq!(
         nat,
         format!(
-            "{no_default}error looking up interface 203.0.113.5: No interface with given IP found; name one with --iface"
+            "{no_default}error looking up interface 203.0.113.5: No interface with given IP found; name an interface with --iface"
         )
     );
     let empty = Lab { ipv4: vec![], ipv6: vec![], ..Lab::default() };
-    assert!(
-        empty
-            .chosen(&Selection::default(), IPV4)
-            .contains("failed to get default interface: Unable to find default route")
+    assert_eq!(
+        empty.chosen(&Selection::default(), IPV4),
+        format!(
+            "{no_default}failed to get default interface: Unable to find default route; Network in net-conf.json needs IPv4: if this host has none, set EnableIPv4 to false and EnableIPv6 to true; name an interface with --iface"
+        )
     );
     assert!(
         empty
@@ -255,7 +256,7 @@ fn pods_get_what_every_device_in_use_can_carry() {
         (r#""Type": "vxlan""#, IPV6, 1500, None, Some(1430), 1430),
         (r#""Type": "vxlan""#, DUAL, 1500, Some(1450), Some(1430), 1430), // upstream says 1450
         (r#""Type": "vxlan", "MTU": 1400"#, IPV4, 1500, Some(1350), None, 1350),
-        (r#""Type": "vxlan", "MTU": 9000"#, IPV4, 1500, Some(1450), None, 1450), // the link does not carry 9000
+        (r#""Type": "vxlan", "MTU": 9000"#, IPV4, 1500, Some(1450), None, 1450), // the link no longer carries 9000
         (r#""Type": "host-gw""#, DUAL, 9000, None, None, 9000),
         (r#""Type": "alloc""#, DUAL, 1500, None, None, 1500),
     ] {
@@ -264,6 +265,22 @@ fn pods_get_what_every_device_in_use_can_carry() {
     }
     let error = mtus(r#""Type": "vxlan""#, DUAL, 1349).unwrap_err();
     assert_eq!(error, "interface eth0: MTU 1349 leaves 1279 bytes for IPv6 pods, 1280 are needed; raise it");
+}
+
+#[test]
+fn an_mtu_above_the_links_is_refused_by_key_value_and_link() {
+    let facts = Lab::default().choose(&Selection::default(), IPV4).unwrap();
+    let carries = |mtu: u32| {
+        let text = format!(r#"{{"Network": "10.244.0.0/16", "Backend": {{"Type": "vxlan", "MTU": {mtu}}}}}"#);
+        let backend = NetConf::parse(text.as_bytes()).unwrap().backend;
+        facts.carries(&backend).map_err(|error| error.to_string())
+    };
+    assert_eq!(carries(1500), Ok(()));
+    assert_eq!(
+        carries(1501),
+        Err("Backend.MTU 1501 is more than the 1500 bytes that interface eth0 carries: lower it, or leave it out to follow the interface".to_owned())
+    );
+    assert_eq!(facts.carries(&flanneld::config::Backend::HostGw), Ok(()));
 }
 
 #[test]
