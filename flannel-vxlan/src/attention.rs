@@ -60,7 +60,15 @@ impl Overlay {
             },
             Notification::Address { interface, address, gone } => match self.family_on(*interface) {
                 Some(family) => overlay(*gone && self.device_has(family, *address)),
-                None => Attention { overlay: self.covers(*address), host: true },
+                None => {
+                    // One whose lifetime is prolonged is told of as well, and nothing new.
+                    let new = self.is_hosts(*address) == *gone;
+                    // With its last IPv4 address an interface loses all its routes without a word
+                    // (`fib_disable_ip`, net/ipv4/fib_frontend.c), and with one on the link it takes them again.
+                    let routed = self.is_underlay(*interface) && !is_link_local6(*address);
+                    let overlay = new && (routed || self.covers(*address));
+                    Attention { overlay, host: true }
+                }
             },
             Notification::Route { route, gone } => {
                 let wanted = self.wanted(route.subnet).map(|entries| entries.route);
@@ -154,4 +162,9 @@ impl Overlay {
         let peer = found.gateway.and_then(|gateway| self.tunnel_at(gateway.into()));
         peer.and_then(|(subnet, _)| self.peers.get(&subnet)).is_some_and(|slot| slot.nexthop == found.id)
     }
+}
+
+/// An address that no gateway of a peer needs, and that comes and goes by itself.
+fn is_link_local6(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }

@@ -102,7 +102,7 @@ impl Overlay {
         })
     }
 
-    fn is_hosts(&self, address: IpAddr) -> bool {
+    pub(crate) fn is_hosts(&self, address: IpAddr) -> bool {
         self.prefix_of(address).is_some()
     }
 

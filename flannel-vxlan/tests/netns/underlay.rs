@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use flannel_vxlan::{Family, Kernel, Netlink, Overlay, PeerConflict, UnderlayMtu};
+use flannel_vxlan::{Family, Kernel, Monitor, Netlink, Overlay, PeerConflict, UnderlayMtu};
 use testkit::{netns, sh};
 
 use super::{add_peers, both, converge, device, direct, family, flush, host, mac, tunnel};
@@ -53,6 +53,73 @@ fn host_gw_needs_no_device() {
         overlay.retain_peers(|peer| peer.subnet.addr().is_ipv6());
         assert_eq!(flush(&mut overlay, &mut kernel), 1);
         assert_eq!(sh("ip route show proto 70"), "");
+    });
+}
+
+/// The kernel drops the IPv4 routes of an interface that loses its last address, and tells nobody (`fib_disable_ip`,
+/// net/ipv4/fib_frontend.c).
+#[test]
+fn direct_routes_come_back_with_the_underlays_address_whether_it_is_the_same_or_another() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut monitor = Monitor::open(&kernel).unwrap();
+        let mut host_gw = Overlay::new(Family::ALL.map(|f| family(f, e0)));
+        host_gw.set_peer(direct("10.244.2.0/24", "192.168.77.2")).unwrap();
+        host_gw.set_peer(direct("fd00:10:244:2::/64", "fd77::2")).unwrap();
+        converge(&mut host_gw, &mut kernel);
+        let routes = || sh("ip route show proto 70; ip -6 route show proto 70");
+        let made = routes();
+        let _made = host_gw.attention(&monitor.take().unwrap());
+        for disturbance in [
+            "ip addr flush dev e0; ip addr add 192.168.77.1/24 dev e0; ip addr add fd77::1/64 dev e0 nodad",
+            "ip addr add 192.168.77.201/24 dev e0; ip addr del 192.168.77.1/24 dev e0
+             ip addr add 192.168.77.201/24 dev e0 || true",
+            "ip addr del 192.168.77.201/24 dev e0; ip addr add 192.168.77.1/24 dev e0",
+            "ip addr del fd77::1/64 dev e0; ip addr add fd77::201/64 dev e0 nodad",
+            "ip addr change 192.168.77.1/24 dev e0 valid_lft 100 preferred_lft 100; ip addr del 192.168.77.1/24 dev e0
+             ip addr add 192.168.77.1/24 dev e0",
+        ] {
+            sh(disturbance);
+            let attention = host_gw.attention(&monitor.take().unwrap());
+            assert!(attention.overlay && attention.host, "`{disturbance}`: {attention:?}");
+            flush(&mut host_gw, &mut kernel);
+            assert_eq!(routes(), made, "after `{disturbance}`");
+        }
+        // While there is no address the kernel refuses the route; with the address it is due again.
+        sh("ip addr del 192.168.77.1/24 dev e0");
+        assert!(host_gw.attention(&monitor.take().unwrap()).overlay);
+        assert_eq!(host_gw.flush(&mut kernel).unwrap().refused.len(), 1);
+        sh("ip addr add 192.168.77.1/24 dev e0");
+        assert!(host_gw.attention(&monitor.take().unwrap()).overlay);
+        flush(&mut host_gw, &mut kernel);
+        assert_eq!(routes(), made);
+        // A lifetime that is prolonged, as DHCP and router advertisements do, is nothing to look at all peers for.
+        sh(
+            "ip addr change 192.168.77.1/24 dev e0 valid_lft 100 preferred_lft 100; ip addr change fd77::201/64 dev e0 valid_lft 90 preferred_lft 90",
+        );
+        assert!(!host_gw.attention(&monitor.take().unwrap()).overlay);
+    });
+}
+
+#[test]
+fn a_peer_takes_over_the_address_that_this_host_gives_up() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut monitor = Monitor::open(&kernel).unwrap();
+        sh("ip addr add 192.168.77.8/24 dev e0");
+        let mut overlay = both(e0);
+        add_peers(&mut overlay, 2);
+        let early = overlay.set_peer(tunnel("10.244.8.0/24", &mac(8), "192.168.77.8"));
+        assert_eq!(early, Ok(()), "nothing was read yet");
+        converge(&mut overlay, &mut kernel);
+        let subnet = "10.244.8.0/24".parse().unwrap();
+        assert!(matches!(overlay.conflict_of(subnet), Some(PeerConflict::OwnUnderlay(_))));
+        let _made = overlay.attention(&monitor.take().unwrap());
+        sh("ip addr del 192.168.77.8/24 dev e0");
+        assert!(overlay.attention(&monitor.take().unwrap()).overlay);
+        flush(&mut overlay, &mut kernel);
+        assert_eq!(overlay.conflict_of(subnet), None);
+        assert!(sh("ip route show proto 70").contains("10.244.8.0/24"));
     });
 }
 
