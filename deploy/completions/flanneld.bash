@@ -35,7 +35,7 @@ _flanneld() {
 
     case "${cmd}" in
         flanneld)
-            opts="--iface --iface-regex --iface-can-reach --public-ip --public-ipv6 --lease-db --kube-subnet-mgr --net-config-path --subnet-lease-renew-margin --etcd-endpoints --etcd-prefix --etcd-keyfile --etcd-certfile --etcd-cafile --etcd-username --etcd-password --kube-api-url --kubeconfig-file --kube-annotation-prefix --set-node-network-unavailable --ip-masq --ip-masq-fully-random-disable --iptables-forward-rules --table-ownership --iptables-resync --ip-blackhole-route --subnet-file --healthz-ip --healthz-port --v --vmodule --log_backtrace_at --log-format --version --help status plan doctor cleanup"
+            opts="--iface --iface-regex --iface-can-reach --public-ip --public-ipv6 --lease-db --kube-subnet-mgr --net-config-path --subnet-lease-renew-margin --etcd-endpoints --etcd-prefix --etcd-keyfile --etcd-certfile --etcd-cafile --etcd-username --etcd-password --kube-api-url --kubeconfig-file --kube-annotation-prefix --set-node-network-unavailable --ip-masq --ip-masq-fully-random-disable --iptables-forward-rules --table-ownership --table-prefix --iptables-resync --ip-blackhole-route --subnet-file --healthz-ip --healthz-port --v --vmodule --log_backtrace_at --log-format --version --help status plan doctor cleanup"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -137,6 +137,10 @@ _flanneld() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --table-prefix)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --iptables-resync)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -189,7 +193,7 @@ _flanneld() {
             return 0
             ;;
         flanneld__subcmd__cleanup)
-            opts="--dry-run --upstream --files --force --iface --iface-regex --iface-can-reach --public-ip --public-ipv6 --lease-db --kube-subnet-mgr --net-config-path --subnet-lease-renew-margin --etcd-endpoints --etcd-prefix --etcd-keyfile --etcd-certfile --etcd-cafile --etcd-username --etcd-password --kube-api-url --kubeconfig-file --kube-annotation-prefix --set-node-network-unavailable --ip-masq --ip-masq-fully-random-disable --iptables-forward-rules --table-ownership --iptables-resync --ip-blackhole-route --subnet-file --healthz-ip --healthz-port --v --vmodule --log_backtrace_at --log-format --version --help"
+            opts="--dry-run --upstream --files --force --iface --iface-regex --iface-can-reach --public-ip --public-ipv6 --lease-db --kube-subnet-mgr --net-config-path --subnet-lease-renew-margin --etcd-endpoints --etcd-prefix --etcd-keyfile --etcd-certfile --etcd-cafile --etcd-username --etcd-password --kube-api-url --kubeconfig-file --kube-annotation-prefix --set-node-network-unavailable --ip-masq --ip-masq-fully-random-disable --iptables-forward-rules --table-ownership --table-prefix --iptables-resync --ip-blackhole-route --subnet-file --healthz-ip --healthz-port --v --vmodule --log_backtrace_at --log-format --version --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -307,6 +311,10 @@ _flanneld() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --table-prefix)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --iptables-resync)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -359,7 +367,7 @@ _flanneld() {
             return 0
             ;;
         flanneld__subcmd__doctor)
-            opts="--o --iface --iface-regex --iface-can-reach --public-ip --public-ipv6 --lease-db --kube-subnet-mgr --net-config-path --subnet-lease-renew-margin --etcd-endpoints --etcd-prefix --etcd-keyfile --etcd-certfile --etcd-cafile --etcd-username --etcd-password --kube-api-url --kubeconfig-file --kube-annotation-prefix --set-node-network-unavailable --ip-masq --ip-masq-fully-random-disable --iptables-forward-rules --table-ownership --iptables-resync --ip-blackhole-route --subnet-file --healthz-ip --healthz-port --v --vmodule --log_backtrace_at --log-format --version --help"
+            opts="--o --iface --iface-regex --iface-can-reach --public-ip --public-ipv6 --lease-db --kube-subnet-mgr --net-config-path --subnet-lease-renew-margin --etcd-endpoints --etcd-prefix --etcd-keyfile --etcd-certfile --etcd-cafile --etcd-username --etcd-password --kube-api-url --kubeconfig-file --kube-annotation-prefix --set-node-network-unavailable --ip-masq --ip-masq-fully-random-disable --iptables-forward-rules --table-ownership --table-prefix --iptables-resync --ip-blackhole-route --subnet-file --healthz-ip --healthz-port --v --vmodule --log_backtrace_at --log-format --version --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -465,6 +473,10 @@ _flanneld() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --table-prefix)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --iptables-resync)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -517,7 +529,7 @@ _flanneld() {
             return 0
             ;;
         flanneld__subcmd__plan)
-            opts="--iface --iface-regex --iface-can-reach --public-ip --public-ipv6 --lease-db --kube-subnet-mgr --net-config-path --subnet-lease-renew-margin --etcd-endpoints --etcd-prefix --etcd-keyfile --etcd-certfile --etcd-cafile --etcd-username --etcd-password --kube-api-url --kubeconfig-file --kube-annotation-prefix --set-node-network-unavailable --ip-masq --ip-masq-fully-random-disable --iptables-forward-rules --table-ownership --iptables-resync --ip-blackhole-route --subnet-file --healthz-ip --healthz-port --v --vmodule --log_backtrace_at --log-format --version --help"
+            opts="--iface --iface-regex --iface-can-reach --public-ip --public-ipv6 --lease-db --kube-subnet-mgr --net-config-path --subnet-lease-renew-margin --etcd-endpoints --etcd-prefix --etcd-keyfile --etcd-certfile --etcd-cafile --etcd-username --etcd-password --kube-api-url --kubeconfig-file --kube-annotation-prefix --set-node-network-unavailable --ip-masq --ip-masq-fully-random-disable --iptables-forward-rules --table-ownership --table-prefix --iptables-resync --ip-blackhole-route --subnet-file --healthz-ip --healthz-port --v --vmodule --log_backtrace_at --log-format --version --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -619,6 +631,10 @@ _flanneld() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --table-prefix)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --iptables-resync)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -671,7 +687,7 @@ _flanneld() {
             return 0
             ;;
         flanneld__subcmd__status)
-            opts="--o --peers --iface --iface-regex --iface-can-reach --public-ip --public-ipv6 --lease-db --kube-subnet-mgr --net-config-path --subnet-lease-renew-margin --etcd-endpoints --etcd-prefix --etcd-keyfile --etcd-certfile --etcd-cafile --etcd-username --etcd-password --kube-api-url --kubeconfig-file --kube-annotation-prefix --set-node-network-unavailable --ip-masq --ip-masq-fully-random-disable --iptables-forward-rules --table-ownership --iptables-resync --ip-blackhole-route --subnet-file --healthz-ip --healthz-port --v --vmodule --log_backtrace_at --log-format --version --help"
+            opts="--o --peers --iface --iface-regex --iface-can-reach --public-ip --public-ipv6 --lease-db --kube-subnet-mgr --net-config-path --subnet-lease-renew-margin --etcd-endpoints --etcd-prefix --etcd-keyfile --etcd-certfile --etcd-cafile --etcd-username --etcd-password --kube-api-url --kubeconfig-file --kube-annotation-prefix --set-node-network-unavailable --ip-masq --ip-masq-fully-random-disable --iptables-forward-rules --table-ownership --table-prefix --iptables-resync --ip-blackhole-route --subnet-file --healthz-ip --healthz-port --v --vmodule --log_backtrace_at --log-format --version --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -778,6 +794,10 @@ _flanneld() {
                     return 0
                     ;;
                 --table-ownership)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --table-prefix)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

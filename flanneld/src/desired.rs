@@ -12,7 +12,7 @@ use flannel_vxlan::{
 use ipnet::IpNet;
 
 use crate::config::{Backend, Config, NetConf, TxChecksumOffload, Vxlan};
-use crate::desired::rules::RuleSpec;
+use crate::desired::rules::{RuleSpec, TablePrefix};
 use crate::desired::subnet_env::SubnetEnv;
 use crate::lease::codec::{cut, quote};
 use crate::lease::{
@@ -39,6 +39,8 @@ pub struct Setting {
     pub forward_rules: bool,
     /// Who may change our tables.
     pub ownership: Ownership,
+    /// What the names of our tables begin with.
+    pub table_prefix: TablePrefix,
     /// A blackhole route for the node's own subnet.
     pub blackhole_route: bool,
 }
@@ -139,6 +141,7 @@ impl Setting {
             facts,
             forward_rules: config.forward_rules,
             ownership: config.ownership.into(),
+            table_prefix: config.table_prefix.clone(),
             blackhole_route: config.blackhole_route,
         })
     }
@@ -171,6 +174,7 @@ impl Setting {
     #[must_use]
     pub fn rules(&self, lease: LeaseKey) -> RuleSpec {
         RuleSpec {
+            prefix: self.table_prefix.clone(),
             ipv4: self.net_conf.ipv4.map(|pool| pool.network).zip(lease.v4()),
             ipv6: self.net_conf.ipv6.map(|pool| pool.network).zip(lease.v6()),
             masquerade: self.masquerade,

@@ -15,7 +15,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use crate::config::Config;
-use crate::desired::rules;
 use crate::error::Chain;
 use crate::insight::asker::Asker;
 use crate::insight::health::{Condition, Readiness};
@@ -101,8 +100,9 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
     let mut rules = flannel_nft::Netlink::open().map_err(|error| Fatal::Nftables(error.into()))?;
     config.ownership = config.ownership.settle(&mut rules).map_err(Fatal::Ownership)?;
 
-    let _presence = presence::announce()
+    let _presence = presence::announce(&config.table_prefix)
         .map_err(|error| warn!("`flanneld cleanup` will not know that this daemon runs: {}", Chain(&error)));
+    warn_of_others(&config);
     tokio::pin!(shutdown);
     notify::tell(&[sd_notify::NotifyState::Status("taking a lease")]);
     // Before the lease, which may take its time: who probes must not take waiting for hanging.
@@ -155,7 +155,7 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
     let links_monitor = flannel_vxlan::Monitor::open(&links).map_err(Fatal::Kernel)?;
     let rules_monitor =
         flannel_nft::Monitor::open(&[rules.port()]).map_err(|error| Fatal::Nftables(error.into()))?;
-    let tables = rules::tables().map_err(|error| Fatal::Desired(error.into()))?.to_vec();
+    let tables = config.table_prefix.tables().map_err(|error| Fatal::Desired(error.into()))?.to_vec();
     let mut reconciler =
         Reconciler::new(config, setting, lease, rules, links, outputs).map_err(Fatal::Desired)?;
     if let Some(recalled) = recalled {
@@ -190,6 +190,22 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
             Ok(())
         }
         _ = &mut ended => Err(Fatal::Ended),
+    }
+}
+
+/// Says who else keeps tables of our names here. One daemon that replaces another may see it for a moment, too.
+fn warn_of_others(config: &Config) {
+    let mut announced = presence::announced().unwrap_or_default();
+    let own = (std::process::id(), config.table_prefix.to_string());
+    // Once: in another container there may be another process of this number.
+    if let Some(at) = announced.iter().position(|one| *one == own) {
+        announced.swap_remove(at);
+    }
+    for (process, _) in announced.iter().filter(|(_, prefix)| *prefix == own.1) {
+        warn!(
+            "another flanneld (process {process}) runs on this host: if it stays and has another network, give one of \
+             them a --table-prefix, or each will take the other's rules away"
+        );
     }
 }
 

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "set-up that fails is a failed test")]
 
 use std::fs::{self, File};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -18,10 +19,14 @@ struct Daemon(Child);
 impl Daemon {
     /// As upstream's documentation starts it.
     fn start(node: &Node) -> Self {
+        Self::start_with(node, &node.subnet_file(), &[])
+    }
+
+    fn start_with(node: &Node, subnet_file: &Path, more: &[&str]) -> Self {
         let log = File::options().create(true).append(true).open(node.folder().join("flanneld.log")).unwrap();
         let mut command = Command::new(BINARY);
-        command.args(["-etcd-endpoints", ENDPOINT, "-iface", "eth0", "-ip-masq"]);
-        command.arg("-subnet-file").arg(node.subnet_file());
+        command.args(["-etcd-endpoints", ENDPOINT, "-iface", "eth0", "-ip-masq"]).args(more);
+        command.arg("-subnet-file").arg(subnet_file);
         command.stdin(Stdio::null()).stderr(log);
         Self(node.namespace().spawn(&mut command).unwrap())
     }
@@ -95,4 +100,68 @@ fn a_deleted_lease_is_taken_again_and_the_pods_notice_nothing() {
     wait_for(SOON, || (etcd.subnets() == before.0).then_some(())).expect("the same subnet, published again");
     assert_eq!(fs::read_to_string(node.subnet_file()).unwrap(), before.1);
     assert_eq!(state(), kernel);
+}
+
+/// Two networks over the same hosts, as upstream's functional tests have them.
+#[test]
+fn two_daemons_on_each_host_keep_a_network_each() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let nodes = [lab.add_node().unwrap(), lab.add_node().unwrap()];
+    let etcd = Etcd::start(&lab);
+    etcd.ctl(r#"put /vxlan/network/config '{"Network": "10.50.0.0/16", "EnableNFTables": true, "Backend": {"Type": "vxlan"}}'"#);
+    etcd.ctl(r#"put /hostgw/network/config '{"Network": "10.60.0.0/16", "EnableNFTables": true, "Backend": {"Type": "host-gw"}}'"#);
+    let files = nodes.each_ref().map(|node| ["vxlan.env", "hostgw.env"].map(|name| node.folder().join(name)));
+    let mut daemons = Vec::new();
+    for (node, [vxlan, hostgw]) in nodes.iter().zip(&files) {
+        daemons.push(Daemon::start_with(node, vxlan, &["-etcd-prefix=/vxlan/network"]));
+        let more = ["-etcd-prefix=/hostgw/network", "-table-prefix=hostgw"];
+        daemons.push(Daemon::start_with(node, hostgw, &more));
+    }
+    // An address of each network on each host, as a pod would have it.
+    let addresses = nodes.each_ref().map(|node| {
+        let node_files = &files[usize::from(node.v4() != nodes[0].v4())];
+        node_files.each_ref().map(|file| {
+            let env = wait_for(SOON, || fs::read_to_string(file).ok()).expect("it takes a lease");
+            let subnet = env.lines().find_map(|line| line.strip_prefix("FLANNEL_SUBNET=")).unwrap();
+            let device = file.file_stem().unwrap().to_str().unwrap();
+            let sh = |command: String| node.namespace().sh(&command).unwrap();
+            sh(format!(
+                "ip link add {device} type bridge; ip link set {device} up; ip addr add {subnet} dev {device}"
+            ));
+            subnet.split('/').next().unwrap().to_owned()
+        })
+    });
+    let device = |target: &str| nodes[0].namespace().sh(&format!("ip route get {target}")).unwrap();
+    for (own, target, dev) in [(0, 0, "flannel.1"), (1, 1, "eth0")] {
+        let (from, to) = (&addresses[0][own], &addresses[1][target]);
+        let ping = format!("ping -c 3 -i 0.2 -W 1 -I {from} {to}");
+        let passed = wait_for(SOON, || nodes[0].namespace().sh(&ping).ok());
+        assert!(passed.is_some(), "{ping}");
+        assert!(device(to).contains(&format!("dev {dev} ")), "{}", device(to));
+    }
+    // Their rules lie side by side, and nobody touches the other's.
+    let rules = || nodes[0].namespace().sh("nft -a list ruleset").unwrap();
+    let made = rules();
+    for line in [
+        "table ip flannel-ipv4 {",
+        "ip saddr 10.50.0.0/16",
+        "table ip hostgw-ipv4 {",
+        "ip saddr 10.60.0.0/16",
+    ] {
+        assert!(made.contains(line), "{line} is missing in\n{made}");
+    }
+    let generation = "nft -a list ruleset > /dev/null; timeout 2 nft monitor rules || true";
+    assert_eq!(nodes[0].namespace().sh(generation).unwrap(), "");
+    assert_eq!(rules(), made);
+    assert!(!log_of(&nodes[0]).contains("another flanneld"), "{}", log_of(&nodes[0]));
+
+    // Who forgets it is told.
+    let third = nodes[0].folder().join("third.env");
+    let _third = Daemon::start_with(&nodes[0], &third, &["-etcd-prefix=/third/network"]);
+    let told =
+        wait_for(SOON, || log_of(&nodes[0]).contains("give one of them a --table-prefix").then_some(()));
+    assert!(told.is_some(), "{}", log_of(&nodes[0]));
 }

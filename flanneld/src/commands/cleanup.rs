@@ -6,14 +6,13 @@ use std::path::Path;
 
 use super::{SOMETHING, Verdict, devices};
 use flannel_nft::neighbours::{UPSTREAM, accept_forwarded, filter_tables, iptables_tables, remove_leftovers};
-use flannel_nft::{Building, Comment, Kernel as _, Observed, Ruleset, TableId, Transaction};
+use flannel_nft::{Building, Kernel as _, Observed, Ruleset, TableId, Transaction};
 use flannel_vxlan::{Kernel as _, Plan};
 
 use crate::config::Cleanup;
-use crate::desired::{rules, subnet_env};
+use crate::desired::subnet_env;
 use crate::error::Chain;
 use crate::insight::status;
-use crate::reconcile::neighbours::MARK;
 use crate::run::{memory, presence};
 
 /// A daemon would put everything back.
@@ -83,10 +82,10 @@ impl Sweep {
     }
 
     fn rules(&mut self, asked: &Cleanup, kernel: &mut flannel_nft::Netlink) -> Result<(), Box<dyn Error>> {
-        let ours = rules::tables()?.into_iter().fold(Ruleset::new(), Ruleset::without);
+        let ours = asked.table_prefix.tables()?.into_iter().fold(Ruleset::new(), Ruleset::without);
         let diff = |observed: &Observed| flannel_nft::diff(&ours, observed);
         self.change(kernel, &ours.scope(), diff)?;
-        let mark = Comment::new(MARK)?;
+        let mark = asked.table_prefix.mark()?;
         let accepted = |observed: &Observed| accept_forwarded(observed, &[], &mark);
         self.change(kernel, &filter_tables(), accepted)?;
         if asked.upstream {

@@ -22,7 +22,7 @@ pub async fn run(asked: &StatusAsked) -> Result<Verdict, Box<dyn Error>> {
     let mut status = match local::ask(&socket(&asked.subnet_file)) {
         Ok(status) => status,
         Err(AskError::Absent { source, .. }) if is_none(&source) => {
-            let mut status = kernel::read(&asked.subnet_file)?;
+            let mut status = kernel::read(&asked.subnet_file, &asked.table_prefix)?;
             status.unmet.insert("daemon".to_owned(), absence(&presence::daemons()?));
             status
         }

@@ -13,6 +13,7 @@ use super::{Problem, Secret, Source};
 use clap::{ArgAction, CommandFactory, Parser};
 use regex::Regex;
 
+use crate::desired::rules::TablePrefix;
 use crate::logging::{BacktraceAt, LogFormat, Vmodule};
 use crate::run::ownership::TableOwnership;
 
@@ -128,6 +129,9 @@ pub(super) struct Flags {
         help_heading = "Rules and routes"
     )]
     pub(super) table_ownership: TableOwnership,
+    /// What the names of the nftables tables begin with: another for each daemon on this host but one
+    #[arg(long, value_name = "NAME", default_value = "flannel", help_heading = "Rules and routes")]
+    pub(super) table_prefix: TablePrefix,
     /// Seconds between two full checks of what the kernel holds, at least 1
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = resync)]
     #[arg(allow_negative_numbers = true, help_heading = "Rules and routes")]
@@ -403,7 +407,7 @@ impl fmt::Display for Flags {
              iface:[{}] ifaceRegex:[{}] ipMasq:{} ipMasqRandomFullyDisable:{} ifaceCanReach:{} subnetFile:{} \
              publicIP:{} publicIPv6:{} subnetLeaseRenewMargin:{} healthzIP:{} healthzPort:{} \
              iptablesResyncSeconds:{} iptablesForwardRules:{} blackholeRoute:{} netConfPath:{} \
-             setNodeNetworkUnavailable:{} leaseDB:{} logFormat:{} tableOwnership:{}}}",
+             setNodeNetworkUnavailable:{} leaseDB:{} logFormat:{} tableOwnership:{} tablePrefix:{}}}",
             self.etcd_endpoints,
             self.etcd_prefix,
             path(self.etcd_keyfile.as_ref()),
@@ -435,6 +439,7 @@ impl fmt::Display for Flags {
             path(self.lease_db.as_ref()),
             self.log_format,
             self.table_ownership,
+            self.table_prefix,
         )
     }
 }

@@ -21,6 +21,7 @@ use self::cli::Flags;
 pub use self::net_conf::{Backend, KeyProblem, NetConf, NetConfError, TxChecksumOffload, Vxlan};
 pub use self::pool::{Ipv4Pool, Ipv6Pool};
 pub use self::subcommand::definition;
+use crate::desired::rules::TablePrefix;
 use crate::logging::LogOptions;
 use crate::node::Selection;
 use crate::run::ownership::TableOwnership;
@@ -49,6 +50,8 @@ pub enum Command {
 pub struct Cleanup {
     /// As for the daemon.
     pub subnet_file: PathBuf,
+    /// As for the daemon.
+    pub table_prefix: TablePrefix,
     /// Only print what would be removed. Default: no.
     pub dry_run: bool,
     /// What upstream's iptables mode leaves, too. Default: no.
@@ -75,6 +78,8 @@ pub struct Doctor {
 pub struct StatusAsked {
     /// As for the daemon: its socket is beside it.
     pub subnet_file: PathBuf,
+    /// As for the daemon.
+    pub table_prefix: TablePrefix,
     /// Print JSON. Default: no.
     pub json: bool,
     /// Print every peer, not only those that are not programmed. JSON has them all. Default: no.
@@ -104,6 +109,8 @@ pub struct Config {
     pub forward_rules: bool,
     /// Who may change our tables (`--table-ownership`). Default: anybody.
     pub ownership: TableOwnership,
+    /// What the names of our tables begin with (`--table-prefix`). Default: `flannel`.
+    pub table_prefix: TablePrefix,
     /// A blackhole route for the node's own subnet (`--ip-blackhole-route`). Default: no.
     pub blackhole_route: bool,
     /// Time between two full checks of the kernel's state (`--iptables-resync`). Default: 5 s, at least 1 s.
@@ -326,6 +333,7 @@ impl Config {
             fully_random: !flags.ip_masq_fully_random_disable,
             forward_rules: flags.iptables_forward_rules,
             ownership: flags.table_ownership,
+            table_prefix: flags.table_prefix,
             blackhole_route: flags.ip_blackhole_route,
             resync: Duration::from_secs(flags.iptables_resync.into()),
             healthz: (flags.healthz_port != 0).then(|| SocketAddr::new(flags.healthz_ip, flags.healthz_port)),

@@ -91,6 +91,7 @@ pub(super) fn read(source: &impl Source) -> Option<Result<Command, Problems>> {
             with_flags::<CleanupFlags>(&name, arguments, source, |own| &own.flags).map(|given| match given {
                 Some((config, _, own)) => Command::Cleanup(Cleanup {
                     subnet_file: config.subnet_file,
+                    table_prefix: config.table_prefix,
                     dry_run: own.dry_run,
                     upstream: own.upstream,
                     files: own.files,
@@ -103,7 +104,8 @@ pub(super) fn read(source: &impl Source) -> Option<Result<Command, Problems>> {
             with_flags::<StatusFlags>(&name, arguments, source, |own| &own.flags).map(|given| match given {
                 Some((config, _, own)) => {
                     let (json, peers) = (own.o, own.peers);
-                    Command::Status(StatusAsked { subnet_file: config.subnet_file, json, peers })
+                    let Config { subnet_file, table_prefix, .. } = *config;
+                    Command::Status(StatusAsked { subnet_file, table_prefix, json, peers })
                 }
                 None => Command::Help(help_of(STATUS)),
             })

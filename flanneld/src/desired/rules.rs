@@ -3,6 +3,9 @@
 //! Names, hooks and comments are upstream's (`pkg/trafficmngr/nftables`), so that its tables are taken over in place and
 //! ours are cleaned up by it.
 
+use std::fmt;
+use std::str::FromStr;
+
 use flannel_nft::{
     Base, Chain, ChainName, Comment, Counter, CounterName, Datatype, Family, Match, NameError, Nat,
     Ownership, Rule, Ruleset, Set, SetName, Table, TableId, TableName, ip, meta,
@@ -21,9 +24,65 @@ pub const FORWARDED_FROM_PODS: &str = "forward-from-pods";
 /// Forwarded packets to pods from elsewhere.
 pub const FORWARDED_TO_PODS: &str = "forward-to-pods";
 
+/// What our tables and rules are told from those of another daemon on this host by (`--table-prefix`). Default: `flannel`,
+/// as upstream names them.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TablePrefix(String);
+
+impl TablePrefix {
+    /// Names of the tables: IPv4's and IPv6's.
+    ///
+    /// # Errors
+    /// None once the prefix is made.
+    pub fn tables(&self) -> Result<[TableId; 2], NameError> {
+        Ok([
+            TableId::new(Family::Ip, TableName::new(&format!("{self}-ipv4"))?),
+            TableId::new(Family::Ip6, TableName::new(&format!("{self}-ipv6"))?),
+        ])
+    }
+
+    /// The comment of the rules that the daemon keeps in iptables' chains.
+    ///
+    /// # Errors
+    /// None once the prefix is made.
+    pub fn mark(&self) -> Result<Comment, NameError> {
+        if *self == Self::default() {
+            Comment::new("flanneld accept")
+        } else {
+            Comment::new(&format!("flanneld accept ({self})"))
+        }
+    }
+}
+
+impl Default for TablePrefix {
+    fn default() -> Self {
+        Self("flannel".to_owned())
+    }
+}
+
+impl FromStr for TablePrefix {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let prefix = Self(text.to_owned());
+        TableName::new(text)?;
+        prefix.tables()?;
+        prefix.mark()?;
+        Ok(prefix)
+    }
+}
+
+impl fmt::Display for TablePrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// What decides the rules of a node.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct RuleSpec {
+    /// What the names of the tables begin with.
+    pub prefix: TablePrefix,
     /// The cluster's network and this node's subnet; `None` if IPv4 is off.
     pub ipv4: Option<(Ipv4Net, Ipv4Net)>,
     /// The same for IPv6.
@@ -53,9 +112,9 @@ impl RuleSpec {
 /// The tables `ip flannel-ipv4` and `ip6 flannel-ipv6`, for the families in use; the other one is to be gone.
 ///
 /// # Errors
-/// None in practice: the names are constants that nftables can hold.
+/// None in practice: the names are such that nftables can hold them.
 pub fn ruleset(spec: &RuleSpec) -> Result<Ruleset, NameError> {
-    let [ipv4, ipv6] = tables()?;
+    let [ipv4, ipv6] = spec.prefix.tables()?;
     let multicast_v4 = Ipv4Net::new_assert([224, 0, 0, 0].into(), 4).into();
     let multicast_v6 = Ipv6Net::new_assert([0xff00, 0, 0, 0, 0, 0, 0, 0].into(), 8).into();
     let mut rules = Ruleset::new();
@@ -67,17 +126,6 @@ pub fn ruleset(spec: &RuleSpec) -> Result<Ruleset, NameError> {
         Some((cluster, pods)) => rules.table(table(spec, ipv6, cluster.into(), pods.into(), multicast_v6)?),
         None => rules.without(ipv6),
     })
-}
-
-/// Names of the tables: IPv4's and IPv6's.
-///
-/// # Errors
-/// None in practice, as [`ruleset`].
-pub fn tables() -> Result<[TableId; 2], NameError> {
-    Ok([
-        TableId::new(Family::Ip, TableName::new("flannel-ipv4")?),
-        TableId::new(Family::Ip6, TableName::new("flannel-ipv6")?),
-    ])
 }
 
 fn table(
@@ -155,6 +203,7 @@ mod tests {
 
     fn dual_stack() -> RuleSpec {
         RuleSpec {
+            prefix: TablePrefix::default(),
             ipv4: Some(("10.244.0.0/16".parse().unwrap(), "10.244.59.0/24".parse().unwrap())),
             ipv6: Some(("fd00:10:244::/48".parse().unwrap(), "fd00:10:244:5d::/64".parse().unwrap())),
             masquerade: true,
@@ -168,6 +217,19 @@ mod tests {
     #[test]
     fn the_rules_are_upstreams_with_its_two_mistakes_mended() {
         insta::assert_snapshot!(ruleset(&dual_stack()).unwrap().to_string());
+    }
+
+    #[test]
+    fn daemons_with_different_prefixes_have_nothing_in_common() {
+        let other: TablePrefix = "tenant-b".parse().unwrap();
+        let theirs = ruleset(&RuleSpec { prefix: other.clone(), ipv6: None, ..dual_stack() }).unwrap();
+        let ours = ruleset(&dual_stack()).unwrap();
+        assert!(theirs.scope().iter().all(|id| !ours.scope().contains(id)));
+        assert!(theirs.to_string().contains("table ip tenant-b-ipv4 {"));
+        assert_ne!(other.mark().unwrap(), TablePrefix::default().mark().unwrap());
+        for bad in ["", "1", "a b", "a;b", &"a".repeat(300)] {
+            bad.parse::<TablePrefix>().unwrap_err();
+        }
     }
 
     #[test]

@@ -5,13 +5,10 @@ use std::time::Duration;
 use flannel_nft::neighbours::{
     ForwardDrop, UPSTREAM, accept_forwarded, filter_tables, forward_drops, iptables_tables, remove_leftovers,
 };
-use flannel_nft::{Comment, ConvergeError, Generation, Kernel, NameError, Outcome, TableId, amend};
+use flannel_nft::{Comment, ConvergeError, Generation, Kernel, Outcome, TableId, amend};
 use ipnet::IpNet;
 use tokio::time::Instant;
 use tracing::{info, warn};
-
-/// The comment of the rules that flanneld keeps in iptables' chains.
-pub const MARK: &str = "flanneld accept";
 
 /// Least time between two looks at iptables' tables: others may change theirs many times a second.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -24,6 +21,7 @@ const REST: u32 = 500;
 /// What is known of others' rules.
 #[derive(Debug)]
 pub struct Neighbours {
+    /// The comment of our rules in iptables' chains.
     mark: Comment,
     /// The generation at which everything was as it should be.
     right_at: Option<Generation>,
@@ -41,19 +39,10 @@ fn rested(began: Instant, pause: Duration) -> Instant {
 }
 
 impl Neighbours {
-    /// Nothing is known yet.
-    ///
-    /// # Errors
-    /// None in practice: the comment is a constant.
-    pub fn new() -> Result<Self, NameError> {
-        Ok(Self {
-            mark: Comment::new(MARK)?,
-            right_at: None,
-            cleared: false,
-            next_look: None,
-            surveyed: None,
-            obstacles: Vec::new(),
-        })
+    /// Nothing is known yet; our rules in iptables' chains bear this comment.
+    #[must_use]
+    pub fn new(mark: Comment) -> Self {
+        Self { mark, right_at: None, cleared: false, next_look: None, surveyed: None, obstacles: Vec::new() }
     }
 
     /// When it is worth looking again, if somebody changes something now.
@@ -151,7 +140,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_chain_that_comes_to_drop_gets_rules_and_loses_them_when_it_does_not() {
         let mut kernel = Memory::default();
-        let mut neighbours = Neighbours::new().unwrap();
+        let mut neighbours = Neighbours::new(Comment::new("ours").unwrap());
         let networks = ["10.244.0.0/16".parse().unwrap()];
         let rules = |kernel: &mut Memory| {
             let observed = kernel.observe(&iptables_tables()).unwrap();

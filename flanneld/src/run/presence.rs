@@ -10,31 +10,44 @@ use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
+use crate::desired::rules::TablePrefix;
+
 const NAME: &str = "flanneld.running.";
 const SOCKETS: &str = "/proc/thread-self/net/unix";
 const NAMESPACE: &str = "/proc/thread-self/ns/net";
 
-/// Tells that a daemon runs, as long as the value lives.
+/// Tells that a daemon runs and keeps tables of this prefix, as long as the value lives.
 ///
 /// # Errors
 /// Unix sockets are not allowed here; then nobody is told.
-pub fn announce() -> io::Result<UnixDatagram> {
+pub fn announce(prefix: &TablePrefix) -> io::Result<UnixDatagram> {
     // Process numbers alone are not unique: containers have their own.
-    let name = format!("{NAME}{}.{:08x}", std::process::id(), rand::random::<u32>());
+    let mut name = format!("{NAME}{}.{:08x}.{prefix}", std::process::id(), rand::random::<u32>());
+    name.truncate(107); // all that the kernel has room for
     UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(name)?)
 }
 
-/// Process numbers of the daemons that run here, ours as in their own containers.
+/// Process numbers of the daemons of this kind that run here, as in their own containers, and the prefixes of their tables.
 ///
 /// # Errors
 /// `/proc` cannot be read; the error names the file.
-pub fn daemons() -> io::Result<BTreeSet<u32>> {
+pub fn announced() -> io::Result<Vec<(u32, String)>> {
     let listed = named(SOCKETS, fs::read_to_string(SOCKETS))?;
-    let ours = listed.lines().filter_map(|line| {
+    let of_line = |line: &str| {
         let (_, name) = line.rsplit_once('@')?;
-        name.strip_prefix(NAME)?.split('.').next()?.parse().ok()
-    });
-    let mut found: BTreeSet<u32> = ours.collect();
+        let mut parts = name.strip_prefix(NAME)?.splitn(3, '.');
+        let (process, _, prefix) = (parts.next()?.parse().ok()?, parts.next()?, parts.next()?);
+        Some((process, prefix.to_owned()))
+    };
+    Ok(listed.lines().filter_map(of_line).collect())
+}
+
+/// Process numbers of the daemons that run here, ours and upstream's.
+///
+/// # Errors
+/// As [`announced`].
+pub fn daemons() -> io::Result<BTreeSet<u32>> {
+    let mut found: BTreeSet<u32> = announced()?.into_iter().map(|(process, _)| process).collect();
     let here = named(NAMESPACE, fs::read_link(NAMESPACE))?;
     for process in named("/proc", fs::read_dir("/proc"))?.flatten() {
         let path = process.path();
@@ -64,8 +77,9 @@ mod tests {
     #[test]
     fn a_daemon_is_seen_while_it_lives() {
         let own = std::process::id();
-        let held = announce().unwrap();
+        let held = announce(&"other".parse().unwrap()).unwrap();
         assert!(daemons().unwrap().contains(&own));
+        assert!(announced().unwrap().contains(&(own, "other".to_owned())));
         drop(held);
         assert!(!daemons().unwrap().contains(&own));
     }

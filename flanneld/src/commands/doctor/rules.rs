@@ -4,13 +4,11 @@ use std::error::Error;
 
 use super::Finding;
 use flannel_nft::neighbours::{UPSTREAM, forward_drops, remove_leftovers};
-use flannel_nft::{Comment, Kernel, Observed, Ruleset};
-use ipnet::IpNet;
+use flannel_nft::{Kernel, Observed, Ruleset};
 
 use crate::commands::survey::Survey;
 use crate::commands::table_changes;
-use crate::desired::rules;
-use crate::reconcile::neighbours::MARK;
+use crate::desired::rules::{self, RuleSpec};
 
 pub(super) fn look(survey: &Survey, kernel: &mut impl Kernel) -> Result<Vec<Finding>, Box<dyn Error>> {
     let tables = kernel.tables()?;
@@ -18,17 +16,18 @@ pub(super) fn look(survey: &Survey, kernel: &mut impl Kernel) -> Result<Vec<Find
     let spec = survey.setting.rules(survey.lease);
     let wanted = rules::ruleset(&spec)?;
     let ours = kernel.observe(&wanted.scope())?;
-    judge(&wanted, &spec.networks(), &ours, &everything)
+    judge(&spec, &wanted, &ours, &everything)
 }
 
 fn judge(
+    spec: &RuleSpec,
     wanted: &Ruleset,
-    networks: &[IpNet],
     ours: &Observed,
     everything: &Observed,
 ) -> Result<Vec<Finding>, Box<dyn Error>> {
     let mut findings = Vec::new();
-    for drop in forward_drops(&everything.ruleset, &rules::tables()?, &Comment::new(MARK)?, networks) {
+    let networks = spec.networks();
+    for drop in forward_drops(&everything.ruleset, &spec.prefix.tables()?, &spec.prefix.mark()?, &networks) {
         let (table, chain) = (&drop.table, &drop.chain);
         let advice = if table.name.as_str() == "firewalld" {
             let sources: String = networks.iter().map(|net| format!(" --add-source={net}")).collect();
@@ -72,17 +71,17 @@ mod tests {
     #[test]
     fn a_chain_that_drops_and_rules_that_are_missing_are_told() {
         let mut kernel = Memory::default();
-        let spec = rules::RuleSpec {
+        let spec = RuleSpec {
             ipv4: Some(("10.244.0.0/16".parse().unwrap(), "10.244.1.0/24".parse().unwrap())),
             masquerade: true,
-            ..rules::RuleSpec::default()
+            ..RuleSpec::default()
         };
         let wanted = rules::ruleset(&spec).unwrap();
         let told = |kernel: &mut Memory| {
             let tables: Vec<TableId> = kernel.tables().unwrap();
             let everything = kernel.observe(&tables).unwrap();
             let ours = kernel.observe(&wanted.scope()).unwrap();
-            let findings = judge(&wanted, &spec.networks(), &ours, &everything).unwrap();
+            let findings = judge(&spec, &wanted, &ours, &everything).unwrap();
             findings.into_iter().map(|finding| finding.check).collect::<Vec<_>>()
         };
         assert_eq!(told(&mut kernel), ["rules"]);

@@ -10,11 +10,12 @@ use flannel_vxlan::{Family, Kernel as _, Observed, ObservedRouteTo, ROUTE_PROTOC
 use ipnet::IpNet;
 
 use crate::commands::devices;
-use crate::desired::{rules, subnet_env};
+use crate::desired::rules::TablePrefix;
+use crate::desired::subnet_env;
 use crate::insight::status::{DeviceStatus, PeerState, PeerStatus, Status};
 
-/// Devices and tables of flannel's names, and the peers of our routes. Never ready.
-pub(super) fn read(subnet_file: &Path) -> Result<Status, Box<dyn Error>> {
+/// Devices of flannel's names, its tables, and the peers of our routes. Never ready.
+pub(super) fn read(subnet_file: &Path, prefix: &TablePrefix) -> Result<Status, Box<dyn Error>> {
     let mut status = Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         time: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs_f64(),
@@ -24,7 +25,7 @@ pub(super) fn read(subnet_file: &Path) -> Result<Status, Box<dyn Error>> {
         (status.lease.ipv4, status.lease.ipv6) = (previous.ipv4_subnet, previous.ipv6_subnet);
     }
     let mut nft = flannel_nft::Netlink::open()?;
-    let observed = nft.observe(&rules::tables()?)?;
+    let observed = nft.observe(&prefix.tables()?)?;
     status.rules.tables = observed.ruleset.tables().iter().map(|table| table.id().to_string()).collect();
     status.rules.owned = observed.ruleset.tables().iter().any(|table| table.owner_port().is_some());
     status.rules.counters = crate::insight::survey::counters(&observed);
