@@ -17,8 +17,12 @@ pub fn conceal_password() {
     let mut arguments = std::env::args_os();
     let Some(name) = arguments.next() else { return };
     if let Some((rest, password)) = without_password(arguments) {
-        let _not_possible =
-            Command::new("/proc/self/exe").arg0(name).args(rest).env(VARIABLE, password).exec();
+        // Under its own name, by which `pgrep` finds it; if its file has been replaced since, under another.
+        let by_name = std::env::current_exe().ok();
+        for program in by_name.into_iter().chain(["/proc/self/exe".into()]) {
+            let _not_possible =
+                Command::new(program).arg0(&name).args(&rest).env(VARIABLE, &password).exec();
+        }
     }
 }
 

@@ -26,6 +26,8 @@ fn is_seen_nowhere(what: &str, node: &Node, daemon: Option<&Daemon>) {
         let command = || fs::read_to_string(format!("/proc/{}/cmdline", daemon.pid().unwrap())).unwrap();
         wait_for(SOON, || (!command().contains(SECRET)).then_some(()));
         seen.push(("process list", command()));
+        let name = fs::read_to_string(format!("/proc/{}/comm", daemon.pid().unwrap())).unwrap();
+        assert_eq!(name, "flanneld\n", "by which pgrep finds it");
         // A daemon that waits has nothing to say on the others, and takes its time for that.
         let pages = if daemon.status("/readyz").unwrap() == 200 { 5 } else { 2 };
         for page in ["/healthz", "/readyz", "/metrics", "/", "/status"].into_iter().take(pages) {
