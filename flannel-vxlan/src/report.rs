@@ -5,7 +5,7 @@ use std::fmt;
 use flannel_netlink::Errno;
 use ipnet::IpNet;
 
-use crate::{Applied, Family, NameTaken, Plan};
+use crate::{Applied, Family, NameTaken, Plan, Step};
 
 /// What came of a pass.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +25,10 @@ impl Report {
         let refused = |refusal: crate::StepRefusal| {
             Some(RefusedStep {
                 peer: plan.peer_of(refusal.step),
+                device: match plan.steps.get(refusal.step)? {
+                    Step::Device(family, _) => Some(*family),
+                    _ => None,
+                },
                 command: plan.command(plan.steps.get(refusal.step)?),
                 errno: refusal.errno,
                 text: refusal.text,
@@ -51,6 +55,8 @@ impl Report {
 pub struct RefusedStep {
     /// The peer it was for; `None` if it was about the device or a stale entry.
     pub peer: Option<IpNet>,
+    /// The family whose device it was about; `None` if it was about something else.
+    pub device: Option<Family>,
     /// The step, as the command that does the same.
     pub command: String,
     /// The error.

@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use flannel_nft::{Generation, Keeper};
 use flannel_vxlan::{Family, Notification, Overlay};
+use ipnet::IpNet;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::config::{Config, NetConf};
-use crate::desired::{Setting, Skipped, rules};
+use crate::desired::{Setting, rules};
 use crate::error::Chain;
 use crate::insight::health::Readiness;
 use crate::insight::status::Cause;
@@ -32,12 +33,14 @@ mod calm;
 mod duty;
 pub mod monitor;
 pub mod neighbours;
+mod remarks;
 mod work;
 
 use calm::{Calm, Minute};
 use duty::Duty;
 use monitor::ForeignCommits;
 use neighbours::Neighbours;
+use remarks::{Remarks, keep_known};
 
 /// Events that are folded before the kernel is written to, at most.
 const BURST: usize = 65_536;
@@ -116,6 +119,10 @@ pub struct Reconciler<R, L> {
     minute: Minute,
     /// Complaints already made, so that one that stays is logged once.
     complaints: BTreeSet<String>,
+    /// Leases that give no peer, or contradict another.
+    remarks: Remarks<IpNet>,
+    /// Leases whose malformed contents are not followed.
+    malformed: Remarks<LeaseKey>,
     announced: bool,
     /// From when on peers are written although the store has not listed them all; never if nothing is recalled.
     unlisted_from: Option<Instant>,
@@ -161,6 +168,8 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             rules_written: None,
             minute: Minute::default(),
             complaints: BTreeSet::new(),
+            remarks: Remarks::default(),
+            malformed: Remarks::default(),
             announced: false,
             unlisted_from: None,
         })
@@ -275,11 +284,21 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         let _unheard = question.answer.send(Box::new(status));
     }
 
-    fn learn(&mut self, event: LeaseEvent) {
+    fn learn(&mut self, mut event: LeaseEvent) {
         let listed = matches!(event, LeaseEvent::Synced { .. });
+        if let LeaseEvent::Upsert(lease) = &mut event
+            && let Some(known) = self.leases.peer(lease.key)
+        {
+            let differs = *known != lease.attributes;
+            let kept = differs.then(|| keep_known(&self.setting, lease.key, known, &mut lease.attributes));
+            self.malformed.set(lease.key, kept.unwrap_or_default());
+        }
         self.outputs.telemetry.heard();
         let changed = self.leases.apply(event);
         for key in &changed {
+            if self.leases.peer(*key).is_none() {
+                self.malformed.set(*key, Vec::new());
+            }
             self.note_peer(*key);
         }
         if listed || !changed.is_empty() {
@@ -296,19 +315,23 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
 
     /// Puts what is now known of a lease's subnets into the overlay, or takes them out.
     fn note_peer(&mut self, key: LeaseKey) {
-        let Self { setting, leases, overlay, links, .. } = self;
+        let Self { setting, leases, overlay, links, remarks, .. } = self;
         let mut on_link = |address: IpAddr| {
             let way = links.route_to(address).ok().flatten();
             way.is_some_and(|way| way.gateway.is_none() && way.interface == setting.facts.index)
         };
         for subnet in key.subnets() {
             let holder = leases.holder(subnet).and_then(|holder| Some((holder, leases.peer(holder)?)));
-            if let (Some((holder, followed)), Some(other)) = (holder, leases.peer(key))
-                && !followed.same_node(other)
-            {
-                warn!(
-                    "leases {holder} and {key} of two nodes are for {subnet}: its packets go to that of {holder}"
-                );
+            let mut said = Vec::new();
+            if let Some((holder, followed)) = holder {
+                let others = leases.claimants(subnet).filter(|other| {
+                    leases.peer(*other).is_some_and(|attributes| !followed.same_node(attributes))
+                });
+                said.extend(others.map(|other| {
+                    format!(
+                        "leases {holder} and {other} of two nodes are for {subnet}: its packets go to that of {holder}"
+                    )
+                }));
             }
             let peer = holder.and_then(|(holder, lease)| setting.peer(holder, subnet, lease, &mut on_link));
             match peer {
@@ -319,13 +342,14 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                 },
                 unusable => {
                     if let Some(Err(skipped)) = unusable {
-                        log_skipped(key, &skipped);
+                        said.push(format!("Ignoring lease {key}: {skipped}"));
                     }
                     if overlay.remove_peer(subnet) {
                         info!("Subnet removed: {subnet}");
                     }
                 }
             }
+            remarks.set(subnet, said);
         }
     }
 
@@ -367,11 +391,12 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     /// Others changed something: look again at what that may have broken.
     fn notice(&mut self, notifications: &[Notification]) {
         let attention = self.overlay.attention(notifications);
-        if attention.host && self.due.facts.at.is_none() {
-            // Pods that start and stop change links too: several such changes are one look.
-            self.due.facts.at = Some(Instant::now() + SETTLE);
-        }
         let now = Instant::now();
+        // Pods that start and stop change links too: several such changes are one look. A retry far off is brought
+        // forward.
+        if attention.host && self.due.facts.at.is_none_or(|at| at > now + SETTLE) {
+            self.due.facts.at = Some(now + SETTLE);
+        }
         // What is due soon anyway will see this too; a retry far off is brought forward.
         if attention.overlay && self.due.overlay.at.is_none_or(|at| at > now + calm::LONGEST) {
             self.due.overlay.at = Some(self.calm.repair_at(now));
@@ -456,11 +481,4 @@ pub fn find_facts(
         Err(error) => Err(Chain(&error).to_string()),
     };
     node::choose(&config.selection, stack, host, route_to).map_err(|error: NodeError| error.into())
-}
-
-fn log_skipped(key: LeaseKey, skipped: &Skipped) {
-    match skipped {
-        Skipped::Backend { .. } => debug!("Ignoring lease {key}: {skipped}"),
-        _ => warn!("Ignoring lease {key}: {skipped}"),
-    }
 }

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "set-up that fails is a failed test")]
 
 use std::fs;
+use std::net::UdpSocket;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -368,6 +369,24 @@ fn a_foreign_device_of_our_name_is_left_alone_and_keeps_the_node_unready() {
     node.namespace().sh("ip link del flannel.1").unwrap();
     daemon.ready(SOON).unwrap();
     assert!(node.namespace().sh("ip -d link show flannel.1").unwrap().contains("vxlan id 1"));
+}
+
+#[test]
+fn a_device_that_cannot_be_set_up_keeps_the_node_unready() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let flannel = Flannel::new(&lab, BINARY, Flannel::NET_CONF).unwrap();
+    let node = lab.add_node().unwrap();
+    let taken = node.namespace().enter(|| UdpSocket::bind("0.0.0.0:8472").unwrap()).unwrap();
+    let mut daemon = flannel.start(&node).unwrap();
+    let page = || daemon.page("/readyz").unwrap_or_default();
+    let named = wait_for(SOON, || page().contains("UDP port 8472 is in use").then_some(()));
+    assert!(named.is_some(), "{}", page());
+    assert_eq!(daemon.status("/readyz").unwrap(), 503);
+    drop(taken);
+    daemon.ready(SOON).unwrap();
 }
 
 #[test]

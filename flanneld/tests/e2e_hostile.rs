@@ -87,7 +87,16 @@ fn hostile(own: &str, own_subnet: &str) -> Vec<(String, String, String)> {
         (long, "{}".into(), format!("key={}", "x".repeat(80))),
         ("10.244.114.0-24".into(), "null".into(), "key=10.244.114.0-24".into()),
         ("10.244.115.0-24".into(), String::new(), "key=10.244.115.0-24".into()),
-        ("10.244.116.0-24".into(), "{}".into(), String::new()), // nothing to be reached by: no other backend's business
+        (
+            "10.244.116.0-24".into(),
+            "{}".into(),
+            "Ignoring lease 10.244.116.0-24: it publishes no public IPv4 address".into(),
+        ),
+        (
+            "10.244.117.0-24".into(),
+            r#"{"PublicIP":"192.168.77.67","BackendType":"host-gw"}"#.into(),
+            "Ignoring lease 10.244.117.0-24: its backend is `host-gw`, that of this node `vxlan`".into(),
+        ),
         peer("172.16.5.0/24", "192.168.77.66", "its subnet is outside the pod network"),
     ]
 }
@@ -163,6 +172,11 @@ fn a_hostile_lease_is_named_and_skipped_and_delays_nobody() {
         log.lines().map(str::len).max()
     );
     assert!(log.lines().all(|line| !line.starts_with("E1121 forged")), "{log}");
+    node.namespace().sh("ip link add other0 type bridge; ip link set other0 up; ip link del other0").unwrap();
+    for key in ["10.244.112.0-24", "10.244.117.0-24"] {
+        let said = log_of(&node).matches(&format!("Ignoring lease {key}")).count();
+        assert_eq!(said, 1, "{key} is named once:\n{}", log_of(&node));
+    }
 
     // They are there when it starts, too.
     daemon.terminate().unwrap();

@@ -322,6 +322,86 @@ async fn a_refused_peer_delays_no_other_and_comes_in_when_the_kernel_takes_it() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_whose_every_peer_is_refused_is_not_ready() {
+    let mut node = Node::start();
+    node.links.with(|kernel| kernel.refuse.extend([IpNet::from(subnet(2)), subnet(3).into()]));
+    node.tell(listing([2, 3])).await;
+    node.until(|readiness| readiness.reason(Condition::Device).is_none()).await;
+    let reason = node.readiness.borrow().reason(Condition::Peers).unwrap().to_owned();
+    assert!(reason.starts_with("none is programmed: peer 10.244.2.0/24"), "{reason}");
+    node.links.with(|kernel| kernel.refuse.remove(&subnet(3).into()));
+    node.until(Readiness::is_ready).await;
+    assert_eq!(node.routes(), [IpNet::from(subnet(3))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_turns_malformed_keeps_its_peer_until_it_is_good_again_or_gone() {
+    let mut node = Node::start();
+    node.tell(listing([2, 3])).await;
+    node.until(Readiness::is_ready).await;
+    let steps = || node.links.with(|kernel| kernel.steps);
+    let before = steps();
+    let told = |attributes: &str| {
+        let attributes = LeaseAttributes::from_json(attributes.as_bytes()).unwrap();
+        LeaseEvent::Upsert(Lease { attributes, ..lease(2) })
+    };
+    for malformed in [
+        r#"{"PublicIP": "192.168.77.2", "BackendType": "vxlan", "BackendData": {"VNI": 1}}"#,
+        r#"{"PublicIP": "192.168.77.2", "BackendType": "vxlan", "BackendData": {"VNI": 1, "VtepMAC": "nonsense"}}"#,
+        r#"{"PublicIP": "192.168.77.2", "BackendType": "vxlan"}"#,
+        r#"{"BackendType": "vxlan", "BackendData": {"VNI": 1, "VtepMAC": "02:00:00:00:00:02"}}"#,
+    ] {
+        node.tell([told(malformed)]).await;
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(steps(), before, "{malformed}");
+        let mut again = listing([3]);
+        again.insert(1, told(malformed));
+        node.tell(again).await;
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(node.routes().len(), 2, "{malformed}");
+    }
+    // What it says clearly is followed.
+    let other = r#"{"PublicIP": "192.168.77.2", "BackendType": "host-gw"}"#;
+    node.tell([told(other)]).await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(node.routes(), [IpNet::from(subnet(3))]);
+    node.tell([LeaseEvent::Upsert(lease(2))]).await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(node.routes().len(), 2);
+    node.tell([told(r#"{"BackendType": "vxlan"}"#), LeaseEvent::Remove(lease(2).key)]).await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(node.routes(), [IpNet::from(subnet(3))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interface_that_returns_is_taken_at_once_however_long_it_was_gone() {
+    let mut node = Node::start();
+    node.tell(listing([2])).await;
+    node.until(Readiness::is_ready).await;
+    let (interfaces, defaults) = node
+        .links
+        .with(|kernel| (std::mem::take(&mut kernel.interfaces), std::mem::take(&mut kernel.defaults)));
+    let gone = || vec![Notification::LinkGone { index: 2 }];
+    node.alive.1.send(gone()).await.unwrap();
+    node.until(|readiness| readiness.reason(Condition::Interface).is_some()).await;
+    for _ in 0..40 {
+        sleep(Duration::from_millis(3_777)).await;
+        node.links.with(|kernel| {
+            kernel.interfaces.clone_from(&interfaces);
+            kernel.defaults.clone_from(&defaults);
+        });
+        // Any change of an interface that is not ours.
+        node.alive.1.send(vec![Notification::LinkGone { index: 999 }]).await.unwrap();
+        sleep(Duration::from_millis(20)).await;
+        assert_eq!(node.readiness.borrow().reason(Condition::Interface), None);
+        node.links.with(|kernel| kernel.interfaces.clear());
+        node.alive.1.send(gone()).await.unwrap();
+        sleep(Duration::from_millis(20)).await;
+        assert!(node.readiness.borrow().reason(Condition::Interface).is_some());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn refused_rules_make_the_node_unready_until_they_are_in() {
     let mut node = Node::start();
     node.tell(listing([2])).await;

@@ -91,21 +91,27 @@ impl LeaseTable {
     /// `10.244.1.0-24&fd00::-64`. The one with both families counts; when one of them ends, the other remains.
     #[must_use]
     pub fn holder(&self, subnet: IpNet) -> Option<LeaseKey> {
-        let peers = |key: &LeaseKey| Some(*key) != self.own;
-        match subnet {
-            IpNet::V4(v4) => {
-                let first = LeaseKey::new(Some(v4), None)?;
-                let same =
-                    self.leases.range(first..).map(|(key, _)| *key).take_while(|key| key.v4() == Some(v4));
-                same.filter(peers).last()
-            }
-            IpNet::V6(v6) => {
-                let first = LeaseKey::new(None, Some(v6))?;
-                let same =
-                    self.by_v6.range((v6, first)..).take_while(|(net, _)| *net == v6).map(|(_, key)| *key);
-                same.filter(peers).last()
-            }
-        }
+        self.claimants(subnet).last()
+    }
+
+    /// All peers whose leases hold this subnet, the one that decides last.
+    pub fn claimants(&self, subnet: IpNet) -> impl Iterator<Item = LeaseKey> {
+        let v4 = match subnet {
+            IpNet::V4(v4) => LeaseKey::new(Some(v4), None),
+            IpNet::V6(_) => None,
+        };
+        let v4 = v4.into_iter().flat_map(|first| {
+            self.leases.range(first..).map(|(key, _)| *key).take_while(move |key| key.v4() == first.v4())
+        });
+        let v6 = match subnet {
+            IpNet::V4(_) => None,
+            IpNet::V6(v6) => LeaseKey::new(None, Some(v6)).map(|first| (v6, first)),
+        };
+        let v6 = v6.into_iter().flat_map(|(v6, first)| {
+            let same = self.by_v6.range((v6, first)..).take_while(move |(net, _)| *net == v6);
+            same.map(|(_, key)| *key)
+        });
+        v4.chain(v6).filter(|key| Some(*key) != self.own)
     }
 
     /// All peers, by subnet.

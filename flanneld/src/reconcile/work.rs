@@ -7,6 +7,7 @@ use super::duty::Duty;
 use super::{Due, Reconciler};
 use flannel_nft::Outcome;
 use flannel_vxlan::Report;
+use ipnet::IpNet;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -121,8 +122,9 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                 info!(steps, peers, "devices, peers and routes written");
             }
         }
+        let peers = self.has_written_peers(&report);
         tell(&self.outputs.readiness, |readiness| {
-            readiness.set(Condition::Peers, Ok(()));
+            readiness.set(Condition::Peers, peers);
             let refused = report.refused.len();
             readiness.note("peers", (refused > 0).then(|| format!("{refused} steps refused, see the log")));
         });
@@ -136,7 +138,21 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             let reason = report.refused.iter().find(|step| step.peer.is_none()).map(ToString::to_string);
             return Err(format!("no {family} device: {}", reason.unwrap_or_default()).into());
         }
+        if let Some(refused) = report.refused.iter().find(|step| step.device.is_some()) {
+            return Err(refused.to_string().into());
+        }
         Ok(report.is_clean())
+    }
+
+    /// One peer that is refused makes no node unready: it may be that peer's fault. All of them do.
+    fn has_written_peers(&self, report: &Report) -> Result<(), String> {
+        let Some(reason) = report.refused.iter().find(|step| step.peer.is_some()) else { return Ok(()) };
+        let waiting: BTreeSet<IpNet> = self.overlay.waiting().collect();
+        let is_out = |subnet| waiting.contains(&subnet) || self.overlay.conflict_of(subnet).is_some();
+        if self.overlay.peers().all(|peer| is_out(peer.subnet)) {
+            return Err(format!("none is programmed: {reason}"));
+        }
+        Ok(())
     }
 
     /// Notes what was written; whether the log is to tell of it.
