@@ -1,12 +1,15 @@
 //! Whether a notification matters, decided by comparing it with what there should be: work for one peer, and no loop
 //! through our own changes, as those agree with it.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use crate::entry::ObservedNexthop;
-use crate::{Family, FamilySpec, Notification, ObservedDevice, Overlay, ROUTE_PROTOCOL, RouteTo, device};
+use crate::{
+    Family, FamilySpec, Notification, ObservedDevice, ObservedRoute, Overlay, ROUTE_PROTOCOL, RouteTo, device,
+};
 
 /// What a notification asks for.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -25,10 +28,11 @@ impl Overlay {
     /// matters, and distrusts what was written if so.
     ///
     /// Of our own devices only the last state counts: the kernel also reports the half-made ones in between, and
-    /// what a short `down` takes away it reports by itself.
+    /// what a short `down` takes away it reports by itself. A forwarding entry that was deleted and is there again counts
+    /// as it is now.
     pub fn attention(&mut self, notifications: &[Notification]) -> Attention {
         let mut attention = Attention::default();
-        let mut judged = Vec::new();
+        let (mut judged, mut put) = (Vec::new(), BTreeSet::new());
         for notification in notifications.iter().rev() {
             if let Notification::LinkGone { index } = notification {
                 judged.push(*index);
@@ -38,6 +42,14 @@ impl Overlay {
                     continue;
                 }
                 judged.push(device.index);
+            }
+            if let Notification::Forwarding { interface, entry, gone } = notification {
+                let place = (*interface, entry.forwarding.mac);
+                if !gone {
+                    put.insert(place);
+                } else if put.contains(&place) {
+                    continue;
+                }
             }
             let asked = self.judge(notification);
             attention.overlay |= asked.overlay;
@@ -87,12 +99,18 @@ impl Overlay {
             }
             Notification::Forwarding { interface, entry, gone } => {
                 let found = entry.forwarding;
+                let right = |wanted: IpAddr| wanted == found.underlay && entry.plain && entry.permanent;
                 let wanted =
                     self.forwarding(found.family, found.mac).filter(|_| self.is_on(*interface, found.family));
-                // One that disappeared matters only if it was the right one.
-                overlay(wanted.is_some_and(|wanted| *gone == (wanted == found.underlay)))
+                // One that disappeared matters only if it led to the right place.
+                overlay(wanted.is_some_and(|wanted| match gone {
+                    true => wanted == found.underlay,
+                    false => !right(wanted),
+                }))
             }
-            Notification::Nexthop { nexthop, gone } => overlay(*gone && self.is_nexthop(nexthop)),
+            Notification::Nexthop { nexthop, gone } => {
+                overlay(self.nexthops.is_used(nexthop.id) && (*gone || !self.is_nexthop(nexthop)))
+            }
         }
     }
 
@@ -130,6 +148,13 @@ impl Overlay {
         Family::ALL.get(at).copied()
     }
 
+    fn index_of(&self, family: Family) -> u32 {
+        match family {
+            Family::V4 => self.device_index[0],
+            Family::V6 => self.device_index[1],
+        }
+    }
+
     fn is_on(&self, index: u32, family: Family) -> bool {
         self.family_on(index) == Some(family)
     }
@@ -149,8 +174,13 @@ impl Overlay {
         self.peers.range(..=last).next_back().is_some_and(|(subnet, _)| subnet.contains(&address))
     }
 
-    fn is_route(&self, wanted: RouteTo, found: &crate::ObservedRoute) -> bool {
-        found.protocol == ROUTE_PROTOCOL && crate::diff::leads_to(found.to, wanted)
+    fn is_route(&self, wanted: RouteTo, found: &ObservedRoute) -> bool {
+        let family = Family::of_net(found.subnet);
+        let link = match wanted {
+            RouteTo::Direct { .. } => self.family(family).map_or(0, |spec| spec.underlay.index),
+            _ => self.index_of(family),
+        };
+        found.protocol == ROUTE_PROTOCOL && found.leaves_by(link) && found.leads_to(wanted)
     }
 
     fn is_blackhole(&self, subnet: IpNet) -> bool {
@@ -159,6 +189,9 @@ impl Overlay {
     }
 
     fn is_nexthop(&self, found: &ObservedNexthop) -> bool {
+        if found.protocol != ROUTE_PROTOCOL || !self.is_on(found.interface, Family::V4) {
+            return false;
+        }
         let peer = found.gateway.and_then(|gateway| self.tunnel_at(gateway.into()));
         peer.and_then(|(subnet, _)| self.peers.get(&subnet)).is_some_and(|slot| slot.nexthop == found.id)
     }

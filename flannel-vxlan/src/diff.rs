@@ -211,12 +211,19 @@ impl Overlay {
                 wanted = Entries::of(peer, slot.nexthop);
             }
             let first = plan.steps.len();
-            let forwarding = wanted.forwarding.filter(|wanted| !entries.has_forwarding(wanted));
-            plan.steps.extend(forwarding.map(Step::PutForwarding));
+            if let Some(forwarding) = wanted.forwarding {
+                let there = entries.forwarding(&forwarding);
+                plan.steps.extend(there.err().map(Step::DeleteForwarding));
+                plan.steps.extend((there != Ok(true)).then_some(Step::PutForwarding(forwarding)));
+            }
             let neighbour = wanted.neighbour.filter(|wanted| !entries.has_neighbour(wanted));
             plan.steps.extend(neighbour.map(Step::PutNeighbour));
             let nexthop = wanted.nexthop.filter(|_| new_nexthop);
             plan.steps.extend(nexthop.map(|nexthop| Step::PutNexthop { nexthop, replace: false }));
+            if route == There::Adorned {
+                let (metric, protocol) = (wanted.route.metric(), ROUTE_PROTOCOL);
+                plan.steps.push(Step::DeleteRoute { subnet, metric, protocol });
+            }
             if route != There::Right {
                 plan.put_route(wanted.route, route != There::Nothing, route == There::Elsewhere);
             }
@@ -274,7 +281,8 @@ impl Overlay {
             }
         }
         let stale = |found: &&ObservedForwarding| {
-            found.marked || lost.contains(&(found.forwarding.family, found.forwarding.mac))
+            let lost = || lost.contains(&(found.forwarding.family, found.forwarding.mac));
+            found.permanent && (found.marked || lost())
         };
         let stale = entries.forwarding.unclaimed().filter(stale);
         plan.steps.extend(stale.map(|found| Step::DeleteForwarding(found.forwarding)));
@@ -282,7 +290,7 @@ impl Overlay {
 
     /// Whether a route that no peer claims is ours or upstream's.
     fn is_stale(&self, route: &ObservedRoute, found: &[Found; 2], stale_nexthops: &BTreeSet<u32>) -> bool {
-        let ObservedRoute { subnet, protocol, metric, interface, to } = *route;
+        let ObservedRoute { subnet, protocol, metric, interface, to, .. } = *route;
         let family = Family::of_net(subnet);
         let Some(spec) = self.family(family) else { return false };
         if to == ObservedRouteTo::Blackhole && subnet == spec.subnet {
@@ -311,6 +319,9 @@ enum There {
     Right,
     /// Another one of ours or of upstream's.
     Other,
+    /// One with metrics, say. A route to a nexthop object that takes its place would have them too, as the kernel looks
+    /// for equal route information without comparing metrics (`fib_find_info_nh`, net/ipv4/fib_semantics.c).
+    Adorned,
     /// Another one, and it leaves through another link.
     Elsewhere,
 }
@@ -343,11 +354,13 @@ impl<'a> EntryIndex<'a> {
     fn route(&mut self, wanted: &Route, link: Option<u32>) -> There {
         let mut there = There::Nothing;
         self.routes.claim((wanted.subnet, wanted.metric()), |found| {
-            let here = link == Some(found.interface);
-            let right = here && found.protocol == ROUTE_PROTOCOL && leads_to(found.to, wanted.to);
+            let here = link.is_some_and(|link| found.leaves_by(link));
+            let right = here && found.protocol == ROUTE_PROTOCOL && found.leads_to(wanted.to);
+            let adorned = here && !found.plain && matches!(wanted.to, RouteTo::Nexthop { .. });
             there = match there {
                 There::Right => There::Right,
                 _ if right => There::Right,
+                There::Nothing | There::Other if adorned => There::Adorned,
                 There::Nothing | There::Other if here => There::Other,
                 _ => There::Elsewhere,
             };
@@ -366,11 +379,16 @@ impl<'a> EntryIndex<'a> {
         has
     }
 
-    fn has_forwarding(&mut self, wanted: &Forwarding) -> bool {
-        let mut has = false;
+    /// Claims what is in the place of this entry. `Ok` is whether it is right; the error is one to be deleted first, as
+    /// it expires and the kernel does not make it permanent by replacing it (`vxlan_fdb_update_existing`).
+    fn forwarding(&mut self, wanted: &Forwarding) -> Result<bool, Forwarding> {
+        let mut has = Ok(false);
         self.forwarding.claim((wanted.family, wanted.mac), |found| {
             // Upstream's entry lacks our mark, which the kernel does not add to an entry that is there.
-            has |= found.forwarding.underlay == wanted.underlay;
+            has = match found.permanent {
+                true => Ok(found.forwarding.underlay == wanted.underlay && found.plain),
+                false => Err(found.forwarding),
+            };
             true
         });
         has
@@ -413,15 +431,4 @@ fn is_upstreams(route: &ObservedRoute) -> bool {
 
 fn delete_route(route: &ObservedRoute) -> Step {
     Step::DeleteRoute { subnet: route.subnet, metric: route.metric, protocol: route.protocol }
-}
-
-pub(crate) fn leads_to(observed: ObservedRouteTo, wanted: RouteTo) -> bool {
-    let same = |want: IpAddr, want_onlink: bool| matches!(observed, ObservedRouteTo::Gateway { gateway, onlink } if gateway == want && onlink == want_onlink);
-    match wanted {
-        RouteTo::Nexthop { id } => observed == ObservedRouteTo::Nexthop { id },
-        RouteTo::Onlink { gateway } => same(gateway, true),
-        RouteTo::Direct { gateway } => same(gateway, false),
-        RouteTo::Device => false,
-        RouteTo::Blackhole => observed == ObservedRouteTo::Blackhole,
-    }
 }

@@ -174,7 +174,7 @@ pub struct Observed {
     pub interfaces: Vec<Interface>,
     /// Permanent neighbours on those devices.
     pub neighbours: Vec<ObservedNeighbour>,
-    /// Permanent forwarding entries of those devices that lead to an address.
+    /// Forwarding entries of those devices that lead to an address.
     pub forwarding: Vec<ObservedForwarding>,
     /// All nexthop objects that lead to one gateway, and the numbers of the others.
     pub nexthops: Vec<ObservedNexthop>,
@@ -198,6 +198,10 @@ pub struct ObservedForwarding {
     pub forwarding: Forwarding,
     /// Whether it has the mark of a control plane, which ours have (`NTF_EXT_LEARNED`).
     pub marked: bool,
+    /// Whether it stays until somebody deletes it (`NUD_PERMANENT`).
+    pub permanent: bool,
+    /// Whether it leaves by the device's own port, VNI and interface, as ours do.
+    pub plain: bool,
 }
 
 /// A nexthop object that was found.
@@ -209,7 +213,7 @@ pub struct ObservedNexthop {
     pub protocol: u8,
     /// Index of the interface it leads to; 0 for a group or blackhole.
     pub interface: u32,
-    /// The gateway; `None` if it has none, or an IPv6 one.
+    /// The gateway; `None` if it has none, an IPv6 one, or one that packets are wrapped for.
     pub gateway: Option<Ipv4Addr>,
 }
 
@@ -226,6 +230,30 @@ pub struct ObservedRoute {
     pub interface: u32,
     /// Where it leads.
     pub to: ObservedRouteTo,
+    /// Whether it has nothing that ours never have: a source address, metrics such as an MTU, a realm, or a wrapping.
+    pub plain: bool,
+}
+
+impl ObservedRoute {
+    /// Whether it leaves by this interface, as far as it says. A route to a nexthop object does not with
+    /// `net.ipv4.nexthop_compat_mode=0`.
+    pub(crate) fn leaves_by(&self, interface: u32) -> bool {
+        let unsaid = self.interface == 0 && matches!(self.to, ObservedRouteTo::Nexthop { .. });
+        self.interface == interface || unsaid
+    }
+
+    /// Whether it leads where it should, and is no different in any other way.
+    pub(crate) fn leads_to(&self, wanted: RouteTo) -> bool {
+        let same = |want: IpAddr, want_onlink: bool| matches!(self.to, ObservedRouteTo::Gateway { gateway, onlink } if gateway == want && onlink == want_onlink);
+        self.plain
+            && match wanted {
+                RouteTo::Nexthop { id } => self.to == ObservedRouteTo::Nexthop { id },
+                RouteTo::Onlink { gateway } => same(gateway, true),
+                RouteTo::Direct { gateway } => same(gateway, false),
+                RouteTo::Device => false,
+                RouteTo::Blackhole => self.to == ObservedRouteTo::Blackhole,
+            }
+    }
 }
 
 /// Where a route that was found leads.

@@ -62,7 +62,7 @@ pub enum Notification {
         /// Whether it disappeared.
         gone: bool,
     },
-    /// A permanent forwarding entry.
+    /// A forwarding entry that leads to an address.
     Forwarding {
         /// Index of its device.
         interface: u32,

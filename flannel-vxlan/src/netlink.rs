@@ -89,7 +89,7 @@ impl Netlink {
         index: u32,
         observed: &mut Observed,
     ) -> Result<(), ObserveError> {
-        let by_index = |a: &mut flannel_netlink::Attributes<'_>| a.u32(NDA_IFINDEX, index);
+        let by_index = |a: &mut flannel_netlink::Attributes<'_>| a.u32(wire::NDA_IFINDEX, index);
         let header = encode::ndmsg(wire::address_family(family), 0, 0, 0);
         let mut found: Vec<_> =
             self.dump("neighbours", wire::RTM_GETNEIGH, &header, by_index, |list: &mut Vec<_>, message| {
@@ -235,7 +235,6 @@ impl Netlink {
 
 const IFLA_EXT_MASK: u16 = 29;
 const RTEXT_FILTER_SKIP_STATS: u32 = 8;
-const NDA_IFINDEX: u16 = 8;
 
 impl Kernel for Netlink {
     fn observe(&mut self, wanted: &[Links]) -> Result<Observed, ObserveError> {

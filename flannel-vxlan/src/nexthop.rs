@@ -83,6 +83,11 @@ impl NexthopIds {
         id
     }
 
+    /// Whether a peer's object may have this number: it was handed out, and nobody else is known to have it.
+    pub(crate) fn is_used(&self, id: u32) -> bool {
+        (self.base..self.next).contains(&id) && !self.foreign.contains(&id)
+    }
+
     pub(crate) fn release(&mut self, id: u32) {
         if !self.foreign.contains(&id) {
             self.free.push(id);

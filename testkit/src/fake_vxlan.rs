@@ -92,7 +92,12 @@ impl FakeVxlan {
             Step::Device(family, step) => self.take_device(plan, *family, step),
             Step::PutForwarding(forwarding) => {
                 let index = self.device(plan, forwarding.family)?.index;
-                let entry = ObservedForwarding { forwarding: *forwarding, marked: true };
+                let entry = ObservedForwarding {
+                    forwarding: *forwarding,
+                    marked: true,
+                    permanent: true,
+                    plain: true,
+                };
                 self.forwarding.insert((index, forwarding.mac), entry);
                 Ok(())
             }
@@ -159,7 +164,7 @@ impl FakeVxlan {
         if there.is_some_and(|found| found.protocol != ROUTE_PROTOCOL && found.protocol != 3) {
             return Err(Errno::EEXIST);
         }
-        let route = ObservedRoute { subnet, protocol: ROUTE_PROTOCOL, metric, interface, to };
+        let route = ObservedRoute { subnet, protocol: ROUTE_PROTOCOL, metric, interface, to, plain: true };
         self.routes.insert((subnet, metric), route);
         Ok(())
     }

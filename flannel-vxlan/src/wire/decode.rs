@@ -167,24 +167,26 @@ pub(crate) fn neighbour(message: &Message<'_>) -> Result<Option<(u32, ObservedNe
     }))
 }
 
-/// A permanent forwarding entry that leads to an address, with the index of its interface.
+/// A forwarding entry that leads to an address, with the index of its interface.
 pub(crate) fn forwarding(message: &Message<'_>) -> Result<Option<(u32, ObservedForwarding)>, Malformed> {
     let (entry, attributes) = neighbour_header(message)?;
-    let (mut dst, mut mac) = (None, None);
+    let (mut dst, mut mac, mut plain) = (None, None, true);
     for attribute in attributes {
         let attribute = attribute?;
         match attribute.kind {
             NDA_DST => dst = Some(address(&attribute)?),
             NDA_LLADDR => mac = attribute.array().ok().and_then(|bytes| MacAddr::new(bytes).ok()),
+            // Told only where they differ from the device's.
+            NDA_PORT | NDA_VNI | NDA_IFINDEX => plain = false,
             _ => {}
         }
     }
-    let permanent = entry.state & NUD_PERMANENT != 0;
     Ok(match (dst, mac) {
-        (Some(underlay), Some(mac)) if permanent && entry.family == AF_BRIDGE => {
+        (Some(underlay), Some(mac)) if entry.family == AF_BRIDGE => {
             let forwarding = Forwarding { family: Family::of(underlay), mac, underlay };
             let marked = entry.flags & NTF_EXT_LEARNED != 0;
-            Some((entry.index, ObservedForwarding { forwarding, marked }))
+            let permanent = entry.state & NUD_PERMANENT != 0;
+            Some((entry.index, ObservedForwarding { forwarding, marked, permanent, plain }))
         }
         _ => None,
     })
@@ -208,15 +210,18 @@ fn neighbour_header<'a>(message: &Message<'a>) -> Result<(NeighbourHeader, Attri
 pub(crate) fn nexthop(message: &Message<'_>) -> Result<ObservedNexthop, Malformed> {
     let ([_, _, protocol, ..], attributes) = message.split::<8>()?;
     let mut nexthop = ObservedNexthop { id: 0, protocol: *protocol, interface: 0, gateway: None };
+    let mut wrapped = false;
     for attribute in attributes {
         let attribute = attribute?;
         match attribute.kind {
             NHA_ID => nexthop.id = attribute.u32()?,
             NHA_OIF => nexthop.interface = attribute.u32()?,
             NHA_GATEWAY => nexthop.gateway = attribute.array::<4>().ok().map(Ipv4Addr::from),
+            NHA_ENCAP => wrapped = true,
             _ => {}
         }
     }
+    nexthop.gateway = nexthop.gateway.filter(|_| !wrapped);
     Ok(nexthop)
 }
 
@@ -243,6 +248,7 @@ pub(crate) fn route(message: &Message<'_>) -> Result<Option<RouteMessage>, Malfo
     let onlink = u32::from_ne_bytes([*f0, *f1, *f2, *f3]) & RTNH_F_ONLINK != 0;
     let (mut table, mut dst, mut gateway, mut id) = (u32::from(*table), any, None, None);
     let (mut metric, mut interface, mut source, mut first_hop) = (0, 0, None, None);
+    let mut plain = true;
     for attribute in attributes {
         let attribute = attribute?;
         match attribute.kind {
@@ -250,7 +256,11 @@ pub(crate) fn route(message: &Message<'_>) -> Result<Option<RouteMessage>, Malfo
             RTA_GATEWAY => gateway = Some(address(&attribute)?),
             RTA_OIF => interface = attribute.u32()?,
             RTA_PRIORITY => metric = attribute.u32()?,
-            RTA_PREFSRC => source = Some(address(&attribute)?),
+            RTA_PREFSRC => {
+                source = Some(address(&attribute)?);
+                plain = false;
+            }
+            RTA_METRICS | RTA_FLOW | RTA_ENCAP => plain = false,
             RTA_TABLE => table = attribute.u32()?,
             RTA_NH_ID => id = Some(attribute.u32()?),
             // struct rtnexthop: length u16, flags u8, hops u8, ifindex s32.
@@ -268,7 +278,7 @@ pub(crate) fn route(message: &Message<'_>) -> Result<Option<RouteMessage>, Malfo
         _ => ObservedRouteTo::Other,
     };
     let subnet = IpNet::new(dst, *prefix).map_err(|_too_long| Malformed::Value { what: "prefix length" })?;
-    let route = ObservedRoute { subnet, protocol: *protocol, metric, interface, to };
+    let route = ObservedRoute { subnet, protocol: *protocol, metric, interface, to, plain };
     Ok(Some(RouteMessage { table, route, source, first_hop, kind: *kind }))
 }
 
@@ -333,7 +343,8 @@ mod tests {
 
             let entry = Forwarding { family: Family::of(underlay), mac, underlay };
             let read = forwarding(&only(&sent(&Step::PutForwarding(entry)))).unwrap();
-            prop_assert_eq!(read, Some((7, ObservedForwarding { forwarding: entry, marked: true })));
+            let wanted = ObservedForwarding { forwarding: entry, marked: true, permanent: true, plain: true };
+            prop_assert_eq!(read, Some((7, wanted)));
 
             if let IpAddr::V4(gateway) = address {
                 let step = Step::PutNexthop { nexthop: Nexthop { id, gateway }, replace: false };
@@ -353,7 +364,8 @@ mod tests {
                 let read = route(&only(&bytes)).unwrap().unwrap().route;
                 let metric = wanted.metric();
                 let protocol = ROUTE_PROTOCOL;
-                prop_assert_eq!(read, ObservedRoute { subnet, protocol, metric, interface, to: observed });
+                let wanted = ObservedRoute { subnet, protocol, metric, interface, to: observed, plain: true };
+                prop_assert_eq!(read, wanted);
             }
         }
 

@@ -59,6 +59,9 @@ pub(crate) const IFA_F_PERMANENT: u32 = 0x80;
 
 pub(crate) const NDA_DST: u16 = 1;
 pub(crate) const NDA_LLADDR: u16 = 2;
+pub(crate) const NDA_PORT: u16 = 6;
+pub(crate) const NDA_VNI: u16 = 7;
+pub(crate) const NDA_IFINDEX: u16 = 8;
 pub(crate) const NDA_PROTOCOL: u16 = 12;
 pub(crate) const NTF_SELF: u8 = 0x02;
 pub(crate) const NTF_PROXY: u8 = 0x08;
@@ -69,14 +72,18 @@ pub(crate) const NUD_PERMANENT: u16 = 0x80;
 pub(crate) const NHA_ID: u16 = 1;
 pub(crate) const NHA_OIF: u16 = 5;
 pub(crate) const NHA_GATEWAY: u16 = 6;
+pub(crate) const NHA_ENCAP: u16 = 8;
 
 pub(crate) const RTA_DST: u16 = 1;
 pub(crate) const RTA_OIF: u16 = 4;
 pub(crate) const RTA_GATEWAY: u16 = 5;
 pub(crate) const RTA_PRIORITY: u16 = 6;
 pub(crate) const RTA_PREFSRC: u16 = 7;
+pub(crate) const RTA_METRICS: u16 = 8;
 pub(crate) const RTA_MULTIPATH: u16 = 9;
+pub(crate) const RTA_FLOW: u16 = 11;
 pub(crate) const RTA_TABLE: u16 = 15;
+pub(crate) const RTA_ENCAP: u16 = 22;
 pub(crate) const RTA_NH_ID: u16 = 30;
 
 pub(crate) const RTNH_F_ONLINK: u32 = 4;

@@ -1,6 +1,6 @@
 //! Neighbours, forwarding entries, nexthops and routes of peers, alone and against each other.
 
-use flannel_vxlan::{Errno, Family, Overlay, PeerConflict};
+use flannel_vxlan::{Errno, Family, Monitor, Overlay, PeerConflict};
 use testkit::{netns, sh, try_sh};
 
 use super::{add_peers, both, converge, device, direct, family, flush, host, mac, state, tunnel};
@@ -312,6 +312,31 @@ fn the_blackhole_never_hides_the_pods_bridge() {
         let mut without = Overlay::new(Family::ALL.map(|f| family(f, e0).device(device(f, e0))));
         assert_eq!(converge(&mut without, &mut kernel), 2);
         assert_eq!(sh("ip route show type blackhole; ip -6 route show type blackhole"), "");
+    });
+}
+
+#[test]
+fn routes_that_do_not_tell_their_interface_are_known_by_their_nexthop() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        sh("sysctl -qw net.ipv4.nexthop_compat_mode=0");
+        let mut monitor = Monitor::open(&kernel).unwrap();
+        let mut overlay = both(e0);
+        add_peers(&mut overlay, 3);
+        converge(&mut overlay, &mut kernel);
+        let mut restarted = both(e0);
+        add_peers(&mut restarted, 3);
+        assert_eq!(converge(&mut restarted, &mut kernel), 0);
+        let _made = overlay.attention(&monitor.take().unwrap());
+        sh("ip route del 10.244.2.0/24");
+        assert!(overlay.attention(&monitor.take().unwrap()).overlay);
+        assert_eq!(flush(&mut overlay, &mut kernel), 1);
+        assert!(!overlay.attention(&monitor.take().unwrap()).overlay);
+        overlay.remove_peer("10.244.3.0/24".parse().unwrap());
+        flush(&mut overlay, &mut kernel);
+        sh("ip route add 10.244.9.0/24 nhid $(ip nexthop | sed -n 's/id \\([0-9]*\\) .*/\\1/p') proto 70");
+        assert_eq!(converge(&mut overlay, &mut kernel), 1, "a stale one is swept");
+        assert_eq!(sh("ip route show proto 70 | wc -l"), "1\n");
     });
 }
 
