@@ -55,20 +55,27 @@ if [ -n "$masquerade" ] && [ -n "$masq" ]; then
 fi
 [ -z "$mtu" ] || add MTU "--mtu=$mtu"
 
-directory=$(dirname "$docker_env")
-mkdir -p "$directory"
-temporary=$(mktemp "$directory/.docker_opts.XXXXXX")
-trap 'rm -f "$temporary"' EXIT
-chmod 0644 "$temporary"
-{
+text() {
     [ -z "$individual" ] || printf '%s' "$lines"
     if [ -n "$combined" ]; then
         eval "before=\${$key:-}"
         # shellcheck disable=SC2154
         printf '%s="%s%s"\n' "$key" "$before" "$options"
     fi
-} >"$temporary"
-mv "$temporary" "$docker_env"
+}
+
+# A file is replaced in one step. Anything else, such as /dev/stdout, a link or a file mounted here, is written to.
+mine() { [ ! -L "$docker_env" ] && { [ -f "$docker_env" ] || [ ! -e "$docker_env" ]; }; }
+directory=$(dirname "$docker_env")
+mkdir -p "$directory"
+if mine && temporary=$(mktemp "$directory/.docker_opts.XXXXXX" 2>/dev/null); then
+    trap 'rm -f "$temporary"' EXIT
+    chmod 0644 "$temporary"
+    text >"$temporary"
+    mv -f "$temporary" "$docker_env" 2>/dev/null || text >"$docker_env"
+else
+    text >"$docker_env"
+fi
 
 # A bridge that another interface already routes to would take its packets nowhere.
 if [ -n "$subnet" ] && command -v ip >/dev/null && ip route show "$subnet" 2>/dev/null | grep -q via; then

@@ -1,7 +1,8 @@
 //! `install-conf SOURCE DESTINATION`: puts the CNI configuration where the container runtime looks for it.
 //!
 //! A program of its own in upstream's image, called by an init container; here a name of the daemon's, as the image
-//! holds nothing else. The runtime may read the directory at any moment, so the file appears whole.
+//! holds nothing else. The runtime may read the directory at any moment, so the file appears whole. Manifests that call
+//! `cp -f SOURCE DESTINATION` in that image instead, as upstream's kustomize base and older charts do, get the same.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -11,6 +12,9 @@ use crate::file;
 
 /// Its name, as a program and as the first argument of `flanneld`.
 pub const NAME: &str = "install-conf";
+
+/// Its other name as a program; `-f` may come first.
+const COPY: &str = "cp";
 
 /// Why the file was not installed; the destination is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -39,12 +43,17 @@ pub enum InstallError {
     },
 }
 
-/// The arguments, if this process was called as `install-conf ...` or `flanneld install-conf ...`.
+/// The paths, if this process was called as `install-conf ...`, `flanneld install-conf ...` or `cp -f ...`.
 pub fn asked(arguments: impl IntoIterator<Item = OsString>) -> Option<Vec<OsString>> {
     let mut arguments = arguments.into_iter().peekable();
-    let program = arguments.next()?;
-    let named = Path::new(&program).file_name() == Some(OsStr::new(NAME));
-    (named || arguments.next_if(|first| first == NAME).is_some()).then(|| arguments.collect())
+    let program = PathBuf::from(arguments.next()?);
+    let named = |name: &str| program.file_name() == Some(OsStr::new(name));
+    let copies = named(COPY);
+    let asked = copies || named(NAME) || arguments.next_if(|first| first == NAME).is_some();
+    asked.then(|| {
+        let _force = arguments.next_if(|first| copies && first == "-f");
+        arguments.collect()
+    })
 }
 
 /// Copies `SOURCE` to `DESTINATION`, permissions included, in one step.
@@ -76,7 +85,10 @@ mod tests {
         let paths = Some(words("a b"));
         assert_eq!(asked(words("/opt/bin/install-conf a b")), paths);
         assert_eq!(asked(words("/opt/bin/flanneld install-conf a b")), paths);
+        assert_eq!(asked(words("cp -f a b")), paths, "as upstream's kustomize base has it");
+        assert_eq!(asked(words("/bin/cp a b")), paths);
         assert_eq!(asked(words("/opt/bin/flanneld --ip-masq install-conf")), None);
+        assert_eq!(asked(words("/opt/bin/flanneld cp a b")), None);
         assert_eq!(asked([]), None);
     }
 

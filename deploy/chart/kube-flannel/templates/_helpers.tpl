@@ -1,14 +1,29 @@
-{{/* Labels of every object: upstream's two first, as selectors depend on them. */}}
-{{- define "flannel.selector" -}}
-tier: node
-app: flannel
+{{/* metadata.labels and .annotations. Argument: root, and own, a list of what was asked for this object, first wins. */}}
+{{- define "flannel.metadata" -}}
+{{- $labels := dict -}}
+{{- $annotations := dict -}}
+{{- range append .own (dict "labels" .root.Values.global.commonLabels "annotations" .root.Values.global.commonAnnotations) -}}
+{{- $labels = merge $labels (deepCopy (.labels | default dict)) -}}
+{{- $annotations = merge $annotations (deepCopy (.annotations | default dict)) -}}
+{{- end -}}
+labels:
+  {{- merge $labels (dict "tier" "node" "app" "flannel") | toYaml | nindent 2 }}
+{{- with $annotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}
 
-{{- define "flannel.labels" -}}
-{{- merge (include "flannel.selector" . | fromYaml) (deepCopy .Values.global.commonLabels) | toYaml -}}
-{{- end -}}
-
+{{/* REPOSITORY:TAG of the daemon. A values file of upstream's names an image that this DaemonSet does not fit. */}}
 {{- define "flannel.image" -}}
+{{- $public := list "ghcr.io/flannel-io/flannel" "docker.io/flannel/flannel" "flannel/flannel" "quay.io/coreos/flannel" -}}
+{{- if has .Values.flannel.image.repository $public -}}
+{{- fail (printf "flannel.image.repository %q is upstream's image: set it, and flannel.image.tag, to the image that you built with deploy/Dockerfile" .Values.flannel.image.repository) -}}
+{{- end -}}
+{{- include "flannel.reference" .Values.flannel.image -}}
+{{- end -}}
+
+{{- define "flannel.reference" -}}
 {{ printf "%s:%s" .repository (toString .tag) }}
 {{- end -}}
 
