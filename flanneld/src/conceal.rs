@@ -20,8 +20,7 @@ pub fn conceal_password() {
         // Under its own name, by which `pgrep` finds it; if its file has been replaced since, under another.
         let by_name = std::env::current_exe().ok();
         for program in by_name.into_iter().chain(["/proc/self/exe".into()]) {
-            let _not_possible =
-                Command::new(program).arg0(&name).args(&rest).env(VARIABLE, &password).exec();
+            let _not_possible = Command::new(program).arg0(&name).args(&rest).env(VARIABLE, &password).exec();
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fs::{File, Permissions};
 use std::io::{self, BufWriter, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Bytes of the largest file of configuration that is read.
 const LARGEST: u64 = 16 << 20;
@@ -76,6 +76,18 @@ pub fn replace_by(
     Ok(())
 }
 
+/// A file that goes with `path`: of its name, less `.env`, with `.suffix` at the end.
+///
+/// Whatever else the name ends in stays, so that `net.v4` and `net.v6` have a file each.
+#[must_use]
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let is_env = path.extension().is_some_and(|extension| extension == "env");
+    let mut name = if is_env { path.file_stem() } else { path.file_name() }.unwrap_or_default().to_owned();
+    name.push(".");
+    name.push(suffix);
+    path.with_file_name(name)
+}
+
 /// The permission bits of `path`; nothing if there is no such file.
 #[must_use]
 pub fn mode(path: &Path) -> Option<u32> {
@@ -85,6 +97,20 @@ pub fn mode(path: &Path) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_that_differ_in_more_than_env_have_companions_of_their_own() {
+        for (path, companion) in [
+            ("/run/flannel/subnet.env", "/run/flannel/subnet.sock"),
+            ("/run/flannel/net.v4", "/run/flannel/net.v4.sock"),
+            ("/run/flannel/net.v6", "/run/flannel/net.v6.sock"),
+            ("net.v4.env", "net.v4.sock"),
+            ("/run/flannel/net.sock", "/run/flannel/net.sock.sock"),
+            ("/run/.env", "/run/.env.sock"),
+        ] {
+            assert_eq!(beside(Path::new(path), "sock"), Path::new(companion));
+        }
+    }
 
     #[test]
     fn a_file_without_end_is_refused_instead_of_read() {

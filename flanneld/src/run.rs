@@ -8,6 +8,7 @@ pub(crate) mod start;
 
 use std::error::Error;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -34,6 +35,8 @@ use crate::run::start::{Started, start};
 const EVENTS: usize = 4096;
 /// How long to wait for tasks to end after a signal.
 const DRAIN: Duration = Duration::from_secs(2);
+/// When to look again whether the place of the local socket is free.
+const RELISTEN: Duration = Duration::from_secs(5);
 
 /// Why the daemon could not start. Nothing was changed in the kernel, unless said otherwise.
 #[derive(Debug, thiserror::Error)]
@@ -146,7 +149,7 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
     let remembering = tokio::spawn(memory::keep(memory::path(&config.subnet_file), memories));
 
     let telemetry = Telemetry::new(config.store.kind(), store, rules_in.subscribe(), pulse_in);
-    listen_locally(&config, asker.clone());
+    tokio::spawn(listen_locally(status::socket(&config.subnet_file), asker.clone()));
     let watchdog = sd_notify::watchdog_enabled();
     let notifier = Notifier { readiness: readiness_in.subscribe(), asker, reloads: reloads_seen, watchdog };
     tokio::spawn(notifier.run(notify::tell));
@@ -233,17 +236,21 @@ fn hangups() -> mpsc::Receiver<()> {
     hangups
 }
 
-/// Tells the status on the local socket, as long as the daemon runs. It can do without.
-fn listen_locally(config: &Config, asker: Asker) {
-    let path = status::socket(&config.subnet_file);
-    match local::Socket::open(&path) {
-        Ok(socket) => drop(tokio::spawn(socket.serve(asker))),
-        Err(error) => {
-            warn!(
-                "`flanneld status` will not reach this daemon: cannot listen on {}: {error}",
-                path.display()
-            );
+/// Tells the status on the local socket, as long as the daemon runs. It can do without, as long as another program
+/// listens there: an earlier daemon that is about to end, or one with the same subnet file.
+async fn listen_locally(path: PathBuf, asker: Asker) {
+    let mut warned = false;
+    loop {
+        match local::Socket::open(&path).await {
+            Ok(socket) => socket.serve(asker.clone()).await,
+            Err(error) if !warned => {
+                let path = path.display();
+                warn!("`flanneld status` will not reach this daemon: cannot listen on {path}: {error}");
+                warned = true;
+            }
+            Err(_) => {}
         }
+        tokio::time::sleep(RELISTEN).await;
     }
 }
 

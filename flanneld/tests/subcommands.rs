@@ -2,9 +2,11 @@
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "set-up that fails is a failed test")]
 
 use std::fs;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use flanneld::insight::status::socket;
 use testkit::{Flannel, Lab, Namespace, Node, may_make_namespaces, wait_for};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_flanneld");
@@ -122,6 +124,53 @@ fn cleanup_takes_upstreams_chains_out_of_iptables_only_when_asked() {
     assert_same(&state(node.namespace()), &left);
     assert_eq!(flanneld(&node, &words("cleanup --upstream")).0, 0);
     assert_same(&state(node.namespace()), &before);
+}
+
+#[test]
+fn cleanup_leaves_files_of_others_in_the_places_of_its_own() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (subnet_file, socket) = (folder.path().join("docker.env"), folder.path().join("docker.sock"));
+    let state = flanneld::run::memory::path(&subnet_file);
+    let _listener = UnixListener::bind(&socket).unwrap();
+    for file in [&subnet_file, &state] {
+        fs::write(file, "{}").unwrap();
+    }
+    let mut lab = Lab::new().unwrap();
+    let node = lab.add_node().unwrap();
+    let cleanup = words(&format!("cleanup --files --subnet-file={}", subnet_file.display()));
+    assert_eq!(flanneld(&node, &cleanup), (0, "# Nothing to remove.\n".to_owned()));
+    assert!(subnet_file.exists() && state.exists() && UnixStream::connect(&socket).is_ok());
+}
+
+#[test]
+fn cleanup_tells_what_it_did_also_when_something_stays() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let flannel = Flannel::new(&lab, BINARY, Flannel::NET_CONF).unwrap();
+    let node = lab.add_node().unwrap();
+    let mut daemon = flannel.start(&node).unwrap();
+    daemon.ready(SOON).unwrap();
+    daemon.terminate().unwrap();
+    let folder = node.subnet_file().parent().unwrap().display().to_string();
+    let line = format!(
+        "mount --bind {folder} {folder} && mount -o remount,bind,ro {folder} &&
+         exec {BINARY} cleanup --files --subnet-file={}",
+        node.subnet_file().display()
+    );
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", &line]).stdout(Stdio::piped());
+    let done = node.namespace().spawn(&mut command).unwrap().wait_with_output().unwrap();
+    let text = String::from_utf8(done.stdout).unwrap();
+    assert_eq!(done.status.code(), Some(1), "{text}");
+    for part in ["ip link del flannel.1\n", "delete table ip flannel-ipv4\n", "# failed: rm "] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert!(text.contains("subnet.state.json: Read-only file system"), "{text}");
 }
 
 #[test]
@@ -395,6 +444,28 @@ fn status_is_the_daemons_word_and_without_one_the_kernels() {
     assert_eq!(read, told, "the kernel says the same");
     assert_eq!(read.len(), 2);
     assert!(status("--peers").1.contains(&read[0].mac.clone().unwrap()));
+}
+
+#[test]
+fn a_daemon_leaves_a_socket_that_somebody_listens_at_and_takes_its_place_later() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let flannel = Flannel::new(&lab, BINARY, Flannel::NET_CONF).unwrap();
+    let node = lab.add_node().unwrap();
+    let path = socket(&node.subnet_file());
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let theirs = UnixListener::bind(&path).unwrap();
+    let mut daemon = flannel.start(&node).unwrap();
+    daemon.ready(SOON).unwrap();
+    let warned = || fs::read_to_string(daemon.log()).unwrap().contains("cannot listen on").then_some(());
+    assert!(wait_for(SOON, warned).is_some());
+    assert!(UnixStream::connect(&path).is_ok(), "the other's socket is gone");
+    drop(theirs);
+    let line = words(&format!("status --subnet-file={}", node.subnet_file().display()));
+    let told = || flanneld(&node, &line).1.contains("node        ready").then_some(());
+    assert!(wait_for(SOON, told).is_some(), "{}", flanneld(&node, &line).1);
 }
 
 #[test]

@@ -12,8 +12,9 @@ use flannel_vxlan::{Kernel as _, Plan};
 use crate::config::Cleanup;
 use crate::desired::subnet_env;
 use crate::error::Chain;
-use crate::insight::status;
-use crate::run::{memory, presence};
+use crate::insight::{local, status};
+use crate::run::memory::{self, Memory, MemoryError};
+use crate::run::presence;
 
 /// A daemon would put everything back.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +27,7 @@ pub struct Running(String);
 /// The names are upstream's too: what its daemon made under them goes as well, as ours would have taken it over.
 ///
 /// # Errors
-/// [`Running`]; else the kernel cannot be read, or does not let go of something.
+/// [`Running`]; else the kernel cannot be reached. What it does not let go of is told in the report.
 pub async fn run(asked: &Cleanup) -> Result<Verdict, Box<dyn Error>> {
     let daemons = presence::daemons()?;
     if !daemons.is_empty() && !asked.force && !asked.dry_run {
@@ -34,10 +35,13 @@ pub async fn run(asked: &Cleanup) -> Result<Verdict, Box<dyn Error>> {
         return Err(Running(pids.join(", ")).into());
     }
     let mut sweep = Sweep { dry_run: asked.dry_run, text: String::new(), failed: false };
-    sweep.overlay(&mut flannel_vxlan::Netlink::open()?)?;
-    sweep.rules(asked, &mut flannel_nft::Netlink::open()?)?;
+    let (mut links, mut tables) = (flannel_vxlan::Netlink::open()?, flannel_nft::Netlink::open()?);
+    let overlay = sweep.overlay(&mut links);
+    sweep.note("routes and devices", overlay);
+    let rules = sweep.rules(asked, &mut tables);
+    sweep.note("rules", rules);
     if asked.files {
-        sweep.files(&asked.subnet_file)?;
+        sweep.files(&asked.subnet_file).await;
     }
     let Sweep { mut text, failed, .. } = sweep;
     let code = match (failed, asked.dry_run && !text.is_empty()) {
@@ -116,25 +120,36 @@ impl Sweep {
     }
 
     /// Only files that flannel wrote.
-    fn files(&mut self, subnet_file: &Path) -> Result<(), Box<dyn Error>> {
+    async fn files(&mut self, subnet_file: &Path) {
         let previous = subnet_env::Previous::read(subnet_file);
         if previous.is_ok_and(|found| found.ipv4_subnet.is_some() || found.ipv6_subnet.is_some()) {
-            self.remove(subnet_file)?;
+            self.remove(subnet_file);
         }
-        // The socket stays if a daemon was killed.
-        for file in [memory::path(subnet_file), status::socket(subnet_file)] {
-            if file.exists() {
-                self.remove(&file)?;
-            }
+        let memory = memory::path(subnet_file);
+        if matches!(Memory::read(&memory), Ok(Some(_)) | Err(MemoryError::Version { .. })) {
+            self.remove(&memory);
         }
-        Ok(())
+        // It stays if a daemon was killed.
+        let socket = status::socket(subnet_file);
+        if local::is_abandoned(&socket).await {
+            self.remove(&socket);
+        }
     }
 
-    fn remove(&mut self, file: &Path) -> Result<(), Box<dyn Error>> {
-        writeln!(self.text, "rm {}", file.display())?;
+    fn remove(&mut self, file: &Path) {
+        let command = format!("rm {}", file.display());
+        self.text.push_str(&format!("{command}\n"));
         if !self.dry_run {
-            std::fs::remove_file(file)?;
+            let removed = std::fs::remove_file(file).map_err(Into::into);
+            self.note(&command, removed);
         }
-        Ok(())
+    }
+
+    /// What fails must hide neither what is done by then nor what else can go.
+    fn note(&mut self, what: &str, done: Result<(), Box<dyn Error>>) {
+        if let Err(error) = done {
+            self.failed = true;
+            self.text.push_str(&format!("# failed: {what}: {}\n", Chain(&*error)));
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The local unix socket: a running daemon tells its [`Status`] to whoever may connect, as one JSON text.
 
 use std::io::{self, Read as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -33,14 +33,14 @@ impl Socket {
     /// Makes the socket, for its owner only, in place of one that an earlier daemon left.
     ///
     /// # Errors
-    /// The folder cannot be made or written to.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    /// The folder cannot be made or written to. [`io::ErrorKind::AddrInUse`]: another program listens there, or what
+    /// stands there is no socket; it is left alone.
+    pub async fn open(path: &Path) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        if is_abandoned(path).await {
+            std::fs::remove_file(path)?;
         }
         let listener = UnixListener::bind(path)?;
         // Until then its mode is what umask leaves; connecting gives away nothing that root alone may know.
@@ -65,6 +65,15 @@ impl Socket {
             }
         }
     }
+}
+
+/// Whether `path` is a socket that nobody listens at any more, as a daemon that was killed leaves it.
+pub async fn is_abandoned(path: &Path) -> bool {
+    // The kernel refuses connections to any other file in the same words.
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|there| there.file_type().is_socket());
+    // One whose queue is full (EAGAIN) has a listener, and so has one that takes datagrams (EPROTOTYPE); unix(7).
+    let answer = tokio::net::UnixStream::connect(path).await;
+    is_socket && answer.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 impl Drop for Socket {
@@ -134,7 +143,7 @@ mod tests {
 
     use super::*;
 
-    fn daemon(path: &Path) -> tokio::task::JoinHandle<()> {
+    async fn daemon(path: &Path) -> tokio::task::JoinHandle<()> {
         let (questions, mut asked) = mpsc::channel::<crate::insight::survey::Question>(4);
         tokio::spawn(async move {
             while let Some(question) = asked.recv().await {
@@ -143,14 +152,14 @@ mod tests {
             }
         });
         let asker = Asker::new(questions, watch::channel(Instant::now()).1);
-        tokio::spawn(Socket::open(path).expect("a socket").serve(asker))
+        tokio::spawn(Socket::open(path).await.expect("a socket").serve(asker))
     }
 
     #[tokio::test]
     async fn everybody_who_connects_is_told_also_after_one_who_reads_nothing() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("run/subnet.sock");
-        let daemon = daemon(&path);
+        let daemon = daemon(&path).await;
         assert_eq!(std::fs::metadata(&path).expect("a file").permissions().mode() & 0o777, 0o600);
         let _mute = UnixStream::connect(&path).expect("a connection");
         for _ in 0..3 {
@@ -170,11 +179,33 @@ mod tests {
         let path = folder.path().join("subnet.sock");
         drop(std::os::unix::net::UnixListener::bind(&path).expect("a socket"));
         assert!(matches!(ask(&path), Err(AskError::Absent { .. })));
-        let older = daemon(&path);
-        let _daemon = daemon(&path);
+        let older = daemon(&path).await;
+        std::fs::remove_file(&path).expect("removed");
+        let _daemon = daemon(&path).await;
         older.abort();
         let _ended = older.await;
         let status = tokio::task::spawn_blocking(move || ask(&path)).await.expect("ended");
         assert_eq!(status.expect("a status").node, "worker-1");
+    }
+
+    #[tokio::test]
+    async fn what_somebody_listens_at_and_what_is_no_socket_is_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (file, stream, datagram) =
+            (folder.path().join("file"), folder.path().join("stream"), folder.path().join("datagram"));
+        std::fs::write(&file, "theirs").expect("written");
+        // Nobody takes the connections off its queue: at some point it is full.
+        let _listener = std::os::unix::net::UnixListener::bind(&stream).expect("a socket");
+        let _receiver = std::os::unix::net::UnixDatagram::bind(&datagram).expect("a socket");
+        for path in [&file, &stream, &datagram] {
+            let before = std::fs::symlink_metadata(path).expect("a file").ino();
+            let mut waiting = Vec::new();
+            for _ in 0..200 {
+                waiting.push(tokio::net::UnixStream::connect(path).await);
+                let refused = Socket::open(path).await.expect_err("taken");
+                assert_eq!(refused.kind(), io::ErrorKind::AddrInUse, "{}", path.display());
+            }
+            assert_eq!(std::fs::symlink_metadata(path).expect("a file").ino(), before);
+        }
     }
 }

@@ -10,13 +10,16 @@ use std::path::{Path, PathBuf};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
+use crate::file;
+
 /// Where the running daemon answers with its [`Status`] as one JSON text to whoever connects, and hangs up: a unix
 /// socket beside subnet.env. Only its owner, root, may connect.
 ///
-/// `/run/flannel/subnet.env` → `/run/flannel/subnet.sock`: several daemons with a subnet file each do not meet.
+/// `/run/flannel/subnet.env` → `/run/flannel/subnet.sock`: several daemons with a subnet file each do not meet
+/// ([`file::beside`]).
 #[must_use]
 pub fn socket(subnet_file: &Path) -> PathBuf {
-    subnet_file.with_extension("sock")
+    file::beside(subnet_file, "sock")
 }
 
 /// The daemon, its node, and what it keeps in the kernel. Times are seconds since 1970.
@@ -298,10 +301,5 @@ mod tests {
         let status: Status = serde_json::from_str(text).expect("a status");
         assert_eq!(status.node, "worker-1");
         assert_eq!(status.lease.ipv4, "10.244.1.0/24".parse().ok());
-    }
-
-    #[test]
-    fn the_socket_is_beside_the_subnet_file() {
-        assert_eq!(socket(Path::new("/run/flannel/subnet.env")), Path::new("/run/flannel/subnet.sock"));
     }
 }

@@ -83,10 +83,11 @@ pub enum MemoryError {
     },
 }
 
-/// `/run/flannel/subnet.env` → `/run/flannel/subnet.state.json`: several daemons with a subnet file each do not meet.
+/// `/run/flannel/subnet.env` → `/run/flannel/subnet.state.json`: several daemons with a subnet file each do not meet
+/// ([`file::beside`]).
 #[must_use]
 pub fn path(subnet_file: &Path) -> PathBuf {
-    subnet_file.with_extension("state.json")
+    file::beside(subnet_file, "state.json")
 }
 
 /// Writes each memory to `path` and forgets it, until there are no more. What cannot be written is logged once.
