@@ -27,6 +27,19 @@ pub struct Selection {
     pub public_ipv6: Option<Ipv6Addr>,
 }
 
+impl Selection {
+    /// Whether anything is said, so that the default route does not decide alone.
+    #[must_use]
+    pub fn is_explicit(&self) -> bool {
+        let Self { interfaces, patterns, can_reach, public_ipv4, public_ipv6 } = self;
+        !interfaces.is_empty()
+            || !patterns.is_empty()
+            || can_reach.is_some()
+            || public_ipv4.is_some()
+            || public_ipv6.is_some()
+    }
+}
+
 /// Address families in use; at least one is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Stack {

@@ -94,6 +94,7 @@ pub enum Fatal {
 /// # Errors
 /// [`Fatal`], only while starting: afterwards everything is tried again.
 pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Result<(), Fatal> {
+    info!("Installing signal handlers");
     let again = hangups();
     info!("CLI flags config: {}", config.flags);
     if !may_configure_networks() {
@@ -130,6 +131,10 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
         () = beat(&pulse_in) => return Err(Fatal::Ended),
     };
     let Started { config, setting, written, request, lease, tenancy, recalled } = started;
+    info!("Starting flannel in nftables mode...");
+    if config.masquerade {
+        info!("Setting up masking rules");
+    }
 
     let (events_in, leases) = mpsc::channel(EVENTS);
     let (own_in, own) = watch::channel(lease.clone());
@@ -145,6 +150,7 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
         // Nobody listens any more when the daemon stops.
         let _unheard = reloading.send(done);
     }));
+    info!("Watching for new subnet leases");
     tokio::spawn(tenancy.keep(request, attributes_out, tell));
     let remembering = tokio::spawn(memory::keep(memory::path(&config.subnet_file), memories));
 
@@ -164,6 +170,7 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
     if let Some(recalled) = recalled {
         reconciler = reconciler.recall(recalled);
     }
+    info!("Running backend.");
     let (stop, stopped) = oneshot::channel();
     let (ended_in, mut ended) = oneshot::channel::<()>();
     std::thread::Builder::new()

@@ -78,6 +78,53 @@ fn nodes_on_etcd_wait_for_the_configuration_and_publish_what_upstream_would() {
 }
 
 #[test]
+fn a_start_says_what_operators_of_upstream_search_logs_for() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let node = lab.add_node().unwrap();
+    let etcd = Etcd::start(&lab);
+    let config = r#"{"Network": "10.244.0.0/16", "EnableNFTables": true, "Backend": {"Type": "vxlan"}}"#;
+    etcd.ctl(&format!("put /coreos.com/network/config '{config}'"));
+    let ready = |times| {
+        let said = || log_of(&node).matches("flannel is ready").count() == times;
+        wait_for(SOON, || said().then_some(())).unwrap_or_else(|| panic!("{}", log_of(&node)));
+    };
+    let daemon = Daemon::start(&node);
+    ready(1);
+    drop(daemon);
+    let _again = Daemon::start(&node);
+    ready(2);
+    let log = log_of(&node);
+    let mut rest = log.as_str();
+    for text in [
+        "Installing signal handlers",
+        "CLI flags config: {etcdEndpoints:",
+        "Found network config - Backend type: vxlan",
+        "Using interface with name eth0 and address 192.168.77.1",
+        "Defaulting external address to interface address (192.168.77.1)",
+        "VXLAN config: VNI=1 Port=8472 GBP=false Learning=false DirectRouting=false",
+        "Created subnet manager: Etcd Local Manager with Previous Subnet: None",
+        "Allocated lease (ip: 10.244.",
+        "to current node (192.168.77.1)",
+        "Starting flannel in nftables mode...",
+        "Setting up masking rules",
+        "Watching for new subnet leases",
+        "Running backend.",
+        "Wrote subnet file to ",
+        "Interface flannel.1 mac address set to: ",
+        "flannel is ready",
+        "Created subnet manager: Etcd Local Manager with Previous Subnet: 10.244.",
+        "Found lease (ip: 10.244.",
+        "for current IP (192.168.77.1), reusing",
+    ] {
+        let at = rest.find(text).unwrap_or_else(|| panic!("{text} is not where it should be in\n{log}"));
+        rest = &rest[at..];
+    }
+}
+
+#[test]
 fn a_deleted_lease_is_taken_again_and_the_pods_notice_nothing() {
     if !may_make_namespaces() {
         return;

@@ -6,7 +6,7 @@ use std::error::Error;
 use super::duty::Duty;
 use super::{Due, Reconciler};
 use flannel_nft::Outcome;
-use flannel_vxlan::Report;
+use flannel_vxlan::{Family, Report};
 use ipnet::IpNet;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -46,6 +46,10 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         }
         if !self.announced && self.outputs.readiness.borrow().is_ready() {
             self.announced = true;
+            let families = Family::ALL.into_iter().filter_map(|family| self.overlay.family(family));
+            for device in families.filter_map(|family| family.device.as_ref()) {
+                info!("Interface {} mac address set to: {}", device.name, device.mac);
+            }
             info!("flannel is ready");
         }
     }

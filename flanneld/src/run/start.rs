@@ -1,6 +1,6 @@
 //! From configuration to a lease: the store's if it answers, else the one remembered.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -11,7 +11,7 @@ use crate::desired::{Setting, subnet_env};
 use crate::error::Chain;
 use crate::lease::open::ConfiguredStore;
 use crate::lease::tenancy::Tenancy;
-use crate::lease::{Backoff, Lease, LeaseKey, LeaseRequest, StoreError, StoreErrorKind};
+use crate::lease::{Backoff, Lease, LeaseAttributes, LeaseKey, LeaseRequest, StoreError, StoreErrorKind};
 use crate::node::{NodeError, NodeFacts, Stack};
 use crate::reconcile::{Recalled, find_facts};
 use crate::run::Fatal;
@@ -103,6 +103,9 @@ async fn ask_store(
     let stack = Stack::from(net_conf);
     let node_public = insist(waits, || configured.node_public(stack)).await.map_err(Fatal::Store)?;
     let config = with_node_public(config, node_public);
+    if !config.selection.is_explicit() {
+        info!("Determining IP address of default interface");
+    }
     let facts = find_facts(&config, stack, links).map_err(Fatal::Interface)?;
     facts.log();
     log_backend(net_conf);
@@ -118,12 +121,12 @@ async fn ask_store(
     let shown = previous.map_or_else(|| "None".to_owned(), |key| key.to_string());
     info!("Created subnet manager: {} with Previous Subnet: {shown}", configured.name());
     let published = insist(waits, || store.find(&attributes)).await.map_err(Fatal::Store)?;
-    let published = published.as_ref().map(|lease| &lease.attributes);
-    let setting = Setting::new(&config, net_conf.clone(), facts, published).map_err(fail)?;
+    let past = published.as_ref().map(|lease| &lease.attributes);
+    let setting = Setting::new(&config, net_conf.clone(), facts, past).map_err(fail)?;
     let attributes = setting.attributes().map_err(|error| Fatal::Desired(error.into()))?;
     let request = LeaseRequest { attributes, previous, range: setting.range() };
     let lease = insist(waits, || store.acquire(&request)).await.map_err(Fatal::Lease)?;
-    info!(subnet = %lease.key, "lease acquired");
+    log_lease(&lease, published.map(|lease| lease.key), previous);
     let written = Written::of(configured, &config);
     Ok(Started { config, setting, written, request, lease, tenancy: Tenancy::Held(store), recalled: None })
 }
@@ -194,6 +197,24 @@ where
             said = problem;
         }
         tokio::time::sleep(backoff.next()).await;
+    }
+}
+
+/// Says where the lease comes from, in upstream's words.
+fn log_lease(lease: &Lease, published: Option<LeaseKey>, previous: Option<LeaseKey>) {
+    let (v4, v6) = (lease.key.v4(), lease.key.v6());
+    let v4 = v4.map(|subnet| format!("ip: {subnet}"));
+    let v6 = v6.map(|subnet| format!("ipv6: {subnet}"));
+    let subnets = v4.into_iter().chain(v6).collect::<Vec<_>>().join(" ");
+    let LeaseAttributes { public_ip, public_ipv6, .. } = &lease.attributes;
+    let public = public_ip.map(IpAddr::V4).or_else(|| public_ipv6.map(IpAddr::V6));
+    let public = public.map_or_else(|| "unknown".to_owned(), |address| address.to_string());
+    if published == Some(lease.key) {
+        info!("Found lease ({subnets}) for current IP ({public}), reusing");
+    } else if previous == Some(lease.key) {
+        info!("Found previously leased subnet ({subnets}), reusing");
+    } else {
+        info!("Allocated lease ({subnets}) to current node ({public})");
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use tokio::time::sleep;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::client::still_at;
 use super::wire::{KeyValue, Operation, RangeRequest, TxnRequest};
@@ -107,6 +107,7 @@ impl EtcdStore {
             if let Some(ttl) = self.client.keep_alive(held.id).await? {
                 held.lease.expires = Some(SystemTime::now() + ttl);
                 self.client.health.renewed(held.lease.expires);
+                info!("Lease renewed, new expiration: in {ttl:?}");
             }
         }
         Ok(Some(Ok((path, header.revision))))

@@ -12,7 +12,7 @@ use kube::core::Status;
 use kube::runtime::watcher::{self, Event, InitialListStrategy};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::error::Chain;
 use crate::lease::event::LeaseEvent;
@@ -135,6 +135,9 @@ impl KubeStore {
                 }
                 let former = std::mem::replace(&mut told.claims, claims);
                 let certain = inherited.iter().all(|key| former.holder(*key) == told.claims.holder(*key));
+                if certain {
+                    info!("Node controller sync successful");
+                }
                 (vec![LeaseEvent::Synced { unreadable: kept }], certain)
             }
             Event::Apply(node) => {
