@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -254,6 +255,41 @@ fn a_plan_without_the_store_is_one_with_what_is_remembered() {
     away.extend(flannel.arguments(&node).into_iter().filter(|argument| !argument.starts_with("--lease-db")));
     let (status, text) = flanneld(&node, &away);
     assert!(status == 0 && text.starts_with("# The lease store gives no lease now"), "{status} {text}");
+}
+
+#[test]
+fn a_plan_needs_no_tmp_as_our_image_has_none_and_names_a_folder_that_is_missing() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let flannel = Flannel::new(&lab, BINARY, Flannel::NET_CONF).unwrap();
+    neighbour(&mut lab, &flannel);
+    let node = lab.add_node().unwrap();
+    let leases = flannel.lease_file();
+    let folders = || {
+        let there = fs::read_dir(leases.parent().unwrap()).unwrap().map(Result::unwrap);
+        there.filter(|entry| entry.file_type().unwrap().is_dir()).count()
+    };
+    let (before, content) = (folders(), fs::read(&leases).unwrap());
+    let plan = |lease_file: &Path| {
+        let mut command = Command::new(BINARY);
+        command
+            .arg("plan")
+            .args(flannel.arguments(&node))
+            .arg(format!("--lease-db={}", lease_file.display()));
+        command.env("TMPDIR", "/nonexistent").stdout(Stdio::piped()).stderr(Stdio::piped());
+        let done = node.namespace().spawn(&mut command).unwrap().wait_with_output().unwrap();
+        (
+            done.status.code(),
+            String::from_utf8(done.stdout).unwrap() + &String::from_utf8(done.stderr).unwrap(),
+        )
+    };
+    let (status, text) = plan(&leases);
+    assert!(status == Some(3) && text.contains("192.168.77.1 "), "{status:?} {text}");
+    assert!(folders() == before && fs::read(&leases).unwrap() == content, "something is left");
+    let (status, text) = plan(Path::new("/nonexistent/leases.db"));
+    assert!(status == Some(1) && text.contains("its directory does not exist; create it first"), "{text}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What a start of the daemon would find and want, without taking a lease or changing anything.
 
 use std::error::Error;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -159,7 +160,13 @@ impl Survey {
 /// Puts a copy of a lease file in its place: even reading one would drop expired leases, and make the file if absent.
 fn on_a_copy(config: &mut Config) -> Result<Option<TempDir>, Failure> {
     let Store::Sqlite { path } = &config.store else { return Ok(None) };
-    let folder = tempfile::tempdir()?;
+    let beside = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if path.is_dir() || !beside.is_dir() {
+        // Opening it will say so, as at a start, and make nothing.
+        return Ok(None);
+    }
+    // Our image has no /tmp, and the daemon must be able to write beside its leases in any case.
+    let folder = tempfile::tempdir().or_else(|_absent| tempfile::tempdir_in(beside))?;
     let copy = folder.path().join("leases.db");
     if path.exists() {
         let file = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
