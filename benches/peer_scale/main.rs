@@ -287,7 +287,7 @@ fn family(e0: Link, port: u16) -> FamilySpec {
     let (local, own) = ("192.168.77.1".parse().unwrap(), "10.0.0.0".parse().unwrap());
     let device = DeviceSpec::new(Vni::new(1).unwrap(), e0, local, own, MacAddr::derived(b"bench"), mtu);
     FamilySpec::new(e0, "10.0.0.0/26".parse().unwrap(), vec!["10.0.0.0/8".parse().unwrap()])
-        .device(device.port(port))
+        .device(device.port(port.try_into().unwrap()))
 }
 
 fn index_of(kernel: &mut Netlink, name: &str) -> u32 {

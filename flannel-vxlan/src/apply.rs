@@ -93,7 +93,7 @@ fn explain(kernel: &mut Netlink, plan: &Plan, step: &DeviceStep, errno: Errno) -
     match (step, errno) {
         (DeviceStep::Create(spec), Errno::EEXIST) => {
             let (vni, port) = (spec.vni, spec.port);
-            let others = kernel.vxlan_with(vni.number(), port).ok()?;
+            let others = kernel.vxlan_with(vni.number(), port.get()).ok()?;
             let other = others.first()?;
             Some(format!(
                 "VNI {vni} on UDP port {port} is taken by the device {other}: remove it, or choose another VNI or Port"

@@ -1,6 +1,7 @@
 //! The VXLAN device: what it should be, what it is, and which differences need it to be made anew.
 
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 
 use ipnet::IpNet;
 
@@ -34,8 +35,8 @@ pub struct DeviceSpec {
     pub mac: MacAddr,
     /// Largest packet of the overlay.
     pub mtu: OverlayMtu,
-    /// UDP destination port. Default: 8472.
-    pub port: u16,
+    /// UDP destination port. Default: [`DeviceSpec::PORT`].
+    pub port: NonZeroU16,
     /// Whether it learns addresses from received frames. Default: no.
     pub learning: bool,
     /// Whether it carries the group policy extension. Default: no.
@@ -45,6 +46,9 @@ pub struct DeviceSpec {
 }
 
 impl DeviceSpec {
+    /// The UDP port without another choice: 8472, which Linux used before IANA assigned 4789.
+    pub const PORT: NonZeroU16 = NonZeroU16::MIN.saturating_add(8471);
+
     /// A device with upstream's name and defaults.
     #[must_use]
     pub fn new(
@@ -63,16 +67,16 @@ impl DeviceSpec {
             address,
             mac,
             mtu,
-            port: 8472,
+            port: Self::PORT,
             learning: false,
             gbp: false,
             tx_checksum: None,
         }
     }
 
-    /// UDP destination port. Default: 8472, the port Linux used before IANA assigned 4789.
+    /// UDP destination port. Default: [`DeviceSpec::PORT`]. Asked for 0 the kernel takes 8472, and says so.
     #[must_use]
-    pub fn port(mut self, port: u16) -> Self {
+    pub fn port(mut self, port: NonZeroU16) -> Self {
         self.port = port;
         self
     }
@@ -129,6 +133,8 @@ pub struct ObservedDevice {
     pub accept_ra: Option<bool>,
     /// Whether checksums are left to the network card; `None` if that cannot be read or was not asked for.
     pub tx_checksum: Option<bool>,
+    /// Index of the bridge, VRF or other device that it is a port of (`IFLA_MASTER`); 0 if of none.
+    pub master: u32,
 }
 
 /// The VXLAN part of an [`ObservedDevice`].
@@ -146,8 +152,12 @@ pub struct ObservedVxlan {
     pub learning: bool,
     /// `IFLA_VXLAN_GBP`.
     pub gbp: bool,
+    /// Whether an option that our devices leave as it is by default, and that can be changed, is another: TTL, TOS, DF,
+    /// flow label, ageing time, local bypass.
+    pub adjusted: bool,
     /// Whether it has what our devices never have and that cannot be changed: a default destination, a proxy, route
-    /// short-circuit, misses reported, external control or GPE.
+    /// short-circuit, misses reported, external control, GPE, a VNI filter, a limit of addresses, a range of source ports,
+    /// an inherited TTL, remote checksums, or UDP checksums other than by default.
     pub peculiar: bool,
 }
 
@@ -165,9 +175,10 @@ pub struct NameTaken {
 
 /// Steps that turn `observed` into `spec`, in order, and whether everything on the device is lost by them.
 ///
-/// Changed in place: MAC, MTU, local address, underlay, learning, state, addresses, sysctl, offload. The kernel
-/// refuses that for port and GBP (`vxlan_changelink`), and for a local address of another family. What else it refuses
-/// is found by trying: with `anew` the device is made anew instead of being changed.
+/// Changed in place: MAC, MTU, local address, underlay, learning, [`ObservedVxlan::adjusted`], master, state, addresses,
+/// sysctl, offload. The kernel refuses that for port, GBP and [`ObservedVxlan::peculiar`] (`vxlan_nl2conf`,
+/// drivers/net/vxlan/vxlan_core.c), and for a local address of another family. What else it refuses is found by trying:
+/// with `anew` the device is made anew instead of being changed.
 pub(crate) fn diff(
     spec: &DeviceSpec,
     networks: &[IpNet],
@@ -183,7 +194,7 @@ pub(crate) fn diff(
         None => return Err(taken(format!("a device of kind {}", device.kind))),
     };
     let same_family = vxlan.local.is_none_or(|local| Family::of(local) == spec.family());
-    if vxlan.port != spec.port || vxlan.gbp != spec.gbp || vxlan.peculiar || !same_family {
+    if vxlan.port != spec.port.get() || vxlan.gbp != spec.gbp || vxlan.peculiar || !same_family {
         return Ok(DeviceDiff::made(spec, true));
     }
 
@@ -191,11 +202,17 @@ pub(crate) fn diff(
     let differs = vxlan.underlay != spec.underlay.index
         || vxlan.local != Some(spec.local)
         || vxlan.learning != spec.learning;
-    if differs && anew {
+    if (differs || vxlan.adjusted) && anew {
         return Ok(DeviceDiff::made(spec, true));
     }
     if differs {
         steps.push(DeviceStep::Change(Box::new(spec.clone())));
+    }
+    if vxlan.adjusted {
+        steps.push(DeviceStep::ResetOptions(spec.vni));
+    }
+    if device.master != 0 {
+        steps.push(DeviceStep::Release);
     }
     if device.mac != Some(spec.mac) {
         steps.push(DeviceStep::SetMac(spec.mac));

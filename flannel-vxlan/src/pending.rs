@@ -64,7 +64,7 @@ impl Overlay {
             self.observed &= refusal.errno != Errno::ENODEV;
             match (plan.peer_of(refusal.step), plan.steps.get(refusal.step)) {
                 (Some(subnet), Some(step)) => self.settle_refused(subnet, step, refusal.errno),
-                (None, Some(Step::Device(family, DeviceStep::Change(_))))
+                (None, Some(Step::Device(family, DeviceStep::Change(_) | DeviceStep::ResetOptions(_))))
                     if refusal.errno == Errno::EOPNOTSUPP =>
                 {
                     self.observed = false;

@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::entry::ROUTE_PROTOCOL;
+use crate::wire::DEFAULT_AGEING;
 use crate::{
     DeviceSpec, Family, Forwarding, IfName, Link, MacAddr, NameTaken, Neighbour, Nexthop, OverlayMtu, Route,
-    RouteTo,
+    RouteTo, Vni,
 };
 
 /// What to do to the kernel, in order. Printed ([`fmt::Display`]) it is a shell script of `ip` and `bridge` commands.
@@ -104,6 +105,10 @@ pub enum DeviceStep {
     Create(Box<DeviceSpec>),
     /// Change local address, underlay and learning in place.
     Change(Box<DeviceSpec>),
+    /// Set back in place what others changed of its other options; the VNI is its own.
+    ResetOptions(Vni),
+    /// Take it out of the bridge, VRF or other device that it is a port of.
+    Release,
     /// Set the MAC address.
     SetMac(MacAddr),
     /// Set the MTU.
@@ -280,6 +285,11 @@ fn write_device(f: &mut fmt::Formatter<'_>, dev: &str, step: &DeviceStep) -> fmt
             f.write_str(if spec.gbp { " gbp" } else { "" })
         }
         DeviceStep::Change(spec) => write!(f, "ip link set {dev} {}", vxlan(spec)),
+        DeviceStep::ResetOptions(vni) => write!(
+            f,
+            "ip link set {dev} type vxlan id {vni} ttl auto tos 0 df unset flowlabel 0 ageing {DEFAULT_AGEING} localbypass"
+        ),
+        DeviceStep::Release => write!(f, "ip link set {dev} nomaster"),
         DeviceStep::SetMac(mac) => write!(f, "ip link set {dev} address {mac}"),
         DeviceStep::SetMtu(mtu) => write!(f, "ip link set {dev} mtu {mtu}"),
         DeviceStep::IgnoreRouterAdvertisements => write!(f, "sysctl -w net/ipv6/conf/{dev}/accept_ra=0"),

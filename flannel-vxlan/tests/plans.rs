@@ -76,8 +76,11 @@ fn a_first_start_makes_devices_and_then_peer_after_peer() {
 
 #[test]
 fn upstreams_options_are_all_there() {
-    let device =
-        device("192.168.77.1", "10.244.1.0").port(4789).gbp(true).learning(true).tx_checksum(Some(false));
+    let device = device("192.168.77.1", "10.244.1.0")
+        .port(4789.try_into().unwrap())
+        .gbp(true)
+        .learning(true)
+        .tx_checksum(Some(false));
     let mut overlay = Overlay::new([v4().device(device).blackhole(true)]);
     overlay.set_peer(direct("10.244.2.0/24", "192.168.77.2")).unwrap();
     expect("options", &overlay.diff(&bare()));
@@ -123,7 +126,7 @@ fn a_moved_underlay_is_followed_in_place_and_a_new_port_needs_a_new_device() {
     overlay.set_family(v4().device(moved.clone()));
     expect("moved_underlay", &overlay.diff(&kernel.observe(&overlay.links()).unwrap()));
 
-    overlay.set_family(v4().device(moved.port(4789)));
+    overlay.set_family(v4().device(moved.port(4789.try_into().unwrap())));
     expect("new_port", &overlay.diff(&kernel.observe(&overlay.links()).unwrap()));
 }
 
@@ -137,7 +140,7 @@ fn a_device_that_is_made_anew_gives_up_its_routes_first_and_keeps_nobody_elses()
     }
     overlay.set_peer(direct("10.244.5.0/24", "192.168.77.5")).unwrap();
     assert!(overlay.flush(&mut kernel).unwrap().is_clean());
-    overlay.set_family(v4().device(device("192.168.77.1", "10.244.1.0").port(4789)));
+    overlay.set_family(v4().device(device("192.168.77.1", "10.244.1.0").port(4789.try_into().unwrap())));
 
     let plan = overlay.diff(&kernel.observe(&overlay.links()).unwrap()).to_string();
     let deletions = (2..=4).map(|n| format!("ip route del 10.244.{n}.0/24 metric 0 proto 70"));

@@ -188,7 +188,14 @@ impl FakeVxlan {
         }
         let device = self.device(plan, family)?;
         match step {
-            DeviceStep::Change(spec) => device.vxlan = Some(vxlan(spec)),
+            DeviceStep::Change(spec) => {
+                let adjusted = device.vxlan.is_some_and(|vxlan| vxlan.adjusted);
+                device.vxlan = Some(ObservedVxlan { adjusted, ..vxlan(spec) });
+            }
+            DeviceStep::ResetOptions(_) => {
+                device.vxlan = device.vxlan.map(|vxlan| ObservedVxlan { adjusted: false, ..vxlan });
+            }
+            DeviceStep::Release => device.master = 0,
             DeviceStep::SetMac(mac) => device.mac = Some(*mac),
             DeviceStep::SetMtu(mtu) => device.mtu = mtu.bytes(),
             DeviceStep::IgnoreRouterAdvertisements => device.accept_ra = Some(false),
@@ -216,6 +223,7 @@ fn made(spec: &DeviceSpec, index: u32) -> ObservedDevice {
         addresses: Vec::new(),
         accept_ra: Some(true),
         tx_checksum: Some(true),
+        master: 0,
     }
 }
 
@@ -224,9 +232,10 @@ fn vxlan(spec: &DeviceSpec) -> ObservedVxlan {
         vni: spec.vni.number(),
         underlay: spec.underlay.index,
         local: Some(spec.local),
-        port: spec.port,
+        port: spec.port.get(),
         learning: spec.learning,
         gbp: spec.gbp,
+        adjusted: false,
         peculiar: false,
     }
 }

@@ -16,13 +16,14 @@ pub(crate) fn link(message: &Message<'_>) -> Result<(Interface, ObservedDevice),
     let index = u32::from_ne_bytes([*i0, *i1, *i2, *i3]);
     let up = u32::from_ne_bytes([*f0, *f1, *f2, *f3]) & IFF_UP != 0;
     let (mut name, mut mtu, mut mac, mut kind, mut vxlan) = ("", 0, None, String::new(), None);
-    let mut accept_ra = None;
+    let (mut accept_ra, mut master) = (None, 0);
     for attribute in attributes {
         let attribute = attribute?;
         match attribute.kind {
             IFLA_IFNAME => name = attribute.text()?,
             IFLA_MTU => mtu = attribute.u32()?,
             IFLA_ADDRESS => mac = attribute.array().ok().and_then(|bytes| MacAddr::new(bytes).ok()),
+            IFLA_MASTER => master = attribute.u32()?,
             IFLA_LINKINFO => (kind, vxlan) = link_info(attribute.nested())?,
             IFLA_AF_SPEC => accept_ra = ipv6_accept_ra(attribute.nested())?,
             _ => {}
@@ -40,6 +41,7 @@ pub(crate) fn link(message: &Message<'_>) -> Result<(Interface, ObservedDevice),
         addresses: Vec::new(),
         accept_ra,
         tx_checksum: None,
+        master,
     };
     Ok((Interface { index, name: name.to_owned(), mtu, up, addresses: Vec::new() }, device))
 }
@@ -89,10 +91,25 @@ fn vxlan(attributes: AttributeIter<'_>) -> Result<ObservedVxlan, Malformed> {
             IFLA_VXLAN_LEARNING => vxlan.learning = attribute.u8()? != 0,
             IFLA_VXLAN_GBP => vxlan.gbp = true,
             IFLA_VXLAN_GROUP | IFLA_VXLAN_GROUP6 | IFLA_VXLAN_GPE => vxlan.peculiar = true,
-            IFLA_VXLAN_PROXY | IFLA_VXLAN_RSC | IFLA_VXLAN_L2MISS | IFLA_VXLAN_L3MISS => {
-                vxlan.peculiar |= attribute.u8()? != 0;
-            }
-            IFLA_VXLAN_COLLECT_METADATA => vxlan.peculiar |= attribute.u8()? != 0,
+            IFLA_VXLAN_PROXY
+            | IFLA_VXLAN_RSC
+            | IFLA_VXLAN_L2MISS
+            | IFLA_VXLAN_L3MISS
+            | IFLA_VXLAN_COLLECT_METADATA
+            | IFLA_VXLAN_UDP_ZERO_CSUM6_TX
+            | IFLA_VXLAN_UDP_ZERO_CSUM6_RX
+            | IFLA_VXLAN_REMCSUM_TX
+            | IFLA_VXLAN_REMCSUM_RX
+            | IFLA_VXLAN_TTL_INHERIT
+            | IFLA_VXLAN_VNIFILTER => vxlan.peculiar |= attribute.u8()? != 0,
+            IFLA_VXLAN_UDP_CSUM => vxlan.peculiar |= attribute.u8()? == 0,
+            IFLA_VXLAN_LIMIT => vxlan.peculiar |= attribute.u32()? != 0,
+            // struct ifla_vxlan_port_range; without one the kernel says 0 and 0.
+            IFLA_VXLAN_PORT_RANGE => vxlan.peculiar |= attribute.array::<4>()? != [0; 4],
+            IFLA_VXLAN_TTL | IFLA_VXLAN_TOS | IFLA_VXLAN_DF => vxlan.adjusted |= attribute.u8()? != 0,
+            IFLA_VXLAN_LABEL | IFLA_VXLAN_LABEL_POLICY => vxlan.adjusted |= attribute.u32()? != 0,
+            IFLA_VXLAN_AGEING => vxlan.adjusted |= attribute.u32()? != DEFAULT_AGEING,
+            IFLA_VXLAN_LOCALBYPASS => vxlan.adjusted |= attribute.u8()? == 0,
             _ => {}
         }
     }
@@ -388,6 +405,28 @@ mod tests {
             }
             read_all(&bytes);
         }
+    }
+
+    /// What `ip` of the test machines cannot set is told apart too.
+    #[test]
+    fn options_of_newer_kernels_are_read() {
+        let found = |option: &dyn Fn(&mut flannel_netlink::Attributes<'_>)| {
+            let mut batch = Batch::new();
+            batch.message(RTM_NEWLINK, Flags::NONE, &encode::ifinfomsg(7, 1, 0), |a| {
+                a.text(IFLA_IFNAME, "flannel.1");
+                a.nested(IFLA_LINKINFO, |a| {
+                    a.text(IFLA_INFO_KIND, "vxlan");
+                    a.nested(IFLA_INFO_DATA, option);
+                });
+            });
+            let (_, device) = link(&only(batch.as_bytes())).unwrap();
+            device.vxlan.map(|vxlan| (vxlan.adjusted, vxlan.peculiar))
+        };
+        assert_eq!(found(&|a| a.u8(IFLA_VXLAN_LOCALBYPASS, 1)), Some((false, false)));
+        assert_eq!(found(&|a| a.u8(IFLA_VXLAN_LOCALBYPASS, 0)), Some((true, false)));
+        assert_eq!(found(&|a| a.u32(IFLA_VXLAN_LABEL_POLICY, 1)), Some((true, false)));
+        assert_eq!(found(&|a| a.u8(IFLA_VXLAN_VNIFILTER, 1)), Some((false, true)));
+        assert_eq!(found(&|_before_them| ()), Some((false, false)));
     }
 
     fn read_all(datagram: &[u8]) {

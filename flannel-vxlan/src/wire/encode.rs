@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::*;
 use crate::{
     DeviceSpec, DeviceStep, Family, Forwarding, IfName, Neighbour, Nexthop, ROUTE_PROTOCOL, Route, RouteTo,
-    Step,
+    Step, Vni,
 };
 
 const PUT: Flags = Flags::CREATE.and(Flags::REPLACE);
@@ -124,6 +124,10 @@ pub(crate) fn device_step(batch: &mut Batch, step: &DeviceStep, name: IfName, in
         DeviceStep::Change(spec) => {
             batch.message(RTM_NEWLINK, Flags::NONE, &ifinfomsg(index, 0, 0), |a| vxlan(a, spec, false));
         }
+        DeviceStep::ResetOptions(vni) => {
+            batch.message(RTM_NEWLINK, Flags::NONE, &ifinfomsg(index, 0, 0), |a| default_options(a, *vni));
+        }
+        DeviceStep::Release => set_link(batch, index, 0, |a| a.u32(IFLA_MASTER, 0)),
         DeviceStep::SetMac(mac) => set_link(batch, index, 0, |a| a.bytes(IFLA_ADDRESS, &mac.bytes())),
         DeviceStep::SetMtu(mtu) => set_link(batch, index, 0, |a| a.u32(IFLA_MTU, mtu.bytes())),
         DeviceStep::Up => set_link(batch, index, IFF_UP, |_| {}),
@@ -173,11 +177,29 @@ fn vxlan(a: &mut Attributes<'_>, spec: &DeviceSpec, new: bool) {
             }
             a.u8(IFLA_VXLAN_LEARNING, u8::from(spec.learning));
             if new {
-                a.be16(IFLA_VXLAN_PORT, spec.port);
+                a.be16(IFLA_VXLAN_PORT, spec.port.get());
                 if spec.gbp {
                     a.flag(IFLA_VXLAN_GBP);
                 }
             }
+        });
+    });
+}
+
+/// What [`ObservedVxlan::adjusted`](crate::ObservedVxlan::adjusted) is about. Kernels ignore the options that they do not
+/// know.
+fn default_options(a: &mut Attributes<'_>, vni: Vni) {
+    a.nested(IFLA_LINKINFO, |a| {
+        a.text(IFLA_INFO_KIND, "vxlan");
+        a.nested(IFLA_INFO_DATA, |a| {
+            a.u32(IFLA_VXLAN_ID, vni.number());
+            a.u8(IFLA_VXLAN_TTL, 0);
+            a.u8(IFLA_VXLAN_TOS, 0);
+            a.u8(IFLA_VXLAN_DF, 0);
+            a.u32(IFLA_VXLAN_LABEL, 0);
+            a.u32(IFLA_VXLAN_LABEL_POLICY, 0);
+            a.u32(IFLA_VXLAN_AGEING, DEFAULT_AGEING);
+            a.u8(IFLA_VXLAN_LOCALBYPASS, 1);
         });
     });
 }

@@ -205,7 +205,11 @@ fn a_printed_plan_is_a_script_that_does_the_same() {
     netns(|| {
         let (mut kernel, e0) = host();
         let mut overlay = Overlay::new(Family::ALL.map(|f| {
-            let device = device(f, e0).port(4789).gbp(true).learning(true).tx_checksum(Some(false));
+            let device = device(f, e0)
+                .port(4789.try_into().unwrap())
+                .gbp(true)
+                .learning(true)
+                .tx_checksum(Some(false));
             family(f, e0).device(device).blackhole(true)
         }));
         add_peers(&mut overlay, 4);
@@ -223,7 +227,7 @@ fn a_printed_plan_is_a_script_that_does_the_same() {
         sh(&script);
         assert_eq!(converge(&mut overlay, &mut kernel), 0, "{script}");
 
-        let mut changed = device(Family::V4, e0).port(4789).gbp(true);
+        let mut changed = device(Family::V4, e0).port(4789.try_into().unwrap()).gbp(true);
         changed.local = "192.168.77.99".parse().unwrap();
         changed.mtu = UnderlayMtu::new(1400).inside_vxlan(Family::V4).unwrap();
         overlay.set_family(family(Family::V4, e0).device(changed));

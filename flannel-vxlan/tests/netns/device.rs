@@ -1,6 +1,6 @@
 //! The VXLAN device: refused, changed in place, made anew.
 
-use flannel_vxlan::{Family, Overlay, UnderlayMtu};
+use flannel_vxlan::{Family, Monitor, Overlay, UnderlayMtu};
 use testkit::{netns, sh};
 
 use super::converge::steady;
@@ -51,6 +51,86 @@ fn a_device_that_the_kernel_will_not_change_in_place_is_made_anew_with_all_that_
         sh("ip link del flannel-v6.1; ip link add flannel-v6.1 type vxlan id 1 dstport 8472 dev e0");
         converge(&mut overlay, &mut kernel);
         assert_eq!(steady(&state()), steady(&made));
+    });
+}
+
+/// How `ip` shows the device, without its index.
+fn shown() -> String {
+    sh("ip -d link show flannel.1 | sed 's/^[0-9]*: //'")
+}
+
+#[test]
+fn no_option_of_a_device_that_others_left_stays_and_those_that_can_be_are_changed_in_place() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut overlay = Overlay::new([family(Family::V4, e0).device(device(Family::V4, e0))]);
+        add_peers(&mut overlay, 3);
+        converge(&mut overlay, &mut kernel);
+        let (index, made) = (|| sh("ip -o link show flannel.1 | cut -d: -f1"), shown());
+        for (options, in_place) in [
+            ("nolearning", true), // as upstream makes it
+            ("ttl 1 tos 8 df set ageing 10", true),
+            ("tos inherit nolearning ageing 0", true),
+            ("df inherit nolearning", true),
+            ("ttl inherit", false),
+            ("maxaddress 2 nolearning", false),
+            ("srcport 1000 2000 nolearning", false),
+            ("noudpcsum nolearning", false),
+            ("udp6zerocsumtx nolearning", false),
+            ("udp6zerocsumrx nolearning", false),
+            ("remcsumtx nolearning", false),
+            ("remcsumrx nolearning", false),
+            ("proxy nolearning", false),
+            ("rsc nolearning", false),
+            ("l2miss l3miss nolearning", false),
+            ("gbp nolearning", false),
+            ("group 239.1.1.1 nolearning", false),
+        ] {
+            sh(&format!(
+                "ip link del flannel.1
+                ip link add flannel.1 type vxlan id 1 dev e0 local 192.168.77.1 dstport 8472 {options}"
+            ));
+            let before = index();
+            converge(&mut overlay, &mut kernel);
+            assert_eq!(shown(), made, "after `{options}`");
+            assert_eq!(index() == before, in_place, "`{options}`");
+            assert_eq!(converge(&mut overlay, &mut kernel), 0, "after `{options}`");
+        }
+    });
+}
+
+#[test]
+fn a_device_of_ipv6_loses_the_options_of_others_too() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut overlay = Overlay::new([family(Family::V6, e0).device(device(Family::V6, e0))]);
+        converge(&mut overlay, &mut kernel);
+        let shown = || sh("ip -d link show flannel-v6.1 | sed 's/^[0-9]*: //'");
+        let (index, made) = (|| sh("ip -o link show flannel-v6.1 | cut -d: -f1"), shown());
+        let before = index();
+        sh("ip link set flannel-v6.1 type vxlan id 1 flowlabel 7 ttl 3");
+        assert_eq!(converge(&mut overlay, &mut kernel), 1);
+        assert_eq!((shown(), index()), (made, before));
+    });
+}
+
+#[test]
+fn a_device_that_somebody_put_into_a_bridge_is_taken_out_and_keeps_its_peers() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut monitor = Monitor::open(&kernel).unwrap();
+        let mut overlay = both(e0);
+        add_peers(&mut overlay, 3);
+        sh("ip link add br0 type bridge");
+        converge(&mut overlay, &mut kernel);
+        let _made = overlay.attention(&monitor.take().unwrap());
+        let made = state();
+        sh("ip link set flannel.1 master br0");
+        assert!(overlay.attention(&monitor.take().unwrap()).overlay);
+        flush(&mut overlay, &mut kernel);
+        assert_eq!(steady(&state()), steady(&made));
+        assert_eq!(converge(&mut overlay, &mut kernel), 0);
+        assert!(!overlay.attention(&monitor.take().unwrap()).overlay);
     });
 }
 

@@ -42,7 +42,10 @@ fn our_own_changes_ask_for_no_attention() {
         overlay.remove_peer("fd00:10:244:4::/64".parse().unwrap());
         flush(&mut overlay, &mut kernel);
         calm(&mut overlay, &mut monitor, "removed");
-        overlay.set_family(family(Family::V4, e0).device(device(Family::V4, e0).port(4789).learning(true)));
+        overlay.set_family(
+            family(Family::V4, e0)
+                .device(device(Family::V4, e0).port(4789.try_into().unwrap()).learning(true)),
+        );
         flush(&mut overlay, &mut kernel);
         calm(&mut overlay, &mut monitor, "made anew");
         assert_eq!(converge(&mut overlay, &mut kernel), 0);
@@ -83,6 +86,9 @@ fn every_disturbance_is_noticed_and_what_does_not_concern_the_overlay_is_not() {
             "bridge fdb replace 02:00:00:00:00:03 dev flannel.1 dst 192.168.77.99 self permanent",
             "ip nexthop flush",
             "ip nexthop del id $(ip nexthop | sed -n 's/id \\([0-9]*\\).*/\\1/;1p')",
+            "ip link set flannel.1 type vxlan id 1 ttl 1",
+            "ip link set flannel.1 type vxlan id 1 tos 4 df set ageing 10",
+            "ip link add br0 type bridge; ip link set flannel.1 master br0",
             // Changed in place, and still with the same key.
             "ip nexthop replace id $(ip nexthop | sed -n 's/id \\([0-9]*\\) .*proto 70.*/\\1/p' | head -1) via 192.168.77.9 dev e0",
             "ip nexthop replace id $(ip nexthop | sed -n 's/id \\([0-9]*\\) .*proto 70.*/\\1/p' | head -1) via 10.244.9.0 dev flannel.1 onlink proto 70",

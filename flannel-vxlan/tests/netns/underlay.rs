@@ -26,7 +26,7 @@ fn the_underlay_changes_in_place_and_port_by_making_anew() {
         assert!(sh("ip -d link show flannel.1").contains("local 192.168.77.51"));
         assert!(sh("ip -d link show flannel.1").contains("mtu 1350"));
 
-        overlay.set_family(family(Family::V4, e0).device(moved.port(4789).gbp(true)));
+        overlay.set_family(family(Family::V4, e0).device(moved.port(4789.try_into().unwrap()).gbp(true)));
         flush(&mut overlay, &mut kernel);
         assert_ne!(index(), before);
         assert!(sh("ip -d link show flannel.1").contains("dstport 4789"));

@@ -6,8 +6,10 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU16;
 use std::ops::RangeInclusive;
 
+use flannel_vxlan::DeviceSpec;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::json::{Object, describe};
@@ -60,8 +62,8 @@ impl Backend {
 pub struct Vxlan {
     /// VXLAN network identifier, 0..=16777215. Default: 1.
     pub vni: u32,
-    /// UDP destination port, 1..=65535. Default: 8472, the port Linux used before IANA assigned 4789.
-    pub port: u16,
+    /// UDP destination port. Default: 8472, the port Linux used before IANA assigned 4789.
+    pub port: NonZeroU16,
     /// Largest packet of the *underlay*, in bytes. `None`: that of the chosen interface, which it must not exceed.
     pub mtu: Option<u16>,
     /// Group policy extension: carries the packet mark between nodes. Default: false.
@@ -396,6 +398,7 @@ impl Reader<'_> {
         let least_mtu = if ipv6 { 1280 + 70 } else { 68 + 50 };
         let vni = self.number("VNI", 0..=0x00ff_ffff);
         let port = self.number("Port", 1..=u32::from(u16::MAX));
+        let in_range = |port| NonZeroU16::new(u16::try_from(port).ok()?);
         let mtu =
             match self.number("MTU", 0..=u32::from(u16::MAX)) {
                 Ok(Some(mtu)) if mtu < least_mtu => Err(self
@@ -408,7 +411,7 @@ impl Reader<'_> {
         let tx_checksum_offload = self.tx_checksum_offload();
         Some(Vxlan {
             vni: vni.ok()?.unwrap_or(1),
-            port: port.ok()?.and_then(|port| u16::try_from(port).ok()).unwrap_or(8472),
+            port: port.ok()?.and_then(in_range).unwrap_or(DeviceSpec::PORT),
             mtu: mtu.ok()?.and_then(|mtu| u16::try_from(mtu).ok()),
             gbp,
             learning,

@@ -119,7 +119,7 @@ fn devices(overlay: &Overlay) -> Vec<DeviceStatus> {
         address: device.address,
         mac: device.mac.to_string(),
         mtu: device.mtu.bytes(),
-        port: device.port,
+        port: device.port.get(),
     });
     status.collect()
 }

@@ -32,7 +32,7 @@ fn what_is_not_written_has_upstreams_default() {
     assert_eq!((conf.masquerade, conf.fully_random), (None, None), "as the flags say");
     let Backend::Vxlan(vxlan) = conf.backend else { panic!() };
     let Vxlan { vni, port, mtu, gbp, learning, direct_routing, tx_checksum_offload } = vxlan;
-    assert_eq!((vni, port, mtu, gbp, learning, direct_routing), (1, 8472, None, false, false, false));
+    assert_eq!((vni, port.get(), mtu, gbp, learning, direct_routing), (1, 8472, None, false, false, false));
     assert_eq!(tx_checksum_offload, TxChecksumOffload::Auto);
 
     let conf = parse(&with_backend(r#""EnableIPv4": false, "EnableIPv6": true, "IPv6Network": "fc00::/48""#));
@@ -93,7 +93,7 @@ fn every_key_is_read_in_any_case_and_the_last_one_counts() {
         conf.backend,
         Backend::Vxlan(Vxlan {
             vni: 4096,
-            port: 4789,
+            port: 4789.try_into().unwrap(),
             mtu: Some(1400),
             gbp: true,
             learning: true,

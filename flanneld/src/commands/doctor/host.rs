@@ -63,7 +63,7 @@ impl Host {
             findings.extend(self.managers(vxlan.vni));
             // A device that is up holds the port itself, and has it.
             if !interfaces.iter().any(is_up) {
-                findings.extend(self.port(vxlan.port));
+                findings.extend(self.port(vxlan.port.get()));
             }
         }
         if facts.ipv4.is_some() {

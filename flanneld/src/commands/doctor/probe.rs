@@ -32,7 +32,7 @@ const PEERS: usize = 32;
 pub(super) async fn look(survey: &Survey) -> Vec<Finding> {
     let mut probes = tokio::task::JoinSet::new();
     let port = match &survey.setting.net_conf.backend {
-        Backend::Vxlan(vxlan) => Some(vxlan.port),
+        Backend::Vxlan(vxlan) => Some(vxlan.port.get()),
         _ => None,
     };
     let (mtu, pods) = (survey.setting.facts.mtu, survey.setting.mtus.pods);
