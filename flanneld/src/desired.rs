@@ -56,9 +56,15 @@ pub struct VtepMacs {
 
 impl VtepMacs {
     /// Those that the node published last, so that peers need not learn new ones; else derived from its public
-    /// addresses, so that they stay the same even if the store forgets them.
+    /// addresses, so that they stay the same even if the store forgets them, and from its name: a node whose address
+    /// changes keeps its MAC address, and must not have that of the next node on the old address.
     #[must_use]
-    pub fn choose(net_conf: &NetConf, facts: &NodeFacts, published: Option<&LeaseAttributes>) -> Self {
+    pub fn choose(
+        net_conf: &NetConf,
+        facts: &NodeFacts,
+        host_name: &str,
+        published: Option<&LeaseAttributes>,
+    ) -> Self {
         let Backend::Vxlan(vxlan) = &net_conf.backend else {
             return Self { ipv4: MacAddr::derived(&[]), ipv6: MacAddr::derived(&[]) };
         };
@@ -68,7 +74,7 @@ impl VtepMacs {
         };
         let derived = |family: &str, public: Option<IpAddr>| {
             let public = public.map(|public| public.to_string()).unwrap_or_default();
-            MacAddr::derived(format!("{family} {} {public}", vxlan.vni).as_bytes())
+            MacAddr::derived(format!("{family} {} {public} {host_name}", vxlan.vni).as_bytes())
         };
         let published = published.filter(|attributes| attributes.backend_type == BackendType::Vxlan);
         Self {
@@ -134,7 +140,7 @@ impl Setting {
     ) -> Result<Self, NodeError> {
         Ok(Self {
             mtus: facts.mtus(&net_conf.backend)?,
-            macs: VtepMacs::choose(&net_conf, &facts, published),
+            macs: VtepMacs::choose(&net_conf, &facts, &config.host_name, published),
             masquerade: net_conf.masquerade.unwrap_or(config.masquerade),
             fully_random: net_conf.fully_random.unwrap_or(config.fully_random),
             net_conf,

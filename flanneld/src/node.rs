@@ -167,7 +167,32 @@ fn reason<T>(text: impl Into<String>) -> Result<T, Reason> {
     Err(Reason(text.into()))
 }
 
+/// What the node uses now, or used when it last ran. Stays, as long as it is as good as what would be chosen without.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Present<'a> {
+    /// Name of the interface; `None` if the daemon only starts.
+    pub interface: Option<&'a str>,
+    /// Address of the interface.
+    pub ipv4: Option<Ipv4Addr>,
+    /// Address of the interface.
+    pub ipv6: Option<Ipv6Addr>,
+}
+
+impl<'a> From<&'a NodeFacts> for Present<'a> {
+    fn from(facts: &'a NodeFacts) -> Self {
+        Self {
+            interface: Some(&facts.interface),
+            ipv4: facts.ipv4.map(|own| own.interface),
+            ipv6: facts.ipv6.map(|own| own.interface),
+        }
+    }
+}
+
 /// Chooses the interface and addresses. `route_to` asks the kernel for the way to an address.
+///
+/// An address that is in use stays while the chosen interface has it and it is not deprecated: a virtual address that
+/// comes and goes beside it (keepalived, kube-vip) is not this node's. Nor does a node that runs go from a global address to a
+/// link-local one: without any other it waits for one.
 ///
 /// # Errors
 /// [`NodeError::NoMatch`], [`NodeError::NoDefault`]: each selector with the reason why it gave nothing.
@@ -175,9 +200,10 @@ pub fn choose<E: fmt::Display>(
     selection: &Selection,
     stack: Stack,
     host: Host<'_>,
+    present: Present<'_>,
     mut route_to: impl FnMut(IpAddr) -> Result<RouteLookup, E>,
 ) -> Result<NodeFacts, NodeError> {
-    let chooser = Chooser { selection, stack, host };
+    let chooser = Chooser { selection, stack, host, present };
     if selection.interfaces.is_empty() && selection.patterns.is_empty() && selection.can_reach.is_none() {
         let public =
             selection.public_ipv4.map(IpAddr::from).or_else(|| selection.public_ipv6.map(IpAddr::from));
@@ -258,6 +284,7 @@ struct Chooser<'a> {
     selection: &'a Selection,
     stack: Stack,
     host: Host<'a>,
+    present: Present<'a>,
 }
 
 impl<'a> Chooser<'a> {
@@ -287,22 +314,22 @@ impl<'a> Chooser<'a> {
 
     /// Addresses of all interfaces first, then names; the pattern may match anywhere in them.
     fn by_pattern(&self, pattern: &Regex) -> Result<Chosen<'a>, Reason> {
-        for interface in self.host.interfaces {
+        for interface in self.present_first() {
             let ipv4 =
-                ipv4_addresses(interface).into_iter().find(|address| pattern.is_match(&address.to_string()));
+                self.ipv4_of(interface).into_iter().find(|address| pattern.is_match(&address.to_string()));
             let ipv6 =
-                ipv6_addresses(interface).into_iter().find(|address| pattern.is_match(&address.to_string()));
+                self.ipv6_of(interface).into_iter().find(|address| pattern.is_match(&address.to_string()));
             if (ipv4.is_some() || !self.stack.ipv4) && (ipv6.is_some() || !self.stack.ipv6) {
                 return Ok(Chosen { interface, ipv4, ipv6 });
             }
         }
-        let named = self.host.interfaces.iter().find(|interface| pattern.is_match(&interface.name));
+        let named = self.present_first().find(|interface| pattern.is_match(&interface.name));
         named.map(Chosen::whole).ok_or_else(|| {
             let available = |interface: &Interface| {
                 let addresses = if self.stack.ipv4 {
-                    ipv4_addresses(interface).iter().map(ToString::to_string).collect::<Vec<_>>()
+                    self.ipv4_of(interface).iter().map(ToString::to_string).collect::<Vec<_>>()
                 } else {
-                    ipv6_addresses(interface).iter().map(ToString::to_string).collect()
+                    self.ipv6_of(interface).iter().map(ToString::to_string).collect()
                 };
                 format!("{}:[{}]", interface.name, addresses.join(" "))
             };
@@ -315,6 +342,8 @@ impl<'a> Chooser<'a> {
 
     fn by_route(&self, route: RouteLookup) -> Result<Chosen<'a>, Reason> {
         match self.indexed(route.interface) {
+            // The route may name another source since; what is in use and still there is as good.
+            Some(interface) if self.is_present(interface) => Ok(Chosen::whole(interface)),
             Some(interface) => Ok(Chosen::with(interface, route.source)),
             None => reason("failed to get ifcanreach based interface: couldn't lookup interface"),
         }
@@ -361,6 +390,48 @@ impl<'a> Chooser<'a> {
             .find(|interface| interface.addresses.iter().any(|own| own.address == address))
     }
 
+    /// All interfaces in their order, but the one in use before all others.
+    fn present_first(&self) -> impl Iterator<Item = &'a Interface> {
+        let is_present = |interface: &&Interface| Some(interface.name.as_str()) == self.present.interface;
+        let others = self.host.interfaces.iter().filter(move |interface| !is_present(interface));
+        self.host.interfaces.iter().find(is_present).into_iter().chain(others)
+    }
+
+    /// Whether this interface is in use, and has the addresses still that are.
+    fn is_present(&self, interface: &Interface) -> bool {
+        Some(interface.name.as_str()) == self.present.interface
+            && self.present.ipv4.is_none_or(|own| self.ipv4_of(interface).first() == Some(&own))
+            && self.present.ipv6.is_none_or(|own| self.ipv6_of(interface).first() == Some(&own))
+    }
+
+    /// Refuses to go from a global address to a link-local one while the node runs.
+    fn is_no_worse(
+        &self,
+        words: &Words,
+        name: &str,
+        before: Option<bool>,
+        link_local: bool,
+    ) -> Result<(), Reason> {
+        if self.present.interface.is_some() && before == Some(false) && link_local {
+            return reason(format!("interface {name} has only a link-local {} address left", words.family));
+        }
+        Ok(())
+    }
+
+    /// Usable IPv4 addresses of an interface, best first.
+    fn ipv4_of(&self, interface: &Interface) -> Vec<Ipv4Addr> {
+        let is_link_local = |address| matches!(address, IpAddr::V4(v4) if v4.is_link_local());
+        let usable = usable(interface, self.present.ipv4.map(IpAddr::from), is_link_local).into_iter();
+        usable.filter_map(|address| if let IpAddr::V4(v4) = address { Some(v4) } else { None }).collect()
+    }
+
+    /// Usable IPv6 addresses of an interface, best first.
+    fn ipv6_of(&self, interface: &Interface) -> Vec<Ipv6Addr> {
+        let is_link_local = |address| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        let usable = usable(interface, self.present.ipv6.map(IpAddr::from), is_link_local).into_iter();
+        usable.filter_map(|address| if let IpAddr::V6(v6) = address { Some(v6) } else { None }).collect()
+    }
+
     fn facts(&self, chosen: &Chosen<'_>) -> Result<NodeFacts, Reason> {
         let Interface { name, index, mtu, .. } = chosen.interface;
         let missing = |Words { family, network, off, .. }: &Words| {
@@ -370,16 +441,24 @@ impl<'a> Chooser<'a> {
             ))
         };
         let ipv4 = if self.stack.ipv4 {
-            let first = || ipv4_addresses(chosen.interface).first().copied();
+            let first = || self.ipv4_of(chosen.interface).first().copied();
             let interface = chosen.ipv4.or_else(first).ok_or_else(|| missing(&IPV4))?;
+            self.is_no_worse(
+                &IPV4,
+                name,
+                self.present.ipv4.map(|own| own.is_link_local()),
+                interface.is_link_local(),
+            )?;
             let public = self.selection.public_ipv4.unwrap_or(interface);
             Some(Addresses { interface, public, public_is_local: self.owner(public.into()).is_some() })
         } else {
             None
         };
         let ipv6 = if self.stack.ipv6 {
-            let first = || ipv6_addresses(chosen.interface).first().copied();
+            let first = || self.ipv6_of(chosen.interface).first().copied();
             let interface = chosen.ipv6.or_else(first).ok_or_else(|| missing(&IPV6))?;
+            let before = self.present.ipv6.map(|own| own.is_unicast_link_local());
+            self.is_no_worse(&IPV6, name, before, interface.is_unicast_link_local())?;
             let public = self.selection.public_ipv6.unwrap_or(interface);
             Some(Addresses { interface, public, public_is_local: self.owner(public.into()).is_some() })
         } else {
@@ -392,27 +471,13 @@ impl<'a> Chooser<'a> {
     }
 }
 
-/// Usable IPv4 addresses, best first.
-fn ipv4_addresses(interface: &Interface) -> Vec<Ipv4Addr> {
-    let usable = usable(interface, |address| matches!(address, IpAddr::V4(v4) if v4.is_link_local()));
-    usable
-        .into_iter()
-        .filter_map(|address| if let IpAddr::V4(v4) = address { Some(v4) } else { None })
-        .collect()
-}
-
-/// Usable IPv6 addresses, best first.
-fn ipv6_addresses(interface: &Interface) -> Vec<Ipv6Addr> {
-    let usable = usable(interface, |address| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()));
-    usable
-        .into_iter()
-        .filter_map(|address| if let IpAddr::V6(v6) = address { Some(v6) } else { None })
-        .collect()
-}
-
-/// Unicast addresses beyond this host that are not deprecated: global before link-local, permanent before leased,
-/// stable before privacy addresses, else in the kernel's order.
-fn usable(interface: &Interface, is_link_local: impl Fn(IpAddr) -> bool) -> Vec<IpAddr> {
+/// Unicast addresses beyond this host that are not deprecated: the present one first, if it is there; global before
+/// link-local, permanent before leased, stable before privacy addresses, else in the kernel's order.
+fn usable(
+    interface: &Interface,
+    present: Option<IpAddr>,
+    is_link_local: impl Fn(IpAddr) -> bool,
+) -> Vec<IpAddr> {
     let is_unicast = |address: IpAddr| match address {
         IpAddr::V4(v4) => {
             !(v4.is_unspecified() || v4.is_loopback() || v4.is_multicast() || v4.is_broadcast())
@@ -421,7 +486,12 @@ fn usable(interface: &Interface, is_link_local: impl Fn(IpAddr) -> bool) -> Vec<
     };
     let mut usable: Vec<&InterfaceAddress> =
         interface.addresses.iter().filter(|own| !own.deprecated && is_unicast(own.address)).collect();
-    usable.sort_by_key(|own| (is_link_local(own.address), Reverse(own.permanent), own.temporary));
+    let rank = |own: &&InterfaceAddress| {
+        let other = Some(own.address) != present;
+        let link_local = is_link_local(own.address);
+        (link_local, other, Reverse(own.permanent), own.temporary)
+    };
+    usable.sort_by_key(rank);
     usable.into_iter().map(|own| own.address).collect()
 }
 

@@ -406,7 +406,8 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     /// Looks at the interface between nodes again, and follows it.
     fn look_around(&mut self) -> Result<bool, Box<dyn Error + Send + Sync>> {
         let stack = node::Stack::from(&self.setting.net_conf);
-        let facts = find_facts(&self.config, stack, &mut self.links)?;
+        let present = node::Present::from(&self.setting.facts);
+        let facts = find_facts(&self.config, stack, present, &mut self.links)?;
         if facts == self.setting.facts {
             if self.setting.is_direct_routing() {
                 self.note_all_peers();
@@ -468,6 +469,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
 pub fn find_facts(
     config: &Config,
     stack: node::Stack,
+    present: node::Present<'_>,
     links: &mut impl flannel_vxlan::Kernel,
 ) -> Result<node::NodeFacts, Box<dyn Error + Send + Sync>> {
     let interfaces = links.interfaces()?;
@@ -480,5 +482,5 @@ pub fn find_facts(
         Ok(None) => Err("network is unreachable".to_owned()),
         Err(error) => Err(Chain(&error).to_string()),
     };
-    node::choose(&config.selection, stack, host, route_to).map_err(|error: NodeError| error.into())
+    node::choose(&config.selection, stack, host, present, route_to).map_err(|error: NodeError| error.into())
 }

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 
-use flanneld::config::{Command, NetConf, Source};
+use flanneld::config::{Command, Config, NetConf, Source};
 use flanneld::desired::Setting;
 use flanneld::lease::codec::LeaseKeyProblem;
 use flanneld::lease::{BackendData, BackendType, LeaseAttributes, LeaseKey, VxlanData};
@@ -94,6 +94,24 @@ fn what_this_daemon_publishes_is_what_upstream_published_for_the_same_node() {
         }
     }
     assert_eq!(count, 15, "alloc, host-gw and three of vxlan");
+}
+
+#[test]
+fn a_vtep_mac_stays_with_its_node_and_the_next_node_on_its_address_has_another() {
+    let Ok(Command::Run(config)) = Command::read(&OnEtcd) else { unreachable!() };
+    let net_conf = NetConf::parse(br#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}"#).unwrap();
+    let mac = |host_name: &str, public: [u8; 4], published: Option<&LeaseAttributes>| {
+        let config = Config { host_name: host_name.to_owned(), ..(*config).clone() };
+        let ipv4 = Some(addresses(public.into()));
+        let facts = NodeFacts { interface: "eth0".to_owned(), index: 2, mtu: 1500, ipv4, ipv6: None };
+        let setting = Setting::new(&config, net_conf.clone(), facts, published).unwrap();
+        (setting.macs.ipv4, setting.attributes().unwrap())
+    };
+    let (first, published) = mac("node-a", [192, 0, 2, 1], None);
+    assert_eq!(mac("node-a", [192, 0, 2, 1], None).0, first, "though the store has lost its lease");
+    assert_eq!(mac("node-a", [192, 0, 2, 201], Some(&published)).0, first, "at another address");
+    assert_eq!(mac("renamed", [192, 0, 2, 1], Some(&published)).0, first);
+    assert_ne!(mac("node-c", [192, 0, 2, 1], None).0, first);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use flannel_nft::{CommitError, Errno, Generation, Memory as FakeNft, Sealed, TableId, Transaction};
-use flannel_vxlan::underlay::{DefaultRoute, Interface, RouteLookup};
+use flannel_vxlan::underlay::{DefaultRoute, Interface, InterfaceAddress, RouteLookup};
 use flannel_vxlan::{Applied, ApplyError, Family, Links, Notification, ObserveError, Observed, Plan};
 use flanneld::config::{Command, Config, Source};
 use flanneld::desired::Setting;
@@ -18,7 +18,7 @@ use flanneld::insight::status::{Cause, PeerCounts, PeerState};
 use flanneld::insight::telemetry::Telemetry;
 use flanneld::lease::event::LeaseEvent;
 use flanneld::lease::{Lease, LeaseAttributes, LeaseKey, StoreHealth, VxlanData};
-use flanneld::node::Stack;
+use flanneld::node::{Present, Stack};
 use flanneld::reconcile::monitor::ForeignCommits;
 use flanneld::reconcile::{Inputs, Outputs, Recalled, Reconciler, find_facts};
 use flanneld::run::live::Reload;
@@ -135,7 +135,8 @@ impl Node {
         let config: Config = *config;
         let rules = Shared::<FakeNft>::default();
         let net_conf = config.net_conf.clone().unwrap();
-        let facts = find_facts(&config, Stack::from(&net_conf), &mut links.clone()).unwrap();
+        let facts =
+            find_facts(&config, Stack::from(&net_conf), Present::default(), &mut links.clone()).unwrap();
         let setting = Setting::new(&config, net_conf, facts, None).unwrap();
 
         let (leases, leases_out) = mpsc::channel(1024);
@@ -399,6 +400,32 @@ async fn an_interface_that_returns_is_taken_at_once_however_long_it_was_gone() {
         sleep(Duration::from_millis(20)).await;
         assert!(node.readiness.borrow().reason(Condition::Interface).is_some());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_virtual_address_that_comes_to_the_interface_is_not_the_nodes() {
+    let mut node = Node::start();
+    node.tell(listing([2])).await;
+    node.until(Readiness::is_ready).await;
+    let local = || node.links.with(|kernel| kernel.devices.values().next().unwrap().vxlan.unwrap().local);
+    let own = Some(IpAddr::from([192, 168, 77, 1]));
+    assert_eq!(local(), own);
+    let virtual_address = IpAddr::from([192, 168, 77, 100]);
+    node.links.with(|kernel| {
+        let addresses = &mut kernel.interfaces[0].addresses;
+        addresses[0].permanent = false; // from DHCP
+        addresses.push(InterfaceAddress { address: virtual_address, permanent: true, ..addresses[0] });
+    });
+    let change = Notification::Address { interface: 2, address: virtual_address, gone: false };
+    node.alive.1.send(vec![change]).await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(local(), own);
+
+    // Once its own has gone, the node takes what is left.
+    let address = node.links.with(|kernel| kernel.interfaces[0].addresses.remove(0).address);
+    node.alive.1.send(vec![Notification::Address { interface: 2, address, gone: true }]).await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(local(), Some(virtual_address));
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,9 +17,8 @@ use crate::lease::event::{LeaseEvent, LeaseTable};
 use crate::lease::open::ConfiguredStore;
 use crate::lease::{Lease, LeaseKey, LeaseRequest, LeaseStore, StoreError, StoreErrorKind, allocate};
 use crate::node::Stack;
-use crate::reconcile::find_facts;
 use crate::run::memory::{self, Memory};
-use crate::run::start::{check_mtu, with_node_public};
+use crate::run::start::{Last, with_node_public};
 
 /// How long one question to the lease store may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -81,9 +80,9 @@ impl Survey {
         };
         let stack = Stack::from(&net_conf);
         let config = with_node_public(config, answer(store.node_public(stack)).await?);
-        let facts = find_facts(&config, stack, links).map_err(|error| -> Failure { error })?;
         let last = Memory::read(&memory::path(&config.subnet_file)).ok().flatten();
-        check_mtu(&facts, &net_conf.backend, last.as_ref().map(|last| &last.net_conf.backend))?;
+        let last = last.as_ref().map(Last::from).unwrap_or_default();
+        let facts = last.find_facts(&config, &net_conf, links)?;
         let setting = Setting::new(&config, net_conf.clone(), facts.clone(), None)?;
         let open = answer(store.open(stack)).await?;
         let published = answer(open.find(&setting.attributes()?)).await?;
@@ -118,9 +117,7 @@ impl Survey {
         let (v4, v6) = net_conf.networks();
         let lease = memory.key.within(v4, v6).unwrap_or(memory.key);
         let config = with_node_public(&config, memory.node_public);
-        let facts =
-            find_facts(&config, Stack::from(&net_conf), links).map_err(|error| -> Failure { error })?;
-        check_mtu(&facts, &net_conf.backend, Some(&memory.net_conf.backend))?;
+        let facts = Last::from(&memory).find_facts(&config, &net_conf, links)?;
         let setting = Setting::new(&config, net_conf, facts, Some(&memory.attributes))?;
         let mut leases = LeaseTable::new(Some(lease));
         for (key, attributes) in memory.peers {

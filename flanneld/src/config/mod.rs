@@ -97,6 +97,8 @@ pub struct Config {
     pub net_conf_file: PathBuf,
     /// Which interface and addresses to use.
     pub selection: Selection,
+    /// Name of the host: what tells it from another one that has its address later.
+    pub host_name: String,
     /// Public addresses that the lease store's operator gave this node; already in `selection`. Default: none.
     pub node_public: (Option<Ipv4Addr>, Option<Ipv6Addr>),
     /// Where subnet.env is written. Default: `/run/flannel/subnet.env`.
@@ -225,6 +227,10 @@ pub trait Source {
     /// # Errors
     /// As [`file::read`](crate::file::read).
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// Name of the host, as `uname -n`. Default: none.
+    fn host_name(&self) -> String {
+        String::new()
+    }
 }
 
 /// This process: its arguments, its environment, its files.
@@ -242,6 +248,10 @@ impl Source for Process {
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         crate::file::read(path)
+    }
+
+    fn host_name(&self) -> String {
+        nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned()
     }
 }
 
@@ -335,6 +345,7 @@ impl Config {
             ownership: flags.table_ownership,
             table_prefix: flags.table_prefix,
             blackhole_route: flags.ip_blackhole_route,
+            host_name: source.host_name(),
             resync: Duration::from_secs(flags.iptables_resync.into()),
             healthz: (flags.healthz_port != 0).then(|| SocketAddr::new(flags.healthz_ip, flags.healthz_port)),
             log: LogOptions {

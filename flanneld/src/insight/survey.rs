@@ -8,6 +8,7 @@ use flannel_vxlan::{Family, Overlay, Via};
 use ipnet::IpNet;
 use tokio::sync::oneshot;
 
+use crate::config::{Process, Source as _};
 use crate::desired::Setting;
 use crate::insight::health::Readiness;
 use crate::insight::status::{
@@ -41,7 +42,7 @@ pub(crate) fn survey(
     let own = own.into_iter().chain(ipv6.map(|own| (own.interface.into(), own.public.into())));
     let (addresses, public) = own.unzip();
     let mut status = Status {
-        node: hostname(),
+        node: Process.host_name(),
         lease: LeaseStatus {
             ipv4: lease.key.v4(),
             ipv6: lease.key.v6(),
@@ -146,8 +147,4 @@ pub(crate) fn counters(observed: &Observed) -> Vec<CounterStatus> {
         }
     }
     counters
-}
-
-fn hostname() -> String {
-    nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned()
 }

@@ -12,7 +12,7 @@ use crate::error::Chain;
 use crate::lease::open::ConfiguredStore;
 use crate::lease::tenancy::Tenancy;
 use crate::lease::{Backoff, Lease, LeaseAttributes, LeaseKey, LeaseRequest, StoreError, StoreErrorKind};
-use crate::node::{NodeError, NodeFacts, Stack};
+use crate::node::{NodeFacts, Present, Stack};
 use crate::reconcile::{Recalled, find_facts};
 use crate::run::Fatal;
 use crate::run::live::Written;
@@ -70,8 +70,8 @@ pub(crate) async fn start(
     let (v4, v6) = net_conf.networks();
     let remembered = memory.and_then(|memory| Some((memory.key.within(v4, v6)?, memory)));
 
-    let last = remembered.as_ref().map(|(_, memory)| memory.net_conf.backend.clone());
-    let ask = ask_store(config, &configured, &net_conf, (previous, last.as_ref()), links, &waits);
+    let last = remembered.as_ref().map(|(_, memory)| Last::from(memory)).unwrap_or_default();
+    let ask = ask_store(config, &configured, &net_conf, (previous, &last), links, &waits);
     // subnet.env alone is too little to go on with: upstream's daemon leaves one, and its peers and their MAC address of this
     // node are only known from the store.
     let Some((key, memory)) = remembered else { return ask.await };
@@ -91,12 +91,57 @@ pub(crate) async fn start(
     from_memory(config, configured, net_conf, key, memory, links)
 }
 
-/// A start as it should be: the store knows best. Of the last run there may be subnet and backend.
+/// What of the last run decides whether and how the node can go on as it was.
+#[derive(Debug, Default)]
+pub(crate) struct Last {
+    backend: Option<Backend>,
+    attributes: LeaseAttributes,
+}
+
+impl From<&Memory> for Last {
+    fn from(memory: &Memory) -> Self {
+        Self { backend: Some(memory.net_conf.backend.clone()), attributes: memory.attributes.clone() }
+    }
+}
+
+impl Last {
+    /// The interface and addresses to go on with, and whether they carry what is configured.
+    ///
+    /// A `Backend.MTU` that the interface does not carry is refused, unless the last run had it too: then the link has
+    /// shrunk since, and a node with pods on it must not be cut off by a restart.
+    ///
+    /// # Errors
+    /// [`Fatal::Interface`], [`Fatal::Backend`].
+    pub(crate) fn find_facts(
+        &self,
+        config: &Config,
+        net_conf: &NetConf,
+        links: &mut flannel_vxlan::Netlink,
+    ) -> Result<NodeFacts, Fatal> {
+        // What was published is the interface's own address only if nobody chose another.
+        let (chosen, public) = (&config.selection, &self.attributes);
+        let present = Present {
+            interface: None,
+            ipv4: public.public_ip.filter(|_| chosen.public_ipv4.is_none()),
+            ipv6: public.public_ipv6.filter(|_| chosen.public_ipv6.is_none()),
+        };
+        let facts = find_facts(config, Stack::from(net_conf), present, links).map_err(Fatal::Interface)?;
+        if self.backend.as_ref().is_some_and(|last| last.mtu() == net_conf.backend.mtu()) {
+            facts.warn_of_mtu(&net_conf.backend);
+            return Ok(facts);
+        }
+        let backend = net_conf.backend.name();
+        facts.carries(&net_conf.backend).map_err(|source| Fatal::Backend { backend, source })?;
+        Ok(facts)
+    }
+}
+
+/// A start as it should be: the store knows best.
 async fn ask_store(
     config: &Config,
     configured: &ConfiguredStore,
     net_conf: &NetConf,
-    (previous, last): (Option<LeaseKey>, Option<&Backend>),
+    (previous, last): (Option<LeaseKey>, &Last),
     links: &mut flannel_vxlan::Netlink,
     waits: &impl Fn(&str),
 ) -> Result<Started, Fatal> {
@@ -106,13 +151,12 @@ async fn ask_store(
     if !config.selection.is_explicit() {
         info!("Determining IP address of default interface");
     }
-    let facts = find_facts(&config, stack, links).map_err(Fatal::Interface)?;
+    let facts = last.find_facts(&config, net_conf, links)?;
     facts.log();
     log_backend(net_conf);
 
     let backend = net_conf.backend.name();
     let fail = |source| Fatal::Backend { backend, source };
-    check_mtu(&facts, &net_conf.backend, last).map_err(fail)?;
     // Checked before a lease file is made; the MAC addresses are settled with what the store remembers.
     let setting = Setting::new(&config, net_conf.clone(), facts.clone(), None).map_err(fail)?;
     let attributes = setting.attributes().map_err(|error| Fatal::Desired(error.into()))?;
@@ -142,11 +186,10 @@ fn from_memory(
 ) -> Result<Started, Fatal> {
     let stack = Stack::from(&net_conf);
     let config = with_node_public(config, memory.node_public);
-    let facts = find_facts(&config, stack, links).map_err(Fatal::Interface)?;
+    let facts = Last::from(&memory).find_facts(&config, &net_conf, links)?;
     let backend = net_conf.backend.name();
-    let fail = |source| Fatal::Backend { backend, source };
-    check_mtu(&facts, &net_conf.backend, Some(&memory.net_conf.backend)).map_err(fail)?;
-    let setting = Setting::new(&config, net_conf, facts, Some(&memory.attributes)).map_err(fail)?;
+    let setting = Setting::new(&config, net_conf, facts, Some(&memory.attributes))
+        .map_err(|source| Fatal::Backend { backend, source })?;
     let attributes = setting.attributes().map_err(|error| Fatal::Desired(error.into()))?;
     let lease = Lease { key, attributes: attributes.clone(), expires: None };
     let request = LeaseRequest { attributes, previous: Some(key), range: setting.range() };
@@ -154,20 +197,6 @@ fn from_memory(
     let written = Written::of(&configured, &config);
     let tenancy = Tenancy::Sought(configured, stack);
     Ok(Started { config, setting, written, request, lease, tenancy, recalled })
-}
-
-/// Refuses a `Backend.MTU` that the interface does not carry, unless the last run had it too: then the link has shrunk
-/// since, and a node with pods on it must not be cut off by a restart.
-pub(crate) fn check_mtu(
-    facts: &NodeFacts,
-    backend: &Backend,
-    last: Option<&Backend>,
-) -> Result<(), NodeError> {
-    if last.is_some_and(|last| last.mtu() == backend.mtu()) {
-        facts.warn_of_mtu(backend);
-        return Ok(());
-    }
-    facts.carries(backend)
 }
 
 /// The configuration with the public addresses that the store's operator gave this node.

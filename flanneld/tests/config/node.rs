@@ -2,7 +2,7 @@ use std::net::IpAddr;
 
 use flannel_vxlan::underlay::{DefaultRoute, Interface, InterfaceAddress, RouteLookup};
 use flanneld::config::NetConf;
-use flanneld::node::{Host, Mtus, NodeError, NodeFacts, Selection, Stack, choose};
+use flanneld::node::{Host, Mtus, NodeError, NodeFacts, Present, Selection, Stack, choose};
 use proptest::prelude::*;
 
 const IPV4: Stack = Stack { ipv4: true, ipv6: false };
@@ -50,8 +50,17 @@ impl Default for Lab {
 
 impl Lab {
     fn choose(&self, selection: &Selection, stack: Stack) -> Result<NodeFacts, NodeError> {
+        self.choose_beside(Present::default(), selection, stack)
+    }
+
+    fn choose_beside(
+        &self,
+        present: Present<'_>,
+        selection: &Selection,
+        stack: Stack,
+    ) -> Result<NodeFacts, NodeError> {
         let host = Host { interfaces: &self.interfaces, default_ipv4: &self.ipv4, default_ipv6: &self.ipv6 };
-        choose(selection, stack, host, |target| {
+        choose(selection, stack, host, present, |target| {
             let source = Some("10.1.0.1".parse::<IpAddr>().unwrap());
             let found = RouteLookup { interface: 3, source, gateway: None };
             if target.is_loopback() { Err("Network is unreachable") } else { Ok(found) }
@@ -220,6 +229,60 @@ fn the_best_address_is_global_permanent_and_stable() {
         let lab = Lab { interfaces: vec![interface(1, "e", addresses)], ipv4: vec![], ipv6: vec![] };
         assert_eq!(lab.chosen(&iface(&["e"]), stack), wanted, "{addresses:?}");
     }
+}
+
+#[test]
+fn an_address_in_use_stays_while_it_is_there_and_no_link_local_one_takes_its_place() {
+    for (now, addresses, stack, wanted) in [
+        ("10.0.0.5", &["10.0.0.5 dynamic", "10.0.0.100"][..], IPV4, Ok("10.0.0.5")),
+        ("10.0.0.5", &["10.0.0.5 dynamic deprecated", "10.0.0.100"][..], IPV4, Ok("10.0.0.100")),
+        ("10.0.0.5", &["10.0.0.100"][..], IPV4, Ok("10.0.0.100")),
+        ("10.0.0.5", &["169.254.1.1"][..], IPV4, Err("interface e has only a link-local IPv4 address left")),
+        ("169.254.1.1", &["169.254.1.1"][..], IPV4, Ok("169.254.1.1")),
+        ("169.254.1.1", &["169.254.1.1", "10.0.0.5"][..], IPV4, Ok("10.0.0.5")),
+        ("fd00::7", &["fd00::7 dynamic temporary", "fd00::8"][..], IPV6, Ok("fd00::7")),
+        ("fd00::7", &["fe80::1"][..], IPV6, Err("interface e has only a link-local IPv6 address left")),
+        ("fd00::7", &["fe80::1", "fd00::7 deprecated", "fd00::9"][..], IPV6, Ok("fd00::9")),
+    ] {
+        let lab = Lab {
+            interfaces: vec![interface(1, "a", &["10.9.9.9", "fd99::9"]), interface(2, "e", addresses)],
+            ipv4: vec![DefaultRoute { interface: 2, metric: 0 }],
+            ipv6: vec![DefaultRoute { interface: 2, metric: 0 }],
+        };
+        let address: IpAddr = now.parse().unwrap();
+        let mut present = Present { interface: Some("e"), ..Present::default() };
+        match address {
+            IpAddr::V4(v4) => present.ipv4 = Some(v4),
+            IpAddr::V6(v6) => present.ipv6 = Some(v6),
+        }
+        let any = Selection { patterns: vec!["[0-9]".parse().unwrap()], ..Selection::default() };
+        for selection in [iface(&["e"]), Selection::default(), any] {
+            let chosen = lab.choose_beside(present, &selection, stack);
+            let is_any = !selection.patterns.is_empty();
+            match (chosen, wanted) {
+                (Ok(facts), Ok(wanted)) => {
+                    let own = facts.ipv4.map(|own| own.interface.into());
+                    let own = own.or_else(|| facts.ipv6.map(|own| IpAddr::from(own.interface)));
+                    assert_eq!(own, Some(wanted.parse().unwrap()), "{now} {addresses:?} {selection:?}");
+                }
+                (Err(error), Err(wanted)) => assert!(error.to_string().contains(wanted), "{error}"),
+                // A pattern that fits another interface too has somewhere to go.
+                (Ok(facts), Err(_)) if is_any => assert_eq!(facts.interface, "a"),
+                (chosen, _) => panic!("{now} {addresses:?} {selection:?}: {chosen:?}"),
+            }
+        }
+        // At a start a link-local address is better than none, and what was used last still counts.
+        let at_start = Present { interface: None, ..present };
+        let chosen = lab.choose_beside(at_start, &iface(&["e"]), stack);
+        assert!(chosen.is_ok(), "{now} {addresses:?}: {chosen:?}");
+    }
+    // A route that names another source is no reason either.
+    let lab =
+        Lab { interfaces: vec![interface(3, "eth1", &["10.1.0.9 dynamic", "10.1.0.1"])], ..Lab::default() };
+    let can_reach = Selection { can_reach: Some("8.8.8.8".parse().unwrap()), ..Selection::default() };
+    let present = Present { interface: Some("eth1"), ipv4: Some("10.1.0.9".parse().unwrap()), ipv6: None };
+    let facts = lab.choose_beside(present, &can_reach, IPV4).unwrap();
+    assert_eq!(facts.ipv4.unwrap().interface.to_string(), "10.1.0.9");
 }
 
 #[test]
