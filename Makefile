@@ -1,5 +1,5 @@
 # Everything a person or CI does here. Each target installs what it needs first (Debian packages, only missing ones).
-.PHONY: help demo test prove-no-gap test-kernels test-kube test-deploy test-page release lint fuzz bench ci
+.PHONY: help demo test prove-no-gap test-kernels test-kube test-deploy test-page test-release release lint fuzz bench ci
 .DEFAULT_GOAL := help
 
 ROOT := $(filter 0,$(shell id -u))
@@ -48,7 +48,8 @@ test-kube: ## leases on a real kube-apiserver; KUBEBUILDER_ASSETS names the fold
 	@scripts/install-deps kube
 	cargo test --locked --package flanneld --all-features --test lease_conformance --test e2e_kube -- --ignored --test-threads=2
 
-test-deploy: ## the Helm chart, the manifest, alerts and dashboard, with the real Helm engine, Kubernetes' schemas and promtool
+test-deploy: ## the Helm chart, the manifest, the unit, alerts and dashboard, with the real Helm engine, Kubernetes' schemas, systemd and promtool
+	@$(if $(ROOT),scripts/install-deps deploy,:)
 	@test -x $(TARGET)/deploy-env/bin/python || python3 -m venv $(TARGET)/deploy-env
 	$(TARGET)/deploy-env/bin/pip install --quiet --disable-pip-version-check helm-python-sdk==0.2.2 kubernetes-validate==1.37.0
 	$(TARGET)/deploy-env/bin/python scripts/check-deploy
@@ -58,6 +59,11 @@ test-page: ## the status page of a real node in headless Chromium, as wide as a 
 	@scripts/install-deps test page
 	scripts/check-page flanneld/tests/insight/golden/page.html
 	cargo test --locked --package flanneld --test e2e_insight -- --ignored
+
+test-release: release ## the static program where nothing else is: names by /etc/hosts and DNS, `cp` of init containers (root)
+	@$(if $(ROOT),:,echo "make test-release needs root to change the root directory: sudo make test-release" >&2; exit 1)
+	@scripts/install-deps release
+	scripts/check-release
 
 release: ## dist/: static programs, image root file systems, bill of materials
 	scripts/release

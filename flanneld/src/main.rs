@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         };
     }
     conceal::conceal_password();
+    resolve_names_alone();
     match Command::read(&Process) {
         Ok(Command::Cleanup(asked)) => carry_out(commands::cleanup::run(&asked)),
         Ok(Command::Doctor(asked)) => carry_out(commands::doctor::run(asked)),
@@ -65,6 +66,26 @@ fn give_memory_back() {
 
 #[cfg(not(target_env = "gnu"))]
 fn give_memory_back() {}
+
+/// Has the C library look names up in /etc/hosts and by DNS only, whatever nsswitch.conf says: as in an empty image.
+/// Modules such as `resolve` and `myhostname` would be loaded together with the host's own C library, and a static
+/// program that was linked with another version of it crashes then.
+#[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
+#[expect(unsafe_code, reason = "the C library's settings have no safe wrapper")]
+fn resolve_names_alone() {
+    use std::ffi::{c_char, c_int};
+
+    unsafe extern "C" {
+        /// glibc's nss.h, since 2.0.
+        fn __nss_configure_lookup(database: *const c_char, services: *const c_char) -> c_int;
+    }
+    // SAFETY: both are NUL-terminated and live for ever; no other thread runs. It refuses only databases that it does not
+    // know.
+    let _known = unsafe { __nss_configure_lookup(c"hosts".as_ptr(), c"files dns".as_ptr()) };
+}
+
+#[cfg(not(all(target_env = "gnu", target_feature = "crt-static")))]
+fn resolve_names_alone() {}
 
 fn run(config: Config) -> ExitCode {
     give_memory_back();
