@@ -43,6 +43,9 @@ pub struct Setting {
     pub table_prefix: TablePrefix,
     /// A blackhole route for the node's own subnet.
     pub blackhole_route: bool,
+    /// Whether this daemon, or the one before it, turned checksum offload off: then it is turned on again where it is no longer
+    /// to be off. Otherwise it is left as whoever set it wants it.
+    pub restores_checksum: bool,
 }
 
 /// MAC addresses of this node's VXLAN devices: what peers put into their neighbour tables.
@@ -149,6 +152,7 @@ impl Setting {
             ownership: config.ownership.into(),
             table_prefix: config.table_prefix.clone(),
             blackhole_route: config.blackhole_route,
+            restores_checksum: false,
         })
     }
 
@@ -191,6 +195,14 @@ impl Setting {
         }
     }
 
+    /// Whether this setting turns checksum offload off on a device.
+    #[must_use]
+    pub fn turns_checksum_off(&self) -> bool {
+        let Backend::Vxlan(vxlan) = &self.net_conf.backend else { return false };
+        let ipv4 = self.facts.ipv4.is_some_and(|own| tx_checksum(vxlan, own.public_is_local) == Some(false));
+        ipv4 || self.facts.ipv6.is_some_and(|own| tx_checksum(vxlan, own.public_is_local) == Some(false))
+    }
+
     /// Whether peers on the same link are routed to without wrapping, so that routes decide.
     #[must_use]
     pub fn is_direct_routing(&self) -> bool {
@@ -227,7 +239,8 @@ impl Setting {
         }
     }
 
-    /// The overlay's families on this node, without peers; none for the `alloc` backend.
+    /// The overlay's families on this node, without peers. The `alloc` backend has neither device nor peers in them, only
+    /// the blackhole route, if it is asked for.
     ///
     /// # Errors
     /// [`OverlayError`] names the family and the value that is out of range.
@@ -260,7 +273,6 @@ impl Setting {
             let underlay = Link { index: self.facts.index, name };
             let mut spec = FamilySpec::new(underlay, subnet, vec![network]).blackhole(self.blackhole_route);
             match (&self.net_conf.backend, tunnel) {
-                (Backend::Alloc, _) => continue,
                 (Backend::Vxlan(vxlan), Some((mtu, mac))) => {
                     let mtu = OverlayMtu::new(mtu, family).map_err(fail)?;
                     let vni = Vni::new(vxlan.vni).map_err(fail)?;
@@ -268,10 +280,13 @@ impl Setting {
                         .port(vxlan.port)
                         .learning(vxlan.learning)
                         .gbp(vxlan.gbp)
-                        .tx_checksum(tx_checksum(vxlan, public_is_local));
+                        .tx_checksum(
+                            tx_checksum(vxlan, public_is_local)
+                                .or_else(|| self.restores_checksum.then_some(true)),
+                        );
                     spec = spec.device(device);
                 }
-                (Backend::HostGw | Backend::Vxlan(_), _) => {}
+                (Backend::Alloc | Backend::HostGw | Backend::Vxlan(_), _) => {}
             }
             families.push(spec);
         }

@@ -424,7 +424,8 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         Ok(true)
     }
 
-    fn adopt_setting(&mut self, setting: Setting) -> Result<(), Box<dyn Error + Send + Sync>> {
+    fn adopt_setting(&mut self, mut setting: Setting) -> Result<(), Box<dyn Error + Send + Sync>> {
+        setting.restores_checksum = self.setting.restores_checksum || self.setting.turns_checksum_off();
         self.setting = setting;
         self.apply_setting();
         let attributes = self.setting.attributes()?;

@@ -163,6 +163,51 @@ fn alloc_leases_a_subnet_and_makes_no_device_and_no_route() {
 }
 
 #[test]
+fn alloc_makes_the_blackhole_route_that_is_asked_for_and_takes_it_away_again() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let net_conf = r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "alloc"}}"#;
+    let flannel = Flannel::new(&lab, BINARY, net_conf).unwrap();
+    let mut node = lab.add_node().unwrap();
+    let mut daemon = flannel.clone().arg("--ip-blackhole-route").start(&node).unwrap();
+    daemon.ready(SOON).unwrap();
+    let pod = node.add_pod().unwrap();
+    let blackholes = |node: &Node| node.namespace().sh("ip route show type blackhole").unwrap();
+    assert!(blackholes(&node).contains("blackhole 10.244."), "{}", blackholes(&node));
+    assert!(pod.namespace().reaches(node.v4().into(), SOON).unwrap(), "local pods stay reachable");
+
+    assert!(daemon.terminate().unwrap().success());
+    let mut daemon = flannel.start(&node).unwrap();
+    daemon.ready(SOON).unwrap();
+    assert_eq!(blackholes(&node), "");
+}
+
+#[test]
+fn direct_routing_is_decided_again_when_a_route_changes() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let net_conf = r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "DirectRouting": true}}"#;
+    let cluster = Cluster::start(2, net_conf);
+    cluster.every_pod_reaches_every_other();
+    let [(node, ..), (.., pod)] = &cluster.nodes[..] else { unreachable!() };
+    let target = pod.addresses().next().unwrap();
+    let leads = |device: &str| {
+        let way = || node.namespace().sh(&format!("ip route get {target}")).unwrap();
+        let changed = wait_for(SOON, || way().contains(&format!("dev {device} ")).then_some(()));
+        assert!(changed.is_some(), "not {device}: {}", way());
+    };
+    leads("eth0");
+    node.namespace().sh("ip route add 192.168.77.2 via 192.168.77.254").unwrap();
+    leads("flannel.1");
+    node.namespace().sh("ip route del 192.168.77.2").unwrap();
+    leads("eth0");
+    cluster.every_pod_reaches_every_other();
+}
+
+#[test]
 fn a_restart_with_nothing_changed_changes_nothing_in_the_kernel() {
     if !may_make_namespaces() {
         return;
@@ -336,6 +381,12 @@ fn another_mtu_or_address_of_the_underlay_is_followed_without_a_restart() {
     node.namespace().sh("ip addr add 192.168.77.201/24 dev eth0; ip addr del 192.168.77.1/24 dev eth0; ip addr add 192.168.77.201/24 dev eth0 2>/dev/null || true").unwrap();
     soon("source of outer packets", &|| link("flannel.1").contains("local 192.168.77.201"));
     cluster.every_pod_reaches_every_other();
+
+    node.namespace()
+        .sh("ip addr add fd00:77::201/64 dev eth0 nodad; ip addr del fd00:77::1/64 dev eth0")
+        .unwrap();
+    soon("source of outer IPv6 packets", &|| link("flannel-v6.1").contains("local fd00:77::201"));
+    cluster.every_pod_reaches_every_other();
     assert_eq!(env().lines().take(4).map(str::to_owned).collect::<Vec<_>>(), subnet, "the subnet stays");
 }
 
@@ -435,6 +486,20 @@ fn bad_input_is_one_clear_line_and_leaves_nothing_behind() {
             &["--iface=bare0"],
             1,
             "failed to find IPv4 address for interface bare0, which Network in net-conf.json needs",
+        ),
+        (
+            "host-gw behind a NAT, IPv4",
+            r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "host-gw"}}"#,
+            &["--public-ip=203.0.113.5"],
+            1,
+            "you're on a NAT, which is not supported by host-gw backend: public 203.0.113.5, interface 192.168.77.1",
+        ),
+        (
+            "host-gw behind a NAT, IPv6",
+            r#"{"Network": "10.244.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:10:244::/56", "Backend": {"Type": "host-gw"}}"#,
+            &["--public-ipv6=2001:db8::5"],
+            1,
+            "you're on a NAT, which is not supported by host-gw backend: public 2001:db8::5, interface fd00:77::1",
         ),
         ("no such interface", good, &["--iface=nope0"], 1, "nope0"),
         ("unknown flag", good, &["--bogus"], 2, "-bogus"),

@@ -132,8 +132,13 @@ fn what_can_change_does_under_traffic_and_no_packet_between_pods_is_lost() {
         sh("ethtool -k flannel.1").contains("tx-checksum-ip-generic: off")
             && sh("ip -d link show flannel.1").contains("nolearning")
     });
+    write("", "");
+    let by_the_card = || sh("ethtool -k flannel.1").contains("tx-checksum-ip-generic: on");
+    soon("and by the card again, as nobody says otherwise", by_the_card);
+    write("", r#", "TxChecksumOffload": "off""#);
+    soon("checksums are made here again", || !by_the_card());
     write("", r#", "TxChecksumOffload": "on""#);
-    soon("and by the card again", || sh("ethtool -k flannel.1").contains("tx-checksum-ip-generic: on"));
+    soon("and by the card again", by_the_card);
 
     for stream in streams {
         let report = stream.stop().unwrap();

@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use flannel_nft::{CommitError, Errno, Generation, Memory as FakeNft, Sealed, TableId, Transaction};
 use flannel_vxlan::underlay::{DefaultRoute, Interface, InterfaceAddress, RouteLookup};
-use flannel_vxlan::{Applied, ApplyError, Family, Links, Notification, ObserveError, Observed, Plan};
+use flannel_vxlan::{
+    Applied, ApplyError, Family, Links, Notification, ObserveError, Observed, ObservedRoute, ObservedRouteTo,
+    Plan,
+};
 use flanneld::config::{Command, Config, Source};
 use flanneld::desired::Setting;
 use flanneld::insight::asker::Asker;
@@ -426,6 +429,38 @@ async fn a_virtual_address_that_comes_to_the_interface_is_not_the_nodes() {
     node.alive.1.send(vec![Notification::Address { interface: 2, address, gone: true }]).await.unwrap();
     sleep(Duration::from_secs(1)).await;
     assert_eq!(local(), Some(virtual_address));
+}
+
+#[tokio::test(start_paused = true)]
+async fn which_peers_are_direct_is_decided_again_when_routes_change() {
+    let mut node = Node::start();
+    node.tell(listing([2, 3])).await;
+    node.until(Readiness::is_ready).await;
+    let peers = [2, 3].map(|n| IpAddr::from([192, 168, 77, n]));
+    let interfaces = || {
+        let of = |n: u8| node.links.with(|kernel| kernel.routes[&(IpNet::from(subnet(n)), 0)].interface);
+        [of(2) == 2, of(3) == 2]
+    };
+    let way = |gateway| RouteLookup { interface: 2, source: None, gateway };
+    node.links.with(|kernel| kernel.ways.insert(peers[0], way(None)));
+    let (done, outcome) = oneshot::channel();
+    let text = br#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "DirectRouting": true}}"#;
+    let net_conf = flanneld::config::NetConf::parse(text).unwrap();
+    node.reloads.send(Reload { net_conf, done }).await.unwrap();
+    assert_eq!(outcome.await.unwrap(), Ok(true));
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(interfaces(), [true, false]);
+
+    node.links.with(|kernel| {
+        kernel.ways.insert(peers[0], way(Some(IpAddr::from([192, 168, 77, 254]))));
+        kernel.ways.insert(peers[1], way(None));
+    });
+    let to = ObservedRouteTo::Gateway { gateway: IpAddr::from([192, 168, 77, 254]), onlink: false };
+    let route =
+        ObservedRoute { subnet: peers[0].into(), protocol: 3, metric: 0, interface: 2, to, plain: true };
+    node.alive.1.send(vec![Notification::Route { route, gone: false }]).await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(interfaces(), [false, true]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -79,7 +79,8 @@ pub struct Vxlan {
 /// Whether the VXLAN device leaves inner checksums to the network card (`Backend.TxChecksumOffload`).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum TxChecksumOffload {
-    /// Off when the public address is not an address of this host (a NAT recomputes what it cannot see), else on.
+    /// Off when the public address is not an address of this host (a NAT recomputes what it cannot see), else as it is
+    /// (the kernel makes devices with it on), and on again if flanneld itself had turned it off.
     #[default]
     Auto,
     /// As the kernel has it.

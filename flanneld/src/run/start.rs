@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
-use crate::config::{Backend, Config, NetConf, Vxlan};
+use crate::config::{Backend, Config, NetConf, TxChecksumOffload, Vxlan};
 use crate::desired::{Setting, subnet_env};
 use crate::error::Chain;
 use crate::lease::open::ConfiguredStore;
@@ -105,6 +105,10 @@ impl From<&Memory> for Last {
 }
 
 impl Last {
+    fn turned_checksum_off(&self) -> bool {
+        matches!(&self.backend, Some(Backend::Vxlan(vxlan)) if vxlan.tx_checksum_offload == TxChecksumOffload::Off)
+    }
+
     /// The interface and addresses to go on with, and whether they carry what is configured.
     ///
     /// A `Backend.MTU` that the interface does not carry is refused, unless the last run had it too: then the link has
@@ -166,7 +170,8 @@ async fn ask_store(
     info!("Created subnet manager: {} with Previous Subnet: {shown}", configured.name());
     let published = insist(waits, || store.find(&attributes)).await.map_err(Fatal::Store)?;
     let past = published.as_ref().map(|lease| &lease.attributes);
-    let setting = Setting::new(&config, net_conf.clone(), facts, past).map_err(fail)?;
+    let mut setting = Setting::new(&config, net_conf.clone(), facts, past).map_err(fail)?;
+    setting.restores_checksum = last.turned_checksum_off();
     let attributes = setting.attributes().map_err(|error| Fatal::Desired(error.into()))?;
     let request = LeaseRequest { attributes, previous, range: setting.range() };
     let lease = insist(waits, || store.acquire(&request)).await.map_err(Fatal::Lease)?;
@@ -186,11 +191,13 @@ fn from_memory(
 ) -> Result<Started, Fatal> {
     let stack = Stack::from(&net_conf);
     let config = with_node_public(config, memory.node_public);
-    let facts = Last::from(&memory).find_facts(&config, &net_conf, links)?;
+    let last = Last::from(&memory);
+    let facts = last.find_facts(&config, &net_conf, links)?;
     let backend = net_conf.backend.name();
-    let setting = Setting::new(&config, net_conf, facts, Some(&memory.attributes))
+    let mut setting = Setting::new(&config, net_conf, facts, Some(&memory.attributes))
         .map_err(|source| Fatal::Backend { backend, source })?;
     let attributes = setting.attributes().map_err(|error| Fatal::Desired(error.into()))?;
+    setting.restores_checksum = last.turned_checksum_off();
     let lease = Lease { key, attributes: attributes.clone(), expires: None };
     let request = LeaseRequest { attributes, previous: Some(key), range: setting.range() };
     let recalled = Some(Recalled { peers: memory.peers, confirmed: false });
