@@ -157,7 +157,8 @@ impl Survey {
 /// Puts a copy of a lease file in its place: even reading one would drop expired leases, and make the file if absent.
 fn on_a_copy(config: &mut Config) -> Result<Option<TempDir>, Failure> {
     let Store::Sqlite { path } = &config.store else { return Ok(None) };
-    let beside = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let beside =
+        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     if path.is_dir() || !beside.is_dir() {
         // Opening it will say so, as at a start, and make nothing.
         return Ok(None);
