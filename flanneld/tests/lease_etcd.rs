@@ -8,11 +8,11 @@ mod lease_lab;
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use flanneld::error::Chain;
 use flanneld::lease::etcd::{EtcdOptions, EtcdStore};
-use flanneld::lease::{LeaseAttributes, LeaseStore, StoreErrorKind, Timing};
+use flanneld::lease::{LeaseAttributes, LeaseKey, LeaseStore, StoreErrorKind, Timing};
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -366,6 +366,36 @@ async fn a_lease_that_upstream_renewed_for_this_node_is_held_on() {
     tokio::time::sleep(Duration::from_secs(7)).await;
     assert!(!held.is_finished());
     assert_eq!(lab.read(&lease.key.to_string()).await, Some(json));
+    held.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_the_lease_is_told_also_when_it_is_taken_again_or_made_a_reservation() {
+    let lab = EtcdLab::new().await;
+    let timing = Timing { ttl: Duration::from_secs(60), renew_margin: Duration::from_secs(1), ..quick() };
+    let store = lab.open(timing).await;
+    let mut health = store.health();
+    let (request, path) = (request(node(1)), |key: LeaseKey| EtcdLab::path(&key.to_string()));
+    let mut told = async |expires: Option<SystemTime>| {
+        within("the end of the lease", health.wait_for(|health| health.lease_expires == expires))
+            .await
+            .unwrap();
+    };
+
+    let first = store.acquire(&request).await.unwrap();
+    let holder = Arc::clone(&store);
+    let held = tokio::spawn(async move { holder.hold().await });
+    told(first.expires).await;
+    lab.ctl(&["del", &path(first.key)]);
+    within("the loss", held).await.unwrap();
+
+    let second = store.acquire(&request).await.unwrap();
+    assert!(second.expires > first.expires);
+    let holder = Arc::clone(&store);
+    let held = tokio::spawn(async move { holder.hold().await });
+    told(second.expires).await;
+    lab.ctl(&["put", &path(second.key), "--", &node(1).to_json().unwrap()]);
+    told(None).await;
     held.abort();
 }
 

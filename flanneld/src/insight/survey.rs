@@ -14,7 +14,6 @@ use crate::insight::health::Readiness;
 use crate::insight::status::{
     CounterStatus, DeviceStatus, InterfaceStatus, LeaseStatus, PeerCounts, PeerState, PeerStatus, Status,
 };
-use crate::insight::telemetry::whole_seconds;
 use crate::lease::event::LeaseTable;
 use crate::lease::{Lease, LeaseAttributes, LeaseKey};
 
@@ -27,7 +26,7 @@ pub struct Question {
     pub answer: oneshot::Sender<Box<Status>>,
 }
 
-/// Everything that follows from these; rules, readiness and notes are left to the caller. Peers one by one only if
+/// Everything that follows from these; rules, readiness, notes and the end of the lease are left to the caller. Peers one by one only if
 /// `list`.
 pub(crate) fn survey(
     setting: &Setting,
@@ -43,11 +42,7 @@ pub(crate) fn survey(
     let (addresses, public) = own.unzip();
     let mut status = Status {
         node: Process.host_name(),
-        lease: LeaseStatus {
-            ipv4: lease.key.v4(),
-            ipv6: lease.key.v6(),
-            expires: lease.expires.map(whole_seconds),
-        },
+        lease: LeaseStatus { ipv4: lease.key.v4(), ipv6: lease.key.v6(), expires: None },
         backend: setting.net_conf.backend.name().to_owned(),
         interface: InterfaceStatus {
             name: facts.interface.clone(),

@@ -172,7 +172,7 @@ impl Telemetry {
         status.version = env!("CARGO_PKG_VERSION").to_owned();
         status.time = seconds(SystemTime::now());
         status.started = seconds(self.started);
-        status.lease.expires = store.lease_expires.map(whole_seconds).or(status.lease.expires);
+        status.lease.expires = store.lease_expires.map(whole_seconds);
         status.store = StoreStatus {
             kind: self.store_kind.to_owned(),
             healthy: store.last_error.is_none() && store.last_contact.is_some(),

@@ -264,7 +264,7 @@ pub struct StoreHealth {
     pub answers: u64,
     /// Failed attempts so far.
     pub failures: u64,
-    /// When this node's lease ends, as last heard; `None` before it is renewed, or if it never ends.
+    /// When this node's lease ends, as last heard; `None` before it is held, or if it never ends.
     pub lease_expires: Option<SystemTime>,
 }
 

@@ -106,10 +106,11 @@ impl EtcdStore {
             // If it has ended, its key is gone with it, and the next look says so.
             if let Some(ttl) = self.client.keep_alive(held.id).await? {
                 held.lease.expires = Some(SystemTime::now() + ttl);
-                self.client.health.renewed(held.lease.expires);
                 info!("Lease renewed, new expiration: in {ttl:?}");
             }
         }
+        // Also when nothing was renewed: the lease may be a new one, or a reservation since somebody put its key anew.
+        self.client.health.renewed(held.lease.expires);
         Ok(Some(Ok((path, header.revision))))
     }
 
