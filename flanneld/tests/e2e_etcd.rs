@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use etcd_host::{ENDPOINT, Etcd};
+use flanneld::insight::local;
+use flanneld::insight::status::socket;
 use testkit::{Lab, Node, may_make_namespaces, wait_for};
 
 mod etcd_host;
@@ -147,6 +149,31 @@ fn a_deleted_lease_is_taken_again_and_the_pods_notice_nothing() {
     wait_for(SOON, || (etcd.subnets() == before.0).then_some(())).expect("the same subnet, published again");
     assert_eq!(fs::read_to_string(node.subnet_file()).unwrap(), before.1);
     assert_eq!(state(), kernel);
+}
+
+#[test]
+fn a_reload_while_etcd_is_away_is_done_when_it_is_back() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let node = lab.add_node().unwrap();
+    let etcd = Etcd::start(&lab);
+    etcd.ctl(
+        r#"put /coreos.com/network/config '{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}'"#,
+    );
+    let daemon = Daemon::start(&node);
+    let status = || local::ask(&socket(&node.subnet_file())).ok();
+    let noted = |wanted: bool| {
+        let is = || status().is_some_and(|status| status.notes.contains_key("configuration") == wanted);
+        wait_for(SOON, || is().then_some(())).is_some()
+    };
+    wait_for(SOON, || status().filter(|status| status.ready)).expect("it becomes ready");
+    drop(etcd);
+    node.namespace().sh(&format!("kill -HUP {}", daemon.0.id())).unwrap();
+    assert!(noted(true), "{:?}", status());
+    let _etcd = Etcd::start(&lab);
+    assert!(noted(false), "{:?}", status());
 }
 
 /// Two networks over the same hosts, as upstream's functional tests have them.

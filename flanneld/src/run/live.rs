@@ -20,6 +20,7 @@ use crate::config::{Backend, Config, NetConf, Vxlan};
 use crate::error::Chain;
 use crate::file;
 use crate::insight::health::{Readiness, tell};
+use crate::lease::Backoff;
 #[cfg(feature = "etcd")]
 use crate::lease::StoreError;
 use crate::lease::open::ConfiguredStore;
@@ -123,6 +124,9 @@ pub async fn follow(
     let (texts_in, mut texts) = mpsc::channel(1);
     tokio::spawn(report(written.clone(), texts_in));
     let mut last = None;
+    // Whether what was last asked for could not be read: who watches the store hears of changes only, not of its return.
+    let mut unread = false;
+    let mut backoff = Backoff::default();
     loop {
         let (text, asked) = tokio::select! {
             text = texts.recv() => match text {
@@ -134,7 +138,12 @@ pub async fn follow(
                 around(false);
                 (read(&written).await, true)
             }
+            () = tokio::time::sleep(backoff.next()), if unread => (read(&written).await, false),
         };
+        if asked || text.is_ok() {
+            unread = text.is_err();
+            backoff.reset();
+        }
         if asked || last.as_ref() != Some(&text) {
             let outcome = take(text.clone(), &reloads).await;
             last = Some(text);
