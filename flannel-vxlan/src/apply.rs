@@ -1,17 +1,15 @@
 //! Taking the steps of a plan: the device's one by one, the peers' many at a time.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::ops::Range;
 
-use flannel_netlink::{Batch, Errno, Flags, Refusal};
-use ipnet::IpNet;
+use flannel_netlink::{Batch, Errno, Refusal};
 
-use crate::entry::{ObservedNexthop, ObservedRoute, ObservedRouteTo};
+use crate::entry::ObservedNexthop;
 use crate::netlink::accept_ra_path;
-use crate::wire::{decode, encode, encode::Indexes, ethtool};
+use crate::wire::{encode, encode::Indexes, ethtool};
 use crate::{
-    Applied, ApplyError, DeviceStep, Family, IfName, Netlink, Plan, ROUTE_PROTOCOL, Route, RouteTo, Step,
+    Applied, ApplyError, DeviceStep, Family, IfName, Netlink, Plan, ROUTE_PROTOCOL, RouteTo, Step,
     StepRefusal,
 };
 
@@ -30,7 +28,6 @@ pub(crate) fn apply(kernel: &mut Netlink, plan: &Plan) -> Result<Applied, ApplyE
     applied.devices = indexes.map(|indexes| indexes.device);
     entry_steps(kernel, plan, rest..plan.steps().len(), indexes, &mut applied)?;
     settle_nexthops(kernel, plan, indexes, &mut applied)?;
-    settle_routes(kernel, plan, indexes, &mut applied)?;
     applied.refused.sort_by_key(|refusal| refusal.step);
     Ok(applied)
 }
@@ -254,89 +251,6 @@ fn settle_nexthops(
     }
     applied.refused = kept;
     Ok(())
-}
-
-/// Looks at what is in the place of routes that were refused because there is one: replaces it if it is ours or
-/// upstream's, else says whose it is.
-fn settle_routes(
-    kernel: &mut Netlink,
-    plan: &Plan,
-    indexes: [Indexes; 2],
-    applied: &mut Applied,
-) -> Result<(), ApplyError> {
-    let route_of = |refusal: &StepRefusal| match plan.steps().get(refusal.step) {
-        Some(Step::PutRoute { route, .. }) if refusal.errno == Errno::EEXIST => Some(*route),
-        _ => None,
-    };
-    let wanted: BTreeSet<(IpNet, u32)> =
-        applied.refused.iter().filter_map(route_of).map(|route| (route.subnet, route.metric())).collect();
-    if wanted.is_empty() {
-        return Ok(());
-    }
-    let gather = |there: &mut BTreeMap<_, _>, found: decode::RouteMessage| {
-        let place = (found.route.subnet, found.route.metric);
-        if wanted.contains(&place) {
-            there.insert(place, found.route);
-        }
-    };
-    let mut there: BTreeMap<(IpNet, u32), ObservedRoute> = BTreeMap::new();
-    for family in Family::ALL {
-        there.append(&mut kernel.routes(family, 0, gather).map_err(ApplyError::Lookup)?);
-    }
-
-    let mut kept = Vec::new();
-    for mut refusal in std::mem::take(&mut applied.refused) {
-        let Some(route) = route_of(&refusal) else {
-            kept.push(refusal);
-            continue;
-        };
-        let found = there.get(&(route.subnet, route.metric())).copied();
-        let replaceable =
-            found.is_none_or(|found| found.protocol == ROUTE_PROTOCOL || found.protocol == crate::diff::BOOT);
-        if replaceable {
-            if let Some(again) = replace(kernel, &route, indexes, refusal.step)? {
-                kept.push(again);
-            }
-            continue;
-        }
-        refusal.text = found.map(|found| describe(&found));
-        kept.push(refusal);
-    }
-    applied.refused = kept;
-    Ok(())
-}
-
-fn replace(
-    kernel: &mut Netlink,
-    route: &Route,
-    indexes: [Indexes; 2],
-    step: usize,
-) -> Result<Option<StepRefusal>, ApplyError> {
-    let mut batch = Batch::new();
-    let links = of(indexes, Family::of_net(route.subnet));
-    encode::put_route(&mut batch, Flags::CREATE.and(Flags::REPLACE), route, links);
-    let refused = kernel.route.execute(&mut batch, 1).map_err(|source| ApplyError::Batch {
-        first: step,
-        last: step,
-        source,
-    })?;
-    Ok(refused.into_iter().next().map(|refusal| StepRefusal {
-        step,
-        errno: refusal.errno,
-        text: refusal.text,
-    }))
-}
-
-fn describe(route: &ObservedRoute) -> String {
-    let to = match route.to {
-        ObservedRouteTo::Gateway { gateway, .. } => format!(" via {gateway}"),
-        ObservedRouteTo::Blackhole => " to nowhere".to_owned(),
-        ObservedRouteTo::Nexthop { .. } | ObservedRouteTo::Other => String::new(),
-    };
-    format!(
-        "this host has a route to it already{to}, of protocol {}, on interface {}",
-        route.protocol, route.interface
-    )
 }
 
 fn of(indexes: [Indexes; 2], family: Family) -> Indexes {

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::entry::ObservedNexthop;
+use crate::host::is_of_others;
 use crate::{
     Family, FamilySpec, Notification, ObservedDevice, ObservedRoute, Overlay, ROUTE_PROTOCOL, RouteTo, device,
 };
@@ -18,6 +19,9 @@ pub struct Attention {
     /// The kernel no longer holds what it should, or a peer's standing may have changed:
     /// [`Overlay::distrust`] was called, so the next flush is a converge.
     pub overlay: bool,
+    /// A route that others made or deleted changes which peers are programmed. They are noted: the next flush writes
+    /// them, and no more.
+    pub peers: bool,
     /// Interfaces, addresses or routes of this host changed: the choice of interface, the MTU and which peers are
     /// direct may have to be made again.
     pub host: bool,
@@ -53,6 +57,7 @@ impl Overlay {
             }
             let asked = self.judge(notification);
             attention.overlay |= asked.overlay;
+            attention.peers |= asked.peers;
             attention.host |= asked.host;
         }
         if attention.overlay {
@@ -62,34 +67,45 @@ impl Overlay {
     }
 
     fn judge(&mut self, notification: &Notification) -> Attention {
-        let overlay = |overlay| Attention { overlay, host: false };
+        let overlay = |overlay| Attention { overlay, ..Attention::default() };
         match notification {
-            Notification::Overflow => Attention { overlay: true, host: true },
+            Notification::Overflow => Attention { overlay: true, host: true, peers: false },
             Notification::Link(device) => self.judge_link(device),
             Notification::LinkGone { index } => match self.family_on(*index) {
                 Some(_) => overlay(true),
-                None => Attention { overlay: self.is_underlay(*index), host: true },
+                None => Attention {
+                    overlay: self.is_underlay(*index) || self.keeps_a_peer_out(*index),
+                    host: true,
+                    peers: false,
+                },
             },
             Notification::Address { interface, address, gone } => match self.family_on(*interface) {
                 Some(family) => overlay(*gone && self.device_has(family, *address)),
                 None => {
                     // One whose lifetime is prolonged is told of as well, and nothing new.
-                    let new = self.is_hosts(*address) == *gone;
+                    let new = self.host.has(*address) == *gone;
                     // With its last IPv4 address an interface loses all its routes without a word
                     // (`fib_disable_ip`, net/ipv4/fib_frontend.c), and with one on the link it takes them again.
                     let routed = self.is_underlay(*interface) && !is_link_local6(*address);
                     let overlay = new && (routed || self.covers(*address));
-                    Attention { overlay, host: true }
+                    Attention { overlay, host: true, peers: false }
                 }
             },
             Notification::Route { route, gone } => {
+                let Some(peers) = self.note_route_of_others(route, *gone) else {
+                    return Attention { overlay: true, host: true, peers: false };
+                };
+                let host = self.family_on(route.interface).is_none();
+                if is_of_others(route) {
+                    return Attention { overlay: false, peers, host };
+                }
                 let wanted = self.wanted(route.subnet).map(|entries| entries.route);
                 match wanted.filter(|wanted| wanted.metric() == route.metric) {
                     Some(wanted) => overlay(*gone || !self.is_route(wanted.to, route)),
                     None if route.protocol == ROUTE_PROTOCOL => {
                         overlay(*gone && self.is_blackhole(route.subnet))
                     }
-                    None => Attention { overlay: false, host: self.family_on(route.interface).is_none() },
+                    None => Attention { overlay: false, peers, host },
                 }
             }
             Notification::Neighbour { interface, address, mac, gone } => {
@@ -128,19 +144,19 @@ impl Overlay {
                     device::diff(device, &[], Some(&found), false).is_ok_and(|diff| diff.steps.is_empty());
                 return Attention {
                     overlay: !(as_wanted && by_index && found.name == device.name),
-                    host: false,
+                    ..Attention::default()
                 };
             }
         }
         // The routes of an interface that goes down vanish without a word.
-        let mut overlay = false;
+        let mut overlay = !found.up && self.keeps_a_peer_out(found.index);
         for (spec, up) in self.families.iter().zip(&mut self.underlay_up) {
             if spec.as_ref().is_some_and(|spec| spec.underlay.index == found.index) {
                 overlay |= *up != Some(found.up);
                 *up = Some(found.up);
             }
         }
-        Attention { overlay, host: true }
+        Attention { overlay, host: true, peers: false }
     }
 
     fn family_on(&self, index: u32) -> Option<Family> {
@@ -170,8 +186,7 @@ impl Overlay {
 
     /// Whether a peer's subnet may hold this address of the host.
     fn covers(&self, address: IpAddr) -> bool {
-        let last = IpNet::from(address);
-        self.peers.range(..=last).next_back().is_some_and(|(subnet, _)| subnet.contains(&address))
+        self.holding(address).next().is_some()
     }
 
     fn is_route(&self, wanted: RouteTo, found: &ObservedRoute) -> bool {

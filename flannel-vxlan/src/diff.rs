@@ -9,7 +9,7 @@ use crate::entry::{
     Entries, ObservedForwarding, ObservedNeighbour, ObservedNexthop, ObservedRoute, ObservedRouteTo,
 };
 use crate::index::Index;
-use crate::overlay::{Remake, Slot};
+use crate::overlay::Remake;
 use crate::plan::PeerSteps;
 use crate::{
     Family, FamilySpec, Forwarding, MacAddr, Neighbour, Observed, Overlay, Peer, Plan, ROUTE_PROTOCOL, Route,
@@ -37,8 +37,10 @@ impl Overlay {
     /// Everything else is left alone; with [`Overlay::spare_unknown`] all of this is too.
     pub fn diff(&mut self, observed: &Observed) -> Plan {
         self.dirty.clear();
+        self.refused.clear();
         self.observed = true;
         let mut plan = self.plan();
+        plan.is_whole = true;
         let mut device_steps = Vec::new();
         let found = Family::ALL.map(|family| self.devices(family, observed, &mut plan, &mut device_steps));
         self.device_index = found.map(|found| found.index().unwrap_or(0));
@@ -105,48 +107,6 @@ impl Overlay {
             _ => false,
         };
         observed.routes.iter().filter(goes).map(delete_route).collect()
-    }
-
-    /// Notes the addresses of this host that no peer may cover.
-    fn note_host(&mut self, observed: &Observed, plan: &Plan) {
-        let ours = |name: &str| {
-            Family::ALL.iter().any(|family| {
-                plan.links(*family)
-                    .and_then(|links| links.device)
-                    .is_some_and(|device| device.as_str() == name)
-            })
-        };
-        let others = observed.interfaces.iter().filter(|interface| !ours(&interface.name));
-        let addresses = others.flat_map(|interface| &interface.addresses);
-        self.host = addresses.map(|address| (address.address, address.prefix_len)).collect();
-        self.host.sort_unstable();
-        for (up, spec) in self.underlay_up.iter_mut().zip(&self.families) {
-            let index = spec.as_ref().map(|spec| spec.underlay.index);
-            *up = observed.interfaces.iter().find(|found| Some(found.index) == index).map(|found| found.up);
-        }
-        self.host.dedup();
-    }
-
-    /// For each peer, in their order, whether it is to be programmed.
-    fn standing(&self) -> Vec<bool> {
-        // Only peers that have something in common can be in each other's way.
-        let mut rivals = BTreeSet::new();
-        let mut rival = |alike: bool, one: IpNet, other: IpNet| {
-            if alike {
-                rivals.extend([one, other]);
-            }
-        };
-        let pairs = self.peers.keys().zip(self.peers.keys().skip(1));
-        pairs.for_each(|(one, other)| rival(one.addr() == other.addr(), *one, *other));
-        let pairs = self.macs.iter().zip(self.macs.iter().skip(1));
-        pairs.for_each(|(one, other)| rival((one.0, one.1) == (other.0, other.1), one.2, other.2));
-
-        let stands = |(subnet, slot): (&IpNet, &Slot)| {
-            let harm = || self.harm(*subnet, slot.via);
-            let conflict = || self.conflict(*subnet, slot.via);
-            if rivals.contains(subnet) { conflict().is_none() } else { harm().is_none() }
-        };
-        self.peers.iter().map(stands).collect()
     }
 
     /// Tells each peer which of the nexthop objects is its own; returns the stale ones.

@@ -1,5 +1,6 @@
 //! The four things a peer is made of in the kernel, and what a reading of the kernel found.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
@@ -101,8 +102,7 @@ impl Route {
     pub fn metric(&self) -> u32 {
         match (self.to, Family::of_net(self.subnet)) {
             (RouteTo::Blackhole, _) => BLACKHOLE_METRIC,
-            (_, Family::V4) => 0,
-            (_, Family::V6) => IPV6_METRIC,
+            (_, family) => default_metric(family),
         }
     }
 
@@ -120,8 +120,13 @@ impl Route {
     }
 }
 
-/// `IP6_RT_PRIO_USER`, what an IPv6 route without a metric gets.
-const IPV6_METRIC: u32 = 1024;
+/// What a route without a metric gets: `IP6_RT_PRIO_USER` in IPv6.
+pub(crate) fn default_metric(family: Family) -> u32 {
+    match family {
+        Family::V4 => 0,
+        Family::V6 => 1024,
+    }
+}
 
 /// Everything one peer is made of. Steps are taken in the order of the fields: nothing ever leads to something that
 /// is not there yet, not even while the MAC address of a peer changes.
@@ -180,6 +185,11 @@ pub struct Observed {
     pub nexthops: Vec<ObservedNexthop>,
     /// Routes of the main table with protocol [`ROUTE_PROTOCOL`], or `boot`, which is what upstream's have.
     pub routes: Vec<ObservedRoute>,
+    /// Other routes of the main table, inside the [`networks`](crate::Links::networks) that were asked for.
+    pub others: Vec<ObservedRoute>,
+    /// Gateways of all routes of the main table but this crate's, with the index of the interface they are on; not
+    /// those that a route has on-link as the first address of its own destination, as overlays have them.
+    pub gateways: Vec<(IpAddr, u32)>,
 }
 
 /// A neighbour that was found.
@@ -275,4 +285,21 @@ pub enum ObservedRouteTo {
     Blackhole,
     /// Something else that this crate never makes.
     Other,
+}
+
+impl fmt::Display for ObservedRoute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { subnet, protocol, metric, interface, to, .. } = *self;
+        write!(f, "{subnet}")?;
+        match to {
+            ObservedRouteTo::Gateway { gateway, .. } => write!(f, " via {gateway}")?,
+            ObservedRouteTo::Blackhole => f.write_str(" to nowhere")?,
+            ObservedRouteTo::Nexthop { id } => write!(f, " nhid {id}")?,
+            ObservedRouteTo::Other => {}
+        }
+        if interface != 0 {
+            write!(f, " on interface {interface}")?;
+        }
+        write!(f, " proto {protocol} metric {metric}")
+    }
 }

@@ -54,7 +54,22 @@ impl FamilySpec {
         Links {
             device: device.map(|device| device.name),
             underlay: self.underlay,
+            networks: around(self.subnet, &self.networks),
             tx_checksum: device.is_some_and(|device| device.tx_checksum.is_some()),
         }
     }
+}
+
+/// The smallest network that holds all of these; everything if there are none. `of` is of the same family.
+fn around(of: IpNet, networks: &[IpNet]) -> IpNet {
+    let everything = || IpNet::new(of.addr(), 0).map_or(of, |all| all.trunc());
+    let Some((first, others)) = networks.split_first() else { return everything() };
+    others.iter().fold(*first, |around, other| {
+        let mut around = around;
+        while !around.contains(other) {
+            let Some(wider) = around.supernet() else { return everything() };
+            around = wider;
+        }
+        around
+    })
 }

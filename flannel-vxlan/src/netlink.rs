@@ -9,6 +9,9 @@ use flannel_netlink::{
 };
 
 use crate::entry::{Observed, ObservedNexthop, ROUTE_PROTOCOL};
+use crate::host::{is_of_others, needs_reach};
+use ipnet::IpNet;
+
 use crate::underlay::{DefaultRoute, Interface, RouteLookup};
 use crate::wire::{self, decode, encode, ethtool};
 use crate::{
@@ -233,6 +236,22 @@ impl Netlink {
     }
 }
 
+impl Observed {
+    fn note_route(&mut self, found: &decode::RouteMessage, networks: &[IpNet]) {
+        let route = found.route;
+        if matches!(route.protocol, ROUTE_PROTOCOL | crate::diff::BOOT) {
+            self.routes.push(route);
+        }
+        if is_of_others(&route) && networks.iter().any(|networks| networks.contains(&route.subnet)) {
+            self.others.push(route);
+        }
+        if route.protocol != ROUTE_PROTOCOL {
+            let reached = |(gateway, _): &&(IpAddr, u32)| needs_reach(route.subnet, *gateway, found.onlink);
+            self.gateways.extend(found.gateways.iter().filter(reached));
+        }
+    }
+}
+
 const IFLA_EXT_MASK: u16 = 29;
 const RTEXT_FILTER_SKIP_STATS: u32 = 8;
 
@@ -259,10 +278,14 @@ impl Kernel for Netlink {
         observed.has_nexthops = nexthops.is_some();
         observed.nexthops = nexthops.unwrap_or_default();
         for family in Family::ALL {
-            for protocol in [ROUTE_PROTOCOL, crate::diff::BOOT] {
-                let gather = |routes: &mut Vec<_>, found: decode::RouteMessage| routes.push(found.route);
-                observed.routes.append(&mut self.routes(family, protocol, gather)?);
-            }
+            let networks: Vec<IpNet> = wanted.iter().map(|links| links.networks).collect();
+            let gather = |observed: &mut Observed, found: decode::RouteMessage| {
+                observed.note_route(&found, &networks);
+            };
+            let Observed { mut routes, mut others, mut gateways, .. } = self.routes(family, 0, gather)?;
+            observed.routes.append(&mut routes);
+            observed.others.append(&mut others);
+            observed.gateways.append(&mut gateways);
         }
         Ok(observed)
     }

@@ -1,14 +1,15 @@
 //! The overlay as it should be: owner of that state, with the same small work per change at any number of peers.
 
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use flannel_netlink::Errno;
 use ipnet::IpNet;
 
+use crate::host::Host;
 use crate::nexthop::NexthopIds;
 use crate::pending::Held;
+use crate::remark::Remarks;
 use crate::{
     Applied, ApplyError, ConvergeError, Family, FamilySpec, Kernel, Links, MacAddr, Peer, PeerConflict, Plan,
     Report, Via,
@@ -22,12 +23,14 @@ use crate::{
 /// # When peers contradict each other
 /// The outcome depends on the peers alone, not on the order in which they came:
 /// - one subnet: there is one peer per subnet, the last one set;
-/// - one network address with two prefix lengths: the shorter prefix is programmed;
+/// - one subnet inside another: the inner one is programmed, the outer one is not, as it would lead away packets for
+///   what is not its own;
+/// - a subnet that holds the underlay address of another peer is not programmed: it would swallow that one's packets;
 /// - one MAC address on two underlay addresses: the peer with the lowest subnet is programmed;
 /// - one underlay address with two MAC addresses or two subnets: both are programmed, as neither harms the other.
 ///
-/// A peer that would harm this host (see [`PeerConflict`]) is not programmed. All of these come in by themselves
-/// when what stands against them goes away.
+/// A peer that would harm this host (see [`PeerConflict`]) is not programmed, and does not stand against others. All
+/// of these come in by themselves when what stands against them goes away. [`Overlay::news`] tells of each change.
 ///
 /// # Examples
 /// See the [crate](crate#example).
@@ -37,10 +40,16 @@ pub struct Overlay {
     pub(crate) peers: BTreeMap<IpNet, Slot>,
     /// Every tunnel peer by its MAC address.
     pub(crate) macs: BTreeSet<(Family, MacAddr, IpNet)>,
+    /// Every peer by its underlay address.
+    pub(crate) underlays: BTreeSet<(IpAddr, IpNet)>,
+    /// How many peers there are of each length of prefix.
+    pub(crate) lengths: BTreeMap<(Family, u8), usize>,
     /// Peers to be written, with what the kernel has of them.
     pub(crate) dirty: BTreeMap<IpNet, Option<Held>>,
-    /// Addresses of this host, sorted, with the length of their prefixes.
-    pub(crate) host: Vec<(IpAddr, u8)>,
+    /// Peers that the kernel refused: to be written when asked for, not with every change of others.
+    pub(crate) refused: BTreeMap<IpNet, Option<Held>>,
+    pub(crate) remarks: Remarks,
+    pub(crate) host: Host,
     pub(crate) nexthops: NexthopIds,
     /// Indexes of the VXLAN devices when they were last looked at; 0 if unknown.
     pub(crate) device_index: [u32; 2],
@@ -119,7 +128,7 @@ impl Overlay {
         let subnet = peer.subnet.trunc();
         let old = self.peers.get(&subnet).copied();
         if old.is_none_or(|old| old.via != peer.via) {
-            self.mark(subnet, Some(peer.via));
+            let touched = self.mark(subnet, Some(peer.via));
             // A peer that left and returns before it was written keeps its nexthop object.
             let held = self.dirty.get(&subnet).copied().flatten().map_or(0, |held| held.nexthop);
             let nexthop = match peer.via {
@@ -129,10 +138,8 @@ impl Overlay {
                 Via::Direct { .. } => 0,
             };
             self.unlist(subnet, old);
-            if let Via::Tunnel { mac, .. } = peer.via {
-                self.macs.insert((Family::of_net(subnet), mac, subnet));
-            }
-            self.peers.insert(subnet, Slot { via: peer.via, nexthop });
+            self.list(subnet, Slot { via: peer.via, nexthop });
+            self.look_again(touched);
         }
         self.conflict(subnet, peer.via).map_or(Ok(()), Err)
     }
@@ -143,9 +150,10 @@ impl Overlay {
         if !self.peers.contains_key(&subnet) {
             return false;
         }
-        self.mark(subnet, None);
+        let touched = self.mark(subnet, None);
         let old = self.peers.remove(&subnet);
         self.unlist(subnet, old);
+        self.look_again(touched);
         true
     }
 
@@ -185,15 +193,40 @@ impl Overlay {
         self.conflict(subnet, self.peers.get(&subnet)?.via)
     }
 
-    /// Peers that the next [`Overlay::flush`] will write: new ones, changed ones, and those that were refused.
+    /// Peers that are not written: new ones, changed ones, and those that were refused.
     pub fn waiting(&self) -> impl Iterator<Item = IpNet> {
-        self.dirty.keys().filter(|subnet| self.peers.contains_key(*subnet)).copied()
+        let waiting = self.dirty.keys().chain(self.refused.keys());
+        waiting.filter(|subnet| self.peers.contains_key(*subnet)).copied()
+    }
+
+    /// Number of peers that the kernel refused. [`Overlay::flush`] leaves them alone until [`Overlay::retry`], so that
+    /// they cost nothing when others change; [`Overlay::converge`] tries them.
+    #[must_use]
+    pub fn refused(&self) -> usize {
+        self.refused.len()
+    }
+
+    /// Number of peers that the kernel has, right after a flush.
+    #[must_use]
+    pub fn programmed(&self) -> usize {
+        self.peers.len().saturating_sub(self.refused.len() + self.remarks.kept_out())
+    }
+
+    /// Whether the kernel refused this peer when it was last tried.
+    #[must_use]
+    pub fn is_refused(&self, subnet: IpNet) -> bool {
+        self.refused.contains_key(&subnet.trunc())
+    }
+
+    /// Notes the peers that the kernel refused, to be written by the next [`Overlay::flush`].
+    pub fn retry(&mut self) {
+        self.dirty.append(&mut self.refused);
     }
 
     /// Whether something is noted that the kernel does not have.
     #[must_use]
     pub fn is_pending(&self) -> bool {
-        !self.observed || !self.dirty.is_empty()
+        !self.observed || !self.dirty.is_empty() || !self.refused.is_empty()
     }
 
     /// Whether [`Overlay::flush`] will read the kernel first: at the start, after [`Overlay::set_family`], and after
@@ -232,9 +265,8 @@ impl Overlay {
         }
         let plan = self.pending();
         let report = self.carry_out(plan, kernel)?;
-        // Others have replaced the device, and whoever watches will hear of it later.
-        let replaced = report.refused.iter().any(|step| step.errno == Errno::ENODEV);
-        if replaced { self.converge(kernel) } else { Ok(report) }
+        // Others have replaced the device or made a route of their own, and whoever watches will hear of it later.
+        if self.observed { Ok(report) } else { self.converge(kernel) }
     }
 
     /// Reads everything, and writes what is missing or wrong. Writes nothing if nothing is.
@@ -296,9 +328,28 @@ impl Overlay {
         })
     }
 
+    fn list(&mut self, subnet: IpNet, slot: Slot) {
+        let family = Family::of_net(subnet);
+        if let Via::Tunnel { mac, .. } = slot.via {
+            self.macs.insert((family, mac, subnet));
+        }
+        self.underlays.insert((slot.via.underlay(), subnet));
+        *self.lengths.entry((family, subnet.prefix_len())).or_default() += 1;
+        self.peers.insert(subnet, slot);
+    }
+
     fn unlist(&mut self, subnet: IpNet, old: Option<Slot>) {
-        if let Some(Via::Tunnel { mac, .. }) = old.map(|old| old.via) {
-            self.macs.remove(&(Family::of_net(subnet), mac, subnet));
+        let Some(Slot { via, .. }) = old else { return };
+        let family = Family::of_net(subnet);
+        if let Via::Tunnel { mac, .. } = via {
+            self.macs.remove(&(family, mac, subnet));
+        }
+        self.underlays.remove(&(via.underlay(), subnet));
+        if let Entry::Occupied(mut count) = self.lengths.entry((family, subnet.prefix_len())) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::{Family, MacAddr};
+use crate::{Family, MacAddr, ObservedRoute};
 
 /// A node whose pods can be reached.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -84,9 +84,23 @@ pub enum PeerConflict {
     /// A route to the subnet would take an address which this host uses itself.
     #[error("its subnet holds {0}, an address of this host")]
     HoldsHostAddress(IpAddr),
-    /// Another peer has the same network address; the one with the shorter prefix is programmed.
-    #[error("its subnet begins where that of the peer {0} does")]
-    SubnetTaken(IpNet),
+    /// The subnet holds the address of a router that routes of this host lead to.
+    #[error("its subnet holds {0}, a gateway of this host")]
+    HoldsGateway(IpAddr),
+    /// This host has a route to exactly this subnet that somebody else made, of whatever metric.
+    #[error("this host has a route of its own to it: {0}")]
+    HostRoute(ObservedRoute),
+    /// The subnet of another peer lies in this one; the inner one is programmed.
+    #[error("its subnet holds {0}, that of another peer")]
+    HoldsSubnet(IpNet),
+    /// The subnet holds the underlay address of another peer: that one's packets would be wrapped once more.
+    #[error("its subnet holds {address}, the underlay address of the peer {peer}")]
+    HoldsUnderlayOf {
+        /// The other peer.
+        peer: IpNet,
+        /// Its address.
+        address: IpAddr,
+    },
     /// Another peer has the same MAC address on another underlay address; the one with the lowest subnet is programmed.
     #[error("its MAC address is claimed by the peer {0} too, on another underlay address")]
     MacTaken(IpNet),

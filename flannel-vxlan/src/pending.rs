@@ -4,7 +4,7 @@ use flannel_netlink::Errno;
 use ipnet::IpNet;
 
 use crate::entry::Entries;
-use crate::overlay::Remake;
+use crate::overlay::{Remake, Slot};
 use crate::plan::PeerSteps;
 use crate::{Applied, DeviceStep, Family, Forwarding, Overlay, Peer, Plan, Report, Step, Via};
 
@@ -57,12 +57,19 @@ impl Overlay {
         plan
     }
 
-    /// Notes what came of a plan. Peers with a refused step stay noted, to be tried again.
+    /// Notes what came of a plan. Peers with a refused step stay in mind, to be tried again: see [`Overlay::retry`].
     pub fn settle(&mut self, plan: &Plan, applied: Applied) -> Report {
         for refusal in &applied.refused {
             // The device is another one by now, and with it everything else.
             self.observed &= refusal.errno != Errno::ENODEV;
             match (plan.peer_of(refusal.step), plan.steps.get(refusal.step)) {
+                // Somebody has made such a route or nexthop: a full reading will tell whose it is.
+                (Some(subnet), Some(step @ (Step::PutRoute { .. } | Step::PutNexthop { .. })))
+                    if refusal.errno == Errno::EEXIST =>
+                {
+                    self.settle_refused(subnet, step, refusal.errno);
+                    self.observed &= plan.is_whole;
+                }
                 (Some(subnet), Some(step)) => self.settle_refused(subnet, step, refusal.errno),
                 (None, Some(Step::Device(family, DeviceStep::Change(_) | DeviceStep::ResetOptions(_))))
                     if refusal.errno == Errno::EOPNOTSUPP =>
@@ -91,12 +98,12 @@ impl Overlay {
             return;
         };
         let held = Held { via: slot.via, nexthop: slot.nexthop, certain: false };
-        self.dirty.entry(subnet).or_insert(Some(held));
+        self.refused.entry(subnet).or_insert(Some(held));
         match step {
             Step::PutNexthop { nexthop, .. } if errno == Errno::EEXIST => {
                 self.nexthops.foreign(nexthop.id);
                 slot.nexthop = 0;
-                self.dirty.insert(subnet, Some(Held { nexthop: 0, ..held }));
+                self.refused.insert(subnet, Some(Held { nexthop: 0, ..held }));
             }
             Step::PutForwarding(_)
             | Step::PutNeighbour(_)
@@ -106,34 +113,49 @@ impl Overlay {
         }
     }
 
-    /// Notes this peer, and those whose standing its change may alter, with what the kernel has of them.
-    pub(crate) fn mark(&mut self, subnet: IpNet, next: Option<Via>) {
+    /// Notes this peer, and those whose standing its change may alter, with what the kernel has of them. Returns them,
+    /// and those of which there may be something else to say; they are to be looked at again after the change.
+    pub(crate) fn mark(&mut self, subnet: IpNet, next: Option<Via>) -> Vec<IpNet> {
         if !self.observed {
-            return; // everything will be compared anyway
+            return Vec::new(); // everything will be compared anyway
         }
         let old = self.peers.get(&subnet).map(|slot| slot.via);
         let mut touched: Vec<IpNet> = vec![subnet];
-        touched.extend(self.starting_at(subnet.network()).map(|(subnet, _)| subnet));
+        touched.extend(self.holding(subnet.addr()).filter(|outer| outer.contains(&subnet)));
+        let mut neighbours = Vec::new();
         for via in [old, next].into_iter().flatten() {
+            touched.extend(self.holding(via.underlay()));
+            neighbours.extend(self.peers_at(via.underlay()).take(2));
             if let Via::Tunnel { mac, .. } = via {
                 let family = Family::of_net(subnet);
-                let harmless = |subnet: &IpNet| {
-                    self.peers.get(subnet).is_some_and(|slot| self.harm(*subnet, slot.via).is_none())
-                };
                 // The others follow the first harmless claimant, so only a change of that one concerns them.
-                if self.claimants(family, mac).find(harmless).is_none_or(|first| subnet <= first) {
+                let mut claimants = self.claimants(family, mac);
+                if claimants.find(|other| self.is_harmless(*other)).is_none_or(|first| subnet <= first) {
                     touched.extend(self.claimants(family, mac));
                 }
             }
         }
-        for subnet in touched {
-            let held = self
-                .peers
-                .get(&subnet)
-                .filter(|slot| self.conflict(subnet, slot.via).is_none())
-                .map(|slot| Held { via: slot.via, nexthop: slot.nexthop, certain: true });
-            self.dirty.entry(subnet).or_insert(held);
+        for subnet in &touched {
+            self.note(*subnet);
         }
+        touched.append(&mut neighbours);
+        touched
+    }
+
+    /// As [`Overlay::mark`], for a peer that stays as it is while something about the host changes.
+    pub(crate) fn touch(&mut self, subnet: IpNet) -> Vec<IpNet> {
+        match self.peers.get(&subnet).map(|slot| slot.via) {
+            Some(via) => self.mark(subnet, Some(via)),
+            None => Vec::new(),
+        }
+    }
+
+    fn note(&mut self, subnet: IpNet) {
+        let here = |slot: &&Slot| self.conflict(subnet, slot.via).is_none();
+        let here = self.peers.get(&subnet).filter(here);
+        let here = here.map(|slot| Held { via: slot.via, nexthop: slot.nexthop, certain: true });
+        let held = self.refused.remove(&subnet).unwrap_or(here);
+        self.dirty.entry(subnet).or_insert(held);
     }
 
     /// Steps that delete what `old` has and `wanted` has not, unless another peer needs it.

@@ -26,6 +26,8 @@ pub struct Plan {
     pub(crate) steps: Vec<Step>,
     pub(crate) peers: Vec<PeerSteps>,
     pub(crate) taken: Vec<NameTaken>,
+    /// Whether it comes of a full reading.
+    pub(crate) is_whole: bool,
 }
 
 /// The interfaces that steps of one family are about.
@@ -35,6 +37,8 @@ pub struct Links {
     pub device: Option<IfName>,
     /// The physical network.
     pub underlay: Link,
+    /// Where routes of others count: what all pods of the cluster lie in.
+    pub networks: IpNet,
     /// Whether to read if the device leaves checksums to the network card, which takes questions of its own.
     pub tx_checksum: bool,
 }

@@ -12,7 +12,7 @@ use crate::{Applied, Family, NameTaken, Plan, Step};
 pub struct Report {
     /// Steps that were taken; 0 means that the kernel was not touched.
     pub steps: usize,
-    /// Steps the kernel refused. The peers are tried again with the next flush.
+    /// Steps the kernel refused. The peers are tried again after [`Overlay::retry`](crate::Overlay::retry).
     pub refused: Vec<RefusedStep>,
     /// Devices of our names that are not ours. Nothing of that family was done.
     pub taken: Vec<NameTaken>,
@@ -46,7 +46,14 @@ impl Report {
     /// Whether the kernel now holds everything that was asked for.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.refused.is_empty() && self.taken.is_empty() && self.without_device.is_empty()
+        self.refused.is_empty() && self.is_clean_but_for_peers()
+    }
+
+    /// Whether all that is missing is what single peers were refused, which waits for [`Overlay::retry`](crate::Overlay::retry).
+    #[must_use]
+    pub fn is_clean_but_for_peers(&self) -> bool {
+        let of_peers = self.refused.iter().all(|step| step.peer.is_some());
+        of_peers && self.taken.is_empty() && self.without_device.is_empty()
     }
 }
 

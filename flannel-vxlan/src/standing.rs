@@ -1,21 +1,21 @@
 //! Which peers are programmed, when they contradict each other or would harm this host.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Bound;
 
 use ipnet::IpNet;
 
 use crate::overlay::Slot;
 use crate::{Family, MacAddr, Overlay, PeerConflict, Via};
 
+/// What every other subnet comes after.
+const LOWEST: IpNet = IpNet::V4(ipnet::Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0));
+
 impl Overlay {
     /// Subnets of the peers that claim this MAC address, lowest first.
     pub(crate) fn claimants(&self, family: Family, mac: MacAddr) -> impl Iterator<Item = IpNet> {
-        let lowest = match family {
-            Family::V4 => IpNet::V4(ipnet::Ipv4Net::default()),
-            Family::V6 => IpNet::V6(ipnet::Ipv6Net::default()),
-        };
         let same = move |entry: &&(Family, MacAddr, IpNet)| entry.0 == family && entry.1 == mac;
-        self.macs.range((family, mac, lowest)..).take_while(same).map(|entry| entry.2)
+        self.macs.range((family, mac, LOWEST)..).take_while(same).map(|entry| entry.2)
     }
 
     /// The peers whose subnets begin with this address, shortest prefix first.
@@ -25,33 +25,60 @@ impl Overlay {
         self.peers.range(shortest..).take_while(same).map(|(subnet, slot)| (*subnet, slot))
     }
 
+    /// Subnets of the peers at this underlay address, lowest first.
+    pub fn peers_at(&self, underlay: IpAddr) -> impl Iterator<Item = IpNet> {
+        let same = move |entry: &&(IpAddr, IpNet)| entry.0 == underlay;
+        self.underlays.range((underlay, LOWEST)..).take_while(same).map(|entry| entry.1)
+    }
+
+    /// Subnets of the peers that hold this address: one look for each length of prefix that any peer has.
+    pub(crate) fn holding(&self, address: IpAddr) -> impl Iterator<Item = IpNet> {
+        let family = Family::of(address);
+        let lengths = self.lengths.range((family, 0)..=(family, family.bits()));
+        let holders = lengths.filter_map(move |((_, length), _)| IpNet::new(address, *length).ok());
+        holders.map(|holder| holder.trunc()).filter(|holder| self.peers.contains_key(holder))
+    }
+
+    /// Peers whose subnets lie in this one.
+    fn inside(&self, subnet: IpNet) -> impl Iterator<Item = (IpNet, &Slot)> {
+        // They follow it: what begins in it and is not larger lies in it.
+        let after = (Bound::Excluded(subnet), Bound::Unbounded);
+        let inside = move |(other, _): &(&IpNet, &Slot)| subnet.contains(&other.addr());
+        self.peers.range(after).take_while(inside).map(|(other, slot)| (*other, slot))
+    }
+
+    /// Underlay addresses that lie in this subnet, with the peers that have them.
+    fn underlays_in(&self, subnet: IpNet) -> impl Iterator<Item = (IpAddr, IpNet)> {
+        let inside = move |(address, _): &&(IpAddr, IpNet)| subnet.contains(address);
+        self.underlays.range((subnet.network(), LOWEST)..).take_while(inside).copied()
+    }
+
     /// Why a peer is not to be programmed.
     pub(crate) fn conflict(&self, subnet: IpNet, via: Via) -> Option<PeerConflict> {
         if let Some(conflict) = self.harm(subnet, via) {
             return Some(conflict);
         }
-        let fit = |other: IpNet| {
-            let via = self.peers.get(&other)?.via;
-            (other != subnet && self.harm(other, via).is_none()).then_some(via)
-        };
-        let before = |other: &IpNet| *other < subnet;
-        // Most peers have nothing in common with the one before them, which is all that there is to look at then.
-        let last = self.peers.range(..subnet).next_back();
-        if last.is_some_and(|(last, _)| last.addr() == subnet.addr()) {
-            let mut shorter = self.starting_at(subnet.addr()).map(|(other, _)| other).take_while(before);
-            if let Some(other) = shorter.find(|other| fit(*other).is_some()) {
-                return Some(PeerConflict::SubnetTaken(other));
-            }
+        if let Some((inner, _)) = self.inside(subnet).find(|(inner, _)| self.is_harmless(*inner)) {
+            return Some(PeerConflict::HoldsSubnet(inner));
+        }
+        let mut held = self.underlays_in(subnet);
+        if let Some((address, peer)) = held.find(|(_, peer)| *peer != subnet && self.is_harmless(*peer)) {
+            return Some(PeerConflict::HoldsUnderlayOf { peer, address });
         }
         let Via::Tunnel { mac, underlay } = via else { return None };
         let family = Family::of_net(subnet);
+        // Most peers have nothing in common with the one before them, which is all that there is to look at then.
         let last = self.macs.range(..(family, mac, subnet)).next_back();
         last.filter(|last| (last.0, last.1) == (family, mac))?;
-        let first = self
-            .claimants(family, mac)
-            .take_while(before)
-            .find_map(|other| Some((other, fit(other)?.underlay())));
-        first.filter(|(_, theirs)| *theirs != underlay).map(|(other, _)| PeerConflict::MacTaken(other))
+        let mut before = self.claimants(family, mac).take_while(|other| *other < subnet);
+        let first = before.find(|other| self.is_harmless(*other))?;
+        let theirs = self.peers.get(&first)?.via.underlay();
+        (theirs != underlay).then_some(PeerConflict::MacTaken(first))
+    }
+
+    /// Whether a peer could be programmed if there were no others.
+    pub(crate) fn is_harmless(&self, subnet: IpNet) -> bool {
+        self.peers.get(&subnet).is_some_and(|slot| self.harm(subnet, slot.via).is_none())
     }
 
     /// Why programming this peer would harm this host, whatever other peers there are.
@@ -71,17 +98,20 @@ impl Overlay {
         if subnet.contains(&underlay) {
             return Some(PeerConflict::HoldsItsUnderlay(underlay));
         }
+        if !is_station(underlay) {
+            return Some(PeerConflict::NoStation(underlay));
+        }
         let local = spec.device.as_ref().map(|device| device.local);
-        if local == Some(underlay) || self.is_hosts(underlay) {
+        if local == Some(underlay) || self.host.has(underlay) {
             return Some(PeerConflict::OwnUnderlay(underlay));
         }
-        if !is_station(underlay) || local.is_some_and(|local| self.is_broadcast(local, underlay)) {
+        if local.is_some_and(|local| self.is_broadcast(local, underlay)) {
             return Some(PeerConflict::NoStation(underlay));
         }
         if matches!((via, &spec.device), (Via::Tunnel { mac, .. }, Some(device)) if device.mac == mac) {
             return Some(PeerConflict::OwnMac);
         }
-        if let Some(conflict) = self.harm_to_host(family, subnet) {
+        if let Some(conflict) = self.host.harmed_by(subnet) {
             return Some(conflict);
         }
         let inside =
@@ -89,36 +119,42 @@ impl Overlay {
         (!inside).then_some(PeerConflict::OutsideNetworks)
     }
 
-    fn harm_to_host(&self, family: Family, subnet: IpNet) -> Option<PeerConflict> {
-        // A network of the host that lies in the subnet has its address there too, so addresses are all to look at.
-        // The other way round is fine: pods in 10.244.0.0/16 on a host in 10.0.0.0/8.
-        let from = self.host.partition_point(|(address, _)| *address < subnet.network());
-        let (address, prefix) = *self.host.get(from).filter(|(address, _)| subnet.contains(address))?;
-        let network = IpNet::new(address, prefix).map_or(subnet, |network| network.trunc());
-        Some(if subnet.contains(&network) && prefix < family.bits() {
-            PeerConflict::CoversHostNetwork(network)
-        } else {
-            PeerConflict::HoldsHostAddress(address)
-        })
-    }
-
-    pub(crate) fn is_hosts(&self, address: IpAddr) -> bool {
-        self.prefix_of(address).is_some()
-    }
-
     /// Whether `address` reaches everybody on the network that the host's address `local` is on.
     fn is_broadcast(&self, local: IpAddr, address: IpAddr) -> bool {
-        let network = self.prefix_of(local).and_then(|prefix| IpNet::new(local, prefix).ok());
+        let network = self.host.prefix_of(local).and_then(|prefix| IpNet::new(local, prefix).ok());
         network.is_some_and(|network| {
             let all = network.addr().is_ipv4() && network.prefix_len() < 31;
             all && (address == network.broadcast() || address == network.network())
         })
     }
 
-    /// Length of the prefix that this address of the host has.
-    fn prefix_of(&self, address: IpAddr) -> Option<u8> {
-        let at = self.host.binary_search_by(|(own, _)| own.cmp(&address)).ok()?;
-        self.host.get(at).map(|(_, prefix)| *prefix)
+    /// For each peer, in their order, whether it is to be programmed. Notes what there is to say about each.
+    pub(crate) fn standing(&mut self) -> Vec<bool> {
+        // Only peers that have something in common can be in each other's way.
+        let mut rivals = std::collections::BTreeSet::new();
+        let pairs = self.peers.keys().zip(self.peers.keys().skip(1));
+        rivals.extend(pairs.filter(|(outer, inner)| outer.contains(*inner)).map(|(outer, _)| *outer));
+        let pairs = self.macs.iter().zip(self.macs.iter().skip(1));
+        let pairs = pairs.filter(|(one, other)| (one.0, one.1) == (other.0, other.1));
+        rivals.extend(pairs.flat_map(|(one, other)| [one.2, other.2]));
+        let mut underlays = self.underlays.iter().map(|(address, _)| *address).peekable();
+        for subnet in self.peers.keys() {
+            while underlays.next_if(|address| *address < subnet.network()).is_some() {}
+            rivals.extend(underlays.peek().filter(|address| subnet.contains(*address)).map(|_| *subnet));
+        }
+
+        let mut conflicts = Vec::new();
+        let mut stands = |(subnet, slot): (&IpNet, &Slot)| {
+            let conflict = match rivals.contains(subnet) {
+                true => self.conflict(*subnet, slot.via),
+                false => self.harm(*subnet, slot.via),
+            };
+            conflicts.extend(conflict.map(|conflict| (*subnet, conflict)));
+            conflict.is_none()
+        };
+        let standing = self.peers.iter().map(&mut stands).collect();
+        self.note_remarks(conflicts);
+        standing
     }
 }
 

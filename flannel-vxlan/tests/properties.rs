@@ -5,10 +5,12 @@
     reason = "clippy.toml allows it in tests, but does not see the helpers of this one"
 )]
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use flannel_vxlan::{
-    DeviceSpec, Family, FamilySpec, Kernel, Link, MacAddr, Overlay, Peer, Step, UnderlayMtu, Via, Vni,
+    DeviceSpec, Family, FamilySpec, Kernel, Link, MacAddr, News, Notification, ObservedRoute,
+    ObservedRouteTo, Overlay, Peer, PeerConflict, Remark, Step, UnderlayMtu, Via, Vni,
 };
 use ipnet::IpNet;
 use proptest::prelude::*;
@@ -37,24 +39,32 @@ fn kernel() -> FakeVxlan {
     FakeVxlan::new([("192.168.77.1".parse().unwrap(), 24), ("fd77::1".parse().unwrap(), 64)])
 }
 
-/// Few values, so that peers often share a subnet, a MAC or an underlay address, and sometimes harm the host.
+/// Few values, so that peers often share a subnet, a MAC or an underlay address, lie in each other's subnets with the one
+/// or the other, and sometimes harm the host.
 fn peer() -> impl Strategy<Value = Peer> {
-    (any::<bool>(), 0..12_u8, 0..6_u8, 0..6_u8, 0..4_u8).prop_map(|(v4, subnet, mac, host, kind)| {
-        let (subnet, address): (IpNet, IpAddr) = if v4 {
-            let length = if kind == 3 { 23 } else { 24 };
-            let subnet = IpNet::new(Ipv4Addr::new(10, 244, subnet, 0).into(), length).unwrap();
-            (subnet.trunc(), Ipv4Addr::new(192, 168, 77, host + 1).into())
-        } else {
-            let subnet =
-                IpNet::new(Ipv6Addr::new(0xfd00, 0x10, 0x244, subnet.into(), 0, 0, 0, 0).into(), 64).unwrap();
-            (subnet, Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, u16::from(host) + 1).into())
-        };
-        let via = match kind {
-            0 => Via::Direct { gateway: address },
-            _ => Via::Tunnel { mac: MacAddr::new([2, 0, 0, 0, 0, mac]).unwrap(), underlay: address },
-        };
-        Peer { subnet, via }
-    })
+    (any::<bool>(), 0..12_u8, 0..6_u8, 0..8_u8, 0..4_u8, 0..8_u8).prop_map(
+        |(v4, subnet, mac, host, kind, length)| {
+            let length = [0, 0, 0, 0, 0, 1, 2, 7][usize::from(length)];
+            let (subnet, address): (IpNet, IpAddr) = if v4 {
+                let subnet = Ipv4Addr::new(10, 244, subnet, 0);
+                let subnet = IpNet::new(subnet.into(), if length == 7 { 25 } else { 24 - length }).unwrap();
+                let inside = Ipv4Addr::new(10, 244, host, 9);
+                (subnet, if host > 5 { inside } else { Ipv4Addr::new(192, 168, 77, host + 1) }.into())
+            } else {
+                let subnet = Ipv6Addr::new(0xfd00, 0x10, 0x244, subnet.into(), 0, 0, 0, 0);
+                let subnet = IpNet::new(subnet.into(), if length == 7 { 65 } else { 64 - length }).unwrap();
+                let inside = Ipv6Addr::new(0xfd00, 0x10, 0x244, host.into(), 0, 0, 0, 9);
+                let outside = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, u16::from(host) + 1);
+                (subnet, if host > 5 { inside } else { outside }.into())
+            };
+            let subnet = subnet.trunc();
+            let via = match kind {
+                0 => Via::Direct { gateway: address },
+                _ => Via::Tunnel { mac: MacAddr::new([2, 0, 0, 0, 0, mac]).unwrap(), underlay: address },
+            };
+            Peer { subnet, via }
+        },
+    )
 }
 
 #[derive(Clone, Debug)]
@@ -62,6 +72,8 @@ enum Event {
     Set(Peer),
     Remove(IpNet),
     Flush,
+    /// Others make a route to this subnet, or delete it, and that is heard of.
+    Route(IpNet, bool),
 }
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
@@ -69,8 +81,38 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         4 => peer().prop_map(Event::Set),
         2 => peer().prop_map(|peer| Event::Remove(peer.subnet)),
         2 => Just(Event::Flush),
+        1 => (peer(), any::<bool>()).prop_map(|(peer, gone)| Event::Route(peer.subnet, gone)),
     ];
     prop::collection::vec(event, 0..40)
+}
+
+/// A static route of the metric that NetworkManager gives.
+fn route_of_others(subnet: IpNet) -> ObservedRoute {
+    let gateway = if subnet.addr().is_ipv4() { "192.168.77.254" } else { "fd77::254" }.parse().unwrap();
+    let to = ObservedRouteTo::Gateway { gateway, onlink: false };
+    ObservedRoute { subnet, protocol: 4, metric: 100, interface: 2, to, plain: true }
+}
+
+/// Whether what was told adds up to what there is.
+fn hear(overlay: &mut Overlay, heard: &mut BTreeMap<IpNet, Remark>) -> bool {
+    for News { peer, before, now } in overlay.news() {
+        assert_eq!(heard.get(&peer).copied(), before);
+        assert_ne!(before, now, "no news");
+        match now {
+            Some(now) => drop(heard.insert(peer, now)),
+            None => drop(heard.remove(&peer)),
+        }
+    }
+    let conflicts: BTreeMap<IpNet, PeerConflict> = overlay.conflicts().collect();
+    let shares = |peer: &Peer| {
+        let first = overlay.peers_at(peer.via.underlay()).next();
+        !conflicts.contains_key(&peer.subnet) && first != Some(peer.subnet)
+    };
+    let shared = overlay.peers().filter(shares);
+    let mut all: BTreeMap<IpNet, Remark> =
+        shared.map(|peer| (peer.subnet, Remark::SharesUnderlay(peer.via.underlay()))).collect();
+    all.extend(conflicts.iter().map(|(subnet, conflict)| (*subnet, Remark::NotProgrammed(*conflict))));
+    all == *heard
 }
 
 fn play(overlay: &mut Overlay, kernel: &mut FakeVxlan, events: &[Event]) {
@@ -79,6 +121,15 @@ fn play(overlay: &mut Overlay, kernel: &mut FakeVxlan, events: &[Event]) {
             Event::Set(peer) => drop(overlay.set_peer(*peer)),
             Event::Remove(subnet) => drop(overlay.remove_peer(*subnet)),
             Event::Flush => assert!(overlay.flush(kernel).unwrap().is_clean()),
+            Event::Route(subnet, gone) => {
+                let route = route_of_others(*subnet);
+                match gone {
+                    true => drop(kernel.routes.remove(&(*subnet, route.metric))),
+                    false => drop(kernel.routes.insert((*subnet, route.metric), route)),
+                }
+                let told = Notification::Route { route, gone: *gone };
+                let _noted = overlay.attention(&[told]);
+            }
         }
     }
 }
@@ -88,7 +139,7 @@ fn contents(kernel: &FakeVxlan) -> String {
     let mut routes = String::new();
     for route in kernel.routes.values() {
         let to = match route.to {
-            flannel_vxlan::ObservedRouteTo::Nexthop { id } => format!("{:?}", kernel.nexthops[&id].gateway),
+            ObservedRouteTo::Nexthop { id } => format!("{:?}", kernel.nexthops[&id].gateway),
             to => format!("{to:?}"),
         };
         routes += &format!("{} {} {} {to}\n", route.subnet, route.metric, route.interface);
@@ -101,11 +152,22 @@ proptest! {
     #[test]
     fn changes_one_by_one_lead_where_a_fresh_start_does(events in events()) {
         let (mut overlay, mut stepwise) = (overlay(), kernel());
-        play(&mut overlay, &mut stepwise, &events);
+        let mut heard = BTreeMap::new();
+        for event in &events {
+            play(&mut overlay, &mut stepwise, std::slice::from_ref(event));
+            if !overlay.needs_observe() {
+                prop_assert!(hear(&mut overlay, &mut heard), "{event:?}: {heard:#?}");
+            }
+        }
         prop_assert!(overlay.flush(&mut stepwise).unwrap().is_clean());
-        prop_assert_eq!(overlay.converge(&mut stepwise).unwrap().steps, 0);
+        prop_assert!(hear(&mut overlay, &mut heard));
+        let before = contents(&stepwise);
+        prop_assert_eq!(overlay.converge(&mut stepwise).unwrap().steps, 0, "{}", before);
+        prop_assert!(overlay.news().is_empty());
 
         let (mut fresh, mut at_once) = (self::overlay(), kernel());
+        at_once.routes = stepwise.routes.clone();
+        at_once.routes.retain(|_, route| route.protocol != flannel_vxlan::ROUTE_PROTOCOL);
         for peer in overlay.peers() {
             let _conflict = fresh.set_peer(peer);
         }
@@ -153,7 +215,7 @@ proptest! {
     /// Which of two contradicting peers is programmed does not depend on who came first.
     #[test]
     fn order_of_arrival_does_not_matter(peers in prop::collection::vec(peer(), 0..20)) {
-        let mut last = std::collections::BTreeMap::new();
+        let mut last = BTreeMap::new();
         last.extend(peers.iter().map(|peer| (peer.subnet, *peer)));
         let made = |order: Vec<Peer>| {
             let (mut overlay, mut kernel) = (overlay(), kernel());
@@ -187,11 +249,13 @@ proptest! {
         let FakeVxlan { nexthops, routes, .. } = &mut kernel;
         nexthops.retain(|_, _| keep());
         routes.retain(|_, route| match route.to {
-            flannel_vxlan::ObservedRouteTo::Nexthop { id } => nexthops.contains_key(&id),
+            ObservedRouteTo::Nexthop { id } => nexthops.contains_key(&id),
             _ => true,
         });
 
         let (mut new, mut clean) = (overlay(), self::kernel());
+        clean.routes = kernel.routes.clone();
+        clean.routes.retain(|_, route| route.protocol != flannel_vxlan::ROUTE_PROTOCOL);
         for peer in &wanted {
             let _conflict = new.set_peer(*peer);
         }
@@ -245,7 +309,12 @@ proptest! {
         let report = overlay.flush(&mut kernel).unwrap();
         prop_assert!(report.refused.iter().all(|step| step.peer == Some(refused)));
         prop_assert_eq!(overlay.is_pending(), !report.refused.is_empty());
+        // What others do is none of its business.
+        let steps = kernel.steps;
+        prop_assert!(overlay.flush(&mut kernel).unwrap().is_clean());
+        prop_assert_eq!(kernel.steps, steps);
         kernel.refuse.clear();
+        overlay.retry();
         overlay.flush(&mut kernel).unwrap();
         prop_assert!(!overlay.is_pending());
         prop_assert_eq!(overlay.converge(&mut kernel).unwrap().steps, 0);

@@ -118,7 +118,7 @@ pub struct Reconciler<R, L> {
     /// Repairs of late.
     minute: Minute,
     /// Complaints already made, so that one that stays is logged once.
-    complaints: BTreeSet<String>,
+    complaints: BTreeSet<(Option<IpNet>, String)>,
     /// Leases that give no peer, or contradict another.
     remarks: Remarks<IpNet>,
     /// Leases whose malformed contents are not followed.
@@ -135,6 +135,8 @@ struct Due {
     rules: Duty,
     neighbours: Duty,
     overlay: Duty,
+    /// To try peers again that the kernel refused.
+    refused: Duty,
     subnet_file: Duty,
     memory: Duty,
 }
@@ -263,7 +265,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
 
     /// Peers wait for the first listing, unless some are recalled.
     fn overlay_due(&self) -> Option<Instant> {
-        let at = self.due.overlay.at?;
+        let at = [self.due.overlay.at, self.due.refused.at].into_iter().flatten().min()?;
         if self.leases.synced() { Some(at) } else { Some(at.max(self.unlisted_from?)) }
     }
 
@@ -336,10 +338,12 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             let peer = holder.and_then(|(holder, lease)| setting.peer(holder, subnet, lease, &mut on_link));
             match peer {
                 Some(Ok(peer)) if overlay.peer(subnet) == Some(peer) => {}
-                Some(Ok(peer)) => match overlay.set_peer(peer) {
-                    Ok(()) => info!("Subnet added: {subnet} via {}", peer.via.underlay()),
-                    Err(conflict) => warn!("peer {subnet} is not programmed: {conflict}"),
-                },
+                Some(Ok(peer)) => {
+                    // Why it is not programmed, if so, is told after the next pass, which knows more.
+                    if overlay.set_peer(peer).is_ok() {
+                        info!("Subnet added: {subnet} via {}", peer.via.underlay());
+                    }
+                }
                 unusable => {
                     if let Some(Err(skipped)) = unusable {
                         said.push(format!("Ignoring lease {key}: {skipped}"));
@@ -391,6 +395,10 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     /// Others changed something: look again at what that may have broken.
     fn notice(&mut self, notifications: &[Notification]) {
         let attention = self.overlay.attention(notifications);
+        if attention.peers {
+            self.outputs.telemetry.expect(Object::Overlay);
+            self.due.overlay.now();
+        }
         let now = Instant::now();
         // Pods that start and stop change links too: several such changes are one look. A retry far off is brought
         // forward.

@@ -320,9 +320,35 @@ async fn a_refused_peer_delays_no_other_and_comes_in_when_the_kernel_takes_it() 
     let tries = node.links.with(|kernel| kernel.plans);
     assert!(tries < 600, "it pauses longer and longer: {tries} plans in ten minutes");
 
+    // What others do does not try it, and is counted as if it were not there.
+    let refusals = node.links.with(|kernel| kernel.refusals);
+    for n in 5..105 {
+        node.tell([LeaseEvent::Upsert(lease(n))]).await;
+        sleep(Duration::from_millis(1)).await;
+    }
+    let tried = node.links.with(|kernel| kernel.refusals) - refusals;
+    assert!(tried <= 4, "once in a tenth of a second at most, four steps: {tried}");
+    assert_eq!(node.routes().len(), 102);
+    node.links.with(|kernel| kernel.routes.retain(|(there, _), _| *there != IpNet::from(subnet(4))));
+    sleep(Duration::from_secs(120)).await;
+    assert_eq!(node.routes().len(), 102);
+    let status = node.asker.ask(false).await.unwrap();
+    assert_eq!(
+        status.repairs.len(),
+        1,
+        "that was a repair, tries of the refused are none: {:?}",
+        status.repairs
+    );
+    assert!(
+        status.notes.values().any(|note| note == "1 of the peers refused, see the log"),
+        "{:?}",
+        status.notes
+    );
+
     node.links.with(|kernel| kernel.refuse.clear());
     sleep(Duration::from_secs(10)).await;
-    assert_eq!(node.routes().len(), 3);
+    assert_eq!(node.routes().len(), 103);
+    assert!(node.asker.ask(false).await.unwrap().notes.is_empty());
 }
 
 #[tokio::test(start_paused = true)]

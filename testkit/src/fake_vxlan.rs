@@ -31,6 +31,8 @@ pub struct FakeVxlan {
     pub nexthops: BTreeMap<u32, ObservedNexthop>,
     /// Routes by destination and metric.
     pub routes: BTreeMap<(IpNet, u32), ObservedRoute>,
+    /// Gateways of the host, with the index of their interface.
+    pub gateways: Vec<(IpAddr, u32)>,
     /// Peers whose steps are refused with `ENOBUFS`.
     pub refuse: BTreeSet<IpNet>,
     /// Whether nexthop objects are missing, as before Linux 5.3.
@@ -43,6 +45,8 @@ pub struct FakeVxlan {
     pub plans: usize,
     /// Number of steps taken.
     pub steps: usize,
+    /// Number of steps refused.
+    pub refusals: usize,
     last_index: u32,
 }
 
@@ -246,6 +250,7 @@ impl Kernel for FakeVxlan {
         if let Some(text) = &self.unreadable {
             return Err(ObserveError { what: "links", source: ReadError::Fake(text.clone()) });
         }
+        let routes: Vec<ObservedRoute> = self.routes.values().copied().collect();
         let named = |device: &&ObservedDevice| links.iter().any(|links| links.device == Some(device.name));
         Ok(Observed {
             has_nexthops: !self.without_nexthops,
@@ -254,7 +259,16 @@ impl Kernel for FakeVxlan {
             neighbours: self.neighbours.values().copied().collect(),
             forwarding: self.forwarding.values().copied().collect(),
             nexthops: self.nexthops.values().copied().collect(),
-            routes: self.routes.values().copied().collect(),
+            routes: routes
+                .iter()
+                .filter(|route| matches!(route.protocol, ROUTE_PROTOCOL | 3))
+                .copied()
+                .collect(),
+            others: routes
+                .into_iter()
+                .filter(|route| !matches!(route.protocol, ROUTE_PROTOCOL | 3))
+                .collect(),
+            gateways: self.gateways.clone(),
         })
     }
 
@@ -265,7 +279,10 @@ impl Kernel for FakeVxlan {
             let refuse = plan.peer_of(number).is_some_and(|peer| self.refuse.contains(&peer));
             match if refuse { Err(Errno::ENOBUFS) } else { self.take(plan, step) } {
                 Ok(()) => self.steps += 1,
-                Err(errno) => applied.refused.push(StepRefusal { step: number, errno, text: None }),
+                Err(errno) => {
+                    self.refusals += 1;
+                    applied.refused.push(StepRefusal { step: number, errno, text: None });
+                }
             }
         }
         for (index, family) in applied.devices.iter_mut().zip(Family::ALL) {

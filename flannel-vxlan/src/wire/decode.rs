@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::*;
 use crate::entry::{ObservedForwarding, ObservedNeighbour, ObservedNexthop, ObservedRoute, ObservedRouteTo};
 use crate::underlay::{Interface, InterfaceAddress, RouteLookup};
-use crate::{Family, Forwarding, MacAddr, Neighbour, ObservedDevice, ObservedVxlan};
+use crate::{Family, Forwarding, MacAddr, Neighbour, ObservedDevice, ObservedVxlan, ROUTE_PROTOCOL};
 
 /// A link: what is wanted of it for an [`Interface`] and for an [`ObservedDevice`].
 pub(crate) fn link(message: &Message<'_>) -> Result<(Interface, ObservedDevice), Malformed> {
@@ -251,6 +251,10 @@ pub(crate) struct RouteMessage {
     /// Interface of the first hop of a multipath route.
     pub(crate) first_hop: Option<u32>,
     pub(crate) kind: u8,
+    /// Its gateways, with the index of the interface they are on; also if it leads there by a nexthop object.
+    pub(crate) gateways: Vec<(IpAddr, u32)>,
+    /// Whether these are taken to be on the link.
+    pub(crate) onlink: bool,
 }
 
 /// A route; `None` if it is of another family than IPv4 and IPv6.
@@ -266,6 +270,7 @@ pub(crate) fn route(message: &Message<'_>) -> Result<Option<RouteMessage>, Malfo
     let (mut table, mut dst, mut gateway, mut id) = (u32::from(*table), any, None, None);
     let (mut metric, mut interface, mut source, mut first_hop) = (0, 0, None, None);
     let mut plain = true;
+    let mut gateways = Vec::new();
     for attribute in attributes {
         let attribute = attribute?;
         match attribute.kind {
@@ -282,6 +287,7 @@ pub(crate) fn route(message: &Message<'_>) -> Result<Option<RouteMessage>, Malfo
             RTA_NH_ID => id = Some(attribute.u32()?),
             // struct rtnexthop: length u16, flags u8, hops u8, ifindex s32.
             RTA_MULTIPATH => {
+                gateways = hops(attribute.payload)?;
                 first_hop =
                     attribute.payload.get(4..8).and_then(<[u8]>::first_chunk).map(|i| u32::from_ne_bytes(*i));
             }
@@ -296,7 +302,28 @@ pub(crate) fn route(message: &Message<'_>) -> Result<Option<RouteMessage>, Malfo
     };
     let subnet = IpNet::new(dst, *prefix).map_err(|_too_long| Malformed::Value { what: "prefix length" })?;
     let route = ObservedRoute { subnet, protocol: *protocol, metric, interface, to, plain };
-    Ok(Some(RouteMessage { table, route, source, first_hop, kind: *kind }))
+    // Ours are many, and nobody asks for their gateways.
+    gateways.extend(gateway.filter(|_| *protocol != ROUTE_PROTOCOL).map(|gateway| (gateway, interface)));
+    Ok(Some(RouteMessage { table, route, source, first_hop, kind: *kind, gateways, onlink }))
+}
+
+/// The gateways of a multipath route: one `struct rtnexthop` (length u16, flags u8, hops u8, ifindex s32) after
+/// another, each with its attributes.
+fn hops(mut bytes: &[u8]) -> Result<Vec<(IpAddr, u32)>, Malformed> {
+    let mut gateways = Vec::new();
+    while let Some(([l0, l1, _, _, i0, i1, i2, i3], _)) = bytes.split_first_chunk::<8>() {
+        let interface = u32::from_ne_bytes([*i0, *i1, *i2, *i3]);
+        let length = usize::from(u16::from_ne_bytes([*l0, *l1]));
+        let malformed = Malformed::Value { what: "length of a nexthop" };
+        for attribute in flannel_netlink::attributes(bytes.get(8..length).ok_or(malformed)?) {
+            let attribute = attribute?;
+            if attribute.kind == RTA_GATEWAY {
+                gateways.push((address(&attribute)?, interface));
+            }
+        }
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(gateways)
 }
 
 impl RouteMessage {
@@ -326,7 +353,7 @@ mod tests {
 
     use super::*;
     use crate::wire::encode::{self, Indexes};
-    use crate::{Nexthop, ROUTE_PROTOCOL, Route, RouteTo, Step};
+    use crate::{Nexthop, Route, RouteTo, Step};
 
     fn sent(step: &Step) -> Vec<u8> {
         let mut batch = Batch::new();

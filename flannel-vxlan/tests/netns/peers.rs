@@ -9,24 +9,195 @@ use super::{add_peers, both, converge, device, direct, family, flush, host, mac,
 fn a_refused_peer_is_named_and_delays_no_other() {
     netns(|| {
         let (mut kernel, e0) = host();
-        sh("ip route add 10.244.3.0/24 via 192.168.77.254 dev e0 proto static");
         let mut overlay = both(e0);
         add_peers(&mut overlay, 5);
+        // A gateway that the kernel cannot reach.
+        let subnet = "10.244.3.0/24".parse().unwrap();
+        overlay.set_peer(direct("10.244.3.0/24", "192.168.78.3")).unwrap();
         let report = overlay.converge(&mut kernel).unwrap();
         assert_eq!(report.refused.len(), 1, "{report:#?}");
-        assert_eq!(report.refused[0].peer, Some("10.244.3.0/24".parse().unwrap()));
-        assert_eq!(report.refused[0].errno, Errno::EEXIST);
-        let text = report.refused[0].to_string();
-        assert!(text.contains("a route to it already via 192.168.77.254, of protocol 4"), "{text}");
+        assert_eq!((report.refused[0].peer, report.refused[0].errno), (Some(subnet), Errno::ENETUNREACH));
+        assert!(report.is_clean_but_for_peers() && !report.is_clean());
         assert_eq!(sh("ip route show proto 70 | wc -l"), "3\n");
-        sh("ip route show proto static | grep 10.244.3.0/24");
 
-        // Still refused, then not any more: nothing but this peer is touched.
+        // It is left alone until it is to be tried again; others come and go.
+        assert!(overlay.is_pending() && overlay.is_refused(subnet) && overlay.refused() == 1);
+        overlay.set_peer(tunnel("10.244.6.0/24", &mac(6), "192.168.77.6")).unwrap();
+        assert_eq!(flush(&mut overlay, &mut kernel), 4);
+        overlay.retry();
         assert_eq!(overlay.flush(&mut kernel).unwrap().refused.len(), 1);
-        sh("ip route del 10.244.3.0/24");
-        assert!(flush(&mut overlay, &mut kernel) <= 4);
+        sh("ip addr add 192.168.78.1/24 dev e0");
+        assert_eq!(flush(&mut overlay, &mut kernel), 0);
+        overlay.retry();
+        assert_eq!(flush(&mut overlay, &mut kernel), 1);
+        sh("ip route show proto 70 | grep '10.244.3.0/24 via 192.168.78.3'");
         assert_eq!(converge(&mut overlay, &mut kernel), 0);
         assert!(!overlay.is_pending());
+    });
+}
+
+#[test]
+fn a_route_of_the_host_to_a_peers_subnet_is_never_shadowed() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut monitor = Monitor::open(&kernel).unwrap();
+        let mut overlay = both(e0);
+        add_peers(&mut overlay, 5);
+        for (ip, subnet, gateway, command) in [
+            ("ip", "10.244.3.0/24", "192.168.77.254", "proto static"),
+            ("ip", "10.244.3.0/24", "192.168.77.254", "proto static metric 100"),
+            ("ip", "10.244.3.0/24", "192.168.77.254", "metric 100"),
+            ("ip -6", "fd00:10:244:3::/64", "fd77::254", "proto static"),
+            ("ip -6", "fd00:10:244:3::/64", "fd77::254", "proto static metric 100"),
+            ("ip -6", "fd00:10:244:3::/64", "fd77::254", "proto static metric 2000"),
+        ] {
+            let what = format!("{ip} route {subnet} {command}");
+            let peer = subnet.parse().unwrap();
+            let shown = || sh(&format!("{ip} route show {subnet} | sed 's/ *$//'"));
+            let is_kept_out = |overlay: &Overlay| {
+                let conflict = overlay.conflict_of(peer);
+                let text = conflict.map(|conflict| conflict.to_string()).unwrap_or_default();
+                text.starts_with(&format!(
+                    "this host has a route of its own to it: {subnet} via {gateway} on"
+                ))
+            };
+            // There before the first look.
+            sh(&format!("{ip} route replace {subnet} via {gateway} dev e0 {command}"));
+            let before = sh(&format!("{ip} route show {subnet} | grep -v 'proto 70' | sed 's/ *$//'"));
+            overlay.distrust();
+            flush(&mut overlay, &mut kernel);
+            assert!(is_kept_out(&overlay), "{what}");
+            assert_eq!(shown(), before, "{what}");
+            assert_eq!(converge(&mut overlay, &mut kernel), 0, "{what}");
+            let _made = overlay.attention(&monitor.take().unwrap());
+
+            // Gone: it comes in by a flush of its own, nothing else is looked at.
+            sh(&format!("{ip} route del {subnet} {command}"));
+            let attention = overlay.attention(&monitor.take().unwrap());
+            assert!(attention.peers && !attention.overlay, "{what}: {attention:?}");
+            assert!(!overlay.needs_observe() && overlay.conflict_of(peer).is_none());
+            assert!((1..=4).contains(&flush(&mut overlay, &mut kernel)), "{what}");
+            assert!(shown().contains("proto 70"), "{what}");
+            assert_eq!(converge(&mut overlay, &mut kernel), 0, "{what}");
+
+            // Made while ours is there.
+            sh(&format!("{ip} route replace {subnet} via {gateway} dev e0 {command}"));
+            let attention = overlay.attention(&monitor.take().unwrap());
+            assert!(attention.peers && !attention.overlay, "{what}: {attention:?}");
+            flush(&mut overlay, &mut kernel);
+            assert!(is_kept_out(&overlay), "{what}");
+            assert_eq!(shown(), before, "{what}");
+            assert_eq!(converge(&mut overlay, &mut kernel), 0, "{what}");
+            sh(&format!("{ip} route del {subnet} {command}"));
+            let _gone = overlay.attention(&monitor.take().unwrap());
+            flush(&mut overlay, &mut kernel);
+
+            // Made unheard, as a peer is changed: the kernel says so, and one more look tells why.
+            sh(&format!("{ip} route del {subnet}; {ip} route add {subnet} via {gateway} dev e0 {command}"));
+            overlay.distrust();
+            flush(&mut overlay, &mut kernel);
+            assert!(is_kept_out(&overlay), "{what}");
+            sh(&format!("{ip} route del {subnet} {command}"));
+            let _gone = overlay.attention(&monitor.take().unwrap());
+            flush(&mut overlay, &mut kernel);
+            assert_eq!(converge(&mut overlay, &mut kernel), 0, "{what}");
+        }
+        // A new peer where somebody has just made a route of the same metric.
+        sh("ip route add 10.244.9.0/24 via 192.168.77.254 proto static");
+        overlay.set_peer(tunnel("10.244.9.0/24", &mac(9), "192.168.77.9")).unwrap();
+        flush(&mut overlay, &mut kernel);
+        assert!(matches!(
+            overlay.conflict_of("10.244.9.0/24".parse().unwrap()),
+            Some(PeerConflict::HostRoute(_))
+        ));
+        assert!(sh("ip route show 10.244.9.0/24").contains("proto static"));
+        // Its interface goes down, and the route with it, without a word.
+        let _all = overlay.attention(&monitor.take().unwrap());
+        sh("ip link add v0 type veth peer name v1; ip addr add 172.16.0.1/24 dev v0; ip link set v0 up
+            ip route replace 10.244.9.0/24 via 172.16.0.9 proto static");
+        let _all = overlay.attention(&monitor.take().unwrap());
+        sh("ip link set v0 down");
+        assert!(overlay.attention(&monitor.take().unwrap()).overlay);
+        flush(&mut overlay, &mut kernel);
+        assert!(sh("ip route show 10.244.9.0/24").contains("proto 70"));
+        assert_eq!(converge(&mut overlay, &mut kernel), 0);
+    });
+}
+
+#[test]
+fn a_subnet_that_holds_a_gateway_or_another_peers_underlay_address_is_refused_as_long_as_it_does() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut monitor = Monitor::open(&kernel).unwrap();
+        sh("ip route add default via 192.168.77.254; ip -6 route add default via fd77::ff01");
+        let mut overlay = Overlay::new(Family::ALL.map(|f| {
+            let mut spec = family(f, e0).device(device(f, e0));
+            spec.networks.push(if f == Family::V4 { "192.168.0.0/16" } else { "fd70::/12" }.parse().unwrap());
+            spec
+        }));
+        converge(&mut overlay, &mut kernel);
+        let _all = overlay.attention(&monitor.take().unwrap());
+        let before = state();
+        let v4 = tunnel("192.168.77.128/25", &mac(9), "192.168.78.2");
+        let v6 = tunnel("fd77::ff00/120", &mac(9), "fd77::2");
+        let holds = |gateway: &str| Err(PeerConflict::HoldsGateway(gateway.parse().unwrap()));
+        for (peer, gateway) in [(v4, "192.168.77.254"), (v6, "fd77::ff01")] {
+            assert_eq!(overlay.set_peer(peer), holds(gateway));
+            flush(&mut overlay, &mut kernel);
+            assert_eq!(state(), before);
+        }
+        // Without the gateway there is no reason. What the kernel thinks of an IPv6 route in a connected network is another
+        // matter.
+        overlay.remove_peer(v6.subnet);
+        sh("ip route del default");
+        assert!(overlay.attention(&monitor.take().unwrap()).overlay);
+        flush(&mut overlay, &mut kernel);
+        assert_eq!(overlay.conflicts().next(), None);
+        overlay.remove_peer(v4.subnet);
+        flush(&mut overlay, &mut kernel);
+        // Of a new route it is heard at once; several in one route, and by nexthop object, are found by looking.
+        overlay.set_peer(v4).unwrap();
+        sh("ip route add 172.16.0.0/16 via 192.168.77.253");
+        let attention = overlay.attention(&monitor.take().unwrap());
+        assert_eq!(overlay.set_peer(v4), holds("192.168.77.253"), "{attention:?}");
+        overlay.remove_peer(v4.subnet);
+        sh("ip route replace 172.16.0.0/16 nexthop via 192.168.77.251 nexthop via 192.168.77.252
+            ip -6 route del default; ip nexthop add id 7 via fd77::ff02 dev e0; ip -6 route add fd99::/64 nhid 7");
+        overlay.distrust();
+        flush(&mut overlay, &mut kernel);
+        assert_eq!(overlay.set_peer(v4), holds("192.168.77.251"));
+        assert_eq!(overlay.set_peer(v6), holds("fd77::ff02"));
+        sh("ip route del 172.16.0.0/16");
+        overlay.remove_peer(v6.subnet);
+        overlay.remove_peer(v4.subnet);
+        overlay.distrust();
+        flush(&mut overlay, &mut kernel);
+
+        // The underlay address of another peer: in whatever order they come.
+        let v6 = tunnel("fd78:0:0:1::/64", &mac(9), "fd77::2");
+        for (hostile, subnet, at, elsewhere) in [
+            (v4, "10.244.2.0/24", "192.168.77.200", "172.17.0.2"),
+            (v6, "fd00:10:244:2::/64", "fd78:0:0:1::5", "fd77::5"),
+        ] {
+            overlay.set_peer(hostile).unwrap();
+            flush(&mut overlay, &mut kernel);
+            let victim = tunnel(subnet, &mac(2), at);
+            let taken = PeerConflict::HoldsUnderlayOf { peer: victim.subnet, address: at.parse().unwrap() };
+            overlay.set_peer(victim).unwrap();
+            flush(&mut overlay, &mut kernel);
+            assert_eq!(overlay.conflict_of(hostile.subnet), Some(taken));
+            assert_eq!(overlay.conflict_of(victim.subnet), None);
+            let routes = || sh("ip route show proto 70; ip -6 route show proto 70");
+            assert!(routes().contains(subnet) && !routes().contains(&hostile.subnet.to_string()));
+            assert_eq!(converge(&mut overlay, &mut kernel), 0);
+            overlay.remove_peer(victim.subnet);
+            flush(&mut overlay, &mut kernel);
+            assert!(routes().contains(&hostile.subnet.to_string()));
+            overlay.set_peer(tunnel(subnet, &mac(2), elsewhere)).unwrap();
+            flush(&mut overlay, &mut kernel);
+            assert_eq!(overlay.conflicts().next(), None, "elsewhere it is not in the way");
+            assert_eq!(converge(&mut overlay, &mut kernel), 0);
+        }
     });
 }
 
@@ -267,28 +438,36 @@ fn two_peers_of_one_public_address_or_one_subnet_do_not_disturb_each_other_in_ei
         assert_eq!(sh("ip route show proto 70 | wc -l; ip -6 route show proto 70 | wc -l"), "2\n2\n");
         assert_eq!(converge(&mut overlay, &mut kernel), 0);
 
-        // One network address, two prefix lengths: the shorter one, in whatever order they come.
-        for (short, long) in
-            [("10.244.8.0/22", "10.244.8.0/24"), ("fd00:10:244:8::/62", "fd00:10:244:8::/64")]
-        {
-            let at = if short.contains(':') { "fd77::9" } else { "192.168.77.9" };
-            let (short, long) = (tunnel(short, &mac(8), at), tunnel(long, &mac(9), at));
-            overlay.set_peer(long).unwrap();
-            flush(&mut overlay, &mut kernel);
-            overlay.set_peer(short).unwrap();
-            flush(&mut overlay, &mut kernel);
-            assert_eq!(overlay.conflict_of(long.subnet), Some(PeerConflict::SubnetTaken(short.subnet)));
-            assert_eq!(overlay.conflict_of(short.subnet), None);
-            assert_eq!(converge(&mut overlay, &mut kernel), 0, "the same from a full reading");
-            let routes = sh("ip route show proto 70; ip -6 route show proto 70");
-            assert!(routes.contains(&short.subnet.to_string()), "{routes}");
-            assert!(!routes.contains(&long.subnet.to_string()), "{routes}");
+        // One subnet inside another, at its beginning or not: the inner one, in whatever order they come.
+        for (outer, inner) in [
+            ("10.244.8.0/22", "10.244.8.0/24"),
+            ("10.244.16.0/22", "10.244.18.0/24"),
+            ("10.244.20.0/24", "10.244.20.128/25"),
+            ("fd00:10:244:8::/62", "fd00:10:244:8::/64"),
+            ("fd00:10:244:10::/62", "fd00:10:244:12::/64"),
+        ] {
+            let at = if outer.contains(':') { "fd77::9" } else { "192.168.77.9" };
+            let (outer, inner) = (tunnel(outer, &mac(8), at), tunnel(inner, &mac(9), at));
+            for order in [[outer, inner], [inner, outer]] {
+                for peer in order {
+                    let _either = overlay.set_peer(peer);
+                    flush(&mut overlay, &mut kernel);
+                }
+                assert_eq!(overlay.conflict_of(outer.subnet), Some(PeerConflict::HoldsSubnet(inner.subnet)));
+                assert_eq!(overlay.conflict_of(inner.subnet), None);
+                assert_eq!(converge(&mut overlay, &mut kernel), 0, "the same from a full reading");
+                let routes = sh("ip route show proto 70; ip -6 route show proto 70");
+                assert!(routes.contains(&inner.subnet.to_string()), "{routes}");
+                assert!(!routes.contains(&outer.subnet.to_string()), "{routes}");
 
-            overlay.remove_peer(short.subnet);
-            flush(&mut overlay, &mut kernel);
-            let routes = sh("ip route show proto 70; ip -6 route show proto 70");
-            assert!(routes.contains(&long.subnet.to_string()), "it comes in by itself\n{routes}");
-            assert_eq!(converge(&mut overlay, &mut kernel), 0);
+                overlay.remove_peer(inner.subnet);
+                flush(&mut overlay, &mut kernel);
+                let routes = sh("ip route show proto 70; ip -6 route show proto 70");
+                assert!(routes.contains(&outer.subnet.to_string()), "it comes in by itself\n{routes}");
+                assert_eq!(converge(&mut overlay, &mut kernel), 0);
+                overlay.remove_peer(outer.subnet);
+                flush(&mut overlay, &mut kernel);
+            }
         }
     });
 }

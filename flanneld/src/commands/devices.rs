@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use ipnet::{Ipv4Net, Ipv6Net};
+
 use flannel_vxlan::{Family, Kernel, Link, Links, ObserveError, Vni};
 
 /// The names to look at, the two families of each VNI together.
@@ -22,7 +24,11 @@ fn both_families(vni: u32) -> Option<Vec<Links>> {
     let vni = Vni::new(vni).ok()?;
     let links = |family| {
         let name = vni.device_name(family);
-        Links { device: Some(name), underlay: Link { index: 0, name }, tx_checksum: true }
+        let networks = match family {
+            Family::V4 => Ipv4Net::default().into(),
+            Family::V6 => Ipv6Net::default().into(),
+        };
+        Links { device: Some(name), underlay: Link { index: 0, name }, networks, tx_checksum: true }
     };
     Some(Family::ALL.map(links).to_vec())
 }

@@ -6,8 +6,7 @@ use std::error::Error;
 use super::duty::Duty;
 use super::{Due, Reconciler};
 use flannel_nft::Outcome;
-use flannel_vxlan::{Family, Report};
-use ipnet::IpNet;
+use flannel_vxlan::{Family, News, Remark, Report};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -18,6 +17,9 @@ use crate::insight::health::{Condition, tell};
 use crate::insight::telemetry::Object;
 use crate::reconcile::calm::Log;
 use crate::run::memory::Memory;
+
+/// Changes of peers that are logged one by one after each pass.
+const NEWS: usize = 50;
 
 impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     /// Does what is due now.
@@ -33,7 +35,8 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         if self.due.neighbours.take() {
             self.look_at_neighbours();
         }
-        if self.overlay_due().is_some_and(|at| at <= Instant::now()) && self.due.overlay.take() {
+        if self.overlay_due().is_some_and(|at| at <= Instant::now()) {
+            self.due.overlay.take();
             let (began, done) = (std::time::Instant::now(), self.put_overlay());
             self.conclude(Condition::Device, began, done, |due| &mut due.overlay);
         }
@@ -115,24 +118,38 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     }
 
     fn put_overlay(&mut self) -> Result<bool, Box<dyn Error + Send + Sync>> {
+        let (retried, before) = (self.due.refused.take(), self.overlay.refused());
+        if retried {
+            self.overlay.retry();
+            self.outputs.telemetry.expect(Object::Overlay);
+        }
         // Before the first listing is complete, what looks stale may well belong to a peer.
         self.overlay.spare_unknown(!self.leases.synced());
-        let report = self.overlay.flush(&mut self.links)?;
+        let flushed = self.overlay.flush(&mut self.links);
+        self.tell_news();
+        let report = flushed?;
         self.complain(&report);
-        if report.steps > 0 {
+        let refused = self.overlay.refused();
+        if refused == 0 {
+            self.due.refused = Duty::default();
+        } else if retried || self.due.refused.at.is_none() {
+            self.due.refused.settle(false);
+        }
+        // What is written of peers that are refused once more is no repair, and not worth a line.
+        if report.steps > 0 && !(retried && refused >= before) {
             let steps = report.steps.try_into().unwrap_or(u64::MAX);
             if self.is_told(Object::Overlay, steps) {
                 let peers = self.overlay.peers().len();
                 info!(steps, peers, "devices, peers and routes written");
             }
         }
-        let peers = self.has_written_peers(&report);
+        let peers = self.has_written_peers();
         tell(&self.outputs.readiness, |readiness| {
             readiness.set(Condition::Peers, peers);
-            let refused = report.refused.len();
-            readiness.note("peers", (refused > 0).then(|| format!("{refused} steps refused, see the log")));
+            readiness
+                .note("peers", (refused > 0).then(|| format!("{refused} of the peers refused, see the log")));
         });
-        if report.is_clean() {
+        if report.is_clean_but_for_peers() {
             self.outputs.telemetry.settled(Object::Overlay);
         }
         if let Some(taken) = report.taken.first() {
@@ -145,18 +162,18 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         if let Some(refused) = report.refused.iter().find(|step| step.device.is_some()) {
             return Err(refused.to_string().into());
         }
-        Ok(report.is_clean())
+        Ok(report.is_clean_but_for_peers())
     }
 
     /// One peer that is refused makes no node unready: it may be that peer's fault. All of them do.
-    fn has_written_peers(&self, report: &Report) -> Result<(), String> {
-        let Some(reason) = report.refused.iter().find(|step| step.peer.is_some()) else { return Ok(()) };
-        let waiting: BTreeSet<IpNet> = self.overlay.waiting().collect();
-        let is_out = |subnet| waiting.contains(&subnet) || self.overlay.conflict_of(subnet).is_some();
-        if self.overlay.peers().all(|peer| is_out(peer.subnet)) {
-            return Err(format!("none is programmed: {reason}"));
+    fn has_written_peers(&self) -> Result<(), String> {
+        let mut refused = self.complaints.iter().filter(|(peer, _)| peer.is_some());
+        match refused.next() {
+            Some((_, reason)) if self.overlay.programmed() == 0 => {
+                Err(format!("none is programmed: {reason}"))
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Notes what was written; whether the log is to tell of it.
@@ -174,13 +191,39 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         log == Log::Line
     }
 
+    /// Logs what changed about peers: once, as long as it stays.
+    fn tell_news(&mut self) {
+        let news = self.overlay.news();
+        for News { peer, before, now } in news.iter().take(NEWS) {
+            match (now, before) {
+                (Some(Remark::SharesUnderlay(address)), _) => {
+                    let other = self.overlay.peers_at(*address).next().unwrap_or(*peer);
+                    warn!("peers {other} and {peer} have one public address, {address}: both are programmed");
+                }
+                (Some(remark), _) => warn!("peer {peer} {remark}"),
+                (None, Some(Remark::NotProgrammed(_))) if self.overlay.peer(*peer).is_some() => {
+                    info!("peer {peer} is programmed: what kept it out is gone");
+                }
+                (None, _) => {}
+            }
+        }
+        if let Some(more @ 1..) = news.len().checked_sub(NEWS) {
+            warn!(
+                "and the like of {more} more peers: `flanneld status --peers` lists those that are not programmed"
+            );
+        }
+    }
+
     /// Logs each refused step once, however often it is tried.
     fn complain(&mut self, report: &Report) {
-        let now: BTreeSet<String> = report.refused.iter().map(ToString::to_string).collect();
-        for complaint in now.difference(&self.complaints) {
+        let now: BTreeSet<_> = report.refused.iter().map(|step| (step.peer, step.to_string())).collect();
+        for (_, complaint) in now.difference(&self.complaints) {
             warn!("{complaint}; will try again");
         }
-        self.complaints = now;
+        // Peers that were not tried this time still are refused.
+        let Self { complaints, overlay, .. } = self;
+        complaints.retain(|(peer, _)| peer.is_some_and(|peer| overlay.is_refused(peer)));
+        complaints.extend(now);
     }
 
     fn put_subnet_file(&mut self) -> Result<bool, Box<dyn Error + Send + Sync>> {

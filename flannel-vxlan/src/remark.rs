@@ -1,0 +1,111 @@
+//! What there is to say about peers, and what of it is news.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::{Overlay, PeerConflict};
+
+/// Something about a peer that whoever runs the overlay should know.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Remark {
+    /// It is kept out.
+    #[error("is not programmed: {0}")]
+    NotProgrammed(PeerConflict),
+    /// It is programmed, but another one with a lower subnet has the same underlay address: see [`Overlay::peers_at`].
+    #[error("has the underlay address {0} of another peer")]
+    SharesUnderlay(IpAddr),
+}
+
+/// What changed about one peer since it was last told.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct News {
+    /// Its subnet.
+    pub peer: IpNet,
+    /// What was said last; `None`: nothing.
+    pub before: Option<Remark>,
+    /// What there is to say now; `None`: nothing, or the peer is gone.
+    pub now: Option<Remark>,
+}
+
+/// Only peers of which there is something to say take room here.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Remarks {
+    now: BTreeMap<IpNet, Remark>,
+    told: BTreeMap<IpNet, Remark>,
+    /// Where the two may differ.
+    news: BTreeSet<IpNet>,
+}
+
+impl Remarks {
+    fn note(&mut self, subnet: IpNet, remark: Option<Remark>) {
+        match remark {
+            Some(remark) => drop(self.now.insert(subnet, remark)),
+            None => drop(self.now.remove(&subnet)),
+        }
+        if self.told.get(&subnet) == remark.as_ref() {
+            self.news.remove(&subnet);
+        } else {
+            self.news.insert(subnet);
+        }
+    }
+
+    /// Number of peers that conflicts keep out.
+    pub(crate) fn kept_out(&self) -> usize {
+        self.now.values().filter(|remark| matches!(remark, Remark::NotProgrammed(_))).count()
+    }
+}
+
+impl Overlay {
+    /// What changed since this was last asked: peers that conflicts keep out now, or no longer, and peers that share an
+    /// underlay address. Costs as much as there is to tell. To be asked after a flush: before the first one it is not
+    /// known what this host has that peers could harm.
+    pub fn news(&mut self) -> Vec<News> {
+        let Remarks { now, told, news } = &mut self.remarks;
+        let tell = |peer: IpNet| {
+            let now = now.get(&peer).copied();
+            let before = match now {
+                Some(now) => told.insert(peer, now),
+                None => told.remove(&peer),
+            };
+            (before != now).then_some(News { peer, before, now })
+        };
+        std::mem::take(news).into_iter().filter_map(tell).collect()
+    }
+
+    /// Considers these peers again.
+    pub(crate) fn look_again(&mut self, touched: Vec<IpNet>) -> bool {
+        for subnet in &touched {
+            let remark = self.remark(*subnet);
+            self.remarks.note(*subnet, remark);
+        }
+        !touched.is_empty()
+    }
+
+    /// Takes the conflicts that a look at all peers found.
+    pub(crate) fn note_remarks(&mut self, conflicts: Vec<(IpNet, PeerConflict)>) {
+        let mut now = BTreeMap::new();
+        let pairs = self.underlays.iter().zip(self.underlays.iter().skip(1));
+        let shared = pairs.filter(|(one, other)| one.0 == other.0).map(|(_, other)| *other);
+        now.extend(shared.map(|(address, subnet)| (subnet, Remark::SharesUnderlay(address))));
+        now.extend(conflicts.into_iter().map(|(subnet, conflict)| (subnet, Remark::NotProgrammed(conflict))));
+        let Remarks { told, news, .. } = &mut self.remarks;
+        news.clear();
+        news.extend(
+            told.iter().filter(|(subnet, remark)| now.get(*subnet) != Some(*remark)).map(|said| *said.0),
+        );
+        news.extend(
+            now.iter().filter(|(subnet, remark)| told.get(*subnet) != Some(*remark)).map(|said| *said.0),
+        );
+        self.remarks.now = now;
+    }
+
+    fn remark(&self, subnet: IpNet) -> Option<Remark> {
+        let via = self.peers.get(&subnet)?.via;
+        let conflict = self.conflict(subnet, via).map(Remark::NotProgrammed);
+        let shares = || self.peers_at(via.underlay()).next().filter(|first| *first != subnet);
+        conflict.or_else(|| shares().map(|_| Remark::SharesUnderlay(via.underlay())))
+    }
+}
