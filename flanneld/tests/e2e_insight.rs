@@ -44,6 +44,7 @@ fn metrics_page_and_socket_tell_what_the_kernel_holds_and_what_was_repaired() {
     let [(mut first, daemon), (mut second, other)] = two_nodes(&mut lab, &flannel);
     until(&daemon, "flanneld_peers{state=\"programmed\"}", |peers| peers == 1.0);
     assert_eq!(metric(&daemon, "flanneld_store_up"), Some(1.0));
+    assert_eq!(metric(&daemon, "flanneld_lease_renew_margin_seconds"), Some(3_600.0));
     assert_eq!(metric(&daemon, "flanneld_repairs_total{object=\"rules\",cause=\"notification\"}"), Some(0.0));
 
     // Packets between pods, and then from a pod out of the cluster, are counted by the rules.

@@ -269,6 +269,12 @@ pub const FAMILIES: &[Family] = &[
         samples: |status, put| put.maybe(&[], status.lease.expires),
     },
     Family {
+        name: "flanneld_lease_renew_margin_seconds",
+        kind: Kind::Gauge,
+        help: "How long before its end the lease is renewed; absent on Kubernetes, where leases never end.",
+        samples: |status, put| put.maybe(&[], status.lease.renew_margin),
+    },
+    Family {
         name: "flanneld_masqueraded_connections",
         kind: Kind::Counter,
         help: "Connections masqueraded, by the rules' own counters: from pods to the world, or from the world to pods.",

@@ -82,6 +82,8 @@ pub struct LeaseStatus {
     pub ipv6: Option<Ipv6Net>,
     /// When it ends unless renewed; `None` if never, or not known.
     pub expires: Option<u64>,
+    /// How long before that it is renewed, in seconds; `None` if leases never end.
+    pub renew_margin: Option<u64>,
 }
 
 /// The lease store.

@@ -42,7 +42,7 @@ pub(crate) fn survey(
     let (addresses, public) = own.unzip();
     let mut status = Status {
         node: Process.host_name(),
-        lease: LeaseStatus { ipv4: lease.key.v4(), ipv6: lease.key.v6(), expires: None },
+        lease: LeaseStatus { ipv4: lease.key.v4(), ipv6: lease.key.v6(), ..LeaseStatus::default() },
         backend: setting.net_conf.backend.name().to_owned(),
         interface: InterfaceStatus {
             name: facts.interface.clone(),

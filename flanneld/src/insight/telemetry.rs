@@ -173,6 +173,7 @@ impl Telemetry {
         status.time = seconds(SystemTime::now());
         status.started = seconds(self.started);
         status.lease.expires = store.lease_expires.map(whole_seconds);
+        status.lease.renew_margin = store.renew_margin.map(|margin| margin.as_secs());
         status.store = StoreStatus {
             kind: self.store_kind.to_owned(),
             healthy: store.last_error.is_none() && store.last_contact.is_some(),

@@ -1,6 +1,6 @@
 //! How a store fares: kept by the store, watched by the daemon.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
@@ -31,6 +31,11 @@ impl Health {
     /// This node's lease ends then.
     pub(crate) fn renewed(&self, expires: Option<SystemTime>) {
         self.0.send_modify(|health| health.lease_expires = expires);
+    }
+
+    /// Leases end unless renewed, which is done so long before.
+    pub(crate) fn renews(&self, margin: Duration) {
+        self.0.send_modify(|health| health.renew_margin = Some(margin));
     }
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<StoreHealth> {

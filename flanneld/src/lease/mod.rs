@@ -266,6 +266,8 @@ pub struct StoreHealth {
     pub failures: u64,
     /// When this node's lease ends, as last heard; `None` before it is held, or if it never ends.
     pub lease_expires: Option<SystemTime>,
+    /// How long before its end a lease is renewed; `None` if leases never end.
+    pub renew_margin: Option<Duration>,
 }
 
 /// Why a store did not do what it was asked. Nothing was changed in it unless said otherwise.

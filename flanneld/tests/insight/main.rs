@@ -45,6 +45,7 @@ fn sample() -> Status {
             ipv4: "10.244.1.0/24".parse().ok(),
             ipv6: "2001:cafe:42:1::/64".parse().ok(),
             expires: Some(1_800_080_000),
+            renew_margin: Some(3_600),
         },
         store: StoreStatus {
             kind: "etcd".to_owned(),

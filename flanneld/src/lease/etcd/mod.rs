@@ -49,8 +49,10 @@ impl EtcdStore {
     /// # Errors
     /// A URL is malformed, or a TLS file cannot be read or used.
     pub fn new(options: &EtcdOptions, timing: Timing) -> Result<Self, StoreError> {
+        let client = Client::new(options)?;
+        client.health.renews(timing.renew_margin);
         Ok(Self {
-            client: Client::new(options)?,
+            client,
             timing,
             config: key(&options.prefix, "config"),
             subnets: key(&options.prefix, "subnets") + "/",

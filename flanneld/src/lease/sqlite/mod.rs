@@ -53,6 +53,7 @@ impl SqliteStore {
     /// It cannot be opened or written, is locked for over five seconds, damaged, or the file of another program.
     pub async fn open(path: &Path, timing: Timing) -> Result<Self, StoreError> {
         let health = Health::default();
+        health.renews(timing.renew_margin);
         let db = patiently(&health, || {
             let path = path.to_owned();
             move || Db::open(&path)
