@@ -152,6 +152,32 @@ fn a_deleted_lease_is_taken_again_and_the_pods_notice_nothing() {
 }
 
 #[test]
+fn a_node_whose_only_subnet_another_took_is_not_ready_until_it_has_one_again() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let node = lab.add_node().unwrap();
+    let etcd = Etcd::start(&lab);
+    let range = r#""SubnetMin": "10.244.1.0", "SubnetMax": "10.244.1.0""#;
+    etcd.ctl(&format!(
+        r#"put /coreos.com/network/config '{{"Network": "10.244.0.0/16", {range}, "Backend": {{"Type": "vxlan"}}}}'"#
+    ));
+    let _daemon = Daemon::start(&node);
+    let status = || local::ask(&socket(&node.subnet_file())).ok();
+    wait_for(SOON, || status().filter(|status| status.ready)).expect("it becomes ready");
+    let lease = "/coreos.com/network/subnets/10.244.1.0-24";
+    let other = r#"{"PublicIP":"192.168.77.9","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:09"}}"#;
+    etcd.ctl(&format!("put {lease} '{other}'"));
+    let unready = wait_for(SOON, || status().filter(|status| !status.ready));
+    let unready = unready.unwrap_or_else(|| panic!("it stays ready: {}", log_of(&node)));
+    assert!(unready.unmet["lease"].starts_with("10.244.1.0-24 is lost: "), "{:?}", unready.unmet);
+    assert!(!unready.notes.contains_key("lease"), "{:?}", unready.notes);
+    etcd.ctl(&format!("del {lease}"));
+    wait_for(SOON, || status().filter(|status| status.ready)).expect("it is ready again");
+}
+
+#[test]
 fn a_reload_while_etcd_is_away_is_done_when_it_is_back() {
     if !may_make_namespaces() {
         return;

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use crate::error::Chain;
-use crate::insight::health::{Readiness, tell};
+use crate::insight::health::{Condition, Readiness, tell};
 use crate::lease::event::LeaseEvent;
 use crate::lease::open::ConfiguredStore;
 use crate::lease::{Backoff, Lease, LeaseAttributes, LeaseRequest, LeaseStore, StoreErrorKind, StoreHealth};
@@ -51,7 +51,8 @@ impl Tenancy {
             async move { store.watch(events).await }
         });
         if !confirmed {
-            confirm(&*store, &mut request, &mut attributes, &tell).await;
+            let trouble = Trouble::new(Subject::Note("lease"), &tell);
+            confirm(&*store, &mut request, &mut attributes, &tell, trouble).await;
         }
         tokio::spawn(tell_ready(Arc::clone(&store), tell.readiness.subscribe()));
         hold(&*store, request, attributes, &tell).await;
@@ -60,7 +61,7 @@ impl Tenancy {
 
 /// Opens the store, however long that takes.
 async fn open(configured: &ConfiguredStore, stack: Stack, tell: &Tell) -> Arc<dyn LeaseStore> {
-    let mut trouble = Trouble::new("store", tell);
+    let mut trouble = Trouble::new(Subject::Note("store"), tell);
     loop {
         match configured.open(stack).await {
             Ok(store) => {
@@ -82,8 +83,8 @@ async fn confirm(
     request: &mut LeaseRequest,
     attributes: &mut watch::Receiver<LeaseAttributes>,
     tell: &Tell,
+    mut trouble: Trouble<'_>,
 ) {
-    let mut trouble = Trouble::new("lease", tell);
     loop {
         request.attributes = attributes.borrow_and_update().clone();
         match store.acquire(request).await {
@@ -94,7 +95,8 @@ async fn confirm(
                 return;
             }
             Err(error) => {
-                let problem = format!("{} is not confirmed: {}", tell.own.borrow().key, Chain(&error));
+                let is = if trouble.subject == Subject::Lost { "lost" } else { "not confirmed" };
+                let problem = format!("{} is {is}: {}", tell.own.borrow().key, Chain(&error));
                 trouble.pause(problem).await;
             }
         }
@@ -114,7 +116,7 @@ async fn hold(
             lost = store.hold() => {
                 error!("{lost}; keeping the data plane and asking for a lease again");
                 request.previous = Some(tell.own.borrow().key);
-                confirm(store, &mut request, &mut attributes, tell).await;
+                confirm(store, &mut request, &mut attributes, tell, Trouble::new(Subject::Lost, tell)).await;
             }
             changed = attributes.changed() => {
                 if changed.is_err() { return pending().await }
@@ -152,29 +154,45 @@ fn note(readiness: &watch::Sender<Readiness>, subject: &'static str, text: Optio
     tell(readiness, |readiness| readiness.note(subject, text));
 }
 
-/// Something that is tried until it works: noted for `/readyz`, and logged when its reason changes.
+/// What an attempt that fails means for the node.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Subject {
+    /// Worth knowing.
+    Note(&'static str),
+    /// The store has taken the lease away: until it gives one, the node is not ready for pods.
+    Lost,
+}
+
+/// Something that is tried until it works: told on `/readyz`, and logged when its reason changes.
 struct Trouble<'a> {
-    subject: &'static str,
+    subject: Subject,
     readiness: &'a watch::Sender<Readiness>,
     said: String,
     backoff: Backoff,
 }
 
 impl<'a> Trouble<'a> {
-    fn new(subject: &'static str, tell: &'a Tell) -> Self {
+    fn new(subject: Subject, tell: &'a Tell) -> Self {
         Self { subject, readiness: &tell.readiness, said: String::new(), backoff: Backoff::default() }
     }
 
     async fn pause(&mut self, problem: String) {
         if self.said != problem {
             warn!("{problem}; will try again");
-            note(self.readiness, self.subject, Some(problem.clone()));
+            self.tell(Some(problem.clone()));
             self.said = problem;
         }
         tokio::time::sleep(self.backoff.next()).await;
     }
 
     fn over(self) {
-        note(self.readiness, self.subject, None);
+        self.tell(None);
+    }
+
+    fn tell(&self, problem: Option<String>) {
+        tell(self.readiness, |readiness| match self.subject {
+            Subject::Note(subject) => readiness.note(subject, problem),
+            Subject::Lost => readiness.set(Condition::Lease, problem.map_or(Ok(()), Err)),
+        });
     }
 }
