@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::entry::ObservedNexthop;
 use crate::host::is_of_others;
@@ -22,8 +22,8 @@ pub struct Attention {
     /// A route that others made or deleted changes which peers are programmed. They are noted: the next flush writes
     /// them, and no more.
     pub peers: bool,
-    /// Interfaces, addresses or routes of this host changed: the choice of interface, the MTU and which peers are
-    /// direct may have to be made again.
+    /// Interfaces, addresses or default routes of this host changed: the choice of interface and the MTU may have to be
+    /// made again. For which peers are direct, and other routes, see [`Overlay::rerouted`].
     pub host: bool,
 }
 
@@ -66,6 +66,45 @@ impl Overlay {
         attention
     }
 
+    /// Destinations that packets of this host may take another way to since these notifications, as far as that concerns
+    /// peers on the physical network: every destination after an [`Notification::Overflow`] and when the underlay loses
+    /// an address or its state changes, as routes then vanish without a word. Ask before [`Overlay::attention`] takes note
+    /// of the underlay's state. What goes with other interfaces that go down is not told.
+    #[must_use]
+    pub fn rerouted(&self, notifications: &[Notification]) -> BTreeSet<IpNet> {
+        let mut rerouted = BTreeSet::new();
+        for notification in notifications {
+            let everywhere = match notification {
+                Notification::Overflow => true,
+                Notification::Link(device) => {
+                    let changes = |(spec, up): (&Option<FamilySpec>, &Option<bool>)| {
+                        let underlay = spec.as_ref().map(|spec| spec.underlay.index);
+                        underlay == Some(device.index) && *up != Some(device.up)
+                    };
+                    self.families.iter().zip(&self.underlay_up).any(changes)
+                }
+                Notification::LinkGone { index } => self.is_underlay(*index),
+                Notification::Address { interface, gone, .. } => *gone && self.is_underlay(*interface),
+                Notification::Route { route, .. } => {
+                    if self.leads_elsewhere(route) {
+                        rerouted.insert(route.subnet);
+                    }
+                    false
+                }
+                _ => false,
+            };
+            if everywhere {
+                rerouted.extend([IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())]);
+            }
+        }
+        rerouted
+    }
+
+    /// Whether it is a route of others that does not lead over our devices.
+    fn leads_elsewhere(&self, route: &ObservedRoute) -> bool {
+        route.protocol != ROUTE_PROTOCOL && self.family_on(route.interface).is_none()
+    }
+
     fn judge(&mut self, notification: &Notification) -> Attention {
         let overlay = |overlay| Attention { overlay, ..Attention::default() };
         match notification {
@@ -95,7 +134,7 @@ impl Overlay {
                 let Some(peers) = self.note_route_of_others(route, *gone) else {
                     return Attention { overlay: true, host: true, peers: false };
                 };
-                let host = self.family_on(route.interface).is_none();
+                let host = route.subnet.prefix_len() == 0 && self.leads_elsewhere(route);
                 if is_of_others(route) {
                     return Attention { overlay: false, peers, host };
                 }

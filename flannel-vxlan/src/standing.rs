@@ -31,6 +31,11 @@ impl Overlay {
         self.underlays.range((underlay, LOWEST)..).take_while(same).map(|entry| entry.1)
     }
 
+    /// Subnets of the peers whose underlay address is in this network. No other peer is looked at.
+    pub fn peers_within(&self, network: IpNet) -> impl Iterator<Item = IpNet> {
+        self.underlays_in(network).map(|(_, subnet)| subnet)
+    }
+
     /// Subnets of the peers that hold this address: one look for each length of prefix that any peer has.
     pub(crate) fn holding(&self, address: IpAddr) -> impl Iterator<Item = IpNet> {
         let family = Family::of(address);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flannel_nft::{Generation, Keeper};
-use flannel_vxlan::{Family, Notification, Overlay};
+use flannel_vxlan::{Notification, Overlay};
 use ipnet::IpNet;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
@@ -25,7 +25,6 @@ use crate::insight::survey::{Question, counters, survey, tell_readiness};
 use crate::insight::telemetry::{Object, Telemetry};
 use crate::lease::event::{LeaseEvent, LeaseTable};
 use crate::lease::{Lease, LeaseAttributes, LeaseKey};
-use crate::node::{self, NodeError};
 use crate::run::live::{Reload, live_change};
 use crate::run::memory::Memory;
 
@@ -34,6 +33,7 @@ mod duty;
 pub mod monitor;
 pub mod neighbours;
 mod remarks;
+mod surroundings;
 mod work;
 
 use calm::{Calm, Minute};
@@ -41,6 +41,8 @@ use duty::Duty;
 use monitor::ForeignCommits;
 use neighbours::Neighbours;
 use remarks::{Remarks, keep_known};
+use surroundings::Surroundings;
+pub use surroundings::find_facts;
 
 /// Events that are folded before the kernel is written to, at most.
 const BURST: usize = 65_536;
@@ -124,6 +126,7 @@ pub struct Reconciler<R, L> {
     /// Leases whose malformed contents are not followed.
     malformed: Remarks<LeaseKey>,
     announced: bool,
+    surroundings: Surroundings,
     /// From when on peers are written although the store has not listed them all; never if nothing is recalled.
     unlisted_from: Option<Instant>,
 }
@@ -173,6 +176,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             remarks: Remarks::default(),
             malformed: Remarks::default(),
             announced: false,
+            surroundings: Surroundings::default(),
             unlisted_from: None,
         })
     }
@@ -392,46 +396,6 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         Ok(true)
     }
 
-    /// Others changed something: look again at what that may have broken.
-    fn notice(&mut self, notifications: &[Notification]) {
-        let attention = self.overlay.attention(notifications);
-        if attention.peers {
-            self.outputs.telemetry.expect(Object::Overlay);
-            self.due.overlay.now();
-        }
-        let now = Instant::now();
-        // Pods that start and stop change links too: several such changes are one look. A retry far off is brought
-        // forward.
-        if attention.host && self.due.facts.at.is_none_or(|at| at > now + SETTLE) {
-            self.due.facts.at = Some(now + SETTLE);
-        }
-        // What is due soon anyway will see this too; a retry far off is brought forward.
-        if attention.overlay && self.due.overlay.at.is_none_or(|at| at > now + calm::LONGEST) {
-            self.due.overlay.at = Some(self.calm.repair_at(now));
-        }
-    }
-
-    /// Looks at the interface between nodes again, and follows it.
-    fn look_around(&mut self) -> Result<bool, Box<dyn Error + Send + Sync>> {
-        let stack = node::Stack::from(&self.setting.net_conf);
-        let present = node::Present::from(&self.setting.facts);
-        let facts = find_facts(&self.config, stack, present, &mut self.links)?;
-        if facts == self.setting.facts {
-            if self.setting.is_direct_routing() {
-                self.note_all_peers();
-                self.due.overlay.now();
-            }
-            return Ok(true);
-        }
-        info!("the interface between nodes has changed");
-        facts.log();
-        let net_conf = self.setting.net_conf.clone();
-        facts.warn_of_mtu(&net_conf.backend);
-        let setting = Setting::new(&self.config, net_conf, facts, Some(&self.lease.attributes))?;
-        self.adopt_setting(setting)?;
-        Ok(true)
-    }
-
     fn adopt_setting(&mut self, mut setting: Setting) -> Result<(), Box<dyn Error + Send + Sync>> {
         setting.restores_checksum = self.setting.restores_checksum || self.setting.turns_checksum_off();
         self.setting = setting;
@@ -469,27 +433,4 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             self.note_peer(key);
         }
     }
-}
-
-/// Reads the host's interfaces and routes, and chooses.
-///
-/// # Errors
-/// The kernel could not be read, or nothing fits.
-pub fn find_facts(
-    config: &Config,
-    stack: node::Stack,
-    present: node::Present<'_>,
-    links: &mut impl flannel_vxlan::Kernel,
-) -> Result<node::NodeFacts, Box<dyn Error + Send + Sync>> {
-    let interfaces = links.interfaces()?;
-    let default_ipv4: Vec<_> = links.default_route(Family::V4)?.into_iter().collect();
-    let default_ipv6: Vec<_> = links.default_route(Family::V6)?.into_iter().collect();
-    let host =
-        node::Host { interfaces: &interfaces, default_ipv4: &default_ipv4, default_ipv6: &default_ipv6 };
-    let route_to = |address| match links.route_to(address) {
-        Ok(Some(way)) => Ok(way),
-        Ok(None) => Err("network is unreachable".to_owned()),
-        Err(error) => Err(Chain(&error).to_string()),
-    };
-    node::choose(&config.selection, stack, host, present, route_to).map_err(|error: NodeError| error.into())
 }

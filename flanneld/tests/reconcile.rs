@@ -10,8 +10,8 @@ use std::time::Duration;
 use flannel_nft::{CommitError, Errno, Generation, Memory as FakeNft, Sealed, TableId, Transaction};
 use flannel_vxlan::underlay::{DefaultRoute, Interface, InterfaceAddress, RouteLookup};
 use flannel_vxlan::{
-    Applied, ApplyError, Family, Links, Notification, ObserveError, Observed, ObservedRoute, ObservedRouteTo,
-    Plan,
+    Applied, ApplyError, Family, Links, Notification, ObserveError, Observed, ObservedDevice, ObservedRoute,
+    ObservedRouteTo, Plan,
 };
 use flanneld::config::{Command, Config, Source};
 use flanneld::desired::Setting;
@@ -122,7 +122,11 @@ fn lease(n: u8) -> Lease {
 }
 
 fn fake_links() -> FakeVxlan {
-    FakeVxlan::new([(IpAddr::from([192, 168, 77, 1]), 24)])
+    fake_links_at(Ipv4Addr::new(192, 168, 77, 1))
+}
+
+fn fake_links_at(address: Ipv4Addr) -> FakeVxlan {
+    FakeVxlan::new([(address.into(), 24)])
 }
 
 impl Node {
@@ -482,8 +486,8 @@ async fn which_peers_are_direct_is_decided_again_when_routes_change() {
         kernel.ways.insert(peers[1], way(None));
     });
     let to = ObservedRouteTo::Gateway { gateway: IpAddr::from([192, 168, 77, 254]), onlink: false };
-    let route =
-        ObservedRoute { subnet: peers[0].into(), protocol: 3, metric: 0, interface: 2, to, plain: true };
+    let both = "192.168.77.0/24".parse().unwrap();
+    let route = ObservedRoute { subnet: both, protocol: 3, metric: 0, interface: 2, to, plain: true };
     node.alive.1.send(vec![Notification::Route { route, gone: false }]).await.unwrap();
     sleep(Duration::from_secs(1)).await;
     assert_eq!(interfaces(), [false, true]);
@@ -709,4 +713,101 @@ async fn what_others_break_is_a_repair_and_says_how_it_was_found_and_who_did_it(
     let rules = status.repairs.last().unwrap();
     assert!(rules.what.ends_with("last changed by \"nft\", process 4711"), "{}", rules.what);
     assert_eq!(node.routes(), [IpNet::from(subnet(2))]);
+}
+
+/// A pod's end of a link, and a route of somebody else's.
+fn foreign_link() -> Notification {
+    Notification::Link(Box::new(ObservedDevice {
+        name: "veth0".parse().unwrap(),
+        index: 50,
+        up: true,
+        mac: None,
+        mtu: 1500,
+        kind: "veth".to_owned(),
+        vxlan: None,
+        addresses: Vec::new(),
+        accept_ra: None,
+        tx_checksum: None,
+        master: 0,
+    }))
+}
+
+fn foreign_route(subnet: &str) -> Notification {
+    let to = ObservedRouteTo::Gateway { gateway: IpAddr::from([192, 168, 77, 9]), onlink: false };
+    let subnet = subnet.parse().unwrap();
+    let route = ObservedRoute { subnet, protocol: 4, metric: 0, interface: 2, to, plain: true };
+    Notification::Route { route, gone: false }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_happens_on_the_host_costs_the_same_among_ten_peers_as_among_eight_thousand() {
+    /// Questions, plans and steps for: a pod's link, a route that leads to no peer, one that leads to a peer.
+    async fn cost(peers: u16) -> Vec<[usize; 3]> {
+        let mut node = Node::start();
+        node.tell([LeaseEvent::Resync]).await;
+        node.tell((0..peers).map(|n| LeaseEvent::Upsert(small_lease(n)))).await;
+        node.tell([LeaseEvent::Synced { unreadable: Vec::new() }]).await;
+        node.until(Readiness::is_ready).await;
+        let (done, outcome) = oneshot::channel();
+        let text = r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "DirectRouting": true}}"#;
+        let net_conf = flanneld::config::NetConf::parse(text.as_bytes()).unwrap();
+        node.reloads.send(Reload { net_conf, done }).await.unwrap();
+        assert_eq!(outcome.await.unwrap(), Ok(true));
+        let (_, notifications, _) = &node.alive;
+        // The first look at the host reads its default routes too.
+        notifications.send(vec![foreign_link()]).await.unwrap();
+        sleep(Duration::from_secs(10)).await;
+
+        let way = RouteLookup { interface: 2, source: None, gateway: None };
+        node.links.with(|kernel| kernel.ways.insert(IpAddr::from([172, 16, 0, 5]), way));
+        let spent = || node.links.with(|kernel| [kernel.questions, kernel.plans, kernel.steps]);
+        let mut costs = Vec::new();
+        for event in [foreign_link(), foreign_route("10.99.0.0/16"), foreign_route("172.16.0.5/32")] {
+            let before = spent();
+            notifications.send(vec![event]).await.unwrap();
+            sleep(Duration::from_secs(1)).await;
+            let after = spent();
+            costs.push([after[0] - before[0], after[1] - before[1], after[2] - before[2]]);
+        }
+        let fifth = small_lease(5).key.v4().unwrap().into();
+        let to = node.links.with(|kernel| kernel.routes.get(&(fifth, 0)).map(|route| route.to));
+        let direct = ObservedRouteTo::Gateway { gateway: IpAddr::from([172, 16, 0, 5]), onlink: false };
+        assert_eq!(to, Some(direct));
+        costs
+    }
+    let among_ten = cost(10).await;
+    assert_eq!(among_ten, [[1, 0, 0], [1, 0, 0], [2, 1, 4]]);
+    assert_eq!(cost(8_000).await, among_ten);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_default_route_is_read_and_one_that_vanished_without_a_word_too() {
+    let mut node = Node::start();
+    node.tell(listing([2])).await;
+    node.until(Readiness::is_ready).await;
+    let (_, notifications, _) = &node.alive;
+    let local = || {
+        let device = node.links.with(|kernel| kernel.devices.values().next().cloned());
+        device.and_then(|device| device.vxlan).and_then(|vxlan| vxlan.local)
+    };
+    let eth1 = Interface {
+        index: 3,
+        name: "eth1".to_owned(),
+        ..fake_links_at(Ipv4Addr::new(192, 168, 78, 1)).interfaces.remove(0)
+    };
+    node.links.with(|kernel| {
+        kernel.interfaces.push(eth1);
+        kernel.defaults.insert(Family::V4, DefaultRoute { interface: 3, metric: 0 });
+    });
+    notifications.send(vec![foreign_link(), foreign_route("10.99.0.0/16")]).await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    notifications.send(vec![foreign_route("0.0.0.0/0")]).await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(local(), Some(IpAddr::from([192, 168, 78, 1])));
+
+    // `ip link set eth1 down` says nothing of the routes through it.
+    node.links.with(|kernel| kernel.defaults.insert(Family::V4, DefaultRoute { interface: 2, metric: 0 }));
+    notifications.send(vec![Notification::LinkGone { index: 3 }]).await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(local(), Some(IpAddr::from([192, 168, 77, 1])));
 }

@@ -118,7 +118,9 @@ fn every_disturbance_is_noticed_and_what_does_not_concern_the_overlay_is_not() {
         }
         for (event, host) in [
             ("ip link add v0 type veth peer name v1; ip link set v0 up; ip link set v1 up", true),
-            ("ip route add 10.99.0.0/16 via 192.168.77.9", true),
+            ("ip route add 10.99.0.0/16 via 192.168.77.9", false),
+            ("ip route add default via 192.168.77.9", true),
+            ("ip -6 route add default via fd77::9 dev e0", true),
             ("ip addr add 10.98.0.1/24 dev v0", true),
             ("ip link set e0 mtu 1480", true),
             ("ip neigh add 172.16.0.9 lladdr 02:00:00:00:77:02 dev flannel.1 nud permanent", false),
@@ -145,6 +147,68 @@ fn every_disturbance_is_noticed_and_what_does_not_concern_the_overlay_is_not() {
         flush(&mut overlay, &mut kernel);
         assert_eq!(overlay.conflicts().next(), None);
         assert_eq!(converge(&mut overlay, &mut kernel), 0);
+    });
+}
+
+#[test]
+fn it_is_told_where_packets_may_take_another_way() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut monitor = Monitor::open(&kernel).unwrap();
+        let mut overlay = both(e0);
+        add_peers(&mut overlay, 3);
+        overlay.set_peer(direct("10.244.6.0/24", "192.168.77.6")).unwrap();
+        sh(
+            "ip link add v0 type veth peer name v1; ip link set v1 up; ip link set v0 up; ip addr add 10.98.0.1/24 dev v0",
+        );
+        converge(&mut overlay, &mut kernel);
+        let _made = attention(&mut overlay, &mut monitor);
+        let everywhere = &["0.0.0.0/0", "::/0"][..];
+        for (event, expected) in [
+            ("ip route add 192.168.77.2/32 via 192.168.77.254", &["192.168.77.2/32"][..]),
+            ("ip route del 192.168.77.2/32", &["192.168.77.2/32"]),
+            (
+                "ip route add 192.168.78.0/24 dev v0; ip -6 route add fd78::/64 via fd77::9",
+                &["192.168.78.0/24", "fd78::/64"],
+            ),
+            ("ip route add default via 192.168.77.254", &["0.0.0.0/0"]),
+            ("ip addr add 10.97.0.1/24 dev v0", &["10.97.0.0/24"]),
+            ("ip addr del 10.97.0.1/24 dev v0", &["10.97.0.0/24"]),
+            ("ip link add v2 type veth peer name v3", &[]),
+            ("ip link set e0 mtu 1480", &[]),
+            (
+                "ip route del 10.244.2.0/24; ip route del 10.244.6.0/24; ip neigh flush dev flannel.1 nud permanent",
+                &[],
+            ),
+            ("ip addr add 192.168.77.8/24 dev e0", &[]),
+            ("ip addr del 192.168.77.8/24 dev e0", everywhere),
+            ("ip addr flush dev e0", everywhere),
+            ("ip link set e0 down", everywhere),
+            ("ip link set e0 up", everywhere),
+        ] {
+            sh(event);
+            let notifications = monitor.take().unwrap();
+            let rerouted = overlay.rerouted(&notifications);
+            let expected = expected.iter().map(|net| net.parse().unwrap());
+            for net in expected.clone() {
+                assert!(rerouted.contains(&net), "`{event}`: {rerouted:?}");
+            }
+            // Multicast and link-local routes come and go with their interface.
+            let others: Vec<&IpNet> = rerouted
+                .iter()
+                .filter(|net| !matches!(net, IpNet::V6(v6) if v6.addr().is_unicast_link_local() || v6.addr().is_multicast()))
+                .filter(|net| net.prefix_len() == 0 || expected.clone().next().is_none())
+                .filter(|net| !expected.clone().any(|expected| expected == **net))
+                .collect();
+            assert!(others.is_empty(), "`{event}`: {others:?}");
+            if overlay.attention(&notifications).overlay {
+                let _refused = overlay.flush(&mut kernel).unwrap();
+                let _ours = attention(&mut overlay, &mut monitor);
+            }
+        }
+        let at = |net: &str| overlay.peers_within(net.parse().unwrap()).collect::<Vec<_>>();
+        assert_eq!(at("192.168.77.2/32"), ["10.244.2.0/24".parse().unwrap()]);
+        assert_eq!((at("192.168.77.0/24").len(), at("::/0").len(), at("10.0.0.0/8").len()), (3, 2, 0));
     });
 }
 

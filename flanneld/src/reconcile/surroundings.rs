@@ -1,0 +1,146 @@
+//! The host around the overlay: its interfaces and routes, looked at again as far as somebody changed them.
+//!
+//! What a pod that starts or a route of somebody else's costs must not depend on how many peers there are, so the main
+//! table is not read for each, nor is the way to every peer asked for.
+
+use std::collections::BTreeSet;
+use std::error::Error;
+
+use flannel_vxlan::underlay::DefaultRoute;
+use flannel_vxlan::{Family, Notification};
+use ipnet::IpNet;
+use tokio::time::Instant;
+use tracing::info;
+
+use super::{Reconciler, SETTLE, calm};
+use crate::config::Config;
+use crate::desired::Setting;
+use crate::error::Chain;
+use crate::insight::telemetry::Object;
+use crate::node::{self, NodeError};
+
+/// The default routes of the main table, IPv4's and IPv6's.
+type Defaults = [Option<DefaultRoute>; 2];
+
+/// What is remembered of the host between two looks at it.
+#[derive(Debug, Default)]
+pub(super) struct Surroundings {
+    /// As last read; `None` if they may have changed since. To read them is to read the whole table, peers and all.
+    defaults: Option<Defaults>,
+    /// Where packets may take another way since the last look, for peers that are routed to without wrapping.
+    rerouted: BTreeSet<IpNet>,
+}
+
+impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
+    /// Others changed something: look again at what that may have broken.
+    pub(super) fn notice(&mut self, notifications: &[Notification]) {
+        let rerouted = self.overlay.rerouted(notifications);
+        let attention = self.overlay.attention(notifications);
+        if rerouted.iter().any(|net| net.prefix_len() == 0) {
+            self.surroundings.defaults = None;
+        }
+        let routes_matter = self.setting.is_direct_routing() || self.config.selection.can_reach.is_some();
+        let host = attention.host || (routes_matter && !rerouted.is_empty());
+        if self.setting.is_direct_routing() {
+            self.surroundings.rerouted.extend(rerouted);
+        }
+        if attention.peers {
+            self.outputs.telemetry.expect(Object::Overlay);
+            self.due.overlay.now();
+        }
+        let now = Instant::now();
+        // Pods that start and stop change links too: several such changes are one look. A retry far off is brought
+        // forward.
+        if host && self.due.facts.at.is_none_or(|at| at > now + SETTLE) {
+            self.due.facts.at = Some(now + SETTLE);
+        }
+        // What is due soon anyway will see this too; a retry far off is brought forward.
+        if attention.overlay && self.due.overlay.at.is_none_or(|at| at > now + calm::LONGEST) {
+            self.due.overlay.at = Some(self.calm.repair_at(now));
+        }
+    }
+
+    /// Looks at the interface between nodes again, and follows it.
+    pub(super) fn look_around(&mut self) -> Result<bool, Box<dyn Error + Send + Sync>> {
+        let stack = node::Stack::from(&self.setting.net_conf);
+        let present = node::Present::from(&self.setting.facts);
+        let defaults = match self.surroundings.defaults {
+            Some(defaults) => defaults,
+            None => *self.surroundings.defaults.insert(default_routes(&self.config, &mut self.links)?),
+        };
+        let facts = choose(&self.config, stack, present, defaults, &mut self.links)
+            .inspect_err(|_| self.surroundings.defaults = None)?;
+        let rerouted = std::mem::take(&mut self.surroundings.rerouted);
+        if facts == self.setting.facts {
+            self.decide_ways(&rerouted);
+            return Ok(true);
+        }
+        info!("the interface between nodes has changed");
+        facts.log();
+        let net_conf = self.setting.net_conf.clone();
+        facts.warn_of_mtu(&net_conf.backend);
+        let setting = Setting::new(&self.config, net_conf, facts, Some(&self.lease.attributes))?;
+        self.adopt_setting(setting)?;
+        Ok(true)
+    }
+
+    /// Decides anew which of the peers in these networks are routed to without wrapping.
+    fn decide_ways(&mut self, rerouted: &BTreeSet<IpNet>) {
+        let peers = rerouted.iter().flat_map(|network| self.overlay.peers_within(*network));
+        let peers: BTreeSet<IpNet> = peers.collect();
+        for subnet in &peers {
+            if let Some(holder) = self.leases.holder(*subnet) {
+                self.note_peer(holder);
+            }
+        }
+        if !peers.is_empty() {
+            self.due.overlay.now();
+        }
+    }
+}
+
+/// Reads the host's interfaces and routes, and chooses.
+///
+/// # Errors
+/// The kernel could not be read, or nothing fits.
+pub fn find_facts(
+    config: &Config,
+    stack: node::Stack,
+    present: node::Present<'_>,
+    links: &mut impl flannel_vxlan::Kernel,
+) -> Result<node::NodeFacts, Box<dyn Error + Send + Sync>> {
+    let defaults = default_routes(config, links)?;
+    choose(config, stack, present, defaults, links)
+}
+
+/// Reads the default routes, if they have a say.
+fn default_routes(
+    config: &Config,
+    links: &mut impl flannel_vxlan::Kernel,
+) -> Result<Defaults, Box<dyn Error + Send + Sync>> {
+    if config.selection.is_explicit() {
+        return Ok(Defaults::default());
+    }
+    Ok([links.default_route(Family::V4)?, links.default_route(Family::V6)?])
+}
+
+fn choose(
+    config: &Config,
+    stack: node::Stack,
+    present: node::Present<'_>,
+    [default_ipv4, default_ipv6]: Defaults,
+    links: &mut impl flannel_vxlan::Kernel,
+) -> Result<node::NodeFacts, Box<dyn Error + Send + Sync>> {
+    let interfaces = links.interfaces()?;
+    let host = node::Host {
+        interfaces: &interfaces,
+        default_ipv4: default_ipv4.as_slice(),
+        default_ipv6: default_ipv6.as_slice(),
+    };
+    let route_to = |address| match links.route_to(address) {
+        Ok(Some(way)) => Ok(way),
+        Ok(None) => Err("network is unreachable".to_owned()),
+        Err(error) => Err(Chain(&error).to_string()),
+    };
+    node::choose(&config.selection, stack, host, present, route_to).map_err(|error: NodeError| error.into())
+}
