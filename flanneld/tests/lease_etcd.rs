@@ -73,6 +73,17 @@ async fn a_ca_alone_is_enough_and_a_stranger_is_not_trusted() {
 }
 
 /// Turns on users, with one for flannel.
+#[tokio::test]
+async fn why_etcd_is_out_of_reach_is_said_once() {
+    let options = EtcdOptions::new(vec!["http://127.0.0.1:1".to_owned()]);
+    let error = within("a refusal", store(&options).find(&node(1))).await.unwrap_err();
+    let text = Chain(&error).to_string();
+    assert!(
+        text.ends_with("its TLS files are right: tcp connect error: Connection refused (os error 111)"),
+        "{text}"
+    );
+}
+
 fn require_login(lab: &EtcdLab) -> impl Fn(&str, &str) -> EtcdOptions {
     for command in [
         "user add root:secret-of-root",

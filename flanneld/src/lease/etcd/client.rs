@@ -1,6 +1,8 @@
 //! Calls to etcd: one connection to one member at a time, the next member when it fails.
 
+use std::error::Error as _;
 use std::future::pending;
+use std::iter::successors;
 use std::time::Duration;
 
 use hyper::http::uri::PathAndQuery;
@@ -9,7 +11,6 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 use tokio_stream::{Stream, StreamExt};
 use tonic::client::Grpc;
-
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
@@ -174,7 +175,7 @@ impl Client {
             object: format!("`{object}` at {}", self.names),
             advice: advice.to_owned(),
             kind,
-            source: Some(Box::new(status.clone())),
+            source: Some(Box::new(Said::by(status))),
         };
         self.health.failed(crate::error::Chain(&error).to_string());
         error
@@ -324,6 +325,24 @@ async fn login(channel: Channel, user: AuthenticateRequest) -> Result<MetadataVa
     // Kept out of what connections log of themselves.
     token.set_sensitive(true);
     Ok(token)
+}
+
+/// What etcd said, or why it could not be asked, each cause once: a [`Status`] shows its causes itself, as `{:?}`.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Said(String);
+
+impl Said {
+    fn by(status: &Status) -> Self {
+        let causes = successors(status.source(), |cause| (*cause).source()).map(ToString::to_string);
+        let mut causes: Vec<String> = causes.filter(|text| text != "transport error").collect();
+        causes.dedup();
+        Self(match (causes.is_empty(), status.message()) {
+            (false, _) => causes.join(": "),
+            (true, "") => status.code().to_string(),
+            (true, message) => message.to_owned(),
+        })
+    }
 }
 
 /// Whether another member, or a new login, may do better.
