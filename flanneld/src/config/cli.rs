@@ -9,7 +9,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-use super::{Problem, Secret, Source};
+use super::{Problem, Secret, Source, values};
 use clap::{ArgAction, CommandFactory, Parser};
 use regex::Regex;
 
@@ -31,17 +31,17 @@ pub(super) struct Flags {
     #[arg(long, value_name = "NAME|IP", help_heading = "Interface and addresses")]
     pub(super) iface: Vec<String>,
     /// Regular expression for that interface, tried on addresses, then on names, after all of --iface; repeat it
-    #[arg(long, value_name = "REGEX", value_parser = regex, help_heading = "Interface and addresses")]
+    #[arg(long, value_name = "REGEX", value_parser = values::regex, help_heading = "Interface and addresses")]
     pub(super) iface_regex: Vec<Regex>,
     /// Use the interface that packets to this address leave by; tried last
-    #[arg(long, value_name = "IP", value_parser = ip, help_heading = "Interface and addresses")]
+    #[arg(long, value_name = "IP", value_parser = values::ip, help_heading = "Interface and addresses")]
     pub(super) iface_can_reach: Option<IpAddr>,
     /// IPv4 address that other nodes send to. Default: that of the interface. Without --iface, also chooses the
     /// interface
-    #[arg(long, value_name = "IPV4", value_parser = ipv4, help_heading = "Interface and addresses")]
+    #[arg(long, value_name = "IPV4", value_parser = values::ipv4, help_heading = "Interface and addresses")]
     pub(super) public_ip: Option<Ipv4Addr>,
     /// IPv6 address that other nodes send to; otherwise as --public-ip
-    #[arg(long, value_name = "IPV6", value_parser = ipv6, help_heading = "Interface and addresses")]
+    #[arg(long, value_name = "IPV6", value_parser = values::ipv6, help_heading = "Interface and addresses")]
     pub(super) public_ipv6: Option<Ipv6Addr>,
 
     /// Keep leases in this SQLite file, shared by the daemons of one machine
@@ -50,7 +50,7 @@ pub(super) struct Flags {
     /// Keep leases on the Kubernetes nodes, as annotations. NODE_NAME, or POD_NAME and POD_NAMESPACE, say which node
     /// this is
     #[arg(long, help_heading = "Lease store (choose one; etcd if none)")]
-    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = go_bool)]
+    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) kube_subnet_mgr: bool,
     /// File with the cluster's networks and backend; with etcd they are in the store, under PREFIX/config
@@ -58,7 +58,7 @@ pub(super) struct Flags {
     #[arg(help_heading = "Lease store (choose one; etcd if none)")]
     pub(super) net_config_path: PathBuf,
     /// Minutes before a lease ends at which to renew it, 1 to 1439
-    #[arg(long, value_name = "MINUTES", default_value = "60", value_parser = renew_margin)]
+    #[arg(long, value_name = "MINUTES", default_value = "60", value_parser = values::renew_margin)]
     #[arg(allow_negative_numbers = true, help_heading = "Lease store (choose one; etcd if none)")]
     pub(super) subnet_lease_renew_margin: u16,
 
@@ -101,23 +101,23 @@ pub(super) struct Flags {
     pub(super) kube_annotation_prefix: String,
     /// Set the node's condition NetworkUnavailable to False once ready
     #[arg(long, help_heading = "Kubernetes")]
-    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "true", value_parser = go_bool)]
+    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "true", value_parser = values::go_bool)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) set_node_network_unavailable: bool,
 
     /// Masquerade traffic that leaves the pod network
     #[arg(long, help_heading = "Rules and routes")]
-    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = go_bool)]
+    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) ip_masq: bool,
     /// Let masquerading keep source ports where it can instead of choosing them at random
     #[arg(long, help_heading = "Rules and routes")]
-    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = go_bool)]
+    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) ip_masq_fully_random_disable: bool,
     /// Accept forwarded pod traffic
     #[arg(long, help_heading = "Rules and routes")]
-    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "true", value_parser = go_bool)]
+    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "true", value_parser = values::go_bool)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) iptables_forward_rules: bool,
     /// Who may change flannel's nftables tables besides the daemon: anybody (shared), nobody (owner; Linux 6.9), or owner
@@ -133,12 +133,12 @@ pub(super) struct Flags {
     #[arg(long, value_name = "NAME", default_value = "flannel", help_heading = "Rules and routes")]
     pub(super) table_prefix: TablePrefix,
     /// Seconds between two full checks of what the kernel holds, at least 1
-    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = resync)]
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = values::resync)]
     #[arg(allow_negative_numbers = true, help_heading = "Rules and routes")]
     pub(super) iptables_resync: u32,
     /// Drop packets for pods that do not exist instead of sending them on: a blackhole route for the node's subnet
     #[arg(long, help_heading = "Rules and routes")]
-    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = go_bool)]
+    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) ip_blackhole_route: bool,
 
@@ -151,16 +151,16 @@ pub(super) struct Flags {
     )]
     pub(super) subnet_file: PathBuf,
     /// Address to serve /healthz and /readyz on
-    #[arg(long, value_name = "IP", default_value = "0.0.0.0", value_parser = healthz_ip)]
+    #[arg(long, value_name = "IP", default_value = "0.0.0.0", value_parser = values::healthz_ip)]
     #[arg(help_heading = "Files and health")]
     pub(super) healthz_ip: IpAddr,
     /// Port to serve them on; 0: do not
-    #[arg(long, value_name = "PORT", default_value = "0", value_parser = port)]
+    #[arg(long, value_name = "PORT", default_value = "0", value_parser = values::port)]
     #[arg(allow_negative_numbers = true, help_heading = "Files and health")]
     pub(super) healthz_port: u16,
 
     /// Detail of the log: 0 says what changed, 2 adds each object, 5 each step
-    #[arg(long, value_name = "LEVEL", default_value = "0", value_parser = verbosity)]
+    #[arg(long, value_name = "LEVEL", default_value = "0", value_parser = values::verbosity)]
     #[arg(allow_negative_numbers = true, help_heading = "Log")]
     pub(super) v: i32,
     /// Other levels for some source files: reconcile=4,lease*=2
@@ -175,12 +175,12 @@ pub(super) struct Flags {
 
     /// Print the version on stderr and leave
     #[arg(long, help_heading = "Other")]
-    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = go_bool)]
+    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) version: bool,
     /// Print this on stdout and leave
     #[arg(long, help_heading = "Other")]
-    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = go_bool)]
+    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) help: bool,
 }
@@ -329,63 +329,6 @@ fn bad_value(setting: &Setting, error: &clap::Error) -> Problem {
 /// Arguments are names, addresses and paths; whatever is not UTF-8 fails where it is used, by its look-alike.
 fn text(argument: OsString) -> String {
     argument.into_string().unwrap_or_else(|bytes| bytes.to_string_lossy().into_owned())
-}
-
-/// The words of Go's `strconv.ParseBool`.
-pub(super) fn go_bool(text: &str) -> Result<bool, &'static str> {
-    match text {
-        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
-        "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
-        _ => Err("invalid boolean value; true or false is expected"),
-    }
-}
-
-fn regex(text: &str) -> Result<Regex, String> {
-    Regex::new(text).map_err(|error| {
-        let cause = error.to_string();
-        let cause = cause.lines().last().unwrap_or_default().trim_start_matches("error: ");
-        format!("could not compile the IP address regex '{text}': {cause}")
-    })
-}
-
-fn ip(text: &str) -> Result<IpAddr, &'static str> {
-    text.parse().ok().ok_or("an IPv4 or IPv6 address is expected")
-}
-
-fn ipv4(text: &str) -> Result<Ipv4Addr, String> {
-    text.parse().ok().ok_or_else(|| format!("invalid public IP address: {text}; an IPv4 address is expected"))
-}
-
-fn ipv6(text: &str) -> Result<Ipv6Addr, String> {
-    text.parse()
-        .ok()
-        .ok_or_else(|| format!("invalid public IPv6 address: {text}; an IPv6 address is expected"))
-}
-
-/// Go listens on every address when the host is empty.
-fn healthz_ip(text: &str) -> Result<IpAddr, &'static str> {
-    if text.is_empty() { Ok(Ipv4Addr::UNSPECIFIED.into()) } else { ip(text) }
-}
-
-fn port(text: &str) -> Result<u16, &'static str> {
-    text.parse().ok().ok_or("a port from 0 to 65535 is expected")
-}
-
-fn renew_margin(text: &str) -> Result<u16, &'static str> {
-    text.parse().ok().filter(|minutes| (1..1440).contains(minutes)).ok_or(
-        "Invalid subnet-lease-renew-margin option, out of acceptable range: 1 to 1439 minutes are expected",
-    )
-}
-
-fn resync(text: &str) -> Result<u32, &'static str> {
-    text.parse()
-        .ok()
-        .filter(|seconds| *seconds > 0)
-        .ok_or("a whole number of seconds, at least 1, is expected")
-}
-
-fn verbosity(text: &str) -> Result<i32, &'static str> {
-    text.parse().ok().ok_or("a whole number is expected")
 }
 
 /// The flags as upstream dumps them, with its names (Go struct fields) and order, then our own.

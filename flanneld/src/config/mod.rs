@@ -9,6 +9,7 @@ mod json;
 mod net_conf;
 mod pool;
 mod subcommand;
+mod values;
 
 use std::ffi::OsString;
 use std::fmt;

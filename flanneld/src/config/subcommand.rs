@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::{ArgAction, CommandFactory, Parser};
 
 use super::cli::{self, Flags};
-use super::{Cleanup, Command, Config, Doctor, Problem, Problems, Source, StatusAsked};
+use super::{Cleanup, Command, Config, Doctor, Problem, Problems, Source, StatusAsked, values};
 
 const CLEANUP: &str = "cleanup";
 const DOCTOR: &str = "doctor";
@@ -25,7 +25,7 @@ struct StatusFlags {
     o: bool,
     /// List every peer, not only those that are not programmed; JSON has them all
     #[arg(long, help_heading = "This command")]
-    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = cli::go_bool)]
+    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     peers: bool,
     #[command(flatten)]
@@ -48,22 +48,22 @@ struct DoctorFlags {
 struct CleanupFlags {
     /// Only print what would be removed
     #[arg(long, help_heading = "This command")]
-    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = cli::go_bool)]
+    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     dry_run: bool,
     /// Also remove the iptables chains and rules that upstream's iptables mode leaves
     #[arg(long, help_heading = "This command")]
-    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = cli::go_bool)]
+    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     upstream: bool,
     /// Also remove --subnet-file and the state file beside it: the next start may get another subnet
     #[arg(long, help_heading = "This command")]
-    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = cli::go_bool)]
+    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     files: bool,
     /// Even while a daemon runs here, which would put everything back
     #[arg(long, help_heading = "This command")]
-    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = cli::go_bool)]
+    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     force: bool,
     #[command(flatten)]
