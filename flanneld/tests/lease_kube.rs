@@ -325,6 +325,52 @@ async fn of_two_nodes_with_one_pod_subnet_the_older_one_has_it_whoever_speaks_la
 }
 
 #[tokio::test]
+async fn of_two_nodes_with_one_of_two_pod_subnets_in_common_the_older_one_has_it_too() {
+    const SHARED: &str = "10.244.2.0/24";
+    let api = FakeApi::start().unwrap();
+    api.add_node("a", &["10.244.1.0/24", "fd00:10:244:1::/64"]);
+    let add = async |name: &str, created: &str, v4: &str, n: u8| {
+        api.add_node(name, &[v4, &format!("fd00:10:244:{n}::/64")]);
+        api.edit_node(name, |node| node["metadata"]["creationTimestamp"] = created.into());
+        let store = KubeStore::open(&options(&api, name), DUAL).await.unwrap();
+        let wanted = LeaseRequest { range: with_v6(range_v4(), 9), ..request(node_v6(n.into(), true)) };
+        store.acquire(&wanted).await.unwrap().key
+    };
+    let watch = async || {
+        let store: Arc<dyn LeaseStore> = Arc::new(KubeStore::open(&options(&api, "a"), DUAL).await.unwrap());
+        Watcher::start(&store)
+    };
+    // The younger one has the greater key, and the name that a listing tells first.
+    let old = add("old", "2026-01-01T00:00:00Z", SHARED, 2).await;
+    let young = add("new", "2026-01-02T00:00:00Z", SHARED, 3).await;
+    assert!(young > old);
+    let holds = |which: flanneld::lease::LeaseKey| {
+        move |table: &LeaseTable| {
+            table.synced() && table.holder(SHARED.parse().unwrap()) == Some(which) && table.len() == 1
+        }
+    };
+    let mut watcher = watch().await;
+    watcher.until("the older one alone", holds(old)).await;
+    api.annotate("new", "heartbeat", Some("1"));
+    watcher.listen(Duration::from_millis(300)).await;
+    assert!(holds(old)(&watcher.table), "{:?}", watcher.seen);
+
+    // The oldest comes last.
+    let oldest = add("zero", "2025-01-01T00:00:00Z", SHARED, 4).await;
+    watcher.until("the oldest", holds(oldest)).await;
+    let mut fresh = watch().await;
+    fresh.until("the oldest", holds(oldest)).await;
+    api.delete_node("zero");
+    watcher.until("its heir", holds(old)).await;
+    fresh.until("its heir", holds(old)).await;
+    api.edit_node("old", |node| {
+        node["spec"] = json!({ "podCIDRs": ["10.244.9.0/24", "fd00:10:244:2::/64"] })
+    });
+    let both = |table: &LeaseTable| table.peer(young).is_some();
+    watcher.until("the younger one, once the older has another subnet", both).await;
+}
+
+#[tokio::test]
 async fn a_forgotten_history_leads_to_a_new_listing_that_removes_just_what_is_gone() {
     let (api, _store, mut watcher) = running().await;
     api.add_node("c", &["10.244.3.0/24"]);

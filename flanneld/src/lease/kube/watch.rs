@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use super::claims::{Claimant, Claims, Former};
+use super::claims::{Claimant, Claims, Shift};
 use super::client::refused;
 use super::node::Node;
 use super::{KubeStore, NoLease, Seen};
@@ -108,25 +108,25 @@ impl KubeStore {
                         let held = self.still_held(&told.claims, &node);
                         listing.kept.extend(self.key_of(&node).ok().flatten());
                         listing.kept.extend(held);
-                        listing.claims.set(&node.claimant(), held);
+                        let Shift { lost, .. } = listing.claims.set(&node.claimant(), held);
                         told.report(&node, none, held);
-                        return (Vec::new(), true);
+                        return (removed(lost).collect(), true);
                     }
                 };
                 let claimant = node.claimant();
-                listing.claims.set(&claimant, Some(lease.key));
+                let Shift { lost, .. } = listing.claims.set(&claimant, Some(lease.key));
                 let known = told.claims.lease_of(node.name()) == Some(lease.key);
                 if let Some(holder) = listing.claims.holder(lease.key).filter(|holder| **holder != claimant) {
                     warn_of_two(known, &claimant, holder, lease.key);
-                    return (Vec::new(), true);
+                    return (removed(lost).collect(), true);
                 }
                 if told.claims.holder(lease.key).is_some_and(|holder| *holder < claimant) {
                     // Its holder may be named later in this listing.
                     listing.kept.push(lease.key);
                     listing.inherited.push(lease.key);
-                    return (Vec::new(), true);
+                    return (removed(lost).collect(), true);
                 }
-                (vec![LeaseEvent::Upsert(lease)], true)
+                (removed(lost).chain([LeaseEvent::Upsert(lease)]).collect(), true)
             }
             Event::InitDone => {
                 let Listing { claims, kept, inherited, saw_own } = told.listing.take().unwrap_or_default();
@@ -207,11 +207,7 @@ impl Told {
         let claimant = node.claimant();
         let key = lease.as_ref().map(|lease| lease.key);
         let known = self.claims.lease_of(node.name()) == key;
-        let former = self.claims.set(&claimant, key);
-        let free = match former {
-            Former::Free(key) => Some(LeaseEvent::Remove(key)),
-            Former::Nothing | Former::Inherited => None,
-        };
+        let Shift { lost, heirs } = self.claims.set(&claimant, key);
         let held = lease.filter(|lease| match self.claims.holder(lease.key) {
             Some(holder) if *holder != claimant => {
                 warn_of_two(known, &claimant, holder, lease.key);
@@ -219,17 +215,20 @@ impl Told {
             }
             _ => true,
         });
-        let events = free.into_iter().chain(held.map(LeaseEvent::Upsert)).collect();
-        (events, former != Former::Inherited)
+        (removed(lost).chain(held.map(LeaseEvent::Upsert)).collect(), !heirs)
     }
 }
 
-/// Says once that two nodes have the same pod subnets.
+fn removed(lost: Vec<LeaseKey>) -> impl Iterator<Item = LeaseEvent> {
+    lost.into_iter().map(LeaseEvent::Remove)
+}
+
+/// Says once that two nodes have the same pod subnet.
 fn warn_of_two(known: bool, claimant: &Claimant, holder: &Claimant, lease: LeaseKey) {
     if !known {
         let (name, holder) = (&claimant.name, &holder.name);
         warn!(
-            "node {name:?} has the pod subnets {lease} of node {holder:?}, which is older: its pods cannot be reached; \
+            "node {name:?} with {lease} has a pod subnet of node {holder:?}, which is older: its pods cannot be reached; \
              give it other podCIDRs, or delete the node that is no more"
         );
     }
