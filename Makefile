@@ -51,7 +51,7 @@ test-kube: ## leases on a real kube-apiserver; KUBEBUILDER_ASSETS names the fold
 test-deploy: ## the Helm chart, the manifest, the unit, alerts and dashboard, with the real Helm engine, Kubernetes' schemas, systemd and promtool
 	@$(if $(ROOT),scripts/install-deps deploy,:)
 	@test -x $(TARGET)/deploy-env/bin/python || python3 -m venv $(TARGET)/deploy-env
-	$(TARGET)/deploy-env/bin/pip install --quiet --disable-pip-version-check helm-python-sdk==0.2.2 kubernetes-validate==1.37.0
+	$(TARGET)/deploy-env/bin/python -m pip install --quiet --disable-pip-version-check helm-python-sdk==0.2.2 kubernetes-validate==1.37.0
 	$(TARGET)/deploy-env/bin/python scripts/check-deploy
 	$(TARGET)/deploy-env/bin/python scripts/check-monitoring $(TARGET)/promtool
 
