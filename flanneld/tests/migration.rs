@@ -22,6 +22,8 @@ const NET_CONF: &str =
     r#"{"Network": "10.244.0.0/16", "EnableNFTables": true, "Backend": {"Type": "vxlan"}}"#;
 const DUAL_STACK_NET_CONF: &str = r#"{"Network": "10.244.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:10:244::/48",
     "EnableNFTables": true, "Backend": {"Type": "vxlan"}}"#;
+const DIRECT_NET_CONF: &str = r#"{"Network": "10.244.0.0/16", "EnableNFTables": true,
+    "Backend": {"Type": "vxlan", "DirectRouting": true}}"#;
 const HOST_GW_NET_CONF: &str =
     r#"{"Network": "10.244.0.0/16", "EnableNFTables": true, "Backend": {"Type": "host-gw"}}"#;
 /// How long each state of the cluster is kept under traffic.
@@ -58,6 +60,7 @@ struct Kind {
 
 const VXLAN: Kind = Kind { net_conf: NET_CONF, masquerades: true };
 const DUAL_STACK: Kind = Kind { net_conf: DUAL_STACK_NET_CONF, ..VXLAN };
+const DIRECT: Kind = Kind { net_conf: DIRECT_NET_CONF, ..VXLAN };
 const HOST_GW: Kind = Kind { net_conf: HOST_GW_NET_CONF, ..VXLAN };
 /// The CNI plugin masquerades then, each pod for itself.
 const WITHOUT_MASQUERADE: Kind = Kind { masquerades: false, ..VXLAN };
@@ -131,7 +134,7 @@ impl Kind {
             let host = u8::try_from(peer + 1).unwrap();
             let v4 = Ipv4Addr::new(192, 168, 77, host);
             let v6 = Ipv6Addr::new(0xfd00, 0x77, 0, 0, 0, 0, 0, host.into());
-            if self.has_devices() {
+            if self.has_devices() && !self.net_conf.contains("DirectRouting") {
                 script += &entry("flannel.1", format!("10.244.{octet}.0"), mac, v4.into(), 24);
             } else {
                 script += &format!("ip route replace 10.244.{octet}.0/24 via {v4} dev eth0\n");
@@ -346,6 +349,11 @@ fn a_dual_stack_cluster_of_upstreams_iptables_mode_moves_here_and_back_without_l
 #[test]
 fn a_dual_stack_cluster_of_upstreams_nftables_mode_moves_here_and_back_without_losing_a_packet() {
     migrates(DUAL_STACK, Mode::Nftables);
+}
+
+#[test]
+fn a_cluster_of_upstreams_direct_routes_moves_here_and_back_without_losing_a_packet() {
+    migrates(DIRECT, Mode::Nftables);
 }
 
 #[test]
