@@ -233,18 +233,17 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                 }
                 notifications = inputs.links.recv() => {
                     let Some(notifications) = notifications else { return };
-                    self.outputs.telemetry.found(Cause::Notification);
-                    self.notice(&notifications);
+                    self.notice(&notifications, Cause::Notification);
                 }
                 change = inputs.rules.changed() => {
                     if change.is_err() { return }
-                    self.outputs.telemetry.found(Cause::Notification);
+                    self.outputs.telemetry.found(Object::Rules, Cause::Notification);
                     let now = Instant::now();
                     self.due.rules.at = Some(self.rules_written.map_or(now, |last| now.max(last + calm::RULES)));
                 }
                 Some(question) = inputs.questions.recv() => self.answer(question),
                 _ = check.tick() => {
-                    self.outputs.telemetry.found(Cause::Check);
+                    self.outputs.telemetry.found(Object::Rules, Cause::Check);
                     self.due.rules.now();
                 }
                 Some(Reload { net_conf, done }) = inputs.reloads.recv() => {
@@ -252,8 +251,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                     let _unheard = done.send(self.adopt_net_conf(net_conf));
                 }
                 _ = verify.tick() => {
-                    self.outputs.telemetry.found(Cause::Check);
-                    self.notice(&[Notification::Overflow]);
+                    self.notice(&[Notification::Overflow], Cause::Check);
                 }
                 () = sleep_until(next) => {}
             }

@@ -811,3 +811,25 @@ async fn another_default_route_is_read_and_one_that_vanished_without_a_word_too(
     sleep(Duration::from_secs(1)).await;
     assert_eq!(local(), Some(IpAddr::from([192, 168, 77, 1])));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_repair_that_waits_for_calm_is_not_booked_as_found_by_the_check_that_falls_into_its_pause() {
+    let first_check = tokio::time::Instant::now() + Duration::from_secs(5);
+    let mut node = Node::start();
+    node.tell(listing([2])).await;
+    node.until(Readiness::is_ready).await;
+
+    for before in [8, 7, 1] {
+        tokio::time::sleep_until(first_check - Duration::from_millis(before)).await;
+        node.links.with(|kernel| kernel.routes.clear());
+        node.alive.1.send(vec![Notification::Overflow]).await.unwrap();
+    }
+    tokio::time::sleep_until(first_check + Duration::from_millis(5)).await;
+    assert_eq!(node.routes(), [], "not yet repaired");
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(node.routes(), [IpNet::from(subnet(2))]);
+
+    let status = node.asker.ask(false).await.unwrap();
+    let causes: Vec<_> = status.repairs.iter().map(|repair| repair.cause).collect();
+    assert_eq!(causes, [Cause::Notification; 3]);
+}

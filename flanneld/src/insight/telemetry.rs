@@ -31,10 +31,10 @@ pub struct Telemetry {
     changes: u64,
     repairs: VecDeque<Repair>,
     repair_counts: BTreeMap<(&'static str, Cause), u64>,
-    /// How the next repair was found.
-    found: Cause,
+    /// How it was found that each object may need a repair.
+    found: PerObject<Option<Cause>>,
     /// Whether what is written next was asked for, and so is no repair.
-    expected: [bool; 2],
+    expected: PerObject<bool>,
 }
 
 /// One kind of work.
@@ -60,12 +60,19 @@ impl Object {
             Self::Overlay => "overlay",
         }
     }
+}
 
-    fn expected(self, expected: &mut [bool; 2]) -> &mut bool {
-        let [rules, overlay] = expected;
-        match self {
-            Self::Rules => rules,
-            Self::Overlay => overlay,
+#[derive(Debug)]
+struct PerObject<T> {
+    rules: T,
+    overlay: T,
+}
+
+impl<T> PerObject<T> {
+    fn of(&mut self, object: Object) -> &mut T {
+        match object {
+            Object::Rules => &mut self.rules,
+            Object::Overlay => &mut self.overlay,
         }
     }
 }
@@ -92,8 +99,8 @@ impl Telemetry {
             changes: 0,
             repairs: VecDeque::with_capacity(REPAIRS),
             repair_counts: BTreeMap::new(),
-            found: Cause::Check,
-            expected: [true; 2],
+            found: PerObject { rules: None, overlay: None },
+            expected: PerObject { rules: true, overlay: true },
         }
     }
 
@@ -107,14 +114,14 @@ impl Telemetry {
         self.last_event = Some(SystemTime::now());
     }
 
-    /// Work that is done now is due because of this.
-    pub(crate) fn found(&mut self, cause: Cause) {
-        self.found = cause;
+    /// Work is due because of this. What made it due first counts until it has succeeded, however long it waits.
+    pub(crate) fn found(&mut self, object: Object, cause: Cause) {
+        self.found.of(object).get_or_insert(cause);
     }
 
     /// What is written next was asked for.
     pub(crate) fn expect(&mut self, object: Object) {
-        *object.expected(&mut self.expected) = true;
+        *self.expected.of(object) = true;
     }
 
     /// Something was written: `steps` messages, in a transaction if these are rules. Whether it was a repair.
@@ -123,28 +130,25 @@ impl Telemetry {
             self.transactions += 1;
             self.changes += steps;
         }
-        if *object.expected(&mut self.expected) {
+        if *self.expected.of(object) {
             return false;
         }
+        let cause = self.found.of(object).unwrap_or(Cause::Check);
         let culprit = self.foreign.borrow().culprit.clone().filter(|_| object == Object::Rules);
-        let blame = culprit.filter(|_| self.found == Cause::Notification);
+        let blame = culprit.filter(|_| cause == Cause::Notification);
         let blame = blame.map(|(process, pid)| format!("; last changed by {process:?}, process {pid}"));
         let what = format!("{steps} steps{}", blame.unwrap_or_default());
-        let repair = Repair {
-            time: seconds(SystemTime::now()),
-            object: object.name().to_owned(),
-            cause: self.found,
-            what,
-        };
+        let repair =
+            Repair { time: seconds(SystemTime::now()), object: object.name().to_owned(), cause, what };
         self.repairs.truncate(REPAIRS - 1);
         self.repairs.push_front(repair);
-        *self.repair_counts.entry((object.name(), self.found)).or_default() += 1;
+        *self.repair_counts.entry((object.name(), cause)).or_default() += 1;
         true
     }
 
     /// The kernel holds all that was asked for.
     pub(crate) fn settled(&mut self, object: Object) {
-        *object.expected(&mut self.expected) = false;
+        *self.expected.of(object) = false;
     }
 
     /// One pass of a kind of work has ended.
@@ -158,6 +162,11 @@ impl Telemetry {
             noted.succeeded += 1;
             noted.last_success = Some(seconds(SystemTime::now()));
             *failing_since = None;
+            match kind {
+                Condition::Rules => self.found.rules = None,
+                Condition::Device => self.found.overlay = None,
+                _ => {}
+            }
         } else {
             noted.failed += 1;
             failing_since.get_or_insert(began);

@@ -16,6 +16,7 @@ use super::{Reconciler, SETTLE, calm};
 use crate::config::Config;
 use crate::desired::Setting;
 use crate::error::Chain;
+use crate::insight::status::Cause;
 use crate::insight::telemetry::Object;
 use crate::node::{self, NodeError};
 
@@ -33,7 +34,7 @@ pub(super) struct Surroundings {
 
 impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     /// Others changed something: look again at what that may have broken.
-    pub(super) fn notice(&mut self, notifications: &[Notification]) {
+    pub(super) fn notice(&mut self, notifications: &[Notification], cause: Cause) {
         let rerouted = self.overlay.rerouted(notifications);
         let attention = self.overlay.attention(notifications);
         if rerouted.iter().any(|net| net.prefix_len() == 0) {
@@ -53,6 +54,9 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         // forward.
         if host && self.due.facts.at.is_none_or(|at| at > now + SETTLE) {
             self.due.facts.at = Some(now + SETTLE);
+        }
+        if attention.overlay {
+            self.outputs.telemetry.found(Object::Overlay, cause);
         }
         // What is due soon anyway will see this too; a retry far off is brought forward.
         if attention.overlay && self.due.overlay.at.is_none_or(|at| at > now + calm::LONGEST) {
