@@ -44,7 +44,8 @@ fn device_steps(
             continue;
         }
         let Some(name) = plan.links(*family).and_then(|links| links.device) else { continue };
-        let index = kernel.index_of(name).map_err(ApplyError::Lookup)?;
+        let present = if let DeviceStep::Rename(from) = step { *from } else { name };
+        let index = kernel.index_of(present).map_err(ApplyError::Lookup)?;
         let create = matches!(step, DeviceStep::Create(_));
         let refused = match (step, index) {
             (DeviceStep::Delete, None) => None,
@@ -52,14 +53,26 @@ fn device_steps(
             (DeviceStep::IgnoreRouterAdvertisements, _) => ignore_router_advertisements(name),
             (DeviceStep::SetTxChecksum(on), Some(index)) => set_tx_checksum(kernel, index, *on),
             _ => {
-                let mut batch = std::mem::take(&mut kernel.batch);
-                batch.clear();
-                encode::device_step(&mut batch, step, name, index.unwrap_or(0));
-                let refused = kernel.route.execute(&mut batch, 1);
-                kernel.batch = batch;
-                let refused =
-                    refused.map_err(|source| ApplyError::Batch { first: number, last: number, source })?;
-                refused.into_iter().next().map(|refusal| (refusal.errno, refusal.text))
+                let mut execute = |down: bool| {
+                    let mut batch = std::mem::take(&mut kernel.batch);
+                    batch.clear();
+                    if down {
+                        encode::set_down(&mut batch, index.unwrap_or(0));
+                    }
+                    encode::device_step(&mut batch, step, name, index.unwrap_or(0));
+                    let refused = kernel.route.execute(&mut batch, 1);
+                    kernel.batch = batch;
+                    let refused = refused.map_err(|source| ApplyError::Batch {
+                        first: number,
+                        last: number,
+                        source,
+                    })?;
+                    Ok(refused.into_iter().next().map(|refusal| (refusal.errno, refusal.text)))
+                };
+                let refused = execute(false)?;
+                // What the device loses by that is made again in another round.
+                let up = matches!(step, DeviceStep::Rename(_)) && is_errno(&refused, Errno::EBUSY);
+                if up { execute(true)?.or(refused) } else { refused }
             }
         };
         if let Some((errno, text)) = refused {
@@ -74,6 +87,10 @@ fn device_steps(
         }
     }
     Ok(())
+}
+
+fn is_errno(refused: &Option<(Errno, Option<String>)>, errno: Errno) -> bool {
+    refused.as_ref().is_some_and(|refused| refused.0 == errno)
 }
 
 /// There is no such sysctl without IPv6, and it cannot be written in a container without privileges; the overlay works

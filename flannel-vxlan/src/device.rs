@@ -175,7 +175,7 @@ pub struct NameTaken {
 
 /// Steps that turn `observed` into `spec`, in order, and whether everything on the device is lost by them.
 ///
-/// Changed in place: MAC, MTU, local address, underlay, learning, [`ObservedVxlan::adjusted`], master, state, addresses,
+/// Changed in place: name, MAC, MTU, local address, underlay, learning, [`ObservedVxlan::adjusted`], master, state, addresses,
 /// sysctl, offload. The kernel refuses that for port, GBP and [`ObservedVxlan::peculiar`] (`vxlan_nl2conf`,
 /// drivers/net/vxlan/vxlan_core.c), and for a local address of another family. What else it refuses is found by trying:
 /// with `anew` the device is made anew instead of being changed.
@@ -185,7 +185,7 @@ pub(crate) fn diff(
     observed: Option<&ObservedDevice>,
     anew: bool,
 ) -> Result<DeviceDiff, NameTaken> {
-    let Some(device) = observed else { return Ok(DeviceDiff::made(spec, false)) };
+    let Some(device) = observed else { return Ok(DeviceDiff::made(spec, Vec::new())) };
     let taken = |what| NameTaken { name: spec.name, what };
     let vxlan = match device.vxlan {
         Some(vxlan) if vxlan.vni == spec.vni.number() => vxlan,
@@ -193,9 +193,10 @@ pub(crate) fn diff(
         None if device.kind.is_empty() => return Err(taken("not a virtual device".to_owned())),
         None => return Err(taken(format!("a device of kind {}", device.kind))),
     };
+    let renamed = (device.name != spec.name).then_some(device.name).map(DeviceStep::Rename);
     let same_family = vxlan.local.is_none_or(|local| Family::of(local) == spec.family());
     if vxlan.port != spec.port.get() || vxlan.gbp != spec.gbp || vxlan.peculiar || !same_family {
-        return Ok(DeviceDiff::made(spec, true));
+        return Ok(DeviceDiff::made_anew(spec, renamed));
     }
 
     let mut steps = Vec::new();
@@ -203,8 +204,9 @@ pub(crate) fn diff(
         || vxlan.local != Some(spec.local)
         || vxlan.learning != spec.learning;
     if (differs || vxlan.adjusted) && anew {
-        return Ok(DeviceDiff::made(spec, true));
+        return Ok(DeviceDiff::made_anew(spec, renamed));
     }
+    steps.extend(renamed);
     if differs {
         steps.push(DeviceStep::Change(Box::new(spec.clone())));
     }
@@ -254,11 +256,12 @@ pub(crate) struct DeviceDiff {
 }
 
 impl DeviceDiff {
-    fn made(spec: &DeviceSpec, anew: bool) -> Self {
-        let mut steps = Vec::with_capacity(6);
-        if anew {
-            steps.push(DeviceStep::Delete);
-        }
+    fn made_anew(spec: &DeviceSpec, renamed: Option<DeviceStep>) -> Self {
+        Self::made(spec, renamed.into_iter().chain([DeviceStep::Delete]).collect())
+    }
+
+    /// `steps` come before.
+    fn made(spec: &DeviceSpec, mut steps: Vec<DeviceStep>) -> Self {
         steps.push(DeviceStep::Create(Box::new(spec.clone())));
         // Before it is up: the first router advertisement could arrive right then.
         steps.push(DeviceStep::IgnoreRouterAdvertisements);

@@ -70,7 +70,9 @@ impl Overlay {
         let remake = *self.remake_of(family);
         let Some(spec) = self.family(family) else { return Found::Off };
         let Some(wanted) = &spec.device else { return Found::Kept(0) };
-        let device = observed.devices.iter().find(|device| device.name == wanted.name);
+        let (mut devices, links) = (observed.devices.iter(), spec.links());
+        let named = devices.clone().find(|device| device.name == wanted.name);
+        let device = named.or_else(|| devices.find(|device| links.is_renamed(device)));
         match device::diff(wanted, &spec.networks, device, remake == Remake::Due) {
             Ok(diff) => {
                 let right = diff.steps.is_empty();

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::net::IpAddr;
+use std::ops::BitOr;
 
 use flannel_netlink::{
     AskError, Batch, DumpError, Errno, Flags, Malformed, Message, OpenError, Protocol, Refusal, Socket,
@@ -261,10 +262,11 @@ impl Kernel for Netlink {
         self.add_addresses(&mut links)?;
         let mut observed = Observed::default();
         for (interface, mut device) in links {
-            let mut asked = wanted.iter().filter(|links| links.device == Some(device.name)).peekable();
-            if asked.peek().is_some() {
+            let is_it = |links: &&Links| links.device == Some(device.name) || links.is_renamed(&device);
+            let asked = wanted.iter().filter(is_it).map(|links| links.tx_checksum).reduce(BitOr::bitor);
+            if let Some(tx_checksum) = asked {
                 device.accept_ra = device.accept_ra.filter(|obeys| !obeys || may_ignore(device.name));
-                if asked.any(|links| links.tx_checksum) {
+                if tx_checksum {
                     device.tx_checksum = self.tx_checksum(device.index);
                 }
                 if let Some(local) = device.vxlan.and_then(|vxlan| vxlan.local) {

@@ -71,9 +71,7 @@ impl Overlay {
                     self.observed &= plan.is_whole;
                 }
                 (Some(subnet), Some(step)) => self.settle_refused(subnet, step, refusal.errno),
-                (None, Some(Step::Device(family, DeviceStep::Change(_) | DeviceStep::ResetOptions(_))))
-                    if refusal.errno == Errno::EOPNOTSUPP =>
-                {
+                (None, Some(Step::Device(family, step))) if needs_another_round(step, refusal.errno) => {
                     self.observed = false;
                     let remake = self.remake_of(*family);
                     *remake = if *remake == Remake::No { Remake::Due } else { Remake::Tried };
@@ -200,5 +198,14 @@ impl Overlay {
             slot.nexthop = nexthop;
         }
         Some(Entries::of(peer, nexthop))
+    }
+}
+
+/// Whether the kernel would not change the device as it stands: made anew, or set down for its name, it will.
+fn needs_another_round(step: &DeviceStep, errno: Errno) -> bool {
+    match step {
+        DeviceStep::Change(_) | DeviceStep::ResetOptions(_) => errno == Errno::EOPNOTSUPP,
+        DeviceStep::Rename(_) => errno == Errno::EBUSY,
+        _ => false,
     }
 }

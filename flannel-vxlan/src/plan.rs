@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use crate::entry::ROUTE_PROTOCOL;
 use crate::wire::DEFAULT_AGEING;
 use crate::{
-    DeviceSpec, Family, Forwarding, IfName, Link, MacAddr, NameTaken, Neighbour, Nexthop, OverlayMtu, Route,
-    RouteTo, Vni,
+    DeviceSpec, Family, Forwarding, IfName, Link, MacAddr, NameTaken, Neighbour, Nexthop, ObservedDevice,
+    OverlayMtu, Route, RouteTo, Vni,
 };
 
 /// What to do to the kernel, in order. Printed ([`fmt::Display`]) it is a shell script of `ip` and `bridge` commands.
@@ -41,6 +41,19 @@ pub struct Links {
     pub networks: IpNet,
     /// Whether to read if the device leaves checksums to the network card, which takes questions of its own.
     pub tx_checksum: bool,
+    /// What a VXLAN device of another name is known by, if somebody renamed ours. `None`: only the name counts.
+    pub known_by: Option<(Vni, MacAddr)>,
+}
+
+impl Links {
+    /// Whether this is the device, renamed by somebody.
+    pub(crate) fn is_renamed(&self, found: &ObservedDevice) -> bool {
+        let (Some(vxlan), Some((vni, mac))) = (found.vxlan, self.known_by) else { return false };
+        let family = vxlan.local.map(Family::of);
+        self.device != Some(found.name)
+            && (vxlan.vni, found.mac) == (vni.number(), Some(mac))
+            && family == Some(Family::of_net(self.networks))
+    }
 }
 
 /// Which steps of a plan belong to one peer.
@@ -109,6 +122,8 @@ pub enum DeviceStep {
     Create(Box<DeviceSpec>),
     /// Change local address, underlay and learning in place.
     Change(Box<DeviceSpec>),
+    /// Give it its name again, which somebody changed to this one.
+    Rename(IfName),
     /// Set back in place what others changed of its other options; the VNI is its own.
     ResetOptions(Vni),
     /// Take it out of the bridge, VRF or other device that it is a port of.
@@ -293,6 +308,7 @@ fn write_device(f: &mut fmt::Formatter<'_>, dev: &str, step: &DeviceStep) -> fmt
             f,
             "ip link set {dev} type vxlan id {vni} ttl auto tos 0 df unset flowlabel 0 ageing {DEFAULT_AGEING} localbypass"
         ),
+        DeviceStep::Rename(from) => write!(f, "ip link set {from} name {dev}"),
         DeviceStep::Release => write!(f, "ip link set {dev} nomaster"),
         DeviceStep::SetMac(mac) => write!(f, "ip link set {dev} address {mac}"),
         DeviceStep::SetMtu(mtu) => write!(f, "ip link set {dev} mtu {mtu}"),

@@ -322,6 +322,7 @@ fn whatever_others_break_is_back_at_once() {
     for disturbance in [
         "ip link del flannel.1",
         "ip link set flannel.1 down",
+        "ip link set flannel.1 down; ip link set flannel.1 name x",
         "ip link set flannel-v6.1 mtu 1400",
         "ip link set flannel.1 address 02:00:00:00:00:07",
         "ip addr flush dev flannel.1",

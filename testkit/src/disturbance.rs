@@ -61,6 +61,7 @@ impl Disturbance {
             "`ip link set flannel.1 down`, then `up`",
             "ip link set flannel.1 down; ip link set flannel.1 up",
         ),
+        repair("`ip link set flannel.1 name x`", "ip link set flannel.1 name x"),
         repair("`ip addr flush dev flannel.1`", "ip addr flush dev flannel.1"),
         repair(
             "`ip route flush dev flannel.1`",

@@ -183,6 +183,12 @@ impl FakeVxlan {
                 self.devices.insert(spec.name, made(spec, self.last_index));
                 return Ok(());
             }
+            DeviceStep::Rename(from) => {
+                let name = plan.links(family).and_then(|links| links.device).ok_or(Errno::ENODEV)?;
+                let device = self.devices.remove(from).ok_or(Errno::ENODEV)?;
+                self.devices.insert(name, ObservedDevice { name, ..device });
+                return Ok(());
+            }
             DeviceStep::Delete => {
                 let name = self.device(plan, family)?.name;
                 self.delete_device(name);

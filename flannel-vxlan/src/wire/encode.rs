@@ -127,6 +127,7 @@ pub(crate) fn device_step(batch: &mut Batch, step: &DeviceStep, name: IfName, in
         DeviceStep::ResetOptions(vni) => {
             batch.message(RTM_NEWLINK, Flags::NONE, &ifinfomsg(index, 0, 0), |a| default_options(a, *vni));
         }
+        DeviceStep::Rename(_) => set_link(batch, index, 0, |a| a.text(IFLA_IFNAME, name.as_str())),
         DeviceStep::Release => set_link(batch, index, 0, |a| a.u32(IFLA_MASTER, 0)),
         DeviceStep::SetMac(mac) => set_link(batch, index, 0, |a| a.bytes(IFLA_ADDRESS, &mac.bytes())),
         DeviceStep::SetMtu(mtu) => set_link(batch, index, 0, |a| a.u32(IFLA_MTU, mtu.bytes())),
@@ -143,6 +144,11 @@ pub(crate) fn device_step(batch: &mut Batch, step: &DeviceStep, name: IfName, in
         DeviceStep::IgnoreRouterAdvertisements | DeviceStep::SetTxChecksum(_) => return false,
     }
     true
+}
+
+/// Sets a link down: what kernels before 6.2 want for another name.
+pub(crate) fn set_down(batch: &mut Batch, index: u32) {
+    batch.message(RTM_NEWLINK, Flags::NONE, &ifinfomsg(index, 0, IFF_UP), |_| {});
 }
 
 fn set_link(batch: &mut Batch, index: u32, flags: u32, build: impl FnOnce(&mut Attributes<'_>)) {

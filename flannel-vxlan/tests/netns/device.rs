@@ -135,6 +135,50 @@ fn a_device_that_somebody_put_into_a_bridge_is_taken_out_and_keeps_its_peers() {
 }
 
 #[test]
+fn a_device_that_somebody_renamed_gets_its_name_back_with_all_that_is_on_it() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut monitor = Monitor::open(&kernel).unwrap();
+        let mut overlay = both(e0);
+        add_peers(&mut overlay, 3);
+        converge(&mut overlay, &mut kernel);
+        let _made = overlay.attention(&monitor.take().unwrap());
+        let made = state();
+        for disturbance in [
+            // Before 6.2 a device cannot be renamed while it is up.
+            "ip link set flannel.1 name x || { ip link set flannel.1 down; ip link set flannel.1 name x up; }",
+            "ip link set flannel.1 down; ip link set flannel.1 name x; ip link set x up",
+            "ip link set flannel.1 down; ip link set flannel.1 name x",
+            "ip link set flannel.1 down; ip link set flannel.1 name x; ip link set flannel-v6.1 down; ip link set flannel-v6.1 name y",
+        ] {
+            let index = || sh("ip -o link show flannel.1 | cut -d: -f1");
+            let before = index();
+            sh(disturbance);
+            assert!(overlay.attention(&monitor.take().unwrap()).overlay, "`{disturbance}` goes unnoticed");
+            flush(&mut overlay, &mut kernel);
+            assert_eq!((steady(&state()), index()), (steady(&made), before), "after `{disturbance}`");
+            assert_eq!(converge(&mut overlay, &mut kernel), 0, "after `{disturbance}`");
+            assert!(
+                !overlay.attention(&monitor.take().unwrap()).overlay,
+                "the repair of `{disturbance}` disturbs"
+            );
+        }
+        // While nobody looked, and with another port wanted, which needs another device.
+        sh("ip link set flannel.1 down; ip link set flannel.1 name x");
+        let mut restarted = both(e0);
+        add_peers(&mut restarted, 3);
+        converge(&mut restarted, &mut kernel);
+        assert_eq!(steady(&state()), steady(&made));
+        sh("ip link set flannel.1 down; ip link set flannel.1 name x");
+        let other = device(Family::V4, e0).port(4789.try_into().unwrap());
+        restarted.set_family(family(Family::V4, e0).device(other));
+        flush(&mut restarted, &mut kernel);
+        assert_eq!(converge(&mut restarted, &mut kernel), 0);
+        assert_eq!(sh("ip -o link show type vxlan | wc -l"), "2\n");
+    });
+}
+
+#[test]
 fn an_overlay_mtu_above_the_underlays_is_refused_by_name() {
     netns(|| {
         let (mut kernel, e0) = host();

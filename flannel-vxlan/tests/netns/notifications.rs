@@ -71,6 +71,7 @@ fn every_disturbance_is_noticed_and_what_does_not_concern_the_overlay_is_not() {
             "ip link set e0 down; ip link set e0 up; ip addr replace fd77::1/64 dev e0 nodad",
             // Before 6.2 a device cannot be renamed while it is up.
             "ip link set flannel.1 name flannel.9 || { ip link set flannel.1 down; ip link set flannel.1 name flannel.9; }; ip link del flannel.9",
+            "ip link set flannel.1 name flannel.9 || { ip link set flannel.1 down; ip link set flannel.1 name flannel.9; }",
             "ip addr flush dev flannel.1",
             "ip addr flush dev flannel-v6.1 scope global",
             "ip route del 10.244.2.0/24",

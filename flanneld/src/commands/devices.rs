@@ -28,7 +28,13 @@ fn both_families(vni: u32) -> Option<Vec<Links>> {
             Family::V4 => Ipv4Net::default().into(),
             Family::V6 => Ipv6Net::default().into(),
         };
-        Links { device: Some(name), underlay: Link { index: 0, name }, networks, tx_checksum: true }
+        Links {
+            device: Some(name),
+            underlay: Link { index: 0, name },
+            networks,
+            tx_checksum: true,
+            known_by: None,
+        }
     };
     Some(Family::ALL.map(links).to_vec())
 }
