@@ -156,7 +156,7 @@ impl Survey {
 
 /// Puts a copy of a lease file in its place: even reading one would drop expired leases, and make the file if absent.
 fn on_a_copy(config: &mut Config) -> Result<Option<TempDir>, Failure> {
-    let Store::Sqlite { path } = &config.store else { return Ok(None) };
+    let Store::Sqlite { path, .. } = &mut config.store else { return Ok(None) };
     let beside =
         path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     if path.is_dir() || !beside.is_dir() {
@@ -167,11 +167,11 @@ fn on_a_copy(config: &mut Config) -> Result<Option<TempDir>, Failure> {
     let folder = tempfile::tempdir().or_else(|_absent| tempfile::tempdir_in(beside))?;
     let copy = folder.path().join("leases.db");
     if path.exists() {
-        let file = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let file = Connection::open_with_flags(&*path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         file.busy_timeout(PATIENCE)?;
         file.execute("VACUUM INTO ?1", [copy.to_string_lossy()])?;
     }
-    config.store = Store::Sqlite { path: copy };
+    *path = copy;
     Ok(Some(folder))
 }
 

@@ -137,6 +137,8 @@ pub enum Store {
     Sqlite {
         /// The file, created if absent.
         path: PathBuf,
+        /// How long before its end a lease is renewed. Default: 60 min, less than a day.
+        renew_margin: Duration,
     },
 }
 
@@ -383,10 +385,14 @@ fn store(flags: &Flags, source: &impl Source, problems: &mut Vec<Problem>) -> Op
             ));
             None
         }
-        (Some(path), false) => Some(Store::Sqlite { path: path.clone() }),
+        (Some(path), false) => Some(Store::Sqlite { path: path.clone(), renew_margin: renew_margin(flags) }),
         (None, true) => kubernetes(flags, source, problems).map(Store::Kubernetes),
         (None, false) => etcd(flags, problems).map(Store::Etcd),
     }
+}
+
+fn renew_margin(flags: &Flags) -> Duration {
+    Duration::from_secs(60 * u64::from(flags.subnet_lease_renew_margin))
 }
 
 fn etcd(flags: &Flags, problems: &mut Vec<Problem>) -> Option<Etcd> {
@@ -426,7 +432,7 @@ fn etcd(flags: &Flags, problems: &mut Vec<Problem>) -> Option<Etcd> {
         ca: flags.etcd_cafile.clone(),
         username: flags.etcd_username.clone(),
         password: flags.etcd_password.clone(),
-        renew_margin: Duration::from_secs(60 * u64::from(flags.subnet_lease_renew_margin)),
+        renew_margin: renew_margin(flags),
     })
 }
 

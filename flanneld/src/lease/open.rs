@@ -30,7 +30,7 @@ pub enum ConfiguredStore {
     #[cfg(feature = "kubernetes")]
     Kubernetes(Box<Kubernetes>, OnceCell<Arc<KubeStore>>),
     /// A file, made by [`ConfiguredStore::open`] if there is none.
-    Sqlite(PathBuf),
+    Sqlite(PathBuf, Timing),
 }
 
 impl ConfiguredStore {
@@ -40,7 +40,10 @@ impl ConfiguredStore {
     /// A URL is malformed, a TLS file cannot be used, or this program was built without that store.
     pub fn new(store: &Store) -> Result<Self, StoreError> {
         match store {
-            Store::Sqlite { path } => Ok(Self::Sqlite(path.clone())),
+            Store::Sqlite { path, renew_margin } => {
+                let timing = Timing { renew_margin: *renew_margin, ..Timing::default() };
+                Ok(Self::Sqlite(path.clone(), timing))
+            }
             #[cfg(feature = "etcd")]
             Store::Etcd(etcd) => {
                 let (key_file, cert_file) = etcd.identity.clone().unzip();
@@ -79,7 +82,7 @@ impl ConfiguredStore {
             Self::Etcd(store) => store.config().await.map(Some),
             #[cfg(feature = "kubernetes")]
             Self::Kubernetes(..) => Ok(None),
-            Self::Sqlite(_) => Ok(None),
+            Self::Sqlite(..) => Ok(None),
         }
     }
 
@@ -122,7 +125,7 @@ impl ConfiguredStore {
                 let store: Arc<dyn LeaseStore> = Arc::<KubeStore>::clone(kube(options, store, stack).await?);
                 Ok(store)
             }
-            Self::Sqlite(path) => Ok(Arc::new(SqliteStore::open(path, Timing::default()).await?)),
+            Self::Sqlite(path, timing) => Ok(Arc::new(SqliteStore::open(path, *timing).await?)),
         }
     }
 
@@ -159,7 +162,7 @@ impl ConfiguredStore {
                 let name = store.get().map(|store| store.node_name());
                 format!("Kubernetes Subnet Manager - {}", name.unwrap_or_default())
             }
-            Self::Sqlite(path) => format!("Lease File {}", path.display()),
+            Self::Sqlite(path, _) => format!("Lease File {}", path.display()),
         }
     }
 }

@@ -1,6 +1,8 @@
 use std::time::Duration;
 
 use flanneld::config::{Command, Store};
+use flanneld::lease::open::ConfiguredStore;
+use flanneld::node::Stack;
 use proptest::prelude::*;
 
 use crate::Imagined;
@@ -151,7 +153,9 @@ fn all_mistakes_are_told_at_once() {
 #[test]
 fn a_file_store_reads_net_conf_and_says_when_it_cannot() {
     let config = line("--lease-db=/var/lib/leases.db").config();
-    assert!(matches!(config.store, Store::Sqlite { path } if path.to_str() == Some("/var/lib/leases.db")));
+    assert!(
+        matches!(config.store, Store::Sqlite { path, .. } if path.to_str() == Some("/var/lib/leases.db"))
+    );
     assert_eq!(config.net_conf.unwrap().backend.name(), "vxlan");
 
     let problems = line("--lease-db=/l --net-config-path=/nowhere").problems();
@@ -161,6 +165,17 @@ fn a_file_store_reads_net_conf_and_says_when_it_cannot() {
         "{printed}"
     );
     assert_eq!(problems.exit_code(), 1);
+}
+
+#[tokio::test]
+async fn a_file_store_renews_leases_when_it_is_told_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("leases.db");
+    let given = format!("--lease-db={} --subnet-lease-renew-margin=20", file.display());
+    let config = line(&given).config();
+    let stack = Stack::from(config.net_conf.as_ref().unwrap());
+    let store = ConfiguredStore::new(&config.store).unwrap().open(stack).await.unwrap();
+    assert_eq!(store.health().borrow().renew_margin, Some(Duration::from_secs(20 * 60)));
 }
 
 #[test]
