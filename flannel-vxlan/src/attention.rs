@@ -225,7 +225,7 @@ impl Overlay {
 
     /// Whether a peer's subnet may hold this address of the host.
     fn covers(&self, address: IpAddr) -> bool {
-        self.holding(address).next().is_some()
+        self.holding(address, u8::MAX).next().is_some()
     }
 
     fn is_route(&self, wanted: RouteTo, found: &ObservedRoute) -> bool {

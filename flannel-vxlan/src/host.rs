@@ -102,11 +102,11 @@ impl Overlay {
         }
         if let Some(gateway) = gateway_of(route).filter(|_| !self.is_on_ours(route.interface)) {
             let known = self.host.gateways.contains_key(&gateway);
-            if known && gone && self.holding(gateway).next().is_some() {
+            if known && gone && self.holding(gateway, u8::MAX).next().is_some() {
                 return None; // other routes may lead there too
             }
             if !known && !gone {
-                let holders: Vec<IpNet> = self.holding(gateway).collect();
+                let holders: Vec<IpNet> = self.holding(gateway, u8::MAX).collect();
                 let touched = holders.into_iter().flat_map(|holder| self.touch(holder)).collect();
                 self.host.gateways.insert(gateway, route.interface);
                 noted |= self.look_again(touched);
@@ -118,7 +118,7 @@ impl Overlay {
     /// Whether a peer is kept out by what leads through this interface: the routes of one that goes down vanish without
     /// a word.
     pub(crate) fn keeps_a_peer_out(&self, interface: u32) -> bool {
-        let held = |gateway: &IpAddr| self.holding(*gateway).next().is_some();
+        let held = |gateway: &IpAddr| self.holding(*gateway, u8::MAX).next().is_some();
         let mut routes = self.host.routes.values().filter(|route| route.interface == interface);
         let mut gateways = self.host.gateways.iter().filter(|(_, on)| **on == interface);
         routes.any(|route| self.peers.contains_key(&route.subnet))

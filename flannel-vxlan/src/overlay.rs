@@ -141,7 +141,7 @@ impl Overlay {
             self.list(subnet, Slot { via: peer.via, nexthop });
             self.look_again(touched);
         }
-        self.conflict(subnet, peer.via).map_or(Ok(()), Err)
+        self.conflict_of(subnet).map_or(Ok(()), Err)
     }
 
     /// Removes the peer with this subnet; returns whether there was one.
@@ -190,7 +190,10 @@ impl Overlay {
     #[must_use]
     pub fn conflict_of(&self, subnet: IpNet) -> Option<PeerConflict> {
         let subnet = subnet.trunc();
-        self.conflict(subnet, self.peers.get(&subnet)?.via)
+        match self.observed {
+            true => self.remarks.conflict(subnet),
+            false => self.conflict(subnet, self.peers.get(&subnet)?.via),
+        }
     }
 
     /// Peers that are not written: new ones, changed ones, and those that were refused.

@@ -119,10 +119,12 @@ impl Overlay {
         }
         let old = self.peers.get(&subnet).map(|slot| slot.via);
         let mut touched: Vec<IpNet> = vec![subnet];
-        touched.extend(self.holding(subnet.addr()).filter(|outer| outer.contains(&subnet)));
+        touched.extend(self.holding(subnet.addr(), subnet.prefix_len()));
         let mut neighbours = Vec::new();
         for via in [old, next].into_iter().flatten() {
-            touched.extend(self.holding(via.underlay()));
+            if self.is_inside_networks(via.underlay()) {
+                touched.extend(self.holding(via.underlay(), u8::MAX));
+            }
             neighbours.extend(self.peers_at(via.underlay()).take(2));
             if let Via::Tunnel { mac, .. } = via {
                 let family = Family::of_net(subnet);

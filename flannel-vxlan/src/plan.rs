@@ -56,6 +56,24 @@ impl Links {
     }
 }
 
+impl Links {
+    /// The device of this name, to be looked at or removed; nothing of the underlay is meant, nor any route of others.
+    #[must_use]
+    pub fn of(device: IfName, family: Family) -> Self {
+        let nothing = match family {
+            Family::V4 => IpNet::from(IpAddr::from([0; 4])),
+            Family::V6 => IpNet::from(IpAddr::from([0; 16])),
+        };
+        Self {
+            device: Some(device),
+            underlay: Link { index: 0, name: device },
+            networks: nothing,
+            tx_checksum: false,
+            known_by: None,
+        }
+    }
+}
+
 /// Which steps of a plan belong to one peer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct PeerSteps {

@@ -52,6 +52,13 @@ impl Remarks {
         }
     }
 
+    pub(crate) fn conflict(&self, subnet: IpNet) -> Option<PeerConflict> {
+        match self.now.get(&subnet) {
+            Some(Remark::NotProgrammed(conflict)) => Some(*conflict),
+            _ => None,
+        }
+    }
+
     /// Number of peers that conflicts keep out.
     pub(crate) fn kept_out(&self) -> usize {
         self.now.values().filter(|remark| matches!(remark, Remark::NotProgrammed(_))).count()

@@ -36,20 +36,33 @@ impl Overlay {
         self.underlays_in(network).map(|(_, subnet)| subnet)
     }
 
-    /// Subnets of the peers that hold this address: one look for each length of prefix that any peer has.
-    pub(crate) fn holding(&self, address: IpAddr) -> impl Iterator<Item = IpNet> {
+    /// Subnets of the peers that hold this address and have a prefix shorter than `length`: one look for each shorter
+    /// one that any peer has.
+    pub(crate) fn holding(&self, address: IpAddr, length: u8) -> impl Iterator<Item = IpNet> {
         let family = Family::of(address);
-        let lengths = self.lengths.range((family, 0)..=(family, family.bits()));
+        let lengths = self.lengths.range((family, 0)..(family, length));
         let holders = lengths.filter_map(move |((_, length), _)| IpNet::new(address, *length).ok());
         holders.map(|holder| holder.trunc()).filter(|holder| self.peers.contains_key(holder))
     }
 
     /// Peers whose subnets lie in this one.
     fn inside(&self, subnet: IpNet) -> impl Iterator<Item = (IpNet, &Slot)> {
+        let (family, longer) = (Family::of_net(subnet), subnet.prefix_len() + 1);
+        // Mostly all subnets are of one size.
+        let any = self.lengths.range((family, longer)..=(family, u8::MAX)).next().is_some();
         // They follow it: what begins in it and is not larger lies in it.
         let after = (Bound::Excluded(subnet), Bound::Unbounded);
-        let inside = move |(other, _): &(&IpNet, &Slot)| subnet.contains(&other.addr());
-        self.peers.range(after).take_while(inside).map(|(other, slot)| (*other, slot))
+        let inside = move |(other, _): &(&IpNet, &Slot)| any && subnet.contains(&other.addr());
+        let found = any.then(|| self.peers.range(after)).into_iter().flatten();
+        found.take_while(inside).map(|(other, slot)| (*other, slot))
+    }
+
+    /// Whether this could be in the subnet of a peer that is programmed.
+    pub(crate) fn is_inside_networks(&self, address: IpAddr) -> bool {
+        let spec = self.family(Family::of(address));
+        let inside =
+            |networks: &[IpNet]| networks.is_empty() || networks.iter().any(|net| net.contains(&address));
+        spec.is_some_and(|spec| inside(&spec.networks))
     }
 
     /// Underlay addresses that lie in this subnet, with the peers that have them.

@@ -109,6 +109,14 @@ impl Vni {
         let name = format!("{usual}.{self}");
         IfName::from_checked(&if name.len() <= IfName::LONGEST { name } else { format!("{short}.{self}") })
     }
+
+    /// The VNI and family whose device has this name; `None` if it is a name that flannel gives no device.
+    #[must_use]
+    pub fn of_device(name: &str) -> Option<(Self, Family)> {
+        let vni = Self::new(name.rsplit_once('.')?.1.parse().ok()?).ok()?;
+        let family = Family::ALL.into_iter().find(|family| vni.device_name(*family).as_str() == name)?;
+        Some((vni, family))
+    }
 }
 
 impl TryFrom<u32> for Vni {
@@ -315,6 +323,21 @@ impl fmt::Display for OverlayMtu {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_device_of_every_vni_is_known_by_its_name() {
+        for vni in [0, 1, 9_999, 10_000, 9_999_999, 16_777_215] {
+            for family in Family::ALL {
+                let vni = Vni::new(vni).unwrap();
+                assert_eq!(Vni::of_device(vni.device_name(family).as_str()), Some((vni, family)));
+            }
+        }
+        for name in
+            ["flannel.01", "flannel.x", "flannel.1.5", "fl.1", "eth0.100", "flannel.16777216", "flannel"]
+        {
+            assert_eq!(Vni::of_device(name), None, "{name}");
+        }
+    }
 
     #[test]
     fn a_mac_that_is_not_one_stations_is_refused() {

@@ -30,6 +30,7 @@ use crate::run::memory::Memory;
 
 mod calm;
 mod duty;
+mod leftovers;
 pub mod monitor;
 pub mod neighbours;
 mod remarks;
@@ -127,6 +128,8 @@ pub struct Reconciler<R, L> {
     malformed: Remarks<LeaseKey>,
     announced: bool,
     surroundings: Surroundings,
+    /// The configuration of the last run, until what it left is swept; the outer `None`: that is done.
+    before: Option<Option<NetConf>>,
     /// From when on peers are written although the store has not listed them all; never if nothing is recalled.
     unlisted_from: Option<Instant>,
 }
@@ -177,8 +180,17 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             malformed: Remarks::default(),
             announced: false,
             surroundings: Surroundings::default(),
+            before: None,
             unlisted_from: None,
         })
+    }
+
+    /// Sweeps what the last run left, whose configuration this is, and names what else is there, once everything is
+    /// in place. Without this nothing is swept.
+    #[must_use]
+    pub fn succeed(mut self, before: Option<NetConf>) -> Self {
+        self.before = Some(before);
+        self
     }
 
     /// Starts with peers from memory: they are written and repaired, and nothing is taken for stale, until the store

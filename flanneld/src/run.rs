@@ -130,7 +130,7 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
         started = starting => started?,
         () = beat(&pulse_in) => return Err(Fatal::Ended),
     };
-    let Started { config, setting, written, request, lease, tenancy, recalled } = started;
+    let Started { config, setting, written, request, lease, tenancy, recalled, before } = started;
     info!("Starting flannel in nftables mode...");
     if config.masquerade {
         info!("Setting up masking rules");
@@ -165,8 +165,9 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
     let rules_monitor =
         flannel_nft::Monitor::open(&[rules.port()]).map_err(|error| Fatal::Nftables(error.into()))?;
     let tables = config.table_prefix.tables().map_err(|error| Fatal::Desired(error.into()))?.to_vec();
-    let mut reconciler =
-        Reconciler::new(config, setting, lease, rules, links, outputs).map_err(Fatal::Desired)?;
+    let mut reconciler = Reconciler::new(config, setting, lease, rules, links, outputs)
+        .map_err(Fatal::Desired)?
+        .succeed(before);
     if let Some(recalled) = recalled {
         reconciler = reconciler.recall(recalled);
     }

@@ -162,6 +162,9 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         if let Some(refused) = report.refused.iter().find(|step| step.device.is_some()) {
             return Err(refused.to_string().into());
         }
+        if report.is_clean_but_for_peers() && self.leases.synced() {
+            self.sweep_leftovers();
+        }
         Ok(report.is_clean_but_for_peers())
     }
 

@@ -66,6 +66,16 @@ pub fn daemons() -> io::Result<BTreeSet<u32>> {
     Ok(found)
 }
 
+/// Whether another daemon runs here beside this one.
+///
+/// # Errors
+/// As [`announced`].
+pub fn has_company() -> io::Result<bool> {
+    // In another container there may be another process of this one's number.
+    let own = std::process::id();
+    Ok(announced()?.len() > 1 || daemons()?.iter().any(|process| *process != own))
+}
+
 fn named<T>(path: &str, read: io::Result<T>) -> io::Result<T> {
     read.map_err(|error| io::Error::new(error.kind(), format!("cannot read {path}: {error}")))
 }

@@ -33,6 +33,8 @@ pub(crate) struct Started {
     pub(crate) tenancy: Tenancy,
     /// `None` if nothing is remembered.
     pub(crate) recalled: Option<Recalled>,
+    /// The configuration that was in force when the last run wrote its state file, whether that is of use or not.
+    pub(crate) before: Option<NetConf>,
 }
 
 /// Takes a lease. Without anything to remember it waits for the store and fails with it; with something it does so
@@ -60,6 +62,7 @@ pub(crate) async fn start(
         },
     };
     info!("Found network config - Backend type: {}", net_conf.backend.name());
+    let before = memory.as_ref().map(|memory| memory.net_conf.clone());
     let memory = memory.filter(|memory| match memory.unfit_for(&net_conf) {
         None => true,
         Some(reason) => {
@@ -74,10 +77,13 @@ pub(crate) async fn start(
     let ask = ask_store(config, &configured, &net_conf, (previous, &last), links, &waits);
     // subnet.env alone is too little to go on with: upstream's daemon leaves one, and its peers and their MAC address of this
     // node are only known from the store.
-    let Some((key, memory)) = remembered else { return ask.await };
+    let Some((key, memory)) = remembered else {
+        return ask.await.map(|started| Started { before, ..started });
+    };
     let problem = match timeout_at(deadline, ask).await {
         Ok(Ok(mut started)) => {
             started.recalled = Some(Recalled { peers: memory.peers, confirmed: true });
+            started.before = before;
             return Ok(started);
         }
         Ok(Err(Fatal::Store(error) | Fatal::Lease(error))) if error.kind != StoreErrorKind::OutOfSubnets => {
@@ -88,7 +94,8 @@ pub(crate) async fn start(
     };
     let peers = memory.peers.len();
     warn!("{problem}; starting with subnet {key} and {peers} peers as remembered until it answers");
-    from_memory(config, configured, net_conf, key, memory, links)
+    let started = from_memory(config, configured, net_conf, key, memory, links)?;
+    Ok(Started { before, ..started })
 }
 
 /// What of the last run decides whether and how the node can go on as it was.
@@ -177,7 +184,16 @@ async fn ask_store(
     let lease = insist(waits, || store.acquire(&request)).await.map_err(Fatal::Lease)?;
     log_lease(&lease, published.map(|lease| lease.key), previous);
     let written = Written::of(configured, &config);
-    Ok(Started { config, setting, written, request, lease, tenancy: Tenancy::Held(store), recalled: None })
+    Ok(Started {
+        config,
+        setting,
+        written,
+        request,
+        lease,
+        tenancy: Tenancy::Held(store),
+        recalled: None,
+        before: None,
+    })
 }
 
 /// A start without the store: everything is as it was.
@@ -203,7 +219,7 @@ fn from_memory(
     let recalled = Some(Recalled { peers: memory.peers, confirmed: false });
     let written = Written::of(&configured, &config);
     let tenancy = Tenancy::Sought(configured, stack);
-    Ok(Started { config, setting, written, request, lease, tenancy, recalled })
+    Ok(Started { config, setting, written, request, lease, tenancy, recalled, before: None })
 }
 
 /// The configuration with the public addresses that the store's operator gave this node.

@@ -1,0 +1,123 @@
+//! What an earlier configuration of this node left in the kernel: another VNI, backend or network, or a family more.
+
+use std::collections::BTreeSet;
+use std::error::Error;
+
+use flannel_vxlan::{Family, IfName, Links, Plan, Vni};
+use ipnet::IpNet;
+use tracing::{info, warn};
+
+use super::Reconciler;
+use crate::config::{Backend, NetConf};
+use crate::error::Chain;
+use crate::run::presence;
+
+/// What the node had and has no more.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Leftovers {
+    devices: Vec<Links>,
+    networks: Vec<IpNet>,
+}
+
+impl Leftovers {
+    /// What a node with the configuration `before` made and one with `now` does not know.
+    pub(crate) fn between(before: &NetConf, now: &NetConf) -> Self {
+        let (present, kept) = (devices(now), networks(now));
+        let gone =
+            devices(before).into_iter().filter(|(device, _)| !present.iter().any(|(kept, _)| kept == device));
+        let networks = networks(before).into_iter().filter(|network| !kept.contains(network));
+        Self {
+            devices: gone.map(|(device, family)| Links::of(device, family)).collect(),
+            networks: networks.collect(),
+        }
+    }
+}
+
+fn devices(net_conf: &NetConf) -> Vec<(IfName, Family)> {
+    let Backend::Vxlan(vxlan) = &net_conf.backend else { return Vec::new() };
+    let Ok(vni) = Vni::new(vxlan.vni) else { return Vec::new() };
+    let families = networks(net_conf).into_iter().map(Family::of_net);
+    families.map(|family| (vni.device_name(family), family)).collect()
+}
+
+fn networks(net_conf: &NetConf) -> Vec<IpNet> {
+    let (v4, v6) = net_conf.networks();
+    v4.map(IpNet::from).into_iter().chain(v6.map(IpNet::from)).collect()
+}
+
+impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
+    /// Removes what is surely left of this node's own, and names devices of flannel's names that nobody here seems to
+    /// have. Once, when everything else is in place; what fails is named with the command that does the same.
+    pub(super) fn sweep_leftovers(&mut self) {
+        if let Some(before) = self.before.take()
+            && let Err(error) = self.sweep(&before)
+        {
+            warn!("cannot look for what an earlier configuration left: {}", Chain(&*error));
+        }
+    }
+
+    fn sweep(&mut self, before: &Option<NetConf>) -> Result<(), Box<dyn Error>> {
+        let now = &self.setting.net_conf;
+        let left = before.as_ref().map(|before| Leftovers::between(before, now)).unwrap_or_default();
+        let ours: BTreeSet<IfName> = devices(now).into_iter().map(|(device, _)| device).collect();
+        let interfaces = self.links.interfaces()?;
+        let named = interfaces.iter().filter(|found| Vni::of_device(&found.name).is_some());
+        let others = named.filter(|found| !ours.iter().any(|device| device.as_str() == found.name));
+        let mut others: BTreeSet<&str> = others.map(|found| found.name.as_str()).collect();
+        if (others.is_empty() && left.networks.is_empty()) || presence::has_company()? {
+            return Ok(()); // nothing there, or maybe another daemon's
+        }
+        let observed = self.links.observe(&left.devices)?;
+        let plan = Plan::leftovers(&left.devices, &left.networks, &observed);
+        if !plan.is_empty() {
+            let applied = self.links.apply(&plan)?;
+            let steps = plan.steps().len() - applied.refused.len();
+            let devices: Vec<_> = observed.devices.iter().map(|device| device.name.to_string()).collect();
+            info!(steps, devices = devices.join(", "), "removed what this node's last configuration left");
+            for refused in &applied.refused {
+                let step = plan.steps().get(refused.step).map(|step| plan.command(step)).unwrap_or_default();
+                warn!(
+                    "`{step}` refused: {}; it is left of this node's last configuration",
+                    refused.errno.desc()
+                );
+            }
+        }
+        for gone in &observed.devices {
+            others.remove(gone.name.as_str());
+        }
+        for other in others {
+            warn!(
+                "device {other} is not of this network configuration, and no other flanneld runs here: if nobody needs it, \
+                 `ip link del {other}`"
+            );
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_present_configuration_does_not_have_is_left_over() {
+        let conf = |text: &str| NetConf::parse(text.as_bytes()).unwrap();
+        let dual = conf(
+            r#"{"Network": "10.244.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00::/48", "Backend": {"Type": "vxlan"}}"#,
+        );
+        let ipv4 = conf(r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}"#);
+        let seven = conf(r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "VNI": 7}}"#);
+        let host_gw = conf(r#"{"Network": "10.99.0.0/16", "Backend": {"Type": "host-gw"}}"#);
+        let left = |before, now| {
+            let Leftovers { devices, networks } = Leftovers::between(before, now);
+            let devices = devices.into_iter().filter_map(|links| Some(links.device?.to_string()));
+            devices.chain(networks.iter().map(ToString::to_string)).collect::<Vec<_>>()
+        };
+        assert_eq!(left(&dual, &dual), [""; 0]);
+        assert_eq!(left(&ipv4, &dual), [""; 0]);
+        assert_eq!(left(&dual, &ipv4), ["flannel-v6.1", "fd00::/48"]);
+        assert_eq!(left(&dual, &seven), ["flannel.1", "flannel-v6.1", "fd00::/48"]);
+        assert_eq!(left(&ipv4, &host_gw), ["flannel.1", "10.244.0.0/16"]);
+        assert_eq!(left(&host_gw, &ipv4), ["10.99.0.0/16"]);
+    }
+}
