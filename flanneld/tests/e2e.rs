@@ -391,6 +391,43 @@ fn another_mtu_or_address_of_the_underlay_is_followed_without_a_restart() {
     assert_eq!(env().lines().take(4).map(str::to_owned).collect::<Vec<_>>(), subnet, "the subnet stays");
 }
 
+#[test]
+fn a_node_keeps_its_addresses_beside_virtual_ones_and_takes_no_link_local_one() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut cluster = Cluster::start(1, Flannel::NET_CONF);
+    let (node, daemon, _pod) = cluster.nodes.remove(0);
+    let sh = |command: &str| node.namespace().sh(command).unwrap();
+    let is_at = |device: &str, local: &str| {
+        sh(&format!("ip -d link show {device}")).contains(&format!("local {local} "))
+    };
+    let has_mtu = |mtu: &str| {
+        let holds = || sh("ip link show flannel.1").contains(&format!("mtu {mtu} ")).then_some(());
+        assert!(wait_for(SOON, holds).is_some(), "{mtu}");
+    };
+    // As from DHCP; keepalived's is permanent, which counts for more where nothing is known.
+    sh("ip addr change 192.168.77.1/24 dev eth0 valid_lft 3600 preferred_lft 3600");
+    sh("ip addr add 192.168.77.100/24 dev eth0; ip link set eth0 mtu 1400");
+    has_mtu("1350");
+    assert!(is_at("flannel.1", "192.168.77.1"));
+    assert!(daemon.terminate().unwrap().success());
+    let mut daemon = cluster.flannel.start(&node).unwrap();
+    daemon.ready(SOON).unwrap();
+    sh("ip link set eth0 mtu 1500");
+    has_mtu("1450");
+    assert!(is_at("flannel.1", "192.168.77.1"), "after a restart, too");
+
+    sh("ip link set eth0 down; ip link set eth0 up");
+    let page = || daemon.page("/readyz").unwrap();
+    let named = "interface eth0 has only a link-local IPv6 address left";
+    assert!(wait_for(SOON, || page().contains(named).then_some(())).is_some(), "{}", page());
+    assert!(is_at("flannel-v6.1", "fd00:77::1"));
+    sh("ip addr add fd00:77::1/64 dev eth0 nodad");
+    daemon.ready(SOON).unwrap();
+    assert!(is_at("flannel-v6.1", "fd00:77::1"));
+}
+
 /// A line of `ip` without what differs between two devices of the same kind.
 fn without_numbers(line: &str) -> String {
     let mut words = line.split_whitespace().peekable();
