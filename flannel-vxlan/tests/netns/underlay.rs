@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use flannel_vxlan::{Family, Kernel, Monitor, Netlink, Overlay, PeerConflict, UnderlayMtu};
+use flannel_vxlan::{Family, Kernel, Link, Monitor, Netlink, Overlay, PeerConflict, UnderlayMtu};
 use testkit::{netns, sh};
 
 use super::{add_peers, both, converge, device, direct, family, flush, host, mac, tunnel};
@@ -32,6 +32,38 @@ fn the_underlay_changes_in_place_and_port_by_making_anew() {
         assert!(sh("ip -d link show flannel.1").contains("dstport 4789"));
         assert_eq!(sh("ip route show proto 70 dev flannel.1 | wc -l"), "3\n");
         assert_eq!(converge(&mut overlay, &mut kernel), 0);
+    });
+}
+
+#[test]
+fn another_ipv6_address_and_interface_of_the_underlay_are_taken_in_place() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut overlay = both(e0);
+        add_peers(&mut overlay, 4);
+        converge(&mut overlay, &mut kernel);
+        let entries = || {
+            sh(
+                "ip -6 route show proto 70; ip -6 neigh show dev flannel-v6.1 nud permanent; bridge fdb show dev flannel-v6.1",
+            )
+        };
+        let shown = || sh("ip -d -o link show flannel-v6.1");
+        let index = || shown().split(':').next().map(str::to_owned);
+        let (before, made) = (index(), entries());
+        sh(
+            "ip addr add fd77::201/64 dev e0 nodad; ip addr del fd77::1/64 dev e0; ip addr add fd78::1/64 dev e1 nodad",
+        );
+        let e1 = kernel.interfaces().unwrap().into_iter().find(|interface| interface.name == "e1").unwrap();
+        let e1 = Link { index: e1.index, name: "e1".parse().unwrap() };
+        for (link, local) in [(e0, "fd77::201"), (e1, "fd78::1")] {
+            let mut moved = device(Family::V6, e0);
+            (moved.local, moved.underlay) = (local.parse().unwrap(), link);
+            overlay.set_family(family(Family::V6, link).device(moved));
+            assert_eq!(flush(&mut overlay, &mut kernel), 1);
+            assert!(shown().contains(&format!("local {local} dev {} ", link.name)), "{}", shown());
+            assert_eq!((index(), entries()), (before.clone(), made.clone()));
+            assert_eq!(converge(&mut overlay, &mut kernel), 0);
+        }
     });
 }
 

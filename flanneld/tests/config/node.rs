@@ -348,15 +348,23 @@ fn an_mtu_above_the_links_is_refused_by_key_value_and_link() {
 
 #[test]
 fn host_gw_refuses_a_nat() {
-    let mut selection = public(Some("203.0.113.5"), None);
-    selection.interfaces = vec!["eth0".into()];
-    let facts = Lab::default().choose(&selection, IPV4).unwrap();
-    let error = facts.mtus(&flanneld::config::Backend::HostGw).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .starts_with("your PublicIP differs from interface IP, meaning that probably you're on a NAT")
-    );
+    let of = |ipv4, ipv6, stack| {
+        let mut selection = public(ipv4, ipv6);
+        selection.interfaces = vec!["eth0".into()];
+        let facts = Lab::default().choose(&selection, stack).unwrap();
+        facts.mtus(&flanneld::config::Backend::HostGw).map_err(|error| error.to_string())
+    };
+    let both = Stack { ipv4: true, ipv6: true };
+    for (ipv4, ipv6, stack, public) in [
+        (Some("203.0.113.5"), None, IPV4, "203.0.113.5"),
+        (None, Some("2001:db8::5"), IPV6, "2001:db8::5"),
+        (None, Some("2001:db8::5"), both, "2001:db8::5"),
+    ] {
+        let error = of(ipv4, ipv6, stack).unwrap_err();
+        let text = "your PublicIP differs from interface IP, meaning that probably you're on a NAT";
+        assert!(error.starts_with(text) && error.contains(public), "{error}");
+    }
+    assert!(of(Some("192.168.77.1"), Some("fd77::1"), both).is_ok());
 }
 
 proptest! {
