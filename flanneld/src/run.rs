@@ -108,7 +108,7 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
         .map_err(|error| warn!("`flanneld cleanup` will not know that this daemon runs: {}", Chain(&error)));
     warn_of_others(&config);
     tokio::pin!(shutdown);
-    notify::tell(&[sd_notify::NotifyState::Status("taking a lease")]);
+    notify::tell_status("taking a lease");
     // Before the lease, which may take its time: who probes must not take waiting for hanging.
     let (readiness_in, readiness) = watch::channel(Readiness::starting());
     let (questions_in, questions) = mpsc::channel(4);
@@ -120,10 +120,12 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
         tokio::spawn(http::serve(listener, Insight { readiness, asker: asker.clone() }));
     }
     let starting = start(&config, &mut links, |problem| {
+        notify::tell_status(&format!("taking a lease: {problem}"));
         readiness_in.send_modify(|readiness| readiness.set(Condition::Lease, Err(problem.to_owned())));
     });
     let started = tokio::select! {
         () = &mut shutdown => {
+            notify::tell(&[sd_notify::NotifyState::Stopping]);
             info!("Exiting cleanly...");
             return Ok(());
         }

@@ -74,33 +74,65 @@ fn metrics_page_and_socket_tell_what_the_kernel_holds_and_what_was_repaired() {
     assert!(!socket(&first.subnet_file()).exists());
 }
 
+/// What systemd would hear.
+struct Manager {
+    socket: UnixDatagram,
+    heard: Vec<String>,
+}
+
+impl Manager {
+    /// With what to put into `NOTIFY_SOCKET`.
+    fn bind(lab: &Lab) -> (Self, String) {
+        let path = lab.folder().join("notify.sock");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        (Self { socket, heard: Vec::new() }, path.to_str().unwrap().to_owned())
+    }
+
+    /// What is told of the lease and of being ready comes in either order: what is passed over is kept.
+    fn hear(&mut self, what: &str) -> String {
+        let found = wait_for(SOON, || {
+            let mut message = [0; 4096];
+            while let Ok(length) = self.socket.recv(&mut message) {
+                self.heard.push(String::from_utf8_lossy(&message[..length]).into_owned());
+            }
+            let at = self.heard.iter().position(|message| message.contains(what))?;
+            Some(self.heard.remove(at))
+        });
+        found.unwrap_or_else(|| unreachable!("no {what} in {:?}", self.heard))
+    }
+}
+
+#[test]
+fn systemd_is_told_what_a_start_waits_for_and_that_it_ends() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let (mut manager, path) = Manager::bind(&lab);
+    let flannel = Flannel::new(&lab, BINARY, NET_CONF).unwrap();
+    let flannel = flannel.store("--etcd-endpoints=http://127.0.0.1:1").env("NOTIFY_SOCKET", path);
+    let daemon = flannel.start(&lab.add_node().unwrap()).unwrap();
+    let status = manager.hear("STATUS=taking a lease: ");
+    assert!(status.contains("Couldn't fetch network config: cannot reach etcd"), "{status}");
+    assert_eq!(status.lines().count(), 1, "{status}");
+    daemon.terminate().unwrap();
+    manager.hear("STOPPING=1");
+}
+
 #[test]
 fn systemd_is_told_ready_status_signs_of_life_reloading_and_stopping() {
     if !may_make_namespaces() {
         return;
     }
     let mut lab = Lab::new().unwrap();
-    let path = lab.folder().join("notify.sock");
-    let manager = UnixDatagram::bind(&path).unwrap();
+    let (mut manager, path) = Manager::bind(&lab);
     let flannel = Flannel::new(&lab, BINARY, NET_CONF).unwrap();
-    let flannel = flannel.env("NOTIFY_SOCKET", path.to_str().unwrap()).env("WATCHDOG_USEC", "200000");
+    let flannel = flannel.env("NOTIFY_SOCKET", path).env("WATCHDOG_USEC", "200000");
     let node = lab.add_node().unwrap();
     let daemon = flannel.start(&node).unwrap();
 
-    manager.set_nonblocking(true).unwrap();
-    let mut heard: Vec<String> = Vec::new();
-    // What is told of the lease and of being ready comes in either order: what is passed over is kept.
-    let mut hear = |what: &str| {
-        let found = wait_for(SOON, || {
-            let mut message = [0; 4096];
-            while let Ok(length) = manager.recv(&mut message) {
-                heard.push(String::from_utf8_lossy(&message[..length]).into_owned());
-            }
-            let at = heard.iter().position(|message| message.contains(what))?;
-            Some(heard.remove(at))
-        });
-        found.unwrap_or_else(|| unreachable!("no {what} in {heard:?}"))
-    };
+    let mut hear = |what: &str| manager.hear(what);
     hear("STATUS=taking a lease");
     hear("READY=1");
     let status = hear("STATUS=10.244.");

@@ -25,6 +25,11 @@ pub(crate) fn tell(states: &[NotifyState<'_>]) {
     }
 }
 
+/// Sends what `systemctl status` is to show.
+pub(crate) fn tell_status(text: &str) {
+    tell(&[NotifyState::Status(&one_line(text))]);
+}
+
 /// Sends what comes up for as long as the daemon runs.
 #[derive(Debug)]
 pub(crate) struct Notifier {
@@ -89,7 +94,11 @@ impl Notifier {
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
-/// One line: a line break would begin another message.
+/// A line break would begin another message.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
 fn summary(status: &Status) -> String {
     let lease = &status.lease;
     let subnets = [lease.ipv4.map(|net| net.to_string()), lease.ipv6.map(|net| net.to_string())];
@@ -102,7 +111,7 @@ fn summary(status: &Status) -> String {
     for (subject, text) in status.unmet.iter().chain(&status.notes) {
         line += &format!("; {subject}: {text}");
     }
-    line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    one_line(&line)
 }
 
 #[cfg(test)]
