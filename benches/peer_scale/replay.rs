@@ -120,9 +120,7 @@ pub(crate) fn read_all(socket: &mut Socket, device: u32) {
     list(GETNEIGH, &[7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], Some(on_device));
     list(GETNEXTHOP, &[0; 8], None);
     for family in [2, 10] {
-        for protocol in [70, 3] {
-            list(GETROUTE, &[family, 0, 0, 0, 254, protocol, 0, 0, 0, 0, 0, 0], None);
-        }
+        list(GETROUTE, &[family, 0, 0, 0, 254, 0, 0, 0, 0, 0, 0, 0], None);
     }
 }
 
