@@ -126,7 +126,8 @@ impl Overlay {
                     // With its last IPv4 address an interface loses all its routes without a word
                     // (`fib_disable_ip`, net/ipv4/fib_frontend.c), and with one on the link it takes them again.
                     let routed = self.is_underlay(*interface) && !is_link_local6(*address);
-                    let overlay = new && (routed || self.covers(*address));
+                    let of_a_peer = || self.peers_at(*address).next().is_some() || self.covers(*address);
+                    let overlay = new && (routed || of_a_peer());
                     Attention { overlay, host: true, peers: false }
                 }
             },

@@ -138,7 +138,8 @@ fn a_peer_takes_over_the_address_that_this_host_gives_up() {
     netns(|| {
         let (mut kernel, e0) = host();
         let mut monitor = Monitor::open(&kernel).unwrap();
-        sh("ip addr add 192.168.77.8/24 dev e0");
+        // Whichever interface it is on.
+        sh("ip link add v0 type veth peer name v1; ip addr add 192.168.77.8/32 dev v0");
         let mut overlay = both(e0);
         add_peers(&mut overlay, 2);
         let early = overlay.set_peer(tunnel("10.244.8.0/24", &mac(8), "192.168.77.8"));
@@ -147,11 +148,16 @@ fn a_peer_takes_over_the_address_that_this_host_gives_up() {
         let subnet = "10.244.8.0/24".parse().unwrap();
         assert!(matches!(overlay.conflict_of(subnet), Some(PeerConflict::OwnUnderlay(_))));
         let _made = overlay.attention(&monitor.take().unwrap());
-        sh("ip addr del 192.168.77.8/24 dev e0");
+        sh("ip addr del 192.168.77.8/32 dev v0");
         assert!(overlay.attention(&monitor.take().unwrap()).overlay);
         flush(&mut overlay, &mut kernel);
         assert_eq!(overlay.conflict_of(subnet), None);
         assert!(sh("ip route show proto 70").contains("10.244.8.0/24"));
+        sh("ip addr add 192.168.77.8/32 dev v0");
+        assert!(overlay.attention(&monitor.take().unwrap()).overlay);
+        flush(&mut overlay, &mut kernel);
+        assert!(matches!(overlay.conflict_of(subnet), Some(PeerConflict::OwnUnderlay(_))));
+        assert!(!sh("ip route show proto 70").contains("10.244.8.0/24"));
     });
 }
 
