@@ -2,6 +2,7 @@
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "set-up that fails is a failed test")]
 
 use std::fs;
+use std::net::UdpSocket;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -435,7 +436,30 @@ fn doctor_names_what_keeps_pods_apart_and_touches_nothing() {
     behind_nat.extend(flannel.arguments(node));
     let (status, text) = flanneld(node, &behind_nat);
     assert!(status == 1 && text.contains("warning checksum: flannel.1 leaves checksums"), "{status} {text}");
+    assert!(!text.contains("flannel-v6.1 leaves checksums"), "{text}");
+    let mut behind_nat = words("doctor --public-ipv6=2001:db8::9");
+    behind_nat.extend(flannel.arguments(node));
+    let (_, text) = flanneld(node, &behind_nat);
+    assert!(text.contains("warning checksum: flannel-v6.1 leaves checksums"), "{text}");
+    assert!(!text.contains("flannel.1 leaves checksums"), "{text}");
     drop(other_daemon);
+}
+
+#[test]
+fn doctor_takes_no_vlan_for_our_device_and_sees_who_has_the_port() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let flannel = Flannel::new(&lab, BINARY, Flannel::NET_CONF).unwrap();
+    let node = lab.add_node().unwrap();
+    let told = || doctor(&node, &flannel).1.contains(&"error port".to_owned());
+    assert!(!told());
+    // As a VLAN is called; not every kernel of a test machine has these.
+    let link = "ip link add eth0.1 type bridge; ip link set eth0.1 up";
+    node.namespace().sh(link).unwrap();
+    let _holder = node.namespace().enter(|| UdpSocket::bind("0.0.0.0:8472").unwrap()).unwrap();
+    assert!(told(), "{}", doctor(&node, &flannel).2);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::fmt;
 
 use super::survey::Survey;
 use super::{Verdict, one_line};
-use flannel_vxlan::Kernel as _;
+use flannel_vxlan::{Family, Kernel as _, Vni};
 use serde::Serialize;
 
 use crate::config::{Backend, Doctor};
@@ -170,9 +170,16 @@ fn kernel(survey: &Survey, links: &mut flannel_vxlan::Netlink) -> Result<Vec<Fin
             "correct that node's lease",
         )
     }));
-    let behind_nat = survey.setting.facts.ipv4.is_some_and(|own| !own.public_is_local);
-    if matches!(survey.setting.net_conf.backend, Backend::Vxlan(_)) && behind_nat {
-        for device in observed.devices.iter().filter(|device| device.tx_checksum == Some(true)) {
+    let facts = &survey.setting.facts;
+    let is_behind_nat = |family| match family {
+        Family::V4 => facts.ipv4.is_some_and(|own| !own.public_is_local),
+        Family::V6 => facts.ipv6.is_some_and(|own| !own.public_is_local),
+    };
+    if matches!(survey.setting.net_conf.backend, Backend::Vxlan(_)) {
+        let offloading = observed.devices.iter().filter(|device| device.tx_checksum == Some(true));
+        for device in offloading.filter(|device| {
+            Vni::of_device(device.name.as_str()).is_some_and(|(_, family)| is_behind_nat(family))
+        }) {
             findings.push(Finding::warning(
                 "checksum",
                 format!(

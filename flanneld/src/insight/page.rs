@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use crate::insight::status::{Cause, PeerState, PeerStatus, Status};
 
-/// Peers in the table; `flanneld status` shows them all.
+/// Peers in the table; `flanneld status --peers` shows them all.
 const LISTED: usize = 1000;
 /// Peers in the picture.
 const DRAWN: usize = 120;
@@ -172,7 +172,7 @@ fn peers(status: &Status) -> String {
     }
     let more = status.peer_list.len().saturating_sub(LISTED);
     let more = if more > 0 {
-        format!("<p>{more} more are not listed; <code>flanneld status</code> shows them all.</p>\n")
+        format!("<p>{more} more are not listed; <code>flanneld status --peers</code> shows them all.</p>\n")
     } else {
         String::new()
     };

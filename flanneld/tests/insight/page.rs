@@ -64,4 +64,8 @@ fn ten_thousand_peers_are_a_page_that_can_still_be_loaded() {
     let page = render(&status);
     assert!(page.len() < 256 * 1024, "{} bytes", page.len());
     assert!(page.contains("9000 more are not listed") && page.contains("9880 more are not drawn"));
+    assert!(
+        page.contains("<code>flanneld status --peers</code> shows them all"),
+        "without it only those with trouble"
+    );
 }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use flannel_vxlan::underlay::Interface;
+use flannel_vxlan::{Family, Vni};
 use ipnet::IpNet;
 
 use super::Finding;
@@ -40,7 +41,6 @@ impl Host {
     /// What can be told without knowing the cluster.
     pub(super) fn look(&self, config: &Config) -> Vec<Finding> {
         let mut findings = self.legacy();
-        findings.extend(self.bridges());
         if matches!(config.store, Store::Kubernetes(_)) {
             findings.extend(cni(&self.root.join("etc/cni/net.d"), &self.root.join("opt/cni/bin")));
         }
@@ -56,11 +56,14 @@ impl Host {
     ) -> Vec<Finding> {
         let facts = &survey.setting.facts;
         let mut findings = self.forwarding(facts.ipv4.is_some(), facts.ipv6.is_some());
+        findings.extend(self.bridges(facts.ipv4.is_some(), facts.ipv6.is_some()));
         let mut devices = vec![facts.interface.clone()];
         if let Backend::Vxlan(vxlan) = &survey.setting.net_conf.backend {
-            let is_up = |found: &Interface| found.up && found.name.ends_with(&format!(".{}", vxlan.vni));
-            devices.push(format!("flannel.{}", vxlan.vni));
-            findings.extend(self.managers(vxlan.vni));
+            let is_ours = |name: &str| Vni::of_device(name).is_some_and(|(vni, _)| vni.number() == vxlan.vni);
+            let is_up = |found: &Interface| found.up && is_ours(&found.name);
+            let device = Vni::new(vxlan.vni).map(|vni| vni.device_name(Family::V4).to_string());
+            findings.extend(device.as_ref().ok().and_then(|device| self.managers(device)));
+            devices.extend(device);
             // A device that is up holds the port itself, and has it.
             if !interfaces.iter().any(is_up) {
                 findings.extend(self.port(vxlan.port.get()));
@@ -109,18 +112,27 @@ impl Host {
         findings
     }
 
-    fn bridges(&self) -> Option<Finding> {
-        const NAME: &str = "net.bridge.bridge-nf-call-iptables";
-        let what = match self.sysctl(&NAME.replace('.', "/")) {
-            Some(1) => return None,
-            None => "br_netfilter is not loaded".to_owned(),
-            Some(value) => format!("{NAME} is {value}"),
+    fn bridges(&self, ipv4: bool, ipv6: bool) -> Vec<Finding> {
+        let wanted =
+            [("net.bridge.bridge-nf-call-iptables", ipv4), ("net.bridge.bridge-nf-call-ip6tables", ipv6)];
+        let wrong = |name: &str| match self.sysctl(&name.replace('.', "/")) {
+            Some(1) => None,
+            None => Some("br_netfilter is not loaded".to_owned()),
+            Some(value) => Some(format!("{name} is {value}")),
         };
-        Some(Finding::warning(
-            "bridge",
-            format!("{what}: a service whose pod is on the same node cannot be reached through kube-proxy"),
-            format!("modprobe br_netfilter; sysctl -w {NAME}=1"),
-        ))
+        let wrong =
+            wanted.into_iter().filter(|(_, used)| *used).filter_map(|(name, _)| Some((name, wrong(name)?)));
+        wrong
+            .map(|(name, what)| {
+                Finding::warning(
+                    "bridge",
+                    format!(
+                        "{what}: a service whose pod is on the same node cannot be reached through kube-proxy"
+                    ),
+                    format!("modprobe br_netfilter; sysctl -w {name}=1"),
+                )
+            })
+            .collect()
     }
 
     fn forwarding(&self, ipv4: bool, ipv6: bool) -> Vec<Finding> {
@@ -153,7 +165,7 @@ impl Host {
     }
 
     /// Network managers that may take addresses and routes off devices they do not know.
-    fn managers(&self, vni: u32) -> Option<Finding> {
+    fn managers(&self, device: &str) -> Option<Finding> {
         let managers = [
             ("systemd-networkd", "run/systemd/netif", "etc/systemd/network"),
             ("NetworkManager", "run/NetworkManager", "etc/NetworkManager/conf.d"),
@@ -166,7 +178,7 @@ impl Host {
         })?;
         Some(Finding::info(
             "manager",
-            format!("{name} runs and is not told to leave flannel.{vni} alone"),
+            format!("{name} runs and is not told to leave {device} alone"),
             format!("tell it in /{folder} that flannel* is unmanaged"),
         ))
     }
@@ -332,7 +344,7 @@ mod tests {
     fn each_sysctl_is_named_with_what_to_set() {
         let (_folder, bare) = host(&[]);
         assert!(told(bare.forwarding(true, false)).contains("sysctl -w net.ipv4.ip_forward=1"));
-        assert!(told(bare.bridges()).contains("br_netfilter is not loaded"));
+        assert!(told(bare.bridges(true, false)).contains("br_netfilter is not loaded"));
         assert_eq!(told(bare.forwarding(false, false)), "");
         let (_folder, good) = host(&[
             ("proc/sys/net/ipv4/ip_forward", "1\n"),
@@ -342,7 +354,9 @@ mod tests {
             ("proc/sys/net/ipv4/conf/eth0/rp_filter", "1\n"),
         ]);
         assert_eq!(told(good.forwarding(true, true)), "");
-        assert_eq!(told(good.bridges()), "");
+        assert_eq!(told(good.bridges(true, false)), "");
+        let ipv6 = told(good.bridges(true, true));
+        assert!(ipv6.contains("sysctl -w net.bridge.bridge-nf-call-ip6tables=1"), "{ipv6}");
         assert_eq!(told(good.reverse_path(&["eth0".to_owned()])), "", "the larger one counts");
         let (_folder, bad) = host(&[
             ("proc/sys/net/bridge/bridge-nf-call-iptables", "0\n"),
@@ -350,7 +364,7 @@ mod tests {
             ("proc/sys/net/ipv4/conf/eth0/rp_filter", "1\n"),
             ("proc/thread-self/net/ip_tables_names", "nat\nfilter\n"),
         ]);
-        assert!(told(bad.bridges()).contains("bridge-nf-call-iptables is 0"));
+        assert!(told(bad.bridges(true, false)).contains("bridge-nf-call-iptables is 0"));
         assert!(told(bad.reverse_path(&["eth0".to_owned()])).contains("net.ipv4.conf.eth0.rp_filter=2"));
         assert!(told(bad.legacy()).contains("legacy iptables has the tables nat, filter"));
     }
