@@ -1,0 +1,267 @@
+//! Each selector's way to an interface, and the addresses on it, best first.
+
+use std::cmp::Reverse;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use flannel_vxlan::underlay::{DefaultRoute, Interface, InterfaceAddress, RouteLookup};
+use regex::Regex;
+
+use super::{Addresses, Host, NodeFacts, Present, Reason, Selection, Stack};
+
+fn reason<T>(text: impl Into<String>) -> Result<T, Reason> {
+    Err(Reason(text.into()))
+}
+
+/// An interface, with those of its addresses that the selector settled.
+pub(super) struct Chosen<'a> {
+    interface: &'a Interface,
+    ipv4: Option<Ipv4Addr>,
+    ipv6: Option<Ipv6Addr>,
+}
+
+impl<'a> Chosen<'a> {
+    fn whole(interface: &'a Interface) -> Self {
+        Self { interface, ipv4: None, ipv6: None }
+    }
+
+    fn with(interface: &'a Interface, address: Option<IpAddr>) -> Self {
+        match address {
+            Some(IpAddr::V4(address)) => Self { ipv4: Some(address), ..Self::whole(interface) },
+            Some(IpAddr::V6(address)) => Self { ipv6: Some(address), ..Self::whole(interface) },
+            None => Self::whole(interface),
+        }
+    }
+}
+
+/// What messages call a family, and where it is turned on and off.
+struct Words {
+    /// As upstream has it before `interface` and `route`.
+    short: &'static str,
+    family: &'static str,
+    network: &'static str,
+    off: &'static str,
+}
+
+const IPV4: Words = Words {
+    short: "",
+    family: "IPv4",
+    network: "Network",
+    off: "set EnableIPv4 to false and EnableIPv6 to true",
+};
+const IPV6: Words =
+    Words { short: "v6 ", family: "IPv6", network: "IPv6Network", off: "set EnableIPv6 to false" };
+
+pub(super) struct Chooser<'a> {
+    pub(super) selection: &'a Selection,
+    pub(super) stack: Stack,
+    pub(super) host: Host<'a>,
+    pub(super) present: Present<'a>,
+}
+
+impl<'a> Chooser<'a> {
+    pub(super) fn by_name_or_address(&self, name: &str) -> Result<Chosen<'a>, Reason> {
+        let Ok(address) = name.parse::<IpAddr>() else {
+            let named = self.host.interfaces.iter().find(|interface| interface.name == name);
+            let missing = || Reason(format!("error looking up interface {name}: no such network interface"));
+            return named.map(Chosen::whole).ok_or_else(missing);
+        };
+        let Some(interface) = self.owner(address) else {
+            return reason(format!("error looking up interface {name}: No interface with given IP found"));
+        };
+        let mut chosen = Chosen::with(interface, Some(address));
+        // In dual stack the other family's public address, if this host has it, must be on the same interface.
+        if let (true, true, Some(public)) = (self.stack.ipv4, self.stack.ipv6, self.selection.public_ipv6) {
+            match self.owner(public.into()) {
+                Some(other) if other.index != interface.index => {
+                    let (other, name) = (&other.name, &interface.name);
+                    return reason(format!("v6 interface {other} must be the same with v4 interface {name}"));
+                }
+                Some(_) => chosen.ipv6 = chosen.ipv6.or(Some(public)),
+                None => {}
+            }
+        }
+        Ok(chosen)
+    }
+
+    /// Addresses of all interfaces first, then names; the pattern may match anywhere in them.
+    pub(super) fn by_pattern(&self, pattern: &Regex) -> Result<Chosen<'a>, Reason> {
+        for interface in self.present_first() {
+            let ipv4 =
+                self.ipv4_of(interface).into_iter().find(|address| pattern.is_match(&address.to_string()));
+            let ipv6 =
+                self.ipv6_of(interface).into_iter().find(|address| pattern.is_match(&address.to_string()));
+            if (ipv4.is_some() || !self.stack.ipv4) && (ipv6.is_some() || !self.stack.ipv6) {
+                return Ok(Chosen { interface, ipv4, ipv6 });
+            }
+        }
+        let named = self.present_first().find(|interface| pattern.is_match(&interface.name));
+        named.map(Chosen::whole).ok_or_else(|| {
+            let available = |interface: &Interface| {
+                let addresses = if self.stack.ipv4 {
+                    self.ipv4_of(interface).iter().map(ToString::to_string).collect::<Vec<_>>()
+                } else {
+                    self.ipv6_of(interface).iter().map(ToString::to_string).collect()
+                };
+                format!("{}:[{}]", interface.name, addresses.join(" "))
+            };
+            let all = self.host.interfaces.iter().map(available).collect::<Vec<_>>().join(", ");
+            Reason(format!(
+                "Could not match pattern {pattern} to any of the available network interfaces ({all})"
+            ))
+        })
+    }
+
+    pub(super) fn by_route(&self, route: RouteLookup) -> Result<Chosen<'a>, Reason> {
+        match self.indexed(route.interface) {
+            // The route may name another source since; what is in use and still there is as good.
+            Some(interface) if self.is_present(interface) => Ok(Chosen::whole(interface)),
+            Some(interface) => Ok(Chosen::with(interface, route.source)),
+            None => reason("failed to get ifcanreach based interface: couldn't lookup interface"),
+        }
+    }
+
+    pub(super) fn by_default_route(&self) -> Result<Chosen<'a>, Reason> {
+        let ipv4 =
+            self.stack.ipv4.then(|| self.default_interface(self.host.default_ipv4, &IPV4)).transpose()?;
+        let ipv6 =
+            self.stack.ipv6.then(|| self.default_interface(self.host.default_ipv6, &IPV6)).transpose()?;
+        match (ipv4, ipv6) {
+            (Some(ipv4), Some(ipv6)) if ipv4.index != ipv6.index => reason(format!(
+                "v6 default route interface {} must be the same with v4 default route interface {}",
+                ipv6.name, ipv4.name
+            )),
+            (Some(interface), _) | (None, Some(interface)) => Ok(Chosen::whole(interface)),
+            (None, None) => reason("none matched ip stack"),
+        }
+    }
+
+    fn default_interface(&self, routes: &[DefaultRoute], words: &Words) -> Result<&'a Interface, Reason> {
+        let Words { short, family, network, off } = words;
+        let Some(route) = routes.iter().min_by_key(|route| route.metric) else {
+            return reason(format!(
+                "failed to get default {short}interface: Unable to find default {short}route; {network} in net-conf.json \
+                 needs {family}: if this host has none, {off}"
+            ));
+        };
+        self.indexed(route.interface).ok_or_else(|| {
+            Reason(format!(
+                "failed to get default {short}interface: Found default {short}route but could not determine interface"
+            ))
+        })
+    }
+
+    fn indexed(&self, index: u32) -> Option<&'a Interface> {
+        self.host.interfaces.iter().find(|interface| interface.index == index)
+    }
+
+    fn owner(&self, address: IpAddr) -> Option<&'a Interface> {
+        self.host
+            .interfaces
+            .iter()
+            .find(|interface| interface.addresses.iter().any(|own| own.address == address))
+    }
+
+    /// All interfaces in their order, but the one in use before all others.
+    fn present_first(&self) -> impl Iterator<Item = &'a Interface> {
+        let is_present = |interface: &&Interface| Some(interface.name.as_str()) == self.present.interface;
+        let others = self.host.interfaces.iter().filter(move |interface| !is_present(interface));
+        self.host.interfaces.iter().find(is_present).into_iter().chain(others)
+    }
+
+    /// Whether this interface is in use, and has the addresses still that are.
+    fn is_present(&self, interface: &Interface) -> bool {
+        Some(interface.name.as_str()) == self.present.interface
+            && self.present.ipv4.is_none_or(|own| self.ipv4_of(interface).first() == Some(&own))
+            && self.present.ipv6.is_none_or(|own| self.ipv6_of(interface).first() == Some(&own))
+    }
+
+    /// Refuses to go from a global address to a link-local one while the node runs.
+    fn is_no_worse(
+        &self,
+        words: &Words,
+        name: &str,
+        before: Option<bool>,
+        link_local: bool,
+    ) -> Result<(), Reason> {
+        if self.present.interface.is_some() && before == Some(false) && link_local {
+            return reason(format!("interface {name} has only a link-local {} address left", words.family));
+        }
+        Ok(())
+    }
+
+    /// Usable IPv4 addresses of an interface, best first.
+    fn ipv4_of(&self, interface: &Interface) -> Vec<Ipv4Addr> {
+        let is_link_local = |address| matches!(address, IpAddr::V4(v4) if v4.is_link_local());
+        let usable = usable(interface, self.present.ipv4.map(IpAddr::from), is_link_local).into_iter();
+        usable.filter_map(|address| if let IpAddr::V4(v4) = address { Some(v4) } else { None }).collect()
+    }
+
+    /// Usable IPv6 addresses of an interface, best first.
+    fn ipv6_of(&self, interface: &Interface) -> Vec<Ipv6Addr> {
+        let is_link_local = |address| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        let usable = usable(interface, self.present.ipv6.map(IpAddr::from), is_link_local).into_iter();
+        usable.filter_map(|address| if let IpAddr::V6(v6) = address { Some(v6) } else { None }).collect()
+    }
+
+    pub(super) fn facts(&self, chosen: &Chosen<'_>) -> Result<NodeFacts, Reason> {
+        let Interface { name, index, mtu, .. } = chosen.interface;
+        let missing = |Words { family, network, off, .. }: &Words| {
+            Reason(format!(
+                "failed to find {family} address for interface {name}, which {network} in net-conf.json needs: give it one, \
+                 name another interface with --iface, or {off}"
+            ))
+        };
+        let ipv4 = if self.stack.ipv4 {
+            let first = || self.ipv4_of(chosen.interface).first().copied();
+            let interface = chosen.ipv4.or_else(first).ok_or_else(|| missing(&IPV4))?;
+            self.is_no_worse(
+                &IPV4,
+                name,
+                self.present.ipv4.map(|own| own.is_link_local()),
+                interface.is_link_local(),
+            )?;
+            let public = self.selection.public_ipv4.unwrap_or(interface);
+            Some(Addresses { interface, public, public_is_local: self.owner(public.into()).is_some() })
+        } else {
+            None
+        };
+        let ipv6 = if self.stack.ipv6 {
+            let first = || self.ipv6_of(chosen.interface).first().copied();
+            let interface = chosen.ipv6.or_else(first).ok_or_else(|| missing(&IPV6))?;
+            let before = self.present.ipv6.map(|own| own.is_unicast_link_local());
+            self.is_no_worse(&IPV6, name, before, interface.is_unicast_link_local())?;
+            let public = self.selection.public_ipv6.unwrap_or(interface);
+            Some(Addresses { interface, public, public_is_local: self.owner(public.into()).is_some() })
+        } else {
+            None
+        };
+        if *mtu == 0 {
+            return reason(format!("failed to determine MTU for {name} interface"));
+        }
+        Ok(NodeFacts { interface: name.clone(), index: *index, mtu: *mtu, ipv4, ipv6 })
+    }
+}
+
+/// Unicast addresses beyond this host that are not deprecated: the present one first, if it is there; global before
+/// link-local, permanent before leased, stable before privacy addresses, else in the kernel's order.
+fn usable(
+    interface: &Interface,
+    present: Option<IpAddr>,
+    is_link_local: impl Fn(IpAddr) -> bool,
+) -> Vec<IpAddr> {
+    let is_unicast = |address: IpAddr| match address {
+        IpAddr::V4(v4) => {
+            !(v4.is_unspecified() || v4.is_loopback() || v4.is_multicast() || v4.is_broadcast())
+        }
+        IpAddr::V6(v6) => !(v6.is_unspecified() || v6.is_loopback() || v6.is_multicast()),
+    };
+    let mut usable: Vec<&InterfaceAddress> =
+        interface.addresses.iter().filter(|own| !own.deprecated && is_unicast(own.address)).collect();
+    let rank = |own: &&InterfaceAddress| {
+        let other = Some(own.address) != present;
+        let link_local = is_link_local(own.address);
+        (link_local, other, Reverse(own.permanent), own.temporary)
+    };
+    usable.sort_by_key(rank);
+    usable.into_iter().map(|own| own.address).collect()
+}

@@ -1,0 +1,84 @@
+//! What MTU the interface leaves for pods.
+
+use super::{NodeError, NodeFacts};
+use crate::config::Backend;
+
+/// MTUs in bytes for one backend on one node.
+///
+/// | backend | `ipv4_device` | `ipv6_device` | `pods` |
+/// |---|---|---|---|
+/// | vxlan | underlay − 50 | underlay − 70 | the smaller of those in use |
+/// | host-gw, alloc | – | – | interface |
+///
+/// For vxlan the underlay is `Backend.MTU`, as with upstream, or the interface's if that is not set, or has become lower.
+/// Upstream writes underlay − 50 for pods in every case; with IPv6 that loses or fragments packets between 1430 and
+/// 1450 bytes, so dual-stack and IPv6 nodes get 20 bytes less here. Both values work in one cluster.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Mtus {
+    /// Of `flannel.<VNI>`; `None` without one.
+    pub ipv4_device: Option<u32>,
+    /// Of `flannel-v6.<VNI>`; `None` without one.
+    pub ipv6_device: Option<u32>,
+    /// What pods may send: `FLANNEL_MTU`.
+    pub pods: u32,
+}
+
+impl NodeFacts {
+    /// Checks that `backend` works on this node, and tells the MTUs.
+    ///
+    /// # Errors
+    /// [`NodeError::NatUnderHostGw`], [`NodeError::MtuTooSmall`].
+    pub fn mtus(&self, backend: &Backend) -> Result<Mtus, NodeError> {
+        match backend {
+            Backend::Vxlan(vxlan) => {
+                let underlay = vxlan.mtu.map_or(self.mtu, |mtu| self.mtu.min(mtu.into()));
+                // Outer IP 20 or 40 + UDP 8 + VXLAN 8 + inner Ethernet 14.
+                let inside =
+                    |in_use: bool, overhead: u32, family, least| match underlay.saturating_sub(overhead) {
+                        _ if !in_use => Ok(None),
+                        left if left >= least => Ok(Some(left)),
+                        left => {
+                            let interface = self.interface.clone();
+                            Err(NodeError::MtuTooSmall { interface, underlay, left, family, least })
+                        }
+                    };
+                let ipv4_device = inside(self.ipv4.is_some(), 50, "IPv4", 68)?;
+                let ipv6_device = inside(self.ipv6.is_some(), 70, "IPv6", 1280)?;
+                let pods = ipv4_device.into_iter().chain(ipv6_device).min().unwrap_or(underlay);
+                Ok(Mtus { ipv4_device, ipv6_device, pods })
+            }
+            Backend::HostGw => {
+                let ipv4 = self.ipv4.map(|own| (own.public.into(), own.interface.into()));
+                let ipv6 = self.ipv6.map(|own| (own.public.into(), own.interface.into()));
+                match ipv4.into_iter().chain(ipv6).find(|(public, interface)| public != interface) {
+                    Some((public, interface)) => Err(NodeError::NatUnderHostGw { public, interface }),
+                    None => Ok(Mtus { ipv4_device: None, ipv6_device: None, pods: self.mtu }),
+                }
+            }
+            Backend::Alloc => Ok(Mtus { ipv4_device: None, ipv6_device: None, pods: self.mtu }),
+        }
+    }
+
+    /// Checks that the interface carries `Backend.MTU`. A node that is to run with it for the first time must not start
+    /// otherwise; one that has run with it before its link shrank goes on with what the link carries ([`Self::mtus`]).
+    ///
+    /// # Errors
+    /// [`NodeError::MtuAboveUnderlay`].
+    pub fn carries(&self, backend: &Backend) -> Result<(), NodeError> {
+        match backend.mtu() {
+            Some(configured) if configured > self.mtu => Err(NodeError::MtuAboveUnderlay {
+                interface: self.interface.clone(),
+                configured,
+                carried: self.mtu,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Warns if the interface carries less than `Backend.MTU`.
+    pub fn warn_of_mtu(&self, backend: &Backend) {
+        if let Err(problem) = self.carries(backend) {
+            tracing::warn!("{problem}; going on with {}", self.mtu);
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The interface between nodes changes while the daemon runs.
+
+use std::fs;
+
+use testkit::{Flannel, may_make_namespaces, wait_for};
+
+use crate::{Cluster, SOON};
+
+#[test]
+fn direct_routing_is_decided_again_when_a_route_changes() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let net_conf = r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "DirectRouting": true}}"#;
+    let cluster = Cluster::start(2, net_conf);
+    cluster.every_pod_reaches_every_other();
+    let [(node, ..), (.., pod)] = &cluster.nodes[..] else { unreachable!() };
+    let target = pod.addresses().next().unwrap();
+    let leads = |device: &str| {
+        let way = || node.namespace().sh(&format!("ip route get {target}")).unwrap();
+        let changed = wait_for(SOON, || way().contains(&format!("dev {device} ")).then_some(()));
+        assert!(changed.is_some(), "not {device}: {}", way());
+    };
+    leads("eth0");
+    node.namespace().sh("ip route add 192.168.77.2 via 192.168.77.254").unwrap();
+    leads("flannel.1");
+    node.namespace().sh("ip route del 192.168.77.2").unwrap();
+    leads("eth0");
+    cluster.every_pod_reaches_every_other();
+}
+
+#[test]
+fn another_mtu_or_address_of_the_underlay_is_followed_without_a_restart() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let cluster = Cluster::start(2, Flannel::NET_CONF);
+    cluster.every_pod_reaches_every_other();
+    let (node, ..) = &cluster.nodes[0];
+    let env = || fs::read_to_string(node.subnet_file()).unwrap();
+    let link = |name: &str| node.namespace().sh(&format!("ip -d -o link show {name}")).unwrap_or_default();
+    let soon = |what: &str, holds: &dyn Fn() -> bool| {
+        assert!(
+            wait_for(SOON, || holds().then_some(())).is_some(),
+            "{what}\n{}{}{}",
+            env(),
+            link("flannel.1"),
+            link("flannel-v6.1")
+        );
+    };
+    let subnet = env().lines().take(4).map(str::to_owned).collect::<Vec<_>>();
+
+    node.namespace().sh("ip link set eth0 mtu 1400").unwrap();
+    soon("MTU of the devices", &|| {
+        link("flannel.1").contains("mtu 1350") && link("flannel-v6.1").contains("mtu 1330")
+    });
+    soon("MTU of pods", &|| env().contains("FLANNEL_MTU=1330\n"));
+    cluster.every_pod_reaches_every_other();
+
+    node.namespace().sh("ip addr add 192.168.77.201/24 dev eth0; ip addr del 192.168.77.1/24 dev eth0; ip addr add 192.168.77.201/24 dev eth0 2>/dev/null || true").unwrap();
+    soon("source of outer packets", &|| link("flannel.1").contains("local 192.168.77.201"));
+    cluster.every_pod_reaches_every_other();
+
+    node.namespace()
+        .sh("ip addr add fd00:77::201/64 dev eth0 nodad; ip addr del fd00:77::1/64 dev eth0")
+        .unwrap();
+    soon("source of outer IPv6 packets", &|| link("flannel-v6.1").contains("local fd00:77::201"));
+    cluster.every_pod_reaches_every_other();
+    assert_eq!(env().lines().take(4).map(str::to_owned).collect::<Vec<_>>(), subnet, "the subnet stays");
+}
+
+#[test]
+fn a_node_keeps_its_addresses_beside_virtual_ones_and_takes_no_link_local_one() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut cluster = Cluster::start(1, Flannel::NET_CONF);
+    let (node, daemon, _pod) = cluster.nodes.remove(0);
+    let sh = |command: &str| node.namespace().sh(command).unwrap();
+    let is_at = |device: &str, local: &str| {
+        sh(&format!("ip -d link show {device}")).contains(&format!("local {local} "))
+    };
+    let has_mtu = |mtu: &str| {
+        let holds = || sh("ip link show flannel.1").contains(&format!("mtu {mtu} ")).then_some(());
+        assert!(wait_for(SOON, holds).is_some(), "{mtu}");
+    };
+    // As from DHCP; keepalived's is permanent, which counts for more where nothing is known.
+    sh("ip addr change 192.168.77.1/24 dev eth0 valid_lft 3600 preferred_lft 3600");
+    sh("ip addr add 192.168.77.100/24 dev eth0; ip link set eth0 mtu 1400");
+    has_mtu("1350");
+    assert!(is_at("flannel.1", "192.168.77.1"));
+    assert!(daemon.terminate().unwrap().success());
+    let mut daemon = cluster.flannel.start(&node).unwrap();
+    daemon.ready(SOON).unwrap();
+    sh("ip link set eth0 mtu 1500");
+    has_mtu("1450");
+    assert!(is_at("flannel.1", "192.168.77.1"), "after a restart, too");
+
+    sh("ip link set eth0 down; ip link set eth0 up");
+    let page = || daemon.page("/readyz").unwrap();
+    let named = "interface eth0 has only a link-local IPv6 address left";
+    assert!(wait_for(SOON, || page().contains(named).then_some(())).is_some(), "{}", page());
+    assert!(is_at("flannel-v6.1", "fd00:77::1"));
+    sh("ip addr add fd00:77::1/64 dev eth0 nodad");
+    daemon.ready(SOON).unwrap();
+    assert!(is_at("flannel-v6.1", "fd00:77::1"));
+}
