@@ -26,8 +26,8 @@ pub struct Question {
     pub answer: oneshot::Sender<Box<Status>>,
 }
 
-/// Everything that follows from these; rules, readiness, notes and the end of the lease are left to the caller. Peers one by one only if
-/// `list`.
+/// Everything that follows from these; rules, readiness, notes and the end of the lease are left to the caller. Peers one
+/// by one only if `list`.
 pub(crate) fn survey(
     setting: &Setting,
     lease: &Lease,
