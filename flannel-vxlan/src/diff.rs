@@ -213,7 +213,7 @@ impl Overlay {
 
     pub(crate) fn wanted(&self, subnet: IpNet) -> Option<Entries> {
         let slot = self.peers.get(&subnet)?;
-        let programmed = self.conflict(subnet, slot.via).is_none();
+        let programmed = self.conflict_of(subnet).is_none();
         programmed.then(|| Entries::of(Peer { subnet, via: slot.via }, slot.nexthop))
     }
 

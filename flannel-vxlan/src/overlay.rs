@@ -319,14 +319,14 @@ impl Overlay {
     pub(crate) fn forwarding(&self, family: Family, mac: MacAddr) -> Option<IpAddr> {
         self.claimants(family, mac).find_map(|subnet| {
             let via = self.peers.get(&subnet)?.via;
-            self.conflict(subnet, via).is_none().then(|| via.underlay())
+            self.conflict_of(subnet).is_none().then(|| via.underlay())
         })
     }
 
     /// The programmed tunnel peer whose subnet begins with this address.
     pub(crate) fn tunnel_at(&self, address: IpAddr) -> Option<(IpNet, MacAddr)> {
         self.starting_at(address).find_map(|(subnet, slot)| match slot.via {
-            Via::Tunnel { mac, .. } => self.conflict(subnet, slot.via).is_none().then_some((subnet, mac)),
+            Via::Tunnel { mac, .. } => self.conflict_of(subnet).is_none().then_some((subnet, mac)),
             Via::Direct { .. } => None,
         })
     }

@@ -151,7 +151,7 @@ impl Overlay {
     }
 
     fn note(&mut self, subnet: IpNet) {
-        let here = |slot: &&Slot| self.conflict(subnet, slot.via).is_none();
+        let here = |_: &&Slot| self.conflict_of(subnet).is_none();
         let here = self.peers.get(&subnet).filter(here);
         let here = here.map(|slot| Held { via: slot.via, nexthop: slot.nexthop, certain: true });
         let held = self.refused.remove(&subnet).unwrap_or(here);
@@ -188,7 +188,7 @@ impl Overlay {
     /// What the kernel should have of this peer; its nexthop gets a number if it needs one and has none.
     pub(crate) fn assign(&mut self, subnet: IpNet) -> Option<Entries> {
         let slot = *self.peers.get(&subnet)?;
-        if self.conflict(subnet, slot.via).is_some() {
+        if self.conflict_of(subnet).is_some() {
             return None;
         }
         let peer = Peer { subnet, via: slot.via };
