@@ -51,6 +51,12 @@ impl Host {
         self.prefix_of(address).is_some()
     }
 
+    /// Networks that this host is attached to and that this address is in.
+    pub(crate) fn networks_of(&self, address: IpAddr) -> Vec<IpNet> {
+        let networks = self.addresses.iter().filter_map(|(own, prefix)| IpNet::new(*own, *prefix).ok());
+        networks.map(|network| network.trunc()).filter(|network| network.contains(&address)).collect()
+    }
+
     /// Length of the prefix that this address of the host has.
     pub(crate) fn prefix_of(&self, address: IpAddr) -> Option<u8> {
         let at = self.addresses.binary_search_by(|(own, _)| own.cmp(&address)).ok()?;

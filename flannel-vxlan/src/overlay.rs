@@ -23,9 +23,11 @@ use crate::{
 /// # When peers contradict each other
 /// The outcome depends on the peers alone, not on the order in which they came:
 /// - one subnet: there is one peer per subnet, the last one set;
-/// - one subnet inside another: the inner one is programmed, the outer one is not, as it would lead away packets for
-///   what is not its own;
-/// - a subnet that holds the underlay address of another peer is not programmed: it would swallow that one's packets;
+/// - one subnet inside another: both are programmed, and the longer prefix gets what is its own, as with any routes; but
+///   of two tunnel peers whose subnets begin with the same address, which is that of their endpoints, only the larger one;
+/// - a subnet that holds the underlay address of another peer: one of them is not programmed. If the address is one of
+///   the pod network's ([`FamilySpec::networks`]), and of no network in that which this host is attached to, it is the other peer;
+///   else it is the subnet's, which would swallow that one's packets;
 /// - one MAC address on two underlay addresses: the peer with the lowest subnet is programmed;
 /// - one underlay address with two MAC addresses or two subnets: both are programmed, as neither harms the other.
 ///

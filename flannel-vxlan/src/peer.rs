@@ -90,9 +90,12 @@ pub enum PeerConflict {
     /// This host has a route to exactly this subnet that somebody else made, of whatever metric.
     #[error("this host has a route of its own to it: {0}")]
     HostRoute(ObservedRoute),
-    /// The subnet of another peer lies in this one; the inner one is programmed.
-    #[error("its subnet holds {0}, that of another peer")]
-    HoldsSubnet(IpNet),
+    /// A larger subnet of another peer begins with the same address, which is that of both tunnel endpoints.
+    #[error("its subnet begins where {0} does, that of another peer")]
+    EndpointTaken(IpNet),
+    /// The underlay address is one of another peer's pods: see [`Overlay`](crate::Overlay).
+    #[error("its underlay address is in {0}, the subnet of another peer")]
+    UnderlayInside(IpNet),
     /// The subnet holds the underlay address of another peer: that one's packets would be wrapped once more.
     #[error("its subnet holds {address}, the underlay address of the peer {peer}")]
     HoldsUnderlayOf {

@@ -119,8 +119,9 @@ impl Overlay {
         }
         let old = self.peers.get(&subnet).map(|slot| slot.via);
         let mut touched: Vec<IpNet> = vec![subnet];
-        touched.extend(self.holding(subnet.addr(), subnet.prefix_len()));
-        let mut neighbours = Vec::new();
+        touched.extend(self.starting_at(subnet.addr()).map(|(other, _)| other));
+        touched.extend(self.peers_within(subnet));
+        let mut neighbours: Vec<IpNet> = self.holding(subnet.addr(), subnet.prefix_len()).collect();
         for via in [old, next].into_iter().flatten() {
             if self.is_inside_networks(via.underlay()) {
                 touched.extend(self.holding(via.underlay(), u8::MAX));

@@ -14,6 +14,9 @@ pub enum Remark {
     /// It is kept out.
     #[error("is not programmed: {0}")]
     NotProgrammed(PeerConflict),
+    /// It is programmed, and so may be another one with this part of its subnet, which then gets its own packets.
+    #[error("holds {0}, the subnet of another peer")]
+    HoldsSubnet(IpNet),
     /// It is programmed, but another one with a lower subnet has the same underlay address: see [`Overlay::peers_at`].
     #[error("has the underlay address {0} of another peer")]
     SharesUnderlay(IpAddr),
@@ -97,6 +100,9 @@ impl Overlay {
         let pairs = self.underlays.iter().zip(self.underlays.iter().skip(1));
         let shared = pairs.filter(|(one, other)| one.0 == other.0).map(|(_, other)| *other);
         now.extend(shared.map(|(address, subnet)| (subnet, Remark::SharesUnderlay(address))));
+        let pairs = self.peers.keys().zip(self.peers.keys().skip(1));
+        let nested = pairs.filter(|(outer, inner)| outer.contains(*inner));
+        now.extend(nested.map(|(outer, inner)| (*outer, Remark::HoldsSubnet(*inner))));
         now.extend(conflicts.into_iter().map(|(subnet, conflict)| (subnet, Remark::NotProgrammed(conflict))));
         let Remarks { told, news, .. } = &mut self.remarks;
         news.clear();
@@ -113,6 +119,8 @@ impl Overlay {
         let via = self.peers.get(&subnet)?.via;
         let conflict = self.conflict(subnet, via).map(Remark::NotProgrammed);
         let shares = || self.peers_at(via.underlay()).next().filter(|first| *first != subnet);
-        conflict.or_else(|| shares().map(|_| Remark::SharesUnderlay(via.underlay())))
+        conflict
+            .or_else(|| self.inner(subnet).map(Remark::HoldsSubnet))
+            .or_else(|| shares().map(|_| Remark::SharesUnderlay(via.underlay())))
     }
 }

@@ -45,18 +45,6 @@ impl Overlay {
         holders.map(|holder| holder.trunc()).filter(|holder| self.peers.contains_key(holder))
     }
 
-    /// Peers whose subnets lie in this one.
-    fn inside(&self, subnet: IpNet) -> impl Iterator<Item = (IpNet, &Slot)> {
-        let (family, longer) = (Family::of_net(subnet), subnet.prefix_len() + 1);
-        // Mostly all subnets are of one size.
-        let any = self.lengths.range((family, longer)..=(family, u8::MAX)).next().is_some();
-        // They follow it: what begins in it and is not larger lies in it.
-        let after = (Bound::Excluded(subnet), Bound::Unbounded);
-        let inside = move |(other, _): &(&IpNet, &Slot)| any && subnet.contains(&other.addr());
-        let found = any.then(|| self.peers.range(after)).into_iter().flatten();
-        found.take_while(inside).map(|(other, slot)| (*other, slot))
-    }
-
     /// Whether this could be in the subnet of a peer that is programmed.
     pub(crate) fn is_inside_networks(&self, address: IpAddr) -> bool {
         let spec = self.family(Family::of(address));
@@ -76,14 +64,25 @@ impl Overlay {
         if let Some(conflict) = self.harm(subnet, via) {
             return Some(conflict);
         }
-        if let Some((inner, _)) = self.inside(subnet).find(|(inner, _)| self.is_harmless(*inner)) {
-            return Some(PeerConflict::HoldsSubnet(inner));
-        }
-        let mut held = self.underlays_in(subnet);
+        let mut held = self.underlays_in(subnet).filter(|(address, _)| !self.is_for_pods(*address));
         if let Some((address, peer)) = held.find(|(_, peer)| *peer != subnet && self.is_harmless(*peer)) {
             return Some(PeerConflict::HoldsUnderlayOf { peer, address });
         }
-        let Via::Tunnel { mac, underlay } = via else { return None };
+        let underlay = via.underlay();
+        if self.is_for_pods(underlay) {
+            let mut holders = self.holding(underlay, u8::MAX);
+            if let Some(holder) = holders.find(|holder| *holder != subnet && self.is_harmless(*holder)) {
+                return Some(PeerConflict::UnderlayInside(holder));
+            }
+        }
+        let Via::Tunnel { mac, .. } = via else { return None };
+        let mut outer = self.starting_at(subnet.addr()).take_while(|(other, _)| *other < subnet);
+        let is_rival = |(other, slot): &(IpNet, &Slot)| {
+            matches!(slot.via, Via::Tunnel { .. }) && self.is_harmless(*other)
+        };
+        if let Some((other, _)) = outer.find(is_rival) {
+            return Some(PeerConflict::EndpointTaken(other));
+        }
         let family = Family::of_net(subnet);
         // Most peers have nothing in common with the one before them, which is all that there is to look at then.
         let last = self.macs.range(..(family, mac, subnet)).next_back();
@@ -92,6 +91,25 @@ impl Overlay {
         let first = before.find(|other| self.is_harmless(*other))?;
         let theirs = self.peers.get(&first)?.via.underlay();
         (theirs != underlay).then_some(PeerConflict::MacTaken(first))
+    }
+
+    /// Whether an address is one of pods rather than of a host: it is in the cluster's networks, and no network that this
+    /// host is attached to and that lies in these has it. Where two peers clash over it, the one that claims it for its
+    /// pods is right then.
+    fn is_for_pods(&self, address: IpAddr) -> bool {
+        let Some(spec) = self.family(Family::of(address)) else { return false };
+        spec.networks.iter().filter(|network| network.contains(&address)).any(|network| {
+            let attached = self.host.networks_of(address);
+            !attached.into_iter().any(|attached| network.contains(&attached))
+        })
+    }
+
+    /// The first subnet of another peer in this one.
+    pub(crate) fn inner(&self, subnet: IpNet) -> Option<IpNet> {
+        // It follows it: what begins in it and is not larger lies in it.
+        let after = (Bound::Excluded(subnet), Bound::Unbounded);
+        let (next, _) = self.peers.range(after).next()?;
+        subnet.contains(next).then_some(*next)
     }
 
     /// Whether a peer could be programmed if there were no others.
@@ -151,14 +169,16 @@ impl Overlay {
         // Only peers that have something in common can be in each other's way.
         let mut rivals = std::collections::BTreeSet::new();
         let pairs = self.peers.keys().zip(self.peers.keys().skip(1));
-        rivals.extend(pairs.filter(|(outer, inner)| outer.contains(*inner)).map(|(outer, _)| *outer));
+        let pairs = pairs.filter(|(outer, inner)| outer.addr() == inner.addr());
+        rivals.extend(pairs.map(|(_, inner)| *inner));
         let pairs = self.macs.iter().zip(self.macs.iter().skip(1));
         let pairs = pairs.filter(|(one, other)| (one.0, one.1) == (other.0, other.1));
         rivals.extend(pairs.flat_map(|(one, other)| [one.2, other.2]));
-        let mut underlays = self.underlays.iter().map(|(address, _)| *address).peekable();
+        let mut underlays = self.underlays.iter().peekable();
         for subnet in self.peers.keys() {
-            while underlays.next_if(|address| *address < subnet.network()).is_some() {}
-            rivals.extend(underlays.peek().filter(|address| subnet.contains(*address)).map(|_| *subnet));
+            while underlays.next_if(|(address, _)| *address < subnet.network()).is_some() {}
+            let inside = underlays.clone().take_while(|(address, _)| subnet.contains(address));
+            rivals.extend(inside.flat_map(|(_, peer)| [*subnet, *peer]));
         }
 
         let mut conflicts = Vec::new();

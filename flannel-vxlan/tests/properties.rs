@@ -111,6 +111,9 @@ fn hear(overlay: &mut Overlay, heard: &mut BTreeMap<IpNet, Remark>) -> bool {
     let shared = overlay.peers().filter(shares);
     let mut all: BTreeMap<IpNet, Remark> =
         shared.map(|peer| (peer.subnet, Remark::SharesUnderlay(peer.via.underlay()))).collect();
+    let subnets: Vec<IpNet> = overlay.peers().map(|peer| peer.subnet).collect();
+    let nested = subnets.windows(2).filter(|pair| pair[0].contains(&pair[1]));
+    all.extend(nested.map(|pair| (pair[0], Remark::HoldsSubnet(pair[1]))));
     all.extend(conflicts.iter().map(|(subnet, conflict)| (*subnet, Remark::NotProgrammed(*conflict))));
     all == *heard
 }
