@@ -41,7 +41,7 @@ fn a_conflict_is_told_once_when_it_begins_and_once_when_it_ends() {
     store.busy_timeout(SOON).unwrap();
     for (subnet, public, mac) in [
         ("10.244.20.0-24", "172.30.0.20", "02:00:00:00:66:20"),
-        ("10.244.20.128-25", "172.30.0.21", "02:00:00:00:66:21"),
+        ("10.244.20.0-25", "172.30.0.21", "02:00:00:00:66:21"),
         ("10.244.30.0-24", "172.30.0.30", "02:00:00:00:66:30"),
         ("10.244.31.0-24", "172.30.0.30", "02:00:00:00:66:31"),
         ("10.244.40.0-24", "172.30.0.40", "02:00:00:00:66:40"),
@@ -57,7 +57,8 @@ fn a_conflict_is_told_once_when_it_begins_and_once_when_it_ends() {
     network.sh("ip route add 10.244.50.0/24 via 192.168.77.254 proto static metric 100").unwrap();
     let daemon = start(&flannel, &node);
     let begun = [
-        "peer 10.244.20.0/24 is not programmed: its subnet holds 10.244.20.128/25, that of another peer",
+        "peer 10.244.20.0/24 holds 10.244.20.0/25, the subnet of another peer",
+        "peer 10.244.20.0/25 is not programmed: its subnet begins where 10.244.20.0/24 does, that of another peer",
         "peers 10.244.30.0/24 and 10.244.31.0/24 have one public address, 172.30.0.30: both are programmed",
         "peer 10.244.41.0/24 is not programmed: its MAC address is claimed by the peer 10.244.40.0/24 too",
         "peer 10.244.50.0/24 is not programmed: this host has a route of its own to it: 10.244.50.0/24 via 192.168.77.254",
@@ -67,8 +68,8 @@ fn a_conflict_is_told_once_when_it_begins_and_once_when_it_ends() {
     }
     let routes = network.sh("ip route show proto 70").unwrap();
     for (subnet, there) in [
-        ("10.244.20.0/24", false),
-        ("10.244.20.128/25", true),
+        ("10.244.20.0/24", true),
+        ("10.244.20.0/25", false),
         ("10.244.30.0/24", true),
         ("10.244.31.0/24", true),
         ("10.244.40.0/24", true),
@@ -90,10 +91,10 @@ fn a_conflict_is_told_once_when_it_begins_and_once_when_it_ends() {
     network.sh("ip route del 10.244.50.0/24 metric 100").unwrap();
     heard(&node, "peer 10.244.50.0/24 is programmed: what kept it out is gone");
     assert!(network.sh("ip route show 10.244.50.0/24").unwrap().contains("proto 70"));
-    for key in ["10.244.20.128-25", "10.244.40.0-24"] {
+    for key in ["10.244.20.0-24", "10.244.40.0-24"] {
         store.execute("DELETE FROM lease WHERE key = ?1", [key]).unwrap();
     }
-    heard(&node, "peer 10.244.20.0/24 is programmed: what kept it out is gone");
+    heard(&node, "peer 10.244.20.0/25 is programmed: what kept it out is gone");
     heard(&node, "peer 10.244.41.0/24 is programmed: what kept it out is gone");
     daemon.terminate().unwrap();
     let log = log_of(&node);
