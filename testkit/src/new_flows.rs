@@ -60,7 +60,7 @@ const REMEMBERED_SECONDS: &str = "4";
 /// No test needs more; a stream that is never stopped ends.
 const LONGEST: Duration = Duration::from_secs(300);
 /// The kernel doubles it. Holds some seconds of packets, should the receiver be kept off the CPU.
-const RECEIVE_BUFFER: usize = 32 << 20;
+pub(crate) const RECEIVE_BUFFER: usize = 32 << 20;
 
 impl NewFlows {
     /// Starts sending `per_second` packets, to each of `targets` in turn, which are addresses of `receiver`.
@@ -192,7 +192,12 @@ fn send(targets: &[SocketAddr], per_second: u32, stop: &AtomicBool) -> io::Resul
             let (left, right) = packet.split_at_mut(8);
             left.copy_from_slice(&number.to_be_bytes());
             right.copy_from_slice(&nanoseconds.to_be_bytes());
-            wildcard(target.ip(), port)?.send_to(&packet, *target)?;
+            match wildcard(target.ip(), port) {
+                Ok(socket) => socket.send_to(&packet, *target)?,
+                // Somebody else in the pod has this port, or a process that is being started holds it open.
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => continue,
+                Err(error) => return Err(error),
+            };
             number += 1;
         }
         pace.pause();

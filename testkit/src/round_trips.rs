@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::new_flows::joined;
+use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
+
+use crate::new_flows::{RECEIVE_BUFFER, joined};
 use crate::wait::Pace;
 use crate::{LabError, Pod};
 
@@ -51,6 +53,8 @@ impl RoundTrips {
         let at = |pod: &Pod, address: IpAddr| {
             let socket = pod.namespace().enter(|| {
                 let socket = UdpSocket::bind((address, 0))?;
+                // An end that gets no processor for a while answers late, and loses nothing.
+                setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER)?;
                 socket.set_read_timeout(Some(Duration::from_millis(1)))?;
                 Ok(socket)
             })?;
