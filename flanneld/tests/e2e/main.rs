@@ -301,7 +301,9 @@ fn whatever_others_break_is_back_at_once() {
     for disturbance in [
         "ip link del flannel.1",
         "ip link set flannel.1 down",
-        "ip link set flannel.1 down; ip link set flannel.1 name x",
+        // Before 6.2 only a device that is down can be renamed, and the daemon may be faster than the second command.
+        "for try in 1 2 3 4 5 6 7 8; do
+            printf 'link set flannel.1 down\nlink set flannel.1 name x\n' | ip -batch - && exit; done; exit 1",
         "ip link set flannel-v6.1 mtu 1400",
         "ip link set flannel.1 address 02:00:00:00:00:07",
         "ip addr flush dev flannel.1",
