@@ -199,7 +199,7 @@ impl Overlay {
         Attention { overlay, host: true, peers: false }
     }
 
-    fn family_on(&self, index: u32) -> Option<Family> {
+    pub(crate) fn family_on(&self, index: u32) -> Option<Family> {
         let at = self.device_index.iter().position(|device| *device != 0 && *device == index)?;
         Family::ALL.get(at).copied()
     }

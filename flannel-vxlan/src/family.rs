@@ -49,6 +49,11 @@ impl FamilySpec {
         Family::of_net(self.subnet)
     }
 
+    /// Whether pods of the cluster may be here: inside one of [`FamilySpec::networks`], or anywhere if there are none.
+    pub(crate) fn may_hold(&self, net: IpNet) -> bool {
+        self.networks.is_empty() || self.networks.iter().any(|network| network.contains(&net))
+    }
+
     pub(crate) fn links(&self) -> Links {
         let device = self.device.as_ref();
         Links {

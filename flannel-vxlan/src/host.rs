@@ -52,9 +52,9 @@ impl Host {
     }
 
     /// Networks that this host is attached to and that this address is in.
-    pub(crate) fn networks_of(&self, address: IpAddr) -> Vec<IpNet> {
+    pub(crate) fn networks_of(&self, address: IpAddr) -> impl Iterator<Item = IpNet> {
         let networks = self.addresses.iter().filter_map(|(own, prefix)| IpNet::new(*own, *prefix).ok());
-        networks.map(|network| network.trunc()).filter(|network| network.contains(&address)).collect()
+        networks.map(|network| network.trunc()).filter(move |network| network.contains(&address))
     }
 
     /// Length of the prefix that this address of the host has.
@@ -106,7 +106,7 @@ impl Overlay {
                 noted |= self.look_again(touched);
             }
         }
-        if let Some(gateway) = gateway_of(route).filter(|_| !self.is_on_ours(route.interface)) {
+        if let Some(gateway) = gateway_of(route).filter(|_| self.family_on(route.interface).is_none()) {
             let known = self.host.gateways.contains_key(&gateway);
             if known && gone && self.holding(gateway, u8::MAX).next().is_some() {
                 return None; // other routes may lead there too
@@ -131,14 +131,9 @@ impl Overlay {
             || gateways.any(|(gateway, _)| held(gateway))
     }
 
-    fn is_on_ours(&self, interface: u32) -> bool {
-        interface != 0 && self.device_index.contains(&interface)
-    }
-
     fn may_be_a_peers(&self, subnet: IpNet) -> bool {
         let Some(spec) = self.family(Family::of_net(subnet)) else { return false };
-        !spec.subnet.contains(&subnet)
-            && (spec.networks.is_empty() || spec.networks.iter().any(|network| network.contains(&subnet)))
+        !spec.subnet.contains(&subnet) && spec.may_hold(subnet)
     }
 }
 

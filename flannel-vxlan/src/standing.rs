@@ -47,10 +47,7 @@ impl Overlay {
 
     /// Whether this could be in the subnet of a peer that is programmed.
     pub(crate) fn is_inside_networks(&self, address: IpAddr) -> bool {
-        let spec = self.family(Family::of(address));
-        let inside =
-            |networks: &[IpNet]| networks.is_empty() || networks.iter().any(|net| net.contains(&address));
-        spec.is_some_and(|spec| inside(&spec.networks))
+        self.family(Family::of(address)).is_some_and(|spec| spec.may_hold(address.into()))
     }
 
     /// Underlay addresses that lie in this subnet, with the peers that have them.
@@ -98,10 +95,10 @@ impl Overlay {
     /// pods is right then.
     fn is_for_pods(&self, address: IpAddr) -> bool {
         let Some(spec) = self.family(Family::of(address)) else { return false };
-        spec.networks.iter().filter(|network| network.contains(&address)).any(|network| {
-            let attached = self.host.networks_of(address);
-            !attached.into_iter().any(|attached| network.contains(&attached))
-        })
+        spec.networks
+            .iter()
+            .filter(|network| network.contains(&address))
+            .any(|network| !self.host.networks_of(address).any(|attached| network.contains(&attached)))
     }
 
     /// The first subnet of another peer in this one.
@@ -150,9 +147,7 @@ impl Overlay {
         if let Some(conflict) = self.host.harmed_by(subnet) {
             return Some(conflict);
         }
-        let inside =
-            spec.networks.is_empty() || spec.networks.iter().any(|network| network.contains(&subnet));
-        (!inside).then_some(PeerConflict::OutsideNetworks)
+        (!spec.may_hold(subnet)).then_some(PeerConflict::OutsideNetworks)
     }
 
     /// Whether `address` reaches everybody on the network that the host's address `local` is on.
