@@ -183,17 +183,24 @@ fn a_lab_removes_what_it_made_and_what_dead_runs_left() {
     if !may_make_namespaces() {
         return;
     }
-    // No process has the number 4194304: Linux counts to one less (PID_MAX_LIMIT).
-    let left = "flannel-lab-4194304-0-node1";
-    sh(&format!("ip netns add {left}; mkdir -p /tmp/flannel-lab-4194304-0/node1"));
-    let mut orphan = Command::new("ip").args(["netns", "exec", left, "sleep", "100"]).spawn().unwrap();
+    // As long as the run lives, no lab of this or another process takes its things for left behind.
+    let mut run = Command::new("sleep").arg("100").spawn().unwrap();
+    let left = format!("flannel-lab-{}-0-node1", run.id());
+    let folder_left = std::env::temp_dir().join(format!("flannel-lab-{}-0", run.id()));
+    sh(&format!("ip netns add {left}; mkdir -p {}/node1", folder_left.display()));
+    let mut orphan = Command::new("ip").args(["netns", "exec", &left, "sleep", "100"]).spawn().unwrap();
     let entered = || sh(&format!("ip netns pids {left}")).lines().next().map(drop);
     wait_for(Duration::from_secs(5), entered).unwrap();
+    drop(Lab::new().unwrap());
+    assert!(folder_left.exists() && entered().is_some(), "a run that lives keeps what it made");
 
+    run.kill().unwrap();
+    run.wait().unwrap();
     let mut lab = Lab::new().unwrap();
-    assert!(!sh("ip netns list").contains(left));
+    // Another lab may have begun to remove it, and be at it still.
+    let gone = || (!sh("ip netns list").contains(&left) && !folder_left.exists()).then_some(());
+    wait_for(Duration::from_secs(5), gone).unwrap();
     assert!(!orphan.wait().unwrap().success(), "killed, not left to sleep");
-    assert!(!fs::exists("/tmp/flannel-lab-4194304-0").unwrap());
 
     let (node, pod) = node_with_pod(&mut lab);
     let folder = lab.folder().to_owned();
