@@ -46,7 +46,8 @@ test-kernels: ## the kernel tests in virtual machines with Debian's kernels (KER
 test-kube: ## leases on a real kube-apiserver; KUBEBUILDER_ASSETS names the folder that has it and etcd
 	@test -x "$$KUBEBUILDER_ASSETS/kube-apiserver" || { echo "KUBEBUILDER_ASSETS names no folder with kube-apiserver and etcd" >&2; exit 1; }
 	@scripts/install-deps kube
-	cargo test --locked --package flanneld --all-features --test lease_conformance --test e2e_kube -- --ignored --test-threads=2
+	cargo test --locked --package flannel-lease --all-features --test stores -- --ignored --test-threads=2 kube_apiserver
+	cargo test --locked --package flanneld --all-features --test e2e_kube -- --ignored --test-threads=2
 
 test-deploy: ## the Helm chart, the manifest, the unit, alerts and dashboard, with the real Helm engine, Kubernetes' schemas, systemd and promtool
 	@$(if $(ROOT),scripts/install-deps deploy,:)
@@ -80,8 +81,8 @@ lint: ## formatting, warnings, documentation, licences
 	@if command -v cargo-deny >/dev/null; then set -x; cargo deny --locked check; fi
 
 fuzz: ## damage everything that is read from outside, CASES=5000 times each, and see that nothing falls over
-	PROPTEST_CASES=$(or $(CASES),5000) cargo test --locked --all-features -p flannel-netlink -p flannel-nft -p flannel-vxlan -p flanneld \
-	    --lib --test codec --test config --test lease_codec -- panic
+	PROPTEST_CASES=$(or $(CASES),5000) cargo test --locked --all-features -p flannel-lease -p flannel-netlink -p flannel-nft -p flannel-vxlan -p flanneld \
+	    --lib --test codec --test config --test pure -- panic
 
 bench: ## measure; BENCH=name runs one, QUICK=1 takes under a minute each
 	@$(if $(ROOT),:,echo "make bench needs root to make network namespaces: sudo make bench" >&2; exit 1)

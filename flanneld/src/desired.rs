@@ -14,11 +14,11 @@ use ipnet::IpNet;
 use crate::config::{Backend, Config, NetConf, TxChecksumOffload, Vxlan};
 use crate::desired::rules::{RuleSpec, TablePrefix};
 use crate::desired::subnet_env::SubnetEnv;
-use crate::lease::codec::{cut, quote};
-use crate::lease::{
+use crate::node::{Mtus, NodeError, NodeFacts};
+use flannel_lease::codec::{cut, quote};
+use flannel_lease::{
     AllocationRange, BackendData, BackendType, FamilyRange, LeaseAttributes, LeaseKey, VxlanData,
 };
-use crate::node::{Mtus, NodeError, NodeFacts};
 
 /// Everything that decides what this node looks like, its peers apart.
 #[derive(Clone, Debug)]

@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
+use flannel_lease::Chain;
 use flanneld::commands::install_conf;
 use flanneld::commands::{self, Verdict};
 use flanneld::conceal;
 use flanneld::config::{Command, Config, Process};
-use flanneld::error::Chain;
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {

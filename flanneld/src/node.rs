@@ -6,6 +6,7 @@
 mod chooser;
 mod mtus;
 
+use flannel_lease::Stack;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -42,15 +43,6 @@ impl Selection {
             || public_ipv4.is_some()
             || public_ipv6.is_some()
     }
-}
-
-/// Address families in use; at least one is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Stack {
-    /// IPv4 pods.
-    pub ipv4: bool,
-    /// IPv6 pods.
-    pub ipv6: bool,
 }
 
 impl From<&NetConf> for Stack {

@@ -18,15 +18,15 @@ use tracing::{info, warn};
 
 use crate::config::{Config, NetConf};
 use crate::desired::{Setting, rules};
-use crate::error::Chain;
 use crate::insight::health::Readiness;
 use crate::insight::status::Cause;
 use crate::insight::survey::{Question, counters, survey, tell_readiness};
 use crate::insight::telemetry::{Object, Telemetry};
-use crate::lease::event::{LeaseEvent, LeaseTable};
-use crate::lease::{Lease, LeaseAttributes, LeaseKey};
 use crate::run::live::{Reload, live_change};
 use crate::run::memory::Memory;
+use flannel_lease::Chain;
+use flannel_lease::{Lease, LeaseAttributes, LeaseKey};
+use flannel_lease::{LeaseEvent, LeaseTable};
 
 mod calm;
 mod duty;

@@ -1,5 +1,6 @@
 //! The life of the daemon: look around, take a lease, keep the kernel in order, leave it as it is.
 
+pub(crate) mod lease_task;
 pub mod live;
 pub mod memory;
 pub mod ownership;
@@ -16,20 +17,20 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use crate::config::Config;
-use crate::error::Chain;
 use crate::insight::asker::Asker;
 use crate::insight::health::{Condition, Readiness};
 use crate::insight::http::{self, Insight};
 use crate::insight::notify::{self, Notifier};
 use crate::insight::telemetry::Telemetry;
 use crate::insight::{local, status};
-use crate::lease::tenancy::Tell;
-use crate::lease::{StoreError, StoreHealth};
 use crate::node::NodeError;
 use crate::reconcile::monitor::{self, ForeignCommits};
 use crate::reconcile::{Inputs, Outputs, Reconciler};
+use crate::run::lease_task::LeaseSinks;
 use crate::run::ownership::OwnershipError;
 use crate::run::start::{Started, start};
+use flannel_lease::Chain;
+use flannel_lease::{StoreError, StoreHealth};
 
 /// Lease events that may wait for the reconciler; the store waits beyond that.
 const EVENTS: usize = 4096;
@@ -132,7 +133,7 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
         started = starting => started?,
         () = beat(&pulse_in) => return Err(Fatal::Ended),
     };
-    let Started { config, setting, written, request, lease, tenancy, recalled, before } = started;
+    let Started { config, setting, written, request, lease, lease_task, recalled, before } = started;
     info!("Starting flannel in nftables mode...");
     if config.masquerade {
         info!("Setting up masking rules");
@@ -147,13 +148,14 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
     let (reloading, reloads_seen) = mpsc::unbounded_channel();
     let (memory, memories) = mpsc::channel(1);
     let (store_in, store) = watch::channel(StoreHealth::default());
-    let tell = Tell { events: events_in, own: own_in, readiness: readiness_in.clone(), store: store_in };
+    let tell =
+        LeaseSinks { events: events_in, own: own_in, readiness: readiness_in.clone(), store: store_in };
     tokio::spawn(live::follow(written, again, reloads_in, readiness_in.clone(), move |done| {
         // Nobody listens any more when the daemon stops.
         let _unheard = reloading.send(done);
     }));
     info!("Watching for new subnet leases");
-    tokio::spawn(tenancy.keep(request, attributes_out, tell));
+    tokio::spawn(lease_task.keep(request, attributes_out, tell));
     let remembering = tokio::spawn(memory::keep(memory::path(&config.subnet_file), memories));
 
     let telemetry = Telemetry::new(config.store.kind(), store, rules_in.subscribe(), pulse_in);

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use flannel_lease::LeaseEvent;
+use flannel_lease::Stack;
+use flannel_lease::{Lease, LeaseAttributes, LeaseKey, StoreHealth, VxlanData};
 use flannel_nft::{CommitError, Errno, Generation, Memory as FakeNft, Sealed, TableId, Transaction};
 use flannel_vxlan::underlay::{DefaultRoute, Interface, InterfaceAddress, RouteLookup};
 use flannel_vxlan::{
@@ -19,9 +22,7 @@ use flanneld::insight::asker::Asker;
 use flanneld::insight::health::{Condition, Readiness};
 use flanneld::insight::status::{Cause, PeerCounts, PeerState};
 use flanneld::insight::telemetry::Telemetry;
-use flanneld::lease::event::LeaseEvent;
-use flanneld::lease::{Lease, LeaseAttributes, LeaseKey, StoreHealth, VxlanData};
-use flanneld::node::{Present, Stack};
+use flanneld::node::Present;
 use flanneld::reconcile::monitor::ForeignCommits;
 use flanneld::reconcile::{Inputs, Outputs, Recalled, Reconciler, find_facts};
 use flanneld::run::live::Reload;

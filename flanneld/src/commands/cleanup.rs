@@ -11,10 +11,10 @@ use flannel_vxlan::{Kernel as _, Plan};
 
 use crate::config::Cleanup;
 use crate::desired::subnet_env;
-use crate::error::Chain;
 use crate::insight::{local, status};
 use crate::run::memory::{self, Memory, MemoryError};
 use crate::run::presence;
+use flannel_lease::Chain;
 
 /// A daemon would put everything back.
 #[derive(Debug, thiserror::Error)]

@@ -113,7 +113,7 @@ pub async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
             }
             Err(error) => findings.push(Finding::error(
                 "start",
-                crate::error::Chain(&*error).to_string(),
+                flannel_lease::Chain(&*error).to_string(),
                 "the daemon could not start like this either: pass doctor the daemon's flags, or correct them",
             )),
         }
@@ -135,7 +135,7 @@ fn or_told(looked: Result<Vec<Finding>, Box<dyn Error>>) -> Vec<Finding> {
     looked.unwrap_or_else(|error| {
         vec![Finding::error(
             "doctor",
-            format!("some things could not be looked at: {}", crate::error::Chain(&*error)),
+            format!("some things could not be looked at: {}", flannel_lease::Chain(&*error)),
             "run doctor as root, and again",
         )]
     })

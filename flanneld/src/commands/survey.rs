@@ -5,20 +5,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::config::{Config, NetConf, Store};
 use crate::desired::{Setting, subnet_env};
-use crate::error::Chain;
-use crate::lease::event::{LeaseEvent, LeaseTable};
-use crate::lease::open::ConfiguredStore;
-use crate::lease::{Lease, LeaseKey, LeaseRequest, LeaseStore, StoreError, StoreErrorKind, allocate};
-use crate::node::Stack;
 use crate::run::memory::{self, Memory};
 use crate::run::start::{Last, with_node_public};
+use crate::store::ConfiguredStore;
+use flannel_lease::Chain;
+use flannel_lease::Stack;
+use flannel_lease::{Lease, LeaseKey, LeaseRequest, LeaseStore, StoreError, StoreErrorKind, allocate};
+use flannel_lease::{LeaseEvent, LeaseTable};
 
 /// How long one question to the lease store may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -167,9 +166,7 @@ fn on_a_copy(config: &mut Config) -> Result<Option<TempDir>, Failure> {
     let folder = tempfile::tempdir().or_else(|_absent| tempfile::tempdir_in(beside))?;
     let copy = folder.path().join("leases.db");
     if path.exists() {
-        let file = Connection::open_with_flags(&*path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        file.busy_timeout(PATIENCE)?;
-        file.execute("VACUUM INTO ?1", [copy.to_string_lossy()])?;
+        flannel_lease::sqlite::copy(path, &copy, PATIENCE)?;
     }
     *path = copy;
     Ok(Some(folder))

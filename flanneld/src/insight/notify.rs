@@ -8,10 +8,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
 
-use crate::error::Chain;
 use crate::insight::asker::Asker;
 use crate::insight::health::Readiness;
 use crate::insight::status::Status;
+use flannel_lease::Chain;
 
 /// How often the line that `systemctl status` shows is brought up to date while readiness stays the same.
 const REFRESH: Duration = Duration::from_secs(60);

@@ -14,8 +14,8 @@ use crate::insight::health::Readiness;
 use crate::insight::status::{
     CounterStatus, DeviceStatus, InterfaceStatus, LeaseStatus, PeerCounts, PeerState, PeerStatus, Status,
 };
-use crate::lease::event::LeaseTable;
-use crate::lease::{Lease, LeaseAttributes, LeaseKey};
+use flannel_lease::LeaseTable;
+use flannel_lease::{Lease, LeaseAttributes, LeaseKey};
 
 /// Asks the reconciler how things are.
 #[derive(Debug)]

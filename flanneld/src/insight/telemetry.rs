@@ -11,8 +11,8 @@ use crate::insight::health::Condition;
 use crate::insight::status::{
     BUCKETS, Cause, ForeignStatus, ProcessStatus, Repair, RepairCount, Status, StoreStatus, WorkStatus,
 };
-use crate::lease::StoreHealth;
 use crate::reconcile::monitor::ForeignCommits;
+use flannel_lease::StoreHealth;
 
 /// Repairs that are remembered.
 const REPAIRS: usize = 32;

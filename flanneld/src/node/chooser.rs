@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use flannel_vxlan::underlay::{DefaultRoute, Interface, InterfaceAddress, RouteLookup};
 use regex::Regex;
 
-use super::{Addresses, Host, NodeFacts, Present, Reason, Selection, Stack};
+use super::{Addresses, Host, NodeFacts, Present, Reason, Selection};
+use flannel_lease::Stack;
 
 fn reason<T>(text: impl Into<String>) -> Result<T, Reason> {
     Err(Reason(text.into()))

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use crate::lease::Backoff;
+use flannel_lease::Backoff;
 
 /// One kind of work: due at some time, later after each failure.
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ impl Duty {
         if succeeded {
             self.backoff.reset();
         } else {
-            self.at = Some(Instant::now() + self.backoff.next());
+            self.at = Some(Instant::now() + self.backoff.next_delay());
         }
     }
 }

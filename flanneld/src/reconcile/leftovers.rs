@@ -9,8 +9,8 @@ use tracing::{info, warn};
 
 use super::Reconciler;
 use crate::config::{Backend, NetConf};
-use crate::error::Chain;
 use crate::run::presence;
+use flannel_lease::Chain;
 
 /// What the node had and has no more.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

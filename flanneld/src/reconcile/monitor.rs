@@ -7,7 +7,7 @@ use flannel_vxlan::Notification;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 
-use crate::error::Chain;
+use flannel_lease::Chain;
 
 /// Passes on what others do to links, addresses, routes and what is on our devices, until nobody listens.
 ///

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use tracing::warn;
 
 use crate::desired::{Setting, Skipped};
-use crate::lease::{LeaseAttributes, LeaseKey};
+use flannel_lease::{LeaseAttributes, LeaseKey};
 
 /// What was said, and still is so, of leases or subnets.
 #[derive(Debug)]

@@ -15,10 +15,10 @@ use tracing::info;
 use super::{Reconciler, SETTLE, calm};
 use crate::config::Config;
 use crate::desired::Setting;
-use crate::error::Chain;
 use crate::insight::status::Cause;
 use crate::insight::telemetry::Object;
 use crate::node::{self, NodeError};
+use flannel_lease::{Chain, Stack};
 
 /// The default routes of the main table, IPv4's and IPv6's.
 type Defaults = [Option<DefaultRoute>; 2];
@@ -66,7 +66,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
 
     /// Looks at the interface between nodes again, and follows it.
     pub(super) fn look_around(&mut self) -> Result<bool, Box<dyn Error + Send + Sync>> {
-        let stack = node::Stack::from(&self.setting.net_conf);
+        let stack = Stack::from(&self.setting.net_conf);
         let present = node::Present::from(&self.setting.facts);
         let defaults = match self.surroundings.defaults {
             Some(defaults) => defaults,
@@ -109,7 +109,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
 /// The kernel could not be read, or nothing fits.
 pub fn find_facts(
     config: &Config,
-    stack: node::Stack,
+    stack: Stack,
     present: node::Present<'_>,
     links: &mut impl flannel_vxlan::Kernel,
 ) -> Result<node::NodeFacts, Box<dyn Error + Send + Sync>> {
@@ -130,7 +130,7 @@ fn default_routes(
 
 fn choose(
     config: &Config,
-    stack: node::Stack,
+    stack: Stack,
     present: node::Present<'_>,
     [default_ipv4, default_ipv6]: Defaults,
     links: &mut impl flannel_vxlan::Kernel,

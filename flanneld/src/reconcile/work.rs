@@ -11,12 +11,12 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::desired::subnet_env::SubnetEnv;
-use crate::error::Chain;
 use crate::file;
 use crate::insight::health::{Condition, tell};
 use crate::insight::telemetry::Object;
 use crate::reconcile::calm::Log;
 use crate::run::memory::Memory;
+use flannel_lease::Chain;
 
 /// Changes of peers that are logged one by one after each pass.
 const NEWS: usize = 50;

@@ -17,13 +17,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 use crate::config::{Backend, Config, NetConf, Vxlan};
-use crate::error::Chain;
 use crate::file;
 use crate::insight::health::{Readiness, tell};
-use crate::lease::Backoff;
+use crate::store::ConfiguredStore;
+use flannel_lease::Backoff;
+use flannel_lease::Chain;
 #[cfg(feature = "etcd")]
-use crate::lease::StoreError;
-use crate::lease::open::ConfiguredStore;
+use flannel_lease::StoreError;
 
 /// How often the file is read although nothing told of a change: its folder may have been replaced.
 const RECHECK: Duration = Duration::from_secs(60);
@@ -94,7 +94,7 @@ pub enum Written {
     File(PathBuf),
     /// Under etcd's `<prefix>/config`.
     #[cfg(feature = "etcd")]
-    Etcd(Arc<crate::lease::etcd::EtcdStore>),
+    Etcd(Arc<flannel_lease::etcd::EtcdStore>),
 }
 
 impl Written {
@@ -138,7 +138,7 @@ pub async fn follow(
                 around(false);
                 (read(&written).await, true)
             }
-            () = tokio::time::sleep(backoff.next()), if unread => (read(&written).await, false),
+            () = tokio::time::sleep(backoff.next_delay()), if unread => (read(&written).await, false),
         };
         if asked || text.is_ok() {
             unread = text.is_err();

@@ -19,9 +19,9 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::config::NetConf;
-use crate::error::Chain;
 use crate::file;
-use crate::lease::{LeaseAttributes, LeaseKey, LeaseKeyError};
+use flannel_lease::Chain;
+use flannel_lease::{LeaseAttributes, LeaseKey, LeaseKeyError};
 
 /// The only format there is so far.
 const VERSION: u32 = 1;
@@ -270,7 +270,7 @@ mod tests {
     use proptest::sample::Index;
 
     use super::*;
-    use crate::lease::{BackendData, BackendType};
+    use flannel_lease::{BackendData, BackendType};
 
     fn memory() -> Memory {
         let net_conf = br#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}"#;

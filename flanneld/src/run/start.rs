@@ -8,15 +8,16 @@ use tracing::{info, warn};
 
 use crate::config::{Backend, Config, NetConf, TxChecksumOffload, Vxlan};
 use crate::desired::{Setting, subnet_env};
-use crate::error::Chain;
-use crate::lease::open::ConfiguredStore;
-use crate::lease::tenancy::Tenancy;
-use crate::lease::{Backoff, Lease, LeaseAttributes, LeaseKey, LeaseRequest, StoreError, StoreErrorKind};
-use crate::node::{NodeFacts, Present, Stack};
+use crate::node::{NodeFacts, Present};
 use crate::reconcile::{Recalled, find_facts};
 use crate::run::Fatal;
+use crate::run::lease_task::LeaseTask;
 use crate::run::live::Written;
 use crate::run::memory::{self, Memory};
+use crate::store::ConfiguredStore;
+use flannel_lease::Chain;
+use flannel_lease::Stack;
+use flannel_lease::{Backoff, Lease, LeaseAttributes, LeaseKey, LeaseRequest, StoreError, StoreErrorKind};
 
 /// How long a lease store may take to answer before what is remembered stands in for it.
 const GRACE: Duration = Duration::from_secs(3);
@@ -30,7 +31,7 @@ pub(crate) struct Started {
     pub(crate) written: Written,
     pub(crate) request: LeaseRequest,
     pub(crate) lease: Lease,
-    pub(crate) tenancy: Tenancy,
+    pub(crate) lease_task: LeaseTask,
     /// `None` if nothing is remembered.
     pub(crate) recalled: Option<Recalled>,
     /// The configuration that was in force when the last run wrote its state file, whether that is of use or not.
@@ -190,7 +191,7 @@ async fn ask_store(
         written,
         request,
         lease,
-        tenancy: Tenancy::Held(store),
+        lease_task: LeaseTask::Held(store),
         recalled: None,
         before: None,
     })
@@ -218,8 +219,8 @@ fn from_memory(
     let request = LeaseRequest { attributes, previous: Some(key), range: setting.range() };
     let recalled = Some(Recalled { peers: memory.peers, confirmed: false });
     let written = Written::of(&configured, &config);
-    let tenancy = Tenancy::Sought(configured, stack);
-    Ok(Started { config, setting, written, request, lease, tenancy, recalled, before: None })
+    let lease_task = LeaseTask::Sought(configured, stack);
+    Ok(Started { config, setting, written, request, lease, lease_task, recalled, before: None })
 }
 
 /// The configuration with the public addresses that the store's operator gave this node.
@@ -248,7 +249,7 @@ where
             waits(&problem);
             said = problem;
         }
-        tokio::time::sleep(backoff.next()).await;
+        tokio::time::sleep(backoff.next_delay()).await;
     }
 }
 
@@ -296,7 +297,7 @@ async fn fetch_net_conf(store: &ConfiguredStore, waits: &impl Fn(&str)) -> NetCo
         };
         waits(&format!("Couldn't fetch network config: {problem}"));
         warn!("Couldn't fetch network config: {problem}; will try again");
-        tokio::time::sleep(backoff.next()).await;
+        tokio::time::sleep(backoff.next_delay()).await;
     }
 }
 

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
+use flannel_lease::Stack;
 use flanneld::config::{Command, Store};
-use flanneld::lease::open::ConfiguredStore;
-use flanneld::node::Stack;
+use flanneld::store::ConfiguredStore;
 use proptest::prelude::*;
 
 use crate::Imagined;

@@ -6,6 +6,7 @@ mod flags;
 mod log;
 mod net_conf;
 mod node;
+mod published;
 mod subnet_env;
 
 use std::collections::BTreeMap;

@@ -1,8 +1,9 @@
 use std::net::IpAddr;
 
+use flannel_lease::Stack;
 use flannel_vxlan::underlay::{DefaultRoute, Interface, InterfaceAddress, RouteLookup};
 use flanneld::config::NetConf;
-use flanneld::node::{Host, Mtus, NodeError, NodeFacts, Present, Selection, Stack, choose};
+use flanneld::node::{Host, Mtus, NodeError, NodeFacts, Present, Selection, choose};
 use proptest::prelude::*;
 
 const IPV4: Stack = Stack { ipv4: true, ipv6: false };

@@ -12,7 +12,7 @@ use super::Finding;
 use crate::commands::survey::Survey;
 use crate::config::{Backend, Config, Store};
 use crate::file;
-use crate::lease::{LeaseAttributes, LeaseKey};
+use flannel_lease::{LeaseAttributes, LeaseKey};
 
 /// The address that VirtualBox gives the first interface of every machine.
 const VAGRANT: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);

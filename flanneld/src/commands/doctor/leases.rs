@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::Finding;
 use crate::commands::survey::Survey;
-use crate::lease::{LeaseAttributes, LeaseKey, VxlanData};
+use flannel_lease::{LeaseAttributes, LeaseKey, VxlanData};
 
 pub(super) fn look(survey: &Survey) -> Vec<Finding> {
     let own = survey.published.as_ref().map(|published| (published.key, &published.attributes));

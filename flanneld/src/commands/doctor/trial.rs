@@ -7,8 +7,8 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::commands::survey::Survey;
 use crate::desired::{Setting, rules};
-use crate::error::Chain;
-use crate::lease::LeaseKey;
+use flannel_lease::Chain;
+use flannel_lease::LeaseKey;
 
 type Failure = Box<dyn Error + Send + Sync>;
 

@@ -1,0 +1,356 @@
+//! Upstream flannel's text forms of a lease, byte for byte: the key `10.244.1.0-24&fd00::-64` and the JSON value.
+//!
+//! Reading follows Go's `encoding/json`: field names in any case, unknown ones ignored, the last of duplicates wins.
+//! Writing gives what upstream writes for the same values (`pkg/lease/lease.go`, `pkg/subnet/subnet.go`).
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use serde::de::{self, DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use super::{BackendType, LeaseAttributes, LeaseKey};
+
+/// What stands for "no IPv4 subnet" in the key of an IPv6-only lease.
+const NO_IPV4: &str = "0.0.0.0-0";
+
+/// Longest piece of foreign text that an error repeats, in characters.
+const QUOTED: usize = 80;
+
+/// Longest JSON of a lease that is read, in bytes. Upstream's have some 200.
+const LONGEST: usize = 16 << 10;
+
+/// Text that is not a lease key as upstream writes it.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("lease key `{text}` {problem}")]
+pub struct LeaseKeyError {
+    /// The rejected text, cut to 80 characters.
+    pub text: String,
+    /// What is wrong with it.
+    pub problem: LeaseKeyProblem,
+}
+
+/// What is wrong with a lease key.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LeaseKeyProblem {
+    /// Not two parts around `-`, or not a number after it.
+    #[error(
+        "does not read `<address>-<prefix length>`, optionally followed by `&<IPv6 address>-<prefix length>`"
+    )]
+    Shape,
+    /// The IPv4 part is not an address with a prefix length of 1 to 31.
+    #[error("has no IPv4 subnet with a prefix length of 1 to 31")]
+    Ipv4,
+    /// The IPv6 part is not an address with a prefix length of 1 to 127.
+    #[error("has no IPv6 subnet with a prefix length of 1 to 127")]
+    Ipv6,
+    /// An address has bits set after its prefix.
+    #[error("has address bits set after the prefix length")]
+    HostBits,
+    /// The same subnet would be written differently, so two keys would mean one subnet.
+    #[error("is not in its shortest lower-case form")]
+    Form,
+    /// Neither family has a subnet.
+    #[error("holds no subnet")]
+    Empty,
+}
+
+impl fmt::Display for LeaseKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.v4() {
+            Some(net) => write!(f, "{}-{}", net.addr(), net.prefix_len())?,
+            None => f.write_str(NO_IPV4)?,
+        }
+        self.v6().map_or(Ok(()), |net| write!(f, "&{}-{}", net.addr(), net.prefix_len()))
+    }
+}
+
+impl FromStr for LeaseKey {
+    type Err = LeaseKeyError;
+
+    fn from_str(text: &str) -> Result<Self, LeaseKeyError> {
+        parse_key(text).map_err(|problem| LeaseKeyError { text: quote(text), problem })
+    }
+}
+
+fn parse_key(text: &str) -> Result<LeaseKey, LeaseKeyProblem> {
+    let (v4, v6) = text.split_once('&').map_or((text, None), |(v4, v6)| (v4, Some(v6)));
+    let v4 = if v4 == NO_IPV4 { None } else { Some(parse_v4(v4)?) };
+    let v6 = v6.map(parse_v6).transpose()?;
+    let key = LeaseKey::new(v4, v6).ok_or(LeaseKeyProblem::Empty)?;
+    if key.to_string() == text { Ok(key) } else { Err(LeaseKeyProblem::Form) }
+}
+
+fn parse_v4(text: &str) -> Result<Ipv4Net, LeaseKeyProblem> {
+    let (address, len) = text.rsplit_once('-').ok_or(LeaseKeyProblem::Shape)?;
+    let len: u8 = len.parse().or(Err(LeaseKeyProblem::Shape))?;
+    let address: Ipv4Addr = address.parse().or(Err(LeaseKeyProblem::Ipv4))?;
+    let net = Ipv4Net::new(address, len).or(Err(LeaseKeyProblem::Ipv4))?;
+    match len {
+        1..=31 if net.addr() == net.network() => Ok(net),
+        1..=31 => Err(LeaseKeyProblem::HostBits),
+        _ => Err(LeaseKeyProblem::Ipv4),
+    }
+}
+
+fn parse_v6(text: &str) -> Result<Ipv6Net, LeaseKeyProblem> {
+    let (address, len) = text.rsplit_once('-').ok_or(LeaseKeyProblem::Shape)?;
+    let len: u8 = len.parse().or(Err(LeaseKeyProblem::Shape))?;
+    let address: Ipv6Addr = address.parse().or(Err(LeaseKeyProblem::Ipv6))?;
+    let net = Ipv6Net::new(address, len).or(Err(LeaseKeyProblem::Ipv6))?;
+    match len {
+        1..=127 if net.addr() == net.network() => Ok(net),
+        1..=127 => Err(LeaseKeyProblem::HostBits),
+        _ => Err(LeaseKeyProblem::Ipv6),
+    }
+}
+
+/// The beginning of foreign text, for a log.
+pub fn quote(text: &str) -> String {
+    text.chars().take(QUOTED).flat_map(char::escape_debug).collect()
+}
+
+/// What is wrong with foreign text, for a log: a parser's words may repeat any amount of it.
+pub fn cut(problem: &str) -> String {
+    let end = problem.char_indices().nth(3 * QUOTED).map(|(end, _)| end);
+    end.and_then(|end| problem.get(..end)).map_or_else(|| problem.to_owned(), |start| format!("{start}.."))
+}
+
+/// # Errors
+/// `json` is too long for a lease.
+fn check_length(json: &[u8]) -> Result<(), serde_json::Error> {
+    let length = json.len();
+    if length <= LONGEST {
+        return Ok(());
+    }
+    Err(de::Error::custom(format!("it has {length} bytes, and a lease has {LONGEST} at most")))
+}
+
+impl LeaseAttributes {
+    /// The JSON that upstream writes for these attributes.
+    ///
+    /// # Errors
+    /// None in practice: the only foreign part is JSON already. Serialization is fallible by signature.
+    pub fn to_json(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string(&Wire {
+            public_ip: self.public_ip.unwrap_or(Ipv4Addr::UNSPECIFIED),
+            public_ipv6: self.public_ipv6,
+            backend_type: self.backend_type.as_str(),
+            backend_data: self.backend_data.as_ref(),
+            backend_v6_data: self.backend_v6_data.as_ref(),
+        })
+    }
+
+    /// Reads the JSON of a lease as upstream would.
+    ///
+    /// # Errors
+    /// Not a JSON object, or a field of the wrong type, such as a `PublicIP` that is no IPv4 address; or more than 16
+    /// KiB of text.
+    pub fn from_json(json: &[u8]) -> Result<Self, serde_json::Error> {
+        check_length(json)?;
+        let mut attributes = Self::default();
+        for (name, value) in serde_json::from_slice::<Fields>(json)?.0 {
+            match name.to_ascii_lowercase().as_str() {
+                "publicip" => {
+                    let ip: Option<Ipv4Addr> = serde_json::from_str(value.get())?;
+                    attributes.public_ip = ip.filter(|ip| !ip.is_unspecified());
+                }
+                "publicipv6" => {
+                    let ip: Option<Ipv6Addr> = serde_json::from_str(value.get())?;
+                    attributes.public_ipv6 = ip.filter(|ip| !ip.is_unspecified());
+                }
+                "backendtype" => {
+                    let name: Option<String> = serde_json::from_str(value.get())?;
+                    attributes.backend_type = BackendType::from(name.unwrap_or_default().as_str());
+                }
+                "backenddata" => attributes.backend_data = BackendData::unless_null(value),
+                "backendv6data" => attributes.backend_v6_data = BackendData::unless_null(value),
+                _ => {}
+            }
+        }
+        Ok(attributes)
+    }
+}
+
+/// Field order, names and omissions of Go's `LeaseAttrs`.
+#[derive(Serialize)]
+struct Wire<'a> {
+    #[serde(rename = "PublicIP")]
+    public_ip: Ipv4Addr,
+    #[serde(rename = "PublicIPv6")]
+    public_ipv6: Option<Ipv6Addr>,
+    #[serde(rename = "BackendType", skip_serializing_if = "str::is_empty")]
+    backend_type: &'a str,
+    #[serde(rename = "BackendData", skip_serializing_if = "Option::is_none")]
+    backend_data: Option<&'a BackendData>,
+    #[serde(rename = "BackendV6Data", skip_serializing_if = "Option::is_none")]
+    backend_v6_data: Option<&'a BackendData>,
+}
+
+/// What a backend publishes about its node: JSON, kept exactly as it was written.
+#[derive(Clone)]
+pub struct BackendData(Box<RawValue>);
+
+impl BackendData {
+    /// Writes `value` as JSON without spaces, as Go does.
+    ///
+    /// # Errors
+    /// `value` has no JSON form.
+    pub fn new(value: &impl Serialize) -> Result<Self, serde_json::Error> {
+        serde_json::value::to_raw_value(value).map(Self)
+    }
+
+    /// Takes JSON text as it is.
+    ///
+    /// # Errors
+    /// `json` is not one JSON value, or has more than 16 KiB.
+    pub fn from_json(json: String) -> Result<Self, serde_json::Error> {
+        check_length(json.as_bytes())?;
+        RawValue::from_string(json).map(Self)
+    }
+
+    /// The JSON text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.get()
+    }
+
+    /// Reads the JSON as a `T`.
+    ///
+    /// # Errors
+    /// The JSON is not a `T`.
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(self.as_str())
+    }
+
+    fn unless_null(value: Box<RawValue>) -> Option<Self> {
+        (value.get() != "null").then_some(Self(value))
+    }
+}
+
+impl PartialEq for BackendData {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for BackendData {}
+
+impl fmt::Debug for BackendData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for BackendData {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+/// `BackendData` and `BackendV6Data` of backend `vxlan`: `{"VNI":1,"VtepMAC":"12:c6:65:89:b4:e3"}`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct VxlanData {
+    /// VXLAN network identifier as published; a foreign lease may say anything, and one of flannel before 0.13 says
+    /// nothing, which is 0.
+    pub vni: u32,
+    /// MAC address of the node's VXLAN device, as on the wire.
+    pub vtep_mac: [u8; 6],
+}
+
+impl VxlanData {
+    /// What a node on the network `vni` publishes: its low 16 bits. Upstream's field has no more and it reads no larger
+    /// number, though its devices have all 24.
+    #[must_use]
+    pub fn new(vni: u32, vtep_mac: [u8; 6]) -> Self {
+        Self { vni: vni & 0xffff, vtep_mac }
+    }
+
+    /// Whether this can be a node of the network `vni`. Upstream compares nothing at all.
+    #[must_use]
+    pub fn is_of(&self, vni: u32) -> bool {
+        [0, vni & 0xffff, vni].contains(&self.vni)
+    }
+
+    /// The JSON that upstream writes.
+    ///
+    /// # Errors
+    /// None in practice; serialization is fallible by signature.
+    pub fn to_backend_data(self) -> Result<BackendData, serde_json::Error> {
+        BackendData::new(&self)
+    }
+}
+
+impl Serialize for VxlanData {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Wire {
+            #[serde(rename = "VNI")]
+            vni: u32,
+            #[serde(rename = "VtepMAC")]
+            vtep_mac: String,
+        }
+        let [a, b, c, d, e, f] = self.vtep_mac;
+        let vtep_mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
+        Wire { vni: self.vni, vtep_mac }.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for VxlanData {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (mut vni, mut mac) = (0, None);
+        for (name, value) in Fields::deserialize(deserializer)?.0 {
+            let text = value.get();
+            match name.to_ascii_lowercase().as_str() {
+                "vni" => vni = serde_json::from_str(text).map_err(de::Error::custom)?,
+                "vtepmac" => mac = Some(serde_json::from_str::<String>(text).map_err(de::Error::custom)?),
+                _ => {}
+            }
+        }
+        let mac = mac.ok_or_else(|| de::Error::missing_field("VtepMAC"))?;
+        let vtep_mac = parse_mac(&mac)
+            .ok_or_else(|| de::Error::custom(format!("VtepMAC `{}` is not six bytes", quote(&mac))))?;
+        Ok(Self { vni, vtep_mac })
+    }
+}
+
+fn parse_mac(text: &str) -> Option<[u8; 6]> {
+    let mut bytes = text.split([':', '-']).map(|byte| {
+        let hex = byte.len() == 2 && byte.bytes().all(|digit| digit.is_ascii_hexdigit());
+        u8::from_str_radix(byte, 16).ok().filter(|_| hex)
+    });
+    let mut mac = [0; 6];
+    for byte in &mut mac {
+        *byte = bytes.next()??;
+    }
+    bytes.next().is_none().then_some(mac)
+}
+
+/// The members of a JSON object in their order, values unread.
+struct Fields(Vec<(String, Box<RawValue>)>);
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
+}

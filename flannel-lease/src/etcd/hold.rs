@@ -1,0 +1,168 @@
+//! Keeping the lease: renewed by keep-alive, compared with etcd, given up only on etcd's word.
+
+use std::time::SystemTime;
+
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::client::still_at;
+use super::wire::{KeyValue, Operation, RangeRequest, TxnRequest};
+use super::{EtcdStore, operation, put};
+use crate::{Backoff, Lease, LeaseAttributes, LeaseLost, StoreError, StoreErrorKind};
+
+/// The lease held, and how etcd knows it.
+#[derive(Clone, Debug)]
+pub(super) struct Own {
+    pub(super) lease: Lease,
+    /// Etcd's lease that the key hangs on; 0 for a reservation.
+    pub(super) id: i64,
+    pub(super) mod_revision: i64,
+}
+
+impl EtcdStore {
+    pub(super) async fn update(&self, attributes: &LeaseAttributes) -> Result<Lease, StoreError> {
+        const OPERATION: &str = "update the lease in";
+        let json = self.json(attributes)?;
+        let mut own = self.own.lock().await;
+        let held = own.as_mut().ok_or_else(|| {
+            self.refused(OPERATION, StoreErrorKind::NotHeld, "none is held; acquire one first")
+        })?;
+        let path = self.path(held.lease.key);
+        for _ in 0..5 {
+            let Err(entry) = self.write(held, &path, &json).await? else {
+                held.lease.attributes = attributes.clone();
+                return Ok(held.lease.clone());
+            };
+            if let Err(lost) = held.compare(entry, Some(attributes)) {
+                return Err(self.refused(OPERATION, StoreErrorKind::NotHeld, &lost.to_string()));
+            }
+        }
+        Err(self.refused(OPERATION, StoreErrorKind::Unavailable, "somebody keeps changing it; try again"))
+    }
+
+    /// Writes what the lease held says, unless somebody has changed its key since; then what is there now is the error.
+    async fn write(
+        &self,
+        held: &mut Own,
+        path: &str,
+        json: &str,
+    ) -> Result<Result<(), Option<KeyValue>>, StoreError> {
+        let read = RangeRequest { key: path.to_owned().into(), ..Default::default() };
+        let request = TxnRequest {
+            compare: vec![still_at(path, held.mod_revision)],
+            success: vec![put(path, json.as_bytes().to_vec(), held.id)],
+            failure: vec![operation(Operation::Range(read))],
+        };
+        let answer = self.client.transact(path, request).await?;
+        if answer.succeeded {
+            held.mod_revision = answer.header.unwrap_or_default().revision;
+            return Ok(Ok(()));
+        }
+        Ok(Err(answer.responses.into_iter().filter_map(|op| op.range).flat_map(|range| range.kvs).next()))
+    }
+
+    pub(super) async fn hold(&self) -> LeaseLost {
+        let mut backoff = Backoff::default();
+        loop {
+            match self.check().await {
+                Ok(Some(Err(lost))) => return lost,
+                Ok(Some(Ok((path, revision)))) => {
+                    backoff.reset();
+                    self.wait_for_news(&path, revision).await;
+                }
+                Ok(None) => sleep(self.timing.recheck).await,
+                Err(_) => {}
+            }
+            sleep(backoff.next_delay()).await;
+        }
+    }
+
+    /// Compares the lease held with etcd and renews it if it is due. `None` if none is held; else its path, and the
+    /// revision up to which it is known to be ours.
+    async fn check(&self) -> Result<Option<Result<(String, i64), LeaseLost>>, StoreError> {
+        let mut own = self.own.lock().await;
+        let Some(held) = own.as_mut() else { return Ok(None) };
+        let path = self.path(held.lease.key);
+        let (header, entry) = self.client.read(&path).await?;
+        let unreadable =
+            entry.as_ref().is_some_and(|entry| LeaseAttributes::from_json(&entry.value).is_err());
+        if let Err(lost) = held.compare(entry, None) {
+            *own = None;
+            return Ok(Some(Err(lost)));
+        }
+        if unreadable {
+            // A node that starts anew would not know it for its own.
+            warn!("writing {path} again, which holds no lease any more");
+            let json = self.json(&held.lease.attributes)?;
+            // Changed once more: seen at the next look.
+            let _changed = self.write(held, &path, &json).await?;
+        }
+        if held.id != 0
+            && held
+                .lease
+                .expires
+                .is_none_or(|expires| expires <= SystemTime::now() + self.timing.renew_margin)
+        {
+            // If it has ended, its key is gone with it, and the next look says so.
+            if let Some(ttl) = self.client.keep_alive(held.id).await? {
+                held.lease.expires = Some(SystemTime::now() + ttl);
+                info!("Lease renewed, new expiration: in {ttl:?}");
+            }
+        }
+        // Also when nothing was renewed: the lease may be a new one, or a reservation since somebody put its key anew.
+        self.client.health.renewed(held.lease.expires);
+        Ok(Some(Ok((path, header.revision))))
+    }
+
+    /// Returns when something happened to the key, when that cannot be told, or when renewal is due.
+    async fn wait_for_news(&self, path: &str, revision: i64) {
+        let Ok(mut stream) = self.client.watch(path, Vec::new(), revision.saturating_add(1)).await else {
+            return;
+        };
+        loop {
+            tokio::select! {
+                answer = stream.message() => match answer {
+                    Ok(Some(answer)) if !answer.canceled && answer.events.is_empty() => self.client.health.answered(),
+                    _ => return,
+                },
+                // A suspended machine's timers stand still, so look at the clock again and again.
+                () = sleep(self.timing.recheck) => {
+                    let own = self.own.lock().await;
+                    let expires = own.as_ref().filter(|own| own.id != 0).map(|own| own.lease.expires);
+                    let due = |expires: SystemTime| expires <= SystemTime::now() + self.timing.renew_margin;
+                    if expires.is_some_and(|expires| expires.is_none_or(due)) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Own {
+    /// Compares with the entry that etcd has: whose is it? Takes over what a helpful hand changed about it. `renamed` is
+    /// what this node may have written under another address in a call whose answer was lost.
+    fn compare(
+        &mut self,
+        entry: Option<KeyValue>,
+        renamed: Option<&LeaseAttributes>,
+    ) -> Result<(), LeaseLost> {
+        let Some(entry) = entry else { return Err(LeaseLost::Revoked(self.lease.key)) };
+        if entry.mod_revision == self.mod_revision && entry.lease == self.id {
+            return Ok(());
+        }
+        // Contents that cannot be read are not another node's.
+        if let Ok(holder) = LeaseAttributes::from_json(&entry.value)
+            && !holder.same_node(&self.lease.attributes)
+            && !renamed.is_some_and(|renamed| holder.same_node(renamed))
+        {
+            return Err(LeaseLost::Taken { key: self.lease.key, holder: Box::new(holder) });
+        }
+        if entry.lease != self.id {
+            self.id = entry.lease;
+            self.lease.expires = None;
+        }
+        self.mod_revision = entry.mod_revision;
+        Ok(())
+    }
+}

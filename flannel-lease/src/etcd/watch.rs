@@ -1,0 +1,210 @@
+//! Everybody's leases, live: one listing, then what changes, resumed where it broke off.
+
+use super::wire::{Event, Header, KeyValue, WatchResponse, prefix_end};
+use super::{EtcdStore, parse_key};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until};
+use tonic::Status;
+
+use crate::LeaseEvent;
+use crate::malformed::Malformed;
+use crate::{Backoff, Lease, LeaseAttributes, LeaseKey, StoreError};
+
+/// What a watch remembers from one connection to the next.
+#[derive(Default)]
+struct Progress {
+    /// Where in etcd's history it is; `None` before the first listing and when that place is compacted away.
+    seen: Option<Header>,
+    /// The latest entry seen written, to recognise the same history: key, revision, etcd lease.
+    landmark: Option<(String, i64, i64)>,
+    /// A listing whose end is still to be told, once nodes have had time to register again.
+    settling: Option<(Instant, Vec<LeaseKey>)>,
+    listed: bool,
+    malformed: Malformed,
+}
+
+/// Why a connection's watch ended.
+enum End {
+    /// Nobody listens any more.
+    Closed,
+    /// Its place in the history is compacted away; list again at once.
+    Compacted,
+    /// It broke; resume after a pause.
+    Broken,
+}
+
+impl EtcdStore {
+    pub(super) async fn watch(&self, events: mpsc::Sender<LeaseEvent>) {
+        let mut progress = Progress::default();
+        let mut backoff = Backoff::default();
+        loop {
+            let end = tokio::select! {
+                () = events.closed() => return,
+                end = self.follow(&events, &mut progress, &mut backoff) => end,
+            };
+            match end {
+                Ok(End::Closed) => return,
+                Ok(End::Compacted) => progress.seen = None,
+                Ok(End::Broken) | Err(_) => tokio::select! {
+                    () = events.closed() => return,
+                    () = sleep(backoff.next_delay()) => {}
+                },
+            }
+        }
+    }
+
+    async fn follow(
+        &self,
+        events: &mpsc::Sender<LeaseEvent>,
+        progress: &mut Progress,
+        backoff: &mut Backoff,
+    ) -> Result<End, StoreError> {
+        let seen = match progress.seen {
+            Some(seen) if self.same_history(seen, progress).await? => seen,
+            compacted_or_wiped => {
+                match self.report_all(events, progress, compacted_or_wiped.is_some()).await? {
+                    Some(seen) => seen,
+                    None => return Ok(End::Closed),
+                }
+            }
+        };
+        let end = prefix_end(self.subnets.as_bytes());
+        let mut stream = self.client.watch(&self.subnets, end, seen.revision.saturating_add(1)).await?;
+        backoff.reset();
+        loop {
+            let due = progress.settling.as_ref().map(|(due, _)| *due);
+            let answer = tokio::select! {
+                answer = stream.message() => answer,
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    if !settle(events, progress).await {
+                        return Ok(End::Closed);
+                    }
+                    continue;
+                }
+            };
+            let answer = match answer {
+                Ok(Some(answer)) => answer,
+                Ok(None) => return Ok(End::Broken),
+                Err(status) => return Err(self.client.failed(&self.subnets, &status)),
+            };
+            self.client.health.answered();
+            if answer.compact_revision != 0 {
+                return Ok(End::Compacted);
+            }
+            if answer.canceled {
+                let status = Status::unavailable(answer.cancel_reason);
+                return Err(self.client.failed(&self.subnets, &status));
+            }
+            progress.advance(&answer);
+            for event in answer.events {
+                let Some(event) = self.translate(event, progress) else { continue };
+                if events.send(event).await.is_err() {
+                    return Ok(End::Closed);
+                }
+            }
+        }
+    }
+
+    /// Whether etcd's history is still the one that was being followed: not of another cluster, not older, and the entry
+    /// seen last still as it was. If that one has changed since, a listing settles the question.
+    async fn same_history(&self, seen: Header, progress: &Progress) -> Result<bool, StoreError> {
+        let Some((key, mod_revision, lease)) = &progress.landmark else { return Ok(false) };
+        let (now, entry) = self.client.read(key).await?;
+        let continued = now.cluster_id == seen.cluster_id
+            && now.revision >= seen.revision
+            && now.raft_term >= seen.raft_term;
+        Ok(continued && entry.is_some_and(|e| (e.mod_revision, e.lease) == (*mod_revision, *lease)))
+    }
+
+    /// Reports a listing. If the store may have been set up anew (`suspect`), its end is told only after a while.
+    async fn report_all(
+        &self,
+        events: &mpsc::Sender<LeaseEvent>,
+        progress: &mut Progress,
+        suspect: bool,
+    ) -> Result<Option<Header>, StoreError> {
+        let listing = self.client.list(&self.subnets).await?;
+        let mut unreadable = Vec::new();
+        progress.landmark = None;
+        if events.send(LeaseEvent::Resync).await.is_err() {
+            return Ok(None);
+        }
+        for entry in listing.entries {
+            progress.remember(&entry);
+            match self.read_entry(&entry, &mut progress.malformed) {
+                Ok(lease) => {
+                    if events.send(LeaseEvent::Upsert(lease)).await.is_err() {
+                        return Ok(None);
+                    }
+                }
+                Err(key) => unreadable.extend(key),
+            }
+        }
+        progress.seen = Some(listing.header);
+        let pause = if suspect && progress.listed { self.timing.settle } else { std::time::Duration::ZERO };
+        progress.settling = Some((Instant::now() + pause, unreadable));
+        progress.listed = true;
+        let open = !pause.is_zero() || settle(events, progress).await;
+        Ok(open.then_some(listing.header))
+    }
+
+    fn translate(&self, event: Event, progress: &mut Progress) -> Option<LeaseEvent> {
+        let entry = event.kv?;
+        if event.kind == Event::DELETE {
+            return parse_key(&self.subnets, &entry.key).map(LeaseEvent::Remove);
+        }
+        progress.remember(&entry);
+        match self.read_entry(&entry, &mut progress.malformed) {
+            Ok(lease) => Some(LeaseEvent::Upsert(lease)),
+            Err(key) => {
+                // It exists, whatever it says: a listing in progress must not end with its removal.
+                if let Some((key, (_, unreadable))) = key.zip(progress.settling.as_mut()) {
+                    unreadable.push(key);
+                }
+                None
+            }
+        }
+    }
+
+    /// The lease in an entry, or, if its contents are none, its key as far as that is one.
+    fn read_entry(&self, entry: &KeyValue, malformed: &mut Malformed) -> Result<Lease, Option<LeaseKey>> {
+        let path = String::from_utf8_lossy(&entry.key);
+        let name = path.strip_prefix(&self.subnets).unwrap_or(&path);
+        let (key, problem) = match name.parse::<LeaseKey>() {
+            Ok(key) => match LeaseAttributes::from_json(&entry.value) {
+                Ok(attributes) => return Ok(Lease { key, attributes, expires: None }),
+                Err(error) => (Some(key), error.to_string()),
+            },
+            Err(error) => (None, error.to_string()),
+        };
+        malformed.report(&self.subnets, &[(name.to_owned(), problem)], Malformed::MEND);
+        Err(key)
+    }
+}
+
+impl Progress {
+    /// Notes how far the watch has come: to its last event, or, if it only reports progress, to the header's revision.
+    /// With events, that may be ahead: a watch that catches up is told of at most 1000 revisions at once (etcd
+    /// `mvcc/watchable_store.go`, `watchBatchMaxRevs`).
+    fn advance(&mut self, answer: &WatchResponse) {
+        let Some((seen, header)) = self.seen.as_mut().zip(answer.header) else { return };
+        let last = answer.events.last().and_then(|event| event.kv.as_ref()).map(|kv| kv.mod_revision);
+        let told = if answer.created { None } else { last.or(Some(header.revision)) };
+        *seen = Header { revision: told.unwrap_or_default().max(seen.revision), ..header };
+    }
+
+    fn remember(&mut self, entry: &KeyValue) {
+        if self.landmark.as_ref().is_none_or(|(_, revision, _)| entry.mod_revision > *revision) {
+            let key = String::from_utf8_lossy(&entry.key).into_owned();
+            self.landmark = Some((key, entry.mod_revision, entry.lease));
+        }
+    }
+}
+
+/// Tells the end of a listing. `false` if nobody listens any more.
+async fn settle(events: &mpsc::Sender<LeaseEvent>, progress: &mut Progress) -> bool {
+    match progress.settling.take() {
+        Some((_, unreadable)) => events.send(LeaseEvent::Synced { unreadable }).await.is_ok(),
+        None => true,
+    }
+}

@@ -1,0 +1,193 @@
+//! The way to the API server: where it is, which node this is, and calls that end.
+
+use std::time::Duration;
+
+use kube::api::GetParams;
+use kube::config::KubeConfigOptions;
+use kube::core::{Request, Status};
+use kube::{Api, Client};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::KubeOptions;
+use super::kubeconfig;
+use super::node::Node;
+use crate::Chain;
+use crate::health::Health;
+use crate::{StoreError, StoreErrorKind};
+
+/// Longest time for a connection to come about.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Longest time for one call; watches are not calls.
+const CALL: Duration = Duration::from_secs(30);
+
+/// A client of the API server.
+#[derive(Clone)]
+pub(super) struct ApiServer {
+    client: Client,
+    /// What errors call it.
+    url: String,
+}
+
+impl ApiServer {
+    /// By `--kubeconfig-file`, by `--kube-api-url`, else by the account of the pod that this runs in.
+    pub(super) async fn new(options: &KubeOptions) -> Result<Self, StoreError> {
+        let unusable = |advice: &str, source: Box<dyn std::error::Error + Send + Sync>| StoreError {
+            operation: "use",
+            object: "Kubernetes as lease store".to_owned(),
+            advice: format!("Failed to create SubnetManager: {advice}"),
+            kind: StoreErrorKind::Unusable,
+            source: Some(source),
+        };
+        let mut config = if let Some(path) = &options.kubeconfig {
+            let advice = format!("cannot use --kubeconfig-file {}", path.display());
+            let file = kubeconfig::read(path).map_err(|error| unusable(&advice, error))?;
+            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+                .await
+                .map_err(|error| unusable(&advice, error.into()))?
+        } else if options.api_url.is_some() {
+            kube::Config::new(hyper::Uri::default())
+        } else {
+            let advice = "this is no pod with a service account; give --kubeconfig-file or --kube-api-url";
+            kube::Config::incluster().map_err(|error| unusable(advice, error.into()))?
+        };
+        if let Some(url) = &options.api_url {
+            let advice = format!("--kube-api-url {url} is not a URL");
+            config.cluster_url =
+                url.parse().map_err(|error: hyper::http::uri::InvalidUri| unusable(&advice, error.into()))?;
+        }
+        // Attempts are spaced here, with a bound and a log line each.
+        config.default_retry = false;
+        config.connect_timeout = Some(CONNECT);
+        if config.cluster_url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            let instead = "leave them out and put a user into a kubeconfig".into();
+            return Err(unusable("the API server's URL contains credentials", instead));
+        }
+        // Without a CA of its own a client reads the system's. Where none is asked for, there need not be any.
+        if config.root_cert.is_none()
+            && (config.accept_invalid_certs || config.cluster_url.scheme_str() == Some("http"))
+        {
+            config.root_cert = Some(Vec::new());
+        }
+        let url = config.cluster_url.to_string();
+        let client = Client::try_from(config)
+            .map_err(|error| unusable("its TLS settings cannot be used", error.into()))?;
+        Ok(Self { client, url })
+    }
+
+    /// The nodes, for watching.
+    pub(super) fn nodes(&self) -> Api<Node> {
+        Api::all(self.client.clone())
+    }
+
+    /// Reads a node.
+    pub(super) async fn node(&self, name: &str, health: &Health) -> Result<Node, StoreError> {
+        let object = format!("node {name:?}");
+        self.call("read", &object, health, self.nodes().get(name)).await
+    }
+
+    /// Merges `patch` into a node's status, annotations included.
+    pub(super) async fn patch(&self, name: &str, patch: &Value, health: &Health) -> Result<Node, StoreError> {
+        let object = format!("the status of node {name:?}");
+        let parameters =
+            kube::api::PatchParams { field_manager: Some("flanneld".to_owned()), ..Default::default() };
+        let patch = kube::api::Patch::Strategic(patch);
+        self.call("patch", &object, health, self.nodes().patch_status(name, &parameters, &patch)).await
+    }
+
+    /// The node that a pod runs on; `None` if it has none yet.
+    pub(super) async fn node_of_pod(
+        &self,
+        namespace: &str,
+        name: &str,
+        health: &Health,
+    ) -> Result<Option<String>, StoreError> {
+        let object = format!("pod '{namespace}/{name}'");
+        let pods = Request::new(format!("/api/v1/namespaces/{namespace}/pods"));
+        let request = pods.get(name, &GetParams::default()).map_err(kube::Error::BuildRequest);
+        let call = async { self.client.request::<Pod>(request?).await };
+        let pod = self.call("read", &object, health, call).await.map_err(|error| StoreError {
+            advice: format!("error retrieving pod spec for '{namespace}/{name}': {}", error.advice),
+            ..error
+        })?;
+        Ok(pod.spec.node_name)
+    }
+
+    /// Whether it can send a first listing as a watch: since Kubernetes 1.32 it does so unless told not to.
+    pub(super) async fn streams_lists(&self) -> bool {
+        const SINCE: u32 = 32;
+        let version = tokio::time::timeout(CALL, self.client.apiserver_version()).await;
+        let Ok(Ok(version)) = version else { return false };
+        let digits: String = version.minor.chars().take_while(char::is_ascii_digit).collect();
+        version.major != "1" || digits.parse().is_ok_and(|minor: u32| minor >= SINCE)
+    }
+
+    async fn call<T>(
+        &self,
+        operation: &'static str,
+        object: &str,
+        health: &Health,
+        call: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, StoreError> {
+        let done = tokio::time::timeout(CALL, call).await;
+        let (advice, source) = match done {
+            Ok(Ok(value)) => {
+                health.answered();
+                return Ok(value);
+            }
+            Ok(Err(kube::Error::Api(status))) => (refused(&status), None),
+            Ok(Err(error)) => {
+                (format!("is the API server at {} up and reachable?", self.url), Some(plain(error)))
+            }
+            Err(_elapsed) => {
+                (format!("the API server at {} did not answer in {} s", self.url, CALL.as_secs()), None)
+            }
+        };
+        let error = StoreError {
+            operation,
+            object: object.to_owned(),
+            advice,
+            kind: StoreErrorKind::Unavailable,
+            source,
+        };
+        health.failed(Chain(&error).to_string());
+        Err(error)
+    }
+}
+
+/// What is needed of a pod.
+#[derive(Deserialize)]
+struct Pod {
+    spec: PodSpec,
+}
+
+#[derive(Deserialize)]
+struct PodSpec {
+    #[serde(rename = "nodeName")]
+    node_name: Option<String>,
+}
+
+impl std::fmt::Debug for ApiServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApiServer").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+/// What the API server said, and what to do about it.
+pub(super) fn refused(status: &Status) -> String {
+    let advice = match status.code {
+        401 => "; the credentials are not valid (any more)",
+        403 => "; see deploy/kubernetes for the rights that flannel's service account needs",
+        404 => "; is NODE_NAME the name that `kubectl get nodes` shows?",
+        _ => "",
+    };
+    format!("{}{advice}", status.message)
+}
+
+/// The innermost causes: the client's own words repeat each of them.
+fn plain(error: kube::Error) -> Box<dyn std::error::Error + Send + Sync> {
+    match error {
+        kube::Error::Service(source) => source,
+        other => other.into(),
+    }
+}

@@ -1,0 +1,265 @@
+//! From the API server's stream of nodes to lease events.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use super::claims::{Claimant, Claims, Shift};
+use super::client::refused;
+use super::node::Node;
+use super::{KubeStore, NoLease, Seen};
+use futures_util::StreamExt as _;
+use kube::core::Status;
+use kube::runtime::watcher::{self, Event, InitialListStrategy};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use crate::Chain;
+use crate::LeaseEvent;
+use crate::malformed::Malformed;
+use crate::{Backoff, Lease, LeaseKey};
+
+/// Nodes of one page of a listing.
+const PAGE: u32 = 500;
+
+/// What was told of each node.
+#[derive(Debug, Default)]
+struct Told {
+    claims: Claims,
+    /// A listing that has not come to its end.
+    listing: Option<Listing>,
+    malformed: Malformed,
+}
+
+#[derive(Debug, Default)]
+struct Listing {
+    claims: Claims,
+    /// Leases that stay as they are: of nodes that cannot be read, and those of `inherited`.
+    kept: Vec<LeaseKey>,
+    /// Leases that were not taken from a node because another one held them before.
+    inherited: Vec<LeaseKey>,
+    saw_own: bool,
+}
+
+impl KubeStore {
+    /// Follows all nodes until nobody listens.
+    pub(super) async fn follow(&self, events: mpsc::Sender<LeaseEvent>) {
+        let mut told = Told::default();
+        let mut backoff = Backoff::default();
+        let mut streaming = self.server.streams_lists().await;
+        loop {
+            let strategy = watcher::Config { page_size: Some(PAGE), ..watcher::Config::default() };
+            let strategy = if streaming { strategy.streaming_lists() } else { strategy };
+            let lists = matches!(strategy.initial_list_strategy, InitialListStrategy::ListWatch);
+            let mut nodes = pin!(watcher::watcher(self.server.nodes(), strategy));
+            loop {
+                let next = tokio::select! {
+                    next = nodes.next() => next,
+                    () = events.closed() => return,
+                };
+                let Some(next) = next else { break };
+                let event = match next {
+                    Ok(event) => event,
+                    Err(error) => {
+                        let (text, status) = explain(&error);
+                        self.health.failed(text);
+                        if !lists && status.is_some_and(is_no_streaming) {
+                            streaming = false;
+                            break;
+                        }
+                        let asked = status.and_then(|status| status.details.as_ref());
+                        let asked = asked.map_or(0, |details| details.retry_after_seconds).min(60);
+                        tokio::select! {
+                            () = sleep(backoff.next_delay().max(Duration::from_secs(asked.into()))) => {}
+                            () = events.closed() => return,
+                        }
+                        continue;
+                    }
+                };
+                self.health.answered();
+                backoff.reset();
+                let (news, certain) = self.translate(event, &mut told);
+                for event in news {
+                    if events.send(event).await.is_err() {
+                        return;
+                    }
+                }
+                if !certain {
+                    break; // list again
+                }
+            }
+        }
+    }
+
+    /// The lease events in one event of the API, and whether they are the whole truth.
+    fn translate(&self, event: Event<Node>, told: &mut Told) -> (Vec<LeaseEvent>, bool) {
+        match event {
+            Event::Init => {
+                told.listing = Some(Listing::default());
+                (vec![LeaseEvent::Resync], true)
+            }
+            Event::InitApply(node) => {
+                self.note_own(&node);
+                let listing = told.listing.get_or_insert_default();
+                listing.saw_own |= node.name() == self.node_name();
+                let lease = match self.lease_of(&node) {
+                    Ok(lease) => lease,
+                    Err(none) => {
+                        let held = self.still_held(&told.claims, &node);
+                        listing.kept.extend(self.key_of(&node).ok().flatten());
+                        listing.kept.extend(held);
+                        let Shift { lost, .. } = listing.claims.set(&node.claimant(), held);
+                        told.report(&node, none, held);
+                        return (removed(lost).collect(), true);
+                    }
+                };
+                let claimant = node.claimant();
+                let Shift { lost, .. } = listing.claims.set(&claimant, Some(lease.key));
+                let known = told.claims.lease_of(node.name()) == Some(lease.key);
+                if let Some(holder) = listing.claims.holder(lease.key).filter(|holder| **holder != claimant) {
+                    warn_of_two(known, &claimant, holder, lease.key);
+                    return (removed(lost).collect(), true);
+                }
+                if told.claims.holder(lease.key).is_some_and(|holder| *holder < claimant) {
+                    // Its holder may be named later in this listing.
+                    listing.kept.push(lease.key);
+                    listing.inherited.push(lease.key);
+                    return (removed(lost).collect(), true);
+                }
+                (removed(lost).chain([LeaseEvent::Upsert(lease)]).collect(), true)
+            }
+            Event::InitDone => {
+                let Listing { claims, kept, inherited, saw_own } = told.listing.take().unwrap_or_default();
+                if !saw_own {
+                    self.seen.send_replace(Seen::Gone);
+                }
+                let former = std::mem::replace(&mut told.claims, claims);
+                let certain = inherited.iter().all(|key| former.holder(*key) == told.claims.holder(*key));
+                if certain {
+                    info!("Node controller sync successful");
+                }
+                (vec![LeaseEvent::Synced { unreadable: kept }], certain)
+            }
+            Event::Apply(node) => {
+                self.note_own(&node);
+                match self.lease_of(&node) {
+                    Ok(lease) => told.replace(&node, Some(lease)),
+                    Err(none) => {
+                        let held = self.still_held(&told.claims, &node);
+                        told.report(&node, none, held);
+                        if held.is_some() { (Vec::new(), true) } else { told.replace(&node, None) }
+                    }
+                }
+            }
+            Event::Delete(node) => {
+                if node.name() == self.node_name() {
+                    self.seen.send_replace(Seen::Gone);
+                }
+                told.replace(&node, None)
+            }
+        }
+    }
+
+    /// The lease that a node published before, if its pod subnets are still the same: as upstream, what it published
+    /// counts until the node is deleted or publishes something else.
+    fn still_held(&self, claims: &Claims, node: &Node) -> Option<LeaseKey> {
+        let held = claims.lease_of(node.name())?;
+        let now = self.key_of(node).ok().flatten();
+        let same = |now: LeaseKey| {
+            held.v4().is_none_or(|v4| now.v4() == Some(v4)) && held.v6().is_none_or(|v6| now.v6() == Some(v6))
+        };
+        now.is_none_or(same).then_some(held)
+    }
+
+    /// Keeps what is told of this node itself, unless a newer answer is known already.
+    fn note_own(&self, node: &Node) {
+        if node.name() != self.node_name() {
+            return;
+        }
+        self.seen.send_if_modified(|seen| {
+            let stale = matches!(seen, Seen::Present(known) if node.version() < known.version());
+            if !stale {
+                *seen = Seen::Present(Box::new(node.clone()));
+            }
+            !stale
+        });
+    }
+}
+
+impl Told {
+    /// Says once of a node that should have a lease why it has none; `held` is the one that it keeps.
+    fn report(&mut self, node: &Node, none: NoLease, held: Option<LeaseKey>) {
+        let problem = match (none, held) {
+            (NoLease::Unreadable(problem), _) => problem,
+            (NoLease::Unmanaged, Some(_)) => "its annotation kube-subnet-manager was taken away".to_owned(),
+            (NoLease::Unmanaged, None) => return,
+        };
+        let advice = match held {
+            Some(_) => "what it published before stays; its own flanneld should publish it again",
+            None => "it is no peer until its own flanneld publishes how to reach it; see that one's log",
+        };
+        self.malformed.report(&"Kubernetes", &[(node.name().to_owned(), problem)], advice);
+    }
+
+    /// Notes that a node has this lease and no other. Returns what that changes, and whether it can be told: what the heir
+    /// of a lease publishes takes a listing to find out.
+    fn replace(&mut self, node: &Node, lease: Option<Lease>) -> (Vec<LeaseEvent>, bool) {
+        let claimant = node.claimant();
+        let key = lease.as_ref().map(|lease| lease.key);
+        let known = self.claims.lease_of(node.name()) == key;
+        let Shift { lost, heirs } = self.claims.set(&claimant, key);
+        let held = lease.filter(|lease| match self.claims.holder(lease.key) {
+            Some(holder) if *holder != claimant => {
+                warn_of_two(known, &claimant, holder, lease.key);
+                false
+            }
+            _ => true,
+        });
+        (removed(lost).chain(held.map(LeaseEvent::Upsert)).collect(), !heirs)
+    }
+}
+
+fn removed(lost: Vec<LeaseKey>) -> impl Iterator<Item = LeaseEvent> {
+    lost.into_iter().map(LeaseEvent::Remove)
+}
+
+/// Says once that two nodes have the same pod subnet.
+fn warn_of_two(known: bool, claimant: &Claimant, holder: &Claimant, lease: LeaseKey) {
+    if !known {
+        let (name, holder) = (&claimant.name, &holder.name);
+        warn!(
+            "node {name:?} with {lease} has a pod subnet of node {holder:?}, which is older: its pods cannot be reached; \
+             give it other podCIDRs, or delete the node that is no more"
+        );
+    }
+}
+
+/// The error in one line, without the client's repetitions, and the API server's own word if it is one.
+fn explain(error: &watcher::Error) -> (String, Option<&Status>) {
+    let (what, status, below) = match error {
+        watcher::Error::InitialListFailed(error) => ("list nodes", api_status(error), Some(error)),
+        watcher::Error::WatchStartFailed(error) => ("watch nodes", api_status(error), Some(error)),
+        watcher::Error::WatchFailed(error) => ("go on watching nodes", api_status(error), Some(error)),
+        watcher::Error::WatchError(status) => ("go on watching nodes", Some(&**status), None),
+        watcher::Error::NoResourceVersion => ("watch nodes", None, None),
+    };
+    let why = match (status, below) {
+        (Some(status), _) => refused(status),
+        (None, Some(kube::Error::Service(source))) => Chain(&**source).to_string(),
+        (None, Some(error)) => error.to_string(),
+        (None, None) => "the API server sent no resource version".to_owned(),
+    };
+    (format!("cannot {what}: {why}"), status)
+}
+
+fn api_status(error: &kube::Error) -> Option<&Status> {
+    match error {
+        kube::Error::Api(status) => Some(status),
+        _ => None,
+    }
+}
+
+/// Whether the API server refuses a first listing as a watch: `422 Invalid` where the feature gate is off.
+fn is_no_streaming(status: &Status) -> bool {
+    matches!(status.code, 400 | 405 | 422)
+}

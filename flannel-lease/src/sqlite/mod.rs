@@ -1,0 +1,297 @@
+//! Leases in one SQLite file that the daemons of a machine share: `--lease-db PATH`.
+//!
+//! Every decision is one write transaction, so two processes never decide on the same facts. A change in one process
+//! wakes the others through inotify (`bell.rs`); besides that, nothing runs but a look every
+//! [`Timing::recheck`]. Leases end after [`Timing::ttl`] unless renewed, as in etcd; a row without end is a
+//! reservation. Every commit is on disk before its call returns.
+
+mod bell;
+mod db;
+mod error;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use self::bell::Bell;
+use self::db::Db;
+use super::health::Health;
+use super::malformed::Malformed;
+use super::{
+    Backoff, Lease, LeaseAttributes, LeaseLost, LeaseRequest, LeaseStore, StoreError, StoreErrorKind,
+    StoreFuture, StoreHealth, Timing,
+};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
+
+use crate::Chain;
+use crate::LeaseEvent;
+
+/// Longest time a call goes on trying while other processes keep the file locked.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Copies the lease file at `from` to `to`, which must not exist, as it is between two transactions of others.
+/// Nothing in `from` changes. Waits up to `patience` while other processes keep the file locked.
+///
+/// # Errors
+/// `from` cannot be read or is no database, or `to` cannot be written.
+pub fn copy(from: &Path, to: &Path, patience: Duration) -> Result<(), StoreError> {
+    let copied = rusqlite::Connection::open_with_flags(from, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)
+        .and_then(|file| {
+            file.busy_timeout(patience)?;
+            file.execute("VACUUM INTO ?1", [to.to_string_lossy()])
+        });
+    copied.map(drop).map_err(|error| StoreError {
+        operation: "copy",
+        object: format!("lease file {}", from.display()),
+        advice: "is it a lease file that this process may read?".to_owned(),
+        kind: StoreErrorKind::Unusable,
+        source: Some(error.into()),
+    })
+}
+
+/// A lease store in a file.
+#[derive(Debug)]
+pub struct SqliteStore {
+    path: PathBuf,
+    timing: Timing,
+    shared: Arc<Mutex<Shared>>,
+    health: Health,
+}
+
+/// What the calls of one store value share: the connection, and the lease held through it.
+#[derive(Debug)]
+struct Shared {
+    db: Db,
+    own: Option<Lease>,
+}
+
+impl SqliteStore {
+    /// Opens the lease file at `path`, making it if there is none, and checks that it can be used.
+    ///
+    /// # Errors
+    /// It cannot be opened or written, is locked for over five seconds, damaged, or the file of another program.
+    pub async fn open(path: &Path, timing: Timing) -> Result<Self, StoreError> {
+        let health = Health::default();
+        health.renews(timing.renew_margin);
+        let db = patiently(&health, || {
+            let path = path.to_owned();
+            move || Db::open(&path)
+        })
+        .await?;
+        let shared = Arc::new(Mutex::new(Shared { db, own: None }));
+        Ok(Self { path: path.to_owned(), timing, shared, health })
+    }
+
+    /// Runs `work` on the file, away from the threads that must not block; again while it is locked.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl Fn(&mut Shared) -> Result<T, StoreError> + Clone + Send + 'static,
+    ) -> Result<T, StoreError> {
+        patiently(&self.health, || {
+            let (shared, work, path) = (Arc::clone(&self.shared), work.clone(), self.path.clone());
+            move || {
+                let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                if shared.db.replaced() {
+                    shared.db = Db::open(&path)?;
+                }
+                work(&mut shared)
+            }
+        })
+        .await
+    }
+
+    /// Tells the others of a change. If that fails they see it at their next recheck.
+    fn ring(&self) {
+        if let Err(error) = bell::ring(&self.path) {
+            tracing::debug!(%error, path = %self.path.display(), "cannot tell other daemons of a lease change");
+        }
+    }
+
+    async fn acquire(&self, request: &LeaseRequest) -> Result<Lease, StoreError> {
+        let (request, timing) = (request.clone(), self.timing);
+        let lease = self
+            .run(move |shared| {
+                let lease = shared.db.acquire(&request, SystemTime::now(), &timing)?;
+                shared.own = Some(lease.clone());
+                Ok(lease)
+            })
+            .await?;
+        self.ring();
+        Ok(lease)
+    }
+
+    async fn update(&self, attributes: &LeaseAttributes) -> Result<Lease, StoreError> {
+        let attributes = attributes.clone();
+        let path = self.path.clone();
+        let lease = self
+            .run(move |shared| {
+                let not_held = |advice: &str| StoreError {
+                    kind: StoreErrorKind::NotHeld,
+                    ..error::unusable("update the lease in", &path, advice)
+                };
+                let own = shared.own.as_ref().ok_or_else(|| not_held("none is held; acquire one first"))?;
+                let lease =
+                    shared.db.update(own, &attributes)?.map_err(|lost| not_held(&lost.to_string()))?;
+                shared.own = Some(lease.clone());
+                Ok(lease)
+            })
+            .await?;
+        self.ring();
+        Ok(lease)
+    }
+
+    async fn watch(&self, events: mpsc::Sender<LeaseEvent>) {
+        let bell = self.listen().await;
+        let mut cursor = None;
+        let mut settling: Option<(Instant, Vec<_>)> = None;
+        let mut malformed = Malformed::default();
+        let mut backoff = Backoff::default();
+        loop {
+            let timing = self.timing;
+            let read = self.run(move |shared| {
+                let expired = shared.db.expire(SystemTime::now(), &timing)?;
+                Ok((expired, shared.db.changes(cursor)?))
+            });
+            let (expired, changes) = tokio::select! {
+                () = events.closed() => return,
+                read = read => match read {
+                    Ok(read) => read,
+                    Err(_) => {
+                        sleep(backoff.next_delay()).await;
+                        continue;
+                    }
+                },
+            };
+            backoff.reset();
+            if expired {
+                self.ring();
+            }
+            let wiped = changes.whole && cursor.is_some();
+            cursor = Some(changes.cursor);
+            malformed.report(&self.path.display(), &changes.malformed, Malformed::MEND);
+
+            let start = changes.whole.then_some(LeaseEvent::Resync);
+            let removed = changes.removed.into_iter().map(LeaseEvent::Remove);
+            let present = changes.present.into_iter().map(LeaseEvent::Upsert);
+            for event in start.into_iter().chain(removed).chain(present) {
+                if events.send(event).await.is_err() {
+                    return;
+                }
+            }
+            if changes.whole {
+                let pause = if wiped { self.timing.settle } else { Duration::ZERO };
+                settling = Some((Instant::now() + pause, changes.unreadable));
+            }
+            if let Some((_, unreadable)) = settling.take_if(|(due, _)| *due <= Instant::now())
+                && events.send(LeaseEvent::Synced { unreadable }).await.is_err()
+            {
+                return;
+            }
+            let due = settling.as_ref().map_or(Duration::MAX, |(due, _)| due.duration_since(Instant::now()));
+            tokio::select! {
+                () = events.closed() => return,
+                () = bell.wait(self.timing.recheck.min(due)) => {}
+            }
+        }
+    }
+
+    async fn hold(&self) -> LeaseLost {
+        let bell = self.listen().await;
+        let mut backoff = Backoff::default();
+        loop {
+            let timing = self.timing;
+            let renewed = self.run(move |shared| {
+                let Some(own) = &shared.own else { return Ok(None) };
+                let renewed = shared.db.renew(own, SystemTime::now(), &timing)?;
+                if renewed.is_err() {
+                    shared.own = None;
+                }
+                Ok(Some(renewed))
+            });
+            match renewed.await {
+                Ok(Some(Err(lost))) => return lost,
+                Ok(renewed) => {
+                    if let Some(Ok(expires)) = renewed {
+                        self.health.renewed(expires);
+                    }
+                    backoff.reset();
+                    bell.wait(self.timing.recheck).await;
+                }
+                Err(_) => sleep(backoff.next_delay()).await,
+            }
+        }
+    }
+
+    /// The bell, retried until there is one.
+    async fn listen(&self) -> Bell {
+        let mut backoff = Backoff::default();
+        loop {
+            match Bell::listen(&self.path) {
+                Ok(bell) => return bell,
+                Err(error) => {
+                    self.health
+                        .failed(format!("cannot watch `{}` for changes: {error}", self.path.display()));
+                    sleep(backoff.next_delay()).await;
+                }
+            }
+        }
+    }
+}
+
+impl LeaseStore for SqliteStore {
+    fn acquire<'a>(&'a self, request: &'a LeaseRequest) -> StoreFuture<'a, Result<Lease, StoreError>> {
+        Box::pin(self.acquire(request))
+    }
+
+    fn find<'a>(&'a self, node: &'a LeaseAttributes) -> StoreFuture<'a, Result<Option<Lease>, StoreError>> {
+        let node = node.clone();
+        Box::pin(self.run(move |shared| shared.db.find(&node)))
+    }
+
+    fn update<'a>(&'a self, attributes: &'a LeaseAttributes) -> StoreFuture<'a, Result<Lease, StoreError>> {
+        Box::pin(self.update(attributes))
+    }
+
+    fn watch(&self, events: mpsc::Sender<LeaseEvent>) -> StoreFuture<'_, ()> {
+        Box::pin(self.watch(events))
+    }
+
+    fn hold(&self) -> StoreFuture<'_, LeaseLost> {
+        Box::pin(self.hold())
+    }
+
+    fn health(&self) -> watch::Receiver<StoreHealth> {
+        self.health.subscribe()
+    }
+}
+
+/// Runs what `make` makes on a blocking thread, again with growing pauses while it says that the file is busy, for at
+/// most [`PATIENCE`].
+async fn patiently<T, F>(health: &Health, make: impl Fn() -> F) -> Result<T, StoreError>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, StoreError> + Send + 'static,
+{
+    let deadline = Instant::now() + PATIENCE;
+    let mut backoff = Backoff::default();
+    loop {
+        let result = tokio::task::spawn_blocking(make()).await.unwrap_or_else(|panic| {
+            Err(StoreError {
+                kind: StoreErrorKind::Unavailable,
+                source: Some(Box::new(panic)),
+                ..error::unusable("use lease file", Path::new("?"), "a bug in flanneld; please report it")
+            })
+        });
+        match &result {
+            Ok(_) => health.answered(),
+            Err(error) => health.failed(Chain(error).to_string()),
+        }
+        let pause = backoff.next_delay();
+        let again = result.as_ref().is_err_and(|error| error.kind == StoreErrorKind::Unavailable);
+        if !again || Instant::now() + pause > deadline {
+            return result;
+        }
+        sleep(pause).await;
+    }
+}

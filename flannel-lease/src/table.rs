@@ -1,0 +1,162 @@
+//! Every lease known: the table that lease events fold into. Pure.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ipnet::{IpNet, Ipv6Net};
+
+use crate::{Lease, LeaseAttributes, LeaseEvent, LeaseKey};
+
+/// Every lease known, and which changed. The node's own lease is kept apart: it is nobody's peer.
+#[derive(Debug, Default)]
+pub struct LeaseTable {
+    own: Option<LeaseKey>,
+    leases: BTreeMap<LeaseKey, Known>,
+    /// Keys by their IPv6 subnet; by their IPv4 subnet `leases` is sorted itself.
+    by_v6: BTreeSet<(Ipv6Net, LeaseKey)>,
+    /// Number of the latest listing; a lease marked with an older one was not in it.
+    listing: u32,
+    synced: bool,
+}
+
+#[derive(Debug)]
+struct Known {
+    attributes: Arc<LeaseAttributes>,
+    listing: u32,
+}
+
+impl LeaseTable {
+    /// An empty table; `own` is the lease that is never reported as a peer.
+    #[must_use]
+    pub fn new(own: Option<LeaseKey>) -> Self {
+        Self { own, ..Self::default() }
+    }
+
+    /// Takes in one event. Returns exactly the peers that appeared, changed or vanished: look each up with
+    /// [`Self::peer`]. One lease costs O(1), a listing O(leases).
+    #[must_use = "these peers have to be reconciled"]
+    pub fn apply(&mut self, event: LeaseEvent) -> Vec<LeaseKey> {
+        let mut changed = match event {
+            LeaseEvent::Resync => {
+                self.listing = self.listing.wrapping_add(1);
+                Vec::new()
+            }
+            LeaseEvent::Upsert(lease) => self.upsert(lease),
+            LeaseEvent::Remove(key) => self.remove(key).into_iter().collect(),
+            LeaseEvent::Synced { unreadable } => self.sweep(&unreadable),
+        };
+        changed.retain(|key| Some(*key) != self.own);
+        changed
+    }
+
+    /// The node has another lease now. Returns the peers that this adds and removes: a former own lease that is still
+    /// in the store becomes a peer.
+    #[must_use = "these peers have to be reconciled"]
+    pub fn set_own(&mut self, own: Option<LeaseKey>) -> Vec<LeaseKey> {
+        let former = std::mem::replace(&mut self.own, own);
+        if former == own {
+            return Vec::new();
+        }
+        [former, own].into_iter().flatten().filter(|key| self.leases.contains_key(key)).collect()
+    }
+
+    /// What the peer with this lease published; `None` if there is no such peer.
+    #[must_use]
+    pub fn peer(&self, key: LeaseKey) -> Option<&LeaseAttributes> {
+        (Some(key) != self.own).then(|| self.leases.get(&key)).flatten().map(|known| &*known.attributes)
+    }
+
+    /// The peer whose lease decides where packets for this subnet go, of all leases that hold it.
+    ///
+    /// A node that changes from one family to two has two leases for a while: `10.244.1.0-24` until it expires, and
+    /// `10.244.1.0-24&fd00::-64`. The one with both families counts; when one of them ends, the other remains.
+    #[must_use]
+    pub fn holder(&self, subnet: IpNet) -> Option<LeaseKey> {
+        self.claimants(subnet).last()
+    }
+
+    /// All peers whose leases hold this subnet, the one that decides last.
+    pub fn claimants(&self, subnet: IpNet) -> impl Iterator<Item = LeaseKey> {
+        let v4 = match subnet {
+            IpNet::V4(v4) => LeaseKey::new(Some(v4), None),
+            IpNet::V6(_) => None,
+        };
+        let v4 = v4.into_iter().flat_map(|first| {
+            self.leases.range(first..).map(|(key, _)| *key).take_while(move |key| key.v4() == first.v4())
+        });
+        let v6 = match subnet {
+            IpNet::V4(_) => None,
+            IpNet::V6(v6) => LeaseKey::new(None, Some(v6)).map(|first| (v6, first)),
+        };
+        let v6 = v6.into_iter().flat_map(|(v6, first)| {
+            let same = self.by_v6.range((v6, first)..).take_while(move |(net, _)| *net == v6);
+            same.map(|(_, key)| *key)
+        });
+        v4.chain(v6).filter(|key| Some(*key) != self.own)
+    }
+
+    /// All peers, by subnet.
+    pub fn peers(&self) -> impl Iterator<Item = (LeaseKey, &LeaseAttributes)> {
+        self.leases
+            .iter()
+            .filter(|(key, _)| Some(**key) != self.own)
+            .map(|(key, known)| (*key, &*known.attributes))
+    }
+
+    /// All peers, to be kept elsewhere too: nothing is copied but pointers.
+    pub fn shared(&self) -> impl Iterator<Item = (LeaseKey, Arc<LeaseAttributes>)> {
+        let peers = self.leases.iter().filter(|(key, _)| Some(**key) != self.own);
+        peers.map(|(key, known)| (*key, Arc::clone(&known.attributes)))
+    }
+
+    /// Number of peers.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.leases.len() - usize::from(self.own.is_some_and(|own| self.leases.contains_key(&own)))
+    }
+
+    /// Whether there are no peers.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether a full listing has been taken in: before that, an unknown route may well belong to a peer.
+    #[must_use]
+    pub fn synced(&self) -> bool {
+        self.synced
+    }
+
+    fn upsert(&mut self, lease: Lease) -> Vec<LeaseKey> {
+        let known = Known { attributes: Arc::new(lease.attributes), listing: self.listing };
+        self.by_v6.extend(lease.key.v6().map(|v6| (v6, lease.key)));
+        let changed = match self.leases.entry(lease.key) {
+            Entry::Occupied(mut entry) => entry.insert(known).attributes != entry.get().attributes,
+            Entry::Vacant(entry) => {
+                entry.insert(known);
+                true
+            }
+        };
+        changed.then_some(lease.key).into_iter().collect()
+    }
+
+    fn sweep(&mut self, unreadable: &[LeaseKey]) -> Vec<LeaseKey> {
+        self.synced = true;
+        for key in unreadable {
+            if let Some(known) = self.leases.get_mut(key) {
+                known.listing = self.listing;
+            }
+        }
+        let gone = self.leases.iter().filter(|(_, known)| known.listing != self.listing).map(|(key, _)| *key);
+        let gone: Vec<LeaseKey> = gone.collect();
+        gone.into_iter().filter_map(|key| self.remove(key)).collect()
+    }
+
+    fn remove(&mut self, key: LeaseKey) -> Option<LeaseKey> {
+        if let Some(v6) = key.v6() {
+            self.by_v6.remove(&(v6, key));
+        }
+        self.leases.remove(&key).map(|_| key)
+    }
+}

@@ -1,0 +1,5 @@
+//! What needs neither a store nor privileges.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test panics")]
+
+mod codec;
+mod table;

@@ -1,0 +1,267 @@
+//! The table of leases against a naive model, and the allocation of subnets against the rules.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use flannel_lease::allocate::choose;
+use flannel_lease::{
+    AllocationRange, BackendData, FamilyRange, Lease, LeaseAttributes, LeaseKey, LeaseRequest,
+};
+use flannel_lease::{LeaseEvent, LeaseTable};
+use ipnet::Ipv4Net;
+use proptest::prelude::*;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+fn key(n: u8) -> LeaseKey {
+    LeaseKey::new(Some(Ipv4Net::new(Ipv4Addr::new(10, 244, n, 0), 24).unwrap()), None).unwrap()
+}
+
+fn lease(n: u8, version: u8) -> Lease {
+    let public_ip = Some(Ipv4Addr::new(192, 0, version, n));
+    Lease { key: key(n), attributes: LeaseAttributes { public_ip, ..Default::default() }, expires: None }
+}
+
+fn events() -> impl Strategy<Value = Vec<LeaseEvent>> {
+    let event = prop_oneof![
+        1 => Just(LeaseEvent::Resync),
+        6 => (0u8..8, 0u8..3).prop_map(|(n, version)| LeaseEvent::Upsert(lease(n, version))),
+        2 => (0u8..8).prop_map(|n| LeaseEvent::Remove(key(n))),
+        1 => prop::collection::vec((0u8..8).prop_map(key), 0..2)
+            .prop_map(|unreadable| LeaseEvent::Synced { unreadable }),
+    ];
+    prop::collection::vec(event, 0..60)
+}
+
+/// The same contract, told the simplest way.
+#[derive(Clone, Default)]
+struct Model {
+    known: BTreeMap<LeaseKey, LeaseAttributes>,
+    listed: BTreeSet<LeaseKey>,
+}
+
+impl Model {
+    fn apply(&mut self, event: LeaseEvent) {
+        match event {
+            LeaseEvent::Resync => self.listed.clear(),
+            LeaseEvent::Upsert(lease) => {
+                self.listed.insert(lease.key);
+                self.known.insert(lease.key, lease.attributes);
+            }
+            LeaseEvent::Remove(key) => {
+                self.listed.remove(&key);
+                self.known.remove(&key);
+            }
+            LeaseEvent::Synced { unreadable } => {
+                self.listed.extend(unreadable.into_iter().filter(|key| self.known.contains_key(key)));
+                self.known.retain(|key, _| self.listed.contains(key));
+            }
+        }
+    }
+
+    fn peers(&self, own: Option<LeaseKey>) -> BTreeMap<LeaseKey, LeaseAttributes> {
+        self.known.clone().into_iter().filter(|(key, _)| Some(*key) != own).collect()
+    }
+}
+
+fn peers(table: &LeaseTable) -> BTreeMap<LeaseKey, LeaseAttributes> {
+    table.peers().map(|(key, attributes)| (key, attributes.clone())).collect()
+}
+
+fn difference<V: PartialEq>(a: &BTreeMap<LeaseKey, V>, b: &BTreeMap<LeaseKey, V>) -> BTreeSet<LeaseKey> {
+    a.keys().chain(b.keys()).filter(|key| a.get(key) != b.get(key)).copied().collect()
+}
+
+proptest! {
+    #[test]
+    fn the_table_is_the_model_and_names_exactly_what_changed(events in events(), own in prop::option::of(0u8..8)) {
+        let own = own.map(key);
+        let (mut table, mut model) = (LeaseTable::new(own), Model::default());
+        for event in events {
+            let before = peers(&table);
+            let changed = table.apply(event.clone());
+            model.apply(event);
+            prop_assert_eq!(&peers(&table), &model.peers(own));
+            prop_assert_eq!(changed.len(), changed.iter().collect::<BTreeSet<_>>().len());
+            prop_assert_eq!(difference(&before, &peers(&table)), changed.into_iter().collect());
+            prop_assert_eq!(table.len(), table.peers().count());
+        }
+    }
+
+    #[test]
+    fn another_own_lease_changes_only_the_two_concerned(events in events(), first: u8, second: u8) {
+        let (first, second) = (key(first % 8), key(second % 8));
+        let mut table = LeaseTable::new(Some(first));
+        for event in events {
+            let _ = table.apply(event);
+        }
+        let before = peers(&table);
+        let changed = table.set_own(Some(second));
+        prop_assert_eq!(difference(&before, &peers(&table)), changed.into_iter().collect());
+        prop_assert!(table.peer(second).is_none());
+    }
+}
+
+#[test]
+fn an_interrupted_listing_removes_nobody() {
+    let mut table = LeaseTable::new(None);
+    for event in
+        [LeaseEvent::Resync, LeaseEvent::Upsert(lease(1, 0)), LeaseEvent::Synced { unreadable: vec![] }]
+    {
+        let _ = table.apply(event);
+    }
+    for event in [LeaseEvent::Resync, LeaseEvent::Resync, LeaseEvent::Upsert(lease(2, 0))] {
+        let _ = table.apply(event);
+    }
+    assert_eq!(table.len(), 2);
+    assert_eq!(table.apply(LeaseEvent::Synced { unreadable: vec![] }), [key(1)]);
+}
+
+#[test]
+fn a_changed_address_is_noticed_in_a_listing() {
+    let mut table = LeaseTable::new(None);
+    let _ = table.apply(LeaseEvent::Upsert(lease(1, 0)));
+    let _ = table.apply(LeaseEvent::Resync);
+    assert_eq!(table.apply(LeaseEvent::Upsert(lease(1, 0))), []);
+    assert_eq!(table.apply(LeaseEvent::Upsert(lease(1, 1))), [key(1)]);
+}
+
+/// `10.244.0.0/20` in subnets of 16 addresses: 256 slots, so that leases of other sizes overlap several.
+fn range(min: u8, max: u8) -> AllocationRange {
+    let address = |slot| Ipv4Addr::from_bits((10 << 24) + (244 << 16) + u32::from(slot) * 16);
+    let network = "10.244.0.0/20".parse().unwrap();
+    let v4 = FamilyRange { network, subnet_len: 28, min: address(min), max: address(max) };
+    AllocationRange { v4: Some(v4), v6: None }
+}
+
+fn any_subnet() -> impl Strategy<Value = LeaseKey> {
+    (0u32..4096, 22u8..=30).prop_filter_map("a subnet", |(offset, len)| {
+        let net = Ipv4Net::new(Ipv4Addr::from_bits((10 << 24) + (244 << 16) + offset), len).unwrap();
+        LeaseKey::new(Some(net), None)
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_choice_is_in_range_and_overlaps_nobody_and_there_is_one_if_any_slot_is_free(
+        leases in prop::collection::btree_map(any_subnet(), 1u8..40, 0..40),
+        unreadable in prop::collection::vec(any_subnet(), 0..3),
+        previous in prop::option::of(any_subnet()),
+        node in 1u8..40, min: u8, max: u8, seed: u64,
+    ) {
+        let attributes =
+            |n| LeaseAttributes { public_ip: Some(Ipv4Addr::new(192, 0, 2, n)), ..Default::default() };
+        let leases: Vec<_> = leases.into_iter().map(|(key, n)| (key, attributes(n))).collect();
+        let request = LeaseRequest { attributes: attributes(node), previous, range: range(min, max) };
+        let present = leases.iter().map(|(key, attributes)| (*key, attributes));
+        let choice = choose(present, &unreadable, &request, &mut StdRng::seed_from_u64(seed));
+
+        let own: Vec<_> =
+            leases.iter().filter(|(_, a)| a.same_node(&request.attributes)).map(|(key, _)| *key).collect();
+        let expected = || own.iter().find(|key| Some(**key) == previous).or_else(|| own.first()).copied();
+        let ours = choice.as_ref().map_or_else(|_| expected(), |choice| choice.own);
+        let others = leases.iter().map(|(key, _)| *key).filter(|key| Some(*key) != ours);
+        let occupied: Vec<_> = others.chain(unreadable).collect();
+        let slot = |n: u8| {
+            let net = Ipv4Net::new(Ipv4Addr::from_bits((10 << 24) + (244 << 16) + u32::from(n) * 16), 28).unwrap();
+            LeaseKey::new(Some(net), None).unwrap()
+        };
+        let free: Vec<_> = (min..=max)
+            .map(slot)
+            .filter(|slot| !occupied.iter().any(|taken| taken.overlaps(*slot)))
+            .collect();
+        match choice {
+            Ok(choice) => {
+                prop_assert!(free.contains(&choice.key), "{:?} of {:?}", choice, free);
+                prop_assert_eq!(choice.own.is_some(), !own.is_empty());
+                if let Some(wanted) = choice.own.filter(|own| free.contains(own)) {
+                    prop_assert_eq!(choice.key, wanted);
+                } else if let Some(wanted) = previous.filter(|previous| free.contains(previous)) {
+                    prop_assert_eq!(choice.key, wanted);
+                }
+            }
+            Err(error) => {
+                prop_assert!(free.is_empty(), "{error}, though free: {free:?}");
+                prop_assert!(error.to_string().starts_with("out of subnets"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_lease_on_the_whole_network_locks_nobody_out() {
+    let request = LeaseRequest { attributes: lease(1, 0).attributes, previous: None, range: range(1, 1) };
+    let stranger = lease(0, 9).attributes;
+    for all in ["10.244.0.0-20", "10.0.0.0-8", "0.0.0.0-1"] {
+        let all = all.parse().unwrap();
+        for (leases, unreadable) in [(vec![(all, &stranger)], vec![]), (vec![], vec![all])] {
+            let choice = choose(leases, &unreadable, &request, &mut rand::rng()).unwrap();
+            assert_eq!(choice.key.to_string(), "10.244.0.16-28");
+        }
+    }
+    // Half of it may be a lease from when subnets were larger.
+    let half = "10.244.0.0-21".parse().unwrap();
+    assert!(choose([(half, &stranger)], &[], &request, &mut rand::rng()).is_err());
+}
+
+#[test]
+fn every_free_subnet_is_as_likely_as_any_other() {
+    let request = LeaseRequest { attributes: lease(1, 0).attributes, previous: None, range: range(1, 8) };
+    let taken = lease(0, 9).attributes;
+    let occupied = "10.244.0.64-27".parse().unwrap();
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut drawn = BTreeMap::new();
+    for _ in 0..6000 {
+        *drawn.entry(choose([(occupied, &taken)], &[], &request, &mut rng).unwrap().key).or_insert(0) += 1;
+    }
+    assert_eq!(drawn.len(), 6);
+    assert!(drawn.values().all(|count| (800..1200).contains(count)), "{drawn:?}");
+}
+
+#[test]
+fn a_huge_ipv6_range_takes_no_longer_than_a_small_one() {
+    let v6 = FamilyRange {
+        network: "fd00::/8".parse().unwrap(),
+        subnet_len: 127,
+        min: "fd00::".parse().unwrap(),
+        max: "fdff:ffff:ffff:ffff:ffff:ffff:ffff:fffe".parse().unwrap(),
+    };
+    let attributes =
+        LeaseAttributes { public_ipv6: Some("2001:db8::1".parse().unwrap()), ..Default::default() };
+    let request =
+        LeaseRequest { attributes, previous: None, range: AllocationRange { v4: None, v6: Some(v6) } };
+    let choice = choose([], &[], &request, &mut rand::rng()).unwrap();
+    assert!(v6.network.contains(&choice.key.v6().unwrap()));
+}
+
+#[test]
+fn a_lease_fits_the_memory_set_aside_for_a_peer() {
+    let data = BackendData::from_json(r#"{"VNI":1,"VtepMAC":"12:c6:65:89:b4:e3"}"#.into()).unwrap();
+    let heap = data.as_str().len();
+    let entry = size_of::<LeaseKey>() + size_of::<LeaseAttributes>() + size_of::<u32>() + 1;
+    // A hash table is at worst 7/16 full just after it has grown.
+    assert!(entry * 16 / 7 + 2 * (heap + 16) < 450, "{entry} + {heap}");
+}
+
+/// A node that turns dual-stack has its old lease and its new one until the old one expires.
+#[test]
+fn of_two_leases_on_one_subnet_the_one_with_both_families_counts_and_either_may_end() {
+    let v4 = key(7).v4().unwrap();
+    let v6 = "fd00:10:244:7::/64".parse().unwrap();
+    let dual = Lease { key: LeaseKey::new(Some(v4), Some(v6)).unwrap(), ..lease(7, 1) };
+    let only_v6 = Lease { key: LeaseKey::new(None, Some(v6)).unwrap(), ..lease(7, 2) };
+    let mut table = LeaseTable::new(None);
+    for lease in [lease(7, 0), dual.clone(), only_v6.clone()] {
+        assert_eq!(table.apply(LeaseEvent::Upsert(lease.clone())), [lease.key]);
+    }
+    assert_eq!(table.holder(v4.into()), Some(dual.key));
+    assert_eq!(table.holder(v6.into()), Some(dual.key));
+
+    assert_eq!(table.apply(LeaseEvent::Remove(key(7))), [key(7)]);
+    assert_eq!(table.holder(v4.into()), Some(dual.key), "the old lease ends, the subnet stays");
+
+    assert_eq!(table.apply(LeaseEvent::Remove(dual.key)), [dual.key]);
+    assert_eq!(table.holder(v4.into()), None);
+    assert_eq!(table.holder(v6.into()), Some(only_v6.key));
+    assert_eq!(LeaseTable::new(Some(dual.key)).holder(v4.into()), None);
+}

@@ -1,0 +1,469 @@
+//! What only etcd can do to a lease store: TLS, users, members, compaction, and what upstream leaves in it.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use flannel_lease::Chain;
+use flannel_lease::etcd::{EtcdOptions, EtcdStore};
+use flannel_lease::{LeaseAttributes, LeaseKey, LeaseStore, StoreErrorKind, Timing};
+use tokio::io::{AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+
+use crate::harness::etcd::{EtcdLab, certificates};
+use flannel_lease::conformance::{self, Harness, Watcher, first_v4, key, node, quick, request, within};
+
+fn store(options: &EtcdOptions) -> Arc<dyn LeaseStore> {
+    Arc::new(EtcdStore::new(options, quick()).unwrap())
+}
+
+async fn tls_lab(client_certificates: bool) -> EtcdLab {
+    let dir = tempfile::tempdir().unwrap();
+    certificates(dir.path());
+    let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let mut server = vec!["--cert-file".into(), file("server.pem"), "--key-file".into(), file("server.key")];
+    if client_certificates {
+        server.extend(["--client-cert-auth".into(), "--trusted-ca-file".into(), file("ca.pem")]);
+    }
+    let ctl = [("--cacert", "ca.pem"), ("--cert", "client.pem"), ("--key", "client.key")];
+    let ctl = ctl.iter().flat_map(|(flag, name)| [(*flag).to_owned(), file(name)]).collect();
+    EtcdLab::start(dir, "https", server, ctl).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_certificate_is_shown_and_asked_for() {
+    let lab = tls_lab(true).await;
+    let file = |name: &str| Some(lab.dir.path().join(name));
+    let ca_only = EtcdOptions { ca_file: file("ca.pem"), ..lab.options() };
+    let whole =
+        EtcdOptions { cert_file: file("client.pem"), key_file: file("client.key"), ..ca_only.clone() };
+    let lease = store(&whole).acquire(&request(node(1))).await.unwrap();
+    assert_eq!(lab.read(&lease.key.to_string()).await, Some(node(1).to_json().unwrap()));
+    let error = within("a refusal", store(&ca_only).acquire(&request(node(2)))).await.unwrap_err();
+    assert!(error.to_string().contains("TLS"), "{error}");
+
+    let half = EtcdOptions { cert_file: file("client.pem"), ..lab.options() };
+    let error = EtcdStore::new(&half, quick()).unwrap_err();
+    assert!(error.to_string().contains("--etcd-keyfile"), "{error}");
+    let missing = EtcdOptions { ca_file: file("none.pem"), ..lab.options() };
+    let error = EtcdStore::new(&missing, quick()).unwrap_err();
+    assert!(error.to_string().contains("--etcd-cafile"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ca_alone_is_enough_and_a_stranger_is_not_trusted() {
+    let lab = tls_lab(false).await;
+    let ca = EtcdOptions { ca_file: Some(lab.dir.path().join("ca.pem")), ..lab.options() };
+    store(&ca).acquire(&request(node(1))).await.unwrap();
+    let without_scheme = EtcdOptions { endpoints: vec![lab.url().replace("https://", "")], ..ca };
+    store(&without_scheme).find(&node(1)).await.unwrap().unwrap();
+
+    let other = tempfile::tempdir().unwrap();
+    certificates(other.path());
+    let stranger = EtcdOptions { ca_file: Some(other.path().join("ca.pem")), ..lab.options() };
+    let error = within("a refusal", store(&stranger).acquire(&request(node(2)))).await.unwrap_err();
+    assert!(Chain(&error).to_string().contains("certificate"), "{}", Chain(&error));
+}
+
+/// Turns on users, with one for flannel.
+#[tokio::test]
+async fn why_etcd_is_out_of_reach_is_said_once() {
+    let options = EtcdOptions::new(vec!["http://127.0.0.1:1".to_owned()]);
+    let error = within("a refusal", store(&options).find(&node(1))).await.unwrap_err();
+    let text = Chain(&error).to_string();
+    assert!(
+        text.ends_with("its TLS files are right: tcp connect error: Connection refused (os error 111)"),
+        "{text}"
+    );
+}
+
+fn require_login(lab: &EtcdLab) -> impl Fn(&str, &str) -> EtcdOptions {
+    for command in [
+        "user add root:secret-of-root",
+        "user grant-role root root",
+        "role add flannel",
+        "role grant-permission --prefix=true flannel readwrite /coreos.com/network/",
+        "user add flannel:secret-of-flannel",
+        "user grant-role flannel flannel",
+        "auth enable",
+    ] {
+        lab.ctl(&command.split(' ').collect::<Vec<_>>());
+    }
+    lab.ctl_as(&["--user=root:secret-of-root"]);
+    let options = lab.options();
+    move |name, password| EtcdOptions {
+        username: Some(name.into()),
+        password: Some(password.into()),
+        ..options.clone()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_that_expires_is_made_again_without_a_word() {
+    let ttl = vec!["--auth-token-ttl=1".to_owned()];
+    let lab = EtcdLab::start(tempfile::tempdir().unwrap(), "http", ttl, Vec::new()).await;
+    let login = require_login(&lab);
+    let store = store(&login("flannel", "secret-of-flannel"));
+    let lease = store.acquire(&request(node(1))).await.unwrap();
+    let mut watcher = Watcher::start(&store);
+    watcher.until("the listing", |table| table.synced()).await;
+    for data in [None, node(1).backend_data] {
+        // A token that nobody uses lives for a second, and is looked for every second.
+        watcher.listen(Duration::from_secs(3)).await;
+        let changed = LeaseAttributes { backend_data: data, ..node(1) };
+        within("a call", store.update(&changed)).await.unwrap();
+        watcher.until("the update", |table| table.peer(lease.key) == Some(&changed)).await;
+    }
+    assert_eq!(watcher.seen.iter().filter(|event| *event == "resync").count(), 1, "{:?}", watcher.seen);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_log_in_and_again_when_the_server_has_forgotten_them() {
+    let lab = EtcdLab::new().await;
+    let login = require_login(&lab);
+    let right = login("flannel", "secret-of-flannel");
+    assert!(!format!("{right:?}").contains("secret"));
+    let first = store(&right);
+    let lease = first.acquire(&request(node(1))).await.unwrap();
+    let mut watcher = Watcher::start(&first);
+    watcher.until("the listing", |table| table.synced()).await;
+
+    for (options, advice) in [
+        (login("flannel", "secret-but-wrong"), "--etcd-password"),
+        (login("nobody", "secret-of-flannel"), "--etcd-username"),
+        (lab.options(), "--etcd-username"),
+        (EtcdOptions { prefix: "/elsewhere".into(), ..right.clone() }, "grant the user"),
+    ] {
+        let error = within("a refusal", store(&options).acquire(&request(node(2)))).await.unwrap_err();
+        let text = format!("{} {error:?}", Chain(&error));
+        assert!(text.contains(advice) && !text.contains("secret-"), "{text}");
+        assert_eq!(error.kind, StoreErrorKind::Unusable, "{text}");
+    }
+
+    // Its tokens die with the server.
+    lab.kill();
+    lab.serve().await;
+    let changed = LeaseAttributes { backend_data: None, ..node(1) };
+    first.update(&changed).await.unwrap();
+    watcher.until("the update", |table| table.peer(lease.key) == Some(&changed)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_member_is_passed_over() {
+    let lab = EtcdLab::new().await;
+    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let options = EtcdOptions { endpoints: vec![format!("http://{dead}"), lab.url()], ..lab.options() };
+    let store = store(&options);
+    let lease = within("a lease", store.acquire(&request(node(1)))).await.unwrap();
+    let mut watcher = Watcher::start(&store);
+    watcher.until("the lease", |table| table.peer(lease.key).is_some()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_takes_calls_and_never_answers_is_passed_over() {
+    let lab = EtcdLab::new().await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let store = store(&EtcdOptions { endpoints: vec![url, lab.url()], ..lab.options() });
+    within("a lease", store.acquire(&request(node(1)))).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_the_member_in_use_dies_the_next_one_is_followed() {
+    let lab = EtcdLab::new().await;
+    let cables = [Cable::to(&lab).await, Cable::to(&lab).await];
+    let endpoints = cables.iter().map(|cable| format!("http://{}", cable.address)).collect();
+    let store = store(&EtcdOptions { endpoints, ..lab.options() });
+    let own = store.acquire(&request(node(1))).await.unwrap();
+    let mut watcher = Watcher::start(&store);
+    watcher.until("the listing", |table| table.synced()).await;
+    for (dies, n) in [(0, 2), (1, 3)] {
+        cables[dies].cut.send_replace(true);
+        let new = lab.open(quick()).await.acquire(&request(node(n))).await.unwrap();
+        watcher.until("what the other one says", |table| table.peer(new.key).is_some()).await;
+        let data = node(1).backend_data.filter(|_| n == 3);
+        within("a call", store.update(&LeaseAttributes { backend_data: data, ..node(1) })).await.unwrap();
+        cables[dies].cut.send_replace(false);
+    }
+    assert!(!watcher.seen.iter().any(|event| event.starts_with('-')), "{:?} {}", watcher.seen, own.key);
+}
+
+#[tokio::test]
+async fn a_member_that_is_none_is_refused_by_name() {
+    for url in ["ftp://127.0.0.1:1", "http://", "http://[::1", "http://exa mple"] {
+        let error = EtcdStore::new(&EtcdOptions::new(vec![url.into()]), quick()).unwrap_err();
+        assert!(error.to_string().contains(url) && error.kind == StoreErrorKind::Unusable, "{error}");
+    }
+    let error = EtcdStore::new(&EtcdOptions::new(Vec::new()), quick()).unwrap_err();
+    assert!(error.to_string().contains("--etcd-endpoints"), "{error}");
+}
+
+/// A cable to the server that can be cut.
+struct Cable {
+    address: SocketAddr,
+    cut: watch::Sender<bool>,
+}
+
+impl Cable {
+    async fn to(lab: &EtcdLab) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (cut, state) = watch::channel(false);
+        let server = lab.url().replace("http://", "");
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let (mut state, server) = (state.clone(), server.clone());
+                tokio::spawn(async move {
+                    if *state.borrow() {
+                        return;
+                    }
+                    let Ok(mut server) = TcpStream::connect(server).await else { return };
+                    tokio::select! {
+                        _ = copy_bidirectional(&mut client, &mut server) => {}
+                        _ = state.wait_for(|cut| *cut) => {}
+                    }
+                    let _ = client.shutdown().await;
+                });
+            }
+        });
+        Self { address, cut }
+    }
+
+    fn options(&self, lab: &EtcdLab) -> EtcdOptions {
+        EtcdOptions { endpoints: vec![format!("http://{}", self.address)], ..lab.options() }
+    }
+}
+
+/// What is missed while the cable is cut, with the history compacted or not, and the latest entry changed or not.
+async fn catch_up(compact: bool, change_latest: bool) {
+    let lab = EtcdLab::new().await;
+    let cable = Cable::to(&lab).await;
+    let gone = lab.open(quick()).await.acquire(&request(node(1))).await.unwrap();
+    let store = store(&cable.options(&lab));
+    let own = store.acquire(&request(node(2))).await.unwrap();
+    let mut watcher = Watcher::start(&store);
+    watcher.until("the listing", |table| table.synced() && table.len() == 2).await;
+
+    cable.cut.send_replace(true);
+    lab.delete(&gone.key.to_string()).await;
+    let new = lab.open(quick()).await.acquire(&request(node(3))).await.unwrap();
+    let latest = LeaseAttributes { backend_data: None, ..node(2) };
+    if change_latest {
+        lab.put(&own.key.to_string(), &latest.to_json().unwrap()).await;
+    }
+    if compact {
+        let status = lab.ctl(&["get", "x", "-w", "fields"]);
+        let revision = status.lines().find_map(|line| line.strip_prefix("\"Revision\" : ")).unwrap();
+        lab.ctl(&["compact", revision]);
+    }
+    watcher.listen(Duration::from_secs(1)).await;
+    assert_eq!(watcher.table.len(), 2, "{:?}", watcher.seen);
+    assert!(store.health().borrow().last_error.is_some());
+    cable.cut.send_replace(false);
+
+    let expected = if change_latest { latest } else { node(2) };
+    watcher
+        .until("what was missed", |table| {
+            table.peer(gone.key).is_none()
+                && table.peer(new.key).is_some()
+                && table.peer(own.key) == Some(&expected)
+        })
+        .await;
+    assert!(!watcher.seen.contains(&format!("-{}", own.key)), "{:?}", watcher.seen);
+    let resynced = watcher.seen.iter().filter(|event| *event == "resync").count();
+    assert_eq!(resynced, if compact || change_latest { 2 } else { 1 }, "{:?}", watcher.seen);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broken_watch_is_resumed_where_it_was() {
+    catch_up(false, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_compacted_history_is_made_up_for_by_a_listing() {
+    catch_up(true, false).await;
+    catch_up(true, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_leases_cost_no_call_each() {
+    let lab = EtcdLab::new().await;
+    let count = 5100_u32; // more than one page
+    for chunk in (0..count).collect::<Vec<_>>().chunks(120) {
+        let mut script = String::from("\n");
+        for n in chunk {
+            let [.., high, low] = n.to_be_bytes();
+            let path = EtcdLab::path(&format!("10.{high}.{low}.0-24"));
+            let json = format!(r#"{{"PublicIP":"172.16.{high}.{low}","PublicIPv6":null}}"#);
+            writeln!(script, "put {path} {json:?}").unwrap();
+        }
+        script.push_str("\n\n");
+        let file = lab.dir.path().join("txn");
+        std::fs::write(&file, script).unwrap();
+        let status = std::process::Command::new("sh")
+            .env("ETCDCTL_API", "3")
+            .args(["-c", &format!("etcdctl --endpoints {} txn < {} > /dev/null", lab.url(), file.display())])
+            .status();
+        assert!(status.unwrap().success());
+    }
+    let before = ["Range", "LeaseTimeToLive", "Txn", "LeaseGrant"].map(|method| lab.calls(method));
+    let store = lab.open(Timing::default()).await;
+    let range = conformance::with_v6(first_v4(1), 1);
+    let wanted = flannel_lease::LeaseRequest {
+        range: flannel_lease::AllocationRange { v4: None, ..range },
+        ..request(conformance::node_v6(1, false))
+    };
+    assert_eq!(store.find(&wanted.attributes).await.unwrap(), None);
+    let own = store.acquire(&wanted).await.unwrap();
+    let mut watcher = Watcher::start(&store);
+    watcher.until("all leases", |table| table.synced()).await;
+    assert_eq!(watcher.table.len(), 5101);
+    lab.put("10.250.0.0-24", &node(9).to_json().unwrap()).await;
+    watcher.until("one more", |table| table.len() == 5102).await;
+    let after = ["Range", "LeaseTimeToLive", "Txn", "LeaseGrant"].map(|method| lab.calls(method));
+    let spent: Vec<_> = before.iter().zip(after).map(|(before, after)| after - before).collect();
+    // Two listings of two pages, in search of a lease and to follow them all; one lease; nothing for the change.
+    assert_eq!(spent, [4, 0, 1, 1], "{}", own.key);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_upstream_left_in_etcd_is_seen_and_taken_over_byte_for_byte() {
+    let lab = EtcdLab::new().await;
+    let dump = include_str!("../golden/lease/vxlan-dualstack-nft.txt");
+    let mut lines = dump.lines();
+    let mut leases = Vec::new();
+    while let Some((path, value)) = lines.next().zip(lines.next()) {
+        lab.ctl(&["put", path, "--", value]);
+        leases.extend(path.strip_prefix("/coreos.com/network/subnets/").map(|key| (key, value)));
+    }
+    let store = Arc::new(EtcdStore::new(&lab.options(), quick()).unwrap());
+    assert!(store.config().await.unwrap().contains("\"EnableIPv6\": true"));
+    let dynamic: Arc<dyn LeaseStore> = store;
+    let mut watcher = Watcher::start(&dynamic);
+    watcher.until("the listing", |table| table.synced()).await;
+    assert_eq!(watcher.table.len(), 3);
+    for (text, value) in leases {
+        let attributes = watcher.table.peer(key(text)).unwrap().clone();
+        // Our node in the place of the upstream one: same key, same bytes.
+        let wanted = flannel_lease::LeaseRequest {
+            range: conformance::with_v6(conformance::range_v4(), 0xffff),
+            ..request(attributes)
+        };
+        let own = lab.open(quick()).await.acquire(&wanted).await.unwrap();
+        assert_eq!(own.key.to_string(), text);
+        assert_eq!(lab.read(text).await.as_deref(), Some(value));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_that_upstream_renewed_for_this_node_is_held_on() {
+    let lab = EtcdLab::new().await;
+    let timing = Timing { ttl: Duration::from_secs(60), renew_margin: Duration::from_secs(1), ..quick() };
+    let store = lab.open(timing).await;
+    let lease = store.acquire(&request(node(1))).await.unwrap();
+    let held = tokio::spawn(async move { store.hold().await });
+    // What upstream's renewal does: another etcd lease, the same contents.
+    let granted = lab.ctl(&["lease", "grant", "3"]);
+    let id = granted.split(' ').nth(1).unwrap();
+    let json = node(1).to_json().unwrap();
+    lab.ctl(&["put", &format!("--lease={id}"), &EtcdLab::path(&lease.key.to_string()), "--", &json]);
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    assert!(!held.is_finished());
+    assert_eq!(lab.read(&lease.key.to_string()).await, Some(json));
+    held.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_the_lease_is_told_also_when_it_is_taken_again_or_made_a_reservation() {
+    let lab = EtcdLab::new().await;
+    let timing = Timing { ttl: Duration::from_secs(60), renew_margin: Duration::from_secs(1), ..quick() };
+    let store = lab.open(timing).await;
+    let mut health = store.health();
+    let (request, path) = (request(node(1)), |key: LeaseKey| EtcdLab::path(&key.to_string()));
+    let mut told = async |expires: Option<SystemTime>| {
+        within("the end of the lease", health.wait_for(|health| health.lease_expires == expires))
+            .await
+            .unwrap();
+    };
+
+    let first = store.acquire(&request).await.unwrap();
+    let holder = Arc::clone(&store);
+    let held = tokio::spawn(async move { holder.hold().await });
+    told(first.expires).await;
+    lab.ctl(&["del", &path(first.key)]);
+    within("the loss", held).await.unwrap();
+
+    let second = store.acquire(&request).await.unwrap();
+    assert!(second.expires > first.expires);
+    let holder = Arc::clone(&store);
+    let held = tokio::spawn(async move { holder.hold().await });
+    told(second.expires).await;
+    lab.ctl(&["put", &path(second.key), "--", &node(1).to_json().unwrap()]);
+    told(None).await;
+    held.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_that_somebody_made_unreadable_is_written_again_so_that_a_new_start_finds_it() {
+    let lab = EtcdLab::new().await;
+    let store = lab.open(quick()).await;
+    let lease = store.acquire(&request(node(1))).await.unwrap();
+    let name = lease.key.to_string();
+    let held = tokio::spawn(async move { store.hold().await });
+    for garbage in ["", "not JSON", "[]"] {
+        lab.ctl(&["put", "--ignore-lease", &EtcdLab::path(&name), "--", garbage]);
+        within("the lease again", async {
+            while lab.read(&name).await != Some(node(1).to_json().unwrap()) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    }
+    assert!(!held.is_finished());
+    held.abort();
+    assert_eq!(lab.open(quick()).await.acquire(&request(node(1))).await.unwrap().key, lease.key);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_configuration_is_awaited_and_followed() {
+    let lab = EtcdLab::new().await;
+    let store = Arc::new(EtcdStore::new(&lab.options(), quick()).unwrap());
+    let error = store.config().await.unwrap_err();
+    assert!(error.to_string().contains("flannel config not found in etcd store"), "{error}");
+    let (sender, mut configs) = mpsc::channel(4);
+    tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.watch_config(sender).await }
+    });
+    let mut next = async || within("the configuration", configs.recv()).await.unwrap();
+    assert!(next().await.unwrap_err().to_string().contains("flannel config not found in etcd store"));
+    for text in ["{\"Network\":\"10.1.0.0/16\"}", "{\"Network\":\"10.2.0.0/16\"}"] {
+        lab.ctl(&["put", "/coreos.com/network/config", "--", text]);
+        assert_eq!(next().await.unwrap(), text);
+    }
+    lab.ctl(&["del", "/coreos.com/network/config"]);
+    assert!(next().await.is_err());
+    // A server that was away has nothing new to say about it.
+    lab.kill();
+    lab.serve().await;
+    lab.ctl(&["put", "/coreos.com/network/config", "--", "back"]);
+    assert_eq!(next().await.unwrap(), "back");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_away_at_start_is_waited_for_and_said() {
+    let lab = EtcdLab::new().await;
+    lab.kill();
+    let store = lab.open(quick()).await;
+    let mut watcher = Watcher::start(&store);
+    let error = within("a refusal", store.acquire(&request(node(1)))).await.unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::Unavailable);
+    assert!(error.to_string().contains(&lab.url()), "{error}");
+    assert!(store.health().borrow().last_error.as_ref().is_some_and(|error| error.contains(&lab.url())));
+    lab.serve().await;
+    let lease = store.acquire(&request(node(1))).await.unwrap();
+    watcher.until("the lease", |table| table.peer(lease.key).is_some() && table.synced()).await;
+    assert!(matches!(watcher.seen.first().map(String::as_str), Some("resync")), "{:?}", watcher.seen);
+}

@@ -1,0 +1,5 @@
+//! How a test sets up each store, and changes it behind the daemon's back.
+
+pub(crate) mod etcd;
+pub(crate) mod kube;
+pub(crate) mod sqlite;

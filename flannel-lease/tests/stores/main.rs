@@ -1,0 +1,21 @@
+//! Every store against the suite, and what each store has to get right beyond it.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test panics")]
+
+mod etcd;
+mod harness;
+mod kube;
+mod sqlite;
+
+flannel_lease::lease_store_conformance!(etcd_conformance, crate::harness::etcd::EtcdLab);
+flannel_lease::lease_store_conformance!(sqlite_conformance, crate::harness::sqlite::SqliteLab);
+flannel_lease::lease_store_conformance!(
+    kube_conformance,
+    crate::harness::kube::KubeLab<testkit::FakeApi>,
+    assigned
+);
+flannel_lease::lease_store_conformance!(
+    kube_apiserver_conformance,
+    crate::harness::kube::KubeLab<testkit::KubeApiserver>,
+    assigned,
+    { #[ignore = "needs a real kube-apiserver: make test-kube"] }
+);

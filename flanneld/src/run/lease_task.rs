@@ -1,0 +1,198 @@
+//! The node as a tenant of its lease store: taking the lease, holding it, publishing what changes.
+
+use std::future::pending;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tracing::{error, info, warn};
+
+use crate::insight::health::{Condition, Readiness, tell};
+use crate::store::ConfiguredStore;
+use flannel_lease::Chain;
+use flannel_lease::LeaseEvent;
+use flannel_lease::Stack;
+use flannel_lease::{Backoff, Lease, LeaseAttributes, LeaseRequest, LeaseStore, StoreErrorKind, StoreHealth};
+
+/// How far the node has come with its store.
+pub(crate) enum LeaseTask {
+    /// The store gave the lease.
+    Held(Arc<dyn LeaseStore>),
+    /// The lease is one remembered; the store is still to be opened and to confirm it.
+    Sought(ConfiguredStore, Stack),
+}
+
+/// Where a lease_task tells what happens.
+#[derive(Clone, Debug)]
+pub(crate) struct LeaseSinks {
+    /// Everybody's leases.
+    pub(crate) events: mpsc::Sender<LeaseEvent>,
+    /// This node's own.
+    pub(crate) own: watch::Sender<Lease>,
+    pub(crate) readiness: watch::Sender<Readiness>,
+    /// How the store fares, once it is open.
+    pub(crate) store: watch::Sender<StoreHealth>,
+}
+
+impl LeaseTask {
+    /// Goes on for as long as the daemon runs. No error ends it.
+    pub(crate) async fn keep(
+        self,
+        mut request: LeaseRequest,
+        mut attributes: watch::Receiver<LeaseAttributes>,
+        tell: LeaseSinks,
+    ) {
+        let (store, confirmed) = match self {
+            Self::Held(store) => (store, true),
+            Self::Sought(configured, stack) => (open(&configured, stack, &tell).await, false),
+        };
+        tokio::spawn(note_health(store.health(), tell.clone()));
+        tokio::spawn({
+            let (store, events) = (Arc::clone(&store), tell.events.clone());
+            async move { store.watch(events).await }
+        });
+        if !confirmed {
+            let trouble = Trouble::new(Subject::Note("lease"), &tell);
+            confirm(&*store, &mut request, &mut attributes, &tell, trouble).await;
+        }
+        tokio::spawn(tell_ready(Arc::clone(&store), tell.readiness.subscribe()));
+        hold(&*store, request, attributes, &tell).await;
+    }
+}
+
+/// Opens the store, however long that takes.
+async fn open(configured: &ConfiguredStore, stack: Stack, tell: &LeaseSinks) -> Arc<dyn LeaseStore> {
+    let mut trouble = Trouble::new(Subject::Note("store"), tell);
+    loop {
+        match configured.open(stack).await {
+            Ok(store) => {
+                trouble.over();
+                return store;
+            }
+            Err(error) => {
+                let problem = Chain(&error).to_string();
+                trouble.pause(problem).await;
+            }
+        }
+    }
+}
+
+/// Asks for the lease that is remembered or was lost until the store gives one. It may be another: ours expired while we
+/// were away and somebody else has it now.
+async fn confirm(
+    store: &dyn LeaseStore,
+    request: &mut LeaseRequest,
+    attributes: &mut watch::Receiver<LeaseAttributes>,
+    tell: &LeaseSinks,
+    mut trouble: Trouble<'_>,
+) {
+    loop {
+        request.attributes = attributes.borrow_and_update().clone();
+        match store.acquire(request).await {
+            Ok(lease) => {
+                info!(subnet = %lease.key, "lease acquired");
+                trouble.over();
+                tell.own.send_replace(lease);
+                return;
+            }
+            Err(error) => {
+                let is = if trouble.subject == Subject::Lost { "lost" } else { "not confirmed" };
+                let problem = format!("{} is {is}: {}", tell.own.borrow().key, Chain(&error));
+                trouble.pause(problem).await;
+            }
+        }
+    }
+}
+
+/// Holds the lease, publishes what changes, and takes a new one if it is positively lost.
+async fn hold(
+    store: &dyn LeaseStore,
+    mut request: LeaseRequest,
+    mut attributes: watch::Receiver<LeaseAttributes>,
+    tell: &LeaseSinks,
+) {
+    let mut backoff = Backoff::default();
+    loop {
+        tokio::select! {
+            lost = store.hold() => {
+                error!("{lost}; keeping the data plane and asking for a lease again");
+                request.previous = Some(tell.own.borrow().key);
+                confirm(store, &mut request, &mut attributes, tell, Trouble::new(Subject::Lost, tell)).await;
+            }
+            changed = attributes.changed() => {
+                if changed.is_err() { return pending().await }
+                request.attributes = attributes.borrow_and_update().clone();
+                while let Err(error) = store.update(&request.attributes).await {
+                    warn!("cannot publish this node's new addresses yet: {}", Chain(&error));
+                    if error.kind == StoreErrorKind::NotHeld { break }
+                    tokio::time::sleep(backoff.next_delay()).await;
+                }
+                backoff.reset();
+            }
+        }
+    }
+}
+
+/// Tells the store once this node is ready for pods.
+async fn tell_ready(store: Arc<dyn LeaseStore>, mut readiness: watch::Receiver<Readiness>) {
+    if readiness.wait_for(Readiness::is_ready).await.is_ok() {
+        store.ready();
+    }
+}
+
+async fn note_health(mut health: watch::Receiver<StoreHealth>, tell: LeaseSinks) {
+    loop {
+        let now = health.borrow_and_update().clone();
+        note(&tell.readiness, "store", now.last_error.clone());
+        tell.store.send_replace(now);
+        if health.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn note(readiness: &watch::Sender<Readiness>, subject: &'static str, text: Option<String>) {
+    tell(readiness, |readiness| readiness.note(subject, text));
+}
+
+/// What an attempt that fails means for the node.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Subject {
+    /// Worth knowing.
+    Note(&'static str),
+    /// The store has taken the lease away: until it gives one, the node is not ready for pods.
+    Lost,
+}
+
+/// Something that is tried until it works: told on `/readyz`, and logged when its reason changes.
+struct Trouble<'a> {
+    subject: Subject,
+    readiness: &'a watch::Sender<Readiness>,
+    said: String,
+    backoff: Backoff,
+}
+
+impl<'a> Trouble<'a> {
+    fn new(subject: Subject, tell: &'a LeaseSinks) -> Self {
+        Self { subject, readiness: &tell.readiness, said: String::new(), backoff: Backoff::default() }
+    }
+
+    async fn pause(&mut self, problem: String) {
+        if self.said != problem {
+            warn!("{problem}; will try again");
+            self.tell(Some(problem.clone()));
+            self.said = problem;
+        }
+        tokio::time::sleep(self.backoff.next_delay()).await;
+    }
+
+    fn over(self) {
+        self.tell(None);
+    }
+
+    fn tell(&self, problem: Option<String>) {
+        tell(self.readiness, |readiness| match self.subject {
+            Subject::Note(subject) => readiness.note(subject, problem),
+            Subject::Lost => readiness.set(Condition::Lease, problem.map_or(Ok(()), Err)),
+        });
+    }
+}
