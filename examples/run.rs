@@ -154,3 +154,16 @@ fn two_namespaces_reach_each_other() {
         assert!(output("two_namespaces", &[]).ends_with("10.244.1.0 reaches 10.244.2.0\n"));
     }
 }
+
+#[test]
+fn two_agents_that_share_a_lease_file_learn_each_others_subnets() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = |address| {
+        Running::start(example("lease_and_follow").arg(folder.path().join("leases.db")).arg(address))
+    };
+    let mut first = start("192.0.2.1");
+    first.says("leased 10.244.");
+    let mut second = start("192.0.2.2");
+    second.says("via 192.0.2.1");
+    first.says("via 192.0.2.2");
+}
