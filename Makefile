@@ -58,8 +58,8 @@ test-deploy: ## the Helm chart, the manifest, the unit, alerts and dashboard, wi
 
 test-page: ## the status page of a real node in headless Chromium, as wide as a phone; installs chromium
 	@scripts/install-deps test page
-	scripts/check-page flanneld/tests/insight/golden/page.html
-	cargo test --locked --package flanneld --test e2e_insight -- --ignored
+	scripts/check-page flanneld/tests/serve/golden/page.html
+	cargo test --locked --package flanneld --test e2e_serve -- --ignored
 
 test-release: release ## the static program where nothing else is: names by /etc/hosts and DNS, `cp` of init containers (root)
 	@$(if $(ROOT),:,echo "make test-release needs root to change the root directory: sudo make test-release" >&2; exit 1)

@@ -11,14 +11,15 @@
 //! The modules follow that picture. [`run`](run::run) is the life of the daemon, [`reconcile`] the one task that
 //! writes to the kernel.
 
+pub mod argv;
 pub mod commands;
-pub mod conceal;
 pub mod config;
 pub mod desired;
 pub mod file;
-pub mod insight;
 pub mod logging;
 pub mod node;
 pub mod reconcile;
 pub mod run;
+pub mod serve;
+pub mod status;
 pub mod store;

@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use flannel_lease::Chain;
+use flanneld::argv;
 use flanneld::commands::install_conf;
 use flanneld::commands::{self, Verdict};
-use flanneld::conceal;
 use flanneld::config::{Command, Config, Process};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -16,7 +16,7 @@ fn main() -> ExitCode {
             Err(error) => fail(&error),
         };
     }
-    conceal::conceal_password();
+    argv::conceal_password();
     resolve_names_alone();
     match Command::read(&Process) {
         Ok(Command::Cleanup(asked)) => carry_out(commands::cleanup::run(&asked)),

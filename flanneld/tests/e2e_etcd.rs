@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use etcd_host::{ENDPOINT, Etcd};
-use flanneld::insight::local;
-use flanneld::insight::status::socket;
+use flanneld::serve::status_socket;
+use flanneld::status::model::socket;
 use testkit::{Lab, Node, may_make_namespaces, wait_for};
 
 mod etcd_host;
@@ -164,7 +164,7 @@ fn a_node_whose_only_subnet_another_took_is_not_ready_until_it_has_one_again() {
         r#"put /coreos.com/network/config '{{"Network": "10.244.0.0/16", {range}, "Backend": {{"Type": "vxlan"}}}}'"#
     ));
     let _daemon = Daemon::start(&node);
-    let status = || local::ask(&socket(&node.subnet_file())).ok();
+    let status = || status_socket::ask(&socket(&node.subnet_file())).ok();
     wait_for(SOON, || status().filter(|status| status.ready)).expect("it becomes ready");
     let lease = "/coreos.com/network/subnets/10.244.1.0-24";
     let other = r#"{"PublicIP":"192.168.77.9","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:09"}}"#;
@@ -189,7 +189,7 @@ fn a_reload_while_etcd_is_away_is_done_when_it_is_back() {
         r#"put /coreos.com/network/config '{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}'"#,
     );
     let daemon = Daemon::start(&node);
-    let status = || local::ask(&socket(&node.subnet_file())).ok();
+    let status = || status_socket::ask(&socket(&node.subnet_file())).ok();
     let noted = |wanted: bool| {
         let is = || status().is_some_and(|status| status.notes.contains_key("configuration") == wanted);
         wait_for(SOON, || is().then_some(())).is_some()

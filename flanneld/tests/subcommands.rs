@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use flanneld::insight::status::socket;
+use flanneld::status::model::socket;
 use testkit::{Flannel, Lab, Namespace, Node, may_make_namespaces, wait_for};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_flanneld");
@@ -99,7 +99,7 @@ fn cleanup_leaves_exactly_what_others_made() {
 
     let files = format!("cleanup --files --subnet-file={}", node.subnet_file().display());
     assert_eq!(flanneld(&node, &words(&files)).0, 0);
-    assert!(!node.subnet_file().exists() && !flanneld::run::memory::path(&node.subnet_file()).exists());
+    assert!(!node.subnet_file().exists() && !flanneld::run::state_file::path(&node.subnet_file()).exists());
     assert_eq!(flanneld(&node, &words(&files)), (0, "# Nothing to remove.\n".to_owned()));
 }
 
@@ -135,7 +135,7 @@ fn cleanup_leaves_files_of_others_in_the_places_of_its_own() {
     }
     let folder = tempfile::tempdir().unwrap();
     let (subnet_file, socket) = (folder.path().join("docker.env"), folder.path().join("docker.sock"));
-    let state = flanneld::run::memory::path(&subnet_file);
+    let state = flanneld::run::state_file::path(&subnet_file);
     let _listener = UnixListener::bind(&socket).unwrap();
     for file in [&subnet_file, &state] {
         fs::write(file, "{}").unwrap();
@@ -249,7 +249,7 @@ fn a_plan_without_the_store_is_one_with_what_is_remembered() {
     let node = lab.add_node().unwrap();
     let mut daemon = flannel.start(&node).unwrap();
     daemon.ready(SOON).unwrap();
-    let remembered = || flanneld::run::memory::path(&node.subnet_file()).exists().then_some(());
+    let remembered = || flanneld::run::state_file::path(&node.subnet_file()).exists().then_some(());
     wait_for(SOON, remembered).unwrap();
     daemon.terminate().unwrap();
     let mut away = words("plan --etcd-endpoints=http://127.0.0.1:1");
@@ -491,7 +491,7 @@ fn status_is_the_daemons_word_and_without_one_the_kernels() {
         assert!(text.contains(part), "{part} in {text}");
     }
     let peers = |text: &str| {
-        let status: flanneld::insight::status::Status = serde_json::from_str(text).unwrap();
+        let status: flanneld::status::model::Status = serde_json::from_str(text).unwrap();
         (status.lease, status.peer_list)
     };
     let (code, told) = status("-o=json");

@@ -11,9 +11,10 @@ use flannel_vxlan::{Kernel as _, Plan};
 
 use crate::config::Cleanup;
 use crate::desired::subnet_env;
-use crate::insight::{local, status};
-use crate::run::memory::{self, Memory, MemoryError};
-use crate::run::presence;
+use crate::run::instances;
+use crate::run::state_file::{self, Memory, MemoryError};
+use crate::serve::status_socket;
+use crate::status::model;
 use flannel_lease::Chain;
 
 /// A daemon would put everything back.
@@ -29,7 +30,7 @@ pub struct Running(String);
 /// # Errors
 /// [`Running`]; else the kernel cannot be reached. What it does not let go of is told in the report.
 pub async fn run(asked: &Cleanup) -> Result<Verdict, Box<dyn Error>> {
-    let daemons = presence::daemons()?;
+    let daemons = instances::daemons()?;
     if !daemons.is_empty() && !asked.force && !asked.dry_run {
         let pids: Vec<_> = daemons.iter().map(ToString::to_string).collect();
         return Err(Running(pids.join(", ")).into());
@@ -125,13 +126,13 @@ impl Sweep {
         if previous.is_ok_and(|found| found.ipv4_subnet.is_some() || found.ipv6_subnet.is_some()) {
             self.remove(subnet_file);
         }
-        let memory = memory::path(subnet_file);
+        let memory = state_file::path(subnet_file);
         if matches!(Memory::read(&memory), Ok(Some(_)) | Err(MemoryError::Version { .. })) {
             self.remove(&memory);
         }
         // It stays if a daemon was killed.
-        let socket = status::socket(subnet_file);
-        if local::is_abandoned(&socket).await {
+        let socket = model::socket(subnet_file);
+        if status_socket::is_abandoned(&socket).await {
             self.remove(&socket);
         }
     }

@@ -1,12 +1,12 @@
 //! What `flanneld NAME` does besides being the daemon.
 
 pub mod cleanup;
+mod context;
 mod devices;
 pub mod doctor;
 pub mod install_conf;
 pub mod plan;
 pub mod status;
-mod survey;
 
 use flannel_nft::{Building, Observed, Ruleset, Table, Transaction};
 

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt::Write as _;
 
-use super::survey::Survey;
+use super::context::Survey;
 use super::{SOMETHING, Verdict, one_line, table_changes};
 use flannel_nft::Kernel as _;
 use flannel_nft::neighbours::{UPSTREAM, accept_forwarded, iptables_tables, remove_leftovers};

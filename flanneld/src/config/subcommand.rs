@@ -125,7 +125,7 @@ pub fn definition() -> clap::Command {
         described(
             STATUS,
             StatusFlags::command(),
-            "LeaseSinks how the daemon of this node is",
+            "Tell how the daemon of this node is",
             "Lease, store, devices, rules, peers and the last repair, from the daemon whose --subnet-file is the given one; \
              if none runs, what the kernel holds. Status 1 if the node is not ready or no daemon runs, else 0.",
         ),

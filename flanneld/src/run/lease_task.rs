@@ -1,4 +1,4 @@
-//! The node as a tenant of its lease store: taking the lease, holding it, publishing what changes.
+//! The task that takes this node's lease, keeps it renewed, and publishes what changes.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
-use crate::insight::health::{Condition, Readiness, tell};
+use crate::status::readiness::{Condition, Readiness, tell};
 use crate::store::ConfiguredStore;
 use flannel_lease::Chain;
 use flannel_lease::LeaseEvent;
@@ -39,29 +39,29 @@ impl LeaseTask {
         self,
         mut request: LeaseRequest,
         mut attributes: watch::Receiver<LeaseAttributes>,
-        tell: LeaseSinks,
+        sinks: LeaseSinks,
     ) {
         let (store, confirmed) = match self {
             Self::Held(store) => (store, true),
-            Self::Sought(configured, stack) => (open(&configured, stack, &tell).await, false),
+            Self::Sought(configured, stack) => (open(&configured, stack, &sinks).await, false),
         };
-        tokio::spawn(note_health(store.health(), tell.clone()));
+        tokio::spawn(note_health(store.health(), sinks.clone()));
         tokio::spawn({
-            let (store, events) = (Arc::clone(&store), tell.events.clone());
+            let (store, events) = (Arc::clone(&store), sinks.events.clone());
             async move { store.watch(events).await }
         });
         if !confirmed {
-            let trouble = Trouble::new(Subject::Note("lease"), &tell);
-            confirm(&*store, &mut request, &mut attributes, &tell, trouble).await;
+            let trouble = Trouble::new(Subject::Note("lease"), &sinks);
+            confirm(&*store, &mut request, &mut attributes, &sinks, trouble).await;
         }
-        tokio::spawn(tell_ready(Arc::clone(&store), tell.readiness.subscribe()));
-        hold(&*store, request, attributes, &tell).await;
+        tokio::spawn(tell_ready(Arc::clone(&store), sinks.readiness.subscribe()));
+        hold(&*store, request, attributes, &sinks).await;
     }
 }
 
 /// Opens the store, however long that takes.
-async fn open(configured: &ConfiguredStore, stack: Stack, tell: &LeaseSinks) -> Arc<dyn LeaseStore> {
-    let mut trouble = Trouble::new(Subject::Note("store"), tell);
+async fn open(configured: &ConfiguredStore, stack: Stack, sinks: &LeaseSinks) -> Arc<dyn LeaseStore> {
+    let mut trouble = Trouble::new(Subject::Note("store"), sinks);
     loop {
         match configured.open(stack).await {
             Ok(store) => {
@@ -82,7 +82,7 @@ async fn confirm(
     store: &dyn LeaseStore,
     request: &mut LeaseRequest,
     attributes: &mut watch::Receiver<LeaseAttributes>,
-    tell: &LeaseSinks,
+    sinks: &LeaseSinks,
     mut trouble: Trouble<'_>,
 ) {
     loop {
@@ -91,12 +91,12 @@ async fn confirm(
             Ok(lease) => {
                 info!(subnet = %lease.key, "lease acquired");
                 trouble.over();
-                tell.own.send_replace(lease);
+                sinks.own.send_replace(lease);
                 return;
             }
             Err(error) => {
                 let is = if trouble.subject == Subject::Lost { "lost" } else { "not confirmed" };
-                let problem = format!("{} is {is}: {}", tell.own.borrow().key, Chain(&error));
+                let problem = format!("{} is {is}: {}", sinks.own.borrow().key, Chain(&error));
                 trouble.pause(problem).await;
             }
         }
@@ -108,15 +108,15 @@ async fn hold(
     store: &dyn LeaseStore,
     mut request: LeaseRequest,
     mut attributes: watch::Receiver<LeaseAttributes>,
-    tell: &LeaseSinks,
+    sinks: &LeaseSinks,
 ) {
     let mut backoff = Backoff::default();
     loop {
         tokio::select! {
             lost = store.hold() => {
                 error!("{lost}; keeping the data plane and asking for a lease again");
-                request.previous = Some(tell.own.borrow().key);
-                confirm(store, &mut request, &mut attributes, tell, Trouble::new(Subject::Lost, tell)).await;
+                request.previous = Some(sinks.own.borrow().key);
+                confirm(store, &mut request, &mut attributes, sinks, Trouble::new(Subject::Lost, sinks)).await;
             }
             changed = attributes.changed() => {
                 if changed.is_err() { return pending().await }
@@ -139,11 +139,11 @@ async fn tell_ready(store: Arc<dyn LeaseStore>, mut readiness: watch::Receiver<R
     }
 }
 
-async fn note_health(mut health: watch::Receiver<StoreHealth>, tell: LeaseSinks) {
+async fn note_health(mut health: watch::Receiver<StoreHealth>, sinks: LeaseSinks) {
     loop {
         let now = health.borrow_and_update().clone();
-        note(&tell.readiness, "store", now.last_error.clone());
-        tell.store.send_replace(now);
+        note(&sinks.readiness, "store", now.last_error.clone());
+        sinks.store.send_replace(now);
         if health.changed().await.is_err() {
             return;
         }
@@ -172,8 +172,8 @@ struct Trouble<'a> {
 }
 
 impl<'a> Trouble<'a> {
-    fn new(subject: Subject, tell: &'a LeaseSinks) -> Self {
-        Self { subject, readiness: &tell.readiness, said: String::new(), backoff: Backoff::default() }
+    fn new(subject: Subject, sinks: &'a LeaseSinks) -> Self {
+        Self { subject, readiness: &sinks.readiness, said: String::new(), backoff: Backoff::default() }
     }
 
     async fn pause(&mut self, problem: String) {

@@ -12,8 +12,8 @@ use crate::node::{NodeFacts, Present};
 use crate::reconcile::{Recalled, find_facts};
 use crate::run::Fatal;
 use crate::run::lease_task::LeaseTask;
-use crate::run::live::Written;
-use crate::run::memory::{self, Memory};
+use crate::run::reload::Written;
+use crate::run::state_file::{self, Memory};
 use crate::store::ConfiguredStore;
 use flannel_lease::Chain;
 use flannel_lease::Stack;
@@ -67,7 +67,7 @@ pub(crate) async fn start(
     let memory = memory.filter(|memory| match memory.unfit_for(&net_conf) {
         None => true,
         Some(reason) => {
-            warn!("state file {} is ignored: {reason}", memory::path(&config.subnet_file).display());
+            warn!("state file {} is ignored: {reason}", state_file::path(&config.subnet_file).display());
             false
         }
     });
@@ -314,7 +314,7 @@ fn previous_subnet(config: &Config) -> Option<LeaseKey> {
 
 /// What an earlier run remembered; nothing if it cannot be read.
 fn read_memory(config: &Config) -> Option<Memory> {
-    Memory::read(&memory::path(&config.subnet_file)).unwrap_or_else(|error| {
+    Memory::read(&state_file::path(&config.subnet_file)).unwrap_or_else(|error| {
         warn!("{}; it is ignored", Chain(&error));
         None
     })

@@ -9,7 +9,7 @@ use flannel_vxlan::{Family, Vni};
 use ipnet::IpNet;
 
 use super::Finding;
-use crate::commands::survey::Survey;
+use crate::commands::context::Survey;
 use crate::config::{Backend, Config, Store};
 use crate::file;
 use flannel_lease::{LeaseAttributes, LeaseKey};

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::Finding;
-use crate::commands::survey::Survey;
+use crate::commands::context::Survey;
 use flannel_lease::{LeaseAttributes, LeaseKey, VxlanData};
 
 pub(super) fn look(survey: &Survey) -> Vec<Finding> {

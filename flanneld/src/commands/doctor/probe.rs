@@ -16,7 +16,7 @@ use tokio::net::UdpSocket;
 use tokio::time::sleep;
 
 use super::Finding;
-use crate::commands::survey::Survey;
+use crate::commands::context::Survey;
 use crate::config::Backend;
 
 /// Where traceroute begins, and nobody listens.

@@ -6,7 +6,7 @@ use super::Finding;
 use flannel_nft::neighbours::{UPSTREAM, forward_drops, remove_leftovers};
 use flannel_nft::{Kernel, Observed, Ruleset};
 
-use crate::commands::survey::Survey;
+use crate::commands::context::Survey;
 use crate::commands::table_changes;
 use crate::desired::rules::{self, RuleSpec};
 

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use crate::commands::devices;
 use crate::desired::rules::TablePrefix;
 use crate::desired::subnet_env;
-use crate::insight::status::{DeviceStatus, PeerState, PeerStatus, Status};
+use crate::status::model::{DeviceStatus, PeerState, PeerStatus, Status};
 
 /// Devices of flannel's names, its tables, and the peers of our routes. Never ready.
 pub(super) fn read(subnet_file: &Path, prefix: &TablePrefix) -> Result<Status, Box<dyn Error>> {
@@ -28,7 +28,7 @@ pub(super) fn read(subnet_file: &Path, prefix: &TablePrefix) -> Result<Status, B
     let observed = nft.observe(&prefix.tables()?)?;
     status.rules.tables = observed.ruleset.tables().iter().map(|table| table.id().to_string()).collect();
     status.rules.owned = observed.ruleset.tables().iter().any(|table| table.owner_port().is_some());
-    status.rules.counters = crate::insight::survey::counters(&observed);
+    status.rules.counters = crate::status::snapshot::counters(&observed);
 
     let mut links = flannel_vxlan::Netlink::open()?;
     let mut peers = BTreeMap::new();

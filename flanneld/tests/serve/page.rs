@@ -1,12 +1,12 @@
-use flanneld::insight::page::render;
-use flanneld::insight::status::{PeerState, PeerStatus, Status};
+use flanneld::serve::status_page::render;
+use flanneld::status::model::{PeerState, PeerStatus, Status};
 use testkit::golden;
 
 use crate::sample;
 
 #[test]
 fn the_page_is_as_reviewed() {
-    golden("tests/insight/golden/page.html", &render(&sample()));
+    golden("tests/serve/golden/page.html", &render(&sample()));
 }
 
 #[test]

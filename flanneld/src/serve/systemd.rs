@@ -8,9 +8,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
 
-use crate::insight::asker::Asker;
-use crate::insight::health::Readiness;
-use crate::insight::status::Status;
+use crate::status::model::Status;
+use crate::status::query::Asker;
+use crate::status::readiness::Readiness;
 use flannel_lease::Chain;
 
 /// How often the line that `systemctl status` shows is brought up to date while readiness stays the same.
@@ -122,8 +122,8 @@ mod tests {
     use tokio::time::sleep;
 
     use super::*;
-    use crate::insight::health::Condition;
-    use crate::insight::survey::Question;
+    use crate::status::readiness::Condition;
+    use crate::status::snapshot::Question;
 
     struct Manager {
         heard: Arc<Mutex<Vec<String>>>,

@@ -10,8 +10,8 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixListener;
 use tracing::debug;
 
-use crate::insight::asker::Asker;
-use crate::insight::status::Status;
+use crate::status::model::Status;
+use crate::status::query::Asker;
 
 /// Longest time for one who asks to read the answer; whoever is next waits in the kernel's queue.
 const READING: Duration = Duration::from_secs(5);
@@ -120,7 +120,7 @@ pub enum AskError {
     },
 }
 
-/// Asks the daemon that listens at `path`, [`crate::insight::status::socket`]. Waits for 10 s at most.
+/// Asks the daemon that listens at `path`, [`crate::status::model::socket`]. Waits for 10 s at most.
 ///
 /// # Errors
 /// [`AskError`]
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     async fn daemon(path: &Path) -> tokio::task::JoinHandle<()> {
-        let (questions, mut asked) = mpsc::channel::<crate::insight::survey::Question>(4);
+        let (questions, mut asked) = mpsc::channel::<crate::status::snapshot::Question>(4);
         tokio::spawn(async move {
             while let Some(question) = asked.recv().await {
                 let status = Status { node: "worker-1".to_owned(), ..Status::default() };

@@ -11,8 +11,8 @@ use tokio::time::timeout;
 
 use crate::config::{Config, NetConf, Store};
 use crate::desired::{Setting, subnet_env};
-use crate::run::memory::{self, Memory};
 use crate::run::start::{Last, with_node_public};
+use crate::run::state_file::{self, Memory};
 use crate::store::ConfiguredStore;
 use flannel_lease::Chain;
 use flannel_lease::Stack;
@@ -61,7 +61,7 @@ impl Survey {
         match Self::ask(&config, links).await {
             Ok(survey) => Ok(survey),
             Err(Trouble::Other(error)) => Err(error),
-            Err(Trouble::Away(error)) => match Memory::read(&memory::path(&config.subnet_file)) {
+            Err(Trouble::Away(error)) => match Memory::read(&state_file::path(&config.subnet_file)) {
                 Ok(Some(memory)) => Self::remember(config, memory, links, Chain(&*error).to_string()),
                 _ => Err(error),
             },
@@ -79,7 +79,7 @@ impl Survey {
         };
         let stack = Stack::from(&net_conf);
         let config = with_node_public(config, answer(store.node_public(stack)).await?);
-        let last = Memory::read(&memory::path(&config.subnet_file)).ok().flatten();
+        let last = Memory::read(&state_file::path(&config.subnet_file)).ok().flatten();
         let last = last.as_ref().map(Last::from).unwrap_or_default();
         let facts = last.find_facts(&config, &net_conf, links)?;
         let setting = Setting::new(&config, net_conf.clone(), facts.clone(), None)?;

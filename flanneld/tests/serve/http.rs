@@ -3,9 +3,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use flanneld::insight::asker::Asker;
-use flanneld::insight::health::Readiness;
-use flanneld::insight::http::{Insight, listen, serve};
+use flanneld::serve::http::{View, listen, serve};
+use flanneld::status::query::Asker;
+use flanneld::status::readiness::Readiness;
 use tokio::sync::watch;
 
 use crate::sample;
@@ -29,7 +29,7 @@ impl Daemon {
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let (readiness, readiness_out) = watch::channel(Readiness::starting());
         let (pulse, pulse_out) = watch::channel(Instant::now());
-        let (questions, mut asked) = tokio::sync::mpsc::channel::<flanneld::insight::survey::Question>(4);
+        let (questions, mut asked) = tokio::sync::mpsc::channel::<flanneld::status::snapshot::Question>(4);
         let (tell, address) = mpsc::channel();
         runtime.spawn(async move {
             while reconciler && let Some(question) = asked.recv().await {
@@ -39,8 +39,7 @@ impl Daemon {
         runtime.spawn(async move {
             let listener = listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
             tell.send(listener.local_addr().unwrap()).unwrap();
-            serve(listener, Insight { readiness: readiness_out, asker: Asker::new(questions, pulse_out) })
-                .await;
+            serve(listener, View { readiness: readiness_out, asker: Asker::new(questions, pulse_out) }).await;
         });
         let address = address.recv_timeout(Duration::from_secs(10)).unwrap();
         Self { address, readiness, pulse, _runtime: runtime }

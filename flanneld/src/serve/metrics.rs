@@ -8,8 +8,8 @@ use std::fmt::{Display, Write as _};
 use crate::desired::rules::{
     FORWARDED_FROM_PODS, FORWARDED_TO_PODS, MASQUERADED_FROM_PODS, MASQUERADED_TO_PODS,
 };
-use crate::insight::health::Condition;
-use crate::insight::status::{BUCKETS, Cause, CounterStatus, PeerCounts, Status, WorkStatus};
+use crate::status::model::{BUCKETS, Cause, CounterStatus, PeerCounts, Status, WorkStatus};
+use crate::status::readiness::Condition;
 
 /// A text format.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -5,7 +5,7 @@ mod http;
 mod metrics;
 mod page;
 
-use flanneld::insight::status::{
+use flanneld::status::model::{
     Cause, CounterStatus, DeviceStatus, ForeignStatus, InterfaceStatus, LeaseStatus, PeerCounts, PeerState,
     PeerStatus, ProcessStatus, Repair, RepairCount, RulesStatus, Status, StoreStatus, WorkStatus,
 };

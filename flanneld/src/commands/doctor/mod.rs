@@ -1,21 +1,21 @@
 //! `flanneld doctor`: what keeps pods from reaching each other, and what to do about it.
 
 mod host;
+mod kernel_features;
 mod leases;
 mod probe;
 mod rules;
-mod trial;
 
 use std::error::Error;
 use std::fmt;
 
-use super::survey::Survey;
+use super::context::Survey;
 use super::{Verdict, one_line};
 use flannel_vxlan::{Family, Kernel as _, Vni};
 use serde::Serialize;
 
 use crate::config::{Backend, Doctor};
-use crate::run::presence;
+use crate::run::instances;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -78,7 +78,7 @@ pub async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
     let mut links = flannel_vxlan::Netlink::open()?;
     let mut nft = flannel_nft::Netlink::open()?;
     let host = host::Host::here();
-    if presence::daemons()?.is_empty() {
+    if instances::daemons()?.is_empty() {
         findings.push(Finding::warning(
             "daemon",
             "no flanneld runs here: what is in the kernel stays, but nothing is kept up to date",
@@ -108,7 +108,7 @@ pub async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
                 findings.extend(leases::look(&survey));
                 findings.extend(or_told(rules::look(&survey, &mut nft)));
                 findings.extend(or_told(kernel(&survey, &mut links)));
-                findings.extend(trial::look(&survey));
+                findings.extend(kernel_features::look(&survey));
                 findings.extend(probe::look(&survey).await);
             }
             Err(error) => findings.push(Finding::error(

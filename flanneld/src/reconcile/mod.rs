@@ -18,32 +18,32 @@ use tracing::{info, warn};
 
 use crate::config::{Config, NetConf};
 use crate::desired::{Setting, rules};
-use crate::insight::health::Readiness;
-use crate::insight::status::Cause;
-use crate::insight::survey::{Question, counters, survey, tell_readiness};
-use crate::insight::telemetry::{Object, Telemetry};
-use crate::run::live::{Reload, live_change};
-use crate::run::memory::Memory;
+use crate::run::reload::{Reload, live_change};
+use crate::run::state_file::Memory;
+use crate::status::counters::{Object, Telemetry};
+use crate::status::model::Cause;
+use crate::status::readiness::Readiness;
+use crate::status::snapshot::{Question, counters, survey, tell_readiness};
 use flannel_lease::Chain;
 use flannel_lease::{Lease, LeaseAttributes, LeaseKey};
 use flannel_lease::{LeaseEvent, LeaseTable};
 
-mod calm;
-mod duty;
-mod leftovers;
+mod due;
+pub mod foreign_rules;
+mod host_watch;
+mod log_once;
 pub mod monitor;
-pub mod neighbours;
-mod remarks;
-mod surroundings;
-mod work;
+mod orphans;
+mod pacing;
+mod passes;
 
-use calm::{Calm, Minute};
-use duty::Duty;
+use due::Duty;
+use foreign_rules::Neighbours;
+use host_watch::Surroundings;
+pub use host_watch::find_facts;
+use log_once::{Remarks, keep_known};
 use monitor::ForeignCommits;
-use neighbours::Neighbours;
-use remarks::{Remarks, keep_known};
-use surroundings::Surroundings;
-pub use surroundings::find_facts;
+use pacing::{Calm, Minute};
 
 /// Events that are folded before the kernel is written to, at most.
 const BURST: usize = 65_536;
@@ -86,7 +86,7 @@ pub struct Outputs {
     pub attributes: watch::Sender<LeaseAttributes>,
     /// What holds, for `/readyz`.
     pub readiness: watch::Sender<Readiness>,
-    /// What to remember over a restart: [`memory::keep`](crate::run::memory::keep) writes it.
+    /// What to remember over a restart: [`state_file::keep`](crate::run::state_file::keep) writes it.
     pub memory: mpsc::Sender<Memory>,
     /// What it notes as it works.
     pub telemetry: Telemetry,
@@ -251,7 +251,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                     if change.is_err() { return }
                     self.outputs.telemetry.found(Object::Rules, Cause::Notification);
                     let now = Instant::now();
-                    self.due.rules.at = Some(self.rules_written.map_or(now, |last| now.max(last + calm::RULES)));
+                    self.due.rules.at = Some(self.rules_written.map_or(now, |last| now.max(last + pacing::RULES)));
                 }
                 Some(question) = inputs.questions.recv() => self.answer(question),
                 _ = check.tick() => {

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::Reconciler;
 use crate::config::{Backend, NetConf};
-use crate::run::presence;
+use crate::run::instances;
 use flannel_lease::Chain;
 
 /// What the node had and has no more.
@@ -64,7 +64,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         let named = interfaces.iter().filter(|found| Vni::of_device(&found.name).is_some());
         let others = named.filter(|found| !ours.iter().any(|device| device.as_str() == found.name));
         let mut others: BTreeSet<&str> = others.map(|found| found.name.as_str()).collect();
-        if (others.is_empty() && left.networks.is_empty()) || presence::has_company()? {
+        if (others.is_empty() && left.networks.is_empty()) || instances::has_company()? {
             return Ok(()); // nothing there, or maybe another daemon's
         }
         let observed = self.links.observe(&left.devices)?;

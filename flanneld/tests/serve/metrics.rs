@@ -1,15 +1,15 @@
 use std::collections::BTreeMap;
 
-use flanneld::insight::metrics::{FAMILIES, Format, Kind, render};
-use flanneld::insight::status::Status;
+use flanneld::serve::metrics::{FAMILIES, Format, Kind, render};
+use flanneld::status::model::Status;
 use testkit::golden;
 
 use crate::sample;
 
 #[test]
 fn both_formats_are_as_reviewed() {
-    golden("tests/insight/golden/metrics.openmetrics", &render(&sample(), Format::OpenMetrics));
-    golden("tests/insight/golden/metrics.prom", &render(&sample(), Format::Classic));
+    golden("tests/serve/golden/metrics.openmetrics", &render(&sample(), Format::OpenMetrics));
+    golden("tests/serve/golden/metrics.prom", &render(&sample(), Format::Classic));
 }
 
 #[test]

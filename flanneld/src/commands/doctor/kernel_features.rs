@@ -5,7 +5,7 @@ use std::error::Error;
 use super::Finding;
 use nix::sched::{CloneFlags, unshare};
 
-use crate::commands::survey::Survey;
+use crate::commands::context::Survey;
 use crate::desired::{Setting, rules};
 use flannel_lease::Chain;
 use flannel_lease::LeaseKey;

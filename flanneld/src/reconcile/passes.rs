@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::error::Error;
 
-use super::duty::Duty;
+use super::due::Duty;
 use super::{Due, Reconciler};
 use flannel_nft::Outcome;
 use flannel_vxlan::{Family, News, Remark, Report};
@@ -12,10 +12,10 @@ use tracing::{info, warn};
 
 use crate::desired::subnet_env::SubnetEnv;
 use crate::file;
-use crate::insight::health::{Condition, tell};
-use crate::insight::telemetry::Object;
-use crate::reconcile::calm::Log;
-use crate::run::memory::Memory;
+use crate::reconcile::pacing::Log;
+use crate::run::state_file::Memory;
+use crate::status::counters::Object;
+use crate::status::readiness::{Condition, tell};
 use flannel_lease::Chain;
 
 /// Changes of peers that are logged one by one after each pass.

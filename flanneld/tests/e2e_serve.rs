@@ -4,8 +4,8 @@
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use flanneld::insight::local;
-use flanneld::insight::status::{PeerState, socket};
+use flanneld::serve::status_socket;
+use flanneld::status::model::{PeerState, socket};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::{Daemon, Flannel, Lab, Node, may_make_namespaces, wait_for};
@@ -64,7 +64,7 @@ fn metrics_page_and_socket_tell_what_the_kernel_holds_and_what_was_repaired() {
     let page = daemon.page("/").unwrap();
     assert!(page.contains("last changed by &quot;nft&quot;") && page.contains("1 programmed"), "{page}");
 
-    let status = local::ask(&socket(&first.subnet_file())).unwrap();
+    let status = status_socket::ask(&socket(&first.subnet_file())).unwrap();
     let states: Vec<PeerState> = status.peer_list.iter().map(|peer| peer.state).collect();
     assert_eq!(states, [PeerState::Programmed]);
     assert!(status.ready && status.rules.right && status.repairs.len() == 1, "{status:?}");

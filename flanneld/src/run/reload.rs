@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use crate::config::{Backend, Config, NetConf, Vxlan};
 use crate::file;
-use crate::insight::health::{Readiness, tell};
+use crate::status::readiness::{Readiness, tell};
 use crate::store::ConfiguredStore;
 use flannel_lease::Backoff;
 use flannel_lease::Chain;

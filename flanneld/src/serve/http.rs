@@ -19,10 +19,10 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tracing::debug;
 
-use crate::insight::asker::Asker;
-use crate::insight::health::Readiness;
-use crate::insight::metrics::{self, Format};
-use crate::insight::page;
+use crate::serve::metrics::{self, Format};
+use crate::serve::status_page;
+use crate::status::query::Asker;
+use crate::status::readiness::Readiness;
 
 /// Connections served at once; beyond that the oldest is cut, so that a new one, the kubelet's perhaps, is served.
 const CONNECTIONS: usize = 64;
@@ -43,7 +43,7 @@ pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 /// What is told.
 #[derive(Clone, Debug)]
-pub struct Insight {
+pub struct View {
     /// For `/readyz`.
     pub readiness: watch::Receiver<Readiness>,
     /// For everything else.
@@ -51,7 +51,7 @@ pub struct Insight {
 }
 
 /// Answers requests until the task is dropped. No client can hold it up, whatever it sends or leaves unsent.
-pub async fn serve(listener: TcpListener, insight: Insight) {
+pub async fn serve(listener: TcpListener, view: View) {
     let mut connections: VecDeque<AbortHandle> = VecDeque::with_capacity(CONNECTIONS);
     loop {
         match listener.accept().await {
@@ -62,7 +62,7 @@ pub async fn serve(listener: TcpListener, insight: Insight) {
                 {
                     oldest.abort();
                 }
-                let connection = tokio::spawn(converse(stream, insight.clone()));
+                let connection = tokio::spawn(converse(stream, view.clone()));
                 connections.push_back(connection.abort_handle());
             }
             Err(error) => {
@@ -74,12 +74,12 @@ pub async fn serve(listener: TcpListener, insight: Insight) {
     }
 }
 
-async fn converse(stream: TcpStream, insight: Insight) {
+async fn converse(stream: TcpStream, view: View) {
     let service = service_fn(|request: Request<Incoming>| {
-        let insight = insight.clone();
+        let view = view.clone();
         async move {
             let (head, _unread) = request.into_parts();
-            Ok::<_, Infallible>(respond(&head.method, head.uri.path(), &head.headers, &insight).await)
+            Ok::<_, Infallible>(respond(&head.method, head.uri.path(), &head.headers, &view).await)
         }
     });
     let connection = http1::Builder::new()
@@ -92,12 +92,7 @@ async fn converse(stream: TcpStream, insight: Insight) {
     }
 }
 
-async fn respond(
-    method: &Method,
-    path: &str,
-    headers: &HeaderMap,
-    insight: &Insight,
-) -> Response<Full<Bytes>> {
+async fn respond(method: &Method, path: &str, headers: &HeaderMap, view: &View) -> Response<Full<Bytes>> {
     const PLAIN: &str = "text/plain; charset=utf-8";
     if !matches!(*method, Method::GET | Method::HEAD) {
         let mut refused =
@@ -106,31 +101,31 @@ async fn respond(
         return refused;
     }
     let silent = || {
-        let silence = insight.asker.silence().as_secs();
-        let readiness = insight.readiness.borrow().body();
+        let silence = view.asker.silence().as_secs();
+        let readiness = view.readiness.borrow().body();
         let reason =
             format!("no answer from the reconciler, which last came round {silence} s ago\n{readiness}\n");
         response(StatusCode::SERVICE_UNAVAILABLE, PLAIN, reason)
     };
     match path {
-        "/healthz" if insight.asker.is_alive() => {
+        "/healthz" if view.asker.is_alive() => {
             response(StatusCode::OK, PLAIN, "flanneld is running".to_owned())
         }
         "/healthz" => silent(),
         "/readyz" => {
-            let readiness = insight.readiness.borrow();
+            let readiness = view.readiness.borrow();
             let status = if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
             response(status, PLAIN, readiness.body())
         }
         "/metrics" => {
             let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
             let format = Format::accepted(&accept.collect::<Vec<_>>().join(","));
-            let Some(status) = insight.asker.ask(false).await else { return silent() };
+            let Some(status) = view.asker.ask(false).await else { return silent() };
             response(StatusCode::OK, format.content_type(), metrics::render(&status, format))
         }
         "/" => {
-            let Some(status) = insight.asker.ask(true).await else { return silent() };
-            let mut page = response(StatusCode::OK, "text/html; charset=utf-8", page::render(&status));
+            let Some(status) = view.asker.ask(true).await else { return silent() };
+            let mut page = response(StatusCode::OK, "text/html; charset=utf-8", status_page::render(&status));
             let policy = HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'");
             page.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
             page

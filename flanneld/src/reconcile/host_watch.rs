@@ -12,12 +12,12 @@ use ipnet::IpNet;
 use tokio::time::Instant;
 use tracing::info;
 
-use super::{Reconciler, SETTLE, calm};
+use super::{Reconciler, SETTLE, pacing};
 use crate::config::Config;
 use crate::desired::Setting;
-use crate::insight::status::Cause;
-use crate::insight::telemetry::Object;
 use crate::node::{self, NodeError};
+use crate::status::counters::Object;
+use crate::status::model::Cause;
 use flannel_lease::{Chain, Stack};
 
 /// The default routes of the main table, IPv4's and IPv6's.
@@ -59,7 +59,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             self.outputs.telemetry.found(Object::Overlay, cause);
         }
         // What is due soon anyway will see this too; a retry far off is brought forward.
-        if attention.overlay && self.due.overlay.at.is_none_or(|at| at > now + calm::LONGEST) {
+        if attention.overlay && self.due.overlay.at.is_none_or(|at| at > now + pacing::LONGEST) {
             self.due.overlay.at = Some(self.calm.repair_at(now));
         }
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
-use crate::insight::status::Status;
-use crate::insight::survey::Question;
+use crate::status::model::Status;
+use crate::status::snapshot::Question;
 
 /// An answer this old is good enough for the next who asks.
 const FRESH: Duration = Duration::from_millis(200);

@@ -10,10 +10,10 @@ use tokio::sync::oneshot;
 
 use crate::config::{Process, Source as _};
 use crate::desired::Setting;
-use crate::insight::health::Readiness;
-use crate::insight::status::{
+use crate::status::model::{
     CounterStatus, DeviceStatus, InterfaceStatus, LeaseStatus, PeerCounts, PeerState, PeerStatus, Status,
 };
+use crate::status::readiness::Readiness;
 use flannel_lease::LeaseTable;
 use flannel_lease::{Lease, LeaseAttributes, LeaseKey};
 

@@ -1,11 +1,11 @@
 //! The life of the daemon: look around, take a lease, keep the kernel in order, leave it as it is.
 
+pub mod instances;
 pub(crate) mod lease_task;
-pub mod live;
-pub mod memory;
 pub mod ownership;
-pub mod presence;
+pub mod reload;
 pub(crate) mod start;
+pub mod state_file;
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -17,18 +17,19 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use crate::config::Config;
-use crate::insight::asker::Asker;
-use crate::insight::health::{Condition, Readiness};
-use crate::insight::http::{self, Insight};
-use crate::insight::notify::{self, Notifier};
-use crate::insight::telemetry::Telemetry;
-use crate::insight::{local, status};
 use crate::node::NodeError;
 use crate::reconcile::monitor::{self, ForeignCommits};
 use crate::reconcile::{Inputs, Outputs, Reconciler};
 use crate::run::lease_task::LeaseSinks;
 use crate::run::ownership::OwnershipError;
 use crate::run::start::{Started, start};
+use crate::serve::http::{self, View};
+use crate::serve::status_socket;
+use crate::serve::systemd::{self, Notifier};
+use crate::status::counters::Telemetry;
+use crate::status::model;
+use crate::status::query::Asker;
+use crate::status::readiness::{Condition, Readiness};
 use flannel_lease::Chain;
 use flannel_lease::{StoreError, StoreHealth};
 
@@ -105,11 +106,11 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
     let mut rules = flannel_nft::Netlink::open().map_err(|error| Fatal::Nftables(error.into()))?;
     config.ownership = config.ownership.settle(&mut rules).map_err(Fatal::Ownership)?;
 
-    let _presence = presence::announce(&config.table_prefix)
+    let _presence = instances::announce(&config.table_prefix)
         .map_err(|error| warn!("`flanneld cleanup` will not know that this daemon runs: {}", Chain(&error)));
     warn_of_others(&config);
     tokio::pin!(shutdown);
-    notify::tell_status("taking a lease");
+    systemd::tell_status("taking a lease");
     // Before the lease, which may take its time: who probes must not take waiting for hanging.
     let (readiness_in, readiness) = watch::channel(Readiness::starting());
     let (questions_in, questions) = mpsc::channel(4);
@@ -118,15 +119,15 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
     if let Some(address) = config.healthz {
         let listener = http::listen(address).await.map_err(|source| Fatal::Healthz { address, source })?;
         info!("Start healthz server on {address}");
-        tokio::spawn(http::serve(listener, Insight { readiness, asker: asker.clone() }));
+        tokio::spawn(http::serve(listener, View { readiness, asker: asker.clone() }));
     }
     let starting = start(&config, &mut links, |problem| {
-        notify::tell_status(&format!("taking a lease: {problem}"));
+        systemd::tell_status(&format!("taking a lease: {problem}"));
         readiness_in.send_modify(|readiness| readiness.set(Condition::Lease, Err(problem.to_owned())));
     });
     let started = tokio::select! {
         () = &mut shutdown => {
-            notify::tell(&[sd_notify::NotifyState::Stopping]);
+            systemd::tell(&[sd_notify::NotifyState::Stopping]);
             info!("Exiting cleanly...");
             return Ok(());
         }
@@ -150,19 +151,19 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
     let (store_in, store) = watch::channel(StoreHealth::default());
     let tell =
         LeaseSinks { events: events_in, own: own_in, readiness: readiness_in.clone(), store: store_in };
-    tokio::spawn(live::follow(written, again, reloads_in, readiness_in.clone(), move |done| {
+    tokio::spawn(reload::follow(written, again, reloads_in, readiness_in.clone(), move |done| {
         // Nobody listens any more when the daemon stops.
         let _unheard = reloading.send(done);
     }));
     info!("Watching for new subnet leases");
     tokio::spawn(lease_task.keep(request, attributes_out, tell));
-    let remembering = tokio::spawn(memory::keep(memory::path(&config.subnet_file), memories));
+    let remembering = tokio::spawn(state_file::keep(state_file::path(&config.subnet_file), memories));
 
     let telemetry = Telemetry::new(config.store.kind(), store, rules_in.subscribe(), pulse_in);
-    tokio::spawn(listen_locally(status::socket(&config.subnet_file), asker.clone()));
+    tokio::spawn(listen_locally(model::socket(&config.subnet_file), asker.clone()));
     let watchdog = sd_notify::watchdog_enabled();
     let notifier = Notifier { readiness: readiness_in.subscribe(), asker, reloads: reloads_seen, watchdog };
-    tokio::spawn(notifier.run(notify::tell));
+    tokio::spawn(notifier.run(systemd::tell));
     let outputs = Outputs { attributes, readiness: readiness_in, memory, telemetry };
     // Before the first look at the kernel, so that nothing falls in between.
     let links_monitor = flannel_vxlan::Monitor::open(&links).map_err(Fatal::Kernel)?;
@@ -194,7 +195,7 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
     tokio::select! {
         () = &mut shutdown => {
             info!("shutdownHandler sent cancel signal...");
-            notify::tell(&[sd_notify::NotifyState::Stopping]);
+            systemd::tell(&[sd_notify::NotifyState::Stopping]);
             drop(stop);
             let drained = async {
                 let _done = (&mut ended).await;
@@ -210,7 +211,7 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
 
 /// Says who else keeps tables of our names here. One daemon that replaces another may see it for a moment, too.
 fn warn_of_others(config: &Config) {
-    let mut announced = presence::announced().unwrap_or_default();
+    let mut announced = instances::announced().unwrap_or_default();
     let own = (std::process::id(), config.table_prefix.to_string());
     // Once: in another container there may be another process of this number.
     if let Some(at) = announced.iter().position(|one| *one == own) {
@@ -253,7 +254,7 @@ fn hangups() -> mpsc::Receiver<()> {
 async fn listen_locally(path: PathBuf, asker: Asker) {
     let mut warned = false;
     loop {
-        match local::Socket::open(&path).await {
+        match status_socket::Socket::open(&path).await {
             Ok(socket) => socket.serve(asker.clone()).await,
             Err(error) if !warned => {
                 let path = path.display();

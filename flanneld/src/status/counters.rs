@@ -7,11 +7,11 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
 use tokio::sync::watch;
 
-use crate::insight::health::Condition;
-use crate::insight::status::{
+use crate::reconcile::monitor::ForeignCommits;
+use crate::status::model::{
     BUCKETS, Cause, ForeignStatus, ProcessStatus, Repair, RepairCount, Status, StoreStatus, WorkStatus,
 };
-use crate::reconcile::monitor::ForeignCommits;
+use crate::status::readiness::Condition;
 use flannel_lease::StoreHealth;
 
 /// Repairs that are remembered.

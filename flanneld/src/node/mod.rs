@@ -3,8 +3,8 @@
 //! The rules and the searchable parts of messages are upstream's (`pkg/ipmatch/match.go`). Where upstream crashes or
 //! ends up without an address in dual stack, the address is chosen as for a single family.
 
-mod chooser;
-mod mtus;
+mod interface;
+mod mtu;
 
 use flannel_lease::Stack;
 use std::fmt;
@@ -13,8 +13,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use flannel_vxlan::underlay::{DefaultRoute, Interface, RouteLookup};
 use regex::Regex;
 
-use self::chooser::{Chooser, Chosen};
-pub use self::mtus::Mtus;
+use self::interface::{Chooser, Chosen};
+pub use self::mtu::Mtus;
 use crate::config::NetConf;
 
 /// What the operator said about the interface; all empty means the interface of the default route.

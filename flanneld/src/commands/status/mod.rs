@@ -10,20 +10,20 @@ use std::time::Duration;
 use super::{Verdict, one_line};
 
 use crate::config::StatusAsked;
-use crate::insight::local::{self, AskError};
-use crate::insight::status::{Cause, PeerState, PeerStatus, Status, socket};
-use crate::run::presence;
+use crate::run::instances;
+use crate::serve::status_socket::{self, AskError};
+use crate::status::model::{Cause, PeerState, PeerStatus, Status, socket};
 
 /// Asks the daemon whose subnet file is the given one; without one reads the kernel.
 ///
 /// # Errors
 /// The daemon does not answer, or the kernel cannot be read.
 pub async fn run(asked: &StatusAsked) -> Result<Verdict, Box<dyn Error>> {
-    let mut status = match local::ask(&socket(&asked.subnet_file)) {
+    let mut status = match status_socket::ask(&socket(&asked.subnet_file)) {
         Ok(status) => status,
         Err(AskError::Absent { source, .. }) if is_none(&source) => {
             let mut status = kernel::read(&asked.subnet_file, &asked.table_prefix)?;
-            status.unmet.insert("daemon".to_owned(), absence(&presence::daemons()?));
+            status.unmet.insert("daemon".to_owned(), absence(&instances::daemons()?));
             status
         }
         Err(error) => return Err(error.into()),
@@ -213,7 +213,7 @@ impl fmt::Display for Span {
 
 #[cfg(test)]
 mod tests {
-    use crate::insight::status::{PeerCounts, Repair};
+    use crate::status::model::{PeerCounts, Repair};
 
     use super::*;
 

@@ -5,7 +5,7 @@ use std::f64::consts::{FRAC_PI_2, TAU};
 use std::fmt::{Display, Write as _};
 use std::net::IpAddr;
 
-use crate::insight::status::{Cause, PeerState, PeerStatus, Status};
+use crate::status::model::{Cause, PeerState, PeerStatus, Status};
 
 /// Peers in the table; `flanneld status --peers` shows them all.
 const LISTED: usize = 1000;
@@ -14,7 +14,7 @@ const DRAWN: usize = 120;
 /// Peers in the picture up to which each has its number.
 const NUMBERED: usize = 24;
 
-const STYLE: &str = include_str!("page.css");
+const STYLE: &str = include_str!("status_page.css");
 
 /// The page.
 #[must_use]
