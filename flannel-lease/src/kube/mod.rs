@@ -10,7 +10,6 @@ mod kubeconfig;
 mod node;
 mod options;
 mod watch;
-mod yaml;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
