@@ -2,8 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "set-up that fails is a failed test")]
 
 use std::fs;
+use std::net::UdpSocket;
 use std::time::Duration;
 
+use nix::libc;
 use testkit::{Daemon, Flannel, Lab, Node, Pod, may_make_namespaces, wait_for};
 
 /// Less than the time between two full readings, so that it is the notification which is acted upon.
@@ -82,7 +84,61 @@ fn another_ipv6_address_of_the_underlay_is_followed_by_the_device_and_by_the_pee
         everyone_reaches_everyone(&nodes, new);
     }
     let env = fs::read_to_string(nodes[0].0.subnet_file()).unwrap();
-    assert!(env.contains("FLANNEL_MTU=1430\n"), "{env}");
+    assert!(env.contains("FLANNEL_MTU=1450\n"), "{env}");
+}
+
+#[test]
+fn dual_stack_pods_have_the_mtu_of_ipv4s_tunnel_and_lose_one_datagram_to_ipv6s_smaller_one() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let (_lab, nodes) = cluster(r#"{"Type": "vxlan"}"#);
+    let (from, to) = (&nodes[0].2, &nodes[1].2);
+    let pods_device = from.namespace().sh("ip link show eth0").unwrap();
+    assert!(pods_device.contains(" mtu 1450 "), "{pods_device}");
+    let (v4, v6) = (to.v4().unwrap(), to.v6().unwrap());
+    // 1422 bytes of data, 8 of ICMP, 20 of IPv4: 1450 bytes that must not be fragmented.
+    from.namespace().sh(&format!("ping -n -c 1 -W 2 -M do -s 1422 {v4}")).unwrap();
+
+    // 1402 bytes of data, 8 of UDP, 40 of IPv6: 1450 bytes, of which IPv6's tunnel carries 1430.
+    let refusals_before_arrival = from.namespace().enter(|| {
+        let socket = UdpSocket::bind("[::]:0").unwrap();
+        socket.connect((v6, 9)).unwrap();
+        socket.set_read_timeout(Some(SOON)).unwrap();
+        let arrives = || {
+            // The error of the datagram before this one may be waiting on the socket.
+            let sent = socket.send(&[0; 1402]).and_then(|_| socket.recv(&mut [0; 1]));
+            sent.unwrap_err().raw_os_error()
+        };
+        std::iter::repeat_with(arrives).take(10).take_while(|error| *error == Some(libc::EMSGSIZE)).count()
+    });
+    assert_eq!(refusals_before_arrival.unwrap(), 1, "the kernel fragments from then on");
+    let learned = from.namespace().sh(&format!("ip -6 route get {v6}")).unwrap();
+    assert!(learned.contains("mtu 1430"), "{learned}");
+}
+
+/// The reason why a swap from upstream must not lower `FLANNEL_MTU`.
+#[test]
+fn a_node_whose_new_pods_have_a_lower_mtu_drops_full_packets_of_its_older_pods() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let mut node = lab.add_node().unwrap();
+    let mut pod_with = |mtu: u32| {
+        let env = format!(
+            "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU={mtu}\nFLANNEL_IPMASQ=true\n"
+        );
+        fs::write(node.subnet_file(), env).unwrap();
+        node.add_pod().unwrap()
+    };
+    let (old, new) = (pod_with(1450), pod_with(1430));
+    let ping = |data: u32| {
+        let target = new.v4().unwrap();
+        old.namespace().sh(&format!("ping -n -c 1 -W 1 -M do -s {data} {target}")).is_ok()
+    };
+    assert!(wait_for(SOON, || ping(1402).then_some(())).is_some(), "1430 bytes");
+    assert!(!ping(1422), "1450 bytes");
 }
 
 #[test]

@@ -7,12 +7,13 @@ use crate::config::Backend;
 ///
 /// | backend | `ipv4_device` | `ipv6_device` | `pods` |
 /// |---|---|---|---|
-/// | vxlan | underlay − 50 | underlay − 70 | the smaller of those in use |
+/// | vxlan | underlay − 50 | underlay − 70 | `ipv4_device`; `ipv6_device` without IPv4 |
 /// | host-gw, alloc | – | – | interface |
 ///
 /// For vxlan the underlay is `Backend.MTU`, as with upstream, or the interface's if that is not set, or has become lower.
-/// Upstream writes underlay − 50 for pods in every case; with IPv6 that loses or fragments packets between 1430 and
-/// 1450 bytes, so dual-stack and IPv6 nodes get 20 bytes less here. Both values work in one cluster.
+/// Upstream writes underlay − 50 for pods in every case. In dual stack so does flanneld: the kernel answers an IPv6 packet
+/// that is up to 20 bytes too large with "packet too big", and the pod sends smaller ones from then on. docs/design.md has
+/// the reasons.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Mtus {
     /// Of `flannel.<VNI>`; `None` without one.
@@ -44,7 +45,7 @@ impl NodeFacts {
                     };
                 let ipv4_device = inside(self.ipv4.is_some(), 50, "IPv4", 68)?;
                 let ipv6_device = inside(self.ipv6.is_some(), 70, "IPv6", 1280)?;
-                let pods = ipv4_device.into_iter().chain(ipv6_device).min().unwrap_or(underlay);
+                let pods = ipv4_device.or(ipv6_device).unwrap_or(underlay);
                 Ok(Mtus { ipv4_device, ipv6_device, pods })
             }
             Backend::HostGw => {

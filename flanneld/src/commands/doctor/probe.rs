@@ -35,14 +35,16 @@ pub(super) async fn look(survey: &Survey) -> Vec<Finding> {
         Backend::Vxlan(vxlan) => Some(vxlan.port.get()),
         _ => None,
     };
-    let (mtu, pods) = (survey.setting.facts.mtu, survey.setting.mtus.pods);
+    let (mtu, mtus) = (survey.setting.facts.mtu, survey.setting.mtus);
     for (key, attributes) in survey.leases.peers().take(PEERS) {
         let v4 = attributes.public_ip.map(IpAddr::from).zip(key.v4().map(|net| IpAddr::from(net.network())));
         let v6 =
             attributes.public_ipv6.map(IpAddr::from).zip(key.v6().map(|net| IpAddr::from(net.network())));
         for (underlay, vtep) in v4.into_iter().chain(v6) {
             let vtep = port.map(|port| (vtep, port));
-            probes.spawn(async move { ask(underlay, vtep, mtu, pods).await });
+            let device = if underlay.is_ipv4() { mtus.ipv4_device } else { mtus.ipv6_device };
+            let carried = device.unwrap_or(mtus.pods);
+            probes.spawn(async move { ask(underlay, vtep, mtu, carried).await });
         }
     }
     let mut findings: Vec<_> = probes.join_all().await.into_iter().flatten().collect();
@@ -71,12 +73,12 @@ struct Asked {
     vtep: Option<(IpAddr, Answer)>,
     /// VXLAN's UDP port.
     port: u16,
-    /// As large as the pods' MTU, in bytes.
-    pods: u32,
+    /// As large as the MTU of that device, in bytes.
+    carried: u32,
     through_full: Option<Answer>,
 }
 
-async fn ask(underlay: IpAddr, vtep: Option<(IpAddr, u16)>, mtu: u32, pods: u32) -> Option<Finding> {
+async fn ask(underlay: IpAddr, vtep: Option<(IpAddr, u16)>, mtu: u32, carried: u32) -> Option<Finding> {
     let small_and_full = async |address, bytes| {
         let small = probe(address, SMALL).await;
         let full = if small == Answer::Arrived { Some(probe(address, bytes).await) } else { None };
@@ -86,20 +88,20 @@ async fn ask(underlay: IpAddr, vtep: Option<(IpAddr, u16)>, mtu: u32, pods: u32)
     let port = port.unwrap_or_default();
     let through = async {
         let vtep = vtep?;
-        let (small, full) = small_and_full(vtep, pods).await;
+        let (small, full) = small_and_full(vtep, carried).await;
         // Inside the tunnel nobody but the peer itself refuses.
         Some(((vtep, small.or_refused()), full.map(Answer::or_refused)))
     };
     let ((near, near_full), through) = tokio::join!(small_and_full(underlay, mtu), through);
     let (vtep, through_full) = through.unzip();
     let through_full = through_full.flatten();
-    let asked = Asked { underlay, near, mtu, near_full, vtep, port, pods, through_full };
+    let asked = Asked { underlay, near, mtu, near_full, vtep, port, carried, through_full };
     judge(asked)
 }
 
 /// The first thing that is wrong: what else does not work follows from it.
 fn judge(asked: Asked) -> Option<Finding> {
-    let Asked { underlay, near, mtu, near_full, vtep, port, pods, through_full } = asked;
+    let Asked { underlay, near, mtu, near_full, vtep, port, carried, through_full } = asked;
     let blocked = |answer: Option<Answer>| answer.is_some_and(|answer| answer != Answer::Arrived);
     match (near, vtep) {
         (_, Some((vtep, Answer::Silent))) => {
@@ -149,7 +151,7 @@ fn judge(asked: Asked) -> Option<Finding> {
         (_, Some((vtep, _))) if blocked(through_full) => Some(Finding::error(
             "mtu",
             format!(
-                "packets of {pods} bytes, the pods' MTU, do not reach {vtep} through the tunnel; small ones do"
+                "packets of {carried} bytes, the VXLAN device's MTU, do not reach {vtep} through the tunnel; small ones do"
             ),
             "set Backend.MTU to what the path carries",
         )),
@@ -282,7 +284,7 @@ mod tests {
         let told = |near, near_full, through: Option<Answer>, through_full| {
             let vtep = through.map(|through| ("10.244.2.0".parse().unwrap(), through));
             let asked =
-                Asked { underlay, near, mtu: 1500, near_full, vtep, port: 8472, pods: 1450, through_full };
+                Asked { underlay, near, mtu: 1500, near_full, vtep, port: 8472, carried: 1450, through_full };
             judge(asked).map(|finding| format!("{}: {}", finding.check, finding.finding)).unwrap_or_default()
         };
         let (full, fits) = (Some(Silent), Some(Arrived));
