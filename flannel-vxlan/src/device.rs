@@ -231,18 +231,28 @@ pub(crate) fn diff(
     if !device.up {
         steps.push(DeviceStep::Up);
     }
-    let bits = spec.family().bits();
-    if !device.addresses.contains(&(spec.address, bits)) {
-        steps.push(DeviceStep::AddAddress(spec.address));
+    let own = (spec.address, spec.family().bits());
+    let missing = (!device.addresses.contains(&own)).then_some(DeviceStep::AddAddress(spec.address));
+    let stray = |found: &&(IpAddr, u8)| **found != own && is_stray(spec.family(), networks, found.0);
+    let strays = device.addresses.iter().filter(stray).map(|(a, p)| DeviceStep::DeleteAddress(*a, *p));
+    match spec.family() {
+        // An interface that loses its last IPv4 address loses its routes (`fib_disable_ip`, net/ipv4/fib_frontend.c).
+        Family::V4 => steps.extend(missing.into_iter().chain(strays)),
+        // The kernel refuses one IPv6 address with two prefix lengths.
+        Family::V6 => steps.extend(strays.chain(missing)),
     }
-    // An address of the cluster's network that is not ours is one we had before. Others are their owners' business.
-    let foreign = |(address, prefix): &&(IpAddr, u8)| {
-        (*address, *prefix) != (spec.address, bits)
-            && networks.iter().any(|network| network.contains(address))
-    };
-    steps.extend(device.addresses.iter().filter(foreign).map(|(a, p)| DeviceStep::DeleteAddress(*a, *p)));
     let flushed = device.mac != Some(spec.mac);
     Ok(DeviceDiff { steps, emptied: false, flushed })
+}
+
+/// Whether an address that is not the device's own is removed, as upstream does (`EnsureV4AddressOnLink`,
+/// `EnsureV6AddressOnLink`): from an IPv4 device an earlier address of this node, which lies in the cluster's networks,
+/// from an IPv6 device every address that is not link-local.
+fn is_stray(device: Family, networks: &[IpNet], address: IpAddr) -> bool {
+    match (device, address) {
+        (Family::V6, IpAddr::V6(address)) => !address.is_unicast_link_local(),
+        _ => networks.iter().any(|network| network.contains(&address)),
+    }
 }
 
 /// What [`diff`] found.

@@ -31,7 +31,7 @@ impl Overlay {
     /// | route | protocol 70, on our device, to our nexthops or inside the cluster's networks | protocol `boot`, on our device, on-link via its own first address; for a peer's subnet any of protocol `boot` |
     /// | nexthop | protocol 70 and on our device | |
     /// | neighbour on our device | protocol 70 | no protocol, permanent, inside the cluster's networks |
-    /// | forwarding entry of our device | `extern_learn`, or as upstream's | its MAC address is that of such a neighbour |
+    /// | FDB entry of our device | permanent and `extern_learn` | state `NUD_PERMANENT` and flags `NTF_SELF`, nothing else; or permanent with the MAC address of such a neighbour |
     /// | blackhole route | protocol 70 | protocol `boot` and exactly our subnet |
     ///
     /// Everything else is left alone; with [`Overlay::spare_unknown`] all of this is too.
@@ -229,7 +229,7 @@ impl Overlay {
         plan.steps.extend(entries.routes.unclaimed().filter(stale).map(delete_route));
         plan.steps.extend(nexthops.iter().map(|id| Step::DeleteNexthop { id: *id }));
 
-        // Upstream's forwarding entries lack our mark: they are known by the neighbour they belong to.
+        // Upstream's FDB entries lack our mark. They have a form of their own, and may outlive their neighbor entries.
         let mut lost = BTreeSet::new();
         for ObservedNeighbour { neighbour, protocol } in entries.neighbours.unclaimed() {
             let family = Family::of(neighbour.address);
@@ -244,7 +244,7 @@ impl Overlay {
         }
         let stale = |found: &&ObservedForwarding| {
             let lost = || lost.contains(&(found.forwarding.family, found.forwarding.mac));
-            found.permanent && (found.marked || lost())
+            found.permanent && (found.marked || found.upstreams_form || lost())
         };
         let stale = entries.forwarding.unclaimed().filter(stale);
         plan.steps.extend(stale.map(|found| Step::DeleteForwarding(found.forwarding)));

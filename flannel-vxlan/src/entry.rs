@@ -212,6 +212,9 @@ pub struct ObservedForwarding {
     pub permanent: bool,
     /// Whether it leaves by the device's own port, VNI and interface, as ours do.
     pub plain: bool,
+    /// Whether its state is exactly `NUD_PERMANENT` and its flags are exactly `NTF_SELF`, as upstream flannel writes them.
+    /// `bridge fdb add` sets `NUD_NOARP` too, and what the kernel learns is not permanent.
+    pub upstreams_form: bool,
 }
 
 /// A nexthop object that was found.

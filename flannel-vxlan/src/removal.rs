@@ -1,41 +1,52 @@
-//! What takes everything away again that this crate made, now or in an earlier life.
+//! Plans that delete what this crate made, now or in an earlier process.
 
 use ipnet::IpNet;
 
 use crate::{
-    DeviceStep, Family, Links, Observed, ObservedDevice, ObservedNexthop, ObservedRoute, Plan,
+    BLACKHOLE_METRIC, DeviceStep, Family, Links, Observed, ObservedDevice, ObservedRoute, Overlay, Plan,
     ROUTE_PROTOCOL, Step,
 };
 
 impl Plan {
-    /// Steps that delete what was observed and is this crate's: routes and nexthops of protocol [`ROUTE_PROTOCOL`], then
-    /// the devices of `links` that are VXLAN devices of the VNI in their name; neighbours, forwarding entries and other
-    /// routes go with their device. A device of such a name that is something else stays.
+    /// Steps that delete every observed object of this crate: routes and nexthops of protocol [`ROUTE_PROTOCOL`], then
+    /// the devices of `links` that are VXLAN devices of the VNI in their name. Neighbor entries, FDB entries and other
+    /// routes go with their device. A device that has such a name but is something else stays.
     ///
-    /// `links` must be those that were observed, one for each family at most.
+    /// `links` must be those that were observed, at most one per family.
     pub fn removal(links: &[Links], observed: &Observed) -> Self {
         Self::removing(links, observed, |_| true, |_| true)
     }
 
-    /// Steps that delete what an overlay that is no more left behind: as [`Plan::removal`], but of the routes and nexthops
-    /// only those that are on the devices of `links`, and routes inside `networks`.
+    /// Steps that delete what an earlier configuration left and `desired` does not contain: the devices of `links`
+    /// as [`Plan::removal`] does, with the routes and nexthops of this crate on them, and the routes of this crate
+    /// inside `networks`.
     ///
-    /// For a node that has another VNI, backend or network than before, or fewer families. Nothing tells a device that
-    /// was this node's from that of a second overlay on the same host, so the caller must know that it was.
-    pub fn leftovers(links: &[Links], networks: &[IpNet], observed: &Observed) -> Self {
-        let devices: Vec<u32> =
-            observed.devices.iter().filter(|found| is_named(found)).map(|found| found.index).collect();
+    /// `links` and `networks` may overlap with the desired state: a desired device, route or nexthop is never deleted.
+    /// Use it when a node changes its VNI, backend or network, or drops a family. The caller must know that the
+    /// devices belonged to this node, because a device of a second overlay on the same host looks the same.
+    pub fn leftovers(links: &[Links], networks: &[IpNet], desired: &Overlay, observed: &Observed) -> Self {
+        let present = desired.links();
+        let is_desired = |links: &Links| present.iter().any(|present| present.device == links.device);
+        let links: Vec<Links> = links.iter().filter(|links| !is_desired(links)).copied().collect();
+        let is_left = |found: &ObservedDevice| links.iter().any(|links| links.device == Some(found.name));
+        let devices = observed.devices.iter().filter(|found| is_left(found) && vxlan_family(found).is_some());
+        let devices: Vec<u32> = devices.map(|found| found.index).collect();
         let on = |index: u32| index != 0 && devices.contains(&index);
         let inside = |subnet: &IpNet| networks.iter().any(|network| network.contains(subnet));
-        let route = |route: &ObservedRoute| on(route.interface) || inside(&route.subnet);
-        Self::removing(links, observed, route, |nexthop| on(nexthop.interface))
+        Self::removing(
+            &links,
+            observed,
+            |route| (on(route.interface) || inside(&route.subnet)) && !desired.has_route_at(route),
+            // Every desired nexthop is on a desired device.
+            on,
+        )
     }
 
     fn removing(
         links: &[Links],
         observed: &Observed,
         route: impl Fn(&ObservedRoute) -> bool,
-        nexthop: impl Fn(&ObservedNexthop) -> bool,
+        nexthop_on: impl Fn(u32) -> bool,
     ) -> Self {
         let mut plan = Self::default();
         let ours = observed.routes.iter().filter(|found| found.protocol == ROUTE_PROTOCOL && route(found));
@@ -44,13 +55,18 @@ impl Plan {
             metric: route.metric,
             protocol: route.protocol,
         }));
-        let ours =
-            observed.nexthops.iter().filter(|found| found.protocol == ROUTE_PROTOCOL && nexthop(found));
+        let ours = observed
+            .nexthops
+            .iter()
+            .filter(|found| found.protocol == ROUTE_PROTOCOL && nexthop_on(found.interface));
         plan.steps.extend(ours.map(|nexthop| Step::DeleteNexthop { id: nexthop.id }));
         for (family, slot) in Family::ALL.into_iter().zip(&mut plan.links) {
-            let is_of_it = |found: &&ObservedDevice| named(found) == Some(family);
-            if let Some(device) = observed.devices.iter().find(is_of_it) {
-                *slot = links.iter().find(|links| links.device == Some(device.name)).copied();
+            let links_of = |found: &ObservedDevice| {
+                let links = links.iter().find(|links| links.device == Some(found.name));
+                links.filter(|_| vxlan_family(found) == Some(family)).copied()
+            };
+            if let Some(links) = observed.devices.iter().find_map(links_of) {
+                *slot = Some(links);
                 plan.steps.push(Step::Device(family, DeviceStep::Delete));
             }
         }
@@ -58,12 +74,19 @@ impl Plan {
     }
 }
 
-/// The family whose VXLAN device this is, by its name and the VNI in it.
-fn named(found: &ObservedDevice) -> Option<Family> {
-    let (vni, family) = crate::Vni::of_device(found.name.as_str())?;
-    found.vxlan.is_some_and(|vxlan| vxlan.vni == vni.number()).then_some(family)
+impl Overlay {
+    /// Whether the desired state has a route with this destination and metric.
+    fn has_route_at(&self, found: &ObservedRoute) -> bool {
+        let is_blackhole =
+            self.families.iter().flatten().any(|spec| {
+                spec.blackhole && (spec.subnet, BLACKHOLE_METRIC) == (found.subnet, found.metric)
+            });
+        is_blackhole || self.wanted(found.subnet).is_some_and(|wanted| wanted.route.metric() == found.metric)
+    }
 }
 
-fn is_named(found: &ObservedDevice) -> bool {
-    named(found).is_some()
+/// The family whose VXLAN device this is, by its name and the VNI in it.
+fn vxlan_family(found: &ObservedDevice) -> Option<Family> {
+    let (vni, family) = crate::Vni::of_device(found.name.as_str())?;
+    found.vxlan.is_some_and(|vxlan| vxlan.vni == vni.number()).then_some(family)
 }

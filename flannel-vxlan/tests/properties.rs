@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use flannel_vxlan::{
-    DeviceSpec, Family, FamilySpec, Kernel, Link, MacAddr, News, Notification, ObservedRoute,
-    ObservedRouteTo, Overlay, Peer, PeerConflict, Remark, Step, UnderlayMtu, Via, Vni,
+    DeviceSpec, Family, FamilySpec, Kernel, Link, Links, MacAddr, News, Notification, ObservedRoute,
+    ObservedRouteTo, Overlay, Peer, PeerConflict, Plan, Remark, Step, UnderlayMtu, Via, Vni,
 };
 use ipnet::IpNet;
 use proptest::prelude::*;
@@ -21,12 +21,16 @@ fn underlay() -> Link {
 }
 
 fn overlay() -> Overlay {
+    overlay_of(1)
+}
+
+fn overlay_of(vni: u32) -> Overlay {
     let family = |local: &str, address: &str, subnet: &str, network: &str| {
         let local: IpAddr = local.parse().unwrap();
         let mtu = UnderlayMtu::new(1500).inside_vxlan(Family::of(local)).unwrap();
         let mac = MacAddr::derived(address.as_bytes());
         let device =
-            DeviceSpec::new(Vni::new(1).unwrap(), underlay(), local, address.parse().unwrap(), mac, mtu);
+            DeviceSpec::new(Vni::new(vni).unwrap(), underlay(), local, address.parse().unwrap(), mac, mtu);
         FamilySpec::new(underlay(), subnet.parse().unwrap(), vec![network.parse().unwrap()]).device(device)
     };
     Overlay::new([
@@ -267,6 +271,63 @@ proptest! {
         prop_assert_eq!(new.converge(&mut kernel).unwrap().steps, 0);
         same.converge(&mut clean).unwrap();
         prop_assert_eq!(contents(&kernel), contents(&clean));
+    }
+
+    /// Whatever is said to be left of an earlier configuration, devices and networks of the present one included, a
+    /// sweep deletes nothing that the present one contains, and all of the rest.
+    #[test]
+    fn a_sweep_deletes_nothing_that_is_wanted_and_everything_else(
+        before in prop::collection::vec(peer(), 0..20),
+        wanted in prop::collection::vec(peer(), 0..20),
+        vni in 1..3_u32,
+        devices in prop::sample::subsequence(vec![1, 2], 0..=2),
+        networks in prop::sample::subsequence(
+            vec!["10.244.0.0/22", "10.244.0.0/16", "10.240.0.0/12", "10.99.0.0/16", "fd00:10:244::/62", "fd00::/16"], 0..=6,
+        ),
+        blackhole in any::<bool>(),
+    ) {
+        let (mut old, mut kernel) = (overlay_of(vni), kernel());
+        for peer in &before {
+            let _conflict = old.set_peer(*peer);
+        }
+        prop_assert!(old.flush(&mut kernel).unwrap().is_clean());
+        // Routes over the underlay, outside the present network.
+        for subnet in ["10.99.1.0/24", "10.245.1.0/24", "fd00:99:1::/64"] {
+            let subnet: IpNet = subnet.parse().unwrap();
+            let route = route_of_others(subnet);
+            kernel.routes.insert((subnet, 0), ObservedRoute { protocol: flannel_vxlan::ROUTE_PROTOCOL, metric: 0, ..route });
+        }
+        let mut new = overlay();
+        for family in Family::ALL {
+            let spec = new.family(family).unwrap().clone();
+            new.set_family(spec.blackhole(blackhole));
+        }
+        for peer in &wanted {
+            let _conflict = new.set_peer(*peer);
+        }
+        prop_assert!(new.flush(&mut kernel).unwrap().is_clean());
+
+        let links: Vec<Links> = devices
+            .iter()
+            .flat_map(|vni| Family::ALL.map(|family| Links::of(Vni::new(*vni).unwrap().device_name(family), family)))
+            .collect();
+        let networks: Vec<IpNet> = networks.iter().map(|network| network.parse().unwrap()).collect();
+        let before = contents(&kernel);
+        let plan = Plan::leftovers(&links, &networks, &new, &kernel.observe(&links).unwrap());
+        let applied = kernel.apply(&plan).unwrap();
+        prop_assert!(applied.refused.is_empty(), "{plan}{applied:?}");
+        prop_assert_eq!(new.converge(&mut kernel).unwrap().steps, 0, "{}\n{}", plan, before);
+
+        let own: Vec<IpNet> = Family::ALL.map(|family| new.family(family).unwrap().subnet).into();
+        for route in kernel.routes.values() {
+            let inside = networks.iter().any(|network| network.contains(&route.subnet));
+            let kept = own.contains(&route.subnet) || new.conflict_of(route.subnet).is_none() && new.peer(route.subnet).is_some();
+            prop_assert!(kept || !inside, "{} stays", route);
+        }
+        for device in kernel.devices.keys() {
+            let present = new.links().iter().any(|links| links.device == Some(*device));
+            prop_assert!(present || !links.iter().any(|links| links.device == Some(*device)), "{} stays", device);
+        }
     }
 
     /// Nothing is put before what it needs, and nothing is deleted before what needs it.

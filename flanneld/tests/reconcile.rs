@@ -16,7 +16,7 @@ use flannel_vxlan::{
     Applied, ApplyError, Family, Links, Notification, ObserveError, Observed, ObservedDevice, ObservedRoute,
     ObservedRouteTo, Plan,
 };
-use flanneld::config::{Command, Config, Source};
+use flanneld::config::{Command, Config, NetConf, Source};
 use flanneld::desired::Setting;
 use flanneld::node::Present;
 use flanneld::reconcile::monitor::ForeignCommits;
@@ -136,6 +136,11 @@ impl Node {
     }
 
     fn start_with(recalled: Option<Recalled>, links: Shared<FakeVxlan>) -> Self {
+        Self::start_after(None, recalled, links)
+    }
+
+    /// Starts with what a run with the configuration `before` left in the kernel.
+    fn start_after(before: Option<&str>, recalled: Option<Recalled>, links: Shared<FakeVxlan>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let Ok(Command::Run(config)) = Command::read(&Arguments(folder.path().to_owned())) else {
             unreachable!()
@@ -165,6 +170,9 @@ impl Node {
             Reconciler::new(config, setting, lease(1), rules.clone(), links.clone(), outputs).unwrap();
         if let Some(recalled) = recalled {
             reconciler = reconciler.recall(recalled);
+        }
+        if let Some(before) = before {
+            reconciler = reconciler.succeed(Some(NetConf::parse(before.as_bytes()).unwrap()));
         }
         let inputs =
             Inputs { leases: leases_out, own, links: links_out, rules: rules_out, reloads, questions };
@@ -223,6 +231,39 @@ async fn it_is_ready_once_everything_is_there_and_not_before_the_first_listing()
     node.tell([LeaseEvent::Synced { unreadable: Vec::new() }]).await;
     node.until(Readiness::is_ready).await;
     assert_eq!(node.routes(), [IpNet::from(subnet(2))]);
+}
+
+/// A route over the underlay, as `host-gw` and `DirectRouting` make it.
+fn direct_route(subnet: &str, metric: u32) -> ((IpNet, u32), ObservedRoute) {
+    let subnet = subnet.parse().unwrap();
+    let to = ObservedRouteTo::Gateway { gateway: "192.168.77.9".parse().unwrap(), onlink: false };
+    let protocol = flannel_vxlan::ROUTE_PROTOCOL;
+    ((subnet, metric), ObservedRoute { subnet, protocol, metric, interface: 2, to, plain: true })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_of_another_network_takes_no_peer_away_and_is_verified_before_the_node_is_ready() {
+    let vxlan = |network: &str| format!(r#"{{"Network": "{network}", "Backend": {{"Type": "vxlan"}}}}"#);
+    for before in ["10.240.0.0/12", "10.244.0.0/18", "10.0.0.0/8"] {
+        let links = Shared(Arc::new(Mutex::new(fake_links())));
+        let outside = direct_route("10.247.9.0/24", 0);
+        links.with(|kernel| {
+            kernel.routes.extend([outside, direct_route("10.244.9.0/24", 0)]);
+            kernel.lost_with.insert(outside.0.0, subnet(3).into());
+        });
+        let mut node = Node::start_after(Some(&vxlan(before)), None, links);
+        node.tell(listing([2, 3])).await;
+        node.until(Readiness::is_ready).await;
+        let swept = before != "10.244.0.0/18";
+        let left = (!swept).then_some(outside.0.0);
+        let wanted: Vec<IpNet> = [subnet(2).into(), subnet(3).into()].into_iter().chain(left).collect();
+        assert_eq!(node.routes(), wanted, "network {before} before");
+        assert_eq!(node.asker.ask(false).await.unwrap().peers.programmed, 2);
+        // Nothing is left to the verification every 60 seconds.
+        let steps = node.links.with(|kernel| kernel.steps);
+        sleep(Duration::from_secs(150)).await;
+        assert_eq!(node.links.with(|kernel| kernel.steps), steps, "network {before} before");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -476,7 +517,7 @@ async fn which_peers_are_direct_is_decided_again_when_routes_change() {
     node.links.with(|kernel| kernel.ways.insert(peers[0], way(None)));
     let (done, outcome) = oneshot::channel();
     let text = br#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "DirectRouting": true}}"#;
-    let net_conf = flanneld::config::NetConf::parse(text).unwrap();
+    let net_conf = NetConf::parse(text).unwrap();
     node.reloads.send(Reload { net_conf, done }).await.unwrap();
     assert_eq!(outcome.await.unwrap(), Ok(true));
     sleep(Duration::from_secs(1)).await;
@@ -646,7 +687,7 @@ async fn a_changed_configuration_is_taken_where_that_is_possible_and_refused_by_
     node.until(Readiness::is_ready).await;
     let tell = async |text: &str| {
         let (done, outcome) = oneshot::channel();
-        let net_conf = flanneld::config::NetConf::parse(text.as_bytes()).unwrap();
+        let net_conf = NetConf::parse(text.as_bytes()).unwrap();
         node.reloads.send(Reload { net_conf, done }).await.unwrap();
         outcome.await.unwrap()
     };
@@ -751,7 +792,7 @@ async fn what_happens_on_the_host_costs_the_same_among_ten_peers_as_among_eight_
         node.until(Readiness::is_ready).await;
         let (done, outcome) = oneshot::channel();
         let text = r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "DirectRouting": true}}"#;
-        let net_conf = flanneld::config::NetConf::parse(text.as_bytes()).unwrap();
+        let net_conf = NetConf::parse(text.as_bytes()).unwrap();
         node.reloads.send(Reload { net_conf, done }).await.unwrap();
         assert_eq!(outcome.await.unwrap(), Ok(true));
         let (_, notifications, _) = &node.alive;

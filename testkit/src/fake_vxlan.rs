@@ -33,6 +33,8 @@ pub struct FakeVxlan {
     pub routes: BTreeMap<(IpNet, u32), ObservedRoute>,
     /// Gateways of the host, with the index of their interface.
     pub gateways: Vec<(IpAddr, u32)>,
+    /// Routes that vanish when the route to the key is deleted.
+    pub lost_with: BTreeMap<IpNet, IpNet>,
     /// Peers whose steps are refused with `ENOBUFS`.
     pub refuse: BTreeSet<IpNet>,
     /// Whether nexthop objects are missing, as before Linux 5.3.
@@ -101,6 +103,7 @@ impl FakeVxlan {
                     marked: true,
                     permanent: true,
                     plain: true,
+                    upstreams_form: false,
                 };
                 self.forwarding.insert((index, forwarding.mac), entry);
                 Ok(())
@@ -140,6 +143,8 @@ impl FakeVxlan {
             Step::PutRoute { route, .. } => self.put_route(plan, route),
             Step::DeleteRoute { subnet, metric, .. } => {
                 self.routes.remove(&(*subnet, *metric));
+                let lost = self.lost_with.get(subnet);
+                self.routes.retain(|(subnet, _), _| Some(subnet) != lost);
                 Ok(())
             }
             _ => Err(Errno::EOPNOTSUPP),
@@ -221,6 +226,11 @@ impl FakeVxlan {
     }
 }
 
+/// The entries of the devices that were asked for.
+fn on_asked<K, T: Copy>(entries: &BTreeMap<(u32, K), T>, asked: impl Fn(u32) -> bool) -> Vec<T> {
+    entries.iter().filter(|((on, _), _)| asked(*on)).map(|(_, entry)| *entry).collect()
+}
+
 fn made(spec: &DeviceSpec, index: u32) -> ObservedDevice {
     ObservedDevice {
         name: spec.name,
@@ -258,12 +268,13 @@ impl Kernel for FakeVxlan {
         }
         let routes: Vec<ObservedRoute> = self.routes.values().copied().collect();
         let named = |device: &&ObservedDevice| links.iter().any(|links| links.device == Some(device.name));
+        let asked = |index: u32| self.devices.values().filter(named).any(|device| device.index == index);
         Ok(Observed {
             has_nexthops: !self.without_nexthops,
             devices: self.devices.values().filter(named).cloned().collect(),
             interfaces: self.interfaces.clone(),
-            neighbours: self.neighbours.values().copied().collect(),
-            forwarding: self.forwarding.values().copied().collect(),
+            neighbours: on_asked(&self.neighbours, asked),
+            forwarding: on_asked(&self.forwarding, asked),
             nexthops: self.nexthops.values().copied().collect(),
             routes: routes
                 .iter()

@@ -203,7 +203,9 @@ pub(crate) fn forwarding(message: &Message<'_>) -> Result<Option<(u32, ObservedF
             let forwarding = Forwarding { family: Family::of(underlay), mac, underlay };
             let marked = entry.flags & NTF_EXT_LEARNED != 0;
             let permanent = entry.state & NUD_PERMANENT != 0;
-            Some((entry.index, ObservedForwarding { forwarding, marked, permanent, plain }))
+            let upstreams_form = plain && (entry.state, entry.flags) == (NUD_PERMANENT, NTF_SELF);
+            let found = ObservedForwarding { forwarding, marked, permanent, plain, upstreams_form };
+            Some((entry.index, found))
         }
         _ => None,
     })
@@ -387,7 +389,13 @@ mod tests {
 
             let entry = Forwarding { family: Family::of(underlay), mac, underlay };
             let read = forwarding(&only(&sent(&Step::PutForwarding(entry)))).unwrap();
-            let wanted = ObservedForwarding { forwarding: entry, marked: true, permanent: true, plain: true };
+            let wanted = ObservedForwarding {
+                forwarding: entry,
+                marked: true,
+                permanent: true,
+                plain: true,
+                upstreams_form: false,
+            };
             prop_assert_eq!(read, Some((7, wanted)));
 
             if let IpAddr::V4(gateway) = address {

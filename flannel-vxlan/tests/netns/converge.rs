@@ -1,6 +1,9 @@
 //! What is missing is made, what is wrong is repaired, what is stale is swept, what is of others stays.
 
-use flannel_vxlan::{Family, Kernel, Netlink, Overlay, UnderlayMtu};
+use std::net::IpAddr;
+
+use flannel_netlink::{Batch, Flags, Protocol, Socket};
+use flannel_vxlan::{Family, Kernel, MacAddr, Netlink, Overlay, UnderlayMtu};
 use testkit::{netns, sh};
 
 use super::{add_peers, both, converge, device, direct, family, flush, host, mac, state, tunnel};
@@ -109,9 +112,14 @@ fn what_belongs_to_others_is_left_alone() {
         add_peers(&mut overlay, 4);
         converge(&mut overlay, &mut kernel);
         sh("bridge fdb add 02:00:00:00:77:01 dev flannel.1 dst 192.168.77.200 self permanent
+            bridge fdb add 02:00:00:00:77:02 dev flannel.1 dst 192.168.77.202 self static
+            bridge fdb add 02:00:00:00:77:03 dev flannel.1 dst 192.168.77.203 self dynamic
+            bridge fdb add 02:00:00:00:77:04 dev flannel.1 dst 192.168.77.204 port 4789 self permanent
             bridge fdb append 00:00:00:00:00:00 dev flannel.1 dst 192.168.77.201 self permanent
-            ip neigh add 172.16.0.9 lladdr 02:00:00:00:77:02 dev flannel.1 nud permanent
+            ip neigh add 172.16.0.9 lladdr 02:00:00:00:77:05 dev flannel.1 nud permanent
             ip addr add 172.16.0.1/24 dev flannel.1
+            ip addr add fd99:1::1/64 dev flannel.1 nodad
+            ip addr add fe80::77/64 dev flannel-v6.1 nodad
             ip nexthop add id 7 via 192.168.77.7 dev e0
             ip route add 10.99.0.0/16 nhid 7 proto 70
             ip route add 10.244.77.0/24 via 192.168.77.7 dev e0 proto static
@@ -197,6 +205,88 @@ fn what_upstream_left_is_taken_over_and_its_lost_peers_swept() {
             sh("bridge fdb show dev flannel.1 | sed -n /dst/p; ip neigh show dev flannel.1; ip nexthop"),
             ""
         );
+    });
+}
+
+/// As upstream's `AddFDB` does: with flags and a state that no `bridge` command gives.
+fn add_upstreams_fdb_entry(device: &str, mac: &str, underlay: &str) {
+    const RTM_NEWNEIGH: u16 = 28;
+    const AF_BRIDGE: u8 = 7;
+    const NUD_PERMANENT: u16 = 0x80;
+    const NTF_SELF: u8 = 0x02;
+    const NDA_DST: u16 = 1;
+    const NDA_LLADDR: u16 = 2;
+    let index: i32 = sh(&format!("ip -o link show {device} | cut -d: -f1")).trim().parse().unwrap();
+    let mut header = vec![AF_BRIDGE, 0, 0, 0];
+    header.extend(index.to_ne_bytes());
+    header.extend(NUD_PERMANENT.to_ne_bytes());
+    header.extend([NTF_SELF, 0]);
+    let mac: MacAddr = mac.parse().unwrap();
+    let mut batch = Batch::new();
+    batch.message(RTM_NEWNEIGH, Flags::CREATE.and(Flags::REPLACE), &header, |a| {
+        match underlay.parse().unwrap() {
+            IpAddr::V4(underlay) => a.bytes(NDA_DST, &underlay.octets()),
+            IpAddr::V6(underlay) => a.bytes(NDA_DST, &underlay.octets()),
+        }
+        a.bytes(NDA_LLADDR, &mac.bytes());
+    });
+    let refused = Socket::open(Protocol::Route).unwrap().execute(&mut batch, 1).unwrap();
+    assert!(refused.is_empty(), "{refused:?}");
+}
+
+/// The kernel drops neighbor entries when the MAC address of the device changes, `ip neigh flush` and `ip link set down`
+/// do, but FDB entries stay.
+#[test]
+fn upstreams_fdb_entries_are_swept_although_their_neighbor_entries_are_gone() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut overlay = both(e0);
+        add_peers(&mut overlay, 3);
+        converge(&mut overlay, &mut kernel);
+        let made = state();
+        let leave = || {
+            add_upstreams_fdb_entry("flannel.1", &mac(9), "192.168.77.9");
+            add_upstreams_fdb_entry("flannel-v6.1", &mac(9), "fd77::9");
+            add_upstreams_fdb_entry("flannel.1", &mac(33), "192.168.77.3");
+        };
+        leave();
+        let mut restarted = both(e0);
+        add_peers(&mut restarted, 3);
+        restarted.spare_unknown(true);
+        assert_eq!(converge(&mut restarted, &mut kernel), 0, "not all peers are known yet");
+        restarted.spare_unknown(false);
+        assert_eq!(flush(&mut restarted, &mut kernel), 3);
+        assert_eq!(state(), made);
+
+        leave();
+        assert_eq!(flush(&mut overlay, &mut kernel), 0);
+        assert_eq!(converge(&mut overlay, &mut kernel), 3);
+        assert_eq!(state(), made);
+    });
+}
+
+#[test]
+fn the_ipv6_device_keeps_no_global_address_but_its_own_and_every_link_local_one() {
+    netns(|| {
+        let (mut kernel, e0) = host();
+        let mut overlay = both(e0);
+        add_peers(&mut overlay, 3);
+        converge(&mut overlay, &mut kernel);
+        let shown = || sh("ip -6 -br addr show flannel-v6.1");
+        sh("ip addr add fe80::77/64 dev flannel-v6.1 nodad");
+        let made = shown();
+        sh("ip addr add fd99::1/64 dev flannel-v6.1 nodad; ip addr add 2001:db8::5/128 dev flannel-v6.1 nodad
+            ip addr add fd00:10:244:7::/128 dev flannel-v6.1 nodad");
+        let script = overlay.diff(&kernel.observe(&overlay.links()).unwrap()).to_string();
+        assert!(script.contains("ip addr del fd99::1/64 dev flannel-v6.1\n"), "{script}");
+        assert_eq!(converge(&mut overlay, &mut kernel), 3, "{script}");
+        assert_eq!(shown(), made);
+        // The kernel refuses one IPv6 address with two prefix lengths.
+        sh("ip addr del fd00:10:244:1::/128 dev flannel-v6.1
+            ip addr add fd00:10:244:1::/64 dev flannel-v6.1 nodad");
+        assert_eq!(converge(&mut overlay, &mut kernel), 2);
+        assert_eq!(shown(), made);
+        assert_eq!(sh("ip -6 route show dev flannel-v6.1 proto 70 | wc -l"), "2\n");
     });
 }
 

@@ -1,9 +1,10 @@
-//! What an earlier configuration of this node left in the kernel: another VNI, backend or network, or a family more.
+//! Devices and routes that an earlier configuration of this node left in the kernel, after a change of VNI, backend or
+//! network, or without a family.
 
 use std::collections::BTreeSet;
 use std::error::Error;
 
-use flannel_vxlan::{Family, IfName, Links, Plan, Vni};
+use flannel_vxlan::{Family, IfName, Links, Observed, Overlay, Plan, Vni};
 use ipnet::IpNet;
 use tracing::{info, warn};
 
@@ -12,24 +13,32 @@ use crate::config::{Backend, NetConf};
 use crate::run::instances;
 use flannel_lease::Chain;
 
-/// What the node had and has no more.
+/// Where objects of an earlier configuration may be that the ordinary diff does not look at.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Leftovers {
-    devices: Vec<Links>,
+    /// Devices to be observed.
+    pub(crate) devices: Vec<Links>,
     networks: Vec<IpNet>,
 }
 
 impl Leftovers {
-    /// What a node with the configuration `before` made and one with `now` does not know.
+    /// The devices and networks that the configuration `before` has and `now` has not. A network inside a present one is
+    /// left to the ordinary diff.
     pub(crate) fn between(before: &NetConf, now: &NetConf) -> Self {
         let (present, kept) = (devices(now), networks(now));
         let gone =
             devices(before).into_iter().filter(|(device, _)| !present.iter().any(|(kept, _)| kept == device));
-        let networks = networks(before).into_iter().filter(|network| !kept.contains(network));
+        let networks =
+            networks(before).into_iter().filter(|network| !kept.iter().any(|kept| kept.contains(network)));
         Self {
             devices: gone.map(|(device, family)| Links::of(device, family)).collect(),
             networks: networks.collect(),
         }
+    }
+
+    /// Steps that delete what was observed there and is not part of the desired state.
+    pub(crate) fn plan(&self, desired: &Overlay, observed: &Observed) -> Plan {
+        Plan::leftovers(&self.devices, &self.networks, desired, observed)
     }
 }
 
@@ -46,17 +55,23 @@ fn networks(net_conf: &NetConf) -> Vec<IpNet> {
 }
 
 impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
-    /// Removes what is surely left of this node's own, and names devices of flannel's names that nobody here seems to
-    /// have. Once, when everything else is in place; what fails is named with the command that does the same.
-    pub(super) fn sweep_leftovers(&mut self) {
-        if let Some(before) = self.before.take()
-            && let Err(error) = self.sweep(&before)
-        {
-            warn!("cannot look for what an earlier configuration left: {}", Chain(&*error));
-        }
+    /// Deletes what the previous configuration left, and names other devices that have flannel's names. Once, when
+    /// everything desired is in place. Returns whether the kernel may have been changed.
+    pub(super) fn sweep_leftovers(&mut self) -> bool {
+        let Some(before) = self.before.take() else { return false };
+        let swept = self.sweep(&before);
+        swept.unwrap_or_else(|error| {
+            warn!(
+                "cannot remove devices and routes of this node's previous configuration: {}; traffic is not affected, \
+                 flanneld tries again within 60 seconds",
+                Chain(&*error)
+            );
+            self.before = Some(before);
+            true
+        })
     }
 
-    fn sweep(&mut self, before: &Option<NetConf>) -> Result<(), Box<dyn Error>> {
+    fn sweep(&mut self, before: &Option<NetConf>) -> Result<bool, Box<dyn Error>> {
         let now = &self.setting.net_conf;
         let left = before.as_ref().map(|before| Leftovers::between(before, now)).unwrap_or_default();
         let ours: BTreeSet<IfName> = devices(now).into_iter().map(|(device, _)| device).collect();
@@ -65,10 +80,10 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         let others = named.filter(|found| !ours.iter().any(|device| device.as_str() == found.name));
         let mut others: BTreeSet<&str> = others.map(|found| found.name.as_str()).collect();
         if (others.is_empty() && left.networks.is_empty()) || instances::has_company()? {
-            return Ok(()); // nothing there, or maybe another daemon's
+            return Ok(false); // nothing there, or maybe another daemon's
         }
         let observed = self.links.observe(&left.devices)?;
-        let plan = Plan::leftovers(&left.devices, &left.networks, &observed);
+        let plan = left.plan(&self.overlay, &observed);
         if !plan.is_empty() {
             let applied = self.links.apply(&plan)?;
             let steps = plan.steps().len() - applied.refused.len();
@@ -91,7 +106,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                  `ip link del {other}`"
             );
         }
-        Ok(())
+        Ok(!plan.is_empty())
     }
 }
 
@@ -108,6 +123,7 @@ mod tests {
         let ipv4 = conf(r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}"#);
         let seven = conf(r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "VNI": 7}}"#);
         let host_gw = conf(r#"{"Network": "10.99.0.0/16", "Backend": {"Type": "host-gw"}}"#);
+        let wide = conf(r#"{"Network": "10.240.0.0/12", "Backend": {"Type": "vxlan"}}"#);
         let left = |before, now| {
             let Leftovers { devices, networks } = Leftovers::between(before, now);
             let devices = devices.into_iter().filter_map(|links| Some(links.device?.to_string()));
@@ -119,5 +135,7 @@ mod tests {
         assert_eq!(left(&dual, &seven), ["flannel.1", "flannel-v6.1", "fd00::/48"]);
         assert_eq!(left(&ipv4, &host_gw), ["flannel.1", "10.244.0.0/16"]);
         assert_eq!(left(&host_gw, &ipv4), ["10.99.0.0/16"]);
+        assert_eq!(left(&ipv4, &wide), [""; 0]);
+        assert_eq!(left(&wide, &ipv4), ["10.240.0.0/12"]);
     }
 }

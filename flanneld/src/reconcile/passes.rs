@@ -118,6 +118,16 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     }
 
     fn put_overlay(&mut self) -> Result<bool, Box<dyn Error + Send + Sync>> {
+        let done = self.flush_overlay()?;
+        if done && self.leases.synced() && self.sweep_leftovers() {
+            // The monitor leaves out flanneld's own changes, so nothing else would report a desired route that vanished.
+            self.overlay.distrust();
+            return self.flush_overlay();
+        }
+        Ok(done)
+    }
+
+    fn flush_overlay(&mut self) -> Result<bool, Box<dyn Error + Send + Sync>> {
         let (retried, before) = (self.due.refused.take(), self.overlay.refused());
         if retried {
             self.overlay.retry();
@@ -161,9 +171,6 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         }
         if let Some(refused) = report.refused.iter().find(|step| step.device.is_some()) {
             return Err(refused.to_string().into());
-        }
-        if report.is_clean_but_for_peers() && self.leases.synced() {
-            self.sweep_leftovers();
         }
         Ok(report.is_clean_but_for_peers())
     }
