@@ -5,7 +5,8 @@
 //! ([`forward_drops`]), and where iptables-nft made them, rules that let packets through can be kept in them
 //! ([`accept_forwarded`]), in a form that `iptables -S` still reads.
 //!
-//! All functions here are pure; [`amend`](crate::amend) runs those that give a transaction.
+//! All functions here are pure. Those that change something add it to a transaction, so that several such changes can
+//! take effect in one instant; [`amend`](crate::amend) commits it.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter};
@@ -112,12 +113,18 @@ pub fn forward_drops(
 /// Docker keeps for that, else in `FORWARD`. They go in front of what ends the chain for every packet, behind everything
 /// else, so that a network policy is still asked first. Where nothing drops, and for no networks, there are none.
 ///
+/// In one transaction with [`remove_leftovers`], add this first: a rule that is to be removed may mark the place.
+///
 /// `mark` is the comment that tells them from others'. Observe `ip filter` and `ip6 filter` for it.
 ///
 /// # Kernel
 /// `iptables-nft -A FORWARD -s NETWORK -m comment --comment MARK -j ACCEPT`, the same with `-d`
-pub fn accept_forwarded(observed: &Observed, networks: &[IpNet], mark: &Comment) -> Transaction<Building> {
-    let mut transaction = Transaction::at(observed.generation);
+pub fn accept_forwarded(
+    observed: &Observed,
+    networks: &[IpNet],
+    mark: &Comment,
+    transaction: &mut Transaction<Building>,
+) {
     for (family, v4) in [(Family::Ip, true), (Family::Ip6, false)] {
         let named = |table: &&Table| table.id.family == family && table.id.name.as_str() == "filter";
         let Some(table) = observed.ruleset.tables.iter().find(named) else { continue };
@@ -133,9 +140,8 @@ pub fn accept_forwarded(observed: &Observed, networks: &[IpNet], mark: &Comment)
             |user: &&Chain| forward.rules.iter().flat_map(targets).any(|name| name == user.name.as_str());
         let place = chain(table, "DOCKER-USER").filter(is_asked).unwrap_or(forward);
         let rules = if drops { accepting(&networks, mark) } else { Vec::new() };
-        keep(table, place, &rules, mark, &mut transaction);
+        keep(table, place, &rules, mark, transaction);
     }
-    transaction
 }
 
 /// The rules that accept: from each network, and to it.
@@ -202,8 +208,7 @@ pub const UPSTREAM: Leftovers<'static> = Leftovers {
 ///
 /// # Kernel
 /// `iptables-nft -D ...` for each rule, then `-F` and `-X` for each chain, in one step
-pub fn remove_leftovers(observed: &Observed, left: Leftovers<'_>) -> Transaction<Building> {
-    let mut transaction = Transaction::at(observed.generation);
+pub fn remove_leftovers(observed: &Observed, left: Leftovers<'_>, transaction: &mut Transaction<Building>) {
     let is_theirs = |chain: &ChainName| left.chains.contains(&chain.as_str());
     for table in &observed.ruleset.tables {
         for chain in table.chains.iter().filter(|chain| !is_theirs(&chain.name)) {
@@ -223,7 +228,6 @@ pub fn remove_leftovers(observed: &Observed, left: Leftovers<'_>) -> Transaction
             transaction.delete_chain(&table.id, &chain.name);
         }
     }
-    transaction
 }
 
 /// The tables of iptables-nft that [`remove_leftovers`] looks at.

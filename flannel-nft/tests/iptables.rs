@@ -22,7 +22,11 @@ fn drops(kernel: &mut Netlink) -> Vec<String> {
 }
 
 fn accept(kernel: &mut Netlink, networks: &[IpNet]) -> bool {
-    let outcome = amend(kernel, &iptables_tables(), |observed| accept_forwarded(observed, networks, &mark()));
+    let outcome = amend(kernel, &iptables_tables(), |observed| {
+        let mut transaction = Transaction::at(observed.generation);
+        accept_forwarded(observed, networks, &mark(), &mut transaction);
+        transaction
+    });
     matches!(outcome.unwrap(), Outcome::Changed { .. })
 }
 
@@ -156,14 +160,20 @@ fn what_upstreams_iptables_mode_left_goes_in_one_commit_and_nothing_else_does() 
         );
         let mut kernel = Netlink::open().unwrap();
         let generation = generation(&mut kernel).unwrap();
-        let outcome = amend(&mut kernel, &iptables_tables(), |observed| remove_leftovers(observed, UPSTREAM));
+        let outcome = amend(&mut kernel, &iptables_tables(), without_upstream);
         assert_eq!(outcome.unwrap().generation(), generation.next(), "one commit");
         assert_eq!(sh("iptables-nft -t nat -S; iptables-nft -S"), before);
         assert!(!sh("ip6tables-nft -S").contains("FLANNEL"));
-        let again = amend(&mut kernel, &iptables_tables(), |observed| remove_leftovers(observed, UPSTREAM));
+        let again = amend(&mut kernel, &iptables_tables(), without_upstream);
         assert!(matches!(again.unwrap(), Outcome::Unchanged { .. }));
         assert!(try_sh("iptables-nft -t nat -S FLANNEL-POSTRTG").is_err());
     });
+}
+
+fn without_upstream(observed: &Observed) -> Transaction<Building> {
+    let mut transaction = Transaction::at(observed.generation);
+    remove_leftovers(observed, UPSTREAM, &mut transaction);
+    transaction
 }
 
 /// The rules that upstream's iptables mode was seen to make.

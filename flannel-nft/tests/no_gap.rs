@@ -253,7 +253,11 @@ fn upstreams_iptables_rules_are_taken_over_without_a_gap() {
             for turn in 0..20 {
                 let first = converge(kernel, &rules()).unwrap();
                 assert!(matches!(first, Outcome::Changed { .. }), "turn {turn}");
-                let then = amend(kernel, &iptables_tables(), |seen| remove_leftovers(seen, UPSTREAM));
+                let then = amend(kernel, &iptables_tables(), |seen| {
+                    let mut transaction = Transaction::at(seen.generation);
+                    remove_leftovers(seen, UPSTREAM, &mut transaction);
+                    transaction
+                });
                 assert!(matches!(then.unwrap(), Outcome::Changed { .. }), "turn {turn}");
                 // And back again, as who goes back to upstream does: its rules first, then ours go.
                 upstream();

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -56,14 +57,18 @@ struct Kind {
     net_conf: &'static str,
     /// `--ip-masq`.
     masquerades: bool,
+    /// Whether the host's FORWARD chain drops what it does not know, as Docker sets it.
+    forward_drops: bool,
 }
 
-const VXLAN: Kind = Kind { net_conf: NET_CONF, masquerades: true };
+const VXLAN: Kind = Kind { net_conf: NET_CONF, masquerades: true, forward_drops: false };
 const DUAL_STACK: Kind = Kind { net_conf: DUAL_STACK_NET_CONF, ..VXLAN };
 const DIRECT: Kind = Kind { net_conf: DIRECT_NET_CONF, ..VXLAN };
 const HOST_GW: Kind = Kind { net_conf: HOST_GW_NET_CONF, ..VXLAN };
 /// The CNI plugin masquerades then, each pod for itself.
 const WITHOUT_MASQUERADE: Kind = Kind { masquerades: false, ..VXLAN };
+const FORWARD_DROPS: Kind = Kind { forward_drops: true, ..VXLAN };
+const DUAL_STACK_FORWARD_DROPS: Kind = Kind { forward_drops: true, ..DUAL_STACK };
 
 impl Kind {
     fn is_dual_stack(self) -> bool {
@@ -159,7 +164,10 @@ impl Kind {
         let of_node = |(command, text): (&'static str, &str), pods: String| {
             let text = if self.masquerades { text } else { text.split("*nat").next().unwrap() };
             let kept = text.lines().filter(|line| self.masquerades || !line.contains("postrtg"));
-            let text: String = kept.map(|line| format!("{line}\n")).collect();
+            let mut text: String = kept.map(|line| format!("{line}\n")).collect();
+            if self.forward_drops {
+                text = text.replace(":FORWARD ACCEPT", ":FORWARD DROP");
+            }
             (command, text.replace("POD_CIDR", &pods))
         };
         let mut all = vec![of_node(v4, format!("10.244.{octet}.0/24"))];
@@ -245,17 +253,22 @@ impl Traffic {
         Self { between, out: out.collect() }
     }
 
-    fn lost_nothing(self) {
+    /// Returns how many packets were sent.
+    fn lost_nothing(self) -> u64 {
+        let mut sent = 0;
         for flows in self.out {
             let report = flows.stop().unwrap();
             assert_eq!((report.lost, report.unmasqueraded), (0, 0), "{report:?}");
             assert!(report.sent > forwarded(500).into(), "{report:?}");
+            sent += report.sent;
         }
         for stream in self.between {
             let report = stream.stop().unwrap();
             assert_eq!(report.lost, 0, "{report:?}");
             assert!(report.sent > forwarded(300).into(), "{report:?}");
+            sent += report.sent;
         }
+        sent
     }
 }
 
@@ -362,6 +375,75 @@ fn a_cluster_of_upstreams_host_gw_backend_moves_here_and_back_without_losing_a_p
 #[test]
 fn a_cluster_of_upstream_without_masquerade_moves_here_and_back_without_losing_a_packet() {
     migrates(WITHOUT_MASQUERADE, Mode::Iptables);
+}
+
+/// Where FORWARD drops, upstream's chain is what lets packets pass until ours do.
+#[test]
+fn a_cluster_of_iptables_mode_behind_a_forward_drop_moves_here_and_back_without_losing_a_packet() {
+    migrates(FORWARD_DROPS, Mode::Iptables);
+}
+
+#[test]
+fn a_dual_stack_cluster_behind_a_forward_drop_moves_here_and_back_without_losing_a_packet() {
+    migrates(DUAL_STACK_FORWARD_DROPS, Mode::Iptables);
+}
+
+/// The instant in between is short: many swaps, so that a stream would meet it.
+#[test]
+fn twenty_swaps_from_iptables_mode_behind_a_forward_drop_lose_no_packet() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let nodes = vec![lab.add_node().unwrap(), lab.add_node().unwrap(), lab.add_node().unwrap()];
+    let kind = FORWARD_DROPS;
+    let flannel =
+        Flannel::new(&lab, BINARY, kind.net_conf).unwrap().store(format!("--etcd-endpoints={ENDPOINT}"));
+    let etcd = Etcd::start(&lab);
+    let cluster = Cluster::of_upstream(&etcd, nodes, kind, Mode::Iptables);
+    let traffic = Traffic::start(&lab, &cluster);
+    let node = cluster.node(0);
+    for _ in 0..20 {
+        let daemon = start_ours(&flannel, node);
+        is_ours(node, kind);
+        daemon.kill().unwrap();
+        // As who goes back to upstream does: its rules first, then ours go.
+        start_upstream(node, 0, kind, Mode::Iptables);
+        let ours = "nft -a list chain ip filter FORWARD | sed -n 's/.*flanneld accept.*handle //p'";
+        sh(node, &format!("for h in $({ours}); do nft delete rule ip filter FORWARD handle $h; done"));
+        sh(node, "nft delete table ip flannel-ipv4");
+    }
+    eprintln!("20 swaps: {:?}", traffic.lost_nothing());
+}
+
+/// A daemon of upstream's in iptables mode that ends only after ours has started, and puts its chains back until then.
+#[test]
+fn upstreams_chains_go_when_its_daemon_ends_after_ours_has_started() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let node = lab.add_node().unwrap();
+    let flannel = Flannel::new(&lab, BINARY, NET_CONF).unwrap();
+    for (command, text) in VXLAN.rules(0, Mode::Iptables) {
+        let file = node.folder().join("rules");
+        fs::write(&file, text).unwrap();
+        sh(&node, &format!("{command} {}", file.display()));
+    }
+    // What counts is its name.
+    let program = node.folder().join("flanneld");
+    fs::copy("/usr/bin/tail", &program).unwrap();
+    let mut upstream = Command::new(&program);
+    upstream.args(["-f", "/dev/null"]).stdin(Stdio::null());
+    let mut upstream = node.namespace().spawn(&mut upstream).unwrap();
+    let daemon = start_ours(&flannel, &node);
+    let is_said = |text: &str| fs::read_to_string(daemon.log()).unwrap().contains(text).then_some(());
+    wait_for(SOON, || is_said("upstream's flanneld still runs on this host")).expect("it is said");
+    assert!(sh(&node, "nft list ruleset").contains("FLANNEL-POSTRTG"));
+    upstream.kill().unwrap();
+    upstream.wait().unwrap();
+    let gone = || (!sh(&node, "nft list ruleset").contains("FLANNEL-")).then_some(());
+    wait_for(SOON, gone).expect("its chains go");
 }
 
 /// Two nodes of ours with a pod on each, on hosts that have these rules already. What is checked may ask `flanneld doctor`.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use flannel_lease::LeaseEvent;
 use flannel_lease::Stack;
 use flannel_lease::{Lease, LeaseAttributes, LeaseKey, StoreHealth, VxlanData};
-use flannel_nft::{CommitError, Errno, Generation, Memory as FakeNft, Sealed, TableId, Transaction};
+use flannel_nft::{CommitError, Errno, Generation, Memory as FakeNft, Ruleset, Sealed, TableId, Transaction};
 use flannel_vxlan::underlay::{DefaultRoute, Interface, InterfaceAddress, RouteLookup};
 use flannel_vxlan::{
     Applied, ApplyError, Family, Links, Notification, ObserveError, Observed, ObservedDevice, ObservedRoute,
@@ -32,13 +32,27 @@ use testkit::FakeVxlan;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
+mod takeover;
+
 /// A kernel that the test looks into while the reconciler writes to it.
 #[derive(Clone, Debug, Default)]
-struct Shared<T>(Arc<Mutex<T>>);
+struct Shared<T> {
+    kernel: Arc<Mutex<T>>,
+    /// All tables after each commit.
+    states: Arc<Mutex<Vec<Ruleset>>>,
+}
 
 impl<T> Shared<T> {
+    fn new(kernel: T) -> Self {
+        Self { kernel: Arc::new(Mutex::new(kernel)), states: Arc::default() }
+    }
+
     fn with<R>(&self, look: impl FnOnce(&mut T) -> R) -> R {
-        look(&mut self.0.lock().unwrap())
+        look(&mut self.kernel.lock().unwrap())
+    }
+
+    fn states(&self) -> Vec<Ruleset> {
+        self.states.lock().unwrap().clone()
     }
 }
 
@@ -74,7 +88,10 @@ impl flannel_nft::Kernel for Shared<FakeNft> {
         self.with(|kernel| kernel.observe(wanted))
     }
     fn send(&mut self, transaction: &mut Transaction<Sealed>) -> Result<Generation, CommitError> {
-        self.with(|kernel| kernel.send(transaction))
+        let sent = self.with(|kernel| kernel.send(transaction));
+        let tables = self.with(|kernel| FakeNft::tables(kernel).iter().cloned().collect());
+        self.states.lock().unwrap().push(tables);
+        sent
     }
 }
 
@@ -132,21 +149,25 @@ fn fake_links_at(address: Ipv4Addr) -> FakeVxlan {
 
 impl Node {
     fn start() -> Self {
-        Self::start_with(None, Shared(Arc::new(Mutex::new(fake_links()))))
+        Self::start_with(None, Shared::new(fake_links()))
     }
 
     fn start_with(recalled: Option<Recalled>, links: Shared<FakeVxlan>) -> Self {
-        Self::start_after(None, recalled, links)
+        Self::start_after(None, recalled, links, Shared::default())
     }
 
     /// Starts with what a run with the configuration `before` left in the kernel.
-    fn start_after(before: Option<&str>, recalled: Option<Recalled>, links: Shared<FakeVxlan>) -> Self {
+    fn start_after(
+        before: Option<&str>,
+        recalled: Option<Recalled>,
+        links: Shared<FakeVxlan>,
+        rules: Shared<FakeNft>,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let Ok(Command::Run(config)) = Command::read(&Arguments(folder.path().to_owned())) else {
             unreachable!()
         };
         let config: Config = *config;
-        let rules = Shared::<FakeNft>::default();
         let net_conf = config.net_conf.clone().unwrap();
         let facts =
             find_facts(&config, Stack::from(&net_conf), Present::default(), &mut links.clone()).unwrap();
@@ -245,13 +266,13 @@ fn direct_route(subnet: &str, metric: u32) -> ((IpNet, u32), ObservedRoute) {
 async fn a_sweep_of_another_network_takes_no_peer_away_and_is_verified_before_the_node_is_ready() {
     let vxlan = |network: &str| format!(r#"{{"Network": "{network}", "Backend": {{"Type": "vxlan"}}}}"#);
     for before in ["10.240.0.0/12", "10.244.0.0/18", "10.0.0.0/8"] {
-        let links = Shared(Arc::new(Mutex::new(fake_links())));
+        let links = Shared::new(fake_links());
         let outside = direct_route("10.247.9.0/24", 0);
         links.with(|kernel| {
             kernel.routes.extend([outside, direct_route("10.244.9.0/24", 0)]);
             kernel.lost_with.insert(outside.0.0, subnet(3).into());
         });
-        let mut node = Node::start_after(Some(&vxlan(before)), None, links);
+        let mut node = Node::start_after(Some(&vxlan(before)), None, links, Shared::default());
         node.tell(listing([2, 3])).await;
         node.until(Readiness::is_ready).await;
         let swept = before != "10.244.0.0/18";

@@ -91,10 +91,18 @@ impl Sweep {
         let diff = |observed: &Observed| flannel_nft::diff(&ours, observed);
         self.change(kernel, &ours.scope(), diff)?;
         let mark = asked.table_prefix.mark()?;
-        let accepted = |observed: &Observed| accept_forwarded(observed, &[], &mark);
+        let accepted = |observed: &Observed| {
+            let mut transaction = Transaction::at(observed.generation);
+            accept_forwarded(observed, &[], &mark, &mut transaction);
+            transaction
+        };
         self.change(kernel, &filter_tables(), accepted)?;
         if asked.upstream {
-            let leftovers = |observed: &Observed| remove_leftovers(observed, UPSTREAM);
+            let leftovers = |observed: &Observed| {
+                let mut transaction = Transaction::at(observed.generation);
+                remove_leftovers(observed, UPSTREAM, &mut transaction);
+                transaction
+            };
             self.change(kernel, &iptables_tables(), leftovers)?;
         }
         Ok(())

@@ -6,12 +6,13 @@ use std::fmt::Write as _;
 use super::context::Survey;
 use super::{SOMETHING, Verdict, one_line, table_changes};
 use flannel_nft::Kernel as _;
-use flannel_nft::neighbours::{UPSTREAM, accept_forwarded, iptables_tables, remove_leftovers};
+use flannel_nft::neighbours::iptables_tables;
 use flannel_vxlan::{Kernel as _, Step};
 
 use crate::config::Config;
 use crate::desired::rules;
 use crate::file;
+use crate::reconcile::foreign_rules::foreign_changes;
 
 /// Reads configuration, leases and kernel, and prints the difference as commands. Changes nothing and takes no lease: a
 /// lease file is read from a copy.
@@ -42,8 +43,7 @@ pub async fn run(mut config: Config) -> Result<Verdict, Box<dyn Error>> {
     let accepted = if spec.forward { spec.networks() } else { Vec::new() };
     let scripts = [
         table_changes(&ruleset, &nft.observe(&ruleset.scope())?),
-        remove_leftovers(&others, UPSTREAM),
-        accept_forwarded(&others, &accepted, &spec.prefix.mark()?),
+        foreign_changes(&others, &accepted, &spec.prefix.mark()?, true),
     ]
     .map(|transaction| transaction.to_string());
     let mut overlay = survey.overlay(&mut links)?;

@@ -1,14 +1,20 @@
 //! Other programs' rules on this node: past those that drop what is forwarded, and upstream's leftovers away.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use flannel_nft::neighbours::{
-    ForwardDrop, UPSTREAM, accept_forwarded, filter_tables, forward_drops, iptables_tables, remove_leftovers,
+    ForwardDrop, UPSTREAM, accept_forwarded, forward_drops, iptables_tables, remove_leftovers,
 };
-use flannel_nft::{Comment, ConvergeError, Generation, Kernel, Outcome, TableId, amend};
+use flannel_nft::{
+    Building, Comment, ConvergeError, Generation, Kernel, Observed, Outcome, Ruleset, TableId, Transaction,
+    amend,
+};
 use ipnet::IpNet;
 use tokio::time::Instant;
 use tracing::{info, warn};
+
+use crate::run::instances;
 
 /// Least time between two looks at iptables' tables: others may change theirs many times a second.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -17,6 +23,11 @@ const SURVEY: Duration = Duration::from_secs(10);
 /// A look is followed by at least this many times its own duration without one, so that tables with many thousand rules
 /// cost little too.
 const REST: u32 = 500;
+/// Time between two looks whether upstream's daemon still runs, while its rules are here.
+const UPSTREAM_POLL: Duration = Duration::from_secs(5);
+/// Least time between two removals of upstream's rules: a daemon of upstream's that cannot be seen from this container
+/// puts them back every few seconds (`--iptables-resync`).
+const CLEAR_AGAIN: Duration = Duration::from_secs(60);
 
 /// What is known of others' rules.
 #[derive(Debug)]
@@ -25,12 +36,48 @@ pub struct Neighbours {
     mark: Comment,
     /// The generation at which everything was as it should be.
     right_at: Option<Generation>,
-    /// Whether upstream's leftovers are gone.
-    cleared: bool,
+    /// When upstream's rules were last removed.
+    cleared: Option<Instant>,
+    /// When upstream's rules, which are still there, may be removed.
+    clear_at: Option<Instant>,
+    /// What the log says of them.
+    said: Leftovers,
+    /// Whether upstream's daemon runs in this network namespace.
+    upstream_runs: fn() -> bool,
     next_look: Option<Instant>,
     /// What everybody's tables were last read at, and when they may be read again.
     surveyed: Option<(Generation, Instant)>,
     obstacles: Vec<ForwardDrop>,
+}
+
+/// What becomes of upstream's rules.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Leftovers {
+    None,
+    Removed,
+    /// They stay until this daemon's own tables are in place.
+    Needed,
+    /// Upstream's daemon runs and would put them back.
+    InUse,
+    /// They were removed a moment ago and are back.
+    Back,
+}
+
+/// What is to change in iptables' tables, in one transaction: rules with this comment that accept packets of `accepted` in
+/// chains that would drop them, and, if `clear`, the end of upstream's rules, which may be all that accepts these packets
+/// until then.
+pub fn foreign_changes(
+    observed: &Observed,
+    accepted: &[IpNet],
+    mark: &Comment,
+    clear: bool,
+) -> Transaction<Building> {
+    let mut transaction = Transaction::at(observed.generation);
+    accept_forwarded(observed, accepted, mark, &mut transaction);
+    if clear {
+        remove_leftovers(observed, UPSTREAM, &mut transaction);
+    }
+    transaction
 }
 
 /// When something that began at `began` and is done now may be done again.
@@ -42,7 +89,17 @@ impl Neighbours {
     /// Nothing is known yet; our rules in iptables' chains bear this comment.
     #[must_use]
     pub fn new(mark: Comment) -> Self {
-        Self { mark, right_at: None, cleared: false, next_look: None, surveyed: None, obstacles: Vec::new() }
+        Self {
+            mark,
+            right_at: None,
+            cleared: None,
+            clear_at: None,
+            said: Leftovers::None,
+            upstream_runs: instances::upstream_runs,
+            next_look: None,
+            surveyed: None,
+            obstacles: Vec::new(),
+        }
     }
 
     /// When it is worth looking again, if somebody changes something now.
@@ -57,11 +114,13 @@ impl Neighbours {
         &self.obstacles
     }
 
-    /// Removes what upstream's iptables mode left, keeps rules that accept packets of `networks` in iptables' chains that
-    /// would drop them, if `forward` says so, and finds other chains that do. Our own tables must be in place already: `ours`.
+    /// Keeps rules that accept packets of `networks` in iptables' chains that would drop them, if `forward` says so,
+    /// removes what upstream's iptables mode left as soon as our own tables, `ours`, are in place and its daemon has ended,
+    /// and finds other chains that drop.
     ///
     /// Costs one question if nobody has changed any table since. Returns when it is to be called again even if nobody
-    /// changes anything: everybody's tables are not read at each of their changes.
+    /// changes anything: everybody's tables are not read at each of their changes, and no change says that upstream's
+    /// daemon has ended.
     ///
     /// # Errors
     /// [`ConvergeError`]; what others hold is as it was.
@@ -70,33 +129,82 @@ impl Neighbours {
         kernel: &mut impl Kernel,
         networks: &[IpNet],
         forward: bool,
-        ours: &[TableId],
+        ours: &Ruleset,
     ) -> Result<Option<Instant>, ConvergeError> {
         let began = Instant::now();
         let now = kernel.generation().map_err(ConvergeError::Observe)?;
-        if self.right_at != Some(now) {
-            if !self.cleared {
-                let outcome =
-                    amend(kernel, &iptables_tables(), |observed| remove_leftovers(observed, UPSTREAM))?;
-                if let Outcome::Changed { changes, .. } = outcome {
-                    info!(
-                        changes,
-                        "Cleaning-up unused traffic manager rules: those of iptables mode are removed"
-                    );
-                }
-                self.cleared = true;
-            }
-            let mark = &self.mark;
+        if self.right_at != Some(now) || self.clear_at.is_some_and(|at| at <= began) {
             let accepted = if forward { networks } else { &[] };
-            let outcome =
-                amend(kernel, &filter_tables(), |observed| accept_forwarded(observed, accepted, mark))?;
-            if let Outcome::Changed { changes, .. } = outcome {
-                info!(changes, "Changing rules in iptables' chains that drop what is forwarded");
-            }
-            self.right_at = Some(outcome.generation());
+            self.amend(kernel, accepted, ours)?;
         }
         self.next_look = Some(rested(began, PAUSE));
-        self.survey(kernel, networks, ours)
+        let survey = self.survey(kernel, networks, &ours.scope())?;
+        Ok(survey.into_iter().chain(self.clear_at).min())
+    }
+
+    fn amend(
+        &mut self,
+        kernel: &mut impl Kernel,
+        accepted: &[IpNet],
+        ours: &Ruleset,
+    ) -> Result<(), ConvergeError> {
+        let began = Instant::now();
+        let next_clear = self.cleared.map_or(began, |cleared| cleared + CLEAR_AGAIN);
+        let mut scope = iptables_tables();
+        scope.extend(ours.tables().iter().map(|table| table.id().clone()));
+        let leftovers = Cell::new(Leftovers::None);
+        let outcome = amend(kernel, &scope, |observed| {
+            let changes = |clear| foreign_changes(observed, accepted, &self.mark, clear);
+            let (all, kept) = (changes(true), changes(false));
+            let is_there = |id: &TableId| observed.ruleset.tables().iter().any(|table| table.id() == id);
+            leftovers.set(if all.len() == kept.len() {
+                Leftovers::None
+            } else if !ours.tables().iter().all(|table| is_there(table.id())) {
+                Leftovers::Needed
+            } else if began < next_clear {
+                Leftovers::Back
+            } else if (self.upstream_runs)() {
+                Leftovers::InUse
+            } else {
+                Leftovers::Removed
+            });
+            if leftovers.get() == Leftovers::Removed { all } else { kept }
+        })?;
+        let left = leftovers.get();
+        if let Outcome::Changed { changes, .. } = outcome {
+            if left == Leftovers::Removed {
+                info!(
+                    changes,
+                    "Cleaning-up unused traffic manager rules: those of iptables mode are removed"
+                );
+            } else {
+                info!(changes, "Changing rules in iptables' chains that drop what is forwarded");
+            }
+        }
+        self.clear_at = match left {
+            Leftovers::None | Leftovers::Removed => None,
+            Leftovers::Back => Some(next_clear),
+            Leftovers::Needed | Leftovers::InUse => Some(began + UPSTREAM_POLL),
+        };
+        match left {
+            _ if self.said == left => {}
+            Leftovers::InUse => info!(
+                "upstream's flanneld still runs on this host: its chains FLANNEL-POSTRTG and FLANNEL-FWD stay until it ends"
+            ),
+            Leftovers::Back => warn!(
+                "another process puts upstream's chains FLANNEL-POSTRTG and FLANNEL-FWD back: flanneld removes them once \
+                 a minute. Traffic is not affected; stop upstream's flanneld on this host"
+            ),
+            _ => {}
+        }
+        if matches!(left, Leftovers::InUse | Leftovers::Back) || began >= next_clear {
+            self.said = left;
+        }
+        if left == Leftovers::Removed {
+            self.cleared = Some(began);
+        }
+        self.right_at = Some(outcome.generation());
+        Ok(())
     }
 
     fn survey(
@@ -128,12 +236,18 @@ impl Neighbours {
 
 #[cfg(test)]
 mod tests {
-    use flannel_nft::{Base, Chain, ChainName, Family, Memory, Policy, Ruleset, Table, TableName, converge};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use flannel_nft::{Base, Chain, ChainName, Family, Memory, Policy, Rule, Table, TableName, converge};
 
     use super::*;
 
+    fn chain(name: &str) -> ChainName {
+        ChainName::new(name).unwrap()
+    }
+
     fn filter(policy: Policy) -> Ruleset {
-        let forward = Chain::base(ChainName::new("FORWARD").unwrap(), Base::filter_forward().policy(policy));
+        let forward = Chain::base(chain("FORWARD"), Base::filter_forward().policy(policy));
         Ruleset::new().table(Table::new(Family::Ip, TableName::new("filter").unwrap()).chain(forward))
     }
 
@@ -141,28 +255,105 @@ mod tests {
     async fn a_chain_that_comes_to_drop_gets_rules_and_loses_them_when_it_does_not() {
         let mut kernel = Memory::default();
         let mut neighbours = Neighbours::new(Comment::new("ours").unwrap());
-        let networks = ["10.244.0.0/16".parse().unwrap()];
+        let (networks, ours) = (["10.244.0.0/16".parse().unwrap()], Ruleset::new());
         let rules = |kernel: &mut Memory| {
             let observed = kernel.observe(&iptables_tables()).unwrap();
             observed.ruleset.tables()[0].chains()[0].list().len()
         };
         converge(&mut kernel, &filter(Policy::Accept)).unwrap();
-        neighbours.look(&mut kernel, &networks, true, &[]).unwrap();
+        neighbours.look(&mut kernel, &networks, true, &ours).unwrap();
         assert_eq!((rules(&mut kernel), neighbours.obstacles().len()), (0, 0));
 
         converge(&mut kernel, &filter(Policy::Drop)).unwrap();
-        let again = neighbours.look(&mut kernel, &networks, true, &[]).unwrap();
+        let again = neighbours.look(&mut kernel, &networks, true, &ours).unwrap();
         assert_eq!((rules(&mut kernel), neighbours.obstacles().len()), (2, 0));
         assert!(again.is_some_and(|at| at <= Instant::now() + SURVEY), "the others are still to be read");
         let commits = kernel.commits();
-        neighbours.look(&mut kernel, &networks, true, &[]).unwrap();
+        neighbours.look(&mut kernel, &networks, true, &ours).unwrap();
         assert_eq!(kernel.commits(), commits, "nothing new, nothing done");
 
         // Not asked for any more.
         neighbours.right_at = None;
-        neighbours.look(&mut kernel, &networks, false, &[]).unwrap();
+        neighbours.look(&mut kernel, &networks, false, &ours).unwrap();
         tokio::time::advance(SURVEY).await;
-        neighbours.look(&mut kernel, &networks, false, &[]).unwrap();
+        neighbours.look(&mut kernel, &networks, false, &ours).unwrap();
         assert_eq!((rules(&mut kernel), neighbours.obstacles().len()), (0, 1));
+    }
+
+    /// What upstream's iptables mode keeps in the filter table.
+    fn put_upstreams(kernel: &mut Memory) {
+        let jump = Rule::new().jump(&chain("FLANNEL-FWD")).comment(Comment::new("flanneld forward").unwrap());
+        let forward = Chain::base(chain("FORWARD"), Base::filter_forward()).rule(jump);
+        let fwd = Chain::regular(chain("FLANNEL-FWD")).rule(Rule::new().counter().accept());
+        let filter = Table::new(Family::Ip, TableName::new("filter").unwrap()).chain(forward).chain(fwd);
+        converge(kernel, &Ruleset::new().table(filter)).unwrap();
+    }
+
+    fn has_upstreams(kernel: &Memory) -> bool {
+        kernel.tables().iter().flat_map(Table::chains).any(|found| found.name().as_str() == "FLANNEL-FWD")
+    }
+
+    /// Looks whenever a look is due, for this long. Returns how often upstream's chains were removed.
+    async fn watch(
+        neighbours: &mut Neighbours,
+        kernel: &mut Memory,
+        time: Duration,
+        mut meanwhile: impl FnMut(&mut Memory),
+    ) -> u32 {
+        let (end, mut removed) = (Instant::now() + time, 0);
+        while Instant::now() < end {
+            meanwhile(kernel);
+            let before = has_upstreams(kernel);
+            neighbours.look(kernel, &[], true, &Ruleset::new()).unwrap();
+            removed += u32::from(before && !has_upstreams(kernel));
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        removed
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn upstreams_chains_stay_while_its_daemon_runs_and_go_when_it_ends() {
+        static RUNS: AtomicBool = AtomicBool::new(true);
+        let mut kernel = Memory::default();
+        put_upstreams(&mut kernel);
+        let mut neighbours = Neighbours::new(Comment::new("ours").unwrap());
+        neighbours.upstream_runs = || RUNS.load(Ordering::Relaxed);
+        let minute = Duration::from_secs(60);
+        assert_eq!(watch(&mut neighbours, &mut kernel, minute, |_| ()).await, 0);
+        let again = neighbours.look(&mut kernel, &[], true, &Ruleset::new()).unwrap();
+        assert!(
+            again.is_some_and(|at| at <= Instant::now() + UPSTREAM_POLL),
+            "nothing says that it has ended"
+        );
+        RUNS.store(false, Ordering::Relaxed);
+        assert_eq!(watch(&mut neighbours, &mut kernel, minute, |_| ()).await, 1);
+        assert!(!has_upstreams(&kernel));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn upstreams_chains_that_come_back_are_removed_once_a_minute_and_for_good_when_they_do_not() {
+        let mut kernel = Memory::default();
+        let mut neighbours = Neighbours::new(Comment::new("ours").unwrap());
+        neighbours.upstream_runs = || false;
+        let ten_minutes = Duration::from_secs(600);
+        let removed = watch(&mut neighbours, &mut kernel, ten_minutes, put_upstreams).await;
+        assert!((9..=11).contains(&removed), "{removed} times");
+        put_upstreams(&mut kernel);
+        assert_eq!(watch(&mut neighbours, &mut kernel, ten_minutes, |_| ()).await, 1);
+        assert!(!has_upstreams(&kernel));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn upstreams_chains_stay_as_long_as_our_own_tables_are_missing() {
+        let mut kernel = Memory::default();
+        put_upstreams(&mut kernel);
+        let mut neighbours = Neighbours::new(Comment::new("ours").unwrap());
+        neighbours.upstream_runs = || false;
+        let ours = Ruleset::new().table(Table::new(Family::Ip, TableName::new("flannel-ipv4").unwrap()));
+        let again = neighbours.look(&mut kernel, &[], true, &ours).unwrap();
+        assert!(has_upstreams(&kernel) && again.is_some());
+        converge(&mut kernel, &ours).unwrap();
+        neighbours.look(&mut kernel, &[], true, &ours).unwrap();
+        assert!(!has_upstreams(&kernel));
     }
 }

@@ -97,8 +97,8 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     /// Looks at the rules of other programs. What is wrong there is worth a note, but makes no node unready.
     fn look_at_neighbours(&mut self) {
         let spec = self.setting.rules(self.lease.key);
-        let scope = self.keeper.desired().scope();
-        let looked = self.neighbours.look(&mut self.rules, &spec.networks(), spec.forward, &scope);
+        let ours = self.keeper.desired();
+        let looked = self.neighbours.look(&mut self.rules, &spec.networks(), spec.forward, ours);
         self.due.neighbours.settle(looked.is_ok());
         let note = match looked {
             Ok(again) => {

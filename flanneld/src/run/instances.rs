@@ -47,7 +47,21 @@ pub fn announced() -> io::Result<Vec<(u32, String)>> {
 /// # Errors
 /// As [`announced`].
 pub fn daemons() -> io::Result<BTreeSet<u32>> {
-    let mut found: BTreeSet<u32> = announced()?.into_iter().map(|(process, _)| process).collect();
+    let announced = announced()?.into_iter().map(|(process, _)| process);
+    Ok(announced.chain(visible()?).collect())
+}
+
+/// Whether a daemon of upstream's is seen to run here. Processes of other containers cannot be seen.
+#[must_use]
+pub fn upstream_runs() -> bool {
+    let ours: BTreeSet<u32> =
+        announced().unwrap_or_default().into_iter().map(|(process, _)| process).collect();
+    visible().is_ok_and(|found| found.into_iter().any(|pid| !ours.contains(&pid)))
+}
+
+/// Process numbers of the daemons of any kind that `/proc` shows in this network namespace.
+fn visible() -> io::Result<Vec<u32>> {
+    let mut found = Vec::new();
     let here = named(NAMESPACE, fs::read_link(NAMESPACE))?;
     for process in named("/proc", fs::read_dir("/proc"))?.flatten() {
         let path = process.path();
@@ -59,7 +73,7 @@ pub fn daemons() -> io::Result<BTreeSet<u32>> {
             // Subcommands, of which this process may be one, begin with a word.
             let first = line.split(|byte| *byte == 0).nth(1).unwrap_or_default();
             if first.is_empty() || first.starts_with(b"-") {
-                found.insert(pid);
+                found.push(pid);
             }
         }
     }

@@ -4,7 +4,7 @@ use std::error::Error;
 
 use super::Finding;
 use flannel_nft::neighbours::{UPSTREAM, forward_drops, remove_leftovers};
-use flannel_nft::{Kernel, Observed, Ruleset};
+use flannel_nft::{Kernel, Observed, Ruleset, Transaction};
 
 use crate::commands::context::Survey;
 use crate::commands::table_changes;
@@ -52,7 +52,9 @@ fn judge(
             "pass doctor the daemon's flags, --ip-masq for one; start it if it does not run; `flanneld plan` shows the steps",
         ));
     }
-    if !remove_leftovers(everything, UPSTREAM).is_empty() {
+    let mut leftovers = Transaction::at(everything.generation);
+    remove_leftovers(everything, UPSTREAM, &mut leftovers);
+    if !leftovers.is_empty() {
         findings.push(Finding::info(
             "leftovers",
             "iptables' tables have chains or rules of upstream's flannel",
