@@ -33,8 +33,18 @@ done
 [ -n "$individual$combined" ] || individual=yes combined=yes
 case $key in '' | *[!A-Za-z0-9_]* | [0-9]*) echo "mk-docker-opts.sh: -k $key is not a variable's name" >&2; exit 1 ;; esac
 
-# Read, not sourced: only the three keys count, whatever else is in the file.
-value() { sed -n "s/^$1=//p" "$subnet_env" | tail -n 1; }
+# Read, not sourced: only the three keys count, whatever else is in the file. `export`, quotes, a comment at the end and
+# carriage returns are no part of a value.
+value() {
+    blank='[[:space:]]'
+    found=$(sed -n "s/^$blank*\(export$blank$blank*\)\{0,1\}$1=//p" "$subnet_env" | tail -n 1 | tr -d '\r')
+    case $found in
+        \"*) found=${found#\"} found=${found%%\"*} ;;
+        \'*) found=${found#\'} found=${found%%\'*} ;;
+        *) found=$(printf '%s\n' "$found" | sed "s/$blank#.*//; s/$blank*\$//") ;;
+    esac
+    printf '%s\n' "$found"
+}
 [ -r "$subnet_env" ] || { echo "mk-docker-opts.sh: cannot read $subnet_env; is flanneld running?" >&2; exit 1; }
 subnet=$(value FLANNEL_SUBNET) masq=$(value FLANNEL_IPMASQ) mtu=$(value FLANNEL_MTU)
 

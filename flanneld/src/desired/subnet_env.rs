@@ -103,7 +103,7 @@ pub struct Previous {
 }
 
 impl Previous {
-    /// Reads what is there; an absent file and an absent line are nothing, and so is a list, as upstream has it.
+    /// Reads what is there; an absent file and an absent line are nothing. Of a list the first network counts.
     ///
     /// # Errors
     /// [`SubnetEnvError::Read`], [`SubnetEnvError::Corrupt`]. Going on without a previous subnet is safe.
@@ -134,18 +134,28 @@ impl Previous {
     }
 }
 
-/// The value of the last `key=` line.
+/// The first network in the value of the last `key=` line. As upstream's reader it skips what is no network in a list.
 fn value<T: FromStr>(text: &str, key: &'static str) -> Result<Option<T>, (&'static str, String)> {
-    let of_line = |line: &'_ str| -> Option<String> {
-        let (name, value) = line.trim().split_once('=')?;
-        (name.trim() == key).then(|| value.trim().trim_matches(['"', '\'']).to_owned())
-    };
+    let of_line = |line| assignment(line).filter(|(name, _)| *name == key).map(|(_, value)| value);
     match text.lines().rev().find_map(of_line) {
-        None => Ok(None),
-        Some(value) if value.is_empty() || value.contains(',') => Ok(None),
-        Some(value) => match value.parse() {
-            Ok(parsed) => Ok(Some(parsed)),
-            Err(_unhelpful) => Err((key, value.escape_debug().to_string())),
+        None | Some("") => Ok(None),
+        Some(list) => match list.split(',').find_map(|entry| entry.trim().parse().ok()) {
+            Some(network) => Ok(Some(network)),
+            None => Err((key, list.escape_debug().to_string())),
         },
     }
+}
+
+/// Name and value of `NAME=VALUE`, read as a shell reads it: `export`, quotes and a comment at the end are no part of it.
+fn assignment(line: &str) -> Option<(&str, &str)> {
+    let line = line.trim();
+    let line = line.strip_prefix("export").filter(|rest| rest.starts_with([' ', '\t'])).unwrap_or(line);
+    let (name, value) = line.split_once('=')?;
+    let value = value.trim();
+    let quote = value.chars().next().filter(|first| ['"', '\''].contains(first));
+    let value = match quote.and_then(|quote| value.get(1..)?.split(quote).next()) {
+        Some(quoted) => quoted,
+        None => value.split_once(" #").map_or(value, |(value, _comment)| value),
+    };
+    Some((name.trim(), value.trim()))
 }
