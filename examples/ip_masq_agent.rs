@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use flannel_nft::{
     Addresses, Base, Chain, ChainName, Datatype, Family, Nat, Netlink, Rule, Ruleset, Set, SetName, Table,
-    TableName, amend, diff, fib, ip,
+    TableName, converge_with, diff, fib, ip,
 };
 use ipnet::Ipv4Net;
 
@@ -28,7 +28,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         match networks(&file).and_then(|networks| rules(&networks)) {
             // This is `converge`, and prints what it does.
             Ok(desired) => {
-                amend(&mut kernel, &desired.scope(), |observed| {
+                converge_with(&mut kernel, &desired.scope(), |observed| {
                     let changes = diff(&desired, observed);
                     print!("{changes}");
                     changes

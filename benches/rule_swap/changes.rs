@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use flannel_benches::{FLOOR, OURS, Report, quick};
 use flannel_nft::{
-    Datatype, Family, Keeper, Netlink, Outcome, Rule, Ruleset, Set, SetName, Table, TableName, Transaction,
-    Value, converge, generation, observe,
+    Datatype, Family, Netlink, Outcome, RetainedRuleset, Rule, Ruleset, Set, SetName, Table, TableName,
+    Transaction, Value, converge, generation, observe,
 };
 use testkit::{in_netns, sh};
 
@@ -27,7 +27,7 @@ pub(crate) fn measure(report: &mut Report) {
 fn nothing(report: &mut Report) {
     let kernel = RefCell::new(Netlink::open().unwrap());
     let ruleset = Ruleset::new().table(table(6));
-    let mut keeper = Keeper::new(ruleset.clone());
+    let mut keeper = RetainedRuleset::new(ruleset.clone());
     let first = keeper.reconcile(&mut *kernel.borrow_mut()).unwrap().generation();
     report.race(
         "nothing to do",

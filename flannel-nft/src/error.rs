@@ -4,12 +4,12 @@ use std::fmt;
 
 use flannel_netlink::{DumpError, Errno, LostReply, Malformed, OpenError, Refusal, TransactError};
 
-use crate::transaction::Generation;
+use crate::model::ids::Generation;
 
 /// A part of a ruleset that cannot be sent to the kernel.
 #[derive(Clone, Debug, Eq, Hash, PartialEq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Mistake {
+pub enum InvalidRule {
     /// A packet cannot be of both protocols at once, so the rule would never match.
     #[error("no packet is {known} and {wanted} at once")]
     Contradiction {
@@ -122,7 +122,7 @@ pub struct SealError {
     pub object: String,
     /// What is wrong with it.
     #[source]
-    pub mistake: Mistake,
+    pub mistake: InvalidRule,
 }
 
 /// Why the kernel's tables could not be read.

@@ -38,18 +38,18 @@
 //! ```
 //!
 //! Run it as root; `nft list table ip pods` shows the result and `nft delete table ip pods` takes it away. With
-//! [`Memory`] instead of [`Netlink`] it runs anywhere and touches nothing.
+//! [`FakeKernel`] instead of [`Netlink`] it runs anywhere and touches nothing.
 //!
 //! # Example: see what would be done
 //!
 //! ```
-//! use flannel_nft::{Family, Kernel, Memory, Ruleset, Set, Datatype, SetName, Table, TableName, diff};
+//! use flannel_nft::{Family, Kernel, FakeKernel, Ruleset, Set, Datatype, SetName, Table, TableName, diff};
 //!
 //! let set = Set::new(SetName::new("excluded")?, Datatype::Ipv4Addr)
 //!     .interval()
 //!     .elements(["192.168.0.0/16".parse::<ipnet::Ipv4Net>()?]);
 //! let desired = Ruleset::new().table(Table::new(Family::Ip, TableName::new("pods")?).set(set));
-//! let observed = Memory::default().observe(&desired.scope())?; // Netlink::open()? for the real one
+//! let observed = FakeKernel::default().observe(&desired.scope())?; // Netlink::open()? for the real one
 //! assert_eq!(
 //!     diff(&desired, &observed).to_string(), // a script for `nft -f`
 //!     "add table ip pods
@@ -63,9 +63,9 @@
 //! # Levels
 //!
 //! - [`converge`] does everything: observe, compare, commit, and start anew if others were faster.
-//! - [`Keeper`] does it again and again, at the price of one short question while nobody changes anything.
+//! - [`RetainedRuleset`] does it again and again, at the price of one short question while nobody changes anything.
 //! - [`observe`], [`diff`], [`Transaction::seal`] and [`Transaction::commit`] are its steps.
-//! - [`amend`] does the same with a plan of your own; [`neighbours`] has some for other programs' tables.
+//! - [`converge_with`] does the same with a plan of your own; [`iptables`] has some for other programs' tables.
 //! - The methods of [`Transaction`] are single changes, for tables that are not yours as a whole or when you know what
 //!   to change: one element of a set costs one message, whatever its size.
 //! - [`generation`] (2.5 µs) tells whether anybody has changed anything since; [`Monitor`] tells who, what and when.
@@ -95,58 +95,44 @@
 //!
 //! - `tokio`: `Monitor::into_stream`, foreign changes as an async stream (`futures_core::Stream`). Nothing else changes.
 
-mod chain;
-mod change;
-mod data;
-mod datatype;
-mod diff;
-mod element;
+mod bytecode;
+mod converge;
 mod error;
-mod expr;
-mod keeper;
+pub mod iptables;
 mod kernel;
-mod lower;
-mod matching;
-mod memory;
-mod monitor;
-mod name;
-pub mod neighbours;
-mod netlink;
-mod operand;
-mod raise;
-mod rule;
-mod ruleset;
-mod selector;
-mod set;
-mod statement;
-mod table;
+mod model;
 mod text;
 mod transaction;
-mod value;
 mod wire;
 
-pub use chain::{Base, Chain, ChainKind, Hook, Policy, Priority};
-pub use change::{Change, RulePlace};
-pub use datatype::Datatype;
-pub use diff::diff;
-pub use element::{Element, Key};
-pub use error::{CommitError, ConvergeError, Mistake, ObserveError, RefusalReason, SealError};
+pub use converge::{Outcome, RetainedRuleset, converge, converge_with, generation, observe};
+pub use error::{CommitError, ConvergeError, InvalidRule, ObserveError, RefusalReason, SealError};
 pub use flannel_netlink::Errno;
-pub use keeper::Keeper;
-pub use kernel::{Kernel, Observed, Outcome, amend, converge, generation, observe};
-pub use matching::{IpVersion, Match};
-pub use memory::Memory;
+pub use kernel::fake::FakeKernel;
 #[cfg(feature = "tokio")]
-pub use monitor::MonitorStream;
-pub use monitor::{Event, Foreign, Monitor};
-pub use name::{ChainName, Comment, CounterName, InterfaceName, LogPrefix, NameError, SetName, TableName};
-pub use netlink::Netlink;
-pub use operand::{Addresses, Ports};
-pub use rule::{Rule, VmapKey};
-pub use ruleset::{Family, Ownership, Ruleset};
-pub use selector::{ct, fib, ip, meta, sctp, tcp, th, udp};
-pub use set::Set;
-pub use statement::{IpRange, Limit, Log, Mark, Nat, Per, Reject, Verdict};
-pub use table::{Counter, Handle, Table, TableId};
-pub use transaction::{Building, Generation, Sealed, Transaction};
-pub use value::{Protocol, Value};
+pub use kernel::monitor::MonitorStream;
+pub use kernel::monitor::{Event, Foreign, Monitor};
+pub use kernel::netlink::Netlink;
+pub use kernel::{Kernel, Observed};
+pub use model::chain::{Base, Chain, ChainKind, Hook, Policy, Priority};
+pub use model::datatype::Datatype;
+pub use model::element::{Element, Key};
+pub use model::family::Family;
+pub use model::ids::{Generation, Handle, TableId};
+pub use model::matching::{IpVersion, Match};
+pub use model::name::{
+    ChainName, Comment, CounterName, InterfaceName, LogPrefix, NameError, SetName, TableName,
+};
+pub use model::operand::{Addresses, Ports};
+pub use model::protocol::Protocol;
+pub use model::rule::{Rule, VmapKey};
+pub use model::ruleset::{Ownership, Ruleset};
+pub use model::selector::{ct, fib, ip, meta, sctp, tcp, th, udp};
+pub use model::set::Set;
+pub use model::statement::{IpRange, Limit, Log, Mark, Nat, Per, Reject};
+pub use model::table::{Counter, Table};
+pub use model::value::Value;
+pub use model::verdict::Verdict;
+pub use transaction::change::{Change, RulePlace};
+pub use transaction::diff::diff;
+pub use transaction::{Building, Sealed, Transaction};

@@ -226,7 +226,7 @@ fn a_mistake_is_named_before_anything_is_sent() {
         )
     };
     let refused = |ruleset: Ruleset| {
-        let mut kernel = Memory::default();
+        let mut kernel = FakeKernel::default();
         let error = converge(&mut kernel, &ruleset).unwrap_err();
         assert_eq!(kernel.commits(), 0);
         let seal = error.source().unwrap();

@@ -26,14 +26,14 @@ fn flannels_ruleset_as_text() {
 
 #[test]
 fn flannels_ruleset_as_a_script() {
-    let mut kernel = Memory::default();
+    let mut kernel = FakeKernel::default();
     converge(&mut kernel, &flannel()).unwrap();
     testkit::golden("tests/golden/flannel.script.nft", kernel.script());
 }
 
 #[test]
 fn flannels_ruleset_as_bytes() {
-    let mut kernel = Memory::default();
+    let mut kernel = FakeKernel::default();
     let observed = observe(&mut kernel, &flannel().scope()).unwrap();
     let sealed = diff(&flannel(), &observed).seal().unwrap();
     testkit::golden("tests/golden/flannel.hex", &hex(sealed.as_bytes()));

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy.toml allows it in test functions only")]
 
-use flannel_nft::neighbours::{UPSTREAM, accept_forwarded, forward_drops, iptables_tables, remove_leftovers};
+use flannel_nft::iptables::{UPSTREAM, accept_forwarded, forward_drops, iptables_tables, remove_leftovers};
 use flannel_nft::*;
 use ipnet::IpNet;
 use testkit::{netns, sh, try_sh};
@@ -22,7 +22,7 @@ fn drops(kernel: &mut Netlink) -> Vec<String> {
 }
 
 fn accept(kernel: &mut Netlink, networks: &[IpNet]) -> bool {
-    let outcome = amend(kernel, &iptables_tables(), |observed| {
+    let outcome = converge_with(kernel, &iptables_tables(), |observed| {
         let mut transaction = Transaction::at(observed.generation);
         accept_forwarded(observed, networks, &mark(), &mut transaction);
         transaction
@@ -160,11 +160,11 @@ fn what_upstreams_iptables_mode_left_goes_in_one_commit_and_nothing_else_does() 
         );
         let mut kernel = Netlink::open().unwrap();
         let generation = generation(&mut kernel).unwrap();
-        let outcome = amend(&mut kernel, &iptables_tables(), without_upstream);
+        let outcome = converge_with(&mut kernel, &iptables_tables(), without_upstream);
         assert_eq!(outcome.unwrap().generation(), generation.next(), "one commit");
         assert_eq!(sh("iptables-nft -t nat -S; iptables-nft -S"), before);
         assert!(!sh("ip6tables-nft -S").contains("FLANNEL"));
-        let again = amend(&mut kernel, &iptables_tables(), without_upstream);
+        let again = converge_with(&mut kernel, &iptables_tables(), without_upstream);
         assert!(matches!(again.unwrap(), Outcome::Unchanged { .. }));
         assert!(try_sh("iptables-nft -t nat -S FLANNEL-POSTRTG").is_err());
     });

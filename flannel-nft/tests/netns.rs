@@ -39,17 +39,17 @@ fn an_unchanged_ruleset_costs_no_commit() {
 fn a_keeper_reads_nothing_until_somebody_changes_something() {
     netns(|| {
         let mut kernel = Netlink::open().unwrap();
-        let mut keeper = Keeper::new(flannel());
-        let made = keeper.reconcile(&mut kernel).unwrap().generation();
-        assert_eq!(keeper.reconcile(&mut kernel).unwrap(), Outcome::Unchanged { generation: made });
+        let mut retained = RetainedRuleset::new(flannel());
+        let made = retained.reconcile(&mut kernel).unwrap().generation();
+        assert_eq!(retained.reconcile(&mut kernel).unwrap(), Outcome::Unchanged { generation: made });
         sh("nft add table ip other");
-        let looked = keeper.reconcile(&mut kernel).unwrap();
+        let looked = retained.reconcile(&mut kernel).unwrap();
         assert_eq!(looked, Outcome::Unchanged { generation: made.next() }, "it concerns others");
         sh("nft flush ruleset");
-        assert!(matches!(keeper.reconcile(&mut kernel).unwrap(), Outcome::Changed { .. }));
+        assert!(matches!(retained.reconcile(&mut kernel).unwrap(), Outcome::Changed { .. }));
         assert_eq!(sh("nft list ruleset").trim_end(), flannel().to_string().trim_end());
-        keeper.set_desired(Ruleset::new().without(table4()));
-        assert!(matches!(keeper.reconcile(&mut kernel).unwrap(), Outcome::Changed { changes: 1, .. }));
+        retained.set_desired(Ruleset::new().without(table4()));
+        assert!(matches!(retained.reconcile(&mut kernel).unwrap(), Outcome::Changed { changes: 1, .. }));
         assert!(!sh("nft list ruleset").contains("flannel-ipv4"));
     });
 }

@@ -11,7 +11,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use common::*;
-use flannel_nft::neighbours::{UPSTREAM, iptables_tables, remove_leftovers};
+use flannel_nft::iptables::{UPSTREAM, iptables_tables, remove_leftovers};
 use flannel_nft::*;
 use testkit::{Lab, NewFlows, NewFlowsReport, Node, Pod, kernel_version, may_make_namespaces, wait_for};
 
@@ -253,7 +253,7 @@ fn upstreams_iptables_rules_are_taken_over_without_a_gap() {
             for turn in 0..20 {
                 let first = converge(kernel, &rules()).unwrap();
                 assert!(matches!(first, Outcome::Changed { .. }), "turn {turn}");
-                let then = amend(kernel, &iptables_tables(), |seen| {
+                let then = converge_with(kernel, &iptables_tables(), |seen| {
                     let mut transaction = Transaction::at(seen.generation);
                     remove_leftovers(seen, UPSTREAM, &mut transaction);
                     transaction

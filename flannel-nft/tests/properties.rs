@@ -36,7 +36,7 @@ proptest! {
 
     #[test]
     fn a_difference_converges(first in ruleset(), second in ruleset()) {
-        let mut kernel = Memory::default();
+        let mut kernel = FakeKernel::default();
         settled(&mut kernel, &first);
         settled(&mut kernel, &second);
         settled(&mut kernel, &first);

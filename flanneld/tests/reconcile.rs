@@ -10,7 +10,9 @@ use std::time::Duration;
 use flannel_lease::LeaseEvent;
 use flannel_lease::Stack;
 use flannel_lease::{Lease, LeaseAttributes, LeaseKey, StoreHealth, VxlanData};
-use flannel_nft::{CommitError, Errno, Generation, Memory as FakeNft, Ruleset, Sealed, TableId, Transaction};
+use flannel_nft::{
+    CommitError, Errno, FakeKernel as FakeNft, Generation, Ruleset, Sealed, TableId, Transaction,
+};
 use flannel_vxlan::underlay::{DefaultRoute, Interface, InterfaceAddress, RouteLookup};
 use flannel_vxlan::{
     Applied, ApplyError, Family, Links, Notification, ObserveError, Observed, ObservedDevice, ObservedRoute,

@@ -2,14 +2,14 @@
 
 use std::fmt::{self, Display, Formatter, Write as _};
 
-use crate::datatype::{STATES, STATUSES, TCP_FLAGS, write_bits};
-use crate::expr::nat;
-use crate::matching::{Field, IpVersion, Match, Source, Test};
-use crate::rule::Rule;
-use crate::ruleset::Family;
-use crate::statement::{IpRange, Limit, Log, Mark, Nat, Reject, Statement};
+use crate::bytecode::expr::nat;
+use crate::model::datatype::{STATES, STATUSES, TCP_FLAGS, write_bits};
+use crate::model::family::Family;
+use crate::model::matching::{Field, IpVersion, Match, Source, Test};
+use crate::model::protocol::Protocol;
+use crate::model::rule::Rule;
+use crate::model::statement::{IpRange, Limit, Log, Mark, Nat, Reject, Statement};
 use crate::text::{element, verdict};
-use crate::value::Protocol;
 
 impl Display for Rule {
     /// The rule as `nft list` prints it, in a table of both IP versions where that matters.
@@ -74,7 +74,8 @@ fn condition(condition: &Match, f: &mut Formatter<'_>) -> fmt::Result {
         Field::TcpFlags => Some(&TCP_FLAGS[..]),
         _ => None,
     };
-    let number = |data: &crate::data::Data| data.host_u32().or_else(|| data.u8().map(u32::from)).unwrap_or(0);
+    let number =
+        |data: &crate::model::data::Data| data.host_u32().or_else(|| data.u8().map(u32::from)).unwrap_or(0);
     if let (Some(names), Test::AnyBit(mask)) = (bits, test) {
         f.write_str(if *inverted { "! " } else { "" })?;
         return write_bits(names, number(mask), ",", f);

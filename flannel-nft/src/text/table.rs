@@ -1,13 +1,15 @@
 //! Tables and what stands in them besides rules.
 
+use crate::model::set::NFT_OBJECT_COUNTER;
 use std::fmt::{self, Display, Formatter};
 
-use crate::chain::{Base, Chain, Hook, Policy};
-use crate::element::{Body, Mapped, Span};
-use crate::ruleset::{Family, Ruleset};
-use crate::set::{Maps, Set, flag};
-use crate::statement::Verdict;
-use crate::table::{Counter, Table, table_flag};
+use crate::model::chain::{Base, Chain, Hook, Policy};
+use crate::model::element::{Body, Mapped, Span};
+use crate::model::family::Family;
+use crate::model::ruleset::Ruleset;
+use crate::model::set::{Maps, Set, flag};
+use crate::model::table::{Counter, Table, table_flag};
+use crate::model::verdict::Verdict;
 use crate::text::{duration, rule};
 
 impl Display for Ruleset {
@@ -141,7 +143,7 @@ pub(crate) fn set_block(set: &Set, indent: &str, end: &str, f: &mut Formatter<'_
         Maps::Nothing => {}
         Maps::Value(datatype) => write!(f, " : {datatype}")?,
         Maps::Verdict => f.write_str(" : verdict")?,
-        Maps::Object(crate::wire::COUNTER) => f.write_str(" : counter")?,
+        Maps::Object(NFT_OBJECT_COUNTER) => f.write_str(" : counter")?,
         Maps::Object(kind) => write!(f, " : object {kind}")?,
     }
     f.write_str(end)?;
@@ -181,7 +183,7 @@ fn elements(set: &Set, f: &mut Formatter<'_>) -> fmt::Result {
     f.write_str("\t\telements = { ")?;
     let mut sorted: Vec<_> = set.elements.iter().collect();
     if set.key.is_host_order() && set.key.length() == 4 {
-        sorted.sort_by_key(|(span, _)| span.first().and_then(crate::data::Data::host_u32));
+        sorted.sort_by_key(|(span, _)| span.first().and_then(crate::model::data::Data::host_u32));
     }
     for (index, (span, body)) in sorted.into_iter().enumerate() {
         if index > 0 {

@@ -1,22 +1,27 @@
 //! Attributes to objects.
 
+use crate::model::set::NFT_OBJECT_COUNTER;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use flannel_netlink::{Attribute, AttributeIter, Malformed, Message};
 
-use crate::chain::{Base, Chain, ChainKind, Hook, Policy, Priority};
-use crate::data::Data;
-use crate::datatype::Datatype;
-use crate::element::{Body, Mapped, Span};
-use crate::expr::{Expr, verdict};
-use crate::name::{ChainName, Comment, CounterName, SetName, TableName};
-use crate::rule::Rule;
-use crate::ruleset::{Family, Ownership};
-use crate::set::{Maps, Set, flag};
-use crate::statement::Verdict;
-use crate::table::{Counter, Handle, Table, TableId, table_flag};
-use crate::wire::{Extra, exprs};
+use crate::bytecode::expr::Expr;
+use crate::model::chain::{Base, Chain, ChainKind, Hook, Policy, Priority};
+use crate::model::data::Data;
+use crate::model::datatype::Datatype;
+use crate::model::element::{Body, Mapped, Span};
+use crate::model::family::Family;
+use crate::model::ids::Handle;
+use crate::model::ids::TableId;
+use crate::model::name::{ChainName, Comment, CounterName, SetName, TableName};
+use crate::model::opaque::Extra;
+use crate::model::rule::Rule;
+use crate::model::ruleset::Ownership;
+use crate::model::set::{Maps, Set, flag};
+use crate::model::table::{Counter, Table, table_flag};
+use crate::model::verdict::Verdict;
+use crate::wire::exprs;
 
 /// Splits a message into the table it belongs to and its attributes; `None` for a family we have no word for.
 pub(crate) fn open<'a>(
@@ -251,7 +256,7 @@ fn element(attribute: &Attribute<'_>) -> Result<RawElement, Malformed> {
             2 => {
                 raw.body.mapped = match value(&attribute)? {
                     Some(inner) if inner.kind == 2 => exprs::decode_verdict(&inner)
-                        .and_then(|(code, chain)| verdict_of(code, chain))
+                        .and_then(|(code, chain)| Verdict::from_code(code, chain))
                         .map(Mapped::Verdict),
                     Some(inner) => Some(Mapped::Value(Data::new(inner.payload))),
                     None => None,
@@ -302,18 +307,6 @@ pub(crate) fn assemble(set: &mut Set, raw: Vec<RawElement>) {
     }
 }
 
-pub(crate) fn verdict_of(code: i32, chain: Option<&str>) -> Option<Verdict> {
-    Some(match (code, chain) {
-        (verdict::ACCEPT, None) => Verdict::Accept,
-        (verdict::CONTINUE, None) => Verdict::Continue,
-        (verdict::DROP, None) => Verdict::Drop,
-        (verdict::RETURN, None) => Verdict::Return,
-        (verdict::GOTO, Some(chain)) => Verdict::Goto(ChainName::observed(chain)),
-        (verdict::JUMP, Some(chain)) => Verdict::Jump(ChainName::observed(chain)),
-        _ => return None,
-    })
-}
-
 /// Reads an object: a counter, or the kind of what it is instead, with its name.
 pub(crate) fn object(attributes: AttributeIter<'_>) -> Result<Result<Counter, String>, Malformed> {
     let (mut name, mut kind, mut text) = ("", 0, None);
@@ -323,7 +316,7 @@ pub(crate) fn object(attributes: AttributeIter<'_>) -> Result<Result<Counter, St
         match attribute.kind {
             2 => name = attribute.text()?,
             3 => kind = attribute.be32()?,
-            4 if kind == super::COUNTER => {
+            4 if kind == NFT_OBJECT_COUNTER => {
                 for inner in attribute.nested() {
                     let inner = inner?;
                     match inner.kind {
@@ -337,16 +330,11 @@ pub(crate) fn object(attributes: AttributeIter<'_>) -> Result<Result<Counter, St
             _ => {}
         }
     }
-    if kind != super::COUNTER {
+    if kind != NFT_OBJECT_COUNTER {
         return Ok(Err(format!("object of type {kind} {name}")));
     }
     let counter = Counter::new(CounterName::observed(name));
     Ok(Ok(Counter { comment: text, packets, bytes, ..counter }))
-}
-
-/// Whether elements of this set may be left out of a comparison: others' rules fill it.
-pub(crate) fn is_filled_by_rules(set: &Set) -> bool {
-    set.flags & flag::EVAL != 0
 }
 
 /// A set that elements could be of, when its definition is not at hand: a key of 4 bytes is taken for an IPv4

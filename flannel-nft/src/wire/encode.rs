@@ -5,17 +5,21 @@ use std::time::Duration;
 
 use flannel_netlink::Attributes;
 
-use crate::chain::{Chain, Policy};
-use crate::datatype::Datatype;
-use crate::element::{Body, Mapped, Span};
-use crate::error::Mistake;
-use crate::lower::{lower, verdict_code};
-use crate::name::{ChainName, Comment};
-use crate::rule::Rule;
-use crate::ruleset::Family;
-use crate::set::{Maps, Set, flag};
-use crate::table::{Counter, Handle, Table, TableId};
-use crate::wire::{COUNTER, Extra, exprs};
+use crate::bytecode::linearize::linearize;
+use crate::error::InvalidRule;
+use crate::model::chain::{Chain, Policy};
+use crate::model::datatype::Datatype;
+use crate::model::element::{Body, Mapped, Span};
+use crate::model::family::Family;
+use crate::model::ids::Handle;
+use crate::model::ids::TableId;
+use crate::model::name::{ChainName, Comment};
+use crate::model::opaque::Extra;
+use crate::model::rule::Rule;
+use crate::model::set::NFT_OBJECT_COUNTER;
+use crate::model::set::{Maps, Set, flag};
+use crate::model::table::{Counter, Table};
+use crate::wire::exprs;
 
 /// An element list is one attribute and so at most 65 535 bytes; a single element has less than 1 KiB.
 const LIST_LIMIT: usize = 60_000;
@@ -104,7 +108,7 @@ pub(crate) fn rule(
     place: Place,
     first_set: u32,
     a: &mut Attributes<'_>,
-) -> Result<(), Mistake> {
+) -> Result<(), InvalidRule> {
     a.text(1, table.name.as_str());
     a.text(2, chain.as_str());
     match place {
@@ -123,9 +127,9 @@ pub(crate) fn expressions(
     rule: &Rule,
     first_set: u32,
     a: &mut Attributes<'_>,
-) -> Result<(), Mistake> {
+) -> Result<(), InvalidRule> {
     let mut done = Ok(());
-    a.nested(4, |list| done = lower(rule, family, first_set, |expr| exprs::encode(&expr, list)));
+    a.nested(4, |list| done = linearize(rule, family, first_set, |expr| exprs::encode(&expr, list)));
     done
 }
 
@@ -233,7 +237,7 @@ fn element(set: &Set, span: &Span, body: &Body, list: &mut Attributes<'_>) {
             None => {}
             Some(Mapped::Value(data)) => a.nested(2, |a| a.bytes(1, data.as_slice())),
             Some(Mapped::Verdict(verdict)) => {
-                let (code, chain) = verdict_code(verdict);
+                let (code, chain) = verdict.code();
                 a.nested(2, |a| exprs::verdict(code, chain, a));
             }
             Some(Mapped::Object(name)) => a.text(9, name),
@@ -243,7 +247,7 @@ fn element(set: &Set, span: &Span, body: &Body, list: &mut Attributes<'_>) {
         extra(&body.extra, a);
     });
     if set.flags & flag::INTERVAL != 0
-        && let Some(end) = span.last().and_then(crate::data::Data::successor)
+        && let Some(end) = span.last().and_then(crate::model::data::Data::successor)
         && !body.extra.0.iter().any(|(kind, _)| *kind == 10)
     {
         list.nested(1, |a| {
@@ -269,5 +273,5 @@ pub(crate) fn counter(table: &TableId, counter: &Counter, a: &mut Attributes<'_>
 pub(crate) fn counter_name(table: &TableId, name: &str, a: &mut Attributes<'_>) {
     a.text(1, table.name.as_str());
     a.text(2, name);
-    a.be32(3, COUNTER);
+    a.be32(3, NFT_OBJECT_COUNTER);
 }

@@ -2,8 +2,8 @@
 
 use flannel_netlink::{Attribute, Attributes, Malformed};
 
-use crate::data::Data;
-use crate::expr::{Expr, OtherExpr, VERDICT};
+use crate::bytecode::expr::{Expr, OtherExpr, VERDICT};
+use crate::model::data::Data;
 
 /// Appends `NFTA_LIST_ELEM { NFTA_EXPR_NAME, NFTA_EXPR_DATA }`.
 pub(crate) fn encode(expr: &Expr, list: &mut Attributes<'_>) {
@@ -132,7 +132,7 @@ fn body(expr: &Expr, a: &mut Attributes<'_>) {
             for (kind, register) in [(3, address_min), (4, address_max), (5, port_min), (6, port_max)] {
                 register.iter().for_each(|v| a.be32(kind, *v));
             }
-            if flags & crate::expr::nat::CHOICES != 0 {
+            if flags & crate::bytecode::expr::nat::CHOICES != 0 {
                 a.be32(7, *flags);
             }
         }
@@ -297,8 +297,8 @@ fn known(name: &str, f: &Fields<'_>) -> Option<Expr> {
         "nat" => {
             // The kernel gives back the first register as the last where there is no last, and its own two flags.
             let (address_min, port_min) = (f.u32(3), f.u32(5));
-            let own = if address_min.is_some() { crate::expr::nat::MAP_IPS } else { 0 }
-                | if port_min.is_some() { crate::expr::nat::PROTO_SPECIFIED } else { 0 };
+            let own = if address_min.is_some() { crate::bytecode::expr::nat::MAP_IPS } else { 0 }
+                | if port_min.is_some() { crate::bytecode::expr::nat::PROTO_SPECIFIED } else { 0 };
             Expr::Nat {
                 kind: f.u32(1)?,
                 family: f.u32(2)?,

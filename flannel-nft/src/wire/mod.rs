@@ -4,9 +4,6 @@ pub(crate) mod decode;
 pub(crate) mod encode;
 pub(crate) mod exprs;
 
-/// `NFT_OBJECT_COUNTER`.
-pub(crate) const COUNTER: u32 = 1;
-
 /// Message types, with `NFNL_SUBSYS_NFTABLES` in the high byte.
 pub(crate) mod message {
     pub(crate) const NEWTABLE: u16 = 0xa00;
@@ -31,16 +28,6 @@ pub(crate) mod message {
     pub(crate) const DELOBJ: u16 = 0xa14;
     pub(crate) const BATCH_BEGIN: u16 = 0x10;
     pub(crate) const BATCH_END: u16 = 0x11;
-}
-
-/// Attributes that we do not know, as they came.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(crate) struct Extra(pub(crate) Vec<(u16, Box<[u8]>)>);
-
-impl Extra {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }
 
 /// `struct nfgenmsg`.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::{SOMETHING, Verdict, devices};
-use flannel_nft::neighbours::{UPSTREAM, accept_forwarded, filter_tables, iptables_tables, remove_leftovers};
+use flannel_nft::iptables::{UPSTREAM, accept_forwarded, filter_tables, iptables_tables, remove_leftovers};
 use flannel_nft::{Building, Kernel as _, Observed, Ruleset, TableId, Transaction};
 use flannel_vxlan::{Kernel as _, Plan};
 
@@ -119,7 +119,7 @@ impl Sweep {
             write!(self.text, "nft -f - <<'END'\n{script}END\n")?;
         }
         if !self.dry_run
-            && let Err(error) = flannel_nft::amend(kernel, scope, plan)
+            && let Err(error) = flannel_nft::converge_with(kernel, scope, plan)
         {
             // A running daemon may own its tables; what else there is can go all the same.
             self.failed = true;

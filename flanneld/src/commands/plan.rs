@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::context::Survey;
 use super::{SOMETHING, Verdict, one_line, table_changes};
 use flannel_nft::Kernel as _;
-use flannel_nft::neighbours::iptables_tables;
+use flannel_nft::iptables::iptables_tables;
 use flannel_vxlan::{Kernel as _, Step};
 
 use crate::config::Config;

@@ -3,12 +3,12 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use flannel_nft::neighbours::{
+use flannel_nft::iptables::{
     ForwardDrop, UPSTREAM, accept_forwarded, forward_drops, iptables_tables, remove_leftovers,
 };
 use flannel_nft::{
     Building, Comment, ConvergeError, Generation, Kernel, Observed, Outcome, Ruleset, TableId, Transaction,
-    amend,
+    converge_with,
 };
 use ipnet::IpNet;
 use tokio::time::Instant;
@@ -135,14 +135,14 @@ impl Neighbours {
         let now = kernel.generation().map_err(ConvergeError::Observe)?;
         if self.right_at != Some(now) || self.clear_at.is_some_and(|at| at <= began) {
             let accepted = if forward { networks } else { &[] };
-            self.amend(kernel, accepted, ours)?;
+            self.converge_with(kernel, accepted, ours)?;
         }
         self.next_look = Some(rested(began, PAUSE));
         let survey = self.survey(kernel, networks, &ours.scope())?;
         Ok(survey.into_iter().chain(self.clear_at).min())
     }
 
-    fn amend(
+    fn converge_with(
         &mut self,
         kernel: &mut impl Kernel,
         accepted: &[IpNet],
@@ -153,7 +153,7 @@ impl Neighbours {
         let mut scope = iptables_tables();
         scope.extend(ours.tables().iter().map(|table| table.id().clone()));
         let leftovers = Cell::new(Leftovers::None);
-        let outcome = amend(kernel, &scope, |observed| {
+        let outcome = converge_with(kernel, &scope, |observed| {
             let changes = |clear| foreign_changes(observed, accepted, &self.mark, clear);
             let (all, kept) = (changes(true), changes(false));
             let is_there = |id: &TableId| observed.ruleset.tables().iter().any(|table| table.id() == id);
@@ -238,7 +238,7 @@ impl Neighbours {
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use flannel_nft::{Base, Chain, ChainName, Family, Memory, Policy, Rule, Table, TableName, converge};
+    use flannel_nft::{Base, Chain, ChainName, FakeKernel, Family, Policy, Rule, Table, TableName, converge};
 
     use super::*;
 
@@ -253,10 +253,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_chain_that_comes_to_drop_gets_rules_and_loses_them_when_it_does_not() {
-        let mut kernel = Memory::default();
+        let mut kernel = FakeKernel::default();
         let mut neighbours = Neighbours::new(Comment::new("ours").unwrap());
         let (networks, ours) = (["10.244.0.0/16".parse().unwrap()], Ruleset::new());
-        let rules = |kernel: &mut Memory| {
+        let rules = |kernel: &mut FakeKernel| {
             let observed = kernel.observe(&iptables_tables()).unwrap();
             observed.ruleset.tables()[0].chains()[0].list().len()
         };
@@ -281,7 +281,7 @@ mod tests {
     }
 
     /// What upstream's iptables mode keeps in the filter table.
-    fn put_upstreams(kernel: &mut Memory) {
+    fn put_upstreams(kernel: &mut FakeKernel) {
         let jump = Rule::new().jump(&chain("FLANNEL-FWD")).comment(Comment::new("flanneld forward").unwrap());
         let forward = Chain::base(chain("FORWARD"), Base::filter_forward()).rule(jump);
         let fwd = Chain::regular(chain("FLANNEL-FWD")).rule(Rule::new().counter().accept());
@@ -289,16 +289,16 @@ mod tests {
         converge(kernel, &Ruleset::new().table(filter)).unwrap();
     }
 
-    fn has_upstreams(kernel: &Memory) -> bool {
+    fn has_upstreams(kernel: &FakeKernel) -> bool {
         kernel.tables().iter().flat_map(Table::chains).any(|found| found.name().as_str() == "FLANNEL-FWD")
     }
 
     /// Looks whenever a look is due, for this long. Returns how often upstream's chains were removed.
     async fn watch(
         neighbours: &mut Neighbours,
-        kernel: &mut Memory,
+        kernel: &mut FakeKernel,
         time: Duration,
-        mut meanwhile: impl FnMut(&mut Memory),
+        mut meanwhile: impl FnMut(&mut FakeKernel),
     ) -> u32 {
         let (end, mut removed) = (Instant::now() + time, 0);
         while Instant::now() < end {
@@ -314,7 +314,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn upstreams_chains_stay_while_its_daemon_runs_and_go_when_it_ends() {
         static RUNS: AtomicBool = AtomicBool::new(true);
-        let mut kernel = Memory::default();
+        let mut kernel = FakeKernel::default();
         put_upstreams(&mut kernel);
         let mut neighbours = Neighbours::new(Comment::new("ours").unwrap());
         neighbours.upstream_runs = || RUNS.load(Ordering::Relaxed);
@@ -332,7 +332,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn upstreams_chains_that_come_back_are_removed_once_a_minute_and_for_good_when_they_do_not() {
-        let mut kernel = Memory::default();
+        let mut kernel = FakeKernel::default();
         let mut neighbours = Neighbours::new(Comment::new("ours").unwrap());
         neighbours.upstream_runs = || false;
         let ten_minutes = Duration::from_secs(600);
@@ -345,7 +345,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn upstreams_chains_stay_as_long_as_our_own_tables_are_missing() {
-        let mut kernel = Memory::default();
+        let mut kernel = FakeKernel::default();
         put_upstreams(&mut kernel);
         let mut neighbours = Neighbours::new(Comment::new("ours").unwrap());
         neighbours.upstream_runs = || false;

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flannel_nft::{Generation, Keeper};
+use flannel_nft::{Generation, RetainedRuleset};
 use flannel_vxlan::{Notification, Overlay};
 use ipnet::IpNet;
 use tokio::sync::{mpsc, watch};
@@ -110,7 +110,7 @@ pub struct Reconciler<R, L> {
     leases: LeaseTable,
     overlay: Overlay,
     rules: R,
-    keeper: Keeper,
+    keeper: RetainedRuleset,
     neighbours: Neighbours,
     links: L,
     outputs: Outputs,
@@ -161,7 +161,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         outputs: Outputs,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         Ok(Self {
-            keeper: Keeper::new(rules::ruleset(&setting.rules(lease.key))?),
+            keeper: RetainedRuleset::new(rules::ruleset(&setting.rules(lease.key))?),
             overlay: Overlay::new(setting.families(lease.key)?),
             leases: LeaseTable::new(Some(lease.key)),
             config,

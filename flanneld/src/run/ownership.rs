@@ -87,22 +87,25 @@ impl fmt::Display for TableOwnership {
 
 #[cfg(test)]
 mod tests {
-    use flannel_nft::Memory;
+    use flannel_nft::FakeKernel;
 
     use super::*;
 
     #[test]
     fn auto_is_owner_where_tables_outlive_their_owner_and_shared_elsewhere() {
-        let settle = |kernel: &mut Memory| TableOwnership::Auto.settle(kernel).unwrap();
-        assert_eq!(settle(&mut Memory::default()), TableOwnership::Owner);
-        assert_eq!(settle(&mut Memory::before_6_9()), TableOwnership::Shared);
+        let settle = |kernel: &mut FakeKernel| TableOwnership::Auto.settle(kernel).unwrap();
+        assert_eq!(settle(&mut FakeKernel::default()), TableOwnership::Owner);
+        assert_eq!(settle(&mut FakeKernel::before_6_9()), TableOwnership::Shared);
     }
 
     #[test]
     fn owner_is_refused_where_a_restart_would_take_the_rules_away() {
-        let refused = TableOwnership::Owner.settle(&mut Memory::before_6_9()).unwrap_err();
+        let refused = TableOwnership::Owner.settle(&mut FakeKernel::before_6_9()).unwrap_err();
         assert!(refused.to_string().contains("use auto or shared"), "{refused}");
-        assert_eq!(TableOwnership::Owner.settle(&mut Memory::default()).unwrap(), TableOwnership::Owner);
-        assert_eq!(TableOwnership::Shared.settle(&mut Memory::before_6_9()).unwrap(), TableOwnership::Shared);
+        assert_eq!(TableOwnership::Owner.settle(&mut FakeKernel::default()).unwrap(), TableOwnership::Owner);
+        assert_eq!(
+            TableOwnership::Shared.settle(&mut FakeKernel::before_6_9()).unwrap(),
+            TableOwnership::Shared
+        );
     }
 }

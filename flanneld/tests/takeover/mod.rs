@@ -1,6 +1,6 @@
 //! What packets of pods meet while upstream's iptables mode is taken over, looked at after every commit.
 
-use flannel_nft::neighbours::forward_drops;
+use flannel_nft::iptables::forward_drops;
 use flannel_nft::{
     Base, Chain, ChainName, Comment, Nat, Policy, Rule, Ruleset, Table, TableName, converge, ip, meta,
 };

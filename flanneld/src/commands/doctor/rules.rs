@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use super::Finding;
-use flannel_nft::neighbours::{UPSTREAM, forward_drops, remove_leftovers};
+use flannel_nft::iptables::{UPSTREAM, forward_drops, remove_leftovers};
 use flannel_nft::{Kernel, Observed, Ruleset, Transaction};
 
 use crate::commands::context::Survey;
@@ -66,20 +66,22 @@ fn judge(
 
 #[cfg(test)]
 mod tests {
-    use flannel_nft::{Base, Chain, ChainName, Family, Memory, Policy, Table, TableId, TableName, converge};
+    use flannel_nft::{
+        Base, Chain, ChainName, FakeKernel, Family, Policy, Table, TableId, TableName, converge,
+    };
 
     use super::*;
 
     #[test]
     fn a_chain_that_drops_and_rules_that_are_missing_are_told() {
-        let mut kernel = Memory::default();
+        let mut kernel = FakeKernel::default();
         let spec = RuleSpec {
             ipv4: Some(("10.244.0.0/16".parse().unwrap(), "10.244.1.0/24".parse().unwrap())),
             masquerade: true,
             ..RuleSpec::default()
         };
         let wanted = rules::ruleset(&spec).unwrap();
-        let told = |kernel: &mut Memory| {
+        let told = |kernel: &mut FakeKernel| {
             let tables: Vec<TableId> = kernel.tables().unwrap();
             let everything = kernel.observe(&tables).unwrap();
             let ours = kernel.observe(&wanted.scope()).unwrap();

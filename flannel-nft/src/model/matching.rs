@@ -2,13 +2,13 @@
 
 use std::ops::Not;
 
-use crate::data::Data;
-use crate::datatype::Datatype;
-use crate::element::{Body, Key, Span};
-use crate::error::Mistake;
-use crate::name::SetName;
-use crate::set::{Maps, Set, flag};
-use crate::value::Protocol;
+use crate::error::InvalidRule;
+use crate::model::data::Data;
+use crate::model::datatype::Datatype;
+use crate::model::element::{Body, Key, Span};
+use crate::model::name::SetName;
+use crate::model::protocol::Protocol;
+use crate::model::set::{Maps, Set, flag};
 
 /// IPv4 or IPv6.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -128,7 +128,7 @@ impl Source {
         flags |= if maps == Maps::Nothing { 0 } else { flag::MAP };
         let mut set = Set::with(maps.anonymous_name(), key, maps, flags);
         for (key, body) in elements {
-            set.insert(crate::element::Element { key, data_type: None, body });
+            set.insert(crate::model::element::Element { key, data_type: None, body });
         }
         Self::Inline(Box::new(Inline { set }))
     }
@@ -140,7 +140,7 @@ pub struct Match {
     pub(crate) field: Field,
     pub(crate) test: Test,
     pub(crate) inverted: bool,
-    pub(crate) mistake: Option<Mistake>,
+    pub(crate) mistake: Option<InvalidRule>,
 }
 
 impl Match {
@@ -168,7 +168,7 @@ impl Match {
         {
             return Self::key(field, key);
         }
-        let mistake = keys.is_empty().then_some(Mistake::NothingToMatch);
+        let mistake = keys.is_empty().then_some(InvalidRule::NothingToMatch);
         let keys = keys.into_iter().map(|key| (key, Body::default()));
         let test = Test::In(Source::inline(field.datatype(), Maps::Nothing, keys));
         Self { field, test, inverted: false, mistake }

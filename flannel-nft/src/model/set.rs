@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::data::Data;
-use crate::datatype::Datatype;
-use crate::element::{Body, Element, Key, Mapped, Span};
-use crate::error::Mistake;
-use crate::name::{Comment, SetName};
-use crate::wire::Extra;
+use crate::error::InvalidRule;
+use crate::model::data::Data;
+use crate::model::datatype::Datatype;
+use crate::model::element::{Body, Element, Key, Mapped, Span};
+use crate::model::name::{Comment, SetName};
+use crate::model::opaque::Extra;
+
+/// Object type of named counters.
+pub(crate) const NFT_OBJECT_COUNTER: u32 = 1;
 
 /// `NFT_SET_*`.
 pub(crate) mod flag {
@@ -54,12 +57,17 @@ pub struct Set {
     pub(crate) size: Option<u32>,
     pub(crate) comment: Option<Comment>,
     pub(crate) elements: BTreeMap<Span, Body>,
-    pub(crate) mistake: Option<Mistake>,
+    pub(crate) mistake: Option<InvalidRule>,
     /// Attributes of others that we do not know, and so the reason not to touch the definition.
     pub(crate) extra: Extra,
 }
 
 impl Set {
+    /// Whether rules add elements while packets pass (flag `dynamic`): such elements are left out of a comparison.
+    pub(crate) fn is_filled_by_rules(&self) -> bool {
+        self.flags & flag::EVAL != 0
+    }
+
     /// A set of single values: a hash table in the kernel, about 4 µs to add or remove an element at any size.
     #[must_use]
     pub fn new(name: SetName, key: Datatype) -> Self {
@@ -81,7 +89,7 @@ impl Set {
     /// A map from keys to named counters.
     #[must_use]
     pub fn counter_map(name: SetName, key: Datatype) -> Self {
-        Self::with(name, key, Maps::Object(crate::wire::COUNTER), flag::OBJECT)
+        Self::with(name, key, Maps::Object(NFT_OBJECT_COUNTER), flag::OBJECT)
     }
 
     pub(crate) fn with(name: SetName, key: Datatype, maps: Maps, flags: u32) -> Self {
@@ -107,7 +115,7 @@ impl Set {
     pub fn interval(mut self) -> Self {
         self.flags |= flag::INTERVAL;
         if self.key.is_host_order() {
-            self.wrong(Mistake::NoIntervals { datatype: self.key });
+            self.wrong(InvalidRule::NoIntervals { datatype: self.key });
         }
         self
     }
@@ -172,19 +180,19 @@ impl Set {
         }
     }
 
-    fn check(&self, key: &Key, data_type: Option<Datatype>, body: &Body) -> Option<Mistake> {
+    fn check(&self, key: &Key, data_type: Option<Datatype>, body: &Body) -> Option<InvalidRule> {
         if key.mistake.is_some() {
             return key.mistake.clone();
         }
         if key.datatype != self.key {
-            return Some(Mistake::WrongType {
+            return Some(InvalidRule::WrongType {
                 object: key.to_string(),
                 want: self.key.name(),
                 have: key.datatype.name(),
             });
         }
         if matches!(key.span, Span::Range(..)) && !self.is_interval() {
-            return Some(Mistake::NotInterval { element: key.to_string() });
+            return Some(InvalidRule::NotInterval { element: key.to_string() });
         }
         let fits = match (&self.maps, &body.mapped) {
             (Maps::Nothing, None)
@@ -194,10 +202,10 @@ impl Set {
             _ => false,
         };
         if !fits {
-            return Some(Mistake::WrongValue { element: key.to_string() });
+            return Some(InvalidRule::WrongValue { element: key.to_string() });
         }
         if (body.timeout.is_some()) && self.flags & flag::TIMEOUT == 0 {
-            return Some(Mistake::NoTimeouts { element: key.to_string() });
+            return Some(InvalidRule::NoTimeouts { element: key.to_string() });
         }
         None
     }
@@ -214,7 +222,7 @@ impl Set {
         let same = overlaps.len() == 1 && overlaps.first() == Some(&span);
         if !overlaps.is_empty() && !same && self.maps != Maps::Nothing {
             let element = Key { datatype: self.key, span, mistake: None }.to_string();
-            self.wrong(Mistake::Overlap { element });
+            self.wrong(InvalidRule::Overlap { element });
             return;
         }
         let (mut low, mut high) = (first, last);
@@ -228,7 +236,7 @@ impl Set {
         self.elements.insert(Span::between(low, high), body);
     }
 
-    fn wrong(&mut self, mistake: Mistake) {
+    fn wrong(&mut self, mistake: InvalidRule) {
         self.mistake.get_or_insert(mistake);
     }
 

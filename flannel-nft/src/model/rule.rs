@@ -1,13 +1,16 @@
 //! Rules: what to look at, and what to do then.
 
-use crate::element::{Body, Key, Mapped};
-use crate::matching::{Field, Match, Source};
-use crate::name::{ChainName, Comment, CounterName, SetName};
-use crate::selector::tcp;
-use crate::set::Maps;
-use crate::statement::{IpRange, Limit, Log, Mark, Nat, Reject, Statement, Verdict};
-use crate::table::Handle;
-use crate::wire::Extra;
+use crate::model::element::{Body, Key, Mapped};
+use crate::model::ids::Handle;
+use crate::model::matching::Test;
+use crate::model::matching::{Field, Match, Source};
+use crate::model::name::{ChainName, Comment, CounterName, SetName};
+use crate::model::opaque::Extra;
+use crate::model::selector::tcp;
+use crate::model::set::Maps;
+use crate::model::set::Set;
+use crate::model::statement::{IpRange, Limit, Log, Mark, Nat, Reject, Statement};
+use crate::model::verdict::Verdict;
 
 /// A rule: conditions and statements, run from left to right until a condition is false or a verdict is reached.
 ///
@@ -35,6 +38,17 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// Calls `found` for each anonymous set that belongs to the rule, in the rule's order.
+    pub(crate) fn inline_sets(&self, mut found: impl FnMut(&Set)) {
+        for statement in &self.statements {
+            if let Statement::Match(Match { test: Test::In(Source::Inline(inline)), .. })
+            | Statement::Vmap { source: Source::Inline(inline), .. } = statement
+            {
+                found(&inline.set);
+            }
+        }
+    }
+
     /// A rule that does nothing yet.
     #[must_use]
     pub fn new() -> Self {

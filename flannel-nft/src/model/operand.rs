@@ -5,10 +5,10 @@ use std::ops::RangeInclusive;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::data::Data;
-use crate::element::Key;
-use crate::matching::{Field, IpVersion, Match, Test};
-use crate::name::SetName;
+use crate::model::data::Data;
+use crate::model::element::Key;
+use crate::model::matching::{Field, IpVersion, Match, Test};
+use crate::model::name::SetName;
 
 /// Addresses to match: one, a prefix, a range, several of those, or a named set's.
 #[derive(Clone, Debug)]

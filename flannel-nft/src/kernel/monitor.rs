@@ -11,9 +11,9 @@ use std::{
 
 use flannel_netlink::{Malformed, Message, Protocol, Received};
 
-use crate::change::{Change, Reader};
 use crate::error::ObserveError;
-use crate::transaction::Generation;
+use crate::model::ids::Generation;
+use crate::transaction::change::{Change, Reader};
 use crate::wire::message as kind;
 
 /// `NFNLGRP_NFTABLES`.

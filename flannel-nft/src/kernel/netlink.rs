@@ -9,15 +9,18 @@ use flannel_netlink::{
     Socket, TransactError, attributes, messages,
 };
 
-use crate::chain::Chain;
+use crate::bytecode::delinearize::delinearize;
 use crate::error::{CommitError, ObserveError, RefusalReason};
 use crate::kernel::{Kernel, Observed};
-use crate::name::TableName;
-use crate::raise::raise;
-use crate::ruleset::{Family, Ruleset};
-use crate::set::Set;
-use crate::table::{Table, TableId, table_flag};
-use crate::transaction::{Generation, Sealed, Transaction};
+use crate::model::chain::Chain;
+use crate::model::family::Family;
+use crate::model::ids::Generation;
+use crate::model::ids::TableId;
+use crate::model::name::TableName;
+use crate::model::ruleset::Ruleset;
+use crate::model::set::Set;
+use crate::model::table::{Table, table_flag};
+use crate::transaction::{Sealed, Transaction};
 use crate::wire::decode::{self, RawElement, RawRule};
 use crate::wire::{header, message};
 
@@ -151,7 +154,7 @@ impl Netlink {
             chain_at.insert(chain.name.as_str().to_owned(), at);
         }
         for raw in rules.into_iter().flatten() {
-            let rule = raise(raw.rule, raw.exprs, id.family, |set, _| anonymous.get(set));
+            let rule = delinearize(raw.rule, raw.exprs, id.family, |set, _| anonymous.get(set));
             if let Some(chain) = chain_at.get(raw.chain.as_str()).and_then(|at| table.chains.get_mut(*at)) {
                 chain.rules.push(rule);
             }

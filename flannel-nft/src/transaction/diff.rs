@@ -1,21 +1,21 @@
 //! What to change so that the kernel holds what is wanted. Pure and deterministic.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use flannel_netlink::{Batch, Flags};
 
-use crate::chain::Chain;
-use crate::element::{Body, Mapped, Span};
-use crate::error::Mistake;
 use crate::kernel::Observed;
-use crate::matching::{Match, Source, Test};
-use crate::rule::Rule;
-use crate::ruleset::{Ownership, Ruleset};
-use crate::set::Set;
-use crate::statement::Statement;
-use crate::table::{Handle, Table, table_flag};
-use crate::transaction::{Building, Transaction, inline_sets};
-use crate::wire::decode::is_filled_by_rules;
+use crate::model::chain::Chain;
+use crate::model::element::{Body, Mapped, Span};
+use crate::model::ids::Handle;
+use crate::model::matching::{Match, Source, Test};
+use crate::model::rule::Rule;
+use crate::model::ruleset::{Ownership, Ruleset};
+use crate::model::set::Set;
+use crate::model::statement::Statement;
+use crate::model::table::{Table, table_flag};
+use crate::model::validate;
+use crate::transaction::{Building, Transaction};
 use crate::wire::{encode, message};
 
 /// Lists the changes that turn what was observed into what is wanted; none if they are the same.
@@ -55,7 +55,7 @@ fn table_diff(new: &Table, old: &Table, port: Option<u32>, transaction: &mut Tra
     if adopt || new.dormant != old.dormant {
         transaction.add_table(new);
     }
-    check_references(new, transaction);
+    validate::check_references(new, |mistake, object| transaction.check(Err(mistake), || object));
 
     let doomed = Doomed::between(new, old);
     let plans: Vec<RulePlan<'_>> = new
@@ -195,7 +195,7 @@ impl Keys {
             rule
         };
         self.scratch.clear();
-        inline_sets(rule, |set| {
+        rule.inline_sets(|set| {
             let mut elements = set.elements.iter().peekable();
             while elements.peek().is_some() {
                 self.scratch.message(message::NEWSETELEM, Flags::NONE, &[], |a| {
@@ -291,7 +291,7 @@ fn remove(
     for set in &old.sets {
         let wanted = new.find_set(&set.name).filter(|_| !doomed.sets.contains(set.name.as_str()));
         let Some(wanted) = wanted else { continue };
-        if is_filled_by_rules(set) {
+        if set.is_filled_by_rules() {
             continue;
         }
         let gone = set.elements.iter().filter(|(span, body)| !stays(doomed, wanted, span, body));
@@ -361,57 +361,5 @@ fn add(
     }
     for chain in new.chains.iter().filter(|chain| is_new(chain)) {
         chain.rules.iter().for_each(|rule| transaction.append_rule(id, &chain.name, rule));
-    }
-}
-
-/// Finds jumps, sets and counters that the table does not have, before the kernel does.
-pub(crate) fn check_references(table: &Table, transaction: &mut Transaction<Building>) {
-    let chains: BTreeSet<&str> = table.chains.iter().map(|chain| chain.name.as_str()).collect();
-    let counters: BTreeSet<&str> = table.counters.iter().map(|counter| counter.name.as_str()).collect();
-    let chain_exists = |chain: &str| {
-        let missing = Mistake::MissingChain { chain: chain.to_owned() };
-        if chains.contains(chain) { Ok(()) } else { Err(missing) }
-    };
-    for chain in &table.chains {
-        for rule in &chain.rules {
-            let object = || format!("rule {} {} {rule}", table.id, chain.name);
-            for target in rule.verdicts().filter_map(|verdict| verdict.chain()) {
-                transaction.check(chain_exists(target.as_str()), object);
-            }
-            for statement in &rule.statements {
-                let (set, want) = match statement {
-                    Statement::CounterRef(name) if !counters.contains(name.as_str()) => {
-                        let missing = Mistake::MissingCounter { counter: name.to_string() };
-                        transaction.check(Err(missing), object);
-                        continue;
-                    }
-                    Statement::Match(Match { field, test: Test::In(Source::Named(set)), .. })
-                    | Statement::Vmap { field, source: Source::Named(set) } => (set, field.datatype()),
-                    _ => continue,
-                };
-                let checked = match table.find_set(set) {
-                    None => Err(Mistake::MissingSet { set: set.to_string() }),
-                    Some(found) if found.key != want => Err(Mistake::WrongType {
-                        object: format!("@{set}"),
-                        want: want.name(),
-                        have: found.key.name(),
-                    }),
-                    Some(_) => Ok(()),
-                };
-                transaction.check(checked, object);
-            }
-        }
-    }
-    for set in &table.sets {
-        for (span, body) in &set.elements {
-            if let Some(Mapped::Verdict(verdict)) = &body.mapped
-                && let Some(chain) = verdict.chain()
-            {
-                transaction.check(chain_exists(chain.as_str()), || {
-                    let key = crate::element::Key { datatype: set.key, span: span.clone(), mistake: None };
-                    format!("element {} {} {key}", table.id, set.name)
-                });
-            }
-        }
     }
 }

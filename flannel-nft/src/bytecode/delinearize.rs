@@ -1,39 +1,39 @@
 //! Instructions of the kernel turned back into rules as people write them.
 
-use crate::data::Data;
-use crate::expr::{Expr, REG1, VERDICT, cmp, ct, fib, meta, nat, payload, reject};
-use crate::lower::{lower, settles_protocol};
-use crate::matching::{Field, Inline, IpVersion, Match, Source, Test};
-use crate::name::{CounterName, LogPrefix, SetName};
-use crate::rule::Rule;
-use crate::ruleset::Family;
-use crate::set::Set;
-use crate::statement::{IpRange, Limit, Log, Mark, Nat, Reject, Statement};
-use crate::value::Protocol;
-use crate::wire::COUNTER;
-use crate::wire::decode::verdict_of;
+use crate::bytecode::expr::{Expr, REG1, VERDICT, cmp, ct, fib, meta, nat, payload, reject};
+use crate::bytecode::linearize::{linearize, settles_protocol};
+use crate::model::data::Data;
+use crate::model::family::Family;
+use crate::model::matching::{Field, Inline, IpVersion, Match, Source, Test};
+use crate::model::name::{CounterName, LogPrefix, SetName};
+use crate::model::protocol::Protocol;
+use crate::model::rule::Rule;
+use crate::model::set::NFT_OBJECT_COUNTER;
+use crate::model::set::Set;
+use crate::model::statement::{IpRange, Limit, Log, Mark, Nat, Reject, Statement};
+use crate::model::verdict::Verdict;
 
 /// Gives `rule` the statements that `exprs` stand for. `inline` finds sets that belong to one rule.
 ///
 /// What has no word stays an instruction; and if lowering the result does not give the same instructions again, all
 /// of it does. So a rule read from the kernel can always be written back as it was.
-pub(crate) fn raise<'s>(
+pub(crate) fn delinearize<'s>(
     mut rule: Rule,
     exprs: Vec<Expr>,
     family: Family,
     inline: impl Fn(&str, Option<u32>) -> Option<&'s Set>,
 ) -> Rule {
-    let mut raise = Raise { family, rest: &exprs, inline, statements: Vec::new() };
-    while let Some((next, rest)) = raise.rest.split_first() {
-        let statement = raise.statement().unwrap_or_else(|| {
-            raise.rest = rest;
+    let mut delinearizer = Delinearizer { family, rest: &exprs, inline, statements: Vec::new() };
+    while let Some((next, rest)) = delinearizer.rest.split_first() {
+        let statement = delinearizer.statement().unwrap_or_else(|| {
+            delinearizer.rest = rest;
             Statement::Other(next.clone())
         });
-        raise.push(statement);
+        delinearizer.push(statement);
     }
-    rule.statements = raise.statements;
+    rule.statements = delinearizer.statements;
     let mut again = Vec::with_capacity(exprs.len());
-    let lowered = lower(&rule, family, 0, |expr| again.push(expr));
+    let lowered = linearize(&rule, family, 0, |expr| again.push(expr));
     let same = again.len() == exprs.len() && again.iter().zip(&exprs).all(|(a, b)| equivalent(a, b));
     if lowered.is_err() || !same {
         rule.statements = exprs.into_iter().map(Statement::Other).collect();
@@ -56,14 +56,14 @@ fn equivalent(a: &Expr, b: &Expr) -> bool {
     }
 }
 
-struct Raise<'e, F> {
+struct Delinearizer<'e, F> {
     family: Family,
     rest: &'e [Expr],
     inline: F,
     statements: Vec<Statement>,
 }
 
-impl<'e, 's, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Raise<'e, F> {
+impl<'e, 's, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Delinearizer<'e, F> {
     /// Adds a statement, and drops the condition that it implies itself: `tcp dport 80` says `meta l4proto tcp`.
     fn push(&mut self, statement: Statement) {
         let field = match &statement {
@@ -107,9 +107,13 @@ impl<'e, 's, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Raise<'e, F> {
         let (first, rest) = self.rest.split_first()?;
         let (statement, used) = match first {
             Expr::Counter { packets, bytes } => (Statement::Counter { packets: *packets, bytes: *bytes }, 1),
-            Expr::Object { kind: COUNTER, name } => (Statement::CounterRef(CounterName::observed(name)), 1),
+            Expr::Object { kind: NFT_OBJECT_COUNTER, name } => {
+                (Statement::CounterRef(CounterName::observed(name)), 1)
+            }
             Expr::Notrack => (Statement::Notrack, 1),
-            Expr::Verdict { code, chain } => (Statement::Verdict(verdict_of(*code, chain.as_deref())?), 1),
+            Expr::Verdict { code, chain } => {
+                (Statement::Verdict(Verdict::from_code(*code, chain.as_deref())?), 1)
+            }
             Expr::Limit { rate, unit, burst, kind, flags } if *kind <= 1 && *flags <= 1 => {
                 let limit =
                     Limit { rate: *rate, per: *unit, burst: *burst, bytes: *kind == 1, over: *flags == 1 };

@@ -1,13 +1,15 @@
 //! Rules as the kernel runs them, made from rules as people write them.
 
-use crate::data::Data;
-use crate::error::Mistake;
-use crate::expr::{Expr, REG1, VERDICT, cmp, ct, fib, meta, nat, payload, reject, verdict};
-use crate::matching::{Field, IpVersion, Match, Source, Test};
-use crate::rule::Rule;
-use crate::ruleset::Family;
-use crate::statement::{IpRange, Limit, Log, Mark, Nat, Reject, Statement, Verdict};
-use crate::value::Protocol;
+use crate::bytecode::expr::{Expr, REG1, VERDICT, cmp, ct, fib, meta, nat, payload, reject};
+use crate::error::InvalidRule;
+use crate::model::data::Data;
+use crate::model::family::Family;
+use crate::model::matching::{Field, IpVersion, Match, Source, Test};
+use crate::model::protocol::Protocol;
+use crate::model::rule::Rule;
+use crate::model::set::NFT_OBJECT_COUNTER;
+use crate::model::statement::{IpRange, Limit, Log, Mark, Nat, Reject, Statement};
+use crate::model::verdict::Verdict;
 
 /// Registers behind the first, for what is needed at the same time.
 const REG2: u32 = 2;
@@ -16,30 +18,30 @@ const REG4: u32 = 4;
 
 /// Turns a rule into instructions, one call of `emit` each. Inline sets are numbered from `first_set` in the order in
 /// which they stand in the rule.
-pub(crate) fn lower(
+pub(crate) fn linearize(
     rule: &Rule,
     family: Family,
     first_set: u32,
     emit: impl FnMut(Expr),
-) -> Result<(), Mistake> {
+) -> Result<(), InvalidRule> {
     let nfproto = match family {
         Family::Ip => Some(IpVersion::V4),
         Family::Ip6 => Some(IpVersion::V6),
         _ => None,
     };
-    let mut lower = Lower { family, nfproto, l4proto: None, next_set: first_set, emit };
+    let mut linearizer = Linearizer { family, nfproto, l4proto: None, next_set: first_set, emit };
     // As nft does, in front of everything: else what comes before the reset would also happen to other packets.
     let reset = |statement: &Statement| matches!(statement, Statement::Reject(Reject::TcpReset));
     let before = rule.statements.iter().position(reset).and_then(|at| rule.statements.get(..at));
     if before.is_some_and(|before| !before.iter().any(settles_protocol)) {
-        lower.demand_protocol(Protocol::TCP)?;
+        linearizer.demand_protocol(Protocol::TCP)?;
     }
     let mut ended = false;
     for statement in &rule.statements {
         if ended && !matches!(statement, Statement::Other(_)) {
-            return Err(Mistake::Unreachable);
+            return Err(InvalidRule::Unreachable);
         }
-        lower.statement(statement)?;
+        linearizer.statement(statement)?;
         ended |= matches!(
             statement,
             Statement::Verdict(Verdict::Accept | Verdict::Drop | Verdict::Return | Verdict::Goto(_))
@@ -66,7 +68,7 @@ pub(crate) fn settles_protocol(statement: &Statement) -> bool {
 }
 
 /// What the instructions so far make sure of, so that nothing is demanded twice.
-struct Lower<F> {
+struct Linearizer<F> {
     family: Family,
     nfproto: Option<IpVersion>,
     l4proto: Option<Protocol>,
@@ -74,8 +76,8 @@ struct Lower<F> {
     emit: F,
 }
 
-impl<F: FnMut(Expr)> Lower<F> {
-    fn statement(&mut self, statement: &Statement) -> Result<(), Mistake> {
+impl<F: FnMut(Expr)> Linearizer<F> {
+    fn statement(&mut self, statement: &Statement) -> Result<(), InvalidRule> {
         match statement {
             Statement::ClampMss => {
                 self.demand_protocol(Protocol::TCP)?;
@@ -87,7 +89,7 @@ impl<F: FnMut(Expr)> Lower<F> {
                 (self.emit)(Expr::Counter { packets: *packets, bytes: *bytes });
             }
             Statement::CounterRef(name) => {
-                (self.emit)(Expr::Object { kind: crate::wire::COUNTER, name: name.as_str().into() });
+                (self.emit)(Expr::Object { kind: NFT_OBJECT_COUNTER, name: name.as_str().into() });
             }
             Statement::CtMark(mark) => {
                 self.mark(*mark, false);
@@ -97,8 +99,8 @@ impl<F: FnMut(Expr)> Lower<F> {
                 self.mark(*mark, true);
                 (self.emit)(Expr::MetaSet { key: meta::MARK, sreg: REG1 });
             }
-            Statement::Limit(limit) => (self.emit)(lower_limit(limit)),
-            Statement::Log(log) => (self.emit)(lower_log(log)),
+            Statement::Limit(limit) => (self.emit)(linearize_limit(limit)),
+            Statement::Log(log) => (self.emit)(linearize_log(log)),
             Statement::Match(condition) => self.condition(condition)?,
             Statement::Masquerade(choice) => {
                 self.inet_only("masquerade")?;
@@ -115,7 +117,7 @@ impl<F: FnMut(Expr)> Lower<F> {
             Statement::Notrack => (self.emit)(Expr::Notrack),
             Statement::Other(expr) => (self.emit)(expr.clone()),
             Statement::Reject(kind) => self.reject(*kind)?,
-            Statement::Verdict(verdict) => (self.emit)(lower_verdict(verdict)),
+            Statement::Verdict(verdict) => (self.emit)(linearize_verdict(verdict)),
             Statement::Vmap { field, source } => {
                 self.load(*field)?;
                 self.lookup(source, Some(VERDICT), false)?;
@@ -124,7 +126,7 @@ impl<F: FnMut(Expr)> Lower<F> {
         Ok(())
     }
 
-    fn condition(&mut self, condition: &Match) -> Result<(), Mistake> {
+    fn condition(&mut self, condition: &Match) -> Result<(), InvalidRule> {
         if let Some(mistake) = &condition.mistake {
             return Err(mistake.clone());
         }
@@ -186,12 +188,12 @@ impl<F: FnMut(Expr)> Lower<F> {
         Ok(())
     }
 
-    fn load(&mut self, field: Field) -> Result<(), Mistake> {
+    fn load(&mut self, field: Field) -> Result<(), InvalidRule> {
         self.load_bytes(field, None)
     }
 
     /// Puts the field, or its first `bytes`, into the first register, after what it needs to be there at all.
-    fn load_bytes(&mut self, field: Field, bytes: Option<u32>) -> Result<(), Mistake> {
+    fn load_bytes(&mut self, field: Field, bytes: Option<u32>) -> Result<(), InvalidRule> {
         let expr = match field {
             Field::Saddr(ip) | Field::Daddr(ip) => {
                 self.demand_version(ip, field)?;
@@ -243,7 +245,7 @@ impl<F: FnMut(Expr)> Lower<F> {
         (self.emit)(Expr::Bitwise { sreg: REG1, dreg: REG1, mask, xor });
     }
 
-    fn lookup(&mut self, source: &Source, dreg: Option<u32>, inverted: bool) -> Result<(), Mistake> {
+    fn lookup(&mut self, source: &Source, dreg: Option<u32>, inverted: bool) -> Result<(), InvalidRule> {
         let (set, id) = match source {
             Source::Named(name) => (name.as_str().into(), None),
             Source::Inline(inline) => {
@@ -259,7 +261,7 @@ impl<F: FnMut(Expr)> Lower<F> {
         Ok(())
     }
 
-    fn demand_version(&mut self, ip: IpVersion, field: Field) -> Result<(), Mistake> {
+    fn demand_version(&mut self, ip: IpVersion, field: Field) -> Result<(), InvalidRule> {
         if self.nfproto == Some(ip) {
             return Ok(());
         }
@@ -282,7 +284,7 @@ impl<F: FnMut(Expr)> Lower<F> {
         Ok(())
     }
 
-    fn demand_protocol(&mut self, protocol: Protocol) -> Result<(), Mistake> {
+    fn demand_protocol(&mut self, protocol: Protocol) -> Result<(), InvalidRule> {
         match self.l4proto {
             Some(known) if known == protocol => return Ok(()),
             Some(known) => return Err(contradiction(known.to_string(), protocol.to_string())),
@@ -294,15 +296,15 @@ impl<F: FnMut(Expr)> Lower<F> {
         Ok(())
     }
 
-    fn inet_only(&self, word: &str) -> Result<(), Mistake> {
+    fn inet_only(&self, word: &str) -> Result<(), InvalidRule> {
         match self.family {
             Family::Inet | Family::Ip | Family::Ip6 => Ok(()),
             _ => Err(self.wrong_family(word)),
         }
     }
 
-    fn wrong_family(&self, object: &str) -> Mistake {
-        Mistake::WrongFamily { object: object.to_owned(), family: self.family.name() }
+    fn wrong_family(&self, object: &str) -> InvalidRule {
+        InvalidRule::WrongFamily { object: object.to_owned(), family: self.family.name() }
     }
 
     fn mark(&mut self, mark: Mark, packet: bool) {
@@ -343,7 +345,7 @@ impl<F: FnMut(Expr)> Lower<F> {
         (Some(register), Some(register + 1))
     }
 
-    fn nat(&mut self, kind: u32, address: Option<&IpRange>, choice: &Nat) -> Result<(), Mistake> {
+    fn nat(&mut self, kind: u32, address: Option<&IpRange>, choice: &Nat) -> Result<(), InvalidRule> {
         let word = if kind == 0 { "snat" } else { "dnat" };
         self.inet_only(word)?;
         let (mut address_min, mut address_max, mut free) = (None, None, REG1);
@@ -370,7 +372,7 @@ impl<F: FnMut(Expr)> Lower<F> {
         Ok(())
     }
 
-    fn reject(&mut self, kind: Reject) -> Result<(), Mistake> {
+    fn reject(&mut self, kind: Reject) -> Result<(), InvalidRule> {
         let (kind, code) = match (kind, self.family) {
             (Reject::TcpReset, _) => {
                 self.demand_protocol(Protocol::TCP)?;
@@ -410,8 +412,8 @@ impl<F: FnMut(Expr)> Lower<F> {
     }
 }
 
-fn contradiction(known: String, wanted: String) -> Mistake {
-    Mistake::Contradiction { known, wanted }
+fn contradiction(known: String, wanted: String) -> InvalidRule {
+    InvalidRule::Contradiction { known, wanted }
 }
 
 fn word(version: IpVersion) -> &'static str {
@@ -429,23 +431,12 @@ fn flags(choice: &Nat, port_min: Option<u32>) -> u32 {
     choice.flags | if port_min.is_some() { nat::PROTO_SPECIFIED } else { 0 }
 }
 
-pub(crate) fn lower_verdict(verdict: &Verdict) -> Expr {
-    let (code, chain) = verdict_code(verdict);
+pub(crate) fn linearize_verdict(verdict: &Verdict) -> Expr {
+    let (code, chain) = verdict.code();
     Expr::Verdict { code, chain: chain.map(Into::into) }
 }
 
-pub(crate) fn verdict_code(verdict: &Verdict) -> (i32, Option<&str>) {
-    match verdict {
-        Verdict::Accept => (verdict::ACCEPT, None),
-        Verdict::Continue => (verdict::CONTINUE, None),
-        Verdict::Drop => (verdict::DROP, None),
-        Verdict::Goto(chain) => (verdict::GOTO, Some(chain.as_str())),
-        Verdict::Jump(chain) => (verdict::JUMP, Some(chain.as_str())),
-        Verdict::Return => (verdict::RETURN, None),
-    }
-}
-
-fn lower_limit(limit: &Limit) -> Expr {
+fn linearize_limit(limit: &Limit) -> Expr {
     Expr::Limit {
         rate: limit.rate,
         unit: limit.per,
@@ -455,7 +446,7 @@ fn lower_limit(limit: &Limit) -> Expr {
     }
 }
 
-fn lower_log(log: &Log) -> Expr {
+fn linearize_log(log: &Log) -> Expr {
     Expr::Log {
         group: log.group,
         prefix: log.prefix.as_ref().map(|prefix| prefix.as_str().into()),

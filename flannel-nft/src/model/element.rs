@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::data::Data;
-use crate::datatype::Datatype;
-use crate::error::Mistake;
-use crate::name::{Comment, CounterName};
-use crate::statement::Verdict;
-use crate::value::Value;
-use crate::wire::Extra;
+use crate::error::InvalidRule;
+use crate::model::data::Data;
+use crate::model::datatype::Datatype;
+use crate::model::name::{Comment, CounterName};
+use crate::model::opaque::Extra;
+use crate::model::value::Value;
+use crate::model::verdict::Verdict;
 
 /// The values of a key, both ends included.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -91,7 +91,7 @@ impl PartialOrd for Span {
 pub struct Key {
     pub(crate) datatype: Datatype,
     pub(crate) span: Span,
-    pub(crate) mistake: Option<Mistake>,
+    pub(crate) mistake: Option<InvalidRule>,
 }
 
 impl Key {
@@ -104,7 +104,7 @@ impl Key {
     pub(crate) fn prefix(datatype: Datatype, address: Data, length: u8) -> Self {
         let mistake = (!address.is_network(length)).then(|| {
             let text = Value::new(datatype, address.clone());
-            Mistake::HostBits { prefix: format!("{text}/{length}") }
+            InvalidRule::HostBits { prefix: format!("{text}/{length}") }
         });
         let last = address.last_with_prefix(length);
         Self { datatype, span: Span::between(address, last), mistake }
@@ -112,7 +112,7 @@ impl Key {
 
     fn range(first: Value, last: Value) -> Self {
         let mistake =
-            (first.data > last.data).then(|| Mistake::EmptyRange { range: format!("{first}-{last}") });
+            (first.data > last.data).then(|| InvalidRule::EmptyRange { range: format!("{first}-{last}") });
         Self { datatype: first.datatype, span: Span::between(first.data, last.data), mistake }
     }
 }

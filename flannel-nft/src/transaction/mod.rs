@@ -1,47 +1,28 @@
 //! Changes that the kernel applies entirely or not at all.
 
+pub(crate) mod change;
+pub(crate) mod diff;
+
+use crate::model::ids::Generation;
 use std::fmt;
 use std::iter::Peekable;
 
 use flannel_netlink::{Attributes, Batch, Flags};
 
-use crate::chain::Chain;
-use crate::change::{Change, changes};
-use crate::element::{Body, Span};
-use crate::error::{CommitError, Mistake, SealError};
+use crate::error::{CommitError, InvalidRule, SealError};
 use crate::kernel::Kernel;
-use crate::matching::{Match, Source, Test};
-use crate::name::{ChainName, CounterName, SetName};
-use crate::rule::Rule;
-use crate::set::Set;
-use crate::statement::Statement;
-use crate::table::{Counter, Handle, Table, TableId};
+use crate::model::chain::Chain;
+use crate::model::element::{Body, Span};
+use crate::model::ids::Handle;
+use crate::model::ids::TableId;
+use crate::model::name::{ChainName, CounterName, SetName};
+use crate::model::rule::Rule;
+use crate::model::set::Set;
+use crate::model::table::{Counter, Table};
+use crate::model::validate;
+use crate::transaction::change::{Change, changes};
 use crate::wire::encode::{self, Place};
 use crate::wire::{header, message};
-
-/// Number of the ruleset's state: goes up by one with each commit of anybody in the network namespace.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Generation(pub(crate) u32);
-
-impl Generation {
-    /// The number.
-    #[must_use]
-    pub fn number(self) -> u32 {
-        self.0
-    }
-
-    /// The one after a commit; the kernel skips 0.
-    #[must_use]
-    pub fn next(self) -> Self {
-        Self(self.0.wrapping_add(1).max(1))
-    }
-}
-
-impl fmt::Display for Generation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
-    }
-}
 
 /// State of a [`Transaction`] that still takes changes.
 #[derive(Debug, Default)]
@@ -112,11 +93,11 @@ impl Transaction<Building> {
             matches!(kind, message::NEWRULE | message::DELTABLE | message::DELCHAIN | message::DELSETELEM);
     }
 
-    fn wrong(&mut self, mistake: Mistake, object: impl FnOnce() -> String) {
+    fn wrong(&mut self, mistake: InvalidRule, object: impl FnOnce() -> String) {
         self.state.mistake.get_or_insert_with(|| SealError { object: object(), mistake });
     }
 
-    pub(crate) fn check(&mut self, checked: Result<(), Mistake>, object: impl FnOnce() -> String) {
+    pub(crate) fn check(&mut self, checked: Result<(), InvalidRule>, object: impl FnOnce() -> String) {
         if let Err(mistake) = checked {
             self.wrong(mistake, object);
         }
@@ -145,7 +126,7 @@ impl Transaction<Building> {
         for chain in &table.chains {
             chain.rules.iter().for_each(|rule| self.append_rule(&table.id, &chain.name, rule));
         }
-        crate::diff::check_references(table, self);
+        validate::check_references(table, |mistake, object| self.check(Err(mistake), || object));
     }
 
     /// Makes a table anew, whatever it was before: all rules go and come in one instant, counters start at 0.
@@ -189,7 +170,7 @@ impl Transaction<Building> {
 
     fn rule(&mut self, table: &TableId, chain: &ChainName, rule: &Rule, place: Place, flags: Flags) {
         let first_set = self.next_set;
-        inline_sets(rule, |set| self.anonymous_set(table, set));
+        rule.inline_sets(|set| self.anonymous_set(table, set));
         let mut checked = Ok(());
         self.push(message::NEWRULE, flags, table, |a| {
             checked = encode::rule(table, chain, rule, place, first_set, a);
@@ -379,16 +360,5 @@ impl<S> fmt::Debug for Transaction<S> {
             .field("expected", &self.expected)
             .field("changes", &self.changes)
             .finish_non_exhaustive()
-    }
-}
-
-/// Calls `found` for each set that belongs to the rule, in the rule's order.
-pub(crate) fn inline_sets(rule: &Rule, mut found: impl FnMut(&Set)) {
-    for statement in &rule.statements {
-        if let Statement::Match(Match { test: Test::In(Source::Inline(inline)), .. })
-        | Statement::Vmap { source: Source::Inline(inline), .. } = statement
-        {
-            found(&inline.set);
-        }
     }
 }

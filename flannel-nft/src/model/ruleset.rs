@@ -1,66 +1,7 @@
 //! What a caller wants: whole tables with everything in them.
 
-use std::fmt;
-
-use crate::error::ObserveError;
-use crate::kernel::Kernel;
-use crate::table::{Table, TableId};
-
-/// Address family of a table.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub enum Family {
-    /// ARP packets.
-    Arp,
-    /// Packets that a bridge forwards.
-    Bridge,
-    /// IPv4 and IPv6 packets.
-    Inet,
-    /// IPv4 packets.
-    Ip,
-    /// IPv6 packets.
-    Ip6,
-    /// All packets of a device.
-    Netdev,
-}
-
-impl Family {
-    /// nft's word for it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Arp => "arp",
-            Self::Bridge => "bridge",
-            Self::Inet => "inet",
-            Self::Ip => "ip",
-            Self::Ip6 => "ip6",
-            Self::Netdev => "netdev",
-        }
-    }
-
-    /// `NFPROTO_*`.
-    pub(crate) fn number(self) -> u8 {
-        match self {
-            Self::Inet => 1,
-            Self::Ip => 2,
-            Self::Arp => 3,
-            Self::Netdev => 5,
-            Self::Bridge => 7,
-            Self::Ip6 => 10,
-        }
-    }
-
-    pub(crate) fn from_number(number: u8) -> Option<Self> {
-        [Self::Arp, Self::Bridge, Self::Inet, Self::Ip, Self::Ip6, Self::Netdev]
-            .into_iter()
-            .find(|family| family.number() == number)
-    }
-}
-
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
+use crate::model::ids::TableId;
+use crate::model::table::Table;
 
 /// Tables, each whole: what is in the kernel's table of that name and not in here is to be removed. Other tables are
 /// nobody's business here.
@@ -137,22 +78,4 @@ pub enum Ownership {
     /// Afterwards the table stays, and the next [`converge`](crate::converge) of anybody who wants to own it takes it
     /// over as it is. Kernel ≥ 6.9; older ones refuse the table.
     Owner,
-}
-
-impl Ownership {
-    /// [`Ownership::Owner`] where the kernel lets a table outlive its owner, else [`Ownership::Shared`]. It asks the kernel,
-    /// whatever its version, which takes 8 to 16 ms: ask once.
-    ///
-    /// # Errors
-    /// [`ObserveError`] if the kernel does not answer.
-    ///
-    /// ```
-    /// use flannel_nft::{Memory, Ownership};
-    ///
-    /// assert_eq!(Ownership::auto(&mut Memory::default())?, Ownership::Owner);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn auto(kernel: &mut impl Kernel) -> Result<Self, ObserveError> {
-        Ok(if kernel.keeps_owned_tables()? { Self::Owner } else { Self::Shared })
-    }
 }

@@ -2,15 +2,18 @@
 
 use flannel_netlink::{Errno, Refusal};
 
-use crate::chain::Chain;
-use crate::change::{Change, RulePlace};
 use crate::error::{CommitError, ObserveError, RefusalReason};
 use crate::kernel::{Kernel, Observed};
-use crate::rule::Rule;
-use crate::ruleset::Ruleset;
-use crate::set::Set;
-use crate::table::{Handle, Table, TableId, table_flag};
-use crate::transaction::{Generation, Sealed, Transaction};
+use crate::model::chain::Chain;
+use crate::model::ids::Generation;
+use crate::model::ids::Handle;
+use crate::model::ids::TableId;
+use crate::model::rule::Rule;
+use crate::model::ruleset::Ruleset;
+use crate::model::set::Set;
+use crate::model::table::{Table, table_flag};
+use crate::transaction::change::{Change, RulePlace};
+use crate::transaction::{Sealed, Transaction};
 
 /// Tables that are kept in memory and changed as the kernel would change them: all or nothing, with generations,
 /// handles and `EBUSY`. It decodes the very bytes that the kernel would get.
@@ -18,17 +21,17 @@ use crate::transaction::{Generation, Sealed, Transaction};
 /// It sees no packets, so counters stay where they are.
 ///
 /// ```
-/// use flannel_nft::{Family, Kernel, Memory, Outcome, Ruleset, Table, TableName, converge};
+/// use flannel_nft::{Family, Kernel, FakeKernel, Outcome, Ruleset, Table, TableName, converge};
 ///
 /// let desired = Ruleset::new().table(Table::new(Family::Inet, TableName::new("mine")?));
-/// let mut kernel = Memory::default();
+/// let mut kernel = FakeKernel::default();
 /// assert!(matches!(converge(&mut kernel, &desired)?, Outcome::Changed { .. }));
 /// assert!(matches!(converge(&mut kernel, &desired)?, Outcome::Unchanged { .. }));
 /// assert_eq!(kernel.script(), "add table inet mine\n");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct Memory {
+pub struct FakeKernel {
     tables: Vec<Table>,
     generation: Generation,
     handles: u64,
@@ -38,7 +41,7 @@ pub struct Memory {
     keeps_owned_tables: bool,
 }
 
-impl Default for Memory {
+impl Default for FakeKernel {
     fn default() -> Self {
         Self {
             tables: Vec::new(),
@@ -52,7 +55,7 @@ impl Default for Memory {
     }
 }
 
-impl Memory {
+impl FakeKernel {
     /// One that, as Linux before 6.9, refuses tables that outlive their owner.
     #[must_use]
     pub fn before_6_9() -> Self {
@@ -163,7 +166,7 @@ fn in_table(table: &mut Table, change: Change, handle: Handle) -> Result<(), Err
         Change::DeleteChain(_, chain) => {
             let targeted = rules(table).any(|rule| rule.verdicts().any(|end| end.chain() == Some(&chain)));
             let from_map = table.sets.iter().flat_map(|set| set.elements.values()).any(|body| {
-                matches!(&body.mapped, Some(crate::element::Mapped::Verdict(end)) if end.chain() == Some(&chain))
+                matches!(&body.mapped, Some(crate::model::element::Mapped::Verdict(end)) if end.chain() == Some(&chain))
             });
             if targeted || from_map || !chain_of(table, |found| found.name == chain)?.rules.is_empty() {
                 return Err(Errno::EBUSY);
@@ -195,7 +198,7 @@ fn chain_of(table: &mut Table, is: impl Fn(&Chain) -> bool) -> Result<&mut Chain
     table.chains.iter_mut().find(|chain| is(chain)).ok_or(Errno::ENOENT)
 }
 
-impl Kernel for Memory {
+impl Kernel for FakeKernel {
     fn generation(&mut self) -> Result<Generation, ObserveError> {
         Ok(self.generation)
     }
@@ -248,7 +251,7 @@ mod tests {
     #[test]
     fn a_refused_transaction_leaves_everything_as_it_was() {
         let table = Table::new(crate::Family::Ip, crate::TableName::new("t").unwrap());
-        let mut kernel = Memory::default();
+        let mut kernel = FakeKernel::default();
         kernel.refuse_next(0, Errno::EPERM);
         let desired = Ruleset::new().table(table);
         assert!(crate::converge(&mut kernel, &desired).is_err());

@@ -1,34 +1,12 @@
 //! Tables, and what they hold beside chains.
 
-use std::fmt;
+use crate::model::ids::TableId;
 
-use crate::chain::Chain;
-use crate::name::{Comment, CounterName, SetName, TableName};
-use crate::ruleset::{Family, Ownership};
-use crate::set::Set;
-
-/// What identifies a table: its family and name.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct TableId {
-    /// Address family.
-    pub family: Family,
-    /// Name, unique in its family.
-    pub name: TableName,
-}
-
-impl TableId {
-    /// The table of this family with this name.
-    #[must_use]
-    pub fn new(family: Family, name: TableName) -> Self {
-        Self { family, name }
-    }
-}
-
-impl fmt::Display for TableId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.family, self.name)
-    }
-}
+use crate::model::chain::Chain;
+use crate::model::family::Family;
+use crate::model::name::{Comment, CounterName, SetName, TableName};
+use crate::model::ruleset::Ownership;
+use crate::model::set::Set;
 
 /// A table and everything in it.
 ///
@@ -221,23 +199,5 @@ impl Counter {
     #[must_use]
     pub fn count(&self) -> (u64, u64) {
         (self.packets, self.bytes)
-    }
-}
-
-/// The kernel's number for an object, unique in its table.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Handle(pub(crate) u64);
-
-impl Handle {
-    /// The number, as `nft -a list` shows it.
-    #[must_use]
-    pub fn number(self) -> u64 {
-        self.0
-    }
-}
-
-impl fmt::Display for Handle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
     }
 }

@@ -5,12 +5,14 @@ use std::fmt::{self, Display, Formatter};
 
 use flannel_netlink::{Malformed, Message, messages};
 
-use crate::chain::Chain;
-use crate::name::{ChainName, SetName};
-use crate::raise::raise;
-use crate::rule::Rule;
-use crate::set::Set;
-use crate::table::{Counter, Handle, Table, TableId};
+use crate::bytecode::delinearize::delinearize;
+use crate::model::chain::Chain;
+use crate::model::ids::Handle;
+use crate::model::ids::TableId;
+use crate::model::name::{ChainName, SetName};
+use crate::model::rule::Rule;
+use crate::model::set::Set;
+use crate::model::table::{Counter, Table};
 use crate::text::{self, Written};
 use crate::wire::{decode, message as kind};
 
@@ -122,7 +124,7 @@ impl Reader {
                     _ if message.flags & APPEND != 0 => RulePlace::Last,
                     _ => RulePlace::First,
                 };
-                let rule = raise(raw.rule, raw.exprs, id.family, |name, number| match number {
+                let rule = delinearize(raw.rule, raw.exprs, id.family, |name, number| match number {
                     Some(number) => self.numbered.get(&number),
                     None if name.starts_with("__") => self.named.get(&(id.clone(), name.to_owned())),
                     None => None,

@@ -3,15 +3,16 @@
 //! The modules are named as nft names things: [`ip::saddr`], [`tcp::dport`], [`meta::oifname`], [`ct::state`],
 //! [`fib::daddr_type`]. `!` turns a match around.
 
-use crate::data::Data;
-use crate::datatype::Datatype;
-use crate::element::{Body, Key, Span};
-use crate::error::Mistake;
-use crate::matching::{Field, IpVersion, Match, Source, Test};
-use crate::name::{InterfaceName, SetName};
-use crate::operand::{Addresses, Ports};
-use crate::set::Maps;
-use crate::value::{Protocol, Value};
+use crate::error::InvalidRule;
+use crate::model::data::Data;
+use crate::model::datatype::Datatype;
+use crate::model::element::{Body, Key, Span};
+use crate::model::matching::{Field, IpVersion, Match, Source, Test};
+use crate::model::name::{InterfaceName, SetName};
+use crate::model::operand::{Addresses, Ports};
+use crate::model::protocol::Protocol;
+use crate::model::set::Maps;
+use crate::model::value::Value;
 
 /// The IP header. In an `inet` table a match on addresses also demands the right IP version, as nft does.
 pub mod ip {
@@ -144,7 +145,7 @@ pub mod meta {
 
 /// What connection tracking knows about a packet.
 pub mod ct {
-    use super::{Data, Field, Match, Mistake, Test};
+    use super::{Data, Field, InvalidRule, Match, Test};
 
     /// State of a connection, seen from the packet.
     #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -191,7 +192,7 @@ pub mod ct {
 
     fn bits(field: Field, bits: impl Iterator<Item = u32>) -> Match {
         let bits = bits.fold(0, |sum, bit| sum | bit);
-        let mistake = (bits == 0).then_some(Mistake::NothingToMatch);
+        let mistake = (bits == 0).then_some(InvalidRule::NothingToMatch);
         Match { mistake, ..Match::new(field, Test::AnyBit(Data::u32(bits))) }
     }
 
@@ -349,7 +350,7 @@ transport!(
 /// The TCP header. Demands TCP.
 pub mod tcp {
     use super::{Data, Field, Match, Ports, Test};
-    use crate::value::Protocol;
+    use crate::model::protocol::Protocol;
 
     /// Source port.
     pub fn sport(ports: impl Into<Ports>) -> Match {

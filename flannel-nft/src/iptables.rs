@@ -6,7 +6,7 @@
 //! ([`accept_forwarded`]), in a form that `iptables -S` still reads.
 //!
 //! All functions here are pure. Those that change something add it to a transaction, so that several such changes can
-//! take effect in one instant; [`amend`](crate::amend) commits it.
+//! take effect in one instant; [`converge_with`](crate::converge_with) commits it.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter};
@@ -14,19 +14,22 @@ use std::fmt::{self, Display, Formatter};
 use flannel_netlink::attributes;
 use ipnet::IpNet;
 
-use crate::chain::{Chain, Hook, Policy};
-use crate::expr::Expr;
+use crate::bytecode::expr::Expr;
 use crate::kernel::Observed;
-use crate::name::{ChainName, Comment, TableName};
-use crate::operand::Addresses;
-use crate::rule::Rule;
-use crate::ruleset::{Family, Ruleset};
-use crate::selector::ip;
-use crate::statement::{Statement, Verdict};
-use crate::table::{Handle, Table, TableId};
+use crate::model::chain::{Chain, Hook, Policy};
+use crate::model::family::Family;
+use crate::model::ids::Handle;
+use crate::model::ids::TableId;
+use crate::model::name::{ChainName, Comment, TableName};
+use crate::model::operand::Addresses;
+use crate::model::rule::Rule;
+use crate::model::ruleset::Ruleset;
+use crate::model::selector::ip;
+use crate::model::statement::Statement;
+use crate::model::table::Table;
+use crate::model::verdict::Verdict;
 use crate::text::Written;
 use crate::transaction::{Building, Transaction};
-use crate::wire::decode::verdict_of;
 
 /// How deep jumps are followed; the kernel allows 16 (`NFT_JUMP_STACK_SIZE`).
 const JUMPS: u8 = 16;
@@ -365,7 +368,7 @@ fn targets(rule: &Rule) -> impl Iterator<Item = &str> {
     let of_verdicts = rule.verdicts().filter_map(Verdict::chain).map(ChainName::as_str);
     let opaque = rule.statements.iter().filter_map(|statement| match statement {
         Statement::Other(Expr::Verdict { code, chain }) => {
-            verdict_of(*code, chain.as_deref()).and(chain.as_deref())
+            Verdict::from_code(*code, chain.as_deref()).and(chain.as_deref())
         }
         _ => None,
     });

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::data::{Data, hex};
-use crate::value::Protocol;
+use crate::model::data::{Data, hex};
+use crate::model::protocol::Protocol;
 
 /// What the keys or the values of a set are, by nft's names (`nft describe`).
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]

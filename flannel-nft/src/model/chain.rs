@@ -1,10 +1,10 @@
 //! Chains: rules in order, and the hook that packets reach them by.
 
-use crate::error::Mistake;
-use crate::name::{ChainName, Comment};
-use crate::rule::Rule;
-use crate::ruleset::Family;
-use crate::wire::Extra;
+use crate::error::InvalidRule;
+use crate::model::family::Family;
+use crate::model::name::{ChainName, Comment};
+use crate::model::opaque::Extra;
+use crate::model::rule::Rule;
 
 /// What a base chain is for.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -199,7 +199,7 @@ impl Base {
         self.policy
     }
 
-    pub(crate) fn check(&self, family: Family) -> Result<(), Mistake> {
+    pub(crate) fn check(&self, family: Family) -> Result<(), InvalidRule> {
         let inet = matches!(family, Family::Inet | Family::Ip | Family::Ip6);
         let layer3 = !matches!(self.hook, Hook::Ingress | Hook::Egress);
         let exists = match (self.kind, family) {
@@ -213,7 +213,7 @@ impl Base {
         if exists {
             return Ok(());
         }
-        Err(Mistake::NoSuchHook { kind: self.kind.name(), hook: self.hook.name(), family: family.name() })
+        Err(InvalidRule::NoSuchHook { kind: self.kind.name(), hook: self.hook.name(), family: family.name() })
     }
 }
 

@@ -1,62 +1,15 @@
-//! The door to nf_tables, and what can be done through it.
+//! Making the kernel hold a ruleset: once, again and again, or by a plan of the caller's.
 
-use crate::diff::diff;
 use crate::error::{CommitError, ConvergeError, ObserveError};
-use crate::ruleset::Ruleset;
-use crate::table::TableId;
-use crate::transaction::{Building, Generation, Sealed, Transaction};
+use crate::kernel::{Kernel, Observed};
+use crate::model::ids::Generation;
+use crate::model::ids::TableId;
+use crate::model::ruleset::Ruleset;
+use crate::transaction::diff::diff;
+use crate::transaction::{Building, Transaction};
 
-/// How often [`converge`] starts anew because others change the ruleset at the same time.
-const ATTEMPTS: u32 = 16;
-
-/// Tables as they were at one generation.
-#[derive(Clone, Debug)]
-pub struct Observed {
-    /// The generation.
-    pub generation: Generation,
-    /// Those of the wanted tables that exist.
-    pub ruleset: Ruleset,
-    /// Port of the socket that changes are sent by: a table owned by it is ours.
-    pub port: Option<u32>,
-}
-
-/// The one door to nf_tables. Nothing else in the crate sends or receives rules.
-///
-/// [`Netlink`](crate::Netlink) is the real one, [`Memory`](crate::Memory) one for tests and dry runs.
-pub trait Kernel {
-    /// Reads the generation of the ruleset.
-    ///
-    /// # Errors
-    /// [`ObserveError::Generation`].
-    fn generation(&mut self) -> Result<Generation, ObserveError>;
-
-    /// Lists the tables there are.
-    ///
-    /// # Errors
-    /// [`ObserveError::Dump`].
-    ///
-    /// # Kernel
-    /// `nft list tables`
-    fn tables(&mut self) -> Result<Vec<TableId>, ObserveError>;
-
-    /// Whether a table that somebody owns stays when its owner exits (flags `owner` and `persist`). Changes nothing.
-    ///
-    /// # Errors
-    /// [`ObserveError::Dump`].
-    fn keeps_owned_tables(&mut self) -> Result<bool, ObserveError>;
-
-    /// Reads the wanted tables, all of one generation.
-    ///
-    /// # Errors
-    /// [`ObserveError`]; never a part of a table.
-    fn observe(&mut self, wanted: &[TableId]) -> Result<Observed, ObserveError>;
-
-    /// Sends a transaction and waits until it is applied or refused.
-    ///
-    /// # Errors
-    /// [`CommitError`], whose variants say what the kernel holds.
-    fn send(&mut self, transaction: &mut Transaction<Sealed>) -> Result<Generation, CommitError>;
-}
+/// How often [`converge`] starts over because others change the ruleset at the same time.
+const MAX_ATTEMPTS: u32 = 16;
 
 /// Reads the generation: 2.5 µs. Unchanged since the last look means that nobody changed any table.
 ///
@@ -115,7 +68,7 @@ impl Outcome {
 /// # Kernel
 /// Needs CAP_NET_ADMIN in the network namespace's user namespace.
 pub fn converge(kernel: &mut impl Kernel, desired: &Ruleset) -> Result<Outcome, ConvergeError> {
-    amend(kernel, &desired.scope(), |observed| diff(desired, observed))
+    converge_with(kernel, &desired.scope(), |observed| diff(desired, observed))
 }
 
 /// Makes changes that depend on what the kernel holds: observes the tables in `scope` and commits what `plan` makes of
@@ -123,12 +76,12 @@ pub fn converge(kernel: &mut impl Kernel, desired: &Ruleset) -> Result<Outcome, 
 ///
 /// # Errors
 /// As [`converge`].
-pub fn amend(
+pub fn converge_with(
     kernel: &mut impl Kernel,
     scope: &[TableId],
     plan: impl Fn(&Observed) -> Transaction<Building>,
 ) -> Result<Outcome, ConvergeError> {
-    for _ in 0..ATTEMPTS {
+    for _ in 0..MAX_ATTEMPTS {
         let observed = kernel.observe(scope).map_err(ConvergeError::Observe)?;
         let transaction = plan(&observed);
         let changes = transaction.len();
@@ -142,5 +95,69 @@ pub fn amend(
             Err(error) => return Err(ConvergeError::Commit(error)),
         }
     }
-    Err(ConvergeError::Contended { attempts: ATTEMPTS })
+    Err(ConvergeError::Contended { attempts: MAX_ATTEMPTS })
+}
+
+/// [`converge`] for who calls it again and again: while nobody has changed any table since the last look, it asks for
+/// the generation (3 µs) and reads nothing else.
+///
+/// Elements with a timeout leave their set without a new generation, so they are missed only at the next change.
+///
+/// ```
+/// use flannel_nft::{Family, RetainedRuleset, FakeKernel, Outcome, Ruleset, Table, TableName};
+///
+/// let table = Table::new(Family::Ip, TableName::new("pods")?);
+/// let mut kernel = FakeKernel::default(); // Netlink::open()? for the real one
+/// let mut retained = RetainedRuleset::new(Ruleset::new().table(table));
+/// assert!(matches!(retained.reconcile(&mut kernel)?, Outcome::Changed { changes: 1, .. }));
+/// assert!(matches!(retained.reconcile(&mut kernel)?, Outcome::Unchanged { .. }));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct RetainedRuleset {
+    desired: Ruleset,
+    /// The generation at which the kernel held it.
+    held: Option<Generation>,
+}
+
+impl RetainedRuleset {
+    /// Nothing is known about the kernel yet.
+    #[must_use]
+    pub fn new(desired: Ruleset) -> Self {
+        Self { desired, held: None }
+    }
+
+    /// What it keeps.
+    #[must_use]
+    pub fn desired(&self) -> &Ruleset {
+        &self.desired
+    }
+
+    /// The generation at which the kernel last held it; `None` if it has not been seen to.
+    #[must_use]
+    pub fn held(&self) -> Option<Generation> {
+        self.held
+    }
+
+    /// Keeps something else from the next [`RetainedRuleset::reconcile`] on. Tables that are no longer wanted have to be
+    /// [named](Ruleset::without), or they stay.
+    pub fn set_desired(&mut self, desired: Ruleset) {
+        *self = Self::new(desired);
+    }
+
+    /// Makes the kernel hold what is wanted, unless nothing has changed since it last did. Use it with one kernel only.
+    ///
+    /// # Errors
+    /// As [`converge`]. The next call looks at everything.
+    pub fn reconcile(&mut self, kernel: &mut impl Kernel) -> Result<Outcome, ConvergeError> {
+        if let Some(generation) = self.held.take()
+            && kernel.generation().map_err(ConvergeError::Observe)? == generation
+        {
+            self.held = Some(generation);
+            return Ok(Outcome::Unchanged { generation });
+        }
+        let outcome = converge(kernel, &self.desired)?;
+        self.held = Some(outcome.generation());
+        Ok(outcome)
+    }
 }

@@ -1,8 +1,8 @@
 //! Rules as the kernel runs them: small instructions over registers (include/uapi/linux/netfilter/nf_tables.h).
 //!
-//! `lower` makes these from a [`Rule`](crate::Rule), `raise` turns them back, `wire` carries them.
+//! `linearize` makes these from a [`Rule`](crate::Rule), `delinearize` turns them back, `wire` carries them.
 
-use crate::data::Data;
+use crate::model::data::Data;
 
 /// Register that holds a verdict.
 pub(crate) const VERDICT: u32 = 0;
@@ -187,16 +187,6 @@ pub(crate) mod fib {
     pub(crate) const ADDRTYPE: u32 = 3;
     pub(crate) const SADDR: u32 = 1;
     pub(crate) const DADDR: u32 = 2;
-}
-
-/// Verdict codes (`NF_*`, `NFT_*`).
-pub(crate) mod verdict {
-    pub(crate) const DROP: i32 = 0;
-    pub(crate) const ACCEPT: i32 = 1;
-    pub(crate) const CONTINUE: i32 = -1;
-    pub(crate) const JUMP: i32 = -3;
-    pub(crate) const GOTO: i32 = -4;
-    pub(crate) const RETURN: i32 = -5;
 }
 
 /// `NF_NAT_RANGE_*` (include/uapi/linux/netfilter/nf_nat.h).

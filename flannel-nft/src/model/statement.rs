@@ -1,40 +1,13 @@
 //! What a rule does: verdicts, translation of addresses, logs, limits, marks.
 
+use crate::model::verdict::Verdict;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use crate::data::Data;
-use crate::expr::{Expr, nat};
-use crate::matching::{Field, Match, Source};
-use crate::name::{ChainName, CounterName, LogPrefix};
-
-/// Where a packet goes next.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub enum Verdict {
-    /// Out of this base chain, on its way; other base chains of the same hook still see it.
-    Accept,
-    /// On to the next rule. Useful as an element of a verdict map.
-    Continue,
-    /// Nowhere.
-    Drop,
-    /// Into another chain, not to come back to this one.
-    Goto(ChainName),
-    /// Into another chain, and back behind this rule.
-    Jump(ChainName),
-    /// Back to the calling chain; in a base chain, to its policy.
-    Return,
-}
-
-impl Verdict {
-    /// The chain it leads to.
-    #[must_use]
-    pub fn chain(&self) -> Option<&ChainName> {
-        match self {
-            Self::Goto(chain) | Self::Jump(chain) => Some(chain),
-            Self::Accept | Self::Continue | Self::Drop | Self::Return => None,
-        }
-    }
-}
+use crate::bytecode::expr::{Expr, nat};
+use crate::model::data::Data;
+use crate::model::matching::{Field, Match, Source};
+use crate::model::name::{CounterName, LogPrefix};
 
 /// How to refuse a packet and say so.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

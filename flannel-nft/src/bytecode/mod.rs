@@ -1,0 +1,5 @@
+//! Rules as the expressions that the kernel runs, and back: nft's linearize and delinearize steps.
+
+pub(crate) mod delinearize;
+pub(crate) mod expr;
+pub(crate) mod linearize;

@@ -1,0 +1,11 @@
+//! What the kernel gave and this crate does not understand: kept, and written back unchanged.
+
+/// Attributes that we do not know, as they came.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Extra(pub(crate) Vec<(u16, Box<[u8]>)>);
+
+impl Extra {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}

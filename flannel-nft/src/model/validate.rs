@@ -1,0 +1,63 @@
+//! References inside a table: every chain, set and counter that a rule or element names must exist in it.
+
+use std::collections::BTreeSet;
+
+use crate::error::InvalidRule;
+use crate::model::element::{Key, Mapped};
+use crate::model::matching::{Match, Source, Test};
+use crate::model::statement::Statement;
+use crate::model::table::Table;
+
+/// Calls `found` with each reference to a chain, set or counter that the table does not have, and the rule or
+/// element that has the reference.
+pub(crate) fn check_references(table: &Table, mut found: impl FnMut(InvalidRule, String)) {
+    let chains: BTreeSet<&str> = table.chains.iter().map(|chain| chain.name.as_str()).collect();
+    let counters: BTreeSet<&str> = table.counters.iter().map(|counter| counter.name.as_str()).collect();
+    let missing_chain = |chain: &str| {
+        let missing = InvalidRule::MissingChain { chain: chain.to_owned() };
+        (!chains.contains(chain)).then_some(missing)
+    };
+    for chain in &table.chains {
+        for rule in &chain.rules {
+            let object = || format!("rule {} {} {rule}", table.id, chain.name);
+            for target in rule.verdicts().filter_map(|verdict| verdict.chain()) {
+                if let Some(missing) = missing_chain(target.as_str()) {
+                    found(missing, object());
+                }
+            }
+            for statement in &rule.statements {
+                let (set, want) = match statement {
+                    Statement::CounterRef(name) if !counters.contains(name.as_str()) => {
+                        found(InvalidRule::MissingCounter { counter: name.to_string() }, object());
+                        continue;
+                    }
+                    Statement::Match(Match { field, test: Test::In(Source::Named(set)), .. })
+                    | Statement::Vmap { field, source: Source::Named(set) } => (set, field.datatype()),
+                    _ => continue,
+                };
+                match table.find_set(set) {
+                    None => found(InvalidRule::MissingSet { set: set.to_string() }, object()),
+                    Some(other) if other.key != want => {
+                        let wrong = InvalidRule::WrongType {
+                            object: format!("@{set}"),
+                            want: want.name(),
+                            have: other.key.name(),
+                        };
+                        found(wrong, object());
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+    }
+    for set in &table.sets {
+        for (span, body) in &set.elements {
+            if let Some(Mapped::Verdict(verdict)) = &body.mapped
+                && let Some(missing) = verdict.chain().and_then(|chain| missing_chain(chain.as_str()))
+            {
+                let key = Key { datatype: set.key, span: span.clone(), mistake: None };
+                found(missing, format!("element {} {} {key}", table.id, set.name));
+            }
+        }
+    }
+}
