@@ -12,7 +12,7 @@ use flannel_vxlan::{
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut kernel = Netlink::open()?;
-    let fit = |address: &flannel_vxlan::underlay::InterfaceAddress| {
+    let fit = |address: &flannel_vxlan::InterfaceAddress| {
         address.address.is_ipv4() && !address.address.is_loopback()
     };
     let interfaces = kernel.interfaces()?;

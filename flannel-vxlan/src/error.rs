@@ -1,5 +1,6 @@
 //! Why something could not be read or done, and what the kernel holds then.
 
+use crate::Family;
 use flannel_netlink::{AskError, DumpError, Errno, Malformed, TransactError};
 
 /// A reading of the kernel failed. Nothing was changed.
@@ -72,4 +73,31 @@ pub enum ConvergeError {
     /// It was cut short. Some steps may have been taken.
     #[error("cannot apply the plan")]
     Apply(#[source] ApplyError),
+}
+
+/// A value that is outside its range.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ValueError {
+    /// Not a VXLAN network identifier.
+    #[error("VNI {0} is out of range: it has 24 bits, so use 0 to 16777215")]
+    Vni(u64),
+    /// Not six hexadecimal bytes, or not the address of one station.
+    #[error(
+        "`{0}` is not the MAC address of one station: write six hexadecimal bytes, e.g. 0a:58:0a:f4:01:00"
+    )]
+    Mac(String),
+    /// Not a name an interface can have.
+    #[error("`{0}` is not an interface name: use 1 to 15 bytes without `/`, `:` and white space")]
+    IfName(String),
+    /// Too small to carry IP.
+    #[error("MTU {mtu} is too small for {family}: it needs {least} bytes")]
+    Mtu {
+        /// What was given.
+        mtu: u32,
+        /// What it should carry.
+        family: Family,
+        /// The least that does.
+        least: u32,
+    },
 }

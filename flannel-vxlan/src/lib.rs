@@ -67,48 +67,34 @@
 //! # Cargo features
 //! - `tokio`: [`Monitor::into_stream`](Monitor), to await notifications. Off by default.
 
-mod apply;
-mod attention;
-mod device;
-mod diff;
-mod entry;
 mod error;
-mod family;
-mod host;
-mod index;
 mod kernel;
-mod monitor;
-mod netlink;
-mod nexthop;
+mod model;
 mod overlay;
-mod peer;
-mod pending;
 mod plan;
-mod remark;
-mod removal;
-mod report;
-mod standing;
-mod types;
-pub mod underlay;
 mod wire;
 
-pub use attention::Attention;
-pub use device::{DeviceSpec, Link, NameTaken, ObservedDevice, ObservedVxlan};
-pub use entry::{
+pub use error::{ApplyError, ConvergeError, ObserveError, ReadError, StepRefusal, ValueError};
+pub use flannel_netlink::{Errno, OpenError};
+pub use kernel::interfaces::{DefaultRoute, Interface, InterfaceAddress, RouteLookup};
+#[cfg(feature = "tokio")]
+pub use kernel::monitor::NotificationStream;
+pub use kernel::monitor::{Monitor, Notification};
+pub use kernel::netlink::Netlink;
+pub use kernel::{Applied, Kernel};
+pub use model::device::{DeviceSpec, Link, NameTaken, ObservedDevice, ObservedVxlan};
+pub use model::family::{Family, FamilySpec};
+pub use model::if_name::IfName;
+pub use model::mac::MacAddr;
+pub use model::mtu::{OverlayMtu, UnderlayMtu};
+pub use model::objects::{
     BLACKHOLE_METRIC, Forwarding, Neighbour, Nexthop, Observed, ObservedForwarding, ObservedNeighbour,
     ObservedNexthop, ObservedRoute, ObservedRouteTo, ROUTE_PROTOCOL, Route, RouteTo,
 };
-pub use error::{ApplyError, ConvergeError, ObserveError, ReadError, StepRefusal};
-pub use family::FamilySpec;
-pub use flannel_netlink::{Errno, OpenError};
-pub use kernel::{Applied, Kernel};
-#[cfg(feature = "tokio")]
-pub use monitor::NotificationStream;
-pub use monitor::{Monitor, Notification};
-pub use netlink::Netlink;
+pub use model::peer::{Peer, PeerConflict, Via};
+pub use model::vni::Vni;
 pub use overlay::Overlay;
-pub use peer::{Peer, PeerConflict, Via};
+pub use overlay::notice::Attention;
+pub use overlay::peer_status::{News, Remark};
+pub use plan::report::{RefusedStep, Report};
 pub use plan::{DeviceStep, Links, Plan, Step};
-pub use remark::{News, Remark};
-pub use report::{RefusedStep, Report};
-pub use types::{Family, IfName, MacAddr, OverlayMtu, UnderlayMtu, ValueError, Vni};

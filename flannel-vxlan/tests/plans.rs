@@ -7,11 +7,11 @@
 
 use std::net::IpAddr;
 
-use flannel_vxlan::underlay::{Interface, InterfaceAddress};
 use flannel_vxlan::{
     DeviceSpec, Family, FamilySpec, Kernel, Link, MacAddr, Observed, Overlay, Peer, Plan, UnderlayMtu, Via,
     Vni,
 };
+use flannel_vxlan::{Interface, InterfaceAddress};
 use testkit::{FakeVxlan, golden};
 
 fn eth0() -> Link {

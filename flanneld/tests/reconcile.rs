@@ -13,11 +13,11 @@ use flannel_lease::{Lease, LeaseAttributes, LeaseKey, StoreHealth, VxlanData};
 use flannel_nft::{
     CommitError, Errno, FakeKernel as FakeNft, Generation, Ruleset, Sealed, TableId, Transaction,
 };
-use flannel_vxlan::underlay::{DefaultRoute, Interface, InterfaceAddress, RouteLookup};
 use flannel_vxlan::{
     Applied, ApplyError, Family, Links, Notification, ObserveError, Observed, ObservedDevice, ObservedRoute,
     ObservedRouteTo, Plan,
 };
+use flannel_vxlan::{DefaultRoute, Interface, InterfaceAddress, RouteLookup};
 use flanneld::config::{Command, Config, NetConf, Source};
 use flanneld::desired::Setting;
 use flanneld::node::Present;

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use flannel_vxlan::underlay::{DefaultRoute, Interface, InterfaceAddress, RouteLookup};
 use flannel_vxlan::{
     Applied, ApplyError, DeviceSpec, DeviceStep, Errno, Family, Forwarding, IfName, Kernel, Links, MacAddr,
     Neighbour, Nexthop, ObserveError, Observed, ObservedDevice, ObservedForwarding, ObservedNeighbour,
     ObservedNexthop, ObservedRoute, ObservedRouteTo, ObservedVxlan, Plan, ROUTE_PROTOCOL, ReadError, Route,
     RouteTo, Step, StepRefusal,
 };
+use flannel_vxlan::{DefaultRoute, Interface, InterfaceAddress, RouteLookup};
 use ipnet::IpNet;
 
 /// A [`Kernel`] that lives in memory.

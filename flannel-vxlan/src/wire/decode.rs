@@ -6,8 +6,10 @@ use flannel_netlink::{Attribute, AttributeIter, Malformed, Message};
 use ipnet::IpNet;
 
 use super::*;
-use crate::entry::{ObservedForwarding, ObservedNeighbour, ObservedNexthop, ObservedRoute, ObservedRouteTo};
-use crate::underlay::{Interface, InterfaceAddress, RouteLookup};
+use crate::kernel::interfaces::{Interface, InterfaceAddress, RouteLookup};
+use crate::model::objects::{
+    ObservedForwarding, ObservedNeighbour, ObservedNexthop, ObservedRoute, ObservedRouteTo,
+};
 use crate::{Family, Forwarding, MacAddr, Neighbour, ObservedDevice, ObservedVxlan, ROUTE_PROTOCOL};
 
 /// A link: what is wanted of it for an [`Interface`] and for an [`ObservedDevice`].

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use flannel_vxlan::underlay::{DefaultRoute, Interface, InterfaceAddress, RouteLookup};
+use flannel_vxlan::{DefaultRoute, Interface, InterfaceAddress, RouteLookup};
 use regex::Regex;
 
 use super::{Addresses, Host, NodeFacts, Present, Reason, Selection};

@@ -10,7 +10,7 @@ use flannel_lease::Stack;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use flannel_vxlan::underlay::{DefaultRoute, Interface, RouteLookup};
+use flannel_vxlan::{DefaultRoute, Interface, RouteLookup};
 use regex::Regex;
 
 use self::interface::{Chooser, Chosen};

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::error::Error;
 
-use flannel_vxlan::underlay::DefaultRoute;
+use flannel_vxlan::DefaultRoute;
 use flannel_vxlan::{Family, Notification};
 use ipnet::IpNet;
 use tokio::time::Instant;

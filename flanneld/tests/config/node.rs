@@ -1,7 +1,7 @@
 use std::net::IpAddr;
 
 use flannel_lease::Stack;
-use flannel_vxlan::underlay::{DefaultRoute, Interface, InterfaceAddress, RouteLookup};
+use flannel_vxlan::{DefaultRoute, Interface, InterfaceAddress, RouteLookup};
 use flanneld::config::NetConf;
 use flanneld::node::{Host, Mtus, NodeError, NodeFacts, Present, Selection, choose};
 use proptest::prelude::*;

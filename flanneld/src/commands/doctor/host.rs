@@ -4,7 +4,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
-use flannel_vxlan::underlay::Interface;
+use flannel_vxlan::Interface;
 use flannel_vxlan::{Family, Vni};
 use ipnet::IpNet;
 
@@ -380,7 +380,7 @@ mod tests {
 
     #[test]
     fn a_network_of_the_host_or_a_node_inside_the_pod_network_is_told() {
-        use flannel_vxlan::underlay::InterfaceAddress;
+        use flannel_vxlan::InterfaceAddress;
         let interface = |name: &str, address: &str, prefix_len| Interface {
             index: 2,
             name: name.to_owned(),

@@ -9,14 +9,15 @@ use flannel_netlink::{
     AskError, Batch, DumpError, Errno, Flags, Malformed, Message, OpenError, Protocol, Refusal, Socket,
 };
 
-use crate::entry::{Observed, ObservedNexthop, ROUTE_PROTOCOL};
-use crate::host::{is_of_others, needs_reach};
+use crate::kernel::apply;
+use crate::model::objects::{Observed, ObservedNexthop, ROUTE_PROTOCOL};
+use crate::overlay::host::{is_of_others, needs_reach};
 use ipnet::IpNet;
 
-use crate::underlay::{DefaultRoute, Interface, RouteLookup};
+use crate::kernel::interfaces::{DefaultRoute, Interface, RouteLookup};
 use crate::wire::{self, decode, encode, ethtool};
 use crate::{
-    Applied, ApplyError, Family, IfName, Kernel, Links, ObserveError, ObservedDevice, Plan, ReadError, apply,
+    Applied, ApplyError, Family, IfName, Kernel, Links, ObserveError, ObservedDevice, Plan, ReadError,
 };
 
 /// The kernel of the network namespace in which this was opened.
@@ -240,7 +241,7 @@ impl Netlink {
 impl Observed {
     fn note_route(&mut self, found: &decode::RouteMessage, networks: &[IpNet]) {
         let route = found.route;
-        if matches!(route.protocol, ROUTE_PROTOCOL | crate::diff::BOOT) {
+        if matches!(route.protocol, ROUTE_PROTOCOL | crate::plan::diff::BOOT) {
             self.routes.push(route);
         }
         if is_of_others(&route) && networks.iter().any(|networks| networks.contains(&route.subnet)) {

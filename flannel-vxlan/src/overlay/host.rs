@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::diff::BOOT;
-use crate::entry::{ObservedRoute, ObservedRouteTo, default_metric};
+use crate::model::objects::{ObservedRoute, ObservedRouteTo, default_metric};
+use crate::plan::diff::BOOT;
 use crate::{Family, Observed, Overlay, PeerConflict, Plan, ROUTE_PROTOCOL};
 
 /// As last read, and as told since.

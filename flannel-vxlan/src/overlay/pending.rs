@@ -3,7 +3,7 @@
 use flannel_netlink::Errno;
 use ipnet::IpNet;
 
-use crate::entry::Entries;
+use crate::model::objects::Entries;
 use crate::overlay::{Remake, Slot};
 use crate::plan::PeerSteps;
 use crate::{Applied, DeviceStep, Family, Forwarding, Overlay, Peer, Plan, Report, Step, Via};

@@ -1,8 +1,54 @@
 //! One address family of the overlay as it should be.
 
 use ipnet::IpNet;
+use std::fmt;
+use std::net::IpAddr;
 
-use crate::{DeviceSpec, Family, Link, Links};
+use crate::{DeviceSpec, Link, Links};
+
+/// An address family.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both, IPv4 first.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// That of an address.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// That of a network.
+    #[must_use]
+    pub fn of_net(network: IpNet) -> Self {
+        Self::of(network.network())
+    }
+
+    /// Bits of an address: 32 or 128.
+    #[must_use]
+    pub fn bits(self) -> u8 {
+        match self {
+            Self::V4 => 32,
+            Self::V6 => 128,
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
 
 /// One address family of the overlay, seen from this node.
 #[derive(Clone, Debug, Eq, PartialEq)]

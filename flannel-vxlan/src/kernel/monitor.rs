@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use flannel_netlink::{Incomplete, Malformed, Message, Protocol, Received};
 
-use crate::entry::{ObservedForwarding, ObservedNexthop, ObservedRoute};
+use crate::model::objects::{ObservedForwarding, ObservedNexthop, ObservedRoute};
 use crate::wire::{self, decode};
 use crate::{MacAddr, Netlink, ObservedDevice, OpenError};
 

@@ -1,11 +1,16 @@
 //! Ordered steps, each harmless to repeat, that bring the kernel to what was asked for.
 
+pub(crate) mod claim_index;
+pub(crate) mod diff;
+pub(crate) mod report;
+pub(crate) mod teardown;
+
 use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::entry::ROUTE_PROTOCOL;
+use crate::model::objects::ROUTE_PROTOCOL;
 use crate::wire::DEFAULT_AGEING;
 use crate::{
     DeviceSpec, Family, Forwarding, IfName, Link, MacAddr, NameTaken, Neighbour, Nexthop, ObservedDevice,

@@ -5,15 +5,16 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::entry::{
+use crate::model::device;
+use crate::model::objects::{
     Entries, ObservedForwarding, ObservedNeighbour, ObservedNexthop, ObservedRoute, ObservedRouteTo,
 };
-use crate::index::Index;
 use crate::overlay::Remake;
 use crate::plan::PeerSteps;
+use crate::plan::claim_index::Index;
 use crate::{
     Family, FamilySpec, Forwarding, MacAddr, Neighbour, Observed, Overlay, Peer, Plan, ROUTE_PROTOCOL, Route,
-    RouteTo, Step, Via, device,
+    RouteTo, Step, Via,
 };
 
 /// `RTPROT_BOOT`: what `ip route add` and upstream flannel give.

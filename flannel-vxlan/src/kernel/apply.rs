@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use flannel_netlink::{Batch, Errno, Refusal};
 
-use crate::entry::ObservedNexthop;
-use crate::netlink::accept_ra_path;
+use crate::kernel::netlink::accept_ra_path;
+use crate::model::objects::ObservedNexthop;
 use crate::wire::{encode, encode::Indexes, ethtool};
 use crate::{
     Applied, ApplyError, DeviceStep, Family, IfName, Netlink, Plan, ROUTE_PROTOCOL, RouteTo, Step,

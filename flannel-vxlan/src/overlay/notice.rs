@@ -6,10 +6,11 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::entry::ObservedNexthop;
-use crate::host::is_of_others;
+use crate::model::device;
+use crate::model::objects::ObservedNexthop;
+use crate::overlay::host::is_of_others;
 use crate::{
-    Family, FamilySpec, Notification, ObservedDevice, ObservedRoute, Overlay, ROUTE_PROTOCOL, RouteTo, device,
+    Family, FamilySpec, Notification, ObservedDevice, ObservedRoute, Overlay, ROUTE_PROTOCOL, RouteTo,
 };
 
 /// What a notification asks for.

@@ -1,15 +1,22 @@
 //! The overlay as it should be: owner of that state, with the same small work per change at any number of peers.
 
+pub(crate) mod conflict;
+pub(crate) mod host;
+pub(crate) mod nexthop_ids;
+pub(crate) mod notice;
+pub(crate) mod peer_status;
+pub(crate) mod pending;
+
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::host::Host;
-use crate::nexthop::NexthopIds;
-use crate::pending::Held;
-use crate::remark::Remarks;
+use crate::overlay::host::Host;
+use crate::overlay::nexthop_ids::NexthopIds;
+use crate::overlay::peer_status::Remarks;
+use crate::overlay::pending::Held;
 use crate::{
     Applied, ApplyError, ConvergeError, Family, FamilySpec, Kernel, Links, MacAddr, Peer, PeerConflict, Plan,
     Report, Via,

@@ -1,8 +1,13 @@
 //! The one door to the kernel. Nothing else in this crate opens a socket.
 
+pub(crate) mod apply;
+pub(crate) mod interfaces;
+pub(crate) mod monitor;
+pub(crate) mod netlink;
+
 use std::net::IpAddr;
 
-use crate::underlay::{DefaultRoute, Interface, RouteLookup};
+use crate::kernel::interfaces::{DefaultRoute, Interface, RouteLookup};
 use crate::{ApplyError, Family, Links, ObserveError, Observed, Plan, StepRefusal};
 
 /// What this crate needs of a kernel. [`Netlink`](crate::Netlink) is the real one.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
-use crate::underlay::Interface;
+use crate::kernel::interfaces::Interface;
 use crate::{Family, MacAddr, Peer, Via};
 
 /// Routing protocol number of every route, nexthop and neighbour that this crate makes (`rtm_protocol`), so that

@@ -1,0 +1,71 @@
+//! Names of network interfaces.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::ValueError;
+
+/// Name of a network interface, 1 to 15 bytes.
+#[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct IfName {
+    bytes: [u8; Self::LONGEST],
+    length: u8,
+}
+
+impl IfName {
+    /// `IFNAMSIZ` without the terminating zero.
+    pub(crate) const LONGEST: usize = 15;
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        let bytes = self.bytes.get(..usize::from(self.length)).unwrap_or_default();
+        std::str::from_utf8(bytes).unwrap_or_default()
+    }
+
+    pub(crate) fn from_checked(name: &str) -> Self {
+        let mut bytes = [0; Self::LONGEST];
+        for (to, from) in bytes.iter_mut().zip(name.bytes()) {
+            *to = from;
+        }
+        Self { bytes, length: u8::try_from(name.len().min(Self::LONGEST)).unwrap_or(0) }
+    }
+}
+
+impl FromStr for IfName {
+    type Err = ValueError;
+
+    /// The kernel's own rule, `dev_valid_name` (net/core/dev.c).
+    fn from_str(name: &str) -> Result<Self, ValueError> {
+        let fits = !name.is_empty() && name.len() <= Self::LONGEST && name != "." && name != "..";
+        if fits && !name.contains(|c: char| c == '/' || c == ':' || c == '\0' || c.is_whitespace()) {
+            return Ok(Self::from_checked(name));
+        }
+        Err(ValueError::IfName(name.to_owned()))
+    }
+}
+
+impl fmt::Display for IfName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl fmt::Debug for IfName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interface_names_follow_the_kernels_rule() {
+        for bad in ["", ".", "..", "a/b", "a b", "a:b", "0123456789abcdef"] {
+            assert!(bad.parse::<IfName>().is_err(), "{bad:?}");
+        }
+        assert_eq!("eth0".parse::<IfName>().unwrap().to_string(), "eth0");
+    }
+}
