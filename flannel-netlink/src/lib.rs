@@ -41,6 +41,7 @@ mod batch;
 mod error;
 mod message;
 mod monitor;
+mod protocol;
 mod socket;
 
 pub use attribute::{Attribute, AttributeIter, Attributes, attributes};
@@ -49,4 +50,5 @@ pub use error::{AskError, DumpError, LostReply, Malformed, OpenError, Refusal, T
 pub use message::{Message, MessageIter, messages};
 pub use monitor::{Incomplete, Monitor, Received};
 pub use nix::errno::Errno;
-pub use socket::{Answer, Protocol, Socket};
+pub use protocol::Protocol;
+pub use socket::{Answer, Socket};

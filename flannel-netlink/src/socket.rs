@@ -5,11 +5,12 @@ use std::io;
 use std::ops::{ControlFlow, Range};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use neli::consts::socket::{Msg, NlFamily};
+use neli::consts::socket::Msg;
 use neli::socket::NlSocket;
 use neli::utils::Groups;
 use nix::sys::socket::{setsockopt, sockopt};
 
+use crate::Protocol;
 use crate::message::{DUMP_INTERRUPTED, NLMSG_DONE, NLMSG_ERROR};
 use crate::{
     AskError, Batch, DumpError, Errno, LostReply, Malformed, Message, OpenError, Refusal, TransactError,
@@ -23,37 +24,6 @@ const DUMP_ATTEMPTS: u32 = 32;
 /// 64 KiB at most.
 const RECEIVE: usize = 96 * 1024;
 const MIN_BUFFER: usize = 256 * 1024;
-
-/// Which part of the kernel a socket talks to.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Protocol {
-    /// Generic netlink families, e.g. ethtool.
-    Generic,
-    /// nf_tables and the rest of netfilter.
-    Netfilter,
-    /// Links, addresses, routes, neighbours, forwarding entries, nexthops.
-    Route,
-}
-
-impl Protocol {
-    pub(crate) fn family(self) -> NlFamily {
-        match self {
-            Self::Generic => NlFamily::Generic,
-            Self::Netfilter => NlFamily::Netfilter,
-            Self::Route => NlFamily::Route,
-        }
-    }
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Generic => "generic",
-            Self::Netfilter => "netfilter",
-            Self::Route => "route",
-        })
-    }
-}
 
 /// What the kernel said to a datagram.
 #[derive(Debug, Default, Eq, PartialEq)]

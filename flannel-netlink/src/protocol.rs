@@ -1,0 +1,36 @@
+//! The parts of the kernel that speak netlink.
+
+use std::fmt;
+
+use neli::consts::socket::NlFamily;
+
+/// Which part of the kernel a socket talks to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Protocol {
+    /// Generic netlink families, e.g. ethtool.
+    Generic,
+    /// nf_tables and the rest of netfilter.
+    Netfilter,
+    /// Links, addresses, routes, neighbours, forwarding entries, nexthops.
+    Route,
+}
+
+impl Protocol {
+    pub(crate) fn family(self) -> NlFamily {
+        match self {
+            Self::Generic => NlFamily::Generic,
+            Self::Netfilter => NlFamily::Netfilter,
+            Self::Route => NlFamily::Route,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Generic => "generic",
+            Self::Netfilter => "netfilter",
+            Self::Route => "route",
+        })
+    }
+}
