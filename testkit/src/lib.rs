@@ -2,6 +2,7 @@
 //!
 //! - [`netns`] runs a closure in a fresh network namespace that vanishes with it.
 //! - [`sh`] runs a command there; [`golden`] compares text with a checked-in file.
+//! - [`check_uapi`] compares constants with the installed kernel headers.
 //! - [`Lab`] is a network of nodes, an outside host and a switch between them; [`Node::add_pod`] makes pods with the
 //!   real CNI plugins; [`Flannel`] runs daemons that share a lease file.
 //! - [`KubeApiserver`] is a real Kubernetes API server; `FakeApi` is one, `FakeVxlan` a kernel's overlay, both in memory.
@@ -27,6 +28,7 @@ mod namespace;
 mod new_flows;
 mod round_trips;
 mod shell;
+mod uapi;
 mod wait;
 
 pub use cni::{Pod, SubnetEnv};
@@ -45,6 +47,7 @@ pub use namespace::{Namespace, in_netns, may_make_namespaces, netns};
 pub use new_flows::{NewFlows, NewFlowsReport};
 pub use round_trips::{RoundTrips, RoundTripsReport};
 pub use shell::{ShellError, sh, try_sh};
+pub use uapi::check_uapi;
 pub use wait::{forwarded, wait_for};
 
 /// What the environment says about tests. The one place here that reads it.
