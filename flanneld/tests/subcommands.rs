@@ -175,26 +175,6 @@ fn cleanup_tells_what_it_did_also_when_something_stays() {
     assert!(text.contains("subnet.state.json: Read-only file system"), "{text}");
 }
 
-#[test]
-fn cleanup_sees_upstreams_daemon_by_its_name() {
-    if !may_make_namespaces() {
-        return;
-    }
-    let mut lab = Lab::new().unwrap();
-    let (node, other) = (lab.add_node().unwrap(), lab.add_node().unwrap());
-    let program = node.folder().join("flanneld");
-    fs::copy("/bin/sleep", &program).unwrap();
-    let mut daemon = node.namespace().spawn(Command::new(&program).args(["--", "60"])).unwrap();
-    let refused = || (flanneld(&node, &words("cleanup")).0 == 1).then_some(());
-    let seen = wait_for(SOON, refused).is_some();
-    let elsewhere = flanneld(&other, &words("cleanup")).0;
-    daemon.kill().unwrap();
-    daemon.wait().unwrap();
-    assert!(seen);
-    assert_eq!(elsewhere, 0, "another namespace is another host");
-    assert_eq!(flanneld(&node, &words("cleanup")).0, 0);
-}
-
 /// Brings a node to where `prepare` leaves it, compares what the daemon makes of that with what the commands of a plan
 /// make of it, and returns these.
 fn twins(net_conf: &str, prepare: &str, flags: &[&str]) -> String {

@@ -1,8 +1,7 @@
 //! Which daemons run in this network namespace.
 //!
 //! Ours hold an abstract socket, which the kernel frees when they end, however that happens, and which every process of the
-//! namespace sees, in whatever container (unix(7)). Upstream's can only be found by their name, where `/proc` shows
-//! them.
+//! namespace sees, in whatever container (unix(7)). Upstream's can only be found where `/proc` shows them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,11 +9,11 @@ use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
+use super::processes::{self, Process, named};
 use crate::desired::rules::TablePrefix;
 
 const NAME: &str = "flanneld.running.";
 const SOCKETS: &str = "/proc/thread-self/net/unix";
-const NAMESPACE: &str = "/proc/thread-self/ns/net";
 
 /// Tells that a daemon runs and keeps tables of this prefix, as long as the value lives.
 ///
@@ -32,12 +31,24 @@ pub fn announce(prefix: &TablePrefix) -> io::Result<UnixDatagram> {
 /// # Errors
 /// `/proc` cannot be read; the error names the file.
 pub fn announced() -> io::Result<Vec<(u32, String)>> {
+    Ok(sockets()?.into_iter().map(|socket| (socket.process, socket.prefix)).collect())
+}
+
+/// A socket by which a daemon announces itself.
+struct Announcement {
+    inode: u64,
+    process: u32,
+    prefix: String,
+}
+
+fn sockets() -> io::Result<Vec<Announcement>> {
     let listed = named(SOCKETS, fs::read_to_string(SOCKETS))?;
     let of_line = |line: &str| {
-        let (_, name) = line.rsplit_once('@')?;
+        let (columns, name) = line.rsplit_once('@')?;
         let mut parts = name.strip_prefix(NAME)?.splitn(3, '.');
-        let (process, _, prefix) = (parts.next()?.parse().ok()?, parts.next()?, parts.next()?);
-        Some((process, prefix.to_owned()))
+        let (process, _, prefix) = (parts.next()?.parse().ok()?, parts.next()?, parts.next()?.to_owned());
+        let inode = columns.split_whitespace().next_back()?.parse().ok()?;
+        Some(Announcement { inode, process, prefix })
     };
     Ok(listed.lines().filter_map(of_line).collect())
 }
@@ -48,36 +59,24 @@ pub fn announced() -> io::Result<Vec<(u32, String)>> {
 /// As [`announced`].
 pub fn daemons() -> io::Result<BTreeSet<u32>> {
     let announced = announced()?.into_iter().map(|(process, _)| process);
-    Ok(announced.chain(visible()?).collect())
+    Ok(announced.chain(processes::daemons()?.into_iter().map(|process| process.pid)).collect())
 }
 
-/// Whether a daemon of upstream's is seen to run here. Processes of other containers cannot be seen.
+/// Upstream's daemons that run here. Those of other containers cannot be seen unless this one shares the host's processes.
+///
+/// # Errors
+/// As [`announced`].
+pub fn upstream() -> io::Result<Vec<Process>> {
+    let announced = sockets()?.into_iter().map(|socket| socket.inode).collect();
+    let is_ours = |process: &Process| process.pid == std::process::id() || process.holds(&announced);
+    let found = processes::daemons()?.into_iter();
+    Ok(found.filter(|process| process.is_built_from_upstream || !is_ours(process)).collect())
+}
+
+/// Whether a daemon of upstream's is seen to run here, as [`upstream`] sees it.
 #[must_use]
 pub fn upstream_runs() -> bool {
-    let ours: BTreeSet<u32> =
-        announced().unwrap_or_default().into_iter().map(|(process, _)| process).collect();
-    visible().is_ok_and(|found| found.into_iter().any(|pid| !ours.contains(&pid)))
-}
-
-/// Process numbers of the daemons of any kind that `/proc` shows in this network namespace.
-fn visible() -> io::Result<Vec<u32>> {
-    let mut found = Vec::new();
-    let here = named(NAMESPACE, fs::read_link(NAMESPACE))?;
-    for process in named("/proc", fs::read_dir("/proc"))?.flatten() {
-        let path = process.path();
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        // One that is gone by now, or that we may not look at, is none.
-        let is_named = fs::read_to_string(path.join("comm")).is_ok_and(|name| name == "flanneld\n");
-        if is_named && fs::read_link(path.join("ns/net")).is_ok_and(|net| net == here) {
-            let line = fs::read(path.join("cmdline")).unwrap_or_default();
-            // Subcommands, of which this process may be one, begin with a word.
-            let first = line.split(|byte| *byte == 0).nth(1).unwrap_or_default();
-            if first.is_empty() || first.starts_with(b"-") {
-                found.push(pid);
-            }
-        }
-    }
-    Ok(found)
+    upstream().is_ok_and(|found| !found.is_empty())
 }
 
 /// Whether another daemon runs here beside this one.
@@ -88,10 +87,6 @@ pub fn has_company() -> io::Result<bool> {
     // In another container there may be another process of this one's number.
     let own = std::process::id();
     Ok(announced()?.len() > 1 || daemons()?.iter().any(|process| *process != own))
-}
-
-fn named<T>(path: &str, read: io::Result<T>) -> io::Result<T> {
-    read.map_err(|error| io::Error::new(error.kind(), format!("cannot read {path}: {error}")))
 }
 
 #[cfg(test)]

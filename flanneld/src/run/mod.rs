@@ -3,6 +3,7 @@
 pub mod instances;
 pub(crate) mod lease_task;
 pub mod ownership;
+pub mod processes;
 pub mod reload;
 pub(crate) mod start;
 pub mod state_file;
