@@ -183,7 +183,7 @@ mod tests {
     /// An ELF file with one section, as far as a search for it goes.
     fn elf(wide: bool, big: bool, section: &[u8]) -> File {
         let mut bytes = vec![0; 64];
-        let mut put = |bytes: &mut Vec<u8>, at: usize, size: usize, number: u64| {
+        let put = |bytes: &mut Vec<u8>, at: usize, size: usize, number: u64| {
             let digits = (0..size).map(|n| u8::try_from(number >> (8 * n) & 0xff).unwrap());
             let digits: Vec<u8> = if big { digits.rev().collect() } else { digits.collect() };
             bytes.splice(at..at + size, digits);
@@ -230,10 +230,10 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_program_is_too_odd(wide: bool, big: bool, damage in proptest::collection::vec(0..200usize, 0..8), byte: u8) {
+        fn no_program_is_too_odd(wide: bool, big: bool, damage in proptest::collection::vec(0..200u64, 0..8), byte: u8) {
             let file = elf(wide, big, b"\xff Go buildinf:");
             for at in damage {
-                file.write_at(&[byte], at as u64).unwrap();
+                file.write_at(&[byte], at).unwrap();
             }
             let _ = is_built_from_upstream(&file);
         }
