@@ -195,7 +195,7 @@ impl Node {
             reconciler = reconciler.recall(recalled);
         }
         if let Some(before) = before {
-            reconciler = reconciler.succeed(Some(NetConf::parse(before.as_bytes()).unwrap()));
+            reconciler = reconciler.sweep_after(vec![NetConf::parse(before.as_bytes()).unwrap()]);
         }
         let inputs =
             Inputs { leases: leases_out, own, links: links_out, rules: rules_out, reloads, questions };
@@ -287,6 +287,19 @@ async fn a_sweep_of_another_network_takes_no_peer_away_and_is_verified_before_th
         sleep(Duration::from_secs(150)).await;
         assert_eq!(node.links.with(|kernel| kernel.steps), steps, "network {before} before");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_swept_yet_is_remembered_for_the_next_start() {
+    let before = r#"{"Network": "10.240.0.0/12", "Backend": {"Type": "host-gw"}}"#;
+    let recalled = Recalled { peers: vec![(lease(2).key, Arc::new(lease(2).attributes))], confirmed: false };
+    let links = Shared::new(fake_links());
+    let mut node = Node::start_after(Some(before), Some(recalled), links, Shared::default());
+    let memory = timeout(Duration::from_secs(60), node.memory.recv()).await.unwrap().unwrap();
+    assert_eq!(memory.unswept, [NetConf::parse(before.as_bytes()).unwrap()]);
+    node.tell(listing([2])).await;
+    let memory = timeout(Duration::from_millis(1), node.memory.recv()).await.unwrap().unwrap();
+    assert_eq!(memory.unswept, [], "swept once all leases are known, and remembered at once");
 }
 
 #[tokio::test(start_paused = true)]

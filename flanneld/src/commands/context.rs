@@ -35,6 +35,8 @@ pub(super) struct Survey {
     pub(super) leases: LeaseTable,
     /// Why the lease store could not be asked; then all of this is what is remembered.
     pub(super) store_away: Option<String>,
+    /// The configurations of earlier runs that the state file names.
+    pub(super) previous: Vec<NetConf>,
 }
 
 /// Why there is no survey.
@@ -79,8 +81,8 @@ impl Survey {
         };
         let stack = Stack::from(&net_conf);
         let config = with_node_public(config, answer(store.node_public(stack)).await?);
-        let last = Memory::read(&state_file::path(&config.subnet_file)).ok().flatten();
-        let last = last.as_ref().map(Last::from).unwrap_or_default();
+        let memory = Memory::read(&state_file::path(&config.subnet_file)).ok().flatten();
+        let last = memory.as_ref().map(Last::from).unwrap_or_default();
         let facts = last.find_facts(&config, &net_conf, links)?;
         let setting = Setting::new(&config, net_conf.clone(), facts.clone(), None)?;
         let open = answer(store.open(stack)).await?;
@@ -89,10 +91,10 @@ impl Survey {
         let setting = Setting::new(&config, net_conf, facts, attributes)?;
         let mut leases = list(&*open).await.map_err(Trouble::Away)?;
 
-        let previous = subnet_env::Previous::read(&config.subnet_file).ok();
+        let env = subnet_env::Previous::read(&config.subnet_file).ok();
         let request = LeaseRequest {
             attributes: setting.attributes()?,
-            previous: previous.and_then(|env| LeaseKey::new(env.ipv4_subnet, env.ipv6_subnet)),
+            previous: env.and_then(|env| LeaseKey::new(env.ipv4_subnet, env.ipv6_subnet)),
             range: setting.range(),
         };
         let lease = match answer(store.foresee(stack, &request.range)).await? {
@@ -100,7 +102,8 @@ impl Survey {
             None => allocate::choose(leases.peers(), &[], &request, &mut rand::rng())?.key,
         };
         let _own = leases.set_own(Some(lease));
-        Ok(Self { setting, lease, published, leases, store_away: None })
+        let previous = memory.as_ref().map(Memory::configurations).unwrap_or_default();
+        Ok(Self { setting, lease, published, leases, store_away: None, previous })
     }
 
     fn remember(
@@ -124,7 +127,7 @@ impl Survey {
             let _changed = leases.apply(LeaseEvent::Upsert(Lease { key, attributes, expires: None }));
         }
         let published = Some(Lease { key: lease, attributes: memory.attributes, expires: None });
-        Ok(Self { setting, lease, published, leases, store_away: Some(why) })
+        Ok(Self { setting, lease, published, leases, store_away: Some(why), previous: Vec::new() })
     }
 
     /// The overlay that there should be, with all its peers.

@@ -1,5 +1,6 @@
 //! `flanneld plan`: what a start would change on this host.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt::Write as _;
 
@@ -7,12 +8,14 @@ use super::context::Survey;
 use super::{SOMETHING, Verdict, one_line, table_changes};
 use flannel_nft::Kernel as _;
 use flannel_nft::iptables::iptables_tables;
-use flannel_vxlan::{Kernel as _, Step};
+use flannel_vxlan::{Kernel as _, Overlay, Plan, Step};
 
 use crate::config::Config;
 use crate::desired::rules;
 use crate::file;
 use crate::reconcile::foreign_rules::foreign_changes;
+use crate::reconcile::orphans::Leftovers;
+use crate::run::instances;
 
 /// Reads configuration, leases and kernel, and prints the difference as commands. Changes nothing and takes no lease: a
 /// lease file is read from a copy.
@@ -48,22 +51,38 @@ pub async fn run(mut config: Config) -> Result<Verdict, Box<dyn Error>> {
     .map(|transaction| transaction.to_string());
     let mut overlay = survey.overlay(&mut links)?;
     let commands = overlay.diff(&links.observe(&overlay.links())?);
+    let sweeps = sweeps(&survey, &overlay, &mut links)?;
+    let shared = !sweeps.is_empty() && instances::has_company_after_restart(&survey.setting.table_prefix)?;
+    let sweeps = if shared { Vec::new() } else { sweeps };
     let env = survey.setting.subnet_env(survey.lease).to_string();
     let env_stands = file::read(&subnet_file).is_ok_and(|present| present == env.as_bytes());
 
     for script in scripts.iter().filter(|script| !script.is_empty()) {
         write!(text, "nft -f - <<'END'\n{script}END\n")?;
     }
-    for step in commands.steps() {
-        // Some of what is deleted has gone with something else by then, for which the daemon does not mind either.
-        let may_fail = matches!(
-            step,
-            Step::DeleteForwarding(_)
-                | Step::DeleteNeighbour { .. }
-                | Step::DeleteNexthop { .. }
-                | Step::DeleteRoute { .. }
-        );
-        writeln!(text, "{}{}", commands.command(step), if may_fail { " || true" } else { "" })?;
+    let mut written = BTreeSet::new();
+    for plan in [&commands].into_iter().chain(&sweeps) {
+        for step in plan.steps() {
+            let command = plan.command(step);
+            // Some of what is deleted has gone with something else by then, for which the daemon does not mind either.
+            let may_fail = matches!(
+                step,
+                Step::DeleteForwarding(_)
+                    | Step::DeleteNeighbour { .. }
+                    | Step::DeleteNexthop { .. }
+                    | Step::DeleteRoute { .. }
+            );
+            // A stale route inside the present and the previous network is in both plans.
+            if written.insert(command.clone()) {
+                writeln!(text, "{command}{}", if may_fail { " || true" } else { "" })?;
+            }
+        }
+    }
+    if shared {
+        writeln!(
+            text,
+            "# What this node's previous configuration left stays: another flanneld runs on this host and may need it."
+        )?;
     }
     for taken in commands.taken() {
         writeln!(text, "# {taken}")?;
@@ -71,10 +90,27 @@ pub async fn run(mut config: Config) -> Result<Verdict, Box<dyn Error>> {
     if !env_stands {
         write!(text, "cat > {} <<'END'\n{env}END\n", subnet_file.display())?;
     }
-    let stands = commands.is_empty() && commands.taken().is_empty() && env_stands;
+    let stands = commands.is_empty() && sweeps.is_empty() && commands.taken().is_empty() && env_stands;
     let nothing = stands && scripts.iter().all(String::is_empty);
     if nothing {
         writeln!(text, "# Nothing to change.")?;
     }
     Ok(Verdict { text, code: if nothing { 0 } else { SOMETHING } })
+}
+
+/// What a start deletes of previous configurations when the store has listed all leases; nothing while it is away.
+fn sweeps(
+    survey: &Survey,
+    desired: &Overlay,
+    links: &mut flannel_vxlan::Netlink,
+) -> Result<Vec<Plan>, Box<dyn Error>> {
+    let mut sweeps = Vec::new();
+    for previous in survey.previous.iter().filter(|_| survey.store_away.is_none()) {
+        let left = Leftovers::between(previous, &survey.setting.net_conf);
+        if !left.is_empty() {
+            sweeps.push(left.plan(desired, &links.observe(&left.devices)?));
+        }
+    }
+    sweeps.retain(|plan| !plan.is_empty());
+    Ok(sweeps)
 }

@@ -33,7 +33,7 @@ pub mod foreign_rules;
 mod host_watch;
 mod log_once;
 pub mod monitor;
-mod orphans;
+pub(crate) mod orphans;
 mod pacing;
 mod passes;
 
@@ -128,8 +128,10 @@ pub struct Reconciler<R, L> {
     malformed: Remarks<LeaseKey>,
     announced: bool,
     surroundings: Surroundings,
-    /// The configuration of the last run, until what it left is swept; the outer `None`: that is done.
-    before: Option<Option<NetConf>>,
+    /// Earlier configurations whose devices and routes may still be in the kernel.
+    previous: Vec<NetConf>,
+    /// Whether these are still to be swept.
+    sweep_due: bool,
     /// From when on peers are written although the store has not listed them all; never if nothing is recalled.
     unlisted_from: Option<Instant>,
 }
@@ -180,16 +182,18 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             malformed: Remarks::default(),
             announced: false,
             surroundings: Surroundings::default(),
-            before: None,
+            previous: Vec::new(),
+            sweep_due: false,
             unlisted_from: None,
         })
     }
 
-    /// Sweeps what the last run left, whose configuration this is, and names what else is there, once everything is
+    /// Sweeps what earlier runs left, whose configurations these are, and names what else is there, once everything is
     /// in place. Without this nothing is swept.
     #[must_use]
-    pub fn succeed(mut self, before: Option<NetConf>) -> Self {
-        self.before = Some(before);
+    pub fn sweep_after(mut self, previous: Vec<NetConf>) -> Self {
+        self.previous = previous;
+        self.sweep_due = true;
         self
     }
 

@@ -36,6 +36,11 @@ impl Leftovers {
         }
     }
 
+    /// Whether there is nowhere to look.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.devices.is_empty() && self.networks.is_empty()
+    }
+
     /// Steps that delete what was observed there and is not part of the desired state.
     pub(crate) fn plan(&self, desired: &Overlay, observed: &Observed) -> Plan {
         Plan::leftovers(&self.devices, &self.networks, desired, observed)
@@ -55,36 +60,53 @@ fn networks(net_conf: &NetConf) -> Vec<IpNet> {
 }
 
 impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
-    /// Deletes what the previous configuration left, and names other devices that have flannel's names. Once, when
+    /// Deletes what earlier configurations left, and names other devices that have flannel's names. Once, when
     /// everything desired is in place. Returns whether the kernel may have been changed.
     pub(super) fn sweep_leftovers(&mut self) -> bool {
-        let Some(before) = self.before.take() else { return false };
-        let swept = self.sweep(&before);
-        swept.unwrap_or_else(|error| {
+        if !std::mem::take(&mut self.sweep_due) {
+            return false;
+        }
+        self.sweep().unwrap_or_else(|error| {
             warn!(
                 "cannot remove devices and routes of this node's previous configuration: {}; traffic is not affected, \
                  flanneld tries again within 60 seconds",
                 Chain(&*error)
             );
-            self.before = Some(before);
+            self.sweep_due = true;
             true
         })
     }
 
-    fn sweep(&mut self, before: &Option<NetConf>) -> Result<bool, Box<dyn Error>> {
+    /// What the next start has to sweep, besides what the present configuration makes.
+    pub(super) fn unswept(&self) -> Vec<NetConf> {
         let now = &self.setting.net_conf;
-        let left = before.as_ref().map(|before| Leftovers::between(before, now)).unwrap_or_default();
+        let mut unswept = self.previous.clone();
+        unswept.retain(|previous| !Leftovers::between(previous, now).is_empty());
+        unswept
+    }
+
+    fn sweep(&mut self) -> Result<bool, Box<dyn Error>> {
+        let now = &self.setting.net_conf;
+        let left: Vec<Leftovers> =
+            self.unswept().iter().map(|previous| Leftovers::between(previous, now)).collect();
         let ours: BTreeSet<IfName> = devices(now).into_iter().map(|(device, _)| device).collect();
         let interfaces = self.links.interfaces()?;
         let named = interfaces.iter().filter(|found| Vni::of_device(&found.name).is_some());
         let others = named.filter(|found| !ours.iter().any(|device| device.as_str() == found.name));
         let mut others: BTreeSet<&str> = others.map(|found| found.name.as_str()).collect();
-        if (others.is_empty() && left.networks.is_empty()) || instances::has_company()? {
-            return Ok(false); // nothing there, or maybe another daemon's
+        let anything = !others.is_empty() || left.iter().any(|left| !left.networks.is_empty());
+        if anything && instances::has_company()? {
+            // All of it may be the other daemon's. The state file keeps it in mind for a start without company.
+            return Ok(false);
         }
-        let observed = self.links.observe(&left.devices)?;
-        let plan = left.plan(&self.overlay, &observed);
-        if !plan.is_empty() {
+        let mut changed = false;
+        for left in &left {
+            let observed = self.links.observe(&left.devices)?;
+            let plan = left.plan(&self.overlay, &observed);
+            if plan.is_empty() {
+                continue;
+            }
+            changed = true;
             let applied = self.links.apply(&plan)?;
             let steps = plan.steps().len() - applied.refused.len();
             let devices: Vec<_> = observed.devices.iter().map(|device| device.name.to_string()).collect();
@@ -92,13 +114,14 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             for refused in &applied.refused {
                 let step = plan.steps().get(refused.step).map(|step| plan.command(step)).unwrap_or_default();
                 warn!(
-                    "`{step}` refused: {}; it is left of this node's last configuration",
+                    "the kernel refused `{step}`: {}; an object of this node's previous configuration stays, traffic is not \
+                     affected, flanneld does not try again: run the command by hand",
                     refused.errno.desc()
                 );
             }
-        }
-        for gone in &observed.devices {
-            others.remove(gone.name.as_str());
+            for gone in &observed.devices {
+                others.remove(gone.name.as_str());
+            }
         }
         for other in others {
             warn!(
@@ -106,7 +129,13 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                  `ip link del {other}`"
             );
         }
-        Ok(!plan.is_empty())
+        let recorded = matches!(&self.previous[..], [previous] if previous == now);
+        self.previous.clear();
+        if !recorded {
+            // At once, so that `flanneld plan` and the next start know what is in the kernel.
+            self.due.memory.now();
+        }
+        Ok(changed)
     }
 }
 

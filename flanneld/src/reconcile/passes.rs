@@ -275,6 +275,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             attributes: self.lease.attributes.clone(),
             node_public: self.config.node_public,
             peers: self.leases.shared().collect(),
+            unswept: self.unswept(),
         })
     }
 }

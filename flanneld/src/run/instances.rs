@@ -89,6 +89,18 @@ pub fn has_company() -> io::Result<bool> {
     Ok(announced()?.len() > 1 || daemons()?.iter().any(|process| *process != own))
 }
 
+/// Whether a daemon with this prefix, started in place of the one that runs now if any, would have another beside it.
+///
+/// # Errors
+/// As [`announced`].
+pub fn has_company_after_restart(prefix: &TablePrefix) -> io::Result<bool> {
+    let announced = announced()?;
+    let prefix = prefix.to_string();
+    // A daemon in a container announces another process number than `/proc` shows here.
+    Ok(announced.iter().any(|(_, other)| *other != prefix)
+        || announced.len().max(processes::daemons()?.len()) > 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,5 +113,23 @@ mod tests {
         assert!(announced().unwrap().contains(&(own, "other".to_owned())));
         drop(held);
         assert!(!daemons().unwrap().contains(&own));
+    }
+
+    #[test]
+    fn the_daemon_that_a_restart_replaces_is_no_company_and_any_other_is() {
+        testkit::netns(|| {
+            let (ours, theirs) = (TablePrefix::default(), "other".parse().unwrap());
+            let alone = || !has_company_after_restart(&ours).unwrap();
+            assert!(alone());
+            let replaced = announce(&ours).unwrap();
+            assert!(alone());
+            let other = announce(&theirs).unwrap();
+            assert!(!alone());
+            drop(replaced);
+            assert!(!alone());
+            drop(other);
+            let _two = [announce(&ours).unwrap(), announce(&ours).unwrap()];
+            assert!(!alone());
+        });
     }
 }

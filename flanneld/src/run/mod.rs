@@ -135,7 +135,7 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
         started = starting => started?,
         () = beat(&pulse_in) => return Err(Fatal::Ended),
     };
-    let Started { config, setting, written, request, lease, lease_task, recalled, before } = started;
+    let Started { config, setting, written, request, lease, lease_task, recalled, previous } = started;
     info!("Starting flannel in nftables mode...");
     if config.masquerade {
         info!("Setting up masking rules");
@@ -173,7 +173,7 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
     let tables = config.table_prefix.tables().map_err(|error| Fatal::Desired(error.into()))?.to_vec();
     let mut reconciler = Reconciler::new(config, setting, lease, rules, links, outputs)
         .map_err(Fatal::Desired)?
-        .succeed(before);
+        .sweep_after(previous);
     if let Some(recalled) = recalled {
         reconciler = reconciler.recall(recalled);
     }

@@ -34,8 +34,8 @@ pub(crate) struct Started {
     pub(crate) lease_task: LeaseTask,
     /// `None` if nothing is remembered.
     pub(crate) recalled: Option<Recalled>,
-    /// The configuration that was in force when the last run wrote its state file, whether that is of use or not.
-    pub(crate) before: Option<NetConf>,
+    /// The configurations of earlier runs that the state file names, whether the rest of it is of use or not.
+    pub(crate) previous: Vec<NetConf>,
 }
 
 /// Takes a lease. Without anything to remember it waits for the store and fails with it; with something it does so
@@ -63,7 +63,7 @@ pub(crate) async fn start(
         },
     };
     info!("Found network config - Backend type: {}", net_conf.backend.name());
-    let before = memory.as_ref().map(|memory| memory.net_conf.clone());
+    let earlier = memory.as_ref().map(Memory::configurations).unwrap_or_default();
     let memory = memory.filter(|memory| match memory.unfit_for(&net_conf) {
         None => true,
         Some(reason) => {
@@ -79,12 +79,12 @@ pub(crate) async fn start(
     // subnet.env alone is too little to go on with: upstream's daemon leaves one, and its peers and their MAC address of this
     // node are only known from the store.
     let Some((key, memory)) = remembered else {
-        return ask.await.map(|started| Started { before, ..started });
+        return ask.await.map(|started| Started { previous: earlier, ..started });
     };
     let problem = match timeout_at(deadline, ask).await {
         Ok(Ok(mut started)) => {
             started.recalled = Some(Recalled { peers: memory.peers, confirmed: true });
-            started.before = before;
+            started.previous = earlier;
             return Ok(started);
         }
         Ok(Err(Fatal::Store(error) | Fatal::Lease(error))) if error.kind != StoreErrorKind::OutOfSubnets => {
@@ -96,7 +96,7 @@ pub(crate) async fn start(
     let peers = memory.peers.len();
     warn!("{problem}; starting with subnet {key} and {peers} peers as remembered until it answers");
     let started = from_memory(config, configured, net_conf, key, memory, links)?;
-    Ok(Started { before, ..started })
+    Ok(Started { previous: earlier, ..started })
 }
 
 /// What of the last run decides whether and how the node can go on as it was.
@@ -193,7 +193,7 @@ async fn ask_store(
         lease,
         lease_task: LeaseTask::Held(store),
         recalled: None,
-        before: None,
+        previous: Vec::new(),
     })
 }
 
@@ -220,7 +220,7 @@ fn from_memory(
     let recalled = Some(Recalled { peers: memory.peers, confirmed: false });
     let written = Written::of(&configured, &config);
     let lease_task = LeaseTask::Sought(configured, stack);
-    Ok(Started { config, setting, written, request, lease, lease_task, recalled, before: None })
+    Ok(Started { config, setting, written, request, lease, lease_task, recalled, previous: Vec::new() })
 }
 
 /// The configuration with the public addresses that the store's operator gave this node.

@@ -41,6 +41,8 @@ pub struct Memory {
     pub node_public: (Option<Ipv4Addr>, Option<Ipv6Addr>),
     /// The other nodes' leases, shared with who knows them now.
     pub peers: Vec<(LeaseKey, Arc<LeaseAttributes>)>,
+    /// Earlier network configurations whose devices and routes may still be in the kernel.
+    pub unswept: Vec<NetConf>,
 }
 
 /// Why a state file was not written or not used.
@@ -133,6 +135,12 @@ impl Memory {
             .map_err(|source| MemoryError::Write { path: path.to_owned(), source })
     }
 
+    /// The configurations whose devices and routes may be in the kernel.
+    #[must_use]
+    pub fn configurations(&self) -> Vec<NetConf> {
+        self.unswept.iter().chain([&self.net_conf]).cloned().collect()
+    }
+
     /// Why this cannot stand in for a store under `net_conf`; `None` if it can.
     #[must_use]
     pub fn unfit_for(&self, net_conf: &NetConf) -> Option<String> {
@@ -157,6 +165,11 @@ impl Memory {
             lease: raw(&self.attributes)?,
             public_ip: self.node_public.0,
             public_ipv6: self.node_public.1,
+            unswept: self
+                .unswept
+                .iter()
+                .map(|net_conf| RawValue::from_string(net_conf.to_json()))
+                .collect::<Result<_, _>>()?,
             peers: Peers(Cow::Borrowed(&self.peers)),
         };
         serde_json::to_writer(file, &wire)
@@ -172,10 +185,13 @@ impl Memory {
             return Err(Problem::Version(version));
         }
         let wire: Wire<'_> = serde_json::from_slice(text)?;
-        let net_conf = NetConf::parse(wire.net_conf.get().as_bytes())
-            .map_err(|error| Problem::Foreign(format!("net_conf: {error}")))?;
+        let net_conf = |raw: &RawValue| {
+            NetConf::parse(raw.get().as_bytes())
+                .map_err(|error| Problem::Foreign(format!("net_conf: {error}")))
+        };
         Ok(Self {
-            net_conf,
+            net_conf: net_conf(&wire.net_conf)?,
+            unswept: wire.unswept.iter().map(|raw| net_conf(raw)).collect::<Result<_, _>>()?,
             key: wire.subnet.parse().map_err(|error: LeaseKeyError| Problem::Foreign(error.to_string()))?,
             attributes: LeaseAttributes::from_json(wire.lease.get().as_bytes())?,
             node_public: (wire.public_ip, wire.public_ipv6),
@@ -195,6 +211,8 @@ struct Wire<'a> {
     public_ip: Option<Ipv4Addr>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     public_ipv6: Option<Ipv6Addr>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    unswept: Vec<Box<RawValue>>,
     peers: Peers<'a>,
 }
 
@@ -287,6 +305,9 @@ mod tests {
             attributes: attributes(1),
             node_public: (Some(Ipv4Addr::new(203, 0, 113, 1)), None),
             peers: vec![(key(2), Arc::new(attributes(2))), (key(3), Arc::new(attributes(3)))],
+            unswept: vec![
+                NetConf::parse(br#"{"Network": "10.9.0.0/16", "Backend": {"Type": "host-gw"}}"#).unwrap(),
+            ],
         }
     }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use testkit::{Daemon, Flannel, Lab, NewFlows, Node, Pod, may_make_namespaces, wait_for};
 
 mod input;
+mod network;
 mod underlay;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_flanneld");
