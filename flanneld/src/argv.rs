@@ -1,12 +1,20 @@
-//! A password on the command line, which every user of the host can read: moved to where only root can.
+//! What this process was called as, and a password among its arguments: every user of the host can read
+//! the command line, so the password moves to the environment, which only root can read.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::Command;
 
 const FLAG: &[u8] = b"etcd-password";
 const VARIABLE: &str = "FLANNELD_ETCD_PASSWORD";
+
+/// Whether the program was called by this name: a copy or link of the file, whatever its folder.
+#[must_use]
+pub fn is_called(name: &str) -> bool {
+    std::env::args_os().next().is_some_and(|called| Path::new(&called).file_name() == Some(OsStr::new(name)))
+}
 
 /// Starts this program over, in the same process, if a password is among its arguments: without it there, and with it in
 /// the environment (`/proc/PID/environ` is for the process's own user, `/proc/PID/cmdline` for everybody).

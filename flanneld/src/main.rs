@@ -10,6 +10,11 @@ use flanneld::config::{Command, Config, Process};
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
+    let variable = |name: &str| std::env::var_os(name);
+    // A copy or link of this program in the folder of the CNI plugins; container runtimes set CNI_COMMAND.
+    if argv::is_called("flannel") && variable("CNI_COMMAND").is_some() {
+        return flannel_cni::run(variable, std::io::stdin().lock(), std::io::stdout().lock());
+    }
     if let Some(arguments) = install_conf::asked(std::env::args_os()) {
         return match install_conf::run(&arguments) {
             Ok(()) => ExitCode::SUCCESS,

@@ -541,3 +541,16 @@ fn every_exit_status_is_the_documented_one() {
         assert!(found == code && text.contains(said), "{line}: {found} {text}");
     }
 }
+
+#[test]
+fn a_copy_that_is_called_flannel_is_the_cni_plugin() {
+    let folder = tempfile::tempdir().unwrap();
+    let plugin = folder.path().join("flannel");
+    std::fs::copy(BINARY, &plugin).unwrap();
+    let versions = Command::new(&plugin).env("CNI_COMMAND", "VERSION").output().unwrap();
+    assert!(versions.status.success());
+    assert!(String::from_utf8_lossy(&versions.stdout).contains("\"supportedVersions\""));
+    // As a program for people it is still the daemon.
+    let help = Command::new(&plugin).arg("--help").output().unwrap();
+    assert!(String::from_utf8_lossy(&help.stdout).contains("--subnet-file"));
+}

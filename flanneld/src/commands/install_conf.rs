@@ -16,6 +16,9 @@ pub const NAME: &str = "install-conf";
 /// Its other name as a program; `-f` may come first.
 const COPY: &str = "cp";
 
+/// Bytes of the largest file that is installed: the CNI plugin is this whole program.
+const MAX_FILE_BYTES: u64 = 64 << 20;
+
 /// Why the file was not installed; the destination is as it was.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -56,7 +59,7 @@ pub fn asked(arguments: impl IntoIterator<Item = OsString>) -> Option<Vec<OsStri
     })
 }
 
-/// Copies `SOURCE` to `DESTINATION`, permissions included, in one step.
+/// Copies `SOURCE` to `DESTINATION`, permissions included, in one step. A directory gets a file of the source's name.
 ///
 /// # Errors
 /// [`InstallError`].
@@ -64,7 +67,9 @@ pub fn run(arguments: &[OsString]) -> Result<(), InstallError> {
     let [source, destination] = arguments else { return Err(InstallError::Usage) };
     let (source, destination) = (Path::new(source), Path::new(destination));
     let unread = |error| InstallError::Read { path: source.to_owned(), source: error };
-    let content = file::read(source).map_err(unread)?;
+    let content = file::read_up_to(MAX_FILE_BYTES, source).map_err(unread)?;
+    let inside = source.file_name().filter(|_| destination.is_dir()).map(|name| destination.join(name));
+    let destination = inside.as_deref().unwrap_or(destination);
     file::replace(destination, &content, file::mode(source).unwrap_or(0o644))
         .map_err(|error| InstallError::Write { path: destination.to_owned(), source: error })
 }
@@ -103,7 +108,9 @@ mod tests {
         run(&[from.into(), to.clone().into()]).expect("installed over the first");
         assert_eq!(std::fs::read_to_string(&to).expect("read"), "{\"again\": 1}");
         assert_eq!(file::mode(&to), Some(0o640));
-        let names = std::fs::read_dir(to.parent().expect("a parent")).expect("listed").count();
+        let folder = to.parent().expect("a parent");
+        run(&[to.clone().into(), folder.into()]).expect("onto itself, by its folder");
+        let names = std::fs::read_dir(folder).expect("listed").count();
         assert_eq!(names, 1, "no temporary file stays");
     }
 

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use flannel_cni::subnet_env::assignment;
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::file;
@@ -144,18 +145,4 @@ fn value<T: FromStr>(text: &str, key: &'static str) -> Result<Option<T>, (&'stat
             None => Err((key, list.escape_debug().to_string())),
         },
     }
-}
-
-/// Name and value of `NAME=VALUE`, read as a shell reads it: `export`, quotes and a comment at the end are no part of it.
-fn assignment(line: &str) -> Option<(&str, &str)> {
-    let line = line.trim();
-    let line = line.strip_prefix("export").filter(|rest| rest.starts_with([' ', '\t'])).unwrap_or(line);
-    let (name, value) = line.split_once('=')?;
-    let value = value.trim();
-    let quote = value.chars().next().filter(|first| ['"', '\''].contains(first));
-    let value = match quote.and_then(|quote| value.get(1..)?.split(quote).next()) {
-        Some(quoted) => quoted,
-        None => value.split_once(" #").map_or(value, |(value, _comment)| value),
-    };
-    Some((name.trim(), value.trim()))
 }

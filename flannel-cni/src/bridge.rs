@@ -1,0 +1,156 @@
+//! A bridge that still has the address of a subnet that the node no longer holds.
+//!
+//! The `bridge` plugin refuses such a bridge ("already has an IP address different from"), so that no pod can start until
+//! somebody removes it. Once no pod is left on it, nothing needs it, and the plugin makes it anew with the right address.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+
+use flannel_netlink::{Batch, Flags, Protocol, Socket};
+use ipnet::IpNet;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::error::{CniError, IO};
+use crate::subnet_env::PluginEnv;
+
+/// include/uapi/linux/rtnetlink.h
+const RTM_DELLINK: u16 = 17;
+const RTM_GETLINK: u16 = 18;
+const RTM_GETADDR: u16 = 22;
+/// include/uapi/linux/if_link.h
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MASTER: u16 = 10;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
+/// include/uapi/linux/if_addr.h
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+
+/// Removes the bridge `name` if none of its addresses is in the node's subnets although it has some, and no interface is
+/// attached to it. Two requests at once wait for each other: a lock in `data_dir`.
+///
+/// # Errors
+/// The kernel cannot be asked, or refuses. A bridge that is in use is no error: the delegate will report it.
+///
+/// # Kernel
+/// `ip link del cni0`
+pub(crate) fn remove_if_stale(name: &str, env: &PluginEnv, data_dir: &Path) -> Result<(), CniError> {
+    let failed = |error: Box<dyn std::error::Error>| CniError {
+        code: IO,
+        message: format!("cannot look at bridge {name}"),
+        details: error.to_string(),
+    };
+    let mut socket = Socket::open(Protocol::Route).map_err(|error| failed(error.into()))?;
+    if find_stale(&mut socket, name, env).map_err(failed)?.is_none() {
+        return Ok(());
+    }
+    let lock = fs::create_dir_all(data_dir).and_then(|()| fs::File::create(data_dir.join(".lock")));
+    let lock = lock.map_err(|error| failed(error.into()))?;
+    let _held = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| failed(errno.into()))?;
+    // Another request may have removed it, and made it anew, meanwhile.
+    let Some(index) = find_stale(&mut socket, name, env).map_err(failed)? else { return Ok(()) };
+    let mut batch = Batch::new();
+    batch.message(RTM_DELLINK, Flags::NONE, &ifinfomsg(index), |_| {});
+    let refusals = socket.execute(&mut batch, 1).map_err(|error| failed(error.into()))?;
+    refusals.first().map_or(Ok(()), |refusal| Err(failed(refusal.to_string().into())))
+}
+
+/// Index of the bridge, if it has an address of another subnet and no interface attached to it.
+fn find_stale(
+    socket: &mut Socket,
+    name: &str,
+    env: &PluginEnv,
+) -> Result<Option<u32>, Box<dyn std::error::Error>> {
+    let mut question = Batch::new();
+    question.message(RTM_GETLINK, Flags::DUMP, &ifinfomsg(0), |_| {});
+    let links: Vec<Link> = socket.dump(&mut question, |links: &mut Vec<Link>, message| {
+        let ([_family, _pad, _kind0, _kind1, index @ .., _, _, _, _, _, _, _, _], attributes) =
+            message.split::<16>()?;
+        let mut link = Link { index: u32::from_ne_bytes(*index), ..Link::default() };
+        for attribute in attributes {
+            let attribute = attribute?;
+            match attribute.kind {
+                IFLA_IFNAME => link.is_named = attribute.payload.strip_suffix(&[0]) == Some(name.as_bytes()),
+                IFLA_MASTER => link.master = attribute.u32()?,
+                IFLA_LINKINFO => {
+                    for inner in attribute.nested() {
+                        let inner = inner?;
+                        link.is_bridge |=
+                            inner.kind == IFLA_INFO_KIND && inner.payload.starts_with(b"bridge\0");
+                    }
+                }
+                _ => {}
+            }
+        }
+        links.push(link);
+        Ok(())
+    })?;
+    let Some(index) = links.iter().find(|link| link.is_named && link.is_bridge).map(|link| link.index) else {
+        return Ok(None);
+    };
+    if links.iter().any(|link| link.master == index) {
+        return Ok(None);
+    }
+    Ok(is_stale(&addresses(socket, index)?, env).then_some(index))
+}
+
+/// What matters of an interface.
+#[derive(Debug, Default)]
+struct Link {
+    index: u32,
+    master: u32,
+    is_named: bool,
+    is_bridge: bool,
+}
+
+/// Whether one of the global addresses has no place in the node's subnets of its family.
+fn is_stale(addresses: &[IpAddr], env: &PluginEnv) -> bool {
+    let subnets: Vec<IpNet> = env.subnets().collect();
+    addresses.iter().any(|address| !subnets.iter().any(|subnet| subnet.contains(address)))
+}
+
+/// The addresses of an interface, without link-local ones.
+fn addresses(socket: &mut Socket, index: u32) -> Result<Vec<IpAddr>, Box<dyn std::error::Error>> {
+    let mut question = Batch::new();
+    question.message(RTM_GETADDR, Flags::DUMP, &[0; 8], |_| {}); // struct ifaddrmsg
+    let found: Vec<IpAddr> = socket.dump(&mut question, |found: &mut Vec<IpAddr>, message| {
+        let ([_family, _length, _flags, _scope, here @ ..], attributes) = message.split::<8>()?;
+        if u32::from_ne_bytes(*here) != index {
+            return Ok(());
+        }
+        let (mut address, mut local) = (None, None);
+        for attribute in attributes {
+            let attribute = attribute?;
+            match attribute.kind {
+                IFA_ADDRESS => address = ip(attribute.payload),
+                IFA_LOCAL => local = ip(attribute.payload),
+                _ => {}
+            }
+        }
+        found.extend(local.or(address).filter(|address| !is_link_local(address)));
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+fn is_link_local(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
+}
+
+fn ip(bytes: &[u8]) -> Option<IpAddr> {
+    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
+        return Some(v4.into());
+    }
+    <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
+}
+
+/// `struct ifinfomsg` with nothing but the index.
+fn ifinfomsg(index: u32) -> [u8; 16] {
+    let mut header = [0; 16];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header
+}

@@ -1,0 +1,229 @@
+//! The commands of the CNI specification.
+
+use std::ffi::OsString;
+
+use serde_json::{Map, Value, json};
+
+use crate::bridge;
+use crate::conf::{Attachment, NetConf};
+use crate::delegate;
+use crate::error::{BAD_CONF, BAD_ENVIRONMENT, CniError, DECODING, INCOMPATIBLE_VERSION, IO, NOT_AVAILABLE};
+use crate::state::State;
+use crate::subnet_env::PluginEnv;
+
+/// Versions of the specification, oldest first.
+const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+/// The version of a configuration without `cniVersion`.
+pub(crate) const OLDEST_VERSION: &str = "0.1.0";
+
+/// What the runtime asks for, by environment variables.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// `CNI_COMMAND`.
+    pub command: String,
+    /// `CNI_CONTAINERID`.
+    pub container: String,
+    /// `CNI_IFNAME`: the interface in the container.
+    pub ifname: String,
+    /// `CNI_NETNS`: path of the container's network namespace; may be empty for DEL.
+    pub netns: OsString,
+    /// `CNI_ARGS`, passed on.
+    pub arguments: OsString,
+    /// `CNI_PATH`: the folders with plugins.
+    pub path: OsString,
+}
+
+impl Request {
+    /// Takes the request from environment variables, which `variable` looks up.
+    ///
+    /// # Errors
+    /// One that the command needs is missing or invalid.
+    pub fn from_environment(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, CniError> {
+        let text = |name: &str| variable(name).unwrap_or_default().to_string_lossy().into_owned();
+        let request = Self {
+            command: text("CNI_COMMAND"),
+            container: text("CNI_CONTAINERID"),
+            ifname: text("CNI_IFNAME"),
+            netns: variable("CNI_NETNS").unwrap_or_default(),
+            arguments: variable("CNI_ARGS").unwrap_or_default(),
+            path: variable("CNI_PATH").unwrap_or_default(),
+        };
+        let of_container = matches!(request.command.as_str(), "ADD" | "CHECK" | "DEL");
+        let with_namespace = matches!(request.command.as_str(), "ADD" | "CHECK");
+        let mut missing = Vec::new();
+        missing.extend((of_container && request.container.is_empty()).then_some("CNI_CONTAINERID"));
+        missing.extend((of_container && request.ifname.is_empty()).then_some("CNI_IFNAME"));
+        missing.extend((with_namespace && request.netns.is_empty()).then_some("CNI_NETNS"));
+        let with_plugins = of_container || matches!(request.command.as_str(), "STATUS" | "GC");
+        missing.extend((with_plugins && request.path.is_empty()).then_some("CNI_PATH"));
+        if !missing.is_empty() {
+            let message = format!("required env variables [{}] missing", missing.join(","));
+            return Err(CniError::plain(BAD_ENVIRONMENT, message));
+        }
+        // Both become part of a file name.
+        let is_name = |text: &str| {
+            let mut letters = text.bytes();
+            letters.next().is_some_and(|first| first.is_ascii_alphanumeric())
+                && letters.all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+        };
+        if of_container && !is_name(&request.container) {
+            let message = format!("invalid characters in containerID {:?}", request.container);
+            return Err(CniError::plain(BAD_ENVIRONMENT, message));
+        }
+        if of_container
+            && (request.ifname.len() > 15
+                || request.ifname.contains(['/', ':'])
+                || request.ifname.starts_with('.'))
+        {
+            let message = format!("invalid interface name {:?} in CNI_IFNAME", request.ifname);
+            return Err(CniError::plain(BAD_ENVIRONMENT, message));
+        }
+        Ok(request)
+    }
+}
+
+/// Carries out a request; `conf` is the network configuration. Returns what goes to standard output.
+///
+/// # Errors
+/// [`CniError`], as the runtime gets it.
+pub fn answer(request: &Request, conf: &[u8]) -> Result<Vec<u8>, CniError> {
+    if request.command == "VERSION" {
+        let newest = VERSIONS.last().copied().unwrap_or_default();
+        return Ok(json!({ "cniVersion": newest, "supportedVersions": VERSIONS }).to_string().into_bytes());
+    }
+    let conf = NetConf::parse(conf)?;
+    let version = if conf.version.is_empty() { OLDEST_VERSION } else { &conf.version };
+    let Some(version) = VERSIONS.iter().position(|known| *known == version) else {
+        let message =
+            format!("incompatible CNI versions: config is {version:?}, plugin supports {VERSIONS:?}");
+        return Err(CniError::plain(INCOMPATIBLE_VERSION, message));
+    };
+    let since =
+        |first: &str| VERSIONS.iter().position(|known| *known == first).is_some_and(|first| version >= first);
+    match request.command.as_str() {
+        "ADD" => add(request, &conf),
+        "DEL" => del(request, &conf).map(|()| Vec::new()),
+        "CHECK" if since("0.4.0") => check(request, &conf).map(|()| Vec::new()),
+        "STATUS" if since("1.1.0") => status(request, &conf).map(|()| Vec::new()),
+        "GC" if since("1.1.0") => collect(request, &conf).map(|()| Vec::new()),
+        "CHECK" | "STATUS" | "GC" => {
+            let message = format!("config version does not allow {}", request.command);
+            Err(CniError::plain(INCOMPATIBLE_VERSION, message))
+        }
+        other => Err(CniError::plain(BAD_ENVIRONMENT, format!("unknown CNI_COMMAND: {other}"))),
+    }
+}
+
+fn add(request: &Request, conf: &NetConf) -> Result<Vec<u8>, CniError> {
+    let env = PluginEnv::read(&conf.subnet_file)?;
+    if let Some(bridge) = conf.bridge() {
+        bridge::remove_if_stale(bridge, &env, &conf.data_dir)?;
+    }
+    let delegate = conf.delegate(&env);
+    let saved = State(&conf.data_dir).save(&request.container, &request.ifname, &delegate);
+    saved.map_err(|error| {
+        let message =
+            format!("cannot save the configuration of {} in {}", request.container, conf.data_dir.display());
+        CniError::new(IO, message, error)
+    })?;
+    delegate::run(request, "ADD", &delegate)
+}
+
+/// Undoes what ADD did. What was saved stays if the delegate fails, so that the runtime's next try finds it.
+fn del(request: &Request, conf: &NetConf) -> Result<(), CniError> {
+    let state = State(&conf.data_dir);
+    let cannot_read = |error| {
+        let message = format!("cannot read the saved configuration of {}", request.container);
+        CniError::new(IO, message, error)
+    };
+    let Some((file, saved)) = state.load(&request.container, &request.ifname).map_err(cannot_read)? else {
+        return Ok(()); // Never added, or deleted before.
+    };
+    let delegate: Map<String, Value> = match serde_json::from_slice(&saved) {
+        Ok(delegate) => delegate,
+        // A crash of upstream's plugin leaves half a file. What ADD would use now is most likely what it used.
+        Err(_half) => match PluginEnv::read(&conf.subnet_file) {
+            Ok(env) => conf.delegate(&env),
+            Err(_unknown) => Map::new(),
+        },
+    };
+    if !delegate.is_empty() {
+        delegate::run(request, "DEL", &delegate)?;
+    }
+    std::fs::remove_file(&file)
+        .map_err(|error| CniError::new(IO, format!("cannot remove {}", file.display()), error))
+}
+
+fn check(request: &Request, conf: &NetConf) -> Result<(), CniError> {
+    let failed = |error| {
+        CniError::new(IO, format!("cannot read the saved configuration of {}", request.container), error)
+    };
+    let saved = State(&conf.data_dir).load(&request.container, &request.ifname).map_err(failed)?;
+    let Some((file, saved)) = saved else {
+        let message = format!(
+            "{} was not added by this plugin: {} has nothing of it",
+            request.container,
+            conf.data_dir.display()
+        );
+        return Err(CniError::plain(BAD_CONF, message));
+    };
+    let mut delegate: Map<String, Value> = serde_json::from_slice(&saved)
+        .map_err(|error| CniError::new(DECODING, format!("{} is damaged", file.display()), error))?;
+    if let Some(mut result) = conf.prev_result.clone() {
+        // The reference plugins up to 1.1 look for a route without gateway, but made it through the default one.
+        if let Some(Value::Array(routes)) = result.get_mut("routes") {
+            routes.retain(|route| route.get("gw").is_some());
+        }
+        delegate.insert("prevResult".to_owned(), result);
+    }
+    delegate::run(request, "CHECK", &delegate).map(drop)
+}
+
+/// Whether ADD can succeed: there is a subnet, and the delegate and its IPAM plugin are installed and ready.
+fn status(request: &Request, conf: &NetConf) -> Result<(), CniError> {
+    let unavailable = |error: CniError| CniError { code: NOT_AVAILABLE, ..error };
+    let env = PluginEnv::read(&conf.subnet_file).map_err(unavailable)?;
+    let delegate = conf.delegate(&env);
+    let ipam = delegate.get("ipam").and_then(|ipam| ipam.get("type")?.as_str()).unwrap_or_default();
+    delegate::find(&request.path, ipam).map_err(unavailable)?;
+    delegate::find(&request.path, conf.delegate_type()).map_err(unavailable)?;
+    match delegate::run(request, "STATUS", &delegate) {
+        Err(error) if !delegate::does_not_know(&error) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Deletes what is saved of containers that the runtime no longer has, and has the delegate do the same.
+fn collect(request: &Request, conf: &NetConf) -> Result<(), CniError> {
+    let Some(valid) = &conf.valid_attachments else {
+        return Err(CniError::plain(BAD_CONF, "GC without cni.dev/valid-attachments"));
+    };
+    let failed = |error| CniError::new(IO, format!("cannot list {}", conf.data_dir.display()), error);
+    let mut first_failure = Ok(());
+    for (container, ifname, file) in State(&conf.data_dir).all().map_err(failed)? {
+        // Other networks may save in the same folder; half a file names none.
+        let saved = std::fs::read(&file)
+            .ok()
+            .and_then(|saved| serde_json::from_slice::<Map<String, Value>>(&saved).ok());
+        let is_ours =
+            saved.is_some_and(|saved| saved.get("name").and_then(Value::as_str) == Some(&conf.name));
+        let in_use = valid.iter().any(|Attachment { container: used, ifname: name }| {
+            // Upstream's plugin saves every interface under the container's name.
+            *used == container && (*name == ifname || ifname == "eth0")
+        });
+        if is_ours && !in_use {
+            let gone = Request { container, ifname, netns: OsString::new(), ..request.clone() };
+            let deleted = del(&gone, conf);
+            first_failure = first_failure.and(deleted);
+        }
+    }
+    let env = PluginEnv::read(&conf.subnet_file)?;
+    let mut delegate = conf.delegate(&env);
+    let attachments =
+        valid.iter().map(|used| json!({ "containerID": used.container, "ifname": used.ifname }));
+    delegate.insert("cni.dev/valid-attachments".to_owned(), attachments.collect::<Vec<_>>().into());
+    match delegate::run(request, "GC", &delegate) {
+        Err(error) if !delegate::does_not_know(&error) => first_failure.and(Err(error)),
+        _ => first_failure,
+    }
+}

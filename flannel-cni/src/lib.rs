@@ -1,0 +1,53 @@
+//! The CNI plugin `flannel`: passes a node's subnet on to the plugin that makes its pods' interfaces.
+//!
+//! ```text
+//! runtime ── CNI_COMMAND, configuration ─▶ flannel ── configuration with subnet, MTU, routes ─▶ bridge ─▶ host-local
+//!                                             ▲
+//!                        /run/flannel/subnet.env, written by flanneld
+//! ```
+//!
+//! Formats are those of upstream's plugin (github.com/flannel-io/cni-plugin): the configuration, the delegate's
+//! configuration saved per container below `dataDir`, and the error texts that kubelet shows.
+//!
+//! Limits: the delegate and its IPAM plugin are the reference plugins; this crate makes no interface itself. Linux only.
+
+mod bridge;
+mod command;
+mod conf;
+mod delegate;
+mod error;
+mod state;
+pub mod subnet_env;
+
+pub use command::{Request, answer};
+pub use error::CniError;
+
+use std::io::{Read, Write};
+use std::process::ExitCode;
+
+/// Most bytes of configuration that are read.
+const MAX_CONF_BYTES: u64 = 4 << 20;
+
+/// Runs as the plugin: takes the request from the environment variables `CNI_*` and the configuration from standard
+/// input, and writes the answer or the error to standard output, as the CNI specification says.
+///
+/// `variable` looks up an environment variable. Returns success, or 1 after an error.
+pub fn run(
+    variable: impl Fn(&str) -> Option<std::ffi::OsString>,
+    input: impl Read,
+    mut output: impl Write,
+) -> ExitCode {
+    let mut conf = Vec::new();
+    let read = input.take(MAX_CONF_BYTES).read_to_end(&mut conf);
+    let answer = read
+        .map_err(|error| CniError::new(error::IO, "cannot read the configuration from standard input", error))
+        .and_then(|_| Request::from_environment(variable))
+        .and_then(|request| answer(&request, &conf));
+    let (text, code) = match answer {
+        Ok(answer) => (answer, ExitCode::SUCCESS),
+        Err(error) => (error.to_json(&conf), ExitCode::FAILURE),
+    };
+    // If the runtime has closed its end, there is no other way to report that.
+    let _closed = output.write_all(&text);
+    code
+}
