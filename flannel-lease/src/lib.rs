@@ -47,6 +47,8 @@ mod malformed;
 pub mod sqlite;
 mod store;
 mod table;
+#[cfg(any(feature = "etcd", feature = "kubernetes"))]
+mod tls;
 
 pub use self::allocate::{AllocationRange, FamilyRange};
 pub use self::backoff::Backoff;

@@ -52,6 +52,7 @@ impl ConfiguredStore {
                     key_file,
                     username: etcd.username.clone(),
                     password: etcd.password.as_ref().map(|password| password.reveal().to_owned()),
+                    user_agent: user_agent(),
                     ..EtcdOptions::new(etcd.endpoints.clone())
                 };
                 let timing = Timing { renew_margin: etcd.renew_margin, ..Timing::default() };
@@ -69,6 +70,7 @@ impl ConfiguredStore {
                     node_name: asked.node_name.clone(),
                     pod_name: asked.pod_name.clone(),
                     pod_namespace: asked.pod_namespace.clone(),
+                    user_agent: user_agent(),
                 };
                 Ok(Self::Kubernetes(Box::new(options), OnceCell::new()))
             }
@@ -194,4 +196,19 @@ fn missing(object: &str, advice: &str) -> StoreError {
         kind: StoreErrorKind::Unusable,
         source: None,
     }
+}
+
+/// `User-Agent` in the form of Go's client for Kubernetes: `flanneld/0.1.0 (linux/amd64)`.
+#[cfg(any(feature = "etcd", feature = "kubernetes"))]
+fn user_agent() -> String {
+    let architecture = match (std::env::consts::ARCH, cfg!(target_endian = "little")) {
+        ("x86_64", _) => "amd64",
+        ("x86", _) => "386",
+        ("aarch64", _) => "arm64",
+        ("powerpc64", true) => "ppc64le",
+        ("powerpc64", false) => "ppc64",
+        ("loongarch64", _) => "loong64",
+        (same, _) => same,
+    };
+    format!("flanneld/{} ({}/{architecture})", env!("CARGO_PKG_VERSION"), std::env::consts::OS)
 }

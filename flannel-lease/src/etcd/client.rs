@@ -2,25 +2,24 @@
 
 use std::error::Error as _;
 use std::future::pending;
-use std::iter::successors;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::http::uri::PathAndQuery;
 use prost::Message;
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_stream::{Stream, StreamExt};
-use tonic::client::Grpc;
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
+use super::member::Member;
 use super::options::EtcdOptions;
+use super::session::{Session, Unreachable, causes, first_to_answer, grpc, is_silence, login};
 use super::wire::{
-    AuthenticateRequest, AuthenticateResponse, Compare, CompareResult, CompareTarget, Header, KeyValue,
-    LeaseGrantRequest, LeaseKeepAliveRequest, LeaseResponse, LeaseRevokeRequest, Nothing, RangeRequest,
-    RangeResponse, TxnRequest, TxnResponse, WatchCreateRequest, WatchRequest, WatchResponse, prefix_end,
+    AuthenticateRequest, Compare, CompareResult, CompareTarget, Header, KeyValue, LeaseGrantRequest,
+    LeaseKeepAliveRequest, LeaseResponse, LeaseRevokeRequest, Nothing, RangeRequest, RangeResponse,
+    TxnRequest, TxnResponse, WatchCreateRequest, WatchRequest, WatchResponse, prefix_end,
 };
 use crate::health::Health;
 use crate::{StoreError, StoreErrorKind};
@@ -31,9 +30,6 @@ const CALL: Duration = Duration::from_secs(5);
 /// Entries asked for at once in a listing: about 1 MB.
 const PAGE: i64 = 5000;
 
-/// Largest answer accepted, in bytes.
-const LARGEST: usize = 64 << 20;
-
 /// A listing, and the moment it is true for.
 #[derive(Debug)]
 pub(super) struct Listing {
@@ -43,7 +39,7 @@ pub(super) struct Listing {
 
 #[derive(Debug)]
 pub(super) struct Client {
-    endpoints: Vec<Endpoint>,
+    members: Vec<Arc<Member>>,
     /// The members' URLs, for messages.
     names: String,
     user: Option<AuthenticateRequest>,
@@ -60,13 +56,6 @@ struct Connection {
     number: u64,
 }
 
-#[derive(Clone, Debug)]
-struct Session {
-    channel: Channel,
-    token: Option<MetadataValue<Ascii>>,
-    number: u64,
-}
-
 impl Client {
     pub(super) fn new(options: &EtcdOptions) -> Result<Self, StoreError> {
         let user = options
@@ -75,7 +64,7 @@ impl Client {
             .filter(|name| !name.is_empty())
             .map(|name| AuthenticateRequest { name, password: options.password.clone().unwrap_or_default() });
         Ok(Self {
-            endpoints: options.endpoints()?,
+            members: options.members()?,
             names: options.endpoints.join(","),
             user,
             current: Mutex::default(),
@@ -231,25 +220,29 @@ impl Client {
         F: Future<Output = Result<T, Status>>,
     {
         let mut last = Status::unavailable("no member to ask");
-        for _ in 0..=self.endpoints.len() {
-            let attempt = async {
-                let session = self.session().await?;
-                let number = session.number;
-                Ok((number, work(session).await))
-            };
-            let (number, status) = match timeout(CALL, attempt).await {
-                Ok(Ok((_, Ok(value)))) => {
-                    self.health.answered();
-                    return Ok(value);
+        for _ in 0..=self.members.len() {
+            let status = match self.session().await {
+                Ok(session) => {
+                    let number = session.number;
+                    let late = |_elapsed| Err(Status::deadline_exceeded("no answer in time"));
+                    let status = match timeout(CALL, work(session)).await.unwrap_or_else(late) {
+                        Ok(value) => {
+                            self.health.answered();
+                            return Ok(value);
+                        }
+                        Err(status) => status,
+                    };
+                    if moves_on(&status) {
+                        self.give_up(number).await;
+                    }
+                    status
                 }
-                Ok(Ok((number, Err(status)))) => (Some(number), status),
-                Ok(Err(status)) => (None, status),
-                Err(_) => (None, Status::deadline_exceeded("no answer in time")),
+                Err(status) => status,
             };
-            if !moves_on(&status) {
+            // Where none can be reached, each has been tried.
+            if !moves_on(&status) || unreachable(&status).is_some() {
                 return Err(status);
             }
-            self.give_up(number).await;
             last = status;
         }
         Err(last)
@@ -260,71 +253,37 @@ impl Client {
         if let Some(session) = &current.session {
             return Ok(session.clone());
         }
-        let Some(endpoint) = self.endpoints.get(current.member % self.endpoints.len().max(1)) else {
-            return Err(Status::unavailable("no member to ask"));
-        };
-        let connected = async {
-            let channel = endpoint.connect().await.map_err(|error| Status::from_error(Box::new(error)))?;
-            let token = match &self.user {
-                Some(user) => Some(login(channel.clone(), user.clone()).await?),
-                None => None,
-            };
-            Ok((channel, token))
-        };
-        let late = || Err(Status::unavailable("cannot connect in time"));
-        match timeout(CALL / 2, connected).await.unwrap_or_else(|_| late()) {
-            Ok((channel, token)) => {
-                current.number += 1;
-                let session = Session { channel, token, number: current.number };
-                current.session = Some(session.clone());
-                Ok(session)
+        let deadline = Instant::now() + CALL / 2;
+        let (member, channel) =
+            first_to_answer(&self.members, current.member, deadline).await.map_err(|error| {
+                let mut status = Status::unavailable(error.to_string());
+                status.set_source(Arc::new(error));
+                status
+            })?;
+        current.member = member;
+        let token = match &self.user {
+            Some(user) => {
+                let late = |_elapsed| Err(Status::unavailable("no login in time"));
+                let login =
+                    timeout(CALL / 2, login(channel.clone(), user.clone())).await.unwrap_or_else(late);
+                Some(login.inspect_err(|_| current.member += 1)?)
             }
-            Err(status) => {
-                current.member += 1;
-                Err(status)
-            }
-        }
+            None => None,
+        };
+        current.number += 1;
+        let session = Session { channel, token, number: current.number };
+        current.session = Some(session.clone());
+        Ok(session)
     }
 
     /// Uses the next member from now on, unless somebody else has moved on already.
-    async fn give_up(&self, number: Option<u64>) {
+    async fn give_up(&self, number: u64) {
         let mut current = self.current.lock().await;
-        let concerned =
-            current.session.as_ref().is_some_and(|session| number.is_none_or(|n| n == session.number));
-        if concerned {
+        if current.session.as_ref().is_some_and(|session| number == session.number) {
             current.session = None;
             current.member += 1;
         }
     }
-}
-
-impl Session {
-    fn sign<T>(&self, mut request: Request<T>) -> Request<T> {
-        let metadata = request.metadata_mut();
-        // Refuse to answer from a member that has lost touch with the others.
-        metadata.insert("hasleader", MetadataValue::from_static("true"));
-        if let Some(token) = &self.token {
-            metadata.insert("token", token.clone());
-        }
-        request
-    }
-}
-
-async fn grpc(channel: Channel) -> Result<Grpc<Channel>, Status> {
-    let mut grpc = Grpc::new(channel).max_decoding_message_size(LARGEST);
-    grpc.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;
-    Ok(grpc)
-}
-
-async fn login(channel: Channel, user: AuthenticateRequest) -> Result<MetadataValue<Ascii>, Status> {
-    let path = PathAndQuery::from_static("/etcdserverpb.Auth/Authenticate");
-    let codec = ProstCodec::<AuthenticateRequest, AuthenticateResponse>::default();
-    let answer = grpc(channel).await?.unary(Request::new(user), path, codec).await?.into_inner();
-    let mut token: MetadataValue<Ascii> =
-        answer.token.parse().map_err(|error| Status::from_error(Box::new(error)))?;
-    // Kept out of what connections log of themselves.
-    token.set_sensitive(true);
-    Ok(token)
 }
 
 /// What etcd said, or why it could not be asked, each cause once: a [`Status`] shows its causes itself, as `{:?}`.
@@ -334,13 +293,10 @@ struct Said(String);
 
 impl Said {
     fn by(status: &Status) -> Self {
-        let causes = successors(status.source(), |cause| (*cause).source()).map(ToString::to_string);
-        let mut causes: Vec<String> = causes.filter(|text| text != "transport error").collect();
-        causes.dedup();
-        Self(match (causes.is_empty(), status.message()) {
-            (false, _) => causes.join(": "),
-            (true, "") => status.code().to_string(),
-            (true, message) => message.to_owned(),
+        Self(match (status.source(), status.message()) {
+            (Some(_), _) => causes(status),
+            (None, "") => status.code().to_string(),
+            (None, message) => message.to_owned(),
         })
     }
 }
@@ -348,10 +304,9 @@ impl Said {
 /// Whether another member, or a new login, may do better.
 fn moves_on(status: &Status) -> bool {
     match status.code() {
-        Code::Unavailable | Code::DeadlineExceeded | Code::Unknown | Code::Cancelled | Code::Internal => true,
         Code::Unauthenticated => true,
         Code::InvalidArgument => status.message().contains("revision of auth store is old"),
-        _ => false,
+        _ => is_silence(status),
     }
 }
 
@@ -375,8 +330,17 @@ fn advice(status: &Status) -> (StoreErrorKind, &'static str) {
         Code::ResourceExhausted => {
             (StoreErrorKind::Unavailable, "its space is used up; compact and defragment it")
         }
-        _ => (StoreErrorKind::Unavailable, "check that a member runs there and that its TLS files are right"),
+        _ => {
+            let advice =
+                unreachable(status).map_or("check that an etcd member runs there", Unreachable::advice);
+            (StoreErrorKind::Unavailable, advice)
+        }
     }
+}
+
+/// Whether no member can be reached, and why.
+fn unreachable(status: &Status) -> Option<&Unreachable> {
+    status.source().and_then(|source| source.downcast_ref())
 }
 
 /// "Nobody has written under `prefix` since `revision`." Etcd tests a range's every key.

@@ -9,7 +9,9 @@ mod acquire;
 mod client;
 mod guard;
 mod hold;
+mod member;
 mod options;
+mod session;
 mod watch;
 mod wire;
 

@@ -1,24 +1,30 @@
 //! Where the etcd cluster is and how to talk to it.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+use hyper_rustls::ConfigBuilderExt as _;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::sign::SingleCertAndKey;
+use rustls::{ClientConfig, RootCertStore};
 
-use crate::file;
+use crate::tls::{Pem, PemContent, PemError, Reread, client_identity};
 use crate::{StoreError, StoreErrorKind};
 
-/// The `--etcd-*` flags.
+use super::member::{Member, Tls};
+
+/// How to reach etcd. Messages call each field by flanneld's flag for it.
 #[derive(Clone, Eq, PartialEq)]
 pub struct EtcdOptions {
     /// `--etcd-endpoints`: URLs of the members. `https` means TLS; without a scheme, TLS if any file is given.
     pub endpoints: Vec<String>,
     /// `--etcd-prefix`: what all keys start with. Upstream's default: `/coreos.com/network`.
     pub prefix: String,
-    /// `--etcd-cafile`: whom to trust, PEM. Default: what the host trusts.
+    /// `--etcd-cafile`: authorities to trust, PEM. Default: those that the host trusts. This file and
+    /// the next two are read for each new connection, and only if a member has TLS.
     pub ca_file: Option<PathBuf>,
-    /// `--etcd-certfile`: who we are, PEM.
+    /// `--etcd-certfile`: the client certificate, PEM. Only etcd judges it.
     pub cert_file: Option<PathBuf>,
     /// `--etcd-keyfile`: the certificate's key, PEM.
     pub key_file: Option<PathBuf>,
@@ -26,6 +32,8 @@ pub struct EtcdOptions {
     pub username: Option<String>,
     /// `--etcd-password`; never shown.
     pub password: Option<String>,
+    /// `User-Agent` of every call. Default: `flannel-lease/VERSION`.
+    pub user_agent: String,
 }
 
 impl EtcdOptions {
@@ -40,75 +48,97 @@ impl EtcdOptions {
             key_file: None,
             username: None,
             password: None,
+            user_agent: concat!("flannel-lease/", env!("CARGO_PKG_VERSION")).to_owned(),
         }
     }
 
-    /// Reads the files and checks the URLs; connects to nothing.
-    pub(super) fn endpoints(&self) -> Result<Vec<Endpoint>, StoreError> {
-        let tls = self.tls()?;
+    /// Checks the URLs and, if a member has TLS, the files; connects to nothing.
+    pub(super) fn members(&self) -> Result<Vec<Arc<Member>>, StoreError> {
         if self.endpoints.is_empty() {
-            return Err(wrong("--etcd-endpoints", "it is empty; name at least one member", None));
+            return Err(unusable("--etcd-endpoints", "it is empty; name at least one member", None));
         }
-        self.endpoints.iter().map(|url| self.endpoint(url.trim(), tls.as_ref())).collect()
+        let any_file = self.ca_file.is_some() || self.cert_file.is_some() || self.key_file.is_some();
+        let mut tls: Option<Tls> = None;
+        let mut members = Vec::new();
+        for url in self.endpoints.iter().map(|url| url.trim()) {
+            let (scheme, authority) =
+                url.split_once("://").map_or((None, url), |(scheme, rest)| (Some(scheme), rest));
+            let encrypted = match scheme.map(str::to_ascii_lowercase).as_deref() {
+                Some("https") => true,
+                Some("http") => false,
+                None => any_file,
+                Some(_) => {
+                    let advice = "its scheme is neither http nor https";
+                    return Err(unusable(&format!("--etcd-endpoints {url}"), advice, None));
+                }
+            };
+            let tls = match (encrypted, &tls) {
+                (true, None) => Some(Arc::clone(tls.insert(self.tls()?))),
+                (true, Some(tls)) => Some(Arc::clone(tls)),
+                (false, _) => None,
+            };
+            members.push(Arc::new(Member::new(url, authority, tls, &self.user_agent)?));
+        }
+        Ok(members)
     }
 
-    fn endpoint(&self, url: &str, tls: Option<&ClientTlsConfig>) -> Result<Endpoint, StoreError> {
-        let whole = match (url.contains("://"), tls) {
-            (true, _) => url.to_owned(),
-            (false, Some(_)) => format!("https://{url}"),
-            (false, None) => format!("http://{url}"),
+    fn tls(&self) -> Result<Tls, StoreError> {
+        let pem = |flag: &str, path: &PathBuf| Pem {
+            name: flag.to_owned(),
+            content: PemContent::File(path.clone()),
         };
-        let invalid = |error: tonic::transport::Error| {
-            let advice = "it is no member's URL such as https://192.0.2.1:2379, or its TLS files do not fit";
-            wrong(&format!("--etcd-endpoints {url}"), advice, Some(Box::new(error)))
-        };
-        let mut endpoint = Endpoint::from_shared(whole.clone())
-            .map_err(invalid)?
-            .connect_timeout(Duration::from_secs(2))
-            .tcp_nodelay(true)
-            // A cut cable is noticed although nothing is being asked.
-            .http2_keep_alive_interval(Duration::from_secs(10))
-            .keep_alive_timeout(Duration::from_secs(5))
-            .keep_alive_while_idle(true);
-        if whole.starts_with("https://") {
-            let tls = tls.cloned().unwrap_or_else(|| ClientTlsConfig::new().with_native_roots());
-            endpoint = endpoint.tls_config(tls).map_err(invalid)?;
-        } else if !whole.starts_with("http://") {
-            return Err(wrong(
-                &format!("--etcd-endpoints {url}"),
-                "its scheme is neither http nor https",
-                None,
-            ));
-        }
-        Ok(endpoint)
-    }
-
-    fn tls(&self) -> Result<Option<ClientTlsConfig>, StoreError> {
-        if self.ca_file.is_none() && self.cert_file.is_none() && self.key_file.is_none() {
-            return Ok(None);
-        }
-        let mut tls = ClientTlsConfig::new();
-        tls = match &self.ca_file {
-            Some(path) => tls.ca_certificate(Certificate::from_pem(read("--etcd-cafile", path)?)),
-            None => tls.with_native_roots(),
-        };
-        match (&self.cert_file, &self.key_file) {
-            (Some(cert), Some(key)) => {
-                let identity =
-                    Identity::from_pem(read("--etcd-certfile", cert)?, read("--etcd-keyfile", key)?);
-                tls = tls.identity(identity);
+        let authorities = self.ca_file.as_ref().map(|path| pem("--etcd-cafile", path));
+        let identity = match (&self.cert_file, &self.key_file) {
+            (Some(certificate), Some(key)) => {
+                Some((pem("--etcd-certfile", certificate), pem("--etcd-keyfile", key)))
             }
-            (None, None) => {}
-            (Some(_), None) => return Err(wrong("--etcd-certfile", "give --etcd-keyfile too", None)),
-            (None, Some(_)) => return Err(wrong("--etcd-keyfile", "give --etcd-certfile too", None)),
-        }
-        Ok(Some(tls))
+            (None, None) => None,
+            (Some(_), None) => return Err(unusable("--etcd-certfile", "give --etcd-keyfile too", None)),
+            (None, Some(_)) => return Err(unusable("--etcd-keyfile", "give --etcd-certfile too", None)),
+        };
+        let tls = Reread::new(move || client_config(authorities.as_ref(), identity.as_ref()));
+        tls.map(Arc::new).map_err(|PemError { object, problem, source }| unusable(&object, problem, source))
     }
+}
+
+/// TLS settings made from what the files hold now.
+fn client_config(authorities: Option<&Pem>, identity: Option<&(Pem, Pem)>) -> Result<ClientConfig, PemError> {
+    let provider =
+        CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(ring::default_provider()));
+    let wrong =
+        |object: &str, problem, source| PemError { object: object.to_owned(), problem, source: Some(source) };
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| wrong("TLS", "this build has none that is safe", error.into()))?;
+    let builder = match authorities {
+        Some(pem) => {
+            let mut roots = RootCertStore::empty();
+            for certificate in pem.certificates()? {
+                let added = roots.add(certificate);
+                added.map_err(|error| {
+                    pem.wrong("it holds a certificate that is malformed", Some(error.into()))
+                })?;
+            }
+            builder.with_root_certificates(roots)
+        }
+        None => builder.with_native_roots().map_err(|error| {
+            wrong("--etcd-cafile", "it is not given, and this host has no authorities to trust", error.into())
+        })?,
+    };
+    let mut config = match identity {
+        Some((certificate, key)) => {
+            let identity = client_identity(certificate, key, &provider)?;
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity)))
+        }
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
 }
 
 impl fmt::Debug for EtcdOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { endpoints, prefix, ca_file, cert_file, key_file, username, password } = self;
+        let Self { endpoints, prefix, ca_file, cert_file, key_file, username, password, user_agent } = self;
         f.debug_struct("EtcdOptions")
             .field("endpoints", endpoints)
             .field("prefix", prefix)
@@ -117,17 +147,17 @@ impl fmt::Debug for EtcdOptions {
             .field("key_file", key_file)
             .field("username", username)
             .field("password", &password.as_ref().map(|_| "(hidden)"))
+            .field("user_agent", user_agent)
             .finish()
     }
 }
 
-fn read(flag: &str, path: &Path) -> Result<Vec<u8>, StoreError> {
-    file::read(path).map_err(|error| {
-        wrong(&format!("{flag} `{}`", path.display()), "the file cannot be read", Some(Box::new(error)))
-    })
-}
-
-fn wrong(object: &str, advice: &str, source: Option<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {
+/// An option that cannot be used.
+pub(super) fn unusable(
+    object: &str,
+    advice: &str,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+) -> StoreError {
     StoreError {
         operation: "use",
         object: object.to_owned(),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hyper::header::{InvalidHeaderValue, USER_AGENT};
 use kube::api::GetParams;
 use kube::config::KubeConfigOptions;
 use kube::core::{Request, Status};
@@ -10,6 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::KubeOptions;
+use super::connect;
 use super::kubeconfig;
 use super::node::Node;
 use crate::Chain;
@@ -70,8 +72,12 @@ impl ApiServer {
             config.root_cert = Some(Vec::new());
         }
         let url = config.cluster_url.to_string();
-        let client = Client::try_from(config)
-            .map_err(|error| unusable("its TLS settings cannot be used", error.into()))?;
+        let agent = options.user_agent.parse().map_err(|error: InvalidHeaderValue| {
+            unusable("the user agent is no header's value", error.into())
+        })?;
+        config.headers.push((USER_AGENT, agent));
+        let client = connect::client(config)
+            .map_err(|error| unusable("its address or TLS settings cannot be used", error))?;
         Ok(Self { client, url })
     }
 

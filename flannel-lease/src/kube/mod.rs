@@ -6,6 +6,7 @@
 mod annotations;
 mod claims;
 mod client;
+mod connect;
 mod kubeconfig;
 mod node;
 mod options;

@@ -19,4 +19,6 @@ pub struct KubeOptions {
     pub pod_name: Option<String>,
     /// Namespace of that pod: `POD_NAMESPACE`.
     pub pod_namespace: Option<String>,
+    /// `User-Agent` of every request, such as `flanneld/0.1.0 (linux/amd64)`.
+    pub user_agent: String,
 }

@@ -1,84 +1,22 @@
 //! What only etcd can do to a lease store: TLS, users, members, compaction, and what upstream leaves in it.
 
 use std::fmt::Write;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use flannel_lease::Chain;
 use flannel_lease::etcd::{EtcdOptions, EtcdStore};
 use flannel_lease::{LeaseAttributes, LeaseKey, LeaseStore, StoreErrorKind, Timing};
-use tokio::io::{AsyncWriteExt, copy_bidirectional};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
-use crate::harness::etcd::{EtcdLab, certificates};
+use crate::harness::etcd::{Cable, EtcdLab};
 use flannel_lease::conformance::{self, Harness, Watcher, first_v4, key, node, quick, request, within};
 
 fn store(options: &EtcdOptions) -> Arc<dyn LeaseStore> {
     Arc::new(EtcdStore::new(options, quick()).unwrap())
 }
 
-async fn tls_lab(client_certificates: bool) -> EtcdLab {
-    let dir = tempfile::tempdir().unwrap();
-    certificates(dir.path());
-    let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-    let mut server = vec!["--cert-file".into(), file("server.pem"), "--key-file".into(), file("server.key")];
-    if client_certificates {
-        server.extend(["--client-cert-auth".into(), "--trusted-ca-file".into(), file("ca.pem")]);
-    }
-    let ctl = [("--cacert", "ca.pem"), ("--cert", "client.pem"), ("--key", "client.key")];
-    let ctl = ctl.iter().flat_map(|(flag, name)| [(*flag).to_owned(), file(name)]).collect();
-    EtcdLab::start(dir, "https", server, ctl).await
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_certificate_is_shown_and_asked_for() {
-    let lab = tls_lab(true).await;
-    let file = |name: &str| Some(lab.dir.path().join(name));
-    let ca_only = EtcdOptions { ca_file: file("ca.pem"), ..lab.options() };
-    let whole =
-        EtcdOptions { cert_file: file("client.pem"), key_file: file("client.key"), ..ca_only.clone() };
-    let lease = store(&whole).acquire(&request(node(1))).await.unwrap();
-    assert_eq!(lab.read(&lease.key.to_string()).await, Some(node(1).to_json().unwrap()));
-    let error = within("a refusal", store(&ca_only).acquire(&request(node(2)))).await.unwrap_err();
-    assert!(error.to_string().contains("TLS"), "{error}");
-
-    let half = EtcdOptions { cert_file: file("client.pem"), ..lab.options() };
-    let error = EtcdStore::new(&half, quick()).unwrap_err();
-    assert!(error.to_string().contains("--etcd-keyfile"), "{error}");
-    let missing = EtcdOptions { ca_file: file("none.pem"), ..lab.options() };
-    let error = EtcdStore::new(&missing, quick()).unwrap_err();
-    assert!(error.to_string().contains("--etcd-cafile"), "{error}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_ca_alone_is_enough_and_a_stranger_is_not_trusted() {
-    let lab = tls_lab(false).await;
-    let ca = EtcdOptions { ca_file: Some(lab.dir.path().join("ca.pem")), ..lab.options() };
-    store(&ca).acquire(&request(node(1))).await.unwrap();
-    let without_scheme = EtcdOptions { endpoints: vec![lab.url().replace("https://", "")], ..ca };
-    store(&without_scheme).find(&node(1)).await.unwrap().unwrap();
-
-    let other = tempfile::tempdir().unwrap();
-    certificates(other.path());
-    let stranger = EtcdOptions { ca_file: Some(other.path().join("ca.pem")), ..lab.options() };
-    let error = within("a refusal", store(&stranger).acquire(&request(node(2)))).await.unwrap_err();
-    assert!(Chain(&error).to_string().contains("certificate"), "{}", Chain(&error));
-}
-
 /// Turns on users, with one for flannel.
-#[tokio::test]
-async fn why_etcd_is_out_of_reach_is_said_once() {
-    let options = EtcdOptions::new(vec!["http://127.0.0.1:1".to_owned()]);
-    let error = within("a refusal", store(&options).find(&node(1))).await.unwrap_err();
-    let text = Chain(&error).to_string();
-    assert!(
-        text.ends_with("its TLS files are right: tcp connect error: Connection refused (os error 111)"),
-        "{text}"
-    );
-}
-
 fn require_login(lab: &EtcdLab) -> impl Fn(&str, &str) -> EtcdOptions {
     for command in [
         "user add root:secret-of-root",
@@ -148,92 +86,6 @@ async fn users_log_in_and_again_when_the_server_has_forgotten_them() {
     let changed = LeaseAttributes { backend_data: None, ..node(1) };
     first.update(&changed).await.unwrap();
     watcher.until("the update", |table| table.peer(lease.key) == Some(&changed)).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dead_member_is_passed_over() {
-    let lab = EtcdLab::new().await;
-    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let options = EtcdOptions { endpoints: vec![format!("http://{dead}"), lab.url()], ..lab.options() };
-    let store = store(&options);
-    let lease = within("a lease", store.acquire(&request(node(1)))).await.unwrap();
-    let mut watcher = Watcher::start(&store);
-    watcher.until("the lease", |table| table.peer(lease.key).is_some()).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_member_that_takes_calls_and_never_answers_is_passed_over() {
-    let lab = EtcdLab::new().await;
-    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", silent.local_addr().unwrap());
-    let store = store(&EtcdOptions { endpoints: vec![url, lab.url()], ..lab.options() });
-    within("a lease", store.acquire(&request(node(1)))).await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn when_the_member_in_use_dies_the_next_one_is_followed() {
-    let lab = EtcdLab::new().await;
-    let cables = [Cable::to(&lab).await, Cable::to(&lab).await];
-    let endpoints = cables.iter().map(|cable| format!("http://{}", cable.address)).collect();
-    let store = store(&EtcdOptions { endpoints, ..lab.options() });
-    let own = store.acquire(&request(node(1))).await.unwrap();
-    let mut watcher = Watcher::start(&store);
-    watcher.until("the listing", |table| table.synced()).await;
-    for (dies, n) in [(0, 2), (1, 3)] {
-        cables[dies].cut.send_replace(true);
-        let new = lab.open(quick()).await.acquire(&request(node(n))).await.unwrap();
-        watcher.until("what the other one says", |table| table.peer(new.key).is_some()).await;
-        let data = node(1).backend_data.filter(|_| n == 3);
-        within("a call", store.update(&LeaseAttributes { backend_data: data, ..node(1) })).await.unwrap();
-        cables[dies].cut.send_replace(false);
-    }
-    assert!(!watcher.seen.iter().any(|event| event.starts_with('-')), "{:?} {}", watcher.seen, own.key);
-}
-
-#[tokio::test]
-async fn a_member_that_is_none_is_refused_by_name() {
-    for url in ["ftp://127.0.0.1:1", "http://", "http://[::1", "http://exa mple"] {
-        let error = EtcdStore::new(&EtcdOptions::new(vec![url.into()]), quick()).unwrap_err();
-        assert!(error.to_string().contains(url) && error.kind == StoreErrorKind::Unusable, "{error}");
-    }
-    let error = EtcdStore::new(&EtcdOptions::new(Vec::new()), quick()).unwrap_err();
-    assert!(error.to_string().contains("--etcd-endpoints"), "{error}");
-}
-
-/// A cable to the server that can be cut.
-struct Cable {
-    address: SocketAddr,
-    cut: watch::Sender<bool>,
-}
-
-impl Cable {
-    async fn to(lab: &EtcdLab) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (cut, state) = watch::channel(false);
-        let server = lab.url().replace("http://", "");
-        tokio::spawn(async move {
-            while let Ok((mut client, _)) = listener.accept().await {
-                let (mut state, server) = (state.clone(), server.clone());
-                tokio::spawn(async move {
-                    if *state.borrow() {
-                        return;
-                    }
-                    let Ok(mut server) = TcpStream::connect(server).await else { return };
-                    tokio::select! {
-                        _ = copy_bidirectional(&mut client, &mut server) => {}
-                        _ = state.wait_for(|cut| *cut) => {}
-                    }
-                    let _ = client.shutdown().await;
-                });
-            }
-        });
-        Self { address, cut }
-    }
-
-    fn options(&self, lab: &EtcdLab) -> EtcdOptions {
-        EtcdOptions { endpoints: vec![format!("http://{}", self.address)], ..lab.options() }
-    }
 }
 
 /// What is missed while the cable is cut, with the history compacted or not, and the latest entry changed or not.

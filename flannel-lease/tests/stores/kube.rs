@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use testkit::FakeApi;
 
 use crate::harness::kube::{DUAL, PREFIX, options};
+use crate::kube_connect::{with_kubeconfig, with_token};
 use flannel_lease::conformance::{Watcher, key, node, node_v6, range_v4, request, with_v6, within};
 
 const V4: Stack = Stack { ipv4: true, ipv6: false };
@@ -457,7 +458,9 @@ async fn a_token_that_the_kubelet_renews_in_its_file_is_used() {
     let folder = tempfile::tempdir().unwrap();
     let token = folder.path().join("token");
     std::fs::write(&token, "first").unwrap();
-    let store = KubeStore::open(&with_kubeconfig(&api, folder.path(), &token), V4).await.unwrap();
+    let store = KubeStore::open(&with_kubeconfig(&api, folder.path(), &api.url(), &with_token(&token)), V4)
+        .await
+        .unwrap();
     store.acquire(&request(node(1))).await.unwrap();
     let store: Arc<dyn LeaseStore> = Arc::new(store);
     let mut watcher = Watcher::start(&store);
@@ -468,19 +471,6 @@ async fn a_token_that_the_kubelet_renews_in_its_file_is_used() {
     api.annotate("b", &format!("{PREFIX}kube-subnet-manager"), Some("true"));
     move_b(&api);
     see_b_move(&mut watcher).await;
-}
-
-/// Options that lead through a kubeconfig with a token file.
-fn with_kubeconfig(api: &FakeApi, folder: &std::path::Path, token: &std::path::Path) -> KubeOptions {
-    let file = folder.join("config");
-    let config = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "c",
-        "clusters": [{ "name": "c", "cluster": { "server": api.url() } }],
-        "users": [{ "name": "u", "user": { "tokenFile": token } }],
-        "contexts": [{ "name": "c", "context": { "cluster": "c", "user": "u" } }],
-    });
-    std::fs::write(&file, config.to_string()).unwrap();
-    KubeOptions { api_url: None, kubeconfig: Some(file), ..options(api, "a") }
 }
 
 #[tokio::test]
@@ -500,33 +490,4 @@ async fn the_node_is_found_by_its_pod() {
     let unknown = KubeOptions { pod_name: Some("other".to_owned()), ..by_pod };
     let error = KubeStore::open(&unknown, V4).await.unwrap_err();
     assert!(error.to_string().contains("error retrieving pod spec for 'kube-flannel/other'"), "{error}");
-}
-
-#[tokio::test]
-async fn a_prefix_or_kubeconfig_that_cannot_be_used_is_named() {
-    let api = cluster(&["a"]);
-    let refused = async |options: KubeOptions| {
-        let error = KubeStore::open(&options, V4).await.unwrap_err();
-        assert_eq!(error.kind, StoreErrorKind::Unusable);
-        flannel_lease::Chain(&error).to_string()
-    };
-    let prefix = KubeOptions { annotation_prefix: "a/b/c".to_owned(), ..options(&api, "a") };
-    assert!(refused(prefix).await.contains("at most single slash, got `a/b/c`"));
-    let file = KubeOptions { kubeconfig: Some("/nonexistent/config".into()), ..options(&api, "a") };
-    assert!(refused(file).await.contains("--kubeconfig-file /nonexistent/config"));
-    let url = KubeOptions { api_url: Some("::".to_owned()), ..options(&api, "a") };
-    assert!(refused(url).await.contains("--kube-api-url ::"));
-}
-
-#[tokio::test]
-async fn a_kubeconfig_brings_server_and_token() {
-    let api = cluster(&["a"]);
-    api.require_token("s3cret");
-    let folder = tempfile::tempdir().unwrap();
-    let token = folder.path().join("token");
-    std::fs::write(&token, "s3cret").unwrap();
-    let options = with_kubeconfig(&api, folder.path(), &token);
-    let store = KubeStore::open(&options, V4).await.unwrap();
-    assert_eq!(store.acquire(&request(node(1))).await.unwrap().key, key("10.244.1.0-24"));
-    assert!(!format!("{store:?}").contains("s3cret"));
 }

@@ -2,8 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test panics")]
 
 mod etcd;
+mod etcd_members;
+mod etcd_tls;
 mod harness;
 mod kube;
+mod kube_connect;
 mod sqlite;
 
 flannel_lease::lease_store_conformance!(etcd_conformance, crate::harness::etcd::EtcdLab);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full, combinators::BoxBody};
 use hyper::body::{Body, Bytes, Frame, Incoming};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use hyper::{Method, Request, Response};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -25,6 +25,8 @@ const BOOKMARK: Duration = Duration::from_secs(1);
 
 pub(super) async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Answer, Infallible> {
     shared.requests.fetch_add(1, Ordering::Relaxed);
+    let agent = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+    lock(&shared.user_agents).insert(agent.to_owned());
     let token = lock(&shared.token).clone();
     if let Some(token) = token {
         let sent = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());

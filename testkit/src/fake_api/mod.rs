@@ -7,6 +7,7 @@
 mod answer;
 mod nodes;
 
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,6 +45,7 @@ struct Shared {
     token: Mutex<Option<String>>,
     requests: AtomicU64,
     bytes: AtomicU64,
+    user_agents: Mutex<BTreeSet<String>>,
 }
 
 /// What the next requests are answered with.
@@ -91,6 +93,7 @@ impl FakeApi {
             token: Mutex::default(),
             requests: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            user_agents: Mutex::default(),
         });
         let (stop, mut stopped) = watch::channel(());
         let served = Arc::clone(&shared);
@@ -219,6 +222,12 @@ impl FakeApi {
     #[must_use]
     pub fn traffic(&self) -> (u64, u64) {
         (self.shared.requests.load(Ordering::Relaxed), self.shared.bytes.load(Ordering::Relaxed))
+    }
+
+    /// Each `User-Agent` that was sent, sorted; empty for a request without.
+    #[must_use]
+    pub fn user_agents(&self) -> Vec<String> {
+        lock(&self.shared.user_agents).iter().cloned().collect()
     }
 
     fn change(&self, change: impl FnOnce(&mut Nodes)) {

@@ -1,11 +1,14 @@
 //! A real etcd server on loopback, with its data in a directory of its own. Needs Debian's `etcd-server` and
 //! `etcd-client`.
 
-use std::net::TcpListener;
-use std::path::Path;
+use std::net::SocketAddr;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use tokio::io::{AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 use flannel_lease::etcd::{EtcdOptions, EtcdStore};
 use flannel_lease::{LeaseStore, Timing};
@@ -139,7 +142,7 @@ impl Drop for EtcdLab {
 /// when the server comes back.
 fn free_port() -> u16 {
     let mut ports = std::iter::repeat_with(|| rand::random_range(10_000..32_000));
-    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
+    ports.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 
 impl Harness for EtcdLab {
@@ -185,18 +188,38 @@ impl Harness for EtcdLab {
     }
 }
 
-/// Makes a certificate authority, a server certificate for 127.0.0.1 and a client certificate in `dir`.
-pub(crate) fn certificates(dir: &Path) {
-    let script = r#"
-set -e
-openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=test-ca -keyout ca.key -out ca.pem \
-    -addext basicConstraints=critical,CA:TRUE -addext keyUsage=keyCertSign
-for who in server client; do
-    openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=$who -keyout $who.key -out $who.csr
-    printf 'subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth,clientAuth\n' > ext
-    openssl x509 -req -in $who.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out $who.pem
-done
-"#;
-    let output = Command::new("sh").args(["-c", script]).current_dir(dir).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+/// A cable to the server that can be cut.
+pub(crate) struct Cable {
+    pub(crate) address: SocketAddr,
+    pub(crate) cut: watch::Sender<bool>,
+}
+
+impl Cable {
+    pub(crate) async fn to(lab: &EtcdLab) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (cut, state) = watch::channel(false);
+        let server = lab.url().replace("http://", "");
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let (mut state, server) = (state.clone(), server.clone());
+                tokio::spawn(async move {
+                    if *state.borrow() {
+                        return;
+                    }
+                    let Ok(mut server) = TcpStream::connect(server).await else { return };
+                    tokio::select! {
+                        _ = copy_bidirectional(&mut client, &mut server) => {}
+                        _ = state.wait_for(|cut| *cut) => {}
+                    }
+                    let _ = client.shutdown().await;
+                });
+            }
+        });
+        Self { address, cut }
+    }
+
+    pub(crate) fn options(&self, lab: &EtcdLab) -> EtcdOptions {
+        EtcdOptions { endpoints: vec![format!("http://{}", self.address)], ..lab.options() }
+    }
 }

@@ -99,6 +99,7 @@ pub(crate) fn options(api: &impl Server, node: &str) -> KubeOptions {
         node_name: Some(node.to_owned()),
         pod_name: None,
         pod_namespace: None,
+        user_agent: "flanneld/test (linux/amd64)".to_owned(),
     }
 }
 

@@ -1,0 +1,142 @@
+//! One member of the cluster, and how to connect to it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::Uri;
+use hyper_rustls::{FixedServerNameResolver, HttpsConnector, MaybeHttpsStream};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::Name;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{TcpStream, lookup_host};
+use tonic::transport::{Channel, Endpoint};
+use tower::{ServiceExt as _, service_fn};
+
+use crate::StoreError;
+use crate::tls::{Reread, host_of, server_name};
+
+use super::options::unusable;
+
+/// Longest time for one connection to come about, TLS included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// TLS settings, read from the files for each connection.
+pub(super) type Tls = Arc<Reread<ClientConfig>>;
+
+/// A member, and how to connect to it.
+#[derive(Debug)]
+pub(super) struct Member {
+    /// As the operator wrote it.
+    pub(super) url: String,
+    /// Whether it is shown a client certificate.
+    pub(super) shows_certificate: bool,
+    uri: Uri,
+    endpoint: Endpoint,
+    tls: Option<(ServerName<'static>, Tls)>,
+}
+
+impl Member {
+    /// Checks the URL of a member. `tls` is `None` for plain http.
+    ///
+    /// # Errors
+    /// The URL is malformed, or its host is no name that a certificate can be for.
+    pub(super) fn new(
+        url: &str,
+        authority: &str,
+        tls: Option<Tls>,
+        user_agent: &str,
+    ) -> Result<Self, StoreError> {
+        const FORM: &str = "it is no member's URL such as https://192.0.2.1:2379";
+        let wrong = |source| unusable(&format!("--etcd-endpoints {url}"), FORM, source);
+        let parse = |scheme| {
+            format!("{scheme}://{authority}").parse::<Uri>().map_err(|error| wrong(Some(error.into())))
+        };
+        let uri = parse(if tls.is_some() { "https" } else { "http" })?;
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| wrong(None))?;
+        let tls = match tls {
+            Some(tls) => {
+                let name = server_name(host).map_err(|error| wrong(Some(error.into())))?;
+                Some((name, tls))
+            }
+            None => None,
+        };
+        // tonic dials plain http: its own TLS would parse the client certificate and keep the files of the
+        // first connection.
+        let endpoint = Endpoint::from(parse("http")?)
+            .origin(uri.clone())
+            .user_agent(user_agent)
+            .map_err(|error| unusable("the user agent", "it is no header's value", Some(error.into())))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            // A cut cable is noticed although nothing is being asked.
+            .http2_keep_alive_interval(Duration::from_secs(10))
+            .keep_alive_timeout(Duration::from_secs(5))
+            .keep_alive_while_idle(true);
+        let shows_certificate =
+            tls.as_ref().is_some_and(|(_, tls)| tls.get().client_auth_cert_resolver.has_certs());
+        Ok(Self { url: url.to_owned(), shows_certificate, uri, endpoint, tls })
+    }
+
+    /// Connects. The channel reconnects by itself, and then reads the TLS files again.
+    ///
+    /// # Errors
+    /// Name resolution, TCP or TLS failed.
+    pub(super) async fn connect(&self) -> Result<Channel, tonic::transport::Error> {
+        let (uri, tls) = (self.uri.clone(), self.tls.clone());
+        let connector = service_fn(move |_same: Uri| dial(uri.clone(), tls.clone()));
+        self.endpoint.connect_with_connector(connector).await
+    }
+
+    /// Why the member closes encrypted connections, if it says so. With TLS 1.3 the server judges the
+    /// client certificate after the handshake, and the HTTP client drops the alert.
+    pub(super) async fn tls_refusal(&self) -> Option<io::Error> {
+        self.tls.as_ref()?;
+        let stream = dial(self.uri.clone(), self.tls.clone()).await.ok()?;
+        TokioIo::new(stream).read_u8().await.err()
+    }
+}
+
+type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
+
+async fn dial(
+    uri: Uri,
+    tls: Option<(ServerName<'static>, Tls)>,
+) -> Result<Stream, Box<dyn std::error::Error + Send + Sync>> {
+    let mut tcp = HttpConnector::new_with_resolver(service_fn(resolve));
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    match tls {
+        None => Ok(MaybeHttpsStream::Http(tcp.oneshot(uri).await?)),
+        Some((name, tls)) => {
+            let name = Arc::new(FixedServerNameResolver::new(name));
+            HttpsConnector::new(tcp, tls.get(), true, name).oneshot(uri).await
+        }
+    }
+}
+
+/// The addresses of a host. A link-local address may have a zone, `fe80::1%eth0`; in a URL that is
+/// `%25eth0` (RFC 6874).
+async fn resolve(name: Name) -> io::Result<std::vec::IntoIter<SocketAddr>> {
+    let host = host_of(name.as_str()).replacen("%25", "%", 1);
+    Ok(lookup_host((host, 0)).await?.collect::<Vec<_>>().into_iter())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_link_local_address_may_have_a_zone() {
+        let authority = "[fe80::1%25lo]:2379";
+        let member = Member::new("", authority, None, "test").unwrap();
+        let name = member.uri.host().unwrap().parse().unwrap();
+        let addresses: Vec<_> = resolve(name).await.unwrap().collect();
+        let [SocketAddr::V6(address)] = addresses.as_slice() else { panic!("{addresses:?}") };
+        assert_eq!((address.ip().to_string().as_str(), address.scope_id()), ("fe80::1", 1));
+    }
+}

@@ -1,0 +1,171 @@
+//! How the API server is reached: kubeconfig, TLS, credentials, and the name that flanneld goes by.
+
+use std::path::Path;
+
+use flannel_lease::kube::{KubeOptions, KubeStore};
+use flannel_lease::{Chain, LeaseStore, Stack, StoreErrorKind};
+use serde_json::{Value, json};
+use testkit::FakeApi;
+
+use crate::harness::certificates::{certificates, shell, version_1_certificates};
+use crate::harness::kube::options;
+use crate::harness::tls_front::TlsFront;
+use flannel_lease::conformance::{key, node, request, within};
+
+const V4: Stack = Stack { ipv4: true, ipv6: false };
+
+fn server() -> FakeApi {
+    let api = FakeApi::start().unwrap();
+    api.add_node("a", &["10.244.1.0/24"]);
+    api
+}
+
+/// Options that lead through a kubeconfig in `folder` to the server at `url`.
+pub(crate) fn with_kubeconfig(api: &FakeApi, folder: &Path, url: &str, user: &Value) -> KubeOptions {
+    let file = folder.join("config");
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{ "name": "c", "cluster": { "server": url, "certificate-authority": folder.join("ca.pem") } }],
+        "users": [{ "name": "u", "user": user }],
+        "contexts": [{ "name": "c", "context": { "cluster": "c", "user": "u" } }],
+    });
+    let mut config = config;
+    if !folder.join("ca.pem").exists() {
+        config["clusters"][0]["cluster"].as_object_mut().unwrap().remove("certificate-authority");
+    }
+    std::fs::write(&file, config.to_string()).unwrap();
+    KubeOptions { api_url: None, kubeconfig: Some(file), ..options(api, "a") }
+}
+
+pub(crate) fn with_token(file: &Path) -> Value {
+    json!({ "tokenFile": file })
+}
+
+/// The client certificate of a folder as files, relative to the kubeconfig.
+fn files() -> Value {
+    json!({ "client-certificate": "client.pem", "client-key": "client.key" })
+}
+
+/// The client certificate of a folder within the kubeconfig.
+fn inline(folder: &Path) -> Value {
+    let data = |name: &str| shell(folder, &format!("base64 -w 0 {name}"));
+    json!({ "client-certificate-data": data("client.pem"), "client-key-data": data("client.key") })
+}
+
+async fn take(options: &KubeOptions) -> Result<(), String> {
+    let store = KubeStore::open(options, V4).await.map_err(|error| Chain(&error).to_string())?;
+    let lease = within("an answer", store.acquire(&request(node(1)))).await;
+    lease.map(|lease| assert_eq!(lease.key, key("10.244.1.0-24"))).map_err(|error| Chain(&error).to_string())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn client_certificates_of_any_x509_version_are_shown() {
+    let api = server();
+    for make in [certificates, version_1_certificates] {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        make(folder);
+        let front = TlsFront::start(folder, &api.url());
+        for user in [files(), inline(folder)] {
+            take(&with_kubeconfig(&api, folder, &front.url(), &user)).await.unwrap();
+        }
+        let upper = front.url().replace("https", "HTTPS");
+        take(&with_kubeconfig(&api, folder, &upper, &files())).await.unwrap();
+        let error = take(&with_kubeconfig(&api, folder, &front.url(), &json!({}))).await.unwrap_err();
+        assert!(error.contains("is the API server at"), "{error}");
+        // The server's certificate is for 127.0.0.1 only.
+        let elsewhere = front.url().replace("127.0.0.1", "localhost");
+        let error = take(&with_kubeconfig(&api, folder, &elsewhere, &files())).await.unwrap_err();
+        assert!(error.contains("certificate not valid for name \"localhost\""), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewed_client_certificate_is_read_for_each_new_connection() {
+    let api = server();
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    certificates(folder);
+    let front = TlsFront::start(folder, &api.url());
+    let store = KubeStore::open(&with_kubeconfig(&api, folder, &front.url(), &files()), V4).await.unwrap();
+    store.acquire(&request(node(1))).await.unwrap();
+    // The server asks for clients of another authority from now on; half a renewal does no harm.
+    std::fs::write(folder.join("client.pem"), "").unwrap();
+    front.cut();
+    within("an answer", store.acquire(&request(node(1)))).await.unwrap();
+    let other = tempfile::tempdir().unwrap();
+    version_1_certificates(other.path());
+    shell(
+        folder,
+        &format!("cp {0}/client.pem {0}/client.key . && cp {0}/ca.pem clients.pem", other.path().display()),
+    );
+    front.cut();
+    within("an answer", store.acquire(&request(node(1)))).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_certificate_that_cannot_be_used_is_named_and_not_quoted() {
+    let api = server();
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    certificates(folder);
+    for (user, problem) in [
+        (json!({ "client-certificate": "client.pem" }), "client.pem`: its key is missing"),
+        (json!({ "client-key": "client.key" }), "client.key`: its certificate is missing"),
+        (
+            json!({ "client-certificate": "client.pem", "client-key": "server.key" }),
+            "does not belong to the certificate",
+        ),
+        (
+            json!({ "client-certificate": "client.pem", "client-key": "none.key" }),
+            "none.key`: the file cannot be read",
+        ),
+        (
+            json!({ "client-certificate": "ca.key", "client-key": "client.key" }),
+            "ca.key`: it holds no certificate",
+        ),
+        (
+            json!({ "client-certificate": "client.pem", "client-key-data": "s3cret" }),
+            "client-key-data: it is not base64",
+        ),
+    ] {
+        let error = take(&with_kubeconfig(&api, folder, "https://127.0.0.1:1", &user)).await.unwrap_err();
+        assert!(error.contains(problem) && !error.contains("s3cret"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn every_request_says_which_flanneld_sends_it() {
+    let api = server();
+    take(&options(&api, "a")).await.unwrap();
+    assert_eq!(api.user_agents(), ["flanneld/test (linux/amd64)"]);
+}
+
+#[tokio::test]
+async fn a_prefix_or_kubeconfig_that_cannot_be_used_is_named() {
+    let api = server();
+    let refused = async |options: KubeOptions| {
+        let error = KubeStore::open(&options, V4).await.unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Unusable);
+        Chain(&error).to_string()
+    };
+    let prefix = KubeOptions { annotation_prefix: "a/b/c".to_owned(), ..options(&api, "a") };
+    assert!(refused(prefix).await.contains("at most single slash, got `a/b/c`"));
+    let file = KubeOptions { kubeconfig: Some("/nonexistent/config".into()), ..options(&api, "a") };
+    assert!(refused(file).await.contains("--kubeconfig-file /nonexistent/config"));
+    let url = KubeOptions { api_url: Some("::".to_owned()), ..options(&api, "a") };
+    assert!(refused(url).await.contains("--kube-api-url ::"));
+}
+
+#[tokio::test]
+async fn a_kubeconfig_brings_server_and_token() {
+    let api = server();
+    api.require_token("s3cret");
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    std::fs::write(&token, "s3cret").unwrap();
+    let options = with_kubeconfig(&api, folder.path(), &api.url(), &with_token(&token));
+    let store = KubeStore::open(&options, V4).await.unwrap();
+    assert_eq!(store.acquire(&request(node(1))).await.unwrap().key, key("10.244.1.0-24"));
+    assert!(!format!("{store:?}").contains("s3cret"));
+}
