@@ -1,10 +1,9 @@
 //! Netlink attributes (`struct nlattr`, include/uapi/linux/netlink.h): a writer and a reader.
 
 use crate::Malformed;
+use crate::uapi::{NLA_F_NESTED, NLA_F_NET_BYTEORDER};
 
 const HEADER: usize = 4;
-const NESTED: u16 = 0x8000;
-const BYTE_ORDER: u16 = 0x4000;
 
 /// Writes the attributes of one message, in order, straight into the batch.
 ///
@@ -79,7 +78,7 @@ impl<'a> Attributes<'a> {
 
     /// Appends an attribute that holds the attributes which `build` writes.
     pub fn nested(&mut self, kind: u16, build: impl FnOnce(&mut Attributes<'_>)) {
-        let start = self.open(kind | NESTED);
+        let start = self.open(kind | NLA_F_NESTED);
         build(&mut Attributes { bytes: self.bytes, oversize: self.oversize });
         self.close(start);
     }
@@ -234,7 +233,7 @@ fn split(bytes: &[u8]) -> Option<(Attribute<'_>, &[u8])> {
     let (kind, _) = rest.split_first_chunk::<2>()?;
     let length = usize::from(u16::from_ne_bytes(*length));
     let payload = bytes.get(HEADER..length)?;
-    let kind = u16::from_ne_bytes(*kind) & !(NESTED | BYTE_ORDER);
+    let kind = u16::from_ne_bytes(*kind) & !(NLA_F_NESTED | NLA_F_NET_BYTEORDER);
     let rest = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
     Some((Attribute { kind, payload }, rest))
 }

@@ -1,6 +1,7 @@
 //! Messages waiting to be sent, encoded one behind the other.
 
 use crate::Attributes;
+use crate::uapi::*;
 
 pub(crate) const HEADER: usize = 16;
 
@@ -12,19 +13,19 @@ impl Flags {
     /// No further flag.
     pub const NONE: Self = Self(0);
     /// Ask for an ack even where the batch would not (`NLM_F_ACK`).
-    pub const ACK: Self = Self(0x4);
+    pub const ACK: Self = Self(NLM_F_ACK);
     /// Send back what was created (`NLM_F_ECHO`).
-    pub const ECHO: Self = Self(0x8);
+    pub const ECHO: Self = Self(NLM_F_ECHO);
     /// Override an existing object (`NLM_F_REPLACE`).
-    pub const REPLACE: Self = Self(0x100);
+    pub const REPLACE: Self = Self(NLM_F_REPLACE);
     /// Fail if the object exists (`NLM_F_EXCL`).
-    pub const EXCL: Self = Self(0x200);
+    pub const EXCL: Self = Self(NLM_F_EXCL);
     /// Create the object if it does not exist (`NLM_F_CREATE`).
-    pub const CREATE: Self = Self(0x400);
+    pub const CREATE: Self = Self(NLM_F_CREATE);
     /// Add at the end (`NLM_F_APPEND`).
-    pub const APPEND: Self = Self(0x800);
+    pub const APPEND: Self = Self(NLM_F_APPEND);
     /// List all objects (`NLM_F_DUMP`).
-    pub const DUMP: Self = Self(0x300);
+    pub const DUMP: Self = Self(NLM_F_DUMP);
 
     /// Both.
     #[must_use]
@@ -64,11 +65,10 @@ impl Batch {
         header: &[u8],
         build: impl FnOnce(&mut Attributes<'_>),
     ) -> u32 {
-        const REQUEST: u16 = 0x1;
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&[0; 4]); // length, known below
         self.bytes.extend_from_slice(&kind.to_ne_bytes());
-        self.bytes.extend_from_slice(&(flags.bits() | REQUEST).to_ne_bytes());
+        self.bytes.extend_from_slice(&(flags.bits() | NLM_F_REQUEST).to_ne_bytes());
         self.bytes.extend_from_slice(&[0; 8]); // sequence number, set when sent; port, filled in by the kernel
         self.bytes.extend_from_slice(header);
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
@@ -121,7 +121,6 @@ impl Batch {
     /// Numbers the messages from `first`, asks for an ack of every `window`-th and of the last one, and returns the
     /// byte ranges between those: what goes out as one datagram each.
     pub(crate) fn number(&mut self, first: u32, window: u32) -> Vec<Datagram> {
-        const ACK: u16 = 0x4;
         let mut datagrams = Vec::new();
         let (mut offset, mut start, mut start_number) = (0, 0, 0);
         for number in 0..self.messages {
@@ -130,7 +129,7 @@ impl Batch {
             let last = number + 1 == self.messages;
             if last || (number + 1 - start_number) == window {
                 if let Some(low) = self.bytes.get_mut(offset + 6..offset + 8) {
-                    let flags = u16::from_ne_bytes([low[0], low[1]]) | ACK;
+                    let flags = u16::from_ne_bytes([low[0], low[1]]) | NLM_F_ACK;
                     low.copy_from_slice(&flags.to_ne_bytes());
                 }
                 let end = offset + length;

@@ -24,10 +24,13 @@
 //! ```
 //! use flannel_netlink::{Batch, Flags, Protocol, Socket};
 //!
+//! const RTM_GETLINK: u16 = 18;
+//! const IFINFOMSG_BYTES: usize = 16; // size_of(struct ifinfomsg)
+//!
 //! // ip link show, as a count
 //! let mut socket = Socket::open(Protocol::Route)?;
 //! let mut question = Batch::new();
-//! question.message(18, Flags::DUMP, &[0; 16], |_| {}); // RTM_GETLINK, struct ifinfomsg
+//! question.message(RTM_GETLINK, Flags::DUMP, &[0; IFINFOMSG_BYTES], |_| {});
 //! let links: usize = socket.dump(&mut question, |count, _link| {
 //!     *count += 1;
 //!     Ok(())
@@ -43,6 +46,7 @@ mod message;
 mod monitor;
 mod protocol;
 mod socket;
+mod uapi;
 
 pub use attribute::{Attribute, AttributeIter, Attributes, attributes};
 pub use batch::{Batch, Flags};

@@ -1,13 +1,8 @@
 //! Messages as they come back from the kernel.
 
 use crate::batch::HEADER;
-use crate::{AttributeIter, Errno, Malformed, Refusal, attributes};
-
-pub(crate) const NLMSG_ERROR: u16 = 2;
-pub(crate) const NLMSG_DONE: u16 = 3;
-pub(crate) const DUMP_INTERRUPTED: u16 = 0x10;
-const CAPPED: u16 = 0x100;
-const ACK_TLVS: u16 = 0x200;
+use crate::uapi::*;
+use crate::{AttributeIter, Errno, Flags, Malformed, Refusal, attributes};
 
 /// One netlink message of a received datagram.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -35,6 +30,12 @@ impl<'a> Message<'a> {
         Ok((header, attributes(rest.get(padding..).unwrap_or_default())))
     }
 
+    /// Whether these flags are set.
+    #[must_use]
+    pub fn has(&self, flags: Flags) -> bool {
+        self.flags & flags.bits() == flags.bits()
+    }
+
     /// Reads an `NLMSG_ERROR` or the code in an `NLMSG_DONE`: `Ok(None)` if it is 0, else the error.
     ///
     /// The text and the attribute offset are there if the kernel gave them (`NETLINK_EXT_ACK`).
@@ -50,7 +51,7 @@ impl<'a> Message<'a> {
             text: None,
             offset: None,
         };
-        if self.flags & ACK_TLVS != 0 {
+        if self.flags & NLM_F_ACK_TLVS != 0 {
             // In an error the request comes back in front of the attributes, whole unless capped to its header.
             let request = || {
                 let length = u32::from_ne_bytes(*rest.first_chunk::<4>()?);
@@ -58,14 +59,14 @@ impl<'a> Message<'a> {
             };
             let skip = match self.kind {
                 NLMSG_DONE => Some(0),
-                _ if self.flags & CAPPED != 0 => Some(HEADER),
+                _ if self.flags & NLM_F_CAPPED != 0 => Some(HEADER),
                 _ => request(),
             };
             for attribute in attributes(skip.and_then(|skip| rest.get(skip..)).unwrap_or_default()) {
                 let attribute = attribute?;
                 match attribute.kind {
-                    1 => refusal.text = Some(attribute.text()?.to_owned()),
-                    2 => refusal.offset = Some(attribute.u32()?),
+                    NLMSGERR_ATTR_MSG => refusal.text = Some(attribute.text()?.to_owned()),
+                    NLMSGERR_ATTR_OFFS => refusal.offset = Some(attribute.u32()?),
                     _ => {}
                 }
             }

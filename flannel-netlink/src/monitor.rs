@@ -10,6 +10,7 @@ use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::socket::{borrow, receive};
+use crate::uapi::*;
 use crate::{Errno, MessageIter, OpenError, Protocol, messages};
 
 /// Room for about 20 000 notifications: the kernel doubles it, and counts about 800 bytes for a small one. It takes
@@ -54,14 +55,14 @@ impl Incomplete {
     }
 }
 
-const LOAD: u16 = 0x00;
-const LOAD_INDEX: u16 = 0x01;
-const LOAD_WORD: u16 = 0x20;
-const LOAD_HALF: u16 = 0x28;
-const JUMP_EQUAL: u16 = 0x15;
-const RETURN: u16 = 0x06;
-/// `SKF_AD_OFF + SKF_AD_NLATTR`: where the attribute is, 0 if nowhere.
-const FIND_ATTRIBUTE: u32 = 0xffff_f00c;
+const LOAD: u16 = BPF_LD | BPF_W | BPF_IMM;
+const LOAD_INDEX: u16 = BPF_LDX | BPF_W | BPF_IMM;
+const LOAD_WORD: u16 = BPF_LD | BPF_W | BPF_ABS;
+const LOAD_HALF: u16 = BPF_LD | BPF_H | BPF_ABS;
+const JUMP_EQUAL: u16 = BPF_JMP | BPF_JEQ | BPF_K;
+const RETURN: u16 = BPF_RET | BPF_K;
+/// Loads the place of the attribute whose type is in the index register; 0 if there is none.
+const FIND_ATTRIBUTE: u32 = (SKF_AD_OFF + SKF_AD_NLATTR).cast_unsigned();
 
 const fn step(code: u16, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
     libc::sock_filter { code, jt, jf, k }

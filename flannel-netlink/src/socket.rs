@@ -11,7 +11,7 @@ use neli::utils::Groups;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::Protocol;
-use crate::message::{DUMP_INTERRUPTED, NLMSG_DONE, NLMSG_ERROR};
+use crate::uapi::{NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR};
 use crate::{
     AskError, Batch, DumpError, Errno, LostReply, Malformed, Message, OpenError, Refusal, TransactError,
     messages,
@@ -182,7 +182,7 @@ impl Socket {
                 if message.sequence != first {
                     continue;
                 }
-                interrupted |= message.flags & DUMP_INTERRUPTED != 0;
+                interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
                 // Since 4.18 the end of a listing carries an error code too, in the same place.
                 if matches!(message.kind, NLMSG_ERROR | NLMSG_DONE) {
                     if let Some(refusal) = message.refusal(0).map_err(malformed)? {

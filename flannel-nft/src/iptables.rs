@@ -30,6 +30,7 @@ use crate::model::table::Table;
 use crate::model::verdict::Verdict;
 use crate::text::Written;
 use crate::transaction::{Building, Transaction};
+use crate::uapi::{NFTA_MATCH_INFO, NFTA_MATCH_NAME};
 
 /// How deep jumps are followed; the kernel allows 16 (`NFT_JUMP_STACK_SIZE`).
 const JUMPS: u8 = 16;
@@ -392,14 +393,14 @@ fn by_iptables(statement: &Statement) -> Option<Cow<'_, str>> {
     Some(String::from_utf8_lossy(text.split(|byte| *byte == 0).next().unwrap_or_default()))
 }
 
-/// Name and data of an iptables extension (`NFTA_MATCH_NAME`, `_INFO`; the same numbers for targets).
+/// Name and data of an iptables extension: `NFTA_MATCH_NAME` and `_INFO`, `NFTA_TARGET_NAME` and `_INFO` have the same numbers.
 fn xt(data: &[u8]) -> Option<(&str, &[u8])> {
     let (mut name, mut info) = (None, &[][..]);
     for attribute in attributes(data) {
         let attribute = attribute.ok()?;
         match attribute.kind {
-            1 => name = Some(attribute.text().ok()?),
-            3 => info = attribute.payload,
+            NFTA_MATCH_NAME => name = Some(attribute.text().ok()?),
+            NFTA_MATCH_INFO => info = attribute.payload,
             _ => {}
         }
     }

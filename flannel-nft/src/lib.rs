@@ -103,6 +103,7 @@ mod kernel;
 mod model;
 mod text;
 mod transaction;
+mod uapi;
 mod wire;
 
 pub use converge::{Outcome, RetainedRuleset, converge, converge_with, generation, observe};

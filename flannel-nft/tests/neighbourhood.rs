@@ -47,6 +47,18 @@ fn what_we_do_not_know_is_seen_and_kept() {
 }
 
 #[test]
+fn flags_of_a_log_read_as_nft_prints_them() {
+    netns(|| {
+        sh("nft 'add table ip t; add chain ip t c'");
+        let flags = ["tcp sequence,options", "ip options", "skuid", "ether", "all"];
+        flags.iter().for_each(|flag| drop(sh(&format!("nft add rule ip t c log flags {flag}"))));
+        let mut kernel = Netlink::open().unwrap();
+        let observed = observe(&mut kernel, &[id(Family::Ip, "t")]).unwrap();
+        assert_eq!(observed.ruleset.to_string().trim_end(), sh("nft list ruleset").trim_end());
+    });
+}
+
+#[test]
 fn tables_of_every_family_can_be_observed() {
     netns(|| {
         sh("nft 'add table bridge b; add chain bridge b c { type filter hook forward priority filter; }'");

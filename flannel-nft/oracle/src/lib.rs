@@ -9,6 +9,7 @@
 
 mod plan;
 mod state;
+mod uapi;
 pub mod with_nftnl;
 pub mod with_rustables;
 

@@ -7,6 +7,8 @@ use std::io;
 use flannel_netlink::{Attributes, Batch, Flags, Malformed, Message, Protocol, Socket};
 use testkit::try_sh;
 
+use crate::uapi::*;
+
 /// The nf_tables of this network namespace: two states are the same if all views are.
 ///
 /// Handles, positions and owners' ports are left out: they tell how often something was made, not what.
@@ -29,17 +31,33 @@ struct Dump {
     userdata: Option<(u16, &'static [u8])>,
 }
 
-const GETSET: u16 = 0xa0a;
 /// An element's `NFTA_SET_ELEM_USERDATA` with `NFTNL_UDATA_SET_ELEM_FLAGS`, four bytes: 1, padded. nft's remark on a range
 /// that ends where all addresses end; it finds and deletes the range without it, too.
 const OPEN_END: &str = "0a0006000104010000000000";
-const GETSETELEM: u16 = 0xa0d;
 const DUMPS: [Dump; 5] = [
-    Dump { what: "table", question: 0xa01, volatile: &[4, 7], userdata: Some((6, &[0])) },
-    Dump { what: "chain", question: 0xa04, volatile: &[2], userdata: None },
-    Dump { what: "rule", question: 0xa07, volatile: &[3, 6], userdata: None },
-    Dump { what: "set", question: GETSET, volatile: &[16, 20], userdata: Some((13, &[0, 1, 7])) },
-    Dump { what: "object", question: 0xa13, volatile: &[6], userdata: None },
+    Dump {
+        what: "table",
+        question: NFT_MSG_GETTABLE,
+        volatile: &[NFTA_TABLE_HANDLE, NFTA_TABLE_OWNER],
+        userdata: Some((NFTA_TABLE_USERDATA, &[NFTNL_UDATA_TABLE_COMMENT])),
+    },
+    Dump { what: "chain", question: NFT_MSG_GETCHAIN, volatile: &[NFTA_CHAIN_HANDLE], userdata: None },
+    Dump {
+        what: "rule",
+        question: NFT_MSG_GETRULE,
+        volatile: &[NFTA_RULE_HANDLE, NFTA_RULE_POSITION],
+        userdata: None,
+    },
+    Dump {
+        what: "set",
+        question: NFT_MSG_GETSET,
+        volatile: &[NFTA_SET_HANDLE, NFTA_SET_COUNT],
+        userdata: Some((
+            NFTA_SET_USERDATA,
+            &[NFTNL_UDATA_SET_KEYBYTEORDER, NFTNL_UDATA_SET_DATABYTEORDER, NFTNL_UDATA_SET_COMMENT],
+        )),
+    },
+    Dump { what: "object", question: NFT_MSG_GETOBJ, volatile: &[NFTA_OBJ_HANDLE], userdata: None },
 ];
 
 impl State {
@@ -111,10 +129,10 @@ fn raw() -> io::Result<String> {
     }
     for SetAddress { family, table, name } in sets {
         let of_set = |a: &mut Attributes<'_>| {
-            a.bytes(1, &table);
-            a.bytes(2, &name);
+            a.bytes(NFTA_SET_ELEM_LIST_TABLE, &table);
+            a.bytes(NFTA_SET_ELEM_LIST_SET, &name);
         };
-        let mut elements = ask(&mut socket, GETSETELEM, family, of_set, elements)?.concat();
+        let mut elements = ask(&mut socket, NFT_MSG_GETSETELEM, family, of_set, elements)?.concat();
         // The order of a hash set's elements means nothing.
         elements.sort();
         let _infallible =
@@ -137,8 +155,8 @@ fn object(dump: &Dump, message: &Message<'_>) -> Result<(String, Option<SetAddre
     for attribute in attributes {
         let attribute = attribute?;
         match attribute.kind {
-            1 => set.table = attribute.payload.to_vec(),
-            2 => set.name = attribute.payload.to_vec(),
+            NFTA_SET_TABLE => set.table = attribute.payload.to_vec(),
+            NFTA_SET_NAME => set.name = attribute.payload.to_vec(),
             _ => {}
         }
         if !dump.volatile.contains(&attribute.kind) {
@@ -149,7 +167,7 @@ fn object(dump: &Dump, message: &Message<'_>) -> Result<(String, Option<SetAddre
             let _infallible = write!(line, " {}={payload}", attribute.kind);
         }
     }
-    Ok((line, (dump.question == GETSET).then_some(set)))
+    Ok((line, (dump.question == NFT_MSG_GETSET).then_some(set)))
 }
 
 /// Keeps comments, and the byte orders of sets. The rest is what nft notes for itself: how a type was written, that values
@@ -167,12 +185,11 @@ fn without_remarks(mut userdata: &[u8], kept_kinds: &[u8]) -> Vec<u8> {
 }
 
 fn elements(message: &Message<'_>) -> Result<Vec<String>, Malformed> {
-    const LIST: u16 = 3;
     let (_, attributes) = message.split::<4>()?;
     let mut found = Vec::new();
     for attribute in attributes {
         let attribute = attribute?;
-        if attribute.kind == LIST {
+        if attribute.kind == NFTA_SET_ELEM_LIST_ELEMENTS {
             for element in flannel_netlink::attributes(attribute.payload) {
                 let element = element?.payload;
                 if !is_end_before_all(element)? {
@@ -186,16 +203,13 @@ fn elements(message: &Message<'_>) -> Result<Vec<String>, Malformed> {
 
 /// Whether this ends a range at key 0, where none can: nft begins the sets that it makes so, and means nothing by it.
 fn is_end_before_all(element: &[u8]) -> Result<bool, Malformed> {
-    const KEY: u16 = 1;
-    const FLAGS: u16 = 3;
-    const INTERVAL_END: u32 = 1;
     let (mut zero, mut end) = (false, false);
     for attribute in flannel_netlink::attributes(element) {
         let attribute = attribute?;
         match attribute.kind {
             // Behind the header of the value inside.
-            KEY => zero = attribute.payload.iter().skip(4).all(|byte| *byte == 0),
-            FLAGS => end = attribute.be32()? == INTERVAL_END,
+            NFTA_SET_ELEM_KEY => zero = attribute.payload.iter().skip(4).all(|byte| *byte == 0),
+            NFTA_SET_ELEM_FLAGS => end = attribute.be32()? == NFT_SET_ELEM_INTERVAL_END,
             _ => {}
         }
     }
@@ -210,7 +224,7 @@ fn ask<T>(
     read: impl Fn(&Message<'_>) -> Result<T, Malformed>,
 ) -> io::Result<Vec<T>> {
     let mut batch = Batch::new();
-    batch.message(question, Flags::DUMP, &[family, 0, 0, 0], filter);
+    batch.message(NFNL_SUBSYS_NFTABLES << 8 | question, Flags::DUMP, &[family, 0, 0, 0], filter);
     let fold = |list: &mut Vec<T>, message: Message<'_>| {
         list.push(read(&message)?);
         Ok(())

@@ -17,7 +17,7 @@ use flannel_nft_oracle::*;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use testkit::{netns, sh};
+use testkit::{check_uapi, netns, sh};
 
 /// The kernel's state with these rules and no others, as `send` makes it.
 fn state(send: impl FnOnce()) -> State {
@@ -253,4 +253,11 @@ fn plan() -> impl Strategy<Value = Plan> {
             Plan { ipv6, name: "planned".to_owned(), chains }
         })
     })
+}
+
+#[test]
+fn numbers_are_those_of_the_headers_of_the_kernel_and_of_libnftnl() {
+    let headers = ["linux/netfilter/nf_tables.h", "linux/netfilter/nfnetlink.h", "libnftnl/udata.h"];
+    check_uapi(&headers, include_str!("../src/uapi.rs"), &["NFTA_SET_COUNT"]); // Linux 6.14
+    check_uapi(&headers, include_str!("../../src/wire/udata.rs"), &[]);
 }

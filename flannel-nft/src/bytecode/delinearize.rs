@@ -1,6 +1,6 @@
 //! Instructions of the kernel turned back into rules as people write them.
 
-use crate::bytecode::expr::{Expr, REG1, VERDICT, cmp, ct, fib, meta, nat, payload, reject};
+use crate::bytecode::expr::{Expr, NAT_CHOICES, offset};
 use crate::bytecode::linearize::{linearize, settles_protocol};
 use crate::model::data::Data;
 use crate::model::family::Family;
@@ -8,10 +8,10 @@ use crate::model::matching::{Field, Inline, IpVersion, Match, Source, Test};
 use crate::model::name::{CounterName, LogPrefix, SetName};
 use crate::model::protocol::Protocol;
 use crate::model::rule::Rule;
-use crate::model::set::NFT_OBJECT_COUNTER;
 use crate::model::set::Set;
 use crate::model::statement::{IpRange, Limit, Log, Mark, Nat, Reject, Statement};
 use crate::model::verdict::Verdict;
+use crate::uapi::*;
 
 /// Gives `rule` the statements that `exprs` stand for. `inline` finds sets that belong to one rule.
 ///
@@ -114,14 +114,19 @@ impl<'e, 's, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Delinearizer<'e, F> {
             Expr::Verdict { code, chain } => {
                 (Statement::Verdict(Verdict::from_code(*code, chain.as_deref())?), 1)
             }
-            Expr::Limit { rate, unit, burst, kind, flags } if *kind <= 1 && *flags <= 1 => {
-                let limit =
-                    Limit { rate: *rate, per: *unit, burst: *burst, bytes: *kind == 1, over: *flags == 1 };
-                (Statement::Limit(limit), 1)
+            Expr::Limit {
+                rate,
+                unit,
+                burst,
+                kind: kind @ (NFT_LIMIT_PKTS | NFT_LIMIT_PKT_BYTES),
+                flags: flags @ (0 | NFT_LIMIT_F_INV),
+            } => {
+                let (bytes, over) = (*kind == NFT_LIMIT_PKT_BYTES, *flags == NFT_LIMIT_F_INV);
+                (Statement::Limit(Limit { rate: *rate, per: *unit, burst: *burst, bytes, over }), 1)
             }
             Expr::Log { group, prefix, snaplen, threshold, level, flags } => {
                 let prefix = prefix.as_ref().map(|prefix| LogPrefix::observed(prefix));
-                let level = level.filter(|level| *level != 4);
+                let level = level.filter(|level| *level != NFT_LOGLEVEL_WARNING);
                 let (snaplen, threshold) = (*snaplen, *threshold);
                 (Statement::Log(Log { prefix, group: *group, level, snaplen, threshold, flags: *flags }), 1)
             }
@@ -130,12 +135,14 @@ impl<'e, 's, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Delinearizer<'e, F> {
             }
             Expr::Redirect { port_min: None, flags, .. } => (Statement::Redirect(choice(*flags, None)?), 1),
             Expr::Reject { kind, code } => (Statement::Reject(self.reject(*kind, *code)?), 1),
-            Expr::Rt { key: 3, dreg: REG1 } => match rest {
-                [Expr::Byteorder { .. }, Expr::ExthdrWrite { option: 2, .. }, ..] => (Statement::ClampMss, 3),
+            Expr::Rt { key: NFT_RT_TCPMSS, dreg: NFT_REG_1 } => match rest {
+                [Expr::Byteorder { .. }, Expr::ExthdrWrite { option: TCPOPT_MAXSEG, .. }, ..] => {
+                    (Statement::ClampMss, 3)
+                }
                 _ => return None,
             },
-            Expr::Immediate { dreg: REG1, .. } => self.after_constants()?,
-            Expr::MetaLoad { key: meta::MARK, .. } | Expr::CtLoad { key: ct::MARK, .. } => {
+            Expr::Immediate { dreg: NFT_REG_1, .. } => self.after_constants()?,
+            Expr::MetaLoad { key: NFT_META_MARK, .. } | Expr::CtLoad { key: NFT_CT_MARK, .. } => {
                 match self.mark() {
                     Some(found) => found,
                     None => self.condition()?,
@@ -166,10 +173,10 @@ impl<'e, 's, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Delinearizer<'e, F> {
         };
         let used = values.len() + 1;
         let statement = match self.rest.get(values.len())? {
-            Expr::MetaSet { key: meta::MARK, .. } => {
+            Expr::MetaSet { key: NFT_META_MARK, .. } => {
                 Statement::MetaMark(Mark::To(values.first()?.host_u32()?))
             }
-            Expr::CtSet { key: ct::MARK, .. } => Statement::CtMark(Mark::To(values.first()?.host_u32()?)),
+            Expr::CtSet { key: NFT_CT_MARK, .. } => Statement::CtMark(Mark::To(values.first()?.host_u32()?)),
             Expr::Masquerade { flags, port_min, port_max } => {
                 Statement::Masquerade(choice(*flags, ports(port(port_min)?, port(port_max)?))?)
             }
@@ -185,8 +192,12 @@ impl<'e, 's, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Delinearizer<'e, F> {
                     }
                     (None, _) => None,
                 };
-                let nat = choice(*flags & !nat::MAP_IPS, ports(port(port_min)?, port(port_max)?))?;
-                if *kind == 0 { Statement::Snat { address, nat } } else { Statement::Dnat { address, nat } }
+                let nat = choice(*flags & !NF_NAT_RANGE_MAP_IPS, ports(port(port_min)?, port(port_max)?))?;
+                if *kind == NFT_NAT_SNAT {
+                    Statement::Snat { address, nat }
+                } else {
+                    Statement::Dnat { address, nat }
+                }
             }
             _ => return None,
         };
@@ -201,8 +212,8 @@ impl<'e, 's, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Delinearizer<'e, F> {
             _ => (u32::MAX, 0, 1),
         };
         let to_packet = match self.rest.get(used)? {
-            Expr::MetaSet { key: meta::MARK, .. } => true,
-            Expr::CtSet { key: ct::MARK, .. } => false,
+            Expr::MetaSet { key: NFT_META_MARK, .. } => true,
+            Expr::CtSet { key: NFT_CT_MARK, .. } => false,
             _ => return None,
         };
         let mark = if to_packet != from_packet {
@@ -242,17 +253,19 @@ impl<'e, 's, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Delinearizer<'e, F> {
 
     fn reject(&self, kind: u32, code: u8) -> Option<Reject> {
         Some(match (kind, self.family, code) {
-            (reject::TCP_RESET, _, _) => Reject::TcpReset,
-            (reject::ICMPX, Family::Inet, 0) | (reject::ICMP, Family::Ip | Family::Ip6, 0) => Reject::NoRoute,
-            (reject::ICMPX, Family::Inet, 2)
-            | (reject::ICMP, Family::Ip, 1)
-            | (reject::ICMP, Family::Ip6, 3) => Reject::HostUnreachable,
-            (reject::ICMPX, Family::Inet, 3)
-            | (reject::ICMP, Family::Ip, 13)
-            | (reject::ICMP, Family::Ip6, 1) => Reject::AdminProhibited,
-            (reject::ICMPX, Family::Inet, 1)
-            | (reject::ICMP, Family::Ip, 3)
-            | (reject::ICMP, Family::Ip6, 4) => Reject::PortUnreachable,
+            (NFT_REJECT_TCP_RST, _, _) => Reject::TcpReset,
+            (NFT_REJECT_ICMPX_UNREACH, Family::Inet, NFT_REJECT_ICMPX_NO_ROUTE)
+            | (NFT_REJECT_ICMP_UNREACH, Family::Ip, ICMP_NET_UNREACH)
+            | (NFT_REJECT_ICMP_UNREACH, Family::Ip6, ICMPV6_NOROUTE) => Reject::NoRoute,
+            (NFT_REJECT_ICMPX_UNREACH, Family::Inet, NFT_REJECT_ICMPX_HOST_UNREACH)
+            | (NFT_REJECT_ICMP_UNREACH, Family::Ip, ICMP_HOST_UNREACH)
+            | (NFT_REJECT_ICMP_UNREACH, Family::Ip6, ICMPV6_ADDR_UNREACH) => Reject::HostUnreachable,
+            (NFT_REJECT_ICMPX_UNREACH, Family::Inet, NFT_REJECT_ICMPX_ADMIN_PROHIBITED)
+            | (NFT_REJECT_ICMP_UNREACH, Family::Ip, ICMP_PKT_FILTERED)
+            | (NFT_REJECT_ICMP_UNREACH, Family::Ip6, ICMPV6_ADM_PROHIBITED) => Reject::AdminProhibited,
+            (NFT_REJECT_ICMPX_UNREACH, Family::Inet, NFT_REJECT_ICMPX_PORT_UNREACH)
+            | (NFT_REJECT_ICMP_UNREACH, Family::Ip, ICMP_PORT_UNREACH)
+            | (NFT_REJECT_ICMP_UNREACH, Family::Ip6, ICMPV6_PORT_UNREACH) => Reject::PortUnreachable,
             _ => return None,
         })
     }
@@ -285,8 +298,8 @@ impl<'e, 's, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Delinearizer<'e, F> {
                 };
                 Some((matched(test, inverted), 3))
             }
-            Expr::Cmp { op: cmp::GTE, data: first, .. } => match self.rest.get(2)? {
-                Expr::Cmp { op: cmp::LTE, data: last, .. } => {
+            Expr::Cmp { op: NFT_CMP_GTE, data: first, .. } => match self.rest.get(2)? {
+                Expr::Cmp { op: NFT_CMP_LTE, data: last, .. } => {
                     Some((matched(Test::Range(first.clone(), last.clone()), false), 3))
                 }
                 _ => None,
@@ -300,8 +313,8 @@ impl<'e, 's, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Delinearizer<'e, F> {
                 };
                 Some((matched(test, inverted(*op)?), 2))
             }
-            Expr::Range { op, from, to, .. } => {
-                Some((matched(Test::Range(from.clone(), to.clone()), inverted(*op)?), 2))
+            Expr::Range { op: op @ (NFT_RANGE_EQ | NFT_RANGE_NEQ), from, to, .. } => {
+                Some((matched(Test::Range(from.clone(), to.clone()), *op == NFT_RANGE_NEQ), 2))
             }
             Expr::Lookup { set, id, dreg, inverted, .. } => {
                 let source = match (self.inline)(set, *id) {
@@ -314,7 +327,7 @@ impl<'e, 's, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Delinearizer<'e, F> {
                 };
                 match dreg {
                     None => Some((matched(Test::In(source), *inverted), 2)),
-                    Some(VERDICT) => Some((Statement::Vmap { field, source }, 2)),
+                    Some(NFT_REG_VERDICT) => Some((Statement::Vmap { field, source }, 2)),
                     Some(_) => None,
                 }
             }
@@ -325,15 +338,15 @@ impl<'e, 's, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Delinearizer<'e, F> {
 
 fn inverted(op: u32) -> Option<bool> {
     match op {
-        cmp::EQ => Some(false),
-        cmp::NEQ => Some(true),
+        NFT_CMP_EQ => Some(false),
+        NFT_CMP_NEQ => Some(true),
         _ => None,
     }
 }
 
 fn choice(flags: u32, ports: Option<std::ops::RangeInclusive<u16>>) -> Option<Nat> {
-    let flags = flags & !nat::PROTO_SPECIFIED;
-    (flags & !nat::CHOICES == 0).then_some(Nat { flags, ports })
+    let flags = flags & !NF_NAT_RANGE_PROTO_SPECIFIED;
+    (flags & !NAT_CHOICES == 0).then_some(Nat { flags, ports })
 }
 
 fn ports(first: Option<u16>, last: Option<u16>) -> Option<std::ops::RangeInclusive<u16>> {
@@ -343,40 +356,44 @@ fn ports(first: Option<u16>, last: Option<u16>) -> Option<std::ops::RangeInclusi
 /// Which field a load reads, and for a packet's bytes how many of them.
 fn load(expr: &Expr) -> Option<(Field, Option<usize>)> {
     let field = match expr {
-        Expr::Payload { base, offset, length, dreg: REG1 } => {
+        Expr::Payload { base, offset, length, dreg: NFT_REG_1 } => {
             let field = match (*base, *offset, *length) {
-                (payload::NETWORK, 9, 1) => Field::IpProtocol,
-                (payload::NETWORK, 12, 1..=4) => Field::Saddr(IpVersion::V4),
-                (payload::NETWORK, 16, 1..=4) => Field::Daddr(IpVersion::V4),
-                (payload::NETWORK, 8, 1..=16) => Field::Saddr(IpVersion::V6),
-                (payload::NETWORK, 24, 1..=16) => Field::Daddr(IpVersion::V6),
-                (payload::TRANSPORT, 0, 2) => Field::Sport(None),
-                (payload::TRANSPORT, 2, 2) => Field::Dport(None),
-                (payload::TRANSPORT, 13, 1) => Field::TcpFlags,
+                (NFT_PAYLOAD_NETWORK_HEADER, offset::IPV4_PROTOCOL, 1) => Field::IpProtocol,
+                (NFT_PAYLOAD_NETWORK_HEADER, offset::IPV4_SADDR, 1..=4) => Field::Saddr(IpVersion::V4),
+                (NFT_PAYLOAD_NETWORK_HEADER, offset::IPV4_DADDR, 1..=4) => Field::Daddr(IpVersion::V4),
+                (NFT_PAYLOAD_NETWORK_HEADER, offset::IPV6_SADDR, 1..=16) => Field::Saddr(IpVersion::V6),
+                (NFT_PAYLOAD_NETWORK_HEADER, offset::IPV6_DADDR, 1..=16) => Field::Daddr(IpVersion::V6),
+                (NFT_PAYLOAD_TRANSPORT_HEADER, offset::SPORT, 2) => Field::Sport(None),
+                (NFT_PAYLOAD_TRANSPORT_HEADER, offset::DPORT, 2) => Field::Dport(None),
+                (NFT_PAYLOAD_TRANSPORT_HEADER, offset::TCP_FLAGS, 1) => Field::TcpFlags,
                 _ => return None,
             };
             return Some((field, usize::try_from(*length).ok()));
         }
-        Expr::MetaLoad { key, dreg: REG1 } => match *key {
-            meta::MARK => Field::Mark,
-            meta::IIF => Field::Iif,
-            meta::OIF => Field::Oif,
-            meta::IIFNAME => Field::Iifname,
-            meta::OIFNAME => Field::Oifname,
-            meta::NFPROTO => Field::Nfproto,
-            meta::L4PROTO => Field::L4proto,
-            meta::PKTTYPE => Field::PktType,
+        Expr::MetaLoad { key, dreg: NFT_REG_1 } => match *key {
+            NFT_META_MARK => Field::Mark,
+            NFT_META_IIF => Field::Iif,
+            NFT_META_OIF => Field::Oif,
+            NFT_META_IIFNAME => Field::Iifname,
+            NFT_META_OIFNAME => Field::Oifname,
+            NFT_META_NFPROTO => Field::Nfproto,
+            NFT_META_L4PROTO => Field::L4proto,
+            NFT_META_PKTTYPE => Field::PktType,
             _ => return None,
         },
-        Expr::CtLoad { key, dreg: REG1 } => match *key {
-            ct::STATE => Field::CtState,
-            ct::STATUS => Field::CtStatus,
-            ct::DIRECTION => Field::CtDirection,
-            ct::MARK => Field::CtMark,
+        Expr::CtLoad { key, dreg: NFT_REG_1 } => match *key {
+            NFT_CT_STATE => Field::CtState,
+            NFT_CT_STATUS => Field::CtStatus,
+            NFT_CT_DIRECTION => Field::CtDirection,
+            NFT_CT_MARK => Field::CtMark,
             _ => return None,
         },
-        Expr::Fib { result: fib::ADDRTYPE, flags: fib::SADDR, dreg: REG1 } => Field::FibSaddrType,
-        Expr::Fib { result: fib::ADDRTYPE, flags: fib::DADDR, dreg: REG1 } => Field::FibDaddrType,
+        Expr::Fib { result: NFT_FIB_RESULT_ADDRTYPE, flags: NFTA_FIB_F_SADDR, dreg: NFT_REG_1 } => {
+            Field::FibSaddrType
+        }
+        Expr::Fib { result: NFT_FIB_RESULT_ADDRTYPE, flags: NFTA_FIB_F_DADDR, dreg: NFT_REG_1 } => {
+            Field::FibDaddrType
+        }
         _ => return None,
     };
     Some((field, None))

@@ -1,13 +1,27 @@
-//! Rules as the kernel runs them: small instructions over registers (include/uapi/linux/netfilter/nf_tables.h).
+//! Rules as the kernel runs them: small instructions over four 16-byte registers and one for the verdict.
 //!
 //! `linearize` makes these from a [`Rule`](crate::Rule), `delinearize` turns them back, `wire` carries them.
 
 use crate::model::data::Data;
+use crate::uapi::{NF_NAT_RANGE_PERSISTENT, NF_NAT_RANGE_PROTO_RANDOM, NF_NAT_RANGE_PROTO_RANDOM_FULLY};
 
-/// Register that holds a verdict.
-pub(crate) const VERDICT: u32 = 0;
-/// First of the four 16-byte data registers. These numbers are understood by every kernel and `nft`.
-pub(crate) const REG1: u32 = 1;
+/// What a caller chooses in a translation; the kernel sets the other flags by itself.
+pub(crate) const NAT_CHOICES: u32 =
+    NF_NAT_RANGE_PROTO_RANDOM | NF_NAT_RANGE_PERSISTENT | NF_NAT_RANGE_PROTO_RANDOM_FULLY;
+
+/// Where fields are in their headers, in bytes.
+pub(crate) mod offset {
+    pub(crate) const IPV4_PROTOCOL: u32 = 9;
+    pub(crate) const IPV4_SADDR: u32 = 12;
+    pub(crate) const IPV4_DADDR: u32 = 16;
+    pub(crate) const IPV6_SADDR: u32 = 8;
+    pub(crate) const IPV6_DADDR: u32 = 24;
+    pub(crate) const SPORT: u32 = 0;
+    pub(crate) const DPORT: u32 = 2;
+    pub(crate) const TCP_FLAGS: u32 = 13;
+    /// In the TCP option, behind its kind and length.
+    pub(crate) const MSS: u32 = 2;
+}
 
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum Expr {
@@ -146,62 +160,4 @@ pub(crate) enum Expr {
 pub(crate) struct OtherExpr {
     pub(crate) name: Box<str>,
     pub(crate) data: Box<[u8]>,
-}
-
-/// `NFT_CMP_*`.
-pub(crate) mod cmp {
-    pub(crate) const EQ: u32 = 0;
-    pub(crate) const NEQ: u32 = 1;
-    pub(crate) const LTE: u32 = 3;
-    pub(crate) const GTE: u32 = 5;
-}
-
-/// `NFT_PAYLOAD_*_HEADER`.
-pub(crate) mod payload {
-    pub(crate) const NETWORK: u32 = 1;
-    pub(crate) const TRANSPORT: u32 = 2;
-}
-
-/// `NFT_META_*`.
-pub(crate) mod meta {
-    pub(crate) const MARK: u32 = 3;
-    pub(crate) const IIF: u32 = 4;
-    pub(crate) const OIF: u32 = 5;
-    pub(crate) const IIFNAME: u32 = 6;
-    pub(crate) const OIFNAME: u32 = 7;
-    pub(crate) const NFPROTO: u32 = 15;
-    pub(crate) const L4PROTO: u32 = 16;
-    pub(crate) const PKTTYPE: u32 = 19;
-}
-
-/// `NFT_CT_*`.
-pub(crate) mod ct {
-    pub(crate) const STATE: u32 = 0;
-    pub(crate) const DIRECTION: u32 = 1;
-    pub(crate) const STATUS: u32 = 2;
-    pub(crate) const MARK: u32 = 3;
-}
-
-/// `NFT_FIB_RESULT_ADDRTYPE` and `NFTA_FIB_F_*`.
-pub(crate) mod fib {
-    pub(crate) const ADDRTYPE: u32 = 3;
-    pub(crate) const SADDR: u32 = 1;
-    pub(crate) const DADDR: u32 = 2;
-}
-
-/// `NF_NAT_RANGE_*` (include/uapi/linux/netfilter/nf_nat.h).
-pub(crate) mod nat {
-    pub(crate) const MAP_IPS: u32 = 0x1;
-    pub(crate) const PROTO_SPECIFIED: u32 = 0x2;
-    pub(crate) const RANDOM: u32 = 0x4;
-    pub(crate) const PERSISTENT: u32 = 0x8;
-    pub(crate) const FULLY_RANDOM: u32 = 0x10;
-    pub(crate) const CHOICES: u32 = RANDOM | PERSISTENT | FULLY_RANDOM;
-}
-
-/// `NFT_REJECT_*`.
-pub(crate) mod reject {
-    pub(crate) const ICMP: u32 = 0;
-    pub(crate) const TCP_RESET: u32 = 1;
-    pub(crate) const ICMPX: u32 = 2;
 }

@@ -1,20 +1,15 @@
 //! Rules as the kernel runs them, made from rules as people write them.
 
-use crate::bytecode::expr::{Expr, REG1, VERDICT, cmp, ct, fib, meta, nat, payload, reject};
+use crate::bytecode::expr::{Expr, offset};
 use crate::error::InvalidRule;
 use crate::model::data::Data;
 use crate::model::family::Family;
 use crate::model::matching::{Field, IpVersion, Match, Source, Test};
 use crate::model::protocol::Protocol;
 use crate::model::rule::Rule;
-use crate::model::set::NFT_OBJECT_COUNTER;
 use crate::model::statement::{IpRange, Limit, Log, Mark, Nat, Reject, Statement};
 use crate::model::verdict::Verdict;
-
-/// Registers behind the first, for what is needed at the same time.
-const REG2: u32 = 2;
-const REG3: u32 = 3;
-const REG4: u32 = 4;
+use crate::uapi::*;
 
 /// Turns a rule into instructions, one call of `emit` each. Inline sets are numbered from `first_set` in the order in
 /// which they stand in the rule.
@@ -81,9 +76,12 @@ impl<F: FnMut(Expr)> Linearizer<F> {
         match statement {
             Statement::ClampMss => {
                 self.demand_protocol(Protocol::TCP)?;
-                (self.emit)(Expr::Rt { key: 3, dreg: REG1 });
-                (self.emit)(Expr::Byteorder { sreg: REG1, dreg: REG1, op: 1, length: 2, size: 2 });
-                (self.emit)(Expr::ExthdrWrite { sreg: REG1, option: 2, offset: 2, length: 2, op: 1 });
+                (self.emit)(Expr::Rt { key: NFT_RT_TCPMSS, dreg: NFT_REG_1 });
+                let (sreg, length) = (NFT_REG_1, 2);
+                let op = NFT_BYTEORDER_HTON;
+                (self.emit)(Expr::Byteorder { sreg, dreg: NFT_REG_1, op, length, size: 2 });
+                let (option, op) = (TCPOPT_MAXSEG, NFT_EXTHDR_OP_TCPOPT);
+                (self.emit)(Expr::ExthdrWrite { sreg, option, offset: offset::MSS, length, op });
             }
             Statement::Counter { packets, bytes } => {
                 (self.emit)(Expr::Counter { packets: *packets, bytes: *bytes });
@@ -93,34 +91,34 @@ impl<F: FnMut(Expr)> Linearizer<F> {
             }
             Statement::CtMark(mark) => {
                 self.mark(*mark, false);
-                (self.emit)(Expr::CtSet { key: ct::MARK, sreg: REG1 });
+                (self.emit)(Expr::CtSet { key: NFT_CT_MARK, sreg: NFT_REG_1 });
             }
             Statement::MetaMark(mark) => {
                 self.mark(*mark, true);
-                (self.emit)(Expr::MetaSet { key: meta::MARK, sreg: REG1 });
+                (self.emit)(Expr::MetaSet { key: NFT_META_MARK, sreg: NFT_REG_1 });
             }
             Statement::Limit(limit) => (self.emit)(linearize_limit(limit)),
             Statement::Log(log) => (self.emit)(linearize_log(log)),
             Statement::Match(condition) => self.condition(condition)?,
             Statement::Masquerade(choice) => {
                 self.inet_only("masquerade")?;
-                let (port_min, port_max) = self.ports(choice, REG1);
+                let (port_min, port_max) = self.ports(choice, NFT_REG_1);
                 (self.emit)(Expr::Masquerade { flags: flags(choice, port_min), port_min, port_max });
             }
             Statement::Redirect(choice) => {
                 self.inet_only("redirect")?;
-                let (port_min, port_max) = self.ports(choice, REG1);
+                let (port_min, port_max) = self.ports(choice, NFT_REG_1);
                 (self.emit)(Expr::Redirect { flags: flags(choice, port_min), port_min, port_max });
             }
-            Statement::Snat { address, nat } => self.nat(0, address.as_ref(), nat)?,
-            Statement::Dnat { address, nat } => self.nat(1, address.as_ref(), nat)?,
+            Statement::Snat { address, nat } => self.nat(NFT_NAT_SNAT, address.as_ref(), nat)?,
+            Statement::Dnat { address, nat } => self.nat(NFT_NAT_DNAT, address.as_ref(), nat)?,
             Statement::Notrack => (self.emit)(Expr::Notrack),
             Statement::Other(expr) => (self.emit)(expr.clone()),
             Statement::Reject(kind) => self.reject(*kind)?,
             Statement::Verdict(verdict) => (self.emit)(linearize_verdict(verdict)),
             Statement::Vmap { field, source } => {
                 self.load(*field)?;
-                self.lookup(source, Some(VERDICT), false)?;
+                self.lookup(source, Some(NFT_REG_VERDICT), false)?;
             }
         }
         Ok(())
@@ -130,8 +128,8 @@ impl<F: FnMut(Expr)> Linearizer<F> {
         if let Some(mistake) = &condition.mistake {
             return Err(mistake.clone());
         }
-        let equal = if condition.inverted { cmp::NEQ } else { cmp::EQ };
-        let compare = |data: &Data| Expr::Cmp { sreg: REG1, op: equal, data: data.clone() };
+        let equal = if condition.inverted { NFT_CMP_NEQ } else { NFT_CMP_EQ };
+        let compare = |data: &Data| Expr::Cmp { sreg: NFT_REG_1, op: equal, data: data.clone() };
         match &condition.test {
             // A prefix of whole bytes is read as that many bytes: no mask is needed.
             Test::Prefix(address, bits) if bits % 8 == 0 && *bits > 0 => {
@@ -160,17 +158,17 @@ impl<F: FnMut(Expr)> Linearizer<F> {
             Test::AnyBit(bits) => {
                 self.load(condition.field)?;
                 self.mask(bits.clone(), Data::zero(bits.len()));
-                let op = if condition.inverted { cmp::EQ } else { cmp::NEQ };
-                (self.emit)(Expr::Cmp { sreg: REG1, op, data: Data::zero(bits.len()) });
+                let op = if condition.inverted { NFT_CMP_EQ } else { NFT_CMP_NEQ };
+                (self.emit)(Expr::Cmp { sreg: NFT_REG_1, op, data: Data::zero(bits.len()) });
             }
             Test::Range(first, last) => {
                 self.load(condition.field)?;
                 if condition.inverted {
                     let (from, to) = (first.clone(), last.clone());
-                    (self.emit)(Expr::Range { sreg: REG1, op: cmp::NEQ, from, to });
+                    (self.emit)(Expr::Range { sreg: NFT_REG_1, op: NFT_RANGE_NEQ, from, to });
                 } else {
-                    (self.emit)(Expr::Cmp { sreg: REG1, op: cmp::GTE, data: first.clone() });
-                    (self.emit)(Expr::Cmp { sreg: REG1, op: cmp::LTE, data: last.clone() });
+                    (self.emit)(Expr::Cmp { sreg: NFT_REG_1, op: NFT_CMP_GTE, data: first.clone() });
+                    (self.emit)(Expr::Cmp { sreg: NFT_REG_1, op: NFT_CMP_LTE, data: last.clone() });
                 }
             }
             Test::In(source) => {
@@ -197,52 +195,71 @@ impl<F: FnMut(Expr)> Linearizer<F> {
         let expr = match field {
             Field::Saddr(ip) | Field::Daddr(ip) => {
                 self.demand_version(ip, field)?;
-                let (source, length) = match ip {
-                    IpVersion::V4 => (12, 4),
-                    IpVersion::V6 => (8, 16),
+                let is_source = matches!(field, Field::Saddr(_));
+                let (offset, length) = match ip {
+                    IpVersion::V4 => (if is_source { offset::IPV4_SADDR } else { offset::IPV4_DADDR }, 4),
+                    IpVersion::V6 => (if is_source { offset::IPV6_SADDR } else { offset::IPV6_DADDR }, 16),
                 };
-                let offset = if matches!(field, Field::Daddr(_)) { source + length } else { source };
-                Expr::Payload { base: payload::NETWORK, offset, length: bytes.unwrap_or(length), dreg: REG1 }
+                Expr::Payload {
+                    base: NFT_PAYLOAD_NETWORK_HEADER,
+                    offset,
+                    length: bytes.unwrap_or(length),
+                    dreg: NFT_REG_1,
+                }
             }
             Field::IpProtocol => {
                 self.demand_version(IpVersion::V4, field)?;
-                Expr::Payload { base: payload::NETWORK, offset: 9, length: 1, dreg: REG1 }
+                Expr::Payload {
+                    base: NFT_PAYLOAD_NETWORK_HEADER,
+                    offset: offset::IPV4_PROTOCOL,
+                    length: 1,
+                    dreg: NFT_REG_1,
+                }
             }
             Field::Sport(protocol) | Field::Dport(protocol) => {
                 if let Some(protocol) = protocol {
                     self.demand_protocol(protocol)?;
                 }
-                let offset = if matches!(field, Field::Dport(_)) { 2 } else { 0 };
-                Expr::Payload { base: payload::TRANSPORT, offset, length: 2, dreg: REG1 }
+                let offset = if matches!(field, Field::Dport(_)) { offset::DPORT } else { offset::SPORT };
+                Expr::Payload { base: NFT_PAYLOAD_TRANSPORT_HEADER, offset, length: 2, dreg: NFT_REG_1 }
             }
             Field::TcpFlags => {
                 self.demand_protocol(Protocol::TCP)?;
-                Expr::Payload { base: payload::TRANSPORT, offset: 13, length: 1, dreg: REG1 }
+                Expr::Payload {
+                    base: NFT_PAYLOAD_TRANSPORT_HEADER,
+                    offset: offset::TCP_FLAGS,
+                    length: 1,
+                    dreg: NFT_REG_1,
+                }
             }
             Field::Nfproto if self.family != Family::Inet => {
                 return Err(self.wrong_family("meta nfproto"));
             }
-            Field::Nfproto => Expr::MetaLoad { key: meta::NFPROTO, dreg: REG1 },
-            Field::L4proto => Expr::MetaLoad { key: meta::L4PROTO, dreg: REG1 },
-            Field::Mark => Expr::MetaLoad { key: meta::MARK, dreg: REG1 },
-            Field::Iif => Expr::MetaLoad { key: meta::IIF, dreg: REG1 },
-            Field::Oif => Expr::MetaLoad { key: meta::OIF, dreg: REG1 },
-            Field::Iifname => Expr::MetaLoad { key: meta::IIFNAME, dreg: REG1 },
-            Field::Oifname => Expr::MetaLoad { key: meta::OIFNAME, dreg: REG1 },
-            Field::PktType => Expr::MetaLoad { key: meta::PKTTYPE, dreg: REG1 },
-            Field::CtState => Expr::CtLoad { key: ct::STATE, dreg: REG1 },
-            Field::CtStatus => Expr::CtLoad { key: ct::STATUS, dreg: REG1 },
-            Field::CtDirection => Expr::CtLoad { key: ct::DIRECTION, dreg: REG1 },
-            Field::CtMark => Expr::CtLoad { key: ct::MARK, dreg: REG1 },
-            Field::FibSaddrType => Expr::Fib { result: fib::ADDRTYPE, flags: fib::SADDR, dreg: REG1 },
-            Field::FibDaddrType => Expr::Fib { result: fib::ADDRTYPE, flags: fib::DADDR, dreg: REG1 },
+            Field::Nfproto => Expr::MetaLoad { key: NFT_META_NFPROTO, dreg: NFT_REG_1 },
+            Field::L4proto => Expr::MetaLoad { key: NFT_META_L4PROTO, dreg: NFT_REG_1 },
+            Field::Mark => Expr::MetaLoad { key: NFT_META_MARK, dreg: NFT_REG_1 },
+            Field::Iif => Expr::MetaLoad { key: NFT_META_IIF, dreg: NFT_REG_1 },
+            Field::Oif => Expr::MetaLoad { key: NFT_META_OIF, dreg: NFT_REG_1 },
+            Field::Iifname => Expr::MetaLoad { key: NFT_META_IIFNAME, dreg: NFT_REG_1 },
+            Field::Oifname => Expr::MetaLoad { key: NFT_META_OIFNAME, dreg: NFT_REG_1 },
+            Field::PktType => Expr::MetaLoad { key: NFT_META_PKTTYPE, dreg: NFT_REG_1 },
+            Field::CtState => Expr::CtLoad { key: NFT_CT_STATE, dreg: NFT_REG_1 },
+            Field::CtStatus => Expr::CtLoad { key: NFT_CT_STATUS, dreg: NFT_REG_1 },
+            Field::CtDirection => Expr::CtLoad { key: NFT_CT_DIRECTION, dreg: NFT_REG_1 },
+            Field::CtMark => Expr::CtLoad { key: NFT_CT_MARK, dreg: NFT_REG_1 },
+            Field::FibSaddrType => {
+                Expr::Fib { result: NFT_FIB_RESULT_ADDRTYPE, flags: NFTA_FIB_F_SADDR, dreg: NFT_REG_1 }
+            }
+            Field::FibDaddrType => {
+                Expr::Fib { result: NFT_FIB_RESULT_ADDRTYPE, flags: NFTA_FIB_F_DADDR, dreg: NFT_REG_1 }
+            }
         };
         (self.emit)(expr);
         Ok(())
     }
 
     fn mask(&mut self, mask: Data, xor: Data) {
-        (self.emit)(Expr::Bitwise { sreg: REG1, dreg: REG1, mask, xor });
+        (self.emit)(Expr::Bitwise { sreg: NFT_REG_1, dreg: NFT_REG_1, mask, xor });
     }
 
     fn lookup(&mut self, source: &Source, dreg: Option<u32>, inverted: bool) -> Result<(), InvalidRule> {
@@ -257,7 +274,7 @@ impl<F: FnMut(Expr)> Linearizer<F> {
                 (inline.set.name.as_str().into(), Some(id))
             }
         };
-        (self.emit)(Expr::Lookup { set, id, sreg: REG1, dreg, inverted });
+        (self.emit)(Expr::Lookup { set, id, sreg: NFT_REG_1, dreg, inverted });
         Ok(())
     }
 
@@ -278,8 +295,8 @@ impl<F: FnMut(Expr)> Linearizer<F> {
         if let Some(known) = self.nfproto {
             return Err(contradiction(word(known).to_owned(), word(ip).to_owned()));
         }
-        (self.emit)(Expr::MetaLoad { key: meta::NFPROTO, dreg: REG1 });
-        (self.emit)(Expr::Cmp { sreg: REG1, op: cmp::EQ, data: Data::new(&[ip.number()]) });
+        (self.emit)(Expr::MetaLoad { key: NFT_META_NFPROTO, dreg: NFT_REG_1 });
+        (self.emit)(Expr::Cmp { sreg: NFT_REG_1, op: NFT_CMP_EQ, data: Data::new(&[ip.number()]) });
         self.nfproto = Some(ip);
         Ok(())
     }
@@ -290,8 +307,8 @@ impl<F: FnMut(Expr)> Linearizer<F> {
             Some(known) => return Err(contradiction(known.to_string(), protocol.to_string())),
             None => {}
         }
-        (self.emit)(Expr::MetaLoad { key: meta::L4PROTO, dreg: REG1 });
-        (self.emit)(Expr::Cmp { sreg: REG1, op: cmp::EQ, data: Data::new(&[protocol.number()]) });
+        (self.emit)(Expr::MetaLoad { key: NFT_META_L4PROTO, dreg: NFT_REG_1 });
+        (self.emit)(Expr::Cmp { sreg: NFT_REG_1, op: NFT_CMP_EQ, data: Data::new(&[protocol.number()]) });
         self.l4proto = Some(protocol);
         Ok(())
     }
@@ -309,12 +326,12 @@ impl<F: FnMut(Expr)> Linearizer<F> {
 
     fn mark(&mut self, mark: Mark, packet: bool) {
         let load = |packet| match packet {
-            true => Expr::MetaLoad { key: meta::MARK, dreg: REG1 },
-            false => Expr::CtLoad { key: ct::MARK, dreg: REG1 },
+            true => Expr::MetaLoad { key: NFT_META_MARK, dreg: NFT_REG_1 },
+            false => Expr::CtLoad { key: NFT_CT_MARK, dreg: NFT_REG_1 },
         };
         let (mask, xor) = match mark {
             Mark::To(value) => {
-                (self.emit)(Expr::Immediate { dreg: REG1, data: Data::u32(value) });
+                (self.emit)(Expr::Immediate { dreg: NFT_REG_1, data: Data::u32(value) });
                 return;
             }
             Mark::Copy { mask } => {
@@ -346,9 +363,9 @@ impl<F: FnMut(Expr)> Linearizer<F> {
     }
 
     fn nat(&mut self, kind: u32, address: Option<&IpRange>, choice: &Nat) -> Result<(), InvalidRule> {
-        let word = if kind == 0 { "snat" } else { "dnat" };
+        let word = if kind == NFT_NAT_SNAT { "snat" } else { "dnat" };
         self.inet_only(word)?;
-        let (mut address_min, mut address_max, mut free) = (None, None, REG1);
+        let (mut address_min, mut address_max, mut free) = (None, None, NFT_REG_1);
         let mut family = self.family;
         if let Some(range) = address {
             let of_address = if range.is_v4() { Family::Ip } else { Family::Ip6 };
@@ -357,16 +374,16 @@ impl<F: FnMut(Expr)> Linearizer<F> {
             } else if family != of_address {
                 return Err(self.wrong_family(&format!("{word} {of_address}")));
             }
-            (self.emit)(Expr::Immediate { dreg: REG1, data: range.first.clone() });
-            (address_min, free) = (Some(REG1), REG2);
+            (self.emit)(Expr::Immediate { dreg: NFT_REG_1, data: range.first.clone() });
+            (address_min, free) = (Some(NFT_REG_1), NFT_REG_2);
             if range.first != range.last {
-                (self.emit)(Expr::Immediate { dreg: REG2, data: range.last.clone() });
-                (address_max, free) = (Some(REG2), REG3);
+                (self.emit)(Expr::Immediate { dreg: NFT_REG_2, data: range.last.clone() });
+                (address_max, free) = (Some(NFT_REG_2), NFT_REG_3);
             }
         }
         let (port_min, port_max) = self.ports(choice, free);
-        debug_assert!(port_max <= Some(REG4), "two addresses and two ports fit into four registers");
-        let flags = flags(choice, port_min) | if address_min.is_some() { nat::MAP_IPS } else { 0 };
+        debug_assert!(port_max <= Some(NFT_REG_4), "two addresses and two ports fit into four registers");
+        let flags = flags(choice, port_min) | if address_min.is_some() { NF_NAT_RANGE_MAP_IPS } else { 0 };
         let family = u32::from(family.number());
         (self.emit)(Expr::Nat { kind, family, address_min, address_max, port_min, port_max, flags });
         Ok(())
@@ -376,33 +393,33 @@ impl<F: FnMut(Expr)> Linearizer<F> {
         let (kind, code) = match (kind, self.family) {
             (Reject::TcpReset, _) => {
                 self.demand_protocol(Protocol::TCP)?;
-                (reject::TCP_RESET, 0)
+                (NFT_REJECT_TCP_RST, 0)
             }
             (kind, Family::Inet) => (
-                reject::ICMPX,
+                NFT_REJECT_ICMPX_UNREACH,
                 match kind {
-                    Reject::NoRoute => 0,
-                    Reject::HostUnreachable => 2,
-                    Reject::AdminProhibited => 3,
-                    _ => 1,
+                    Reject::NoRoute => NFT_REJECT_ICMPX_NO_ROUTE,
+                    Reject::HostUnreachable => NFT_REJECT_ICMPX_HOST_UNREACH,
+                    Reject::AdminProhibited => NFT_REJECT_ICMPX_ADMIN_PROHIBITED,
+                    _ => NFT_REJECT_ICMPX_PORT_UNREACH,
                 },
             ),
             (kind, Family::Ip) => (
-                reject::ICMP,
+                NFT_REJECT_ICMP_UNREACH,
                 match kind {
-                    Reject::NoRoute => 0,
-                    Reject::HostUnreachable => 1,
-                    Reject::AdminProhibited => 13,
-                    _ => 3,
+                    Reject::NoRoute => ICMP_NET_UNREACH,
+                    Reject::HostUnreachable => ICMP_HOST_UNREACH,
+                    Reject::AdminProhibited => ICMP_PKT_FILTERED,
+                    _ => ICMP_PORT_UNREACH,
                 },
             ),
             (kind, Family::Ip6) => (
-                reject::ICMP,
+                NFT_REJECT_ICMP_UNREACH,
                 match kind {
-                    Reject::NoRoute => 0,
-                    Reject::AdminProhibited => 1,
-                    Reject::HostUnreachable => 3,
-                    _ => 4,
+                    Reject::NoRoute => ICMPV6_NOROUTE,
+                    Reject::AdminProhibited => ICMPV6_ADM_PROHIBITED,
+                    Reject::HostUnreachable => ICMPV6_ADDR_UNREACH,
+                    _ => ICMPV6_PORT_UNREACH,
                 },
             ),
             _ => return Err(self.wrong_family("reject")),
@@ -428,7 +445,7 @@ fn version(nfproto: u8) -> IpVersion {
 }
 
 fn flags(choice: &Nat, port_min: Option<u32>) -> u32 {
-    choice.flags | if port_min.is_some() { nat::PROTO_SPECIFIED } else { 0 }
+    choice.flags | if port_min.is_some() { NF_NAT_RANGE_PROTO_SPECIFIED } else { 0 }
 }
 
 pub(crate) fn linearize_verdict(verdict: &Verdict) -> Expr {
@@ -441,8 +458,8 @@ fn linearize_limit(limit: &Limit) -> Expr {
         rate: limit.rate,
         unit: limit.per,
         burst: limit.burst,
-        kind: u32::from(limit.bytes),
-        flags: u32::from(limit.over),
+        kind: if limit.bytes { NFT_LIMIT_PKT_BYTES } else { NFT_LIMIT_PKTS },
+        flags: if limit.over { NFT_LIMIT_F_INV } else { 0 },
     }
 }
 
@@ -452,7 +469,7 @@ fn linearize_log(log: &Log) -> Expr {
         prefix: log.prefix.as_ref().map(|prefix| prefix.as_str().into()),
         snaplen: log.snaplen,
         threshold: log.threshold,
-        level: if log.group.is_none() { Some(log.level.unwrap_or(4)) } else { None },
+        level: if log.group.is_none() { Some(log.level.unwrap_or(NFT_LOGLEVEL_WARNING)) } else { None },
         flags: log.flags,
     }
 }

@@ -11,9 +11,10 @@ use crate::model::ids::TableId;
 use crate::model::rule::Rule;
 use crate::model::ruleset::Ruleset;
 use crate::model::set::Set;
-use crate::model::table::{Table, table_flag};
+use crate::model::table::Table;
 use crate::transaction::change::{Change, RulePlace};
 use crate::transaction::{Sealed, Transaction};
+use crate::uapi::NFT_TABLE_F_PERSIST;
 
 /// Tables that are kept in memory and changed as the kernel would change them: all or nothing, with generations,
 /// handles and `EBUSY`. It decodes the very bytes that the kernel would get.
@@ -93,7 +94,7 @@ impl FakeKernel {
 
     fn apply(&mut self, change: Change) -> Result<(), Errno> {
         if let Change::AddTable(table) = change {
-            if table.flags & table_flag::PERSIST != 0 && !self.keeps_owned_tables {
+            if table.flags & NFT_TABLE_F_PERSIST != 0 && !self.keeps_owned_tables {
                 return Err(Errno::EOPNOTSUPP);
             }
             match self.tables.iter_mut().find(|old| old.id == table.id) {

@@ -14,10 +14,8 @@ use flannel_netlink::{Malformed, Message, Protocol, Received};
 use crate::error::ObserveError;
 use crate::model::ids::Generation;
 use crate::transaction::change::{Change, Reader};
+use crate::uapi::*;
 use crate::wire::message as kind;
-
-/// `NFNLGRP_NFTABLES`.
-const GROUP: u32 = 7;
 
 /// One commit of somebody else.
 #[derive(Clone, Debug)]
@@ -61,8 +59,8 @@ impl Monitor {
     /// # Errors
     /// [`ObserveError::Open`].
     pub fn open(own: &[u32]) -> Result<Self, ObserveError> {
-        let socket =
-            flannel_netlink::Monitor::open(Protocol::Netfilter, &[GROUP]).map_err(ObserveError::Open)?;
+        let socket = flannel_netlink::Monitor::open(Protocol::Netfilter, &[NFNLGRP_NFTABLES])
+            .map_err(ObserveError::Open)?;
         Ok(Self {
             socket,
             own: own.to_vec(),
@@ -131,9 +129,9 @@ fn end(message: &Message<'_>, changes: Vec<Change>) -> Result<Foreign, Malformed
     for attribute in attributes {
         let attribute = attribute?;
         match attribute.kind {
-            1 => foreign.generation = Generation(attribute.be32()?),
-            2 => foreign.pid = attribute.be32()?,
-            3 => attribute.text()?.clone_into(&mut foreign.process),
+            NFTA_GEN_ID => foreign.generation = Generation(attribute.be32()?),
+            NFTA_GEN_PROC_PID => foreign.pid = attribute.be32()?,
+            NFTA_GEN_PROC_NAME => attribute.text()?.clone_into(&mut foreign.process),
             _ => {}
         }
     }

@@ -19,10 +19,12 @@ use crate::model::ids::TableId;
 use crate::model::name::TableName;
 use crate::model::ruleset::Ruleset;
 use crate::model::set::Set;
-use crate::model::table::{Table, table_flag};
+use crate::model::table::Table;
 use crate::transaction::{Sealed, Transaction};
+use crate::uapi::*;
 use crate::wire::decode::{self, RawElement, RawRule};
-use crate::wire::{header, message};
+use crate::wire::encode;
+use crate::wire::{batch_header, header, message};
 
 /// How often tables are read anew because they change meanwhile.
 const ATTEMPTS: u32 = 16;
@@ -81,10 +83,10 @@ impl Netlink {
     fn table(&mut self, id: &TableId) -> Result<Option<Table>, ObserveError> {
         self.question.clear();
         self.question.message(message::GETTABLE, Flags::NONE, &header(id.family.number()), |a| {
-            a.text(1, id.name.as_str());
+            encode::table_name(id, a);
         });
         let asked = self.socket.ask(&mut self.question, |message| {
-            let (id, attributes) = decode::open(&message, 1)?.ok_or(Malformed::Value { what: "family" })?;
+            let (id, attributes) = decode::open(&message)?.ok_or(Malformed::Value { what: "family" })?;
             decode::table(id, attributes)
         });
         match asked {
@@ -101,7 +103,7 @@ impl Netlink {
             family.number(),
             |_| {},
             |message| {
-                let Some((id, attributes)) = decode::open(message, 1)? else { return Ok(None) };
+                let Some((id, attributes)) = decode::open(message)? else { return Ok(None) };
                 Ok(Some((id.name, decode::chain(family, attributes)?)))
             },
         )?;
@@ -112,13 +114,12 @@ impl Netlink {
     fn whole(&mut self, id: &TableId, chains: &[(TableName, Chain)]) -> Result<Option<Table>, ObserveError> {
         let Some(mut table) = self.table(id)? else { return Ok(None) };
         let family = id.family.number();
-        let name = id.name.as_str();
         table.chains =
             chains.iter().filter(|(table, _)| *table == id.name).map(|(_, chain)| chain.clone()).collect();
 
-        let in_table = |a: &mut Attributes<'_>| a.text(1, name);
+        let in_table = |a: &mut Attributes<'_>| encode::table_name(id, a);
         let objects = self.list("objects", message::GETOBJ, family, in_table, |message| {
-            let Some((found, attributes)) = decode::open(message, 1)? else { return Ok(None) };
+            let Some((found, attributes)) = decode::open(message)? else { return Ok(None) };
             if found == *id { decode::object(attributes).map(Some) } else { Ok(None) }
         })?;
         for object in objects.into_iter().flatten() {
@@ -128,7 +129,7 @@ impl Netlink {
             }
         }
         let sets = self.list("sets", message::GETSET, family, in_table, |message| {
-            let Some((found, attributes)) = decode::open(message, 1)? else { return Ok(None) };
+            let Some((found, attributes)) = decode::open(message)? else { return Ok(None) };
             if found != *id {
                 return Ok(None);
             }
@@ -137,7 +138,7 @@ impl Netlink {
         })?;
         let mut anonymous: HashMap<String, Set> = HashMap::new();
         for (mut set, count) in sets.into_iter().flatten() {
-            self.fill(family, name, &mut set, count)?;
+            self.fill(id, &mut set, count)?;
             if set.is_anonymous() {
                 anonymous.insert(set.name.as_str().to_owned(), set);
             } else {
@@ -146,7 +147,7 @@ impl Netlink {
         }
         let rules: Vec<Option<RawRule>> =
             self.list("rules", message::GETRULE, family, in_table, |message| {
-                let Some((found, attributes)) = decode::open(message, 1)? else { return Ok(None) };
+                let Some((found, attributes)) = decode::open(message)? else { return Ok(None) };
                 if found == *id { decode::rule(attributes).map(Some) } else { Ok(None) }
             })?;
         let mut chain_at: HashMap<String, usize> = HashMap::new();
@@ -167,19 +168,13 @@ impl Netlink {
     /// While the kernel moves the elements of a set that has grown into a larger hash table, which goes on after the commit, a
     /// listing in several parts misses some. What one listing shows exists, so they are added up: until there are
     /// as many as the kernel counts (`NFTA_SET_COUNT`, seen on 6.18), else until one more shows nothing new.
-    fn fill(
-        &mut self,
-        family: u8,
-        table: &str,
-        set: &mut Set,
-        count: Option<u32>,
-    ) -> Result<(), ObserveError> {
+    fn fill(&mut self, table: &TableId, set: &mut Set, count: Option<u32>) -> Result<(), ObserveError> {
         // So many fit into one part.
         const ONE_PART: usize = 100;
         let count = count.and_then(|count| usize::try_from(count).ok()).filter(|_| set.has_steady_count());
         for _ in 0..ATTEMPTS {
             let before = set.elements.len();
-            let elements = self.elements(family, table, set)?;
+            let elements = self.elements(table, set)?;
             decode::assemble(set, elements);
             let listed = set.elements.len();
             let whole = match count {
@@ -193,12 +188,9 @@ impl Netlink {
         Ok(())
     }
 
-    fn elements(&mut self, family: u8, table: &str, set: &Set) -> Result<Vec<RawElement>, ObserveError> {
-        let of_set = |a: &mut Attributes<'_>| {
-            a.text(1, table);
-            a.text(2, set.name.as_str());
-        };
-        let parts = self.list("elements", message::GETSETELEM, family, of_set, |message| {
+    fn elements(&mut self, table: &TableId, set: &Set) -> Result<Vec<RawElement>, ObserveError> {
+        let of_set = |a: &mut Attributes<'_>| encode::elements_of(table, set.name.as_str(), a);
+        let parts = self.list("elements", message::GETSETELEM, table.family.number(), of_set, |message| {
             let (_, attributes) = message.split::<4>()?;
             Ok(decode::elements(attributes)?.2)
         })?;
@@ -248,8 +240,8 @@ impl Netlink {
             return known;
         }
         let mut probe = Batch::new();
-        probe.message(message::BATCH_BEGIN, Flags::NONE, &[0, 0, 0, 10], |_| {});
-        probe.message(message::BATCH_END, Flags::NONE, &[0, 0, 0, 10], |_| {});
+        probe.message(message::BATCH_BEGIN, Flags::NONE, &batch_header(), |_| {});
+        probe.message(message::BATCH_END, Flags::NONE, &batch_header(), |_| {});
         let acks = self.socket.transact(&mut probe, |_| Ok(())).is_ok();
         self.acks_end = Some(acks);
         acks
@@ -261,21 +253,21 @@ impl Kernel for Netlink {
         let all: Vec<Option<TableId>> = self.list(
             "tables",
             message::GETTABLE,
-            0,
+            NFPROTO_UNSPEC,
             |_| {},
-            |message| Ok(decode::open(message, 1)?.map(|(id, _)| id)),
+            |message| Ok(decode::open(message)?.map(|(id, _)| id)),
         )?;
         Ok(all.into_iter().flatten().collect())
     }
 
     fn generation(&mut self) -> Result<Generation, ObserveError> {
         self.question.clear();
-        self.question.message(message::GETGEN, Flags::NONE, &header(0), |_| {});
+        self.question.message(message::GETGEN, Flags::NONE, &header(NFPROTO_UNSPEC), |_| {});
         let asked = self.socket.ask(&mut self.question, |message| {
             let (_, attributes) = message.split::<4>()?;
             for attribute in attributes {
                 let attribute = attribute?;
-                if attribute.kind == 1 {
+                if attribute.kind == NFTA_GEN_ID {
                     return Ok(Generation(attribute.be32()?));
                 }
             }
@@ -288,10 +280,10 @@ impl Kernel for Netlink {
     fn keeps_owned_tables(&mut self) -> Result<bool, ObserveError> {
         let name = format!("probe-of-{}", self.socket.port());
         self.question.clear();
-        self.question.message(message::BATCH_BEGIN, Flags::NONE, &[0, 0, 0, 10], |_| {});
+        self.question.message(message::BATCH_BEGIN, Flags::NONE, &batch_header(), |_| {});
         self.question.message(message::NEWTABLE, Flags::CREATE, &header(Family::Ip.number()), |a| {
-            a.text(1, &name);
-            a.be32(2, table_flag::OWNER | table_flag::PERSIST);
+            a.text(NFTA_TABLE_NAME, &name);
+            a.be32(NFTA_TABLE_FLAGS, NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST);
         });
         match self.socket.transact(&mut self.question, |_| Ok(())) {
             Ok(answer) => match answer.refused.into_iter().next() {
@@ -346,8 +338,10 @@ impl Netlink {
     /// A batch without changes waits for the commit in progress, and tells if it was to another generation.
     fn is_settled(&mut self, generation: Generation) -> Result<bool, ObserveError> {
         self.question.clear();
-        self.question.message(message::BATCH_BEGIN, Flags::NONE, &[0, 0, 0, 10], |a| a.be32(1, generation.0));
-        self.question.message(message::BATCH_END, Flags::NONE, &[0, 0, 0, 10], |_| {});
+        self.question.message(message::BATCH_BEGIN, Flags::NONE, &batch_header(), |a| {
+            a.be32(NFNL_BATCH_GENID, generation.0)
+        });
+        self.question.message(message::BATCH_END, Flags::NONE, &batch_header(), |_| {});
         match self.socket.transact(&mut self.question, |_| Ok(())) {
             Ok(answer) => Ok(answer.refused.is_empty()),
             // Before 6.10 the end of a batch is not acknowledged; a refusal always comes back.
@@ -407,24 +401,26 @@ fn attribute_at(batch: &[u8], number: u32, offset: usize) -> Option<&'static str
 fn name_of(message: u16, attribute: u16) -> Option<&'static str> {
     use crate::wire::message as kind;
     Some(match (message, attribute) {
-        (kind::NEWTABLE | kind::DELTABLE, 1) => "name",
-        (kind::NEWTABLE, 2) => "flags",
-        (_, 1) => "table",
-        (kind::NEWCHAIN | kind::DELCHAIN, 3) => "name",
-        (kind::NEWCHAIN, 4) => "hook",
-        (kind::NEWCHAIN, 5) => "policy",
-        (kind::NEWCHAIN, 7) => "type",
-        (kind::NEWRULE | kind::DELRULE, 2) => "chain",
-        (kind::NEWRULE | kind::DELRULE, 3) => "handle",
-        (kind::NEWRULE, 4) => "expressions",
-        (kind::NEWRULE, 6) => "position",
-        (kind::NEWSETELEM | kind::DELSETELEM, 2) => "set",
-        (kind::NEWSETELEM | kind::DELSETELEM, 3) => "elements",
-        (kind::NEWSET | kind::DELSET | kind::NEWOBJ | kind::DELOBJ, 2) => "name",
-        (kind::NEWSET, 3) => "flags",
-        (kind::NEWSET, 4 | 5) => "key type",
-        (kind::NEWSET, 6 | 7) => "value type",
-        (kind::NEWSET, 11) => "timeout",
+        (kind::NEWTABLE | kind::DELTABLE, NFTA_TABLE_NAME) => "name",
+        (kind::NEWTABLE, NFTA_TABLE_FLAGS) => "flags",
+        // The same number for all objects in a table.
+        (_, NFTA_CHAIN_TABLE) => "table",
+        (kind::NEWCHAIN | kind::DELCHAIN, NFTA_CHAIN_NAME) => "name",
+        (kind::NEWCHAIN, NFTA_CHAIN_HOOK) => "hook",
+        (kind::NEWCHAIN, NFTA_CHAIN_POLICY) => "policy",
+        (kind::NEWCHAIN, NFTA_CHAIN_TYPE) => "type",
+        (kind::NEWRULE | kind::DELRULE, NFTA_RULE_CHAIN) => "chain",
+        (kind::NEWRULE | kind::DELRULE, NFTA_RULE_HANDLE) => "handle",
+        (kind::NEWRULE, NFTA_RULE_EXPRESSIONS) => "expressions",
+        (kind::NEWRULE, NFTA_RULE_POSITION) => "position",
+        (kind::NEWSETELEM | kind::DELSETELEM, NFTA_SET_ELEM_LIST_SET) => "set",
+        (kind::NEWSETELEM | kind::DELSETELEM, NFTA_SET_ELEM_LIST_ELEMENTS) => "elements",
+        (kind::NEWSET | kind::DELSET, NFTA_SET_NAME) => "name",
+        (kind::NEWOBJ | kind::DELOBJ, NFTA_OBJ_NAME) => "name",
+        (kind::NEWSET, NFTA_SET_FLAGS) => "flags",
+        (kind::NEWSET, NFTA_SET_KEY_TYPE | NFTA_SET_KEY_LEN) => "key type",
+        (kind::NEWSET, NFTA_SET_DATA_TYPE | NFTA_SET_DATA_LEN) => "value type",
+        (kind::NEWSET, NFTA_SET_TIMEOUT) => "timeout",
         _ => return None,
     })
 }

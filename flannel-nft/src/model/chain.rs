@@ -5,6 +5,7 @@ use crate::model::family::Family;
 use crate::model::name::{ChainName, Comment};
 use crate::model::opaque::Extra;
 use crate::model::rule::Rule;
+use crate::uapi::*;
 
 /// What a base chain is for.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -62,16 +63,16 @@ impl Hook {
     /// `NF_INET_*`, `NF_NETDEV_*`.
     pub(crate) fn number(self, family: Family) -> u32 {
         match (family, self) {
-            (Family::Netdev, Self::Ingress) => 0,
-            (Family::Netdev, Self::Egress) => 1,
-            (Family::Arp, Self::Input) => 0,
-            (Family::Arp, Self::Output) => 1,
-            (_, Self::Prerouting) => 0,
-            (_, Self::Input) => 1,
-            (_, Self::Forward) => 2,
-            (_, Self::Output) => 3,
-            (_, Self::Postrouting) => 4,
-            (_, Self::Ingress | Self::Egress) => 5,
+            (Family::Netdev, Self::Ingress) => NF_NETDEV_INGRESS,
+            (Family::Netdev, Self::Egress) => NF_NETDEV_EGRESS,
+            (Family::Arp, Self::Input) => NF_ARP_IN,
+            (Family::Arp, Self::Output) => NF_ARP_OUT,
+            (_, Self::Prerouting) => NF_INET_PRE_ROUTING,
+            (_, Self::Input) => NF_INET_LOCAL_IN,
+            (_, Self::Forward) => NF_INET_FORWARD,
+            (_, Self::Output) => NF_INET_LOCAL_OUT,
+            (_, Self::Postrouting) => NF_INET_POST_ROUTING,
+            (_, Self::Ingress | Self::Egress) => NF_INET_INGRESS,
         }
     }
 
@@ -88,7 +89,7 @@ impl Hook {
                 Self::Ingress,
             ],
         };
-        hooks.get(usize::try_from(number).ok()?).copied()
+        hooks.iter().find(|hook| hook.number(family) == number).copied()
     }
 }
 

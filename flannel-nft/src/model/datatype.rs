@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::model::data::{Data, hex};
 use crate::model::protocol::Protocol;
+use crate::uapi::*;
 
 /// What the keys or the values of a set are, by nft's names (`nft describe`).
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -179,12 +180,12 @@ impl Datatype {
                 let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
                 write!(f, "\"{}\"", String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()))
             }
-            (Self::Nfproto, [2]) => f.write_str("ipv4"),
-            (Self::Nfproto, [10]) => f.write_str("ipv6"),
-            (Self::CtDirection, [0]) => f.write_str("original"),
-            (Self::CtDirection, [1]) => f.write_str("reply"),
+            (Self::Nfproto, [NFPROTO_IPV4]) => f.write_str("ipv4"),
+            (Self::Nfproto, [NFPROTO_IPV6]) => f.write_str("ipv6"),
+            (Self::CtDirection, [IP_CT_DIR_ORIGINAL]) => f.write_str("original"),
+            (Self::CtDirection, [IP_CT_DIR_REPLY]) => f.write_str("reply"),
             (Self::TcpFlag, &[flags]) => write_bits(&TCP_FLAGS, u32::from(flags), ",", f),
-            (Self::PktType, &[number]) => symbol(&PACKET_TYPES, u32::from(number), f),
+            (Self::PktType, &[number]) => symbol(&PACKET_TYPES, number, f),
             (Self::Nfproto | Self::CtDirection, &[number]) => write!(f, "{number}"),
             _ => match (self, data.host_u32()) {
                 (Self::Mark, Some(mark)) => write!(f, "0x{mark:08x}"),
@@ -204,32 +205,47 @@ impl fmt::Display for Datatype {
     }
 }
 
-pub(crate) const PACKET_TYPES: [(&str, u32); 4] =
-    [("host", 0), ("broadcast", 1), ("multicast", 2), ("other", 3)];
-pub(crate) const ADDRESS_TYPES: [(&str, u32); 9] = [
-    ("unspec", 0),
-    ("unicast", 1),
-    ("local", 2),
-    ("broadcast", 3),
-    ("anycast", 4),
-    ("multicast", 5),
-    ("blackhole", 6),
-    ("unreachable", 7),
-    ("prohibit", 8),
+pub(crate) const PACKET_TYPES: [(&str, u8); 4] = [
+    ("host", PACKET_HOST),
+    ("broadcast", PACKET_BROADCAST),
+    ("multicast", PACKET_MULTICAST),
+    ("other", PACKET_OTHERHOST),
 ];
+pub(crate) const ADDRESS_TYPES: [(&str, u32); 9] = [
+    ("unspec", RTN_UNSPEC),
+    ("unicast", RTN_UNICAST),
+    ("local", RTN_LOCAL),
+    ("broadcast", RTN_BROADCAST),
+    ("anycast", RTN_ANYCAST),
+    ("multicast", RTN_MULTICAST),
+    ("blackhole", RTN_BLACKHOLE),
+    ("unreachable", RTN_UNREACHABLE),
+    ("prohibit", RTN_PROHIBIT),
+];
+/// `NF_CT_STATE_BIT`.
+pub(crate) const fn state_bit(ctinfo: u32) -> u32 {
+    1 << (ctinfo + 1)
+}
+
 /// In the order in which nft prints them.
-pub(crate) const STATES: [(&str, u32); 5] =
-    [("invalid", 0x1), ("established", 0x2), ("related", 0x4), ("new", 0x8), ("untracked", 0x40)];
+pub(crate) const STATES: [(&str, u32); 5] = [
+    ("invalid", NF_CT_STATE_INVALID_BIT),
+    ("established", state_bit(IP_CT_ESTABLISHED)),
+    ("related", state_bit(IP_CT_RELATED)),
+    ("new", state_bit(IP_CT_NEW)),
+    ("untracked", NF_CT_STATE_UNTRACKED_BIT),
+];
 pub(crate) const STATUSES: [(&str, u32); 7] = [
-    ("expected", 0x1),
-    ("seen-reply", 0x2),
-    ("assured", 0x4),
-    ("confirmed", 0x8),
-    ("snat", 0x10),
-    ("dnat", 0x20),
-    ("dying", 0x200),
+    ("expected", IPS_EXPECTED),
+    ("seen-reply", IPS_SEEN_REPLY),
+    ("assured", IPS_ASSURED),
+    ("confirmed", IPS_CONFIRMED),
+    ("snat", IPS_SRC_NAT),
+    ("dnat", IPS_DST_NAT),
+    ("dying", IPS_DYING),
 ];
 
+/// The bits of the header, RFC 9293.
 pub(crate) const TCP_FLAGS: [(&str, u32); 8] = [
     ("fin", 0x1),
     ("syn", 0x2),
@@ -241,7 +257,11 @@ pub(crate) const TCP_FLAGS: [(&str, u32); 8] = [
     ("cwr", 0x80),
 ];
 
-fn symbol(names: &[(&str, u32)], number: u32, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn symbol<T: Copy + fmt::Display + PartialEq>(
+    names: &[(&str, T)],
+    number: T,
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
     match names.iter().find(|(_, value)| *value == number) {
         Some((name, _)) => f.write_str(name),
         None => write!(f, "{number}"),

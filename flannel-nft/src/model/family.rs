@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::uapi::*;
+
 /// Address family of a table.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Family {
@@ -36,12 +38,12 @@ impl Family {
     /// `NFPROTO_*`.
     pub(crate) fn number(self) -> u8 {
         match self {
-            Self::Inet => 1,
-            Self::Ip => 2,
-            Self::Arp => 3,
-            Self::Netdev => 5,
-            Self::Bridge => 7,
-            Self::Ip6 => 10,
+            Self::Inet => NFPROTO_INET,
+            Self::Ip => NFPROTO_IPV4,
+            Self::Arp => NFPROTO_ARP,
+            Self::Netdev => NFPROTO_NETDEV,
+            Self::Bridge => NFPROTO_BRIDGE,
+            Self::Ip6 => NFPROTO_IPV6,
         }
     }
 

@@ -8,7 +8,8 @@ use crate::model::datatype::Datatype;
 use crate::model::element::{Body, Key, Span};
 use crate::model::name::SetName;
 use crate::model::protocol::Protocol;
-use crate::model::set::{Maps, Set, flag};
+use crate::model::set::{Maps, Set};
+use crate::uapi::*;
 
 /// IPv4 or IPv6.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -23,8 +24,8 @@ impl IpVersion {
     /// `NFPROTO_*`.
     pub(crate) fn number(self) -> u8 {
         match self {
-            Self::V4 => 2,
-            Self::V6 => 10,
+            Self::V4 => NFPROTO_IPV4,
+            Self::V6 => NFPROTO_IPV6,
         }
     }
 
@@ -123,9 +124,9 @@ impl Source {
     pub(crate) fn inline(key: Datatype, maps: Maps, elements: impl IntoIterator<Item = (Key, Body)>) -> Self {
         let elements: Vec<_> = elements.into_iter().collect();
         let interval = elements.iter().any(|(key, _)| matches!(key.span, Span::Range(..)));
-        let mut flags = flag::ANONYMOUS | flag::CONSTANT;
-        flags |= if interval { flag::INTERVAL } else { 0 };
-        flags |= if maps == Maps::Nothing { 0 } else { flag::MAP };
+        let mut flags = NFT_SET_ANONYMOUS | NFT_SET_CONSTANT;
+        flags |= if interval { NFT_SET_INTERVAL } else { 0 };
+        flags |= if maps == Maps::Nothing { 0 } else { NFT_SET_MAP };
         let mut set = Set::with(maps.anonymous_name(), key, maps, flags);
         for (key, body) in elements {
             set.insert(crate::model::element::Element { key, data_type: None, body });

@@ -8,4 +8,9 @@ impl Extra {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// Whether there is an attribute of this type.
+    pub(crate) fn has(&self, attribute: u16) -> bool {
+        self.0.iter().any(|(kind, _)| *kind == attribute)
+    }
 }

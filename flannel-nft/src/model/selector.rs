@@ -38,6 +38,7 @@ pub mod ip {
 /// What the kernel knows about a packet besides its bytes.
 pub mod meta {
     use super::{Data, Field, InterfaceName, IpVersion, Key, Match, Protocol, SetName, Test, Value};
+    use crate::uapi::*;
 
     /// Packet mark, all 32 bits: `meta mark 0x1`.
     #[must_use]
@@ -134,10 +135,10 @@ pub mod meta {
     #[must_use]
     pub fn pkttype(kind: PacketType) -> Match {
         let number = match kind {
-            PacketType::Host => 0,
-            PacketType::Broadcast => 1,
-            PacketType::Multicast => 2,
-            PacketType::Other => 3,
+            PacketType::Host => PACKET_HOST,
+            PacketType::Broadcast => PACKET_BROADCAST,
+            PacketType::Multicast => PACKET_MULTICAST,
+            PacketType::Other => PACKET_OTHERHOST,
         };
         Match::new(Field::PktType, Test::Is(Data::new(&[number])))
     }
@@ -146,6 +147,8 @@ pub mod meta {
 /// What connection tracking knows about a packet.
 pub mod ct {
     use super::{Data, Field, InvalidRule, Match, Test};
+    use crate::model::datatype::state_bit;
+    use crate::uapi::*;
 
     /// State of a connection, seen from the packet.
     #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -201,11 +204,11 @@ pub mod ct {
         bits(
             Field::CtState,
             states.into_iter().map(|state| match state {
-                State::Invalid => 0x1,
-                State::Established => 0x2,
-                State::Related => 0x4,
-                State::New => 0x8,
-                State::Untracked => 0x40,
+                State::Invalid => NF_CT_STATE_INVALID_BIT,
+                State::Established => state_bit(IP_CT_ESTABLISHED),
+                State::Related => state_bit(IP_CT_RELATED),
+                State::New => state_bit(IP_CT_NEW),
+                State::Untracked => NF_CT_STATE_UNTRACKED_BIT,
             }),
         )
     }
@@ -215,13 +218,13 @@ pub mod ct {
         bits(
             Field::CtStatus,
             status.into_iter().map(|status| match status {
-                Status::Expected => 0x1,
-                Status::SeenReply => 0x2,
-                Status::Assured => 0x4,
-                Status::Confirmed => 0x8,
-                Status::Snat => 0x10,
-                Status::Dnat => 0x20,
-                Status::Dying => 0x200,
+                Status::Expected => IPS_EXPECTED,
+                Status::SeenReply => IPS_SEEN_REPLY,
+                Status::Assured => IPS_ASSURED,
+                Status::Confirmed => IPS_CONFIRMED,
+                Status::Snat => IPS_SRC_NAT,
+                Status::Dnat => IPS_DST_NAT,
+                Status::Dying => IPS_DYING,
             }),
         )
     }
@@ -230,8 +233,8 @@ pub mod ct {
     #[must_use]
     pub fn direction(direction: Direction) -> Match {
         let number = match direction {
-            Direction::Original => 0,
-            Direction::Reply => 1,
+            Direction::Original => IP_CT_DIR_ORIGINAL,
+            Direction::Reply => IP_CT_DIR_REPLY,
         };
         Match::new(Field::CtDirection, Test::Is(Data::new(&[number])))
     }
@@ -252,6 +255,7 @@ pub mod ct {
 /// What the routing table says about a packet's addresses.
 pub mod fib {
     use super::{Body, Data, Datatype, Field, Key, Maps, Match, Source, Span, Test};
+    use crate::uapi::*;
 
     /// Kind of an address (`RTN_*`).
     #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -276,14 +280,14 @@ pub mod fib {
 
     fn data(kind: AddressType) -> Data {
         Data::u32(match kind {
-            AddressType::Unicast => 1,
-            AddressType::Local => 2,
-            AddressType::Broadcast => 3,
-            AddressType::Anycast => 4,
-            AddressType::Multicast => 5,
-            AddressType::Blackhole => 6,
-            AddressType::Unreachable => 7,
-            AddressType::Prohibit => 8,
+            AddressType::Unicast => RTN_UNICAST,
+            AddressType::Local => RTN_LOCAL,
+            AddressType::Broadcast => RTN_BROADCAST,
+            AddressType::Anycast => RTN_ANYCAST,
+            AddressType::Multicast => RTN_MULTICAST,
+            AddressType::Blackhole => RTN_BLACKHOLE,
+            AddressType::Unreachable => RTN_UNREACHABLE,
+            AddressType::Prohibit => RTN_PROHIBIT,
         })
     }
 
@@ -352,6 +356,9 @@ pub mod tcp {
     use super::{Data, Field, Match, Ports, Test};
     use crate::model::protocol::Protocol;
 
+    const SYN: u8 = 0x2;
+    const RST: u8 = 0x4;
+
     /// Source port.
     pub fn sport(ports: impl Into<Ports>) -> Match {
         ports.into().matched(Field::Sport(Some(Protocol::TCP)))
@@ -366,6 +373,6 @@ pub mod tcp {
     /// [`Rule::clamp_mss`](crate::Rule::clamp_mss) wants in front of it.
     #[must_use]
     pub fn syn() -> Match {
-        Match::new(Field::TcpFlags, Test::Masked { mask: Data::new(&[0x06]), value: Data::new(&[0x02]) })
+        Match::new(Field::TcpFlags, Test::Masked { mask: Data::new(&[SYN | RST]), value: Data::new(&[SYN]) })
     }
 }

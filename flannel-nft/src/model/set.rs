@@ -9,20 +9,7 @@ use crate::model::datatype::Datatype;
 use crate::model::element::{Body, Element, Key, Mapped, Span};
 use crate::model::name::{Comment, SetName};
 use crate::model::opaque::Extra;
-
-/// Object type of named counters.
-pub(crate) const NFT_OBJECT_COUNTER: u32 = 1;
-
-/// `NFT_SET_*`.
-pub(crate) mod flag {
-    pub(crate) const ANONYMOUS: u32 = 0x1;
-    pub(crate) const CONSTANT: u32 = 0x2;
-    pub(crate) const INTERVAL: u32 = 0x4;
-    pub(crate) const MAP: u32 = 0x8;
-    pub(crate) const TIMEOUT: u32 = 0x10;
-    pub(crate) const EVAL: u32 = 0x20;
-    pub(crate) const OBJECT: u32 = 0x40;
-}
+use crate::uapi::*;
 
 /// What the elements of a set lead to.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -65,7 +52,7 @@ pub struct Set {
 impl Set {
     /// Whether rules add elements while packets pass (flag `dynamic`): such elements are left out of a comparison.
     pub(crate) fn is_filled_by_rules(&self) -> bool {
-        self.flags & flag::EVAL != 0
+        self.flags & NFT_SET_EVAL != 0
     }
 
     /// A set of single values: a hash table in the kernel, about 4 µs to add or remove an element at any size.
@@ -77,19 +64,19 @@ impl Set {
     /// A map from keys to verdicts, for [`Rule::vmap`](crate::Rule::vmap).
     #[must_use]
     pub fn verdict_map(name: SetName, key: Datatype) -> Self {
-        Self::with(name, key, Maps::Verdict, flag::MAP)
+        Self::with(name, key, Maps::Verdict, NFT_SET_MAP)
     }
 
     /// A map from keys to values.
     #[must_use]
     pub fn map(name: SetName, key: Datatype, value: Datatype) -> Self {
-        Self::with(name, key, Maps::Value(value), flag::MAP)
+        Self::with(name, key, Maps::Value(value), NFT_SET_MAP)
     }
 
     /// A map from keys to named counters.
     #[must_use]
     pub fn counter_map(name: SetName, key: Datatype) -> Self {
-        Self::with(name, key, Maps::Object(NFT_OBJECT_COUNTER), flag::OBJECT)
+        Self::with(name, key, Maps::Object(NFT_OBJECT_COUNTER), NFT_SET_OBJECT)
     }
 
     pub(crate) fn with(name: SetName, key: Datatype, maps: Maps, flags: u32) -> Self {
@@ -113,7 +100,7 @@ impl Set {
     /// Not for values in host order (marks, indices), which do not sort.
     #[must_use]
     pub fn interval(mut self) -> Self {
-        self.flags |= flag::INTERVAL;
+        self.flags |= NFT_SET_INTERVAL;
         if self.key.is_host_order() {
             self.wrong(InvalidRule::NoIntervals { datatype: self.key });
         }
@@ -123,7 +110,7 @@ impl Set {
     /// Lets elements have a lifetime: `timeout` for those that do not say otherwise.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.flags |= flag::TIMEOUT;
+        self.flags |= NFT_SET_TIMEOUT;
         self.timeout = Some(timeout);
         self
     }
@@ -131,14 +118,14 @@ impl Set {
     /// Lets elements have a lifetime of their own; others stay.
     #[must_use]
     pub fn timeouts(mut self) -> Self {
-        self.flags |= flag::TIMEOUT;
+        self.flags |= NFT_SET_TIMEOUT;
         self
     }
 
     /// Lets rules add elements (`flags dynamic`).
     #[must_use]
     pub fn dynamic(mut self) -> Self {
-        self.flags |= flag::EVAL;
+        self.flags |= NFT_SET_EVAL;
         self
     }
 
@@ -204,7 +191,7 @@ impl Set {
         if !fits {
             return Some(InvalidRule::WrongValue { element: key.to_string() });
         }
-        if (body.timeout.is_some()) && self.flags & flag::TIMEOUT == 0 {
+        if (body.timeout.is_some()) && self.flags & NFT_SET_TIMEOUT == 0 {
             return Some(InvalidRule::NoTimeouts { element: key.to_string() });
         }
         None
@@ -282,16 +269,16 @@ impl Set {
     }
 
     pub(crate) fn is_interval(&self) -> bool {
-        self.flags & flag::INTERVAL != 0
+        self.flags & NFT_SET_INTERVAL != 0
     }
 
     /// Whether the kernel's count of its elements is that of a listing: it counts ranges otherwise, and what has expired too.
     pub(crate) fn has_steady_count(&self) -> bool {
-        self.flags & (flag::INTERVAL | flag::TIMEOUT | flag::EVAL) == 0
+        self.flags & (NFT_SET_INTERVAL | NFT_SET_TIMEOUT | NFT_SET_EVAL) == 0
     }
 
     pub(crate) fn is_anonymous(&self) -> bool {
-        self.flags & flag::ANONYMOUS != 0
+        self.flags & NFT_SET_ANONYMOUS != 0
     }
 
     /// Whether both are the same but for their elements. What differs otherwise cannot be changed in place.

@@ -1,13 +1,14 @@
 //! What a rule does: verdicts, translation of addresses, logs, limits, marks.
 
-use crate::model::verdict::Verdict;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use crate::bytecode::expr::{Expr, nat};
+use crate::bytecode::expr::Expr;
 use crate::model::data::Data;
 use crate::model::matching::{Field, Match, Source};
 use crate::model::name::{CounterName, LogPrefix};
+use crate::model::verdict::Verdict;
+use crate::uapi::*;
 
 /// How to refuse a packet and say so.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -43,21 +44,21 @@ impl Nat {
     /// Ports at random without regard to the original (`fully-random`); avoids lost races between CPUs.
     #[must_use]
     pub fn fully_random(mut self) -> Self {
-        self.flags |= nat::FULLY_RANDOM;
+        self.flags |= NF_NAT_RANGE_PROTO_RANDOM_FULLY;
         self
     }
 
     /// Ports at random by a hash (`random`).
     #[must_use]
     pub fn random(mut self) -> Self {
-        self.flags |= nat::RANDOM;
+        self.flags |= NF_NAT_RANGE_PROTO_RANDOM;
         self
     }
 
     /// The same address for every connection of a client (`persistent`).
     #[must_use]
     pub fn persistent(mut self) -> Self {
-        self.flags |= nat::PERSISTENT;
+        self.flags |= NF_NAT_RANGE_PERSISTENT;
         self
     }
 

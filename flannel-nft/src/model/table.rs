@@ -1,12 +1,12 @@
 //! Tables, and what they hold beside chains.
 
-use crate::model::ids::TableId;
-
 use crate::model::chain::Chain;
 use crate::model::family::Family;
+use crate::model::ids::TableId;
 use crate::model::name::{Comment, CounterName, SetName, TableName};
 use crate::model::ruleset::Ownership;
 use crate::model::set::Set;
+use crate::uapi::*;
 
 /// A table and everything in it.
 ///
@@ -141,8 +141,8 @@ impl Table {
 
     pub(crate) fn wanted_flags(&self) -> u32 {
         let owned =
-            if self.ownership == Ownership::Owner { table_flag::OWNER | table_flag::PERSIST } else { 0 };
-        owned | if self.dormant { table_flag::DORMANT } else { 0 }
+            if self.ownership == Ownership::Owner { NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST } else { 0 };
+        owned | if self.dormant { NFT_TABLE_F_DORMANT } else { 0 }
     }
 
     /// Port of the netlink socket that owns it, as observed.
@@ -150,13 +150,6 @@ impl Table {
     pub fn owner_port(&self) -> Option<u32> {
         self.owner
     }
-}
-
-/// `NFT_TABLE_F_*`.
-pub(crate) mod table_flag {
-    pub(crate) const DORMANT: u32 = 0x1;
-    pub(crate) const OWNER: u32 = 0x2;
-    pub(crate) const PERSIST: u32 = 0x4;
 }
 
 impl Table {

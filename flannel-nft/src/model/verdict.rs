@@ -1,16 +1,7 @@
 //! Where a packet goes next.
 
 use crate::model::name::ChainName;
-
-/// Verdict codes (`NF_*`, `NFT_*`).
-pub(crate) mod code {
-    pub(crate) const DROP: i32 = 0;
-    pub(crate) const ACCEPT: i32 = 1;
-    pub(crate) const CONTINUE: i32 = -1;
-    pub(crate) const JUMP: i32 = -3;
-    pub(crate) const GOTO: i32 = -4;
-    pub(crate) const RETURN: i32 = -5;
-}
+use crate::uapi::*;
 
 /// Where a packet goes next.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -42,24 +33,24 @@ impl Verdict {
     /// The kernel's code, and the chain that goes with it.
     pub(crate) fn code(&self) -> (i32, Option<&str>) {
         match self {
-            Self::Accept => (code::ACCEPT, None),
-            Self::Continue => (code::CONTINUE, None),
-            Self::Drop => (code::DROP, None),
-            Self::Goto(chain) => (code::GOTO, Some(chain.as_str())),
-            Self::Jump(chain) => (code::JUMP, Some(chain.as_str())),
-            Self::Return => (code::RETURN, None),
+            Self::Accept => (NF_ACCEPT, None),
+            Self::Continue => (NFT_CONTINUE, None),
+            Self::Drop => (NF_DROP, None),
+            Self::Goto(chain) => (NFT_GOTO, Some(chain.as_str())),
+            Self::Jump(chain) => (NFT_JUMP, Some(chain.as_str())),
+            Self::Return => (NFT_RETURN, None),
         }
     }
 
     /// The verdict with this code; `None` if there is no such verdict.
     pub(crate) fn from_code(code: i32, chain: Option<&str>) -> Option<Self> {
         Some(match (code, chain) {
-            (code::ACCEPT, None) => Self::Accept,
-            (code::CONTINUE, None) => Self::Continue,
-            (code::DROP, None) => Self::Drop,
-            (code::RETURN, None) => Self::Return,
-            (code::GOTO, Some(chain)) => Self::Goto(ChainName::observed(chain)),
-            (code::JUMP, Some(chain)) => Self::Jump(ChainName::observed(chain)),
+            (NF_ACCEPT, None) => Self::Accept,
+            (NFT_CONTINUE, None) => Self::Continue,
+            (NF_DROP, None) => Self::Drop,
+            (NFT_RETURN, None) => Self::Return,
+            (NFT_GOTO, Some(chain)) => Self::Goto(ChainName::observed(chain)),
+            (NFT_JUMP, Some(chain)) => Self::Jump(ChainName::observed(chain)),
             _ => return None,
         })
     }

@@ -2,7 +2,6 @@
 
 use std::fmt::{self, Display, Formatter, Write as _};
 
-use crate::bytecode::expr::nat;
 use crate::model::datatype::{STATES, STATUSES, TCP_FLAGS, write_bits};
 use crate::model::family::Family;
 use crate::model::matching::{Field, IpVersion, Match, Source, Test};
@@ -10,6 +9,7 @@ use crate::model::protocol::Protocol;
 use crate::model::rule::Rule;
 use crate::model::statement::{IpRange, Limit, Log, Mark, Nat, Reject, Statement};
 use crate::text::{element, verdict};
+use crate::uapi::*;
 
 impl Display for Rule {
     /// The rule as `nft list` prints it, in a table of both IP versions where that matters.
@@ -201,8 +201,12 @@ fn write_limit(limit: &Limit, f: &mut Formatter<'_>) -> fmt::Result {
 
 fn write_log(log: &Log, f: &mut Formatter<'_>) -> fmt::Result {
     const LEVELS: [&str; 9] = ["emerg", "alert", "crit", "err", "warn", "notice", "info", "debug", "audit"];
-    const FLAGS: [(u32, &str); 3] =
-        [(0x4, " flags ip options"), (0x8, " flags skuid"), (0x10, " flags ether")];
+    const FLAGS: [(u32, &str); 3] = [
+        (NF_LOG_IPOPT, " flags ip options"),
+        (NF_LOG_UID, " flags skuid"),
+        (NF_LOG_MACDECODE, " flags ether"),
+    ];
+    const TCP_BOTH: u32 = NF_LOG_TCPSEQ | NF_LOG_TCPOPT;
     f.write_str("log")?;
     log.prefix.iter().try_for_each(|prefix| write!(f, " prefix \"{prefix}\""))?;
     log.group.iter().try_for_each(|group| write!(f, " group {group}"))?;
@@ -211,12 +215,12 @@ fn write_log(log: &Log, f: &mut Formatter<'_>) -> fmt::Result {
     let level = log.level.and_then(|level| LEVELS.get(usize::try_from(level).ok()?));
     level.iter().try_for_each(|level| write!(f, " level {level}"))?;
     match log.flags.unwrap_or(0) {
-        0x1f => f.write_str(" flags all"),
+        NF_LOG_MASK => f.write_str(" flags all"),
         flags => {
-            match flags & 0x3 {
-                0x1 => f.write_str(" flags tcp sequence")?,
-                0x2 => f.write_str(" flags tcp options")?,
-                0x3 => f.write_str(" flags tcp sequence,options")?,
+            match flags & TCP_BOTH {
+                NF_LOG_TCPSEQ => f.write_str(" flags tcp sequence")?,
+                NF_LOG_TCPOPT => f.write_str(" flags tcp options")?,
+                TCP_BOTH => f.write_str(" flags tcp sequence,options")?,
                 _ => {}
             }
             FLAGS.iter().filter(|(bit, _)| flags & bit != 0).try_for_each(|(_, text)| f.write_str(text))
@@ -272,8 +276,11 @@ fn write_nat(
             write!(f, "-{}", ports.end())?;
         }
     }
-    let flags =
-        [(nat::RANDOM, "random"), (nat::FULLY_RANDOM, "fully-random"), (nat::PERSISTENT, "persistent")];
+    let flags = [
+        (NF_NAT_RANGE_PROTO_RANDOM, "random"),
+        (NF_NAT_RANGE_PROTO_RANDOM_FULLY, "fully-random"),
+        (NF_NAT_RANGE_PERSISTENT, "persistent"),
+    ];
     let mut between = " ";
     for (_, name) in flags.iter().filter(|(bit, _)| choice.flags & bit != 0) {
         write!(f, "{between}{name}")?;

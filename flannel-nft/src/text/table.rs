@@ -1,16 +1,16 @@
 //! Tables and what stands in them besides rules.
 
-use crate::model::set::NFT_OBJECT_COUNTER;
 use std::fmt::{self, Display, Formatter};
 
 use crate::model::chain::{Base, Chain, Hook, Policy};
 use crate::model::element::{Body, Mapped, Span};
 use crate::model::family::Family;
 use crate::model::ruleset::Ruleset;
-use crate::model::set::{Maps, Set, flag};
-use crate::model::table::{Counter, Table, table_flag};
+use crate::model::set::{Maps, Set};
+use crate::model::table::{Counter, Table};
 use crate::model::verdict::Verdict;
 use crate::text::{duration, rule};
+use crate::uapi::*;
 
 impl Display for Ruleset {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -60,7 +60,7 @@ pub(crate) fn kind(set: &Set) -> &'static str {
 /// Each line begins with `indent` and ends with `end`, here and below.
 pub(crate) fn table_block(table: &Table, indent: &str, end: &str, f: &mut Formatter<'_>) -> fmt::Result {
     let names =
-        [(table_flag::DORMANT, "dormant"), (table_flag::OWNER, "owner"), (table_flag::PERSIST, "persist")];
+        [(NFT_TABLE_F_DORMANT, "dormant"), (NFT_TABLE_F_OWNER, "owner"), (NFT_TABLE_F_PERSIST, "persist")];
     let set: Vec<&str> =
         names.iter().filter(|(bit, _)| table.flags() & bit != 0).map(|(_, name)| *name).collect();
     if !set.is_empty() {
@@ -149,14 +149,14 @@ pub(crate) fn set_block(set: &Set, indent: &str, end: &str, f: &mut Formatter<'_
     f.write_str(end)?;
     set.size.iter().try_for_each(|size| write!(f, "{indent}size {size}{end}"))?;
     let names = [
-        (flag::CONSTANT, "constant"),
-        (flag::EVAL, "dynamic"),
-        (flag::INTERVAL, "interval"),
-        (flag::TIMEOUT, "timeout"),
+        (NFT_SET_CONSTANT, "constant"),
+        (NFT_SET_EVAL, "dynamic"),
+        (NFT_SET_INTERVAL, "interval"),
+        (NFT_SET_TIMEOUT, "timeout"),
     ];
     let named = names.iter().fold(0, |sum, (bit, _)| sum | bit);
     // nft leaves out a lone `timeout` flag where there is a default timeout.
-    let implied = if set.timeout.is_some() { flag::TIMEOUT } else { 0 };
+    let implied = if set.timeout.is_some() { NFT_SET_TIMEOUT } else { 0 };
     if set.flags & named & !implied != 0 {
         write!(f, "{indent}flags ")?;
         let mut between = "";

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::{self, Display, Formatter};
 
-use flannel_netlink::{Malformed, Message, messages};
+use flannel_netlink::{Flags, Malformed, Message, messages};
 
 use crate::bytecode::delinearize::delinearize;
 use crate::model::chain::Chain;
@@ -98,12 +98,10 @@ pub(crate) struct Reader {
 impl Reader {
     /// Reads one message; `None` if it is a part of a later one or no change.
     pub(crate) fn read(&mut self, message: &Message<'_>) -> Result<Option<Change>, Malformed> {
-        const APPEND: u16 = 0x800;
-        const REPLACE: u16 = 0x100;
-        if message.kind >> 8 != 0xa || message.kind == kind::NEWGEN {
+        if !kind::is_nf_tables(message.kind) || message.kind == kind::NEWGEN {
             return Ok(None);
         }
-        let Some((id, attributes)) = decode::open(message, 1)? else { return Ok(None) };
+        let Some((id, attributes)) = decode::open(message)? else { return Ok(None) };
         Ok(Some(match message.kind {
             kind::NEWTABLE => Change::AddTable(decode::table(id, attributes)?),
             kind::DELTABLE => Change::DeleteTable(id),
@@ -118,10 +116,10 @@ impl Reader {
             kind::NEWRULE => {
                 let raw = decode::rule(attributes)?;
                 let place = match (raw.position, raw.rule.handle) {
-                    (Some(handle), _) if message.flags & APPEND != 0 => RulePlace::After(handle),
+                    (Some(handle), _) if message.has(Flags::APPEND) => RulePlace::After(handle),
                     (Some(handle), _) => RulePlace::Before(handle),
-                    (None, Some(handle)) if message.flags & REPLACE != 0 => RulePlace::Instead(handle),
-                    _ if message.flags & APPEND != 0 => RulePlace::Last,
+                    (None, Some(handle)) if message.has(Flags::REPLACE) => RulePlace::Instead(handle),
+                    _ if message.has(Flags::APPEND) => RulePlace::Last,
                     _ => RulePlace::First,
                 };
                 let rule = delinearize(raw.rule, raw.exprs, id.family, |name, number| match number {

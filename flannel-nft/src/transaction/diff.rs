@@ -13,9 +13,10 @@ use crate::model::rule::Rule;
 use crate::model::ruleset::{Ownership, Ruleset};
 use crate::model::set::Set;
 use crate::model::statement::Statement;
-use crate::model::table::{Table, table_flag};
+use crate::model::table::Table;
 use crate::model::validate;
 use crate::transaction::{Building, Transaction};
+use crate::uapi::*;
 use crate::wire::{encode, message};
 
 /// Lists the changes that turn what was observed into what is wanted; none if they are the same.
@@ -45,7 +46,7 @@ fn table_diff(new: &Table, old: &Table, port: Option<u32>, transaction: &mut Tra
     // The kernel drops the owner flag of a persistent table when its owner exits, and lets anybody own it again; but
     // a plain table cannot become an owned one, nor the reverse.
     let wanted = new.ownership == Ownership::Owner;
-    let was_ever_owned = old.flags & (table_flag::OWNER | table_flag::PERSIST) != 0;
+    let was_ever_owned = old.flags & (NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST) != 0;
     if new.comment != old.comment || was_ever_owned != wanted {
         transaction.delete_table(&old.id);
         transaction.create(new);
@@ -199,14 +200,14 @@ impl Keys {
             let mut elements = set.elements.iter().peekable();
             while elements.peek().is_some() {
                 self.scratch.message(message::NEWSETELEM, Flags::NONE, &[], |a| {
-                    a.be32(1, set.key.number());
+                    a.be32(NFTA_SET_KEY_TYPE, set.key.number());
                     encode::elements(&table.id, set, None, &mut elements, a);
                 });
             }
         });
         self.scratch.message(message::NEWRULE, Flags::NONE, &[], |a| {
             let _reported_when_added = encode::expressions(table.id.family, rule, 0, a);
-            rule.comment.iter().for_each(|comment| a.text(7, comment.as_str()));
+            rule.comment.iter().for_each(|comment| a.text(NFTA_RULE_USERDATA, comment.as_str()));
             rule.extra.0.iter().for_each(|(kind, payload)| a.bytes(*kind, payload));
         });
         let next = self.numbers.len();

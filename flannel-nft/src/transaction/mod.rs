@@ -3,7 +3,6 @@
 pub(crate) mod change;
 pub(crate) mod diff;
 
-use crate::model::ids::Generation;
 use std::fmt;
 use std::iter::Peekable;
 
@@ -13,16 +12,16 @@ use crate::error::{CommitError, InvalidRule, SealError};
 use crate::kernel::Kernel;
 use crate::model::chain::Chain;
 use crate::model::element::{Body, Span};
-use crate::model::ids::Handle;
-use crate::model::ids::TableId;
+use crate::model::ids::{Generation, Handle, TableId};
 use crate::model::name::{ChainName, CounterName, SetName};
 use crate::model::rule::Rule;
 use crate::model::set::Set;
 use crate::model::table::{Counter, Table};
 use crate::model::validate;
 use crate::transaction::change::{Change, changes};
+use crate::uapi::NFNL_BATCH_GENID;
 use crate::wire::encode::{self, Place};
-use crate::wire::{header, message};
+use crate::wire::{batch_header, header, message};
 
 /// State of a [`Transaction`] that still takes changes.
 #[derive(Debug, Default)]
@@ -72,8 +71,8 @@ impl Transaction<Building> {
 
     fn begin_in(mut batch: Batch, expected: Option<Generation>) -> Self {
         batch.clear();
-        batch.message(message::BATCH_BEGIN, Flags::NONE, &[0, 0, 0, 10], |a| {
-            expected.iter().for_each(|generation| a.be32(1, generation.0));
+        batch.message(message::BATCH_BEGIN, Flags::NONE, &batch_header(), |a| {
+            expected.iter().for_each(|generation| a.be32(NFNL_BATCH_GENID, generation.0));
         });
         Self {
             batch,
@@ -276,7 +275,7 @@ impl Transaction<Building> {
         if let Some(mistake) = self.state.mistake {
             return Err(mistake);
         }
-        self.batch.message(message::BATCH_END, Flags::NONE, &[0, 0, 0, 10], |_| {});
+        self.batch.message(message::BATCH_END, Flags::NONE, &batch_header(), |_| {});
         Ok(Transaction {
             batch: self.batch,
             expected: self.expected,

@@ -1,7 +1,7 @@
 //! Attributes to objects.
 
-use crate::model::set::NFT_OBJECT_COUNTER;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::time::Duration;
 
 use flannel_netlink::{Attribute, AttributeIter, Malformed, Message};
@@ -14,46 +14,31 @@ use crate::model::element::{Body, Mapped, Span};
 use crate::model::family::Family;
 use crate::model::ids::Handle;
 use crate::model::ids::TableId;
-use crate::model::name::{ChainName, Comment, CounterName, SetName, TableName};
+use crate::model::name::{ChainName, CounterName, SetName, TableName};
 use crate::model::opaque::Extra;
 use crate::model::rule::Rule;
 use crate::model::ruleset::Ownership;
-use crate::model::set::{Maps, Set, flag};
-use crate::model::table::{Counter, Table, table_flag};
+use crate::model::set::{Maps, Set};
+use crate::model::table::{Counter, Table};
 use crate::model::verdict::Verdict;
+use crate::uapi::*;
 use crate::wire::exprs;
+use crate::wire::udata::*;
 
 /// Splits a message into the table it belongs to and its attributes; `None` for a family we have no word for.
-pub(crate) fn open<'a>(
-    message: &Message<'a>,
-    name: u16,
-) -> Result<Option<(TableId, AttributeIter<'a>)>, Malformed> {
+///
+/// The table's name has the same number in all messages: `NFTA_TABLE_NAME`, `NFTA_CHAIN_TABLE`, ...
+pub(crate) fn open<'a>(message: &Message<'a>) -> Result<Option<(TableId, AttributeIter<'a>)>, Malformed> {
     let ([family, ..], attributes) = message.split::<4>()?;
     let Some(family) = Family::from_number(*family) else { return Ok(None) };
     let mut table = None;
     for attribute in attributes.clone() {
         let attribute = attribute?;
-        if attribute.kind == name {
+        if attribute.kind == NFTA_TABLE_NAME {
             table = Some(TableId::new(family, TableName::observed(attribute.text()?)));
         }
     }
     Ok(table.map(|table| (table, attributes)))
-}
-
-/// One TLV of nft's userdata.
-fn userdata(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
-    std::iter::from_fn(move || {
-        let (&[kind, length], rest) = bytes.split_first_chunk::<2>()?;
-        let value = rest.get(..usize::from(length))?;
-        bytes = rest.get(usize::from(length)..)?;
-        Some((kind, value))
-    })
-}
-
-fn comment(bytes: &[u8], kind: u8) -> Option<Comment> {
-    let (_, text) = userdata(bytes).find(|(found, _)| *found == kind)?;
-    let text = std::str::from_utf8(text).ok()?.trim_end_matches('\0');
-    Some(Comment::observed(text))
 }
 
 fn keep(extra: &mut Extra, attribute: &Attribute<'_>) {
@@ -65,15 +50,17 @@ pub(crate) fn table(id: TableId, attributes: AttributeIter<'_>) -> Result<Table,
     for attribute in attributes {
         let attribute = attribute?;
         match attribute.kind {
-            2 => {
+            NFTA_TABLE_FLAGS => {
                 table.flags = attribute.be32()?;
-                table.dormant = table.flags & table_flag::DORMANT != 0;
-                if table.flags & (table_flag::OWNER | table_flag::PERSIST) != 0 {
+                table.dormant = table.flags & NFT_TABLE_F_DORMANT != 0;
+                if table.flags & (NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST) != 0 {
                     table.ownership = Ownership::Owner;
                 }
             }
-            6 => table.comment = comment(attribute.payload, 0),
-            7 => table.owner = Some(attribute.be32()?),
+            NFTA_TABLE_USERDATA => {
+                table.comment = read_comment(attribute.payload, NFTNL_UDATA_TABLE_COMMENT);
+            }
+            NFTA_TABLE_OWNER => table.owner = Some(attribute.be32()?),
             _ => {}
         }
     }
@@ -86,19 +73,24 @@ pub(crate) fn chain(family: Family, attributes: AttributeIter<'_>) -> Result<Cha
     for attribute in attributes {
         let attribute = attribute?;
         match attribute.kind {
-            3 => chain.name = ChainName::observed(attribute.text()?),
-            4 => hook = Some(attribute.nested()),
-            5 if attribute.be32()? == 0 => policy = Policy::Drop,
-            7 => {
+            NFTA_CHAIN_NAME => chain.name = ChainName::observed(attribute.text()?),
+            NFTA_CHAIN_HOOK => hook = Some(attribute.nested()),
+            NFTA_CHAIN_POLICY if i32::from_be_bytes(attribute.array()?) == NF_DROP => policy = Policy::Drop,
+            NFTA_CHAIN_TYPE => {
                 kind = match attribute.text()? {
                     "nat" => Some(ChainKind::Nat),
                     "route" => Some(ChainKind::Route),
                     _ => Some(ChainKind::Filter),
                 }
             }
-            10 if attribute.be32()? & !1 != 0 => keep(&mut chain.extra, &attribute),
-            12 => chain.comment = comment(attribute.payload, 0),
-            1 | 2 | 5 | 6 | 8 | 9 | 10 | 11 => {}
+            NFTA_CHAIN_FLAGS if attribute.be32()? & !NFT_CHAIN_BASE != 0 => {
+                keep(&mut chain.extra, &attribute)
+            }
+            NFTA_CHAIN_USERDATA => {
+                chain.comment = read_comment(attribute.payload, NFTNL_UDATA_CHAIN_COMMENT);
+            }
+            NFTA_CHAIN_TABLE | NFTA_CHAIN_HANDLE | NFTA_CHAIN_POLICY | NFTA_CHAIN_USE => {}
+            NFTA_CHAIN_COUNTERS | NFTA_CHAIN_PAD | NFTA_CHAIN_FLAGS | NFTA_CHAIN_ID => {}
             _ => keep(&mut chain.extra, &attribute),
         }
     }
@@ -107,10 +99,10 @@ pub(crate) fn chain(family: Family, attributes: AttributeIter<'_>) -> Result<Cha
         for attribute in attributes {
             let attribute = attribute?;
             match attribute.kind {
-                1 => number = attribute.be32()?,
-                2 => priority = i32::from_be_bytes(attribute.array()?),
-                3 if devices.is_empty() => devices.push(attribute.text()?.to_owned()),
-                4 => {
+                NFTA_HOOK_HOOKNUM => number = attribute.be32()?,
+                NFTA_HOOK_PRIORITY => priority = i32::from_be_bytes(attribute.array()?),
+                NFTA_HOOK_DEV if devices.is_empty() => devices.push(attribute.text()?.to_owned()),
+                NFTA_HOOK_DEVS => {
                     let names = attribute.nested().map(|name| Ok(name?.text()?.to_owned()));
                     devices = names.collect::<Result<_, Malformed>>()?;
                 }
@@ -140,22 +132,22 @@ pub(crate) fn rule(attributes: AttributeIter<'_>) -> Result<RawRule, Malformed> 
     for attribute in attributes {
         let attribute = attribute?;
         match attribute.kind {
-            2 => raw.chain = ChainName::observed(attribute.text()?),
-            3 => raw.rule.handle = Some(Handle(attribute.be64()?)),
-            4 => {
+            NFTA_RULE_CHAIN => raw.chain = ChainName::observed(attribute.text()?),
+            NFTA_RULE_HANDLE => raw.rule.handle = Some(Handle(attribute.be64()?)),
+            NFTA_RULE_EXPRESSIONS => {
                 for element in attribute.nested() {
                     raw.exprs.push(exprs::decode(&element?)?);
                 }
             }
-            6 => raw.position = Some(Handle(attribute.be64()?)),
-            7 => {
-                raw.rule.comment = comment(attribute.payload, 0);
-                if userdata(attribute.payload).any(|(kind, _)| kind != 0) {
+            NFTA_RULE_POSITION => raw.position = Some(Handle(attribute.be64()?)),
+            NFTA_RULE_USERDATA => {
+                raw.rule.comment = read_comment(attribute.payload, NFTNL_UDATA_RULE_COMMENT);
+                if read_udata(attribute.payload).any(|(kind, _)| kind != NFTNL_UDATA_RULE_COMMENT) {
                     raw.rule.comment = None;
                     keep(&mut raw.rule.extra, &attribute);
                 }
             }
-            5 => keep(&mut raw.rule.extra, &attribute),
+            NFTA_RULE_COMPAT => keep(&mut raw.rule.extra, &attribute),
             _ => {}
         }
     }
@@ -168,40 +160,42 @@ pub(crate) fn set(attributes: AttributeIter<'_>) -> Result<(Set, Option<u32>), M
     for attribute in attributes {
         let attribute = attribute?;
         match attribute.kind {
-            2 => set.name = SetName::observed(attribute.text()?),
-            3 => set.flags = attribute.be32()?,
-            4 => key = attribute.be32()?,
-            5 => key_length = attribute.be32()?,
-            6 => data = Some(attribute.be32()?),
-            7 => data_length = attribute.be32()?,
-            9 => {
+            NFTA_SET_NAME => set.name = SetName::observed(attribute.text()?),
+            NFTA_SET_FLAGS => set.flags = attribute.be32()?,
+            NFTA_SET_KEY_TYPE => key = attribute.be32()?,
+            NFTA_SET_KEY_LEN => key_length = attribute.be32()?,
+            NFTA_SET_DATA_TYPE => data = Some(attribute.be32()?),
+            NFTA_SET_DATA_LEN => data_length = attribute.be32()?,
+            NFTA_SET_DESC => {
                 for inner in attribute.nested() {
                     let inner = inner?;
                     match inner.kind {
-                        1 => set.size = Some(inner.be32()?),
+                        NFTA_SET_DESC_SIZE => set.size = Some(inner.be32()?),
                         _ => keep(&mut set.extra, &attribute),
                     }
                 }
             }
-            10 => id = Some(attribute.be32()?),
-            11 => set.timeout = Some(Duration::from_millis(attribute.be64()?)),
-            12 => set.gc_interval = Some(Duration::from_millis(u64::from(attribute.be32()?))),
-            13 => {
-                set.comment = comment(attribute.payload, 7);
+            NFTA_SET_ID => id = Some(attribute.be32()?),
+            NFTA_SET_TIMEOUT => set.timeout = Some(Duration::from_millis(attribute.be64()?)),
+            NFTA_SET_GC_INTERVAL => {
+                set.gc_interval = Some(Duration::from_millis(u64::from(attribute.be32()?)));
+            }
+            NFTA_SET_USERDATA => {
+                set.comment = read_comment(attribute.payload, NFTNL_UDATA_SET_COMMENT);
                 // nft's `typeof` and what else it may write: kept whole.
-                if userdata(attribute.payload).any(|(kind, _)| matches!(kind, 3..=5 | 8..)) {
+                if read_udata(attribute.payload).any(|(kind, _)| !is_own_udata(kind)) {
                     keep(&mut set.extra, &attribute);
                 }
             }
-            15 => set.maps = Maps::Object(attribute.be32()?),
-            1 | 8 | 14 | 16 => {}
-            19.. => {} // NFTA_SET_TYPE, NFTA_SET_COUNT: said by the kernel only
+            NFTA_SET_OBJ_TYPE => set.maps = Maps::Object(attribute.be32()?),
+            NFTA_SET_TABLE | NFTA_SET_POLICY | NFTA_SET_PAD | NFTA_SET_HANDLE => {}
+            NFTA_SET_TYPE.. => {} // said by the kernel only
             _ => keep(&mut set.extra, &attribute),
         }
     }
     set.key = Datatype::from_number(key, key_length);
     match data {
-        Some(0xffff_ff00) => set.maps = Maps::Verdict,
+        Some(NFT_DATA_VERDICT) => set.maps = Maps::Verdict,
         Some(number) => set.maps = Maps::Value(Datatype::from_number(number, data_length)),
         None => {}
     }
@@ -209,9 +203,22 @@ pub(crate) fn set(attributes: AttributeIter<'_>) -> Result<(Set, Option<u32>), M
     Ok((set, id))
 }
 
+/// Whether an entry of a set's userdata follows from the set itself.
+fn is_own_udata(kind: u8) -> bool {
+    matches!(
+        kind,
+        NFTNL_UDATA_SET_KEYBYTEORDER
+            | NFTNL_UDATA_SET_DATABYTEORDER
+            | NFTNL_UDATA_SET_MERGE_ELEMENTS
+            | NFTNL_UDATA_SET_DATA_INTERVAL
+            | NFTNL_UDATA_SET_COMMENT
+    )
+}
+
 /// Reads `NFTA_SET_COUNT`: how many elements it has.
 pub(crate) fn count_of_set(mut attributes: AttributeIter<'_>) -> Result<Option<u32>, Malformed> {
-    let count = attributes.find(|attribute| attribute.as_ref().is_ok_and(|attribute| attribute.kind == 20));
+    let count = attributes
+        .find(|attribute| attribute.as_ref().is_ok_and(|attribute| attribute.kind == NFTA_SET_COUNT));
     count.map(|attribute| attribute?.be32()).transpose()
 }
 
@@ -231,13 +238,13 @@ pub(crate) fn elements(
     for attribute in attributes {
         let attribute = attribute?;
         match attribute.kind {
-            2 => name = SetName::observed(attribute.text()?),
-            3 => {
+            NFTA_SET_ELEM_LIST_SET => name = SetName::observed(attribute.text()?),
+            NFTA_SET_ELEM_LIST_ELEMENTS => {
                 for entry in attribute.nested() {
                     list.push(element(&entry?)?);
                 }
             }
-            4 => id = Some(attribute.be32()?),
+            NFTA_SET_ELEM_LIST_SET_ID => id = Some(attribute.be32()?),
             _ => {}
         }
     }
@@ -252,24 +259,24 @@ fn element(attribute: &Attribute<'_>) -> Result<RawElement, Malformed> {
     for attribute in attribute.nested() {
         let attribute = attribute?;
         match attribute.kind {
-            1 => raw.key = value(&attribute)?.map(|inner| Data::new(inner.payload)),
-            2 => {
+            NFTA_SET_ELEM_KEY => raw.key = value(&attribute)?.map(|inner| Data::new(inner.payload)),
+            NFTA_SET_ELEM_DATA => {
                 raw.body.mapped = match value(&attribute)? {
-                    Some(inner) if inner.kind == 2 => exprs::decode_verdict(&inner)
+                    Some(inner) if inner.kind == NFTA_DATA_VERDICT => exprs::decode_verdict(&inner)
                         .and_then(|(code, chain)| Verdict::from_code(code, chain))
                         .map(Mapped::Verdict),
                     Some(inner) => Some(Mapped::Value(Data::new(inner.payload))),
                     None => None,
                 }
             }
-            3 => raw.end = attribute.be32()? & 1 != 0,
-            4 => raw.body.timeout = Some(Duration::from_millis(attribute.be64()?)),
-            5 => raw.body.expires = Some(Duration::from_millis(attribute.be64()?)),
-            6 => {
-                raw.body.comment = comment(attribute.payload, 0);
+            NFTA_SET_ELEM_FLAGS => raw.end = attribute.be32()? & NFT_SET_ELEM_INTERVAL_END != 0,
+            NFTA_SET_ELEM_TIMEOUT => raw.body.timeout = Some(Duration::from_millis(attribute.be64()?)),
+            NFTA_SET_ELEM_EXPIRATION => raw.body.expires = Some(Duration::from_millis(attribute.be64()?)),
+            NFTA_SET_ELEM_USERDATA => {
+                raw.body.comment = read_comment(attribute.payload, NFTNL_UDATA_SET_ELEM_COMMENT);
             }
-            9 => raw.body.mapped = Some(Mapped::Object(attribute.text()?.into())),
-            8 => {}
+            NFTA_SET_ELEM_OBJREF => raw.body.mapped = Some(Mapped::Object(attribute.text()?.into())),
+            NFTA_SET_ELEM_PAD => {}
             _ => keep(&mut raw.body.extra, &attribute),
         }
     }
@@ -278,14 +285,14 @@ fn element(attribute: &Attribute<'_>) -> Result<RawElement, Malformed> {
 
 /// Puts elements together: in an interval set, a start and the next end behind it.
 pub(crate) fn assemble(set: &mut Set, raw: Vec<RawElement>) {
-    if !set.is_interval() || raw.iter().any(|raw| raw.body.extra.0.iter().any(|(kind, _)| *kind == 10)) {
+    if !set.is_interval() || raw.iter().any(|raw| raw.body.extra.has(NFTA_SET_ELEM_KEY_END)) {
         for RawElement { key, body, .. } in raw {
             set.elements.insert(key.map_or(Span::Rest, Span::One), body);
         }
         return;
     }
     let mut starts = BTreeMap::new();
-    let mut ends = std::collections::BTreeSet::new();
+    let mut ends = BTreeSet::new();
     for RawElement { key, end, body } in raw {
         match key {
             None => {
@@ -300,7 +307,7 @@ pub(crate) fn assemble(set: &mut Set, raw: Vec<RawElement>) {
         }
     }
     for (first, body) in starts {
-        let behind = (std::ops::Bound::Excluded(&first), std::ops::Bound::Unbounded);
+        let behind = (Bound::Excluded(&first), Bound::Unbounded);
         let end = ends.range::<Data, _>(behind).next();
         let last = end.and_then(Data::predecessor).unwrap_or_else(|| Data::highest(first.len()));
         set.elements.insert(Span::between(first, last), body);
@@ -314,19 +321,19 @@ pub(crate) fn object(attributes: AttributeIter<'_>) -> Result<Result<Counter, St
     for attribute in attributes {
         let attribute = attribute?;
         match attribute.kind {
-            2 => name = attribute.text()?,
-            3 => kind = attribute.be32()?,
-            4 if kind == NFT_OBJECT_COUNTER => {
+            NFTA_OBJ_NAME => name = attribute.text()?,
+            NFTA_OBJ_TYPE => kind = attribute.be32()?,
+            NFTA_OBJ_DATA if kind == NFT_OBJECT_COUNTER => {
                 for inner in attribute.nested() {
                     let inner = inner?;
                     match inner.kind {
-                        1 => bytes = inner.be64()?,
-                        2 => packets = inner.be64()?,
+                        NFTA_COUNTER_BYTES => bytes = inner.be64()?,
+                        NFTA_COUNTER_PACKETS => packets = inner.be64()?,
                         _ => {}
                     }
                 }
             }
-            8 => text = comment(attribute.payload, 0),
+            NFTA_OBJ_USERDATA => text = read_comment(attribute.payload, NFTNL_UDATA_OBJ_COMMENT),
             _ => {}
         }
     }
@@ -348,5 +355,5 @@ pub(crate) fn guess(name: SetName, elements: &[RawElement]) -> Set {
         _ => Datatype::Other { number: 0, length: u32::try_from(length).unwrap_or(0) },
     };
     let interval = elements.iter().any(|raw| raw.end);
-    Set::with(name, key, Maps::Nothing, if interval { flag::INTERVAL } else { 0 })
+    Set::with(name, key, Maps::Nothing, if interval { NFT_SET_INTERVAL } else { 0 })
 }

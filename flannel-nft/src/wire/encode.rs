@@ -13,80 +13,57 @@ use crate::model::element::{Body, Mapped, Span};
 use crate::model::family::Family;
 use crate::model::ids::Handle;
 use crate::model::ids::TableId;
-use crate::model::name::{ChainName, Comment};
+use crate::model::name::ChainName;
 use crate::model::opaque::Extra;
 use crate::model::rule::Rule;
-use crate::model::set::NFT_OBJECT_COUNTER;
-use crate::model::set::{Maps, Set, flag};
+use crate::model::set::{Maps, Set};
 use crate::model::table::{Counter, Table};
+use crate::uapi::*;
 use crate::wire::exprs;
+use crate::wire::udata::*;
 
 /// An element list is one attribute and so at most 65 535 bytes; a single element has less than 1 KiB.
 const LIST_LIMIT: usize = 60_000;
-
-/// Userdata of nft: type, length, value (libnftnl, include/libnftnl/udata.h).
-#[derive(Default)]
-struct Userdata(Vec<u8>);
-
-impl Userdata {
-    fn text(&mut self, kind: u8, text: &Comment) {
-        let text = text.as_str();
-        self.0.extend([kind, u8::try_from(text.len() + 1).unwrap_or(u8::MAX)]);
-        self.0.extend(text.bytes());
-        self.0.push(0);
-    }
-
-    fn u32(&mut self, kind: u8, value: u32) {
-        self.0.extend([kind, 4]);
-        self.0.extend(value.to_ne_bytes());
-    }
-}
-
-fn comment(kind: u16, text: Option<&Comment>, a: &mut Attributes<'_>) {
-    if let Some(text) = text {
-        let mut userdata = Userdata::default();
-        userdata.text(0, text);
-        a.bytes(kind, &userdata.0);
-    }
-}
 
 fn extra(extra: &Extra, a: &mut Attributes<'_>) {
     extra.0.iter().for_each(|(kind, payload)| a.bytes(*kind, payload));
 }
 
 pub(crate) fn table(table: &Table, flags: u32, a: &mut Attributes<'_>) {
-    a.text(1, table.id.name.as_str());
-    a.be32(2, flags);
-    comment(6, table.comment.as_ref(), a);
+    a.text(NFTA_TABLE_NAME, table.id.name.as_str());
+    a.be32(NFTA_TABLE_FLAGS, flags);
+    write_comment(NFTA_TABLE_USERDATA, NFTNL_UDATA_TABLE_COMMENT, table.comment.as_ref(), a);
 }
 
 pub(crate) fn table_name(id: &TableId, a: &mut Attributes<'_>) {
-    a.text(1, id.name.as_str());
+    a.text(NFTA_TABLE_NAME, id.name.as_str());
 }
 
 pub(crate) fn chain(table: &TableId, chain: &Chain, a: &mut Attributes<'_>) {
-    a.text(1, table.name.as_str());
-    a.text(3, chain.name.as_str());
+    chain_name(table, &chain.name, a);
     if let Some(base) = &chain.base {
-        a.nested(4, |a| {
-            a.be32(1, base.hook.number(table.family));
-            a.bytes(2, &base.priority.number().to_be_bytes());
+        a.nested(NFTA_CHAIN_HOOK, |a| {
+            a.be32(NFTA_HOOK_HOOKNUM, base.hook.number(table.family));
+            a.bytes(NFTA_HOOK_PRIORITY, &base.priority.number().to_be_bytes());
             match base.devices.as_slice() {
                 [] => {}
-                [device] => a.text(3, device),
-                devices => a.nested(4, |a| devices.iter().for_each(|device| a.text(1, device))),
+                [device] => a.text(NFTA_HOOK_DEV, device),
+                devices => a.nested(NFTA_HOOK_DEVS, |a| {
+                    devices.iter().for_each(|device| a.text(NFTA_DEVICE_NAME, device));
+                }),
             }
         });
-        a.be32(5, u32::from(base.policy == Policy::Accept));
-        a.text(7, base.kind.name());
+        let policy = if base.policy == Policy::Accept { NF_ACCEPT } else { NF_DROP };
+        a.bytes(NFTA_CHAIN_POLICY, &policy.to_be_bytes());
+        a.text(NFTA_CHAIN_TYPE, base.kind.name());
     }
-    comment(12, chain.comment.as_ref(), a);
+    write_comment(NFTA_CHAIN_USERDATA, NFTNL_UDATA_CHAIN_COMMENT, chain.comment.as_ref(), a);
     extra(&chain.extra, a);
 }
 
 pub(crate) fn chain_name(table: &TableId, name: &ChainName, a: &mut Attributes<'_>) {
-    a.text(1, table.name.as_str());
-    a.text(3, name.as_str());
+    a.text(NFTA_CHAIN_TABLE, table.name.as_str());
+    a.text(NFTA_CHAIN_NAME, name.as_str());
 }
 
 /// Where a rule goes.
@@ -109,15 +86,13 @@ pub(crate) fn rule(
     first_set: u32,
     a: &mut Attributes<'_>,
 ) -> Result<(), InvalidRule> {
-    a.text(1, table.name.as_str());
-    a.text(2, chain.as_str());
-    match place {
-        Place::End => {}
-        Place::At(handle) => a.be64(6, handle.0),
-        Place::Instead(handle) => a.be64(3, handle.0),
+    let handle = if let Place::Instead(handle) = place { Some(handle) } else { None };
+    rule_handle(table, chain, handle, a);
+    if let Place::At(handle) = place {
+        a.be64(NFTA_RULE_POSITION, handle.0);
     }
     let done = expressions(table.family, rule, first_set, a);
-    comment(7, rule.comment.as_ref(), a);
+    write_comment(NFTA_RULE_USERDATA, NFTNL_UDATA_RULE_COMMENT, rule.comment.as_ref(), a);
     extra(&rule.extra, a);
     done
 }
@@ -129,7 +104,9 @@ pub(crate) fn expressions(
     a: &mut Attributes<'_>,
 ) -> Result<(), InvalidRule> {
     let mut done = Ok(());
-    a.nested(4, |list| done = linearize(rule, family, first_set, |expr| exprs::encode(&expr, list)));
+    a.nested(NFTA_RULE_EXPRESSIONS, |list| {
+        done = linearize(rule, family, first_set, |expr| exprs::encode(&expr, list));
+    });
     done
 }
 
@@ -139,39 +116,38 @@ pub(crate) fn rule_handle(
     handle: Option<Handle>,
     a: &mut Attributes<'_>,
 ) {
-    a.text(1, table.name.as_str());
-    a.text(2, chain.as_str());
-    handle.iter().for_each(|handle| a.be64(3, handle.0));
+    a.text(NFTA_RULE_TABLE, table.name.as_str());
+    a.text(NFTA_RULE_CHAIN, chain.as_str());
+    handle.iter().for_each(|handle| a.be64(NFTA_RULE_HANDLE, handle.0));
 }
 
 pub(crate) fn set(table: &TableId, set: &Set, id: u32, a: &mut Attributes<'_>) {
-    a.text(1, table.name.as_str());
-    a.text(2, set.name.as_str());
-    a.be32(3, set.flags);
-    a.be32(4, set.key.number());
-    a.be32(5, set.key.length());
+    set_name(table, set.name.as_str(), a);
+    a.be32(NFTA_SET_FLAGS, set.flags);
+    a.be32(NFTA_SET_KEY_TYPE, set.key.number());
+    a.be32(NFTA_SET_KEY_LEN, set.key.length());
     match set.maps {
         Maps::Nothing => {}
         Maps::Value(datatype) => {
-            a.be32(6, datatype.number());
-            a.be32(7, datatype.length());
+            a.be32(NFTA_SET_DATA_TYPE, datatype.number());
+            a.be32(NFTA_SET_DATA_LEN, datatype.length());
         }
         Maps::Verdict => {
-            a.be32(6, 0xffff_ff00);
-            a.be32(7, 0);
+            a.be32(NFTA_SET_DATA_TYPE, NFT_DATA_VERDICT);
+            a.be32(NFTA_SET_DATA_LEN, 0);
         }
-        Maps::Object(kind) => a.be32(15, kind),
+        Maps::Object(kind) => a.be32(NFTA_SET_OBJ_TYPE, kind),
     }
     if let Some(size) = set.size.or_else(|| fixed_size(set)) {
-        a.nested(9, |a| a.be32(1, size));
+        a.nested(NFTA_SET_DESC, |a| a.be32(NFTA_SET_DESC_SIZE, size));
     }
-    a.be32(10, id);
-    set.timeout.iter().for_each(|timeout| a.be64(11, milliseconds(*timeout)));
-    set.gc_interval
-        .iter()
-        .for_each(|every| a.be32(12, u32::try_from(milliseconds(*every)).unwrap_or(u32::MAX)));
-    if !set.extra.0.iter().any(|(kind, _)| *kind == 13) {
-        a.bytes(13, &set_userdata(set).0);
+    a.be32(NFTA_SET_ID, id);
+    set.timeout.iter().for_each(|timeout| a.be64(NFTA_SET_TIMEOUT, milliseconds(*timeout)));
+    set.gc_interval.iter().for_each(|every| {
+        a.be32(NFTA_SET_GC_INTERVAL, u32::try_from(milliseconds(*every)).unwrap_or(u32::MAX));
+    });
+    if !set.extra.has(NFTA_SET_USERDATA) {
+        a.bytes(NFTA_SET_USERDATA, set_userdata(set).as_bytes());
     }
     extra(&set.extra, a);
 }
@@ -179,31 +155,41 @@ pub(crate) fn set(table: &TableId, set: &Set, id: u32, a: &mut Attributes<'_>) {
 /// Number of elements of a set that never changes: the kernel then takes a hash table of just that size
 /// (`nft_set_hash_fast`, net/netfilter/nft_set_hash.c) instead of one that could grow.
 fn fixed_size(set: &Set) -> Option<u32> {
-    let fixed = set.is_anonymous() && set.flags & flag::INTERVAL == 0;
+    let fixed = set.is_anonymous() && set.flags & NFT_SET_INTERVAL == 0;
     fixed.then(|| u32::try_from(set.elements.len()).ok()).flatten()
 }
 
 /// What nft 0.9.8 and newer write, and need to print numbers in the right byte order.
 fn set_userdata(set: &Set) -> Userdata {
+    // nft's `enum byteorder` (include/datatype.h).
+    const BYTEORDER_INVALID: u32 = 0;
+    const BYTEORDER_HOST_ENDIAN: u32 = 1;
+    const BYTEORDER_BIG_ENDIAN: u32 = 2;
     let order = |datatype: Datatype| match datatype {
-        Datatype::InetProto => 0, // one byte has no order
-        _ if datatype.is_host_order() => 1,
-        _ => 2,
+        Datatype::InetProto => BYTEORDER_INVALID, // one byte has no order
+        _ if datatype.is_host_order() => BYTEORDER_HOST_ENDIAN,
+        _ => BYTEORDER_BIG_ENDIAN,
     };
     let mut userdata = Userdata::default();
-    userdata.u32(0, order(set.key));
+    userdata.u32(NFTNL_UDATA_SET_KEYBYTEORDER, order(set.key));
     match set.maps {
-        Maps::Value(datatype) => userdata.u32(1, order(datatype)),
-        Maps::Verdict => userdata.u32(1, 0),
+        Maps::Value(datatype) => userdata.u32(NFTNL_UDATA_SET_DATABYTEORDER, order(datatype)),
+        Maps::Verdict => userdata.u32(NFTNL_UDATA_SET_DATABYTEORDER, BYTEORDER_INVALID),
         Maps::Nothing | Maps::Object(_) => {}
     }
-    set.comment.iter().for_each(|text| userdata.text(7, text));
+    set.comment.iter().for_each(|text| userdata.text(NFTNL_UDATA_SET_COMMENT, text));
     userdata
 }
 
 pub(crate) fn set_name(table: &TableId, name: &str, a: &mut Attributes<'_>) {
-    a.text(1, table.name.as_str());
-    a.text(2, name);
+    a.text(NFTA_SET_TABLE, table.name.as_str());
+    a.text(NFTA_SET_NAME, name);
+}
+
+/// Appends which set elements are of.
+pub(crate) fn elements_of(table: &TableId, set: &str, a: &mut Attributes<'_>) {
+    a.text(NFTA_SET_ELEM_LIST_TABLE, table.name.as_str());
+    a.text(NFTA_SET_ELEM_LIST_SET, set);
 }
 
 /// Appends as many elements as one message holds; the rest stays in `elements`.
@@ -214,10 +200,10 @@ pub(crate) fn elements<'e>(
     elements: &mut Peekable<impl Iterator<Item = (&'e Span, &'e Body)>>,
     a: &mut Attributes<'_>,
 ) {
-    set_name(table, set.name.as_str(), a);
-    id.iter().for_each(|id| a.be32(4, *id));
+    elements_of(table, set.name.as_str(), a);
+    id.iter().for_each(|id| a.be32(NFTA_SET_ELEM_LIST_SET_ID, *id));
     let start = a.position();
-    a.nested(3, |list| {
+    a.nested(NFTA_SET_ELEM_LIST_ELEMENTS, |list| {
         while list.position() - start < LIST_LIMIT
             && let Some((span, body)) = elements.next()
         {
@@ -227,31 +213,35 @@ pub(crate) fn elements<'e>(
 }
 
 fn element(set: &Set, span: &Span, body: &Body, list: &mut Attributes<'_>) {
-    let key = |a: &mut Attributes<'_>, bytes: &[u8]| a.nested(1, |a| a.bytes(1, bytes));
-    list.nested(1, |a| {
+    let key = |a: &mut Attributes<'_>, bytes: &[u8]| {
+        a.nested(NFTA_SET_ELEM_KEY, |a| a.bytes(NFTA_DATA_VALUE, bytes));
+    };
+    list.nested(NFTA_LIST_ELEM, |a| {
         match span.first() {
             Some(first) => key(a, first.as_slice()),
-            None => a.be32(3, 2), // NFT_SET_ELEM_CATCHALL
+            None => a.be32(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_CATCHALL),
         }
         match &body.mapped {
             None => {}
-            Some(Mapped::Value(data)) => a.nested(2, |a| a.bytes(1, data.as_slice())),
+            Some(Mapped::Value(data)) => {
+                a.nested(NFTA_SET_ELEM_DATA, |a| a.bytes(NFTA_DATA_VALUE, data.as_slice()));
+            }
             Some(Mapped::Verdict(verdict)) => {
                 let (code, chain) = verdict.code();
-                a.nested(2, |a| exprs::verdict(code, chain, a));
+                a.nested(NFTA_SET_ELEM_DATA, |a| exprs::verdict(code, chain, a));
             }
-            Some(Mapped::Object(name)) => a.text(9, name),
+            Some(Mapped::Object(name)) => a.text(NFTA_SET_ELEM_OBJREF, name),
         }
-        body.timeout.iter().for_each(|timeout| a.be64(4, milliseconds(*timeout)));
-        comment(6, body.comment.as_ref(), a);
+        body.timeout.iter().for_each(|timeout| a.be64(NFTA_SET_ELEM_TIMEOUT, milliseconds(*timeout)));
+        write_comment(NFTA_SET_ELEM_USERDATA, NFTNL_UDATA_SET_ELEM_COMMENT, body.comment.as_ref(), a);
         extra(&body.extra, a);
     });
-    if set.flags & flag::INTERVAL != 0
+    if set.flags & NFT_SET_INTERVAL != 0
         && let Some(end) = span.last().and_then(crate::model::data::Data::successor)
-        && !body.extra.0.iter().any(|(kind, _)| *kind == 10)
+        && !body.extra.has(NFTA_SET_ELEM_KEY_END)
     {
-        list.nested(1, |a| {
-            a.be32(3, 1); // NFT_SET_ELEM_INTERVAL_END
+        list.nested(NFTA_LIST_ELEM, |a| {
+            a.be32(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END);
             key(a, end.as_slice());
         });
     }
@@ -263,15 +253,15 @@ fn milliseconds(duration: Duration) -> u64 {
 
 pub(crate) fn counter(table: &TableId, counter: &Counter, a: &mut Attributes<'_>) {
     counter_name(table, counter.name.as_str(), a);
-    a.nested(4, |a| {
-        a.be64(1, counter.bytes);
-        a.be64(2, counter.packets);
+    a.nested(NFTA_OBJ_DATA, |a| {
+        a.be64(NFTA_COUNTER_BYTES, counter.bytes);
+        a.be64(NFTA_COUNTER_PACKETS, counter.packets);
     });
-    comment(8, counter.comment.as_ref(), a);
+    write_comment(NFTA_OBJ_USERDATA, NFTNL_UDATA_OBJ_COMMENT, counter.comment.as_ref(), a);
 }
 
 pub(crate) fn counter_name(table: &TableId, name: &str, a: &mut Attributes<'_>) {
-    a.text(1, table.name.as_str());
-    a.text(2, name);
-    a.be32(3, NFT_OBJECT_COUNTER);
+    a.text(NFTA_OBJ_TABLE, table.name.as_str());
+    a.text(NFTA_OBJ_NAME, name);
+    a.be32(NFTA_OBJ_TYPE, NFT_OBJECT_COUNTER);
 }

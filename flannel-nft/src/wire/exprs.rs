@@ -2,17 +2,18 @@
 
 use flannel_netlink::{Attribute, Attributes, Malformed};
 
-use crate::bytecode::expr::{Expr, OtherExpr, VERDICT};
+use crate::bytecode::expr::{Expr, NAT_CHOICES, OtherExpr};
 use crate::model::data::Data;
+use crate::uapi::*;
 
 /// Appends `NFTA_LIST_ELEM { NFTA_EXPR_NAME, NFTA_EXPR_DATA }`.
 pub(crate) fn encode(expr: &Expr, list: &mut Attributes<'_>) {
-    list.nested(1, |element| {
-        element.text(1, name(expr));
+    list.nested(NFTA_LIST_ELEM, |element| {
+        element.text(NFTA_EXPR_NAME, name(expr));
         match expr {
-            Expr::Other(other) => element.bytes(2 | 0x8000, &other.data),
+            Expr::Other(other) => element.bytes(NFTA_EXPR_DATA | NLA_F_NESTED, &other.data),
             Expr::Notrack => {}
-            _ => element.nested(2, |a| body(expr, a)),
+            _ => element.nested(NFTA_EXPR_DATA, |a| body(expr, a)),
         }
     });
 }
@@ -45,136 +46,118 @@ fn name(expr: &Expr) -> &str {
 }
 
 fn body(expr: &Expr, a: &mut Attributes<'_>) {
-    let value = |a: &mut Attributes<'_>, kind, data: &Data| a.nested(kind, |a| a.bytes(1, data.as_slice()));
+    fn numbers<const N: usize>(a: &mut Attributes<'_>, numbers: [(u16, u32); N]) {
+        numbers.into_iter().for_each(|(kind, number)| a.be32(kind, number));
+    }
+    fn present<const N: usize>(a: &mut Attributes<'_>, numbers: [(u16, Option<u32>); N]) {
+        numbers.into_iter().for_each(|(kind, number)| number.iter().for_each(|number| a.be32(kind, *number)));
+    }
+    fn value(a: &mut Attributes<'_>, kind: u16, data: &Data) {
+        a.nested(kind, |a| a.bytes(NFTA_DATA_VALUE, data.as_slice()));
+    }
     match expr {
         Expr::Bitwise { sreg, dreg, mask, xor } => {
-            a.be32(1, *sreg);
-            a.be32(2, *dreg);
-            a.be32(3, u32::try_from(mask.len()).unwrap_or(0));
-            value(a, 4, mask);
-            value(a, 5, xor);
+            let length = u32::try_from(mask.len()).unwrap_or(0);
+            numbers(a, [(NFTA_BITWISE_SREG, *sreg), (NFTA_BITWISE_DREG, *dreg), (NFTA_BITWISE_LEN, length)]);
+            value(a, NFTA_BITWISE_MASK, mask);
+            value(a, NFTA_BITWISE_XOR, xor);
         }
         Expr::Byteorder { sreg, dreg, op, length, size } => {
-            [(1, sreg), (2, dreg), (3, op), (4, length), (5, size)]
-                .into_iter()
-                .for_each(|(kind, v)| a.be32(kind, *v));
+            numbers(
+                a,
+                [(NFTA_BYTEORDER_SREG, *sreg), (NFTA_BYTEORDER_DREG, *dreg), (NFTA_BYTEORDER_OP, *op)],
+            );
+            numbers(a, [(NFTA_BYTEORDER_LEN, *length), (NFTA_BYTEORDER_SIZE, *size)]);
         }
         Expr::Cmp { sreg, op, data } => {
-            a.be32(1, *sreg);
-            a.be32(2, *op);
-            value(a, 3, data);
+            numbers(a, [(NFTA_CMP_SREG, *sreg), (NFTA_CMP_OP, *op)]);
+            value(a, NFTA_CMP_DATA, data);
         }
         Expr::Counter { packets, bytes } => {
-            a.be64(1, *bytes);
-            a.be64(2, *packets);
+            a.be64(NFTA_COUNTER_BYTES, *bytes);
+            a.be64(NFTA_COUNTER_PACKETS, *packets);
         }
-        Expr::CtLoad { key, dreg } => {
-            a.be32(1, *dreg);
-            a.be32(2, *key);
-        }
-        Expr::CtSet { key, sreg } => {
-            a.be32(2, *key);
-            a.be32(4, *sreg);
-        }
+        Expr::CtLoad { key, dreg } => numbers(a, [(NFTA_CT_DREG, *dreg), (NFTA_CT_KEY, *key)]),
+        Expr::CtSet { key, sreg } => numbers(a, [(NFTA_CT_KEY, *key), (NFTA_CT_SREG, *sreg)]),
         Expr::ExthdrWrite { sreg, option, offset, length, op } => {
-            a.u8(2, *option);
-            [(3, offset), (4, length), (6, op), (7, sreg)].into_iter().for_each(|(kind, v)| a.be32(kind, *v));
+            a.u8(NFTA_EXTHDR_TYPE, *option);
+            numbers(a, [(NFTA_EXTHDR_OFFSET, *offset), (NFTA_EXTHDR_LEN, *length)]);
+            numbers(a, [(NFTA_EXTHDR_OP, *op), (NFTA_EXTHDR_SREG, *sreg)]);
         }
         Expr::Fib { result, flags, dreg } => {
-            [(1, dreg), (2, result), (3, flags)].into_iter().for_each(|(kind, v)| a.be32(kind, *v));
+            numbers(a, [(NFTA_FIB_DREG, *dreg), (NFTA_FIB_RESULT, *result), (NFTA_FIB_FLAGS, *flags)]);
         }
         Expr::Immediate { dreg, data } => {
-            a.be32(1, *dreg);
-            value(a, 2, data);
+            a.be32(NFTA_IMMEDIATE_DREG, *dreg);
+            value(a, NFTA_IMMEDIATE_DATA, data);
         }
         Expr::Verdict { code, chain } => {
-            a.be32(1, VERDICT);
-            a.nested(2, |a| verdict(*code, chain.as_deref(), a));
+            a.be32(NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT);
+            a.nested(NFTA_IMMEDIATE_DATA, |a| verdict(*code, chain.as_deref(), a));
         }
         Expr::Limit { rate, unit, burst, kind, flags } => {
-            a.be64(1, *rate);
-            a.be64(2, *unit);
-            [(3, burst), (4, kind), (5, flags)].into_iter().for_each(|(kind, v)| a.be32(kind, *v));
+            a.be64(NFTA_LIMIT_RATE, *rate);
+            a.be64(NFTA_LIMIT_UNIT, *unit);
+            numbers(a, [(NFTA_LIMIT_BURST, *burst), (NFTA_LIMIT_TYPE, *kind), (NFTA_LIMIT_FLAGS, *flags)]);
         }
         Expr::Log { group, prefix, snaplen, threshold, level, flags } => {
-            group.iter().for_each(|v| a.be16(1, *v));
-            prefix.iter().for_each(|v| a.text(2, v));
-            snaplen.iter().for_each(|v| a.be32(3, *v));
-            threshold.iter().for_each(|v| a.be16(4, *v));
-            level.iter().for_each(|v| a.be32(5, *v));
-            flags.iter().for_each(|v| a.be32(6, *v));
+            group.iter().for_each(|v| a.be16(NFTA_LOG_GROUP, *v));
+            prefix.iter().for_each(|v| a.text(NFTA_LOG_PREFIX, v));
+            present(a, [(NFTA_LOG_SNAPLEN, *snaplen)]);
+            threshold.iter().for_each(|v| a.be16(NFTA_LOG_QTHRESHOLD, *v));
+            present(a, [(NFTA_LOG_LEVEL, *level), (NFTA_LOG_FLAGS, *flags)]);
         }
         Expr::Lookup { set, id, sreg, dreg, inverted } => {
-            a.text(1, set);
-            a.be32(2, *sreg);
-            dreg.iter().for_each(|v| a.be32(3, *v));
-            id.iter().for_each(|v| a.be32(4, *v));
-            a.be32(5, u32::from(*inverted));
+            a.text(NFTA_LOOKUP_SET, set);
+            a.be32(NFTA_LOOKUP_SREG, *sreg);
+            present(a, [(NFTA_LOOKUP_DREG, *dreg), (NFTA_LOOKUP_SET_ID, *id)]);
+            a.be32(NFTA_LOOKUP_FLAGS, if *inverted { NFT_LOOKUP_F_INV } else { 0 });
         }
         Expr::Masquerade { flags, port_min, port_max } => {
-            if *flags != 0 {
-                a.be32(1, *flags);
-            }
-            port_min.iter().for_each(|v| a.be32(2, *v));
-            port_max.iter().for_each(|v| a.be32(3, *v));
+            present(a, [(NFTA_MASQ_FLAGS, Some(*flags).filter(|flags| *flags != 0))]);
+            present(a, [(NFTA_MASQ_REG_PROTO_MIN, *port_min), (NFTA_MASQ_REG_PROTO_MAX, *port_max)]);
         }
-        Expr::MetaLoad { key, dreg } => {
-            a.be32(1, *dreg);
-            a.be32(2, *key);
-        }
-        Expr::MetaSet { key, sreg } => {
-            a.be32(2, *key);
-            a.be32(3, *sreg);
-        }
+        Expr::MetaLoad { key, dreg } => numbers(a, [(NFTA_META_DREG, *dreg), (NFTA_META_KEY, *key)]),
+        Expr::MetaSet { key, sreg } => numbers(a, [(NFTA_META_KEY, *key), (NFTA_META_SREG, *sreg)]),
         Expr::Nat { kind, family, address_min, address_max, port_min, port_max, flags } => {
-            a.be32(1, *kind);
-            a.be32(2, *family);
-            for (kind, register) in [(3, address_min), (4, address_max), (5, port_min), (6, port_max)] {
-                register.iter().for_each(|v| a.be32(kind, *v));
-            }
-            if flags & crate::bytecode::expr::nat::CHOICES != 0 {
-                a.be32(7, *flags);
+            numbers(a, [(NFTA_NAT_TYPE, *kind), (NFTA_NAT_FAMILY, *family)]);
+            present(a, [(NFTA_NAT_REG_ADDR_MIN, *address_min), (NFTA_NAT_REG_ADDR_MAX, *address_max)]);
+            present(a, [(NFTA_NAT_REG_PROTO_MIN, *port_min), (NFTA_NAT_REG_PROTO_MAX, *port_max)]);
+            if flags & NAT_CHOICES != 0 {
+                a.be32(NFTA_NAT_FLAGS, *flags);
             }
         }
         Expr::Object { kind, name } => {
-            a.be32(1, *kind);
-            a.text(2, name);
+            a.be32(NFTA_OBJREF_IMM_TYPE, *kind);
+            a.text(NFTA_OBJREF_IMM_NAME, name);
         }
         Expr::Payload { base, offset, length, dreg } => {
-            [(1, dreg), (2, base), (3, offset), (4, length)]
-                .into_iter()
-                .for_each(|(kind, v)| a.be32(kind, *v));
+            numbers(a, [(NFTA_PAYLOAD_DREG, *dreg), (NFTA_PAYLOAD_BASE, *base)]);
+            numbers(a, [(NFTA_PAYLOAD_OFFSET, *offset), (NFTA_PAYLOAD_LEN, *length)]);
         }
         Expr::Range { sreg, op, from, to } => {
-            a.be32(1, *sreg);
-            a.be32(2, *op);
-            value(a, 3, from);
-            value(a, 4, to);
+            numbers(a, [(NFTA_RANGE_SREG, *sreg), (NFTA_RANGE_OP, *op)]);
+            value(a, NFTA_RANGE_FROM_DATA, from);
+            value(a, NFTA_RANGE_TO_DATA, to);
         }
         Expr::Redirect { port_min, port_max, flags } => {
-            port_min.iter().for_each(|v| a.be32(1, *v));
-            port_max.iter().for_each(|v| a.be32(2, *v));
-            if *flags != 0 {
-                a.be32(3, *flags);
-            }
+            present(a, [(NFTA_REDIR_REG_PROTO_MIN, *port_min), (NFTA_REDIR_REG_PROTO_MAX, *port_max)]);
+            present(a, [(NFTA_REDIR_FLAGS, Some(*flags).filter(|flags| *flags != 0))]);
         }
         Expr::Reject { kind, code } => {
-            a.be32(1, *kind);
-            a.u8(2, *code);
+            a.be32(NFTA_REJECT_TYPE, *kind);
+            a.u8(NFTA_REJECT_ICMP_CODE, *code);
         }
-        Expr::Rt { key, dreg } => {
-            a.be32(1, *dreg);
-            a.be32(2, *key);
-        }
+        Expr::Rt { key, dreg } => numbers(a, [(NFTA_RT_DREG, *dreg), (NFTA_RT_KEY, *key)]),
         Expr::Notrack | Expr::Other(_) => {}
     }
 }
 
 /// Appends `NFTA_DATA_VERDICT`.
 pub(crate) fn verdict(code: i32, chain: Option<&str>, a: &mut Attributes<'_>) {
-    a.nested(2, |a| {
-        a.bytes(1, &code.to_be_bytes());
-        chain.iter().for_each(|chain| a.text(2, chain));
+    a.nested(NFTA_DATA_VERDICT, |a| {
+        a.bytes(NFTA_VERDICT_CODE, &code.to_be_bytes());
+        chain.iter().for_each(|chain| a.text(NFTA_VERDICT_CHAIN, chain));
     });
 }
 
@@ -184,8 +167,8 @@ pub(crate) fn decode(element: &Attribute<'_>) -> Result<Expr, Malformed> {
     for attribute in element.nested() {
         let attribute = attribute?;
         match attribute.kind {
-            1 => name = attribute.text()?,
-            2 => data = attribute.payload,
+            NFTA_EXPR_NAME => name = attribute.text()?,
+            NFTA_EXPR_DATA => data = attribute.payload,
             _ => {}
         }
     }
@@ -208,120 +191,154 @@ impl<'a> Fields<'a> {
         Ok(Self(fields))
     }
 
-    fn at(&self, kind: usize) -> Option<Attribute<'a>> {
-        self.0.get(kind).copied().flatten()
+    fn at(&self, kind: u16) -> Option<Attribute<'a>> {
+        self.0.get(usize::from(kind)).copied().flatten()
     }
 
-    fn u32(&self, kind: usize) -> Option<u32> {
+    fn u32(&self, kind: u16) -> Option<u32> {
         self.at(kind)?.be32().ok()
     }
 
-    fn u64(&self, kind: usize) -> Option<u64> {
+    fn u64(&self, kind: u16) -> Option<u64> {
         self.at(kind)?.be64().ok()
     }
 
-    fn text(&self, kind: usize) -> Option<Box<str>> {
+    fn text(&self, kind: u16) -> Option<Box<str>> {
         self.at(kind)?.text().ok().map(Into::into)
     }
 
-    fn value(&self, kind: usize) -> Option<Data> {
+    fn value(&self, kind: u16) -> Option<Data> {
         let inner = self.at(kind)?.nested().next()?.ok()?;
-        (inner.kind == 1).then(|| Data::new(inner.payload))
+        (inner.kind == NFTA_DATA_VALUE).then(|| Data::new(inner.payload))
+    }
+
+    /// The register with the last port or address; the kernel gives back the first one where there is no last.
+    fn last(&self, first: u16, last: u16) -> Option<u32> {
+        self.u32(last).filter(|last| Some(*last) != self.u32(first))
     }
 }
 
 fn known(name: &str, f: &Fields<'_>) -> Option<Expr> {
     Some(match name {
-        "bitwise" if f.u32(6).unwrap_or(0) == 0 && f.at(7).is_none() => {
-            Expr::Bitwise { sreg: f.u32(1)?, dreg: f.u32(2)?, mask: f.value(4)?, xor: f.value(5)? }
+        "bitwise"
+            if f.u32(NFTA_BITWISE_OP).unwrap_or(NFT_BITWISE_BOOL) == NFT_BITWISE_BOOL
+                && f.at(NFTA_BITWISE_DATA).is_none() =>
+        {
+            Expr::Bitwise {
+                sreg: f.u32(NFTA_BITWISE_SREG)?,
+                dreg: f.u32(NFTA_BITWISE_DREG)?,
+                mask: f.value(NFTA_BITWISE_MASK)?,
+                xor: f.value(NFTA_BITWISE_XOR)?,
+            }
         }
         "byteorder" => Expr::Byteorder {
-            sreg: f.u32(1)?,
-            dreg: f.u32(2)?,
-            op: f.u32(3)?,
-            length: f.u32(4)?,
-            size: f.u32(5)?,
+            sreg: f.u32(NFTA_BYTEORDER_SREG)?,
+            dreg: f.u32(NFTA_BYTEORDER_DREG)?,
+            op: f.u32(NFTA_BYTEORDER_OP)?,
+            length: f.u32(NFTA_BYTEORDER_LEN)?,
+            size: f.u32(NFTA_BYTEORDER_SIZE)?,
         },
-        "cmp" => Expr::Cmp { sreg: f.u32(1)?, op: f.u32(2)?, data: f.value(3)? },
-        "counter" => Expr::Counter { packets: f.u64(2)?, bytes: f.u64(1)? },
-        // A direction (3) is not among our words.
-        "ct" if f.at(3).is_none() => match f.u32(4) {
-            Some(sreg) => Expr::CtSet { key: f.u32(2)?, sreg },
-            None => Expr::CtLoad { key: f.u32(2)?, dreg: f.u32(1)? },
+        "cmp" => {
+            Expr::Cmp { sreg: f.u32(NFTA_CMP_SREG)?, op: f.u32(NFTA_CMP_OP)?, data: f.value(NFTA_CMP_DATA)? }
+        }
+        "counter" => {
+            Expr::Counter { packets: f.u64(NFTA_COUNTER_PACKETS)?, bytes: f.u64(NFTA_COUNTER_BYTES)? }
+        }
+        // A direction is not among our words.
+        "ct" if f.at(NFTA_CT_DIRECTION).is_none() => match f.u32(NFTA_CT_SREG) {
+            Some(sreg) => Expr::CtSet { key: f.u32(NFTA_CT_KEY)?, sreg },
+            None => Expr::CtLoad { key: f.u32(NFTA_CT_KEY)?, dreg: f.u32(NFTA_CT_DREG)? },
         },
-        "exthdr" if f.at(1).is_none() => Expr::ExthdrWrite {
-            sreg: f.u32(7)?,
-            option: f.at(2)?.u8().ok()?,
-            offset: f.u32(3)?,
-            length: f.u32(4)?,
-            op: f.u32(6)?,
+        "exthdr" if f.at(NFTA_EXTHDR_DREG).is_none() => Expr::ExthdrWrite {
+            sreg: f.u32(NFTA_EXTHDR_SREG)?,
+            option: f.at(NFTA_EXTHDR_TYPE)?.u8().ok()?,
+            offset: f.u32(NFTA_EXTHDR_OFFSET)?,
+            length: f.u32(NFTA_EXTHDR_LEN)?,
+            op: f.u32(NFTA_EXTHDR_OP)?,
         },
-        "fib" => Expr::Fib { result: f.u32(2)?, flags: f.u32(3)?, dreg: f.u32(1)? },
-        "immediate" if f.u32(1)? == VERDICT => {
-            let verdict = f.at(2)?.nested().next()?.ok()?;
+        "fib" => Expr::Fib {
+            result: f.u32(NFTA_FIB_RESULT)?,
+            flags: f.u32(NFTA_FIB_FLAGS)?,
+            dreg: f.u32(NFTA_FIB_DREG)?,
+        },
+        "immediate" if f.u32(NFTA_IMMEDIATE_DREG)? == NFT_REG_VERDICT => {
+            let verdict = f.at(NFTA_IMMEDIATE_DATA)?.nested().next()?.ok()?;
             let (code, chain) = decode_verdict(&verdict)?;
             Expr::Verdict { code, chain: chain.map(Into::into) }
         }
-        "immediate" => Expr::Immediate { dreg: f.u32(1)?, data: f.value(2)? },
+        "immediate" => {
+            Expr::Immediate { dreg: f.u32(NFTA_IMMEDIATE_DREG)?, data: f.value(NFTA_IMMEDIATE_DATA)? }
+        }
         "limit" => Expr::Limit {
-            rate: f.u64(1)?,
-            unit: f.u64(2)?,
-            burst: f.u32(3).unwrap_or(0),
-            kind: f.u32(4).unwrap_or(0),
-            flags: f.u32(5).unwrap_or(0),
+            rate: f.u64(NFTA_LIMIT_RATE)?,
+            unit: f.u64(NFTA_LIMIT_UNIT)?,
+            burst: f.u32(NFTA_LIMIT_BURST).unwrap_or(0),
+            kind: f.u32(NFTA_LIMIT_TYPE).unwrap_or(NFT_LIMIT_PKTS),
+            flags: f.u32(NFTA_LIMIT_FLAGS).unwrap_or(0),
         },
         "log" => Expr::Log {
-            group: f.at(1).and_then(|a| a.be16().ok()),
-            prefix: f.text(2),
-            snaplen: f.u32(3),
-            threshold: f.at(4).and_then(|a| a.be16().ok()),
-            level: f.u32(5),
-            flags: f.u32(6).filter(|flags| *flags != 0),
+            group: f.at(NFTA_LOG_GROUP).and_then(|a| a.be16().ok()),
+            prefix: f.text(NFTA_LOG_PREFIX),
+            snaplen: f.u32(NFTA_LOG_SNAPLEN),
+            threshold: f.at(NFTA_LOG_QTHRESHOLD).and_then(|a| a.be16().ok()),
+            level: f.u32(NFTA_LOG_LEVEL),
+            flags: f.u32(NFTA_LOG_FLAGS).filter(|flags| *flags != 0),
         },
         "lookup" => Expr::Lookup {
-            set: f.text(1)?,
-            id: f.u32(4),
-            sreg: f.u32(2)?,
-            dreg: f.u32(3),
-            inverted: f.u32(5).unwrap_or(0) & 1 != 0,
+            set: f.text(NFTA_LOOKUP_SET)?,
+            id: f.u32(NFTA_LOOKUP_SET_ID),
+            sreg: f.u32(NFTA_LOOKUP_SREG)?,
+            dreg: f.u32(NFTA_LOOKUP_DREG),
+            inverted: f.u32(NFTA_LOOKUP_FLAGS).unwrap_or(0) & NFT_LOOKUP_F_INV != 0,
         },
         "masq" => Expr::Masquerade {
-            flags: f.u32(1).unwrap_or(0),
-            port_min: f.u32(2),
-            port_max: f.u32(3).filter(|max| Some(*max) != f.u32(2)),
+            flags: f.u32(NFTA_MASQ_FLAGS).unwrap_or(0),
+            port_min: f.u32(NFTA_MASQ_REG_PROTO_MIN),
+            port_max: f.last(NFTA_MASQ_REG_PROTO_MIN, NFTA_MASQ_REG_PROTO_MAX),
         },
-        "meta" => match f.u32(3) {
-            Some(sreg) => Expr::MetaSet { key: f.u32(2)?, sreg },
-            None => Expr::MetaLoad { key: f.u32(2)?, dreg: f.u32(1)? },
+        "meta" => match f.u32(NFTA_META_SREG) {
+            Some(sreg) => Expr::MetaSet { key: f.u32(NFTA_META_KEY)?, sreg },
+            None => Expr::MetaLoad { key: f.u32(NFTA_META_KEY)?, dreg: f.u32(NFTA_META_DREG)? },
         },
         "nat" => {
-            // The kernel gives back the first register as the last where there is no last, and its own two flags.
-            let (address_min, port_min) = (f.u32(3), f.u32(5));
-            let own = if address_min.is_some() { crate::bytecode::expr::nat::MAP_IPS } else { 0 }
-                | if port_min.is_some() { crate::bytecode::expr::nat::PROTO_SPECIFIED } else { 0 };
+            let (address_min, port_min) = (f.u32(NFTA_NAT_REG_ADDR_MIN), f.u32(NFTA_NAT_REG_PROTO_MIN));
+            // The kernel gives these two flags back only if there are others.
+            let own = if address_min.is_some() { NF_NAT_RANGE_MAP_IPS } else { 0 }
+                | if port_min.is_some() { NF_NAT_RANGE_PROTO_SPECIFIED } else { 0 };
             Expr::Nat {
-                kind: f.u32(1)?,
-                family: f.u32(2)?,
+                kind: f.u32(NFTA_NAT_TYPE)?,
+                family: f.u32(NFTA_NAT_FAMILY)?,
                 address_min,
-                address_max: f.u32(4).filter(|max| Some(*max) != address_min),
+                address_max: f.last(NFTA_NAT_REG_ADDR_MIN, NFTA_NAT_REG_ADDR_MAX),
                 port_min,
-                port_max: f.u32(6).filter(|max| Some(*max) != port_min),
-                flags: f.u32(7).unwrap_or(0) | own,
+                port_max: f.last(NFTA_NAT_REG_PROTO_MIN, NFTA_NAT_REG_PROTO_MAX),
+                flags: f.u32(NFTA_NAT_FLAGS).unwrap_or(0) | own,
             }
         }
         "notrack" => Expr::Notrack,
-        "objref" => Expr::Object { kind: f.u32(1)?, name: f.text(2)? },
-        "payload" if f.at(5).is_none() => {
-            Expr::Payload { base: f.u32(2)?, offset: f.u32(3)?, length: f.u32(4)?, dreg: f.u32(1)? }
-        }
-        "range" => Expr::Range { sreg: f.u32(1)?, op: f.u32(2)?, from: f.value(3)?, to: f.value(4)? },
-        "redir" => Expr::Redirect {
-            port_min: f.u32(1),
-            port_max: f.u32(2).filter(|max| Some(*max) != f.u32(1)),
-            flags: f.u32(3).unwrap_or(0),
+        "objref" => Expr::Object { kind: f.u32(NFTA_OBJREF_IMM_TYPE)?, name: f.text(NFTA_OBJREF_IMM_NAME)? },
+        "payload" if f.at(NFTA_PAYLOAD_SREG).is_none() => Expr::Payload {
+            base: f.u32(NFTA_PAYLOAD_BASE)?,
+            offset: f.u32(NFTA_PAYLOAD_OFFSET)?,
+            length: f.u32(NFTA_PAYLOAD_LEN)?,
+            dreg: f.u32(NFTA_PAYLOAD_DREG)?,
         },
-        "reject" => Expr::Reject { kind: f.u32(1)?, code: f.at(2).map_or(Some(0), |a| a.u8().ok())? },
-        "rt" => Expr::Rt { key: f.u32(2)?, dreg: f.u32(1)? },
+        "range" => Expr::Range {
+            sreg: f.u32(NFTA_RANGE_SREG)?,
+            op: f.u32(NFTA_RANGE_OP)?,
+            from: f.value(NFTA_RANGE_FROM_DATA)?,
+            to: f.value(NFTA_RANGE_TO_DATA)?,
+        },
+        "redir" => Expr::Redirect {
+            port_min: f.u32(NFTA_REDIR_REG_PROTO_MIN),
+            port_max: f.last(NFTA_REDIR_REG_PROTO_MIN, NFTA_REDIR_REG_PROTO_MAX),
+            flags: f.u32(NFTA_REDIR_FLAGS).unwrap_or(0),
+        },
+        "reject" => Expr::Reject {
+            kind: f.u32(NFTA_REJECT_TYPE)?,
+            code: f.at(NFTA_REJECT_ICMP_CODE).map_or(Some(0), |a| a.u8().ok())?,
+        },
+        "rt" => Expr::Rt { key: f.u32(NFTA_RT_KEY)?, dreg: f.u32(NFTA_RT_DREG)? },
         _ => return None,
     })
 }
@@ -332,8 +349,8 @@ pub(crate) fn decode_verdict<'a>(verdict: &Attribute<'a>) -> Option<(i32, Option
     for attribute in verdict.nested() {
         let attribute = attribute.ok()?;
         match attribute.kind {
-            1 => code = Some(i32::from_be_bytes(attribute.array().ok()?)),
-            2 => chain = Some(attribute.text().ok()?),
+            NFTA_VERDICT_CODE => code = Some(i32::from_be_bytes(attribute.array().ok()?)),
+            NFTA_VERDICT_CHAIN => chain = Some(attribute.text().ok()?),
             _ => {}
         }
     }

@@ -3,34 +3,52 @@
 pub(crate) mod decode;
 pub(crate) mod encode;
 pub(crate) mod exprs;
+pub(crate) mod udata;
 
-/// Message types, with `NFNL_SUBSYS_NFTABLES` in the high byte.
+/// Message types, with the subsystem in the high byte.
 pub(crate) mod message {
-    pub(crate) const NEWTABLE: u16 = 0xa00;
-    pub(crate) const GETTABLE: u16 = 0xa01;
-    pub(crate) const DELTABLE: u16 = 0xa02;
-    pub(crate) const NEWCHAIN: u16 = 0xa03;
-    pub(crate) const GETCHAIN: u16 = 0xa04;
-    pub(crate) const DELCHAIN: u16 = 0xa05;
-    pub(crate) const NEWRULE: u16 = 0xa06;
-    pub(crate) const GETRULE: u16 = 0xa07;
-    pub(crate) const DELRULE: u16 = 0xa08;
-    pub(crate) const NEWSET: u16 = 0xa09;
-    pub(crate) const GETSET: u16 = 0xa0a;
-    pub(crate) const DELSET: u16 = 0xa0b;
-    pub(crate) const NEWSETELEM: u16 = 0xa0c;
-    pub(crate) const GETSETELEM: u16 = 0xa0d;
-    pub(crate) const DELSETELEM: u16 = 0xa0e;
-    pub(crate) const NEWGEN: u16 = 0xa0f;
-    pub(crate) const GETGEN: u16 = 0xa10;
-    pub(crate) const NEWOBJ: u16 = 0xa12;
-    pub(crate) const GETOBJ: u16 = 0xa13;
-    pub(crate) const DELOBJ: u16 = 0xa14;
-    pub(crate) const BATCH_BEGIN: u16 = 0x10;
-    pub(crate) const BATCH_END: u16 = 0x11;
+    use crate::uapi::*;
+
+    pub(crate) const NEWTABLE: u16 = of(NFT_MSG_NEWTABLE);
+    pub(crate) const GETTABLE: u16 = of(NFT_MSG_GETTABLE);
+    pub(crate) const DELTABLE: u16 = of(NFT_MSG_DELTABLE);
+    pub(crate) const NEWCHAIN: u16 = of(NFT_MSG_NEWCHAIN);
+    pub(crate) const GETCHAIN: u16 = of(NFT_MSG_GETCHAIN);
+    pub(crate) const DELCHAIN: u16 = of(NFT_MSG_DELCHAIN);
+    pub(crate) const NEWRULE: u16 = of(NFT_MSG_NEWRULE);
+    pub(crate) const GETRULE: u16 = of(NFT_MSG_GETRULE);
+    pub(crate) const DELRULE: u16 = of(NFT_MSG_DELRULE);
+    pub(crate) const NEWSET: u16 = of(NFT_MSG_NEWSET);
+    pub(crate) const GETSET: u16 = of(NFT_MSG_GETSET);
+    pub(crate) const DELSET: u16 = of(NFT_MSG_DELSET);
+    pub(crate) const NEWSETELEM: u16 = of(NFT_MSG_NEWSETELEM);
+    pub(crate) const GETSETELEM: u16 = of(NFT_MSG_GETSETELEM);
+    pub(crate) const DELSETELEM: u16 = of(NFT_MSG_DELSETELEM);
+    pub(crate) const NEWGEN: u16 = of(NFT_MSG_NEWGEN);
+    pub(crate) const GETGEN: u16 = of(NFT_MSG_GETGEN);
+    pub(crate) const NEWOBJ: u16 = of(NFT_MSG_NEWOBJ);
+    pub(crate) const GETOBJ: u16 = of(NFT_MSG_GETOBJ);
+    pub(crate) const DELOBJ: u16 = of(NFT_MSG_DELOBJ);
+    pub(crate) const BATCH_BEGIN: u16 = NFNL_MSG_BATCH_BEGIN;
+    pub(crate) const BATCH_END: u16 = NFNL_MSG_BATCH_END;
+
+    const fn of(kind: u16) -> u16 {
+        NFNL_SUBSYS_NFTABLES << 8 | kind
+    }
+
+    /// Whether a message of this type is about nf_tables.
+    pub(crate) const fn is_nf_tables(kind: u16) -> bool {
+        kind >> 8 == NFNL_SUBSYS_NFTABLES
+    }
 }
 
-/// `struct nfgenmsg`.
+/// `struct nfgenmsg` of a message about a table of this family.
 pub(crate) fn header(family: u8) -> [u8; 4] {
     [family, 0, 0, 0]
+}
+
+/// `struct nfgenmsg` of the messages that begin and end a batch: the subsystem that the batch is for.
+pub(crate) fn batch_header() -> [u8; 4] {
+    let [high, low] = crate::uapi::NFNL_SUBSYS_NFTABLES.to_be_bytes();
+    [crate::uapi::NFPROTO_UNSPEC, 0, high, low]
 }

@@ -1,0 +1,66 @@
+//! Userdata: what nft keeps in the kernel for itself, as type, length and value (libnftnl/udata.h). The kernel only
+//! stores it.
+
+use flannel_netlink::Attributes;
+
+use crate::model::name::Comment;
+
+// Comments of everything but sets have the same number.
+pub(crate) const NFTNL_UDATA_TABLE_COMMENT: u8 = 0;
+pub(crate) const NFTNL_UDATA_CHAIN_COMMENT: u8 = 0;
+pub(crate) const NFTNL_UDATA_RULE_COMMENT: u8 = 0;
+pub(crate) const NFTNL_UDATA_OBJ_COMMENT: u8 = 0;
+pub(crate) const NFTNL_UDATA_SET_ELEM_COMMENT: u8 = 0;
+pub(crate) const NFTNL_UDATA_SET_KEYBYTEORDER: u8 = 0;
+pub(crate) const NFTNL_UDATA_SET_DATABYTEORDER: u8 = 1;
+pub(crate) const NFTNL_UDATA_SET_MERGE_ELEMENTS: u8 = 2;
+pub(crate) const NFTNL_UDATA_SET_DATA_INTERVAL: u8 = 6;
+pub(crate) const NFTNL_UDATA_SET_COMMENT: u8 = 7;
+
+/// Userdata that is being written.
+#[derive(Debug, Default)]
+pub(crate) struct Userdata(Vec<u8>);
+
+impl Userdata {
+    pub(crate) fn text(&mut self, kind: u8, text: &Comment) {
+        let text = text.as_str();
+        self.0.extend([kind, u8::try_from(text.len() + 1).unwrap_or(u8::MAX)]);
+        self.0.extend(text.bytes());
+        self.0.push(0);
+    }
+
+    pub(crate) fn u32(&mut self, kind: u8, value: u32) {
+        self.0.extend([kind, 4]);
+        self.0.extend(value.to_ne_bytes());
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Appends attribute `attribute` with a comment, if there is one.
+pub(crate) fn write_comment(attribute: u16, kind: u8, text: Option<&Comment>, a: &mut Attributes<'_>) {
+    if let Some(text) = text {
+        let mut userdata = Userdata::default();
+        userdata.text(kind, text);
+        a.bytes(attribute, userdata.as_bytes());
+    }
+}
+
+/// The entries of userdata: type and value.
+pub(crate) fn read_udata(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    std::iter::from_fn(move || {
+        let (&[kind, length], rest) = bytes.split_first_chunk::<2>()?;
+        let value = rest.get(..usize::from(length))?;
+        bytes = rest.get(usize::from(length)..)?;
+        Some((kind, value))
+    })
+}
+
+/// The comment in userdata.
+pub(crate) fn read_comment(bytes: &[u8], kind: u8) -> Option<Comment> {
+    let (_, text) = read_udata(bytes).find(|(found, _)| *found == kind)?;
+    let text = std::str::from_utf8(text).ok()?.trim_end_matches('\0');
+    Some(Comment::observed(text))
+}
