@@ -52,7 +52,7 @@ complete -c flanneld -n "__fish_flanneld_needs_command" -l table-prefix -d 'What
 complete -c flanneld -n "__fish_flanneld_needs_command" -l iptables-resync -d 'Seconds between two full checks of what the kernel holds, at least 1' -r
 complete -c flanneld -n "__fish_flanneld_needs_command" -l ip-blackhole-route -d 'Drop packets for pods that do not exist instead of sending them on: a blackhole route for the node\'s subnet' -r
 complete -c flanneld -n "__fish_flanneld_needs_command" -l subnet-file -d 'File that tells the CNI plugin this node\'s subnet and MTU' -r -F
-complete -c flanneld -n "__fish_flanneld_needs_command" -l healthz-ip -d 'Address to serve /healthz and /readyz on' -r
+complete -c flanneld -n "__fish_flanneld_needs_command" -l healthz-ip -d 'Address to serve /healthz and /readyz on. 0.0.0.0, :: or empty: every address, IPv4 and IPv6' -r
 complete -c flanneld -n "__fish_flanneld_needs_command" -l healthz-port -d 'Port to serve them on; 0: do not' -r
 complete -c flanneld -n "__fish_flanneld_needs_command" -l v -d 'Detail of the log: 0 says what changed, 2 adds each object, 5 each step' -r
 complete -c flanneld -n "__fish_flanneld_needs_command" -l vmodule -d 'Other levels for some source files: reconcile=4,lease*=2' -r
@@ -94,7 +94,7 @@ complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l table-prefi
 complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l iptables-resync -d 'Seconds between two full checks of what the kernel holds, at least 1' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l ip-blackhole-route -d 'Drop packets for pods that do not exist instead of sending them on: a blackhole route for the node\'s subnet' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l subnet-file -d 'File that tells the CNI plugin this node\'s subnet and MTU' -r -F
-complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l healthz-ip -d 'Address to serve /healthz and /readyz on' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l healthz-ip -d 'Address to serve /healthz and /readyz on. 0.0.0.0, :: or empty: every address, IPv4 and IPv6' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l healthz-port -d 'Port to serve them on; 0: do not' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l v -d 'Detail of the log: 0 says what changed, 2 adds each object, 5 each step' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l vmodule -d 'Other levels for some source files: reconcile=4,lease*=2' -r
@@ -130,7 +130,7 @@ complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l table-prefix 
 complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l iptables-resync -d 'Seconds between two full checks of what the kernel holds, at least 1' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l ip-blackhole-route -d 'Drop packets for pods that do not exist instead of sending them on: a blackhole route for the node\'s subnet' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l subnet-file -d 'File that tells the CNI plugin this node\'s subnet and MTU' -r -F
-complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l healthz-ip -d 'Address to serve /healthz and /readyz on' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l healthz-ip -d 'Address to serve /healthz and /readyz on. 0.0.0.0, :: or empty: every address, IPv4 and IPv6' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l healthz-port -d 'Port to serve them on; 0: do not' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l v -d 'Detail of the log: 0 says what changed, 2 adds each object, 5 each step' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l vmodule -d 'Other levels for some source files: reconcile=4,lease*=2' -r
@@ -167,7 +167,7 @@ complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l table-prefi
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l iptables-resync -d 'Seconds between two full checks of what the kernel holds, at least 1' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l ip-blackhole-route -d 'Drop packets for pods that do not exist instead of sending them on: a blackhole route for the node\'s subnet' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l subnet-file -d 'File that tells the CNI plugin this node\'s subnet and MTU' -r -F
-complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l healthz-ip -d 'Address to serve /healthz and /readyz on' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l healthz-ip -d 'Address to serve /healthz and /readyz on. 0.0.0.0, :: or empty: every address, IPv4 and IPv6' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l healthz-port -d 'Port to serve them on; 0: do not' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l v -d 'Detail of the log: 0 says what changed, 2 adds each object, 5 each step' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l vmodule -d 'Other levels for some source files: reconcile=4,lease*=2' -r
@@ -207,7 +207,7 @@ complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l table-pref
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l iptables-resync -d 'Seconds between two full checks of what the kernel holds, at least 1' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l ip-blackhole-route -d 'Drop packets for pods that do not exist instead of sending them on: a blackhole route for the node\'s subnet' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l subnet-file -d 'File that tells the CNI plugin this node\'s subnet and MTU' -r -F
-complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l healthz-ip -d 'Address to serve /healthz and /readyz on' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l healthz-ip -d 'Address to serve /healthz and /readyz on. 0.0.0.0, :: or empty: every address, IPv4 and IPv6' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l healthz-port -d 'Port to serve them on; 0: do not' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l v -d 'Detail of the log: 0 says what changed, 2 adds each object, 5 each step' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l vmodule -d 'Other levels for some source files: reconcile=4,lease*=2' -r

@@ -4,7 +4,7 @@
 //! Writing gives what upstream writes for the same values (`pkg/lease/lease.go`, `pkg/subnet/subnet.go`).
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -156,8 +156,8 @@ impl LeaseAttributes {
         for (name, value) in serde_json::from_slice::<Fields>(json)?.0 {
             match name.to_ascii_lowercase().as_str() {
                 "publicip" => {
-                    let ip: Option<Ipv4Addr> = serde_json::from_str(value.get())?;
-                    attributes.public_ip = ip.filter(|ip| !ip.is_unspecified());
+                    let ip: Option<Ipv4> = serde_json::from_str(value.get())?;
+                    attributes.public_ip = ip.map(|Ipv4(ip)| ip).filter(|ip| !ip.is_unspecified());
                 }
                 "publicipv6" => {
                     let ip: Option<Ipv6Addr> = serde_json::from_str(value.get())?;
@@ -174,6 +174,28 @@ impl LeaseAttributes {
         }
         Ok(attributes)
     }
+}
+
+/// An IPv4 address as Go reads it: an IPv4-mapped IPv6 address (`::ffff:192.0.2.1`) is its IPv4 address.
+#[derive(Deserialize)]
+#[serde(try_from = "IpAddr")]
+struct Ipv4(Ipv4Addr);
+
+impl TryFrom<IpAddr> for Ipv4 {
+    type Error = &'static str;
+
+    fn try_from(address: IpAddr) -> Result<Self, &'static str> {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => Ok(Self(v4)),
+            IpAddr::V6(_) => Err("an IPv4 address is expected"),
+        }
+    }
+}
+
+/// The same from text.
+#[cfg(feature = "kubernetes")]
+pub(crate) fn parse_ipv4(text: &str) -> Option<Ipv4Addr> {
+    text.parse().ok().and_then(|address: IpAddr| Ipv4::try_from(address).ok()).map(|Ipv4(v4)| v4)
 }
 
 /// Field order, names and omissions of Go's `LeaseAttrs`.

@@ -1,7 +1,11 @@
 //! What a real daemon tells: over HTTP, on its local socket, and to systemd.
 #![expect(clippy::unwrap_used, reason = "set-up that fails is a failed test")]
 
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, TcpStream};
 use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use flanneld::serve::status_socket;
@@ -72,6 +76,47 @@ fn metrics_page_and_socket_tell_what_the_kernel_holds_and_what_was_repaired() {
     other.kill().unwrap();
     daemon.terminate().unwrap();
     assert!(!socket(&first.subnet_file()).exists());
+}
+
+/// What probes get from the health port of a daemon that is told only the port, with IPv6 on its node or not.
+#[test]
+fn probes_are_answered_over_both_families_by_default() {
+    if !may_make_namespaces() {
+        return;
+    }
+    for ipv6 in [true, false] {
+        let mut lab = Lab::new().unwrap();
+        let (node, prober) = (lab.add_node().unwrap(), lab.add_node().unwrap());
+        if !ipv6 {
+            node.namespace().sh("sysctl -qw net.ipv6.conf.all.disable_ipv6=1").unwrap();
+        }
+        let flannel = Flannel::new(&lab, BINARY, NET_CONF).unwrap();
+        let arguments = flannel.arguments(&node).into_iter().filter(|word| !word.starts_with("--healthz-ip"));
+        let log = node.folder().join("flanneld.log");
+        let mut command = Command::new(BINARY);
+        command.args(arguments).stdin(Stdio::null()).stderr(File::create(&log).unwrap());
+        let mut child = node.namespace().spawn(&mut command).unwrap();
+
+        let answers = |address: IpAddr| {
+            let asked = prober.namespace().enter(|| {
+                let mut stream = TcpStream::connect_timeout(&(address, 10256).into(), SOON)?;
+                stream.set_read_timeout(Some(SOON))?;
+                stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).map(|_length| answer)
+            });
+            asked.unwrap().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 "))
+        };
+        let (v4, v6) = (IpAddr::from(node.v4()), IpAddr::from(node.v6()));
+        let answered = wait_for(SOON, || answers(v4).then_some(()));
+        let v6_answered = ipv6 && answers(v6);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let log = std::fs::read_to_string(&log).unwrap();
+        assert!(answered.is_some(), "IPv4: {log}");
+        assert_eq!(v6_answered, ipv6, "{log}");
+        assert!(log.contains("] Start healthz server on 0.0.0.0:10256\n"), "{log}");
+    }
 }
 
 /// What systemd would hear.

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use regex::Regex;
 
-use crate::codec::quote;
+use crate::codec::{parse_ipv4, quote};
 use crate::{BackendData, BackendType, LeaseAttributes};
 
 /// All annotations of an object.
@@ -76,7 +76,7 @@ impl Names {
 
     /// The addresses that the operator gave this node: as `--public-ip` and `--public-ipv6`.
     pub(super) fn node_public(&self, present: &Annotations) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
-        let v4 = present.get(&self.node_public_ip).and_then(|ip| ip.parse().ok());
+        let v4 = present.get(&self.node_public_ip).and_then(|ip| parse_ipv4(ip));
         (v4, present.get(&self.node_public_ipv6).and_then(|ip| ip.parse().ok()))
     }
 
@@ -118,9 +118,9 @@ impl Names {
             None => Ok(None),
         };
         Ok(LeaseAttributes {
-            public_ip: address(&self.public_ip, text(&self.public_ip))?
-                .filter(|ip: &Ipv4Addr| !ip.is_unspecified()),
-            public_ipv6: address(&self.public_ipv6, text(&self.public_ipv6))?
+            public_ip: address(&self.public_ip, text(&self.public_ip), parse_ipv4)?
+                .filter(|ip| !ip.is_unspecified()),
+            public_ipv6: address(&self.public_ipv6, text(&self.public_ipv6), |text| text.parse().ok())?
                 .filter(|ip: &Ipv6Addr| !ip.is_unspecified()),
             backend_type: BackendType::from(text(&self.backend_type).unwrap_or_default()),
             backend_data: data(&self.backend_data)?,
@@ -129,9 +129,13 @@ impl Names {
     }
 }
 
-fn address<T: std::str::FromStr>(name: &str, text: Option<&str>) -> Result<Option<T>, String> {
-    let malformed = |_| format!("annotation {name} is not an address: `{}`", quote(text.unwrap_or_default()));
-    text.map(str::parse).transpose().map_err(|error: T::Err| malformed(error))
+fn address<T>(
+    name: &str,
+    text: Option<&str>,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<Option<T>, String> {
+    let malformed = |text| format!("annotation {name} is not an address: `{}`", quote(text));
+    text.map(|text| parse(text).ok_or_else(|| malformed(text))).transpose()
 }
 
 #[cfg(test)]
@@ -231,6 +235,9 @@ mod tests {
     fn annotations_that_are_no_addresses_or_no_json_are_named() {
         let names = Names::new("f.io").expect("valid");
         let problem = |name, value| names.read(&pairs(&[(name, value)])).expect_err("refused");
+        let mapped =
+            names.read(&pairs(&[("f.io/public-ip", "::ffff:192.0.2.1")])).expect("an address, as in Go");
+        assert_eq!(mapped.public_ip, Some(Ipv4Addr::new(192, 0, 2, 1)));
         assert!(problem("f.io/public-ip", "fd00::1").contains("f.io/public-ip is not an address: `fd00::1`"));
         assert!(problem("f.io/backend-v6-data", "{").contains("f.io/backend-v6-data cannot be read"));
     }

@@ -84,7 +84,10 @@ fn an_ipv6_only_node_writes_the_zero_address() {
 
 #[test]
 fn json_that_is_no_lease_is_refused() {
-    for json in ["", "x", "[]", "null", "{bad", r#"{"PublicIP":1}"#, r#"{"PublicIP":"1.2.3"}"#, r#"{} {}"#] {
+    let mapped = LeaseAttributes::from_json(br#"{"PublicIP":"::ffff:1.2.3.4"}"#).unwrap();
+    assert_eq!(mapped.public_ip, "1.2.3.4".parse().ok(), "as Go reads it");
+    let bad_ips = [r#"{"PublicIP":1}"#, r#"{"PublicIP":"1.2.3"}"#, r#"{"PublicIP":"fd77::1"}"#];
+    for json in ["", "x", "[]", "null", "{bad", r#"{} {}"#].into_iter().chain(bad_ips) {
         assert!(LeaseAttributes::from_json(json.as_bytes()).is_err(), "{json}");
     }
     for json in

@@ -9,7 +9,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-use super::{Problem, Secret, Source, values};
+use super::{HealthzIp, Problem, Secret, Source, values};
 use clap::{ArgAction, CommandFactory, Parser};
 use regex::Regex;
 
@@ -150,10 +150,9 @@ pub(super) struct Flags {
         help_heading = "Files and health"
     )]
     pub(super) subnet_file: PathBuf,
-    /// Address to serve /healthz and /readyz on
-    #[arg(long, value_name = "IP", default_value = "0.0.0.0", value_parser = values::healthz_ip)]
-    #[arg(help_heading = "Files and health")]
-    pub(super) healthz_ip: IpAddr,
+    /// Address to serve /healthz and /readyz on. 0.0.0.0, :: or empty: every address, IPv4 and IPv6
+    #[arg(long, value_name = "IP", default_value = "0.0.0.0", help_heading = "Files and health")]
+    pub(super) healthz_ip: HealthzIp,
     /// Port to serve them on; 0: do not
     #[arg(long, value_name = "PORT", default_value = "0", value_parser = values::port)]
     #[arg(allow_negative_numbers = true, help_heading = "Files and health")]

@@ -5,6 +5,7 @@
 //! silently ending the flags; net-conf.json is checked whichever store is used.
 
 mod cli;
+mod healthz;
 mod json;
 mod net_conf;
 mod pool;
@@ -14,11 +15,12 @@ mod values;
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use self::cli::Flags;
+pub use self::healthz::{HealthzAddress, HealthzIp};
 pub use self::net_conf::{Backend, KeyProblem, NetConf, NetConfError, TxChecksumOffload, Vxlan};
 pub use self::pool::{Ipv4Pool, Ipv6Pool};
 pub use self::subcommand::definition;
@@ -119,7 +121,7 @@ pub struct Config {
     /// Time between two full checks of the kernel's state (`--iptables-resync`). Default: 5 s, at least 1 s.
     pub resync: Duration,
     /// Where `/healthz` and `/readyz` are served; `None` if the port is 0. Default: `None`.
-    pub healthz: Option<SocketAddr>,
+    pub healthz: Option<HealthzAddress>,
     /// What is logged, and in which form.
     pub log: LogOptions,
     /// All flags in upstream's spelling, for the line `CLI flags config: ..`; secrets are masked.
@@ -350,7 +352,8 @@ impl Config {
             blackhole_route: flags.ip_blackhole_route,
             host_name: source.host_name(),
             resync: Duration::from_secs(flags.iptables_resync.into()),
-            healthz: (flags.healthz_port != 0).then(|| SocketAddr::new(flags.healthz_ip, flags.healthz_port)),
+            healthz: (flags.healthz_port != 0)
+                .then_some(HealthzAddress { ip: flags.healthz_ip, port: flags.healthz_port }),
             log: LogOptions {
                 format: flags.log_format,
                 verbosity: flags.v,

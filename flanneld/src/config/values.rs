@@ -48,23 +48,24 @@ pub(super) fn regex(text: &str) -> Result<Regex, String> {
     })
 }
 
+/// As in Go, an IPv4-mapped IPv6 address is its IPv4 address.
 pub(super) fn ip(text: &str) -> Result<IpAddr, &'static str> {
-    text.parse().ok().ok_or("an IPv4 or IPv6 address is expected")
+    let address = text.parse().map(|address: IpAddr| address.to_canonical());
+    address.ok().ok_or("an IPv4 or IPv6 address is expected")
 }
 
 pub(super) fn ipv4(text: &str) -> Result<Ipv4Addr, String> {
-    text.parse().ok().ok_or_else(|| format!("invalid public IP address: {text}; an IPv4 address is expected"))
+    match ip(text) {
+        Ok(IpAddr::V4(address)) => Ok(address),
+        _ => Err(format!("invalid public IP address: {text}; an IPv4 address is expected")),
+    }
 }
 
 pub(super) fn ipv6(text: &str) -> Result<Ipv6Addr, String> {
-    text.parse()
-        .ok()
-        .ok_or_else(|| format!("invalid public IPv6 address: {text}; an IPv6 address is expected"))
-}
-
-/// Go listens on every address when the host is empty.
-pub(super) fn healthz_ip(text: &str) -> Result<IpAddr, &'static str> {
-    if text.is_empty() { Ok(Ipv4Addr::UNSPECIFIED.into()) } else { ip(text) }
+    match ip(text) {
+        Ok(IpAddr::V6(address)) => Ok(address),
+        _ => Err(format!("invalid public IPv6 address: {text}; an IPv6 address is expected")),
+    }
 }
 
 pub(super) fn port(text: &str) -> Result<u16, &'static str> {

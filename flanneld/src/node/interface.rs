@@ -61,7 +61,7 @@ pub(super) struct Chooser<'a> {
 
 impl<'a> Chooser<'a> {
     pub(super) fn by_name_or_address(&self, name: &str) -> Result<Chosen<'a>, Reason> {
-        let Ok(address) = name.parse::<IpAddr>() else {
+        let Ok(address) = name.parse().map(|address: IpAddr| address.to_canonical()) else {
             let named = self.host.interfaces.iter().find(|interface| interface.name == name);
             let missing = || Reason(format!("error looking up interface {name}: no such network interface"));
             return named.map(Chosen::whole).ok_or_else(missing);

@@ -9,7 +9,6 @@ pub(crate) mod start;
 pub mod state_file;
 
 use std::error::Error;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, HealthzAddress};
 use crate::node::NodeError;
 use crate::reconcile::monitor::{self, ForeignCommits};
 use crate::reconcile::{Inputs, Outputs, Reconciler};
@@ -25,6 +24,7 @@ use crate::run::lease_task::LeaseSinks;
 use crate::run::ownership::OwnershipError;
 use crate::run::start::{Started, start};
 use crate::serve::http::{self, View};
+use crate::serve::listen::listen;
 use crate::serve::status_socket;
 use crate::serve::systemd::{self, Notifier};
 use crate::status::counters::Telemetry;
@@ -82,7 +82,7 @@ pub enum Fatal {
     #[error("cannot serve health on {address}: choose another --healthz-ip or --healthz-port")]
     Healthz {
         /// What was asked for.
-        address: SocketAddr,
+        address: HealthzAddress,
         /// Why not.
         #[source]
         source: std::io::Error,
@@ -117,8 +117,9 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
     let (questions_in, questions) = mpsc::channel(4);
     let (pulse_in, pulse) = watch::channel(std::time::Instant::now());
     let asker = Asker::new(questions_in, pulse);
-    if let Some(address) = config.healthz {
-        let listener = http::listen(address).await.map_err(|source| Fatal::Healthz { address, source })?;
+    if let Some(address) = &config.healthz {
+        let listener =
+            listen(address).map_err(|source| Fatal::Healthz { address: address.clone(), source })?;
         info!("Start healthz server on {address}");
         tokio::spawn(http::serve(listener, View { readiness, asker: asker.clone() }));
     }

@@ -4,7 +4,6 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -32,14 +31,6 @@ const HEAD: usize = 16 * 1024;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest life of a connection.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Opens the port.
-///
-/// # Errors
-/// The kernel's, e.g. if the port is taken.
-pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    TcpListener::bind(address).await
-}
 
 /// What is told.
 #[derive(Clone, Debug)]

@@ -27,6 +27,8 @@ fn argument_lists_made_for_upstream_start_unchanged() {
         "--net-config-path=/etc/kube-flannel/net-conf.json --set-node-network-unavailable=0 --healthz-ip=127.0.0.1",
         "--iface-can-reach=8.8.8.8 -log_backtrace_at=main.go:12",
         "--public-ip= --iface= --iface-regex= --kubeconfig-file= --healthz-ip=",
+        "--healthz-ip=::ffff:127.0.0.1 --public-ip=::ffff:192.0.2.1 --iface-can-reach=::ffff:192.0.2.2",
+        "--healthz-ip=fe80::1%eth0",
     ] {
         line(upstream).config();
     }
@@ -69,6 +71,14 @@ fn every_way_to_write_a_flag_means_the_same() {
 }
 
 #[test]
+fn an_ipv4_mapped_address_is_its_ipv4_address_as_in_go() {
+    let selection =
+        line("--public-ip=::ffff:192.0.2.1 --iface-can-reach=::ffff:192.0.2.2").config().selection;
+    assert_eq!(selection.public_ipv4, "192.0.2.1".parse().ok());
+    assert_eq!(selection.can_reach, "192.0.2.2".parse().ok());
+}
+
+#[test]
 fn the_environment_speaks_where_the_command_line_is_silent() {
     let source = line("--iface=eth0").env("FLANNELD_IFACE", "eth1").env("FLANNELD_IP_MASQ", "true");
     let source =
@@ -78,7 +88,7 @@ fn the_environment_speaks_where_the_command_line_is_silent() {
     assert_eq!(config.selection.interfaces, ["eth0"]);
     assert_eq!(config.selection.patterns.len(), 1, "one value, not a list");
     assert!(config.masquerade && config.selection.public_ipv4.is_none());
-    assert_eq!((config.healthz.unwrap().port(), config.log.verbosity), (8081, 3));
+    assert_eq!((config.healthz.unwrap().port, config.log.verbosity), (8081, 3));
 }
 
 #[test]
@@ -94,6 +104,8 @@ fn a_bad_value_is_one_line_that_names_flag_and_value() {
         ("-v x", "--v=x: a whole number"),
         ("--public-ip=banana", "--public-ip=banana: invalid public IP address: banana"),
         ("--public-ip=fd00::1", "an IPv4 address is expected"),
+        ("--public-ipv6=::ffff:192.0.2.1", "--public-ipv6=::ffff:192.0.2.1: invalid public IPv6 address"),
+        ("--healthz-ip=localhost", "--healthz-ip=localhost: an IPv4 or IPv6 address is expected"),
         ("--public-ipv6=10.0.0.1", "--public-ipv6=10.0.0.1: invalid public IPv6 address"),
         ("--iface-regex=(", "--iface-regex=(: could not compile the IP address regex '('"),
         (

@@ -110,6 +110,7 @@ fn each_selector_finds_its_interface() {
         (iface(&["eth1"]), IPV4, "eth1 10.1.0.1"),
         (iface(&["nope0", "bare", "eth1", "eth0"]), IPV4, "eth1 10.1.0.1"),
         (iface(&["10.1.0.1"]), IPV4, "eth1 10.1.0.1"),
+        (iface(&["::ffff:10.1.0.1"]), IPV4, "eth1 10.1.0.1"),
         (iface(&["fd10::1"]), IPV6, "eth1 fd10::1"),
         (iface(&["10.1.0.1"]), DUAL, "eth1 10.1.0.1 fd10::1"),
         (iface(&["fd10::1"]), DUAL, "eth1 10.1.0.1 fd10::1"), // upstream crashes here

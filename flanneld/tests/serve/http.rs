@@ -3,7 +3,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use flanneld::serve::http::{View, listen, serve};
+use flanneld::config::HealthzAddress;
+use flanneld::serve::http::{View, serve};
+use flanneld::serve::listen::listen;
 use flanneld::status::query::Asker;
 use flanneld::status::readiness::Readiness;
 use tokio::sync::watch;
@@ -37,7 +39,8 @@ impl Daemon {
             }
         });
         runtime.spawn(async move {
-            let listener = listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+            let address = HealthzAddress { ip: "127.0.0.1".parse().unwrap(), port: 0 };
+            let listener = listen(&address).unwrap();
             tell.send(listener.local_addr().unwrap()).unwrap();
             serve(listener, View { readiness: readiness_out, asker: Asker::new(questions, pulse_out) }).await;
         });
