@@ -19,7 +19,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let mut kernel = Netlink::open()?;
     // First listen, then look: what happens in between is seen by one or the other. Our own commits are left out.
-    let mut events = Monitor::open(&[kernel.port()])?.into_stream()?;
+    let mut events = Monitor::open(&kernel)?.into_stream()?;
     converge(&mut kernel, &desired)?;
     println!("watching");
     loop {

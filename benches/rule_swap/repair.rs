@@ -23,7 +23,7 @@ pub(crate) fn measure(report: &mut Report) {
 fn flushed(report: &mut Report, n: u32) {
     let desired = Ruleset::new().table(table(n));
     let mut kernel = Netlink::open().unwrap();
-    let mut monitor = Monitor::open(&[kernel.port()]).unwrap();
+    let mut monitor = Monitor::open(&kernel).unwrap();
     let mut foreign = Netlink::open().unwrap();
     let id = desired.tables()[0].id().clone();
     let rounds: usize = if quick() { 200 } else { 2_000 };
@@ -44,7 +44,7 @@ fn flushed(report: &mut Report, n: u32) {
         for _ in 0..rounds {
             flush.send(()).unwrap();
             // What is left of our own commit, and the beginning of a foreign one, wake it too.
-            while monitor.poll().unwrap().is_none() {
+            while monitor.take().unwrap().is_empty() {
                 let mut ready = [PollFd::new(monitor.as_fd(), PollFlags::POLLIN)];
                 let heard = poll(&mut ready, PollTimeout::try_from(5_000).unwrap()).unwrap();
                 assert_eq!(heard, 1, "the flush was not heard");

@@ -7,7 +7,7 @@ use crate::{Errno, Protocol};
 
 /// A netlink socket could not be set up.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {step} a {protocol} netlink socket")]
+#[error("cannot {step} a {protocol} netlink socket{}", hint(*protocol, source))]
 pub struct OpenError {
     /// What could not be done: `open`, `configure`, ...
     pub step: &'static str,
@@ -16,6 +16,14 @@ pub struct OpenError {
     /// The kernel's reason.
     #[source]
     pub source: io::Error,
+}
+
+fn hint(protocol: Protocol, source: &io::Error) -> &'static str {
+    let lacks_protocol = source.raw_os_error().map(Errno::from_raw) == Some(Errno::EPROTONOSUPPORT);
+    match protocol {
+        Protocol::Netfilter if lacks_protocol => ": the kernel lacks nf_tables (CONFIG_NF_TABLES)",
+        _ => "",
+    }
 }
 
 /// The kernel's error for one message.

@@ -14,7 +14,7 @@ const MAX_ATTEMPTS: u32 = 16;
 /// Reads the generation: 2.5 µs. Unchanged since the last look means that nobody changed any table.
 ///
 /// # Errors
-/// [`ObserveError::Generation`].
+/// [`ObserveError`].
 pub fn generation(kernel: &mut impl Kernel) -> Result<Generation, ObserveError> {
     kernel.generation()
 }

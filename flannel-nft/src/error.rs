@@ -1,21 +1,21 @@
-//! What can go wrong, and what the kernel holds then.
+//! Errors, and what the kernel holds after each of them.
 
 use std::fmt;
 
-use flannel_netlink::{DumpError, Errno, LostReply, Malformed, OpenError, Refusal, TransactError};
+use flannel_netlink::{AskError, DumpError, Errno, LostReply, Malformed, Refusal, TransactError};
 
 use crate::model::ids::Generation;
 
-/// A part of a ruleset that cannot be sent to the kernel.
+/// Why a rule, set, chain or element is invalid. Found before anything is sent to the kernel.
 #[derive(Clone, Debug, Eq, Hash, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidRule {
-    /// A packet cannot be of both protocols at once, so the rule would never match.
-    #[error("no packet is {known} and {wanted} at once")]
+    /// The rule needs two different protocols, so it would never match.
+    #[error("no packet is both {known} and {wanted}")]
     Contradiction {
-        /// What the rule demands first.
+        /// The protocol that the rule matches first.
         known: String,
-        /// What a later part of it needs.
+        /// The protocol that a later part of the rule needs.
         wanted: String,
     },
     /// The first address of a range is above the last.
@@ -24,13 +24,13 @@ pub enum InvalidRule {
         /// The range.
         range: String,
     },
-    /// A prefix has bits set behind its length.
+    /// A prefix has bits set beyond its length.
     #[error("prefix {prefix} has host bits set")]
     HostBits {
         /// The prefix.
         prefix: String,
     },
-    /// A jump or goto leads to a chain that the table does not have.
+    /// A jump or goto names a chain that the table does not have.
     #[error("there is no chain `{chain}` in this table")]
     MissingChain {
         /// The chain.
@@ -48,8 +48,8 @@ pub enum InvalidRule {
         /// The set.
         set: String,
     },
-    /// The type, hook and family of a base chain do not go together.
-    #[error("a {kind} chain cannot be at hook {hook} of family {family}")]
+    /// The family has no base chain of this type at this hook.
+    #[error("family {family} has no {kind} chains at hook {hook}")]
     NoSuchHook {
         /// `filter`, `nat` or `route`.
         kind: &'static str,
@@ -58,101 +58,103 @@ pub enum InvalidRule {
         /// The table's family.
         family: &'static str,
     },
-    /// Values in host order do not sort, so they cannot form intervals.
+    /// The kernel does not sort values in host byte order, so they cannot form intervals.
     #[error("values of type {datatype} cannot form intervals")]
     NoIntervals {
         /// The type.
         datatype: crate::Datatype,
     },
     /// A prefix or range in a set without the interval flag.
-    #[error("element {element} needs an interval set")]
+    #[error("element {element} is a range: its set needs the interval flag")]
     NotInterval {
         /// The element.
         element: String,
     },
-    /// A match on none of something can never be true.
-    #[error("there is nothing to match")]
+    /// A match on an empty list of values is never true.
+    #[error("the list of values to match is empty")]
     NothingToMatch,
-    /// An element with a timeout in a set without timeouts.
-    #[error("element {element} has a timeout, its set has not")]
+    /// An element has a timeout, but its set does not allow timeouts.
+    #[error("element {element} has a timeout, but its set does not allow timeouts")]
     NoTimeouts {
         /// The element.
         element: String,
     },
     /// Two elements of an interval map overlap.
-    #[error("element {element} overlaps another one")]
+    #[error("element {element} overlaps another element")]
     Overlap {
         /// The second element.
         element: String,
     },
-    /// A statement behind one that ends the rule.
-    #[error("a statement behind a verdict is never reached")]
+    /// A statement follows a verdict, which ends the rule.
+    #[error("a statement after a verdict is never reached")]
     Unreachable,
-    /// The table's family does not have it.
+    /// The table's family does not support this match, statement or object.
     #[error("{object} does not exist in family {family}")]
     WrongFamily {
-        /// What it is, in nft's words.
+        /// The match, statement or object in nft syntax.
         object: String,
         /// The table's family.
         family: &'static str,
     },
-    /// A key or set has another type than the place where it is used.
-    #[error("{object} has type {have}, {want} is wanted")]
+    /// A key or set has a different type than its place requires.
+    #[error("{object} has type {have}, but type {want} is required")]
     WrongType {
         /// The key or set.
         object: String,
-        /// Type wanted.
+        /// The required type.
         want: &'static str,
-        /// Type it has.
+        /// Its type.
         have: &'static str,
     },
-    /// The element's value is none, or not of the type that the map gives.
-    #[error("element {element} does not have the kind of value that its set maps to")]
+    /// An element of a map has no value, or a value of the wrong type.
+    #[error("element {element} does not have a value of the type that its map holds")]
     WrongValue {
         /// The element.
         element: String,
     },
 }
 
-/// A transaction that must not be sent. The kernel has seen nothing of it.
+/// A transaction is invalid. Nothing was sent to the kernel.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("`{object}` cannot be sent to the kernel")]
+#[error("`{object}` is invalid")]
 pub struct SealError {
-    /// What is wrong, in nft syntax.
+    /// The invalid object, in nft syntax.
     pub object: String,
     /// What is wrong with it.
     #[source]
-    pub mistake: InvalidRule,
+    pub reason: InvalidRule,
 }
 
-/// Why the kernel's tables could not be read.
+/// A part of the ruleset could not be read. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {what} from the kernel")]
+pub struct ObserveError {
+    /// What was to be read: `tables`, `chains`, `the ruleset's generation`, ...
+    pub what: &'static str,
+    /// The cause.
+    #[source]
+    pub source: ReadError,
+}
+
+/// The cause of an [`ObserveError`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ObserveError {
-    /// The socket could not be opened.
-    #[error("cannot reach nf_tables: is the kernel built with it?")]
-    Open(#[source] OpenError),
-    /// Others kept changing the tables while they were read.
-    #[error("the ruleset changed {attempts} times while it was read")]
+pub enum ReadError {
+    /// Other processes kept committing changes during each attempt.
+    #[error("other processes changed the ruleset during each of {attempts} attempts")]
     Busy {
-        /// How often it was tried.
+        /// Number of attempts.
         attempts: u32,
     },
-    /// A listing failed.
-    #[error("cannot list the {what} of the kernel")]
-    Dump {
-        /// `tables`, `chains`, ...
-        what: &'static str,
-        /// The kernel's reason.
-        #[source]
-        source: DumpError,
-    },
-    /// The generation could not be read.
-    #[error("cannot read the ruleset's generation")]
-    Generation(#[source] flannel_netlink::AskError),
+    /// A dump failed.
+    #[error(transparent)]
+    Dump(#[from] DumpError),
+    /// A request failed.
+    #[error(transparent)]
+    Ask(#[from] AskError),
 }
 
-/// Why a commit failed, and therefore what the kernel now holds.
+/// A commit failed. The variant tells what the kernel holds now.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommitError {
@@ -161,48 +163,48 @@ pub enum CommitError {
     Refused {
         /// The operation and its object, as a line of `nft -f`.
         operation: String,
-        /// Which part of the object the kernel objects to, if it says so.
+        /// The part of the object that the kernel objects to, if it names one.
         attribute: Option<&'static str>,
         /// The kernel's reason.
         #[source]
         source: RefusalReason,
     },
-    /// Another writer changed the ruleset first. Nothing was applied; observe and diff again.
-    #[error("the ruleset changed before the batch arrived")]
+    /// Another process changed the ruleset first. Nothing was applied; observe and diff again.
+    #[error("another process changed the ruleset first")]
     Stale,
     /// The batch could not be sent. Nothing was applied.
     #[error("cannot send the batch")]
     NotSent(#[source] TransactError),
-    /// The reply was lost, and the generation shows that nothing was applied.
-    #[error("the batch was not applied, and the kernel's reason was lost")]
+    /// The kernel's reply was lost, but the generation shows that nothing was applied.
+    #[error("the kernel applied nothing, and its reply with the reason was lost")]
     Lost(#[source] LostReply),
-    /// The reply was lost and the ruleset has changed since: by this batch or by somebody else. Observe before trying
-    /// again.
-    #[error("no answer to the batch, which may have been applied as generation {generation}")]
+    /// The kernel's reply was lost and the ruleset has changed since, by this batch or by another process. Observe before
+    /// trying again.
+    #[error("the kernel's reply was lost; the batch may have been applied as generation {generation}")]
     Unanswered {
         /// The generation that the kernel has now.
         generation: Generation,
-        /// Why there is no answer.
+        /// Why the reply was lost.
         #[source]
         source: LostReply,
     },
-    /// The reply makes no sense. Observe before trying again.
-    #[error("the answer to the batch is malformed")]
+    /// The kernel's reply is malformed. Observe before trying again.
+    #[error("the kernel's reply is malformed; the batch may have been applied")]
     Malformed(#[source] Malformed),
-    /// The reply was lost and the kernel's generation could not be read. Observe before trying again.
-    #[error("no answer to the batch, and the generation cannot be read")]
+    /// The kernel's reply was lost and the generation could not be read. Observe before trying again.
+    #[error("the kernel's reply was lost and the generation cannot be read; the batch may have been applied")]
     Unknown(#[source] ObserveError),
 }
 
 impl CommitError {
-    /// Whether the kernel may hold the new state although this is an error.
+    /// Whether the kernel may have applied the batch although this is an error.
     #[must_use]
     pub fn may_be_applied(&self) -> bool {
         matches!(self, Self::Unanswered { .. } | Self::Malformed(_) | Self::Unknown(_))
     }
 }
 
-/// The kernel's reason for refusing, with what the number usually means in nf_tables.
+/// The kernel's reason for refusing a message, with the usual meaning of the error number in nf_tables.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub struct RefusalReason(pub(crate) Refusal);
 
@@ -216,16 +218,16 @@ impl RefusalReason {
     fn hint(&self) -> Option<&'static str> {
         Some(match self.0.errno {
             Errno::EPERM => "CAP_NET_ADMIN is missing, or another process owns the table",
-            Errno::EBUSY => "something still uses it, or the table has another owner",
-            Errno::ENOENT => "it, or something it refers to, does not exist",
-            Errno::EEXIST => "it exists already with other properties",
+            Errno::EBUSY => "the object is still in use, or another process owns the table",
+            Errno::ENOENT => "the object, or an object that it refers to, does not exist",
+            Errno::EEXIST => "an object of this name exists with other properties",
             Errno::EOPNOTSUPP => {
                 "the kernel lacks this feature, or the chain's type and hook do not allow it"
             }
-            Errno::ELOOP => "chains jump to each other in a circle",
-            Errno::EMLINK => "chains jump too deep",
+            Errno::ELOOP => "chains jump in a loop",
+            Errno::EMLINK => "jumps are nested too deep",
             Errno::ENFILE => "the set is full",
-            Errno::EINVAL => "the kernel does not understand it",
+            Errno::EINVAL => "the kernel does not understand the message",
             _ => return None,
         })
     }
@@ -241,23 +243,23 @@ impl fmt::Display for RefusalReason {
     }
 }
 
-/// Why the kernel could not be made to hold what was wanted.
+/// The kernel could not be made to hold the desired ruleset.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConvergeError {
-    /// The tables could not be read. Nothing was changed.
-    #[error("cannot observe the tables")]
+    /// The ruleset could not be read. Nothing was changed.
+    #[error("cannot observe the ruleset")]
     Observe(#[source] ObserveError),
-    /// What is wanted cannot exist. Nothing was changed.
-    #[error("the ruleset is not valid")]
+    /// The desired ruleset is invalid. Nothing was changed.
+    #[error("the desired ruleset is invalid")]
     Seal(#[source] SealError),
-    /// The commit failed; the source says what the kernel holds.
-    #[error("cannot commit the difference")]
+    /// The commit failed; the source tells what the kernel holds.
+    #[error("cannot commit the changes")]
     Commit(#[source] CommitError),
-    /// Others changed the ruleset each time before our commit arrived. Nothing of ours was applied.
-    #[error("others changed the ruleset {attempts} times while it was being compared")]
+    /// Other processes changed the ruleset before each attempt to commit. Nothing was applied.
+    #[error("other processes changed the ruleset before each of {attempts} commits")]
     Contended {
-        /// How often it was tried.
+        /// Number of attempts.
         attempts: u32,
     },
 }

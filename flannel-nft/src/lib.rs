@@ -107,8 +107,8 @@ mod uapi;
 mod wire;
 
 pub use converge::{Outcome, RetainedRuleset, converge, converge_with, generation, observe};
-pub use error::{CommitError, ConvergeError, InvalidRule, ObserveError, RefusalReason, SealError};
-pub use flannel_netlink::Errno;
+pub use error::{CommitError, ConvergeError, InvalidRule, ObserveError, ReadError, RefusalReason, SealError};
+pub use flannel_netlink::{Errno, OpenError};
 pub use kernel::fake::FakeKernel;
 #[cfg(feature = "tokio")]
 pub use kernel::monitor::MonitorStream;

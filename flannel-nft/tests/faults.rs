@@ -35,7 +35,7 @@ fn a_refusal_names_the_operation_the_object_and_the_reason() {
         let reason = error.source().unwrap().to_string();
         assert_eq!(
             reason,
-            "No such file or directory (ENOENT): it, or something it refers to, does not exist"
+            "No such file or directory (ENOENT): the object, or an object that it refers to, does not exist"
         );
         assert!(!error.may_be_applied());
         assert_eq!(sh("nft list ruleset"), "");
@@ -217,7 +217,7 @@ fn converge_begins_anew_when_others_were_first_but_not_for_ever() {
 }
 
 #[test]
-fn a_mistake_is_named_before_anything_is_sent() {
+fn an_invalid_ruleset_is_named_before_anything_is_sent() {
     let table = |rule: Rule| {
         Ruleset::new().table(
             Table::new(Family::Ip, TableName::new("t").unwrap())
@@ -234,39 +234,39 @@ fn a_mistake_is_named_before_anything_is_sent() {
     };
     assert_eq!(
         refused(table(Rule::new().when(ip::saddr(net("10.0.0.1/8"))).accept())),
-        "`rule ip t c ip saddr 10.0.0.1/8 accept` cannot be sent to the kernel: prefix 10.0.0.1/8 has host bits set"
+        "`rule ip t c ip saddr 10.0.0.1/8 accept` is invalid: prefix 10.0.0.1/8 has host bits set"
     );
     assert_eq!(
         refused(table(Rule::new().jump(&chain("gone")))),
-        "`rule ip t c jump gone` cannot be sent to the kernel: there is no chain `gone` in this table"
+        "`rule ip t c jump gone` is invalid: there is no chain `gone` in this table"
     );
     assert_eq!(
         refused(table(Rule::new().when(ip::saddr(Addresses::v4_set(&set("ports")))))),
-        "`rule ip t c ip saddr @ports` cannot be sent to the kernel: @ports has type inet_service, ipv4_addr is wanted"
+        "`rule ip t c ip saddr @ports` is invalid: @ports has type inet_service, but type ipv4_addr is required"
     );
     assert_eq!(
         refused(table(Rule::new().when(ip::saddr(net("fd00::/8"))))),
-        "`rule ip t c ip6 saddr fd00::/8` cannot be sent to the kernel: ip6 saddr does not exist in family ip"
+        "`rule ip t c ip6 saddr fd00::/8` is invalid: ip6 saddr does not exist in family ip"
     );
     assert_eq!(
         refused(table(Rule::new().accept().counter())),
-        "`rule ip t c accept counter packets 0 bytes 0` cannot be sent to the kernel: \
-         a statement behind a verdict is never reached"
+        "`rule ip t c accept counter packets 0 bytes 0` is invalid: \
+         a statement after a verdict is never reached"
     );
     let with_set =
         |set: Set| Ruleset::new().table(Table::new(Family::Ip, TableName::new("t").unwrap()).set(set));
     assert_eq!(
         refused(with_set(Set::new(set("s"), Datatype::Ipv4Addr).elements([80]))),
-        "`set ip t s` cannot be sent to the kernel: 80 has type inet_service, ipv4_addr is wanted"
+        "`set ip t s` is invalid: 80 has type inet_service, but type ipv4_addr is required"
     );
     assert_eq!(
         refused(with_set(Set::new(set("s"), Datatype::Ipv4Addr).elements([net4("10.0.0.0/8")]))),
-        "`set ip t s` cannot be sent to the kernel: element 10.0.0.0/8 needs an interval set"
+        "`set ip t s` is invalid: element 10.0.0.0/8 is a range: its set needs the interval flag"
     );
     let hook = Chain::base(chain("c"), Base::new(ChainKind::Nat, Hook::Forward, Priority::SRCNAT));
     assert_eq!(
         refused(Ruleset::new().table(Table::new(Family::Ip, TableName::new("t").unwrap()).chain(hook))),
-        "`chain ip t c` cannot be sent to the kernel: a nat chain cannot be at hook forward of family ip"
+        "`chain ip t c` is invalid: family ip has no nat chains at hook forward"
     );
 }
 

@@ -242,21 +242,24 @@ fn a_table_of_another_owner_is_left_as_it_is_and_the_error_says_so() {
 fn the_monitor_tells_who_changed_what_and_leaves_us_out() {
     netns(|| {
         let mut kernel = Netlink::open().unwrap();
-        let mut monitor = Monitor::open(&[kernel.port()]).unwrap();
+        let mut monitor = Monitor::open(&kernel).unwrap();
         converge(&mut kernel, &flannel()).unwrap();
-        assert!(monitor.poll().unwrap().is_none(), "our own");
+        assert!(monitor.take().unwrap().is_empty(), "our own");
         sh("nft 'add table ip x; add chain ip x c; add rule ip x c tcp dport 22 accept'");
-        let Some(Event::Foreign(foreign)) = monitor.poll().unwrap() else { panic!("nothing seen") };
-        assert_eq!(foreign.process, "nft");
-        assert!(foreign.pid > 0);
-        assert_eq!(foreign.generation, generation(&mut kernel).unwrap());
-        let changes: Vec<String> = foreign.changes.iter().map(ToString::to_string).collect();
+        let mut foreign = || match &monitor.take().unwrap()[..] {
+            [Event::Foreign(foreign)] => foreign.clone(),
+            events => panic!("{events:?}"),
+        };
+        let commit = foreign();
+        assert_eq!(commit.process, "nft");
+        assert!(commit.pid > 0);
+        assert_eq!(commit.generation, generation(&mut kernel).unwrap());
+        let changes: Vec<String> = commit.changes.iter().map(ToString::to_string).collect();
         assert_eq!(changes.len(), 3, "{changes:?}");
         assert!(changes[2].ends_with("tcp dport 22 accept"), "{changes:?}");
         sh("nft flush ruleset");
-        let Some(Event::Foreign(foreign)) = monitor.poll().unwrap() else { panic!("flush not seen") };
-        assert!(foreign.changes.iter().any(|change| *change.table() == id(Family::Ip, "flannel-ipv4")));
-        assert!(monitor.poll().unwrap().is_none());
+        assert!(foreign().changes.iter().any(|change| *change.table() == id(Family::Ip, "flannel-ipv4")));
+        assert!(monitor.take().unwrap().is_empty());
         assert!(monitor.as_fd().try_clone_to_owned().is_ok());
     });
 }
@@ -269,7 +272,7 @@ fn a_flushed_table_is_back_after_one_event() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let mut kernel = Netlink::open().unwrap();
-            let stream = Monitor::open(&[kernel.port()]).unwrap().into_stream().unwrap();
+            let stream = Monitor::open(&kernel).unwrap().into_stream().unwrap();
             let mut events = stream.chunks(1); // any combinator of futures will do
             for _ in 0..3 {
                 converge(&mut kernel, &flannel()).unwrap();
@@ -303,7 +306,7 @@ fn all_that_a_program_keeps_can_move_to_another_thread() {
 fn a_monitor_that_was_too_slow_says_so_and_goes_on() {
     netns(|| {
         let mut kernel = Netlink::open().unwrap();
-        let mut monitor = Monitor::open(&[]).unwrap();
+        let mut monitor = Monitor::open(&Netlink::open().unwrap()).unwrap();
         let rules = (0..2000).map(|number| Rule::new().when(meta::mark(number)).accept());
         let table = Table::new(Family::Ip, TableName::new("big").unwrap())
             .chain(Chain::regular(chain("c")).rules(rules));
@@ -313,11 +316,13 @@ fn a_monitor_that_was_too_slow_says_so_and_goes_on() {
             transaction.replace(&table);
             transaction.seal().unwrap().commit(&mut kernel).unwrap();
         }
-        while let Some(event) = monitor.poll().unwrap() {
-            overflowed |= matches!(event, Event::Overflow);
+        while let events = monitor.take().unwrap()
+            && !events.is_empty()
+        {
+            overflowed |= events.iter().any(|event| matches!(event, Event::Overflow));
         }
         assert!(overflowed);
         sh("nft delete table ip big");
-        assert!(matches!(monitor.poll().unwrap(), Some(Event::Foreign(_))), "it goes on");
+        assert!(matches!(monitor.take().unwrap()[..], [Event::Foreign(_)]), "it goes on");
     });
 }

@@ -148,12 +148,12 @@ fn replace(times: u32) {
 fn a_table_flushed_by_others_leaks_only_until_it_is_repaired() {
     let Some(bench) = Bench::new() else { return };
     let (open, report) = bench.under_traffic(install, |kernel| {
-        let mut monitor = Monitor::open(&[kernel.port()]).unwrap();
+        let mut monitor = Monitor::open(kernel).unwrap();
         let mut open = Duration::ZERO;
         for _ in 0..10 {
             let begun = Instant::now();
             testkit::sh("nft flush ruleset");
-            let seen = wait_for(Duration::from_secs(5), || monitor.poll().unwrap());
+            let seen = wait_for(Duration::from_secs(5), || monitor.take().unwrap().pop());
             assert!(matches!(seen, Some(Event::Foreign(_))), "{seen:?}");
             converge(kernel, &rules()).unwrap();
             open += begun.elapsed();

@@ -58,13 +58,13 @@ fn the_kernel_agrees() {
 #[test]
 fn what_no_packet_can_be_is_refused_before_it_is_sent() {
     let id = TableId::new(Family::Inet, TableName::new("t").unwrap());
-    let mistake = |rule: Rule| {
+    let reason = |rule: Rule| {
         let mut transaction = Transaction::unchecked();
         transaction.append_rule(&id, &chain("c"), &rule);
-        transaction.seal().unwrap_err().mistake.to_string()
+        transaction.seal().unwrap_err().reason.to_string()
     };
     let udp_reset = Rule::new().when(udp::dport(53)).reject(Reject::TcpReset);
-    assert_eq!(mistake(udp_reset), "no packet is udp and tcp at once");
+    assert_eq!(reason(udp_reset), "no packet is both udp and tcp");
     let both = Rule::new().when(ip::saddr(net("10.0.0.0/8"))).when(ip::daddr(net("fd00::/8"))).accept();
-    assert_eq!(mistake(both), "no packet is ip and ip6 at once");
+    assert_eq!(reason(both), "no packet is both ip and ip6");
 }

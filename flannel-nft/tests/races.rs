@@ -86,10 +86,11 @@ fn interrupt(times: u32, sides: [Ruleset; 2]) {
                         let found = observed.ruleset.to_string();
                         assert!(texts.contains(&found), "of two minds:\n{found}");
                     }
-                    Err(ObserveError::Busy { attempts }) => interrupted += attempts,
-                    Err(ObserveError::Dump { source: DumpError::Interrupted { attempts }, .. }) => {
-                        interrupted += attempts;
-                    }
+                    Err(ObserveError {
+                        source:
+                            ReadError::Busy { attempts } | ReadError::Dump(DumpError::Interrupted { attempts }),
+                        ..
+                    }) => interrupted += attempts,
                     other => assert!(other.is_ok(), "{other:?}"),
                 }
             }

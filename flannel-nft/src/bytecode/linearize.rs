@@ -125,8 +125,8 @@ impl<F: FnMut(Expr)> Linearizer<F> {
     }
 
     fn condition(&mut self, condition: &Match) -> Result<(), InvalidRule> {
-        if let Some(mistake) = &condition.mistake {
-            return Err(mistake.clone());
+        if let Some(invalid) = &condition.invalid {
+            return Err(invalid.clone());
         }
         let equal = if condition.inverted { NFT_CMP_NEQ } else { NFT_CMP_EQ };
         let compare = |data: &Data| Expr::Cmp { sreg: NFT_REG_1, op: equal, data: data.clone() };
@@ -266,8 +266,8 @@ impl<F: FnMut(Expr)> Linearizer<F> {
         let (set, id) = match source {
             Source::Named(name) => (name.as_str().into(), None),
             Source::Inline(inline) => {
-                if let Some(mistake) = &inline.set.mistake {
-                    return Err(mistake.clone());
+                if let Some(invalid) = &inline.set.invalid {
+                    return Err(invalid.clone());
                 }
                 let id = self.next_set;
                 self.next_set += 1;

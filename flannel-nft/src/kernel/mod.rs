@@ -29,13 +29,13 @@ pub trait Kernel {
     /// Reads the generation of the ruleset.
     ///
     /// # Errors
-    /// [`ObserveError::Generation`].
+    /// [`ObserveError`].
     fn generation(&mut self) -> Result<Generation, ObserveError>;
 
     /// Lists the tables there are.
     ///
     /// # Errors
-    /// [`ObserveError::Dump`].
+    /// [`ObserveError`].
     ///
     /// # Kernel
     /// `nft list tables`
@@ -44,7 +44,7 @@ pub trait Kernel {
     /// Whether a table that somebody owns stays when its owner exits (flags `owner` and `persist`). Changes nothing.
     ///
     /// # Errors
-    /// [`ObserveError::Dump`].
+    /// [`ObserveError`].
     fn keeps_owned_tables(&mut self) -> Result<bool, ObserveError>;
 
     /// Reads the wanted tables, all of one generation.

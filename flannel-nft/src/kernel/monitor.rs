@@ -1,104 +1,101 @@
-//! What others do to the ruleset.
+//! Notifications of commits by other processes.
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 #[cfg(feature = "tokio")]
 use std::{
+    collections::VecDeque,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
-use flannel_netlink::{Malformed, Message, Protocol, Received};
+use flannel_netlink::{Malformed, Message, OpenError, Protocol, Received};
 
-use crate::error::ObserveError;
+use crate::kernel::netlink::Netlink;
 use crate::model::ids::Generation;
 use crate::transaction::change::{Change, Reader};
 use crate::uapi::*;
 use crate::wire::message as kind;
 
-/// One commit of somebody else.
+/// Most events that [`Monitor::take`] returns at once, so that the caller gets its turn.
+const MAX_EVENTS: usize = 4096;
+
+/// One commit of another process.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Foreign {
-    /// The generation it made.
+    /// The generation that the commit made.
     pub generation: Generation,
-    /// Process that made it, 0 if unknown.
+    /// Process ID of the writer; 0 if the kernel does not report it.
     pub pid: u32,
-    /// Name of that process, as in `/proc/PID/comm`; empty if unknown.
+    /// Name of that process, as in `/proc/PID/comm`; empty if the kernel does not report it.
     pub process: String,
-    /// What it changed, as far as this crate has words for it.
+    /// The changes, as far as this crate has types for them.
     pub changes: Vec<Change>,
 }
 
-/// What the monitor has to say.
+/// What a [`Monitor`] reports.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// Somebody else changed the ruleset.
+    /// Another process committed changes.
     Foreign(Foreign),
-    /// Changes came faster than they were read, and some are lost: observe everything.
+    /// Changes came faster than they were read, and the kernel dropped some of them: observe everything again.
     Overflow,
 }
 
-/// Watches all changes of the ruleset but our own.
+/// Receives the commits of other processes in a network namespace. Readable ([`AsFd`]) when there are some.
 ///
-/// Open it before you observe, so that nothing is missed in between. Readable (`AsFd`) when there is something.
+/// Open it before the first [`observe`](crate::observe), so that no change falls in between.
 #[derive(Debug)]
 pub struct Monitor {
     socket: flannel_netlink::Monitor,
-    own: Vec<u32>,
-    ready: VecDeque<Event>,
-    /// Changes of a commit whose end has not come yet.
+    /// Port of the socket whose commits are ours.
+    own: u32,
+    /// Changes of a commit whose end has not arrived yet.
     open: Vec<Change>,
     reader: Reader,
 }
 
 impl Monitor {
-    /// Watches the network namespace that the calling thread is in. Commits through sockets with the ports `own`
-    /// ([`Netlink::port`](crate::Netlink::port)) are left out.
+    /// Subscribes to the ruleset of the network namespace that the calling thread is in, except to commits made
+    /// through `ours`.
     ///
     /// # Errors
-    /// [`ObserveError::Open`].
-    pub fn open(own: &[u32]) -> Result<Self, ObserveError> {
-        let socket = flannel_netlink::Monitor::open(Protocol::Netfilter, &[NFNLGRP_NFTABLES])
-            .map_err(ObserveError::Open)?;
-        Ok(Self {
-            socket,
-            own: own.to_vec(),
-            ready: VecDeque::new(),
-            open: Vec::new(),
-            reader: Reader::default(),
-        })
+    /// [`OpenError`] if the kernel refuses the subscription.
+    ///
+    /// # Kernel
+    /// `nft monitor`
+    pub fn open(ours: &Netlink) -> Result<Self, OpenError> {
+        let socket = flannel_netlink::Monitor::open(Protocol::Netfilter, &[NFNLGRP_NFTABLES])?;
+        Ok(Self { socket, own: ours.port(), open: Vec::new(), reader: Reader::default() })
     }
 
-    /// Takes the next event without waiting; `None` if there is none now.
+    /// Takes the events that have arrived, without waiting; 4096 at most.
     ///
     /// # Errors
-    /// The kernel's, if the socket is broken.
-    pub fn poll(&mut self) -> io::Result<Option<Event>> {
-        loop {
-            if let Some(event) = self.ready.pop_front() {
-                return Ok(Some(event));
-            }
+    /// The kernel's error if the socket is broken. An overflow is not an error but [`Event::Overflow`].
+    pub fn take(&mut self) -> io::Result<Vec<Event>> {
+        let mut events = Vec::new();
+        while events.len() < MAX_EVENTS {
             match self.socket.receive()? {
-                Received::Nothing => return Ok(None),
+                Received::Nothing => break,
                 Received::Overflow => {
                     self.open.clear();
-                    return Ok(Some(Event::Overflow));
+                    events.push(Event::Overflow);
                 }
                 Received::Messages(messages) => {
                     for message in messages {
                         let Ok(message) = message else {
-                            self.ready.push_back(Event::Overflow);
+                            events.push(Event::Overflow);
                             break;
                         };
-                        if self.own.contains(&message.port) {
+                        if message.port == self.own {
                             continue;
                         }
                         if message.kind == kind::NEWGEN {
                             let changes = std::mem::take(&mut self.open);
                             self.reader = Reader::default();
-                            let event = end(&message, changes).map_or(Event::Overflow, Event::Foreign);
-                            self.ready.push_back(event);
+                            events.push(commit(&message, changes).map_or(Event::Overflow, Event::Foreign));
                         } else if let Ok(Some(change)) = self.reader.read(&message) {
                             self.open.push(change);
                         }
@@ -106,12 +103,16 @@ impl Monitor {
                 }
             }
         }
+        Ok(events)
     }
 
-    /// The same as a stream of events for tokio.
+    /// Makes an async stream of it, for tokio.
     ///
     /// # Errors
-    /// If no tokio runtime with I/O is running.
+    /// The runtime refuses the descriptor.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with I/O enabled.
     #[cfg(feature = "tokio")]
     pub fn into_stream(self) -> io::Result<MonitorStream> {
         let interest = tokio::io::Interest::READABLE;
@@ -119,11 +120,13 @@ impl Monitor {
             deprecated,
             reason = "its successor is unsafe; this descriptor stays the same until it is closed"
         )]
-        tokio::io::unix::AsyncFd::with_interest(self, interest).map(MonitorStream)
+        let fd = tokio::io::unix::AsyncFd::with_interest(self, interest)?;
+        Ok(MonitorStream { fd, ready: VecDeque::new() })
     }
 }
 
-fn end(message: &Message<'_>, changes: Vec<Change>) -> Result<Foreign, Malformed> {
+/// The commit that this `NFT_MSG_NEWGEN` ends.
+fn commit(message: &Message<'_>, changes: Vec<Change>) -> Result<Foreign, Malformed> {
     let mut foreign = Foreign { generation: Generation(0), pid: 0, process: String::new(), changes };
     let (_, attributes) = message.split::<4>()?;
     for attribute in attributes {
@@ -150,32 +153,37 @@ impl AsRawFd for Monitor {
     }
 }
 
-/// Events for tokio: a [`Stream`](futures_core::Stream) that ends only with the kernel's error, should the socket break.
+/// A [`Monitor`] as an async [`Stream`](futures_core::Stream). It ends only if the socket breaks, with the kernel's error.
 #[cfg(feature = "tokio")]
 #[derive(Debug)]
-pub struct MonitorStream(tokio::io::unix::AsyncFd<Monitor>);
+pub struct MonitorStream {
+    fd: tokio::io::unix::AsyncFd<Monitor>,
+    /// Events that were taken and not yet returned.
+    ready: VecDeque<Event>,
+}
 
 #[cfg(feature = "tokio")]
 impl MonitorStream {
-    /// Waits for the next event, without an extension trait. May be dropped while waiting without losing one.
+    /// Waits for the next event, without an extension trait. Cancel safe: dropping the future loses no event.
     ///
     /// # Errors
-    /// The kernel's, if the socket is broken.
+    /// As [`Monitor::take`].
     pub async fn next(&mut self) -> io::Result<Event> {
         std::future::poll_fn(|cx| self.poll_event(cx)).await
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Event>> {
         loop {
-            if let Some(event) = self.0.get_mut().poll()? {
+            if let Some(event) = self.ready.pop_front() {
                 return Poll::Ready(Ok(event));
             }
-            let mut ready = ready!(self.0.poll_read_ready_mut(cx))?;
-            // Forget readiness only if there is nothing: what comes after that look wakes us again.
-            match ready.get_inner_mut().poll()? {
-                Some(event) => return Poll::Ready(Ok(event)),
-                None => ready.clear_ready(),
+            let mut readable = ready!(self.fd.poll_read_ready_mut(cx))?;
+            let events = readable.get_inner_mut().take()?;
+            // Only if nothing is left: what arrives after this look wakes the task again.
+            if events.len() < MAX_EVENTS {
+                readable.clear_ready();
             }
+            self.ready.extend(events);
         }
     }
 }

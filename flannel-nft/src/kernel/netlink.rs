@@ -5,12 +5,12 @@ use std::error::Error as _;
 use std::io;
 
 use flannel_netlink::{
-    AskError, Attributes, Batch, DumpError, Errno, Flags, LostReply, Malformed, Message, Protocol, Refusal,
+    AskError, Attributes, Batch, Errno, Flags, LostReply, Malformed, Message, OpenError, Protocol, Refusal,
     Socket, TransactError, attributes, messages,
 };
 
 use crate::bytecode::delinearize::delinearize;
-use crate::error::{CommitError, ObserveError, RefusalReason};
+use crate::error::{CommitError, ObserveError, ReadError, RefusalReason};
 use crate::kernel::{Kernel, Observed};
 use crate::model::chain::Chain;
 use crate::model::family::Family;
@@ -45,9 +45,9 @@ impl Netlink {
     /// Opens the nf_tables of the network namespace that the calling thread is in.
     ///
     /// # Errors
-    /// [`ObserveError::Open`] if the kernel has no netfilter netlink.
-    pub fn open() -> Result<Self, ObserveError> {
-        Socket::open(Protocol::Netfilter).map(Self::over).map_err(ObserveError::Open)
+    /// [`OpenError`] if the kernel lacks nf_tables or refuses the socket.
+    pub fn open() -> Result<Self, OpenError> {
+        Socket::open(Protocol::Netfilter).map(Self::over)
     }
 
     /// Speaks over a socket of [`Protocol::Netfilter`] that was opened otherwise, e.g. with a bounded receive buffer
@@ -77,7 +77,9 @@ impl Netlink {
             list.push(read(&message)?);
             Ok(())
         };
-        self.socket.dump(&mut self.question, fold).map_err(|source| ObserveError::Dump { what, source })
+        self.socket
+            .dump(&mut self.question, fold)
+            .map_err(|source| ObserveError { what, source: source.into() })
     }
 
     fn table(&mut self, id: &TableId) -> Result<Option<Table>, ObserveError> {
@@ -92,7 +94,7 @@ impl Netlink {
         match asked {
             Ok(table) => Ok(Some(table)),
             Err(AskError::Refused(Refusal { errno: Errno::ENOENT, .. })) => Ok(None),
-            Err(source) => Err(unable_to_list("tables", source)),
+            Err(source) => Err(cannot_read("tables", source)),
         }
     }
 
@@ -273,7 +275,7 @@ impl Kernel for Netlink {
             }
             Err(Malformed::Value { what: "generation without a number" })
         });
-        asked.map_err(ObserveError::Generation)
+        asked.map_err(|source| cannot_read("the ruleset's generation", source))
     }
 
     /// Asks to add such a table in a batch without end, which the kernel checks and drops. Before 6.9 the flag is refused.
@@ -289,11 +291,9 @@ impl Kernel for Netlink {
             Ok(answer) => match answer.refused.into_iter().next() {
                 None => Ok(true),
                 Some(Refusal { errno: Errno::EINVAL | Errno::EOPNOTSUPP, .. }) => Ok(false),
-                Some(refusal) => {
-                    Err(unable_to_list("tables that outlive their owner", AskError::Refused(refusal)))
-                }
+                Some(refusal) => Err(cannot_read("support for owned tables", AskError::Refused(refusal))),
             },
-            Err(source) => Err(unable_to_list("tables that outlive their owner", AskError::Transact(source))),
+            Err(source) => Err(cannot_read("support for owned tables", AskError::Transact(source))),
         }
     }
 
@@ -313,7 +313,7 @@ impl Kernel for Netlink {
             let ruleset = read?;
             return Ok(Observed { generation, ruleset, port: Some(self.socket.port()) });
         }
-        Err(ObserveError::Busy { attempts: ATTEMPTS })
+        Err(ObserveError { what: "tables", source: ReadError::Busy { attempts: ATTEMPTS } })
     }
 
     fn send(&mut self, transaction: &mut Transaction<Sealed>) -> Result<Generation, CommitError> {
@@ -346,7 +346,7 @@ impl Netlink {
             Ok(answer) => Ok(answer.refused.is_empty()),
             // Before 6.10 the end of a batch is not acknowledged; a refusal always comes back.
             Err(TransactError::Lost(_)) => Ok(true),
-            Err(source) => Err(unable_to_list("generation", AskError::Transact(source))),
+            Err(source) => Err(cannot_read("the ruleset's generation", AskError::Transact(source))),
         }
     }
 
@@ -372,8 +372,8 @@ impl Netlink {
     }
 }
 
-fn unable_to_list(what: &'static str, source: AskError) -> ObserveError {
-    ObserveError::Dump { what, source: DumpError::Ask(source) }
+fn cannot_read(what: &'static str, source: AskError) -> ObserveError {
+    ObserveError { what, source: source.into() }
 }
 
 /// The generation after a commit that was to apply at `expected`, if the kernel is at `now`. A batch that has no effect,

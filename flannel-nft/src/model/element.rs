@@ -91,36 +91,36 @@ impl PartialOrd for Span {
 pub struct Key {
     pub(crate) datatype: Datatype,
     pub(crate) span: Span,
-    pub(crate) mistake: Option<InvalidRule>,
+    pub(crate) invalid: Option<InvalidRule>,
 }
 
 impl Key {
     /// Every key that no other element has, `*`. Kernel ≥ 5.13.
     #[must_use]
     pub fn rest(datatype: Datatype) -> Self {
-        Self { datatype, span: Span::Rest, mistake: None }
+        Self { datatype, span: Span::Rest, invalid: None }
     }
 
     pub(crate) fn prefix(datatype: Datatype, address: Data, length: u8) -> Self {
-        let mistake = (!address.is_network(length)).then(|| {
+        let invalid = (!address.is_network(length)).then(|| {
             let text = Value::new(datatype, address.clone());
             InvalidRule::HostBits { prefix: format!("{text}/{length}") }
         });
         let last = address.last_with_prefix(length);
-        Self { datatype, span: Span::between(address, last), mistake }
+        Self { datatype, span: Span::between(address, last), invalid }
     }
 
     fn range(first: Value, last: Value) -> Self {
-        let mistake =
+        let invalid =
             (first.data > last.data).then(|| InvalidRule::EmptyRange { range: format!("{first}-{last}") });
-        Self { datatype: first.datatype, span: Span::between(first.data, last.data), mistake }
+        Self { datatype: first.datatype, span: Span::between(first.data, last.data), invalid }
     }
 }
 
 impl<T: Into<Value>> From<T> for Key {
     fn from(value: T) -> Self {
         let value = value.into();
-        Self { datatype: value.datatype, span: Span::One(value.data), mistake: None }
+        Self { datatype: value.datatype, span: Span::One(value.data), invalid: None }
     }
 }
 

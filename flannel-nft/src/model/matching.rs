@@ -141,12 +141,12 @@ pub struct Match {
     pub(crate) field: Field,
     pub(crate) test: Test,
     pub(crate) inverted: bool,
-    pub(crate) mistake: Option<InvalidRule>,
+    pub(crate) invalid: Option<InvalidRule>,
 }
 
 impl Match {
     pub(crate) fn new(field: Field, test: Test) -> Self {
-        Self { field, test, inverted: false, mistake: None }
+        Self { field, test, inverted: false, invalid: None }
     }
 
     pub(crate) fn key(field: Field, key: Key) -> Self {
@@ -155,7 +155,7 @@ impl Match {
             Span::Range(first, last) => Test::Range(first, last),
             Span::Rest => Test::In(Source::inline(key.datatype, Maps::Nothing, [])),
         };
-        Self { field, test, inverted: false, mistake: key.mistake }
+        Self { field, test, inverted: false, invalid: key.invalid }
     }
 
     pub(crate) fn named(field: Field, set: &SetName) -> Self {
@@ -169,10 +169,10 @@ impl Match {
         {
             return Self::key(field, key);
         }
-        let mistake = keys.is_empty().then_some(InvalidRule::NothingToMatch);
+        let invalid = keys.is_empty().then_some(InvalidRule::NothingToMatch);
         let keys = keys.into_iter().map(|key| (key, Body::default()));
         let test = Test::In(Source::inline(field.datatype(), Maps::Nothing, keys));
-        Self { field, test, inverted: false, mistake }
+        Self { field, test, inverted: false, invalid }
     }
 }
 

@@ -57,8 +57,8 @@ impl Addresses {
                 Match::new(field, Test::Is(address))
             }
             AddressKind::Prefix { address, length } => {
-                let mistake = Key::prefix(self.version.datatype(), address.clone(), length).mistake;
-                Match { mistake, ..Match::new(field, Test::Prefix(address, length)) }
+                let invalid = Key::prefix(self.version.datatype(), address.clone(), length).invalid;
+                Match { invalid, ..Match::new(field, Test::Prefix(address, length)) }
             }
             AddressKind::Set(set) => Match::named(field, &set),
         }

@@ -195,8 +195,8 @@ pub mod ct {
 
     fn bits(field: Field, bits: impl Iterator<Item = u32>) -> Match {
         let bits = bits.fold(0, |sum, bit| sum | bit);
-        let mistake = (bits == 0).then_some(InvalidRule::NothingToMatch);
-        Match { mistake, ..Match::new(field, Test::AnyBit(Data::u32(bits))) }
+        let invalid = (bits == 0).then_some(InvalidRule::NothingToMatch);
+        Match { invalid, ..Match::new(field, Test::AnyBit(Data::u32(bits))) }
     }
 
     /// In one of these states: `ct state established,related`. Turned around with `!`: in none of them.
@@ -297,7 +297,7 @@ pub mod fib {
             [kind] => Match::new(field, Test::Is(kind.clone())),
             _ => {
                 let key =
-                    |data| Key { datatype: Datatype::FibAddrtype, span: Span::One(data), mistake: None };
+                    |data| Key { datatype: Datatype::FibAddrtype, span: Span::One(data), invalid: None };
                 let keys = kinds.into_iter().map(|data| (key(data), Body::default()));
                 Match::new(field, Test::In(Source::inline(Datatype::FibAddrtype, Maps::Nothing, keys)))
             }

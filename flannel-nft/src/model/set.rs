@@ -44,7 +44,7 @@ pub struct Set {
     pub(crate) size: Option<u32>,
     pub(crate) comment: Option<Comment>,
     pub(crate) elements: BTreeMap<Span, Body>,
-    pub(crate) mistake: Option<InvalidRule>,
+    pub(crate) invalid: Option<InvalidRule>,
     /// Attributes of others that we do not know, and so the reason not to touch the definition.
     pub(crate) extra: Extra,
 }
@@ -90,7 +90,7 @@ impl Set {
             size: None,
             comment: None,
             elements: BTreeMap::new(),
-            mistake: None,
+            invalid: None,
             extra: Extra::default(),
         }
     }
@@ -159,7 +159,7 @@ impl Set {
     pub fn insert(&mut self, element: impl Into<Element>) {
         let Element { key, data_type, body } = element.into();
         match self.check(&key, data_type, &body) {
-            Some(mistake) => self.wrong(mistake),
+            Some(invalid) => self.wrong(invalid),
             None if self.is_interval() => self.insert_span(key.span, body),
             None => {
                 self.elements.insert(key.span, body);
@@ -168,8 +168,8 @@ impl Set {
     }
 
     fn check(&self, key: &Key, data_type: Option<Datatype>, body: &Body) -> Option<InvalidRule> {
-        if key.mistake.is_some() {
-            return key.mistake.clone();
+        if key.invalid.is_some() {
+            return key.invalid.clone();
         }
         if key.datatype != self.key {
             return Some(InvalidRule::WrongType {
@@ -208,7 +208,7 @@ impl Set {
             neighbours.take_while(|span| span.overlaps(&first, &last)).cloned().collect();
         let same = overlaps.len() == 1 && overlaps.first() == Some(&span);
         if !overlaps.is_empty() && !same && self.maps != Maps::Nothing {
-            let element = Key { datatype: self.key, span, mistake: None }.to_string();
+            let element = Key { datatype: self.key, span, invalid: None }.to_string();
             self.wrong(InvalidRule::Overlap { element });
             return;
         }
@@ -223,8 +223,8 @@ impl Set {
         self.elements.insert(Span::between(low, high), body);
     }
 
-    fn wrong(&mut self, mistake: InvalidRule) {
-        self.mistake.get_or_insert(mistake);
+    fn wrong(&mut self, invalid: InvalidRule) {
+        self.invalid.get_or_insert(invalid);
     }
 
     /// Its name.
@@ -241,7 +241,7 @@ impl Set {
 
     /// Its elements' keys, in order.
     pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
-        self.elements.keys().map(|span| Key { datatype: self.key, span: span.clone(), mistake: None })
+        self.elements.keys().map(|span| Key { datatype: self.key, span: span.clone(), invalid: None })
     }
 
     /// Number of elements.
@@ -262,7 +262,7 @@ impl Set {
             name: self.name.clone(),
             comment: self.comment.clone(),
             elements: BTreeMap::new(),
-            mistake: None,
+            invalid: None,
             extra: self.extra.clone(),
             ..*self
         }

@@ -55,7 +55,7 @@ pub(crate) fn check_references(table: &Table, mut found: impl FnMut(InvalidRule,
             if let Some(Mapped::Verdict(verdict)) = &body.mapped
                 && let Some(missing) = verdict.chain().and_then(|chain| missing_chain(chain.as_str()))
             {
-                let key = Key { datatype: set.key, span: span.clone(), mistake: None };
+                let key = Key { datatype: set.key, span: span.clone(), invalid: None };
                 found(missing, format!("element {} {} {key}", table.id, set.name));
             }
         }

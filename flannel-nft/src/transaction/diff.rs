@@ -56,7 +56,7 @@ fn table_diff(new: &Table, old: &Table, port: Option<u32>, transaction: &mut Tra
     if adopt || new.dormant != old.dormant {
         transaction.add_table(new);
     }
-    validate::check_references(new, |mistake, object| transaction.check(Err(mistake), || object));
+    validate::check_references(new, |invalid, object| transaction.check(Err(invalid), || object));
 
     let doomed = Doomed::between(new, old);
     let plans: Vec<RulePlan<'_>> = new

@@ -26,7 +26,7 @@ use crate::wire::{batch_header, header, message};
 /// State of a [`Transaction`] that still takes changes.
 #[derive(Debug, Default)]
 pub struct Building {
-    mistake: Option<SealError>,
+    invalid: Option<SealError>,
 }
 
 /// State of a [`Transaction`] that is whole and without mistakes, and can be sent.
@@ -92,13 +92,13 @@ impl Transaction<Building> {
             matches!(kind, message::NEWRULE | message::DELTABLE | message::DELCHAIN | message::DELSETELEM);
     }
 
-    fn wrong(&mut self, mistake: InvalidRule, object: impl FnOnce() -> String) {
-        self.state.mistake.get_or_insert_with(|| SealError { object: object(), mistake });
+    fn wrong(&mut self, invalid: InvalidRule, object: impl FnOnce() -> String) {
+        self.state.invalid.get_or_insert_with(|| SealError { object: object(), reason: invalid });
     }
 
     pub(crate) fn check(&mut self, checked: Result<(), InvalidRule>, object: impl FnOnce() -> String) {
-        if let Err(mistake) = checked {
-            self.wrong(mistake, object);
+        if let Err(invalid) = checked {
+            self.wrong(invalid, object);
         }
     }
 
@@ -125,7 +125,7 @@ impl Transaction<Building> {
         for chain in &table.chains {
             chain.rules.iter().for_each(|rule| self.append_rule(&table.id, &chain.name, rule));
         }
-        validate::check_references(table, |mistake, object| self.check(Err(mistake), || object));
+        validate::check_references(table, |invalid, object| self.check(Err(invalid), || object));
     }
 
     /// Makes a table anew, whatever it was before: all rules go and come in one instant, counters start at 0.
@@ -204,8 +204,8 @@ impl Transaction<Building> {
 
     /// Adds a set or map without its elements.
     pub fn add_set(&mut self, table: &TableId, set: &Set) {
-        if let Some(mistake) = set.mistake.clone() {
-            self.wrong(mistake, || format!("set {table} {}", set.name));
+        if let Some(invalid) = set.invalid.clone() {
+            self.wrong(invalid, || format!("set {table} {}", set.name));
         }
         let id = self.next_set;
         self.next_set += 1;
@@ -234,8 +234,8 @@ impl Transaction<Building> {
         set: &Set,
         elements: Peekable<impl Iterator<Item = (&'e Span, &'e Body)>>,
     ) {
-        if let Some(mistake) = set.mistake.clone() {
-            self.wrong(mistake, || format!("element {table} {}", set.name));
+        if let Some(invalid) = set.invalid.clone() {
+            self.wrong(invalid, || format!("element {table} {}", set.name));
         }
         self.definitions.push((table.clone(), set.definition()));
         self.element_messages(kind, table, set, None, elements);
@@ -272,8 +272,8 @@ impl Transaction<Building> {
     /// # Errors
     /// [`SealError`] with the first mistake, in nft syntax. Nothing has been sent.
     pub fn seal(mut self) -> Result<Transaction<Sealed>, SealError> {
-        if let Some(mistake) = self.state.mistake {
-            return Err(mistake);
+        if let Some(invalid) = self.state.invalid {
+            return Err(invalid);
         }
         self.batch.message(message::BATCH_END, Flags::NONE, &batch_header(), |_| {});
         Ok(Transaction {

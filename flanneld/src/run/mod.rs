@@ -169,8 +169,7 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
     let outputs = Outputs { attributes, readiness: readiness_in, memory, telemetry };
     // Before the first look at the kernel, so that nothing falls in between.
     let links_monitor = flannel_vxlan::Monitor::open(&links).map_err(Fatal::Kernel)?;
-    let rules_monitor =
-        flannel_nft::Monitor::open(&[rules.port()]).map_err(|error| Fatal::Nftables(error.into()))?;
+    let rules_monitor = flannel_nft::Monitor::open(&rules).map_err(|error| Fatal::Nftables(error.into()))?;
     let tables = config.table_prefix.tables().map_err(|error| Fatal::Desired(error.into()))?.to_vec();
     let mut reconciler = Reconciler::new(config, setting, lease, rules, links, outputs)
         .map_err(Fatal::Desired)?
