@@ -212,7 +212,7 @@ impl Bench {
                     self.execute(&mut self.route_deletions());
                 }
                 deletions.push(micros(timed(|| drop(sh("ip link del flannel.1")))));
-                full.borrow_mut().distrust();
+                full.borrow_mut().invalidate();
                 micros(cpu_time(|| self.flush(full)))
             })
             .collect();

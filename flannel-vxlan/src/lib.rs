@@ -7,16 +7,16 @@
 //! set_peer ───▶ Overlay ──┐                  ┌─▶ kernel ─▶ Report: what was refused, peer by peer
 //! remove_peer             ├─ diff ─▶ Plan ───┤
 //! Kernel::observe ────────┘                  └─▶ Display: the same as `ip` and `bridge` commands
-//!                             Monitor ─▶ Overlay::attention: must something be repaired?
+//!                             Monitor ─▶ Overlay::notice: must something be repaired?
 //! ```
 //!
 //! # What it guarantees
 //! - **Converges.** Whatever was there before, [`Overlay::converge`] leads to what was asked for. If it is there
 //!   already, nothing at all is written; after a restart too.
-//! - **Heals.** A device, address, route, neighbour, forwarding entry or nexthop that others delete or change is
+//! - **Heals.** A device, address, route, neighbor, FDB entry or nexthop that others delete or change is
 //!   noticed by the [`Monitor`] and comes back by the same pass. There is no special recovery code.
-//! - **Leaves others alone.** Its routes, nexthops and neighbours have the protocol number [`ROUTE_PROTOCOL`], its
-//!   forwarding entries the mark `extern_learn`; nothing else is deleted, except what upstream flannel left
+//! - **Leaves others alone.** Its routes, nexthops and neighbors have the protocol number [`ROUTE_PROTOCOL`], its
+//!   FDB entries the mark `extern_learn`; nothing else is deleted, except what upstream flannel left
 //!   ([`Overlay::diff`] has the rules). A route of others is never replaced, a device of others never touched.
 //! - **Constant cost.** A change of one peer is four messages in one datagram, at ten peers and at a hundred thousand.
 //! - **One peer is not the others' problem.** What the kernel refuses, or what would harm this host
@@ -58,7 +58,7 @@
 //! for refused in &report.refused {
 //!     eprintln!("{refused}");
 //! }
-//! if overlay.attention(&monitor.take()?).overlay {
+//! if overlay.notice(&monitor.take()?).overlay {
 //!     overlay.flush(&mut kernel)?; // reads everything and repairs it
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -76,9 +76,10 @@ mod wire;
 
 pub use error::{ApplyError, ConvergeError, ObserveError, ReadError, StepRefusal, ValueError};
 pub use flannel_netlink::{Errno, OpenError};
+pub use kernel::fake::FakeKernel;
 pub use kernel::interfaces::{DefaultRoute, Interface, InterfaceAddress, RouteLookup};
 #[cfg(feature = "tokio")]
-pub use kernel::monitor::NotificationStream;
+pub use kernel::monitor::MonitorStream;
 pub use kernel::monitor::{Monitor, Notification};
 pub use kernel::netlink::Netlink;
 pub use kernel::{Applied, Kernel};
@@ -88,13 +89,13 @@ pub use model::if_name::IfName;
 pub use model::mac::MacAddr;
 pub use model::mtu::{OverlayMtu, UnderlayMtu};
 pub use model::objects::{
-    BLACKHOLE_METRIC, Forwarding, Neighbour, Nexthop, Observed, ObservedForwarding, ObservedNeighbour,
+    BLACKHOLE_METRIC, FdbEntry, Neighbor, Nexthop, Observed, ObservedFdbEntry, ObservedNeighbor,
     ObservedNexthop, ObservedRoute, ObservedRouteTo, ROUTE_PROTOCOL, Route, RouteTo,
 };
 pub use model::peer::{Peer, PeerConflict, Via};
 pub use model::vni::Vni;
 pub use overlay::Overlay;
-pub use overlay::notice::Attention;
-pub use overlay::peer_status::{News, Remark};
+pub use overlay::notice::Invalidation;
+pub use overlay::peer_status::{PeerStatus, PeerStatusChange};
 pub use plan::report::{RefusedStep, Report};
 pub use plan::{DeviceStep, Links, Plan, Step};

@@ -7,12 +7,13 @@
 
 use std::net::IpAddr;
 
+use flannel_vxlan::FakeKernel;
 use flannel_vxlan::{
     DeviceSpec, Family, FamilySpec, Kernel, Link, MacAddr, Observed, Overlay, Peer, Plan, UnderlayMtu, Via,
     Vni,
 };
 use flannel_vxlan::{Interface, InterfaceAddress};
-use testkit::{FakeVxlan, golden};
+use testkit::golden;
 
 fn eth0() -> Link {
     Link { index: 2, name: "eth0".parse().unwrap() }
@@ -104,7 +105,7 @@ fn a_kernel_without_nexthops_gets_classic_routes() {
 #[test]
 fn one_change_is_one_peers_steps() {
     let mut overlay = Overlay::new(dual_stack());
-    let mut kernel = FakeVxlan::new([("192.168.77.1".parse().unwrap(), 24)]);
+    let mut kernel = FakeKernel::new([("192.168.77.1".parse().unwrap(), 24)]);
     for n in 2..=9 {
         overlay.set_peer(tunnel(&format!("10.244.{n}.0/24"), n, &format!("192.168.77.{n}"))).unwrap();
     }
@@ -118,7 +119,7 @@ fn one_change_is_one_peers_steps() {
 #[test]
 fn a_moved_underlay_is_followed_in_place_and_a_new_port_needs_a_new_device() {
     let mut overlay = Overlay::new(dual_stack());
-    let mut kernel = FakeVxlan::new([("192.168.77.1".parse().unwrap(), 24)]);
+    let mut kernel = FakeKernel::new([("192.168.77.1".parse().unwrap(), 24)]);
     overlay.set_peer(tunnel("10.244.2.0/24", 2, "192.168.77.2")).unwrap();
     assert!(overlay.flush(&mut kernel).unwrap().is_clean());
     let mut moved = device("192.168.77.51", "10.244.1.0");
@@ -134,7 +135,7 @@ fn a_moved_underlay_is_followed_in_place_and_a_new_port_needs_a_new_device() {
 #[test]
 fn a_device_that_is_made_anew_gives_up_its_routes_first_and_keeps_nobody_elses() {
     let mut overlay = Overlay::new(dual_stack());
-    let mut kernel = FakeVxlan::new([("192.168.77.1".parse().unwrap(), 24)]);
+    let mut kernel = FakeKernel::new([("192.168.77.1".parse().unwrap(), 24)]);
     for n in 2..=4 {
         overlay.set_peer(tunnel(&format!("10.244.{n}.0/24"), n, &format!("192.168.77.{n}"))).unwrap();
     }

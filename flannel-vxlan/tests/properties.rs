@@ -9,12 +9,12 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use flannel_vxlan::{
-    DeviceSpec, Family, FamilySpec, Kernel, Link, Links, MacAddr, News, Notification, ObservedRoute,
-    ObservedRouteTo, Overlay, Peer, PeerConflict, Plan, Remark, Step, UnderlayMtu, Via, Vni,
+    DeviceSpec, FakeKernel, Family, FamilySpec, Kernel, Link, Links, MacAddr, Notification, ObservedRoute,
+    ObservedRouteTo, Overlay, Peer, PeerConflict, PeerStatus, PeerStatusChange, Plan, Step, UnderlayMtu, Via,
+    Vni,
 };
 use ipnet::IpNet;
 use proptest::prelude::*;
-use testkit::FakeVxlan;
 
 fn underlay() -> Link {
     Link { index: 2, name: "eth0".parse().unwrap() }
@@ -39,8 +39,8 @@ fn overlay_of(vni: u32) -> Overlay {
     ])
 }
 
-fn kernel() -> FakeVxlan {
-    FakeVxlan::new([("192.168.77.1".parse().unwrap(), 24), ("fd77::1".parse().unwrap(), 64)])
+fn kernel() -> FakeKernel {
+    FakeKernel::new([("192.168.77.1".parse().unwrap(), 24), ("fd77::1".parse().unwrap(), 64)])
 }
 
 /// Few values, so that peers often share a subnet, a MAC or an underlay address, lie in each other's subnets with the one
@@ -94,12 +94,12 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 fn route_of_others(subnet: IpNet) -> ObservedRoute {
     let gateway = if subnet.addr().is_ipv4() { "192.168.77.254" } else { "fd77::254" }.parse().unwrap();
     let to = ObservedRouteTo::Gateway { gateway, onlink: false };
-    ObservedRoute { subnet, protocol: 4, metric: 100, interface: 2, to, plain: true }
+    ObservedRoute { subnet, protocol: 4, metric: 100, interface: 2, to, no_extra_attrs: true }
 }
 
 /// Whether what was told adds up to what there is.
-fn hear(overlay: &mut Overlay, heard: &mut BTreeMap<IpNet, Remark>) -> bool {
-    for News { peer, before, now } in overlay.news() {
+fn hear(overlay: &mut Overlay, heard: &mut BTreeMap<IpNet, PeerStatus>) -> bool {
+    for PeerStatusChange { peer, before, now } in overlay.take_status_changes() {
         assert_eq!(heard.get(&peer).copied(), before);
         assert_ne!(before, now, "no news");
         match now {
@@ -113,16 +113,16 @@ fn hear(overlay: &mut Overlay, heard: &mut BTreeMap<IpNet, Remark>) -> bool {
         !conflicts.contains_key(&peer.subnet) && first != Some(peer.subnet)
     };
     let shared = overlay.peers().filter(shares);
-    let mut all: BTreeMap<IpNet, Remark> =
-        shared.map(|peer| (peer.subnet, Remark::SharesUnderlay(peer.via.underlay()))).collect();
+    let mut all: BTreeMap<IpNet, PeerStatus> =
+        shared.map(|peer| (peer.subnet, PeerStatus::SharesUnderlay(peer.via.underlay()))).collect();
     let subnets: Vec<IpNet> = overlay.peers().map(|peer| peer.subnet).collect();
     let nested = subnets.windows(2).filter(|pair| pair[0].contains(&pair[1]));
-    all.extend(nested.map(|pair| (pair[0], Remark::HoldsSubnet(pair[1]))));
-    all.extend(conflicts.iter().map(|(subnet, conflict)| (*subnet, Remark::NotProgrammed(*conflict))));
+    all.extend(nested.map(|pair| (pair[0], PeerStatus::HoldsSubnet(pair[1]))));
+    all.extend(conflicts.iter().map(|(subnet, conflict)| (*subnet, PeerStatus::NotProgrammed(*conflict))));
     all == *heard
 }
 
-fn play(overlay: &mut Overlay, kernel: &mut FakeVxlan, events: &[Event]) {
+fn play(overlay: &mut Overlay, kernel: &mut FakeKernel, events: &[Event]) {
     for event in events {
         match event {
             Event::Set(peer) => drop(overlay.set_peer(*peer)),
@@ -135,14 +135,14 @@ fn play(overlay: &mut Overlay, kernel: &mut FakeVxlan, events: &[Event]) {
                     false => drop(kernel.routes.insert((*subnet, route.metric), route)),
                 }
                 let told = Notification::Route { route, gone: *gone };
-                let _noted = overlay.attention(&[told]);
+                let _noted = overlay.notice(&[told]);
             }
         }
     }
 }
 
 /// Everything in the kernel but the numbers of nexthops.
-fn contents(kernel: &FakeVxlan) -> String {
+fn contents(kernel: &FakeKernel) -> String {
     let mut routes = String::new();
     for route in kernel.routes.values() {
         let to = match route.to {
@@ -151,7 +151,7 @@ fn contents(kernel: &FakeVxlan) -> String {
         };
         routes += &format!("{} {} {} {to}\n", route.subnet, route.metric, route.interface);
     }
-    format!("{:#?}\n{:#?}\n{routes}{}", kernel.neighbours, kernel.forwarding, kernel.nexthops.len())
+    format!("{:#?}\n{:#?}\n{routes}{}", kernel.neighbors, kernel.fdb, kernel.nexthops.len())
 }
 
 proptest! {
@@ -170,7 +170,7 @@ proptest! {
         prop_assert!(hear(&mut overlay, &mut heard));
         let before = contents(&stepwise);
         prop_assert_eq!(overlay.converge(&mut stepwise).unwrap().steps, 0, "{}", before);
-        prop_assert!(overlay.news().is_empty());
+        prop_assert!(overlay.take_status_changes().is_empty());
 
         let (mut fresh, mut at_once) = (self::overlay(), kernel());
         at_once.routes = stepwise.routes.clone();
@@ -197,7 +197,7 @@ proptest! {
         let routes: Vec<_> = kernel.routes.keys().copied().collect();
 
         let mut new = overlay();
-        new.spare_unknown(true);
+        new.keep_unknown(true);
         for peer in &known {
             let _conflict = new.set_peer(*peer);
         }
@@ -208,7 +208,7 @@ proptest! {
             prop_assert!(kernel.routes.keys().any(|(there, _)| *there == peer.subnet));
         }
 
-        new.spare_unknown(false);
+        new.keep_unknown(false);
         prop_assert!(new.needs_observe());
         prop_assert!(new.flush(&mut kernel).unwrap().is_clean());
         let (mut fresh, mut at_once) = (overlay(), self::kernel());
@@ -250,10 +250,10 @@ proptest! {
         play(&mut old, &mut kernel, &before);
         let mut n = lost;
         let mut keep = || { n = n.wrapping_mul(37).wrapping_add(11); n & 4 == 0 };
-        kernel.neighbours.retain(|_, _| keep());
-        kernel.forwarding.retain(|_, _| keep());
+        kernel.neighbors.retain(|_, _| keep());
+        kernel.fdb.retain(|_, _| keep());
         kernel.routes.retain(|_, _| keep());
-        let FakeVxlan { nexthops, routes, .. } = &mut kernel;
+        let FakeKernel { nexthops, routes, .. } = &mut kernel;
         nexthops.retain(|_, _| keep());
         routes.retain(|_, route| match route.to {
             ObservedRouteTo::Nexthop { id } => nexthops.contains_key(&id),
@@ -339,13 +339,13 @@ proptest! {
         let plan = overlay.diff(&observed);
         let rank = |step: &Step| match step {
             Step::Device(..) => 0,
-            Step::PutForwarding(_) => 1,
-            Step::PutNeighbour(_) => 2,
+            Step::PutFdbEntry(_) => 1,
+            Step::PutNeighbor(_) => 2,
             Step::PutNexthop { .. } => 3,
             Step::PutRoute { .. } => 4,
             Step::DeleteRoute { .. } => 5,
             Step::DeleteNexthop { .. } => 6,
-            Step::DeleteNeighbour { .. } => 7,
+            Step::DeleteNeighbor { .. } => 7,
             _ => 8,
         };
         let mut number = 0;
@@ -366,7 +366,7 @@ proptest! {
         let (mut overlay, mut kernel) = (overlay(), kernel());
         overlay.converge(&mut kernel).unwrap();
         let refused = at.get(&peers).subnet;
-        kernel.refuse.insert(refused);
+        kernel.refused_peers.insert(refused);
         for peer in &peers {
             let _conflict = overlay.set_peer(*peer);
         }
@@ -374,10 +374,10 @@ proptest! {
         prop_assert!(report.refused.iter().all(|step| step.peer == Some(refused)));
         prop_assert_eq!(overlay.is_pending(), !report.refused.is_empty());
         // What others do is none of its business.
-        let steps = kernel.steps;
+        let steps = kernel.applied_steps;
         prop_assert!(overlay.flush(&mut kernel).unwrap().is_clean());
-        prop_assert_eq!(kernel.steps, steps);
-        kernel.refuse.clear();
+        prop_assert_eq!(kernel.applied_steps, steps);
+        kernel.refused_peers.clear();
         overlay.retry();
         overlay.flush(&mut kernel).unwrap();
         prop_assert!(!overlay.is_pending());
@@ -403,7 +403,7 @@ fn an_unreadable_kernel_is_not_touched() {
     let (mut overlay, mut kernel) = (overlay(), kernel());
     kernel.unreadable = Some("no".to_owned());
     assert!(overlay.flush(&mut kernel).is_err());
-    assert!(overlay.is_pending() && kernel.plans == 0);
+    assert!(overlay.is_pending() && kernel.applied_plans == 0);
     kernel.unreadable = None;
     assert!(overlay.flush(&mut kernel).unwrap().is_clean());
 }

@@ -17,7 +17,7 @@ use flannel_vxlan::{
     Applied, ApplyError, Family, Links, Notification, ObserveError, Observed, ObservedDevice, ObservedRoute,
     ObservedRouteTo, Plan,
 };
-use flannel_vxlan::{DefaultRoute, Interface, InterfaceAddress, RouteLookup};
+use flannel_vxlan::{DefaultRoute, FakeKernel, Interface, InterfaceAddress, RouteLookup};
 use flanneld::config::{Command, Config, NetConf, Source};
 use flanneld::desired::Setting;
 use flanneld::node::Present;
@@ -30,7 +30,7 @@ use flanneld::status::model::{Cause, PeerCounts, PeerState};
 use flanneld::status::query::Asker;
 use flanneld::status::readiness::{Condition, Readiness};
 use ipnet::{IpNet, Ipv4Net};
-use testkit::FakeVxlan;
+
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
@@ -58,7 +58,7 @@ impl<T> Shared<T> {
     }
 }
 
-impl flannel_vxlan::Kernel for Shared<FakeVxlan> {
+impl flannel_vxlan::Kernel for Shared<FakeKernel> {
     fn observe(&mut self, links: &[Links]) -> Result<Observed, ObserveError> {
         self.with(|kernel| kernel.observe(links))
     }
@@ -100,7 +100,7 @@ impl flannel_nft::Kernel for Shared<FakeNft> {
 /// A node whose reconciler runs.
 struct Node {
     rules: Shared<FakeNft>,
-    links: Shared<FakeVxlan>,
+    links: Shared<FakeKernel>,
     leases: mpsc::Sender<LeaseEvent>,
     rule_changes: watch::Sender<ForeignCommits>,
     asker: Asker,
@@ -141,12 +141,12 @@ fn lease(n: u8) -> Lease {
     Lease { key: LeaseKey::new(Some(subnet(n)), None).unwrap(), attributes, expires: None }
 }
 
-fn fake_links() -> FakeVxlan {
+fn fake_links() -> FakeKernel {
     fake_links_at(Ipv4Addr::new(192, 168, 77, 1))
 }
 
-fn fake_links_at(address: Ipv4Addr) -> FakeVxlan {
-    FakeVxlan::new([(address.into(), 24)])
+fn fake_links_at(address: Ipv4Addr) -> FakeKernel {
+    FakeKernel::new([(address.into(), 24)])
 }
 
 impl Node {
@@ -154,7 +154,7 @@ impl Node {
         Self::start_with(None, Shared::new(fake_links()))
     }
 
-    fn start_with(recalled: Option<Recalled>, links: Shared<FakeVxlan>) -> Self {
+    fn start_with(recalled: Option<Recalled>, links: Shared<FakeKernel>) -> Self {
         Self::start_after(None, recalled, links, Shared::default())
     }
 
@@ -162,7 +162,7 @@ impl Node {
     fn start_after(
         before: Option<&str>,
         recalled: Option<Recalled>,
-        links: Shared<FakeVxlan>,
+        links: Shared<FakeKernel>,
         rules: Shared<FakeNft>,
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -246,7 +246,7 @@ async fn it_is_ready_once_everything_is_there_and_not_before_the_first_listing()
     assert!(!node.readiness.borrow().is_ready());
     assert_eq!(node.readiness.borrow().reason(Condition::Rules), None, "the rules do not wait for peers");
     assert_eq!(
-        node.links.with(|kernel| kernel.plans),
+        node.links.with(|kernel| kernel.applied_plans),
         0,
         "what looks stale may belong to a peer not yet named"
     );
@@ -261,7 +261,7 @@ fn direct_route(subnet: &str, metric: u32) -> ((IpNet, u32), ObservedRoute) {
     let subnet = subnet.parse().unwrap();
     let to = ObservedRouteTo::Gateway { gateway: "192.168.77.9".parse().unwrap(), onlink: false };
     let protocol = flannel_vxlan::ROUTE_PROTOCOL;
-    ((subnet, metric), ObservedRoute { subnet, protocol, metric, interface: 2, to, plain: true })
+    ((subnet, metric), ObservedRoute { subnet, protocol, metric, interface: 2, to, no_extra_attrs: true })
 }
 
 #[tokio::test(start_paused = true)]
@@ -272,7 +272,7 @@ async fn a_sweep_of_another_network_takes_no_peer_away_and_is_verified_before_th
         let outside = direct_route("10.247.9.0/24", 0);
         links.with(|kernel| {
             kernel.routes.extend([outside, direct_route("10.244.9.0/24", 0)]);
-            kernel.lost_with.insert(outside.0.0, subnet(3).into());
+            kernel.lost_with_route.insert(outside.0.0, subnet(3).into());
         });
         let mut node = Node::start_after(Some(&vxlan(before)), None, links, Shared::default());
         node.tell(listing([2, 3])).await;
@@ -283,9 +283,9 @@ async fn a_sweep_of_another_network_takes_no_peer_away_and_is_verified_before_th
         assert_eq!(node.routes(), wanted, "network {before} before");
         assert_eq!(node.asker.ask(false).await.unwrap().peers.programmed, 2);
         // Nothing is left to the verification every 60 seconds.
-        let steps = node.links.with(|kernel| kernel.steps);
+        let steps = node.links.with(|kernel| kernel.applied_steps);
         sleep(Duration::from_secs(150)).await;
-        assert_eq!(node.links.with(|kernel| kernel.steps), steps, "network {before} before");
+        assert_eq!(node.links.with(|kernel| kernel.applied_steps), steps, "network {before} before");
     }
 }
 
@@ -307,13 +307,13 @@ async fn a_burst_of_leases_is_one_plan() {
     let mut node = Node::start();
     node.tell(listing([2])).await;
     node.until(Readiness::is_ready).await;
-    let before = node.links.with(|kernel| kernel.plans);
+    let before = node.links.with(|kernel| kernel.applied_plans);
     for n in 3..203 {
         node.leases.try_send(LeaseEvent::Upsert(lease(n))).unwrap();
     }
     sleep(Duration::from_millis(1)).await;
     assert_eq!(node.routes().len(), 201);
-    assert_eq!(node.links.with(|kernel| kernel.plans), before + 1);
+    assert_eq!(node.links.with(|kernel| kernel.applied_plans), before + 1);
 }
 
 /// The `n`-th /30 of 10.244.128.0/17, of which there are 8 192.
@@ -341,7 +341,7 @@ async fn one_lease_costs_the_kernel_the_same_among_ten_peers_as_among_eight_thou
         node.tell([LeaseEvent::Synced { unreadable: Vec::new() }]).await;
         node.until(Readiness::is_ready).await;
         assert_eq!(node.routes().len(), usize::from(peers));
-        let spent = || node.links.with(|kernel| [kernel.questions, kernel.plans, kernel.steps]);
+        let spent = || node.links.with(|kernel| [kernel.reads, kernel.applied_plans, kernel.applied_steps]);
         let (new, mut moved) = (small_lease(8_191), small_lease(8_191));
         moved.attributes.public_ip = Some(Ipv4Addr::new(172, 17, 0, 1));
         let mut costs = Vec::new();
@@ -366,7 +366,7 @@ async fn who_keeps_flushing_is_left_to_end_and_then_everything_is_back() {
     let mut node = Node::start();
     node.tell(listing([2])).await;
     node.until(Readiness::is_ready).await;
-    let before = node.links.with(|kernel| kernel.plans);
+    let before = node.links.with(|kernel| kernel.applied_plans);
     let device = || node.links.with(|kernel| kernel.devices.values().next().cloned());
     let (_, notifications, _) = &node.alive;
     for _ in 0..200 {
@@ -376,7 +376,7 @@ async fn who_keeps_flushing_is_left_to_end_and_then_everything_is_back() {
         }
         sleep(Duration::from_millis(1)).await;
     }
-    let repairs = node.links.with(|kernel| kernel.plans) - before;
+    let repairs = node.links.with(|kernel| kernel.applied_plans) - before;
     assert!((4..12).contains(&repairs), "{repairs} repairs in 200 ms of somebody undoing each");
     sleep(Duration::from_millis(50)).await;
     assert!(device().is_some());
@@ -393,22 +393,22 @@ async fn who_keeps_flushing_is_left_to_end_and_then_everything_is_back() {
 #[tokio::test(start_paused = true)]
 async fn a_refused_peer_delays_no_other_and_comes_in_when_the_kernel_takes_it() {
     let mut node = Node::start();
-    node.links.with(|kernel| kernel.refuse.insert(subnet(3).into()));
+    node.links.with(|kernel| kernel.refused_peers.insert(subnet(3).into()));
     node.tell(listing([2, 3, 4])).await;
     node.until(Readiness::is_ready).await;
     assert_eq!(node.routes(), [IpNet::from(subnet(2)), subnet(4).into()]);
 
     sleep(Duration::from_secs(600)).await;
-    let tries = node.links.with(|kernel| kernel.plans);
+    let tries = node.links.with(|kernel| kernel.applied_plans);
     assert!(tries < 600, "it pauses longer and longer: {tries} plans in ten minutes");
 
     // What others do does not try it, and is counted as if it were not there.
-    let refusals = node.links.with(|kernel| kernel.refusals);
+    let refusals = node.links.with(|kernel| kernel.refused_steps);
     for n in 5..105 {
         node.tell([LeaseEvent::Upsert(lease(n))]).await;
         sleep(Duration::from_millis(1)).await;
     }
-    let tried = node.links.with(|kernel| kernel.refusals) - refusals;
+    let tried = node.links.with(|kernel| kernel.refused_steps) - refusals;
     assert!(tried <= 12, "by its own timer and the full reading, four steps each: {tried}");
     assert_eq!(node.routes().len(), 102);
     node.links.with(|kernel| kernel.routes.retain(|(there, _), _| *there != IpNet::from(subnet(4))));
@@ -427,7 +427,7 @@ async fn a_refused_peer_delays_no_other_and_comes_in_when_the_kernel_takes_it() 
         status.notes
     );
 
-    node.links.with(|kernel| kernel.refuse.clear());
+    node.links.with(|kernel| kernel.refused_peers.clear());
     sleep(Duration::from_secs(10)).await;
     assert_eq!(node.routes().len(), 103);
     assert!(node.asker.ask(false).await.unwrap().notes.is_empty());
@@ -436,12 +436,12 @@ async fn a_refused_peer_delays_no_other_and_comes_in_when_the_kernel_takes_it() 
 #[tokio::test(start_paused = true)]
 async fn a_node_whose_every_peer_is_refused_is_not_ready() {
     let mut node = Node::start();
-    node.links.with(|kernel| kernel.refuse.extend([IpNet::from(subnet(2)), subnet(3).into()]));
+    node.links.with(|kernel| kernel.refused_peers.extend([IpNet::from(subnet(2)), subnet(3).into()]));
     node.tell(listing([2, 3])).await;
     node.until(|readiness| readiness.reason(Condition::Device).is_none()).await;
     let reason = node.readiness.borrow().reason(Condition::Peers).unwrap().to_owned();
     assert!(reason.starts_with("none is programmed: peer 10.244.2.0/24"), "{reason}");
-    node.links.with(|kernel| kernel.refuse.remove(&subnet(3).into()));
+    node.links.with(|kernel| kernel.refused_peers.remove(&subnet(3).into()));
     node.until(Readiness::is_ready).await;
     assert_eq!(node.routes(), [IpNet::from(subnet(3))]);
 }
@@ -451,7 +451,7 @@ async fn a_lease_that_turns_malformed_keeps_its_peer_until_it_is_good_again_or_g
     let mut node = Node::start();
     node.tell(listing([2, 3])).await;
     node.until(Readiness::is_ready).await;
-    let steps = || node.links.with(|kernel| kernel.steps);
+    let steps = || node.links.with(|kernel| kernel.applied_steps);
     let before = steps();
     let told = |attributes: &str| {
         let attributes = LeaseAttributes::from_json(attributes.as_bytes()).unwrap();
@@ -492,7 +492,7 @@ async fn an_interface_that_returns_is_taken_at_once_however_long_it_was_gone() {
     node.until(Readiness::is_ready).await;
     let (interfaces, defaults) = node
         .links
-        .with(|kernel| (std::mem::take(&mut kernel.interfaces), std::mem::take(&mut kernel.defaults)));
+        .with(|kernel| (std::mem::take(&mut kernel.interfaces), std::mem::take(&mut kernel.default_routes)));
     let gone = || vec![Notification::LinkGone { index: 2 }];
     node.alive.1.send(gone()).await.unwrap();
     node.until(|readiness| readiness.reason(Condition::Interface).is_some()).await;
@@ -500,7 +500,7 @@ async fn an_interface_that_returns_is_taken_at_once_however_long_it_was_gone() {
         sleep(Duration::from_millis(3_777)).await;
         node.links.with(|kernel| {
             kernel.interfaces.clone_from(&interfaces);
-            kernel.defaults.clone_from(&defaults);
+            kernel.default_routes.clone_from(&defaults);
         });
         // Any change of an interface that is not ours.
         node.alive.1.send(vec![Notification::LinkGone { index: 999 }]).await.unwrap();
@@ -550,7 +550,7 @@ async fn which_peers_are_direct_is_decided_again_when_routes_change() {
         [of(2) == 2, of(3) == 2]
     };
     let way = |gateway| RouteLookup { interface: 2, source: None, gateway };
-    node.links.with(|kernel| kernel.ways.insert(peers[0], way(None)));
+    node.links.with(|kernel| kernel.route_lookups.insert(peers[0], way(None)));
     let (done, outcome) = oneshot::channel();
     let text = br#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "DirectRouting": true}}"#;
     let net_conf = NetConf::parse(text).unwrap();
@@ -560,12 +560,13 @@ async fn which_peers_are_direct_is_decided_again_when_routes_change() {
     assert_eq!(interfaces(), [true, false]);
 
     node.links.with(|kernel| {
-        kernel.ways.insert(peers[0], way(Some(IpAddr::from([192, 168, 77, 254]))));
-        kernel.ways.insert(peers[1], way(None));
+        kernel.route_lookups.insert(peers[0], way(Some(IpAddr::from([192, 168, 77, 254]))));
+        kernel.route_lookups.insert(peers[1], way(None));
     });
     let to = ObservedRouteTo::Gateway { gateway: IpAddr::from([192, 168, 77, 254]), onlink: false };
     let both = "192.168.77.0/24".parse().unwrap();
-    let route = ObservedRoute { subnet: both, protocol: 3, metric: 0, interface: 2, to, plain: true };
+    let route =
+        ObservedRoute { subnet: both, protocol: 3, metric: 0, interface: 2, to, no_extra_attrs: true };
     node.alive.1.send(vec![Notification::Route { route, gone: false }]).await.unwrap();
     sleep(Duration::from_secs(1)).await;
     assert_eq!(interfaces(), [false, true]);
@@ -616,9 +617,12 @@ async fn an_hour_without_events_commits_nothing() {
     let mut node = Node::start();
     node.tell(listing([2, 3])).await;
     node.until(Readiness::is_ready).await;
-    let before = (node.rules.with(|kernel| kernel.commits()), node.links.with(|kernel| kernel.steps));
+    let before = (node.rules.with(|kernel| kernel.commits()), node.links.with(|kernel| kernel.applied_steps));
     sleep(Duration::from_secs(3600)).await;
-    assert_eq!((node.rules.with(|kernel| kernel.commits()), node.links.with(|kernel| kernel.steps)), before);
+    assert_eq!(
+        (node.rules.with(|kernel| kernel.commits()), node.links.with(|kernel| kernel.applied_steps)),
+        before
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -650,13 +654,13 @@ async fn recalled_peers_are_repaired_at_once_and_nobody_is_swept_before_the_stor
     drop(before);
     links.with(|kernel| {
         kernel.routes.retain(|(net, _), _| *net != IpNet::from(subnet(2)));
-        kernel.neighbours.clear();
+        kernel.neighbors.clear();
     });
 
     let mut node = Node::start_with(recalled([2, 3]), links);
     node.until(Readiness::is_ready).await;
     assert_eq!(node.routes().len(), 3, "2 is repaired, 4 is not known and not swept");
-    assert_eq!(node.links.with(|kernel| kernel.neighbours.len()), 2);
+    assert_eq!(node.links.with(|kernel| kernel.neighbors.len()), 2);
     sleep(Duration::from_secs(24 * 3600)).await;
     assert_eq!(node.routes().len(), 3, "however long the store is away");
 
@@ -751,7 +755,7 @@ async fn a_changed_configuration_is_taken_where_that_is_possible_and_refused_by_
 #[tokio::test(start_paused = true)]
 async fn the_status_names_each_peer_and_what_became_of_it() {
     let mut node = Node::start();
-    node.links.with(|kernel| kernel.refuse.insert(subnet(3).into()));
+    node.links.with(|kernel| kernel.refused_peers.insert(subnet(3).into()));
     node.tell(listing([2, 3])).await;
     node.until(Readiness::is_ready).await;
 
@@ -763,7 +767,7 @@ async fn the_status_names_each_peer_and_what_became_of_it() {
     assert_eq!(status.devices.first().map(|device| device.name.as_str()), Some("flannel.1"));
     assert!(status.ready && status.rules.right, "{status:?}");
 
-    node.links.with(|kernel| kernel.refuse.clear());
+    node.links.with(|kernel| kernel.refused_peers.clear());
     sleep(Duration::from_secs(10)).await;
     node.tell([LeaseEvent::Upsert(lease(4))]).await;
     sleep(Duration::from_secs(1)).await;
@@ -813,7 +817,7 @@ fn foreign_link() -> Notification {
 fn foreign_route(subnet: &str) -> Notification {
     let to = ObservedRouteTo::Gateway { gateway: IpAddr::from([192, 168, 77, 9]), onlink: false };
     let subnet = subnet.parse().unwrap();
-    let route = ObservedRoute { subnet, protocol: 4, metric: 0, interface: 2, to, plain: true };
+    let route = ObservedRoute { subnet, protocol: 4, metric: 0, interface: 2, to, no_extra_attrs: true };
     Notification::Route { route, gone: false }
 }
 
@@ -837,8 +841,8 @@ async fn what_happens_on_the_host_costs_the_same_among_ten_peers_as_among_eight_
         sleep(Duration::from_secs(10)).await;
 
         let way = RouteLookup { interface: 2, source: None, gateway: None };
-        node.links.with(|kernel| kernel.ways.insert(IpAddr::from([172, 16, 0, 5]), way));
-        let spent = || node.links.with(|kernel| [kernel.questions, kernel.plans, kernel.steps]);
+        node.links.with(|kernel| kernel.route_lookups.insert(IpAddr::from([172, 16, 0, 5]), way));
+        let spent = || node.links.with(|kernel| [kernel.reads, kernel.applied_plans, kernel.applied_steps]);
         let mut costs = Vec::new();
         for event in [foreign_link(), foreign_route("10.99.0.0/16"), foreign_route("172.16.0.5/32")] {
             let before = spent();
@@ -875,7 +879,7 @@ async fn another_default_route_is_read_and_one_that_vanished_without_a_word_too(
     };
     node.links.with(|kernel| {
         kernel.interfaces.push(eth1);
-        kernel.defaults.insert(Family::V4, DefaultRoute { interface: 3, metric: 0 });
+        kernel.default_routes.insert(Family::V4, DefaultRoute { interface: 3, metric: 0 });
     });
     notifications.send(vec![foreign_link(), foreign_route("10.99.0.0/16")]).await.unwrap();
     sleep(Duration::from_secs(1)).await;
@@ -884,7 +888,8 @@ async fn another_default_route_is_read_and_one_that_vanished_without_a_word_too(
     assert_eq!(local(), Some(IpAddr::from([192, 168, 78, 1])));
 
     // `ip link set eth1 down` says nothing of the routes through it.
-    node.links.with(|kernel| kernel.defaults.insert(Family::V4, DefaultRoute { interface: 2, metric: 0 }));
+    node.links
+        .with(|kernel| kernel.default_routes.insert(Family::V4, DefaultRoute { interface: 2, metric: 0 }));
     notifications.send(vec![Notification::LinkGone { index: 3 }]).await.unwrap();
     sleep(Duration::from_secs(1)).await;
     assert_eq!(local(), Some(IpAddr::from([192, 168, 77, 1])));

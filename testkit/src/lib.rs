@@ -5,7 +5,7 @@
 //! - [`check_uapi`] compares constants with the installed kernel headers.
 //! - [`Lab`] is a network of nodes, an outside host and a switch between them; [`Node::add_pod`] makes pods with the
 //!   real CNI plugins; [`Flannel`] runs daemons that share a lease file.
-//! - [`KubeApiserver`] is a real Kubernetes API server; `FakeApi` is one, `FakeVxlan` a kernel's overlay, both in memory.
+//! - [`KubeApiserver`] is a real Kubernetes API server; `FakeApi` is one in memory.
 //! - [`NewFlows`] counts packets that leave a pod lost or un-masqueraded; [`RoundTrips`] counts what is lost between
 //!   pods, and [`Disturbance`] what is lost while something is done to a node.
 //!
@@ -17,8 +17,6 @@ mod disturbance;
 mod error;
 #[cfg(feature = "fake-api")]
 mod fake_api;
-#[cfg(feature = "fake-vxlan")]
-mod fake_vxlan;
 mod flannel;
 mod golden;
 mod kernel;
@@ -36,8 +34,6 @@ pub use disturbance::{Disturbance, Disturbed, Needs};
 pub use error::LabError;
 #[cfg(feature = "fake-api")]
 pub use fake_api::FakeApi;
-#[cfg(feature = "fake-vxlan")]
-pub use fake_vxlan::FakeVxlan;
 pub use flannel::{Daemon, Flannel};
 pub use golden::golden;
 pub use kernel::kernel_version;

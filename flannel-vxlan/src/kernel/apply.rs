@@ -173,9 +173,9 @@ fn indexes(kernel: &mut Netlink, plan: &Plan, applied: &mut Applied) -> Result<[
 fn stands_on(step: &Step) -> Option<Family> {
     match step {
         Step::Device(family, _) => Some(*family),
-        Step::PutForwarding(entry) | Step::DeleteForwarding(entry) => Some(entry.family),
-        Step::PutNeighbour(entry) => Some(Family::of(entry.address)),
-        Step::DeleteNeighbour { address } => Some(Family::of(*address)),
+        Step::PutFdbEntry(entry) | Step::DeleteFdbEntry(entry) => Some(entry.family),
+        Step::PutNeighbor(entry) => Some(Family::of(entry.address)),
+        Step::DeleteNeighbor { address } => Some(Family::of(*address)),
         Step::PutNexthop { .. } => Some(Family::V4),
         Step::PutRoute { route, .. } => match route.to {
             RouteTo::Nexthop { .. } | RouteTo::Onlink { .. } | RouteTo::Device => {
@@ -233,8 +233,8 @@ fn numbered(plan: &Plan, steps: Range<usize>) -> impl Iterator<Item = (usize, &S
 fn is_delete(step: &Step) -> bool {
     matches!(
         step,
-        Step::DeleteForwarding(_)
-            | Step::DeleteNeighbour { .. }
+        Step::DeleteFdbEntry(_)
+            | Step::DeleteNeighbor { .. }
             | Step::DeleteNexthop { .. }
             | Step::DeleteRoute { .. }
     )

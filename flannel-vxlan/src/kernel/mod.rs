@@ -1,6 +1,7 @@
 //! The one door to the kernel. Nothing else in this crate opens a socket.
 
 pub(crate) mod apply;
+pub(crate) mod fake;
 pub(crate) mod interfaces;
 pub(crate) mod monitor;
 pub(crate) mod netlink;

@@ -7,11 +7,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use flannel_netlink::{Incomplete, Malformed, Message, Protocol, Received};
 
-use crate::model::objects::{ObservedForwarding, ObservedNexthop, ObservedRoute};
+use crate::model::objects::{ObservedFdbEntry, ObservedNexthop, ObservedRoute};
 use crate::wire::{self, decode};
 use crate::{MacAddr, Netlink, ObservedDevice, OpenError};
 
-/// `RTNLGRP_LINK`, `_NEIGH` (which has forwarding entries too), `_IPV4_IFADDR`, `_IPV4_ROUTE`, `_IPV6_IFADDR`,
+/// `RTNLGRP_LINK`, `_NEIGH` (which has FDB entries too), `_IPV4_IFADDR`, `_IPV4_ROUTE`, `_IPV6_IFADDR`,
 /// `_IPV6_ROUTE`.
 const GROUPS: [u32; 6] = [1, 3, 5, 7, 9, 11];
 /// `RTNLGRP_NEXTHOP`, which kernels before 5.3 do not have.
@@ -22,7 +22,7 @@ const AT_ONCE: usize = 4096;
 
 /// A change that somebody made.
 ///
-/// [`Overlay::attention`](crate::Overlay::attention) tells whether it matters.
+/// [`Overlay::notice`](crate::Overlay::notice) tells whether it matters.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Notification {
@@ -51,8 +51,8 @@ pub enum Notification {
         /// Whether it disappeared.
         gone: bool,
     },
-    /// A neighbour.
-    Neighbour {
+    /// A neighbor.
+    Neighbor {
         /// Index of its interface.
         interface: u32,
         /// Its address.
@@ -62,12 +62,12 @@ pub enum Notification {
         /// Whether it disappeared.
         gone: bool,
     },
-    /// A forwarding entry that leads to an address.
-    Forwarding {
+    /// A FDB entry that leads to an address.
+    FdbEntry {
         /// Index of its device.
         interface: u32,
         /// What it says.
-        entry: ObservedForwarding,
+        entry: ObservedFdbEntry,
         /// Whether it disappeared.
         gone: bool,
     },
@@ -80,7 +80,7 @@ pub enum Notification {
     },
 }
 
-/// Notifications of links, addresses, routes, neighbours, forwarding entries and nexthops. Readable ([`AsFd`]) when
+/// Notifications of links, addresses, routes, neighbors, FDB entries and nexthops. Readable ([`AsFd`]) when
 /// there are some.
 ///
 /// Open it before the first [`Overlay::converge`](crate::Overlay::converge), so that nothing falls in between.
@@ -90,7 +90,7 @@ pub struct Monitor {
 
 impl Monitor {
     /// Subscribes. The kernel does not even queue changes made through `ours`, as far as it says who made them (it
-    /// does not for links and forwarding entries).
+    /// does not for links and FDB entries).
     ///
     /// # Errors
     /// [`OpenError`] if the kernel refuses the subscription.
@@ -103,7 +103,7 @@ impl Monitor {
         let socket = flannel_netlink::Monitor::open(Protocol::Route, &groups)
             .or_else(|_before_5_3| flannel_netlink::Monitor::open(Protocol::Route, &GROUPS))?;
         // That a device of ours is gone for good explains what the kernel said of it before, so that is kept.
-        // On 5.10 to 6.12 each forwarding entry is told a second time, without its address.
+        // On 5.10 to 6.12 each FDB entry is told a second time, without its address.
         let repeated = Incomplete {
             kinds: [wire::RTM_NEWNEIGH, wire::RTM_DELNEIGH],
             header: 12,
@@ -150,22 +150,22 @@ impl Monitor {
         unsafe_code,
         reason = "tokio cannot see that a descriptor stays the same; its safe constructors are deprecated"
     )]
-    pub fn into_stream(self) -> io::Result<NotificationStream> {
+    pub fn into_stream(self) -> io::Result<MonitorStream> {
         use tokio::io::{Interest, unix::AsyncFd};
         // SAFETY: the monitor owns its socket, never replaces it, and closes it only when it is dropped, which
         // `AsyncFd` does after deregistering.
         let registered = unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) };
-        registered.map(NotificationStream).map_err(io::Error::from)
+        registered.map(MonitorStream).map_err(io::Error::from)
     }
 }
 
 /// A [`Monitor`] that can be awaited.
 #[cfg(feature = "tokio")]
 #[derive(Debug)]
-pub struct NotificationStream(tokio::io::unix::AsyncFd<Monitor>);
+pub struct MonitorStream(tokio::io::unix::AsyncFd<Monitor>);
 
 #[cfg(feature = "tokio")]
-impl NotificationStream {
+impl MonitorStream {
     /// Waits for notifications and returns all there are. May be dropped while it waits; nothing is lost.
     ///
     /// # Errors
@@ -230,13 +230,13 @@ fn read(message: &Message<'_>) -> Result<Option<Notification>, Malformed> {
         wire::RTM_NEWNEIGH | wire::RTM_DELNEIGH => {
             let gone = message.kind == wire::RTM_DELNEIGH;
             if message.payload.first() == Some(&wire::AF_BRIDGE) {
-                decode::forwarding(message)?.map(|(interface, entry)| Notification::Forwarding {
+                decode::fdb_entry(message)?.map(|(interface, entry)| Notification::FdbEntry {
                     interface,
                     entry,
                     gone,
                 })
             } else {
-                decode::any_neighbour(message)?.map(|found| Notification::Neighbour {
+                decode::any_neighbor(message)?.map(|found| Notification::Neighbor {
                     interface: found.interface,
                     address: found.address,
                     mac: found.mac.filter(|_| found.permanent),

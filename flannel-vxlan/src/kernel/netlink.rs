@@ -97,27 +97,22 @@ impl Netlink {
         let by_index = |a: &mut flannel_netlink::Attributes<'_>| a.u32(wire::NDA_IFINDEX, index);
         let header = encode::ndmsg(wire::address_family(family), 0, 0, 0);
         let mut found: Vec<_> =
-            self.dump("neighbours", wire::RTM_GETNEIGH, &header, by_index, |list: &mut Vec<_>, message| {
+            self.dump("neighbors", wire::RTM_GETNEIGH, &header, by_index, |list: &mut Vec<_>, message| {
                 list.extend(
-                    decode::neighbour(&message)?.filter(|(on, _)| *on == index).map(|(_, entry)| entry),
+                    decode::neighbor(&message)?.filter(|(on, _)| *on == index).map(|(_, entry)| entry),
                 );
                 Ok(())
             })?;
-        observed.neighbours.append(&mut found);
+        observed.neighbors.append(&mut found);
         let header = encode::ndmsg(wire::AF_BRIDGE, 0, 0, 0);
-        let mut found: Vec<_> = self.dump(
-            "forwarding entries",
-            wire::RTM_GETNEIGH,
-            &header,
-            by_index,
-            |list: &mut Vec<_>, message| {
+        let mut found: Vec<_> =
+            self.dump("FDB entries", wire::RTM_GETNEIGH, &header, by_index, |list: &mut Vec<_>, message| {
                 list.extend(
-                    decode::forwarding(&message)?.filter(|(on, _)| *on == index).map(|(_, entry)| entry),
+                    decode::fdb_entry(&message)?.filter(|(on, _)| *on == index).map(|(_, entry)| entry),
                 );
                 Ok(())
-            },
-        )?;
-        observed.forwarding.append(&mut found);
+            })?;
+        observed.fdb.append(&mut found);
         Ok(())
     }
 

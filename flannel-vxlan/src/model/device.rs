@@ -31,7 +31,7 @@ pub struct DeviceSpec {
     pub local: IpAddr,
     /// The only address it has, with a full-length prefix: the first of this node's subnet.
     pub address: IpAddr,
-    /// MAC address: what peers have in their neighbour tables.
+    /// MAC address: what peers have in their neighbor tables.
     pub mac: MacAddr,
     /// Largest packet of the overlay.
     pub mtu: OverlayMtu,
@@ -154,11 +154,11 @@ pub struct ObservedVxlan {
     pub gbp: bool,
     /// Whether an option that our devices leave as it is by default, and that can be changed, is another: TTL, TOS, DF,
     /// flow label, ageing time, local bypass.
-    pub adjusted: bool,
+    pub resettable_options_differ: bool,
     /// Whether it has what our devices never have and that cannot be changed: a default destination, a proxy, route
     /// short-circuit, misses reported, external control, GPE, a VNI filter, a limit of addresses, a range of source ports,
     /// an inherited TTL, remote checksums, or UDP checksums other than by default.
-    pub peculiar: bool,
+    pub fixed_options_differ: bool,
 }
 
 /// A device of our name that is not ours to change.
@@ -175,8 +175,8 @@ pub struct NameTaken {
 
 /// Steps that turn `observed` into `spec`, in order, and whether everything on the device is lost by them.
 ///
-/// Changed in place: name, MAC, MTU, local address, underlay, learning, [`ObservedVxlan::adjusted`], master, state, addresses,
-/// sysctl, offload. The kernel refuses that for port, GBP and [`ObservedVxlan::peculiar`] (`vxlan_nl2conf`,
+/// Changed in place: name, MAC, MTU, local address, underlay, learning, [`ObservedVxlan::resettable_options_differ`], master, state, addresses,
+/// sysctl, offload. The kernel refuses that for port, GBP and [`ObservedVxlan::fixed_options_differ`] (`vxlan_nl2conf`,
 /// drivers/net/vxlan/vxlan_core.c), and for a local address of another family. What else it refuses is found by trying:
 /// with `anew` the device is made anew instead of being changed.
 pub(crate) fn diff(
@@ -195,7 +195,7 @@ pub(crate) fn diff(
     };
     let renamed = (device.name != spec.name).then_some(device.name).map(DeviceStep::Rename);
     let same_family = vxlan.local.is_none_or(|local| Family::of(local) == spec.family());
-    if vxlan.port != spec.port.get() || vxlan.gbp != spec.gbp || vxlan.peculiar || !same_family {
+    if vxlan.port != spec.port.get() || vxlan.gbp != spec.gbp || vxlan.fixed_options_differ || !same_family {
         return Ok(DeviceDiff::made_anew(spec, renamed));
     }
 
@@ -203,14 +203,14 @@ pub(crate) fn diff(
     let differs = vxlan.underlay != spec.underlay.index
         || vxlan.local != Some(spec.local)
         || vxlan.learning != spec.learning;
-    if (differs || vxlan.adjusted) && anew {
+    if (differs || vxlan.resettable_options_differ) && anew {
         return Ok(DeviceDiff::made_anew(spec, renamed));
     }
     steps.extend(renamed);
     if differs {
         steps.push(DeviceStep::Change(Box::new(spec.clone())));
     }
-    if vxlan.adjusted {
+    if vxlan.resettable_options_differ {
         steps.push(DeviceStep::ResetOptions(spec.vni));
     }
     if device.master != 0 {
@@ -259,9 +259,9 @@ fn is_stray(device: Family, networks: &[IpNet], address: IpAddr) -> bool {
 #[derive(Debug)]
 pub(crate) struct DeviceDiff {
     pub(crate) steps: Vec<DeviceStep>,
-    /// The device is made or made anew: it will have no neighbours, forwarding entries, nexthops or routes.
+    /// The device is made or made anew: it will have no neighbors, FDB entries, nexthops or routes.
     pub(crate) emptied: bool,
-    /// Its MAC address changes, whereupon the kernel drops its neighbours (`neigh_changeaddr`, net/core/neighbour.c).
+    /// Its MAC address changes, whereupon the kernel drops its neighbors (`neigh_changeaddr`, net/core/neighbor.c).
     pub(crate) flushed: bool,
 }
 

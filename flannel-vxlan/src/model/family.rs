@@ -107,7 +107,7 @@ impl FamilySpec {
             underlay: self.underlay,
             networks: around(self.subnet, &self.networks),
             tx_checksum: device.is_some_and(|device| device.tx_checksum.is_some()),
-            known_by: device.map(|device| (device.vni, device.mac)),
+            identity: device.map(|device| (device.vni, device.mac)),
         }
     }
 }

@@ -8,13 +8,13 @@ use crate::ValueError;
 /// Name of a network interface, 1 to 15 bytes.
 #[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct IfName {
-    bytes: [u8; Self::LONGEST],
+    bytes: [u8; Self::MAX_LEN],
     length: u8,
 }
 
 impl IfName {
     /// `IFNAMSIZ` without the terminating zero.
-    pub(crate) const LONGEST: usize = 15;
+    pub(crate) const MAX_LEN: usize = 15;
 
     /// The name.
     #[must_use]
@@ -24,11 +24,11 @@ impl IfName {
     }
 
     pub(crate) fn from_checked(name: &str) -> Self {
-        let mut bytes = [0; Self::LONGEST];
+        let mut bytes = [0; Self::MAX_LEN];
         for (to, from) in bytes.iter_mut().zip(name.bytes()) {
             *to = from;
         }
-        Self { bytes, length: u8::try_from(name.len().min(Self::LONGEST)).unwrap_or(0) }
+        Self { bytes, length: u8::try_from(name.len().min(Self::MAX_LEN)).unwrap_or(0) }
     }
 }
 
@@ -37,7 +37,7 @@ impl FromStr for IfName {
 
     /// The kernel's own rule, `dev_valid_name` (net/core/dev.c).
     fn from_str(name: &str) -> Result<Self, ValueError> {
-        let fits = !name.is_empty() && name.len() <= Self::LONGEST && name != "." && name != "..";
+        let fits = !name.is_empty() && name.len() <= Self::MAX_LEN && name != "." && name != "..";
         if fits && !name.contains(|c: char| c == '/' || c == ':' || c == '\0' || c.is_whitespace()) {
             return Ok(Self::from_checked(name));
         }

@@ -7,7 +7,7 @@ use crate::ValueError;
 
 /// Ethernet address of one station: not a group address, not all zero.
 ///
-/// The all-zero address would become the default forwarding entry of a VXLAN device, a copy of every unknown frame.
+/// The all-zero address would become the default FDB entry of a VXLAN device, a copy of every unknown frame.
 #[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct MacAddr([u8; 6]);
 

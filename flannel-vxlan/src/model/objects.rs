@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use crate::kernel::interfaces::Interface;
 use crate::{Family, MacAddr, Peer, Via};
 
-/// Routing protocol number of every route, nexthop and neighbour that this crate makes (`rtm_protocol`), so that
+/// Routing protocol number of every route, nexthop and neighbor that this crate makes (`rtm_protocol`), so that
 /// they can be told from those of others: the letter F. Not used by anyone in `/etc/iproute2/rt_protos`.
 pub const ROUTE_PROTOCOL: u8 = 70;
 
@@ -16,13 +16,13 @@ pub const ROUTE_PROTOCOL: u8 = 70;
 /// the one of the pods' bridge above all.
 pub const BLACKHOLE_METRIC: u32 = u32::MAX;
 
-/// A forwarding entry of a VXLAN device: frames to `mac` go to `underlay`.
+/// A FDB entry of a VXLAN device: frames to `mac` go to `underlay`.
 ///
 /// # Kernel
 /// `bridge fdb replace MAC dev flannel.1 dst UNDERLAY self extern_learn permanent`. The mark `extern_learn`, which
 /// means "made by a control plane" (since 4.20), tells our entries from those of others.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct Forwarding {
+pub struct FdbEntry {
     /// Whose device it is in.
     pub family: Family,
     /// Destination of the inner frame.
@@ -31,12 +31,12 @@ pub struct Forwarding {
     pub underlay: IpAddr,
 }
 
-/// A permanent neighbour on a VXLAN device.
+/// A permanent neighbor on a VXLAN device.
 ///
 /// # Kernel
 /// `ip neigh replace ADDRESS lladdr MAC dev flannel.1 nud permanent protocol 70`
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct Neighbour {
+pub struct Neighbor {
     /// The first address of the peer's subnet, which its VXLAN device has.
     pub address: IpAddr,
     /// That device's MAC address.
@@ -132,8 +132,8 @@ pub(crate) fn default_metric(family: Family) -> u32 {
 /// is not there yet, not even while the MAC address of a peer changes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Entries {
-    pub(crate) forwarding: Option<Forwarding>,
-    pub(crate) neighbour: Option<Neighbour>,
+    pub(crate) fdb_entry: Option<FdbEntry>,
+    pub(crate) neighbor: Option<Neighbor>,
     pub(crate) nexthop: Option<Nexthop>,
     pub(crate) route: Route,
 }
@@ -145,8 +145,8 @@ impl Entries {
         let gateway = subnet.network();
         match via {
             Via::Direct { gateway } => Self {
-                forwarding: None,
-                neighbour: None,
+                fdb_entry: None,
+                neighbor: None,
                 nexthop: None,
                 route: Route { subnet, to: RouteTo::Direct { gateway } },
             },
@@ -158,8 +158,8 @@ impl Entries {
                 let to =
                     object.map_or(RouteTo::Onlink { gateway }, |object| RouteTo::Nexthop { id: object.id });
                 Self {
-                    forwarding: Some(Forwarding { family: Family::of(gateway), mac, underlay }),
-                    neighbour: Some(Neighbour { address: gateway, mac }),
+                    fdb_entry: Some(FdbEntry { family: Family::of(gateway), mac, underlay }),
+                    neighbor: Some(Neighbor { address: gateway, mac }),
                     nexthop: object,
                     route: Route { subnet, to },
                 }
@@ -177,10 +177,10 @@ pub struct Observed {
     pub devices: Vec<crate::ObservedDevice>,
     /// All interfaces of the namespace.
     pub interfaces: Vec<Interface>,
-    /// Permanent neighbours on those devices.
-    pub neighbours: Vec<ObservedNeighbour>,
-    /// Forwarding entries of those devices that lead to an address.
-    pub forwarding: Vec<ObservedForwarding>,
+    /// Permanent neighbors on those devices.
+    pub neighbors: Vec<ObservedNeighbor>,
+    /// FDB entries of those devices that lead to an address.
+    pub fdb: Vec<ObservedFdbEntry>,
     /// All nexthop objects that lead to one gateway, and the numbers of the others.
     pub nexthops: Vec<ObservedNexthop>,
     /// Routes of the main table with protocol [`ROUTE_PROTOCOL`], or `boot`, which is what upstream's have.
@@ -192,29 +192,29 @@ pub struct Observed {
     pub gateways: Vec<(IpAddr, u32)>,
 }
 
-/// A neighbour that was found.
+/// A neighbor that was found.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct ObservedNeighbour {
+pub struct ObservedNeighbor {
     /// What it says.
-    pub neighbour: Neighbour,
+    pub neighbor: Neighbor,
     /// `NDA_PROTOCOL`; 0 if whoever made it gave none, as upstream.
     pub protocol: u8,
 }
 
-/// A forwarding entry that was found.
+/// A FDB entry that was found.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct ObservedForwarding {
+pub struct ObservedFdbEntry {
     /// What it says.
-    pub forwarding: Forwarding,
+    pub entry: FdbEntry,
     /// Whether it has the mark of a control plane, which ours have (`NTF_EXT_LEARNED`).
-    pub marked: bool,
+    pub ext_learned: bool,
     /// Whether it stays until somebody deletes it (`NUD_PERMANENT`).
     pub permanent: bool,
     /// Whether it leaves by the device's own port, VNI and interface, as ours do.
-    pub plain: bool,
+    pub no_extra_attrs: bool,
     /// Whether its state is exactly `NUD_PERMANENT` and its flags are exactly `NTF_SELF`, as upstream flannel writes them.
     /// `bridge fdb add` sets `NUD_NOARP` too, and what the kernel learns is not permanent.
-    pub upstreams_form: bool,
+    pub upstream_form: bool,
 }
 
 /// A nexthop object that was found.
@@ -244,7 +244,7 @@ pub struct ObservedRoute {
     /// Where it leads.
     pub to: ObservedRouteTo,
     /// Whether it has nothing that ours never have: a source address, metrics such as an MTU, a realm, or a wrapping.
-    pub plain: bool,
+    pub no_extra_attrs: bool,
 }
 
 impl ObservedRoute {
@@ -258,7 +258,7 @@ impl ObservedRoute {
     /// Whether it leads where it should, and is no different in any other way.
     pub(crate) fn leads_to(&self, wanted: RouteTo) -> bool {
         let same = |want: IpAddr, want_onlink: bool| matches!(self.to, ObservedRouteTo::Gateway { gateway, onlink } if gateway == want && onlink == want_onlink);
-        self.plain
+        self.no_extra_attrs
             && match wanted {
                 RouteTo::Nexthop { id } => self.to == ObservedRouteTo::Nexthop { id },
                 RouteTo::Onlink { gateway } => same(gateway, true),

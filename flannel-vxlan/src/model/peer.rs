@@ -71,7 +71,7 @@ pub enum PeerConflict {
     OutsideNetworks,
     /// The underlay address is not that of one station: loopback, multicast, broadcast or none at all.
     #[error("its underlay address {0} is not the address of one host")]
-    NoStation(IpAddr),
+    NotHostAddress(IpAddr),
     /// The MAC address is that of this node's own VXLAN device.
     #[error("its MAC address is that of this node's own device")]
     OwnMac,

@@ -34,7 +34,7 @@ impl Vni {
             Family::V6 => ("flannel-v6", "fl-v6"),
         };
         let name = format!("{usual}.{self}");
-        IfName::from_checked(&if name.len() <= IfName::LONGEST { name } else { format!("{short}.{self}") })
+        IfName::from_checked(&if name.len() <= IfName::MAX_LEN { name } else { format!("{short}.{self}") })
     }
 
     /// The VNI and family whose device has this name; `None` if it is a name that flannel gives no device.

@@ -131,15 +131,15 @@ impl Overlay {
         if subnet.contains(&underlay) {
             return Some(PeerConflict::HoldsItsUnderlay(underlay));
         }
-        if !is_station(underlay) {
-            return Some(PeerConflict::NoStation(underlay));
+        if !is_host_address(underlay) {
+            return Some(PeerConflict::NotHostAddress(underlay));
         }
         let local = spec.device.as_ref().map(|device| device.local);
         if local == Some(underlay) || self.host.has(underlay) {
             return Some(PeerConflict::OwnUnderlay(underlay));
         }
         if local.is_some_and(|local| self.is_broadcast(local, underlay)) {
-            return Some(PeerConflict::NoStation(underlay));
+            return Some(PeerConflict::NotHostAddress(underlay));
         }
         if matches!((via, &spec.device), (Via::Tunnel { mac, .. }, Some(device)) if device.mac == mac) {
             return Some(PeerConflict::OwnMac);
@@ -192,7 +192,7 @@ impl Overlay {
 }
 
 /// Whether it can be the address of one host, on any network.
-fn is_station(address: IpAddr) -> bool {
+fn is_host_address(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
             let [first, ..] = v4.octets();

@@ -15,7 +15,7 @@ use ipnet::IpNet;
 
 use crate::overlay::host::Host;
 use crate::overlay::nexthop_ids::NexthopIds;
-use crate::overlay::peer_status::Remarks;
+use crate::overlay::peer_status::PeerStatuses;
 use crate::overlay::pending::Held;
 use crate::{
     Applied, ApplyError, ConvergeError, Family, FamilySpec, Kernel, Links, MacAddr, Peer, PeerConflict, Plan,
@@ -39,7 +39,7 @@ use crate::{
 /// - one underlay address with two MAC addresses or two subnets: both are programmed, as neither harms the other.
 ///
 /// A peer that would harm this host (see [`PeerConflict`]) is not programmed, and does not stand against others. All
-/// of these come in by themselves when what stands against them goes away. [`Overlay::news`] tells of each change.
+/// of these come in by themselves when what stands against them goes away. [`Overlay::take_status_changes`] tells of each change.
 ///
 /// # Examples
 /// See the [crate](crate#example).
@@ -57,7 +57,7 @@ pub struct Overlay {
     pub(crate) dirty: BTreeMap<IpNet, Option<Held>>,
     /// Peers that the kernel refused: to be written when asked for, not with every change of others.
     pub(crate) refused: BTreeMap<IpNet, Option<Held>>,
-    pub(crate) remarks: Remarks,
+    pub(crate) remarks: PeerStatuses,
     pub(crate) host: Host,
     pub(crate) nexthops: NexthopIds,
     /// Indexes of the VXLAN devices when they were last looked at; 0 if unknown.
@@ -65,16 +65,16 @@ pub struct Overlay {
     /// Whether the underlay interfaces were up, when last heard of.
     pub(crate) underlay_up: [Option<bool>; 2],
     /// Devices that the kernel would not change in place.
-    pub(crate) remake: [Remake; 2],
+    pub(crate) recreate: [Recreate; 2],
     /// Whether `dirty` is all there is to do.
     pub(crate) observed: bool,
     /// Whether what no known peer needs is left alone.
-    pub(crate) spares_unknown: bool,
+    pub(crate) keeps_unknown: bool,
 }
 
 /// Whether a device is made anew although its differences are of the kind that is changed in place.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(crate) enum Remake {
+pub(crate) enum Recreate {
     /// It is changed in place.
     #[default]
     No,
@@ -106,12 +106,12 @@ impl Overlay {
     /// Sets or replaces one family, e.g. with another MTU or underlay. The next [`Overlay::flush`] is a
     /// [`Overlay::converge`]: what can be changed in place is, the rest is made anew.
     pub fn set_family(&mut self, spec: FamilySpec) {
-        let (slot, remake) = match spec.family() {
-            Family::V4 => (&mut self.families[0], &mut self.remake[0]),
-            Family::V6 => (&mut self.families[1], &mut self.remake[1]),
+        let (slot, recreate) = match spec.family() {
+            Family::V4 => (&mut self.families[0], &mut self.recreate[0]),
+            Family::V6 => (&mut self.families[1], &mut self.recreate[1]),
         };
         if slot.as_ref() != Some(&spec) {
-            *remake = Remake::No;
+            *recreate = Recreate::No;
             if let Some(device) = &spec.device {
                 self.nexthops.choose_range(device.vni);
             }
@@ -249,16 +249,16 @@ impl Overlay {
     }
 
     /// Notes that the kernel may no longer hold what was written to it.
-    pub fn distrust(&mut self) {
+    pub fn invalidate(&mut self) {
         self.observed = false;
     }
 
     /// Whether to leave alone what seems stale, because not all peers are named yet: known peers are written and
     /// repaired, and one that is removed by [`Overlay::remove_peer`] goes. Default: no. Turning it off makes the next
     /// flush a [`Overlay::converge`], which sweeps.
-    pub fn spare_unknown(&mut self, spare: bool) {
-        self.observed &= spare || !self.spares_unknown;
-        self.spares_unknown = spare;
+    pub fn keep_unknown(&mut self, spare: bool) {
+        self.observed &= spare || !self.keeps_unknown;
+        self.keeps_unknown = spare;
     }
 
     /// The interfaces to be observed.
@@ -288,7 +288,7 @@ impl Overlay {
     /// is in the [`Report`]. Either way what is left to do stays noted.
     pub fn converge(&mut self, kernel: &mut impl Kernel) -> Result<Report, ConvergeError> {
         let report = self.converge_in_place(kernel)?;
-        if self.remake.contains(&Remake::Due) { self.converge_in_place(kernel) } else { Ok(report) }
+        if self.recreate.contains(&Recreate::Due) { self.converge_in_place(kernel) } else { Ok(report) }
     }
 
     fn converge_in_place(&mut self, kernel: &mut impl Kernel) -> Result<Report, ConvergeError> {
@@ -309,10 +309,10 @@ impl Overlay {
         Ok(self.settle(&plan, applied))
     }
 
-    pub(crate) fn remake_of(&mut self, family: Family) -> &mut Remake {
+    pub(crate) fn recreate_of(&mut self, family: Family) -> &mut Recreate {
         match family {
-            Family::V4 => &mut self.remake[0],
-            Family::V6 => &mut self.remake[1],
+            Family::V4 => &mut self.recreate[0],
+            Family::V6 => &mut self.recreate[1],
         }
     }
 
@@ -325,7 +325,7 @@ impl Overlay {
     }
 
     /// The underlay address that frames to this MAC address go to: that of the first peer which claims it.
-    pub(crate) fn forwarding(&self, family: Family, mac: MacAddr) -> Option<IpAddr> {
+    pub(crate) fn fdb_entry(&self, family: Family, mac: MacAddr) -> Option<IpAddr> {
         self.claimants(family, mac).find_map(|subnet| {
             let via = self.peers.get(&subnet)?.via;
             self.conflict_of(subnet).is_none().then(|| via.underlay())

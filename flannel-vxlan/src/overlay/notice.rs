@@ -16,9 +16,9 @@ use crate::{
 /// What a notification asks for.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[must_use = "a disturbance that is not repaired stays"]
-pub struct Attention {
+pub struct Invalidation {
     /// The kernel no longer holds what it should, or a peer's standing may have changed:
-    /// [`Overlay::distrust`] was called, so the next flush is a converge.
+    /// [`Overlay::invalidate`] was called, so the next flush is a converge.
     pub overlay: bool,
     /// A route that others made or deleted changes which peers are programmed. They are noted: the next flush writes
     /// them, and no more.
@@ -33,10 +33,10 @@ impl Overlay {
     /// matters, and distrusts what was written if so.
     ///
     /// Of our own devices only the last state counts: the kernel also reports the half-made ones in between, and
-    /// what a short `down` takes away it reports by itself. A forwarding entry that was deleted and is there again counts
+    /// what a short `down` takes away it reports by itself. A FDB entry that was deleted and is there again counts
     /// as it is now.
-    pub fn attention(&mut self, notifications: &[Notification]) -> Attention {
-        let mut attention = Attention::default();
+    pub fn notice(&mut self, notifications: &[Notification]) -> Invalidation {
+        let mut attention = Invalidation::default();
         let (mut judged, mut put) = (Vec::new(), BTreeSet::new());
         for notification in notifications.iter().rev() {
             if let Notification::LinkGone { index } = notification {
@@ -48,8 +48,8 @@ impl Overlay {
                 }
                 judged.push(device.index);
             }
-            if let Notification::Forwarding { interface, entry, gone } = notification {
-                let place = (*interface, entry.forwarding.mac);
+            if let Notification::FdbEntry { interface, entry, gone } = notification {
+                let place = (*interface, entry.entry.mac);
                 if !gone {
                     put.insert(place);
                 } else if put.contains(&place) {
@@ -62,14 +62,14 @@ impl Overlay {
             attention.host |= asked.host;
         }
         if attention.overlay {
-            self.distrust();
+            self.invalidate();
         }
         attention
     }
 
     /// Destinations that packets of this host may take another way to since these notifications, as far as that concerns
     /// peers on the physical network: every destination after an [`Notification::Overflow`] and when the underlay loses
-    /// an address or its state changes, as routes then vanish without a word. Ask before [`Overlay::attention`] takes note
+    /// an address or its state changes, as routes then vanish without a word. Ask before [`Overlay::notice`] takes note
     /// of the underlay's state. What goes with other interfaces that go down is not told.
     #[must_use]
     pub fn rerouted(&self, notifications: &[Notification]) -> BTreeSet<IpNet> {
@@ -106,14 +106,14 @@ impl Overlay {
         route.protocol != ROUTE_PROTOCOL && self.family_on(route.interface).is_none()
     }
 
-    fn judge(&mut self, notification: &Notification) -> Attention {
-        let overlay = |overlay| Attention { overlay, ..Attention::default() };
+    fn judge(&mut self, notification: &Notification) -> Invalidation {
+        let overlay = |overlay| Invalidation { overlay, ..Invalidation::default() };
         match notification {
-            Notification::Overflow => Attention { overlay: true, host: true, peers: false },
+            Notification::Overflow => Invalidation { overlay: true, host: true, peers: false },
             Notification::Link(device) => self.judge_link(device),
             Notification::LinkGone { index } => match self.family_on(*index) {
                 Some(_) => overlay(true),
-                None => Attention {
+                None => Invalidation {
                     overlay: self.is_underlay(*index) || self.keeps_a_peer_out(*index),
                     host: true,
                     peers: false,
@@ -129,16 +129,16 @@ impl Overlay {
                     let routed = self.is_underlay(*interface) && !is_link_local6(*address);
                     let of_a_peer = || self.peers_at(*address).next().is_some() || self.covers(*address);
                     let overlay = new && (routed || of_a_peer());
-                    Attention { overlay, host: true, peers: false }
+                    Invalidation { overlay, host: true, peers: false }
                 }
             },
             Notification::Route { route, gone } => {
                 let Some(peers) = self.note_route_of_others(route, *gone) else {
-                    return Attention { overlay: true, host: true, peers: false };
+                    return Invalidation { overlay: true, host: true, peers: false };
                 };
                 let host = route.subnet.prefix_len() == 0 && self.leads_elsewhere(route);
                 if is_of_others(route) {
-                    return Attention { overlay: false, peers, host };
+                    return Invalidation { overlay: false, peers, host };
                 }
                 let wanted = self.wanted(route.subnet).map(|entries| entries.route);
                 match wanted.filter(|wanted| wanted.metric() == route.metric) {
@@ -146,19 +146,20 @@ impl Overlay {
                     None if route.protocol == ROUTE_PROTOCOL => {
                         overlay(*gone && self.is_blackhole(route.subnet))
                     }
-                    None => Attention { overlay: false, peers, host },
+                    None => Invalidation { overlay: false, peers, host },
                 }
             }
-            Notification::Neighbour { interface, address, mac, gone } => {
+            Notification::Neighbor { interface, address, mac, gone } => {
                 let wanted =
                     self.tunnel_at(*address).filter(|_| self.is_on(*interface, Family::of(*address)));
                 overlay(wanted.is_some_and(|(_, wanted)| *gone || *mac != Some(wanted)))
             }
-            Notification::Forwarding { interface, entry, gone } => {
-                let found = entry.forwarding;
-                let right = |wanted: IpAddr| wanted == found.underlay && entry.plain && entry.permanent;
+            Notification::FdbEntry { interface, entry, gone } => {
+                let found = entry.entry;
+                let right =
+                    |wanted: IpAddr| wanted == found.underlay && entry.no_extra_attrs && entry.permanent;
                 let wanted =
-                    self.forwarding(found.family, found.mac).filter(|_| self.is_on(*interface, found.family));
+                    self.fdb_entry(found.family, found.mac).filter(|_| self.is_on(*interface, found.family));
                 // One that disappeared matters only if it led to the right place.
                 overlay(wanted.is_some_and(|wanted| match gone {
                     true => wanted == found.underlay,
@@ -171,7 +172,7 @@ impl Overlay {
         }
     }
 
-    fn judge_link(&mut self, found: &ObservedDevice) -> Attention {
+    fn judge_link(&mut self, found: &ObservedDevice) -> Invalidation {
         let specs = self.families.iter().flatten();
         for device in specs.filter_map(|spec| spec.device.as_ref()) {
             let by_index = self.family_on(found.index) == Some(device.family());
@@ -183,9 +184,9 @@ impl Overlay {
                 found.accept_ra = None;
                 let as_wanted =
                     device::diff(device, &[], Some(&found), false).is_ok_and(|diff| diff.steps.is_empty());
-                return Attention {
+                return Invalidation {
                     overlay: !(as_wanted && by_index && found.name == device.name),
-                    ..Attention::default()
+                    ..Invalidation::default()
                 };
             }
         }
@@ -197,7 +198,7 @@ impl Overlay {
                 *up = Some(found.up);
             }
         }
-        Attention { overlay, host: true, peers: false }
+        Invalidation { overlay, host: true, peers: false }
     }
 
     pub(crate) fn family_on(&self, index: u32) -> Option<Family> {

@@ -10,7 +10,7 @@ use crate::{Overlay, PeerConflict};
 /// Something about a peer that whoever runs the overlay should know.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Remark {
+pub enum PeerStatus {
     /// It is kept out.
     #[error("is not programmed: {0}")]
     NotProgrammed(PeerConflict),
@@ -24,26 +24,26 @@ pub enum Remark {
 
 /// What changed about one peer since it was last told.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct News {
+pub struct PeerStatusChange {
     /// Its subnet.
     pub peer: IpNet,
     /// What was said last; `None`: nothing.
-    pub before: Option<Remark>,
+    pub before: Option<PeerStatus>,
     /// What there is to say now; `None`: nothing, or the peer is gone.
-    pub now: Option<Remark>,
+    pub now: Option<PeerStatus>,
 }
 
 /// Only peers of which there is something to say take room here.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Remarks {
-    now: BTreeMap<IpNet, Remark>,
-    told: BTreeMap<IpNet, Remark>,
+pub(crate) struct PeerStatuses {
+    now: BTreeMap<IpNet, PeerStatus>,
+    told: BTreeMap<IpNet, PeerStatus>,
     /// Where the two may differ.
     news: BTreeSet<IpNet>,
 }
 
-impl Remarks {
-    fn note(&mut self, subnet: IpNet, remark: Option<Remark>) {
+impl PeerStatuses {
+    fn note(&mut self, subnet: IpNet, remark: Option<PeerStatus>) {
         match remark {
             Some(remark) => drop(self.now.insert(subnet, remark)),
             None => drop(self.now.remove(&subnet)),
@@ -57,14 +57,14 @@ impl Remarks {
 
     pub(crate) fn conflict(&self, subnet: IpNet) -> Option<PeerConflict> {
         match self.now.get(&subnet) {
-            Some(Remark::NotProgrammed(conflict)) => Some(*conflict),
+            Some(PeerStatus::NotProgrammed(conflict)) => Some(*conflict),
             _ => None,
         }
     }
 
     /// Number of peers that conflicts keep out.
     pub(crate) fn kept_out(&self) -> usize {
-        self.now.values().filter(|remark| matches!(remark, Remark::NotProgrammed(_))).count()
+        self.now.values().filter(|remark| matches!(remark, PeerStatus::NotProgrammed(_))).count()
     }
 }
 
@@ -72,15 +72,15 @@ impl Overlay {
     /// What changed since this was last asked: peers that conflicts keep out now, or no longer, and peers that share an
     /// underlay address. Costs as much as there is to tell. To be asked after a flush: before the first one it is not
     /// known what this host has that peers could harm.
-    pub fn news(&mut self) -> Vec<News> {
-        let Remarks { now, told, news } = &mut self.remarks;
+    pub fn take_status_changes(&mut self) -> Vec<PeerStatusChange> {
+        let PeerStatuses { now, told, news } = &mut self.remarks;
         let tell = |peer: IpNet| {
             let now = now.get(&peer).copied();
             let before = match now {
                 Some(now) => told.insert(peer, now),
                 None => told.remove(&peer),
             };
-            (before != now).then_some(News { peer, before, now })
+            (before != now).then_some(PeerStatusChange { peer, before, now })
         };
         std::mem::take(news).into_iter().filter_map(tell).collect()
     }
@@ -99,12 +99,14 @@ impl Overlay {
         let mut now = BTreeMap::new();
         let pairs = self.underlays.iter().zip(self.underlays.iter().skip(1));
         let shared = pairs.filter(|(one, other)| one.0 == other.0).map(|(_, other)| *other);
-        now.extend(shared.map(|(address, subnet)| (subnet, Remark::SharesUnderlay(address))));
+        now.extend(shared.map(|(address, subnet)| (subnet, PeerStatus::SharesUnderlay(address))));
         let pairs = self.peers.keys().zip(self.peers.keys().skip(1));
         let nested = pairs.filter(|(outer, inner)| outer.contains(*inner));
-        now.extend(nested.map(|(outer, inner)| (*outer, Remark::HoldsSubnet(*inner))));
-        now.extend(conflicts.into_iter().map(|(subnet, conflict)| (subnet, Remark::NotProgrammed(conflict))));
-        let Remarks { told, news, .. } = &mut self.remarks;
+        now.extend(nested.map(|(outer, inner)| (*outer, PeerStatus::HoldsSubnet(*inner))));
+        now.extend(
+            conflicts.into_iter().map(|(subnet, conflict)| (subnet, PeerStatus::NotProgrammed(conflict))),
+        );
+        let PeerStatuses { told, news, .. } = &mut self.remarks;
         news.clear();
         news.extend(
             told.iter().filter(|(subnet, remark)| now.get(*subnet) != Some(*remark)).map(|said| *said.0),
@@ -115,12 +117,12 @@ impl Overlay {
         self.remarks.now = now;
     }
 
-    fn remark(&self, subnet: IpNet) -> Option<Remark> {
+    fn remark(&self, subnet: IpNet) -> Option<PeerStatus> {
         let via = self.peers.get(&subnet)?.via;
-        let conflict = self.conflict(subnet, via).map(Remark::NotProgrammed);
+        let conflict = self.conflict(subnet, via).map(PeerStatus::NotProgrammed);
         let shares = || self.peers_at(via.underlay()).next().filter(|first| *first != subnet);
         conflict
-            .or_else(|| self.inner(subnet).map(Remark::HoldsSubnet))
-            .or_else(|| shares().map(|_| Remark::SharesUnderlay(via.underlay())))
+            .or_else(|| self.inner(subnet).map(PeerStatus::HoldsSubnet))
+            .or_else(|| shares().map(|_| PeerStatus::SharesUnderlay(via.underlay())))
     }
 }

@@ -4,9 +4,9 @@ use flannel_netlink::Errno;
 use ipnet::IpNet;
 
 use crate::model::objects::Entries;
-use crate::overlay::{Remake, Slot};
+use crate::overlay::{Recreate, Slot};
 use crate::plan::PeerSteps;
-use crate::{Applied, DeviceStep, Family, Forwarding, Overlay, Peer, Plan, Report, Step, Via};
+use crate::{Applied, DeviceStep, Family, FdbEntry, Overlay, Peer, Plan, Report, Step, Via};
 
 /// What the kernel has of a peer.
 #[derive(Clone, Copy, Debug)]
@@ -35,8 +35,8 @@ impl Overlay {
             if let Some(wanted) = wanted {
                 let certain = held.filter(|held| held.certain);
                 let direct = held.is_some_and(|held| matches!(held.via, Via::Direct { .. }));
-                plan.steps.extend(wanted.forwarding.map(Step::PutForwarding));
-                plan.steps.extend(wanted.neighbour.map(Step::PutNeighbour));
+                plan.steps.extend(wanted.fdb_entry.map(Step::PutFdbEntry));
+                plan.steps.extend(wanted.neighbor.map(Step::PutNeighbor));
                 plan.steps.extend(wanted.nexthop.map(|nexthop| Step::PutNexthop {
                     nexthop,
                     replace: certain.is_some_and(|held| held.nexthop == nexthop.id),
@@ -73,8 +73,8 @@ impl Overlay {
                 (Some(subnet), Some(step)) => self.settle_refused(subnet, step, refusal.errno),
                 (None, Some(Step::Device(family, step))) if needs_another_round(step, refusal.errno) => {
                     self.observed = false;
-                    let remake = self.remake_of(*family);
-                    *remake = if *remake == Remake::No { Remake::Due } else { Remake::Tried };
+                    let recreate = self.recreate_of(*family);
+                    *recreate = if *recreate == Recreate::No { Recreate::Due } else { Recreate::Tried };
                 }
                 _ => self.observed = false,
             }
@@ -103,10 +103,8 @@ impl Overlay {
                 slot.nexthop = 0;
                 self.refused.insert(subnet, Some(Held { nexthop: 0, ..held }));
             }
-            Step::PutForwarding(_)
-            | Step::PutNeighbour(_)
-            | Step::PutNexthop { .. }
-            | Step::PutRoute { .. } => {}
+            Step::PutFdbEntry(_) | Step::PutNeighbor(_) | Step::PutNexthop { .. } | Step::PutRoute { .. } => {
+            }
             _ => self.observed = false,
         }
     }
@@ -121,12 +119,12 @@ impl Overlay {
         let mut touched: Vec<IpNet> = vec![subnet];
         touched.extend(self.starting_at(subnet.addr()).map(|(other, _)| other));
         touched.extend(self.peers_within(subnet));
-        let mut neighbours: Vec<IpNet> = self.holding(subnet.addr(), subnet.prefix_len()).collect();
+        let mut neighbors: Vec<IpNet> = self.holding(subnet.addr(), subnet.prefix_len()).collect();
         for via in [old, next].into_iter().flatten() {
             if self.is_inside_networks(via.underlay()) {
                 touched.extend(self.holding(via.underlay(), u8::MAX));
             }
-            neighbours.extend(self.peers_at(via.underlay()).take(2));
+            neighbors.extend(self.peers_at(via.underlay()).take(2));
             if let Via::Tunnel { mac, .. } = via {
                 let family = Family::of_net(subnet);
                 // The others follow the first harmless claimant, so only a change of that one concerns them.
@@ -139,7 +137,7 @@ impl Overlay {
         for subnet in &touched {
             self.note(*subnet);
         }
-        touched.append(&mut neighbours);
+        touched.append(&mut neighbors);
         touched
     }
 
@@ -176,14 +174,14 @@ impl Overlay {
             steps.push(Step::DeleteNexthop { id: nexthop.id });
             released.push(nexthop.id);
         }
-        if let Some(neighbour) = old.neighbour {
-            let kept = wanted.is_some_and(|wanted| wanted.neighbour.is_some());
-            if !kept && self.tunnel_at(neighbour.address).is_none() {
-                steps.push(Step::DeleteNeighbour { address: neighbour.address });
+        if let Some(neighbor) = old.neighbor {
+            let kept = wanted.is_some_and(|wanted| wanted.neighbor.is_some());
+            if !kept && self.tunnel_at(neighbor.address).is_none() {
+                steps.push(Step::DeleteNeighbor { address: neighbor.address });
             }
         }
-        let unused = |entry: &Forwarding| self.forwarding(entry.family, entry.mac).is_none();
-        steps.extend(old.forwarding.filter(unused).map(Step::DeleteForwarding));
+        let unused = |entry: &FdbEntry| self.fdb_entry(entry.family, entry.mac).is_none();
+        steps.extend(old.fdb_entry.filter(unused).map(Step::DeleteFdbEntry));
     }
 
     /// What the kernel should have of this peer; its nexthop gets a number if it needs one and has none.

@@ -7,13 +7,13 @@ use ipnet::IpNet;
 
 use crate::model::device;
 use crate::model::objects::{
-    Entries, ObservedForwarding, ObservedNeighbour, ObservedNexthop, ObservedRoute, ObservedRouteTo,
+    Entries, ObservedFdbEntry, ObservedNeighbor, ObservedNexthop, ObservedRoute, ObservedRouteTo,
 };
-use crate::overlay::Remake;
+use crate::overlay::Recreate;
 use crate::plan::PeerSteps;
 use crate::plan::claim_index::Index;
 use crate::{
-    Family, FamilySpec, Forwarding, MacAddr, Neighbour, Observed, Overlay, Peer, Plan, ROUTE_PROTOCOL, Route,
+    Family, FamilySpec, FdbEntry, MacAddr, Neighbor, Observed, Overlay, Peer, Plan, ROUTE_PROTOCOL, Route,
     RouteTo, Step, Via,
 };
 
@@ -24,18 +24,18 @@ impl Overlay {
     /// Lists the steps that turn what was observed into what there should be, and forgets the noted changes, as the
     /// steps contain them. Equal input gives an equal plan; an overlay that is as it should be gives an empty one.
     ///
-    /// Per peer: forwarding entry, neighbour, nexthop, route, so that nothing leads to something that is not there.
+    /// Per peer: FDB entry, neighbor, nexthop, route, so that nothing leads to something that is not there.
     /// Then what is stale, in the opposite order. Stale is what this crate or upstream made and no peer needs:
     ///
     /// | object | is this crate's | is upstream's |
     /// |---|---|---|
     /// | route | protocol 70, on our device, to our nexthops or inside the cluster's networks | protocol `boot`, on our device, on-link via its own first address; for a peer's subnet any of protocol `boot` |
     /// | nexthop | protocol 70 and on our device | |
-    /// | neighbour on our device | protocol 70 | no protocol, permanent, inside the cluster's networks |
-    /// | FDB entry of our device | permanent and `extern_learn` | state `NUD_PERMANENT` and flags `NTF_SELF`, nothing else; or permanent with the MAC address of such a neighbour |
+    /// | neighbor on our device | protocol 70 | no protocol, permanent, inside the cluster's networks |
+    /// | FDB entry of our device | permanent and `extern_learn` | state `NUD_PERMANENT` and flags `NTF_SELF`, nothing else; or permanent with the MAC address of such a neighbor |
     /// | blackhole route | protocol 70 | protocol `boot` and exactly our subnet |
     ///
-    /// Everything else is left alone; with [`Overlay::spare_unknown`] all of this is too.
+    /// Everything else is left alone; with [`Overlay::keep_unknown`] all of this is too.
     pub fn diff(&mut self, observed: &Observed) -> Plan {
         self.dirty.clear();
         self.refused.clear();
@@ -55,7 +55,7 @@ impl Overlay {
         let mut entries = EntryIndex::new(observed, &found);
         self.put_missing(&found, &standing, &mut entries, &mut plan);
         self.put_blackholes(observed, &found, &mut plan);
-        if !self.spares_unknown {
+        if !self.keeps_unknown {
             self.delete_stale(&found, &entries, stale_nexthops, &mut plan);
         }
         plan
@@ -68,13 +68,13 @@ impl Overlay {
         plan: &mut Plan,
         steps: &mut Vec<Step>,
     ) -> Found {
-        let remake = *self.remake_of(family);
+        let recreate = *self.recreate_of(family);
         let Some(spec) = self.family(family) else { return Found::Off };
         let Some(wanted) = &spec.device else { return Found::Kept(0) };
         let (mut devices, links) = (observed.devices.iter(), spec.links());
         let named = devices.clone().find(|device| device.name == wanted.name);
         let device = named.or_else(|| devices.find(|device| links.is_renamed(device)));
-        match device::diff(wanted, &spec.networks, device, remake == Remake::Due) {
+        match device::diff(wanted, &spec.networks, device, recreate == Recreate::Due) {
             Ok(diff) => {
                 let right = diff.steps.is_empty();
                 steps.extend(diff.steps.into_iter().map(|step| Step::Device(family, step)));
@@ -84,10 +84,10 @@ impl Overlay {
                     (false, true) => Found::Flushed(index),
                     (false, false) => Found::Kept(index),
                 };
-                *self.remake_of(family) = match remake {
-                    Remake::No => Remake::No,
-                    Remake::Tried if right => Remake::No,
-                    Remake::Due | Remake::Tried => Remake::Tried,
+                *self.recreate_of(family) = match recreate {
+                    Recreate::No => Recreate::No,
+                    Recreate::Tried if right => Recreate::No,
+                    Recreate::Due | Recreate::Tried => Recreate::Tried,
                 };
                 found
             }
@@ -174,13 +174,13 @@ impl Overlay {
                 wanted = Entries::of(peer, slot.nexthop);
             }
             let first = plan.steps.len();
-            if let Some(forwarding) = wanted.forwarding {
-                let there = entries.forwarding(&forwarding);
-                plan.steps.extend(there.err().map(Step::DeleteForwarding));
-                plan.steps.extend((there != Ok(true)).then_some(Step::PutForwarding(forwarding)));
+            if let Some(fdb_entry) = wanted.fdb_entry {
+                let there = entries.fdb_entry(&fdb_entry);
+                plan.steps.extend(there.err().map(Step::DeleteFdbEntry));
+                plan.steps.extend((there != Ok(true)).then_some(Step::PutFdbEntry(fdb_entry)));
             }
-            let neighbour = wanted.neighbour.filter(|wanted| !entries.has_neighbour(wanted));
-            plan.steps.extend(neighbour.map(Step::PutNeighbour));
+            let neighbor = wanted.neighbor.filter(|wanted| !entries.has_neighbor(wanted));
+            plan.steps.extend(neighbor.map(Step::PutNeighbor));
             let nexthop = wanted.nexthop.filter(|_| new_nexthop);
             plan.steps.extend(nexthop.map(|nexthop| Step::PutNexthop { nexthop, replace: false }));
             if route == There::Adorned {
@@ -232,23 +232,23 @@ impl Overlay {
 
         // Upstream's FDB entries lack our mark. They have a form of their own, and may outlive their neighbor entries.
         let mut lost = BTreeSet::new();
-        for ObservedNeighbour { neighbour, protocol } in entries.neighbours.unclaimed() {
-            let family = Family::of(neighbour.address);
+        for ObservedNeighbor { neighbor, protocol } in entries.neighbors.unclaimed() {
+            let family = Family::of(neighbor.address);
             let inside = || {
                 let networks = self.family(family).map(|spec| &spec.networks);
-                networks.into_iter().flatten().any(|network| network.contains(&neighbour.address))
+                networks.into_iter().flatten().any(|network| network.contains(&neighbor.address))
             };
             if *protocol == ROUTE_PROTOCOL || (*protocol == 0 && inside()) {
-                lost.insert((family, neighbour.mac));
-                plan.steps.push(Step::DeleteNeighbour { address: neighbour.address });
+                lost.insert((family, neighbor.mac));
+                plan.steps.push(Step::DeleteNeighbor { address: neighbor.address });
             }
         }
-        let stale = |found: &&ObservedForwarding| {
-            let lost = || lost.contains(&(found.forwarding.family, found.forwarding.mac));
-            found.permanent && (found.marked || found.upstreams_form || lost())
+        let stale = |found: &&ObservedFdbEntry| {
+            let lost = || lost.contains(&(found.entry.family, found.entry.mac));
+            found.permanent && (found.ext_learned || found.upstream_form || lost())
         };
-        let stale = entries.forwarding.unclaimed().filter(stale);
-        plan.steps.extend(stale.map(|found| Step::DeleteForwarding(found.forwarding)));
+        let stale = entries.fdb_entry.unclaimed().filter(stale);
+        plan.steps.extend(stale.map(|found| Step::DeleteFdbEntry(found.entry)));
     }
 
     /// Whether a route that no peer claims is ours or upstream's.
@@ -270,8 +270,8 @@ impl Overlay {
 /// What peers can claim of what was found.
 struct EntryIndex<'a> {
     routes: Index<'a, (IpNet, u32), ObservedRoute>,
-    neighbours: Index<'a, IpAddr, ObservedNeighbour>,
-    forwarding: Index<'a, (Family, MacAddr), ObservedForwarding>,
+    neighbors: Index<'a, IpAddr, ObservedNeighbor>,
+    fdb_entry: Index<'a, (Family, MacAddr), ObservedFdbEntry>,
 }
 
 /// What is in the place of a route.
@@ -291,25 +291,23 @@ enum There {
 
 impl<'a> EntryIndex<'a> {
     fn new(observed: &'a Observed, found: &[Found; 2]) -> Self {
-        // Routes and neighbours that go with a device, or by its new MAC address, are as good as gone.
+        // Routes and neighbors that go with a device, or by its new MAC address, are as good as gone.
         let stays = |route: &&ObservedRoute| match pick(found, Family::of_net(route.subnet)) {
             Found::Off => false,
             Found::Emptied(index) => index == 0 || index != route.interface,
             Found::Flushed(_) | Found::Kept(_) => true,
         };
         let routes = observed.routes.iter().filter(stays).map(|route| ((route.subnet, route.metric), route));
-        let stays = |neighbour: &&ObservedNeighbour| {
-            matches!(pick(found, Family::of(neighbour.neighbour.address)), Found::Kept(_))
+        let stays = |neighbor: &&ObservedNeighbor| {
+            matches!(pick(found, Family::of(neighbor.neighbor.address)), Found::Kept(_))
         };
-        let neighbours = observed.neighbours.iter().filter(stays);
-        let stays = |found_: &&ObservedForwarding| pick(found, found_.forwarding.family).index().is_some();
-        let forwarding = observed.forwarding.iter().filter(stays);
+        let neighbors = observed.neighbors.iter().filter(stays);
+        let stays = |found_: &&ObservedFdbEntry| pick(found, found_.entry.family).index().is_some();
+        let fdb_entry = observed.fdb.iter().filter(stays);
         Self {
             routes: Index::new(routes),
-            neighbours: Index::new(neighbours.map(|found| (found.neighbour.address, found))),
-            forwarding: Index::new(
-                forwarding.map(|found| ((found.forwarding.family, found.forwarding.mac), found)),
-            ),
+            neighbors: Index::new(neighbors.map(|found| (found.neighbor.address, found))),
+            fdb_entry: Index::new(fdb_entry.map(|found| ((found.entry.family, found.entry.mac), found))),
         }
     }
 
@@ -319,7 +317,7 @@ impl<'a> EntryIndex<'a> {
         self.routes.claim((wanted.subnet, wanted.metric()), |found| {
             let here = link.is_some_and(|link| found.leaves_by(link));
             let right = here && found.protocol == ROUTE_PROTOCOL && found.leads_to(wanted.to);
-            let adorned = here && !found.plain && matches!(wanted.to, RouteTo::Nexthop { .. });
+            let adorned = here && !found.no_extra_attrs && matches!(wanted.to, RouteTo::Nexthop { .. });
             there = match there {
                 There::Right => There::Right,
                 _ if right => There::Right,
@@ -332,11 +330,11 @@ impl<'a> EntryIndex<'a> {
         there
     }
 
-    fn has_neighbour(&mut self, wanted: &Neighbour) -> bool {
+    fn has_neighbor(&mut self, wanted: &Neighbor) -> bool {
         let mut has = false;
-        self.neighbours.claim(wanted.address, |found| {
+        self.neighbors.claim(wanted.address, |found| {
             // Upstream's entry is made ours, so that it is known when its peer leaves.
-            has |= found.neighbour == *wanted && found.protocol == ROUTE_PROTOCOL;
+            has |= found.neighbor == *wanted && found.protocol == ROUTE_PROTOCOL;
             true
         });
         has
@@ -344,13 +342,13 @@ impl<'a> EntryIndex<'a> {
 
     /// Claims what is in the place of this entry. `Ok` is whether it is right; the error is one to be deleted first, as
     /// it expires and the kernel does not make it permanent by replacing it (`vxlan_fdb_update_existing`).
-    fn forwarding(&mut self, wanted: &Forwarding) -> Result<bool, Forwarding> {
+    fn fdb_entry(&mut self, wanted: &FdbEntry) -> Result<bool, FdbEntry> {
         let mut has = Ok(false);
-        self.forwarding.claim((wanted.family, wanted.mac), |found| {
+        self.fdb_entry.claim((wanted.family, wanted.mac), |found| {
             // Upstream's entry lacks our mark, which the kernel does not add to an entry that is there.
             has = match found.permanent {
-                true => Ok(found.forwarding.underlay == wanted.underlay && found.plain),
-                false => Err(found.forwarding),
+                true => Ok(found.entry.underlay == wanted.underlay && found.no_extra_attrs),
+                false => Err(found.entry),
             };
             true
         });
@@ -365,7 +363,7 @@ enum Found {
     Off,
     /// The device is made, or made anew: it has nothing on it. The index of the one before, or 0.
     Emptied(u32),
-    /// The device stays, but loses its neighbours; its index.
+    /// The device stays, but loses its neighbors; its index.
     Flushed(u32),
     /// The device stays; its index, or 0 if the family has none.
     Kept(u32),

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use crate::model::objects::ROUTE_PROTOCOL;
 use crate::wire::DEFAULT_AGEING;
 use crate::{
-    DeviceSpec, Family, Forwarding, IfName, Link, MacAddr, NameTaken, Neighbour, Nexthop, ObservedDevice,
+    DeviceSpec, Family, FdbEntry, IfName, Link, MacAddr, NameTaken, Neighbor, Nexthop, ObservedDevice,
     OverlayMtu, Route, RouteTo, Vni,
 };
 
@@ -47,13 +47,13 @@ pub struct Links {
     /// Whether to read if the device leaves checksums to the network card, which takes questions of its own.
     pub tx_checksum: bool,
     /// What a VXLAN device of another name is known by, if somebody renamed ours. `None`: only the name counts.
-    pub known_by: Option<(Vni, MacAddr)>,
+    pub identity: Option<(Vni, MacAddr)>,
 }
 
 impl Links {
     /// Whether this is the device, renamed by somebody.
     pub(crate) fn is_renamed(&self, found: &ObservedDevice) -> bool {
-        let (Some(vxlan), Some((vni, mac))) = (found.vxlan, self.known_by) else { return false };
+        let (Some(vxlan), Some((vni, mac))) = (found.vxlan, self.identity) else { return false };
         let family = vxlan.local.map(Family::of);
         self.device != Some(found.name)
             && (vxlan.vni, found.mac) == (vni.number(), Some(mac))
@@ -74,7 +74,7 @@ impl Links {
             underlay: Link { index: 0, name: device },
             networks: nothing,
             tx_checksum: false,
-            known_by: None,
+            identity: None,
         }
     }
 }
@@ -93,10 +93,10 @@ pub(crate) struct PeerSteps {
 pub enum Step {
     /// Something about the VXLAN device of that family.
     Device(Family, DeviceStep),
-    /// Make or replace a forwarding entry.
-    PutForwarding(Forwarding),
-    /// Make or replace a neighbour.
-    PutNeighbour(Neighbour),
+    /// Make or replace a FDB entry.
+    PutFdbEntry(FdbEntry),
+    /// Make or replace a neighbor.
+    PutNeighbor(Neighbor),
     /// Make a nexthop object, or replace one of ours. A number that others use is refused (`EEXIST`).
     PutNexthop {
         /// The object.
@@ -126,13 +126,13 @@ pub enum Step {
         /// Its number.
         id: u32,
     },
-    /// Delete a neighbour from the VXLAN device.
-    DeleteNeighbour {
+    /// Delete a neighbor from the VXLAN device.
+    DeleteNeighbor {
         /// Its address.
         address: IpAddr,
     },
-    /// Delete a forwarding entry.
-    DeleteForwarding(Forwarding),
+    /// Delete a FDB entry.
+    DeleteFdbEntry(FdbEntry),
 }
 
 /// A change to a VXLAN device.
@@ -245,11 +245,11 @@ impl fmt::Display for Command<'_> {
         let device = |family| self.plan.device(family);
         match self.step {
             Step::Device(family, step) => write_device(f, device(*family), step),
-            Step::PutForwarding(Forwarding { family, mac, underlay }) => {
+            Step::PutFdbEntry(FdbEntry { family, mac, underlay }) => {
                 let dev = device(*family);
                 write!(f, "bridge fdb replace {mac} dev {dev} dst {underlay} self extern_learn permanent")
             }
-            Step::PutNeighbour(Neighbour { address, mac }) => {
+            Step::PutNeighbor(Neighbor { address, mac }) => {
                 let dev = device(Family::of(*address));
                 write!(
                     f,
@@ -296,10 +296,10 @@ impl fmt::Display for Command<'_> {
                 )
             }
             Step::DeleteNexthop { id } => write!(f, "ip nexthop del id {id}"),
-            Step::DeleteNeighbour { address } => {
+            Step::DeleteNeighbor { address } => {
                 write!(f, "ip neigh del {address} dev {}", device(Family::of(*address)))
             }
-            Step::DeleteForwarding(Forwarding { family, mac, underlay }) => {
+            Step::DeleteFdbEntry(FdbEntry { family, mac, underlay }) => {
                 write!(f, "bridge fdb del {mac} dev {} dst {underlay} self", device(*family))
             }
         }

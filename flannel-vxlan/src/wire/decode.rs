@@ -8,9 +8,9 @@ use ipnet::IpNet;
 use super::*;
 use crate::kernel::interfaces::{Interface, InterfaceAddress, RouteLookup};
 use crate::model::objects::{
-    ObservedForwarding, ObservedNeighbour, ObservedNexthop, ObservedRoute, ObservedRouteTo,
+    ObservedFdbEntry, ObservedNeighbor, ObservedNexthop, ObservedRoute, ObservedRouteTo,
 };
-use crate::{Family, Forwarding, MacAddr, Neighbour, ObservedDevice, ObservedVxlan, ROUTE_PROTOCOL};
+use crate::{Family, FdbEntry, MacAddr, Neighbor, ObservedDevice, ObservedVxlan, ROUTE_PROTOCOL};
 
 /// A link: what is wanted of it for an [`Interface`] and for an [`ObservedDevice`].
 pub(crate) fn link(message: &Message<'_>) -> Result<(Interface, ObservedDevice), Malformed> {
@@ -92,7 +92,7 @@ fn vxlan(attributes: AttributeIter<'_>) -> Result<ObservedVxlan, Malformed> {
             IFLA_VXLAN_PORT => vxlan.port = attribute.be16()?,
             IFLA_VXLAN_LEARNING => vxlan.learning = attribute.u8()? != 0,
             IFLA_VXLAN_GBP => vxlan.gbp = true,
-            IFLA_VXLAN_GROUP | IFLA_VXLAN_GROUP6 | IFLA_VXLAN_GPE => vxlan.peculiar = true,
+            IFLA_VXLAN_GROUP | IFLA_VXLAN_GROUP6 | IFLA_VXLAN_GPE => vxlan.fixed_options_differ = true,
             IFLA_VXLAN_PROXY
             | IFLA_VXLAN_RSC
             | IFLA_VXLAN_L2MISS
@@ -103,15 +103,19 @@ fn vxlan(attributes: AttributeIter<'_>) -> Result<ObservedVxlan, Malformed> {
             | IFLA_VXLAN_REMCSUM_TX
             | IFLA_VXLAN_REMCSUM_RX
             | IFLA_VXLAN_TTL_INHERIT
-            | IFLA_VXLAN_VNIFILTER => vxlan.peculiar |= attribute.u8()? != 0,
-            IFLA_VXLAN_UDP_CSUM => vxlan.peculiar |= attribute.u8()? == 0,
-            IFLA_VXLAN_LIMIT => vxlan.peculiar |= attribute.u32()? != 0,
+            | IFLA_VXLAN_VNIFILTER => vxlan.fixed_options_differ |= attribute.u8()? != 0,
+            IFLA_VXLAN_UDP_CSUM => vxlan.fixed_options_differ |= attribute.u8()? == 0,
+            IFLA_VXLAN_LIMIT => vxlan.fixed_options_differ |= attribute.u32()? != 0,
             // struct ifla_vxlan_port_range; without one the kernel says 0 and 0.
-            IFLA_VXLAN_PORT_RANGE => vxlan.peculiar |= attribute.array::<4>()? != [0; 4],
-            IFLA_VXLAN_TTL | IFLA_VXLAN_TOS | IFLA_VXLAN_DF => vxlan.adjusted |= attribute.u8()? != 0,
-            IFLA_VXLAN_LABEL | IFLA_VXLAN_LABEL_POLICY => vxlan.adjusted |= attribute.u32()? != 0,
-            IFLA_VXLAN_AGEING => vxlan.adjusted |= attribute.u32()? != DEFAULT_AGEING,
-            IFLA_VXLAN_LOCALBYPASS => vxlan.adjusted |= attribute.u8()? == 0,
+            IFLA_VXLAN_PORT_RANGE => vxlan.fixed_options_differ |= attribute.array::<4>()? != [0; 4],
+            IFLA_VXLAN_TTL | IFLA_VXLAN_TOS | IFLA_VXLAN_DF => {
+                vxlan.resettable_options_differ |= attribute.u8()? != 0
+            }
+            IFLA_VXLAN_LABEL | IFLA_VXLAN_LABEL_POLICY => {
+                vxlan.resettable_options_differ |= attribute.u32()? != 0
+            }
+            IFLA_VXLAN_AGEING => vxlan.resettable_options_differ |= attribute.u32()? != DEFAULT_AGEING,
+            IFLA_VXLAN_LOCALBYPASS => vxlan.resettable_options_differ |= attribute.u8()? == 0,
             _ => {}
         }
     }
@@ -149,9 +153,9 @@ pub(crate) fn interface_address(message: &Message<'_>) -> Result<Option<(u32, In
     }))
 }
 
-/// A neighbour in whatever state.
+/// A neighbor in whatever state.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct NeighbourMessage {
+pub(crate) struct NeighborMessage {
     pub(crate) interface: u32,
     pub(crate) address: IpAddr,
     pub(crate) mac: Option<MacAddr>,
@@ -159,9 +163,9 @@ pub(crate) struct NeighbourMessage {
     pub(crate) protocol: u8,
 }
 
-/// A neighbour; `None` if it is a forwarding entry or a proxy.
-pub(crate) fn any_neighbour(message: &Message<'_>) -> Result<Option<NeighbourMessage>, Malformed> {
-    let (entry, attributes) = neighbour_header(message)?;
+/// A neighbor; `None` if it is a FDB entry or a proxy.
+pub(crate) fn any_neighbor(message: &Message<'_>) -> Result<Option<NeighborMessage>, Malformed> {
+    let (entry, attributes) = neighbor_header(message)?;
     let (mut dst, mut mac, mut protocol) = (None, None, 0);
     for attribute in attributes {
         let attribute = attribute?;
@@ -173,58 +177,59 @@ pub(crate) fn any_neighbour(message: &Message<'_>) -> Result<Option<NeighbourMes
         }
     }
     let permanent = entry.state & NUD_PERMANENT != 0;
-    let neighbour = entry.family != AF_BRIDGE && entry.flags & NTF_PROXY == 0;
-    let message = |address| NeighbourMessage { interface: entry.index, address, mac, permanent, protocol };
-    Ok(dst.filter(|_| neighbour).map(message))
+    let neighbor = entry.family != AF_BRIDGE && entry.flags & NTF_PROXY == 0;
+    let message = |address| NeighborMessage { interface: entry.index, address, mac, permanent, protocol };
+    Ok(dst.filter(|_| neighbor).map(message))
 }
 
-/// A permanent neighbour, with the index of its interface.
-pub(crate) fn neighbour(message: &Message<'_>) -> Result<Option<(u32, ObservedNeighbour)>, Malformed> {
-    let found = any_neighbour(message)?.filter(|found| found.permanent);
-    Ok(found.and_then(|NeighbourMessage { interface, address, mac, protocol, .. }| {
-        Some((interface, ObservedNeighbour { neighbour: Neighbour { address, mac: mac? }, protocol }))
+/// A permanent neighbor, with the index of its interface.
+pub(crate) fn neighbor(message: &Message<'_>) -> Result<Option<(u32, ObservedNeighbor)>, Malformed> {
+    let found = any_neighbor(message)?.filter(|found| found.permanent);
+    Ok(found.and_then(|NeighborMessage { interface, address, mac, protocol, .. }| {
+        Some((interface, ObservedNeighbor { neighbor: Neighbor { address, mac: mac? }, protocol }))
     }))
 }
 
-/// A forwarding entry that leads to an address, with the index of its interface.
-pub(crate) fn forwarding(message: &Message<'_>) -> Result<Option<(u32, ObservedForwarding)>, Malformed> {
-    let (entry, attributes) = neighbour_header(message)?;
-    let (mut dst, mut mac, mut plain) = (None, None, true);
+/// A FDB entry that leads to an address, with the index of its interface.
+pub(crate) fn fdb_entry(message: &Message<'_>) -> Result<Option<(u32, ObservedFdbEntry)>, Malformed> {
+    let (entry, attributes) = neighbor_header(message)?;
+    let (mut dst, mut mac, mut no_extra_attrs) = (None, None, true);
     for attribute in attributes {
         let attribute = attribute?;
         match attribute.kind {
             NDA_DST => dst = Some(address(&attribute)?),
             NDA_LLADDR => mac = attribute.array().ok().and_then(|bytes| MacAddr::new(bytes).ok()),
             // Told only where they differ from the device's.
-            NDA_PORT | NDA_VNI | NDA_IFINDEX => plain = false,
+            NDA_PORT | NDA_VNI | NDA_IFINDEX => no_extra_attrs = false,
             _ => {}
         }
     }
     Ok(match (dst, mac) {
         (Some(underlay), Some(mac)) if entry.family == AF_BRIDGE => {
-            let forwarding = Forwarding { family: Family::of(underlay), mac, underlay };
-            let marked = entry.flags & NTF_EXT_LEARNED != 0;
+            let fdb_entry = FdbEntry { family: Family::of(underlay), mac, underlay };
+            let ext_learned = entry.flags & NTF_EXT_LEARNED != 0;
             let permanent = entry.state & NUD_PERMANENT != 0;
-            let upstreams_form = plain && (entry.state, entry.flags) == (NUD_PERMANENT, NTF_SELF);
-            let found = ObservedForwarding { forwarding, marked, permanent, plain, upstreams_form };
+            let upstream_form = no_extra_attrs && (entry.state, entry.flags) == (NUD_PERMANENT, NTF_SELF);
+            let found =
+                ObservedFdbEntry { entry: fdb_entry, ext_learned, permanent, no_extra_attrs, upstream_form };
             Some((entry.index, found))
         }
         _ => None,
     })
 }
 
-struct NeighbourHeader {
+struct NeighborHeader {
     family: u8,
     index: u32,
     state: u16,
     flags: u8,
 }
 
-fn neighbour_header<'a>(message: &Message<'a>) -> Result<(NeighbourHeader, AttributeIter<'a>), Malformed> {
+fn neighbor_header<'a>(message: &Message<'a>) -> Result<(NeighborHeader, AttributeIter<'a>), Malformed> {
     let ([family, _, _, _, i0, i1, i2, i3, s0, s1, flags, _], attributes) = message.split::<12>()?;
     let index = u32::from_ne_bytes([*i0, *i1, *i2, *i3]);
     let state = u16::from_ne_bytes([*s0, *s1]);
-    Ok((NeighbourHeader { family: *family, index, state, flags: *flags }, attributes))
+    Ok((NeighborHeader { family: *family, index, state, flags: *flags }, attributes))
 }
 
 /// A nexthop object.
@@ -273,7 +278,7 @@ pub(crate) fn route(message: &Message<'_>) -> Result<Option<RouteMessage>, Malfo
     let onlink = u32::from_ne_bytes([*f0, *f1, *f2, *f3]) & RTNH_F_ONLINK != 0;
     let (mut table, mut dst, mut gateway, mut id) = (u32::from(*table), any, None, None);
     let (mut metric, mut interface, mut source, mut first_hop) = (0, 0, None, None);
-    let mut plain = true;
+    let mut no_extra_attrs = true;
     let mut gateways = Vec::new();
     for attribute in attributes {
         let attribute = attribute?;
@@ -284,9 +289,9 @@ pub(crate) fn route(message: &Message<'_>) -> Result<Option<RouteMessage>, Malfo
             RTA_PRIORITY => metric = attribute.u32()?,
             RTA_PREFSRC => {
                 source = Some(address(&attribute)?);
-                plain = false;
+                no_extra_attrs = false;
             }
-            RTA_METRICS | RTA_FLOW | RTA_ENCAP => plain = false,
+            RTA_METRICS | RTA_FLOW | RTA_ENCAP => no_extra_attrs = false,
             RTA_TABLE => table = attribute.u32()?,
             RTA_NH_ID => id = Some(attribute.u32()?),
             // struct rtnexthop: length u16, flags u8, hops u8, ifindex s32.
@@ -305,7 +310,7 @@ pub(crate) fn route(message: &Message<'_>) -> Result<Option<RouteMessage>, Malfo
         _ => ObservedRouteTo::Other,
     };
     let subnet = IpNet::new(dst, *prefix).map_err(|_too_long| Malformed::Value { what: "prefix length" })?;
-    let route = ObservedRoute { subnet, protocol: *protocol, metric, interface, to, plain };
+    let route = ObservedRoute { subnet, protocol: *protocol, metric, interface, to, no_extra_attrs };
     // Ours are many, and nobody asks for their gateways.
     gateways.extend(gateway.filter(|_| *protocol != ROUTE_PROTOCOL).map(|gateway| (gateway, interface)));
     Ok(Some(RouteMessage { table, route, source, first_hop, kind: *kind, gateways, onlink }))
@@ -384,19 +389,19 @@ mod tests {
             let mac = MacAddr::new([2, m1, m2, m3, m4, m5]).unwrap();
             let (address, underlay) = (address_of(v4, a), address_of(v4, b));
 
-            let step = Step::PutNeighbour(Neighbour { address, mac });
-            let read = neighbour(&only(&sent(&step))).unwrap();
-            let entry = ObservedNeighbour { neighbour: Neighbour { address, mac }, protocol: ROUTE_PROTOCOL };
+            let step = Step::PutNeighbor(Neighbor { address, mac });
+            let read = neighbor(&only(&sent(&step))).unwrap();
+            let entry = ObservedNeighbor { neighbor: Neighbor { address, mac }, protocol: ROUTE_PROTOCOL };
             prop_assert_eq!(read, Some((7, entry)));
 
-            let entry = Forwarding { family: Family::of(underlay), mac, underlay };
-            let read = forwarding(&only(&sent(&Step::PutForwarding(entry)))).unwrap();
-            let wanted = ObservedForwarding {
-                forwarding: entry,
-                marked: true,
+            let entry = FdbEntry { family: Family::of(underlay), mac, underlay };
+            let read = fdb_entry(&only(&sent(&Step::PutFdbEntry(entry)))).unwrap();
+            let wanted = ObservedFdbEntry {
+                entry,
+                ext_learned: true,
                 permanent: true,
-                plain: true,
-                upstreams_form: false,
+                no_extra_attrs: true,
+                upstream_form: false,
             };
             prop_assert_eq!(read, Some((7, wanted)));
 
@@ -418,7 +423,7 @@ mod tests {
                 let read = route(&only(&bytes)).unwrap().unwrap().route;
                 let metric = wanted.metric();
                 let protocol = ROUTE_PROTOCOL;
-                let wanted = ObservedRoute { subnet, protocol, metric, interface, to: observed, plain: true };
+                let wanted = ObservedRoute { subnet, protocol, metric, interface, to: observed, no_extra_attrs: true };
                 prop_assert_eq!(read, wanted);
             }
         }
@@ -457,7 +462,7 @@ mod tests {
                 });
             });
             let (_, device) = link(&only(batch.as_bytes())).unwrap();
-            device.vxlan.map(|vxlan| (vxlan.adjusted, vxlan.peculiar))
+            device.vxlan.map(|vxlan| (vxlan.resettable_options_differ, vxlan.fixed_options_differ))
         };
         assert_eq!(found(&|a| a.u8(IFLA_VXLAN_LOCALBYPASS, 1)), Some((false, false)));
         assert_eq!(found(&|a| a.u8(IFLA_VXLAN_LOCALBYPASS, 0)), Some((true, false)));
@@ -469,8 +474,8 @@ mod tests {
     fn read_all(datagram: &[u8]) {
         for message in messages(datagram).flatten() {
             let _ignored =
-                (link(&message), interface_address(&message), neighbour(&message), forwarding(&message));
-            let _ignored = (nexthop(&message), route(&message), any_neighbour(&message));
+                (link(&message), interface_address(&message), neighbor(&message), fdb_entry(&message));
+            let _ignored = (nexthop(&message), route(&message), any_neighbor(&message));
             let _ignored = (ethtool::tx_checksum(&message), ethtool::family(&message));
         }
     }
@@ -497,8 +502,8 @@ mod tests {
         let underlay = IpAddr::from([192, 168, 77, 2]);
         let subnet = IpNet::new(address, 24).unwrap();
         for step in [
-            Step::PutNeighbour(Neighbour { address, mac }),
-            Step::PutForwarding(Forwarding { family: Family::V4, mac, underlay }),
+            Step::PutNeighbor(Neighbor { address, mac }),
+            Step::PutFdbEntry(FdbEntry { family: Family::V4, mac, underlay }),
             Step::PutNexthop {
                 nexthop: Nexthop { id: 9, gateway: Ipv4Addr::new(10, 244, 2, 0) },
                 replace: false,

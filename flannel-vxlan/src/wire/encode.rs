@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::*;
 use crate::{
-    DeviceSpec, DeviceStep, Family, Forwarding, IfName, Neighbour, Nexthop, ROUTE_PROTOCOL, Route, RouteTo,
+    DeviceSpec, DeviceStep, Family, FdbEntry, IfName, Neighbor, Nexthop, ROUTE_PROTOCOL, Route, RouteTo,
     Step, Vni,
 };
 
@@ -25,12 +25,12 @@ pub(crate) struct Indexes {
 pub(crate) fn step(batch: &mut Batch, step: &Step, links: impl Fn(Family) -> Indexes) {
     match step {
         Step::Device(..) => {}
-        Step::PutForwarding(entry) => forwarding(batch, RTM_NEWNEIGH, PUT, entry, links(entry.family).device),
-        Step::DeleteForwarding(entry) => {
-            forwarding(batch, RTM_DELNEIGH, Flags::NONE, entry, links(entry.family).device);
+        Step::PutFdbEntry(entry) => fdb_entry(batch, RTM_NEWNEIGH, PUT, entry, links(entry.family).device),
+        Step::DeleteFdbEntry(entry) => {
+            fdb_entry(batch, RTM_DELNEIGH, Flags::NONE, entry, links(entry.family).device);
         }
-        Step::PutNeighbour(entry) => put_neighbour(batch, entry, links(Family::of(entry.address)).device),
-        Step::DeleteNeighbour { address } => {
+        Step::PutNeighbor(entry) => put_neighbor(batch, entry, links(Family::of(entry.address)).device),
+        Step::DeleteNeighbor { address } => {
             let header =
                 ndmsg(address_family(Family::of(*address)), links(Family::of(*address)).device, 0, 0);
             batch.message(RTM_DELNEIGH, Flags::NONE, &header, |a| put_address(a, NDA_DST, *address));
@@ -55,7 +55,7 @@ pub(crate) fn step(batch: &mut Batch, step: &Step, links: impl Fn(Family) -> Ind
     }
 }
 
-fn forwarding(batch: &mut Batch, kind: u16, flags: Flags, entry: &Forwarding, device: u32) {
+fn fdb_entry(batch: &mut Batch, kind: u16, flags: Flags, entry: &FdbEntry, device: u32) {
     let header = ndmsg(AF_BRIDGE, device, NUD_NOARP | NUD_PERMANENT, NTF_SELF | NTF_EXT_LEARNED);
     batch.message(kind, flags, &header, |a| {
         a.bytes(NDA_LLADDR, &entry.mac.bytes());
@@ -63,7 +63,7 @@ fn forwarding(batch: &mut Batch, kind: u16, flags: Flags, entry: &Forwarding, de
     });
 }
 
-fn put_neighbour(batch: &mut Batch, entry: &Neighbour, device: u32) {
+fn put_neighbor(batch: &mut Batch, entry: &Neighbor, device: u32) {
     let header = ndmsg(address_family(Family::of(entry.address)), device, NUD_PERMANENT, 0);
     batch.message(RTM_NEWNEIGH, PUT, &header, |a| {
         put_address(a, NDA_DST, entry.address);
@@ -192,7 +192,7 @@ fn vxlan(a: &mut Attributes<'_>, spec: &DeviceSpec, new: bool) {
     });
 }
 
-/// What [`ObservedVxlan::adjusted`](crate::ObservedVxlan::adjusted) is about. Kernels ignore the options that they do not
+/// What [`ObservedVxlan::resettable_options_differ`](crate::ObservedVxlan::resettable_options_differ) is about. Kernels ignore the options that they do not
 /// know.
 fn default_options(a: &mut Attributes<'_>, vni: Vni) {
     a.nested(IFLA_LINKINFO, |a| {

@@ -41,7 +41,7 @@ fn an_overlay_is_made_whole_and_looking_again_writes_nothing() {
     });
 }
 
-/// Without the numbers of nexthops, which may change, and the mark of forwarding entries, which the kernel does not
+/// Without the numbers of nexthops, which may change, and the mark of FDB entries, which the kernel does not
 /// give back to an entry that others replaced.
 pub(super) fn steady(state: &str) -> String {
     let lines = state.lines().filter(|line| !line.contains("nhid") && !line.starts_with("id "));
@@ -74,7 +74,7 @@ fn whatever_others_do_to_the_overlay_is_repaired() {
             "bridge fdb replace 02:00:00:00:00:03 dev flannel.1 dst 192.168.77.99 self permanent",
             "ip nexthop flush",
             "ip link set flannel.1 address 02:00:00:00:99:99",
-            // Neighbours made since go once more when the address is put back.
+            // Neighbors made since go once more when the address is put back.
             "ip link set flannel.1 address 02:00:00:00:99:99
              ip neigh add 10.244.2.0 lladdr 02:00:00:00:00:02 dev flannel.1 nud permanent protocol 70",
             "ip link set flannel.1 mtu 1300",
@@ -252,9 +252,9 @@ fn upstreams_fdb_entries_are_swept_although_their_neighbor_entries_are_gone() {
         leave();
         let mut restarted = both(e0);
         add_peers(&mut restarted, 3);
-        restarted.spare_unknown(true);
+        restarted.keep_unknown(true);
         assert_eq!(converge(&mut restarted, &mut kernel), 0, "not all peers are known yet");
-        restarted.spare_unknown(false);
+        restarted.keep_unknown(false);
         assert_eq!(flush(&mut restarted, &mut kernel), 3);
         assert_eq!(state(), made);
 

@@ -123,14 +123,14 @@ fn a_device_that_somebody_put_into_a_bridge_is_taken_out_and_keeps_its_peers() {
         add_peers(&mut overlay, 3);
         sh("ip link add br0 type bridge");
         converge(&mut overlay, &mut kernel);
-        let _made = overlay.attention(&monitor.take().unwrap());
+        let _made = overlay.notice(&monitor.take().unwrap());
         let made = state();
         sh("ip link set flannel.1 master br0");
-        assert!(overlay.attention(&monitor.take().unwrap()).overlay);
+        assert!(overlay.notice(&monitor.take().unwrap()).overlay);
         flush(&mut overlay, &mut kernel);
         assert_eq!(steady(&state()), steady(&made));
         assert_eq!(converge(&mut overlay, &mut kernel), 0);
-        assert!(!overlay.attention(&monitor.take().unwrap()).overlay);
+        assert!(!overlay.notice(&monitor.take().unwrap()).overlay);
     });
 }
 
@@ -142,7 +142,7 @@ fn a_device_that_somebody_renamed_gets_its_name_back_with_all_that_is_on_it() {
         let mut overlay = both(e0);
         add_peers(&mut overlay, 3);
         converge(&mut overlay, &mut kernel);
-        let _made = overlay.attention(&monitor.take().unwrap());
+        let _made = overlay.notice(&monitor.take().unwrap());
         let made = state();
         for disturbance in [
             // Before 6.2 a device cannot be renamed while it is up.
@@ -154,12 +154,12 @@ fn a_device_that_somebody_renamed_gets_its_name_back_with_all_that_is_on_it() {
             let index = || sh("ip -o link show flannel.1 | cut -d: -f1");
             let before = index();
             sh(disturbance);
-            assert!(overlay.attention(&monitor.take().unwrap()).overlay, "`{disturbance}` goes unnoticed");
+            assert!(overlay.notice(&monitor.take().unwrap()).overlay, "`{disturbance}` goes unnoticed");
             flush(&mut overlay, &mut kernel);
             assert_eq!((steady(&state()), index()), (steady(&made), before), "after `{disturbance}`");
             assert_eq!(converge(&mut overlay, &mut kernel), 0, "after `{disturbance}`");
             assert!(
-                !overlay.attention(&monitor.take().unwrap()).overlay,
+                !overlay.notice(&monitor.take().unwrap()).overlay,
                 "the repair of `{disturbance}` disturbs"
             );
         }

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use flannel_vxlan::{Attention, Family, MacAddr, Monitor, Notification, Overlay, Peer, PeerConflict, Via};
+use flannel_vxlan::{Family, Invalidation, MacAddr, Monitor, Notification, Overlay, Peer, PeerConflict, Via};
 use ipnet::IpNet;
 use testkit::{netns, sh};
 
@@ -10,12 +10,12 @@ use super::{add_peers, both, converge, device, direct, family, flush, host, mac,
 
 /// What the notifications so far ask for.
 #[track_caller]
-fn attention(overlay: &mut Overlay, monitor: &mut Monitor) -> Attention {
-    overlay.attention(&monitor.take().unwrap())
+fn notice(overlay: &mut Overlay, monitor: &mut Monitor) -> Invalidation {
+    overlay.notice(&monitor.take().unwrap())
 }
 
 #[test]
-fn our_own_changes_ask_for_no_attention() {
+fn our_own_changes_invalidate_nothing() {
     netns(|| {
         let (mut kernel, e0) = host();
         let mut monitor = Monitor::open(&kernel).unwrap();
@@ -24,7 +24,7 @@ fn our_own_changes_ask_for_no_attention() {
         );
         let calm = |overlay: &mut Overlay, monitor: &mut Monitor, what: &str| {
             // The kernel itself still adds link-local addresses and routes; they are the host's, not the overlay's.
-            assert!(!attention(overlay, monitor).overlay, "{what}");
+            assert!(!notice(overlay, monitor).overlay, "{what}");
             assert!(!overlay.is_pending(), "{what}");
         };
         add_peers(&mut overlay, 9);
@@ -61,7 +61,7 @@ fn every_disturbance_is_noticed_and_what_does_not_concern_the_overlay_is_not() {
         add_peers(&mut overlay, 5);
         overlay.set_peer(direct("10.244.6.0/24", "192.168.77.6")).unwrap();
         converge(&mut overlay, &mut kernel);
-        let _made = attention(&mut overlay, &mut monitor);
+        let _made = notice(&mut overlay, &mut monitor);
         for disturbance in [
             "ip link del flannel.1",
             "ip link del flannel-v6.1",
@@ -112,10 +112,10 @@ fn every_disturbance_is_noticed_and_what_does_not_concern_the_overlay_is_not() {
             "ip link set flannel.1 type vxlan id 1 local 192.168.77.9 dev e0",
         ] {
             sh(disturbance);
-            assert!(attention(&mut overlay, &mut monitor).overlay, "`{disturbance}` goes unnoticed");
+            assert!(notice(&mut overlay, &mut monitor).overlay, "`{disturbance}` goes unnoticed");
             assert!(flush(&mut overlay, &mut kernel) > 0, "`{disturbance}` changes nothing");
             assert_eq!(converge(&mut overlay, &mut kernel), 0, "after `{disturbance}`");
-            assert!(!attention(&mut overlay, &mut monitor).overlay, "the repair of `{disturbance}` disturbs");
+            assert!(!notice(&mut overlay, &mut monitor).overlay, "the repair of `{disturbance}` disturbs");
         }
         for (event, host) in [
             ("ip link add v0 type veth peer name v1; ip link set v0 up; ip link set v1 up", true),
@@ -130,21 +130,21 @@ fn every_disturbance_is_noticed_and_what_does_not_concern_the_overlay_is_not() {
         ] {
             sh(event);
             assert_eq!(
-                attention(&mut overlay, &mut monitor),
-                Attention { host, ..Attention::default() },
+                notice(&mut overlay, &mut monitor),
+                Invalidation { host, ..Invalidation::default() },
                 "`{event}`"
             );
         }
         // An address that a peer's subnet covers changes what may be programmed.
         sh("ip addr add 10.244.3.1/24 dev v0");
-        assert!(attention(&mut overlay, &mut monitor).overlay);
+        assert!(notice(&mut overlay, &mut monitor).overlay);
         flush(&mut overlay, &mut kernel);
         assert!(matches!(
             overlay.conflict_of("10.244.3.0/24".parse().unwrap()),
             Some(PeerConflict::CoversHostNetwork(_))
         ));
         sh("ip addr del 10.244.3.1/24 dev v0");
-        assert!(attention(&mut overlay, &mut monitor).overlay);
+        assert!(notice(&mut overlay, &mut monitor).overlay);
         flush(&mut overlay, &mut kernel);
         assert_eq!(overlay.conflicts().next(), None);
         assert_eq!(converge(&mut overlay, &mut kernel), 0);
@@ -163,7 +163,7 @@ fn it_is_told_where_packets_may_take_another_way() {
             "ip link add v0 type veth peer name v1; ip link set v1 up; ip link set v0 up; ip addr add 10.98.0.1/24 dev v0",
         );
         converge(&mut overlay, &mut kernel);
-        let _made = attention(&mut overlay, &mut monitor);
+        let _made = notice(&mut overlay, &mut monitor);
         let everywhere = &["0.0.0.0/0", "::/0"][..];
         for (event, expected) in [
             ("ip route add 192.168.77.2/32 via 192.168.77.254", &["192.168.77.2/32"][..]),
@@ -202,9 +202,9 @@ fn it_is_told_where_packets_may_take_another_way() {
                 .filter(|net| !expected.clone().any(|expected| expected == **net))
                 .collect();
             assert!(others.is_empty(), "`{event}`: {others:?}");
-            if overlay.attention(&notifications).overlay {
+            if overlay.notice(&notifications).overlay {
                 let _refused = overlay.flush(&mut kernel).unwrap();
-                let _ours = attention(&mut overlay, &mut monitor);
+                let _ours = notice(&mut overlay, &mut monitor);
             }
         }
         let at = |net: &str| overlay.peers_within(net.parse().unwrap()).collect::<Vec<_>>();
@@ -239,7 +239,7 @@ fn a_cold_start_with_ten_thousand_peers_does_not_drown_its_own_monitor() {
                 break;
             }
             assert!(!notifications.contains(&Notification::Overflow), "one more look at 10 000 peers");
-            assert!(!overlay.attention(&notifications).overlay);
+            assert!(!overlay.notice(&notifications).overlay);
         }
         // Deleting the device takes the peers along without a lock held per peer.
         sh("ip link del flannel.1");
@@ -254,19 +254,19 @@ fn lost_notifications_are_known_to_be_lost() {
         let mut overlay = both(e0);
         add_peers(&mut overlay, 2);
         converge(&mut overlay, &mut kernel);
-        let _made = attention(&mut overlay, &mut monitor);
+        let _made = notice(&mut overlay, &mut monitor);
         sh("for i in $(seq 30000); do echo neigh replace 172.16.0.9 lladdr 02:00:00:00:77:02 dev flannel.1 nud permanent
             echo neigh del 172.16.0.9 dev flannel.1; done | ip -batch -; ip link del flannel.1");
-        let mut found = Attention::default();
+        let mut found = Invalidation::default();
         for _ in 0..100 {
-            let more = attention(&mut overlay, &mut monitor);
-            found = Attention {
+            let more = notice(&mut overlay, &mut monitor);
+            found = Invalidation {
                 overlay: found.overlay | more.overlay,
                 host: found.host | more.host,
                 peers: false,
             };
         }
-        assert_eq!(found, Attention { overlay: true, host: true, peers: false });
+        assert_eq!(found, Invalidation { overlay: true, host: true, peers: false });
         assert!(flush(&mut overlay, &mut kernel) > 0);
     });
 }

@@ -1,4 +1,4 @@
-//! Neighbours, forwarding entries, nexthops and routes of peers, alone and against each other.
+//! Neighbors, FDB entries, nexthops and routes of peers, alone and against each other.
 
 use flannel_vxlan::{Errno, Family, FamilySpec, Monitor, Overlay, PeerConflict};
 use testkit::{netns, sh, try_sh};
@@ -64,16 +64,16 @@ fn a_route_of_the_host_to_a_peers_subnet_is_never_shadowed() {
             // There before the first look.
             sh(&format!("{ip} route replace {subnet} via {gateway} dev e0 {command}"));
             let before = sh(&format!("{ip} route show {subnet} | grep -v 'proto 70' | sed 's/ *$//'"));
-            overlay.distrust();
+            overlay.invalidate();
             flush(&mut overlay, &mut kernel);
             assert!(is_kept_out(&overlay), "{what}");
             assert_eq!(shown(), before, "{what}");
             assert_eq!(converge(&mut overlay, &mut kernel), 0, "{what}");
-            let _made = overlay.attention(&monitor.take().unwrap());
+            let _made = overlay.notice(&monitor.take().unwrap());
 
             // Gone: it comes in by a flush of its own, nothing else is looked at.
             sh(&format!("{ip} route del {subnet} {command}"));
-            let attention = overlay.attention(&monitor.take().unwrap());
+            let attention = overlay.notice(&monitor.take().unwrap());
             assert!(attention.peers && !attention.overlay, "{what}: {attention:?}");
             assert!(!overlay.needs_observe() && overlay.conflict_of(peer).is_none());
             assert!((1..=4).contains(&flush(&mut overlay, &mut kernel)), "{what}");
@@ -82,23 +82,23 @@ fn a_route_of_the_host_to_a_peers_subnet_is_never_shadowed() {
 
             // Made while ours is there.
             sh(&format!("{ip} route replace {subnet} via {gateway} dev e0 {command}"));
-            let attention = overlay.attention(&monitor.take().unwrap());
+            let attention = overlay.notice(&monitor.take().unwrap());
             assert!(attention.peers && !attention.overlay, "{what}: {attention:?}");
             flush(&mut overlay, &mut kernel);
             assert!(is_kept_out(&overlay), "{what}");
             assert_eq!(shown(), before, "{what}");
             assert_eq!(converge(&mut overlay, &mut kernel), 0, "{what}");
             sh(&format!("{ip} route del {subnet} {command}"));
-            let _gone = overlay.attention(&monitor.take().unwrap());
+            let _gone = overlay.notice(&monitor.take().unwrap());
             flush(&mut overlay, &mut kernel);
 
             // Made unheard, as a peer is changed: the kernel says so, and one more look tells why.
             sh(&format!("{ip} route del {subnet}; {ip} route add {subnet} via {gateway} dev e0 {command}"));
-            overlay.distrust();
+            overlay.invalidate();
             flush(&mut overlay, &mut kernel);
             assert!(is_kept_out(&overlay), "{what}");
             sh(&format!("{ip} route del {subnet} {command}"));
-            let _gone = overlay.attention(&monitor.take().unwrap());
+            let _gone = overlay.notice(&monitor.take().unwrap());
             flush(&mut overlay, &mut kernel);
             assert_eq!(converge(&mut overlay, &mut kernel), 0, "{what}");
         }
@@ -112,12 +112,12 @@ fn a_route_of_the_host_to_a_peers_subnet_is_never_shadowed() {
         ));
         assert!(sh("ip route show 10.244.9.0/24").contains("proto static"));
         // Its interface goes down, and the route with it, without a word.
-        let _all = overlay.attention(&monitor.take().unwrap());
+        let _all = overlay.notice(&monitor.take().unwrap());
         sh("ip link add v0 type veth peer name v1; ip addr add 172.16.0.1/24 dev v0; ip link set v0 up
             ip route replace 10.244.9.0/24 via 172.16.0.9 proto static");
-        let _all = overlay.attention(&monitor.take().unwrap());
+        let _all = overlay.notice(&monitor.take().unwrap());
         sh("ip link set v0 down");
-        assert!(overlay.attention(&monitor.take().unwrap()).overlay);
+        assert!(overlay.notice(&monitor.take().unwrap()).overlay);
         flush(&mut overlay, &mut kernel);
         assert!(sh("ip route show 10.244.9.0/24").contains("proto 70"));
         assert_eq!(converge(&mut overlay, &mut kernel), 0);
@@ -136,7 +136,7 @@ fn a_subnet_that_holds_a_gateway_is_refused_as_long_as_it_does() {
             spec
         }));
         converge(&mut overlay, &mut kernel);
-        let _all = overlay.attention(&monitor.take().unwrap());
+        let _all = overlay.notice(&monitor.take().unwrap());
         let before = state();
         let v4 = tunnel("192.168.77.128/25", &mac(9), "192.168.78.2");
         let v6 = tunnel("fd77::ff00/120", &mac(9), "fd77::2");
@@ -150,7 +150,7 @@ fn a_subnet_that_holds_a_gateway_is_refused_as_long_as_it_does() {
         // matter.
         overlay.remove_peer(v6.subnet);
         sh("ip route del default");
-        assert!(overlay.attention(&monitor.take().unwrap()).overlay);
+        assert!(overlay.notice(&monitor.take().unwrap()).overlay);
         flush(&mut overlay, &mut kernel);
         assert_eq!(overlay.conflicts().next(), None);
         overlay.remove_peer(v4.subnet);
@@ -158,19 +158,19 @@ fn a_subnet_that_holds_a_gateway_is_refused_as_long_as_it_does() {
         // Of a new route it is heard at once; several in one route, and by nexthop object, are found by looking.
         overlay.set_peer(v4).unwrap();
         sh("ip route add 172.16.0.0/16 via 192.168.77.253");
-        let attention = overlay.attention(&monitor.take().unwrap());
+        let attention = overlay.notice(&monitor.take().unwrap());
         assert_eq!(overlay.set_peer(v4), holds("192.168.77.253"), "{attention:?}");
         overlay.remove_peer(v4.subnet);
         sh("ip route replace 172.16.0.0/16 nexthop via 192.168.77.251 nexthop via 192.168.77.252
             ip -6 route del default; ip nexthop add id 7 via fd77::ff02 dev e0; ip -6 route add fd99::/64 nhid 7");
-        overlay.distrust();
+        overlay.invalidate();
         flush(&mut overlay, &mut kernel);
         assert_eq!(overlay.set_peer(v4), holds("192.168.77.251"));
         assert_eq!(overlay.set_peer(v6), holds("fd77::ff02"));
         sh("ip route del 172.16.0.0/16");
         overlay.remove_peer(v6.subnet);
         overlay.remove_peer(v4.subnet);
-        overlay.distrust();
+        overlay.invalidate();
         flush(&mut overlay, &mut kernel);
     });
 }
@@ -424,7 +424,7 @@ fn a_subnet_that_would_harm_this_host_is_refused() {
         overlay.remove_peer(own.subnet);
         // A cluster inside the host's large network is fine.
         sh("ip addr add 10.1.2.3/8 dev e0");
-        overlay.distrust();
+        overlay.invalidate();
         overlay.set_peer(tunnel("10.244.2.0/24", &m, "10.1.2.4")).unwrap();
         flush(&mut overlay, &mut kernel);
         assert_eq!(converge(&mut overlay, &mut kernel), 0);
@@ -521,11 +521,11 @@ fn routes_that_do_not_tell_their_interface_are_known_by_their_nexthop() {
         let mut restarted = both(e0);
         add_peers(&mut restarted, 3);
         assert_eq!(converge(&mut restarted, &mut kernel), 0);
-        let _made = overlay.attention(&monitor.take().unwrap());
+        let _made = overlay.notice(&monitor.take().unwrap());
         sh("ip route del 10.244.2.0/24");
-        assert!(overlay.attention(&monitor.take().unwrap()).overlay);
+        assert!(overlay.notice(&monitor.take().unwrap()).overlay);
         assert_eq!(flush(&mut overlay, &mut kernel), 1);
-        assert!(!overlay.attention(&monitor.take().unwrap()).overlay);
+        assert!(!overlay.notice(&monitor.take().unwrap()).overlay);
         overlay.remove_peer("10.244.3.0/24".parse().unwrap());
         flush(&mut overlay, &mut kernel);
         sh("ip route add 10.244.9.0/24 nhid $(ip nexthop | sed -n 's/id \\([0-9]*\\) .*/\\1/p') proto 70");

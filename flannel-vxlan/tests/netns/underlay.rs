@@ -101,7 +101,7 @@ fn direct_routes_come_back_with_the_underlays_address_whether_it_is_the_same_or_
         converge(&mut host_gw, &mut kernel);
         let routes = || sh("ip route show proto 70; ip -6 route show proto 70");
         let made = routes();
-        let _made = host_gw.attention(&monitor.take().unwrap());
+        let _made = host_gw.notice(&monitor.take().unwrap());
         for disturbance in [
             "ip addr flush dev e0; ip addr add 192.168.77.1/24 dev e0; ip addr add fd77::1/64 dev e0 nodad",
             "ip addr add 192.168.77.201/24 dev e0; ip addr del 192.168.77.1/24 dev e0
@@ -112,24 +112,24 @@ fn direct_routes_come_back_with_the_underlays_address_whether_it_is_the_same_or_
              ip addr add 192.168.77.1/24 dev e0",
         ] {
             sh(disturbance);
-            let attention = host_gw.attention(&monitor.take().unwrap());
+            let attention = host_gw.notice(&monitor.take().unwrap());
             assert!(attention.overlay && attention.host, "`{disturbance}`: {attention:?}");
             flush(&mut host_gw, &mut kernel);
             assert_eq!(routes(), made, "after `{disturbance}`");
         }
         // While there is no address the kernel refuses the route; with the address it is due again.
         sh("ip addr del 192.168.77.1/24 dev e0");
-        assert!(host_gw.attention(&monitor.take().unwrap()).overlay);
+        assert!(host_gw.notice(&monitor.take().unwrap()).overlay);
         assert_eq!(host_gw.flush(&mut kernel).unwrap().refused.len(), 1);
         sh("ip addr add 192.168.77.1/24 dev e0");
-        assert!(host_gw.attention(&monitor.take().unwrap()).overlay);
+        assert!(host_gw.notice(&monitor.take().unwrap()).overlay);
         flush(&mut host_gw, &mut kernel);
         assert_eq!(routes(), made);
         // A lifetime that is prolonged, as DHCP and router advertisements do, is nothing to look at all peers for.
         sh(
             "ip addr change 192.168.77.1/24 dev e0 valid_lft 100 preferred_lft 100; ip addr change fd77::201/64 dev e0 valid_lft 90 preferred_lft 90",
         );
-        assert!(!host_gw.attention(&monitor.take().unwrap()).overlay);
+        assert!(!host_gw.notice(&monitor.take().unwrap()).overlay);
     });
 }
 
@@ -147,14 +147,14 @@ fn a_peer_takes_over_the_address_that_this_host_gives_up() {
         converge(&mut overlay, &mut kernel);
         let subnet = "10.244.8.0/24".parse().unwrap();
         assert!(matches!(overlay.conflict_of(subnet), Some(PeerConflict::OwnUnderlay(_))));
-        let _made = overlay.attention(&monitor.take().unwrap());
+        let _made = overlay.notice(&monitor.take().unwrap());
         sh("ip addr del 192.168.77.8/32 dev v0");
-        assert!(overlay.attention(&monitor.take().unwrap()).overlay);
+        assert!(overlay.notice(&monitor.take().unwrap()).overlay);
         flush(&mut overlay, &mut kernel);
         assert_eq!(overlay.conflict_of(subnet), None);
         assert!(sh("ip route show proto 70").contains("10.244.8.0/24"));
         sh("ip addr add 192.168.77.8/32 dev v0");
-        assert!(overlay.attention(&monitor.take().unwrap()).overlay);
+        assert!(overlay.notice(&monitor.take().unwrap()).overlay);
         flush(&mut overlay, &mut kernel);
         assert!(matches!(overlay.conflict_of(subnet), Some(PeerConflict::OwnUnderlay(_))));
         assert!(!sh("ip route show proto 70").contains("10.244.8.0/24"));

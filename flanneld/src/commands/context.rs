@@ -136,7 +136,7 @@ impl Survey {
         links: &mut impl flannel_vxlan::Kernel,
     ) -> Result<flannel_vxlan::Overlay, Failure> {
         let mut overlay = flannel_vxlan::Overlay::new(self.setting.families(self.lease)?);
-        overlay.spare_unknown(self.store_away.is_some());
+        overlay.keep_unknown(self.store_away.is_some());
         let interface = self.setting.facts.index;
         let mut on_link = |address| {
             let way = links.route_to(address).ok().flatten();

@@ -67,8 +67,8 @@ pub async fn run(mut config: Config) -> Result<Verdict, Box<dyn Error>> {
             // Some of what is deleted has gone with something else by then, for which the daemon does not mind either.
             let may_fail = matches!(
                 step,
-                Step::DeleteForwarding(_)
-                    | Step::DeleteNeighbour { .. }
+                Step::DeleteFdbEntry(_)
+                    | Step::DeleteNeighbor { .. }
                     | Step::DeleteNexthop { .. }
                     | Step::DeleteRoute { .. }
             );

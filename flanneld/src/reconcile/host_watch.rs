@@ -36,16 +36,16 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     /// Others changed something: look again at what that may have broken.
     pub(super) fn notice(&mut self, notifications: &[Notification], cause: Cause) {
         let rerouted = self.overlay.rerouted(notifications);
-        let attention = self.overlay.attention(notifications);
+        let invalidation = self.overlay.notice(notifications);
         if rerouted.iter().any(|net| net.prefix_len() == 0) {
             self.surroundings.defaults = None;
         }
         let routes_matter = self.setting.is_direct_routing() || self.config.selection.can_reach.is_some();
-        let host = attention.host || (routes_matter && !rerouted.is_empty());
+        let host = invalidation.host || (routes_matter && !rerouted.is_empty());
         if self.setting.is_direct_routing() {
             self.surroundings.rerouted.extend(rerouted);
         }
-        if attention.peers {
+        if invalidation.peers {
             self.outputs.telemetry.expect(Object::Overlay);
             self.due.overlay.now();
         }
@@ -55,11 +55,11 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         if host && self.due.facts.at.is_none_or(|at| at > now + SETTLE) {
             self.due.facts.at = Some(now + SETTLE);
         }
-        if attention.overlay {
+        if invalidation.overlay {
             self.outputs.telemetry.found(Object::Overlay, cause);
         }
         // What is due soon anyway will see this too; a retry far off is brought forward.
-        if attention.overlay && self.due.overlay.at.is_none_or(|at| at > now + pacing::LONGEST) {
+        if invalidation.overlay && self.due.overlay.at.is_none_or(|at| at > now + pacing::LONGEST) {
             self.due.overlay.at = Some(self.calm.repair_at(now));
         }
     }

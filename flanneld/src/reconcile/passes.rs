@@ -6,7 +6,7 @@ use std::error::Error;
 use super::due::Duty;
 use super::{Due, Reconciler};
 use flannel_nft::Outcome;
-use flannel_vxlan::{Family, News, Remark, Report};
+use flannel_vxlan::{Family, PeerStatus, PeerStatusChange, Report};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -121,7 +121,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         let done = self.flush_overlay()?;
         if done && self.leases.synced() && self.sweep_leftovers() {
             // The monitor leaves out flanneld's own changes, so nothing else would report a desired route that vanished.
-            self.overlay.distrust();
+            self.overlay.invalidate();
             return self.flush_overlay();
         }
         Ok(done)
@@ -134,7 +134,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             self.outputs.telemetry.expect(Object::Overlay);
         }
         // Before the first listing is complete, what looks stale may well belong to a peer.
-        self.overlay.spare_unknown(!self.leases.synced());
+        self.overlay.keep_unknown(!self.leases.synced());
         let flushed = self.overlay.flush(&mut self.links);
         self.tell_news();
         let report = flushed?;
@@ -203,15 +203,15 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
 
     /// Logs what changed about peers: once, as long as it stays.
     fn tell_news(&mut self) {
-        let news = self.overlay.news();
-        for News { peer, before, now } in news.iter().take(NEWS) {
+        let news = self.overlay.take_status_changes();
+        for PeerStatusChange { peer, before, now } in news.iter().take(NEWS) {
             match (now, before) {
-                (Some(Remark::SharesUnderlay(address)), _) => {
+                (Some(PeerStatus::SharesUnderlay(address)), _) => {
                     let other = self.overlay.peers_at(*address).next().unwrap_or(*peer);
                     warn!("peers {other} and {peer} have one public address, {address}: both are programmed");
                 }
                 (Some(remark), _) => warn!("peer {peer} {remark}"),
-                (None, Some(Remark::NotProgrammed(_))) if self.overlay.peer(*peer).is_some() => {
+                (None, Some(PeerStatus::NotProgrammed(_))) if self.overlay.peer(*peer).is_some() => {
                     info!("peer {peer} is programmed: what kept it out is gone");
                 }
                 (None, _) => {}

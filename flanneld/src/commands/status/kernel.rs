@@ -73,10 +73,10 @@ fn peer_status(observed: &Observed) -> Vec<PeerStatus> {
         ObservedRouteTo::Blackhole | ObservedRouteTo::Other => None,
     });
     let peer = |(subnet, gateway, tunnel): (IpNet, std::net::IpAddr, bool)| {
-        let neighbours = observed.neighbours.iter().map(|found| found.neighbour);
-        let mac = neighbours.filter(|_| tunnel).find(|found| found.address == gateway).map(|found| found.mac);
+        let neighbors = observed.neighbors.iter().map(|found| found.neighbor);
+        let mac = neighbors.filter(|_| tunnel).find(|found| found.address == gateway).map(|found| found.mac);
         let family = Family::of_net(subnet);
-        let entries = observed.forwarding.iter().map(|found| found.forwarding);
+        let entries = observed.fdb.iter().map(|found| found.entry);
         let entry = entries.filter(|entry| entry.family == family).find(|entry| Some(entry.mac) == mac);
         PeerStatus {
             subnet,

@@ -3,30 +3,30 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use flannel_vxlan::{
-    Applied, ApplyError, DeviceSpec, DeviceStep, Errno, Family, Forwarding, IfName, Kernel, Links, MacAddr,
-    Neighbour, Nexthop, ObserveError, Observed, ObservedDevice, ObservedForwarding, ObservedNeighbour,
+use crate::{
+    Applied, ApplyError, DeviceSpec, DeviceStep, Errno, Family, FdbEntry, IfName, Kernel, Links, MacAddr,
+    Neighbor, Nexthop, ObserveError, Observed, ObservedDevice, ObservedFdbEntry, ObservedNeighbor,
     ObservedNexthop, ObservedRoute, ObservedRouteTo, ObservedVxlan, Plan, ROUTE_PROTOCOL, ReadError, Route,
     RouteTo, Step, StepRefusal,
 };
-use flannel_vxlan::{DefaultRoute, Interface, InterfaceAddress, RouteLookup};
+use crate::{DefaultRoute, Interface, InterfaceAddress, RouteLookup};
 use ipnet::IpNet;
 
 /// A [`Kernel`] that lives in memory.
 #[derive(Clone, Debug, Default)]
-pub struct FakeVxlan {
+pub struct FakeKernel {
     /// Interfaces that are not ours.
     pub interfaces: Vec<Interface>,
     /// The answer to [`Kernel::default_route`].
-    pub defaults: BTreeMap<Family, DefaultRoute>,
+    pub default_routes: BTreeMap<Family, DefaultRoute>,
     /// The answers to [`Kernel::route_to`].
-    pub ways: BTreeMap<IpAddr, RouteLookup>,
+    pub route_lookups: BTreeMap<IpAddr, RouteLookup>,
     /// VXLAN devices, and whatever has their names.
     pub devices: BTreeMap<IfName, ObservedDevice>,
-    /// Neighbours by device.
-    pub neighbours: BTreeMap<(u32, IpAddr), ObservedNeighbour>,
-    /// Forwarding entries by device.
-    pub forwarding: BTreeMap<(u32, MacAddr), ObservedForwarding>,
+    /// Neighbors by device.
+    pub neighbors: BTreeMap<(u32, IpAddr), ObservedNeighbor>,
+    /// FDB entries by device.
+    pub fdb: BTreeMap<(u32, MacAddr), ObservedFdbEntry>,
     /// Nexthop objects.
     pub nexthops: BTreeMap<u32, ObservedNexthop>,
     /// Routes by destination and metric.
@@ -34,25 +34,25 @@ pub struct FakeVxlan {
     /// Gateways of the host, with the index of their interface.
     pub gateways: Vec<(IpAddr, u32)>,
     /// Routes that vanish when the route to the key is deleted.
-    pub lost_with: BTreeMap<IpNet, IpNet>,
+    pub lost_with_route: BTreeMap<IpNet, IpNet>,
     /// Peers whose steps are refused with `ENOBUFS`.
-    pub refuse: BTreeSet<IpNet>,
+    pub refused_peers: BTreeSet<IpNet>,
     /// Whether nexthop objects are missing, as before Linux 5.3.
     pub without_nexthops: bool,
     /// If set, observing fails with this text.
     pub unreadable: Option<String>,
-    /// Number of questions answered: full readings, interfaces, routes.
-    pub questions: usize,
+    /// Number of reads answered: full readings, interfaces, routes.
+    pub reads: usize,
     /// Number of plans taken.
-    pub plans: usize,
+    pub applied_plans: usize,
     /// Number of steps taken.
-    pub steps: usize,
+    pub applied_steps: usize,
     /// Number of steps refused.
-    pub refusals: usize,
+    pub refused_steps: usize,
     last_index: u32,
 }
 
-impl FakeVxlan {
+impl FakeKernel {
     /// A host with one interface `eth0`, index 2, that is up, has these addresses and the default routes.
     #[must_use]
     pub fn new(addresses: impl IntoIterator<Item = (IpAddr, u8)>) -> Self {
@@ -68,7 +68,7 @@ impl FakeVxlan {
         let default = DefaultRoute { interface: 2, metric: 0 };
         Self {
             interfaces: vec![eth0],
-            defaults: Family::ALL.map(|family| (family, default)).into(),
+            default_routes: Family::ALL.map(|family| (family, default)).into(),
             last_index: 100,
             ..Self::default()
         }
@@ -82,8 +82,8 @@ impl FakeVxlan {
     }
 
     fn empty_device(&mut self, index: u32) {
-        self.neighbours.retain(|(on, _), _| *on != index);
-        self.forwarding.retain(|(on, _), _| *on != index);
+        self.neighbors.retain(|(on, _), _| *on != index);
+        self.fdb.retain(|(on, _), _| *on != index);
         self.nexthops.retain(|_, nexthop| nexthop.interface != index);
         self.routes.retain(|_, route| route.interface != index);
     }
@@ -96,33 +96,33 @@ impl FakeVxlan {
     fn take(&mut self, plan: &Plan, step: &Step) -> Result<(), Errno> {
         match step {
             Step::Device(family, step) => self.take_device(plan, *family, step),
-            Step::PutForwarding(forwarding) => {
-                let index = self.device(plan, forwarding.family)?.index;
-                let entry = ObservedForwarding {
-                    forwarding: *forwarding,
-                    marked: true,
+            Step::PutFdbEntry(fdb_entry) => {
+                let index = self.device(plan, fdb_entry.family)?.index;
+                let entry = ObservedFdbEntry {
+                    entry: *fdb_entry,
+                    ext_learned: true,
                     permanent: true,
-                    plain: true,
-                    upstreams_form: false,
+                    no_extra_attrs: true,
+                    upstream_form: false,
                 };
-                self.forwarding.insert((index, forwarding.mac), entry);
+                self.fdb.insert((index, fdb_entry.mac), entry);
                 Ok(())
             }
-            Step::DeleteForwarding(Forwarding { family, mac, .. }) => {
+            Step::DeleteFdbEntry(FdbEntry { family, mac, .. }) => {
                 let index = self.device(plan, *family)?.index;
-                self.forwarding.remove(&(index, *mac));
+                self.fdb.remove(&(index, *mac));
                 Ok(())
             }
-            Step::PutNeighbour(Neighbour { address, mac }) => {
+            Step::PutNeighbor(Neighbor { address, mac }) => {
                 let index = self.device(plan, Family::of(*address))?.index;
-                let neighbour = Neighbour { address: *address, mac: *mac };
-                let entry = ObservedNeighbour { neighbour, protocol: ROUTE_PROTOCOL };
-                self.neighbours.insert((index, *address), entry);
+                let neighbor = Neighbor { address: *address, mac: *mac };
+                let entry = ObservedNeighbor { neighbor, protocol: ROUTE_PROTOCOL };
+                self.neighbors.insert((index, *address), entry);
                 Ok(())
             }
-            Step::DeleteNeighbour { address } => {
+            Step::DeleteNeighbor { address } => {
                 let index = self.device(plan, Family::of(*address))?.index;
-                self.neighbours.remove(&(index, *address));
+                self.neighbors.remove(&(index, *address));
                 Ok(())
             }
             Step::PutNexthop { nexthop: Nexthop { id, gateway }, replace } => {
@@ -143,11 +143,10 @@ impl FakeVxlan {
             Step::PutRoute { route, .. } => self.put_route(plan, route),
             Step::DeleteRoute { subnet, metric, .. } => {
                 self.routes.remove(&(*subnet, *metric));
-                let lost = self.lost_with.get(subnet);
+                let lost = self.lost_with_route.get(subnet);
                 self.routes.retain(|(subnet, _), _| Some(subnet) != lost);
                 Ok(())
             }
-            _ => Err(Errno::EOPNOTSUPP),
         }
     }
 
@@ -173,7 +172,8 @@ impl FakeVxlan {
         if there.is_some_and(|found| found.protocol != ROUTE_PROTOCOL && found.protocol != 3) {
             return Err(Errno::EEXIST);
         }
-        let route = ObservedRoute { subnet, protocol: ROUTE_PROTOCOL, metric, interface, to, plain: true };
+        let route =
+            ObservedRoute { subnet, protocol: ROUTE_PROTOCOL, metric, interface, to, no_extra_attrs: true };
         self.routes.insert((subnet, metric), route);
         Ok(())
     }
@@ -204,11 +204,13 @@ impl FakeVxlan {
         let device = self.device(plan, family)?;
         match step {
             DeviceStep::Change(spec) => {
-                let adjusted = device.vxlan.is_some_and(|vxlan| vxlan.adjusted);
-                device.vxlan = Some(ObservedVxlan { adjusted, ..vxlan(spec) });
+                let resettable_options_differ =
+                    device.vxlan.is_some_and(|vxlan| vxlan.resettable_options_differ);
+                device.vxlan = Some(ObservedVxlan { resettable_options_differ, ..vxlan(spec) });
             }
             DeviceStep::ResetOptions(_) => {
-                device.vxlan = device.vxlan.map(|vxlan| ObservedVxlan { adjusted: false, ..vxlan });
+                device.vxlan =
+                    device.vxlan.map(|vxlan| ObservedVxlan { resettable_options_differ: false, ..vxlan });
             }
             DeviceStep::Release => device.master = 0,
             DeviceStep::SetMac(mac) => device.mac = Some(*mac),
@@ -255,14 +257,14 @@ fn vxlan(spec: &DeviceSpec) -> ObservedVxlan {
         port: spec.port.get(),
         learning: spec.learning,
         gbp: spec.gbp,
-        adjusted: false,
-        peculiar: false,
+        resettable_options_differ: false,
+        fixed_options_differ: false,
     }
 }
 
-impl Kernel for FakeVxlan {
+impl Kernel for FakeKernel {
     fn observe(&mut self, links: &[Links]) -> Result<Observed, ObserveError> {
-        self.questions += 1;
+        self.reads += 1;
         if let Some(text) = &self.unreadable {
             return Err(ObserveError { what: "links", source: ReadError::Fake(text.clone()) });
         }
@@ -273,8 +275,8 @@ impl Kernel for FakeVxlan {
             has_nexthops: !self.without_nexthops,
             devices: self.devices.values().filter(named).cloned().collect(),
             interfaces: self.interfaces.clone(),
-            neighbours: on_asked(&self.neighbours, asked),
-            forwarding: on_asked(&self.forwarding, asked),
+            neighbors: on_asked(&self.neighbors, asked),
+            fdb: on_asked(&self.fdb, asked),
             nexthops: self.nexthops.values().copied().collect(),
             routes: routes
                 .iter()
@@ -290,14 +292,14 @@ impl Kernel for FakeVxlan {
     }
 
     fn apply(&mut self, plan: &Plan) -> Result<Applied, ApplyError> {
-        self.plans += 1;
+        self.applied_plans += 1;
         let mut applied = Applied::default();
         for (number, step) in plan.steps().iter().enumerate() {
-            let refuse = plan.peer_of(number).is_some_and(|peer| self.refuse.contains(&peer));
+            let refuse = plan.peer_of(number).is_some_and(|peer| self.refused_peers.contains(&peer));
             match if refuse { Err(Errno::ENOBUFS) } else { self.take(plan, step) } {
-                Ok(()) => self.steps += 1,
+                Ok(()) => self.applied_steps += 1,
                 Err(errno) => {
-                    self.refusals += 1;
+                    self.refused_steps += 1;
                     applied.refused.push(StepRefusal { step: number, errno, text: None });
                 }
             }
@@ -309,17 +311,17 @@ impl Kernel for FakeVxlan {
     }
 
     fn interfaces(&mut self) -> Result<Vec<Interface>, ObserveError> {
-        self.questions += 1;
+        self.reads += 1;
         Ok(self.interfaces.clone())
     }
 
     fn default_route(&mut self, family: Family) -> Result<Option<DefaultRoute>, ObserveError> {
-        self.questions += 1;
-        Ok(self.defaults.get(&family).copied())
+        self.reads += 1;
+        Ok(self.default_routes.get(&family).copied())
     }
 
     fn route_to(&mut self, address: IpAddr) -> Result<Option<RouteLookup>, ObserveError> {
-        self.questions += 1;
-        Ok(self.ways.get(&address).copied())
+        self.reads += 1;
+        Ok(self.route_lookups.get(&address).copied())
     }
 }
