@@ -55,8 +55,17 @@ fn bare() -> Observed {
         permanent: true,
         deprecated: false,
         temporary: false,
+        tentative: false,
+        duplicate: false,
     };
-    let eth0 = Interface { index: 2, name: "eth0".to_owned(), mtu: 1500, up: true, addresses: vec![address] };
+    let eth0 = Interface {
+        index: 2,
+        name: "eth0".to_owned(),
+        mtu: 1500,
+        up: true,
+        addresses: vec![address],
+        ..Interface::default()
+    };
     Observed { has_nexthops: true, interfaces: vec![eth0], ..Observed::default() }
 }
 

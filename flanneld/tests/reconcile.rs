@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use flannel_lease::LeaseEvent;
-use flannel_lease::Stack;
 use flannel_lease::{Lease, LeaseAttributes, LeaseKey, StoreHealth, VxlanData};
 use flannel_nft::{
     CommitError, Errno, FakeKernel as FakeNft, Generation, Ruleset, Sealed, TableId, Transaction,
@@ -68,8 +67,8 @@ impl flannel_vxlan::Kernel for Shared<FakeKernel> {
     fn interfaces(&mut self) -> Result<Vec<Interface>, ObserveError> {
         self.with(|kernel| kernel.interfaces())
     }
-    fn default_route(&mut self, family: Family) -> Result<Option<DefaultRoute>, ObserveError> {
-        self.with(|kernel| kernel.default_route(family))
+    fn default_routes(&mut self, family: Family) -> Result<Vec<DefaultRoute>, ObserveError> {
+        self.with(|kernel| kernel.default_routes(family))
     }
     fn route_to(&mut self, address: IpAddr) -> Result<Option<RouteLookup>, ObserveError> {
         self.with(|kernel| kernel.route_to(address))
@@ -171,8 +170,7 @@ impl Node {
         };
         let config: Config = *config;
         let net_conf = config.net_conf.clone().unwrap();
-        let facts =
-            find_facts(&config, Stack::from(&net_conf), Present::default(), &mut links.clone()).unwrap();
+        let facts = find_facts(&config, &net_conf, Present::default(), &mut links.clone()).unwrap();
         let setting = Setting::new(&config, net_conf, facts, None).unwrap();
 
         let (leases, leases_out) = mpsc::channel(1024);
@@ -863,7 +861,7 @@ async fn what_happens_on_the_host_costs_the_same_among_ten_peers_as_among_eight_
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_default_route_is_read_and_one_that_vanished_without_a_word_too() {
+async fn another_default_route_counts_only_once_the_interface_in_use_is_of_no_use() {
     let mut node = Node::start();
     node.tell(listing([2])).await;
     node.until(Readiness::is_ready).await;
@@ -885,11 +883,19 @@ async fn another_default_route_is_read_and_one_that_vanished_without_a_word_too(
     sleep(Duration::from_secs(1)).await;
     notifications.send(vec![foreign_route("0.0.0.0/0")]).await.unwrap();
     sleep(Duration::from_secs(1)).await;
+    assert_eq!(local(), Some(IpAddr::from([192, 168, 77, 1])), "a VPN client's route changes nothing");
+
+    // `ip link set eth0 down` reports nothing about the routes through it, and its address stays.
+    node.links.with(|kernel| kernel.interfaces[0].up = false);
+    notifications.send(vec![foreign_link()]).await.unwrap();
+    sleep(Duration::from_secs(1)).await;
     assert_eq!(local(), Some(IpAddr::from([192, 168, 78, 1])));
 
-    // `ip link set eth1 down` says nothing of the routes through it.
-    node.links
-        .with(|kernel| kernel.default_routes.insert(Family::V4, DefaultRoute { interface: 2, metric: 0 }));
+    node.links.with(|kernel| {
+        kernel.interfaces[0].up = true;
+        kernel.interfaces.truncate(1);
+        kernel.default_routes.insert(Family::V4, DefaultRoute { interface: 2, metric: 0 });
+    });
     notifications.send(vec![Notification::LinkGone { index: 3 }]).await.unwrap();
     sleep(Duration::from_secs(1)).await;
     assert_eq!(local(), Some(IpAddr::from([192, 168, 77, 1])));

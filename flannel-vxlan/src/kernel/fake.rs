@@ -17,7 +17,7 @@ use ipnet::IpNet;
 pub struct FakeKernel {
     /// Interfaces that are not ours.
     pub interfaces: Vec<Interface>,
-    /// The answer to [`Kernel::default_route`].
+    /// The answer to [`Kernel::default_routes`].
     pub default_routes: BTreeMap<Family, DefaultRoute>,
     /// The answers to [`Kernel::route_to`].
     pub route_lookups: BTreeMap<IpAddr, RouteLookup>,
@@ -62,9 +62,18 @@ impl FakeKernel {
             permanent: true,
             deprecated: false,
             temporary: false,
+            tentative: false,
+            duplicate: false,
         };
         let addresses = addresses.into_iter().map(address).collect();
-        let eth0 = Interface { index: 2, name: "eth0".to_owned(), mtu: 1500, up: true, addresses };
+        let eth0 = Interface {
+            index: 2,
+            name: "eth0".to_owned(),
+            mtu: 1500,
+            up: true,
+            addresses,
+            ..Interface::default()
+        };
         let default = DefaultRoute { interface: 2, metric: 0 };
         Self {
             interfaces: vec![eth0],
@@ -315,9 +324,9 @@ impl Kernel for FakeKernel {
         Ok(self.interfaces.clone())
     }
 
-    fn default_route(&mut self, family: Family) -> Result<Option<DefaultRoute>, ObserveError> {
+    fn default_routes(&mut self, family: Family) -> Result<Vec<DefaultRoute>, ObserveError> {
         self.reads += 1;
-        Ok(self.default_routes.get(&family).copied())
+        Ok(self.default_routes.get(&family).copied().into_iter().collect())
     }
 
     fn route_to(&mut self, address: IpAddr) -> Result<Option<RouteLookup>, ObserveError> {

@@ -5,12 +5,18 @@
 use std::net::IpAddr;
 
 /// A network interface of this namespace, with its addresses.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Interface {
     /// Kernel index, `IFLA_IFINDEX`; never 0.
     pub index: u32,
-    /// Name, at most 15 bytes.
+    /// Name, at most 15 bytes. Bytes that are not UTF-8 are replaced by U+FFFD.
     pub name: String,
+    /// Alternative names (`IFLA_ALT_IFNAME`), such as `enp1s0`; `ip link property add dev eth0 altname enp1s0`.
+    pub alt_names: Vec<String>,
+    /// Kind (`IFLA_INFO_KIND`), such as `bridge`; empty for hardware.
+    pub kind: String,
+    /// Whether it is the loopback interface (`IFF_LOOPBACK`).
+    pub loopback: bool,
     /// Largest IP packet it carries, in bytes; 0 if the kernel reports none.
     pub mtu: u32,
     /// Whether it is administratively up (`IFF_UP`).
@@ -32,6 +38,10 @@ pub struct InterfaceAddress {
     pub deprecated: bool,
     /// `IFA_F_TEMPORARY`: an IPv6 privacy address (RFC 8981).
     pub temporary: bool,
+    /// `IFA_F_TENTATIVE` without `IFA_F_OPTIMISTIC`: duplicate address detection has not finished.
+    pub tentative: bool,
+    /// `IFA_F_DADFAILED`: another host has this address.
+    pub duplicate: bool,
 }
 
 /// The way the kernel would send a packet to some address, as `ip route get` answers.

@@ -42,7 +42,7 @@ pub trait Kernel {
     ///
     /// # Kernel
     /// `ip route show default table main`
-    fn default_route(&mut self, family: Family) -> Result<Option<DefaultRoute>, ObserveError>;
+    fn default_routes(&mut self, family: Family) -> Result<Vec<DefaultRoute>, ObserveError>;
 
     /// The way the kernel would send a packet to `address`; `None` if it would not.
     ///

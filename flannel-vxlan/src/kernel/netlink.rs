@@ -298,14 +298,14 @@ impl Kernel for Netlink {
         Ok(links.into_iter().map(|(interface, _)| interface).collect())
     }
 
-    fn default_route(&mut self, family: Family) -> Result<Option<DefaultRoute>, ObserveError> {
-        self.routes(family, 0, |best: &mut Option<DefaultRoute>, found| {
+    fn default_routes(&mut self, family: Family) -> Result<Vec<DefaultRoute>, ObserveError> {
+        self.routes(family, 0, |routes: &mut Vec<DefaultRoute>, found| {
             let interface =
                 if found.route.interface != 0 { found.route.interface } else { found.first_hop.unwrap_or(0) };
             let leads =
                 found.kind == wire::RTN_UNICAST && interface != 0 && found.route.subnet.prefix_len() == 0;
-            if leads && best.is_none_or(|best| found.route.metric < best.metric) {
-                *best = Some(DefaultRoute { interface, metric: found.route.metric });
+            if leads {
+                routes.push(DefaultRoute { interface, metric: found.route.metric });
             }
         })
     }

@@ -16,11 +16,19 @@ impl IfName {
     /// `IFNAMSIZ` without the terminating zero.
     pub(crate) const MAX_LEN: usize = 15;
 
-    /// The name.
+    /// The name; empty if the kernel has one that is not UTF-8.
     #[must_use]
     pub fn as_str(&self) -> &str {
         let bytes = self.bytes.get(..usize::from(self.length)).unwrap_or_default();
         std::str::from_utf8(bytes).unwrap_or_default()
+    }
+
+    /// A name as the kernel gives it; `None` if it is longer than any. It need not be UTF-8.
+    pub(crate) fn observed(name: &[u8]) -> Option<Self> {
+        let length = u8::try_from(name.len()).ok().filter(|length| usize::from(*length) <= Self::MAX_LEN)?;
+        let mut bytes = [0; Self::MAX_LEN];
+        bytes.get_mut(..name.len())?.copy_from_slice(name);
+        Some(Self { bytes, length })
     }
 
     pub(crate) fn from_checked(name: &str) -> Self {
@@ -47,7 +55,8 @@ impl FromStr for IfName {
 
 impl fmt::Display for IfName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
+        let bytes = self.bytes.get(..usize::from(self.length)).unwrap_or_default();
+        f.pad(&String::from_utf8_lossy(bytes))
     }
 }
 

@@ -10,42 +10,58 @@ use crate::kernel::interfaces::{Interface, InterfaceAddress, RouteLookup};
 use crate::model::objects::{
     ObservedFdbEntry, ObservedNeighbor, ObservedNexthop, ObservedRoute, ObservedRouteTo,
 };
-use crate::{Family, FdbEntry, MacAddr, Neighbor, ObservedDevice, ObservedVxlan, ROUTE_PROTOCOL};
+use crate::{Family, FdbEntry, IfName, MacAddr, Neighbor, ObservedDevice, ObservedVxlan, ROUTE_PROTOCOL};
 
 /// A link: what is wanted of it for an [`Interface`] and for an [`ObservedDevice`].
 pub(crate) fn link(message: &Message<'_>) -> Result<(Interface, ObservedDevice), Malformed> {
     let ([_, _, _, _, i0, i1, i2, i3, f0, f1, f2, f3, ..], attributes) = message.split::<16>()?;
     let index = u32::from_ne_bytes([*i0, *i1, *i2, *i3]);
-    let up = u32::from_ne_bytes([*f0, *f1, *f2, *f3]) & IFF_UP != 0;
-    let (mut name, mut mtu, mut mac, mut kind, mut vxlan) = ("", 0, None, String::new(), None);
-    let (mut accept_ra, mut master) = (None, 0);
+    let flags = u32::from_ne_bytes([*f0, *f1, *f2, *f3]);
+    let (up, loopback) = (flags & IFF_UP != 0, flags & IFF_LOOPBACK != 0);
+    let (mut name, mut mtu, mut mac, mut kind, mut vxlan) = (&[][..], 0, None, String::new(), None);
+    let (mut accept_ra, mut master, mut alt_names) = (None, 0, Vec::new());
     for attribute in attributes {
         let attribute = attribute?;
         match attribute.kind {
-            IFLA_IFNAME => name = attribute.text()?,
+            IFLA_IFNAME => name = text(&attribute),
             IFLA_MTU => mtu = attribute.u32()?,
             IFLA_ADDRESS => mac = attribute.array().ok().and_then(|bytes| MacAddr::new(bytes).ok()),
             IFLA_MASTER => master = attribute.u32()?,
             IFLA_LINKINFO => (kind, vxlan) = link_info(attribute.nested())?,
             IFLA_AF_SPEC => accept_ra = ipv6_accept_ra(attribute.nested())?,
+            IFLA_PROP_LIST => {
+                for property in attribute.nested() {
+                    let property = property?;
+                    if property.kind == IFLA_ALT_IFNAME {
+                        alt_names.push(String::from_utf8_lossy(text(&property)).into_owned());
+                    }
+                }
+            }
             _ => {}
         }
     }
-    let unnamed = |_| Malformed::Value { what: "interface name" };
+    // The kernel takes any bytes but `/`, `:` and white space: one odd name must not hide all other interfaces.
+    let kernel_name = IfName::observed(name).ok_or(Malformed::Value { what: "interface name" })?;
     let device = ObservedDevice {
-        name: name.parse().map_err(unnamed)?,
+        name: kernel_name,
         index,
         up,
         mac,
         mtu,
-        kind,
+        kind: kind.clone(),
         vxlan,
         addresses: Vec::new(),
         accept_ra,
         tx_checksum: None,
         master,
     };
-    Ok((Interface { index, name: name.to_owned(), mtu, up, addresses: Vec::new() }, device))
+    let name = String::from_utf8_lossy(name).into_owned();
+    Ok((Interface { index, name, alt_names, kind, loopback, mtu, up, addresses: Vec::new() }, device))
+}
+
+/// Text without the terminating zero, in whatever encoding.
+fn text<'a>(attribute: &Attribute<'a>) -> &'a [u8] {
+    attribute.payload.strip_suffix(&[0]).unwrap_or(attribute.payload)
 }
 
 /// The sysctl `accept_ra` of the interface; `None` if it has no IPv6.
@@ -148,6 +164,8 @@ pub(crate) fn interface_address(message: &Message<'_>) -> Result<Option<(u32, In
             permanent: has(IFA_F_PERMANENT),
             deprecated: has(IFA_F_DEPRECATED),
             temporary: has(IFA_F_TEMPORARY),
+            tentative: has(IFA_F_TENTATIVE) && !has(IFA_F_OPTIMISTIC),
+            duplicate: has(IFA_F_DADFAILED),
         };
         (index, address)
     }))

@@ -23,12 +23,15 @@ pub(crate) const RTM_GETNEXTHOP: u16 = 106;
 pub(crate) const AF_BRIDGE: u8 = 7;
 
 pub(crate) const IFF_UP: u32 = 1;
+pub(crate) const IFF_LOOPBACK: u32 = 8;
 pub(crate) const IFLA_ADDRESS: u16 = 1;
 pub(crate) const IFLA_IFNAME: u16 = 3;
 pub(crate) const IFLA_MTU: u16 = 4;
 pub(crate) const IFLA_MASTER: u16 = 10;
 pub(crate) const IFLA_LINKINFO: u16 = 18;
 pub(crate) const IFLA_AF_SPEC: u16 = 26;
+pub(crate) const IFLA_PROP_LIST: u16 = 52;
+pub(crate) const IFLA_ALT_IFNAME: u16 = 53;
 pub(crate) const IFLA_INET6_CONF: u16 = 2;
 pub(crate) const DEVCONF_ACCEPT_RA: usize = 3;
 pub(crate) const IFLA_INFO_KIND: u16 = 1;
@@ -73,7 +76,10 @@ pub(crate) const IFA_LOCAL: u16 = 2;
 pub(crate) const IFA_FLAGS: u16 = 8;
 pub(crate) const IFA_F_TEMPORARY: u32 = 0x01;
 pub(crate) const IFA_F_NODAD: u32 = 0x02;
+pub(crate) const IFA_F_OPTIMISTIC: u32 = 0x04;
+pub(crate) const IFA_F_DADFAILED: u32 = 0x08;
 pub(crate) const IFA_F_DEPRECATED: u32 = 0x20;
+pub(crate) const IFA_F_TENTATIVE: u32 = 0x40;
 pub(crate) const IFA_F_PERMANENT: u32 = 0x80;
 
 pub(crate) const NDA_DST: u16 = 1;

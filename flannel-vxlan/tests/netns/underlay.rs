@@ -165,15 +165,15 @@ fn a_peer_takes_over_the_address_that_this_host_gives_up() {
 fn what_the_host_has_is_read_as_ip_shows_it() {
     netns(|| {
         let (mut kernel, e0) = host();
-        assert_eq!(kernel.default_route(Family::V4).unwrap(), None);
+        assert_eq!(kernel.default_routes(Family::V4).unwrap(), []);
         sh("ip route add default via 192.168.77.254 metric 200
             ip route add default via 192.168.77.253 metric 100
             ip -6 route add default via fd77::fe
             ip addr add 192.168.77.8/24 dev e0 valid_lft 100 preferred_lft 0
             ip route add blackhole 203.0.113.0/24");
-        let default = kernel.default_route(Family::V4).unwrap().unwrap();
+        let default = kernel.default_routes(Family::V4).unwrap()[0];
         assert_eq!((default.interface, default.metric), (e0.index, 100));
-        assert_eq!(kernel.default_route(Family::V6).unwrap().unwrap().interface, e0.index);
+        assert_eq!(kernel.default_routes(Family::V6).unwrap()[0].interface, e0.index);
 
         let to = |kernel: &mut Netlink, address: &str| kernel.route_to(address.parse().unwrap()).unwrap();
         let far = to(&mut kernel, "1.1.1.1").unwrap();

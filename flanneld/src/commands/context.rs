@@ -88,6 +88,10 @@ impl Survey {
         let open = answer(store.open(stack)).await?;
         let published = answer(open.find(&setting.attributes()?)).await?;
         let attributes = published.as_ref().map(|lease| &lease.attributes);
+        let facts = match attributes {
+            Some(published) => last.prefer_published(facts, published, &config, &net_conf, links)?,
+            None => facts,
+        };
         let setting = Setting::new(&config, net_conf, facts, attributes)?;
         let mut leases = list(&*open).await.map_err(Trouble::Away)?;
 

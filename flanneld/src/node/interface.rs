@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use flannel_vxlan::{DefaultRoute, Interface, InterfaceAddress, RouteLookup};
+use flannel_vxlan::{DefaultRoute, Interface, InterfaceAddress, RouteLookup, Vni};
 use regex::Regex;
 
 use super::{Addresses, Host, NodeFacts, Present, Reason, Selection};
@@ -62,14 +62,24 @@ pub(super) struct Chooser<'a> {
 impl<'a> Chooser<'a> {
     pub(super) fn by_name_or_address(&self, name: &str) -> Result<Chosen<'a>, Reason> {
         let Ok(address) = name.parse().map(|address: IpAddr| address.to_canonical()) else {
-            let named = self.host.interfaces.iter().find(|interface| interface.name == name);
-            let missing = || Reason(format!("error looking up interface {name}: no such network interface"));
-            return named.map(Chosen::whole).ok_or_else(missing);
+            let is_called = |interface: &&Interface| {
+                interface.name == name || interface.alt_names.iter().any(|alt| alt == name)
+            };
+            let Some(named) = self.host.interfaces.iter().find(is_called) else {
+                return reason(format!("error looking up interface {name}: no such network interface"));
+            };
+            if is_flannels(&named.name) {
+                return reason(format!("{name} is flannel's own device"));
+            }
+            return Ok(Chosen::whole(named));
         };
         let Some(interface) = self.owner(address) else {
             return reason(format!("error looking up interface {name}: No interface with given IP found"));
         };
-        let mut chosen = Chosen::with(interface, Some(address));
+        if self.is_of_pods(interface) {
+            return reason(format!("{address} is on {}, which belongs to the pods", interface.name));
+        }
+        let mut chosen = Chosen::with(self.uplink_of(interface, address)?, Some(address));
         // In dual stack the other family's public address, if this host has it, must be on the same interface.
         if let (true, true, Some(public)) = (self.stack.ipv4, self.stack.ipv6, self.selection.public_ipv6) {
             match self.owner(public.into()) {
@@ -86,34 +96,82 @@ impl<'a> Chooser<'a> {
 
     /// Addresses of all interfaces first, then names; the pattern may match anywhere in them.
     pub(super) fn by_pattern(&self, pattern: &Regex) -> Result<Chosen<'a>, Reason> {
-        for interface in self.present_first() {
+        for interface in self.present_first().filter(|interface| !self.is_of_pods(interface)) {
             let ipv4 =
                 self.ipv4_of(interface).into_iter().find(|address| pattern.is_match(&address.to_string()));
             let ipv6 =
                 self.ipv6_of(interface).into_iter().find(|address| pattern.is_match(&address.to_string()));
             if (ipv4.is_some() || !self.stack.ipv4) && (ipv6.is_some() || !self.stack.ipv6) {
+                let address = ipv4.map(IpAddr::from).or_else(|| ipv6.map(IpAddr::from));
+                let interface =
+                    address.map_or(Ok(interface), |address| self.uplink_of(interface, address))?;
                 return Ok(Chosen { interface, ipv4, ipv6 });
             }
         }
-        let named = self.present_first().find(|interface| pattern.is_match(&interface.name));
+        let mut usable = self.present_first().filter(|interface| !self.is_of_pods(interface));
+        let named = usable.find(|interface| {
+            pattern.is_match(&interface.name) || interface.alt_names.iter().any(|alt| pattern.is_match(alt))
+        });
         named.map(Chosen::whole).ok_or_else(|| {
-            let available = |interface: &Interface| {
-                let addresses = if self.stack.ipv4 {
-                    self.ipv4_of(interface).iter().map(ToString::to_string).collect::<Vec<_>>()
-                } else {
-                    self.ipv6_of(interface).iter().map(ToString::to_string).collect()
-                };
-                format!("{}:[{}]", interface.name, addresses.join(" "))
-            };
-            let all = self.host.interfaces.iter().map(available).collect::<Vec<_>>().join(", ");
+            let all = self.candidates();
             Reason(format!(
                 "Could not match pattern {pattern} to any of the available network interfaces ({all})"
             ))
         })
     }
 
+    /// The interfaces that could be chosen, with their addresses.
+    pub(super) fn candidates(&self) -> String {
+        let available = |interface: &Interface| {
+            let addresses = if self.stack.ipv4 {
+                self.ipv4_of(interface).iter().map(ToString::to_string).collect::<Vec<_>>()
+            } else {
+                self.ipv6_of(interface).iter().map(ToString::to_string).collect()
+            };
+            format!("{}:[{}]", interface.name, addresses.join(" "))
+        };
+        let usable = self.host.interfaces.iter().filter(|interface| !self.is_of_pods(interface));
+        usable.map(available).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Whether the interface belongs to the pods: flannel made it, or it is a bridge in the pod network by which no default
+    /// route leaves, as a CNI plugin or Docker makes it.
+    fn is_of_pods(&self, interface: &Interface) -> bool {
+        let in_network =
+            |address: IpAddr| self.host.networks.iter().any(|network| network.contains(&address));
+        let is_uplink = || {
+            let routes = self.host.default_ipv4.iter().chain(self.host.default_ipv6);
+            let mut indexes = routes.map(|route| route.interface);
+            indexes.any(|index| index == interface.index)
+        };
+        is_flannels(&interface.name)
+            || interface.kind == "bridge"
+                && Some(interface.name.as_str()) != self.present.interface
+                && interface.addresses.iter().any(|own| in_network(own.address))
+                && !is_uplink()
+    }
+
+    /// The interface that packets from an address of this one leave by: the one of the default route for addresses of the
+    /// loopback interface, as hosts that speak BGP have them.
+    fn uplink_of(&self, interface: &'a Interface, address: IpAddr) -> Result<&'a Interface, Reason> {
+        if !interface.loopback || address.is_loopback() {
+            return Ok(interface);
+        }
+        let routes = self.host.default_ipv4.iter().chain(self.host.default_ipv6);
+        let route = routes.min_by_key(|route| route.metric);
+        route.and_then(|route| self.indexed(route.interface)).ok_or_else(|| {
+            Reason(format!(
+                "its address is on {}, and there is no default route that names the interface to send by",
+                interface.name
+            ))
+        })
+    }
+
     pub(super) fn by_route(&self, route: RouteLookup) -> Result<Chosen<'a>, Reason> {
         match self.indexed(route.interface) {
+            Some(interface) if self.is_of_pods(interface) => {
+                reason(format!("the route leads to {}, which belongs to the pods", interface.name))
+            }
             // The route may name another source since; what is in use and still there is as good.
             Some(interface) if self.is_present(interface) => Ok(Chosen::whole(interface)),
             Some(interface) => Ok(Chosen::with(interface, route.source)),
@@ -122,6 +180,11 @@ impl<'a> Chooser<'a> {
     }
 
     pub(super) fn by_default_route(&self) -> Result<Chosen<'a>, Reason> {
+        // A link that is down has lost its routes without a word.
+        let in_use = |interface: &&Interface| interface.up && self.is_present(interface);
+        if let Some(present) = self.host.interfaces.iter().find(in_use) {
+            return Ok(Chosen::whole(present));
+        }
         let ipv4 =
             self.stack.ipv4.then(|| self.default_interface(self.host.default_ipv4, &IPV4)).transpose()?;
         let ipv6 =
@@ -138,7 +201,16 @@ impl<'a> Chooser<'a> {
 
     fn default_interface(&self, routes: &[DefaultRoute], words: &Words) -> Result<&'a Interface, Reason> {
         let Words { short, family, network, off } = words;
-        let Some(route) = routes.iter().min_by_key(|route| route.metric) else {
+        // dhcpcd and others put default routes on any interface that comes up, the pods' included.
+        let leaves_by_pods = |route: &&DefaultRoute| {
+            self.indexed(route.interface).is_some_and(|interface| self.is_of_pods(interface))
+        };
+        let usable = routes.iter().filter(|route| !leaves_by_pods(route));
+        let published = |route: &DefaultRoute| {
+            self.indexed(route.interface).is_some_and(|interface| self.has_published(interface))
+        };
+        // What was published before a restart decides between several.
+        let Some(route) = usable.min_by_key(|route| (!published(route), route.metric)) else {
             return reason(format!(
                 "failed to get default {short}interface: Unable to find default {short}route; {network} in net-conf.json \
                  needs {family}: if this host has none, {off}"
@@ -167,6 +239,13 @@ impl<'a> Chooser<'a> {
         let is_present = |interface: &&Interface| Some(interface.name.as_str()) == self.present.interface;
         let others = self.host.interfaces.iter().filter(move |interface| !is_present(interface));
         self.host.interfaces.iter().find(is_present).into_iter().chain(others)
+    }
+
+    /// Whether this interface has the addresses that this node published when it last ran.
+    fn has_published(&self, interface: &Interface) -> bool {
+        let has = |address: IpAddr| interface.addresses.iter().any(|own| own.address == address);
+        let (ipv4, ipv6) = (self.present.ipv4.map(IpAddr::from), self.present.ipv6.map(IpAddr::from));
+        (ipv4.is_some() || ipv6.is_some()) && ipv4.into_iter().chain(ipv6).all(has)
     }
 
     /// Whether this interface is in use, and has the addresses still that are.
@@ -243,8 +322,15 @@ impl<'a> Chooser<'a> {
     }
 }
 
-/// Unicast addresses beyond this host that are not deprecated: the present one first, if it is there; global before
-/// link-local, permanent before leased, stable before privacy addresses, else in the kernel's order.
+/// Whether flannel gives devices this name: `flannel.1`, `flannel-v6.1` and those of upstream's other backends.
+fn is_flannels(name: &str) -> bool {
+    Vni::of_device(name).is_some()
+        || ["flannel0", "flannel.ipip", "flannel-wg", "flannel-wg-v6"].contains(&name)
+}
+
+/// Unicast addresses beyond this host: good ones before tentative ones, and these before those that are deprecated; global
+/// before link-local, the present one before others, permanent before leased, stable before privacy addresses, else in the
+/// kernel's order. One that another host has (`dadfailed`) is none.
 fn usable(
     interface: &Interface,
     present: Option<IpAddr>,
@@ -257,11 +343,11 @@ fn usable(
         IpAddr::V6(v6) => !(v6.is_unspecified() || v6.is_loopback() || v6.is_multicast()),
     };
     let mut usable: Vec<&InterfaceAddress> =
-        interface.addresses.iter().filter(|own| !own.deprecated && is_unicast(own.address)).collect();
+        interface.addresses.iter().filter(|own| !own.duplicate && is_unicast(own.address)).collect();
     let rank = |own: &&InterfaceAddress| {
         let other = Some(own.address) != present;
         let link_local = is_link_local(own.address);
-        (link_local, other, Reverse(own.permanent), own.temporary)
+        (own.deprecated, own.tentative, link_local, other, Reverse(own.permanent), own.temporary)
     };
     usable.sort_by_key(rank);
     usable.into_iter().map(|own| own.address).collect()

@@ -10,6 +10,8 @@ use flannel_lease::Stack;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
+
 use flannel_vxlan::{DefaultRoute, Interface, RouteLookup};
 use regex::Regex;
 
@@ -60,6 +62,8 @@ pub struct Host<'a> {
     pub default_ipv4: &'a [DefaultRoute],
     /// IPv6 default routes of the main table.
     pub default_ipv6: &'a [DefaultRoute],
+    /// The pod networks: a bridge with an address in them belongs to the pods, unless a default route leaves by it.
+    pub networks: &'a [IpNet],
 }
 
 /// The interface between nodes and this node's addresses on it. Replaced, not changed, when a link changes.
@@ -93,8 +97,16 @@ pub struct Addresses<A> {
 #[non_exhaustive]
 pub enum NodeError {
     /// None of the operator's selectors gave an interface.
-    #[error("Failed to find interface to use that matches the interfaces and/or regexes provided: {}", join(.0))]
-    NoMatch(Vec<Rejected>),
+    #[error(
+        "Failed to find interface to use that matches the interfaces and/or regexes provided: {}; this host has {candidates}",
+        join(.rejected)
+    )]
+    NoMatch {
+        /// Each selector, and why it gave none.
+        rejected: Vec<Rejected>,
+        /// The interfaces that could be chosen, with their addresses.
+        candidates: String,
+    },
     /// The default route, or the public address, gave no interface.
     #[error("Failed to find any valid interface to use: {0}; name an interface with --iface")]
     NoDefault(Reason),
@@ -186,6 +198,10 @@ impl<'a> From<&'a NodeFacts> for Present<'a> {
 /// comes and goes beside it (keepalived, kube-vip) is not this node's. Nor does a node that runs go from a global address to a
 /// link-local one: without any other it waits for one.
 ///
+/// An interface that is in use also stays while it has its addresses, whatever default route appears elsewhere: a VPN
+/// client's must not take over the underlay. No selector but a plain name chooses an interface that belongs to the pods:
+/// flannel's own devices, and bridges in the pod network.
+///
 /// # Errors
 /// [`NodeError::NoMatch`], [`NodeError::NoDefault`]: each selector with the reason why it gave nothing.
 pub fn choose<E: fmt::Display>(
@@ -230,7 +246,7 @@ pub fn choose<E: fmt::Display>(
             return Ok(facts);
         }
     }
-    Err(NodeError::NoMatch(rejected))
+    Err(NodeError::NoMatch { rejected, candidates: chooser.candidates() })
 }
 
 impl NodeFacts {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::{Reconciler, SETTLE, pacing};
-use crate::config::Config;
+use crate::config::{Config, NetConf};
 use crate::desired::Setting;
 use crate::node::{self, NodeError};
 use crate::status::counters::Object;
@@ -21,13 +21,13 @@ use crate::status::model::Cause;
 use flannel_lease::{Chain, Stack};
 
 /// The default routes of the main table, IPv4's and IPv6's.
-type Defaults = [Option<DefaultRoute>; 2];
+type DefaultRoutes = [Vec<DefaultRoute>; 2];
 
 /// What is remembered of the host between two looks at it.
 #[derive(Debug, Default)]
 pub(super) struct Surroundings {
     /// As last read; `None` if they may have changed since. To read them is to read the whole table, peers and all.
-    defaults: Option<Defaults>,
+    defaults: Option<DefaultRoutes>,
     /// Where packets may take another way since the last look, for peers that are routed to without wrapping.
     rerouted: BTreeSet<IpNet>,
 }
@@ -66,13 +66,12 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
 
     /// Looks at the interface between nodes again, and follows it.
     pub(super) fn look_around(&mut self) -> Result<bool, Box<dyn Error + Send + Sync>> {
-        let stack = Stack::from(&self.setting.net_conf);
         let present = node::Present::from(&self.setting.facts);
-        let defaults = match self.surroundings.defaults {
+        let defaults = match &self.surroundings.defaults {
             Some(defaults) => defaults,
-            None => *self.surroundings.defaults.insert(default_routes(&self.config, &mut self.links)?),
+            None => self.surroundings.defaults.insert(default_routes(&mut self.links)?),
         };
-        let facts = choose(&self.config, stack, present, defaults, &mut self.links)
+        let facts = choose(&self.config, &self.setting.net_conf, present, defaults, &mut self.links)
             .inspect_err(|_| self.surroundings.defaults = None)?;
         let rerouted = std::mem::take(&mut self.surroundings.rerouted);
         if facts == self.setting.facts {
@@ -109,42 +108,35 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
 /// The kernel could not be read, or nothing fits.
 pub fn find_facts(
     config: &Config,
-    stack: Stack,
+    net_conf: &NetConf,
     present: node::Present<'_>,
     links: &mut impl flannel_vxlan::Kernel,
 ) -> Result<node::NodeFacts, Box<dyn Error + Send + Sync>> {
-    let defaults = default_routes(config, links)?;
-    choose(config, stack, present, defaults, links)
+    choose(config, net_conf, present, &default_routes(links)?, links)
 }
 
-/// Reads the default routes, if they have a say.
 fn default_routes(
-    config: &Config,
     links: &mut impl flannel_vxlan::Kernel,
-) -> Result<Defaults, Box<dyn Error + Send + Sync>> {
-    if config.selection.is_explicit() {
-        return Ok(Defaults::default());
-    }
-    Ok([links.default_route(Family::V4)?, links.default_route(Family::V6)?])
+) -> Result<DefaultRoutes, Box<dyn Error + Send + Sync>> {
+    Ok([links.default_routes(Family::V4)?, links.default_routes(Family::V6)?])
 }
 
 fn choose(
     config: &Config,
-    stack: Stack,
+    net_conf: &NetConf,
     present: node::Present<'_>,
-    [default_ipv4, default_ipv6]: Defaults,
+    [default_ipv4, default_ipv6]: &DefaultRoutes,
     links: &mut impl flannel_vxlan::Kernel,
 ) -> Result<node::NodeFacts, Box<dyn Error + Send + Sync>> {
     let interfaces = links.interfaces()?;
-    let host = node::Host {
-        interfaces: &interfaces,
-        default_ipv4: default_ipv4.as_slice(),
-        default_ipv6: default_ipv6.as_slice(),
-    };
+    let (v4, v6) = net_conf.networks();
+    let networks: Vec<IpNet> = v4.map(IpNet::V4).into_iter().chain(v6.map(IpNet::V6)).collect();
+    let host = node::Host { interfaces: &interfaces, default_ipv4, default_ipv6, networks: &networks };
     let route_to = |address| match links.route_to(address) {
         Ok(Some(way)) => Ok(way),
         Ok(None) => Err("network is unreachable".to_owned()),
         Err(error) => Err(Chain(&error).to_string()),
     };
-    node::choose(&config.selection, stack, host, present, route_to).map_err(|error: NodeError| error.into())
+    node::choose(&config.selection, Stack::from(net_conf), host, present, route_to)
+        .map_err(|error: NodeError| error.into())
 }

@@ -137,7 +137,7 @@ impl Last {
             ipv4: public.public_ip.filter(|_| chosen.public_ipv4.is_none()),
             ipv6: public.public_ipv6.filter(|_| chosen.public_ipv6.is_none()),
         };
-        let facts = find_facts(config, Stack::from(net_conf), present, links).map_err(Fatal::Interface)?;
+        let facts = find_facts(config, net_conf, present, links).map_err(Fatal::Interface)?;
         if self.backend.as_ref().is_some_and(|last| last.mtu() == net_conf.backend.mtu()) {
             facts.warn_of_mtu(&net_conf.backend);
             return Ok(facts);
@@ -145,6 +145,30 @@ impl Last {
         let backend = net_conf.backend.name();
         facts.carries(&net_conf.backend).map_err(|source| Fatal::Backend { backend, source })?;
         Ok(facts)
+    }
+}
+
+impl Last {
+    /// The interface and addresses to go on with, once the store has given what this node published: the same addresses,
+    /// if the host still has them. Without a state file a virtual address may have been found first.
+    ///
+    /// # Errors
+    /// As [`Self::find_facts`].
+    pub(crate) fn prefer_published(
+        &self,
+        found: NodeFacts,
+        published: &LeaseAttributes,
+        config: &Config,
+        net_conf: &NetConf,
+        links: &mut flannel_vxlan::Netlink,
+    ) -> Result<NodeFacts, Fatal> {
+        let differs = published.public_ip != found.ipv4.map(|own| own.public)
+            || published.public_ipv6 != found.ipv6.map(|own| own.public);
+        if !differs {
+            return Ok(found);
+        }
+        let last = Self { backend: self.backend.clone(), attributes: published.clone() };
+        last.find_facts(config, net_conf, links)
     }
 }
 
@@ -164,7 +188,6 @@ async fn ask_store(
         info!("Determining IP address of default interface");
     }
     let facts = last.find_facts(&config, net_conf, links)?;
-    facts.log();
     log_backend(net_conf);
 
     let backend = net_conf.backend.name();
@@ -178,6 +201,11 @@ async fn ask_store(
     info!("Created subnet manager: {} with Previous Subnet: {shown}", configured.name());
     let published = insist(waits, || store.find(&attributes)).await.map_err(Fatal::Store)?;
     let past = published.as_ref().map(|lease| &lease.attributes);
+    let facts = match past {
+        Some(past) => last.prefer_published(facts, past, &config, net_conf, links)?,
+        None => facts,
+    };
+    facts.log();
     let mut setting = Setting::new(&config, net_conf.clone(), facts, past).map_err(fail)?;
     setting.restores_checksum = last.turned_checksum_off();
     let attributes = setting.attributes().map_err(|error| Fatal::Desired(error.into()))?;

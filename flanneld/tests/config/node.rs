@@ -4,6 +4,7 @@ use flannel_lease::Stack;
 use flannel_vxlan::{DefaultRoute, Interface, InterfaceAddress, RouteLookup};
 use flanneld::config::NetConf;
 use flanneld::node::{Host, Mtus, NodeError, NodeFacts, Present, Selection, choose};
+use ipnet::IpNet;
 use proptest::prelude::*;
 
 const IPV4: Stack = Stack { ipv4: true, ipv6: false };
@@ -18,12 +19,16 @@ fn address(text: &str) -> InterfaceAddress {
         permanent: !flags.contains("dynamic"),
         deprecated: flags.contains("deprecated"),
         temporary: flags.contains("temporary"),
+        tentative: flags.contains("tentative"),
+        duplicate: flags.contains("dadfailed"),
     }
 }
 
 fn interface(index: u32, name: &str, addresses: &[&str]) -> Interface {
     let addresses = addresses.iter().map(|text| address(text)).collect();
-    Interface { index, name: name.into(), mtu: 1500, up: true, addresses }
+    let (kind, loopback) = (String::new(), name == "lo");
+    let mtu = if loopback { 65_536 } else { 1500 };
+    Interface { index, name: name.into(), alt_names: Vec::new(), kind, loopback, mtu, up: true, addresses }
 }
 
 /// lo; eth0 with the default routes; eth1; bare without an address.
@@ -40,12 +45,18 @@ struct Lab {
     interfaces: Vec<Interface>,
     ipv4: Vec<DefaultRoute>,
     ipv6: Vec<DefaultRoute>,
+    networks: Vec<IpNet>,
 }
 
 impl Default for Lab {
     fn default() -> Self {
         let route = |interface, metric| DefaultRoute { interface, metric };
-        Self { interfaces: interfaces(), ipv4: vec![route(3, 100), route(2, 0)], ipv6: vec![route(2, 1024)] }
+        Self {
+            interfaces: interfaces(),
+            ipv4: vec![route(3, 100), route(2, 0)],
+            ipv6: vec![route(2, 1024)],
+            networks: vec!["10.244.0.0/16".parse().unwrap()],
+        }
     }
 }
 
@@ -60,7 +71,12 @@ impl Lab {
         selection: &Selection,
         stack: Stack,
     ) -> Result<NodeFacts, NodeError> {
-        let host = Host { interfaces: &self.interfaces, default_ipv4: &self.ipv4, default_ipv6: &self.ipv6 };
+        let host = Host {
+            interfaces: &self.interfaces,
+            default_ipv4: &self.ipv4,
+            default_ipv6: &self.ipv6,
+            networks: &self.networks,
+        };
         choose(selection, stack, host, present, |target| {
             let source = Some("10.1.0.1".parse::<IpAddr>().unwrap());
             let found = RouteLookup { interface: 3, source, gateway: None };
@@ -173,11 +189,12 @@ fn a_selector_that_finds_nothing_says_why_in_upstreams_words() {
             "Could not find valid interface matching a: error looking up interface a: no such network interface; Could not find valid interface matching b: error looking up interface b: no such network interface",
         ),
     ] {
-        assert_eq!(lab.chosen(&selection, stack), format!("{no_match}{wanted}"), "{selection:?}");
+        let told = lab.chosen(&selection, stack);
+        assert!(told.starts_with(&format!("{no_match}{wanted}; this host has lo:[")), "{told}");
     }
     let mut other = public(None, Some("fd77::1"));
     other.interfaces = vec!["10.1.0.1".into()];
-    assert!(lab.chosen(&other, DUAL).ends_with("v6 interface eth0 must be the same with v4 interface eth1"));
+    assert!(lab.chosen(&other, DUAL).contains("v6 interface eth0 must be the same with v4 interface eth1"));
 
     let no_default = "Failed to find any valid interface to use: ";
     let nat = lab.chosen(&public(Some("203.0.113.5"), None), IPV4);
@@ -228,7 +245,12 @@ fn the_best_address_is_global_permanent_and_stable() {
         (&["fe80::1", "fd00::7 dynamic temporary", "fd00::8 dynamic"][..], IPV6, "e fd00::8"),
         (&["fe80::1", "fd00::9 deprecated"][..], IPV6, "e fe80::1"),
     ] {
-        let lab = Lab { interfaces: vec![interface(1, "e", addresses)], ipv4: vec![], ipv6: vec![] };
+        let lab = Lab {
+            interfaces: vec![interface(1, "e", addresses)],
+            ipv4: vec![],
+            ipv6: vec![],
+            networks: vec![],
+        };
         assert_eq!(lab.chosen(&iface(&["e"]), stack), wanted, "{addresses:?}");
     }
 }
@@ -250,6 +272,7 @@ fn an_address_in_use_stays_while_it_is_there_and_no_link_local_one_takes_its_pla
             interfaces: vec![interface(1, "a", &["10.9.9.9", "fd99::9"]), interface(2, "e", addresses)],
             ipv4: vec![DefaultRoute { interface: 2, metric: 0 }],
             ipv6: vec![DefaultRoute { interface: 2, metric: 0 }],
+            ..Lab::default()
         };
         let address: IpAddr = now.parse().unwrap();
         let mut present = Present { interface: Some("e"), ..Present::default() };
@@ -376,12 +399,12 @@ proptest! {
         name in ".{0,5}", pattern in "[a-z.*]{0,3}", default in any::<u32>(), ipv4 in any::<bool>(), ipv6 in any::<bool>(), kind in 0..4,
     ) {
         let interfaces: Vec<_> = hosts.iter().map(|(index, name, mtu, v6, v4)| {
-            let own = |address| InterfaceAddress { address, prefix_len: 0, permanent: true, deprecated: false, temporary: false };
+            let own = |address| InterfaceAddress { address, prefix_len: 0, permanent: true, deprecated: false, temporary: false, tentative: false, duplicate: false };
             let addresses = vec![own(IpAddr::from(*v6)), own(std::net::Ipv4Addr::from(*v4).into())];
-            Interface { index: *index, name: name.clone(), mtu: *mtu, up: false, addresses }
+            Interface { index: *index, name: name.clone(), mtu: *mtu, up: false, addresses, ..Interface::default() }
         }).collect();
         let route = vec![DefaultRoute { interface: interfaces.first().map_or(default, |first| first.index), metric: 0 }];
-        let lab = Lab { interfaces, ipv4: route.clone(), ipv6: route };
+        let lab = Lab { interfaces, ipv4: route.clone(), ipv6: route, ..Lab::default() };
         let selection = match kind {
             0 => Selection::default(),
             1 => iface(&[&name]),
@@ -393,4 +416,123 @@ proptest! {
             let _ = facts.mtus(&vxlan);
         }
     }
+}
+
+/// A host on which flannel and Docker run: their devices, with addresses in the pod network.
+fn with_pods() -> Lab {
+    let mut lab = Lab::default();
+    lab.interfaces.push(interface(5, "flannel.1", &["10.244.7.0"]));
+    for (index, name, address) in [(6, "cni0", "10.244.7.1"), (7, "docker0", "10.244.99.1")] {
+        lab.interfaces.push(Interface { kind: "bridge".to_owned(), ..interface(index, name, &[address]) });
+    }
+    lab
+}
+
+#[test]
+fn no_selector_chooses_an_interface_of_the_pods() {
+    let mut lab = with_pods();
+    let told = lab.chosen(&regex(r"^10\.244\."), IPV4);
+    assert!(told.contains("Could not match pattern") && !told.contains("cni0"), "{told}");
+    assert_eq!(lab.chosen(&regex("flannel|docker|cni|eth1"), IPV4), "eth1 10.1.0.1");
+    let told = lab.chosen(&iface(&["10.244.7.1"]), IPV4);
+    assert!(told.contains("10.244.7.1 is on cni0, which belongs to the pods"), "{told}");
+    let told = lab.chosen(&iface(&["flannel.1"]), IPV4);
+    assert!(told.contains("flannel.1 is flannel's own device"), "{told}");
+
+    // dhcpcd has put the best default route on flannel.1.
+    lab.ipv4 = vec![DefaultRoute { interface: 5, metric: 0 }, DefaultRoute { interface: 2, metric: 100 }];
+    assert_eq!(lab.chosen(&Selection::default(), IPV4), "eth0 192.168.77.1");
+    lab.ipv4.truncate(1);
+    assert!(lab.chosen(&Selection::default(), IPV4).contains("Unable to find default route"));
+
+    // A host whose uplink is a bridge, in a network that was chosen too large.
+    let uplink = Interface { kind: "bridge".to_owned(), ..interface(8, "br0", &["10.244.200.9"]) };
+    lab.interfaces.push(uplink);
+    lab.ipv4 = vec![DefaultRoute { interface: 8, metric: 0 }];
+    assert_eq!(lab.chosen(&Selection::default(), IPV4), "br0 10.244.200.9");
+    assert_eq!(lab.chosen(&regex("^br0$"), IPV4), "br0 10.244.200.9");
+}
+
+#[test]
+fn a_node_that_runs_stays_on_its_interface_when_its_address_goes_for_a_moment() {
+    let mut lab = with_pods();
+    let present =
+        Present { interface: Some("eth0"), ipv4: Some("192.168.77.1".parse().unwrap()), ipv6: None };
+    lab.interfaces[1].addresses.clear();
+    lab.ipv4.clear();
+    for selection in [Selection::default(), regex("^192|^10.244"), iface(&["192.168.77.1"])] {
+        let found = lab.choose_beside(present, &selection, IPV4);
+        assert!(found.is_err(), "{selection:?}: {found:?}");
+    }
+}
+
+#[test]
+fn a_vpn_does_not_take_over_the_underlay_of_a_node_that_runs() {
+    let mut lab = Lab::default();
+    lab.interfaces.push(interface(9, "tun0", &["10.8.0.2"]));
+    lab.ipv4.push(DefaultRoute { interface: 9, metric: 0 });
+    lab.ipv4.retain(|route| route.interface != 2);
+    let present =
+        Present { interface: Some("eth0"), ipv4: Some("192.168.77.1".parse().unwrap()), ipv6: None };
+    let chosen = |lab: &Lab| lab.choose_beside(present, &Selection::default(), IPV4).unwrap().interface;
+    assert_eq!(chosen(&lab), "eth0");
+    lab.interfaces[1].addresses.clear();
+    assert_eq!(chosen(&lab), "tun0", "its address is gone, so it is no underlay any more");
+}
+
+#[test]
+fn after_a_restart_the_published_address_decides_between_default_routes() {
+    let routes = [DefaultRoute { interface: 3, metric: 0 }, DefaultRoute { interface: 2, metric: 100 }];
+    let lab = Lab { ipv4: routes.to_vec(), ..Lab::default() };
+    let chosen = |published: Option<&str>| {
+        let ipv4 = published.map(|text| text.parse().unwrap());
+        let present = Present { interface: None, ipv4, ipv6: None };
+        lab.choose_beside(present, &Selection::default(), IPV4).unwrap().interface
+    };
+    assert_eq!(chosen(None), "eth1");
+    assert_eq!(chosen(Some("192.168.77.1")), "eth0");
+    assert_eq!(chosen(Some("192.168.77.99")), "eth1", "nobody here has it any more");
+}
+
+#[test]
+fn an_address_of_the_loopback_interface_is_sent_from_by_the_default_route() {
+    let mut lab = Lab::default();
+    lab.interfaces[0].addresses.push(address("10.255.0.1"));
+    for selection in [iface(&["10.255.0.1"]), regex(r"^10\.255\."), public(Some("10.255.0.1"), None)] {
+        let facts = lab.choose(&selection, IPV4).unwrap();
+        assert_eq!((facts.interface.as_str(), facts.mtu), ("eth0", 1500), "{selection:?}");
+        assert_eq!(facts.ipv4.unwrap().interface.to_string(), "10.255.0.1");
+    }
+    lab.ipv4.clear();
+    lab.ipv6.clear();
+    let told = lab.chosen(&iface(&["10.255.0.1"]), IPV4);
+    assert!(told.contains("there is no default route that names the interface to send by"), "{told}");
+}
+
+#[test]
+fn alternative_names_are_names_and_a_missing_name_lists_the_candidates() {
+    let mut lab = with_pods();
+    lab.interfaces[1].alt_names.push("enp1s0".to_owned());
+    assert_eq!(lab.chosen(&iface(&["enp1s0"]), IPV4), "eth0 192.168.77.1");
+    assert_eq!(lab.chosen(&regex("^enp1"), IPV4), "eth0 192.168.77.1");
+    let told = lab.chosen(&iface(&["eth9"]), IPV4);
+    assert!(told.contains("eth0:[192.168.77.1], eth1:[10.1.0.1]"), "{told}");
+}
+
+#[test]
+fn addresses_that_are_not_ready_come_last_and_duplicates_never() {
+    let mut lab = Lab::default();
+    let set = |lab: &mut Lab, addresses: &[&str]| {
+        lab.interfaces[1].addresses = addresses.iter().map(|text| address(text)).collect();
+    };
+    set(&mut lab, &["fd77::d dadfailed", "fd77::e deprecated", "fd77::7 tentative", "fd77::1 dynamic"]);
+    assert_eq!(lab.chosen(&Selection::default(), IPV6), "eth0 fd77::1");
+    set(&mut lab, &["fd77::d dadfailed", "fd77::e deprecated", "fd77::7 tentative"]);
+    assert_eq!(lab.chosen(&Selection::default(), IPV6), "eth0 fd77::7");
+    set(&mut lab, &["fd77::d dadfailed", "fd77::e deprecated"]);
+    assert_eq!(lab.chosen(&Selection::default(), IPV6), "eth0 fd77::e");
+    set(&mut lab, &["fd77::d dadfailed"]);
+    assert!(
+        lab.chosen(&Selection::default(), IPV6).contains("failed to find IPv6 address for interface eth0")
+    );
 }

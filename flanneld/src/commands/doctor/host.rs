@@ -392,7 +392,10 @@ mod tests {
                 permanent: true,
                 deprecated: false,
                 temporary: false,
+                tentative: false,
+                duplicate: false,
             }],
+            ..Interface::default()
         };
         let (pools, own) = (["10.244.0.0/16".parse().unwrap()], ["10.244.1.0/24".parse().unwrap()]);
         let peer = |public: &str| {
