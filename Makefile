@@ -32,7 +32,7 @@ test: ## every test; as root on the kernel too
 
 prove-no-gap: ## the long proofs: 10 000 replacements under 4 000 new flows/s, no packet lost or bare; 1 000 interrupted listings (root; minutes)
 	@scripts/install-deps test
-	cargo test --locked --package flannel-nft --test no_gap --test races -- --include-ignored --nocapture --test-threads=1
+	cargo test --locked --package flannel-nft --test netns -- --include-ignored --nocapture --test-threads=1 no_gap:: races::
 
 test-compat: ## our tables before every nft from 0.9.8 to sid's, unpacked beside the system (root)
 	@$(if $(ROOT),:,echo "make test-compat needs root to make network namespaces: sudo make test-compat" >&2; exit 1)

@@ -20,6 +20,15 @@ pub(crate) fn set(name: &str) -> SetName {
     SetName::new(name).unwrap()
 }
 
+/// A table of family `ip`.
+pub(crate) fn id(name: &str) -> TableId {
+    id_in(Family::Ip, name)
+}
+
+pub(crate) fn id_in(family: Family, name: &str) -> TableId {
+    TableId::new(family, TableName::new(name).unwrap())
+}
+
 pub(crate) fn net(text: &str) -> IpNet {
     text.parse().unwrap()
 }

@@ -3,14 +3,10 @@
 //! A flow keeps for life what its first packet met, so one packet under the pod's own address is one instant without
 //! rules. The last test shows that the counter sees such instants.
 
-#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in test functions only")]
-
-mod common;
-
 use std::fs;
 use std::time::{Duration, Instant};
 
-use common::*;
+use crate::common::*;
 use flannel_nft::iptables::{UPSTREAM, iptables_tables, remove_leftovers};
 use flannel_nft::*;
 use testkit::{Lab, NewFlows, NewFlowsReport, Node, Pod, kernel_version, may_make_namespaces, wait_for};

@@ -1,12 +1,8 @@
 //! The flannel ruleset as text and as the bytes that the kernel gets, checked in.
 
-#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in test functions only")]
-
-mod common;
-
 use std::fmt::Write;
 
-use common::*;
+use crate::common::*;
 use flannel_nft::*;
 
 /// 16 bytes a line; sequence numbers are 0 until it is sent.

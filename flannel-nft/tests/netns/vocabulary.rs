@@ -1,13 +1,9 @@
 //! Every word of the vocabulary: what we commit is listed as we print it, and nft makes the same of our text.
 
-#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in test functions only")]
-
-mod common;
-
 use std::time::Duration;
 
-use common::vocabulary::*;
-use common::*;
+use crate::common::vocabulary::*;
+use crate::common::*;
 use flannel_nft::*;
 use testkit::{netns, sh};
 

@@ -1,18 +1,10 @@
 //! Living with others: tables they made, tables we own, changes they make.
 
-#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in test functions only")]
-
-mod common;
-
 use std::os::fd::AsFd;
 
-use common::*;
+use crate::common::*;
 use flannel_nft::*;
 use testkit::{kernel_version, netns, sh, try_sh};
-
-fn id(family: Family, name: &str) -> TableId {
-    TableId::new(family, TableName::new(name).unwrap())
-}
 
 #[test]
 fn what_we_do_not_know_is_seen_and_kept() {
@@ -29,15 +21,15 @@ fn what_we_do_not_know_is_seen_and_kept() {
         sh("nft 'add quota inet theirs q { over 10 mbytes }'");
         let before = sh("nft -a list ruleset");
         let mut kernel = Netlink::open().unwrap();
-        let observed = observe(&mut kernel, &[id(Family::Inet, "theirs")]).unwrap();
+        let observed = observe(&mut kernel, &[id_in(Family::Inet, "theirs")]).unwrap();
         let rules = observed.ruleset.tables()[0].chains()[0].list();
         assert_eq!(rules.iter().map(Rule::is_understood).collect::<Vec<_>>(), [false, false, true, false]);
         assert!(diff(&observed.ruleset, &observed).is_empty());
         // Moved to another place, an unknown rule is written back as it was.
         let odd = rules[0].clone();
         let mut transaction = Transaction::at(observed.generation);
-        transaction.delete_rule(&id(Family::Inet, "theirs"), &chain("c"), odd.handle().unwrap());
-        transaction.prepend_rule(&id(Family::Inet, "theirs"), &chain("c"), &odd);
+        transaction.delete_rule(&id_in(Family::Inet, "theirs"), &chain("c"), odd.handle().unwrap());
+        transaction.prepend_rule(&id_in(Family::Inet, "theirs"), &chain("c"), &odd);
         transaction.seal().unwrap().commit(&mut kernel).unwrap();
         let strip = |text: &str| {
             text.lines().map(|l| l.split(" # handle").next().unwrap().to_owned()).collect::<Vec<_>>()
@@ -53,7 +45,7 @@ fn flags_of_a_log_read_as_nft_prints_them() {
         let flags = ["tcp sequence,options", "ip options", "skuid", "ether", "all"];
         flags.iter().for_each(|flag| drop(sh(&format!("nft add rule ip t c log flags {flag}"))));
         let mut kernel = Netlink::open().unwrap();
-        let observed = observe(&mut kernel, &[id(Family::Ip, "t")]).unwrap();
+        let observed = observe(&mut kernel, &[id("t")]).unwrap();
         assert_eq!(observed.ruleset.to_string().trim_end(), sh("nft list ruleset").trim_end());
     });
 }
@@ -229,7 +221,7 @@ fn a_table_of_another_owner_is_left_as_it_is_and_the_error_says_so() {
             }
         }
         let mut transaction = Transaction::unchecked();
-        transaction.append_rule(&id(Family::Ip, "flannel-ipv4"), &chain("forward"), &Rule::new().drop());
+        transaction.append_rule(&id("flannel-ipv4"), &chain("forward"), &Rule::new().drop());
         assert!(transaction.seal().unwrap().commit(&mut second).is_err());
         assert_eq!(sh("nft -a list ruleset"), listed);
         // As soon as the owner is gone it can be had.
@@ -258,7 +250,7 @@ fn the_monitor_tells_who_changed_what_and_leaves_us_out() {
         assert_eq!(changes.len(), 3, "{changes:?}");
         assert!(changes[2].ends_with("tcp dport 22 accept"), "{changes:?}");
         sh("nft flush ruleset");
-        assert!(foreign().changes.iter().any(|change| *change.table() == id(Family::Ip, "flannel-ipv4")));
+        assert!(foreign().changes.iter().any(|change| *change.table() == id("flannel-ipv4")));
         assert!(monitor.take().unwrap().is_empty());
         assert!(monitor.as_fd().try_clone_to_owned().is_ok());
     });

@@ -1,26 +1,18 @@
 //! Others who write at the same time: what is read is whole, what is written is all or nothing, and the error says which.
 
-#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in test functions only")]
-
-mod common;
-
 use std::net::Ipv4Addr;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::*;
+use crate::common::*;
 use flannel_netlink::DumpError;
 use flannel_nft::*;
 use testkit::netns;
 
 /// For a busy machine; seconds are usual.
 const LONGEST: Duration = Duration::from_secs(300);
-
-fn id(name: &str) -> TableId {
-    TableId::new(Family::Ip, TableName::new(name).unwrap())
-}
 
 /// A table with so many rules in each of two chains and so many elements, all with the same number in them.
 ///

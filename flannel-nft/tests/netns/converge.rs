@@ -1,16 +1,8 @@
-//! On the real kernel, each test in a network namespace of its own.
+//! Converging: what nft lists afterwards, and what it costs.
 
-#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in test functions only")]
-
-mod common;
-
-use common::*;
+use crate::common::*;
 use flannel_nft::*;
 use testkit::{netns, sh};
-
-fn table4() -> TableId {
-    TableId::new(Family::Ip, TableName::new("flannel-ipv4").unwrap())
-}
 
 #[test]
 fn flannels_rules_are_listed_as_we_print_them() {
@@ -48,7 +40,7 @@ fn a_keeper_reads_nothing_until_somebody_changes_something() {
         sh("nft flush ruleset");
         assert!(matches!(retained.reconcile(&mut kernel).unwrap(), Outcome::Changed { .. }));
         assert_eq!(sh("nft list ruleset").trim_end(), flannel().to_string().trim_end());
-        retained.set_desired(Ruleset::new().without(table4()));
+        retained.set_desired(Ruleset::new().without(id("flannel-ipv4")));
         assert!(matches!(retained.reconcile(&mut kernel).unwrap(), Outcome::Changed { changes: 1, .. }));
         assert!(!sh("nft list ruleset").contains("flannel-ipv4"));
     });
@@ -104,7 +96,7 @@ fn a_flushed_ruleset_comes_back() {
         sh("nft flush ruleset");
         converge(&mut kernel, &flannel()).unwrap();
         assert_eq!(sh("nft list ruleset").trim_end(), flannel().to_string().trim_end());
-        converge(&mut kernel, &Ruleset::new().without(table4())).unwrap();
+        converge(&mut kernel, &Ruleset::new().without(id("flannel-ipv4"))).unwrap();
         assert!(!sh("nft list ruleset").contains("flannel-ipv4"));
     });
 }

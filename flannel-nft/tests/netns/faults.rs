@@ -1,19 +1,11 @@
 //! What goes wrong leaves the kernel at all-old or all-new, and the error says which.
 
-#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in test functions only")]
-
-mod common;
-
 use std::error::Error as _;
 
-use common::*;
+use crate::common::*;
 use flannel_netlink::{Protocol, Socket};
 use flannel_nft::*;
 use testkit::{netns, sh};
-
-fn id(name: &str) -> TableId {
-    TableId::new(Family::Ip, TableName::new(name).unwrap())
-}
 
 #[test]
 fn a_refusal_names_the_operation_the_object_and_the_reason() {
@@ -214,60 +206,6 @@ fn converge_begins_anew_when_others_were_first_but_not_for_ever() {
         assert!(matches!(error, ConvergeError::Contended { attempts: 16 }), "{error}");
         assert_eq!(sh("nft list ruleset"), "");
     });
-}
-
-#[test]
-fn an_invalid_ruleset_is_named_before_anything_is_sent() {
-    let table = |rule: Rule| {
-        Ruleset::new().table(
-            Table::new(Family::Ip, TableName::new("t").unwrap())
-                .set(Set::new(set("ports"), Datatype::InetService))
-                .chain(Chain::regular(chain("c")).rule(rule)),
-        )
-    };
-    let refused = |ruleset: Ruleset| {
-        let mut kernel = FakeKernel::default();
-        let error = converge(&mut kernel, &ruleset).unwrap_err();
-        assert_eq!(kernel.commits(), 0);
-        let seal = error.source().unwrap();
-        format!("{seal}: {}", seal.source().unwrap())
-    };
-    assert_eq!(
-        refused(table(Rule::new().when(ip::saddr(net("10.0.0.1/8"))).accept())),
-        "`rule ip t c ip saddr 10.0.0.1/8 accept` is invalid: prefix 10.0.0.1/8 has host bits set"
-    );
-    assert_eq!(
-        refused(table(Rule::new().jump(&chain("gone")))),
-        "`rule ip t c jump gone` is invalid: there is no chain `gone` in this table"
-    );
-    assert_eq!(
-        refused(table(Rule::new().when(ip::saddr(Addresses::v4_set(&set("ports")))))),
-        "`rule ip t c ip saddr @ports` is invalid: @ports has type inet_service, but type ipv4_addr is required"
-    );
-    assert_eq!(
-        refused(table(Rule::new().when(ip::saddr(net("fd00::/8"))))),
-        "`rule ip t c ip6 saddr fd00::/8` is invalid: ip6 saddr does not exist in family ip"
-    );
-    assert_eq!(
-        refused(table(Rule::new().accept().counter())),
-        "`rule ip t c accept counter packets 0 bytes 0` is invalid: \
-         a statement after a verdict is never reached"
-    );
-    let with_set =
-        |set: Set| Ruleset::new().table(Table::new(Family::Ip, TableName::new("t").unwrap()).set(set));
-    assert_eq!(
-        refused(with_set(Set::new(set("s"), Datatype::Ipv4Addr).elements([80]))),
-        "`set ip t s` is invalid: 80 has type inet_service, but type ipv4_addr is required"
-    );
-    assert_eq!(
-        refused(with_set(Set::new(set("s"), Datatype::Ipv4Addr).elements([net4("10.0.0.0/8")]))),
-        "`set ip t s` is invalid: element 10.0.0.0/8 is a range: its set needs the interval flag"
-    );
-    let hook = Chain::base(chain("c"), Base::new(ChainKind::Nat, Hook::Forward, Priority::SRCNAT));
-    assert_eq!(
-        refused(Ruleset::new().table(Table::new(Family::Ip, TableName::new("t").unwrap()).chain(hook))),
-        "`chain ip t c` is invalid: family ip has no nat chains at hook forward"
-    );
 }
 
 #[test]

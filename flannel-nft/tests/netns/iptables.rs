@@ -1,7 +1,5 @@
 //! Next to iptables-nft, Docker, ufw and firewalld: their chains found, two rules kept in them, old rules taken away.
 
-#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in test functions only")]
-
 use flannel_nft::iptables::{UPSTREAM, accept_forwarded, forward_drops, iptables_tables, remove_leftovers};
 use flannel_nft::*;
 use ipnet::IpNet;

@@ -1,11 +1,7 @@
 //! What holds for every ruleset: it is read back as it was written, a difference converges, equal means nothing to do.
 
-#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in test functions only")]
-
-mod common;
-
-use common::generate::*;
-use common::*;
+use crate::common::generate::*;
+use crate::common::*;
 use flannel_nft::*;
 use proptest::prelude::*;
 use testkit::netns;

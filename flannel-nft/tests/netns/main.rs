@@ -1,0 +1,13 @@
+//! On the real kernel, each test in its own network namespace.
+
+#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in test functions only")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod converge;
+mod faults;
+mod foreign;
+mod iptables;
+mod no_gap;
+mod races;
+mod vocabulary;

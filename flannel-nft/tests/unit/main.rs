@@ -1,0 +1,9 @@
+//! Without a kernel: texts, bytes, and what is rejected before anything is sent.
+
+#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in test functions only")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod golden;
+mod invalid;
+mod properties;
