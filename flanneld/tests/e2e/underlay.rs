@@ -54,7 +54,7 @@ fn another_mtu_or_address_of_the_underlay_is_followed_without_a_restart() {
     soon("MTU of the devices", &|| {
         link("flannel.1").contains("mtu 1350") && link("flannel-v6.1").contains("mtu 1330")
     });
-    soon("MTU of pods", &|| env().contains("FLANNEL_MTU=1330\n"));
+    soon("MTU of pods", &|| env().contains("FLANNEL_MTU=1350\n"));
     cluster.every_pod_reaches_every_other();
 
     node.namespace().sh("ip addr add 192.168.77.201/24 dev eth0; ip addr del 192.168.77.1/24 dev eth0; ip addr add 192.168.77.201/24 dev eth0 2>/dev/null || true").unwrap();
