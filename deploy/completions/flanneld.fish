@@ -48,7 +48,7 @@ complete -c flanneld -n "__fish_flanneld_needs_command" -l ip-masq -d 'Masquerad
 complete -c flanneld -n "__fish_flanneld_needs_command" -l ip-masq-fully-random-disable -d 'Let masquerading keep source ports where it can instead of choosing them at random' -r
 complete -c flanneld -n "__fish_flanneld_needs_command" -l iptables-forward-rules -d 'Accept forwarded pod traffic' -r
 complete -c flanneld -n "__fish_flanneld_needs_command" -l table-ownership -d 'Who may change flannel\'s nftables tables besides the daemon: anybody (shared), nobody (owner; Linux 6.9), or owner where the kernel has it (auto)' -r
-complete -c flanneld -n "__fish_flanneld_needs_command" -l table-prefix -d 'What the names of the nftables tables begin with: another for each daemon on this host but one' -r
+complete -c flanneld -n "__fish_flanneld_needs_command" -l table-prefix -d 'Prefix for nftables table names; must be unique among the flanneld processes of one host. Default: flannel, or flannel-NETWORK if another network\'s flanneld has the tables of that name' -r
 complete -c flanneld -n "__fish_flanneld_needs_command" -l iptables-resync -d 'Seconds between two full checks of what the kernel holds, at least 1' -r
 complete -c flanneld -n "__fish_flanneld_needs_command" -l ip-blackhole-route -d 'Drop packets for pods that do not exist instead of sending them on: a blackhole route for the node\'s subnet' -r
 complete -c flanneld -n "__fish_flanneld_needs_command" -l subnet-file -d 'File that tells the CNI plugin this node\'s subnet and MTU' -r -F
@@ -90,7 +90,7 @@ complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l ip-masq -d 
 complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l ip-masq-fully-random-disable -d 'Let masquerading keep source ports where it can instead of choosing them at random' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l iptables-forward-rules -d 'Accept forwarded pod traffic' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l table-ownership -d 'Who may change flannel\'s nftables tables besides the daemon: anybody (shared), nobody (owner; Linux 6.9), or owner where the kernel has it (auto)' -r
-complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l table-prefix -d 'What the names of the nftables tables begin with: another for each daemon on this host but one' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l table-prefix -d 'Prefix for nftables table names; must be unique among the flanneld processes of one host. Default: flannel, or flannel-NETWORK if another network\'s flanneld has the tables of that name' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l iptables-resync -d 'Seconds between two full checks of what the kernel holds, at least 1' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l ip-blackhole-route -d 'Drop packets for pods that do not exist instead of sending them on: a blackhole route for the node\'s subnet' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l subnet-file -d 'File that tells the CNI plugin this node\'s subnet and MTU' -r -F
@@ -126,7 +126,7 @@ complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l ip-masq -d 'M
 complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l ip-masq-fully-random-disable -d 'Let masquerading keep source ports where it can instead of choosing them at random' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l iptables-forward-rules -d 'Accept forwarded pod traffic' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l table-ownership -d 'Who may change flannel\'s nftables tables besides the daemon: anybody (shared), nobody (owner; Linux 6.9), or owner where the kernel has it (auto)' -r
-complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l table-prefix -d 'What the names of the nftables tables begin with: another for each daemon on this host but one' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l table-prefix -d 'Prefix for nftables table names; must be unique among the flanneld processes of one host. Default: flannel, or flannel-NETWORK if another network\'s flanneld has the tables of that name' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l iptables-resync -d 'Seconds between two full checks of what the kernel holds, at least 1' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l ip-blackhole-route -d 'Drop packets for pods that do not exist instead of sending them on: a blackhole route for the node\'s subnet' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l subnet-file -d 'File that tells the CNI plugin this node\'s subnet and MTU' -r -F
@@ -163,7 +163,7 @@ complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l ip-masq -d 
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l ip-masq-fully-random-disable -d 'Let masquerading keep source ports where it can instead of choosing them at random' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l iptables-forward-rules -d 'Accept forwarded pod traffic' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l table-ownership -d 'Who may change flannel\'s nftables tables besides the daemon: anybody (shared), nobody (owner; Linux 6.9), or owner where the kernel has it (auto)' -r
-complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l table-prefix -d 'What the names of the nftables tables begin with: another for each daemon on this host but one' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l table-prefix -d 'Prefix for nftables table names; must be unique among the flanneld processes of one host. Default: flannel, or flannel-NETWORK if another network\'s flanneld has the tables of that name' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l iptables-resync -d 'Seconds between two full checks of what the kernel holds, at least 1' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l ip-blackhole-route -d 'Drop packets for pods that do not exist instead of sending them on: a blackhole route for the node\'s subnet' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l subnet-file -d 'File that tells the CNI plugin this node\'s subnet and MTU' -r -F
@@ -203,7 +203,7 @@ complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l ip-masq -d
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l ip-masq-fully-random-disable -d 'Let masquerading keep source ports where it can instead of choosing them at random' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l iptables-forward-rules -d 'Accept forwarded pod traffic' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l table-ownership -d 'Who may change flannel\'s nftables tables besides the daemon: anybody (shared), nobody (owner; Linux 6.9), or owner where the kernel has it (auto)' -r
-complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l table-prefix -d 'What the names of the nftables tables begin with: another for each daemon on this host but one' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l table-prefix -d 'Prefix for nftables table names; must be unique among the flanneld processes of one host. Default: flannel, or flannel-NETWORK if another network\'s flanneld has the tables of that name' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l iptables-resync -d 'Seconds between two full checks of what the kernel holds, at least 1' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l ip-blackhole-route -d 'Drop packets for pods that do not exist instead of sending them on: a blackhole route for the node\'s subnet' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l subnet-file -d 'File that tells the CNI plugin this node\'s subnet and MTU' -r -F

@@ -10,6 +10,7 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter};
+use std::net::IpAddr;
 
 use flannel_netlink::attributes;
 use ipnet::IpNet;
@@ -20,6 +21,7 @@ use crate::model::chain::{Chain, Hook, Policy};
 use crate::model::family::Family;
 use crate::model::ids::Handle;
 use crate::model::ids::TableId;
+use crate::model::matching::{Field, Match, Test};
 use crate::model::name::{ChainName, Comment, TableName};
 use crate::model::operand::Addresses;
 use crate::model::rule::Rule;
@@ -208,30 +210,82 @@ pub const UPSTREAM: Leftovers<'static> = Leftovers {
 /// Removes what another program left: its rules in others' chains, jumps to its chains, then these chains. Tables, and
 /// chains that others made, stay.
 ///
+/// Rules about networks apart from all of `networks` stay, and a chain that has some: they serve another process. With
+/// no `networks`, everything goes.
+///
 /// Observe the tables that may hold it: for [`UPSTREAM`] `nat` and `filter` of `ip` and `ip6`.
 ///
 /// # Kernel
 /// `iptables-nft -D ...` for each rule, then `-F` and `-X` for each chain, in one step
-pub fn remove_leftovers(observed: &Observed, left: Leftovers<'_>, transaction: &mut Transaction<Building>) {
-    let is_theirs = |chain: &ChainName| left.chains.contains(&chain.as_str());
+pub fn remove_leftovers(
+    observed: &Observed,
+    left: Leftovers<'_>,
+    networks: &[IpNet],
+    transaction: &mut Transaction<Building>,
+) {
+    let serves_others = |rule: &Rule| is_about_others([rule], networks);
     for table in &observed.ruleset.tables {
-        for chain in table.chains.iter().filter(|chain| !is_theirs(&chain.name)) {
+        let is_theirs = |chain: &&Chain| left.chains.contains(&chain.name.as_str());
+        let (kept, gone): (Vec<&Chain>, Vec<&Chain>) =
+            table.chains.iter().filter(is_theirs).partition(|chain| chain.rules.iter().any(serves_others));
+        let leads_to = |rule: &Rule, chains: &[&Chain]| {
+            targets(rule).any(|target| chains.iter().any(|chain| chain.name.as_str() == target))
+        };
+        for chain in table.chains.iter().filter(|chain| !is_theirs(chain)) {
             for rule in &chain.rules {
-                let leads_there = targets(rule).any(|target| left.chains.contains(&target));
                 let remarked = remark(rule).is_some_and(|remark| left.comments.contains(&&*remark));
-                if let Some(handle) = rule.handle().filter(|_| leads_there || remarked) {
+                let left_over = remarked && !leads_to(rule, &kept) && !serves_others(rule);
+                if let Some(handle) = rule.handle().filter(|_| left_over || leads_to(rule, &gone)) {
                     transaction.delete_rule(&table.id, &chain.name, handle);
                 }
             }
         }
-        let theirs = || table.chains.iter().filter(|chain| is_theirs(&chain.name));
-        for chain in theirs().filter(|chain| !chain.rules.is_empty()) {
+        for chain in kept {
+            let ours = chain.rules.iter().filter(|rule| names_network(rule) && !serves_others(rule));
+            for handle in ours.filter_map(Rule::handle) {
+                transaction.delete_rule(&table.id, &chain.name, handle);
+            }
+        }
+        for chain in gone.iter().filter(|chain| !chain.rules.is_empty()) {
             transaction.flush_chain(&table.id, &chain.name);
         }
-        for chain in theirs() {
+        for chain in gone {
             transaction.delete_chain(&table.id, &chain.name);
         }
     }
+}
+
+/// Whether rules are about networks, by source or destination, and all of these are apart from `networks`. Multicast does
+/// not count. Without `networks`, nothing is.
+#[must_use]
+pub fn is_about_others<'r>(rules: impl IntoIterator<Item = &'r Rule>, networks: &[IpNet]) -> bool {
+    let is_ours = |named: IpNet| networks.iter().any(|ours| ours.contains(&named) || named.contains(ours));
+    let mut named = rules.into_iter().flat_map(named_networks).peekable();
+    !networks.is_empty() && named.peek().is_some() && !named.any(is_ours)
+}
+
+fn names_network(rule: &Rule) -> bool {
+    named_networks(rule).next().is_some()
+}
+
+/// Networks that a rule's conditions name as source or destination, negated ones too, but no multicast.
+fn named_networks(rule: &Rule) -> impl Iterator<Item = IpNet> {
+    let named = rule.statements.iter().filter_map(|statement| {
+        let Statement::Match(Match { field: Field::Saddr(_) | Field::Daddr(_), test, .. }) = statement else {
+            return None;
+        };
+        let (data, length) = match test {
+            Test::Prefix(data, length) => (data, *length),
+            Test::Is(data) => (data, u8::try_from(data.len() * 8).ok()?),
+            _ => return None,
+        };
+        let address = match *data.as_slice() {
+            [a, b, c, d] => IpAddr::from([a, b, c, d]),
+            ref long => IpAddr::from(<[u8; 16]>::try_from(long).ok()?),
+        };
+        IpNet::new(address, length).ok()
+    });
+    named.filter(|net| !net.addr().is_multicast())
 }
 
 /// The tables of iptables-nft that [`remove_leftovers`] looks at.

@@ -57,7 +57,7 @@ impl SubnetEnv {
 
     /// What the flannel CNI plugin passes to its delegate `bridge` with upstream's own configuration
     /// (`hairpinMode`, `isDefaultGateway`): pods masquerade only if the daemon does not.
-    fn delegate(&self, data: &Path) -> Value {
+    fn delegate(&self, bridge: &str, data: &Path) -> Value {
         let of = |v4: fn(&(Ipv4Net, Ipv4Net)) -> String, v6: fn(&(Ipv6Net, Ipv6Net)) -> String| {
             self.v4.iter().map(v4).chain(self.v6.iter().map(v6)).collect::<Vec<_>>()
         };
@@ -67,6 +67,7 @@ impl SubnetEnv {
             "cniVersion": "0.3.1",
             "name": "cbr0",
             "type": "bridge",
+            "bridge": bridge,
             "hairpinMode": true,
             "isDefaultGateway": true,
             "isGateway": true,
@@ -91,7 +92,7 @@ fn pair<N: FromStr<Err: Display>>(
     network.zip(subnet).map(|(network, subnet)| Ok((net(network)?, net(subnet)?))).transpose()
 }
 
-/// A pod: a network namespace behind its node's bridge `cni0`.
+/// A pod: a network namespace behind a bridge of its node.
 #[derive(Clone, Debug)]
 pub struct Pod {
     namespace: Namespace,
@@ -104,7 +105,7 @@ impl Pod {
     pub(crate) fn create(
         namespace: Namespace,
         node: &Namespace,
-        env: &SubnetEnv,
+        (env, bridge): (&SubnetEnv, &str),
         data: &Path,
     ) -> Result<Self, LabError> {
         namespace.add()?;
@@ -122,7 +123,7 @@ impl Pod {
         let what =
             format!("run CNI plugin bridge for {} (make: scripts/install-deps test)", namespace.name());
         let mut plugin = node.spawn(&mut add)?;
-        let configuration = env.delegate(data).to_string();
+        let configuration = env.delegate(bridge, data).to_string();
         let written = plugin.stdin.take().map(|mut stdin| stdin.write_all(configuration.as_bytes()));
         let done = plugin.wait_with_output().and_then(|done| written.transpose().map(|_| done));
         let done = done.map_err(LabError::system(&what))?;

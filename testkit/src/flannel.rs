@@ -15,6 +15,10 @@ use crate::{Lab, LabError, Namespace, Node, wait_for};
 pub struct Flannel {
     binary: PathBuf,
     folder: PathBuf,
+    /// Empty, or what the names of its files begin with.
+    name: String,
+    health_port: u16,
+    wrapper: Vec<String>,
     store: Option<String>,
     iface: Option<&'static str>,
     extra: Vec<String>,
@@ -40,11 +44,45 @@ impl Flannel {
         let binary = binary.into();
         let found = binary.canonicalize();
         let binary = found.map_err(LabError::system(format!("find flanneld at {}", binary.display())))?;
-        let (folder, iface) = (lab.folder().to_owned(), Some("eth0"));
-        let flannel = Self { binary, folder, store: None, iface, extra: Vec::new(), environment: Vec::new() };
-        let file = flannel.net_conf_file();
+        let flannel = Self {
+            binary,
+            folder: lab.folder().to_owned(),
+            name: String::new(),
+            health_port: HEALTH.1,
+            wrapper: Vec::new(),
+            store: None,
+            iface: Some("eth0"),
+            extra: Vec::new(),
+            environment: Vec::new(),
+        };
+        flannel.configured(net_conf)
+    }
+
+    /// Another network on the same nodes: its files are called `NAME-..`, its daemons answer on the next port.
+    ///
+    /// # Errors
+    /// The lab's folder is not writable.
+    pub fn beside(&self, name: &str, net_conf: &str) -> Result<Self, LabError> {
+        let flannel = Self { name: format!("{name}-"), health_port: self.health_port + 1, ..self.clone() };
+        flannel.configured(net_conf)
+    }
+
+    fn configured(self, net_conf: &str) -> Result<Self, LabError> {
+        let file = self.net_conf_file();
         fs::write(&file, net_conf).map_err(LabError::system(format!("write {}", file.display())))?;
-        Ok(flannel)
+        Ok(self)
+    }
+
+    /// Starts daemons from now on by this command, e.g. `unshare --pid --fork`. Default: none.
+    #[must_use]
+    pub fn wrapped_in(self, command: &[&str]) -> Self {
+        Self { wrapper: command.iter().map(|&word| word.to_owned()).collect(), ..self }
+    }
+
+    /// Lets daemons started from now on answer for their health on this port. Default: 10256.
+    #[must_use]
+    pub fn health_port(self, health_port: u16) -> Self {
+        Self { health_port, ..self }
     }
 
     /// Passes one more argument to daemons started from now on. Default: none.
@@ -77,12 +115,17 @@ impl Flannel {
 
     /// The file that all daemons read their network from.
     pub fn net_conf_file(&self) -> PathBuf {
-        self.folder.join("net-conf.json")
+        self.folder.join(format!("{}net-conf.json", self.name))
     }
 
     /// The file in which the daemons agree on who has which subnet.
     pub fn lease_file(&self) -> PathBuf {
-        self.folder.join("leases.db")
+        self.folder.join(format!("{}leases.db", self.name))
+    }
+
+    /// Where its daemon on `node` writes subnet.env.
+    pub fn subnet_file(&self, node: &Node) -> PathBuf {
+        node.folder().join(format!("{}subnet.env", self.name))
     }
 
     /// The command line of the daemon on `node`.
@@ -90,10 +133,10 @@ impl Flannel {
         let mut arguments = vec![
             self.store.clone().unwrap_or_else(|| format!("--lease-db={}", self.lease_file().display())),
             format!("--net-config-path={}", self.net_conf_file().display()),
-            format!("--subnet-file={}", node.subnet_file().display()),
+            format!("--subnet-file={}", self.subnet_file(node).display()),
             "--ip-masq".to_owned(),
             format!("--healthz-ip={}", HEALTH.0),
-            format!("--healthz-port={}", HEALTH.1),
+            format!("--healthz-port={}", self.health_port),
         ];
         arguments.extend(self.iface.map(|name| format!("--iface={name}")));
         arguments.extend(self.extra.iter().cloned());
@@ -105,21 +148,24 @@ impl Flannel {
     /// # Errors
     /// The log cannot be opened or the program not be started.
     pub fn start(&self, node: &Node) -> Result<Daemon, LabError> {
-        let log = node.folder().join("flanneld.log");
+        let log = node.folder().join(format!("{}flanneld.log", self.name));
         let what = || LabError::system(format!("open {}", log.display()));
         let stdout = File::options().create(true).append(true).open(&log).map_err(what())?;
         let stderr = stdout.try_clone().map_err(what())?;
-        let mut command = Command::new(&self.binary);
+        let mut words = self.wrapper.iter().map(PathBuf::from).chain([self.binary.clone()]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words);
         command.envs(self.environment.iter().cloned());
         command.args(self.arguments(node)).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
         let namespace = node.namespace().clone();
         let started = Instant::now();
         let child = namespace.spawn(&mut command)?;
-        Ok(Daemon { child: Some(child), namespace, log, started })
+        let health = (HEALTH.0, self.health_port);
+        Ok(Daemon { child: Some(child), namespace, health, log, started })
     }
 }
 
-/// Where every daemon of the lab answers for its health.
+/// Where a daemon of the lab answers for its health, unless it is told another port.
 const HEALTH: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 10256);
 /// How long one question may take.
 const HTTP: Duration = Duration::from_secs(2);
@@ -129,6 +175,7 @@ const HTTP: Duration = Duration::from_secs(2);
 pub struct Daemon {
     child: Option<Child>,
     namespace: Namespace,
+    health: (Ipv4Addr, u16),
     log: PathBuf,
     started: Instant,
 }
@@ -149,10 +196,10 @@ impl Daemon {
     /// # Errors
     /// It ended, or was not ready within `limit`; the text has the end of its log.
     pub fn ready(&mut self, limit: Duration) -> Result<Duration, LabError> {
-        let (namespace, started) = (self.namespace.clone(), self.started);
+        let (namespace, started, health) = (self.namespace.clone(), self.started, self.health);
         let outcome = namespace.enter(|| {
             wait_for(limit, || {
-                if http_status(HEALTH, "/readyz").is_ok_and(|status| status == 200) {
+                if http_status(health, "/readyz").is_ok_and(|status| status == 200) {
                     return Some(Ok(started.elapsed()));
                 }
                 self.ended().map(|status| Err(format!("ended with {status}")))
@@ -172,7 +219,7 @@ impl Daemon {
     /// # Errors
     /// Nobody answers in time.
     pub fn status(&self, page: &str) -> Result<u16, LabError> {
-        let answer = self.namespace.enter(|| http_status(HEALTH, page))?;
+        let answer = self.namespace.enter(|| http_status(self.health, page))?;
         answer.map_err(LabError::system(format!("ask {page} in {}", self.namespace.name())))
     }
 
@@ -181,7 +228,7 @@ impl Daemon {
     /// # Errors
     /// Nobody answers in time.
     pub fn page(&self, page: &str) -> Result<String, LabError> {
-        let answer = self.namespace.enter(|| http(HEALTH, page))?;
+        let answer = self.namespace.enter(|| http(self.health, page))?;
         let answer = answer.map_err(LabError::system(format!("ask {page} in {}", self.namespace.name())))?;
         Ok(answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
     }

@@ -201,10 +201,18 @@ impl Node {
     /// # Errors
     /// subnet.env is missing or incomplete, or a plugin refuses.
     pub fn add_pod(&mut self) -> Result<Pod, LabError> {
-        let env = SubnetEnv::read(&self.subnet_file())?;
+        self.add_pod_of(&self.subnet_file(), "cni0")
+    }
+
+    /// The same in the network of another subnet.env, behind a bridge of this name.
+    ///
+    /// # Errors
+    /// As [`Node::add_pod`].
+    pub fn add_pod_of(&mut self, subnet_file: &Path, bridge: &str) -> Result<Pod, LabError> {
+        let env = SubnetEnv::read(subnet_file)?;
         self.pods += 1;
         let name = format!("{}-pod{}", self.namespace.name(), self.pods);
-        Pod::create(Namespace::named(name), &self.namespace, &env, &self.folder.join("cni"))
+        Pod::create(Namespace::named(name), &self.namespace, (&env, bridge), &self.folder.join(bridge))
     }
 }
 

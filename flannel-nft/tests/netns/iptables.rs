@@ -170,8 +170,38 @@ fn what_upstreams_iptables_mode_left_goes_in_one_commit_and_nothing_else_does() 
 
 fn without_upstream(observed: &Observed) -> Transaction<Building> {
     let mut transaction = Transaction::at(observed.generation);
-    remove_leftovers(observed, UPSTREAM, &mut transaction);
+    remove_leftovers(observed, UPSTREAM, &[], &mut transaction);
     transaction
+}
+
+#[test]
+fn rules_that_upstream_made_for_another_network_stay_with_their_chains_until_they_are_the_last() {
+    netns(|| {
+        upstream_iptables_mode();
+        let before = sh("iptables-nft -t nat -S; iptables-nft -S");
+        for (table, chain, note) in [("filter", "FLANNEL-FWD", "forward"), ("nat", "FLANNEL-POSTRTG", "masq")]
+        {
+            sh(&format!(
+                "iptables-nft -t {table} -A {chain} -s 10.60.0.0/16 -m comment --comment 'flanneld {note}' -j ACCEPT"
+            ));
+        }
+        let mut kernel = Netlink::open().unwrap();
+        let mut remove = |network: &str| {
+            converge_with(&mut kernel, &iptables_tables(), |observed| {
+                let mut transaction = Transaction::at(observed.generation);
+                remove_leftovers(observed, UPSTREAM, &[network.parse().unwrap()], &mut transaction);
+                transaction
+            })
+            .unwrap();
+            sh("iptables-nft -t nat -S; iptables-nft -S")
+        };
+        assert!(before.contains("10.244.0.0/16"));
+        let left = remove("10.244.0.0/16");
+        assert!(!left.contains("10.244.") && left.matches("10.60.0.0/16").count() == 2, "{left}");
+        assert_eq!(left.matches("-j FLANNEL-").count(), 2, "{left}");
+        let left = remove("10.0.0.0/8");
+        assert!(!left.contains("FLANNEL"), "{left}");
+    });
 }
 
 /// The rules that upstream's iptables mode was seen to make.

@@ -251,7 +251,7 @@ fn upstreams_iptables_rules_are_taken_over_without_a_gap() {
                 assert!(matches!(first, Outcome::Changed { .. }), "turn {turn}");
                 let then = converge_with(kernel, &iptables_tables(), |seen| {
                     let mut transaction = Transaction::at(seen.generation);
-                    remove_leftovers(seen, UPSTREAM, &mut transaction);
+                    remove_leftovers(seen, UPSTREAM, &[], &mut transaction);
                     transaction
                 });
                 assert!(matches!(then.unwrap(), Outcome::Changed { .. }), "turn {turn}");

@@ -4,12 +4,13 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::{SOMETHING, Verdict, devices};
+use super::{SOMETHING, Verdict, devices, table_prefixes};
 use flannel_nft::iptables::{UPSTREAM, accept_forwarded, filter_tables, iptables_tables, remove_leftovers};
 use flannel_nft::{Building, Kernel as _, Observed, Ruleset, TableId, Transaction};
 use flannel_vxlan::{Kernel as _, Plan};
 
 use crate::config::Cleanup;
+use crate::desired::rules::TablePrefix;
 use crate::desired::subnet_env;
 use crate::run::instances;
 use crate::run::state_file::{self, Memory, MemoryError};
@@ -19,7 +20,7 @@ use flannel_lease::Chain;
 
 /// A daemon would put everything back.
 #[derive(Debug, thiserror::Error)]
-#[error("flanneld runs here (process {0}) and would put everything back: stop it first, or pass --force")]
+#[error("flanneld runs here ({0}) and would put everything back: stop it first, or pass --force")]
 pub struct Running(String);
 
 /// Removes routes and nexthops of our protocol, the VXLAN devices and tables of our names, the accept rules in others'
@@ -87,20 +88,24 @@ impl Sweep {
     }
 
     fn rules(&mut self, asked: &Cleanup, kernel: &mut flannel_nft::Netlink) -> Result<(), Box<dyn Error>> {
-        let ours = asked.table_prefix.tables()?.into_iter().fold(Ruleset::new(), Ruleset::without);
+        let prefixes = table_prefixes(asked.table_prefix.as_ref(), kernel)?;
+        let tables = prefixes.iter().map(TablePrefix::tables).collect::<Result<Vec<_>, _>>()?.concat();
+        let ours = tables.into_iter().fold(Ruleset::new(), Ruleset::without);
         let diff = |observed: &Observed| flannel_nft::diff(&ours, observed);
         self.change(kernel, &ours.scope(), diff)?;
-        let mark = asked.table_prefix.mark()?;
+        let marks = prefixes.iter().map(TablePrefix::mark).collect::<Result<Vec<_>, _>>()?;
         let accepted = |observed: &Observed| {
             let mut transaction = Transaction::at(observed.generation);
-            accept_forwarded(observed, &[], &mark, &mut transaction);
+            for mark in &marks {
+                accept_forwarded(observed, &[], mark, &mut transaction);
+            }
             transaction
         };
         self.change(kernel, &filter_tables(), accepted)?;
         if asked.upstream {
             let leftovers = |observed: &Observed| {
                 let mut transaction = Transaction::at(observed.generation);
-                remove_leftovers(observed, UPSTREAM, &mut transaction);
+                remove_leftovers(observed, UPSTREAM, &[], &mut transaction);
                 transaction
             };
             self.change(kernel, &iptables_tables(), leftovers)?;

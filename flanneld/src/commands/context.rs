@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::config::{Config, NetConf, Store};
+use crate::desired::rules::TablePrefix;
 use crate::desired::{Setting, subnet_env};
 use crate::run::start::{Last, with_node_public};
 use crate::run::state_file::{self, Memory};
@@ -18,6 +19,7 @@ use flannel_lease::Chain;
 use flannel_lease::Stack;
 use flannel_lease::{Lease, LeaseKey, LeaseRequest, LeaseStore, StoreError, StoreErrorKind, allocate};
 use flannel_lease::{LeaseEvent, LeaseTable};
+use flannel_nft::Kernel as _;
 
 /// How long one question to the lease store may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -57,20 +59,25 @@ impl Survey {
     /// for it, as at a start.
     pub(super) async fn take(
         mut config: Config,
-        links: &mut flannel_vxlan::Netlink,
+        (links, rules): (&mut flannel_vxlan::Netlink, &mut flannel_nft::Netlink),
     ) -> Result<Self, Failure> {
         let _copy = on_a_copy(&mut config)?;
-        match Self::ask(&config, links).await {
+        match Self::ask(&config, (links, rules)).await {
             Ok(survey) => Ok(survey),
             Err(Trouble::Other(error)) => Err(error),
             Err(Trouble::Away(error)) => match Memory::read(&state_file::path(&config.subnet_file)) {
-                Ok(Some(memory)) => Self::remember(config, memory, links, Chain(&*error).to_string()),
+                Ok(Some(memory)) => {
+                    Self::remember(config, memory, (links, rules), Chain(&*error).to_string())
+                }
                 _ => Err(error),
             },
         }
     }
 
-    async fn ask(config: &Config, links: &mut flannel_vxlan::Netlink) -> Result<Self, Trouble> {
+    async fn ask(
+        config: &Config,
+        (links, rules): (&mut flannel_vxlan::Netlink, &mut flannel_nft::Netlink),
+    ) -> Result<Self, Trouble> {
         let store = ConfiguredStore::new(&config.store)?;
         let net_conf = match &config.net_conf {
             Some(net_conf) => net_conf.clone(),
@@ -82,6 +89,7 @@ impl Survey {
         let stack = Stack::from(&net_conf);
         let config = with_node_public(config, answer(store.node_public(stack)).await?);
         let memory = Memory::read(&state_file::path(&config.subnet_file)).ok().flatten();
+        let config = with_table_prefix(config, &net_conf, memory.as_ref(), rules)?;
         let last = memory.as_ref().map(Last::from).unwrap_or_default();
         let facts = last.find_facts(&config, &net_conf, links)?;
         let setting = Setting::new(&config, net_conf.clone(), facts.clone(), None)?;
@@ -113,7 +121,7 @@ impl Survey {
     fn remember(
         config: Config,
         memory: Memory,
-        links: &mut flannel_vxlan::Netlink,
+        (links, rules): (&mut flannel_vxlan::Netlink, &mut flannel_nft::Netlink),
         why: String,
     ) -> Result<Self, Failure> {
         let net_conf = config.net_conf.clone().unwrap_or_else(|| memory.net_conf.clone());
@@ -123,6 +131,7 @@ impl Survey {
         let (v4, v6) = net_conf.networks();
         let lease = memory.key.within(v4, v6).unwrap_or(memory.key);
         let config = with_node_public(&config, memory.node_public);
+        let config = with_table_prefix(config, &net_conf, Some(&memory), rules)?;
         let facts = Last::from(&memory).find_facts(&config, &net_conf, links)?;
         let setting = Setting::new(&config, net_conf, facts, Some(&memory.attributes))?;
         let mut leases = LeaseTable::new(Some(lease));
@@ -158,6 +167,24 @@ impl Survey {
         }
         Ok(overlay)
     }
+}
+
+/// The configuration with the table prefix that a start would settle on.
+fn with_table_prefix(
+    config: Config,
+    net_conf: &NetConf,
+    last: Option<&Memory>,
+    rules: &mut flannel_nft::Netlink,
+) -> Result<Config, Failure> {
+    if config.table_prefix.is_some() {
+        return Ok(config);
+    }
+    let networks = net_conf.all_networks();
+    let former: Vec<_> =
+        last.map(Memory::configurations).iter().flatten().flat_map(NetConf::all_networks).collect();
+    let present = rules.observe(&TablePrefix::choices(&networks)?)?.ruleset;
+    let table_prefix = TablePrefix::candidates(&networks, &former, &present).into_iter().next();
+    Ok(Config { table_prefix, ..config })
 }
 
 /// Puts a copy of a lease file in its place: even reading one would drop expired leases, and make the file if absent.

@@ -8,7 +8,9 @@ pub mod install_conf;
 pub mod plan;
 pub mod status;
 
-use flannel_nft::{Building, Observed, Ruleset, Table, Transaction};
+use flannel_nft::{Building, Kernel, ObserveError, Observed, Ruleset, Table, Transaction};
+
+use crate::desired::rules::TablePrefix;
 
 /// Status to leave with when there is something to change.
 pub const SOMETHING: u8 = 3;
@@ -20,6 +22,23 @@ pub struct Verdict {
     pub text: String,
     /// The exit status.
     pub code: u8,
+}
+
+/// The prefixes of flannel's tables: the configured one, else all that daemons choose by themselves and that have tables.
+fn table_prefixes(
+    configured: Option<&TablePrefix>,
+    kernel: &mut impl Kernel,
+) -> Result<Vec<TablePrefix>, ObserveError> {
+    if let Some(prefix) = configured {
+        return Ok(vec![prefix.clone()]);
+    }
+    let mut prefixes = vec![TablePrefix::default()];
+    for prefix in kernel.tables()?.iter().filter_map(TablePrefix::chosen_for) {
+        if !prefixes.contains(&prefix) {
+            prefixes.push(prefix);
+        }
+    }
+    Ok(prefixes)
 }
 
 /// Text of others, such as a server's error or a lease's contents, on one line and without a terminal's control codes: it

@@ -27,7 +27,7 @@ pub async fn run(mut config: Config) -> Result<Verdict, Box<dyn Error>> {
     let mut links = flannel_vxlan::Netlink::open()?;
     let mut nft = flannel_nft::Netlink::open()?;
     config.ownership = config.ownership.settle(&mut nft)?;
-    let survey = Survey::take(config, &mut links).await?;
+    let survey = Survey::take(config, (&mut links, &mut nft)).await?;
     let mut text = String::new();
     if let Some(why) = &survey.store_away {
         writeln!(
@@ -43,16 +43,15 @@ pub async fn run(mut config: Config) -> Result<Verdict, Box<dyn Error>> {
     let spec = survey.setting.rules(survey.lease);
     let ruleset = rules::ruleset(&spec)?;
     let others = nft.observe(&iptables_tables())?;
-    let accepted = if spec.forward { spec.networks() } else { Vec::new() };
     let scripts = [
         table_changes(&ruleset, &nft.observe(&ruleset.scope())?),
-        foreign_changes(&others, &accepted, &spec.prefix.mark()?, true),
+        foreign_changes(&others, &spec.networks(), &spec.prefix.mark()?, (spec.forward, true)),
     ]
     .map(|transaction| transaction.to_string());
     let mut overlay = survey.overlay(&mut links)?;
     let commands = overlay.diff(&links.observe(&overlay.links())?);
     let sweeps = sweeps(&survey, &overlay, &mut links)?;
-    let shared = !sweeps.is_empty() && instances::has_company_after_restart(&survey.setting.table_prefix)?;
+    let shared = !sweeps.is_empty() && instances::has_company_after_restart(&subnet_file)?;
     let sweeps = if shared { Vec::new() } else { sweeps };
     let env = survey.setting.subnet_env(survey.lease).to_string();
     let env_stands = file::read(&subnet_file).is_ok_and(|present| present == env.as_bytes());

@@ -129,9 +129,10 @@ pub(super) struct Flags {
         help_heading = "Rules and routes"
     )]
     pub(super) table_ownership: TableOwnership,
-    /// What the names of the nftables tables begin with: another for each daemon on this host but one
-    #[arg(long, value_name = "NAME", default_value = "flannel", help_heading = "Rules and routes")]
-    pub(super) table_prefix: TablePrefix,
+    /// Prefix for nftables table names; must be unique among the flanneld processes of one host. Default: flannel, or
+    /// flannel-NETWORK if another network's flanneld has the tables of that name
+    #[arg(long, value_name = "NAME", help_heading = "Rules and routes")]
+    pub(super) table_prefix: Option<TablePrefix>,
     /// Seconds between two full checks of what the kernel holds, at least 1
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = values::resync)]
     #[arg(allow_negative_numbers = true, help_heading = "Rules and routes")]
@@ -381,7 +382,7 @@ impl fmt::Display for Flags {
             path(self.lease_db.as_ref()),
             self.log_format,
             self.table_ownership,
-            self.table_prefix,
+            some(self.table_prefix.as_ref()),
         )
     }
 }

@@ -54,7 +54,7 @@ pub struct Cleanup {
     /// As for the daemon.
     pub subnet_file: PathBuf,
     /// As for the daemon.
-    pub table_prefix: TablePrefix,
+    pub table_prefix: Option<TablePrefix>,
     /// Only print what would be removed. Default: no.
     pub dry_run: bool,
     /// What upstream's iptables mode leaves, too. Default: no.
@@ -82,7 +82,7 @@ pub struct StatusAsked {
     /// As for the daemon: its socket is beside it.
     pub subnet_file: PathBuf,
     /// As for the daemon.
-    pub table_prefix: TablePrefix,
+    pub table_prefix: Option<TablePrefix>,
     /// Print JSON. Default: no.
     pub json: bool,
     /// Print every peer, not only those that are not programmed. JSON has them all. Default: no.
@@ -114,8 +114,9 @@ pub struct Config {
     pub forward_rules: bool,
     /// Who may change our tables (`--table-ownership`). Default: anybody.
     pub ownership: TableOwnership,
-    /// What the names of our tables begin with (`--table-prefix`). Default: `flannel`.
-    pub table_prefix: TablePrefix,
+    /// What the names of our tables begin with (`--table-prefix`). Default: `None`, which leaves it to
+    /// [`TablePrefix::candidates`].
+    pub table_prefix: Option<TablePrefix>,
     /// A blackhole route for the node's own subnet (`--ip-blackhole-route`). Default: no.
     pub blackhole_route: bool,
     /// Time between two full checks of the kernel's state (`--iptables-resync`). Default: 5 s, at least 1 s.

@@ -162,6 +162,13 @@ impl NetConf {
         (self.ipv4.map(|pool| pool.network), self.ipv6.map(|pool| pool.network))
     }
 
+    /// The same, IPv4's first.
+    #[must_use]
+    pub fn all_networks(&self) -> Vec<IpNet> {
+        let (v4, v6) = self.networks();
+        v4.map(IpNet::from).into_iter().chain(v6.map(IpNet::from)).collect()
+    }
+
     /// The text of a net-conf.json that means the same, with every default written out.
     #[must_use]
     pub fn to_json(&self) -> String {

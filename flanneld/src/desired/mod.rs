@@ -150,7 +150,7 @@ impl Setting {
             facts,
             forward_rules: config.forward_rules,
             ownership: config.ownership.into(),
-            table_prefix: config.table_prefix.clone(),
+            table_prefix: config.table_prefix.clone().unwrap_or_default(),
             blackhole_route: config.blackhole_route,
             restores_checksum: false,
         })

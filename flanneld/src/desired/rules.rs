@@ -6,6 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use flannel_nft::iptables::is_about_others;
 use flannel_nft::{
     Base, Chain, ChainName, Comment, Counter, CounterName, Datatype, Family, Match, NameError, Nat,
     Ownership, Rule, Ruleset, Set, SetName, Table, TableId, TableName, ip, meta,
@@ -30,6 +31,64 @@ pub const FORWARDED_TO_PODS: &str = "forward-to-pods";
 pub struct TablePrefix(String);
 
 impl TablePrefix {
+    /// The one that a daemon takes by itself where another network's has `flannel`: named after its first network, so
+    /// that it is the same after every restart. `flannel-10.60.0.0-16`, `flannel-fd00_60__-48`.
+    #[must_use]
+    pub fn of_networks(networks: &[IpNet]) -> Option<Self> {
+        let net = networks.first()?;
+        let address = net.network().to_string().replace(':', "_");
+        Some(Self(format!("{}-{address}-{}", Self::default(), net.prefix_len())))
+    }
+
+    /// The one that this table belongs to, if a daemon may have chosen it by itself.
+    #[must_use]
+    pub fn chosen_for(table: &TableId) -> Option<Self> {
+        let ending = if table.family == Family::Ip { "-ipv4" } else { "-ipv6" };
+        let prefix = table.name.as_str().strip_suffix(ending)?;
+        if prefix == Self::default().0 {
+            return Some(Self::default());
+        }
+        let (address, length) = prefix.strip_prefix("flannel-")?.rsplit_once('-')?;
+        let address = address.replace('_', ":").parse().ok()?;
+        let chosen = Self::of_networks(&[IpNet::new(address, length.parse().ok()?).ok()?])?;
+        (chosen.0 == prefix).then_some(chosen)
+    }
+
+    /// Those that a daemon of these networks may choose from by itself, the best first. `present` are the tables of
+    /// all of [`Self::choices`] that there are; `former` the networks of its last run.
+    ///
+    /// Tables that it made under a name of its own stay in use. Tables that hold rules for networks apart from its own
+    /// are another daemon's, whether that runs now or not, and left alone.
+    #[must_use]
+    pub fn candidates(networks: &[IpNet], former: &[IpNet], present: &Ruleset) -> Vec<Self> {
+        let tables = |prefix: &Self| {
+            let ids = prefix.tables();
+            present
+                .tables()
+                .iter()
+                .filter(move |table| ids.as_ref().is_ok_and(|ids| ids.contains(table.id())))
+        };
+        let known = [networks, former].concat();
+        let is_anothers = |prefix: &Self| {
+            let rules = tables(prefix).flat_map(Table::chains).flat_map(Chain::list);
+            is_about_others(rules, &known)
+        };
+        let Some(own) = Self::of_networks(networks) else { return vec![Self::default()] };
+        if tables(&own).next().is_some() || is_anothers(&Self::default()) {
+            return vec![own];
+        }
+        vec![Self::default(), own]
+    }
+
+    /// Tables to observe for [`Self::candidates`].
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn choices(networks: &[IpNet]) -> Result<Vec<TableId>, NameError> {
+        let own = Self::of_networks(networks).unwrap_or_default();
+        Ok([Self::default().tables()?, own.tables()?].concat())
+    }
+
     /// Names of the tables: IPv4's and IPv6's.
     ///
     /// # Errors
@@ -230,6 +289,61 @@ mod tests {
         for bad in ["", "1", "a b", "a;b", &"a".repeat(300)] {
             bad.parse::<TablePrefix>().unwrap_err();
         }
+    }
+
+    #[test]
+    fn a_prefix_that_a_daemon_chooses_is_named_after_its_network_and_known_by_its_tables() {
+        for (networks, name) in [
+            ("10.60.0.0/16", "flannel-10.60.0.0-16"),
+            ("fd00:60::/48", "flannel-fd00_60__-48"),
+            ("::/0", "flannel-__-0"),
+        ] {
+            let chosen = TablePrefix::of_networks(&[networks.parse().unwrap()]).unwrap();
+            assert_eq!(chosen.to_string(), name);
+            assert_eq!(name.parse::<TablePrefix>().unwrap(), chosen, "nft can print it");
+            for table in chosen.tables().unwrap() {
+                assert_eq!(TablePrefix::chosen_for(&table), Some(chosen.clone()));
+            }
+        }
+        let known =
+            |name: &str| TablePrefix::chosen_for(&TableId::new(Family::Ip, TableName::new(name).unwrap()));
+        assert_eq!(known("flannel-ipv4"), Some(TablePrefix::default()));
+        for other in [
+            "flannel-ipv6",
+            "tenant-ipv4",
+            "flannel-x-ipv4",
+            "flannel-10.60.0.0-16",
+            "flannel-10.60.0.1-16-ipv4",
+        ] {
+            assert_eq!(known(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_daemon_leaves_another_networks_tables_alone_and_goes_on_with_its_own() {
+        let nets = |text: &[&str]| text.iter().map(|net| net.parse().unwrap()).collect::<Vec<IpNet>>();
+        let choose = |networks: &[&str], former: &[&str], present: &Ruleset| {
+            let chosen = TablePrefix::candidates(&nets(networks), &nets(former), present);
+            chosen.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let theirs = ruleset(&dual_stack()).unwrap();
+        let (default, own) = ("flannel", "flannel-10.60.0.0-16");
+        assert_eq!(choose(&["10.60.0.0/16"], &[], &Ruleset::new()), [default, own]);
+        assert_eq!(choose(&["10.60.0.0/16"], &[], &theirs), [own]);
+        assert_eq!(
+            choose(&["10.60.0.0/16"], &["10.244.0.0/16"], &theirs),
+            [default, own],
+            "ours of the last run"
+        );
+        assert_eq!(choose(&["10.244.0.0/17"], &[], &theirs), [default, "flannel-10.244.0.0-17"]);
+        let prefix = own.parse().unwrap();
+        let ours = ruleset(&RuleSpec { prefix, ipv6: None, ..dual_stack() }).unwrap();
+        assert_eq!(choose(&["10.60.0.0/16"], &[], &ours), [own], "also when `flannel` has become free");
+        assert_eq!(choose(&["fd00:60::/48"], &[], &ours), [default, "flannel-fd00_60__-48"]);
+        let v4_only = ruleset(&RuleSpec { ipv6: None, ..dual_stack() }).unwrap();
+        assert_eq!(choose(&["fd00:60::/48"], &[], &v4_only), ["flannel-fd00_60__-48"]);
+        let empty = ruleset(&RuleSpec { masquerade: false, forward: false, ..dual_stack() }).unwrap();
+        assert_eq!(choose(&["10.60.0.0/16"], &[], &empty), [default, own]);
     }
 
     #[test]

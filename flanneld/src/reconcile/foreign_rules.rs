@@ -63,19 +63,19 @@ enum Leftovers {
     Back,
 }
 
-/// What is to change in iptables' tables, in one transaction: rules with this comment that accept packets of `accepted` in
-/// chains that would drop them, and, if `clear`, the end of upstream's rules, which may be all that accepts these packets
-/// until then.
+/// What is to change in iptables' tables, in one transaction: if `accept`, rules with this comment that accept packets of `networks` in
+/// chains that would drop them; if `clear`, the end of upstream's rules about them, which may be all that accepts these
+/// packets until then.
 pub fn foreign_changes(
     observed: &Observed,
-    accepted: &[IpNet],
+    networks: &[IpNet],
     mark: &Comment,
-    clear: bool,
+    (accept, clear): (bool, bool),
 ) -> Transaction<Building> {
     let mut transaction = Transaction::at(observed.generation);
-    accept_forwarded(observed, accepted, mark, &mut transaction);
+    accept_forwarded(observed, if accept { networks } else { &[] }, mark, &mut transaction);
     if clear {
-        remove_leftovers(observed, UPSTREAM, &mut transaction);
+        remove_leftovers(observed, UPSTREAM, networks, &mut transaction);
     }
     transaction
 }
@@ -134,8 +134,7 @@ impl Neighbours {
         let began = Instant::now();
         let now = kernel.generation().map_err(ConvergeError::Observe)?;
         if self.right_at != Some(now) || self.clear_at.is_some_and(|at| at <= began) {
-            let accepted = if forward { networks } else { &[] };
-            self.converge_with(kernel, accepted, ours)?;
+            self.converge_with(kernel, networks, forward, ours)?;
         }
         self.next_look = Some(rested(began, PAUSE));
         let survey = self.survey(kernel, networks, &ours.scope())?;
@@ -145,7 +144,8 @@ impl Neighbours {
     fn converge_with(
         &mut self,
         kernel: &mut impl Kernel,
-        accepted: &[IpNet],
+        networks: &[IpNet],
+        forward: bool,
         ours: &Ruleset,
     ) -> Result<(), ConvergeError> {
         let began = Instant::now();
@@ -154,7 +154,7 @@ impl Neighbours {
         scope.extend(ours.tables().iter().map(|table| table.id().clone()));
         let leftovers = Cell::new(Leftovers::None);
         let outcome = converge_with(kernel, &scope, |observed| {
-            let changes = |clear| foreign_changes(observed, accepted, &self.mark, clear);
+            let changes = |clear| foreign_changes(observed, networks, &self.mark, (forward, clear));
             let (all, kept) = (changes(true), changes(false));
             let is_there = |id: &TableId| observed.ruleset.tables().iter().any(|table| table.id() == id);
             leftovers.set(if all.len() == kept.len() {

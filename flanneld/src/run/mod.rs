@@ -1,5 +1,6 @@
 //! The life of the daemon: look around, take a lease, keep the kernel in order, leave it as it is.
 
+pub(crate) mod claims;
 pub mod instances;
 pub(crate) mod lease_task;
 pub mod ownership;
@@ -9,6 +10,7 @@ pub(crate) mod start;
 pub mod state_file;
 
 use std::error::Error;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,6 +22,7 @@ use crate::config::{Config, HealthzAddress};
 use crate::node::NodeError;
 use crate::reconcile::monitor::{self, ForeignCommits};
 use crate::reconcile::{Inputs, Outputs, Reconciler};
+use crate::run::instances::Claim;
 use crate::run::lease_task::LeaseSinks;
 use crate::run::ownership::OwnershipError;
 use crate::run::start::{Started, start};
@@ -40,6 +43,9 @@ const EVENTS: usize = 4096;
 const DRAIN: Duration = Duration::from_secs(2);
 /// When to look again whether the place of the local socket is free.
 const RELISTEN: Duration = Duration::from_secs(5);
+
+/// When to try again to listen where the daemon before this one still does.
+const HEALTH_AGAIN: Duration = Duration::from_millis(100);
 
 /// Why the daemon could not start. Nothing was changed in the kernel, unless said otherwise.
 #[derive(Debug, thiserror::Error)]
@@ -107,9 +113,6 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
     let mut rules = flannel_nft::Netlink::open().map_err(|error| Fatal::Nftables(error.into()))?;
     config.ownership = config.ownership.settle(&mut rules).map_err(Fatal::Ownership)?;
 
-    let _presence = instances::announce(&config.table_prefix)
-        .map_err(|error| warn!("`flanneld cleanup` will not know that this daemon runs: {}", Chain(&error)));
-    warn_of_others(&config);
     tokio::pin!(shutdown);
     systemd::tell_status("taking a lease");
     // Before the lease, which may take its time: who probes must not take waiting for hanging.
@@ -117,13 +120,23 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
     let (questions_in, questions) = mpsc::channel(4);
     let (pulse_in, pulse) = watch::channel(std::time::Instant::now());
     let asker = Asker::new(questions_in, pulse);
-    if let Some(address) = &config.healthz {
-        let listener =
-            listen(address).map_err(|source| Fatal::Healthz { address: address.clone(), source })?;
-        info!("Start healthz server on {address}");
-        tokio::spawn(http::serve(listener, View { readiness, asker: asker.clone() }));
+    if let Some(address) = config.healthz.clone() {
+        let view = View { readiness, asker: asker.clone() };
+        match listen(&address) {
+            Ok(listener) => {
+                info!("Start healthz server on {address}");
+                tokio::spawn(http::serve(listener, view));
+            }
+            Err(error) if error.kind() == ErrorKind::AddrInUse && succeeds_another(&config).await => {
+                info!(
+                    "{address} is in use by the flanneld that this one replaces: health is served there when it ends"
+                );
+                tokio::spawn(serve_health_later(address, view));
+            }
+            Err(source) => return Err(Fatal::Healthz { address, source }),
+        }
     }
-    let starting = start(&config, &mut links, |problem| {
+    let starting = start(&config, (&mut links, &mut rules), |problem| {
         systemd::tell_status(&format!("taking a lease: {problem}"));
         readiness_in.send_modify(|readiness| readiness.set(Condition::Lease, Err(problem.to_owned())));
     });
@@ -136,7 +149,8 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
         started = starting => started?,
         () = beat(&pulse_in) => return Err(Fatal::Ended),
     };
-    let Started { config, setting, written, request, lease, lease_task, recalled, previous } = started;
+    let Started { claims: _claims, config, setting, written, request, lease, lease_task, recalled, previous } =
+        started;
     info!("Starting flannel in nftables mode...");
     if config.masquerade {
         info!("Setting up masking rules");
@@ -170,7 +184,7 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
     // Before the first look at the kernel, so that nothing falls in between.
     let links_monitor = flannel_vxlan::Monitor::open(&links).map_err(Fatal::Kernel)?;
     let rules_monitor = flannel_nft::Monitor::open(&rules).map_err(|error| Fatal::Nftables(error.into()))?;
-    let tables = config.table_prefix.tables().map_err(|error| Fatal::Desired(error.into()))?.to_vec();
+    let tables = setting.table_prefix.tables().map_err(|error| Fatal::Desired(error.into()))?.to_vec();
     let mut reconciler = Reconciler::new(config, setting, lease, rules, links, outputs)
         .map_err(Fatal::Desired)?
         .sweep_after(previous);
@@ -210,19 +224,19 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
     }
 }
 
-/// Says who else keeps tables of our names here. One daemon that replaces another may see it for a moment, too.
-fn warn_of_others(config: &Config) {
-    let mut announced = instances::announced().unwrap_or_default();
-    let own = (std::process::id(), config.table_prefix.to_string());
-    // Once: in another container there may be another process of this number.
-    if let Some(at) = announced.iter().position(|one| *one == own) {
-        announced.swap_remove(at);
-    }
-    for (process, _) in announced.iter().filter(|(_, prefix)| *prefix == own.1) {
-        warn!(
-            "another flanneld (process {process}) runs on this host: if it stays and has another network, give one of \
-             them a --table-prefix, or each will take the other's rules away"
-        );
+/// Whether a daemon that this one waits for, or replaces, still runs.
+async fn succeeds_another(config: &Config) -> bool {
+    instances::is_taken(&Claim::subnet_file(&config.subnet_file)).await || instances::upstream_runs()
+}
+
+/// Serves health as soon as the address is free.
+async fn serve_health_later(address: HealthzAddress, view: View) {
+    loop {
+        tokio::time::sleep(HEALTH_AGAIN).await;
+        if let Ok(listener) = listen(&address) {
+            info!("Start healthz server on {address}");
+            return http::serve(listener, view).await;
+        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! Processes of flannel daemons in this network namespace, as `/proc` shows them.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
@@ -22,15 +21,6 @@ pub struct Process {
 }
 
 impl Process {
-    /// Whether it holds one of these sockets, given by their inodes.
-    pub(super) fn holds(&self, sockets: &BTreeSet<u64>) -> bool {
-        let files = fs::read_dir(self.file("fd")).into_iter().flatten().flatten();
-        files.filter_map(|file| fs::read_link(file.path()).ok()).any(|target| {
-            let inode = target.to_str().and_then(|name| name.strip_prefix("socket:[")?.strip_suffix(']'));
-            inode.and_then(|inode| inode.parse().ok()).is_some_and(|inode| sockets.contains(&inode))
-        })
-    }
-
     /// Its arguments, without the program's name.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use crate::desired::{Setting, subnet_env};
 use crate::node::{NodeFacts, Present};
 use crate::reconcile::{Recalled, find_facts};
 use crate::run::Fatal;
+use crate::run::claims::Claims;
 use crate::run::lease_task::LeaseTask;
 use crate::run::reload::Written;
 use crate::run::state_file::{self, Memory};
@@ -24,6 +25,8 @@ const GRACE: Duration = Duration::from_secs(3);
 
 /// What is known once the node has a lease.
 pub(crate) struct Started {
+    /// What no other daemon on this host may have meanwhile.
+    pub(crate) claims: Claims,
     /// With what the store adds to it.
     pub(crate) config: Config,
     pub(crate) setting: Setting,
@@ -40,12 +43,16 @@ pub(crate) struct Started {
 
 /// Takes a lease. Without anything to remember it waits for the store and fails with it; with something it does so
 /// for [`GRACE`] at most, as long as the store has not said no. `waits` is told what is waited for.
+///
+/// While another daemon has the subnet file or the network, this one waits for its end before it reads or writes anything.
 pub(crate) async fn start(
     config: &Config,
-    links: &mut flannel_vxlan::Netlink,
+    (links, rules): (&mut flannel_vxlan::Netlink, &mut flannel_nft::Netlink),
     waits: impl Fn(&str),
 ) -> Result<Started, Fatal> {
     let configured = ConfiguredStore::new(&config.store).map_err(Fatal::Store)?;
+    let mut claims = Claims::default();
+    claims.subnet_file(&config.subnet_file, &waits).await;
     let deadline = Instant::now() + GRACE;
     let previous = previous_subnet(config);
     let memory = read_memory(config);
@@ -64,6 +71,14 @@ pub(crate) async fn start(
     };
     info!("Found network config - Backend type: {}", net_conf.backend.name());
     let earlier = memory.as_ref().map(Memory::configurations).unwrap_or_default();
+    let began = Instant::now();
+    claims.networks(&net_conf, &waits).await;
+    let former: Vec<_> = earlier.iter().flat_map(NetConf::all_networks).collect();
+    let prefix = claims.tables(config, &net_conf, &former, rules, &waits).await;
+    let prefix = prefix.map_err(|error| Fatal::Desired(error.into()))?;
+    let config = &Config { table_prefix: Some(prefix), ..config.clone() };
+    // The store has its time, however long another daemon was waited for.
+    let deadline = deadline + began.elapsed();
     let memory = memory.filter(|memory| match memory.unfit_for(&net_conf) {
         None => true,
         Some(reason) => {
@@ -79,13 +94,12 @@ pub(crate) async fn start(
     // subnet.env alone is too little to go on with: upstream's daemon leaves one, and its peers and their MAC address of this
     // node are only known from the store.
     let Some((key, memory)) = remembered else {
-        return ask.await.map(|started| Started { previous: earlier, ..started });
+        return ask.await.map(|started| Started { claims, previous: earlier, ..started });
     };
     let problem = match timeout_at(deadline, ask).await {
         Ok(Ok(mut started)) => {
             started.recalled = Some(Recalled { peers: memory.peers, confirmed: true });
-            started.previous = earlier;
-            return Ok(started);
+            return Ok(Started { claims, previous: earlier, ..started });
         }
         Ok(Err(Fatal::Store(error) | Fatal::Lease(error))) if error.kind != StoreErrorKind::OutOfSubnets => {
             Chain(&error).to_string()
@@ -96,7 +110,7 @@ pub(crate) async fn start(
     let peers = memory.peers.len();
     warn!("{problem}; starting with subnet {key} and {peers} peers as remembered until it answers");
     let started = from_memory(config, configured, net_conf, key, memory, links)?;
-    Ok(Started { previous: earlier, ..started })
+    Ok(Started { claims, previous: earlier, ..started })
 }
 
 /// What of the last run decides whether and how the node can go on as it was.
@@ -214,6 +228,7 @@ async fn ask_store(
     log_lease(&lease, published.map(|lease| lease.key), previous);
     let written = Written::of(configured, &config);
     Ok(Started {
+        claims: Claims::default(),
         config,
         setting,
         written,
@@ -248,7 +263,8 @@ fn from_memory(
     let recalled = Some(Recalled { peers: memory.peers, confirmed: false });
     let written = Written::of(&configured, &config);
     let lease_task = LeaseTask::Sought(configured, stack);
-    Ok(Started { config, setting, written, request, lease, lease_task, recalled, previous: Vec::new() })
+    let (claims, previous) = (Claims::default(), Vec::new());
+    Ok(Started { claims, config, setting, written, request, lease, lease_task, recalled, previous })
 }
 
 /// The configuration with the public addresses that the store's operator gave this node.

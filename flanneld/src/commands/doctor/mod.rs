@@ -91,7 +91,7 @@ pub async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
         let survey = match config.ownership.settle(&mut nft) {
             Ok(ownership) => {
                 config.ownership = ownership;
-                Survey::take(*config, &mut links).await
+                Survey::take(*config, (&mut links, &mut nft)).await
             }
             Err(error) => Err(error.into()),
         };

@@ -53,7 +53,7 @@ fn judge(
         ));
     }
     let mut leftovers = Transaction::at(everything.generation);
-    remove_leftovers(everything, UPSTREAM, &mut leftovers);
+    remove_leftovers(everything, UPSTREAM, &[], &mut leftovers);
     if !leftovers.is_empty() {
         findings.push(Finding::info(
             "leftovers",

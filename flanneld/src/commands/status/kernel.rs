@@ -9,13 +9,13 @@ use flannel_nft::Kernel as _;
 use flannel_vxlan::{Family, Kernel as _, Observed, ObservedRouteTo, ROUTE_PROTOCOL};
 use ipnet::IpNet;
 
-use crate::commands::devices;
+use crate::commands::{devices, table_prefixes};
 use crate::desired::rules::TablePrefix;
 use crate::desired::subnet_env;
 use crate::status::model::{DeviceStatus, PeerState, PeerStatus, Status};
 
 /// Devices of flannel's names, its tables, and the peers of our routes. Never ready.
-pub(super) fn read(subnet_file: &Path, prefix: &TablePrefix) -> Result<Status, Box<dyn Error>> {
+pub(super) fn read(subnet_file: &Path, prefix: Option<&TablePrefix>) -> Result<Status, Box<dyn Error>> {
     let mut status = Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         time: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs_f64(),
@@ -25,7 +25,9 @@ pub(super) fn read(subnet_file: &Path, prefix: &TablePrefix) -> Result<Status, B
         (status.lease.ipv4, status.lease.ipv6) = (previous.ipv4_subnet, previous.ipv6_subnet);
     }
     let mut nft = flannel_nft::Netlink::open()?;
-    let observed = nft.observe(&prefix.tables()?)?;
+    let prefixes = table_prefixes(prefix, &mut nft)?;
+    let tables = prefixes.iter().map(TablePrefix::tables).collect::<Result<Vec<_>, _>>()?.concat();
+    let observed = nft.observe(&tables)?;
     status.rules.tables = observed.ruleset.tables().iter().map(|table| table.id().to_string()).collect();
     status.rules.owned = observed.ruleset.tables().iter().any(|table| table.owner_port().is_some());
     status.rules.counters = crate::status::snapshot::counters(&observed);

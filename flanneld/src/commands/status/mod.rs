@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::{Verdict, one_line};
 
 use crate::config::StatusAsked;
-use crate::run::instances;
+use crate::run::instances::{self, DaemonId};
 use crate::serve::status_socket::{self, AskError};
 use crate::status::model::{Cause, PeerState, PeerStatus, Status, socket};
 
@@ -22,7 +22,7 @@ pub async fn run(asked: &StatusAsked) -> Result<Verdict, Box<dyn Error>> {
     let mut status = match status_socket::ask(&socket(&asked.subnet_file)) {
         Ok(status) => status,
         Err(AskError::Absent { source, .. }) if is_none(&source) => {
-            let mut status = kernel::read(&asked.subnet_file, &asked.table_prefix)?;
+            let mut status = kernel::read(&asked.subnet_file, asked.table_prefix.as_ref())?;
             status.unmet.insert("daemon".to_owned(), absence(&instances::daemons()?));
             status
         }
@@ -42,13 +42,13 @@ fn is_none(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused)
 }
 
-fn absence(daemons: &BTreeSet<u32>) -> String {
+fn absence(daemons: &BTreeSet<DaemonId>) -> String {
     if daemons.is_empty() {
         return "none runs here; this is what the kernel holds".to_owned();
     }
     let pids: Vec<_> = daemons.iter().map(ToString::to_string).collect();
     format!(
-        "one runs (process {}) but has no socket here: pass its --subnet-file, or it is starting or upstream's; this is \
+        "one runs ({}) but has no socket here: pass its --subnet-file, or it is starting or upstream's; this is \
          what the kernel holds",
         pids.join(", ")
     )

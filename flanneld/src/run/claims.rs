@@ -1,0 +1,100 @@
+//! What a daemon claims while it starts, so that two on one host do not take turns at writing the same objects.
+//!
+//! Claims are taken in one order (subnet file, networks, devices, tables), so that no two daemons wait for each other.
+
+use flannel_nft::{Kernel, NameError, ObserveError};
+use flannel_vxlan::Vni;
+use ipnet::IpNet;
+use std::path::Path;
+use tracing::{info, warn};
+
+use crate::config::{Backend, Config, NetConf};
+use crate::desired::rules::TablePrefix;
+use crate::run::instances::{Attempt, Claim, Held, attempt, claim};
+use flannel_lease::Chain;
+
+/// The claims of this daemon, which are given up with the value.
+#[derive(Debug, Default)]
+pub(crate) struct Claims(Vec<Held>);
+
+/// Why the tables' prefix could not be settled.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PrefixError {
+    /// The tables there are cannot be read.
+    #[error("cannot read the nftables tables of flannel's names")]
+    Observe(#[from] ObserveError),
+    /// None in practice.
+    #[error(transparent)]
+    Name(#[from] NameError),
+}
+
+impl Claims {
+    /// Waits until no other daemon writes this subnet file. `waits` is told what is waited for.
+    pub(crate) async fn subnet_file(&mut self, path: &Path, waits: &impl Fn(&str)) {
+        self.take(&Claim::subnet_file(path), waits).await;
+    }
+
+    /// Waits until no other daemon has one of these networks or devices.
+    pub(crate) async fn networks(&mut self, net_conf: &NetConf, waits: &impl Fn(&str)) {
+        let networks = net_conf.all_networks();
+        for network in &networks {
+            self.take(&Claim::Network(*network), waits).await;
+        }
+        let Backend::Vxlan(vxlan) = &net_conf.backend else { return };
+        let Ok(vni) = Vni::new(vxlan.vni) else { return };
+        for network in networks {
+            let device = vni.device_name(flannel_vxlan::Family::of_net(network));
+            self.take(&Claim::Device(device.to_string()), waits).await;
+        }
+    }
+
+    /// Settles what the names of the tables begin with: the configured prefix, once no other daemon has it; else one
+    /// that no other network uses. `former` are the networks of the last run.
+    ///
+    /// # Errors
+    /// [`PrefixError`]
+    pub(crate) async fn tables(
+        &mut self,
+        config: &Config,
+        net_conf: &NetConf,
+        former: &[IpNet],
+        rules: &mut impl Kernel,
+        waits: &impl Fn(&str),
+    ) -> Result<TablePrefix, PrefixError> {
+        if let Some(prefix) = &config.table_prefix {
+            self.take(&Claim::Tables(prefix.clone()), waits).await;
+            return Ok(prefix.clone());
+        }
+        let networks = net_conf.all_networks();
+        let present = rules.observe(&TablePrefix::choices(&networks)?)?.ruleset;
+        let mut candidates = TablePrefix::candidates(&networks, former, &present);
+        let own = candidates.pop().unwrap_or_default();
+        let mut holder = String::new();
+        for prefix in candidates {
+            match attempt(&Claim::Tables(prefix.clone())).await {
+                Ok(Attempt::Held(held)) => {
+                    self.0.push(held);
+                    return Ok(prefix);
+                }
+                Ok(Attempt::Taken(other)) => holder = format!(" (flanneld {})", other.process()),
+                Err(error) => {
+                    warn!(
+                        "cannot find out whether another flanneld has tables `{prefix}`: {}",
+                        Chain(&error)
+                    );
+                    return Ok(prefix);
+                }
+            }
+        }
+        if own != TablePrefix::default() {
+            info!("table prefix {own}: another network{holder} has the tables of prefix flannel");
+        }
+        self.take(&Claim::Tables(own.clone()), waits).await;
+        Ok(own)
+    }
+
+    async fn take(&mut self, what: &Claim, waits: &impl Fn(&str)) {
+        let waits = |problem: Option<&str>| waits(problem.unwrap_or("asking the lease store"));
+        self.0.extend(claim(what, waits).await);
+    }
+}
