@@ -5,12 +5,12 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use etcd_host::{ENDPOINT, Etcd};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use testkit::{Daemon, Flannel, Lab, Node, Pod, RoundTrips, may_make_namespaces, wait_for};
+use testkit::{Daemon, FakeApi, Flannel, Lab, Node, Pod, RoundTrips, may_make_namespaces, wait_for};
 
 mod etcd_host;
 
@@ -312,4 +312,131 @@ fn a_configuration_in_etcd_is_followed_and_etcd_may_be_away() {
     soon("another live change", || mtu_of(&node, "1330"));
     is_well();
     assert_eq!(daemon.status("/readyz").unwrap(), 200);
+}
+
+/// One place for each store, and how to write there.
+enum Place<'a> {
+    File(&'a Flannel),
+    Etcd(&'a Etcd<'a>),
+}
+
+impl Place<'_> {
+    fn write(&self, text: &str) {
+        match self {
+            Self::File(flannel) => fs::write(flannel.net_conf_file(), text).unwrap(),
+            Self::Etcd(etcd) => drop(etcd.ctl(&format!("put /coreos.com/network/config -- '{text}'"))),
+        }
+    }
+
+    fn remove(&self) {
+        match self {
+            Self::File(flannel) => fs::remove_file(flannel.net_conf_file()).unwrap(),
+            Self::Etcd(etcd) => drop(etcd.ctl("del /coreos.com/network/config")),
+        }
+    }
+}
+
+const UNUSABLE: [(&str, &str); 8] = [
+    ("{", "unexpected end of JSON input"),
+    (
+        r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "wireguard"}}"#,
+        "wireguard is not supported by this flanneld",
+    ),
+    (r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "geneve"}}"#, "unknown backend type: geneve"),
+    (
+        r#"{"Network": "10.244.0.0/29", "Backend": {"Type": "vxlan"}}"#,
+        "network is too small. Minimum useful network prefix is /28",
+    ),
+    (
+        r#"{"Network": "10.244.0.0/16", "SubnetMin": "10.244.9.0", "SubnetMax": "10.244.3.0", "Backend": {"Type": "vxlan"}}"#,
+        "SubnetMin",
+    ),
+    (
+        r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "VNI": 16777216}}"#,
+        "Backend.VNI: 16777216 is out of range",
+    ),
+    (
+        r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "MTU": 67}}"#,
+        "Backend.MTU: 67 leaves no room",
+    ),
+    (
+        r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "Port": 0}}"#,
+        "Backend.Port: 0 is out of range: a whole number from 1",
+    ),
+];
+
+#[test]
+fn a_configuration_that_cannot_be_used_is_waited_for_and_named_once_whatever_the_store() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let nodes = [lab.add_node().unwrap(), lab.add_node().unwrap(), lab.add_node().unwrap()];
+    let etcd = Etcd::start(&lab);
+    let api = FakeApi::start_in(lab.outside(), "192.168.77.254:6443".parse().unwrap()).unwrap();
+    api.add_node("n", &["10.244.7.0/24"]);
+    let file = || Flannel::new(&lab, BINARY, "").unwrap();
+    let kubernetes = file().store("--kube-subnet-mgr").arg("--kube-api-url=http://192.168.77.254:6443");
+    let kubernetes = kubernetes.env("NODE_NAME", "n");
+    let flannels = [file(), file().store(format!("--etcd-endpoints={ENDPOINT}")), kubernetes];
+    let places = [Place::File(&flannels[0]), Place::Etcd(&etcd), Place::File(&flannels[2])];
+    for ((node, flannel), place) in nodes.iter().zip(&flannels).zip(&places) {
+        let state = || {
+            let kernel = "ip -o link; ip -o addr; ip route; nft list ruleset";
+            (node.namespace().sh(kernel).unwrap(), flannel.lease_file().exists(), node.subnet_file().exists())
+        };
+        let before = state();
+        place.write("not yet");
+        place.remove();
+        let mut daemon = flannel.start(node).unwrap();
+        let page = || daemon.page("/readyz").unwrap_or_default();
+        let is_named = |problem: &str| {
+            soon(problem, || page().contains(problem));
+            assert_eq!(daemon.status("/readyz").unwrap(), 503);
+            assert_eq!(daemon.status("/healthz").unwrap(), 200, "waiting is no reason to be restarted");
+            let log = log_of(node);
+            let lines: Vec<_> = log.lines().filter(|line| line.contains(problem)).collect();
+            assert_eq!(lines.len(), 1, "{problem}: {log}");
+            assert!(lines[0].contains("Couldn't fetch network config: "), "{log}");
+        };
+        is_named(match place {
+            Place::File(_) => "failed to read net conf: ",
+            Place::Etcd(_) => "Did you create your config using etcdv3 API?",
+        });
+        // All of them once, in the first store.
+        let unusable = UNUSABLE.into_iter().take(if before.1 { 3 } else { UNUSABLE.len() });
+        for (text, problem) in unusable.clone() {
+            place.write(text);
+            is_named(problem);
+        }
+        assert_eq!(state(), before);
+        let written = Instant::now();
+        place.write(&net_conf("", "").replace(r#""EnableIPv6": true, "#, ""));
+        daemon.ready(SOON).unwrap();
+        assert!(written.elapsed() < Duration::from_secs(3), "{:?}", written.elapsed());
+        for (_, problem) in unusable {
+            assert_eq!(log_of(node).matches(problem).count(), 1, "{problem}");
+        }
+    }
+}
+
+#[test]
+fn a_restart_with_a_configuration_that_cannot_be_used_goes_on_with_the_last_one() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let node = lab.add_node().unwrap();
+    let flannel = Flannel::new(&lab, BINARY, &net_conf("", "")).unwrap();
+    let mut daemon = flannel.start(&node).unwrap();
+    daemon.ready(SOON).unwrap();
+    assert!(daemon.terminate().unwrap().success());
+    fs::write(flannel.net_conf_file(), net_conf("", "").replace("vxlan", "ipip")).unwrap();
+    let mut daemon = flannel.start(&node).unwrap();
+    daemon.ready(SOON).unwrap();
+    let noted = || daemon.page("/readyz").unwrap().contains("configuration: error parsing subnet config: ");
+    soon("the problem is noted", noted);
+    fs::write(flannel.net_conf_file(), net_conf("", r#", "MTU": 1400"#)).unwrap();
+    soon("the correction is taken", || mtu_of(&node, "1350") || mtu_of(&node, "1330"));
+    soon("no note stays", || !daemon.page("/readyz").unwrap().contains("configuration"));
 }

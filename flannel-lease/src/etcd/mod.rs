@@ -63,7 +63,13 @@ impl EtcdStore {
         })
     }
 
-    /// The network configuration that the cluster shares, `<prefix>/config`.
+    /// The key of the network configuration that the cluster shares: `<prefix>/config`.
+    #[must_use]
+    pub fn config_key(&self) -> &str {
+        &self.config
+    }
+
+    /// The network configuration that the cluster shares.
     ///
     /// # Errors
     /// There is none, or etcd cannot be used.

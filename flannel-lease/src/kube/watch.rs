@@ -1,5 +1,6 @@
 //! From the API server's stream of nodes to lease events.
 
+use std::ops::RangeInclusive;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use super::{KubeStore, NoLease, Seen};
 use futures_util::StreamExt as _;
 use kube::core::Status;
 use kube::runtime::watcher::{self, Event, InitialListStrategy};
+use rand::RngExt as _;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tracing::{info, warn};
@@ -19,6 +21,9 @@ use crate::LeaseEvent;
 use crate::malformed::Malformed;
 use crate::{Backoff, Lease, LeaseKey};
 
+/// How long a watch lasts, in seconds. Each node has a length of its own, so that watches that began
+/// together do not end together. `kube` allows less than 295.
+const WATCH_SECONDS: RangeInclusive<u32> = 200..=290;
 /// Nodes of one page of a listing.
 const PAGE: u32 = 500;
 
@@ -48,7 +53,8 @@ impl KubeStore {
         let mut backoff = Backoff::default();
         let mut streaming = self.server.streams_lists().await;
         loop {
-            let strategy = watcher::Config { page_size: Some(PAGE), ..watcher::Config::default() };
+            let timeout = rand::rng().random_range(WATCH_SECONDS);
+            let strategy = watcher::Config::default().page_size(PAGE).timeout(timeout);
             let strategy = if streaming { strategy.streaming_lists() } else { strategy };
             let lists = matches!(strategy.initial_list_strategy, InitialListStrategy::ListWatch);
             let mut nodes = pin!(watcher::watcher(self.server.nodes(), strategy));

@@ -1,6 +1,8 @@
 //! How the API server is reached: kubeconfig, TLS, credentials, and the name that flanneld goes by.
 
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use flannel_lease::kube::{KubeOptions, KubeStore};
 use flannel_lease::{Chain, LeaseStore, Stack, StoreErrorKind};
@@ -10,7 +12,7 @@ use testkit::FakeApi;
 use crate::harness::certificates::{certificates, shell, version_1_certificates};
 use crate::harness::kube::options;
 use crate::harness::tls_front::TlsFront;
-use flannel_lease::conformance::{key, node, request, within};
+use flannel_lease::conformance::{Watcher, key, node, request, within};
 
 const V4: Stack = Stack { ipv4: true, ipv6: false };
 
@@ -139,6 +141,23 @@ async fn every_request_says_which_flanneld_sends_it() {
     let api = server();
     take(&options(&api, "a")).await.unwrap();
     assert_eq!(api.user_agents(), ["flanneld/test (linux/amd64)"]);
+}
+
+/// Nodes that start together, or lose a server together, must not come back in step.
+#[tokio::test]
+async fn watches_of_different_nodes_end_at_different_times() {
+    let api = server();
+    let mut watchers = Vec::new();
+    for _node in 0..12 {
+        let store: Arc<dyn LeaseStore> = Arc::new(KubeStore::open(&options(&api, "a"), V4).await.unwrap());
+        let mut watcher = Watcher::start(&store);
+        watcher.until("the listing", |table| table.synced()).await;
+        watchers.push(watcher);
+    }
+    let timeouts = api.watch_timeouts();
+    assert!(timeouts.iter().all(|seconds| (200..=290).contains(seconds)), "{timeouts:?}");
+    let different: BTreeSet<_> = timeouts.iter().collect();
+    assert!(different.len() >= 6, "{timeouts:?}");
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
 //! What the operator asked for: flags, environment and net-conf.json, read once and checked, every mistake at once.
 //!
-//! Upstream's names, defaults and words. Differences, all on purpose: a mistake ends the start instead of printing
-//! help with status 0 or retrying for ever, in the environment too; words that are no flag are refused instead of
-//! silently ending the flags; net-conf.json is checked whichever store is used.
+//! Upstream's names, defaults and words. Differences, all on purpose: a mistake in a flag or variable
+//! ends the start instead of printing help with status 0 or being ignored; words that are no flag are
+//! refused instead of silently ending the flags; net-conf.json is checked whichever store is used, and
+//! the daemon waits while it cannot be used.
 
 mod cli;
 mod healthz;
@@ -94,7 +95,7 @@ pub struct StatusAsked {
 pub struct Config {
     /// Where leases are kept.
     pub store: Store,
-    /// The checked net-conf.json; `None` if the store holds it (etcd).
+    /// The checked net-conf.json; `None` if etcd holds it, or while the file cannot be used.
     pub net_conf: Option<NetConf>,
     /// Where net-conf.json is, if it is a file (`--net-config-path`). Default: `/etc/kube-flannel/net-conf.json`.
     pub net_conf_file: PathBuf,
@@ -275,6 +276,13 @@ pub enum Problem {
     Usage(String),
 }
 
+impl Problem {
+    /// Whether a daemon that runs will see it corrected.
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::NetConf(_))
+    }
+}
+
 /// Everything wrong with what the operator wrote, one line each.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Problems(pub Vec<Problem>);
@@ -302,7 +310,8 @@ impl Command {
     /// Reads and checks everything the operator wrote, touching nothing.
     ///
     /// # Errors
-    /// All mistakes, on the command line, in the environment and in net-conf.json.
+    /// All mistakes, on the command line, in the environment and in net-conf.json. Mistakes in
+    /// net-conf.json alone are no error for the daemon, which waits for a correction.
     pub fn read(source: &impl Source) -> Result<Self, Problems> {
         if let Some(command) = subcommand::read(source) {
             return command;
@@ -316,7 +325,8 @@ impl Command {
             None => None,
         };
         match config {
-            Some(config) if problems.is_empty() => Ok(Self::Run(Box::new(config))),
+            // A network configuration may be corrected while the daemon waits for it.
+            Some(config) if problems.iter().all(Problem::may_pass) => Ok(Self::Run(Box::new(config))),
             _ => Err(Problems(problems)),
         }
     }

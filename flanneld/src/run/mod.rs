@@ -3,6 +3,7 @@
 pub(crate) mod claims;
 pub mod instances;
 pub(crate) mod lease_task;
+pub mod net_conf;
 pub mod ownership;
 pub mod processes;
 pub mod reload;

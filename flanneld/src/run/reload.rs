@@ -7,8 +7,6 @@ use std::fmt::Display;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
-#[cfg(feature = "etcd")]
-use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
@@ -16,10 +14,9 @@ use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
-use crate::config::{Backend, Config, NetConf, Vxlan};
-use crate::file;
+use crate::config::{Backend, NetConf, Vxlan};
+use crate::run::net_conf::Written;
 use crate::status::readiness::{Readiness, tell};
-use crate::store::ConfiguredStore;
 use flannel_lease::Backoff;
 use flannel_lease::Chain;
 #[cfg(feature = "etcd")]
@@ -87,28 +84,6 @@ pub fn live_change(old: &NetConf, new: &NetConf) -> Result<NetConf, Refused> {
     if refused.is_empty() { Ok(new.clone()) } else { Err(Refused(refused)) }
 }
 
-/// Where the configuration is kept.
-#[derive(Clone, Debug)]
-pub enum Written {
-    /// In this file.
-    File(PathBuf),
-    /// Under etcd's `<prefix>/config`.
-    #[cfg(feature = "etcd")]
-    Etcd(Arc<flannel_lease::etcd::EtcdStore>),
-}
-
-impl Written {
-    /// In etcd if leases are there too, as upstream has it; else in the file.
-    #[must_use]
-    pub fn of(store: &ConfiguredStore, config: &Config) -> Self {
-        match store {
-            #[cfg(feature = "etcd")]
-            ConfiguredStore::Etcd(store) => Self::Etcd(Arc::clone(store)),
-            _ => Self::File(config.net_conf_file.clone()),
-        }
-    }
-}
-
 /// Takes every changed configuration to the reconciler, and on `again` (SIGHUP) the present one, for as long as there is a
 /// reconciler.
 /// A refused or unreadable one is logged once and noted in `readiness` for as long as it stands there.
@@ -136,16 +111,16 @@ pub async fn follow(
             Some(()) = again.recv() => {
                 info!("reading the network configuration again");
                 around(false);
-                (read(&written).await, true)
+                (written.read().await, true)
             }
-            () = tokio::time::sleep(backoff.next_delay()), if unread => (read(&written).await, false),
+            () = tokio::time::sleep(backoff.next_delay()), if unread => (written.read().await, false),
         };
         if asked || text.is_ok() {
             unread = text.is_err();
             backoff.reset();
         }
         if asked || last.as_ref() != Some(&text) {
-            let outcome = take(text.clone(), &reloads).await;
+            let outcome = take(&written, text.clone(), &reloads).await;
             last = Some(text);
             if asked && matches!(outcome, Ok(false)) {
                 info!("the network configuration is as before");
@@ -165,8 +140,8 @@ pub async fn follow(
 /// The text, or why there is none.
 type Text = Result<String, String>;
 
-async fn take(text: Text, reloads: &mpsc::Sender<Reload>) -> Result<bool, String> {
-    let net_conf = NetConf::parse(text?.as_bytes()).map_err(|error| error.to_string())?;
+async fn take(written: &Written, text: Text, reloads: &mpsc::Sender<Reload>) -> Result<bool, String> {
+    let net_conf = written.parse(&text?)?;
     let (done, outcome) = oneshot::channel();
     if reloads.send(Reload { net_conf, done }).await.is_err() {
         return Ok(false);
@@ -177,23 +152,13 @@ async fn take(text: Text, reloads: &mpsc::Sender<Reload>) -> Result<bool, String
     }
 }
 
-async fn read(written: &Written) -> Text {
-    match written {
-        Written::File(path) => {
-            file::read_text(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
-        }
-        #[cfg(feature = "etcd")]
-        Written::Etcd(store) => store.config().await.map_err(|error| Chain(&error).to_string()),
-    }
-}
-
 /// Sends the present text and each later one. Equal ones may come twice.
 async fn report(written: Written, texts: mpsc::Sender<Text>) {
     match written {
         Written::File(path) => {
             let mut watch = Watch::new(&path);
             loop {
-                if texts.send(read(&Written::File(path.clone())).await).await.is_err() {
+                if texts.send(Written::File(path.clone()).read().await).await.is_err() {
                     return;
                 }
                 tokio::select! {

@@ -13,7 +13,7 @@ use crate::reconcile::{Recalled, find_facts};
 use crate::run::Fatal;
 use crate::run::claims::Claims;
 use crate::run::lease_task::LeaseTask;
-use crate::run::reload::Written;
+use crate::run::net_conf::Written;
 use crate::run::state_file::{self, Memory};
 use crate::store::ConfiguredStore;
 use flannel_lease::Chain;
@@ -56,14 +56,15 @@ pub(crate) async fn start(
     let deadline = Instant::now() + GRACE;
     let previous = previous_subnet(config);
     let memory = read_memory(config);
+    let written = Written::of(&configured, config);
     let net_conf = match (&config.net_conf, &memory) {
         (Some(net_conf), _) => net_conf.clone(),
-        (None, None) => fetch_net_conf(&configured, &waits).await,
-        (None, Some(memory)) => match timeout_at(deadline, fetch_net_conf(&configured, &waits)).await {
+        (None, None) => written.wait_until_usable(&waits).await,
+        (None, Some(memory)) => match timeout_at(deadline, written.wait_until_usable(&waits)).await {
             Ok(net_conf) => net_conf,
             Err(_late) => {
                 warn!(
-                    "no network configuration from the lease store in {GRACE:?}; going on with the last one"
+                    "no network configuration that can be used in {GRACE:?}: going on with the last one until there is"
                 );
                 memory.net_conf.clone()
             }
@@ -325,23 +326,6 @@ fn log_backend(net_conf: &NetConf) {
     }
     if !net_conf.nftables_asked {
         info!("EnableNFTables is not set; rules are made with nftables all the same");
-    }
-}
-
-/// Waits for a usable configuration, as upstream does: it may be written, or corrected, after this daemon starts.
-async fn fetch_net_conf(store: &ConfiguredStore, waits: &impl Fn(&str)) -> NetConf {
-    let mut backoff = Backoff::default();
-    loop {
-        let problem = match store.net_conf().await {
-            Ok(text) => match NetConf::parse(text.unwrap_or_default().as_bytes()) {
-                Ok(net_conf) => return net_conf,
-                Err(error) => Chain(&error).to_string(),
-            },
-            Err(error) => Chain(&error).to_string(),
-        };
-        waits(&format!("Couldn't fetch network config: {problem}"));
-        warn!("Couldn't fetch network config: {problem}; will try again");
-        tokio::time::sleep(backoff.next_delay()).await;
     }
 }
 

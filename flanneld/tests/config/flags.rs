@@ -170,7 +170,9 @@ fn a_file_store_reads_net_conf_and_says_when_it_cannot() {
     );
     assert_eq!(config.net_conf.unwrap().backend.name(), "vxlan");
 
-    let problems = line("--lease-db=/l --net-config-path=/nowhere").problems();
+    let source = "--lease-db=/l --net-config-path=/nowhere";
+    assert!(line(source).config().net_conf.is_none(), "the daemon waits for it");
+    let problems = line(&format!("plan {source}")).problems();
     let printed = problems.to_string();
     assert!(
         printed.contains("failed to read net conf: /nowhere: ") && printed.contains("--net-config-path"),

@@ -136,7 +136,9 @@ fn watch(shared: &Arc<Shared>, query: &HashMap<String, String>) -> Answer {
         );
     }
     let bookmarks = given("allowWatchBookmarks") == "true";
-    let limit = Duration::from_secs(given("timeoutSeconds").parse().unwrap_or(1800));
+    let limit = given("timeoutSeconds").parse().unwrap_or(1800);
+    lock(&shared.watch_timeouts).push(limit);
+    let limit = Duration::from_secs(limit);
     let since = Some(given("resourceVersion")).filter(|text| !text.is_empty() && *text != "0" && !initial);
     let Ok(since) = since.map(str::parse::<u64>).transpose() else {
         return status(shared, 400, "BadRequest", "resourceVersion is not a number");

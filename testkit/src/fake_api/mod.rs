@@ -46,6 +46,7 @@ struct Shared {
     requests: AtomicU64,
     bytes: AtomicU64,
     user_agents: Mutex<BTreeSet<String>>,
+    watch_timeouts: Mutex<Vec<u64>>,
 }
 
 /// What the next requests are answered with.
@@ -94,6 +95,7 @@ impl FakeApi {
             requests: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             user_agents: Mutex::default(),
+            watch_timeouts: Mutex::default(),
         });
         let (stop, mut stopped) = watch::channel(());
         let served = Arc::clone(&shared);
@@ -228,6 +230,12 @@ impl FakeApi {
     #[must_use]
     pub fn user_agents(&self) -> Vec<String> {
         lock(&self.shared.user_agents).iter().cloned().collect()
+    }
+
+    /// How long each watch so far was asked to last, in seconds.
+    #[must_use]
+    pub fn watch_timeouts(&self) -> Vec<u64> {
+        lock(&self.shared.watch_timeouts).clone()
     }
 
     fn change(&self, change: impl FnOnce(&mut Nodes)) {
