@@ -115,7 +115,7 @@ fn what_can_change_does_under_traffic_and_no_packet_between_pods_is_lost() {
     write("", r#", "MTU": 1400"#);
     soon("another MTU", || sh("ip link show flannel.1").contains("mtu 1350"));
     soon("of IPv6 too", || sh("ip link show flannel-v6.1").contains("mtu 1330"));
-    soon("told to the CNI plugin", || env("FLANNEL_MTU=1330"));
+    soon("told to the CNI plugin", || env("FLANNEL_MTU=1350"));
 
     let way = || {
         let target = pods[1].addresses().find(IpAddr::is_ipv4).unwrap();
