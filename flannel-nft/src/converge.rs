@@ -1,17 +1,16 @@
-//! Making the kernel hold a ruleset: once, again and again, or by a plan of the caller's.
+//! Makes the kernel hold a ruleset: once, repeatedly, or with a custom plan.
 
 use crate::error::{CommitError, ConvergeError, ObserveError};
 use crate::kernel::{Kernel, Observed};
-use crate::model::ids::Generation;
-use crate::model::ids::TableId;
+use crate::model::ids::{Generation, TableId};
 use crate::model::ruleset::Ruleset;
 use crate::transaction::diff::diff;
 use crate::transaction::{Building, Transaction};
 
-/// How often [`converge`] starts over because others change the ruleset at the same time.
+/// Number of attempts if other processes change the ruleset at the same time.
 const MAX_ATTEMPTS: u32 = 16;
 
-/// Reads the generation: 2.5 µs. Unchanged since the last look means that nobody changed any table.
+/// Reads the generation, in 2.5 µs. If it is unchanged, no process has changed any table.
 ///
 /// # Errors
 /// [`ObserveError`].
@@ -19,10 +18,10 @@ pub fn generation(kernel: &mut impl Kernel) -> Result<Generation, ObserveError> 
     kernel.generation()
 }
 
-/// Reads those of the wanted tables that exist, all of one generation.
+/// Reads the requested tables that exist, all of the same generation.
 ///
 /// # Errors
-/// [`ObserveError`]; never a part of a table.
+/// [`ObserveError`]; the result is never partial.
 ///
 /// # Kernel
 /// `nft -a list table FAMILY NAME`
@@ -30,25 +29,25 @@ pub fn observe(kernel: &mut impl Kernel, wanted: &[TableId]) -> Result<Observed,
     kernel.observe(wanted)
 }
 
-/// What [`converge`] did.
+/// The result of [`converge`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
-    /// The kernel held what was wanted; nothing was sent.
+    /// The kernel holds the desired ruleset already; nothing was sent.
     Unchanged {
-        /// The generation at which that was so.
+        /// The generation that was observed.
         generation: Generation,
     },
-    /// One commit made it so.
+    /// One commit changed the kernel's ruleset into the desired one.
     Changed {
-        /// The generation that this commit made.
+        /// The generation that the commit made.
         generation: Generation,
-        /// Number of messages it took.
+        /// The number of messages in the commit.
         changes: u32,
     },
 }
 
 impl Outcome {
-    /// The generation at which the kernel held what was wanted.
+    /// The generation at which the kernel held the desired ruleset.
     #[must_use]
     pub fn generation(self) -> Generation {
         match self {
@@ -57,13 +56,14 @@ impl Outcome {
     }
 }
 
-/// Makes the kernel hold the wanted tables: observes them, and if they differ commits the difference as one
-/// transaction that applies only if nobody changed the ruleset meanwhile. Otherwise it starts anew, 16 times at most.
+/// Makes the kernel hold the desired tables: observes them and, if they differ, commits the
+/// difference as one transaction. If another process changes the ruleset in between, it starts
+/// over, up to 16 times.
 ///
-/// Calling it again with the same ruleset changes nothing. If a reply is lost, it looks what came of the commit.
+/// It is idempotent. If the reply to a commit is lost, it observes again.
 ///
 /// # Errors
-/// [`ConvergeError`]; unless its source says otherwise, the kernel holds what it held before.
+/// [`ConvergeError`]. Unless its source tells otherwise, the kernel holds the old ruleset.
 ///
 /// # Kernel
 /// Needs CAP_NET_ADMIN in the network namespace's user namespace.
@@ -71,11 +71,11 @@ pub fn converge(kernel: &mut impl Kernel, desired: &Ruleset) -> Result<Outcome, 
     converge_with(kernel, &desired.scope(), |observed| diff(desired, observed))
 }
 
-/// Makes changes that depend on what the kernel holds: observes the tables in `scope` and commits what `plan` makes of
-/// them, if nobody changed the ruleset meanwhile; else it starts anew. [`converge`] is this with [`diff`] as plan.
-///
+/// Makes changes that depend on the kernel's ruleset: observes the tables in `scope` and commits
+/// the transaction that `plan` returns for them. If another process changes the ruleset in between,
+/// it starts over. [`converge`] is this function with [`diff`] as the plan.
 /// # Errors
-/// As [`converge`].
+/// Like [`converge`].
 pub fn converge_with(
     kernel: &mut impl Kernel,
     scope: &[TableId],
@@ -98,10 +98,12 @@ pub fn converge_with(
     Err(ConvergeError::Contended { attempts: MAX_ATTEMPTS })
 }
 
-/// [`converge`] for who calls it again and again: while nobody has changed any table since the last look, it asks for
-/// the generation (3 µs) and reads nothing else.
+/// A desired ruleset that is converged repeatedly. It remembers the generation at which the kernel
+/// held the ruleset: while that stays the same, [`RetainedRuleset::reconcile`] reads only the
+/// generation (3 µs).
 ///
-/// Elements with a timeout leave their set without a new generation, so they are missed only at the next change.
+/// An element that expires makes no new generation, so it is restored only after the next change of
+/// any table.
 ///
 /// ```
 /// use flannel_nft::{Family, RetainedRuleset, FakeKernel, Outcome, Ruleset, Table, TableName};
@@ -116,39 +118,40 @@ pub fn converge_with(
 #[derive(Clone, Debug)]
 pub struct RetainedRuleset {
     desired: Ruleset,
-    /// The generation at which the kernel held it.
+    /// The generation at which the kernel held the ruleset.
     held: Option<Generation>,
 }
 
 impl RetainedRuleset {
-    /// Nothing is known about the kernel yet.
+    /// A ruleset that has not been converged yet.
     #[must_use]
     pub fn new(desired: Ruleset) -> Self {
         Self { desired, held: None }
     }
 
-    /// What it keeps.
+    /// The desired ruleset.
     #[must_use]
     pub fn desired(&self) -> &Ruleset {
         &self.desired
     }
 
-    /// The generation at which the kernel last held it; `None` if it has not been seen to.
+    /// The generation at which the kernel last held the ruleset; `None` before the first successful
+    /// call of [`RetainedRuleset::reconcile`].
     #[must_use]
     pub fn held(&self) -> Option<Generation> {
         self.held
     }
 
-    /// Keeps something else from the next [`RetainedRuleset::reconcile`] on. Tables that are no longer wanted have to be
-    /// [named](Ruleset::without), or they stay.
+    /// Sets another desired ruleset for the next [`RetainedRuleset::reconcile`]. To delete a table,
+    /// name it with [`Ruleset::without`]; a table that is only left out stays.
     pub fn set_desired(&mut self, desired: Ruleset) {
         *self = Self::new(desired);
     }
 
-    /// Makes the kernel hold what is wanted, unless nothing has changed since it last did. Use it with one kernel only.
+    /// Converges, unless nothing has changed since the last time. Always pass the same kernel.
     ///
     /// # Errors
-    /// As [`converge`]. The next call looks at everything.
+    /// Like [`converge`]. The next call then reads everything.
     pub fn reconcile(&mut self, kernel: &mut impl Kernel) -> Result<Outcome, ConvergeError> {
         if let Some(generation) = self.held.take()
             && kernel.generation().map_err(ConvergeError::Observe)? == generation

@@ -178,8 +178,8 @@ pub enum CommitError {
     /// The kernel's reply was lost, but the generation shows that nothing was applied.
     #[error("the kernel applied nothing, and its reply with the reason was lost")]
     Lost(#[source] LostReply),
-    /// The kernel's reply was lost and the ruleset has changed since, by this batch or by another process. Observe before
-    /// trying again.
+    /// The kernel's reply was lost and the ruleset has changed since, by this batch or by another
+    /// process. Observe before trying again.
     #[error("the kernel's reply was lost; the batch may have been applied as generation {generation}")]
     Unanswered {
         /// The generation that the kernel has now.
@@ -191,7 +191,8 @@ pub enum CommitError {
     /// The kernel's reply is malformed. Observe before trying again.
     #[error("the kernel's reply is malformed; the batch may have been applied")]
     Malformed(#[source] Malformed),
-    /// The kernel's reply was lost and the generation could not be read. Observe before trying again.
+    /// The kernel's reply was lost and the generation could not be read. Observe before trying
+    /// again.
     #[error("the kernel's reply was lost and the generation cannot be read; the batch may have been applied")]
     Unknown(#[source] ObserveError),
 }
@@ -204,7 +205,8 @@ impl CommitError {
     }
 }
 
-/// The kernel's reason for refusing a message, with the usual meaning of the error number in nf_tables.
+/// The kernel's reason for refusing a message, with the usual meaning of the error number in
+/// nf_tables.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub struct RefusalReason(pub(crate) Refusal);
 

@@ -1,14 +1,37 @@
-//! Atomic nftables transactions over netlink, without the nft binary.
+//! Atomic nftables transactions over netlink, without the `nft` program.
 //!
-//! Describe the tables you want as a [`Ruleset`]. This crate compares them with the kernel's and sends the difference
-//! as one batch: the kernel applies all of it or none of it, for IPv4 and IPv6 at once, and at no instant is a chain
-//! empty. If nothing differs, nothing is sent.
+//! Describe the tables you want as a [`Ruleset`]. [`converge`] reads the kernel's tables, computes
+//! the difference and sends it as one batch. If nothing differs, it sends nothing.
+//!
+//! # Guarantees
+//!
+//! - **Atomic.** The kernel applies a [`Transaction`] completely or not at all, for IPv4 and IPv6
+//!   together. No packet sees an empty chain or half of a change.
+//! - **Minimal.** Rules that stay keep their handles and counters; elements of sets are added and
+//!   removed one by one.
+//! - **Safe next to other writers.** A transaction applies only to the generation of the ruleset
+//!   that it was computed from. If another process commits first, `converge` starts over.
+//! - **Definite errors.** Each error tells what the kernel holds afterwards.
 //!
 //! ```text
 //! Ruleset ──┐
 //!           ├─ diff ─▶ Transaction<Building> ─ seal ─▶ Transaction<Sealed> ─ commit ─▶ Generation
-//! observe ──┘                                                        Monitor ─▶ what others change
+//! observe ──┘                                                        Monitor ─▶ commits of other processes
 //! ```
+//!
+//! # Limits
+//!
+//! - A [`Ruleset`] describes whole tables. To change a table that another program manages, add
+//!   single changes to a [`Transaction`] yourself.
+//! - There is no parser for nft scripts.
+//! - Expressions without a type here (concatenations, quotas, `numgen`, ...) are kept as the kernel
+//!   returned them; [`Rule::is_understood`] is false for their rules. Such a rule is written back
+//!   unchanged, unless it refers to an anonymous set or map, which is not copied with it.
+//! - nft reads two adjacent fields of a packet with one expression (`ip saddr 1.1.1.1 ip daddr
+//!   2.2.2.2`), this crate with two. It does not recognize such a rule of nft as equal to its own,
+//!   and replaces it.
+//! - The kernel and `nft list` accept a keyword of nft's language as a name (`fwd`, `route`), but
+//!   `nft -f` cannot read it back.
 //!
 //! # Example: masquerade a subnet
 //!
@@ -37,10 +60,11 @@
 //! # fn main() { testkit::netns(pasted::run) }
 //! ```
 //!
-//! Run it as root; `nft list table ip pods` shows the result and `nft delete table ip pods` takes it away. With
-//! [`FakeKernel`] instead of [`Netlink`] it runs anywhere and touches nothing.
+//! It needs `CAP_NET_ADMIN`. `nft list table ip pods` shows the result and `nft delete table ip
+//! pods` removes it. With [`FakeKernel`] instead of [`Netlink`] it runs without privileges and
+//! changes nothing.
 //!
-//! # Example: see what would be done
+//! # Example: print the changes without applying them
 //!
 //! ```
 //! use flannel_nft::{Family, Kernel, FakeKernel, Ruleset, Set, Datatype, SetName, Table, TableName, diff};
@@ -49,7 +73,7 @@
 //!     .interval()
 //!     .elements(["192.168.0.0/16".parse::<ipnet::Ipv4Net>()?]);
 //! let desired = Ruleset::new().table(Table::new(Family::Ip, TableName::new("pods")?).set(set));
-//! let observed = FakeKernel::default().observe(&desired.scope())?; // Netlink::open()? for the real one
+//! let observed = FakeKernel::default().observe(&desired.scope())?; // Netlink::open()? for the real kernel
 //! assert_eq!(
 //!     diff(&desired, &observed).to_string(), // a script for `nft -f`
 //!     "add table ip pods
@@ -60,40 +84,34 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # Levels
+//! # Choose a level
 //!
-//! - [`converge`] does everything: observe, compare, commit, and start anew if others were faster.
-//! - [`RetainedRuleset`] does it again and again, at the price of one short question while nobody changes anything.
-//! - [`observe`], [`diff`], [`Transaction::seal`] and [`Transaction::commit`] are its steps.
-//! - [`converge_with`] does the same with a plan of your own; [`iptables`] has some for other programs' tables.
-//! - The methods of [`Transaction`] are single changes, for tables that are not yours as a whole or when you know what
-//!   to change: one element of a set costs one message, whatever its size.
-//! - [`generation`] (2.5 µs) tells whether anybody has changed anything since; [`Monitor`] tells who, what and when.
+//! - [`converge`]: observe, compare, commit, and start over if another process committed in
+//!   between.
+//! - [`RetainedRuleset`]: converge repeatedly. While nothing changes, a call costs one request of 3
+//!   µs.
+//! - [`converge_with`]: converge with a plan of your own instead of [`diff`]; [`iptables`] has
+//!   plans for tables of other programs.
+//! - [`observe`], [`diff`], [`Transaction::seal`], [`Transaction::commit`]: the single steps.
+//! - [`Transaction`]'s other methods: single changes. One element of a set costs one message,
+//!   whatever the set's size.
+//! - [`generation`]: whether anything has changed since, in 2.5 µs. [`Monitor`]: which process
+//!   changed what.
 //!
 //! # What the kernel holds after an error
 //!
 //! | error | the kernel holds |
 //! |---|---|
-//! | [`SealError`], [`ObserveError`] | what it held; nothing was sent |
-//! | [`CommitError::Refused`], [`CommitError::Stale`], [`CommitError::NotSent`], [`CommitError::Lost`] | what it held |
+//! | [`SealError`], [`ObserveError`] | the old ruleset; nothing was sent |
+//! | [`CommitError::Refused`], [`CommitError::Stale`], [`CommitError::NotSent`], [`CommitError::Lost`] | the old ruleset |
 //! | [`CommitError::Unanswered`] and others with [`CommitError::may_be_applied`] | all of the old or all of the new |
-//!
-//! # Limits
-//!
-//! - It manages whole tables. It does not edit tables made by others unless told to change by change, and it does not
-//!   parse nft scripts.
-//! - Words of nft that are not here (concatenations, flowtables, quotas, ...) are kept as the kernel gave them when
-//!   they are observed, and written back unchanged; [`Rule::is_understood`] tells.
-//! - nft reads two neighbouring fields of a packet with one instruction (`ip saddr 1.1.1.1 ip daddr 2.2.2.2`), this
-//!   crate with two. A rule that nft wrote so is not recognised as equal, and is replaced.
-//! - A name that is a word of nft's language (`fwd`, `route`) is fine for the kernel and for `nft list`, but `nft -f`
-//!   cannot read it back.
 //!
 //! # Features
 //!
-//! None is on by default: nothing here needs an async runtime, and everything can move between threads (`Send`).
+//! No feature is on by default. Nothing here needs an async runtime, and all types are `Send`.
 //!
-//! - `tokio`: `Monitor::into_stream`, foreign changes as an async stream (`futures_core::Stream`). Nothing else changes.
+//! - `tokio`: `Monitor::into_stream`, the commits of other processes as an async stream
+//!   (`futures_core::Stream`).
 
 mod bytecode;
 mod converge;
@@ -137,3 +155,8 @@ pub use model::verdict::Verdict;
 pub use transaction::change::{Change, RulePlace};
 pub use transaction::diff::diff;
 pub use transaction::{Building, Sealed, Transaction};
+
+/// Compiles the example of README.md.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,4 +1,4 @@
-//! Instructions of the kernel turned back into rules as people write them.
+//! From the kernel's expressions back to rules.
 
 use crate::bytecode::expr::{Expr, NAT_CHOICES, offset};
 use crate::bytecode::linearize::{linearize, settles_protocol};
@@ -13,10 +13,12 @@ use crate::model::statement::{IpRange, Limit, Log, Mark, Nat, Reject, Statement}
 use crate::model::verdict::Verdict;
 use crate::uapi::*;
 
-/// Gives `rule` the statements that `exprs` stand for. `inline` finds sets that belong to one rule.
+/// Fills `rule` with the statements that `exprs` encode. `inline` returns the anonymous set of a
+/// lookup.
 ///
-/// What has no word stays an instruction; and if lowering the result does not give the same instructions again, all
-/// of it does. So a rule read from the kernel can always be written back as it was.
+/// An expression without a type here stays an expression. If linearizing the result does not return
+/// exactly `exprs`, all of them stay expressions. So an observed rule can always be written back
+/// unchanged.
 pub(crate) fn delinearize<'s>(
     mut rule: Rule,
     exprs: Vec<Expr>,
@@ -41,7 +43,7 @@ pub(crate) fn delinearize<'s>(
     rule
 }
 
-/// Equal but for the name and number of a set that belongs to the rule.
+/// Equal except for the name and ID of an anonymous set.
 fn equivalent(a: &Expr, b: &Expr) -> bool {
     match (a, b) {
         (
@@ -64,7 +66,8 @@ struct Delinearizer<'e, F> {
 }
 
 impl<'e, 's, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Delinearizer<'e, F> {
-    /// Adds a statement, and drops the condition that it implies itself: `tcp dport 80` says `meta l4proto tcp`.
+    /// Adds a statement and removes the match before it that it implies: `tcp dport 80` implies
+    /// `meta l4proto tcp`.
     fn push(&mut self, statement: Statement) {
         let field = match &statement {
             Statement::Match(condition) => Some(condition.field),
@@ -86,7 +89,8 @@ impl<'e, 's, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Delinearizer<'e, F> {
                 matches!(statement, Statement::Match(Match { field: f, test: Test::Is(data), inverted: false, .. })
                     if *f == field && data.u8() == Some(number))
             };
-            // Only where lowering would put it: for a reset in front of everything, for others directly before them.
+            // Only where linearizing puts it: for a reset at the start of the rule, otherwise
+            // directly before the statement.
             let at = match statement {
                 Statement::Reject(_) => 0,
                 _ => self.statements.len().saturating_sub(1),
@@ -154,7 +158,7 @@ impl<'e, 's, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Delinearizer<'e, F> {
         Some(statement)
     }
 
-    /// What follows one to four constants in registers.
+    /// The statement after one to four immediate values.
     fn after_constants(&self) -> Option<(Statement, usize)> {
         let values: Vec<&Data> = self
             .rest
@@ -228,7 +232,7 @@ impl<'e, 's, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Delinearizer<'e, F> {
         Some((if to_packet { Statement::MetaMark(mark) } else { Statement::CtMark(mark) }, used + 1))
     }
 
-    /// The protocol whose ports these are, if the rule has demanded one.
+    /// Adds the protocol to ports, if the rule matches one before.
     fn with_protocol(&self, field: Field) -> Field {
         let demanded = self.statements.iter().rev().find_map(|statement| match statement {
             Statement::Match(Match { field, test, inverted: false, .. }) => match (field, test) {
@@ -270,7 +274,7 @@ impl<'e, 's, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Delinearizer<'e, F> {
         })
     }
 
-    /// A value that is loaded, perhaps masked, and compared or looked up.
+    /// A match: load, optional mask, then comparison or lookup.
     fn condition(&self) -> Option<(Statement, usize)> {
         let (field, length) = load(self.rest.first()?)?;
         let field = self.with_protocol(field);
@@ -353,7 +357,7 @@ fn ports(first: Option<u16>, last: Option<u16>) -> Option<std::ops::RangeInclusi
     first.map(|first| first..=last.unwrap_or(first))
 }
 
-/// Which field a load reads, and for a packet's bytes how many of them.
+/// The field that an expression loads and, for a packet field, the number of bytes.
 fn load(expr: &Expr) -> Option<(Field, Option<usize>)> {
     let field = match expr {
         Expr::Payload { base, offset, length, dreg: NFT_REG_1 } => {

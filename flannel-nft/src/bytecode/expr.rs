@@ -1,15 +1,16 @@
-//! Rules as the kernel runs them: small instructions over four 16-byte registers and one for the verdict.
+//! The expressions that the kernel runs, over four 16-byte registers and the verdict register.
 //!
-//! `linearize` makes these from a [`Rule`](crate::Rule), `delinearize` turns them back, `wire` carries them.
+//! `linearize` makes them from a [`Rule`](crate::Rule), `delinearize` does the reverse, and `wire`
+//! encodes and decodes them.
 
 use crate::model::data::Data;
 use crate::uapi::{NF_NAT_RANGE_PERSISTENT, NF_NAT_RANGE_PROTO_RANDOM, NF_NAT_RANGE_PROTO_RANDOM_FULLY};
 
-/// What a caller chooses in a translation; the kernel sets the other flags by itself.
+/// The NAT flags that a caller chooses; the kernel sets the others itself.
 pub(crate) const NAT_CHOICES: u32 =
     NF_NAT_RANGE_PROTO_RANDOM | NF_NAT_RANGE_PERSISTENT | NF_NAT_RANGE_PROTO_RANDOM_FULLY;
 
-/// Where fields are in their headers, in bytes.
+/// Offsets of fields in their headers, in bytes.
 pub(crate) mod offset {
     pub(crate) const IPV4_PROTOCOL: u32 = 9;
     pub(crate) const IPV4_SADDR: u32 = 12;
@@ -19,7 +20,7 @@ pub(crate) mod offset {
     pub(crate) const SPORT: u32 = 0;
     pub(crate) const DPORT: u32 = 2;
     pub(crate) const TCP_FLAGS: u32 = 13;
-    /// In the TCP option, behind its kind and length.
+    /// In the TCP option, after kind and length.
     pub(crate) const MSS: u32 = 2;
 }
 
@@ -31,7 +32,7 @@ pub(crate) enum Expr {
         mask: Data,
         xor: Data,
     },
-    /// `hton` of `length` bytes in units of `size`.
+    /// Converts `length` bytes to network byte order, in units of `size`.
     Byteorder {
         sreg: u32,
         dreg: u32,
@@ -90,7 +91,7 @@ pub(crate) enum Expr {
     },
     Lookup {
         set: Box<str>,
-        /// Number of a set that is made in the same batch and has no name yet.
+        /// ID of a set that is created in the same batch and has no name yet.
         id: Option<u32>,
         sreg: u32,
         dreg: Option<u32>,
@@ -152,7 +153,7 @@ pub(crate) enum Expr {
         code: i32,
         chain: Option<Box<str>>,
     },
-    /// An instruction we do not know, kept as its attributes came.
+    /// An expression without a type here, with its attributes as bytes.
     Other(Box<OtherExpr>),
 }
 

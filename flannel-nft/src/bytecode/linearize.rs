@@ -1,4 +1,4 @@
-//! Rules as the kernel runs them, made from rules as people write them.
+//! From rules to the expressions that the kernel runs.
 
 use crate::bytecode::expr::{Expr, offset};
 use crate::error::InvalidRule;
@@ -11,8 +11,8 @@ use crate::model::statement::{IpRange, Limit, Log, Mark, Nat, Reject, Statement}
 use crate::model::verdict::Verdict;
 use crate::uapi::*;
 
-/// Turns a rule into instructions, one call of `emit` each. Inline sets are numbered from `first_set` in the order in
-/// which they stand in the rule.
+/// Calls `emit` for each expression of the rule. Anonymous sets get IDs from `first_set` on, in the
+/// rule's order.
 pub(crate) fn linearize(
     rule: &Rule,
     family: Family,
@@ -25,7 +25,8 @@ pub(crate) fn linearize(
         _ => None,
     };
     let mut linearizer = Linearizer { family, nfproto, l4proto: None, next_set: first_set, emit };
-    // As nft does, in front of everything: else what comes before the reset would also happen to other packets.
+    // At the start of the rule, like nft: otherwise statements before the reset would also run for
+    // other packets.
     let reset = |statement: &Statement| matches!(statement, Statement::Reject(Reject::TcpReset));
     let before = rule.statements.iter().position(reset).and_then(|at| rule.statements.get(..at));
     if before.is_some_and(|before| !before.iter().any(settles_protocol)) {
@@ -46,7 +47,7 @@ pub(crate) fn linearize(
     Ok(())
 }
 
-/// Whether all packets behind this statement are of one layer 4 protocol.
+/// Whether all packets after this statement have the same layer 4 protocol.
 pub(crate) fn settles_protocol(statement: &Statement) -> bool {
     let (field, test) = match statement {
         Statement::ClampMss => return true,
@@ -62,7 +63,7 @@ pub(crate) fn settles_protocol(statement: &Statement) -> bool {
     }
 }
 
-/// What the instructions so far make sure of, so that nothing is demanded twice.
+/// What the expressions so far match, so that no protocol is matched twice.
 struct Linearizer<F> {
     family: Family,
     nfproto: Option<IpVersion>,
@@ -131,7 +132,7 @@ impl<F: FnMut(Expr)> Linearizer<F> {
         let equal = if condition.inverted { NFT_CMP_NEQ } else { NFT_CMP_EQ };
         let compare = |data: &Data| Expr::Cmp { sreg: NFT_REG_1, op: equal, data: data.clone() };
         match &condition.test {
-            // A prefix of whole bytes is read as that many bytes: no mask is needed.
+            // A prefix of whole bytes is loaded with that length and needs no mask.
             Test::Prefix(address, bits) if bits % 8 == 0 && *bits > 0 => {
                 let length = usize::from(*bits / 8);
                 self.load_bytes(condition.field, Some(u32::from(*bits / 8)))?;
@@ -190,7 +191,8 @@ impl<F: FnMut(Expr)> Linearizer<F> {
         self.load_bytes(field, None)
     }
 
-    /// Puts the field, or its first `bytes`, into the first register, after what it needs to be there at all.
+    /// Loads the field, or its first `bytes`, into the first register, after a match of the
+    /// protocol that it needs.
     fn load_bytes(&mut self, field: Field, bytes: Option<u32>) -> Result<(), InvalidRule> {
         let expr = match field {
             Field::Saddr(ip) | Field::Daddr(ip) => {

@@ -1,13 +1,11 @@
-//! An nf_tables without a kernel, for tests of embedders and for dry runs.
+//! A fake kernel in memory.
 
 use flannel_netlink::{Errno, Refusal};
 
 use crate::error::{CommitError, ObserveError, RefusalReason};
 use crate::kernel::{Kernel, Observed};
 use crate::model::chain::Chain;
-use crate::model::ids::Generation;
-use crate::model::ids::Handle;
-use crate::model::ids::TableId;
+use crate::model::ids::{Generation, Handle, TableId};
 use crate::model::rule::Rule;
 use crate::model::ruleset::Ruleset;
 use crate::model::set::Set;
@@ -16,10 +14,10 @@ use crate::transaction::change::{Change, RulePlace};
 use crate::transaction::{Sealed, Transaction};
 use crate::uapi::NFT_TABLE_F_PERSIST;
 
-/// Tables that are kept in memory and changed as the kernel would change them: all or nothing, with generations,
-/// handles and `EBUSY`. It decodes the very bytes that the kernel would get.
+/// A fake nf_tables in memory, for tests and dry runs. It decodes the same bytes that the real
+/// kernel receives, and has transactions, generations, handles and `EBUSY`.
 ///
-/// It sees no packets, so counters stay where they are.
+/// It sees no packets, so counters stay at their values.
 ///
 /// ```
 /// use flannel_nft::{Family, Kernel, FakeKernel, Outcome, Ruleset, Table, TableName, converge};
@@ -57,37 +55,38 @@ impl Default for FakeKernel {
 }
 
 impl FakeKernel {
-    /// One that, as Linux before 6.9, refuses tables that outlive their owner.
+    /// A kernel that refuses tables that outlive their owner, like Linux before 6.9.
     #[must_use]
     pub fn before_6_9() -> Self {
         Self { keeps_owned_tables: false, ..Self::default() }
     }
 
-    /// What was committed so far, as scripts for `nft -f`.
+    /// All committed changes, as scripts for `nft -f`.
     #[must_use]
     pub fn script(&self) -> &str {
         &self.script
     }
 
-    /// Number of commits so far.
+    /// The number of commits.
     #[must_use]
     pub fn commits(&self) -> u32 {
         self.commits
     }
 
-    /// The tables it holds.
+    /// The current tables.
     #[must_use]
     pub fn tables(&self) -> &[Table] {
         &self.tables
     }
 
-    /// Forgets all tables, as `nft flush ruleset` by somebody else.
+    /// Deletes all tables, like `nft flush ruleset` of another process.
     pub fn flush(&mut self) {
         self.tables.clear();
         self.generation = self.generation.next();
     }
 
-    /// Lets the next transaction fail at its `change`-th change (from 0) with this error, once.
+    /// Makes the next transaction fail with this error at its `change`-th change, counted from 0.
+    /// Once.
     pub fn refuse_next(&mut self, change: u32, errno: Errno) {
         self.refuse = Some((change, errno));
     }

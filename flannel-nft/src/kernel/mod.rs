@@ -1,30 +1,30 @@
-//! The door to nf_tables: the trait, the real kernel, the fake, and what others change.
+//! Access to nf_tables: the trait, the real kernel, the fake kernel, and notifications.
 
 pub(crate) mod fake;
 pub(crate) mod monitor;
 pub(crate) mod netlink;
 
 use crate::error::{CommitError, ObserveError};
-use crate::model::ids::Generation;
-use crate::model::ids::TableId;
-use crate::model::ruleset::Ownership;
-use crate::model::ruleset::Ruleset;
+use crate::model::ids::{Generation, TableId};
+use crate::model::ruleset::{Ownership, Ruleset};
 use crate::transaction::{Sealed, Transaction};
 
-/// Tables as they were at one generation.
+/// The tables of one generation.
 #[derive(Clone, Debug)]
 pub struct Observed {
     /// The generation.
     pub generation: Generation,
-    /// Those of the wanted tables that exist.
+    /// The requested tables that exist.
     pub ruleset: Ruleset,
-    /// Port of the socket that changes are sent by: a table owned by it is ours.
+    /// Port of the socket that sends changes: this process owns the tables with this
+    /// [owner](crate::Table::owner_port).
     pub port: Option<u32>,
 }
 
-/// The one door to nf_tables. Nothing else in the crate sends or receives rules.
+/// The kernel interface of this crate. Nothing else in it sends or receives rules.
 ///
-/// [`Netlink`](crate::Netlink) is the real one, [`FakeKernel`](crate::FakeKernel) one for tests and dry runs.
+/// [`Netlink`](crate::Netlink) is the real kernel; [`FakeKernel`](crate::FakeKernel) is for tests
+/// and dry runs.
 pub trait Kernel {
     /// Reads the generation of the ruleset.
     ///
@@ -32,7 +32,7 @@ pub trait Kernel {
     /// [`ObserveError`].
     fn generation(&mut self) -> Result<Generation, ObserveError>;
 
-    /// Lists the tables there are.
+    /// Lists the tables.
     ///
     /// # Errors
     /// [`ObserveError`].
@@ -41,28 +41,29 @@ pub trait Kernel {
     /// `nft list tables`
     fn tables(&mut self) -> Result<Vec<TableId>, ObserveError>;
 
-    /// Whether a table that somebody owns stays when its owner exits (flags `owner` and `persist`). Changes nothing.
+    /// Whether the kernel supports owned tables that outlive their owner (flags `owner` and
+    /// `persist`). Changes nothing.
     ///
     /// # Errors
     /// [`ObserveError`].
     fn keeps_owned_tables(&mut self) -> Result<bool, ObserveError>;
 
-    /// Reads the wanted tables, all of one generation.
+    /// Reads the requested tables, all of the same generation.
     ///
     /// # Errors
-    /// [`ObserveError`]; never a part of a table.
+    /// [`ObserveError`]; the result is never partial.
     fn observe(&mut self, wanted: &[TableId]) -> Result<Observed, ObserveError>;
 
-    /// Sends a transaction and waits until it is applied or refused.
+    /// Sends a transaction and waits for the reply.
     ///
     /// # Errors
-    /// [`CommitError`], whose variants say what the kernel holds.
+    /// [`CommitError`], whose variants tell what the kernel holds.
     fn send(&mut self, transaction: &mut Transaction<Sealed>) -> Result<Generation, CommitError>;
 }
 
 impl Ownership {
-    /// [`Ownership::Owner`] where the kernel lets a table outlive its owner, else [`Ownership::Shared`]. It asks the kernel,
-    /// whatever its version, which takes 8 to 16 ms: ask once.
+    /// [`Ownership::Owner`] if the kernel supports owned tables that outlive their owner, otherwise
+    /// [`Ownership::Shared`]. Asks the kernel, which takes 8 to 16 ms, so call it once.
     ///
     /// # Errors
     /// [`ObserveError`] if the kernel does not answer.

@@ -39,11 +39,13 @@ pub struct Foreign {
 pub enum Event {
     /// Another process committed changes.
     Foreign(Foreign),
-    /// Changes came faster than they were read, and the kernel dropped some of them: observe everything again.
+    /// Changes came faster than they were read, and the kernel dropped some of them: observe
+    /// everything again.
     Overflow,
 }
 
-/// Receives the commits of other processes in a network namespace. Readable ([`AsFd`]) when there are some.
+/// Receives the commits of other processes in a network namespace. Readable ([`AsFd`]) when there
+/// are some.
 ///
 /// Open it before the first [`observe`](crate::observe), so that no change falls in between.
 #[derive(Debug)]
@@ -57,8 +59,8 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Subscribes to the ruleset of the network namespace that the calling thread is in, except to commits made
-    /// through `ours`.
+    /// Subscribes to the ruleset of the network namespace that the calling thread is in, except to
+    /// commits made through `ours`.
     ///
     /// # Errors
     /// [`OpenError`] if the kernel refuses the subscription.
@@ -73,7 +75,8 @@ impl Monitor {
     /// Takes the events that have arrived, without waiting; 4096 at most.
     ///
     /// # Errors
-    /// The kernel's error if the socket is broken. An overflow is not an error but [`Event::Overflow`].
+    /// The kernel's error if the socket is broken. An overflow is not an error but
+    /// [`Event::Overflow`].
     pub fn take(&mut self) -> io::Result<Vec<Event>> {
         let mut events = Vec::new();
         while events.len() < MAX_EVENTS {
@@ -153,7 +156,8 @@ impl AsRawFd for Monitor {
     }
 }
 
-/// A [`Monitor`] as an async [`Stream`](futures_core::Stream). It ends only if the socket breaks, with the kernel's error.
+/// A [`Monitor`] as an async [`Stream`](futures_core::Stream). It ends only if the socket breaks,
+/// with the kernel's error.
 #[cfg(feature = "tokio")]
 #[derive(Debug)]
 pub struct MonitorStream {
@@ -164,7 +168,8 @@ pub struct MonitorStream {
 
 #[cfg(feature = "tokio")]
 impl MonitorStream {
-    /// Waits for the next event, without an extension trait. Cancel safe: dropping the future loses no event.
+    /// Waits for the next event, without an extension trait. Cancel safe: dropping the future loses
+    /// no event.
     ///
     /// # Errors
     /// As [`Monitor::take`].

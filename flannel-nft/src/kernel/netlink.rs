@@ -1,4 +1,4 @@
-//! The real kernel, over one netlink socket that is kept for life.
+//! The real kernel, over one long-lived netlink socket.
 
 use std::collections::HashMap;
 use std::error::Error as _;
@@ -14,8 +14,7 @@ use crate::error::{CommitError, ObserveError, ReadError, RefusalReason};
 use crate::kernel::{Kernel, Observed};
 use crate::model::chain::Chain;
 use crate::model::family::Family;
-use crate::model::ids::Generation;
-use crate::model::ids::TableId;
+use crate::model::ids::{Generation, TableId};
 use crate::model::name::TableName;
 use crate::model::ruleset::Ruleset;
 use crate::model::set::Set;
@@ -26,23 +25,23 @@ use crate::wire::decode::{self, RawElement, RawRule};
 use crate::wire::encode;
 use crate::wire::{batch_header, header, message};
 
-/// How often tables are read anew because they change meanwhile.
+/// Number of attempts to read tables that change meanwhile.
 const ATTEMPTS: u32 = 16;
 
 /// The nf_tables of a network namespace.
 ///
-/// It keeps one socket: closing one after a commit that deleted something waits for an RCU grace period, 12 ms, which
-/// is where other libraries and `nft -f` spend their time.
+/// Keep it open: closing a socket after a commit that deleted something waits for an RCU grace
+/// period of about 12 ms.
 #[derive(Debug)]
 pub struct Netlink {
     socket: Socket,
     question: Batch,
-    /// Whether the kernel acknowledges the end of a batch (≥ 6.10); found out when first needed.
+    /// Whether the kernel acknowledges the end of a batch (≥ 6.10). Determined on first use.
     acks_end: Option<bool>,
 }
 
 impl Netlink {
-    /// Opens the nf_tables of the network namespace that the calling thread is in.
+    /// Opens nf_tables of the network namespace that the calling thread is in.
     ///
     /// # Errors
     /// [`OpenError`] if the kernel lacks nf_tables or refuses the socket.
@@ -50,14 +49,14 @@ impl Netlink {
         Socket::open(Protocol::Netfilter).map(Self::over)
     }
 
-    /// Speaks over a socket of [`Protocol::Netfilter`] that was opened otherwise, e.g. with a bounded receive buffer
+    /// Uses an open socket of [`Protocol::Netfilter`], e.g. one with a bounded receive buffer
     /// ([`Socket::open_limited`]).
     #[must_use]
     pub fn over(socket: Socket) -> Self {
         Self { socket, question: Batch::new(), acks_end: None }
     }
 
-    /// The port that the kernel knows this socket by: what [`Monitor`](crate::Monitor) should leave out.
+    /// The netlink port of the socket. Commits through it carry this number.
     #[must_use]
     pub fn port(&self) -> u32 {
         self.socket.port()
@@ -112,7 +111,7 @@ impl Netlink {
         Ok(chains.into_iter().flatten().collect())
     }
 
-    /// A table with everything in it, or `None` if it has vanished meanwhile.
+    /// A table with everything in it; `None` if it does not exist any more.
     fn whole(&mut self, id: &TableId, chains: &[(TableName, Chain)]) -> Result<Option<Table>, ObserveError> {
         let Some(mut table) = self.table(id)? else { return Ok(None) };
         let family = id.family.number();
@@ -167,11 +166,12 @@ impl Netlink {
 
     /// Lists the elements of a set.
     ///
-    /// While the kernel moves the elements of a set that has grown into a larger hash table, which goes on after the commit, a
-    /// listing in several parts misses some. What one listing shows exists, so they are added up: until there are
-    /// as many as the kernel counts (`NFTA_SET_COUNT`, seen on 6.18), else until one more shows nothing new.
+    /// After a hash table has grown, the kernel moves its elements in the background, and a listing
+    /// in several parts misses some. Every listed element exists, so listings are merged: until
+    /// there are as many as the kernel counts (`NFTA_SET_COUNT`, seen on 6.18), or until another
+    /// listing shows no new element.
     fn fill(&mut self, table: &TableId, set: &mut Set, count: Option<u32>) -> Result<(), ObserveError> {
-        // So many fit into one part.
+        // Elements that fit into one part.
         const ONE_PART: usize = 100;
         let count = count.and_then(|count| usize::try_from(count).ok()).filter(|_| set.has_steady_count());
         for _ in 0..ATTEMPTS {
@@ -215,7 +215,7 @@ impl Netlink {
         CommitError::Refused { operation, attribute, source: RefusalReason(refusal) }
     }
 
-    /// The reply did not come: finds out what it would have said.
+    /// The reply was lost: determines from the generation what it would have been.
     fn unanswered(
         &mut self,
         expected: Option<Generation>,
@@ -226,7 +226,8 @@ impl Netlink {
             .source()
             .and_then(|source| source.downcast_ref::<io::Error>())
             .is_some_and(|error| error.kind() == io::ErrorKind::WouldBlock);
-        // Refusals always come back, so where ends are not acknowledged silence is consent.
+        // Refusals always arrive. So if the kernel does not acknowledge the end of a batch, no
+        // reply means success.
         if silent && !self.acks_end() {
             return Ok(made(expected, now));
         }
@@ -236,7 +237,7 @@ impl Netlink {
         }
     }
 
-    /// Whether the kernel answers to an empty batch.
+    /// Whether the kernel acknowledges an empty batch.
     fn acks_end(&mut self) -> bool {
         if let Some(known) = self.acks_end {
             return known;
@@ -278,7 +279,8 @@ impl Kernel for Netlink {
         asked.map_err(|source| cannot_read("the ruleset's generation", source))
     }
 
-    /// Asks to add such a table in a batch without end, which the kernel checks and drops. Before 6.9 the flag is refused.
+    /// Adds such a table in a batch without end, which the kernel checks and drops. Kernels before
+    /// 6.9 refuse the flag.
     fn keeps_owned_tables(&mut self) -> Result<bool, ObserveError> {
         let name = format!("probe-of-{}", self.socket.port());
         self.question.clear();
@@ -308,7 +310,7 @@ impl Kernel for Netlink {
             }
             let read = self.read(wanted, &families);
             if self.generation()? != generation {
-                continue; // whatever was read, or failed, may be of two minds
+                continue; // the result or error may mix two generations
             }
             let ruleset = read?;
             return Ok(Observed { generation, ruleset, port: Some(self.socket.port()) });
@@ -332,10 +334,11 @@ impl Kernel for Netlink {
 }
 
 impl Netlink {
-    /// Whether this generation is complete: a commit raises the number first and then makes its changes visible
-    /// (`nf_tables_commit`, net/netfilter/nf_tables_api.c at v6.1), so what is read in between is of two minds.
+    /// Whether this generation is complete. A commit increments the number before its changes
+    /// become visible (`nf_tables_commit`, net/netfilter/nf_tables_api.c at v6.1), so a read in
+    /// between mixes two generations.
     ///
-    /// A batch without changes waits for the commit in progress, and tells if it was to another generation.
+    /// An empty batch waits for the commit in progress, and fails if that made another generation.
     fn is_settled(&mut self, generation: Generation) -> Result<bool, ObserveError> {
         self.question.clear();
         self.question.message(message::BATCH_BEGIN, Flags::NONE, &batch_header(), |a| {
@@ -344,7 +347,8 @@ impl Netlink {
         self.question.message(message::BATCH_END, Flags::NONE, &batch_header(), |_| {});
         match self.socket.transact(&mut self.question, |_| Ok(())) {
             Ok(answer) => Ok(answer.refused.is_empty()),
-            // Before 6.10 the end of a batch is not acknowledged; a refusal always comes back.
+            // Before 6.10 the kernel does not acknowledge the end of a batch. Refusals always
+            // arrive.
             Err(TransactError::Lost(_)) => Ok(true),
             Err(source) => Err(cannot_read("the ruleset's generation", AskError::Transact(source))),
         }
@@ -376,8 +380,8 @@ fn cannot_read(what: &'static str, source: AskError) -> ObserveError {
     ObserveError { what, source: source.into() }
 }
 
-/// The generation after a commit that was to apply at `expected`, if the kernel is at `now`. A batch that has no effect,
-/// such as adding a table that exists, makes none.
+/// The generation after a commit that applied at `expected`, if the kernel is now at `now`. A
+/// commit without effect, such as adding a table that exists, makes no new generation.
 fn made(expected: Option<Generation>, now: Generation) -> Generation {
     expected.filter(|expected| *expected != now).map_or(now, Generation::next)
 }

@@ -1,4 +1,4 @@
-//! Chains: rules in order, and the hook that packets reach them by.
+//! Chains: ordered rules, and the hook at which packets enter a base chain.
 
 use crate::error::InvalidRule;
 use crate::model::family::Family;
@@ -7,14 +7,14 @@ use crate::model::opaque::Extra;
 use crate::model::rule::Rule;
 use crate::uapi::*;
 
-/// What a base chain is for.
+/// The type of a base chain.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum ChainKind {
-    /// Accept or drop.
+    /// Filters packets.
     Filter,
-    /// Translate addresses: sees only the first packet of each connection.
+    /// Translates addresses. Sees only the first packet of each connection.
     Nat,
-    /// Re-route packets of this host after a change; at [`Hook::Output`] only.
+    /// Reroutes packets of this host if the chain changes them. Only at [`Hook::Output`].
     Route,
 }
 
@@ -28,22 +28,22 @@ impl ChainKind {
     }
 }
 
-/// Where in a packet's way a base chain sits.
+/// The point in a packet's path at which a base chain runs.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Hook {
-    /// Leaving a device. Kernel ≥ 5.16.
+    /// Packets that leave a device. Kernel ≥ 5.16.
     Egress,
-    /// Passing through this host.
+    /// Packets that this host forwards.
     Forward,
-    /// Entering by a device, before everything else.
+    /// Packets that enter from a device, before all other hooks.
     Ingress,
-    /// To this host.
+    /// Packets to this host.
     Input,
-    /// From this host.
+    /// Packets from this host.
     Output,
-    /// About to leave.
+    /// Packets that leave this host, after routing.
     Postrouting,
-    /// Just arrived.
+    /// Packets that arrive, before routing.
     Prerouting,
 }
 
@@ -93,25 +93,25 @@ impl Hook {
     }
 }
 
-/// When a base chain runs among others of its hook: lowest first.
+/// The order of base chains at the same hook: the lowest number runs first.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Priority(i32);
 
 impl Priority {
-    /// -300, before connection tracking.
+    /// -300: before connection tracking.
     pub const RAW: Self = Self(-300);
     /// -150.
     pub const MANGLE: Self = Self(-150);
-    /// -100, where destinations are translated.
+    /// -100: destination NAT.
     pub const DSTNAT: Self = Self(-100);
     /// 0.
     pub const FILTER: Self = Self(0);
     /// 50.
     pub const SECURITY: Self = Self(50);
-    /// 100, where sources are translated.
+    /// 100: source NAT.
     pub const SRCNAT: Self = Self(100);
 
-    /// Any other.
+    /// Any other priority.
     #[must_use]
     pub const fn new(priority: i32) -> Self {
         Self(priority)
@@ -124,17 +124,17 @@ impl Priority {
     }
 }
 
-/// What happens to a packet that reaches the end of a base chain.
+/// The verdict for packets that reach the end of a base chain.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum Policy {
-    /// It goes on.
+    /// The packet continues.
     #[default]
     Accept,
-    /// It is dropped.
+    /// The packet is dropped.
     Drop,
 }
 
-/// What makes a chain a base chain: packets enter it by themselves.
+/// The type, hook, priority and policy of a base chain.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Base {
     pub(crate) kind: ChainKind,
@@ -145,38 +145,38 @@ pub struct Base {
 }
 
 impl Base {
-    /// A chain of this kind at this hook, with policy accept.
+    /// A base chain of this type at this hook, with policy accept.
     #[must_use]
     pub fn new(kind: ChainKind, hook: Hook, priority: Priority) -> Self {
         Self { kind, hook, priority, policy: Policy::Accept, devices: Vec::new() }
     }
 
-    /// Where sources are translated: `type nat hook postrouting priority srcnat`.
+    /// A chain for source NAT: `type nat hook postrouting priority srcnat`.
     #[must_use]
     pub fn nat_postrouting() -> Self {
         Self::new(ChainKind::Nat, Hook::Postrouting, Priority::SRCNAT)
     }
 
-    /// Where destinations are translated: `type nat hook prerouting priority dstnat`.
+    /// A chain for destination NAT: `type nat hook prerouting priority dstnat`.
     #[must_use]
     pub fn nat_prerouting() -> Self {
         Self::new(ChainKind::Nat, Hook::Prerouting, Priority::DSTNAT)
     }
 
-    /// Where passing packets are filtered: `type filter hook forward priority filter`.
+    /// A chain that filters forwarded packets: `type filter hook forward priority filter`.
     #[must_use]
     pub fn filter_forward() -> Self {
         Self::new(ChainKind::Filter, Hook::Forward, Priority::FILTER)
     }
 
-    /// What happens at the end of the chain. Default: accept.
+    /// Sets the policy. Default: accept.
     #[must_use]
     pub fn policy(mut self, policy: Policy) -> Self {
         self.policy = policy;
         self
     }
 
-    /// The kind.
+    /// The type.
     #[must_use]
     pub fn kind(&self) -> ChainKind {
         self.kind
@@ -218,7 +218,7 @@ impl Base {
     }
 }
 
-/// A list of rules.
+/// A chain: an ordered list of rules.
 #[derive(Clone, Debug)]
 pub struct Chain {
     pub(crate) name: ChainName,
@@ -229,52 +229,53 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// A chain that packets enter by themselves.
+    /// A base chain: packets enter it at its hook.
     #[must_use]
     pub fn base(name: ChainName, base: Base) -> Self {
         Self { base: Some(base), ..Self::regular(name) }
     }
 
-    /// A chain that rules jump to.
+    /// A regular chain: rules jump to it.
     #[must_use]
     pub fn regular(name: ChainName) -> Self {
         Self { name, base: None, comment: None, rules: Vec::new(), extra: Extra::default() }
     }
 
-    /// A remark that `nft list` shows. It cannot change while the chain exists: another remark means a new chain.
+    /// Sets a comment, which `nft list` shows. The kernel cannot change the comment of an existing
+    /// chain, so a different one makes [`diff`](crate::diff) recreate the chain.
     #[must_use]
     pub fn comment(mut self, comment: Comment) -> Self {
         self.comment = Some(comment);
         self
     }
 
-    /// Adds a rule at the end.
+    /// Appends a rule.
     #[must_use]
     pub fn rule(mut self, rule: Rule) -> Self {
         self.rules.push(rule);
         self
     }
 
-    /// Adds rules at the end.
+    /// Appends rules.
     #[must_use]
     pub fn rules(mut self, rules: impl IntoIterator<Item = Rule>) -> Self {
         self.rules.extend(rules);
         self
     }
 
-    /// Its name.
+    /// The name.
     #[must_use]
     pub fn name(&self) -> &ChainName {
         &self.name
     }
 
-    /// What makes it a base chain, if it is one.
+    /// The hook and its properties; `None` for a regular chain.
     #[must_use]
     pub fn hooked(&self) -> Option<&Base> {
         self.base.as_ref()
     }
 
-    /// Its rules, in order.
+    /// The rules, in order.
     #[must_use]
     pub fn list(&self) -> &[Rule] {
         &self.rules

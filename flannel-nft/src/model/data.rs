@@ -1,10 +1,11 @@
-//! Bytes as the kernel compares them.
+//! Values as the bytes that the kernel compares.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
-/// Bytes of a register or of a set's key: up to 16 in place, more (concatenations) on the heap.
+/// The bytes of a register or of a set's key: up to 16 inline, longer ones (concatenations) on the
+/// heap.
 #[derive(Clone)]
 pub(crate) enum Data {
     Short { length: u8, bytes: [u8; 16] },
@@ -38,7 +39,7 @@ impl Data {
         }
     }
 
-    /// An interface's name as the kernel holds it: 16 bytes, filled up with zeros.
+    /// An interface name as the kernel stores it: 16 bytes, padded with zeros.
     pub(crate) fn interface(name: &str) -> Self {
         let mut bytes = [0; 16];
         for (place, byte) in bytes.iter_mut().zip(name.bytes()) {
@@ -117,14 +118,14 @@ impl Data {
         Self::new(&vec![0xff; length])
     }
 
-    /// The prefix length of a mask, `None` if its ones are not all in front.
+    /// The prefix length of a mask; `None` if the ones are not contiguous from the left.
     pub(crate) fn prefix_length(&self) -> Option<u8> {
         let ones: u32 = self.as_slice().iter().map(|byte| byte.count_ones()).sum();
         let ones = u8::try_from(ones).ok()?;
         (*self == Self::mask(ones, self.len())).then_some(ones)
     }
 
-    /// If `self..=last` are exactly the numbers with a common prefix: its length.
+    /// The prefix length if `self..=last` is exactly a prefix.
     pub(crate) fn prefix_to(&self, last: &Self) -> Option<u8> {
         let differ: Vec<u8> = self.as_slice().iter().zip(last.as_slice()).map(|(a, b)| !(a ^ b)).collect();
         let length = Self::new(&differ).prefix_length()?;
@@ -135,7 +136,7 @@ impl Data {
         (first_is_low && last_is_high).then_some(length)
     }
 
-    /// The last number that shares the first `bits` bits.
+    /// The highest number with the same first `bits` bits.
     pub(crate) fn last_with_prefix(&self, bits: u8) -> Self {
         let mask = Self::mask(bits, self.len());
         let bytes: Vec<u8> =
@@ -143,7 +144,7 @@ impl Data {
         Self::new(&bytes)
     }
 
-    /// Whether no bit behind the first `bits` is set.
+    /// Whether all bits after the first `bits` are zero.
     pub(crate) fn is_network(&self, bits: u8) -> bool {
         let mask = Self::mask(bits, self.len());
         self.as_slice().iter().zip(mask.as_slice()).all(|(byte, mask)| byte & !mask == 0)

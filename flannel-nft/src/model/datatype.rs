@@ -1,4 +1,4 @@
-//! What bytes mean, and how nft prints them.
+//! Data types of values, and how nft prints them.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -7,45 +7,45 @@ use crate::model::data::{Data, hex};
 use crate::model::protocol::Protocol;
 use crate::uapi::*;
 
-/// What the keys or the values of a set are, by nft's names (`nft describe`).
+/// The type of a set's keys or values, under nft's name (`nft describe`).
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 #[non_exhaustive]
 pub enum Datatype {
-    /// `ct_dir`, 1 byte.
+    /// `ct_dir`: 1 byte.
     CtDirection,
-    /// `ct_state`, 4 bytes, host order.
+    /// `ct_state`: 4 bytes, host byte order.
     CtState,
-    /// `ct_status`, 4 bytes, host order.
+    /// `ct_status`: 4 bytes, host byte order.
     CtStatus,
-    /// `ether_addr`, 6 bytes.
+    /// `ether_addr`: 6 bytes.
     EtherAddr,
-    /// `fib_addrtype`, 4 bytes, host order.
+    /// `fib_addrtype`: 4 bytes, host byte order.
     FibAddrtype,
-    /// `iface_index`, 4 bytes, host order.
+    /// `iface_index`: 4 bytes, host byte order.
     Ifindex,
-    /// `ifname`, 16 bytes.
+    /// `ifname`: 16 bytes.
     Ifname,
-    /// `inet_proto`, 1 byte.
+    /// `inet_proto`: 1 byte.
     InetProto,
     /// `inet_service`: a port, 2 bytes.
     InetService,
-    /// `ipv4_addr`, 4 bytes.
+    /// `ipv4_addr`: 4 bytes.
     Ipv4Addr,
-    /// `ipv6_addr`, 16 bytes.
+    /// `ipv6_addr`: 16 bytes.
     Ipv6Addr,
-    /// `mark`, 4 bytes, host order.
+    /// `mark`: 4 bytes, host byte order.
     Mark,
-    /// `nf_proto`, 1 byte.
+    /// `nf_proto`: 1 byte.
     Nfproto,
-    /// `pkt_type`, 1 byte.
+    /// `pkt_type`: 1 byte.
     PktType,
-    /// `tcp_flag`, 1 byte.
+    /// `tcp_flag`: 1 byte.
     TcpFlag,
-    /// A type that this crate has no word for, or a concatenation. Its values are kept as bytes.
+    /// Another type, or a concatenation. Its values are kept as bytes.
     Other {
-        /// nft's number for it.
+        /// nft's number of the type.
         number: u32,
-        /// Bytes of one value.
+        /// Length of a value in bytes.
         length: u32,
     },
 }
@@ -69,7 +69,7 @@ impl Datatype {
         Self::TcpFlag,
     ];
 
-    /// nft's name for it.
+    /// nft's name of the type.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -92,7 +92,7 @@ impl Datatype {
         }
     }
 
-    /// nft's number for it (include/datatype.h, `enum datatypes`); the kernel only stores it.
+    /// nft's number of the type (include/datatype.h, `enum datatypes`); the kernel only stores it.
     pub(crate) fn number(self) -> u32 {
         match self {
             Self::Nfproto => 2,
@@ -136,7 +136,8 @@ impl Datatype {
         known.unwrap_or(Self::Other { number, length })
     }
 
-    /// Whether values are in host order, which nft must be told (`NFTNL_UDATA_SET_KEYBYTEORDER`) to print them right.
+    /// Whether values are in host byte order. nft needs to know (`NFTNL_UDATA_SET_KEYBYTEORDER`) to
+    /// print them.
     pub(crate) fn is_host_order(self) -> bool {
         matches!(
             self,
@@ -152,7 +153,8 @@ impl Datatype {
         )
     }
 
-    /// How many values nft prints on a line of a set's listing (src/expression.c, `calculate_delim`).
+    /// Number of values that nft prints on one line of a set's listing (src/expression.c,
+    /// `calculate_delim`).
     pub(crate) fn per_line(self) -> usize {
         match self {
             Self::Ipv4Addr | Self::CtState | Self::FibAddrtype => 2,
@@ -227,7 +229,7 @@ pub(crate) const fn state_bit(ctinfo: u32) -> u32 {
     1 << (ctinfo + 1)
 }
 
-/// In the order in which nft prints them.
+/// In nft's print order.
 pub(crate) const STATES: [(&str, u32); 5] = [
     ("invalid", NF_CT_STATE_INVALID_BIT),
     ("established", state_bit(IP_CT_ESTABLISHED)),
@@ -245,7 +247,7 @@ pub(crate) const STATUSES: [(&str, u32); 7] = [
     ("dying", IPS_DYING),
 ];
 
-/// The bits of the header, RFC 9293.
+/// Flag bits of the TCP header, RFC 9293.
 pub(crate) const TCP_FLAGS: [(&str, u32); 8] = [
     ("fin", 0x1),
     ("syn", 0x2),
@@ -268,7 +270,7 @@ fn symbol<T: Copy + fmt::Display + PartialEq>(
     }
 }
 
-/// Writes the names of the bits that are set; as a number if one has no name or none is set.
+/// Writes the names of the bits that are set; as a number if a bit has no name or no bit is set.
 pub(crate) fn write_bits(
     names: &[(&str, u32)],
     bits: u32,

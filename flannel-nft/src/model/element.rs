@@ -16,12 +16,12 @@ use crate::model::opaque::Extra;
 use crate::model::value::Value;
 use crate::model::verdict::Verdict;
 
-/// The values of a key, both ends included.
+/// The keys of an element, both ends included.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum Span {
     One(Data),
     Range(Data, Data),
-    /// Every key that no other element has (`*`).
+    /// The catch-all element `*`: every key that no other element covers.
     Rest,
 }
 
@@ -68,8 +68,8 @@ impl Span {
 }
 
 impl Ord for Span {
-    /// By first value, so that in a set without overlaps neighbours stand side by side; [`Span::Rest`] last, as nft
-    /// prints it.
+    /// Ordered by first key, so that adjacent ranges of a set without overlaps are next to each
+    /// other; [`Span::Rest`] comes last, as in nft's output.
     fn cmp(&self, other: &Self) -> Ordering {
         match (self.first(), other.first()) {
             (Some(first), Some(other_first)) => {
@@ -86,7 +86,7 @@ impl PartialOrd for Span {
     }
 }
 
-/// What an element of a set or map is found by: one value, or in an interval set also a prefix or a range.
+/// The key of an element: a value or, in a set with the interval flag, also a prefix or a range.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Key {
     pub(crate) datatype: Datatype,
@@ -95,7 +95,7 @@ pub struct Key {
 }
 
 impl Key {
-    /// Every key that no other element has, `*`. Kernel ≥ 5.13.
+    /// The catch-all key `*`: every key that no other element covers. Kernel ≥ 5.13.
     #[must_use]
     pub fn rest(datatype: Datatype) -> Self {
         Self { datatype, span: Span::Rest, invalid: None }
@@ -158,14 +158,14 @@ impl From<RangeInclusive<Ipv6Addr>> for Key {
 }
 
 impl From<u16> for Key {
-    /// A port.
+    /// The key for a port.
     fn from(port: u16) -> Self {
         Value::port(port).into()
     }
 }
 
 impl From<RangeInclusive<u16>> for Key {
-    /// Ports.
+    /// The key for a range of ports.
     fn from(range: RangeInclusive<u16>) -> Self {
         Self::range(Value::port(*range.start()), Value::port(*range.end()))
     }
@@ -177,7 +177,7 @@ impl fmt::Display for Key {
     }
 }
 
-/// What a map gives for a key.
+/// What a map holds for a key.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum Mapped {
     Object(Box<str>),
@@ -185,20 +185,20 @@ pub(crate) enum Mapped {
     Verdict(Verdict),
 }
 
-/// All of an element but its key.
+/// Everything of an element except its key.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Body {
     pub(crate) mapped: Option<Mapped>,
     pub(crate) timeout: Option<Duration>,
-    /// Time left; known of observed elements only, and no part of what an element is.
+    /// Remaining lifetime, in observed elements only. Not compared.
     pub(crate) expires: Option<Duration>,
     pub(crate) comment: Option<Comment>,
     pub(crate) extra: Extra,
 }
 
 impl PartialEq for Body {
-    /// Counters of an element (in `extra`) are not part of what it is. The kernel rounds timeouts to its clock, which
-    /// ticks at least every 10 ms.
+    /// Counters of an element (in `extra`) are not compared. The kernel rounds timeouts to its
+    /// clock, which ticks at least every 10 ms.
     fn eq(&self, other: &Self) -> bool {
         let timeouts = match (self.timeout, other.timeout) {
             (Some(a), Some(b)) => a.abs_diff(b) < Duration::from_millis(20),
@@ -208,7 +208,7 @@ impl PartialEq for Body {
     }
 }
 
-/// One element of a set or map.
+/// An element of a set or map.
 #[derive(Clone, Debug)]
 pub struct Element {
     pub(crate) key: Key,
@@ -217,13 +217,13 @@ pub struct Element {
 }
 
 impl Element {
-    /// An element of a plain set.
+    /// An element of a set.
     #[must_use]
     pub fn new(key: impl Into<Key>) -> Self {
         Self { key: key.into(), data_type: None, body: Body::default() }
     }
 
-    /// The verdict that a verdict map gives for it.
+    /// Sets the verdict, for a verdict map.
     #[must_use]
     pub fn verdict(mut self, verdict: Verdict) -> Self {
         self.body.mapped = Some(Mapped::Verdict(verdict));
@@ -231,7 +231,7 @@ impl Element {
         self
     }
 
-    /// The value that a map gives for it.
+    /// Sets the value, for a map.
     #[must_use]
     pub fn value(mut self, value: impl Into<Value>) -> Self {
         let value = value.into();
@@ -240,7 +240,7 @@ impl Element {
         self
     }
 
-    /// The counter that a map of counters gives for it.
+    /// Sets the counter, for a map of counters.
     #[must_use]
     pub fn counter(mut self, name: &CounterName) -> Self {
         self.body.mapped = Some(Mapped::Object(name.as_str().into()));
@@ -248,21 +248,21 @@ impl Element {
         self
     }
 
-    /// After how long it vanishes, in whole milliseconds. Default: the set's, which by default is never.
+    /// Sets the lifetime, in whole milliseconds. Default: the set's timeout, if it has one.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.body.timeout = Some(timeout);
         self
     }
 
-    /// A remark that `nft list` shows.
+    /// Sets a comment, which `nft list` shows.
     #[must_use]
     pub fn comment(mut self, comment: Comment) -> Self {
         self.body.comment = Some(comment);
         self
     }
 
-    /// What it is found by.
+    /// The key.
     #[must_use]
     pub fn key(&self) -> &Key {
         &self.key

@@ -1,10 +1,10 @@
-//! The address families of tables.
+//! Address families of tables.
 
 use std::fmt;
 
 use crate::uapi::*;
 
-/// Address family of a table.
+/// The address family of a table.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Family {
     /// ARP packets.
@@ -22,7 +22,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// nft's word for it.
+    /// nft's name of the family.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

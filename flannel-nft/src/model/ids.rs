@@ -1,11 +1,12 @@
-//! What identifies a table, an object in it, and a state of the whole ruleset.
+//! Identifiers of tables, of objects in them, and of a state of the ruleset.
 
 use std::fmt;
 
 use crate::model::family::Family;
 use crate::model::name::TableName;
 
-/// Number of the ruleset's state: goes up by one with each commit of anybody in the network namespace.
+/// The number of the ruleset's state. Each commit of any process in the network namespace
+/// increments it.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Generation(pub(crate) u32);
 
@@ -16,7 +17,7 @@ impl Generation {
         self.0
     }
 
-    /// The one after a commit; the kernel skips 0.
+    /// The generation after the next commit. The kernel skips 0.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0.wrapping_add(1).max(1))
@@ -29,12 +30,12 @@ impl fmt::Display for Generation {
     }
 }
 
-/// The kernel's number for an object, unique in its table.
+/// The kernel's number of an object, unique in its table.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Handle(pub(crate) u64);
 
 impl Handle {
-    /// The number, as `nft -a list` shows it.
+    /// The number that `nft -a list` shows.
     #[must_use]
     pub fn number(self) -> u64 {
         self.0
@@ -47,17 +48,17 @@ impl fmt::Display for Handle {
     }
 }
 
-/// What identifies a table: its family and name.
+/// The identity of a table: family and name.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct TableId {
-    /// Address family.
+    /// The address family.
     pub family: Family,
-    /// Name, unique in its family.
+    /// The name, unique in its family.
     pub name: TableName,
 }
 
 impl TableId {
-    /// The table of this family with this name.
+    /// The identity of the table of this family and name.
     #[must_use]
     pub fn new(family: Family, name: TableName) -> Self {
         Self { family, name }

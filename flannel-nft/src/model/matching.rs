@@ -1,4 +1,4 @@
-//! What a rule looks at, and what that is compared with.
+//! Matches: a field of the packet, and the value, range or set that it is compared with.
 
 use std::ops::Not;
 
@@ -37,7 +37,7 @@ impl IpVersion {
     }
 }
 
-/// Where a match takes its value from.
+/// The field whose value a match compares.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum Field {
     CtDirection,
@@ -82,33 +82,33 @@ impl Field {
     }
 }
 
-/// What a value is compared with.
+/// The value or values that a field is compared with.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Test {
     /// At least one of these bits is set.
     AnyBit(Data),
     In(Source),
     Is(Data),
-    /// The bits under the mask are these.
+    /// The bits under the mask equal the value.
     Masked {
         mask: Data,
         value: Data,
     },
-    /// An interface whose name begins so.
+    /// An interface whose name starts with this prefix.
     NamePrefix(Box<str>),
     Prefix(Data, u8),
     Range(Data, Data),
 }
 
-/// A set that a match or a verdict map looks into.
+/// The set that a match or a verdict map looks a value up in.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Source {
     Named(SetName),
-    /// `{ 80, 443 }`: a constant set that lives and dies with its rule.
+    /// An anonymous set, `{ 80, 443 }`, which belongs to the rule.
     Inline(Box<Inline>),
 }
 
-/// The contents of a set that belongs to one rule.
+/// The contents of an anonymous set.
 #[derive(Clone, Debug)]
 pub(crate) struct Inline {
     pub(crate) set: Set,
@@ -135,7 +135,7 @@ impl Source {
     }
 }
 
-/// One condition of a rule.
+/// A condition of a rule.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Match {
     pub(crate) field: Field,
@@ -179,7 +179,7 @@ impl Match {
 impl Not for Match {
     type Output = Self;
 
-    /// The opposite: `ip saddr != 10.0.0.0/8`.
+    /// Inverts the match: `ip saddr != 10.0.0.0/8`.
     fn not(mut self) -> Self {
         self.inverted = !self.inverted;
         self

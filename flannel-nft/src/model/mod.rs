@@ -1,4 +1,4 @@
-//! The vocabulary: what a ruleset is made of, whichever way it is written.
+//! The vocabulary of rulesets, independent of their representation as bytes or text.
 
 pub(crate) mod chain;
 pub(crate) mod data;

@@ -1,38 +1,38 @@
-//! Names and comments, checked once where they are made, so that no later code can hold a bad one.
+//! Names and comments. The constructors validate them, so a value of these types is always valid.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A text that cannot be a name, a comment or a prefix in nf_tables.
+/// A text is not a valid name, comment or log prefix.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NameError {
-    /// There is nothing in it.
+    /// The text is empty.
     #[error("a {what} cannot be empty")]
     Empty {
-        /// What it was meant to be, e.g. `table name`.
+        /// The kind of text, e.g. `table name`.
         what: &'static str,
     },
-    /// It does not fit into the kernel's field, or into what every `nft` prints back.
+    /// The text is longer than the kernel's field, or than what every version of `nft` prints.
     #[error("{what} `{text}` has {bytes} bytes, {limit} are allowed")]
     TooLong {
-        /// What it was meant to be.
+        /// The kind of text.
         what: &'static str,
         /// The text.
         text: String,
         /// Its length in bytes.
         bytes: usize,
-        /// Most bytes allowed.
+        /// The maximum length in bytes.
         limit: usize,
     },
-    /// It has a character that `nft` could not read back.
+    /// The text has a character that `nft` could not read back.
     #[error("{what} `{text}` has the character {character:?}, which nft cannot read back")]
     Character {
-        /// What it was meant to be.
+        /// The kind of text.
         what: &'static str,
         /// The text.
         text: String,
-        /// The first such character.
+        /// The first invalid character.
         character: char,
     },
 }
@@ -55,13 +55,14 @@ fn check(
     }
 }
 
-/// What `nft` scans as a bare word (src/scanner.l, `string`): a letter, then letters, digits and `/ \ _ . -`.
+/// Whether `nft` accepts the character in a bare word (src/scanner.l, `string`): a letter, then
+/// letters, digits and `/ \ _ . -`.
 fn identifier(at: usize, character: char) -> bool {
     character.is_ascii_alphabetic()
         || (at > 0 && (character.is_ascii_digit() || "/\\_.-".contains(character)))
 }
 
-/// What may stand between double quotes.
+/// Whether the character is allowed between double quotes.
 fn quotable(_at: usize, character: char) -> bool {
     character != '"' && !character.is_control()
 }
@@ -76,13 +77,14 @@ macro_rules! name {
             #[doc = concat!("Checks that `text` can be a ", $what, ".")]
             ///
             /// # Errors
-            /// [`NameError`] saying what is wrong with it.
+            /// [`NameError`], which names what is invalid.
             pub fn new(text: &str) -> Result<Self, NameError> {
                 check($what, text, $limit, $allowed)?;
                 Ok(Self(text.into()))
             }
 
-            /// As the kernel has it: what others have made is taken as it is.
+            /// A name as the kernel returned it, without validation: other programs may use names
+            /// that this crate does not create.
             pub(crate) fn observed(text: &str) -> Self {
                 Self(text.into())
             }
@@ -133,17 +135,19 @@ name!(
     CounterName, "counter name", 255, identifier
 );
 name!(
-    /// A remark that the kernel keeps with a table, chain, rule, set or element: at most 127 bytes, no double quote.
+    /// A comment, which the kernel stores with a table, chain, rule, set or element: at most 127
+    /// bytes, no double quotes.
     Comment, "comment", 127, quotable
 );
 name!(
-    /// What a `log` statement puts in front of each line: at most 127 bytes, no double quote.
+    /// The text at the start of each line of a `log` statement: at most 127 bytes, no double
+    /// quotes.
     LogPrefix, "log prefix", 127, quotable
 );
 
-/// Name of a network interface to match, or the beginning of one.
+/// The name of a network interface in a match, or a prefix of names.
 ///
-/// Written as in nft: a trailing `*` makes it match every interface whose name begins so.
+/// As in nft, a trailing `*` matches every interface whose name starts with the text before it.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct InterfaceName {
     pub(crate) text: Box<str>,
@@ -151,11 +155,10 @@ pub struct InterfaceName {
 }
 
 impl InterfaceName {
-    /// Checks that `text` can be the name of an interface (at most 15 bytes) or, with a trailing `*`, the beginning of
-    /// one.
+    /// Checks that `text` is a valid interface name (at most 15 bytes), optionally followed by `*`.
     ///
     /// # Errors
-    /// [`NameError`] saying what is wrong with it.
+    /// [`NameError`], which names what is invalid.
     pub fn new(text: &str) -> Result<Self, NameError> {
         let (name, prefix) = text.strip_suffix('*').map_or((text, false), |name| (name, true));
         check("interface name", name, 15, |_, character| {

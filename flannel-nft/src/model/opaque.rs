@@ -1,6 +1,6 @@
-//! What the kernel gave and this crate does not understand: kept, and written back unchanged.
+//! Attributes that this crate has no types for. It keeps them and writes them back unchanged.
 
-/// Attributes that we do not know, as they came.
+/// Unknown attributes: type and payload.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Extra(pub(crate) Vec<(u16, Box<[u8]>)>);
 

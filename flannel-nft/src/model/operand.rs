@@ -1,4 +1,4 @@
-//! What a match compares with: addresses and ports, one, several, or those of a set.
+//! Right-hand sides of matches: addresses and ports, as values, prefixes, ranges or sets.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
@@ -10,7 +10,7 @@ use crate::model::element::Key;
 use crate::model::matching::{Field, IpVersion, Match, Test};
 use crate::model::name::SetName;
 
-/// Addresses to match: one, a prefix, a range, several of those, or a named set's.
+/// Addresses to match: a value, a prefix, a range, several of them, or a named set.
 #[derive(Clone, Debug)]
 pub struct Addresses {
     version: IpVersion,
@@ -25,19 +25,21 @@ enum AddressKind {
 }
 
 impl Addresses {
-    /// The addresses in a named set with keys of type [`Datatype::Ipv4Addr`](crate::Datatype::Ipv4Addr).
+    /// The addresses in a named set with key type
+    /// [`Datatype::Ipv4Addr`](crate::Datatype::Ipv4Addr).
     #[must_use]
     pub fn v4_set(set: &SetName) -> Self {
         Self { version: IpVersion::V4, kind: AddressKind::Set(set.clone()) }
     }
 
-    /// The addresses in a named set with keys of type [`Datatype::Ipv6Addr`](crate::Datatype::Ipv6Addr).
+    /// The addresses in a named set with key type
+    /// [`Datatype::Ipv6Addr`](crate::Datatype::Ipv6Addr).
     #[must_use]
     pub fn v6_set(set: &SetName) -> Self {
         Self { version: IpVersion::V6, kind: AddressKind::Set(set.clone()) }
     }
 
-    /// Several IPv4 prefixes, `{ 10.0.0.0/8, 192.168.0.0/16 }`.
+    /// Several IPv4 prefixes: `{ 10.0.0.0/8, 192.168.0.0/16 }`.
     pub fn v4(prefixes: impl IntoIterator<Item = Ipv4Net>) -> Self {
         let keys = prefixes.into_iter().map(Key::from).collect();
         Self { version: IpVersion::V4, kind: AddressKind::Keys(keys) }
@@ -118,7 +120,8 @@ impl From<RangeInclusive<Ipv6Addr>> for Addresses {
     }
 }
 
-/// Ports to match: one, a range, several, or a named set's (key type [`Datatype::InetService`](crate::Datatype::InetService)).
+/// Ports to match: a value, a range, several of them, or a named set (key type
+/// [`Datatype::InetService`](crate::Datatype::InetService)).
 #[derive(Clone, Debug)]
 pub struct Ports(PortKind);
 

@@ -1,8 +1,8 @@
-//! Protocols above IP.
+//! Layer 4 protocols.
 
 use std::fmt;
 
-/// Number of a protocol above IP (`IPPROTO_*`).
+/// The number of a layer 4 protocol (`IPPROTO_*`).
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Protocol(u8);
 
@@ -34,7 +34,7 @@ impl Protocol {
         Self(number)
     }
 
-    /// Its number.
+    /// The number.
     #[must_use]
     pub const fn number(self) -> u8 {
         self.0

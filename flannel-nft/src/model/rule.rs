@@ -1,18 +1,17 @@
-//! Rules: what to look at, and what to do then.
+//! Rules: matches and statements in order.
 
 use crate::model::element::{Body, Key, Mapped};
 use crate::model::ids::Handle;
-use crate::model::matching::Test;
-use crate::model::matching::{Field, Match, Source};
+use crate::model::matching::{Field, Match, Source, Test};
 use crate::model::name::{ChainName, Comment, CounterName, SetName};
 use crate::model::opaque::Extra;
 use crate::model::selector::tcp;
-use crate::model::set::Maps;
-use crate::model::set::Set;
+use crate::model::set::{Maps, Set};
 use crate::model::statement::{IpRange, Limit, Log, Mark, Nat, Reject, Statement};
 use crate::model::verdict::Verdict;
 
-/// A rule: conditions and statements, run from left to right until a condition is false or a verdict is reached.
+/// A rule: matches and statements, evaluated from left to right until a match fails or a verdict is
+/// reached.
 ///
 /// ```
 /// use flannel_nft::{Nat, Rule, ip};
@@ -27,8 +26,8 @@ use crate::model::verdict::Verdict;
 /// # Ok::<(), ipnet::AddrParseError>(())
 /// ```
 ///
-/// A mistake (a prefix with host bits, a statement behind a verdict) is kept and reported when the transaction is
-/// [sealed](crate::Transaction::seal).
+/// An invalid part (a prefix with host bits, a statement after a verdict) is reported when the
+/// transaction is [sealed](crate::Transaction::seal).
 #[derive(Clone, Debug, Default)]
 pub struct Rule {
     pub(crate) statements: Vec<Statement>,
@@ -38,7 +37,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Calls `found` for each anonymous set that belongs to the rule, in the rule's order.
+    /// Calls `found` for each anonymous set of the rule, in order.
     pub(crate) fn inline_sets(&self, mut found: impl FnMut(&Set)) {
         for statement in &self.statements {
             if let Statement::Match(Match { test: Test::In(Source::Inline(inline)), .. })
@@ -49,7 +48,7 @@ impl Rule {
         }
     }
 
-    /// A rule that does nothing yet.
+    /// An empty rule.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -60,56 +59,58 @@ impl Rule {
         self
     }
 
-    /// Goes on only if this is true.
+    /// Adds a match: the rule continues only if it is true.
     #[must_use]
     pub fn when(self, condition: Match) -> Self {
         self.then(Statement::Match(condition))
     }
 
-    /// Counts packets and bytes in the rule itself. A rule that stays keeps its count.
+    /// Counts packets and bytes in the rule. A rule that stays in place keeps its count.
     #[must_use]
     pub fn counter(self) -> Self {
         self.then(Statement::Counter { packets: 0, bytes: 0 })
     }
 
-    /// Counts packets and bytes in a counter of the table.
+    /// Counts packets and bytes in a named counter of the table.
     #[must_use]
     pub fn counter_named(self, name: &CounterName) -> Self {
         self.then(Statement::CounterRef(name.clone()))
     }
 
-    /// Writes a line to a log.
+    /// Logs the packet.
     #[must_use]
     pub fn log(self, log: Log) -> Self {
         self.then(Statement::Log(log))
     }
 
-    /// Goes on only while a rate is kept.
+    /// Adds a rate limit: the rule continues only while the rate is not exceeded, or with
+    /// [`Limit::over`] while it is.
     #[must_use]
     pub fn limit(self, limit: Limit) -> Self {
         self.then(Statement::Limit(limit))
     }
 
-    /// Changes the packet's mark.
+    /// Sets the packet mark.
     #[must_use]
     pub fn set_mark(self, mark: Mark) -> Self {
         self.then(Statement::MetaMark(mark))
     }
 
-    /// Changes the connection's mark.
+    /// Sets the connection mark.
     #[must_use]
     pub fn set_ct_mark(self, mark: Mark) -> Self {
         self.then(Statement::CtMark(mark))
     }
 
-    /// Leaves the packet out of connection tracking; in a prerouting or output chain of priority `raw`.
+    /// Excludes the packet from connection tracking. Valid in prerouting and output chains of
+    /// priority `raw`.
     #[must_use]
     pub fn notrack(self) -> Self {
         self.then(Statement::Notrack)
     }
 
-    /// Lowers the largest segment that a TCP connection announces to what the route can carry. Demands the first
-    /// packet of a direction, [`tcp::syn`].
+    /// Lowers the maximum segment size that a TCP connection announces to the MTU of the route.
+    /// Matches [`tcp::syn`] first.
     ///
     /// # Kernel
     /// `tcp flags syn / syn,rst tcp option maxseg size set rt mtu`
@@ -118,13 +119,13 @@ impl Rule {
         self.when(tcp::syn()).then(Statement::ClampMss)
     }
 
-    /// Ends with a verdict.
+    /// Ends the rule with a verdict.
     #[must_use]
     pub fn verdict(self, verdict: Verdict) -> Self {
         self.then(Statement::Verdict(verdict))
     }
 
-    /// Lets the packet pass this hook's chain.
+    /// Accepts the packet at this hook; base chains with a later priority still see it.
     #[must_use]
     pub fn accept(self) -> Self {
         self.verdict(Verdict::Accept)
@@ -136,31 +137,31 @@ impl Rule {
         self.verdict(Verdict::Drop)
     }
 
-    /// Goes back to the calling chain, or to the base chain's policy.
+    /// Returns to the calling chain or, in a base chain, to its policy.
     #[must_use]
     pub fn return_(self) -> Self {
         self.verdict(Verdict::Return)
     }
 
-    /// Goes into another chain and comes back.
+    /// Continues in another chain, then returns to the next rule.
     #[must_use]
     pub fn jump(self, chain: &ChainName) -> Self {
         self.verdict(Verdict::Jump(chain.clone()))
     }
 
-    /// Goes into another chain for good.
+    /// Continues in another chain, without return.
     #[must_use]
     pub fn goto(self, chain: &ChainName) -> Self {
         self.verdict(Verdict::Goto(chain.clone()))
     }
 
-    /// Looks the verdict up in a map, by source address: `ip saddr vmap @MAP`.
+    /// Looks the verdict up in a named map: `ip saddr vmap @MAP`.
     #[must_use]
     pub fn vmap(self, key: VmapKey, map: &SetName) -> Self {
         self.then(Statement::Vmap { field: key.0, source: Source::Named(map.clone()) })
     }
 
-    /// Looks the verdict up in a map that belongs to the rule: `tcp dport vmap { 22 : accept, 23 : drop }`.
+    /// Looks the verdict up in an anonymous map: `tcp dport vmap { 22 : accept, 23 : drop }`.
     #[must_use]
     pub fn vmap_inline<K: Into<Key>>(
         self,
@@ -174,56 +175,57 @@ impl Rule {
         self.then(Statement::Vmap { field: key.0, source })
     }
 
-    /// Refuses the packet and tells its sender.
+    /// Drops the packet and sends an error to its sender.
     #[must_use]
     pub fn reject(self, reject: Reject) -> Self {
         self.then(Statement::Reject(reject))
     }
 
-    /// Gives connections the address of the interface they leave by. In a nat chain at postrouting.
+    /// Translates the source address to that of the outgoing interface. In a nat chain at
+    /// postrouting.
     #[must_use]
     pub fn masquerade(self, nat: Nat) -> Self {
         self.then(Statement::Masquerade(nat))
     }
 
-    /// Gives connections another source address. In a nat chain at postrouting or input.
+    /// Translates the source address. In a nat chain at postrouting or input.
     #[must_use]
     pub fn snat(self, address: impl Into<IpRange>, nat: Nat) -> Self {
         self.then(Statement::Snat { address: Some(address.into()), nat })
     }
 
-    /// Gives connections another destination address. In a nat chain at prerouting or output.
+    /// Translates the destination address. In a nat chain at prerouting or output.
     #[must_use]
     pub fn dnat(self, address: impl Into<IpRange>, nat: Nat) -> Self {
         self.then(Statement::Dnat { address: Some(address.into()), nat })
     }
 
-    /// Gives connections this host as destination. In a nat chain at prerouting or output.
+    /// Redirects to this host. In a nat chain at prerouting or output.
     #[must_use]
     pub fn redirect(self, nat: Nat) -> Self {
         self.then(Statement::Redirect(nat))
     }
 
-    /// A remark that `nft list` shows.
+    /// Sets a comment, which `nft list` shows.
     #[must_use]
     pub fn comment(mut self, comment: Comment) -> Self {
         self.comment = Some(comment);
         self
     }
 
-    /// The kernel's number for an observed rule; `None` for one that was made here.
+    /// The kernel's number of an observed rule; `None` for a new rule.
     #[must_use]
     pub fn handle(&self) -> Option<Handle> {
         self.handle
     }
 
-    /// Its remark.
+    /// The comment.
     #[must_use]
     pub fn remark(&self) -> Option<&Comment> {
         self.comment.as_ref()
     }
 
-    /// The verdicts it can end with, those of inline verdict maps included.
+    /// The verdicts that the rule can reach, including those of anonymous verdict maps.
     pub fn verdicts(&self) -> impl Iterator<Item = &Verdict> {
         self.statements.iter().flat_map(|statement| {
             let (own, inline) = match statement {
@@ -250,7 +252,7 @@ impl Rule {
         rule
     }
 
-    /// Whether all of it is understood: if not, it holds instructions of others that are kept as they are.
+    /// Whether this crate has types for every part of the rule. If not, it keeps the rest as bytes.
     #[must_use]
     pub fn is_understood(&self) -> bool {
         self.extra.is_empty()
@@ -258,7 +260,7 @@ impl Rule {
     }
 }
 
-/// What a verdict map is asked for.
+/// The field whose value a verdict map looks up.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct VmapKey(pub(crate) Field);
 

@@ -1,12 +1,12 @@
-//! What a caller wants: whole tables with everything in them.
+//! Rulesets: the desired tables, each with everything in it.
 
 use crate::model::ids::TableId;
 use crate::model::table::Table;
 
-/// Tables, each whole: what is in the kernel's table of that name and not in here is to be removed. Other tables are
-/// nobody's business here.
+/// Tables, each with everything in it: [`diff`](crate::diff) removes what the kernel's table of the
+/// same name has beyond that. Other tables are not touched.
 ///
-/// `Display` writes it as `nft list ruleset` would.
+/// `Display` prints it like `nft list ruleset`.
 #[derive(Clone, Debug, Default)]
 pub struct Ruleset {
     pub(crate) tables: Vec<Table>,
@@ -14,13 +14,13 @@ pub struct Ruleset {
 }
 
 impl Ruleset {
-    /// Without tables.
+    /// An empty ruleset.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a table; one with the same identity is replaced.
+    /// Adds a table. Replaces a table of the same identity.
     #[must_use]
     pub fn table(mut self, table: Table) -> Self {
         self.tables.retain(|other| other.id != table.id);
@@ -29,7 +29,7 @@ impl Ruleset {
         self
     }
 
-    /// Says that a table is not to exist: in a diff it is deleted if it does.
+    /// Requests that a table does not exist: `diff` deletes it.
     #[must_use]
     pub fn without(mut self, id: TableId) -> Self {
         self.tables.retain(|other| other.id != id);
@@ -37,7 +37,7 @@ impl Ruleset {
         self
     }
 
-    /// Its tables.
+    /// The tables.
     #[must_use]
     pub fn tables(&self) -> &[Table] {
         &self.tables
@@ -49,7 +49,8 @@ impl Ruleset {
         self.tables.iter().find(|table| table.id == *id)
     }
 
-    /// Identities of all tables that this says anything about.
+    /// The identities of all tables that the ruleset describes, including those that must not
+    /// exist.
     #[must_use]
     pub fn scope(&self) -> Vec<TableId> {
         self.tables.iter().map(|table| table.id.clone()).chain(self.absent.iter().cloned()).collect()
@@ -62,20 +63,23 @@ impl FromIterator<Table> for Ruleset {
     }
 }
 
-/// Who may change a table besides us.
+/// Which processes may change a table.
 ///
-/// The default is [`Ownership::Shared`], although an owned table is safer from `nft flush ruleset`: while a table is
-/// owned, no version of nft can load a saved `nft list ruleset` (`EPERM`), so nobody's rules in it are loaded; and after
-/// its owner's exit, nft before 1.1 cannot read what it lists of the table (docs/nft-versions.md in the repository).
+/// The default is [`Ownership::Shared`], although an owned table is protected from `nft flush
+/// ruleset`. While a table is owned, no version of nft can load a saved `nft list ruleset`
+/// (`EPERM`), so none of the saved rules are loaded. After the owner has exited, nft before 1.1
+/// cannot read its own listing of the table (docs/nft-versions.md in the repository).
 ///
-/// Going from one to the other makes the table anew in one commit: no packet sees a gap, counters start at 0.
+/// A change of the ownership recreates the table in one commit: no packet sees a gap, and counters
+/// start at 0.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum Ownership {
-    /// Anybody with CAP_NET_ADMIN: plain tables, as every tool makes and understands them.
+    /// All processes with CAP_NET_ADMIN: a plain table, which every tool understands.
     #[default]
     Shared,
-    /// Only this process, as long as it keeps its [`Netlink`](crate::Netlink) open: flags `owner` and `persist`.
-    /// Afterwards the table stays, and the next [`converge`](crate::converge) of anybody who wants to own it takes it
-    /// over as it is. Kernel ≥ 6.9; older ones refuse the table.
+    /// Only this process, while its [`Netlink`](crate::Netlink) is open: flags `owner` and
+    /// `persist`. The table stays when the process exits, and the next
+    /// [`converge`](crate::converge) that wants to own it takes it over unchanged. Kernel ≥ 6.9;
+    /// older kernels refuse the table.
     Owner,
 }

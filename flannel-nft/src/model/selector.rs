@@ -1,7 +1,7 @@
-//! The words on the left of an nft match.
+//! Selectors: the left-hand sides of matches.
 //!
-//! The modules are named as nft names things: [`ip::saddr`], [`tcp::dport`], [`meta::oifname`], [`ct::state`],
-//! [`fib::daddr_type`]. `!` turns a match around.
+//! The modules have nft's names: [`ip::saddr`], [`tcp::dport`], [`meta::oifname`], [`ct::state`],
+//! [`fib::daddr_type`]. `!` inverts a match.
 
 use crate::error::InvalidRule;
 use crate::model::data::Data;
@@ -14,28 +14,29 @@ use crate::model::protocol::Protocol;
 use crate::model::set::Maps;
 use crate::model::value::Value;
 
-/// The IP header. In an `inet` table a match on addresses also demands the right IP version, as nft does.
+/// IP header. In an `inet` table, a match on addresses also matches the IP version, as in nft.
 pub mod ip {
     use super::{Addresses, Data, Field, Match, Protocol, Test};
 
-    /// Source address: `ip saddr` or `ip6 saddr`, by the type of `addresses`.
+    /// Source address: `ip saddr` or `ip6 saddr`, depending on the type of `addresses`.
     pub fn saddr(addresses: impl Into<Addresses>) -> Match {
         addresses.into().matched(Field::Saddr)
     }
 
-    /// Destination address: `ip daddr` or `ip6 daddr`, by the type of `addresses`.
+    /// Destination address: `ip daddr` or `ip6 daddr`, depending on the type of `addresses`.
     pub fn daddr(addresses: impl Into<Addresses>) -> Match {
         addresses.into().matched(Field::Daddr)
     }
 
-    /// The protocol field of the IPv4 header, `ip protocol`. For both IP versions: [`super::meta::l4proto`].
+    /// Protocol field of the IPv4 header: `ip protocol`. For both IP versions use
+    /// [`super::meta::l4proto`].
     #[must_use]
     pub fn protocol(protocol: Protocol) -> Match {
         Match::new(Field::IpProtocol, Test::Is(Data::new(&[protocol.number()])))
     }
 }
 
-/// What the kernel knows about a packet besides its bytes.
+/// Metadata of a packet.
 pub mod meta {
     use super::{Data, Field, InterfaceName, IpVersion, Key, Match, Protocol, SetName, Test, Value};
     use crate::uapi::*;
@@ -46,7 +47,7 @@ pub mod meta {
         Match::new(Field::Mark, Test::Is(Data::u32(mark)))
     }
 
-    /// Packet mark, the bits under `mask` only: `meta mark & 0x4000 == 0x4000`.
+    /// Packet mark, only the bits under `mask`: `meta mark & 0x4000 == 0x4000`.
     #[must_use]
     pub fn mark_masked(mark: u32, mask: u32) -> Match {
         Match::new(Field::Mark, Test::Masked { mask: Data::u32(mask), value: Data::u32(mark) })
@@ -64,13 +65,13 @@ pub mod meta {
         Match::new(Field::Nfproto, Test::Is(Data::new(&[version.number()])))
     }
 
-    /// Protocol above IP: `meta l4proto tcp`.
+    /// Layer 4 protocol: `meta l4proto tcp`.
     #[must_use]
     pub fn l4proto(protocol: Protocol) -> Match {
         Match::new(Field::L4proto, Test::Is(Data::new(&[protocol.number()])))
     }
 
-    /// One of several protocols above IP: `meta l4proto { tcp, udp }`.
+    /// Several layer 4 protocols: `meta l4proto { tcp, udp }`.
     pub fn l4proto_in(protocols: impl IntoIterator<Item = Protocol>) -> Match {
         Match::one_of(Field::L4proto, protocols.into_iter().map(Key::from))
     }
@@ -82,56 +83,57 @@ pub mod meta {
         }
     }
 
-    /// Incoming interface by name, or by the beginning of its name: `iifname "eth0"`, `iifname "veth*"`.
+    /// Incoming interface, by name or prefix: `iifname "eth0"`, `iifname "veth*"`.
     #[must_use]
     pub fn iifname(name: &InterfaceName) -> Match {
         interface(Field::Iifname, name)
     }
 
-    /// Outgoing interface by name, or by the beginning of its name.
+    /// Outgoing interface, by name or prefix.
     #[must_use]
     pub fn oifname(name: &InterfaceName) -> Match {
         interface(Field::Oifname, name)
     }
 
-    /// Incoming interface in a set of names: `iifname @SET`.
+    /// Incoming interface, in a named set: `iifname @SET`.
     #[must_use]
     pub fn iifname_in(set: &SetName) -> Match {
         Match::named(Field::Iifname, set)
     }
 
-    /// Outgoing interface in a set of names.
+    /// Outgoing interface, in a named set.
     #[must_use]
     pub fn oifname_in(set: &SetName) -> Match {
         Match::named(Field::Oifname, set)
     }
 
-    /// Incoming interface by index, faster than by name but gone with the interface: `iif 2`.
+    /// Incoming interface, by index: `iif 2`. Faster than by name, but the index is gone with the
+    /// interface.
     #[must_use]
     pub fn iif(index: u32) -> Match {
         Match::key(Field::Iif, Value::interface_index(index).into())
     }
 
-    /// Outgoing interface by index.
+    /// Outgoing interface, by index.
     #[must_use]
     pub fn oif(index: u32) -> Match {
         Match::key(Field::Oif, Value::interface_index(index).into())
     }
 
-    /// To whom a packet was addressed on the link.
+    /// Destination of a packet on the link.
     #[derive(Clone, Copy, Debug, Eq, PartialEq)]
     pub enum PacketType {
-        /// To all.
+        /// All stations.
         Broadcast,
-        /// To us.
+        /// This host.
         Host,
-        /// To a group.
+        /// A multicast group.
         Multicast,
-        /// To somebody else.
+        /// Another station.
         Other,
     }
 
-    /// To whom the packet was addressed on the link: `meta pkttype broadcast`.
+    /// Destination of the packet on the link: `meta pkttype broadcast`.
     #[must_use]
     pub fn pkttype(kind: PacketType) -> Match {
         let number = match kind {
@@ -144,52 +146,52 @@ pub mod meta {
     }
 }
 
-/// What connection tracking knows about a packet.
+/// Connection tracking.
 pub mod ct {
     use super::{Data, Field, InvalidRule, Match, Test};
     use crate::model::datatype::state_bit;
     use crate::uapi::*;
 
-    /// State of a connection, seen from the packet.
+    /// State of the connection that a packet belongs to.
     #[derive(Clone, Copy, Debug, Eq, PartialEq)]
     pub enum State {
-        /// Both directions have been seen.
+        /// The connection has seen packets in both directions.
         Established,
-        /// Belongs to no connection.
+        /// The packet belongs to no connection.
         Invalid,
-        /// The first packet.
+        /// The packet starts a connection.
         New,
-        /// Starts a connection that another one announced.
+        /// The packet starts a connection that another connection announced.
         Related,
-        /// Not tracked.
+        /// The packet is not tracked.
         Untracked,
     }
 
     /// Status bits of a connection.
     #[derive(Clone, Copy, Debug, Eq, PartialEq)]
     pub enum Status {
-        /// Kept even when the table is full.
+        /// Kept even if the table is full.
         Assured,
-        /// In the table.
+        /// Confirmed: in the table.
         Confirmed,
-        /// Destination was translated.
+        /// The destination is translated.
         Dnat,
         /// About to be removed.
         Dying,
-        /// Announced by another one.
+        /// Announced by another connection.
         Expected,
-        /// Both directions have been seen.
+        /// Packets were seen in both directions.
         SeenReply,
-        /// Source was translated.
+        /// The source is translated.
         Snat,
     }
 
     /// Direction of a packet in its connection.
     #[derive(Clone, Copy, Debug, Eq, PartialEq)]
     pub enum Direction {
-        /// As the first packet.
+        /// The direction of the first packet.
         Original,
-        /// The other way.
+        /// The opposite direction.
         Reply,
     }
 
@@ -199,7 +201,7 @@ pub mod ct {
         Match { invalid, ..Match::new(field, Test::AnyBit(Data::u32(bits))) }
     }
 
-    /// In one of these states: `ct state established,related`. Turned around with `!`: in none of them.
+    /// In one of these states: `ct state established,related`. Inverted with `!`: in none of them.
     pub fn state(states: impl IntoIterator<Item = State>) -> Match {
         bits(
             Field::CtState,
@@ -213,7 +215,7 @@ pub mod ct {
         )
     }
 
-    /// With one of these bits: `ct status dnat`. Turned around with `!`: with none of them.
+    /// With one of these bits: `ct status dnat`. Inverted with `!`: with none of them.
     pub fn status(status: impl IntoIterator<Item = Status>) -> Match {
         bits(
             Field::CtStatus,
@@ -229,7 +231,7 @@ pub mod ct {
         )
     }
 
-    /// In this direction: `ct direction reply`.
+    /// Direction: `ct direction reply`.
     #[must_use]
     pub fn direction(direction: Direction) -> Match {
         let number = match direction {
@@ -245,36 +247,36 @@ pub mod ct {
         Match::new(Field::CtMark, Test::Is(Data::u32(mark)))
     }
 
-    /// Connection mark, the bits under `mask` only: `ct mark & 0xff == 0x1`.
+    /// Connection mark, only the bits under `mask`: `ct mark & 0xff == 0x1`.
     #[must_use]
     pub fn mark_masked(mark: u32, mask: u32) -> Match {
         Match::new(Field::CtMark, Test::Masked { mask: Data::u32(mask), value: Data::u32(mark) })
     }
 }
 
-/// What the routing table says about a packet's addresses.
+/// Routing table lookups.
 pub mod fib {
     use super::{Body, Data, Datatype, Field, Key, Maps, Match, Source, Span, Test};
     use crate::uapi::*;
 
-    /// Kind of an address (`RTN_*`).
+    /// Type of an address (`RTN_*`).
     #[derive(Clone, Copy, Debug, Eq, PartialEq)]
     pub enum AddressType {
-        /// Somebody's, one of several.
+        /// An anycast address.
         Anycast,
-        /// Dropped.
+        /// A blackhole route: dropped.
         Blackhole,
-        /// Everybody's on a link.
+        /// A broadcast address.
         Broadcast,
-        /// This host's.
+        /// An address of this host.
         Local,
-        /// A group's.
+        /// A multicast address.
         Multicast,
-        /// Refused as forbidden.
+        /// A prohibit route: refused as forbidden.
         Prohibit,
-        /// Another host's.
+        /// An address of another host.
         Unicast,
-        /// Refused as unreachable.
+        /// An unreachable route: refused as unreachable.
         Unreachable,
     }
 
@@ -304,12 +306,12 @@ pub mod fib {
         }
     }
 
-    /// Kind of the source address: `fib saddr type local`.
+    /// Type of the source address: `fib saddr type local`.
     pub fn saddr_type(kinds: impl IntoIterator<Item = AddressType>) -> Match {
         address_type(Field::FibSaddrType, kinds)
     }
 
-    /// Kind of the destination address: `fib daddr type { local, broadcast }`.
+    /// Type of the destination address: `fib daddr type { local, broadcast }`.
     pub fn daddr_type(kinds: impl IntoIterator<Item = AddressType>) -> Match {
         address_type(Field::FibDaddrType, kinds)
     }
@@ -335,23 +337,23 @@ macro_rules! transport {
 }
 
 transport!(
-    /// UDP ports: `udp dport 53`. Demands UDP.
+    /// UDP ports: `udp dport 53`. Matches the protocol too.
     udp,
     Some(crate::Protocol::UDP)
 );
 transport!(
-    /// SCTP ports: `sctp dport 36412`. Demands SCTP.
+    /// SCTP ports: `sctp dport 36412`. Matches the protocol too.
     sctp,
     Some(crate::Protocol::SCTP)
 );
 transport!(
-    /// Ports of whatever protocol has them in the usual place: `th dport 53`. Demand the protocol yourself, with
-    /// [`meta::l4proto_in`].
+    /// Ports of any protocol that has them in the first four bytes: `th dport 53`. Does not match
+    /// the protocol; add [`meta::l4proto_in`].
     th,
     None
 );
 
-/// The TCP header. Demands TCP.
+/// TCP header. Matches the protocol too.
 pub mod tcp {
     use super::{Data, Field, Match, Ports, Test};
     use crate::model::protocol::Protocol;
@@ -369,8 +371,7 @@ pub mod tcp {
         ports.into().matched(Field::Dport(Some(Protocol::TCP)))
     }
 
-    /// The first packet of a direction, SYN without RST: `tcp flags syn / syn,rst`. What
-    /// [`Rule::clamp_mss`](crate::Rule::clamp_mss) wants in front of it.
+    /// The first packet of a direction, SYN without RST: `tcp flags syn / syn,rst`.
     #[must_use]
     pub fn syn() -> Match {
         Match::new(Field::TcpFlags, Test::Masked { mask: Data::new(&[SYN | RST]), value: Data::new(&[SYN]) })

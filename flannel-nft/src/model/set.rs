@@ -1,4 +1,4 @@
-//! Sets and maps: many values behind one rule.
+//! Sets and maps: lookups of many values by one rule.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::model::name::{Comment, SetName};
 use crate::model::opaque::Extra;
 use crate::uapi::*;
 
-/// What the elements of a set lead to.
+/// What the elements of a set map to.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum Maps {
     Nothing,
@@ -21,7 +21,7 @@ pub(crate) enum Maps {
 }
 
 impl Maps {
-    /// What a set that belongs to one rule is called when it is sent; the kernel puts a number in.
+    /// The name under which an anonymous set is sent; the kernel replaces `%d` with a number.
     pub(crate) fn anonymous_name(self) -> SetName {
         SetName::observed(if self == Self::Nothing { "__set%d" } else { "__map%d" })
     }
@@ -29,7 +29,7 @@ impl Maps {
 
 /// A named set or map.
 ///
-/// Elements that change while the set stays are added and removed one by one; a set is never refilled.
+/// If only elements differ, [`diff`](crate::diff) adds and removes these; it never refills a set.
 ///
 /// # Kernel
 /// `nft add set ip TABLE NAME { type ipv4_addr; flags interval; }`
@@ -45,17 +45,20 @@ pub struct Set {
     pub(crate) comment: Option<Comment>,
     pub(crate) elements: BTreeMap<Span, Body>,
     pub(crate) invalid: Option<InvalidRule>,
-    /// Attributes of others that we do not know, and so the reason not to touch the definition.
+    /// Unknown attributes of another program's set. If there are any, the definition is not
+    /// changed.
     pub(crate) extra: Extra,
 }
 
 impl Set {
-    /// Whether rules add elements while packets pass (flag `dynamic`): such elements are left out of a comparison.
+    /// Whether rules add elements while packets pass (flag `dynamic`). Such elements are not
+    /// compared.
     pub(crate) fn is_filled_by_rules(&self) -> bool {
         self.flags & NFT_SET_EVAL != 0
     }
 
-    /// A set of single values: a hash table in the kernel, about 4 µs to add or remove an element at any size.
+    /// A set of single values. The kernel uses a hash table: 4 µs to add or remove an element, at
+    /// any size.
     #[must_use]
     pub fn new(name: SetName, key: Datatype) -> Self {
         Self::with(name, key, Maps::Nothing, 0)
@@ -67,7 +70,7 @@ impl Set {
         Self::with(name, key, Maps::Verdict, NFT_SET_MAP)
     }
 
-    /// A map from keys to values.
+    /// A map from keys to values, e.g. addresses to marks.
     #[must_use]
     pub fn map(name: SetName, key: Datatype, value: Datatype) -> Self {
         Self::with(name, key, Maps::Value(value), NFT_SET_MAP)
@@ -95,9 +98,10 @@ impl Set {
         }
     }
 
-    /// Lets elements be prefixes and ranges: a tree in the kernel, 9 µs (100 elements) to 214 µs (10 000) per change.
+    /// Allows prefixes and ranges (`flags interval`). The kernel uses a tree: 9 µs (100 elements)
+    /// to 214 µs (10,000) per change.
     ///
-    /// Not for values in host order (marks, indices), which do not sort.
+    /// Invalid for values in host byte order (marks, indexes), which the kernel cannot sort.
     #[must_use]
     pub fn interval(mut self) -> Self {
         self.flags |= NFT_SET_INTERVAL;
@@ -107,7 +111,7 @@ impl Set {
         self
     }
 
-    /// Lets elements have a lifetime: `timeout` for those that do not say otherwise.
+    /// Allows timeouts, with this default for elements that have none of their own.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.flags |= NFT_SET_TIMEOUT;
@@ -115,35 +119,35 @@ impl Set {
         self
     }
 
-    /// Lets elements have a lifetime of their own; others stay.
+    /// Allows timeouts of single elements. Elements without one do not expire.
     #[must_use]
     pub fn timeouts(mut self) -> Self {
         self.flags |= NFT_SET_TIMEOUT;
         self
     }
 
-    /// Lets rules add elements (`flags dynamic`).
+    /// Allows rules to add elements (`flags dynamic`).
     #[must_use]
     pub fn dynamic(mut self) -> Self {
         self.flags |= NFT_SET_EVAL;
         self
     }
 
-    /// Most elements it may hold. Default: no limit.
+    /// Sets the maximum number of elements. Default: unlimited.
     #[must_use]
     pub fn size(mut self, size: u32) -> Self {
         self.size = Some(size);
         self
     }
 
-    /// A remark that `nft list` shows.
+    /// Sets a comment, which `nft list` shows.
     #[must_use]
     pub fn comment(mut self, comment: Comment) -> Self {
         self.comment = Some(comment);
         self
     }
 
-    /// Adds elements, as [`Set::insert`] does.
+    /// Adds elements like [`Set::insert`].
     #[must_use]
     pub fn elements<E: Into<Element>>(mut self, elements: impl IntoIterator<Item = E>) -> Self {
         for element in elements {
@@ -152,10 +156,11 @@ impl Set {
         self
     }
 
-    /// Adds an element. In an interval set without values, prefixes and ranges that overlap become one.
+    /// Adds an element. In a set with the interval flag, overlapping prefixes and ranges are
+    /// merged; in a map they are invalid.
     ///
-    /// An element that does not belong into this set (another type, a prefix with host bits, a range without the
-    /// interval flag, an overlap in a map) makes the transaction fail to [`seal`](crate::Transaction::seal).
+    /// An invalid element (wrong type, prefix with host bits, range without the interval flag,
+    /// overlap in a map) is reported when the transaction is [sealed](crate::Transaction::seal).
     pub fn insert(&mut self, element: impl Into<Element>) {
         let Element { key, data_type, body } = element.into();
         match self.check(&key, data_type, &body) {
@@ -227,30 +232,30 @@ impl Set {
         self.invalid.get_or_insert(invalid);
     }
 
-    /// Its name.
+    /// The name.
     #[must_use]
     pub fn name(&self) -> &SetName {
         &self.name
     }
 
-    /// What its keys are.
+    /// The type of the keys.
     #[must_use]
     pub fn key_type(&self) -> Datatype {
         self.key
     }
 
-    /// Its elements' keys, in order.
+    /// The keys of the elements, in order.
     pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
         self.elements.keys().map(|span| Key { datatype: self.key, span: span.clone(), invalid: None })
     }
 
-    /// Number of elements.
+    /// The number of elements.
     #[must_use]
     pub fn len(&self) -> usize {
         self.elements.len()
     }
 
-    /// Whether it has no element.
+    /// Whether the set has no elements.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.elements.is_empty()
@@ -272,7 +277,8 @@ impl Set {
         self.flags & NFT_SET_INTERVAL != 0
     }
 
-    /// Whether the kernel's count of its elements is that of a listing: it counts ranges otherwise, and what has expired too.
+    /// Whether `NFTA_SET_COUNT` is the number of listed elements. The kernel counts range ends and
+    /// expired elements too.
     pub(crate) fn has_steady_count(&self) -> bool {
         self.flags & (NFT_SET_INTERVAL | NFT_SET_TIMEOUT | NFT_SET_EVAL) == 0
     }
@@ -281,7 +287,8 @@ impl Set {
         self.flags & NFT_SET_ANONYMOUS != 0
     }
 
-    /// Whether both are the same but for their elements. What differs otherwise cannot be changed in place.
+    /// Whether both sets are equal except for their elements. The kernel cannot change anything
+    /// else of an existing set.
     pub(crate) fn same_definition(&self, other: &Self) -> bool {
         (self.key, self.maps, self.flags, self.timeout, self.gc_interval, self.size, &self.comment)
             == (

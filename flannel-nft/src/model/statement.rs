@@ -1,4 +1,4 @@
-//! What a rule does: verdicts, translation of addresses, logs, limits, marks.
+//! Statements: verdicts, NAT, logging, limits, marks.
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -10,7 +10,7 @@ use crate::model::name::{CounterName, LogPrefix};
 use crate::model::verdict::Verdict;
 use crate::uapi::*;
 
-/// How to refuse a packet and say so.
+/// The error that a rejected packet's sender gets.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Reject {
@@ -23,11 +23,11 @@ pub enum Reject {
     /// ICMP or ICMPv6 `port-unreachable`, nft's default.
     #[default]
     PortUnreachable,
-    /// TCP reset; demands TCP.
+    /// TCP reset. Matches TCP too.
     TcpReset,
 }
 
-/// How addresses and ports are chosen in a translation. Default: as the kernel likes, original ports kept if possible.
+/// How NAT chooses addresses and ports. Default: the kernel keeps the original port if it is free.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Nat {
     pub(crate) flags: u32,
@@ -35,48 +35,48 @@ pub struct Nat {
 }
 
 impl Nat {
-    /// As the kernel likes.
+    /// The kernel's default.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Ports at random without regard to the original (`fully-random`); avoids lost races between CPUs.
+    /// Random ports, independent of the original (`fully-random`). Avoids collisions between CPUs.
     #[must_use]
     pub fn fully_random(mut self) -> Self {
         self.flags |= NF_NAT_RANGE_PROTO_RANDOM_FULLY;
         self
     }
 
-    /// Ports at random by a hash (`random`).
+    /// Random ports from a hash (`random`).
     #[must_use]
     pub fn random(mut self) -> Self {
         self.flags |= NF_NAT_RANGE_PROTO_RANDOM;
         self
     }
 
-    /// The same address for every connection of a client (`persistent`).
+    /// The same address for all connections of a client (`persistent`).
     #[must_use]
     pub fn persistent(mut self) -> Self {
         self.flags |= NF_NAT_RANGE_PERSISTENT;
         self
     }
 
-    /// Ports from this range. The rule must demand a protocol with ports.
+    /// Ports from this range. The rule must match a protocol with ports.
     #[must_use]
     pub fn ports(mut self, ports: RangeInclusive<u16>) -> Self {
         self.ports = Some(ports);
         self
     }
 
-    /// This port. The rule must demand a protocol with ports.
+    /// This port. The rule must match a protocol with ports.
     #[must_use]
     pub fn port(self, port: u16) -> Self {
         self.ports(port..=port)
     }
 }
 
-/// What a `log` statement writes. Default: a line in the kernel's log at level `warn`.
+/// What a `log` statement writes. Default: a line in the kernel log at level `warn`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Log {
     pub(crate) prefix: Option<LogPrefix>,
@@ -88,20 +88,20 @@ pub struct Log {
 }
 
 impl Log {
-    /// A line in the kernel's log.
+    /// A line in the kernel log.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Text in front of each line.
+    /// Sets the text at the start of each line.
     #[must_use]
     pub fn prefix(mut self, prefix: LogPrefix) -> Self {
         self.prefix = Some(prefix);
         self
     }
 
-    /// To the listeners of this nflog group instead of the kernel's log.
+    /// Sends to the listeners of this nflog group instead of the kernel log.
     #[must_use]
     pub fn group(mut self, group: u16) -> Self {
         self.group = Some(group);
@@ -109,7 +109,7 @@ impl Log {
         self
     }
 
-    /// Syslog level, 0 (emerg) to 7 (debug). Default: 4 (warn).
+    /// Sets the syslog level, 0 (emerg) to 7 (debug). Default: 4 (warn).
     #[must_use]
     pub fn level(mut self, level: u8) -> Self {
         self.level = Some(u32::from(level.min(7)));
@@ -118,18 +118,18 @@ impl Log {
     }
 }
 
-/// Unit of a rate.
+/// The time unit of a rate.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Per {
     /// 1 s.
     Second,
     /// 60 s.
     Minute,
-    /// 3 600 s.
+    /// 3,600 s.
     Hour,
-    /// 86 400 s.
+    /// 86,400 s.
     Day,
-    /// 604 800 s.
+    /// 604,800 s.
     Week,
 }
 
@@ -145,7 +145,8 @@ impl Per {
     }
 }
 
-/// A limit that is true while a rate is kept, or with [`Limit::over`] while it is exceeded.
+/// A rate limit. It matches while the rate is not exceeded or, with [`Limit::over`], while it is
+/// exceeded.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Limit {
     pub(crate) rate: u64,
@@ -156,26 +157,26 @@ pub struct Limit {
 }
 
 impl Limit {
-    /// At most so many packets in a unit of time, with a burst of 5.
+    /// A number of packets per unit of time, with a burst of 5.
     #[must_use]
     pub fn packets(rate: u64, per: Per) -> Self {
         Self { rate, per: per.seconds(), burst: 5, bytes: false, over: false }
     }
 
-    /// At most so many bytes in a unit of time.
+    /// A number of bytes per unit of time, without a burst.
     #[must_use]
     pub fn bytes(rate: u64, per: Per) -> Self {
         Self { rate, per: per.seconds(), burst: 0, bytes: true, over: false }
     }
 
-    /// How much may exceed the rate at once, in packets or bytes.
+    /// Sets the number of packets or bytes that may exceed the rate at once.
     #[must_use]
     pub fn burst(mut self, burst: u32) -> Self {
         self.burst = burst;
         self
     }
 
-    /// True while the rate is exceeded.
+    /// Matches while the rate is exceeded.
     #[must_use]
     pub fn over(mut self) -> Self {
         self.over = true;
@@ -183,25 +184,25 @@ impl Limit {
     }
 }
 
-/// What a mark becomes.
+/// How a statement changes a mark.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Mark {
-    /// This number.
+    /// Sets the mark to this value.
     To(u32),
-    /// Itself with these bits set.
+    /// Sets these bits.
     Set(u32),
-    /// Itself with these bits cleared.
+    /// Clears these bits.
     Clear(u32),
-    /// The bits under `mask` become those of `value`.
+    /// Replaces the bits under `mask` by those of `value`.
     Replace {
-        /// Which bits.
+        /// The bits to replace.
         mask: u32,
-        /// What they become.
+        /// Their new value.
         value: u32,
     },
-    /// The other mark: a packet's from its connection, or the reverse.
+    /// Copies the other mark: the packet's from the connection's, or the reverse.
     Copy {
-        /// Which bits; the others become 0. All: `u32::MAX`.
+        /// The bits to copy; the others become 0. All bits: `u32::MAX`.
         mask: u32,
     },
 }
@@ -225,7 +226,7 @@ pub(crate) enum Statement {
     Masquerade(Nat),
     MetaMark(Mark),
     Notrack,
-    /// An instruction that no word here stands for.
+    /// An expression without a type here.
     Other(Expr),
     Redirect(Nat),
     Reject(Reject),
@@ -240,7 +241,7 @@ pub(crate) enum Statement {
     },
 }
 
-/// Addresses to translate to, both ends included.
+/// A range of addresses for NAT, both ends included.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct IpRange {
     pub(crate) first: Data,

@@ -1,4 +1,4 @@
-//! Tables, and what they hold beside chains.
+//! Tables: chains, sets, maps and counters under one name.
 
 use crate::model::chain::Chain;
 use crate::model::family::Family;
@@ -36,14 +36,14 @@ pub struct Table {
     pub(crate) comment: Option<Comment>,
     pub(crate) dormant: bool,
     pub(crate) ownership: Ownership,
-    /// Port of the owner's socket, if observed with one.
+    /// Port of the owner's socket; `None` if the table is not owned.
     pub(crate) owner: Option<u32>,
-    /// Flags as observed.
+    /// The flags, of an observed table.
     pub(crate) flags: u32,
     pub(crate) counters: Vec<Counter>,
     pub(crate) sets: Vec<Set>,
     pub(crate) chains: Vec<Chain>,
-    /// Stateful objects and flowtables of others, by kind and name: seen, kept, not understood.
+    /// Other objects, by type and name: listed, but not changed.
     pub(crate) foreign: Vec<String>,
 }
 
@@ -65,28 +65,29 @@ impl Table {
         }
     }
 
-    /// A remark that `nft list` shows. It cannot change while the table exists: another remark means a new table.
+    /// Sets a comment, which `nft list` shows. The kernel cannot change the comment of an existing
+    /// table, so a different one makes [`diff`](crate::diff) recreate the table.
     #[must_use]
     pub fn comment(mut self, comment: Comment) -> Self {
         self.comment = Some(comment);
         self
     }
 
-    /// Lets no packet see the table (`flags dormant`).
+    /// Disables all chains of the table (`flags dormant`).
     #[must_use]
     pub fn dormant(mut self) -> Self {
         self.dormant = true;
         self
     }
 
-    /// Who may change it. Default: anybody.
+    /// Sets which processes may change the table. Default: all.
     #[must_use]
     pub fn ownership(mut self, ownership: Ownership) -> Self {
         self.ownership = ownership;
         self
     }
 
-    /// Adds a chain; one with the same name is replaced.
+    /// Adds a chain. Replaces a chain of the same name.
     #[must_use]
     pub fn chain(mut self, chain: Chain) -> Self {
         self.chains.retain(|other| other.name != chain.name);
@@ -94,7 +95,7 @@ impl Table {
         self
     }
 
-    /// Adds a set or map; one with the same name is replaced.
+    /// Adds a set or map. Replaces one of the same name.
     #[must_use]
     pub fn set(mut self, set: Set) -> Self {
         self.sets.retain(|other| other.name != set.name);
@@ -102,7 +103,7 @@ impl Table {
         self
     }
 
-    /// Adds a counter; one with the same name is replaced.
+    /// Adds a counter. Replaces a counter of the same name.
     #[must_use]
     pub fn counter(mut self, counter: Counter) -> Self {
         self.counters.retain(|other| other.name != counter.name);
@@ -110,31 +111,31 @@ impl Table {
         self
     }
 
-    /// Its identity.
+    /// The identity.
     #[must_use]
     pub fn id(&self) -> &TableId {
         &self.id
     }
 
-    /// Its chains.
+    /// The chains.
     #[must_use]
     pub fn chains(&self) -> &[Chain] {
         &self.chains
     }
 
-    /// Its named sets and maps.
+    /// The named sets and maps.
     #[must_use]
     pub fn sets(&self) -> &[Set] {
         &self.sets
     }
 
-    /// Its named counters.
+    /// The named counters.
     #[must_use]
     pub fn counters(&self) -> &[Counter] {
         &self.counters
     }
 
-    /// The flags `dormant`, `owner` and `persist`: as observed, else as wanted.
+    /// The flags `dormant`, `owner` and `persist`: the observed ones, or those of a new table.
     pub(crate) fn flags(&self) -> u32 {
         if self.flags != 0 { self.flags } else { self.wanted_flags() }
     }
@@ -145,7 +146,7 @@ impl Table {
         owned | if self.dormant { NFT_TABLE_F_DORMANT } else { 0 }
     }
 
-    /// Port of the netlink socket that owns it, as observed.
+    /// The netlink port of the owner, of an observed table; `None` if the table is not owned.
     #[must_use]
     pub fn owner_port(&self) -> Option<u32> {
         self.owner
@@ -159,7 +160,7 @@ impl Table {
     }
 }
 
-/// A named counter. Its count survives every change of the rules that use it.
+/// A named counter. It keeps its count when rules that use it change.
 #[derive(Clone, Debug)]
 pub struct Counter {
     pub(crate) name: CounterName,
@@ -175,20 +176,20 @@ impl Counter {
         Self { name, comment: None, packets: 0, bytes: 0 }
     }
 
-    /// A remark that `nft list` shows. Kernel ≥ 5.10.
+    /// Sets a comment, which `nft list` shows. Kernel ≥ 5.10.
     #[must_use]
     pub fn comment(mut self, comment: Comment) -> Self {
         self.comment = Some(comment);
         self
     }
 
-    /// Its name.
+    /// The name.
     #[must_use]
     pub fn name(&self) -> &CounterName {
         &self.name
     }
 
-    /// Packets and bytes, as observed.
+    /// Packets and bytes, of an observed counter.
     #[must_use]
     pub fn count(&self) -> (u64, u64) {
         (self.packets, self.bytes)

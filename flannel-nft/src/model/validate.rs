@@ -1,4 +1,4 @@
-//! References inside a table: every chain, set and counter that a rule or element names must exist in it.
+//! Checks that a table has every chain, set and counter that its rules and elements refer to.
 
 use std::collections::BTreeSet;
 
@@ -8,8 +8,8 @@ use crate::model::matching::{Match, Source, Test};
 use crate::model::statement::Statement;
 use crate::model::table::Table;
 
-/// Calls `found` with each reference to a chain, set or counter that the table does not have, and the rule or
-/// element that has the reference.
+/// Calls `found` for each reference to a missing chain, set or counter, with the rule or element
+/// that has it.
 pub(crate) fn check_references(table: &Table, mut found: impl FnMut(InvalidRule, String)) {
     let chains: BTreeSet<&str> = table.chains.iter().map(|chain| chain.name.as_str()).collect();
     let counters: BTreeSet<&str> = table.counters.iter().map(|counter| counter.name.as_str()).collect();

@@ -1,14 +1,15 @@
-//! Values that callers compare with or put into sets.
+//! Typed values of set elements and matches.
 
-use crate::model::protocol::Protocol;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::model::data::Data;
 use crate::model::datatype::Datatype;
 use crate::model::name::InterfaceName;
+use crate::model::protocol::Protocol;
 
-/// One value for a set's key, a map's value or a match, with its type.
+/// A value with its type: the key of an element, the value of a map, or the right-hand side of a
+/// match.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Value {
     pub(crate) datatype: Datatype,
@@ -26,7 +27,7 @@ impl Value {
         Self::new(Datatype::EtherAddr, Data::new(&address))
     }
 
-    /// A port of TCP, UDP and the like.
+    /// A port.
     #[must_use]
     pub fn port(port: u16) -> Self {
         Self::new(Datatype::InetService, Data::new(&port.to_be_bytes()))
@@ -38,19 +39,19 @@ impl Value {
         Self::new(Datatype::Mark, Data::u32(mark))
     }
 
-    /// An interface by index.
+    /// An interface index.
     #[must_use]
     pub fn interface_index(index: u32) -> Self {
         Self::new(Datatype::Ifindex, Data::u32(index))
     }
 
-    /// What it is.
+    /// The type.
     #[must_use]
     pub fn datatype(&self) -> Datatype {
         self.datatype
     }
 
-    /// Its bytes, as the kernel compares them.
+    /// The bytes as the kernel compares them.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.data.as_slice()
@@ -85,7 +86,7 @@ impl From<Protocol> for Value {
 }
 
 impl From<&InterfaceName> for Value {
-    /// A name with `*` is taken without it: sets hold whole names.
+    /// The name without a trailing `*`: elements of a set are whole names.
     fn from(name: &InterfaceName) -> Self {
         Self::new(Datatype::Ifname, Data::interface(&name.text))
     }

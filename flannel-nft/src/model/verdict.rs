@@ -1,27 +1,27 @@
-//! Where a packet goes next.
+//! Verdicts: what happens to a packet next.
 
 use crate::model::name::ChainName;
 use crate::uapi::*;
 
-/// Where a packet goes next.
+/// What happens to a packet next.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum Verdict {
-    /// Out of this base chain, on its way; other base chains of the same hook still see it.
+    /// Accepts the packet in this base chain; later base chains of the same hook still see it.
     Accept,
-    /// On to the next rule. Useful as an element of a verdict map.
+    /// Continues with the next rule. Useful in verdict maps.
     Continue,
-    /// Nowhere.
+    /// Drops the packet.
     Drop,
-    /// Into another chain, not to come back to this one.
+    /// Continues in another chain, without return.
     Goto(ChainName),
-    /// Into another chain, and back behind this rule.
+    /// Continues in another chain, then returns to the next rule.
     Jump(ChainName),
-    /// Back to the calling chain; in a base chain, to its policy.
+    /// Returns to the calling chain or, in a base chain, to its policy.
     Return,
 }
 
 impl Verdict {
-    /// The chain it leads to.
+    /// The target chain of a jump or goto.
     #[must_use]
     pub fn chain(&self) -> Option<&ChainName> {
         match self {
@@ -30,7 +30,7 @@ impl Verdict {
         }
     }
 
-    /// The kernel's code, and the chain that goes with it.
+    /// The kernel's code and the target chain.
     pub(crate) fn code(&self) -> (i32, Option<&str>) {
         match self {
             Self::Accept => (NF_ACCEPT, None),
@@ -42,7 +42,7 @@ impl Verdict {
         }
     }
 
-    /// The verdict with this code; `None` if there is no such verdict.
+    /// The verdict of this code and chain; `None` for other codes.
     pub(crate) fn from_code(code: i32, chain: Option<&str>) -> Option<Self> {
         Some(match (code, chain) {
             (NF_ACCEPT, None) => Self::Accept,

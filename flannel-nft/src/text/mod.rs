@@ -1,4 +1,4 @@
-//! Everything as nft prints it (`nft list table`, version 1.0.6), so that logs, tests and people share one language.
+//! `Display` in nft's syntax, as `nft list table` of version 1.0.6 prints it.
 
 mod rule;
 mod table;
@@ -9,7 +9,7 @@ use std::time::Duration;
 pub(crate) use rule::rule;
 pub(crate) use table::{chain_block, counter_block, element, kind, set_block, table_block, verdict};
 
-/// Something that is written by a function.
+/// Displays with a function.
 pub(crate) struct Written<F>(pub(crate) F);
 
 impl<F: Fn(&mut Formatter<'_>) -> fmt::Result> fmt::Display for Written<F> {

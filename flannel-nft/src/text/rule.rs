@@ -1,4 +1,4 @@
-//! Rules, statement by statement.
+//! Rules and their statements.
 
 use std::fmt::{self, Display, Formatter, Write as _};
 
@@ -12,7 +12,7 @@ use crate::text::{element, verdict};
 use crate::uapi::*;
 
 impl Display for Rule {
-    /// The rule as `nft list` prints it, in a table of both IP versions where that matters.
+    /// Prints the rule like `nft list` in a table of family `inet`.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         rule(self, Family::Inet, f)
     }
@@ -52,7 +52,7 @@ fn statement(statement: &Statement, family: Family, f: &mut Formatter<'_>) -> fm
         Statement::Snat { address, nat } => write_nat("snat", family, address.as_ref(), nat, f),
         Statement::Dnat { address, nat } => write_nat("dnat", family, address.as_ref(), nat, f),
         Statement::Notrack => f.write_str("notrack"),
-        // Not nft syntax: nothing here knows what it means.
+        // Not nft syntax: the meaning is unknown.
         Statement::Other(expr) => write!(f, "<{expr:?}>"),
         Statement::Reject(kind) => write_reject(*kind, family, f),
         Statement::Verdict(end) => verdict(end, f),

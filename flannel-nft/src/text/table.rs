@@ -1,4 +1,4 @@
-//! Tables and what stands in them besides rules.
+//! Tables, chains, sets and counters.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -57,7 +57,7 @@ pub(crate) fn kind(set: &Set) -> &'static str {
     if set.maps == Maps::Nothing { "set" } else { "map" }
 }
 
-/// Each line begins with `indent` and ends with `end`, here and below.
+/// Starts each line with `indent` and ends it with `end`, as the functions below do.
 pub(crate) fn table_block(table: &Table, indent: &str, end: &str, f: &mut Formatter<'_>) -> fmt::Result {
     let names =
         [(NFT_TABLE_F_DORMANT, "dormant"), (NFT_TABLE_F_OWNER, "owner"), (NFT_TABLE_F_PERSIST, "persist")];
@@ -106,7 +106,7 @@ pub(crate) fn chain_block(
     write!(f, "; policy {policy};{}", if end == "\n" { end } else { " " })
 }
 
-/// By name where nft has one nearby (src/rule.c, `std_prios`).
+/// Prints a named priority if one is near, like nft (src/rule.c, `std_prios`).
 fn priority(base: &Base, family: Family, f: &mut Formatter<'_>) -> fmt::Result {
     let number = base.priority.number();
     let named: &[(&str, i32, Option<Hook>)] = match family {
@@ -155,7 +155,7 @@ pub(crate) fn set_block(set: &Set, indent: &str, end: &str, f: &mut Formatter<'_
         (NFT_SET_TIMEOUT, "timeout"),
     ];
     let named = names.iter().fold(0, |sum, (bit, _)| sum | bit);
-    // nft leaves out a lone `timeout` flag where there is a default timeout.
+    // nft omits the flag `timeout` if it is the only one and there is a default timeout.
     let implied = if set.timeout.is_some() { NFT_SET_TIMEOUT } else { 0 };
     if set.flags & named & !implied != 0 {
         write!(f, "{indent}flags ")?;

@@ -1,4 +1,4 @@
-//! Single changes, read back from messages: for scripts, errors, notifications and the kernel in memory.
+//! Single changes, decoded from messages: for scripts, errors, notifications and the fake kernel.
 
 use std::collections::HashMap;
 use std::fmt::{self, Display, Formatter};
@@ -7,8 +7,7 @@ use flannel_netlink::{Flags, Malformed, Message, messages};
 
 use crate::bytecode::delinearize::delinearize;
 use crate::model::chain::Chain;
-use crate::model::ids::Handle;
-use crate::model::ids::TableId;
+use crate::model::ids::{Handle, TableId};
 use crate::model::name::{ChainName, SetName};
 use crate::model::rule::Rule;
 use crate::model::set::Set;
@@ -16,57 +15,57 @@ use crate::model::table::{Counter, Table};
 use crate::text::{self, Written};
 use crate::wire::{decode, message as kind};
 
-/// Where a rule goes in its chain.
+/// Position of a new rule in its chain.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum RulePlace {
-    /// Behind all others.
+    /// At the end.
     Last,
-    /// In front of all others.
+    /// At the start.
     First,
-    /// In front of this one.
+    /// Before this rule.
     Before(Handle),
-    /// Behind this one.
+    /// After this rule.
     After(Handle),
-    /// Instead of this one.
+    /// In place of this rule.
     Instead(Handle),
 }
 
-/// One change of a ruleset.
+/// A change of the ruleset.
 ///
-/// `Display` writes it as a line of `nft -f`.
+/// `Display` prints it as a line of `nft -f`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Change {
     /// A counter is added.
     AddCounter(TableId, Counter),
-    /// A chain is added, or its policy changed; without rules.
+    /// A chain is added, without rules, or its policy is changed.
     AddChain(TableId, Chain),
-    /// Elements are added to a set: those in here.
+    /// These elements are added to a set.
     AddElements(TableId, Set),
     /// A rule is added.
     AddRule(TableId, ChainName, RulePlace, Rule),
     /// A set is added, without elements.
     AddSet(TableId, Set),
-    /// A table is added, or its flags changed; empty.
+    /// A table is added, empty, or its flags are changed.
     AddTable(Table),
     /// A chain is deleted.
     DeleteChain(TableId, ChainName),
     /// A counter is deleted.
     DeleteCounter(TableId, String),
-    /// Elements are removed from a set: those in here.
+    /// These elements are removed from a set.
     DeleteElements(TableId, Set),
-    /// A rule is deleted; without a handle, all rules of the chain.
+    /// A rule is deleted or, without a handle, all rules of the chain.
     DeleteRule(TableId, ChainName, Option<Handle>),
     /// A set is deleted.
     DeleteSet(TableId, SetName),
     /// A table is deleted with everything in it.
     DeleteTable(TableId),
-    /// Something that this crate has no word for, in that table.
+    /// A change of this table that has no type here.
     Other(TableId),
 }
 
 impl Change {
-    /// The table it is about.
+    /// The table that is changed.
     #[must_use]
     pub fn table(&self) -> &TableId {
         match self {
@@ -87,16 +86,16 @@ impl Change {
     }
 }
 
-/// Remembers sets while it reads messages in order, since elements and rules refer to them.
+/// Decodes messages in order. Remembers sets, because elements and rules refer to them.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
-    /// By table and name, or by number in the batch.
+    /// By table and name, and by ID in the batch.
     named: HashMap<(TableId, String), Set>,
     numbered: HashMap<u32, Set>,
 }
 
 impl Reader {
-    /// Reads one message; `None` if it is a part of a later one or no change.
+    /// Decodes a message; `None` if it belongs to a later change or is not a change.
     pub(crate) fn read(&mut self, message: &Message<'_>) -> Result<Option<Change>, Malformed> {
         if !kind::is_nf_tables(message.kind) || message.kind == kind::NEWGEN {
             return Ok(None);
@@ -313,7 +312,8 @@ mod tests {
     }
 
     proptest! {
-        /// A kernel newer than this code may say what it does not expect; it must not bring the program down.
+        /// A newer kernel may send values that this code does not expect; that must not cause a
+        /// panic.
         #[test]
         fn no_bytes_are_a_panic(damage in prop::collection::vec((any::<Index>(), any::<u8>()), 1..16)) {
             let mut bytes = batch().as_bytes().to_vec();

@@ -1,4 +1,4 @@
-//! What to change so that the kernel holds what is wanted. Pure and deterministic.
+//! The difference between the desired and the observed ruleset. Pure and deterministic.
 
 use std::collections::{HashMap, HashSet};
 
@@ -19,13 +19,15 @@ use crate::transaction::{Building, Transaction};
 use crate::uapi::*;
 use crate::wire::{encode, message};
 
-/// Lists the changes that turn what was observed into what is wanted; none if they are the same.
+/// Computes the changes that turn the observed ruleset into the desired one; an empty transaction
+/// if they are equal.
 ///
-/// Tables and base chains stay and change inside, so that no hook is unregistered; a rule that stays keeps its
-/// handle and its counter; elements of a set come and go one by one. What is deleted is deleted after what uses it,
-/// so the kernel never answers `EBUSY`. Only a table whose comment or owner must change is made anew.
+/// Tables and base chains stay registered while their contents change. Rules that stay keep their
+/// handles and counters. Elements of sets are added and removed one by one. Users of an object are
+/// deleted before the object, so the kernel never returns `EBUSY`. Only a table whose comment or
+/// ownership differs is recreated.
 ///
-/// The transaction applies at the generation that was observed, and no other.
+/// The transaction applies only at the observed generation.
 pub fn diff(desired: &Ruleset, observed: &Observed) -> Transaction<Building> {
     let mut transaction = Transaction::at(observed.generation);
     for id in &desired.absent {
@@ -43,8 +45,8 @@ pub fn diff(desired: &Ruleset, observed: &Observed) -> Transaction<Building> {
 }
 
 fn table_diff(new: &Table, old: &Table, port: Option<u32>, transaction: &mut Transaction<Building>) {
-    // The kernel drops the owner flag of a persistent table when its owner exits, and lets anybody own it again; but
-    // a plain table cannot become an owned one, nor the reverse.
+    // When the owner of a persistent table exits, the kernel clears the owner flag and any process
+    // may take the table over. But it turns no plain table into an owned table, or the reverse.
     let wanted = new.ownership == Ownership::Owner;
     let was_ever_owned = old.flags & (NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST) != 0;
     if new.comment != old.comment || was_ever_owned != wanted {
@@ -72,7 +74,7 @@ fn table_diff(new: &Table, old: &Table, port: Option<u32>, transaction: &mut Tra
     add(new, old, &doomed, &plans, transaction);
 }
 
-/// Objects that must go: not wanted any more, or so different that they must be made anew.
+/// Objects to delete: not desired any more, or so different that they must be recreated.
 struct Doomed<'a> {
     chains: HashSet<&'a str>,
     sets: HashSet<&'a str>,
@@ -107,7 +109,7 @@ impl<'a> Doomed<'a> {
         }
     }
 
-    /// Whether the rule uses something that must go.
+    /// Whether the rule uses an object that is deleted.
     fn is_used_by(&self, rule: &Rule) -> bool {
         rule.verdicts()
             .filter_map(|verdict| verdict.chain())
@@ -116,7 +118,7 @@ impl<'a> Doomed<'a> {
                 Statement::CounterRef(name) => self.counters.contains(name.as_str()),
                 Statement::Match(Match { test: Test::In(Source::Named(set)), .. })
                 | Statement::Vmap { source: Source::Named(set), .. } => self.sets.contains(set.as_str()),
-                // It may use anything.
+                // It may use any object.
                 Statement::Other(_) => {
                     !(self.chains.is_empty() && self.sets.is_empty() && self.counters.is_empty())
                 }
@@ -132,10 +134,10 @@ fn same_hook(new: &Chain, old: &Chain) -> bool {
     hook(new) == hook(old) && new.comment == old.comment && new.extra == old.extra
 }
 
-/// What becomes of the rules of a chain that stays.
+/// The changes of the rules of a chain that stays.
 struct RulePlan<'a> {
     chain: &'a Chain,
-    /// Deleted before anything else.
+    /// Deleted first.
     delete: Vec<Handle>,
     put: Vec<Put<'a>>,
 }
@@ -146,7 +148,8 @@ enum Put<'a> {
     Last(&'a Rule),
 }
 
-/// Keeps as many rules as it can in their order, and deletes, replaces and inserts the others around them.
+/// Keeps as many rules as possible in order, and deletes, replaces and inserts the others around
+/// them.
 fn rule_plan<'a>(table: &Table, new: &'a Chain, old: &Chain, doomed: &Doomed<'_>) -> RulePlan<'a> {
     let mut keys = Keys::default();
     let old_keys: Vec<Option<usize>> =
@@ -161,7 +164,7 @@ fn rule_plan<'a>(table: &Table, new: &'a Chain, old: &Chain, doomed: &Doomed<'_>
         let leaving = old.rules.get(at_old..next_old).unwrap_or_default();
         let coming = new.rules.get(at_new..next_new).unwrap_or_default();
         let anchor = old.rules.get(next_old).and_then(|rule| rule.handle);
-        // A rule may only be replaced later if it does not hold on to something that is deleted now.
+        // A rule that uses an object to be deleted cannot wait to be replaced.
         let (replaceable, gone): (Vec<&Rule>, Vec<&Rule>) =
             leaving.iter().partition(|rule| !doomed.is_used_by(rule));
         plan.delete.extend(gone.iter().filter_map(|rule| rule.handle));
@@ -178,7 +181,7 @@ fn rule_plan<'a>(table: &Table, new: &'a Chain, old: &Chain, doomed: &Doomed<'_>
     plan
 }
 
-/// Numbers rules so that equal ones, as the kernel would hold them, have the same number. Counts are not compared.
+/// Gives equal rules, as the kernel would hold them, the same number. Ignores counts.
 #[derive(Default)]
 struct Keys {
     numbers: HashMap<Box<[u8]>, usize>,
@@ -215,8 +218,8 @@ impl Keys {
     }
 }
 
-/// Index pairs of a long common subsequence: exact at both ends, and between them the longest ascending run over
-/// the k-th occurrence of a rule here paired with its k-th there. O(n log n).
+/// Index pairs of a long common subsequence: exact at both ends; between them, the longest
+/// ascending run of pairs of the k-th occurrences of a rule. O(n log n).
 fn longest_common(new: &[usize], old: &[Option<usize>]) -> Vec<(usize, usize)> {
     let same = |(new, old): &(&usize, &Option<usize>)| **old == Some(**new);
     let head = new.iter().zip(old).take_while(same).count();
@@ -237,7 +240,7 @@ fn longest_common(new: &[usize], old: &[Option<usize>]) -> Vec<(usize, usize)> {
 }
 
 trait RevByKey {
-    /// Last first, so that `pop` gives the first occurrence.
+    /// In reverse order, so that `pop` returns the first occurrence.
     fn rev_by_key(self) -> impl Iterator<Item = (usize, usize)>;
 }
 
@@ -272,7 +275,7 @@ fn ascending(pairs: &[(usize, usize)]) -> Vec<(usize, usize)> {
     run
 }
 
-/// Everything that goes, users before what they use: rules, elements, sets, chains, counters.
+/// Deletes, users before what they use: rules, elements, sets, chains, counters.
 fn remove(
     new: &Table,
     old: &Table,
@@ -309,12 +312,12 @@ fn remove(
     }
 }
 
-/// Whether an element of the kernel's set is wanted as it is and holds on to nothing that goes.
+/// Whether an element of the kernel's set is desired unchanged and uses no object that is deleted.
 fn stays(doomed: &Doomed<'_>, wanted: &Set, span: &Span, body: &Body) -> bool {
     wanted.elements.get(span) == Some(body) && !doomed.has_target_of(body)
 }
 
-/// Everything that comes, in the reverse order.
+/// Adds, in the reverse order.
 fn add(
     new: &Table,
     old: &Table,

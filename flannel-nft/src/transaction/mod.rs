@@ -1,4 +1,4 @@
-//! Changes that the kernel applies entirely or not at all.
+//! Transactions: changes that the kernel applies completely or not at all.
 
 pub(crate) mod change;
 pub(crate) mod diff;
@@ -23,20 +23,20 @@ use crate::uapi::NFNL_BATCH_GENID;
 use crate::wire::encode::{self, Place};
 use crate::wire::{batch_header, header, message};
 
-/// State of a [`Transaction`] that still takes changes.
+/// State of a [`Transaction`] that accepts changes.
 #[derive(Debug, Default)]
 pub struct Building {
     invalid: Option<SealError>,
 }
 
-/// State of a [`Transaction`] that is whole and without mistakes, and can be sent.
+/// State of a [`Transaction`] that is valid and can be committed.
 #[derive(Debug)]
 pub struct Sealed(());
 
-/// A group of changes that the kernel applies entirely or not at all.
+/// Changes that the kernel applies completely or not at all.
 ///
-/// Each change is encoded when it is added; `Display` decodes what will be sent and writes it as a script for
-/// `nft -f`, so what you read is what the kernel gets.
+/// Each change is encoded when it is added. `Display` decodes the messages and prints them as a
+/// script for `nft -f`, so it shows what the kernel receives.
 ///
 /// ```text
 /// Transaction<Building> ── seal ─▶ Transaction<Sealed> ── commit ─▶ Generation
@@ -47,20 +47,22 @@ pub struct Transaction<S> {
     expected: Option<Generation>,
     next_set: u32,
     changes: u32,
-    /// Whether it makes a generation for sure: adding what exists as it is makes none.
+    /// Whether the commit certainly makes a new generation. Adding an object that exists unchanged
+    /// does not.
     effective: bool,
-    /// Sets whose elements change, so that these can be read back; without elements.
+    /// Definitions of the sets whose elements change, without elements; needed to decode them.
     definitions: Vec<(TableId, Set)>,
     state: S,
 }
 
 impl Transaction<Building> {
-    /// A transaction that applies whatever others do meanwhile.
+    /// A transaction that applies at any generation.
     pub fn unchecked() -> Self {
         Self::begin(None)
     }
 
-    /// A transaction that is refused as [`CommitError::Stale`] unless the ruleset is still at `generation`.
+    /// A transaction that fails with [`CommitError::Stale`] unless the ruleset is still at
+    /// `generation`.
     pub fn at(generation: Generation) -> Self {
         Self::begin(Some(generation))
     }
@@ -102,7 +104,7 @@ impl Transaction<Building> {
         }
     }
 
-    /// Adds an empty table, or changes the flags of an existing one.
+    /// Adds an empty table, or changes the flags of an existing table.
     pub fn add_table(&mut self, table: &Table) {
         let flags = table.wanted_flags();
         self.push(message::NEWTABLE, Flags::CREATE, &table.id, |a| encode::table(table, flags, a));
@@ -128,7 +130,7 @@ impl Transaction<Building> {
         validate::check_references(table, |invalid, object| self.check(Err(invalid), || object));
     }
 
-    /// Makes a table anew, whatever it was before: all rules go and come in one instant, counters start at 0.
+    /// Recreates a table: all rules are replaced at once, and counters start at 0.
     pub fn replace(&mut self, table: &Table) {
         self.add_table(&Table::new(table.id.family, table.id.name.clone()));
         self.delete_table(&table.id);
@@ -142,27 +144,27 @@ impl Transaction<Building> {
         self.push(message::NEWCHAIN, Flags::CREATE, table, |a| encode::chain(table, chain, a));
     }
 
-    /// Deletes a chain that has no rules and that nothing jumps to.
+    /// Deletes a chain without rules that no rule or element jumps to.
     pub fn delete_chain(&mut self, table: &TableId, chain: &ChainName) {
         self.push(message::DELCHAIN, Flags::NONE, table, |a| encode::chain_name(table, chain, a));
     }
 
-    /// Adds a rule at the end of a chain.
+    /// Appends a rule to a chain.
     pub fn append_rule(&mut self, table: &TableId, chain: &ChainName, rule: &Rule) {
         self.rule(table, chain, rule, Place::End, Flags::CREATE.and(Flags::APPEND));
     }
 
-    /// Adds a rule at the beginning of a chain.
+    /// Inserts a rule at the start of a chain.
     pub fn prepend_rule(&mut self, table: &TableId, chain: &ChainName, rule: &Rule) {
         self.rule(table, chain, rule, Place::End, Flags::CREATE);
     }
 
-    /// Adds a rule in front of another.
+    /// Inserts a rule before another rule.
     pub fn insert_rule(&mut self, table: &TableId, chain: &ChainName, before: Handle, rule: &Rule) {
         self.rule(table, chain, rule, Place::At(before), Flags::CREATE);
     }
 
-    /// Puts a rule in the place of another. Its counter starts at 0.
+    /// Replaces a rule. Its counter starts at 0.
     pub fn replace_rule(&mut self, table: &TableId, chain: &ChainName, old: Handle, rule: &Rule) {
         self.rule(table, chain, rule, Place::Instead(old), Flags::CREATE.and(Flags::REPLACE));
     }
@@ -190,7 +192,7 @@ impl Transaction<Building> {
         self.element_messages(message::NEWSETELEM, table, set, Some(id), set.elements.iter().peekable());
     }
 
-    /// Deletes one rule.
+    /// Deletes a rule.
     pub fn delete_rule(&mut self, table: &TableId, chain: &ChainName, handle: Handle) {
         self.push(message::DELRULE, Flags::NONE, table, |a| {
             encode::rule_handle(table, chain, Some(handle), a);
@@ -202,7 +204,7 @@ impl Transaction<Building> {
         self.push(message::DELRULE, Flags::NONE, table, |a| encode::rule_handle(table, chain, None, a));
     }
 
-    /// Adds a set or map without its elements.
+    /// Adds a set or map, without elements.
     pub fn add_set(&mut self, table: &TableId, set: &Set) {
         if let Some(invalid) = set.invalid.clone() {
             self.wrong(invalid, || format!("set {table} {}", set.name));
@@ -267,10 +269,10 @@ impl Transaction<Building> {
         });
     }
 
-    /// Closes the transaction.
+    /// Validates the transaction, after which it can be committed.
     ///
     /// # Errors
-    /// [`SealError`] with the first mistake, in nft syntax. Nothing has been sent.
+    /// [`SealError`] for the first invalid object. Nothing has been sent.
     pub fn seal(mut self) -> Result<Transaction<Sealed>, SealError> {
         if let Some(invalid) = self.state.invalid {
             return Err(invalid);
@@ -289,43 +291,44 @@ impl Transaction<Building> {
 }
 
 impl Transaction<Sealed> {
-    /// Sends everything as one datagram. Takes `self`, so it cannot be sent twice.
+    /// Sends all changes as one datagram. Consumes the transaction, so it cannot be sent twice.
     ///
-    /// Returns the generation that this commit made. For an [unchecked](Transaction::unchecked) transaction it is the
-    /// generation right after, which others may have raised further.
+    /// Returns the generation that the commit made. For an [unchecked](Transaction::unchecked)
+    /// transaction, this is the current generation after the commit, which includes later commits
+    /// of other processes.
     ///
     /// # Errors
-    /// [`CommitError`], whose variants say what the kernel holds.
+    /// [`CommitError`], whose variants tell what the kernel holds.
     pub fn commit(mut self, kernel: &mut impl Kernel) -> Result<Generation, CommitError> {
         kernel.send(&mut self)
     }
 
-    /// The whole datagram, for replaying it elsewhere.
+    /// The datagram, e.g. to replay it.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.batch.as_bytes()
     }
 
-    /// The messages; for implementors of [`Kernel`].
+    /// The messages, for implementations of [`Kernel`].
     pub fn batch_mut(&mut self) -> &mut Batch {
         &mut self.batch
     }
 }
 
 impl<S> Transaction<S> {
-    /// Whether there is nothing to do.
+    /// Whether there are no changes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.changes == 0
     }
 
-    /// Number of messages for the kernel.
+    /// The number of messages.
     #[must_use]
     pub fn len(&self) -> u32 {
         self.changes
     }
 
-    /// The generation at which it applies, if it matters.
+    /// The generation at which the transaction applies; `None` if it applies at any.
     #[must_use]
     pub fn expected(&self) -> Option<Generation> {
         self.expected
@@ -335,12 +338,12 @@ impl<S> Transaction<S> {
         self.effective
     }
 
-    /// Forgets all changes and begins anew in the same memory, so that who commits often does not allocate.
+    /// Clears the transaction and reuses its memory, so that frequent commits do not allocate.
     pub fn reset(self, expected: Option<Generation>) -> Transaction<Building> {
         Transaction::begin_in(self.batch, expected)
     }
 
-    /// The changes, decoded from what is to be sent, with the numbers of their messages in the datagram.
+    /// The changes, decoded from the messages, with their numbers in the datagram.
     #[must_use]
     pub fn changes(&self) -> Vec<(u32, Change)> {
         changes(self.batch.as_bytes(), &self.definitions)

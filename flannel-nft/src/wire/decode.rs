@@ -1,4 +1,4 @@
-//! Attributes to objects.
+//! From netlink attributes to objects.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -12,8 +12,7 @@ use crate::model::data::Data;
 use crate::model::datatype::Datatype;
 use crate::model::element::{Body, Mapped, Span};
 use crate::model::family::Family;
-use crate::model::ids::Handle;
-use crate::model::ids::TableId;
+use crate::model::ids::{Handle, TableId};
 use crate::model::name::{ChainName, CounterName, SetName, TableName};
 use crate::model::opaque::Extra;
 use crate::model::rule::Rule;
@@ -25,7 +24,8 @@ use crate::uapi::*;
 use crate::wire::exprs;
 use crate::wire::udata::*;
 
-/// Splits a message into the table it belongs to and its attributes; `None` for a family we have no word for.
+/// Splits a message into the identity of its table and its attributes; `None` if the family is
+/// unknown.
 ///
 /// The table's name has the same number in all messages: `NFTA_TABLE_NAME`, `NFTA_CHAIN_TABLE`, ...
 pub(crate) fn open<'a>(message: &Message<'a>) -> Result<Option<(TableId, AttributeIter<'a>)>, Malformed> {
@@ -116,7 +116,7 @@ pub(crate) fn chain(family: Family, attributes: AttributeIter<'_>) -> Result<Cha
     Ok(chain)
 }
 
-/// A rule as it travels: which chain, which place, and its instructions not yet understood.
+/// A decoded rule: its chain, its position, and its expressions, which are not yet delinearized.
 #[derive(Debug)]
 pub(crate) struct RawRule {
     pub(crate) chain: ChainName,
@@ -182,14 +182,14 @@ pub(crate) fn set(attributes: AttributeIter<'_>) -> Result<(Set, Option<u32>), M
             }
             NFTA_SET_USERDATA => {
                 set.comment = read_comment(attribute.payload, NFTNL_UDATA_SET_COMMENT);
-                // nft's `typeof` and what else it may write: kept whole.
+                // nft's `typeof` and other entries: kept as they are.
                 if read_udata(attribute.payload).any(|(kind, _)| !is_own_udata(kind)) {
                     keep(&mut set.extra, &attribute);
                 }
             }
             NFTA_SET_OBJ_TYPE => set.maps = Maps::Object(attribute.be32()?),
             NFTA_SET_TABLE | NFTA_SET_POLICY | NFTA_SET_PAD | NFTA_SET_HANDLE => {}
-            NFTA_SET_TYPE.. => {} // said by the kernel only
+            NFTA_SET_TYPE.. => {} // only the kernel sends them
             _ => keep(&mut set.extra, &attribute),
         }
     }
@@ -199,11 +199,11 @@ pub(crate) fn set(attributes: AttributeIter<'_>) -> Result<(Set, Option<u32>), M
         Some(number) => set.maps = Maps::Value(Datatype::from_number(number, data_length)),
         None => {}
     }
-    // A size that nobody asked for is what the kernel makes room for.
+    // A size without `size` in the definition is the kernel's own choice.
     Ok((set, id))
 }
 
-/// Whether an entry of a set's userdata follows from the set itself.
+/// Whether this crate writes the same entry of a set's userdata itself.
 fn is_own_udata(kind: u8) -> bool {
     matches!(
         kind,
@@ -215,14 +215,14 @@ fn is_own_udata(kind: u8) -> bool {
     )
 }
 
-/// Reads `NFTA_SET_COUNT`: how many elements it has.
+/// Reads `NFTA_SET_COUNT`, the number of elements.
 pub(crate) fn count_of_set(mut attributes: AttributeIter<'_>) -> Result<Option<u32>, Malformed> {
     let count = attributes
         .find(|attribute| attribute.as_ref().is_ok_and(|attribute| attribute.kind == NFTA_SET_COUNT));
     count.map(|attribute| attribute?.be32()).transpose()
 }
 
-/// One element as it travels: an interval is two of them.
+/// A decoded element. A range consists of two: its start, and its end.
 #[derive(Clone, Debug)]
 pub(crate) struct RawElement {
     key: Option<Data>,
@@ -230,7 +230,7 @@ pub(crate) struct RawElement {
     body: Body,
 }
 
-/// Reads `NFTA_SET_ELEM_LIST_*`: the set's name, its number in the batch, and the elements.
+/// Reads `NFTA_SET_ELEM_LIST_*`: the set's name, its ID in the batch, and the elements.
 pub(crate) fn elements(
     attributes: AttributeIter<'_>,
 ) -> Result<(SetName, Option<u32>, Vec<RawElement>), Malformed> {
@@ -283,7 +283,7 @@ fn element(attribute: &Attribute<'_>) -> Result<RawElement, Malformed> {
     Ok(raw)
 }
 
-/// Puts elements together: in an interval set, a start and the next end behind it.
+/// Inserts elements into a set. In a set with the interval flag, each start gets the next end.
 pub(crate) fn assemble(set: &mut Set, raw: Vec<RawElement>) {
     if !set.is_interval() || raw.iter().any(|raw| raw.body.extra.has(NFTA_SET_ELEM_KEY_END)) {
         for RawElement { key, body, .. } in raw {
@@ -314,7 +314,7 @@ pub(crate) fn assemble(set: &mut Set, raw: Vec<RawElement>) {
     }
 }
 
-/// Reads an object: a counter, or the kind of what it is instead, with its name.
+/// Reads an object: a counter or, for other objects, type and name.
 pub(crate) fn object(attributes: AttributeIter<'_>) -> Result<Result<Counter, String>, Malformed> {
     let (mut name, mut kind, mut text) = ("", 0, None);
     let (mut packets, mut bytes) = (0, 0);
@@ -344,8 +344,8 @@ pub(crate) fn object(attributes: AttributeIter<'_>) -> Result<Result<Counter, St
     Ok(Ok(Counter { comment: text, packets, bytes, ..counter }))
 }
 
-/// A set that elements could be of, when its definition is not at hand: a key of 4 bytes is taken for an IPv4
-/// address, as 16 for an IPv6 address, 2 for a port.
+/// A set for elements whose definition is unknown: keys of 2 bytes become ports, of 4 bytes IPv4
+/// addresses, of 16 bytes IPv6 addresses.
 pub(crate) fn guess(name: SetName, elements: &[RawElement]) -> Set {
     let length = elements.iter().find_map(|raw| raw.key.as_ref()).map_or(0, Data::len);
     let key = match length {

@@ -1,4 +1,4 @@
-//! Objects to attributes.
+//! From objects to netlink attributes.
 
 use std::iter::Peekable;
 use std::time::Duration;
@@ -11,8 +11,7 @@ use crate::model::chain::{Chain, Policy};
 use crate::model::datatype::Datatype;
 use crate::model::element::{Body, Mapped, Span};
 use crate::model::family::Family;
-use crate::model::ids::Handle;
-use crate::model::ids::TableId;
+use crate::model::ids::{Handle, TableId};
 use crate::model::name::ChainName;
 use crate::model::opaque::Extra;
 use crate::model::rule::Rule;
@@ -22,7 +21,8 @@ use crate::uapi::*;
 use crate::wire::exprs;
 use crate::wire::udata::*;
 
-/// An element list is one attribute and so at most 65 535 bytes; a single element has less than 1 KiB.
+/// Maximum bytes of an element list. A list is one attribute, which holds 65,535 bytes; an element
+/// has less than 1 KiB.
 const LIST_LIMIT: usize = 60_000;
 
 fn extra(extra: &Extra, a: &mut Attributes<'_>) {
@@ -66,18 +66,18 @@ pub(crate) fn chain_name(table: &TableId, name: &ChainName, a: &mut Attributes<'
     a.text(NFTA_CHAIN_NAME, name.as_str());
 }
 
-/// Where a rule goes.
+/// Position of a rule.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Place {
-    /// With `NLM_F_APPEND` the end of the chain, without it the beginning.
+    /// The end of the chain with `NLM_F_APPEND`, otherwise the start.
     End,
-    /// With `NLM_F_APPEND` behind this rule, without it in front of it.
+    /// After this rule with `NLM_F_APPEND`, otherwise before it.
     At(Handle),
-    /// With `NLM_F_REPLACE`: instead of this rule.
+    /// In place of this rule, with `NLM_F_REPLACE`.
     Instead(Handle),
 }
 
-/// Appends a rule. Nothing but a mistake keeps its expressions from being complete.
+/// Appends a rule. If it is invalid, the expressions are incomplete.
 pub(crate) fn rule(
     table: &TableId,
     chain: &ChainName,
@@ -152,14 +152,14 @@ pub(crate) fn set(table: &TableId, set: &Set, id: u32, a: &mut Attributes<'_>) {
     extra(&set.extra, a);
 }
 
-/// Number of elements of a set that never changes: the kernel then takes a hash table of just that size
-/// (`nft_set_hash_fast`, net/netfilter/nft_set_hash.c) instead of one that could grow.
+/// The number of elements of a set that never changes. The kernel then allocates a hash table of
+/// that size (`nft_set_hash_fast`, net/netfilter/nft_set_hash.c) instead of one that can grow.
 fn fixed_size(set: &Set) -> Option<u32> {
     let fixed = set.is_anonymous() && set.flags & NFT_SET_INTERVAL == 0;
     fixed.then(|| u32::try_from(set.elements.len()).ok()).flatten()
 }
 
-/// What nft 0.9.8 and newer write, and need to print numbers in the right byte order.
+/// The userdata that nft 0.9.8 and newer write, and need to print numbers in the right byte order.
 fn set_userdata(set: &Set) -> Userdata {
     // nft's `enum byteorder` (include/datatype.h).
     const BYTEORDER_INVALID: u32 = 0;
@@ -186,13 +186,13 @@ pub(crate) fn set_name(table: &TableId, name: &str, a: &mut Attributes<'_>) {
     a.text(NFTA_SET_NAME, name);
 }
 
-/// Appends which set elements are of.
+/// Appends the identity of the set whose elements follow.
 pub(crate) fn elements_of(table: &TableId, set: &str, a: &mut Attributes<'_>) {
     a.text(NFTA_SET_ELEM_LIST_TABLE, table.name.as_str());
     a.text(NFTA_SET_ELEM_LIST_SET, set);
 }
 
-/// Appends as many elements as one message holds; the rest stays in `elements`.
+/// Appends as many elements as fit into one message; the others stay in `elements`.
 pub(crate) fn elements<'e>(
     table: &TableId,
     set: &Set,

@@ -1,4 +1,4 @@
-//! One instruction to attributes and back.
+//! Expressions to netlink attributes and back.
 
 use flannel_netlink::{Attribute, Attributes, Malformed};
 
@@ -161,7 +161,8 @@ pub(crate) fn verdict(code: i32, chain: Option<&str>, a: &mut Attributes<'_>) {
     });
 }
 
-/// Reads an `NFTA_LIST_ELEM` back. What does not have exactly the attributes that [`encode`] writes is kept whole.
+/// Reads an `NFTA_LIST_ELEM`. If its attributes are not exactly those that [`encode`] writes, they
+/// are kept as bytes.
 pub(crate) fn decode(element: &Attribute<'_>) -> Result<Expr, Malformed> {
     let (mut name, mut data) = ("", &[][..]);
     for attribute in element.nested() {
@@ -212,7 +213,8 @@ impl<'a> Fields<'a> {
         (inner.kind == NFTA_DATA_VALUE).then(|| Data::new(inner.payload))
     }
 
-    /// The register with the last port or address; the kernel gives back the first one where there is no last.
+    /// The register of the last port or address; `None` if there is only a first one, which the
+    /// kernel then returns here too.
     fn last(&self, first: u16, last: u16) -> Option<u32> {
         self.u32(last).filter(|last| Some(*last) != self.u32(first))
     }
@@ -244,7 +246,7 @@ fn known(name: &str, f: &Fields<'_>) -> Option<Expr> {
         "counter" => {
             Expr::Counter { packets: f.u64(NFTA_COUNTER_PACKETS)?, bytes: f.u64(NFTA_COUNTER_BYTES)? }
         }
-        // A direction is not among our words.
+        // There is no type for a direction.
         "ct" if f.at(NFTA_CT_DIRECTION).is_none() => match f.u32(NFTA_CT_SREG) {
             Some(sreg) => Expr::CtSet { key: f.u32(NFTA_CT_KEY)?, sreg },
             None => Expr::CtLoad { key: f.u32(NFTA_CT_KEY)?, dreg: f.u32(NFTA_CT_DREG)? },
@@ -302,7 +304,7 @@ fn known(name: &str, f: &Fields<'_>) -> Option<Expr> {
         },
         "nat" => {
             let (address_min, port_min) = (f.u32(NFTA_NAT_REG_ADDR_MIN), f.u32(NFTA_NAT_REG_PROTO_MIN));
-            // The kernel gives these two flags back only if there are others.
+            // The kernel returns these two flags only together with others.
             let own = if address_min.is_some() { NF_NAT_RANGE_MAP_IPS } else { 0 }
                 | if port_min.is_some() { NF_NAT_RANGE_PROTO_SPECIFIED } else { 0 };
             Expr::Nat {

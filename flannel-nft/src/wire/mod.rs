@@ -1,4 +1,4 @@
-//! How objects travel: attributes of nf_tables messages (include/uapi/linux/netfilter/nf_tables.h).
+//! The attributes of nf_tables messages (include/uapi/linux/netfilter/nf_tables.h).
 
 pub(crate) mod decode;
 pub(crate) mod encode;
@@ -36,7 +36,7 @@ pub(crate) mod message {
         NFNL_SUBSYS_NFTABLES << 8 | kind
     }
 
-    /// Whether a message of this type is about nf_tables.
+    /// Whether a message of this type belongs to nf_tables.
     pub(crate) const fn is_nf_tables(kind: u16) -> bool {
         kind >> 8 == NFNL_SUBSYS_NFTABLES
     }
@@ -47,7 +47,7 @@ pub(crate) fn header(family: u8) -> [u8; 4] {
     [family, 0, 0, 0]
 }
 
-/// `struct nfgenmsg` of the messages that begin and end a batch: the subsystem that the batch is for.
+/// `struct nfgenmsg` of the messages that begin and end a batch: the subsystem of the batch.
 pub(crate) fn batch_header() -> [u8; 4] {
     let [high, low] = crate::uapi::NFNL_SUBSYS_NFTABLES.to_be_bytes();
     [crate::uapi::NFPROTO_UNSPEC, 0, high, low]

@@ -1,11 +1,11 @@
-//! Userdata: what nft keeps in the kernel for itself, as type, length and value (libnftnl/udata.h). The kernel only
-//! stores it.
+//! Userdata: nft's own annotations of objects, as type, length and value (libnftnl/udata.h). The
+//! kernel only stores them.
 
 use flannel_netlink::Attributes;
 
 use crate::model::name::Comment;
 
-// Comments of everything but sets have the same number.
+// All objects except sets use the same number for comments.
 pub(crate) const NFTNL_UDATA_TABLE_COMMENT: u8 = 0;
 pub(crate) const NFTNL_UDATA_CHAIN_COMMENT: u8 = 0;
 pub(crate) const NFTNL_UDATA_RULE_COMMENT: u8 = 0;
@@ -17,7 +17,7 @@ pub(crate) const NFTNL_UDATA_SET_MERGE_ELEMENTS: u8 = 2;
 pub(crate) const NFTNL_UDATA_SET_DATA_INTERVAL: u8 = 6;
 pub(crate) const NFTNL_UDATA_SET_COMMENT: u8 = 7;
 
-/// Userdata that is being written.
+/// Userdata under construction.
 #[derive(Debug, Default)]
 pub(crate) struct Userdata(Vec<u8>);
 
@@ -39,7 +39,7 @@ impl Userdata {
     }
 }
 
-/// Appends attribute `attribute` with a comment, if there is one.
+/// Appends `attribute` with a comment, if there is one.
 pub(crate) fn write_comment(attribute: u16, kind: u8, text: Option<&Comment>, a: &mut Attributes<'_>) {
     if let Some(text) = text {
         let mut userdata = Userdata::default();
