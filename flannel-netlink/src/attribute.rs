@@ -1,14 +1,14 @@
-//! Netlink attributes (`struct nlattr`, include/uapi/linux/netlink.h): a writer and a reader.
+//! Netlink attributes (`struct nlattr`, include/uapi/linux/netlink.h): writer and reader.
 
 use crate::Malformed;
 use crate::uapi::{NLA_F_NESTED, NLA_F_NET_BYTEORDER};
 
 const HEADER: usize = 4;
 
-/// Writes the attributes of one message, in order, straight into the batch.
+/// Writes the attributes of one message directly into the batch.
 ///
-/// An attribute holds at most 65 531 bytes. A longer one marks the batch as unusable and is reported when it is
-/// sent, so that building needs no error handling.
+/// An attribute holds at most 65,531 bytes. A longer one makes the batch invalid, which is reported
+/// when the batch is sent. So building a message returns no errors.
 #[derive(Debug)]
 pub struct Attributes<'a> {
     bytes: &'a mut Vec<u8>,
@@ -27,7 +27,7 @@ impl<'a> Attributes<'a> {
         self.close(start);
     }
 
-    /// Appends an attribute without payload; being there is its meaning.
+    /// Appends an attribute without payload; its presence is its meaning.
     pub fn flag(&mut self, kind: u16) {
         self.bytes(kind, &[]);
     }
@@ -37,38 +37,38 @@ impl<'a> Attributes<'a> {
         self.bytes(kind, &[value]);
     }
 
-    /// Appends a 16-bit number in host order.
+    /// Appends a 16-bit number in host byte order.
     pub fn u16(&mut self, kind: u16, value: u16) {
         self.bytes(kind, &value.to_ne_bytes());
     }
 
-    /// Appends a 32-bit number in host order.
+    /// Appends a 32-bit number in host byte order.
     pub fn u32(&mut self, kind: u16, value: u32) {
         self.bytes(kind, &value.to_ne_bytes());
     }
 
-    /// Appends a 64-bit number in host order.
+    /// Appends a 64-bit number in host byte order.
     pub fn u64(&mut self, kind: u16, value: u64) {
         self.bytes(kind, &value.to_ne_bytes());
     }
 
-    /// Appends a 16-bit number in network order.
+    /// Appends a 16-bit number in network byte order.
     pub fn be16(&mut self, kind: u16, value: u16) {
         self.bytes(kind, &value.to_be_bytes());
     }
 
-    /// Appends a 32-bit number in network order, as nf_tables wants most of its numbers.
+    /// Appends a 32-bit number in network byte order, as most numbers of nf_tables.
     pub fn be32(&mut self, kind: u16, value: u32) {
         self.bytes(kind, &value.to_be_bytes());
     }
 
-    /// Appends a 64-bit number in network order.
+    /// Appends a 64-bit number in network byte order.
     pub fn be64(&mut self, kind: u16, value: u64) {
         self.bytes(kind, &value.to_be_bytes());
     }
 
-    /// Appends text with the terminating zero that `NLA_STRING` readers in the kernel accept and `NLA_NUL_STRING`
-    /// ones demand.
+    /// Appends text with a terminating zero, which `NLA_NUL_STRING` attributes require and
+    /// `NLA_STRING` attributes accept.
     pub fn text(&mut self, kind: u16, value: &str) {
         let start = self.open(kind);
         self.bytes.extend_from_slice(value.as_bytes());
@@ -76,14 +76,15 @@ impl<'a> Attributes<'a> {
         self.close(start);
     }
 
-    /// Appends an attribute that holds the attributes which `build` writes.
+    /// Appends an attribute that contains the attributes that `build` writes.
     pub fn nested(&mut self, kind: u16, build: impl FnOnce(&mut Attributes<'_>)) {
         let start = self.open(kind | NLA_F_NESTED);
         build(&mut Attributes { bytes: self.bytes, oversize: self.oversize });
         self.close(start);
     }
 
-    /// Bytes written so far into the whole batch: lets a caller split a long list of nested attributes.
+    /// Bytes of the whole batch so far, so that a caller can split a long list of nested
+    /// attributes.
     #[must_use]
     pub fn position(&self) -> usize {
         self.bytes.len()
@@ -108,12 +109,12 @@ impl<'a> Attributes<'a> {
     }
 }
 
-/// One attribute as the kernel sent it.
+/// A received attribute.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Attribute<'a> {
-    /// Attribute number, without the nested and byte-order flag bits.
+    /// Type of the attribute, without the flag bits for nesting and byte order.
     pub kind: u16,
-    /// Payload without padding.
+    /// Payload, without padding.
     pub payload: &'a [u8],
 }
 
@@ -121,7 +122,7 @@ impl<'a> Attribute<'a> {
     /// The payload as exactly `N` bytes.
     ///
     /// # Errors
-    /// [`Malformed::Length`] if it has another length.
+    /// [`Malformed::Length`] if its length differs.
     pub fn array<const N: usize>(&self) -> Result<[u8; N], Malformed> {
         self.payload.try_into().map_err(|_ignored: std::array::TryFromSliceError| Malformed::Length {
             kind: self.kind,
@@ -133,12 +134,12 @@ impl<'a> Attribute<'a> {
     /// The payload as a byte.
     ///
     /// # Errors
-    /// [`Malformed::Length`] if it has another length; so for all numbers below.
+    /// [`Malformed::Length`] if its length differs; the same for all numbers below.
     pub fn u8(&self) -> Result<u8, Malformed> {
         self.array().map(u8::from_ne_bytes)
     }
 
-    /// The payload as a 16-bit number in host order.
+    /// The payload as a 16-bit number in host byte order.
     ///
     /// # Errors
     /// [`Malformed::Length`].
@@ -146,7 +147,7 @@ impl<'a> Attribute<'a> {
         self.array().map(u16::from_ne_bytes)
     }
 
-    /// The payload as a 32-bit number in host order.
+    /// The payload as a 32-bit number in host byte order.
     ///
     /// # Errors
     /// [`Malformed::Length`].
@@ -154,7 +155,7 @@ impl<'a> Attribute<'a> {
         self.array().map(u32::from_ne_bytes)
     }
 
-    /// The payload as a 64-bit number in host order.
+    /// The payload as a 64-bit number in host byte order.
     ///
     /// # Errors
     /// [`Malformed::Length`].
@@ -162,7 +163,7 @@ impl<'a> Attribute<'a> {
         self.array().map(u64::from_ne_bytes)
     }
 
-    /// The payload as a 16-bit number in network order.
+    /// The payload as a 16-bit number in network byte order.
     ///
     /// # Errors
     /// [`Malformed::Length`].
@@ -170,7 +171,7 @@ impl<'a> Attribute<'a> {
         self.array().map(u16::from_be_bytes)
     }
 
-    /// The payload as a 32-bit number in network order.
+    /// The payload as a 32-bit number in network byte order.
     ///
     /// # Errors
     /// [`Malformed::Length`].
@@ -178,7 +179,7 @@ impl<'a> Attribute<'a> {
         self.array().map(u32::from_be_bytes)
     }
 
-    /// The payload as a 64-bit number in network order.
+    /// The payload as a 64-bit number in network byte order.
     ///
     /// # Errors
     /// [`Malformed::Length`].
@@ -186,7 +187,7 @@ impl<'a> Attribute<'a> {
         self.array().map(u64::from_be_bytes)
     }
 
-    /// The payload as text, up to its terminating zero if it has one.
+    /// The payload as text, up to the terminating zero if there is one.
     ///
     /// # Errors
     /// [`Malformed::Text`] if it is not UTF-8.
@@ -196,20 +197,20 @@ impl<'a> Attribute<'a> {
         std::str::from_utf8(bytes).map_err(|source| Malformed::Text { kind: self.kind, source })
     }
 
-    /// The attributes inside this one.
+    /// The nested attributes.
     #[must_use]
     pub fn nested(&self) -> AttributeIter<'a> {
         attributes(self.payload)
     }
 }
 
-/// Reads the attributes that follow one another in `bytes`, as in a message behind its family header.
+/// Reads consecutive attributes, e.g. after the family header of a message.
 #[must_use]
 pub fn attributes(bytes: &[u8]) -> AttributeIter<'_> {
     AttributeIter { rest: bytes }
 }
 
-/// Iterator over attributes; ends after the first malformed one.
+/// Iterator over attributes. Ends after the first malformed one.
 #[derive(Clone, Debug)]
 pub struct AttributeIter<'a> {
     rest: &'a [u8],

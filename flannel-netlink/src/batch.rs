@@ -1,4 +1,4 @@
-//! Messages waiting to be sent, encoded one behind the other.
+//! Encoded messages that are ready to be sent.
 
 use crate::Attributes;
 use crate::uapi::*;
@@ -10,24 +10,24 @@ pub(crate) const HEADER: usize = 16;
 pub struct Flags(u16);
 
 impl Flags {
-    /// No further flag.
+    /// No flag.
     pub const NONE: Self = Self(0);
-    /// Ask for an ack even where the batch would not (`NLM_F_ACK`).
+    /// Requests an ack (`NLM_F_ACK`).
     pub const ACK: Self = Self(NLM_F_ACK);
-    /// Send back what was created (`NLM_F_ECHO`).
+    /// Requests the created object in the reply (`NLM_F_ECHO`).
     pub const ECHO: Self = Self(NLM_F_ECHO);
-    /// Override an existing object (`NLM_F_REPLACE`).
+    /// Replaces an existing object (`NLM_F_REPLACE`).
     pub const REPLACE: Self = Self(NLM_F_REPLACE);
-    /// Fail if the object exists (`NLM_F_EXCL`).
+    /// Fails if the object exists (`NLM_F_EXCL`).
     pub const EXCL: Self = Self(NLM_F_EXCL);
-    /// Create the object if it does not exist (`NLM_F_CREATE`).
+    /// Creates the object if it does not exist (`NLM_F_CREATE`).
     pub const CREATE: Self = Self(NLM_F_CREATE);
-    /// Add at the end (`NLM_F_APPEND`).
+    /// Adds at the end (`NLM_F_APPEND`).
     pub const APPEND: Self = Self(NLM_F_APPEND);
-    /// List all objects (`NLM_F_DUMP`).
+    /// Lists all objects (`NLM_F_DUMP`).
     pub const DUMP: Self = Self(NLM_F_DUMP);
 
-    /// Both.
+    /// The flags of both.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -40,8 +40,9 @@ impl Flags {
 
 /// A sequence of netlink requests.
 ///
-/// Messages are numbered from 0 in the order of [`Batch::message`]; a [`Refusal`](crate::Refusal) names its message
-/// by that number. The memory is kept by [`Batch::clear`], so a batch that is reused does not allocate.
+/// Messages are numbered from 0, in the order of the calls of [`Batch::message`]; a
+/// [`Refusal`](crate::Refusal) names its message by this number. [`Batch::clear`] keeps the memory,
+/// so a reused batch does not allocate.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     bytes: Vec<u8>,
@@ -56,8 +57,8 @@ impl Batch {
         Self::default()
     }
 
-    /// Appends a message: netlink header, then `header` (the family's own, e.g. `struct rtmsg`), then the
-    /// attributes which `build` writes. Returns the message's number.
+    /// Appends a message: the netlink header, the family's own `header` (e.g. `struct rtmsg`), and
+    /// the attributes that `build` writes. Returns the message's number.
     pub fn message(
         &mut self,
         kind: u16,
@@ -88,38 +89,38 @@ impl Batch {
         number
     }
 
-    /// Forgets all messages and keeps the memory.
+    /// Removes all messages and keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.messages = 0;
         self.oversize = None;
     }
 
-    /// Number of messages.
+    /// The number of messages.
     #[must_use]
     pub fn len(&self) -> u32 {
         self.messages
     }
 
-    /// Whether there is no message.
+    /// Whether there are no messages.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.messages == 0
     }
 
-    /// The encoded messages. Sequence numbers are those of the last time it was sent, or 0.
+    /// The encoded messages. Sequence numbers are those of the last time the batch was sent, or 0.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Number of the first message with an attribute that is too long to be encoded.
+    /// Number of the first message with an attribute that is too long.
     pub(crate) fn oversize(&self) -> Option<u32> {
         self.oversize
     }
 
-    /// Numbers the messages from `first`, asks for an ack of every `window`-th and of the last one, and returns the
-    /// byte ranges between those: what goes out as one datagram each.
+    /// Numbers the messages from `first`, requests an ack for every `window`-th message and for the
+    /// last, and returns the byte ranges between them. Each is sent as one datagram.
     pub(crate) fn number(&mut self, first: u32, window: u32) -> Vec<Datagram> {
         let mut datagrams = Vec::new();
         let (mut offset, mut start, mut start_number) = (0, 0, 0);
@@ -141,7 +142,7 @@ impl Batch {
         datagrams
     }
 
-    /// Numbers the messages from `first` without asking for any ack; for questions, which are answered.
+    /// Numbers the messages from `first` without requesting an ack; for requests that have a reply.
     pub(crate) fn number_only(&mut self, first: u32) {
         let mut offset = 0;
         for number in 0..self.messages {
@@ -152,7 +153,7 @@ impl Batch {
     }
 }
 
-/// Part of a batch that travels as one datagram.
+/// The part of a batch that is sent as one datagram.
 #[derive(Debug)]
 pub(crate) struct Datagram {
     pub(crate) bytes: std::ops::Range<usize>,

@@ -1,4 +1,4 @@
-//! What can go wrong between us and the kernel. None of these says what was being done: the caller knows, and adds it.
+//! Errors of netlink sockets. They do not say what the caller was doing; callers add that.
 
 use std::fmt;
 use std::io;
@@ -9,9 +9,9 @@ use crate::{Errno, Protocol};
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {step} a {protocol} netlink socket{}", hint(*protocol, source))]
 pub struct OpenError {
-    /// What could not be done: `open`, `configure`, ...
+    /// The step that failed: `open`, `configure`, ...
     pub step: &'static str,
-    /// Which kind of socket.
+    /// The netlink protocol of the socket.
     pub protocol: Protocol,
     /// The kernel's reason.
     #[source]
@@ -26,16 +26,16 @@ fn hint(protocol: Protocol, source: &io::Error) -> &'static str {
     }
 }
 
-/// The kernel's error for one message.
+/// The kernel refused a message.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub struct Refusal {
     /// Number of the message in its [`Batch`](crate::Batch).
     pub message: u32,
-    /// The error.
+    /// The error number.
     pub errno: Errno,
-    /// The kernel's own words, if it gave any (`NLMSGERR_ATTR_MSG`).
+    /// The kernel's explanation (`NLMSGERR_ATTR_MSG`), if it gave one.
     pub text: Option<String>,
-    /// Where in the message, in bytes from its netlink header, the attribute lies that it objects to
+    /// Offset of the attribute that the kernel objects to, in bytes from the start of the message
     /// (`NLMSGERR_ATTR_OFFS`).
     pub offset: Option<u32>,
 }
@@ -50,98 +50,98 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// The kernel's replies did not fit into the receive buffer, or ended without the one that was due.
+/// The kernel's replies did not fit into the receive buffer, or ended without the expected reply.
 #[derive(Debug, thiserror::Error)]
 #[error("the kernel's reply was lost")]
 pub struct LostReply(#[source] pub(crate) io::Error);
 
-/// Why a batch was not answered.
+/// A batch has no reply.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransactError {
-    /// A message has an attribute of more than 65 531 bytes. Nothing was sent.
-    #[error("message {message} of the batch has an attribute longer than netlink can carry")]
+    /// A message has an attribute of more than 65,531 bytes. Nothing was sent.
+    #[error("message {message} of the batch has an attribute that is too long for netlink (65531 bytes)")]
     TooLong {
-        /// Its number in the batch.
+        /// The number of the message in the batch.
         message: u32,
     },
-    /// The datagram was not accepted, so the kernel has seen none of it.
+    /// The datagram could not be sent. The kernel has not seen it.
     #[error("cannot send a batch of {bytes} bytes")]
     NotSent {
-        /// Length of the datagram.
+        /// Length of the datagram in bytes.
         bytes: usize,
         /// The kernel's reason.
         #[source]
         source: io::Error,
     },
-    /// The kernel has worked on the datagram, but what came of it is unknown.
-    #[error("no answer to the batch")]
+    /// The kernel has processed the datagram, but its reply was lost.
+    #[error("the kernel processed the batch, but its reply was lost")]
     Lost(#[source] LostReply),
-    /// The reply cannot be understood.
-    #[error("the answer to the batch is malformed")]
+    /// The reply is malformed.
+    #[error("the kernel's reply is malformed")]
     Malformed(#[source] Malformed),
 }
 
-/// Why a question was not answered.
+/// A request has no usable reply.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AskError {
-    /// The kernel's answer is an error.
-    #[error("the kernel refused to answer")]
+    /// The kernel replied with an error.
+    #[error("the kernel refused the request")]
     Refused(#[source] Refusal),
-    /// The question was not answered.
-    #[error("the question was not answered")]
+    /// The request has no reply.
+    #[error("the request was not answered")]
     Transact(#[source] TransactError),
 }
 
-/// Why a listing could not be had whole.
+/// A dump is incomplete.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DumpError {
-    /// Other writers changed what was being listed, time and again (`NLM_F_DUMP_INTR`).
-    #[error("the listing was interrupted by changes {attempts} times in a row")]
+    /// Other writers changed the objects during every attempt (`NLM_F_DUMP_INTR`).
+    #[error("other processes interrupted the dump {attempts} times in a row")]
     Interrupted {
-        /// How often it was tried.
+        /// Number of attempts.
         attempts: u32,
     },
-    /// As for any question.
-    #[error("the listing failed")]
+    /// The request failed.
+    #[error("the dump failed")]
     Ask(#[source] AskError),
 }
 
-/// Bytes from the kernel that do not have the form they should.
+/// Malformed bytes from the kernel.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Malformed {
-    /// A message is cut short.
+    /// A message is truncated.
     #[error("a message is shorter than its header says")]
     Message,
-    /// An attribute is cut short.
+    /// An attribute is truncated.
     #[error("an attribute is shorter than its header says")]
     Attribute,
-    /// An attribute has the wrong length for its type.
+    /// The length of an attribute does not fit its type.
     #[error("attribute {kind} has {have} bytes instead of {want}")]
     Length {
-        /// Attribute number.
+        /// Type of the attribute.
         kind: u16,
-        /// Bytes its type has.
+        /// Required length in bytes.
         want: usize,
-        /// Bytes it had.
+        /// Actual length in bytes.
         have: usize,
     },
-    /// An attribute that should be text is not.
-    #[error("attribute {kind} is not text")]
+    /// The text of an attribute is not UTF-8.
+    #[error("attribute {kind} is not UTF-8 text")]
     Text {
-        /// Attribute number.
+        /// Type of the attribute.
         kind: u16,
-        /// Where it stops being UTF-8.
+        /// Where the text stops being UTF-8.
         #[source]
         source: std::str::Utf8Error,
     },
-    /// An attribute or header has a value that the reader does not know what to make of.
+    /// An attribute or header has an unexpected value.
     #[error("unexpected {what}")]
     Value {
-        /// What it is, in the reader's words.
+        /// The unexpected value, in the reader's words.
         what: &'static str,
     },
 }

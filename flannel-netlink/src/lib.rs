@@ -1,23 +1,30 @@
-//! One long-lived netlink socket: batches, acks matched to messages, dumps, multicast.
+//! One long-lived netlink socket: batches, acks matched to messages, dumps, notifications.
 //!
-//! The ground floor of `flannel-nft` and `flannel-vxlan`. It knows how bytes travel to the kernel and back, and
-//! nothing about tables, links or routes.
+//! `flannel-nft` and `flannel-vxlan` are built on this crate. It sends and receives messages and
+//! attributes, and knows nothing about tables, links or routes.
 //!
 //! ```text
 //! Batch ── transact (one datagram) ──┐            ┌─▶ Answer: acknowledged, refused[message, errno, ext-ack]
 //!       └─ execute (many, in order) ─┤  Socket ──▶┤
-//! question ── ask, dump ─────────────┘            └─▶ what the fold made of the replies
-//!                                       Monitor ──▶ notifications, or "some were lost"
+//! request  ── ask, dump ─────────────┘            └─▶ what the fold made of the replies
+//!                                       Monitor ──▶ notifications, or Overflow
 //! ```
 //!
-//! Three facts shape it (Linux 6.18; `docs/design.md` has the measurements):
+//! # Guarantees
 //!
-//! - A socket is kept for the life of the program. Closing one after a commit that deleted something waits for an
-//!   RCU grace period, about 12 ms.
-//! - The kernel queues every reply before `send` returns, so nothing here ever blocks or needs a timeout.
-//! - Only the last message of a datagram asks for an ack. Errors of the others come back regardless.
+//! - **Precise refusals.** A refusal names its message in the batch, with the kernel's explanation
+//!   and the offset of the attribute that it objects to.
+//! - **Complete dumps.** A dump that other writers interrupt is repeated; the result is complete or
+//!   an error.
+//! - **No silent loss.** If a reply or notification is lost, the caller gets an error or
+//!   [`Received::Overflow`].
+//! - **No blocking.** The kernel queues every reply before `send` returns, so nothing here waits or
+//!   needs a timeout. There is no async code: a [`Monitor`] is a file descriptor that a runtime can
+//!   poll.
 //!
-//! It has no async code: a [`Monitor`] is a file descriptor that a runtime can poll.
+//! Keep a socket for the life of the program: closing it after a commit that deleted something
+//! waits for an RCU grace period of about 12 ms. Only the last message of a datagram requests an
+//! ack; errors of the others arrive regardless.
 //!
 //! # Example
 //!
@@ -56,3 +63,8 @@ pub use monitor::{Incomplete, Monitor, Received};
 pub use nix::errno::Errno;
 pub use protocol::Protocol;
 pub use socket::{Answer, Socket};
+
+/// Compiles the example of README.md.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,26 +1,26 @@
-//! Messages as they come back from the kernel.
+//! Received messages.
 
 use crate::batch::HEADER;
 use crate::uapi::*;
 use crate::{AttributeIter, Errno, Flags, Malformed, Refusal, attributes};
 
-/// One netlink message of a received datagram.
+/// A netlink message of a received datagram.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Message<'a> {
     /// `nlmsg_type`.
     pub kind: u16,
     /// `nlmsg_flags`.
     pub flags: u16,
-    /// `nlmsg_seq`: that of the request it answers, 0 for a notification that nobody asked for.
+    /// `nlmsg_seq`: the number of the request that it answers; 0 for a notification.
     pub sequence: u32,
-    /// `nlmsg_pid`: port of the socket whose request caused it.
+    /// `nlmsg_pid`: the port of the socket whose request caused it.
     pub port: u32,
-    /// Everything behind the netlink header.
+    /// The bytes after the netlink header.
     pub payload: &'a [u8],
 }
 
 impl<'a> Message<'a> {
-    /// Splits the payload into the family's own header of `N` bytes and the attributes behind it.
+    /// Splits the payload into the family header of `N` bytes and the attributes after it.
     ///
     /// # Errors
     /// [`Malformed::Message`] if the payload is shorter than `N`.
@@ -36,9 +36,9 @@ impl<'a> Message<'a> {
         self.flags & flags.bits() == flags.bits()
     }
 
-    /// Reads an `NLMSG_ERROR` or the code in an `NLMSG_DONE`: `Ok(None)` if it is 0, else the error.
+    /// Reads an `NLMSG_ERROR`, or the code in an `NLMSG_DONE`; `Ok(None)` if the code is 0.
     ///
-    /// The text and the attribute offset are there if the kernel gave them (`NETLINK_EXT_ACK`).
+    /// Text and attribute offset are present if the kernel sent them (`NETLINK_EXT_ACK`).
     pub(crate) fn refusal(&self, number: u32) -> Result<Option<Refusal>, Malformed> {
         let (error, rest) = self.payload.split_first_chunk::<4>().ok_or(Malformed::Message)?;
         let code = i32::from_ne_bytes(*error);
@@ -52,7 +52,8 @@ impl<'a> Message<'a> {
             offset: None,
         };
         if self.flags & NLM_F_ACK_TLVS != 0 {
-            // In an error the request comes back in front of the attributes, whole unless capped to its header.
+            // An error contains the request before the attributes: all of it or, if capped, only
+            // its header.
             let request = || {
                 let length = u32::from_ne_bytes(*rest.first_chunk::<4>()?);
                 usize::try_from(length).ok()?.checked_next_multiple_of(4)
@@ -75,13 +76,13 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Reads the messages of one datagram.
+/// Reads the messages of a datagram.
 #[must_use]
 pub fn messages(datagram: &[u8]) -> MessageIter<'_> {
     MessageIter { rest: datagram }
 }
 
-/// Iterator over messages; ends after the first malformed one.
+/// Iterator over messages. Ends after the first malformed one.
 #[derive(Clone, Debug)]
 pub struct MessageIter<'a> {
     rest: &'a [u8],

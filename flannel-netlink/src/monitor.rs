@@ -1,4 +1,4 @@
-//! Notifications: what others change while we look elsewhere.
+//! Notifications of changes by other sockets.
 
 use std::fmt;
 use std::io;
@@ -13,34 +13,35 @@ use crate::socket::{borrow, receive};
 use crate::uapi::*;
 use crate::{Errno, MessageIter, OpenError, Protocol, messages};
 
-/// Room for about 20 000 notifications: the kernel doubles it, and counts about 800 bytes for a small one. It takes
-/// memory only while notifications wait.
+/// Receive buffer for about 20,000 notifications. The kernel doubles the size, and counts about 800
+/// bytes for a small notification. It uses memory only while notifications wait.
 const BUFFER: usize = 8 * 1024 * 1024;
 
-/// What [`Monitor::receive`] found.
+/// The result of [`Monitor::receive`].
 #[derive(Debug)]
 pub enum Received<'a> {
     /// Notifications, in the order of the changes.
     Messages(MessageIter<'a>),
-    /// Notifications came faster than they were read, and some are lost: observe everything again.
+    /// Notifications arrived faster than they were read, and the kernel dropped some: observe
+    /// everything again.
     Overflow,
-    /// There is none now.
+    /// There are no notifications.
     Nothing,
 }
 
-/// Notifications that say too little to be of use: those of these types that lack an attribute.
+/// Notifications to drop because they lack an attribute.
 #[derive(Clone, Copy, Debug)]
 pub struct Incomplete {
-    /// Types of the messages, e.g. `RTM_NEWNEIGH` and `RTM_DELNEIGH`.
+    /// Message types, e.g. `RTM_NEWNEIGH` and `RTM_DELNEIGH`.
     pub kinds: [u16; 2],
-    /// Bytes of the fixed part before their attributes.
+    /// Length of the family header before their attributes, in bytes.
     pub header: u8,
-    /// Type of the attribute.
+    /// Type of the required attribute.
     pub attribute: u16,
 }
 
 impl Incomplete {
-    /// Goes on to what follows, or to the `RETURN 0` that is the fifth there.
+    /// Continues with the next instruction, or with the fifth of the next ones: `RETURN 0`.
     fn program(self) -> [libc::sock_filter; 7] {
         let [one, other] = self.kinds.map(|kind| u32::from(kind.to_be()));
         [
@@ -61,22 +62,23 @@ const LOAD_WORD: u16 = BPF_LD | BPF_W | BPF_ABS;
 const LOAD_HALF: u16 = BPF_LD | BPF_H | BPF_ABS;
 const JUMP_EQUAL: u16 = BPF_JMP | BPF_JEQ | BPF_K;
 const RETURN: u16 = BPF_RET | BPF_K;
-/// Loads the place of the attribute whose type is in the index register; 0 if there is none.
+/// Loads the offset of the attribute whose type is in the index register; 0 if there is none.
 const FIND_ATTRIBUTE: u32 = (SKF_AD_OFF + SKF_AD_NLATTR).cast_unsigned();
 
 const fn step(code: u16, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
     libc::sock_filter { code, jt, jf, k }
 }
 
-/// A socket that is subscribed to multicast groups. Readable ([`AsFd`]) when there is something to receive.
+/// A socket that receives the notifications of multicast groups. Readable ([`AsFd`]) when there are
+/// some.
 pub struct Monitor {
     socket: NlSocket,
     receive: Vec<u8>,
 }
 
 impl Monitor {
-    /// Subscribes to `groups`, given by number (`RTNLGRP_*`, `NFNLGRP_*`). Changes made from now on are reported;
-    /// so subscribe first, then observe.
+    /// Subscribes to `groups`, by number (`RTNLGRP_*`, `NFNLGRP_*`). Subscribe before the first
+    /// observation, so that no change falls in between.
     ///
     /// # Errors
     /// [`OpenError`] if the kernel lacks the protocol or a group.
@@ -92,19 +94,21 @@ impl Monitor {
         Ok(Self { socket, receive: vec![0; 32 * 1024] })
     }
 
-    /// Has the kernel leave out the notifications of changes that were made through the socket with this
-    /// [port](crate::Socket::port), except messages of type `kept`: a program that writes much does not then fill its
-    /// own monitor. Not every notification says who made the change; those that do not still come, unless they are
-    /// `incomplete`.
+    /// Makes the kernel drop notifications of changes that were made through the socket with this
+    /// [port](crate::Socket::port), except messages of type `kept`. So a program that writes a lot
+    /// does not fill its own monitor. Notifications that do not name their writer still arrive,
+    /// unless they are `incomplete`.
     ///
     /// # Errors
-    /// The kernel's, if it refuses the filter.
+    /// The kernel's error if it refuses the filter.
     ///
     /// # Kernel
-    /// A classic BPF program, run before a notification is queued (`do_one_broadcast`, net/netlink/af_netlink.c@v6.12).
+    /// A classic BPF program, which runs before a notification is queued (`do_one_broadcast`,
+    /// net/netlink/af_netlink.c at v6.12).
     pub fn leave_out(&self, port: u32, kept: u16, incomplete: Option<Incomplete>) -> io::Result<()> {
         let mut program = incomplete.map(Incomplete::program).into_iter().flatten().collect::<Vec<_>>();
-        // Loads are in network order, netlink headers in the host's: nlmsg_type is at 4, nlmsg_pid at 12.
+        // Loads are in network byte order, netlink headers in host byte order: nlmsg_type at 4,
+        // nlmsg_pid at 12.
         program.extend([
             step(LOAD_WORD, 0, 0, 12),
             step(JUMP_EQUAL, 0, 3, port.to_be()),
@@ -117,10 +121,11 @@ impl Monitor {
         attach(&self.socket, &libc::sock_fprog { len, filter: program.as_mut_ptr() })
     }
 
-    /// Takes the next datagram of notifications, without waiting.
+    /// Receives the next datagram of notifications, without waiting.
     ///
     /// # Errors
-    /// The kernel's, if the socket is broken; an overflow is not an error but [`Received::Overflow`].
+    /// The kernel's error if the socket is broken. An overflow is not an error but
+    /// [`Received::Overflow`].
     pub fn receive(&mut self) -> io::Result<Received<'_>> {
         match receive(&self.socket, &mut self.receive) {
             Ok(length) => Ok(Received::Messages(messages(self.receive.get(..length).unwrap_or_default()))),
@@ -136,8 +141,8 @@ impl Monitor {
 #[expect(unsafe_code, reason = "nix has no SO_ATTACH_FILTER")]
 fn attach(socket: &NlSocket, filter: &libc::sock_fprog) -> io::Result<()> {
     let length = libc::socklen_t::try_from(size_of::<libc::sock_fprog>()).map_err(io::Error::other)?;
-    // SAFETY: the option value is a `sock_fprog` of the length given, and the program that it points to outlives the
-    // call, in which the kernel copies both.
+    // SAFETY: the option value is a `sock_fprog` of the given length. The program that it points to
+    // outlives the call, in which the kernel copies both.
     let done = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),

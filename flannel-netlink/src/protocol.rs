@@ -1,17 +1,17 @@
-//! The parts of the kernel that speak netlink.
+//! Netlink protocols.
 
 use std::fmt;
 
 use neli::consts::socket::NlFamily;
 
-/// Which part of the kernel a socket talks to.
+/// The netlink protocol of a socket.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Protocol {
     /// Generic netlink families, e.g. ethtool.
     Generic,
-    /// nf_tables and the rest of netfilter.
+    /// nf_tables and other netfilter subsystems.
     Netfilter,
-    /// Links, addresses, routes, neighbours, forwarding entries, nexthops.
+    /// Links, addresses, routes, neighbors, FDB entries, nexthops.
     Route,
 }
 

@@ -1,4 +1,4 @@
-//! The socket: sends batches and questions, matches the replies.
+//! The socket: sends batches and requests, and matches the replies.
 
 use std::fmt;
 use std::io;
@@ -17,27 +17,27 @@ use crate::{
     messages,
 };
 
-/// How often a listing is started anew when changes interrupt it. At 1 000 rules a writer without pause interrupts
-/// 20 of 20 attempts, so more would only delay the report.
+/// Number of attempts of a dump that other writers interrupt. At 1,000 rules, a writer without
+/// pause interrupts 20 of 20 attempts, so more would only delay the error.
 const DUMP_ATTEMPTS: u32 = 32;
-/// The kernel fills at most 32 KiB per `recv` of a dump. A refusal quotes the refused message, in which one attribute has
-/// 64 KiB at most.
+/// Receive buffer in bytes. The kernel fills at most 32 KiB per `recv` of a dump. A refusal
+/// contains the refused message, of which one attribute has at most 64 KiB.
 const RECEIVE: usize = 96 * 1024;
 const MIN_BUFFER: usize = 256 * 1024;
 
-/// What the kernel said to a datagram.
+/// The kernel's replies to a datagram.
 #[derive(Debug, Default, Eq, PartialEq)]
 #[must_use = "a batch that was refused changed nothing, or not everything"]
 pub struct Answer {
-    /// Whether any message was acknowledged. Says nothing about the others: look at `refused` first.
+    /// Whether any message was acknowledged. Check `refused` first.
     pub acknowledged: bool,
-    /// Every message that was refused, in the kernel's order.
+    /// The refused messages, in the kernel's order.
     pub refused: Vec<Refusal>,
 }
 
-/// A connection to the kernel, to be kept for the life of the program.
+/// A netlink socket. Keep it for the life of the program.
 ///
-/// It belongs to the network namespace in which it was opened, whatever the thread does later.
+/// It belongs to the network namespace in which it was opened.
 pub struct Socket {
     socket: NlSocket,
     port: u32,
@@ -48,7 +48,8 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Opens a socket with extended acks and, where the kernel has them (4.20), strict checks of questions.
+    /// Opens a socket with extended acks and, if the kernel has them (4.20), strict checks of
+    /// requests.
     ///
     /// # Errors
     /// [`OpenError`] if the kernel lacks the protocol or refuses the socket.
@@ -56,18 +57,18 @@ impl Socket {
         Self::open_limited(protocol, usize::MAX)
     }
 
-    /// Opens a socket whose receive buffer never grows beyond `limit` bytes, whatever a batch would need; by default it
-    /// grows with the batch. The kernel counts whole allocations, and holds about 2 KiB at least.
+    /// Opens a socket whose receive buffer does not grow beyond `limit` bytes; by default it grows
+    /// with the batch. The kernel counts whole allocations and uses at least about 2 KiB.
     ///
-    /// For bounded memory, and for tests of what a program does when replies are lost.
+    /// For bounded memory, and for tests with lost replies.
     ///
     /// # Errors
-    /// As [`Socket::open`].
+    /// Like [`Socket::open`].
     pub fn open_limited(protocol: Protocol, limit: usize) -> Result<Self, OpenError> {
         let fail = |step| move |source| OpenError { step, protocol, source };
         let socket = NlSocket::connect(protocol.family(), None, Groups::empty()).map_err(fail("open"))?;
         socket.enable_ext_ack(true).map_err(fail("configure"))?;
-        // Older kernels answer such a question with more than was asked for; readers filter anyway.
+        // Older kernels return more than was requested; readers filter anyway.
         let _older_kernel = socket.enable_strict_checking(true);
         let port = socket.pid().map_err(fail("name"))?;
         let receive = vec![0; RECEIVE];
@@ -76,19 +77,19 @@ impl Socket {
         Ok(opened)
     }
 
-    /// The port that the kernel gave this socket: notifications of changes made through it carry this number.
+    /// The port of the socket. Notifications of changes made through it carry this number.
     #[must_use]
     pub fn port(&self) -> u32 {
         self.port
     }
 
-    /// Sends the whole batch as ONE datagram and collects what the kernel says to it. `reply` sees every other
-    /// message that comes back, e.g. those asked for with [`Flags::ECHO`](crate::Flags::ECHO).
+    /// Sends the batch as one datagram and collects the replies. `reply` receives all other
+    /// messages, e.g. those requested with [`Flags::ECHO`](crate::Flags::ECHO).
     ///
-    /// The last message asks for an ack; errors of the others come back regardless.
+    /// The last message requests an ack. Errors of the others arrive regardless.
     ///
     /// # Errors
-    /// [`TransactError`]; its variants say whether the kernel has seen the batch.
+    /// [`TransactError`]; its variants tell whether the kernel has seen the batch.
     pub fn transact(
         &mut self,
         batch: &mut Batch,
@@ -97,22 +98,24 @@ impl Socket {
         self.in_windows(batch, u32::MAX, reply)
     }
 
-    /// Sends the batch in datagrams of `window` messages, one after the other, each ending with an ack; returns
-    /// what was refused. A refused message does not stop the others.
+    /// Sends the batch as datagrams of `window` messages, each of which ends with an ack. Returns
+    /// the refused messages; a refusal does not stop the others.
     ///
-    /// For families that act on each message by itself (rtnetlink). 64 to 256 messages reach the kernel's floor.
+    /// For families that process each message separately (rtnetlink). A window of 64 to 256
+    /// messages is as fast as the kernel allows.
     ///
     /// # Errors
-    /// [`TransactError`]: some messages may have been acted on. Observe before trying again.
+    /// [`TransactError`]: the kernel may have processed some messages. Observe before trying again.
     pub fn execute(&mut self, batch: &mut Batch, window: u32) -> Result<Vec<Refusal>, TransactError> {
         let answer = self.in_windows(batch, window.max(1), |_| Ok(()))?;
         Ok(answer.refused)
     }
 
-    /// Asks for one thing and returns what `read` makes of the reply.
+    /// Sends a request and returns what `read` makes of the reply.
     ///
     /// # Errors
-    /// [`AskError::Refused`] with the kernel's reason, e.g. `ENOENT`; otherwise the question was not answered.
+    /// [`AskError::Refused`] with the kernel's error, e.g. `ENOENT`; otherwise there was no usable
+    /// reply.
     pub fn ask<T>(
         &mut self,
         question: &mut Batch,
@@ -126,11 +129,11 @@ impl Socket {
         answer.ok_or_else(|| AskError::Transact(lost(Errno::ENODATA.into())))
     }
 
-    /// Lists objects: `fold` adds each to the result. If other writers change the list meanwhile
-    /// (`NLM_F_DUMP_INTR`), it starts anew from `C::default()`, so that a result is always whole.
+    /// Lists objects: `fold` adds each to the result. If other writers change the objects meanwhile
+    /// (`NLM_F_DUMP_INTR`), it starts over from `C::default()`, so the result is always complete.
     ///
     /// # Errors
-    /// [`DumpError::Interrupted`] after 32 attempts; otherwise as [`Socket::ask`].
+    /// [`DumpError::Interrupted`] after 32 attempts; otherwise like [`Socket::ask`].
     pub fn dump<C: Default>(
         &mut self,
         question: &mut Batch,
@@ -150,7 +153,7 @@ impl Socket {
         fold: &mut impl FnMut(&mut C, Message<'_>) -> Result<(), Malformed>,
     ) -> Result<Option<C>, AskError> {
         let mut list = C::default();
-        // A reader's mistake must not leave the rest of the dump in the socket: read to the end, then report.
+        // An error of the reader must not leave the rest of the dump in the socket.
         let mut mistake = None;
         let whole = self.hear(question, |message| {
             if mistake.is_none() {
@@ -165,8 +168,8 @@ impl Socket {
         }
     }
 
-    /// Sends a question and passes what comes back to `each`, until that breaks off or the listing ends. Returns
-    /// whether the listing is whole, that is, not interrupted by changes.
+    /// Sends a request and passes the replies to `each`, until that breaks or the dump ends.
+    /// Returns whether the dump is complete, that is, was not interrupted by changes.
     fn hear(
         &mut self,
         question: &mut Batch,
@@ -183,7 +186,7 @@ impl Socket {
                     continue;
                 }
                 interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
-                // Since 4.18 the end of a listing carries an error code too, in the same place.
+                // Since 4.18, the end of a dump also carries an error code, in the same place.
                 if matches!(message.kind, NLMSG_ERROR | NLMSG_DONE) {
                     if let Some(refusal) = message.refusal(0).map_err(malformed)? {
                         return Err(AskError::Refused(refusal));
@@ -219,7 +222,7 @@ impl Socket {
         Ok(answer)
     }
 
-    /// Reads replies until the last message's, or until there are no more.
+    /// Reads replies until that of the last message, or until there are no more.
     fn collect(
         &mut self,
         first: u32,
@@ -231,7 +234,8 @@ impl Socket {
         loop {
             let length = match receive(&self.socket, &mut self.receive) {
                 Ok(length) => length,
-                // nf_tables acknowledges the end of a batch only since 6.10, and never if it refused the batch.
+                // nf_tables acknowledges the end of a batch only since 6.10, and never after a
+                // refusal.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && heard => return Ok(()),
                 Err(error) => return Err(lost(error)),
             };
@@ -280,7 +284,7 @@ impl Socket {
         }
     }
 
-    /// Drops what an earlier operation left unread, and with it a pending overflow error.
+    /// Discards what an earlier operation left unread, including a pending overflow error.
     fn discard_stale(&mut self) {
         for _ in 0..1_000_000 {
             match receive(&self.socket, &mut self.receive) {
@@ -296,8 +300,8 @@ impl Socket {
         first
     }
 
-    /// Makes both buffers large enough for a datagram of `bytes`, and for every message of it to be sent back with
-    /// an error. Buffers only grow, so in steady state this costs nothing.
+    /// Makes both buffers large enough for a datagram of `bytes` and for the refusals of all its
+    /// messages. Buffers only grow, so in steady state this costs nothing.
     fn reserve(&mut self, bytes: usize) {
         // The kernel counts whole allocations, up to about twice the payload.
         let wanted = bytes.saturating_mul(2).next_power_of_two().max(MIN_BUFFER);
@@ -306,8 +310,8 @@ impl Socket {
         }
         self.buffers = wanted;
         let fd = borrow(&self.socket);
-        // Without CAP_NET_ADMIN over the namespace, take what net.core.{w,r}mem_max allows; a batch that does not
-        // fit is then refused when it is sent.
+        // Without CAP_NET_ADMIN, net.core.{w,r}mem_max limits the buffers. The kernel then refuses
+        // a batch that does not fit.
         if setsockopt(&fd, sockopt::SndBufForce, &wanted).is_err() {
             let _limited = setsockopt(&fd, sockopt::SndBuf, &wanted);
         }
@@ -327,8 +331,8 @@ impl fmt::Debug for Socket {
     }
 }
 
-/// Receives one datagram without waiting. What does not fit into `buffer` is as lost as what did not fit into the
-/// socket's (`ENOBUFS`); the buffer is larger the next time.
+/// Receives one datagram without waiting. If it does not fit into `buffer`, it is lost (`ENOBUFS`),
+/// and the buffer is larger the next time.
 pub(crate) fn receive(socket: &NlSocket, buffer: &mut Vec<u8>) -> io::Result<usize> {
     loop {
         match socket.recv(buffer.as_mut_slice(), Msg::DONTWAIT | Msg::TRUNC) {
