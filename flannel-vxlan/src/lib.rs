@@ -95,6 +95,7 @@ pub use model::objects::{
 pub use model::peer::{Peer, PeerConflict, Via};
 pub use model::vni::Vni;
 pub use overlay::Overlay;
+pub use overlay::hold::{Part, Written};
 pub use overlay::notice::Invalidation;
 pub use overlay::peer_status::{PeerStatus, PeerStatusChange};
 pub use plan::report::{RefusedStep, Report};

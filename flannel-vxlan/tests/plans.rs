@@ -9,10 +9,11 @@ use std::net::IpAddr;
 
 use flannel_vxlan::FakeKernel;
 use flannel_vxlan::{
-    DeviceSpec, Family, FamilySpec, Kernel, Link, MacAddr, Observed, Overlay, Peer, Plan, UnderlayMtu, Via,
-    Vni,
+    DeviceSpec, Family, FamilySpec, Kernel, Link, MacAddr, Observed, Overlay, Part, Peer, Plan, Report,
+    UnderlayMtu, Via, Vni,
 };
 use flannel_vxlan::{Interface, InterfaceAddress};
+use ipnet::IpNet;
 use testkit::golden;
 
 fn eth0() -> Link {
@@ -82,6 +83,46 @@ fn a_first_start_makes_devices_and_then_peer_after_peer() {
         overlay.set_peer(tunnel(&format!("fd00:10:244:{n}::/64"), n, &format!("fd77::{n}"))).unwrap();
     }
     expect("first_start", &overlay.diff(&bare()));
+}
+
+#[test]
+fn what_is_withheld_stays_as_it_is_and_everything_else_is_repaired() {
+    let subnet = |n: u8| -> IpNet { format!("10.244.{n}.0/24").parse().unwrap() };
+    let mut kernel = FakeKernel::new([("192.168.77.1".parse().unwrap(), 24)]);
+    let mut overlay = Overlay::new([v4().device(device("192.168.77.1", "10.244.1.0"))]);
+    for n in 2..=4 {
+        overlay.set_peer(tunnel(&subnet(n).to_string(), n, &format!("192.168.77.{n}"))).unwrap();
+    }
+    let made = overlay.converge(&mut kernel).unwrap();
+    let parts = |report: &Report| report.written.iter().map(|written| written.part).collect::<Vec<_>>();
+    assert_eq!(parts(&made), [Part::Device(Family::V4)], "peers come with their device");
+    let whole = kernel.routes.clone();
+
+    kernel.routes.retain(|(route, _), _| *route == subnet(4));
+    overlay.hold([Part::Peer(subnet(2))].into());
+    let report = overlay.converge(&mut kernel).unwrap();
+    assert_eq!(parts(&report), [Part::Peer(subnet(3))]);
+    assert!(report.written[0].command.as_ref().unwrap().starts_with("ip route replace 10.244.3.0/24 "));
+    assert_eq!((kernel.routes.len(), overlay.programmed()), (2, 2));
+    assert_eq!(overlay.waiting().collect::<Vec<_>>(), [subnet(2)]);
+    overlay.hold([].into());
+    assert_eq!(parts(&overlay.converge(&mut kernel).unwrap()), [Part::Peer(subnet(2))]);
+    assert_eq!((&kernel.routes, overlay.programmed(), overlay.waiting().count()), (&whole, 3, 0));
+
+    // Device and stale entries.
+    kernel.delete_device("flannel.1".parse().unwrap());
+    overlay.hold([Part::Device(Family::V4)].into());
+    assert!(overlay.converge(&mut kernel).unwrap().written.is_empty());
+    overlay.hold([].into());
+    overlay.converge(&mut kernel).unwrap();
+    assert_eq!(kernel.routes.len(), 3);
+    overlay.remove_peer(subnet(2));
+    overlay.invalidate();
+    overlay.hold([Part::Rest].into());
+    assert!(overlay.converge(&mut kernel).unwrap().written.is_empty());
+    overlay.hold([].into());
+    assert_eq!(parts(&overlay.converge(&mut kernel).unwrap()), [Part::Rest]);
+    assert_eq!(kernel.routes.len(), 2);
 }
 
 #[test]

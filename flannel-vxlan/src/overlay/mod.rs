@@ -1,6 +1,7 @@
 //! The overlay as it should be: owner of that state, with the same small work per change at any number of peers.
 
 pub(crate) mod conflict;
+pub(crate) mod hold;
 pub(crate) mod host;
 pub(crate) mod nexthop_ids;
 pub(crate) mod notice;
@@ -13,6 +14,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+pub(crate) use crate::overlay::hold::Part;
 use crate::overlay::host::Host;
 use crate::overlay::nexthop_ids::NexthopIds;
 use crate::overlay::peer_status::PeerStatuses;
@@ -70,6 +72,10 @@ pub struct Overlay {
     pub(crate) observed: bool,
     /// Whether what no known peer needs is left alone.
     pub(crate) keeps_unknown: bool,
+    /// What is not repaired for now.
+    pub(crate) hold: BTreeSet<Part>,
+    /// Peers that are not as they should be and were not repaired for that reason.
+    pub(crate) withheld: BTreeSet<IpNet>,
 }
 
 /// Whether a device is made anew although its differences are of the kind that is changed in place.
@@ -207,7 +213,7 @@ impl Overlay {
 
     /// Peers that are not written: new ones, changed ones, and those that were refused.
     pub fn waiting(&self) -> impl Iterator<Item = IpNet> {
-        let waiting = self.dirty.keys().chain(self.refused.keys());
+        let waiting = self.dirty.keys().chain(self.refused.keys()).chain(&self.withheld);
         waiting.filter(|subnet| self.peers.contains_key(*subnet)).copied()
     }
 
@@ -221,7 +227,7 @@ impl Overlay {
     /// Number of peers that the kernel has, right after a flush.
     #[must_use]
     pub fn programmed(&self) -> usize {
-        self.peers.len().saturating_sub(self.refused.len() + self.remarks.kept_out())
+        self.peers.len().saturating_sub(self.refused.len() + self.withheld.len() + self.remarks.kept_out())
     }
 
     /// Whether the kernel refused this peer when it was last tried.

@@ -9,7 +9,7 @@ use crate::model::device;
 use crate::model::objects::{
     Entries, ObservedFdbEntry, ObservedNeighbor, ObservedNexthop, ObservedRoute, ObservedRouteTo,
 };
-use crate::overlay::Recreate;
+use crate::overlay::{Part, Recreate};
 use crate::plan::PeerSteps;
 use crate::plan::claim_index::Index;
 use crate::{
@@ -55,7 +55,7 @@ impl Overlay {
         let mut entries = EntryIndex::new(observed, &found);
         self.put_missing(&found, &standing, &mut entries, &mut plan);
         self.put_blackholes(observed, &found, &mut plan);
-        if !self.keeps_unknown {
+        if !self.keeps_unknown && !self.hold.contains(&Part::Rest) {
             self.delete_stale(&found, &entries, stale_nexthops, &mut plan);
         }
         plan
@@ -75,6 +75,9 @@ impl Overlay {
         let named = devices.clone().find(|device| device.name == wanted.name);
         let device = named.or_else(|| devices.find(|device| links.is_renamed(device)));
         match device::diff(wanted, &spec.networks, device, recreate == Recreate::Due) {
+            Ok(diff) if self.hold.contains(&Part::Device(family)) && !diff.steps.is_empty() => {
+                if diff.emptied { Found::Off } else { Found::Kept(device.map_or(0, |device| device.index)) }
+            }
             Ok(diff) => {
                 let right = diff.steps.is_empty();
                 steps.extend(diff.steps.into_iter().map(|step| Step::Device(family, step)));
@@ -153,6 +156,7 @@ impl Overlay {
         plan: &mut Plan,
     ) {
         let direct = self.families.each_ref().map(|spec| spec.as_ref().map(|spec| spec.underlay.index));
+        self.withheld.clear();
         let here = self.peers.iter_mut().zip(standing).filter(|(_, stands)| **stands);
         for ((subnet, slot), _) in here {
             let subnet = *subnet;
@@ -168,7 +172,8 @@ impl Overlay {
             let peer = Peer { subnet, via: slot.via };
             let mut wanted = Entries::of(peer, slot.nexthop);
             let route = entries.route(&wanted.route, link);
-            let new_nexthop = route != There::Right && slot.nexthop == 0 && peer.takes_nexthop();
+            let held = self.hold.contains(&Part::Peer(subnet));
+            let new_nexthop = route != There::Right && slot.nexthop == 0 && peer.takes_nexthop() && !held;
             if new_nexthop {
                 slot.nexthop = self.nexthops.take();
                 wanted = Entries::of(peer, slot.nexthop);
@@ -190,13 +195,19 @@ impl Overlay {
             if route != There::Right {
                 plan.put_route(wanted.route, route != There::Nothing, route == There::Elsewhere);
             }
-            if plan.steps.len() > first {
+            if plan.steps.len() > first && held {
+                plan.steps.truncate(first);
+                self.withheld.insert(subnet);
+            } else if plan.steps.len() > first {
                 plan.peers.push(PeerSteps { subnet, first, end: plan.steps.len() });
             }
         }
     }
 
     fn put_blackholes(&self, observed: &Observed, found: &[Found; 2], plan: &mut Plan) {
+        if self.hold.contains(&Part::Rest) {
+            return;
+        }
         let wanted = |spec: &&FamilySpec| spec.blackhole && !matches!(pick(found, spec.family()), Found::Off);
         for spec in self.families.iter().flatten().filter(wanted) {
             let route = Route { subnet: spec.subnet, to: RouteTo::Blackhole };

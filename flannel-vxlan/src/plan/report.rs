@@ -5,13 +5,15 @@ use std::fmt;
 use flannel_netlink::Errno;
 use ipnet::IpNet;
 
-use crate::{Applied, Family, NameTaken, Plan, Step};
+use crate::{Applied, Family, NameTaken, Plan, Step, Written};
 
 /// What came of a pass.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// Steps that were taken; 0 means that the kernel was not touched.
     pub steps: usize,
+    /// What the steps of a full reading wrote; what a change that was noted wrote is not listed.
+    pub written: Vec<Written>,
     /// Steps the kernel refused. The peers are tried again after [`Overlay::retry`](crate::Overlay::retry).
     pub refused: Vec<RefusedStep>,
     /// Devices of our names that are not ours. Nothing of that family was done.
@@ -36,6 +38,7 @@ impl Report {
         };
         let refused: Vec<RefusedStep> = applied.refused.into_iter().filter_map(refused).collect();
         Self {
+            written: if plan.is_whole { plan.parts() } else { Vec::new() },
             steps: plan.steps.len() - refused.len().min(plan.steps.len()),
             refused,
             taken: plan.taken.clone(),
