@@ -58,8 +58,8 @@ test-deploy: ## the Helm chart, the manifest, the unit, alerts and dashboard, wi
 
 test-page: ## the status page of a real node in headless Chromium, as wide as a phone; installs chromium
 	@scripts/install-deps test page
-	scripts/check-page flanneld/tests/serve/golden/page.html
-	cargo test --locked --package flanneld --test e2e_serve -- --ignored
+	scripts/check-page flanneld/tests/unit/serve/golden/page.html
+	cargo test --locked --package flanneld --test e2e -- --ignored serve::
 
 test-release: release ## the static program where nothing else is: names by /etc/hosts and DNS, `cp` of init containers (root)
 	@$(if $(ROOT),:,echo "make test-release needs root to change the root directory: sudo make test-release" >&2; exit 1)
@@ -82,7 +82,7 @@ lint: ## formatting, warnings, documentation, licences
 
 fuzz: ## damage everything that is read from outside, CASES=5000 times each, and see that nothing falls over
 	PROPTEST_CASES=$(or $(CASES),5000) cargo test --locked --all-features -p flannel-lease -p flannel-netlink -p flannel-nft -p flannel-vxlan -p flanneld \
-	    --lib --test codec --test config --test pure -- panic
+	    --lib --test codec --test unit --test pure -- panic
 
 bench: ## measure; BENCH=name runs one, QUICK=1 takes under a minute each
 	@$(if $(ROOT),:,echo "make bench needs root to make network namespaces: sudo make bench" >&2; exit 1)

@@ -8,9 +8,25 @@ use std::time::{Duration, Instant};
 
 use testkit::{Daemon, Flannel, Lab, NewFlows, Node, Pod, may_make_namespaces, wait_for};
 
+mod etcd;
+mod etcd_host;
+mod host_changes;
+mod hostile_leases;
 mod input;
+mod instances;
+mod migration;
 mod network;
+mod outage;
+mod ownership;
+mod peers;
+mod reload;
+#[cfg(all(feature = "etcd", feature = "kubernetes"))]
+mod secrets;
+mod serve;
+mod store_away;
 mod underlay;
+mod upstream_cluster;
+mod upstream_node;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_flanneld");
 const SOON: Duration = Duration::from_secs(10);

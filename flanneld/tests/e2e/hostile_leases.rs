@@ -1,5 +1,4 @@
 //! What a lease store may say without harm: daemons and pods among leases that nobody sane would publish.
-#![expect(clippy::unwrap_used, reason = "set-up that fails is a failed test")]
 
 use std::fs;
 use std::net::IpAddr;

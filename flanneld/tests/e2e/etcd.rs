@@ -1,17 +1,14 @@
 //! Real daemons on a real etcd, in a lab of network namespaces.
-#![expect(clippy::unwrap_used, reason = "set-up that fails is a failed test")]
 
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use etcd_host::{ENDPOINT, Etcd};
+use super::etcd_host::{ENDPOINT, Etcd};
 use flanneld::serve::status_socket;
 use flanneld::status::model::socket;
 use testkit::{Lab, Node, may_make_namespaces, wait_for};
-
-mod etcd_host;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_flanneld");
 const SOON: Duration = Duration::from_secs(15);

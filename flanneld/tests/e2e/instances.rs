@@ -1,5 +1,4 @@
 //! Several daemons in one network namespace: they share the host, or one waits for the other's end.
-#![expect(clippy::unwrap_used, reason = "set-up that fails is a failed test")]
 
 use std::fs;
 use std::process::{Child, Command, Stdio};

@@ -1,5 +1,4 @@
 //! Real daemons whose network configuration changes under them.
-#![expect(clippy::unwrap_used, reason = "set-up that fails is a failed test")]
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -7,12 +6,10 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use etcd_host::{ENDPOINT, Etcd};
+use super::etcd_host::{ENDPOINT, Etcd};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::{Daemon, FakeApi, Flannel, Lab, Node, Pod, RoundTrips, may_make_namespaces, wait_for};
-
-mod etcd_host;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_flanneld");
 const SOON: Duration = Duration::from_secs(15);

@@ -1,5 +1,4 @@
 //! Real daemons: what they say of peers that contradict each other or the host, and what they leave to a next one.
-#![expect(clippy::unwrap_used, reason = "set-up that fails is a failed test")]
 
 use std::fs;
 use std::time::Duration;

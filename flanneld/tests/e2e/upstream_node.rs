@@ -1,5 +1,4 @@
 //! What the subcommands report on a node that upstream's daemon runs.
-#![expect(clippy::unwrap_used, reason = "set-up that fails is a failed test")]
 
 use std::fs;
 use std::path::Path;

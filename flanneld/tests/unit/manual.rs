@@ -1,6 +1,5 @@
 //! The manual pages and shell completions in `deploy/` are made from the one definition of all flags. `UPDATE_GOLDEN=1` writes
 //! them.
-#![expect(clippy::unwrap_used, reason = "set-up that fails is a failed test")]
 
 use clap_complete::Shell;
 use clap_mangen::Man;

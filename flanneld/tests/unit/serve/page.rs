@@ -2,11 +2,11 @@ use flanneld::serve::status_page::render;
 use flanneld::status::model::{PeerState, PeerStatus, Status};
 use testkit::golden;
 
-use crate::sample;
+use crate::serve::sample;
 
 #[test]
 fn the_page_is_as_reviewed() {
-    golden("tests/serve/golden/page.html", &render(&sample()));
+    golden("tests/unit/serve/golden/page.html", &render(&sample()));
 }
 
 #[test]

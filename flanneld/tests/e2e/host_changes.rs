@@ -1,5 +1,4 @@
 //! Real daemons whose network between nodes changes under them.
-#![expect(clippy::unwrap_used, reason = "set-up that fails is a failed test")]
 
 use std::fs;
 use std::net::UdpSocket;

@@ -1,5 +1,4 @@
 //! A real etcd server on a lab's outside host.
-#![expect(unreachable_pub, clippy::unwrap_used, reason = "a helper of tests")]
 
 use std::fs::File;
 use std::process::{Child, Command, Stdio};
@@ -7,17 +6,17 @@ use std::time::Duration;
 
 use testkit::{Lab, wait_for};
 
-pub const ENDPOINT: &str = "http://192.168.77.254:2379";
+pub(crate) const ENDPOINT: &str = "http://192.168.77.254:2379";
 const SOON: Duration = Duration::from_secs(15);
 
 /// An etcd server on the outside host. Dropping it kills it.
-pub struct Etcd<'a> {
+pub(crate) struct Etcd<'a> {
     lab: &'a Lab,
     server: Child,
 }
 
 impl<'a> Etcd<'a> {
-    pub fn start(lab: &'a Lab) -> Self {
+    pub(crate) fn start(lab: &'a Lab) -> Self {
         let data = lab.folder().join("etcd");
         let log = File::create(lab.folder().join("etcd.log")).unwrap();
         let mut command = Command::new("etcd");
@@ -37,12 +36,12 @@ impl<'a> Etcd<'a> {
         self.lab.outside().sh(&format!("ETCDCTL_API=3 etcdctl --endpoints={ENDPOINT} {command} 2>/dev/null"))
     }
 
-    pub fn ctl(&self, command: &str) -> String {
+    pub(crate) fn ctl(&self, command: &str) -> String {
         self.try_ctl(command).unwrap()
     }
 
     #[allow(dead_code, reason = "not every test that has an etcd looks at the leases in it")]
-    pub fn subnets(&self) -> String {
+    pub(crate) fn subnets(&self) -> String {
         self.ctl("get --prefix /coreos.com/network/subnets/")
     }
 }

@@ -1,5 +1,4 @@
 //! What an operator sees: metrics, the status page and the port they are served on. No privileges needed.
-#![expect(clippy::unwrap_used, reason = "a helper of a test may fail it")]
 
 mod http;
 mod listen;

@@ -5,7 +5,7 @@ use flanneld::config::{Command, Store};
 use flanneld::store::ConfiguredStore;
 use proptest::prelude::*;
 
-use crate::Imagined;
+use crate::config::Imagined;
 
 fn line(line: &str) -> Imagined {
     Imagined::line(line)

@@ -1,5 +1,4 @@
 //! What a real daemon tells: over HTTP, on its local socket, and to systemd.
-#![expect(clippy::unwrap_used, reason = "set-up that fails is a failed test")]
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};

@@ -10,7 +10,7 @@ use flanneld::status::query::Asker;
 use flanneld::status::readiness::Readiness;
 use tokio::sync::watch;
 
-use crate::sample;
+use crate::serve::sample;
 
 /// The port of a daemon whose reconciler answers as `sample`, on threads of its own.
 struct Daemon {

@@ -1,5 +1,4 @@
 //! What operators write, and what is made of it. No privileges needed.
-#![expect(clippy::panic, clippy::unwrap_used, reason = "a helper of a test may fail it")]
 
 mod damage;
 mod flags;

@@ -1,15 +1,12 @@
 //! Real daemons that start while their lease store is away: they go on as they were.
-#![expect(clippy::unwrap_used, reason = "set-up that fails is a failed test")]
 
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use etcd_host::{ENDPOINT, Etcd};
+use super::etcd_host::{ENDPOINT, Etcd};
 use testkit::{Daemon, FakeApi, Flannel, Lab, Node, may_make_namespaces, wait_for};
-
-mod etcd_host;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_flanneld");
 /// How long a start waits for the store if it remembers enough to go on without.

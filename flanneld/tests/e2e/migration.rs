@@ -1,23 +1,19 @@
 //! From upstream to here and back, node by node under traffic, with what upstream's own programs leave on a node; and
 //! beside other programs' firewalls.
-#![expect(clippy::unwrap_used, reason = "set-up that fails is a failed test")]
 
 use std::fs;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use etcd_host::{ENDPOINT, Etcd};
-use testkit::{
-    Daemon, Flannel, Lab, NewFlows, Node, Pod, RoundTrips, forwarded, may_make_namespaces, wait_for,
-};
-use upstream_cluster::{
+use super::etcd_host::{ENDPOINT, Etcd};
+use super::upstream_cluster::{
     Cluster, DIRECT, DUAL_STACK, DUAL_STACK_FORWARD_DROPS, FORWARD_DROPS, HOST_GW, Kind, Mode, VXLAN,
     WITHOUT_MASQUERADE, start_upstream,
 };
-
-mod etcd_host;
-mod upstream_cluster;
+use testkit::{
+    Daemon, Flannel, Lab, NewFlows, Node, Pod, RoundTrips, forwarded, may_make_namespaces, wait_for,
+};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_flanneld");
 const SOON: Duration = Duration::from_secs(20);

@@ -1,8 +1,6 @@
 //! Nodes in the state that upstream's daemon was measured to leave them in, without that daemon.
 //!
 //! `golden/upstream/` holds what upstream v0.28 was seen to leave or to send, with the pod subnet named `POD_CIDR`.
-#![expect(unreachable_pub, clippy::unwrap_used, reason = "a helper of tests")]
-#![allow(dead_code, reason = "not every test uses every kind of cluster")]
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -27,38 +25,38 @@ const NODES: [(u8, &str, &str); 3] = [
     (19, "ce:6a:86:86:4f:62", "d6:9b:a4:28:2a:72"),
 ];
 
-const LEFT_BY_IPTABLES_MODE: &str = include_str!("../golden/upstream/iptables.rules");
-const LEFT_BY_IP6TABLES_MODE: &str = include_str!("../golden/upstream/ip6tables.rules");
-const SENT_BY_NFTABLES_MODE: &str = include_str!("../golden/upstream/start.nft");
-const SENT_BY_NFTABLES_MODE_V6: &str = include_str!("../golden/upstream/start-v6.nft");
+const LEFT_BY_IPTABLES_MODE: &str = include_str!("golden/upstream/iptables.rules");
+const LEFT_BY_IP6TABLES_MODE: &str = include_str!("golden/upstream/ip6tables.rules");
+const SENT_BY_NFTABLES_MODE: &str = include_str!("golden/upstream/start.nft");
+const SENT_BY_NFTABLES_MODE_V6: &str = include_str!("golden/upstream/start-v6.nft");
 
 #[derive(Clone, Copy)]
-pub enum Mode {
+pub(crate) enum Mode {
     Iptables,
     Nftables,
 }
 
 /// How upstream's daemons of a cluster run, beside their mode.
 #[derive(Clone, Copy)]
-pub struct Kind {
-    pub net_conf: &'static str,
+pub(crate) struct Kind {
+    pub(crate) net_conf: &'static str,
     /// `--ip-masq`.
-    pub masquerades: bool,
+    pub(crate) masquerades: bool,
     /// Whether the host's FORWARD chain drops what it does not know, as Docker sets it.
-    pub forward_drops: bool,
+    pub(crate) forward_drops: bool,
 }
 
-pub const VXLAN: Kind = Kind { net_conf: NET_CONF, masquerades: true, forward_drops: false };
-pub const DUAL_STACK: Kind = Kind { net_conf: DUAL_STACK_NET_CONF, ..VXLAN };
-pub const DIRECT: Kind = Kind { net_conf: DIRECT_NET_CONF, ..VXLAN };
-pub const HOST_GW: Kind = Kind { net_conf: HOST_GW_NET_CONF, ..VXLAN };
+pub(crate) const VXLAN: Kind = Kind { net_conf: NET_CONF, masquerades: true, forward_drops: false };
+pub(crate) const DUAL_STACK: Kind = Kind { net_conf: DUAL_STACK_NET_CONF, ..VXLAN };
+pub(crate) const DIRECT: Kind = Kind { net_conf: DIRECT_NET_CONF, ..VXLAN };
+pub(crate) const HOST_GW: Kind = Kind { net_conf: HOST_GW_NET_CONF, ..VXLAN };
 /// The CNI plugin masquerades then, each pod for itself.
-pub const WITHOUT_MASQUERADE: Kind = Kind { masquerades: false, ..VXLAN };
-pub const FORWARD_DROPS: Kind = Kind { forward_drops: true, ..VXLAN };
-pub const DUAL_STACK_FORWARD_DROPS: Kind = Kind { forward_drops: true, ..DUAL_STACK };
+pub(crate) const WITHOUT_MASQUERADE: Kind = Kind { masquerades: false, ..VXLAN };
+pub(crate) const FORWARD_DROPS: Kind = Kind { forward_drops: true, ..VXLAN };
+pub(crate) const DUAL_STACK_FORWARD_DROPS: Kind = Kind { forward_drops: true, ..DUAL_STACK };
 
 impl Kind {
-    pub fn is_dual_stack(self) -> bool {
+    pub(crate) fn is_dual_stack(self) -> bool {
         self.net_conf.contains("EnableIPv6")
     }
 
@@ -139,7 +137,7 @@ impl Kind {
     }
 
     /// What loads the rules of each family: a command, and what it reads.
-    pub fn rules(self, n: usize, mode: Mode) -> Vec<(&'static str, String)> {
+    pub(crate) fn rules(self, n: usize, mode: Mode) -> Vec<(&'static str, String)> {
         let octet = NODES[n].0;
         let [v4, v6] = match mode {
             Mode::Iptables => [
@@ -166,13 +164,13 @@ impl Kind {
 }
 
 /// Three nodes as upstream runs them, with a pod on each.
-pub struct Cluster {
-    pub kind: Kind,
-    pub nodes: Vec<(Node, Pod)>,
+pub(crate) struct Cluster {
+    pub(crate) kind: Kind,
+    pub(crate) nodes: Vec<(Node, Pod)>,
 }
 
 /// What a start of upstream's daemon does to the kernel.
-pub fn start_upstream(node: &Node, n: usize, kind: Kind, mode: Mode) {
+pub(crate) fn start_upstream(node: &Node, n: usize, kind: Kind, mode: Mode) {
     let mut script = kind.overlay(node, n);
     for (number, (command, text)) in kind.rules(n, mode).into_iter().enumerate() {
         let file = node.folder().join(format!("rules{number}"));
@@ -183,7 +181,7 @@ pub fn start_upstream(node: &Node, n: usize, kind: Kind, mode: Mode) {
 }
 
 impl Cluster {
-    pub fn of_upstream(etcd: &Etcd<'_>, nodes: Vec<Node>, kind: Kind, mode: Mode) -> Self {
+    pub(crate) fn of_upstream(etcd: &Etcd<'_>, nodes: Vec<Node>, kind: Kind, mode: Mode) -> Self {
         etcd.ctl(&format!("put /coreos.com/network/config '{}'", kind.net_conf));
         let nodes = nodes.into_iter().enumerate().map(|(n, mut node)| {
             let granted = etcd.ctl("lease grant 86400");
@@ -198,12 +196,12 @@ impl Cluster {
         Self { kind, nodes: nodes.collect() }
     }
 
-    pub fn node(&self, n: usize) -> &Node {
+    pub(crate) fn node(&self, n: usize) -> &Node {
         &self.nodes[n].0
     }
 
     /// Addresses of the pod on a node.
-    pub fn addresses(&self, n: usize) -> impl Iterator<Item = IpAddr> {
+    pub(crate) fn addresses(&self, n: usize) -> impl Iterator<Item = IpAddr> {
         self.nodes[n].1.addresses()
     }
 }

@@ -11,13 +11,13 @@ use flanneld::node::{Addresses, NodeFacts};
 
 /// `etcdctl get --prefix /` of clusters of three upstream nodes (flannel cdf76059).
 const UPSTREAM: [&str; 7] = [
-    include_str!("../../../flannel-lease/tests/golden/lease/alloc-nft.txt"),
-    include_str!("../../../flannel-lease/tests/golden/lease/hostgw-nft.txt"),
-    include_str!("../../../flannel-lease/tests/golden/lease/ipip-nft.txt"),
-    include_str!("../../../flannel-lease/tests/golden/lease/udp-nft.txt"),
-    include_str!("../../../flannel-lease/tests/golden/lease/vxlan-dualstack-nft.txt"),
-    include_str!("../../../flannel-lease/tests/golden/lease/vxlan-nft-3nodes.txt"),
-    include_str!("../../../flannel-lease/tests/golden/lease/vxlan-opts-nft.txt"),
+    include_str!("../../../../flannel-lease/tests/golden/lease/alloc-nft.txt"),
+    include_str!("../../../../flannel-lease/tests/golden/lease/hostgw-nft.txt"),
+    include_str!("../../../../flannel-lease/tests/golden/lease/ipip-nft.txt"),
+    include_str!("../../../../flannel-lease/tests/golden/lease/udp-nft.txt"),
+    include_str!("../../../../flannel-lease/tests/golden/lease/vxlan-dualstack-nft.txt"),
+    include_str!("../../../../flannel-lease/tests/golden/lease/vxlan-nft-3nodes.txt"),
+    include_str!("../../../../flannel-lease/tests/golden/lease/vxlan-opts-nft.txt"),
 ];
 
 /// A command line without configuration file.

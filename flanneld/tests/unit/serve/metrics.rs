@@ -4,12 +4,12 @@ use flanneld::serve::metrics::{FAMILIES, Format, Kind, render};
 use flanneld::status::model::Status;
 use testkit::golden;
 
-use crate::sample;
+use crate::serve::sample;
 
 #[test]
 fn both_formats_are_as_reviewed() {
-    golden("tests/serve/golden/metrics.openmetrics", &render(&sample(), Format::OpenMetrics));
-    golden("tests/serve/golden/metrics.prom", &render(&sample(), Format::Classic));
+    golden("tests/unit/serve/golden/metrics.openmetrics", &render(&sample(), Format::OpenMetrics));
+    golden("tests/unit/serve/golden/metrics.prom", &render(&sample(), Format::Classic));
 }
 
 #[test]

@@ -1,14 +1,10 @@
 //! Real daemons that are given passwords and tokens in every way there is: nobody else ever gets to see them.
-#![cfg(all(feature = "etcd", feature = "kubernetes"))]
-#![expect(clippy::unwrap_used, reason = "set-up that fails is a failed test")]
 
 use std::fs;
 use std::time::Duration;
 
-use etcd_host::{ENDPOINT, Etcd};
+use super::etcd_host::{ENDPOINT, Etcd};
 use testkit::{Daemon, FakeApi, Flannel, Lab, Node, may_make_namespaces, wait_for};
-
-mod etcd_host;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_flanneld");
 const SOON: Duration = Duration::from_secs(20);
