@@ -1,12 +1,13 @@
-//! Other programs' chains: which of them drop what ours accept, two rules of ours in them, and what older programs left.
+//! Chains of other programs on the forward hook, and rules in them that iptables-nft can read.
 //!
-//! In nftables a packet passes a hook only if every base chain lets it: an accept in our table does not help against a
-//! drop in another. Docker, ufw and firewalld drop what is forwarded unless they know it. So such chains are found
-//! ([`forward_drops`]), and where iptables-nft made them, rules that let packets through can be kept in them
-//! ([`accept_forwarded`]), in a form that `iptables -S` still reads.
+//! A packet passes a hook only if every base chain accepts it, so an accept in our table does not
+//! help against a drop in another. Container engines and firewalls often drop all forwarded packets
+//! that they do not know. [`forward_drops`] finds such chains. If iptables-nft made them,
+//! [`accept_forwarded`] keeps rules in them that accept our packets, in a form that `iptables -S`
+//! still reads. [`remove_leftovers`] removes the chains and rules of a program that is gone.
 //!
-//! All functions here are pure. Those that change something add it to a transaction, so that several such changes can
-//! take effect in one instant; [`converge_with`](crate::converge_with) commits it.
+//! All functions are pure: they add changes to a transaction, so that several of them take effect
+//! at once. [`converge_with`](crate::converge_with) commits it.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter};
@@ -33,21 +34,21 @@ use crate::text::Written;
 use crate::transaction::{Building, Transaction};
 use crate::uapi::{NFTA_MATCH_INFO, NFTA_MATCH_NAME};
 
-/// How deep jumps are followed; the kernel allows 16 (`NFT_JUMP_STACK_SIZE`).
-const JUMPS: u8 = 16;
+/// Maximum depth of jumps, as in the kernel (`NFT_JUMP_STACK_SIZE`).
+const MAX_JUMPS: u8 = 16;
 
-/// A base chain that drops every forwarded packet it does not know, whatever other tables accept.
+/// A base chain that drops forwarded packets by default, whatever other tables accept.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ForwardDrop {
-    /// Whose table.
+    /// Its table.
     pub table: TableId,
     /// The base chain.
     pub chain: ChainName,
-    /// What drops.
+    /// What drops the packets.
     pub cause: DropCause,
 }
 
-/// What drops in a base chain.
+/// What drops packets in a base chain.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum DropCause {
@@ -68,11 +69,14 @@ impl Display for ForwardDrop {
     }
 }
 
-/// Finds the chains on the forward hook that drop what they do not know, packets within one of `networks` included. `mark`
-/// is the comment of rules that [`accept_forwarded`] put in: a chain that meets them first is none, nor is one that
-/// accepts the networks by rules of its own (`ip saddr NETWORK accept`, also behind jumps).
+/// Finds the base chains on the forward hook that drop packets within one of `networks` by default;
+/// without `networks`, any packets. The tables `ours` are skipped.
 ///
-/// Chains made by legacy iptables are not part of nftables and cannot be seen here.
+/// A chain is not reported if its rules accept the packets first: rules with the comment `mark`,
+/// which [`accept_forwarded`] adds, or its own rules for the networks (`ip saddr NETWORK accept`),
+/// also behind jumps.
+///
+/// Chains of legacy iptables are not part of nftables and are not found.
 #[must_use]
 pub fn forward_drops(
     ruleset: &Ruleset,
@@ -98,7 +102,7 @@ pub fn forward_drops(
             packets.collect()
         };
         for chain in table.chains.iter().filter(|chain| is_forward(chain)) {
-            let cause = packets.iter().find_map(|packet| match end(table, chain, *packet, JUMPS) {
+            let cause = packets.iter().find_map(|packet| match end(table, chain, *packet, MAX_JUMPS) {
                 End::Dropped(chain) => Some(DropCause::Rule(chain.clone())),
                 End::Open if policy_drops(chain) => Some(DropCause::Policy),
                 _ => None,
@@ -114,13 +118,16 @@ pub fn forward_drops(
     found
 }
 
-/// Keeps rules in iptables-nft's `filter` tables that accept packets from and to `networks`: in `DOCKER-USER`, which
-/// Docker keeps for that, else in `FORWARD`. They go in front of what ends the chain for every packet, behind everything
-/// else, so that a network policy is still asked first. Where nothing drops, and for no networks, there are none.
+/// Keeps rules in iptables-nft's `filter` tables that accept packets from and to `networks`. If
+/// `FORWARD` drops nothing by default, or without `networks`, it removes them.
 ///
-/// In one transaction with [`remove_leftovers`], add this first: a rule that is to be removed may mark the place.
+/// The rules are in the first of `user_chains` that `FORWARD` jumps to (chains that another program
+/// reserves for rules of the administrator), otherwise in `FORWARD`. They come directly before the
+/// rule that ends the chain for all packets, so that more specific rules, such as network policies,
+/// still apply. Their comment is `mark`.
 ///
-/// `mark` is the comment that tells them from others'. Observe `ip filter` and `ip6 filter` for it.
+/// Observe [`filter_tables`]. In one transaction with [`remove_leftovers`], call this first: the
+/// position may be given by a rule that is removed.
 ///
 /// # Kernel
 /// `iptables-nft -A FORWARD -s NETWORK -m comment --comment MARK -j ACCEPT`, the same with `-d`
@@ -128,6 +135,7 @@ pub fn accept_forwarded(
     observed: &Observed,
     networks: &[IpNet],
     mark: &Comment,
+    user_chains: &[&str],
     transaction: &mut Transaction<Building>,
 ) {
     for (family, v4) in [(Family::Ip, true), (Family::Ip6, false)] {
@@ -136,27 +144,28 @@ pub fn accept_forwarded(
         let networks: Vec<IpNet> =
             networks.iter().filter(|net| net.addr().is_ipv4() == v4).copied().collect();
         let Some(forward) = chain(table, "FORWARD").filter(|chain| is_forward(chain)) else { continue };
-        let drops = match end(table, forward, Packet::default(), JUMPS) {
+        let drops = match end(table, forward, Packet::default(), MAX_JUMPS) {
             End::Dropped(_) => true,
             End::Open => policy_drops(forward),
             End::Accepted | End::Left => false,
         };
-        let is_asked =
+        let is_entered =
             |user: &&Chain| forward.rules.iter().flat_map(targets).any(|name| name == user.name.as_str());
-        let place = chain(table, "DOCKER-USER").filter(is_asked).unwrap_or(forward);
+        let mut users = user_chains.iter().filter_map(|name| chain(table, name)).filter(is_entered);
+        let place = users.next().unwrap_or(forward);
         let rules = if drops { accepting(&networks, mark) } else { Vec::new() };
         keep(table, place, &rules, mark, transaction);
     }
 }
 
-/// The rules that accept: from each network, and to it.
+/// The accepting rules: from each network, and to it.
 fn accepting(networks: &[IpNet], mark: &Comment) -> Vec<Rule> {
     let directions = |net: &IpNet| [ip::saddr(Addresses::from(*net)), ip::daddr(Addresses::from(*net))];
     let rule = |condition| Rule::new().when(condition).counter().accept().comment(mark.clone());
     networks.iter().flat_map(directions).map(rule).collect()
 }
 
-/// Makes `rules` the marked ones of the table, all in `place`.
+/// Makes `rules` the only marked rules of the table, all in `place`.
 fn keep(
     table: &Table,
     place: &Chain,
@@ -166,7 +175,7 @@ fn keep(
 ) {
     let is_marked = |rule: &&Rule| is_marked(rule, mark);
     let text = |rule: &Rule| {
-        // What iptables saved and restored has the comment in its own form.
+        // After iptables-restore, the comment is a match of iptables.
         let mut rule = rule.without_counts().comment(mark.clone());
         rule.statements.retain(|statement| by_iptables(statement).is_none());
         Written(|f: &mut Formatter<'_>| crate::text::rule(&rule, table.id.family, f)).to_string()
@@ -191,31 +200,25 @@ fn keep(
     }
 }
 
-/// Chains that another program left behind, and the comments of rules that it put into chains it did not make.
+/// The chains and rules that a program leaves behind.
 #[derive(Clone, Copy, Debug)]
 pub struct Leftovers<'a> {
-    /// Names of its own chains.
+    /// Names of the program's own chains.
     pub chains: &'a [&'a str],
-    /// Comments of its rules, as nft or `iptables -m comment` wrote them.
+    /// Comments of its rules in other chains, from nft or `iptables -m comment`.
     pub comments: &'a [&'a str],
 }
 
-/// What upstream's iptables mode leaves, in any of its versions.
-pub const UPSTREAM: Leftovers<'static> = Leftovers {
-    chains: &["FLANNEL-POSTRTG", "FLANNEL-FWD"],
-    comments: &["flanneld masq", "flanneld forward"],
-};
-
-/// Removes what another program left: its rules in others' chains, jumps to its chains, then these chains. Tables, and
-/// chains that others made, stay.
+/// Removes what a program left behind: its rules in other chains, jumps to its chains, then these
+/// chains. Tables and other chains stay.
 ///
-/// Rules about networks apart from all of `networks` stay, and a chain that has some: they serve another process. With
-/// no `networks`, everything goes.
+/// Rules for networks that overlap none of `networks` stay, and so do their chains: they serve
+/// another process. Without `networks`, everything is removed.
 ///
-/// Observe the tables that may hold it: for [`UPSTREAM`] `nat` and `filter` of `ip` and `ip6`.
+/// Observe the tables that may hold the leftovers, such as [`iptables_tables`].
 ///
 /// # Kernel
-/// `iptables-nft -D ...` for each rule, then `-F` and `-X` for each chain, in one step
+/// `iptables-nft -D ...` for each rule, then `-F` and `-X` for each chain, in one commit
 pub fn remove_leftovers(
     observed: &Observed,
     left: Leftovers<'_>,
@@ -254,8 +257,8 @@ pub fn remove_leftovers(
     }
 }
 
-/// Whether rules are about networks, by source or destination, and all of these are apart from `networks`. Multicast does
-/// not count. Without `networks`, nothing is.
+/// Whether the rules match networks, by source or destination, that overlap none of `networks`.
+/// Ignores multicast. False without `networks`.
 #[must_use]
 pub fn is_about_others<'r>(rules: impl IntoIterator<Item = &'r Rule>, networks: &[IpNet]) -> bool {
     let is_ours = |named: IpNet| networks.iter().any(|ours| ours.contains(&named) || named.contains(ours));
@@ -267,7 +270,7 @@ fn names_network(rule: &Rule) -> bool {
     named_networks(rule).next().is_some()
 }
 
-/// Networks that a rule's conditions name as source or destination, negated ones too, but no multicast.
+/// Networks that a rule matches as source or destination, also inverted, except multicast.
 fn named_networks(rule: &Rule) -> impl Iterator<Item = IpNet> {
     let named = rule.statements.iter().filter_map(|statement| {
         let Statement::Match(Match { field: Field::Saddr(_) | Field::Daddr(_), test, .. }) = statement else {
@@ -287,19 +290,19 @@ fn named_networks(rule: &Rule) -> impl Iterator<Item = IpNet> {
     named.filter(|net| !net.addr().is_multicast())
 }
 
-/// The tables of iptables-nft that [`remove_leftovers`] looks at.
+/// The tables `nat` and `filter` of iptables-nft and ip6tables-nft.
 #[must_use]
 pub fn iptables_tables() -> Vec<TableId> {
     named("nat").chain(named("filter")).collect()
 }
 
-/// The tables of iptables-nft that [`accept_forwarded`] looks at.
+/// The tables `filter` of iptables-nft and ip6tables-nft.
 #[must_use]
 pub fn filter_tables() -> Vec<TableId> {
     named("filter").collect()
 }
 
-/// iptables' and ip6tables' table of this name.
+/// The table of this name of iptables-nft and of ip6tables-nft.
 fn named(name: &'static str) -> impl Iterator<Item = TableId> {
     let name = TableName::new(name).into_iter();
     name.flat_map(|name| [Family::Ip, Family::Ip6].map(|family| TableId::new(family, name.clone())))
@@ -317,17 +320,17 @@ fn policy_drops(chain: &Chain) -> bool {
     chain.base.as_ref().is_some_and(|base| base.policy == Policy::Drop)
 }
 
-/// What is known of a packet.
+/// What is known about a packet.
 #[derive(Clone, Copy, Default)]
 struct Packet<'p> {
-    /// Rules that carry it accept the packet.
+    /// Rules with this comment accept the packet.
     mark: Option<&'p Comment>,
-    /// It comes from and goes to this network.
+    /// Source and destination are in this network.
     within: Option<IpNet>,
 }
 
 impl Packet<'_> {
-    /// Whether this is a condition that is not known to hold.
+    /// Whether the statement is a condition that may be false for the packet.
     fn may_fail(self, statement: &Statement) -> bool {
         let Statement::Match(condition) = statement else { return is_condition(statement) };
         let mut larger = std::iter::successors(self.within, IpNet::supernet);
@@ -335,15 +338,15 @@ impl Packet<'_> {
     }
 }
 
-/// What becomes of a packet that no condition of a chain is for.
+/// What happens to a packet in a chain if no condition is known to be true.
 enum End<'t> {
     /// A rule accepts it.
     Accepted,
     /// A rule of this chain drops it.
     Dropped(&'t ChainName),
-    /// It goes back to where it came from, or to the policy, by a rule.
+    /// A rule returns it to the calling chain, or to the policy.
     Left,
-    /// It comes to the end of the chain.
+    /// It reaches the end of the chain.
     Open,
 }
 
@@ -353,9 +356,9 @@ fn end<'t>(table: &'t Table, chain: &'t Chain, packet: Packet<'_>, jumps: u8) ->
             return End::Accepted;
         }
         match step(table, chain, rule, packet, jumps) {
-            // A jump that comes back goes on with the next rule, wherever in the other chain it turned.
+            // A packet that returns from a jump continues with the next rule.
             End::Open => {}
-            // Back to a base chain's policy.
+            // Return in a base chain: the policy applies.
             End::Left if chain.base.is_some() => return End::Open,
             decided => return decided,
         }
@@ -363,13 +366,14 @@ fn end<'t>(table: &'t Table, chain: &'t Chain, packet: Packet<'_>, jumps: u8) ->
     End::Open
 }
 
-/// Index of the first rule that decides for every packet; the number of rules if there is none.
+/// Index of the first rule that ends the chain for every packet; the number of rules if there is
+/// none.
 fn end_index(table: &Table, chain: &Chain) -> usize {
-    let decides = |rule: &Rule| !matches!(step(table, chain, rule, Packet::default(), JUMPS), End::Open);
+    let decides = |rule: &Rule| !matches!(step(table, chain, rule, Packet::default(), MAX_JUMPS), End::Open);
     chain.rules.iter().position(decides).unwrap_or(chain.rules.len())
 }
 
-/// What one rule does to a packet that no condition is for; `Open`: nothing.
+/// What a rule does to a packet if no condition is known to be true; [`End::Open`] if nothing.
 fn step<'t>(table: &'t Table, at: &'t Chain, rule: &'t Rule, packet: Packet<'_>, jumps: u8) -> End<'t> {
     let enter = |name: &ChainName, is_goto: bool| {
         let target = table.chains.iter().find(|chain| chain.name == *name);
@@ -380,7 +384,7 @@ fn step<'t>(table: &'t Table, at: &'t Chain, rule: &'t Rule, packet: Packet<'_>,
         }
     };
     let unconditional = rule.statements.iter().all(|statement| !packet.may_fail(statement));
-    // A jump under conditions may lead to rules of ours; nothing else of what is there concerns every packet.
+    // A rule with conditions does not apply to every packet.
     if !unconditional {
         return End::Open;
     }
@@ -402,14 +406,14 @@ fn step<'t>(table: &'t Table, at: &'t Chain, rule: &'t Rule, packet: Packet<'_>,
     End::Open
 }
 
-/// Whether a rule with this statement is for some packets only.
+/// Whether a rule with this statement applies to some packets only.
 fn is_condition(statement: &Statement) -> bool {
     match statement {
         Statement::Match(_) | Statement::Limit(_) | Statement::Vmap { .. } => true,
         Statement::Other(Expr::Other(other)) => match &*other.name {
             "match" => xt(&other.data).is_none_or(|(name, _)| name != "comment"),
             "target" => false,
-            // It may be one.
+            // Unknown expressions may be conditions.
             _ => true,
         },
         Statement::Other(_) => true,
@@ -417,7 +421,7 @@ fn is_condition(statement: &Statement) -> bool {
     }
 }
 
-/// Chains that a rule may lead to.
+/// Chains that a rule may jump to.
 fn targets(rule: &Rule) -> impl Iterator<Item = &str> {
     let of_verdicts = rule.verdicts().filter_map(Verdict::chain).map(ChainName::as_str);
     let opaque = rule.statements.iter().filter_map(|statement| match statement {
@@ -433,20 +437,21 @@ fn is_marked(rule: &Rule, mark: &Comment) -> bool {
     remark(rule).is_some_and(|remark| *remark == *mark.as_str())
 }
 
-/// A rule's comment, by nft or by iptables.
+/// The comment of a rule, from nft or iptables.
 fn remark(rule: &Rule) -> Option<Cow<'_, str>> {
     let comment = rule.remark().map(|comment| Cow::Borrowed(comment.as_str()));
     comment.or_else(|| rule.statements.iter().find_map(by_iptables))
 }
 
-/// The comment that `iptables -m comment` makes of a rule.
+/// The comment of `iptables -m comment`.
 fn by_iptables(statement: &Statement) -> Option<Cow<'_, str>> {
     let Statement::Other(Expr::Other(other)) = statement else { return None };
     let (_, text) = xt(&other.data).filter(|(name, _)| &*other.name == "match" && *name == "comment")?;
     Some(String::from_utf8_lossy(text.split(|byte| *byte == 0).next().unwrap_or_default()))
 }
 
-/// Name and data of an iptables extension: `NFTA_MATCH_NAME` and `_INFO`, `NFTA_TARGET_NAME` and `_INFO` have the same numbers.
+/// Name and data of an iptables match or target. `NFTA_TARGET_NAME` and `_INFO` have the same
+/// numbers as those of matches.
 fn xt(data: &[u8]) -> Option<(&str, &[u8])> {
     let (mut name, mut info) = (None, &[][..]);
     for attribute in attributes(data) {

@@ -20,6 +20,12 @@ pub(crate) fn set(name: &str) -> SetName {
     SetName::new(name).unwrap()
 }
 
+/// What flannel's iptables mode leaves behind.
+pub(crate) const UPSTREAM: iptables::Leftovers<'static> = iptables::Leftovers {
+    chains: &["FLANNEL-POSTRTG", "FLANNEL-FWD"],
+    comments: &["flanneld masq", "flanneld forward"],
+};
+
 /// A table of family `ip`.
 pub(crate) fn id(name: &str) -> TableId {
     id_in(Family::Ip, name)

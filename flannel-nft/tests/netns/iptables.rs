@@ -1,6 +1,7 @@
 //! Next to iptables-nft, Docker, ufw and firewalld: their chains found, two rules kept in them, old rules taken away.
 
-use flannel_nft::iptables::{UPSTREAM, accept_forwarded, forward_drops, iptables_tables, remove_leftovers};
+use crate::common::*;
+use flannel_nft::iptables::{accept_forwarded, forward_drops, iptables_tables, remove_leftovers};
 use flannel_nft::*;
 use ipnet::IpNet;
 use testkit::{netns, sh, try_sh};
@@ -22,7 +23,7 @@ fn drops(kernel: &mut Netlink) -> Vec<String> {
 fn accept(kernel: &mut Netlink, networks: &[IpNet]) -> bool {
     let outcome = converge_with(kernel, &iptables_tables(), |observed| {
         let mut transaction = Transaction::at(observed.generation);
-        accept_forwarded(observed, networks, &mark(), &mut transaction);
+        accept_forwarded(observed, networks, &mark(), &["ABSENT", "DOCKER-USER"], &mut transaction);
         transaction
     });
     matches!(outcome.unwrap(), Outcome::Changed { .. })

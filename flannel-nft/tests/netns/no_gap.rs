@@ -7,7 +7,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use crate::common::*;
-use flannel_nft::iptables::{UPSTREAM, iptables_tables, remove_leftovers};
+use flannel_nft::iptables::{iptables_tables, remove_leftovers};
 use flannel_nft::*;
 use testkit::{Lab, NewFlows, NewFlowsReport, Node, Pod, kernel_version, may_make_namespaces, wait_for};
 

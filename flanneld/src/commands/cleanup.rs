@@ -5,13 +5,14 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::{SOMETHING, Verdict, devices, table_prefixes};
-use flannel_nft::iptables::{UPSTREAM, accept_forwarded, filter_tables, iptables_tables, remove_leftovers};
+use flannel_nft::iptables::{accept_forwarded, filter_tables, iptables_tables, remove_leftovers};
 use flannel_nft::{Building, Kernel as _, Observed, Ruleset, TableId, Transaction};
 use flannel_vxlan::{Kernel as _, Plan};
 
 use crate::config::Cleanup;
 use crate::desired::rules::TablePrefix;
 use crate::desired::subnet_env;
+use crate::reconcile::foreign_rules::{UPSTREAM, USER_CHAINS};
 use crate::run::instances;
 use crate::run::state_file::{self, Memory, MemoryError};
 use crate::serve::status_socket;
@@ -97,7 +98,7 @@ impl Sweep {
         let accepted = |observed: &Observed| {
             let mut transaction = Transaction::at(observed.generation);
             for mark in &marks {
-                accept_forwarded(observed, &[], mark, &mut transaction);
+                accept_forwarded(observed, &[], mark, &USER_CHAINS, &mut transaction);
             }
             transaction
         };

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use flannel_nft::iptables::{
-    ForwardDrop, UPSTREAM, accept_forwarded, forward_drops, iptables_tables, remove_leftovers,
+    self, ForwardDrop, accept_forwarded, forward_drops, iptables_tables, remove_leftovers,
 };
 use flannel_nft::{
     Building, Comment, ConvergeError, Generation, Kernel, Observed, Outcome, Ruleset, TableId, Transaction,
@@ -15,6 +15,14 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::run::instances;
+
+/// Chains and rules that upstream's iptables mode leaves behind, in any of its versions.
+pub const UPSTREAM: iptables::Leftovers<'static> = iptables::Leftovers {
+    chains: &["FLANNEL-POSTRTG", "FLANNEL-FWD"],
+    comments: &["flanneld masq", "flanneld forward"],
+};
+/// Chains that Docker reserves for rules of the administrator.
+pub const USER_CHAINS: [&str; 1] = ["DOCKER-USER"];
 
 /// Least time between two looks at iptables' tables: others may change theirs many times a second.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -73,7 +81,7 @@ pub fn foreign_changes(
     (accept, clear): (bool, bool),
 ) -> Transaction<Building> {
     let mut transaction = Transaction::at(observed.generation);
-    accept_forwarded(observed, if accept { networks } else { &[] }, mark, &mut transaction);
+    accept_forwarded(observed, if accept { networks } else { &[] }, mark, &USER_CHAINS, &mut transaction);
     if clear {
         remove_leftovers(observed, UPSTREAM, networks, &mut transaction);
     }

@@ -3,12 +3,13 @@
 use std::error::Error;
 
 use super::Finding;
-use flannel_nft::iptables::{UPSTREAM, forward_drops, remove_leftovers};
+use flannel_nft::iptables::{forward_drops, remove_leftovers};
 use flannel_nft::{Kernel, Observed, Ruleset, Transaction};
 
 use crate::commands::context::Survey;
 use crate::commands::table_changes;
 use crate::desired::rules::{self, RuleSpec};
+use crate::reconcile::foreign_rules::UPSTREAM;
 
 pub(super) fn look(survey: &Survey, kernel: &mut impl Kernel) -> Result<Vec<Finding>, Box<dyn Error>> {
     let tables = kernel.tables()?;
