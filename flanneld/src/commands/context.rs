@@ -97,7 +97,9 @@ impl Survey {
         let published = answer(open.find(&setting.attributes()?)).await?;
         let attributes = published.as_ref().map(|lease| &lease.attributes);
         let facts = match attributes {
-            Some(published) => last.prefer_published(facts, published, &config, &net_conf, links)?,
+            Some(published) => {
+                last.prefer_published(&facts, published, &config, &net_conf, links)?.unwrap_or(facts)
+            }
             None => facts,
         };
         let setting = Setting::new(&config, net_conf, facts, attributes)?;

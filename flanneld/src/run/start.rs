@@ -164,26 +164,27 @@ impl Last {
 }
 
 impl Last {
-    /// The interface and addresses to go on with, once the store has given what this node published: the same addresses,
-    /// if the host still has them. Without a state file a virtual address may have been found first.
+    /// The interface and addresses that this node published, if the host still has them and something else was found first:
+    /// without a state file a virtual address may rank higher. `None` if what was found is right.
     ///
     /// # Errors
     /// As [`Self::find_facts`].
     pub(crate) fn prefer_published(
         &self,
-        found: NodeFacts,
+        found: &NodeFacts,
         published: &LeaseAttributes,
         config: &Config,
         net_conf: &NetConf,
         links: &mut flannel_vxlan::Netlink,
-    ) -> Result<NodeFacts, Fatal> {
-        let differs = published.public_ip != found.ipv4.map(|own| own.public)
-            || published.public_ipv6 != found.ipv6.map(|own| own.public);
-        if !differs {
-            return Ok(found);
+    ) -> Result<Option<NodeFacts>, Fatal> {
+        let same = published.public_ip == found.ipv4.map(|own| own.public)
+            && published.public_ipv6 == found.ipv6.map(|own| own.public);
+        if same {
+            return Ok(None);
         }
         let last = Self { backend: self.backend.clone(), attributes: published.clone() };
-        last.find_facts(config, net_conf, links)
+        let facts = last.find_facts(config, net_conf, links)?;
+        Ok((facts != *found).then_some(facts))
     }
 }
 
@@ -203,6 +204,7 @@ async fn ask_store(
         info!("Determining IP address of default interface");
     }
     let facts = last.find_facts(&config, net_conf, links)?;
+    facts.log();
     log_backend(net_conf);
 
     let backend = net_conf.backend.name();
@@ -217,10 +219,12 @@ async fn ask_store(
     let published = insist(waits, || store.find(&attributes)).await.map_err(Fatal::Store)?;
     let past = published.as_ref().map(|lease| &lease.attributes);
     let facts = match past {
-        Some(past) => last.prefer_published(facts, past, &config, net_conf, links)?,
+        Some(past) => {
+            let preferred = last.prefer_published(&facts, past, &config, net_conf, links)?;
+            preferred.inspect(NodeFacts::log).unwrap_or(facts)
+        }
         None => facts,
     };
-    facts.log();
     let mut setting = Setting::new(&config, net_conf.clone(), facts, past).map_err(fail)?;
     setting.restores_checksum = last.turned_checksum_off();
     let attributes = setting.attributes().map_err(|error| Fatal::Desired(error.into()))?;
