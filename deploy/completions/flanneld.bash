@@ -193,7 +193,7 @@ _flanneld() {
             return 0
             ;;
         flanneld__subcmd__cleanup)
-            opts="--dry-run --upstream --files --force --iface --iface-regex --iface-can-reach --public-ip --public-ipv6 --lease-db --kube-subnet-mgr --net-config-path --subnet-lease-renew-margin --etcd-endpoints --etcd-prefix --etcd-keyfile --etcd-certfile --etcd-cafile --etcd-username --etcd-password --kube-api-url --kubeconfig-file --kube-annotation-prefix --set-node-network-unavailable --ip-masq --ip-masq-fully-random-disable --iptables-forward-rules --table-ownership --table-prefix --iptables-resync --ip-blackhole-route --subnet-file --healthz-ip --healthz-port --v --vmodule --log_backtrace_at --log-format --version --help"
+            opts="--dry-run --upstream --files --cni-config --stay --force --iface --iface-regex --iface-can-reach --public-ip --public-ipv6 --lease-db --kube-subnet-mgr --net-config-path --subnet-lease-renew-margin --etcd-endpoints --etcd-prefix --etcd-keyfile --etcd-certfile --etcd-cafile --etcd-username --etcd-password --kube-api-url --kubeconfig-file --kube-annotation-prefix --set-node-network-unavailable --ip-masq --ip-masq-fully-random-disable --iptables-forward-rules --table-ownership --table-prefix --iptables-resync --ip-blackhole-route --subnet-file --healthz-ip --healthz-port --v --vmodule --log_backtrace_at --log-format --version --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -208,6 +208,14 @@ _flanneld() {
                     return 0
                     ;;
                 --files)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cni-config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --stay)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

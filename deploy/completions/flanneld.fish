@@ -178,6 +178,8 @@ complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l help -d 'Pr
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l dry-run -d 'Only print what would be removed' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l upstream -d 'Also remove the iptables chains and rules that upstream\'s iptables mode leaves' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l files -d 'Also remove --subnet-file and the state file beside it: the next start may get another subnet' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l cni-config -d 'Also remove this CNI configuration if it names the plugin flannel: /etc/cni/net.d/10-flannel.conflist' -r -F
+complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l stay -d 'Run until SIGTERM once everything is removed: Kubernetes restarts the pods of a DaemonSet that end' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l force -d 'Even while a daemon runs here, which would put everything back' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l iface -d 'Interface that carries traffic between nodes, by name or by an address it has; repeat it, first match wins. Default: the interface of the default route' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l iface-regex -d 'Regular expression for that interface, tried on addresses, then on names, after all of --iface; repeat it' -r

@@ -24,11 +24,11 @@ fn main() -> ExitCode {
     argv::conceal_password();
     resolve_names_alone();
     match Command::read(&Process) {
-        Ok(Command::Cleanup(asked)) => carry_out(commands::cleanup::run(&asked)),
-        Ok(Command::Doctor(asked)) => carry_out(commands::doctor::run(asked)),
+        Ok(Command::Cleanup(asked)) => carry_out(commands::cleanup::run(&asked), asked.stay),
+        Ok(Command::Doctor(asked)) => carry_out(commands::doctor::run(asked), false),
         Ok(Command::Help(text)) => print(std::io::stdout(), &text),
-        Ok(Command::Plan(config)) => carry_out(commands::plan::run(*config)),
-        Ok(Command::Status(asked)) => carry_out(commands::status::run(&asked)),
+        Ok(Command::Plan(config)) => carry_out(commands::plan::run(*config), false),
+        Ok(Command::Status(asked)) => carry_out(commands::status::run(&asked), false),
         Ok(Command::Version) => print(std::io::stderr(), concat!(env!("CARGO_PKG_VERSION"), "\n")),
         Ok(Command::Run(config)) => run(*config),
         Err(problems) => {
@@ -38,19 +38,27 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs a subcommand on a runtime of its own, and prints what it found.
-fn carry_out(command: impl Future<Output = Result<Verdict, Box<dyn std::error::Error>>>) -> ExitCode {
+/// Runs a subcommand on a runtime of its own, and prints what it found. With `stay` it then waits for SIGTERM, unless the
+/// subcommand found something wrong.
+fn carry_out(
+    command: impl Future<Output = Result<Verdict, Box<dyn std::error::Error>>>,
+    stay: bool,
+) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    let done = runtime.block_on(command);
+    let done: Result<u8, Box<dyn std::error::Error>> = runtime.block_on(async {
+        let verdict = command.await?;
+        print(std::io::stdout(), &verdict.text);
+        if stay && verdict.code == 0 {
+            stop_signal()?.await;
+        }
+        Ok(verdict.code)
+    });
     runtime.shutdown_background();
     match done {
-        Ok(verdict) => {
-            print(std::io::stdout(), &verdict.text);
-            ExitCode::from(verdict.code)
-        }
+        Ok(code) => ExitCode::from(code),
         Err(error) => fail(&*error),
     }
 }

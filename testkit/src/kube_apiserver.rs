@@ -13,6 +13,8 @@ use tempfile::TempDir;
 
 use crate::{LabError, Namespace, setting, wait_for};
 
+mod cluster;
+
 /// How long the servers may take to be ready; the first start of an API server writes its own roles first.
 const READY: Duration = Duration::from_secs(90);
 const ADMIN: &str = "token-of-the-administrator";
@@ -21,7 +23,8 @@ const FLANNEL: &str = "token-of-flannel";
 /// `kube-apiserver` and `etcd` from the folder that `KUBEBUILDER_ASSETS` names, which is controller-runtime's convention.
 ///
 /// It has no nodes but those that are added, nothing gives them subnets, and `flannel` may do what the cluster role of
-/// the same name in `deploy/` allows. Dropping it ends both servers.
+/// the same name in `deploy/` allows. [`Self::start_controllers`] and [`Self::play_kubelets`] make a cluster of it. Dropping it
+/// ends all servers.
 #[derive(Debug)]
 pub struct KubeApiserver {
     folder: TempDir,
@@ -29,6 +32,7 @@ pub struct KubeApiserver {
     address: SocketAddr,
     etcd: Child,
     server: Mutex<Option<Child>>,
+    controllers: Option<Child>,
 }
 
 impl KubeApiserver {
@@ -62,14 +66,21 @@ impl KubeApiserver {
         ]);
         let etcd = spawn(namespace.as_ref(), &mut command, &folder.path().join("etcd.log"))?;
         let port = if namespace.is_some() { 6443 } else { free_port()? };
-        let this =
-            Self { address: (address, port).into(), namespace, etcd, server: Mutex::default(), folder };
+        let this = Self {
+            address: (address, port).into(),
+            namespace,
+            etcd,
+            server: Mutex::default(),
+            controllers: None,
+            folder,
+        };
         let at = this.folder.path();
         fs::write(at.join("etcd.url"), url(client)).map_err(LabError::system("write etcd.url"))?;
         fs::write(at.join("tokens.csv"), format!("{ADMIN},admin,1,system:masters\n{FLANNEL},flannel,2\n"))
             .map_err(LabError::system("write tokens.csv"))?;
         this.run(Command::new("openssl").args(["genrsa", "-out"]).arg(at.join("sa.key")).arg("2048"), None)?;
-        this.write_kubeconfig()?;
+        this.write_kubeconfig(&this.kubeconfig(), FLANNEL)?;
+        this.write_kubeconfig(&this.admin_kubeconfig(), ADMIN)?;
         this.set_away(false)?;
         this.allow_flannel()?;
         Ok(this)
@@ -81,25 +92,30 @@ impl KubeApiserver {
         self.folder.path().join("kubeconfig")
     }
 
-    fn write_kubeconfig(&self) -> Result<(), LabError> {
+    fn admin_kubeconfig(&self) -> PathBuf {
+        self.folder.path().join("admin.kubeconfig")
+    }
+
+    fn write_kubeconfig(&self, path: &Path, token: &str) -> Result<(), LabError> {
         let config = json!({
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{ "name": "lab", "cluster": { "server": self.url(), "insecure-skip-tls-verify": true } }],
-            "users": [{ "name": "flannel", "user": { "token": FLANNEL } }],
-            "contexts": [{ "name": "lab", "context": { "cluster": "lab", "user": "flannel" } }],
+            "users": [{ "name": "lab", "user": { "token": token } }],
+            "contexts": [{ "name": "lab", "context": { "cluster": "lab", "user": "lab" } }],
             "current-context": "lab",
         });
-        fs::write(self.kubeconfig(), config.to_string()).map_err(LabError::system("write a kubeconfig"))
+        fs::write(path, config.to_string()).map_err(LabError::system("write a kubeconfig"))
     }
 
-    /// Makes a node with these pod subnets.
+    /// Makes a Linux node with these pod subnets.
     ///
     /// # Errors
     /// The server refuses it.
     pub fn add_node(&self, name: &str, pod_cidrs: &[&str]) -> Result<(), LabError> {
         let mut node =
             json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name }, "spec": {} });
+        node["metadata"]["labels"] = json!({ "kubernetes.io/os": "linux" });
         if let Some(first) = pod_cidrs.first() {
             node["spec"] = json!({ "podCIDR": first, "podCIDRs": pod_cidrs });
         }
@@ -134,8 +150,12 @@ impl KubeApiserver {
     /// # Errors
     /// The server does not answer.
     pub fn nodes(&self) -> Result<Vec<Value>, LabError> {
-        let listed: Value = serde_json::from_str(&self.ask("GET", "/api/v1/nodes", None)?)
-            .map_err(|error| LabError::unreadable("the list of nodes", error))?;
+        self.list("/api/v1/nodes")
+    }
+
+    fn list(&self, path: &str) -> Result<Vec<Value>, LabError> {
+        let listed: Value = serde_json::from_str(&self.ask("GET", path, None)?)
+            .map_err(|error| LabError::unreadable(path, error))?;
         Ok(listed["items"].as_array().cloned().unwrap_or_default())
     }
 
@@ -258,6 +278,9 @@ impl KubeApiserver {
 
 impl Drop for KubeApiserver {
     fn drop(&mut self) {
+        if let Some(mut controllers) = self.controllers.take() {
+            end(&mut controllers);
+        }
         if let Some(mut server) = self.server.lock().unwrap_or_else(PoisonError::into_inner).take() {
             end(&mut server);
         }

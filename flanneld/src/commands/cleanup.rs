@@ -4,6 +4,8 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::{SOMETHING, Verdict, devices, table_prefixes};
 use flannel_nft::iptables::{accept_forwarded, filter_tables, iptables_tables, remove_leftovers};
 use flannel_nft::{Building, Kernel as _, Observed, Ruleset, TableId, Transaction};
@@ -46,6 +48,9 @@ pub async fn run(asked: &Cleanup) -> Result<Verdict, Box<dyn Error>> {
     if asked.files {
         sweep.files(&asked.subnet_file).await;
     }
+    if let Some(path) = asked.cni_config.as_deref().filter(|path| names_flannel(path)) {
+        sweep.remove(path);
+    }
     let Sweep { mut text, failed, .. } = sweep;
     let code = match (failed, asked.dry_run && !text.is_empty()) {
         (true, _) => 1,
@@ -56,6 +61,15 @@ pub async fn run(asked: &Cleanup) -> Result<Verdict, Box<dyn Error>> {
         text.push_str("# Nothing to remove.\n");
     }
     Ok(Verdict { text, code })
+}
+
+/// Whether a file is a CNI configuration with the plugin `flannel`, alone or in a list.
+fn names_flannel(path: &Path) -> bool {
+    let read = std::fs::read(path).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+    read.is_some_and(|config| {
+        let listed = config["plugins"].as_array().into_iter().flatten();
+        listed.chain([&config]).any(|plugin| plugin["type"] == "flannel")
+    })
 }
 
 struct Sweep {

@@ -62,6 +62,10 @@ pub struct Cleanup {
     pub upstream: bool,
     /// subnet.env and the state file, too. Default: no.
     pub files: bool,
+    /// A CNI configuration to remove, too, if it names the plugin `flannel`. Default: none.
+    pub cni_config: Option<PathBuf>,
+    /// Run until SIGTERM once everything is removed. Default: no.
+    pub stay: bool,
     /// Even while a daemon runs. Default: no.
     pub force: bool,
 }

@@ -1,6 +1,7 @@
 //! `flanneld NAME [flags]`: what this program does besides being the daemon. The daemon's flags mean the same here.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::{ArgAction, CommandFactory, Parser};
 
@@ -61,6 +62,14 @@ struct CleanupFlags {
     #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     files: bool,
+    /// Also remove this CNI configuration if it names the plugin flannel: /etc/cni/net.d/10-flannel.conflist
+    #[arg(long, value_name = "PATH", help_heading = "This command", action = ArgAction::Set)]
+    cni_config: Option<PathBuf>,
+    /// Run until SIGTERM once everything is removed: Kubernetes restarts the pods of a DaemonSet that end
+    #[arg(long, help_heading = "This command")]
+    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    stay: bool,
     /// Even while a daemon runs here, which would put everything back
     #[arg(long, help_heading = "This command")]
     #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
@@ -95,6 +104,8 @@ pub(super) fn read(source: &impl Source) -> Option<Result<Command, Problems>> {
                     dry_run: own.dry_run,
                     upstream: own.upstream,
                     files: own.files,
+                    cni_config: own.cni_config,
+                    stay: own.stay,
                     force: own.force,
                 }),
                 None => Command::Help(help_of(CLEANUP)),

@@ -11,6 +11,8 @@ use std::time::Duration;
 use flanneld::status::model::socket;
 use testkit::{Flannel, Lab, Namespace, Node, may_make_namespaces, wait_for};
 
+mod cleanup;
+
 const BINARY: &str = env!("CARGO_BIN_EXE_flanneld");
 const SOON: Duration = Duration::from_secs(10);
 
@@ -55,124 +57,6 @@ fn neighbour(lab: &mut Lab, flannel: &Flannel) {
     let mut daemon = flannel.start(&node).unwrap();
     daemon.ready(SOON).unwrap();
     daemon.terminate().unwrap();
-}
-
-#[test]
-fn cleanup_leaves_exactly_what_others_made() {
-    if !may_make_namespaces() {
-        return;
-    }
-    let mut lab = Lab::new().unwrap();
-    let flannel = Flannel::new(&lab, BINARY, Flannel::NET_CONF).unwrap();
-    neighbour(&mut lab, &flannel);
-    let node = lab.add_node().unwrap();
-    node.namespace()
-        .sh("nft 'table inet foreign { chain c { type filter hook forward priority 0; ct state invalid drop; }; }'
-            nft 'table ip flannel-else { set s { type ipv4_addr; }; }'
-            ip link add flannel.7 type bridge; ip link add vx0 type vxlan id 42 dstport 4789 dev eth0
-            ip link set vx0 up; bridge fdb append 02:00:00:00:00:99 dev vx0 dst 192.0.2.99
-            ip addr add 10.99.0.1/24 dev flannel.7; ip link set flannel.7 up
-            ip neigh add 10.99.0.2 lladdr 02:00:00:00:00:98 dev vx0
-            ip nexthop add id 777 dev vx0; ip route add 10.98.0.0/16 nhid 777
-            iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -s 10.9.0.0/16 -j ACCEPT
-            ip route add 10.97.0.0/16 dev flannel.7 proto static; ip route add blackhole 10.244.200.0/24")
-        .unwrap();
-    let before = state(node.namespace());
-    let mut daemon = flannel.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
-    let running = state(node.namespace());
-    for part in ["flannel.1 ", "proto 70", "flanneld accept"] {
-        assert!(running.contains(part), "{part} in {running}");
-    }
-
-    let (status, text) = flanneld(&node, &words("cleanup"));
-    assert!(status == 1 && text.contains("flanneld runs here (process "), "{status} {text}");
-    let (status, promised) = flanneld(&node, &words("cleanup --dry-run"));
-    assert_eq!(status, 3, "{promised}");
-    assert_same(&state(node.namespace()), &running);
-
-    daemon.terminate().unwrap();
-    let (status, done) = flanneld(&node, &words("cleanup"));
-    assert_eq!((status, &done), (0, &promised));
-    assert_same(&state(node.namespace()), &before);
-    assert!(node.subnet_file().exists());
-
-    let files = format!("cleanup --files --subnet-file={}", node.subnet_file().display());
-    assert_eq!(flanneld(&node, &words(&files)).0, 0);
-    assert!(!node.subnet_file().exists() && !flanneld::run::state_file::path(&node.subnet_file()).exists());
-    assert_eq!(flanneld(&node, &words(&files)), (0, "# Nothing to remove.\n".to_owned()));
-}
-
-#[test]
-fn cleanup_takes_upstreams_chains_out_of_iptables_only_when_asked() {
-    if !may_make_namespaces() {
-        return;
-    }
-    let mut lab = Lab::new().unwrap();
-    let node = lab.add_node().unwrap();
-    let sh = |script: &str| node.namespace().sh(script).unwrap();
-    sh("iptables-nft -t nat -A POSTROUTING -s 10.9.0.0/16 -j MASQUERADE
-        iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -s 10.9.0.0/16 -j ACCEPT");
-    let before = state(node.namespace());
-    sh("iptables-nft -t nat -N FLANNEL-POSTRTG; iptables-nft -N FLANNEL-FWD
-        iptables-nft -t nat -A FLANNEL-POSTRTG -s 10.244.0.0/16 ! -d 224.0.0.0/4 -m comment --comment 'flanneld masq' -j MASQUERADE
-        iptables-nft -A FLANNEL-FWD -s 10.244.0.0/16 -m comment --comment 'flanneld forward' -j ACCEPT
-        iptables-nft -t nat -A POSTROUTING -m comment --comment 'flanneld masq' -j FLANNEL-POSTRTG
-        iptables-nft -A FORWARD -m comment --comment 'flanneld forward' -j FLANNEL-FWD");
-    let left = state(node.namespace());
-    assert_eq!(flanneld(&node, &words("cleanup")).0, 0);
-    assert_same(&state(node.namespace()), &left);
-    assert_eq!(flanneld(&node, &words("cleanup --upstream --dry-run")).0, 3);
-    assert_same(&state(node.namespace()), &left);
-    assert_eq!(flanneld(&node, &words("cleanup --upstream")).0, 0);
-    assert_same(&state(node.namespace()), &before);
-}
-
-#[test]
-fn cleanup_leaves_files_of_others_in_the_places_of_its_own() {
-    if !may_make_namespaces() {
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let (subnet_file, socket) = (folder.path().join("docker.env"), folder.path().join("docker.sock"));
-    let state = flanneld::run::state_file::path(&subnet_file);
-    let _listener = UnixListener::bind(&socket).unwrap();
-    for file in [&subnet_file, &state] {
-        fs::write(file, "{}").unwrap();
-    }
-    let mut lab = Lab::new().unwrap();
-    let node = lab.add_node().unwrap();
-    let cleanup = words(&format!("cleanup --files --subnet-file={}", subnet_file.display()));
-    assert_eq!(flanneld(&node, &cleanup), (0, "# Nothing to remove.\n".to_owned()));
-    assert!(subnet_file.exists() && state.exists() && UnixStream::connect(&socket).is_ok());
-}
-
-#[test]
-fn cleanup_tells_what_it_did_also_when_something_stays() {
-    if !may_make_namespaces() {
-        return;
-    }
-    let mut lab = Lab::new().unwrap();
-    let flannel = Flannel::new(&lab, BINARY, Flannel::NET_CONF).unwrap();
-    let node = lab.add_node().unwrap();
-    let mut daemon = flannel.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
-    daemon.terminate().unwrap();
-    let folder = node.subnet_file().parent().unwrap().display().to_string();
-    let line = format!(
-        "mount --bind {folder} {folder} && mount -o remount,bind,ro {folder} &&
-         exec {BINARY} cleanup --files --subnet-file={}",
-        node.subnet_file().display()
-    );
-    let mut command = Command::new("unshare");
-    command.args(["-m", "sh", "-c", &line]).stdout(Stdio::piped());
-    let done = node.namespace().spawn(&mut command).unwrap().wait_with_output().unwrap();
-    let text = String::from_utf8(done.stdout).unwrap();
-    assert_eq!(done.status.code(), Some(1), "{text}");
-    for part in ["ip link del flannel.1\n", "delete table ip flannel-ipv4\n", "# failed: rm "] {
-        assert!(text.contains(part), "{part} in {text}");
-    }
-    assert!(text.contains("subnet.state.json: Read-only file system"), "{text}");
 }
 
 /// Brings a node to where `prepare` leaves it, compares what the daemon makes of that with what the commands of a plan
