@@ -375,13 +375,17 @@ _flanneld() {
             return 0
             ;;
         flanneld__subcmd__doctor)
-            opts="--o --iface --iface-regex --iface-can-reach --public-ip --public-ipv6 --lease-db --kube-subnet-mgr --net-config-path --subnet-lease-renew-margin --etcd-endpoints --etcd-prefix --etcd-keyfile --etcd-certfile --etcd-cafile --etcd-username --etcd-password --kube-api-url --kubeconfig-file --kube-annotation-prefix --set-node-network-unavailable --ip-masq --ip-masq-fully-random-disable --iptables-forward-rules --table-ownership --table-prefix --iptables-resync --ip-blackhole-route --subnet-file --healthz-ip --healthz-port --v --vmodule --log_backtrace_at --log-format --version --help"
+            opts="--o --preflight --iface --iface-regex --iface-can-reach --public-ip --public-ipv6 --lease-db --kube-subnet-mgr --net-config-path --subnet-lease-renew-margin --etcd-endpoints --etcd-prefix --etcd-keyfile --etcd-certfile --etcd-cafile --etcd-username --etcd-password --kube-api-url --kubeconfig-file --kube-annotation-prefix --set-node-network-unavailable --ip-masq --ip-masq-fully-random-disable --iptables-forward-rules --table-ownership --table-prefix --iptables-resync --ip-blackhole-route --subnet-file --healthz-ip --healthz-port --v --vmodule --log_backtrace_at --log-format --version --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --o)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --preflight)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -139,6 +139,7 @@ complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l log-format -d
 complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l version -d 'Print the version on stderr and leave' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l help -d 'Print this on stdout and leave' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l o -d 'Form of the findings: lines to read, or one JSON array' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l preflight -d 'Report whether this program can take over from upstream\'s daemon, and what that changes. Sends nothing' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l iface -d 'Interface that carries traffic between nodes, by name or by an address it has; repeat it, first match wins. Default: the interface of the default route' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l iface-regex -d 'Regular expression for that interface, tried on addresses, then on names, after all of --iface; repeat it' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l iface-can-reach -d 'Use the interface that packets to this address leave by; tried last' -r

@@ -1,5 +1,6 @@
 //! From `--lease-db`, `--etcd-*` and `--kube-subnet-mgr` to a store that can be used.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use flannel_lease::etcd::{EtcdOptions, EtcdStore};
 #[cfg(feature = "kubernetes")]
 use flannel_lease::kube::{KubeOptions, KubeStore};
 use flannel_lease::sqlite::SqliteStore;
-use flannel_lease::{AllocationRange, LeaseKey, LeaseStore, Stack, StoreError, Timing};
+use flannel_lease::{LeaseKey, LeaseRequest, LeaseStore, Stack, StoreError, Timing};
 
 use crate::config::Store;
 
@@ -140,7 +141,8 @@ impl ConfiguredStore {
         }
     }
 
-    /// The lease that this node would get, where the store knows it beforehand: Kubernetes.
+    /// The lease that this node would get, and the annotations that would be written to it, where the store knows them
+    /// beforehand: Kubernetes.
     ///
     /// # Errors
     /// As [`Self::open`]; the node has no podCIDR yet.
@@ -151,12 +153,12 @@ impl ConfiguredStore {
     pub async fn foresee(
         &self,
         stack: Stack,
-        range: &AllocationRange,
-    ) -> Result<Option<LeaseKey>, StoreError> {
+        request: &LeaseRequest,
+    ) -> Result<Option<(LeaseKey, BTreeMap<String, String>)>, StoreError> {
         match self {
             #[cfg(feature = "kubernetes")]
             Self::Kubernetes(options, store) => {
-                kube(options, store, stack).await?.foresee(range).await.map(Some)
+                kube(options, store, stack).await?.foresee(request).await.map(Some)
             }
             _ => Ok(None),
         }

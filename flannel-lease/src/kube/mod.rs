@@ -12,6 +12,7 @@ mod node;
 mod options;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use self::annotations::Names;
@@ -143,13 +144,17 @@ impl KubeStore {
         Ok(self.names.node_public(&node.annotations()))
     }
 
-    /// The lease that this node would get, without publishing it.
+    /// The lease that this node would get, and the annotations that would be written to it, without writing them.
     ///
     /// # Errors
     /// It has no podCIDR yet, or one outside of the pod network; the server does not answer.
-    pub async fn foresee(&self, range: &AllocationRange) -> Result<LeaseKey, StoreError> {
+    pub async fn foresee(
+        &self,
+        request: &LeaseRequest,
+    ) -> Result<(LeaseKey, BTreeMap<String, String>), StoreError> {
         let node = self.server.node(&self.name, &self.health).await?;
-        self.own_key(&node, range)
+        let key = self.own_key(&node, &request.range)?;
+        Ok((key, self.names.changes(&request.attributes, &node.annotations())))
     }
 
     fn key_of(&self, node: &Node) -> Result<Option<LeaseKey>, String> {

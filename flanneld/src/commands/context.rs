@@ -1,5 +1,6 @@
 //! What a start of the daemon would find and want, without taking a lease or changing anything.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub(super) struct Survey {
     pub(super) lease: LeaseKey,
     /// What stands in the store under this node's address.
     pub(super) published: Option<Lease>,
+    /// Annotations that a start would write to the node; `None` without Kubernetes.
+    pub(super) annotations: Option<BTreeMap<String, String>>,
     pub(super) leases: LeaseTable,
     /// Why the lease store could not be asked; then all of this is what is remembered.
     pub(super) store_away: Option<String>,
@@ -111,13 +114,13 @@ impl Survey {
             previous: env.and_then(|env| LeaseKey::new(env.ipv4_subnet, env.ipv6_subnet)),
             range: setting.range(),
         };
-        let lease = match answer(store.foresee(stack, &request.range)).await? {
-            Some(lease) => lease,
-            None => allocate::choose(leases.peers(), &[], &request, &mut rand::rng())?.key,
+        let (lease, annotations) = match answer(store.foresee(stack, &request)).await? {
+            Some((lease, annotations)) => (lease, Some(annotations)),
+            None => (allocate::choose(leases.peers(), &[], &request, &mut rand::rng())?.key, None),
         };
         let _own = leases.set_own(Some(lease));
         let previous = memory.as_ref().map(Memory::configurations).unwrap_or_default();
-        Ok(Self { setting, lease, published, leases, store_away: None, previous })
+        Ok(Self { setting, lease, published, annotations, leases, store_away: None, previous })
     }
 
     fn remember(
@@ -142,7 +145,16 @@ impl Survey {
             let _changed = leases.apply(LeaseEvent::Upsert(Lease { key, attributes, expires: None }));
         }
         let published = Some(Lease { key: lease, attributes: memory.attributes, expires: None });
-        Ok(Self { setting, lease, published, leases, store_away: Some(why), previous: Vec::new() })
+        let annotations = None;
+        Ok(Self {
+            setting,
+            lease,
+            published,
+            annotations,
+            leases,
+            store_away: Some(why),
+            previous: Vec::new(),
+        })
     }
 
     /// The overlay that there should be, with all its peers.

@@ -5,8 +5,10 @@ mod context;
 mod devices;
 pub mod doctor;
 pub mod install_conf;
+mod peers;
 pub mod plan;
 pub mod status;
+mod upstream;
 
 use flannel_nft::{Building, Kernel, ObserveError, Observed, Ruleset, Table, Transaction};
 

@@ -331,11 +331,51 @@ fn text(argument: OsString) -> String {
     argument.into_string().unwrap_or_else(|bytes| bytes.to_string_lossy().into_owned())
 }
 
-/// The flags as upstream dumps them, with its names (Go struct fields) and order, then our own.
-impl fmt::Display for Flags {
+/// Every flag with its value, secrets masked. `Display` is upstream's dump of them, with its names (Go struct fields) and
+/// order, then our own.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct FlagValues(Vec<FlagValue>);
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct FlagValue {
+    flag: &'static str,
+    field: &'static str,
+    value: String,
+}
+
+impl FlagValues {
+    /// The value of a flag; empty if it has none.
+    #[must_use]
+    pub fn get(&self, flag: &str) -> &str {
+        self.0.iter().find(|value| value.flag == flag).map_or("", |value| value.value.as_str())
+    }
+
+    /// The flags whose values differ in `other`: flag, value here, value there. What concerns only the log does not count.
+    pub fn differences<'a>(
+        &'a self,
+        other: &'a Self,
+    ) -> impl Iterator<Item = (&'static str, &'a str, &'a str)> {
+        let pairs = self.0.iter().zip(&other.0).filter(|(here, there)| here != there);
+        pairs
+            .filter(|(here, _)| here.flag != "log-format")
+            .map(|(here, there)| (here.flag, here.value.as_str(), there.value.as_str()))
+    }
+}
+
+impl fmt::Display for FlagValues {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, FlagValue { field, value, .. }) in self.0.iter().enumerate() {
+            let before = if index == 0 { "{" } else { " " };
+            write!(f, "{before}{field}:{value}")?;
+        }
+        f.write_str("}")
+    }
+}
+
+impl From<&Flags> for FlagValues {
+    fn from(flags: &Flags) -> Self {
         fn list<T: fmt::Display>(values: &[T]) -> String {
-            values.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+            format!("[{}]", values.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
         }
         fn some<T: fmt::Display>(value: Option<T>) -> String {
             value.map(|value| value.to_string()).unwrap_or_default()
@@ -343,46 +383,52 @@ impl fmt::Display for Flags {
         fn path(value: Option<&PathBuf>) -> String {
             some(value.map(|path| path.display()))
         }
-        write!(
-            f,
-            "{{etcdEndpoints:{} etcdPrefix:{} etcdKeyfile:{} etcdCertfile:{} etcdCAFile:{} etcdUsername:{} \
-             etcdPassword:{} version:{} kubeSubnetMgr:{} kubeApiUrl:{} kubeAnnotationPrefix:{} kubeConfigFile:{} \
-             iface:[{}] ifaceRegex:[{}] ipMasq:{} ipMasqRandomFullyDisable:{} ifaceCanReach:{} subnetFile:{} \
-             publicIP:{} publicIPv6:{} subnetLeaseRenewMargin:{} healthzIP:{} healthzPort:{} \
-             iptablesResyncSeconds:{} iptablesForwardRules:{} blackholeRoute:{} netConfPath:{} \
-             setNodeNetworkUnavailable:{} leaseDB:{} logFormat:{} tableOwnership:{} tablePrefix:{}}}",
-            self.etcd_endpoints,
-            self.etcd_prefix,
-            path(self.etcd_keyfile.as_ref()),
-            path(self.etcd_certfile.as_ref()),
-            path(self.etcd_cafile.as_ref()),
-            some(self.etcd_username.as_ref()),
-            self.etcd_password.as_ref().map_or("", |_| "***"),
-            self.version,
-            self.kube_subnet_mgr,
-            some(self.kube_api_url.as_ref()),
-            self.kube_annotation_prefix,
-            path(self.kubeconfig_file.as_ref()),
-            list(&self.iface),
-            list(&self.iface_regex),
-            self.ip_masq,
-            self.ip_masq_fully_random_disable,
-            some(self.iface_can_reach),
-            self.subnet_file.display(),
-            some(self.public_ip),
-            some(self.public_ipv6),
-            self.subnet_lease_renew_margin,
-            self.healthz_ip,
-            self.healthz_port,
-            self.iptables_resync,
-            self.iptables_forward_rules,
-            self.ip_blackhole_route,
-            self.net_config_path.display(),
-            self.set_node_network_unavailable,
-            path(self.lease_db.as_ref()),
-            self.log_format,
-            self.table_ownership,
-            some(self.table_prefix.as_ref()),
-        )
+        let values = [
+            ("etcd-endpoints", "etcdEndpoints", flags.etcd_endpoints.clone()),
+            ("etcd-prefix", "etcdPrefix", flags.etcd_prefix.clone()),
+            ("etcd-keyfile", "etcdKeyfile", path(flags.etcd_keyfile.as_ref())),
+            ("etcd-certfile", "etcdCertfile", path(flags.etcd_certfile.as_ref())),
+            ("etcd-cafile", "etcdCAFile", path(flags.etcd_cafile.as_ref())),
+            ("etcd-username", "etcdUsername", some(flags.etcd_username.as_ref())),
+            ("etcd-password", "etcdPassword", some(flags.etcd_password.as_ref().map(|_| "***"))),
+            ("version", "version", flags.version.to_string()),
+            ("kube-subnet-mgr", "kubeSubnetMgr", flags.kube_subnet_mgr.to_string()),
+            ("kube-api-url", "kubeApiUrl", some(flags.kube_api_url.as_ref())),
+            ("kube-annotation-prefix", "kubeAnnotationPrefix", flags.kube_annotation_prefix.clone()),
+            ("kubeconfig-file", "kubeConfigFile", path(flags.kubeconfig_file.as_ref())),
+            ("iface", "iface", list(&flags.iface)),
+            ("iface-regex", "ifaceRegex", list(&flags.iface_regex)),
+            ("ip-masq", "ipMasq", flags.ip_masq.to_string()),
+            (
+                "ip-masq-fully-random-disable",
+                "ipMasqRandomFullyDisable",
+                flags.ip_masq_fully_random_disable.to_string(),
+            ),
+            ("iface-can-reach", "ifaceCanReach", some(flags.iface_can_reach)),
+            ("subnet-file", "subnetFile", path(Some(&flags.subnet_file))),
+            ("public-ip", "publicIP", some(flags.public_ip)),
+            ("public-ipv6", "publicIPv6", some(flags.public_ipv6)),
+            (
+                "subnet-lease-renew-margin",
+                "subnetLeaseRenewMargin",
+                flags.subnet_lease_renew_margin.to_string(),
+            ),
+            ("healthz-ip", "healthzIP", flags.healthz_ip.to_string()),
+            ("healthz-port", "healthzPort", flags.healthz_port.to_string()),
+            ("iptables-resync", "iptablesResyncSeconds", flags.iptables_resync.to_string()),
+            ("iptables-forward-rules", "iptablesForwardRules", flags.iptables_forward_rules.to_string()),
+            ("ip-blackhole-route", "blackholeRoute", flags.ip_blackhole_route.to_string()),
+            ("net-config-path", "netConfPath", path(Some(&flags.net_config_path))),
+            (
+                "set-node-network-unavailable",
+                "setNodeNetworkUnavailable",
+                flags.set_node_network_unavailable.to_string(),
+            ),
+            ("lease-db", "leaseDB", path(flags.lease_db.as_ref())),
+            ("log-format", "logFormat", flags.log_format.to_string()),
+            ("table-ownership", "tableOwnership", flags.table_ownership.to_string()),
+            ("table-prefix", "tablePrefix", some(flags.table_prefix.as_ref())),
+        ];
+        Self(values.map(|(flag, field, value)| FlagValue { flag, field, value }).into())
     }
 }

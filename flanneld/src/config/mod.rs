@@ -20,6 +20,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use self::cli::FlagValues;
 use self::cli::Flags;
 pub use self::healthz::{HealthzAddress, HealthzIp};
 pub use self::net_conf::{Backend, KeyProblem, NetConf, NetConfError, TxChecksumOffload, Vxlan};
@@ -77,6 +78,8 @@ pub struct Doctor {
     pub config: Box<Config>,
     /// What is wrong with the network configuration.
     pub problems: Vec<Problem>,
+    /// Say whether this program can take over from upstream's daemon. Default: no.
+    pub preflight: bool,
     /// Print JSON. Default: no.
     pub json: bool,
 }
@@ -88,6 +91,8 @@ pub struct StatusAsked {
     pub subnet_file: PathBuf,
     /// As for the daemon.
     pub table_prefix: Option<TablePrefix>,
+    /// As for the daemon: where upstream's answers too.
+    pub healthz: Option<HealthzAddress>,
     /// Print JSON. Default: no.
     pub json: bool,
     /// Print every peer, not only those that are not programmed. JSON has them all. Default: no.
@@ -130,8 +135,8 @@ pub struct Config {
     pub healthz: Option<HealthzAddress>,
     /// What is logged, and in which form.
     pub log: LogOptions,
-    /// All flags in upstream's spelling, for the line `CLI flags config: ..`; secrets are masked.
-    pub flags: String,
+    /// All flags, for the line `CLI flags config: ..`; secrets are masked.
+    pub flags: FlagValues,
 }
 
 /// Where leases are kept, and how to get there.
@@ -336,6 +341,18 @@ impl Command {
     }
 }
 
+/// The flags that these arguments and variables of another daemon come to, if this program takes them.
+///
+/// # Errors
+/// All mistakes in them. net-conf.json, which may be in another container, is not read.
+pub fn read_flags(source: &impl Source) -> Result<FlagValues, Problems> {
+    let mut problems = Vec::new();
+    let flags: Option<Flags> = cli::parse(source.args(), source, &mut problems);
+    let config = flags.and_then(|flags| Config::new(flags, source, &mut problems));
+    problems.retain(|problem| !matches!(problem, Problem::NetConf(_)));
+    config.filter(|_| problems.is_empty()).map(|config| config.flags).ok_or(Problems(problems))
+}
+
 impl Config {
     /// `None` if `problems` has grown.
     fn new(flags: Flags, source: &impl Source, problems: &mut Vec<Problem>) -> Option<Self> {
@@ -344,7 +361,7 @@ impl Config {
         } else {
             None
         };
-        let dump = flags.to_string();
+        let values = FlagValues::from(&flags);
         let store = store(&flags, source, problems)?;
         Some(Self {
             store,
@@ -375,7 +392,7 @@ impl Config {
                 vmodule: flags.vmodule.unwrap_or_default(),
                 backtrace_at: flags.log_backtrace_at,
             },
-            flags: dump,
+            flags: values,
         })
     }
 }

@@ -14,7 +14,7 @@ const PLAN: &str = "plan";
 const STATUS: &str = "status";
 
 const STATUSES: &str = "Exit status:\n  0  done; the daemon was told to end\n  1  it failed; a subcommand found something wrong\n  \
-    2  the command line is wrong\n  3  plan, cleanup --dry-run: there is something to change\n\n\
+    2  the command line is wrong\n  3  plan, cleanup --dry-run, doctor --preflight: there is something to change\n\n\
     flanneld SUBCOMMAND --help describes one of them. They take the daemon's flags, which mean the same there.";
 
 #[derive(Debug, Parser)]
@@ -40,6 +40,11 @@ struct DoctorFlags {
     #[arg(long, value_name = "text|json", default_value = "text", help_heading = "This command")]
     #[arg(action = ArgAction::Set, value_parser = is_json)]
     o: bool,
+    /// Report whether this program can take over from upstream's daemon, and what that changes. Sends nothing
+    #[arg(long, help_heading = "This command")]
+    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    preflight: bool,
     #[command(flatten)]
     flags: Flags,
 }
@@ -92,7 +97,10 @@ pub(super) fn read(source: &impl Source) -> Option<Result<Command, Problems>> {
         }),
         DOCTOR => {
             with_flags::<DoctorFlags>(&name, arguments, source, |own| &own.flags).map(|given| match given {
-                Some((config, problems, own)) => Command::Doctor(Doctor { config, problems, json: own.o }),
+                Some((config, problems, own)) => {
+                    let (json, preflight) = (own.o, own.preflight);
+                    Command::Doctor(Doctor { config, problems, preflight, json })
+                }
                 None => Command::Help(help_of(DOCTOR)),
             })
         }
@@ -115,8 +123,8 @@ pub(super) fn read(source: &impl Source) -> Option<Result<Command, Problems>> {
             with_flags::<StatusFlags>(&name, arguments, source, |own| &own.flags).map(|given| match given {
                 Some((config, _, own)) => {
                     let (json, peers) = (own.o, own.peers);
-                    let Config { subnet_file, table_prefix, .. } = *config;
-                    Command::Status(StatusAsked { subnet_file, table_prefix, json, peers })
+                    let Config { subnet_file, table_prefix, healthz, .. } = *config;
+                    Command::Status(StatusAsked { subnet_file, table_prefix, healthz, json, peers })
                 }
                 None => Command::Help(help_of(STATUS)),
             })
@@ -138,7 +146,8 @@ pub fn definition() -> clap::Command {
             StatusFlags::command(),
             "Tell how the daemon of this node is",
             "Lease, store, devices, rules, peers and the last repair, from the daemon whose --subnet-file is the given one; \
-             if none runs, what the kernel holds. Status 1 if the node is not ready or no daemon runs, else 0.",
+             if none runs, what the kernel holds. On a node that upstream's daemon keeps, that daemon and whether the \
+             kernel holds what it programs. Status 1 if the node is not ready or no daemon runs, else 0.",
         ),
         described(
             PLAN,
@@ -152,7 +161,9 @@ pub fn definition() -> clap::Command {
             DoctorFlags::command(),
             "Look for what keeps pods from reaching each other, and say what to do",
             "Changes nothing; sends a few packets to other nodes. Status 1 if there is an error among the findings, else \
-             0.",
+             0.\n\nWith --preflight: whether this program can take over from upstream's daemon on this host, and what that \
+             changes. Takes no lease and sends nothing to other nodes. Status 0 if a swap is safe and changes nothing that \
+             pods notice, 3 if it is safe and changes what is listed as `change`, 1 if it is unsafe.",
         ),
         described(
             CLEANUP,

@@ -101,6 +101,10 @@ pub struct Previous {
     pub ipv6_network: Option<Ipv6Net>,
     /// `FLANNEL_IPV6_SUBNET`.
     pub ipv6_subnet: Option<Ipv6Net>,
+    /// `FLANNEL_MTU`, in bytes.
+    pub mtu: Option<u32>,
+    /// `FLANNEL_IPMASQ`.
+    pub ip_masq: Option<bool>,
 }
 
 impl Previous {
@@ -131,18 +135,25 @@ impl Previous {
             ipv4_subnet: value(&text, "FLANNEL_SUBNET")?.map(|subnet: Ipv4Net| subnet.trunc()),
             ipv6_network: value(&text, "FLANNEL_IPV6_NETWORK")?.map(|network: Ipv6Net| network.trunc()),
             ipv6_subnet: value(&text, "FLANNEL_IPV6_SUBNET")?.map(|subnet: Ipv6Net| subnet.trunc()),
+            mtu: assigned(&text, "FLANNEL_MTU").and_then(|mtu| mtu.parse().ok()),
+            ip_masq: assigned(&text, "FLANNEL_IPMASQ").and_then(|is_on| is_on.parse().ok()),
         })
     }
 }
 
 /// The first network in the value of the last `key=` line. As upstream's reader it skips what is no network in a list.
 fn value<T: FromStr>(text: &str, key: &'static str) -> Result<Option<T>, (&'static str, String)> {
-    let of_line = |line| assignment(line).filter(|(name, _)| *name == key).map(|(_, value)| value);
-    match text.lines().rev().find_map(of_line) {
+    match assigned(text, key) {
         None | Some("") => Ok(None),
         Some(list) => match list.split(',').find_map(|entry| entry.trim().parse().ok()) {
             Some(network) => Ok(Some(network)),
             None => Err((key, list.escape_debug().to_string())),
         },
     }
+}
+
+/// The value of the last `key=` line.
+fn assigned<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    let of_line = |line| assignment(line).filter(|(name, _)| *name == key).map(|(_, value)| value);
+    text.lines().rev().find_map(of_line)
 }

@@ -348,12 +348,33 @@ pub fn daemons() -> io::Result<BTreeSet<DaemonId>> {
     Ok(ours.chain(seen).collect())
 }
 
+/// The daemons of this kind that run here.
+///
+/// # Errors
+/// As [`daemons`].
+pub fn of_this_kind() -> io::Result<BTreeSet<DaemonId>> {
+    Ok(ours()?.into_iter().map(|daemon| daemon.process).collect())
+}
+
+/// The daemon of this kind that has this subnet file.
+///
+/// # Errors
+/// As [`daemons`].
+pub fn with_subnet_file(subnet_file: &Path) -> io::Result<Option<DaemonId>> {
+    if !subnet_file.parent().is_some_and(|folder| folder.as_os_str().is_empty() || folder.exists()) {
+        // A claim would make the folder.
+        return Ok(None);
+    }
+    let claim = Claim::subnet_file(subnet_file).name();
+    Ok(ours()?.into_iter().find(|daemon| daemon.claim == claim).map(|daemon| daemon.process))
+}
+
 /// Upstream's daemons that run here. Those of other containers cannot be seen unless this one shares the host's processes.
 ///
 /// # Errors
 /// As [`daemons`].
 pub fn upstream() -> io::Result<Vec<Process>> {
-    let ours: BTreeSet<DaemonId> = ours()?.into_iter().map(|daemon| daemon.process).collect();
+    let ours = of_this_kind()?;
     let is_ours = |process: &Process| {
         process.pid == std::process::id() || ours.contains(&DaemonId::Process(process.pid))
     };

@@ -308,7 +308,7 @@ fn reconcile(
 }
 
 /// Whether this process has `CAP_NET_ADMIN`, bit 12 of its effective capabilities (capabilities(7)).
-fn may_configure_networks() -> bool {
+pub(crate) fn may_configure_networks() -> bool {
     const CAP_NET_ADMIN: u64 = 1 << 12;
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));

@@ -40,6 +40,9 @@ pub struct Status {
     pub ready: bool,
     /// Conditions that do not hold, with the reason.
     pub unmet: BTreeMap<String, String>,
+    /// Upstream's daemon, if that keeps the network of this node: then the rest is what the kernel holds of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<String>,
     /// Worth knowing, without making the node unready.
     pub notes: BTreeMap<String, String>,
     /// This node's lease.

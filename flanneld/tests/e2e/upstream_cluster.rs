@@ -19,7 +19,7 @@ const HOST_GW_NET_CONF: &str =
     r#"{"Network": "10.244.0.0/16", "EnableNFTables": true, "Backend": {"Type": "host-gw"}}"#;
 /// Of each node: the third octet of its subnet, which is also the fourth group of its IPv6 subnet, and the MAC addresses
 /// of its VXLAN devices.
-const NODES: [(u8, &str, &str); 3] = [
+pub(super) const NODES: [(u8, &str, &str); 3] = [
     (32, "6a:13:c3:af:3b:30", "7a:55:f8:70:66:1e"),
     (6, "a6:41:05:6e:60:e3", "92:e1:9f:95:b1:b6"),
     (19, "ce:6a:86:86:4f:62", "d6:9b:a4:28:2a:72"),
@@ -81,7 +81,7 @@ impl Kind {
         }
     }
 
-    fn subnet_env(self, n: usize) -> String {
+    pub(super) fn subnet_env(self, n: usize) -> String {
         let octet = NODES[n].0;
         let v6 =
             format!("FLANNEL_IPV6_NETWORK=fd00:10:244::/48\nFLANNEL_IPV6_SUBNET=fd00:10:244:{octet}::1/64\n");
@@ -101,6 +101,7 @@ impl Kind {
             format!(
                 "ip link show {name} >/dev/null 2>&1 || \
                     ip link add {name} address {mac} mtu {mtu} type vxlan id 1 local {local} dev eth0 dstport 8472 nolearning
+                echo 0 >/proc/sys/net/ipv6/conf/{name}/accept_ra
                 ip addr replace {address} dev {name} nodad
                 ip link set {name} up\n"
             )

@@ -36,10 +36,10 @@ const SECTIONS: [(&str, &[(&str, &str)]); 4] = [
             ("0", "Done; the daemon was told to end."),
             (
                 "1",
-                "It failed; status: not ready; doctor: an error was found; cleanup: refused, or not all went.",
+                "It failed; status: not ready; doctor: an error was found, or a swap is unsafe; cleanup: refused, or not all went.",
             ),
             ("2", "The command line is wrong. Nothing was done."),
-            ("3", "plan, cleanup --dry-run: there is something to change."),
+            ("3", "plan, cleanup --dry-run, doctor --preflight: there is something to change."),
         ],
     ),
     (

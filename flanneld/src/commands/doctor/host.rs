@@ -93,7 +93,7 @@ impl Host {
     }
 
     /// iptables that is not made of nftables.
-    fn legacy(&self) -> Vec<Finding> {
+    pub(super) fn legacy(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
         for (family, file) in [("iptables", "ip_tables_names"), ("ip6tables", "ip6_tables_names")] {
             let tables = self.text(&format!("proc/thread-self/net/{file}")).unwrap_or_default();
@@ -112,7 +112,7 @@ impl Host {
         findings
     }
 
-    fn bridges(&self, ipv4: bool, ipv6: bool) -> Vec<Finding> {
+    pub(super) fn bridges(&self, ipv4: bool, ipv6: bool) -> Vec<Finding> {
         let wanted =
             [("net.bridge.bridge-nf-call-iptables", ipv4), ("net.bridge.bridge-nf-call-ip6tables", ipv6)];
         let wrong = |name: &str| match self.sysctl(&name.replace('.', "/")) {

@@ -3,8 +3,10 @@
 mod host;
 mod kernel_features;
 mod leases;
+mod preflight;
 mod probe;
 mod rules;
+mod upstream;
 
 use std::error::Error;
 use std::fmt;
@@ -14,7 +16,8 @@ use super::{Verdict, one_line};
 use flannel_vxlan::{Family, Kernel as _, Vni};
 use serde::Serialize;
 
-use crate::config::{Backend, Doctor};
+use super::upstream::Upstream;
+use crate::config::{Backend, Doctor, Problem};
 use crate::run::instances;
 
 /// How bad a finding is.
@@ -25,6 +28,8 @@ pub(crate) enum Severity {
     Info,
     /// May hurt.
     Warning,
+    /// What a swap from upstream's daemon changes for pods; only in a pre-flight check.
+    Change,
     /// Does hurt.
     Error,
 }
@@ -50,6 +55,10 @@ impl Finding {
         Self { severity: Severity::Warning, ..Self::info(check, finding, advice) }
     }
 
+    fn change(check: &'static str, finding: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { severity: Severity::Change, ..Self::info(check, finding, advice) }
+    }
+
     fn error(check: &'static str, finding: impl Into<String>, advice: impl Into<String>) -> Self {
         Self { severity: Severity::Error, ..Self::info(check, finding, advice) }
     }
@@ -60,9 +69,11 @@ impl fmt::Display for Finding {
         let severity = match self.severity {
             Severity::Info => "info",
             Severity::Warning => "warning",
+            Severity::Change => "change",
             Severity::Error => "error",
         };
-        write!(f, "{severity:7} {}: {}\n        {}", self.check, one_line(&self.finding), self.advice)
+        write!(f, "{severity:7} {}: {}", self.check, one_line(&self.finding))?;
+        if self.advice.is_empty() { Ok(()) } else { write!(f, "\n        {}", self.advice) }
     }
 }
 
@@ -71,14 +82,22 @@ impl fmt::Display for Finding {
 /// # Errors
 /// The kernel cannot be asked at all.
 pub async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
-    let Doctor { mut config, problems, json } = asked;
-    let advice = "correct the file that --net-config-path names";
-    let mut findings: Vec<_> =
-        problems.iter().map(|problem| Finding::error("configuration", problem.to_string(), advice)).collect();
+    if asked.preflight {
+        return preflight::run(asked).await;
+    }
+    let Doctor { mut config, problems, json, .. } = asked;
+    let mut findings = configuration(&problems);
     let mut links = flannel_vxlan::Netlink::open()?;
     let mut nft = flannel_nft::Netlink::open()?;
     let host = host::Host::here();
-    if instances::daemons()?.is_empty() {
+    let upstream = Upstream::find_alone(&config.subnet_file, config.healthz.as_ref())?;
+    if let Some(upstream) = &upstream {
+        findings.push(Finding::info(
+            "daemon",
+            upstream.to_string(),
+            "`flanneld doctor --preflight` with its flags reports what a swap for this program changes",
+        ));
+    } else if instances::daemons()?.is_empty() {
         findings.push(Finding::warning(
             "daemon",
             "no flanneld runs here: what is in the kernel stays, but nothing is kept up to date",
@@ -106,8 +125,13 @@ pub async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
                 }));
                 findings.extend(host.around(&survey, &links.interfaces()?, &subnet_file));
                 findings.extend(leases::look(&survey));
-                findings.extend(or_told(rules::look(&survey, &mut nft)));
-                findings.extend(or_told(kernel(&survey, &mut links)));
+                findings.extend(or_told(rules::obstacles(&survey, &mut nft)));
+                if upstream.is_some() {
+                    findings.extend(or_told(upstream::look(&survey, &subnet_file, &mut links, &mut nft)));
+                } else {
+                    findings.extend(or_told(rules::tables(&survey, &mut nft)));
+                    findings.extend(or_told(kernel(&survey, &mut links)));
+                }
                 findings.extend(kernel_features::look(&survey));
                 findings.extend(probe::look(&survey).await);
             }
@@ -118,16 +142,28 @@ pub async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
             )),
         }
     }
+    let is_hurt = findings.iter().any(|finding| finding.severity == Severity::Error);
+    let mut text = shown(findings, json)?;
+    if text.is_empty() {
+        "Nothing found.\n".clone_into(&mut text);
+    }
+    Ok(Verdict { text, code: u8::from(is_hurt) })
+}
+
+/// What is wrong with net-conf.json.
+fn configuration(problems: &[Problem]) -> Vec<Finding> {
+    let advice = "correct the file that --net-config-path names";
+    problems.iter().map(|problem| Finding::error("configuration", problem.to_string(), advice)).collect()
+}
+
+/// The findings, the worst first.
+fn shown(mut findings: Vec<Finding>, json: bool) -> Result<String, serde_json::Error> {
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
-    let code = u8::from(findings.first().is_some_and(|worst| worst.severity == Severity::Error));
-    let text = if json {
+    Ok(if json {
         format!("{}\n", serde_json::to_string_pretty(&findings)?)
-    } else if findings.is_empty() {
-        "Nothing found.\n".to_owned()
     } else {
         findings.iter().map(|finding| format!("{finding}\n")).collect()
-    };
-    Ok(Verdict { text, code })
+    })
 }
 
 /// What was found, or that it could not be looked at.

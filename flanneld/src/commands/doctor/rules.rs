@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use super::Finding;
-use flannel_nft::iptables::{forward_drops, remove_leftovers};
+use flannel_nft::iptables::{forward_drops, iptables_tables, remove_leftovers};
 use flannel_nft::{Kernel, Observed, Ruleset, Transaction};
 
 use crate::commands::context::Survey;
@@ -11,21 +11,14 @@ use crate::commands::table_changes;
 use crate::desired::rules::{self, RuleSpec};
 use crate::reconcile::foreign_rules::UPSTREAM;
 
-pub(super) fn look(survey: &Survey, kernel: &mut impl Kernel) -> Result<Vec<Finding>, Box<dyn Error>> {
+/// Chains of others that drop what pods send.
+pub(super) fn obstacles(survey: &Survey, kernel: &mut impl Kernel) -> Result<Vec<Finding>, Box<dyn Error>> {
     let tables = kernel.tables()?;
     let everything = kernel.observe(&tables)?;
-    let spec = survey.setting.rules(survey.lease);
-    let wanted = rules::ruleset(&spec)?;
-    let ours = kernel.observe(&wanted.scope())?;
-    judge(&spec, &wanted, &ours, &everything)
+    judge_obstacles(&survey.setting.rules(survey.lease), &everything)
 }
 
-fn judge(
-    spec: &RuleSpec,
-    wanted: &Ruleset,
-    ours: &Observed,
-    everything: &Observed,
-) -> Result<Vec<Finding>, Box<dyn Error>> {
+fn judge_obstacles(spec: &RuleSpec, everything: &Observed) -> Result<Vec<Finding>, Box<dyn Error>> {
     let mut findings = Vec::new();
     let networks = spec.networks();
     for drop in forward_drops(&everything.ruleset, &spec.prefix.tables()?, &spec.prefix.mark()?, &networks) {
@@ -45,7 +38,18 @@ fn judge(
             advice,
         ));
     }
-    let changes = table_changes(wanted, ours).len();
+    Ok(findings)
+}
+
+/// Our tables, and what upstream's daemon left.
+pub(super) fn tables(survey: &Survey, kernel: &mut impl Kernel) -> Result<Vec<Finding>, Box<dyn Error>> {
+    judge_tables(&rules::ruleset(&survey.setting.rules(survey.lease))?, kernel)
+}
+
+fn judge_tables(wanted: &Ruleset, kernel: &mut impl Kernel) -> Result<Vec<Finding>, Box<dyn Error>> {
+    let mut findings = Vec::new();
+    let (ours, others) = (kernel.observe(&wanted.scope())?, kernel.observe(&iptables_tables())?);
+    let changes = table_changes(wanted, &ours).len();
     if changes > 0 {
         findings.push(Finding::error(
             "rules",
@@ -53,8 +57,8 @@ fn judge(
             "pass doctor the daemon's flags, --ip-masq for one; start it if it does not run; `flanneld plan` shows the steps",
         ));
     }
-    let mut leftovers = Transaction::at(everything.generation);
-    remove_leftovers(everything, UPSTREAM, &[], &mut leftovers);
+    let mut leftovers = Transaction::at(others.generation);
+    remove_leftovers(&others, UPSTREAM, &[], &mut leftovers);
     if !leftovers.is_empty() {
         findings.push(Finding::info(
             "leftovers",
@@ -85,8 +89,8 @@ mod tests {
         let told = |kernel: &mut FakeKernel| {
             let tables: Vec<TableId> = kernel.tables().unwrap();
             let everything = kernel.observe(&tables).unwrap();
-            let ours = kernel.observe(&wanted.scope()).unwrap();
-            let findings = judge(&spec, &wanted, &ours, &everything).unwrap();
+            let mut findings = judge_obstacles(&spec, &everything).unwrap();
+            findings.extend(judge_tables(&wanted, kernel).unwrap());
             findings.into_iter().map(|finding| finding.check).collect::<Vec<_>>()
         };
         assert_eq!(told(&mut kernel), ["rules"]);

@@ -6,24 +6,28 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use flannel_nft::Kernel as _;
-use flannel_vxlan::{Family, Kernel as _, Observed, ObservedRouteTo, ROUTE_PROTOCOL};
-use ipnet::IpNet;
+use flannel_vxlan::{Family, Kernel as _, Observed, ROUTE_PROTOCOL};
 
-use crate::commands::{devices, table_prefixes};
+use crate::commands::upstream::{State, Upstream};
+use crate::commands::{devices, peers, table_prefixes};
 use crate::desired::rules::TablePrefix;
 use crate::desired::subnet_env;
-use crate::status::model::{DeviceStatus, PeerState, PeerStatus, Status};
+use crate::status::model::{DeviceStatus, PeerState, Status};
 
-/// Devices of flannel's names, its tables, and the peers of our routes. Never ready.
-pub(super) fn read(subnet_file: &Path, prefix: Option<&TablePrefix>) -> Result<Status, Box<dyn Error>> {
+/// Devices of flannel's names, its tables or `upstream`'s chains, and the peers of its routes. Ready only if upstream's
+/// daemon runs and the kernel holds what that daemon programs.
+pub(super) fn read(
+    subnet_file: &Path,
+    prefix: Option<&TablePrefix>,
+    upstream: Option<&Upstream>,
+) -> Result<Status, Box<dyn Error>> {
     let mut status = Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         time: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs_f64(),
         ..Status::default()
     };
-    if let Ok(previous) = subnet_env::Previous::read(subnet_file) {
-        (status.lease.ipv4, status.lease.ipv6) = (previous.ipv4_subnet, previous.ipv6_subnet);
-    }
+    let previous = subnet_env::Previous::read(subnet_file).unwrap_or_default();
+    (status.lease.ipv4, status.lease.ipv6) = (previous.ipv4_subnet, previous.ipv6_subnet);
     let mut nft = flannel_nft::Netlink::open()?;
     let prefixes = table_prefixes(prefix, &mut nft)?;
     let tables = prefixes.iter().map(TablePrefix::tables).collect::<Result<Vec<_>, _>>()?.concat();
@@ -33,15 +37,25 @@ pub(super) fn read(subnet_file: &Path, prefix: Option<&TablePrefix>) -> Result<S
     status.rules.counters = crate::status::snapshot::counters(&observed);
 
     let mut links = flannel_vxlan::Netlink::open()?;
-    let mut peers = BTreeMap::new();
+    let mut found = BTreeMap::new();
     for wanted in std::iter::once(Vec::new()).chain(devices::all(&mut links)?) {
         let observed = links.observe(&wanted)?;
         status.devices.extend(device_status(&observed));
         // Those of a device replace what the look without devices could not tell.
-        peers.extend(peer_status(&observed).into_iter().map(|peer| (peer.subnet, peer)));
+        let peers = peers::of_routes(&observed, |route| route.protocol == ROUTE_PROTOCOL);
+        found.extend(peers.into_iter().map(|peer| (peer.subnet, peer)));
     }
-    status.peer_list = peers.into_values().collect();
-    status.peers.programmed = u64::try_from(status.peer_list.len())?;
+    if let Some(upstream) = upstream {
+        let state = State::read(&previous, &mut links, &mut nft)?;
+        let chains = state.rules.masquerade.into_values().chain(state.rules.accept.into_values());
+        (status.rules.tables, found, status.unmet) = (chains.collect(), state.peers, state.unmet);
+        status.ready = status.unmet.is_empty();
+        status.upstream = Some(upstream.to_string());
+    }
+    let count = |state| u64::try_from(found.values().filter(|peer| peer.state == state).count());
+    status.peers.programmed = count(PeerState::Programmed)?;
+    status.peers.pending = count(PeerState::Pending)?;
+    status.peer_list = found.into_values().collect();
     Ok(status)
 }
 
@@ -64,29 +78,4 @@ fn device_status(observed: &Observed) -> Vec<DeviceStatus> {
 
 fn is_link_local(address: std::net::IpAddr) -> bool {
     matches!(address, std::net::IpAddr::V6(address) if address.is_unicast_link_local())
-}
-
-/// A route, the neighbour of its next hop, and where packets for that neighbour's MAC address go.
-fn peer_status(observed: &Observed) -> Vec<PeerStatus> {
-    let ours = observed.routes.iter().filter(|route| route.protocol == ROUTE_PROTOCOL);
-    let routes = ours.filter_map(|route| match route.to {
-        ObservedRouteTo::Gateway { gateway, onlink } => Some((route.subnet, gateway, onlink)),
-        ObservedRouteTo::Nexthop { .. } => Some((route.subnet, route.subnet.network(), true)),
-        ObservedRouteTo::Blackhole | ObservedRouteTo::Other => None,
-    });
-    let peer = |(subnet, gateway, tunnel): (IpNet, std::net::IpAddr, bool)| {
-        let neighbors = observed.neighbors.iter().map(|found| found.neighbor);
-        let mac = neighbors.filter(|_| tunnel).find(|found| found.address == gateway).map(|found| found.mac);
-        let family = Family::of_net(subnet);
-        let entries = observed.fdb.iter().map(|found| found.entry);
-        let entry = entries.filter(|entry| entry.family == family).find(|entry| Some(entry.mac) == mac);
-        PeerStatus {
-            subnet,
-            state: PeerState::Programmed,
-            underlay: if tunnel { entry.map(|entry| entry.underlay) } else { Some(gateway) },
-            mac: mac.map(|mac| mac.to_string()),
-            reason: None,
-        }
-    };
-    routes.map(peer).collect()
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::{Verdict, one_line};
 
+use super::upstream::Upstream;
 use crate::config::StatusAsked;
 use crate::run::instances::{self, DaemonId};
 use crate::serve::status_socket::{self, AskError};
@@ -22,8 +23,12 @@ pub async fn run(asked: &StatusAsked) -> Result<Verdict, Box<dyn Error>> {
     let mut status = match status_socket::ask(&socket(&asked.subnet_file)) {
         Ok(status) => status,
         Err(AskError::Absent { source, .. }) if is_none(&source) => {
-            let mut status = kernel::read(&asked.subnet_file, asked.table_prefix.as_ref())?;
-            status.unmet.insert("daemon".to_owned(), absence(&instances::daemons()?));
+            let upstream = Upstream::find_alone(&asked.subnet_file, asked.healthz.as_ref())?;
+            let mut status =
+                kernel::read(&asked.subnet_file, asked.table_prefix.as_ref(), upstream.as_ref())?;
+            if upstream.is_none() {
+                status.unmet.insert("daemon".to_owned(), absence(&instances::daemons()?));
+            }
             status
         }
         Err(error) => return Err(error.into()),
@@ -48,8 +53,8 @@ fn absence(daemons: &BTreeSet<DaemonId>) -> String {
     }
     let pids: Vec<_> = daemons.iter().map(ToString::to_string).collect();
     format!(
-        "one runs ({}) but has no socket here: pass its --subnet-file, or it is starting or upstream's; this is \
-         what the kernel holds",
+        "one runs ({}) but has no socket here: pass its --subnet-file, unless it is starting; this is what the kernel \
+         holds",
         pids.join(", ")
     )
 }
@@ -68,6 +73,9 @@ impl fmt::Display for Shown<'_> {
         }
         if status.started > 0.0 {
             write!(f, ", flanneld {} for {}", status.version, Span(duration(now - status.started)))?;
+        }
+        if let Some(upstream) = &status.upstream {
+            write!(f, ", {}", one_line(upstream))?;
         }
         writeln!(f)?;
         for (what, reason) in &status.unmet {
@@ -99,7 +107,7 @@ impl fmt::Display for Shown<'_> {
         let tables =
             if status.rules.tables.is_empty() { "none".to_owned() } else { status.rules.tables.join(", ") };
         let right = if status.rules.right { ", as they should be" } else { "" };
-        let owned = match (status.rules.tables.is_empty(), status.rules.owned) {
+        let owned = match (status.rules.tables.is_empty() || status.upstream.is_some(), status.rules.owned) {
             (true, _) => "",
             (false, true) => ", owned",
             (false, false) => ", shared",

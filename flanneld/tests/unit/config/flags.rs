@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use flannel_lease::Stack;
-use flanneld::config::{Command, Store};
+use flanneld::config::{Command, Store, read_flags};
 use flanneld::store::ConfiguredStore;
 use proptest::prelude::*;
 
@@ -222,7 +222,11 @@ fn help_names_every_flag_with_its_default_and_version_asks_nothing_else() {
 #[test]
 fn a_password_is_never_shown() {
     let config = line("--etcd-username=u").env("FLANNELD_ETCD_PASSWORD", "hunter2").config();
-    assert!(config.flags.contains("etcdUsername:u etcdPassword:*** version:false"), "{}", config.flags);
+    assert!(
+        config.flags.to_string().contains("etcdUsername:u etcdPassword:*** version:false"),
+        "{}",
+        config.flags
+    );
     let shown = format!("{config:?}");
     assert!(!shown.contains("hunter2"), "{shown}");
     let Store::Etcd(etcd) = config.store else { panic!() };
@@ -231,7 +235,8 @@ fn a_password_is_never_shown() {
 
 #[test]
 fn the_flags_are_dumped_as_upstream_dumps_them() {
-    let dump = line("-iface=eth0 -ip-masq --etcd-endpoints=http://192.168.77.254:2379").config().flags;
+    let dump =
+        line("-iface=eth0 -ip-masq --etcd-endpoints=http://192.168.77.254:2379").config().flags.to_string();
     let upstream = "{etcdEndpoints:http://192.168.77.254:2379 etcdPrefix:/coreos.com/network etcdKeyfile: etcdCertfile: \
          etcdCAFile: etcdUsername: etcdPassword: version:false kubeSubnetMgr:false kubeApiUrl: \
          kubeAnnotationPrefix:flannel.alpha.coreos.com kubeConfigFile: iface:[eth0] ifaceRegex:[] ipMasq:true \
@@ -239,6 +244,27 @@ fn the_flags_are_dumped_as_upstream_dumps_them() {
          subnetLeaseRenewMargin:60 healthzIP:0.0.0.0 healthzPort:0 iptablesResyncSeconds:5 iptablesForwardRules:true \
          blackholeRoute:false netConfPath:/etc/kube-flannel/net-conf.json setNodeNetworkUnavailable:true";
     assert!(dump.starts_with(upstream), "{dump}");
+}
+
+#[test]
+fn flags_of_another_daemon_are_compared_by_value_wherever_they_come_from() {
+    let read = |source: &Imagined| read_flags(source).unwrap();
+    let here = read(&line("-ip-masq=true -iface eth0 -v=2 --log-format=json"));
+    let there =
+        read(&line("--iface=eth0").env("FLANNELD_IP_MASQ", "1").env("FLANNELD_ETCD_PASSWORD", "hunter2"));
+    let differences: Vec<_> = here.differences(&there).collect();
+    assert_eq!(differences, [("etcd-password", "", "***")]);
+    let there = read(&line("--kube-subnet-mgr --net-config-path=/in/another/container"));
+    let differences = here.differences(&there);
+    let flags: Vec<_> = differences.map(|(flag, ..)| flag).collect();
+    assert_eq!(flags, ["kube-subnet-mgr", "iface", "ip-masq", "net-config-path"]);
+
+    let refused =
+        read_flags(&line("--iptables-resync=0 stray").env("FLANNELD_HEALTHZ_PORT", "x")).unwrap_err();
+    let text = refused.to_string();
+    for named in ["--iptables-resync=0", "stray", "FLANNELD_HEALTHZ_PORT=x"] {
+        assert!(text.contains(named), "{text}");
+    }
 }
 
 proptest! {

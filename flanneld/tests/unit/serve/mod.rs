@@ -40,6 +40,7 @@ fn sample() -> Status {
         started: 1_799_990_000.0,
         ready: false,
         unmet: [("rules".to_owned(), "table ip flannel-ipv4 is gone".to_owned())].into(),
+        upstream: None,
         notes: [("store".to_owned(), "does not answer: <connection \"refused\" & gone>".to_owned())].into(),
         lease: LeaseStatus {
             ipv4: "10.244.1.0/24".parse().ok(),

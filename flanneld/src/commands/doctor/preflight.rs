@@ -1,0 +1,430 @@
+//! `flanneld doctor --preflight`: can this program take over from upstream's daemon on this node, and what does that change?
+//!
+//! Reads what a start would read and compares what it would write with what the kernel, the store and subnet.env hold.
+//! Changes nothing, takes no lease and sends nothing to other nodes.
+
+mod overlay;
+mod rules;
+
+use std::error::Error;
+use std::path::Path;
+
+use flannel_lease::{BackendData, Chain, LeaseAttributes, LeaseKey, VxlanData};
+
+use super::{Finding, Severity, Verdict, configuration, host, kernel_features, or_told, shown};
+use crate::commands::SOMETHING;
+use crate::commands::context::Survey;
+use crate::commands::upstream::{Foreign, State, Upstream, is_listening, shown as shown_processes};
+use crate::config::{Config, Doctor, read_flags};
+use crate::desired::subnet_env::{Previous, SubnetEnv};
+use crate::run::processes::Process;
+use crate::run::{instances, may_configure_networks};
+
+/// Finds what a swap would change. Status 0: nothing that pods notice; [`SOMETHING`]: what is listed as
+/// `change`; 1: do not swap.
+///
+/// # Errors
+/// The kernel cannot be asked at all.
+pub(super) async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
+    let Doctor { mut config, problems, json, .. } = asked;
+    let mut findings = configuration(&problems);
+    let mut links = flannel_vxlan::Netlink::open()?;
+    let mut nft = flannel_nft::Netlink::open()?;
+    if !may_configure_networks() {
+        findings.push(Finding::error(
+            "capability",
+            "this process lacks the capability CAP_NET_ADMIN, without which flanneld does not start",
+            "run the check as root, or grant the capability in the pod",
+        ));
+    }
+    findings.extend(daemons(&config)?);
+    if problems.is_empty() {
+        let subnet_file = config.subnet_file.clone();
+        let survey = match config.ownership.settle(&mut nft) {
+            Ok(ownership) => {
+                config.ownership = ownership;
+                Survey::take(*config, (&mut links, &mut nft)).await
+            }
+            Err(error) => Err(error.into()),
+        };
+        match survey {
+            Ok(survey) => findings.extend(compare(&survey, &subnet_file, &mut links, &mut nft)),
+            Err(error) => findings.push(Finding::error(
+                "start",
+                Chain(&*error).to_string(),
+                "flanneld would not become ready: pass the flags that upstream's daemon has, or correct the configuration",
+            )),
+        }
+    }
+    let has = |severity| findings.iter().any(|finding| finding.severity == severity);
+    let (code, verdict) = if has(Severity::Error) {
+        (1, "unsafe: a swap fails or cuts traffic off; each `error` says why")
+    } else if has(Severity::Change) {
+        (SOMETHING, "safe: a swap works, and changes what is listed as `change`")
+    } else {
+        (0, "safe: a swap changes nothing that pods notice")
+    };
+    let text = shown(findings, json)?;
+    Ok(Verdict { text: if json { text } else { format!("{verdict}\n{text}") }, code })
+}
+
+/// Which daemons run here, and whether this program takes the command line of the one that it replaces.
+fn daemons(config: &Config) -> Result<Vec<Finding>, Box<dyn Error>> {
+    let mut findings = Vec::new();
+    let ours = instances::with_subnet_file(&config.subnet_file)?;
+    let upstream = Upstream::find(config.healthz.as_ref())?;
+    let is_a_daemons = upstream.is_some() || !instances::of_this_kind()?.is_empty();
+    findings.extend(health_port(config, is_a_daemons));
+    match (&upstream, ours) {
+        (Some(upstream), None) => {
+            let read: Vec<_> =
+                upstream.processes.iter().map(|process| (process, Foreign::read(process))).collect();
+            findings.extend(replaced(config, upstream, &read));
+        }
+        (Some(upstream), Some(ours)) => findings.push(Finding::warning(
+            "daemon",
+            format!("this program runs here already ({ours}), and {upstream}"),
+            "stop upstream's daemon if it has the same network: each undoes what the other writes",
+        )),
+        (None, Some(ours)) => findings.push(Finding::info(
+            "daemon",
+            format!("this program runs here already ({ours}): there is nothing to swap"),
+            "",
+        )),
+        (None, None) => findings.push(Finding::warning(
+            "daemon",
+            "no daemon of upstream's is visible here",
+            "if it runs in a container, run the check with the host's processes (hostPID) or pass its --healthz-port",
+        )),
+    }
+    Ok(findings)
+}
+
+/// The daemon that has the subnet file is the one that is replaced; others have other networks.
+fn replaced(
+    config: &Config,
+    upstream: &Upstream,
+    read: &[(&Process, std::io::Result<Foreign>)],
+) -> Vec<Finding> {
+    let has_it = |foreign: &std::io::Result<Foreign>| {
+        let flags = foreign.as_ref().ok().and_then(|foreign| read_flags(foreign).ok());
+        // One whose flags are not known may be the one.
+        flags.is_none_or(|flags| flags.get("subnet-file") == config.flags.get("subnet-file"))
+    };
+    let (replaced, others): (Vec<_>, Vec<_>) =
+        read.iter().partition(|(_, foreign)| read.len() == 1 || has_it(foreign));
+    let mut findings = vec![if replaced.len() > 1 {
+        Finding::error(
+            "daemon",
+            format!("several of upstream's daemons may have this node's subnet file: {upstream}"),
+            "stop all but one; run the check as root, so that it can read their flags",
+        )
+    } else if replaced.is_empty() && !read.is_empty() {
+        Finding::warning(
+            "daemon",
+            format!("{upstream}, and none has --subnet-file={}", config.subnet_file.display()),
+            "pass the flags of the daemon that is to be replaced",
+        )
+    } else {
+        Finding::info("daemon", upstream.to_string(), "")
+    }];
+    if !others.is_empty() && !replaced.is_empty() {
+        let processes = shown_processes(others.iter().map(|(process, _)| *process));
+        findings.push(Finding::info(
+            "daemon",
+            format!("upstream's daemons of other networks stay, with their rules: {processes}"),
+            "",
+        ));
+    }
+    for (process, foreign) in replaced {
+        findings.extend(flags(config, process.pid, foreign));
+    }
+    findings
+}
+
+/// Another program that has the health port. A daemon gives it up when it is stopped.
+fn health_port(config: &Config, is_a_daemons: bool) -> Option<Finding> {
+    let address = config.healthz.as_ref().filter(|_| !is_a_daemons)?;
+    is_listening(address).then(|| {
+        Finding::error(
+            "port",
+            format!("a program that is not flanneld listens on {address}, where flanneld serves its health"),
+            "choose another --healthz-port",
+        )
+    })
+}
+
+/// What this program makes of upstream's command line and environment.
+fn flags(config: &Config, pid: u32, foreign: &std::io::Result<Foreign>) -> Vec<Finding> {
+    let foreign = match foreign {
+        Ok(foreign) => foreign,
+        Err(error) => {
+            return vec![Finding::warning(
+                "flags",
+                format!("the flags of process {pid} cannot be read ({error}), and were not compared"),
+                "pass the check the same flags; as root outside of a container it can compare them",
+            )];
+        }
+    };
+    match read_flags(foreign) {
+        Ok(theirs) => theirs
+            .differences(&config.flags)
+            .map(|(flag, there, here)| {
+                Finding::change(
+                    "flags",
+                    format!("--{flag} is `{there}` for upstream's daemon and `{here}` here"),
+                    "pass the check the flags that the daemon will have; if the difference is meant, nothing is to be done",
+                )
+            })
+            .collect(),
+        Err(problems) => problems
+            .0
+            .iter()
+            .map(|problem| {
+                Finding::error(
+                    "flags",
+                    format!("this program refuses the flags of process {pid}: {problem}"),
+                    "correct that flag or variable where the daemon is started",
+                )
+            })
+            .collect(),
+    }
+}
+
+fn compare(
+    survey: &Survey,
+    subnet_file: &Path,
+    links: &mut flannel_vxlan::Netlink,
+    nft: &mut flannel_nft::Netlink,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Some(why) = &survey.store_away {
+        findings.push(Finding::error(
+            "store",
+            format!("the lease store does not answer, so a swap cannot be judged: {why}"),
+            "repair the store, or the flags that lead to it, and run the check again",
+        ));
+        return findings;
+    }
+    let previous = Previous::read(subnet_file);
+    let (file, is_file) = (subnet_file.display(), subnet_file.exists());
+    match &previous {
+        Ok(previous) => {
+            findings.push(lease(survey, previous));
+            findings.extend(published(survey));
+            let env = survey.setting.subnet_env(survey.lease);
+            if is_file {
+                findings.extend(subnet_env(previous, &env));
+            } else {
+                findings.push(Finding::change(
+                    "subnet_env",
+                    format!("{file} does not exist: flanneld writes it"),
+                    "if upstream's daemon has another --subnet-file, pass that",
+                ));
+            }
+        }
+        Err(error) => findings.push(Finding::error(
+            "subnet_env",
+            Chain(error).to_string(),
+            "correct the file: without it the node may get another subnet",
+        )),
+    }
+    let state = State::read(&previous.unwrap_or_default(), links, nft);
+    match state {
+        Ok(state) => {
+            findings.extend(or_told(rules::look(survey, &state, nft)));
+            findings.extend(or_told(overlay::look(survey, &state, links)));
+        }
+        Err(error) => findings.extend(or_told(Err(error))),
+    }
+    let facts = &survey.setting.facts;
+    findings.extend(host::Host::here().bridges(facts.ipv4.is_some(), facts.ipv6.is_some()));
+    findings.extend(kernel_features::look(survey));
+    findings
+}
+
+/// Whether the node keeps its subnet.
+fn lease(survey: &Survey, previous: &Previous) -> Finding {
+    let lease = survey.lease;
+    let shown = |key: LeaseKey| key.subnets().map(|subnet| subnet.to_string()).collect::<Vec<_>>().join(", ");
+    let is_kept = previous.ipv4_subnet.is_none_or(|subnet| lease.v4() == Some(subnet))
+        && previous.ipv6_subnet.is_none_or(|subnet| lease.v6() == Some(subnet));
+    match (LeaseKey::new(previous.ipv4_subnet, previous.ipv6_subnet), &survey.published) {
+        (Some(held), _) if !is_kept => Finding::error(
+            "lease",
+            format!(
+                "the pods of this node are in {}, and flanneld would get {}: they would lose their network",
+                shown(held),
+                shown(lease)
+            ),
+            "pass the flags that upstream's daemon has (--iface, --public-ip, --etcd-prefix); if they are right, drain the \
+             node first",
+        ),
+        (_, None) => Finding::change(
+            "lease",
+            format!("the store holds no lease of this node: flanneld publishes {}", shown(lease)),
+            "if upstream's daemon runs here, pass the flags that it has",
+        ),
+        (_, Some(_)) => Finding::info("lease", format!("{} stays", shown(lease)), ""),
+    }
+}
+
+/// What other nodes learn of this one.
+fn published(survey: &Survey) -> Vec<Finding> {
+    let advice =
+        "other nodes follow within a second; if it is not meant, pass the flags that upstream's daemon has";
+    let changed: Vec<_> = match (&survey.annotations, &survey.published, survey.setting.attributes()) {
+        (Some(annotations), ..) => annotations
+            .iter()
+            .map(|(name, value)| format!("the annotation {name} of this node becomes `{value}`"))
+            .collect(),
+        (None, Some(published), Ok(attributes)) => differences(&published.attributes, &attributes),
+        _ => return Vec::new(),
+    };
+    if changed.is_empty() {
+        return vec![Finding::info("published", "what other nodes know of this one stays", "")];
+    }
+    changed.into_iter().map(|changed| Finding::change("published", changed, advice)).collect()
+}
+
+fn differences(past: &LeaseAttributes, next: &LeaseAttributes) -> Vec<String> {
+    let mac = |data: Option<&BackendData>| {
+        let data: Option<VxlanData> = data.and_then(|data| data.decode().ok());
+        data.map(|data| data.vtep_mac.map(|byte| format!("{byte:02x}")).join(":"))
+    };
+    let of = |attributes: &LeaseAttributes| {
+        [
+            ("public IPv4 address", attributes.public_ip.map(|ip| ip.to_string())),
+            ("public IPv6 address", attributes.public_ipv6.map(|ip| ip.to_string())),
+            ("backend", Some(attributes.backend_type.as_str().to_owned())),
+            ("VTEP MAC address for IPv4", mac(attributes.backend_data.as_ref())),
+            ("VTEP MAC address for IPv6", mac(attributes.backend_v6_data.as_ref())),
+        ]
+    };
+    let pairs = of(past).into_iter().zip(of(next)).filter(|(there, here)| there != here);
+    pairs
+        .map(|((what, there), (_, here))| {
+            let (there, here) = (shown_or_none(there), shown_or_none(here));
+            format!("the {what} that other nodes know changes from {there} to {here}")
+        })
+        .collect()
+}
+
+/// What new pods of the node get.
+fn subnet_env(previous: &Previous, env: &SubnetEnv) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    match previous.mtu {
+        Some(mtu) if mtu > env.mtu => findings.push(Finding::change(
+            "mtu",
+            format!(
+                "FLANNEL_MTU goes from {mtu} to {}: new pods and cni0 follow, and this node's older pods lose larger packets \
+                 to its new ones",
+                env.mtu
+            ),
+            "drain the node before the swap, or replace its pods afterwards",
+        )),
+        Some(mtu) if mtu < env.mtu => findings.push(Finding::change(
+            "mtu",
+            format!("FLANNEL_MTU goes from {mtu} to {}: new pods get it, older ones keep theirs", env.mtu),
+            "replace the node's pods after the swap, so that all have one MTU",
+        )),
+        _ => {}
+    }
+    let was_masquerading = previous.ip_masq.unwrap_or(env.ip_masq);
+    if was_masquerading != env.ip_masq {
+        findings.push(Finding::change(
+            "subnet_env",
+            format!("FLANNEL_IPMASQ goes from {was_masquerading} to {}: the CNI plugin masquerades if it is false", env.ip_masq),
+            "pass --ip-masq as upstream's daemon has it, unless this is meant",
+        ));
+    }
+    let (ipv4, ipv6) = (env.ipv4.map(|(network, _)| network), env.ipv6.map(|(network, _)| network));
+    let networks = [
+        ("FLANNEL_NETWORK", shown_or_none(previous.ipv4_network), shown_or_none(ipv4)),
+        ("FLANNEL_IPV6_NETWORK", shown_or_none(previous.ipv6_network), shown_or_none(ipv6)),
+    ];
+    for (key, there, here) in networks.iter().filter(|(_, there, here)| there != here) {
+        findings.push(Finding::change(
+            "subnet_env",
+            format!("{key} goes from {there} to {here}: it is what new pods route to"),
+            "upstream's daemon would change it too when it restarts: the network configuration is newer than the daemon",
+        ));
+    }
+    if findings.is_empty() {
+        findings.push(Finding::info(
+            "subnet_env",
+            format!("stays, with an MTU of {} bytes for pods", env.mtu),
+            "",
+        ));
+    }
+    findings
+}
+
+fn shown_or_none(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "none".to_owned(), |value| value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(findings: Vec<Finding>) -> Vec<String> {
+        findings.into_iter().map(|finding| format!("{:?} {}", finding.severity, finding.finding)).collect()
+    }
+
+    #[test]
+    fn what_new_pods_get_is_compared_line_by_line() {
+        let env = SubnetEnv {
+            ipv4: None,
+            ipv6: Some(("fd00:10:244::/48".parse().unwrap(), "fd00:10:244:1::/64".parse().unwrap())),
+            mtu: 1430,
+            ip_masq: true,
+        };
+        let written = |text: &str| told(subnet_env(&Previous::parse(text.as_bytes()).unwrap(), &env));
+        // As upstream writes it without IPv4.
+        let upstreams = "FLANNEL_IPV6_NETWORK=fd00:10:244::/48\nFLANNEL_IPV6_SUBNET=fd00:10:244:1::1/64\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n";
+        assert_eq!(
+            written(upstreams),
+            [
+                "Change FLANNEL_MTU goes from 1450 to 1430: new pods and cni0 follow, and this node's older pods lose larger \
+              packets to its new ones"
+            ]
+        );
+        let same = upstreams.replace("1450", "1430");
+        assert_eq!(written(&same), ["Info stays, with an MTU of 1430 bytes for pods"]);
+        let found = written(&same.replace("1430", "1400"));
+        assert_eq!(
+            found,
+            ["Change FLANNEL_MTU goes from 1400 to 1430: new pods get it, older ones keep theirs"]
+        );
+        let found = written(&same.replace("true", "false"));
+        assert!(found[0].starts_with("Change FLANNEL_IPMASQ goes from false to true"), "{found:?}");
+        let found = written(&format!("FLANNEL_NETWORK=10.244.0.0/16\n{same}"));
+        assert_eq!(
+            found,
+            ["Change FLANNEL_NETWORK goes from 10.244.0.0/16 to none: it is what new pods route to"]
+        );
+    }
+
+    #[test]
+    fn each_part_of_what_a_node_publishes_is_compared() {
+        let past = LeaseAttributes {
+            public_ip: Some("192.0.2.1".parse().unwrap()),
+            backend_data: Some(VxlanData::new(1, [2, 0, 0, 0, 0, 1]).to_backend_data().unwrap()),
+            ..LeaseAttributes::default()
+        };
+        assert_eq!(differences(&past, &past), [""; 0]);
+        let next = LeaseAttributes {
+            public_ip: Some("192.0.2.9".parse().unwrap()),
+            backend_data: None,
+            ..LeaseAttributes::default()
+        };
+        assert_eq!(
+            differences(&past, &next),
+            [
+                "the public IPv4 address that other nodes know changes from 192.0.2.1 to 192.0.2.9",
+                "the VTEP MAC address for IPv4 that other nodes know changes from 02:00:00:00:00:01 to none"
+            ]
+        );
+    }
+}

@@ -1,0 +1,138 @@
+//! What becomes of devices, peers and routes.
+
+use std::collections::BTreeSet;
+use std::error::Error;
+
+use flannel_vxlan::{DeviceStep, Family, Kernel as _, Observed, Plan, Step};
+use ipnet::IpNet;
+
+use crate::commands::context::Survey;
+use crate::commands::doctor::Finding;
+use crate::commands::upstream::State;
+use crate::config::Backend;
+
+pub(super) fn look(
+    survey: &Survey,
+    state: &State,
+    links: &mut flannel_vxlan::Netlink,
+) -> Result<Vec<Finding>, Box<dyn Error>> {
+    let mut overlay = survey.overlay(links)?;
+    let observed = links.observe(&overlay.links())?;
+    let plan = overlay.diff(&observed);
+    let mut findings = devices(&plan, &observed);
+    if let Backend::Vxlan(vxlan) = &survey.setting.net_conf.backend {
+        findings.extend(ports(vxlan.port.get(), &observed));
+    }
+    let reached: BTreeSet<IpNet> = observed.routes.iter().map(|route| route.subnet).collect();
+
+    let left_out = overlay.conflicts().map(|(subnet, conflict)| (subnet, conflict.to_string()));
+    let skipped = survey.leases.peers().flat_map(|(key, attributes)| {
+        let reason = |subnet| survey.setting.peer(key, subnet, attributes, |_| false)?.err();
+        key.subnets()
+            .filter_map(move |subnet| Some((subnet, reason(subnet)?.to_string())))
+            .collect::<Vec<_>>()
+    });
+    for (subnet, why) in left_out.chain(skipped) {
+        let finding = format!("peer {subnet} is not programmed by this program: {why}");
+        findings.push(if reached.contains(&subnet) {
+            Finding::error(
+                "peer",
+                format!("{finding}; upstream's daemon does"),
+                "correct that node's lease first",
+            )
+        } else {
+            Finding::warning(
+                "peer",
+                finding,
+                "correct that node's lease; upstream's daemon does not reach it either",
+            )
+        });
+    }
+    let wanted: BTreeSet<IpNet> = overlay.peers().map(|peer| peer.subnet).collect();
+    let stale = state.peers.keys().filter(|subnet| !wanted.contains(*subnet)).count();
+    findings.extend(routes(&plan, &wanted, &reached, stale));
+    Ok(findings)
+}
+
+/// Devices that are taken over, changed or made anew.
+fn devices(plan: &Plan, observed: &Observed) -> Vec<Finding> {
+    let mut findings: Vec<_> = plan
+        .taken()
+        .iter()
+        .map(|taken| {
+            Finding::error("device", taken.to_string(), "remove or rename it, or set another Backend.VNI")
+        })
+        .collect();
+    let steps = |wanted: Family| {
+        plan.steps().iter().filter(move |step| matches!(step, Step::Device(family, _) if *family == wanted))
+    };
+    for device in &observed.devices {
+        let Some((_, family)) = flannel_vxlan::Vni::of_device(device.name.as_str()) else { continue };
+        let is = |wanted: fn(&DeviceStep) -> bool| {
+            steps(family).any(|step| matches!(step, Step::Device(_, step) if wanted(step)))
+        };
+        let commands: Vec<_> = steps(family).map(|step| plan.command(step)).collect();
+        findings.push(if is(|step| matches!(step, DeviceStep::Delete | DeviceStep::Create(_))) {
+            Finding::change(
+                "device",
+                format!("{} is made anew, and traffic through it stops meanwhile", device.name),
+                "`flanneld plan` with the same flags shows the steps",
+            )
+        } else if is(|step| !matches!(step, DeviceStep::IgnoreRouterAdvertisements)) {
+            Finding::change(
+                "device",
+                format!("{} is changed in place: {}", device.name, commands.join("; ")),
+                "nothing: packets pass meanwhile",
+            )
+        } else {
+            let mac = device.mac.map(|mac| format!(", MAC address {mac}")).unwrap_or_default();
+            Finding::info("device", format!("{} stays: MTU {}{mac}", device.name, device.mtu), "")
+        });
+    }
+    findings
+}
+
+/// Devices that receive at another port than the configuration has: nodes send to the port that they have themselves.
+fn ports(wanted: u16, observed: &Observed) -> Vec<Finding> {
+    let other = observed.devices.iter().filter_map(|device| {
+        let port = device.vxlan.map(|vxlan| vxlan.port).filter(|port| *port != wanted)?;
+        Some(Finding::error(
+            "port",
+            format!(
+                "{} receives at UDP port {port} and the network configuration has {wanted}: nodes whose daemon has not been \
+                 restarted since are cut off",
+                device.name
+            ),
+            "restore Backend.Port, or restart upstream's daemon on all nodes first",
+        ))
+    });
+    other.collect()
+}
+
+/// `reached` are destinations of routes that are there; `stale` counts upstream's that lead to no peer.
+fn routes(plan: &Plan, wanted: &BTreeSet<IpNet>, reached: &BTreeSet<IpNet>, stale: usize) -> Vec<Finding> {
+    let kept = wanted.intersection(reached).count();
+    let new = wanted.len() - kept;
+    let replaced =
+        plan.steps().iter().filter(|step| matches!(step, Step::PutRoute { replace: true, .. })).count();
+    let mut findings = vec![Finding::info(
+        "peer",
+        format!(
+            "{kept} peers stay reachable; {replaced} of their routes become protocol 70, each in one step"
+        ),
+        "",
+    )];
+    if new > 0 {
+        findings.push(Finding::change(
+            "peer",
+            format!(
+                "{new} peers become reachable: their leases are in the store, and no route leads to them now"
+            ),
+            "nothing",
+        ));
+    }
+    if stale > 0 {
+        findings.push(Finding::info("peer", format!("routes to {stale} nodes that have no lease go"), ""));
+    }
+    findings
+}

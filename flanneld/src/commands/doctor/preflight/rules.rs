@@ -1,0 +1,120 @@
+//! What becomes of the rules.
+
+use std::error::Error;
+
+use flannel_nft::iptables::{accept_forwarded, iptables_tables, remove_leftovers};
+use flannel_nft::{Kernel, Observed, Ruleset, Transaction};
+use flannel_vxlan::Family;
+
+use crate::commands::context::Survey;
+use crate::commands::doctor::{Finding, host};
+use crate::commands::table_changes;
+use crate::commands::upstream::{State, chain};
+use crate::desired::rules::{self, RuleSpec};
+use crate::reconcile::foreign_rules::{UPSTREAM, USER_CHAINS};
+
+pub(super) fn look(
+    survey: &Survey,
+    state: &State,
+    kernel: &mut impl Kernel,
+) -> Result<Vec<Finding>, Box<dyn Error>> {
+    let spec = survey.setting.rules(survey.lease);
+    let wanted = rules::ruleset(&spec)?;
+    let ours = kernel.observe(&wanted.scope())?;
+    let others = kernel.observe(&iptables_tables())?;
+    let mut findings = judge(&spec, state, &wanted, &ours);
+    let mut accepting = Transaction::at(others.generation);
+    let accepted = if spec.forward { spec.networks() } else { Vec::new() };
+    accept_forwarded(&others, &accepted, &spec.prefix.mark()?, &USER_CHAINS, &mut accepting);
+    if !accepting.is_empty() {
+        findings.push(Finding::info(
+            "rules",
+            "rules that accept pod traffic go into iptables' FORWARD or DOCKER-USER chain, which would drop it",
+            "",
+        ));
+    }
+    let mut leftovers = Transaction::at(others.generation);
+    remove_leftovers(&others, UPSTREAM, &spec.networks(), &mut leftovers);
+    if !leftovers.is_empty() {
+        findings.push(Finding::info(
+            "rules",
+            "the chains FLANNEL-POSTRTG and FLANNEL-FWD are removed once the nftables tables are in place",
+            "",
+        ));
+    }
+    // They cannot be read, so that upstream's may be among them.
+    findings.extend(host::Host::here().legacy().into_iter().map(|legacy| {
+        Finding::change(
+            "legacy",
+            format!("{}; if upstream's are among them, they stay beside this program's", legacy.finding),
+            "after the swap: iptables-legacy-save | grep -v FLANNEL | iptables-legacy-restore",
+        )
+    }));
+    Ok(findings)
+}
+
+fn judge(spec: &RuleSpec, state: &State, wanted: &Ruleset, ours: &Observed) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let families = [
+        (Family::V4, spec.ipv4.map(|(cluster, pods)| (cluster.to_string(), pods.to_string()))),
+        (Family::V6, spec.ipv6.map(|(cluster, pods)| (cluster.to_string(), pods.to_string()))),
+    ];
+    for (family, networks) in families {
+        let Some((cluster, pods)) = networks else { continue };
+        match (state.rules.masquerade.get(&family), spec.masquerade) {
+            (Some(chain), false) => findings.push(Finding::change(
+                "masquerade",
+                format!("what pods of {cluster} send to other networks keeps their address: chain {chain} goes"),
+                "pass --ip-masq as upstream's daemon has it, unless this is meant",
+            )),
+            (None, true) => findings.push(Finding::change(
+                "masquerade",
+                format!("what pods of {cluster} send to other networks gets the node's address: nothing masquerades it now"),
+                "leave --ip-masq out if upstream's daemon has it not, unless this is meant",
+            )),
+            _ => {}
+        }
+        // Upstream's nftables mode returns here for all that is not from this node's pods; its iptables mode does not.
+        let (verb, own) = (if family == Family::V4 { "ip" } else { "ip6" }, pods);
+        let spares = format!("{verb} saddr != {own} {verb} daddr {cluster} return");
+        let rules = ours.ruleset.tables().iter().filter_map(|table| chain(table, "postrtg"));
+        if spec.masquerade
+            && rules.flat_map(flannel_nft::Chain::list).any(|rule| rule.to_string().contains(&spares))
+        {
+            findings.push(Finding::change(
+                "masquerade",
+                format!(
+                    "what other hosts send through this node to pods of {cluster} on other nodes gets this node's address, as \
+                     in upstream's iptables mode; its nftables mode leaves theirs"
+                ),
+                "nothing, unless a pod has to see the addresses of hosts that route to the pod network through a node",
+            ));
+        }
+    }
+    let is_wanted = |name: &str| wanted.tables().iter().any(|table| chain(table, name).is_some());
+    for table in ours.ruleset.tables() {
+        let strangers = table.chains().iter().map(|chain| chain.name().as_str());
+        // Upstream's own ones.
+        for name in strangers.filter(|name| !is_wanted(name) && !["postrtg", "forward"].contains(name)) {
+            findings.push(Finding::change(
+                "rules",
+                format!("chain {} {name}, which is not flannel's, is removed", table.id()),
+                "move it into a table of its own, or pass a --table-prefix",
+            ));
+        }
+    }
+    let changes = table_changes(wanted, ours).len();
+    findings.push(Finding::info(
+        "rules",
+        match (changes, state.rules.is_iptables_mode()) {
+            (0, _) => "stay as they are".to_owned(),
+            (_, true) => {
+                "the tables of nftables mode take over from iptables mode, without a moment without rules"
+                    .to_owned()
+            }
+            (_, false) => "the tables are changed in one transaction".to_owned(),
+        },
+        "",
+    ));
+    findings
+}
