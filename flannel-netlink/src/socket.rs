@@ -122,7 +122,7 @@ impl Socket {
         mut read: impl FnMut(Message<'_>) -> Result<T, Malformed>,
     ) -> Result<T, AskError> {
         let mut answer = None;
-        self.hear(question, |message| {
+        self.receive_replies(question, |message| {
             answer = Some(read(message)?);
             Ok(ControlFlow::Break(()))
         })?;
@@ -155,7 +155,7 @@ impl Socket {
         let mut list = C::default();
         // An error of the reader must not leave the rest of the dump in the socket.
         let mut mistake = None;
-        let whole = self.hear(question, |message| {
+        let whole = self.receive_replies(question, |message| {
             if mistake.is_none() {
                 mistake = fold(&mut list, message).err();
             }
@@ -170,7 +170,7 @@ impl Socket {
 
     /// Sends a request and passes the replies to `each`, until that breaks or the dump ends.
     /// Returns whether the dump is complete, that is, was not interrupted by changes.
-    fn hear(
+    fn receive_replies(
         &mut self,
         question: &mut Batch,
         mut each: impl FnMut(Message<'_>) -> Result<ControlFlow<()>, Malformed>,

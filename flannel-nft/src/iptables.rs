@@ -30,7 +30,7 @@ use crate::model::selector::ip;
 use crate::model::statement::Statement;
 use crate::model::table::Table;
 use crate::model::verdict::Verdict;
-use crate::text::Written;
+use crate::text::DisplayFn;
 use crate::transaction::{Building, Transaction};
 use crate::uapi::{NFTA_MATCH_INFO, NFTA_MATCH_NAME};
 
@@ -178,7 +178,7 @@ fn keep(
         // After iptables-restore, the comment is a match of iptables.
         let mut rule = rule.without_counts().comment(mark.clone());
         rule.statements.retain(|statement| by_iptables(statement).is_none());
-        Written(|f: &mut Formatter<'_>| crate::text::rule(&rule, table.id.family, f)).to_string()
+        DisplayFn(|f: &mut Formatter<'_>| crate::text::rule(&rule, table.id.family, f)).to_string()
     };
     let limit = end_index(table, place);
     let before_end: Vec<String> = place.rules.iter().take(limit).filter(is_marked).map(text).collect();

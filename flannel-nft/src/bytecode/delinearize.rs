@@ -1,7 +1,7 @@
 //! From the kernel's expressions back to rules.
 
 use crate::bytecode::expr::{Expr, NAT_CHOICES, offset};
-use crate::bytecode::linearize::{linearize, settles_protocol};
+use crate::bytecode::linearize::{fixes_protocol, linearize};
 use crate::model::data::Data;
 use crate::model::family::Family;
 use crate::model::matching::{Field, Inline, IpVersion, Match, Source, Test};
@@ -95,7 +95,7 @@ impl<'e, 's, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Delinearizer<'e, F> {
                 Statement::Reject(_) => 0,
                 _ => self.statements.len().saturating_sub(1),
             };
-            let settled = self.statements.get(at + 1..).is_some_and(|rest| rest.iter().any(settles_protocol));
+            let settled = self.statements.get(at + 1..).is_some_and(|rest| rest.iter().any(fixes_protocol));
             if !settled && self.statements.get(at).is_some_and(is_implied) {
                 self.statements.remove(at);
             }

@@ -29,8 +29,8 @@ pub(crate) fn linearize(
     // other packets.
     let reset = |statement: &Statement| matches!(statement, Statement::Reject(Reject::TcpReset));
     let before = rule.statements.iter().position(reset).and_then(|at| rule.statements.get(..at));
-    if before.is_some_and(|before| !before.iter().any(settles_protocol)) {
-        linearizer.demand_protocol(Protocol::TCP)?;
+    if before.is_some_and(|before| !before.iter().any(fixes_protocol)) {
+        linearizer.require_protocol(Protocol::TCP)?;
     }
     let mut ended = false;
     for statement in &rule.statements {
@@ -48,7 +48,7 @@ pub(crate) fn linearize(
 }
 
 /// Whether all packets after this statement have the same layer 4 protocol.
-pub(crate) fn settles_protocol(statement: &Statement) -> bool {
+pub(crate) fn fixes_protocol(statement: &Statement) -> bool {
     let (field, test) = match statement {
         Statement::ClampMss => return true,
         Statement::Match(condition) => (condition.field, Some((&condition.test, condition.inverted))),
@@ -76,7 +76,7 @@ impl<F: FnMut(Expr)> Linearizer<F> {
     fn statement(&mut self, statement: &Statement) -> Result<(), InvalidRule> {
         match statement {
             Statement::ClampMss => {
-                self.demand_protocol(Protocol::TCP)?;
+                self.require_protocol(Protocol::TCP)?;
                 (self.emit)(Expr::Rt { key: NFT_RT_TCPMSS, dreg: NFT_REG_1 });
                 let (sreg, length) = (NFT_REG_1, 2);
                 let op = NFT_BYTEORDER_HTON;
@@ -196,7 +196,7 @@ impl<F: FnMut(Expr)> Linearizer<F> {
     fn load_bytes(&mut self, field: Field, bytes: Option<u32>) -> Result<(), InvalidRule> {
         let expr = match field {
             Field::Saddr(ip) | Field::Daddr(ip) => {
-                self.demand_version(ip, field)?;
+                self.require_version(ip, field)?;
                 let is_source = matches!(field, Field::Saddr(_));
                 let (offset, length) = match ip {
                     IpVersion::V4 => (if is_source { offset::IPV4_SADDR } else { offset::IPV4_DADDR }, 4),
@@ -210,7 +210,7 @@ impl<F: FnMut(Expr)> Linearizer<F> {
                 }
             }
             Field::IpProtocol => {
-                self.demand_version(IpVersion::V4, field)?;
+                self.require_version(IpVersion::V4, field)?;
                 Expr::Payload {
                     base: NFT_PAYLOAD_NETWORK_HEADER,
                     offset: offset::IPV4_PROTOCOL,
@@ -220,13 +220,13 @@ impl<F: FnMut(Expr)> Linearizer<F> {
             }
             Field::Sport(protocol) | Field::Dport(protocol) => {
                 if let Some(protocol) = protocol {
-                    self.demand_protocol(protocol)?;
+                    self.require_protocol(protocol)?;
                 }
                 let offset = if matches!(field, Field::Dport(_)) { offset::DPORT } else { offset::SPORT };
                 Expr::Payload { base: NFT_PAYLOAD_TRANSPORT_HEADER, offset, length: 2, dreg: NFT_REG_1 }
             }
             Field::TcpFlags => {
-                self.demand_protocol(Protocol::TCP)?;
+                self.require_protocol(Protocol::TCP)?;
                 Expr::Payload {
                     base: NFT_PAYLOAD_TRANSPORT_HEADER,
                     offset: offset::TCP_FLAGS,
@@ -280,7 +280,7 @@ impl<F: FnMut(Expr)> Linearizer<F> {
         Ok(())
     }
 
-    fn demand_version(&mut self, ip: IpVersion, field: Field) -> Result<(), InvalidRule> {
+    fn require_version(&mut self, ip: IpVersion, field: Field) -> Result<(), InvalidRule> {
         if self.nfproto == Some(ip) {
             return Ok(());
         }
@@ -303,7 +303,7 @@ impl<F: FnMut(Expr)> Linearizer<F> {
         Ok(())
     }
 
-    fn demand_protocol(&mut self, protocol: Protocol) -> Result<(), InvalidRule> {
+    fn require_protocol(&mut self, protocol: Protocol) -> Result<(), InvalidRule> {
         match self.l4proto {
             Some(known) if known == protocol => return Ok(()),
             Some(known) => return Err(contradiction(known.to_string(), protocol.to_string())),
@@ -394,7 +394,7 @@ impl<F: FnMut(Expr)> Linearizer<F> {
     fn reject(&mut self, kind: Reject) -> Result<(), InvalidRule> {
         let (kind, code) = match (kind, self.family) {
             (Reject::TcpReset, _) => {
-                self.demand_protocol(Protocol::TCP)?;
+                self.require_protocol(Protocol::TCP)?;
                 (NFT_REJECT_TCP_RST, 0)
             }
             (kind, Family::Inet) => (

@@ -112,7 +112,11 @@ impl Netlink {
     }
 
     /// A table with everything in it; `None` if it does not exist any more.
-    fn whole(&mut self, id: &TableId, chains: &[(TableName, Chain)]) -> Result<Option<Table>, ObserveError> {
+    fn read_table(
+        &mut self,
+        id: &TableId,
+        chains: &[(TableName, Chain)],
+    ) -> Result<Option<Table>, ObserveError> {
         let Some(mut table) = self.table(id)? else { return Ok(None) };
         let family = id.family.number();
         table.chains =
@@ -139,7 +143,7 @@ impl Netlink {
         })?;
         let mut anonymous: HashMap<String, Set> = HashMap::new();
         for (mut set, count) in sets.into_iter().flatten() {
-            self.fill(id, &mut set, count)?;
+            self.read_elements(id, &mut set, count)?;
             if set.is_anonymous() {
                 anonymous.insert(set.name.as_str().to_owned(), set);
             } else {
@@ -170,13 +174,18 @@ impl Netlink {
     /// in several parts misses some. Every listed element exists, so listings are merged: until
     /// there are as many as the kernel counts (`NFTA_SET_COUNT`, seen on 6.18), or until another
     /// listing shows no new element.
-    fn fill(&mut self, table: &TableId, set: &mut Set, count: Option<u32>) -> Result<(), ObserveError> {
+    fn read_elements(
+        &mut self,
+        table: &TableId,
+        set: &mut Set,
+        count: Option<u32>,
+    ) -> Result<(), ObserveError> {
         // Elements that fit into one part.
         const ONE_PART: usize = 100;
         let count = count.and_then(|count| usize::try_from(count).ok()).filter(|_| set.has_steady_count());
         for _ in 0..ATTEMPTS {
             let before = set.elements.len();
-            let elements = self.elements(table, set)?;
+            let elements = self.list_elements(table, set)?;
             decode::assemble(set, elements);
             let listed = set.elements.len();
             let whole = match count {
@@ -190,7 +199,7 @@ impl Netlink {
         Ok(())
     }
 
-    fn elements(&mut self, table: &TableId, set: &Set) -> Result<Vec<RawElement>, ObserveError> {
+    fn list_elements(&mut self, table: &TableId, set: &Set) -> Result<Vec<RawElement>, ObserveError> {
         let of_set = |a: &mut Attributes<'_>| encode::elements_of(table, set.name.as_str(), a);
         let parts = self.list("elements", message::GETSETELEM, table.family.number(), of_set, |message| {
             let (_, attributes) = message.split::<4>()?;
@@ -229,7 +238,7 @@ impl Netlink {
         // Refusals always arrive. So if the kernel does not acknowledge the end of a batch, no
         // reply means success.
         if silent && !self.acks_end() {
-            return Ok(made(expected, now));
+            return Ok(generation_after(expected, now));
         }
         match expected {
             Some(expected) if expected == now => Err(CommitError::Lost(source)),
@@ -324,7 +333,7 @@ impl Kernel for Netlink {
             Ok(answer) => match (answer.refused.into_iter().next(), expected) {
                 (Some(refusal), _) => Err(Self::refused(transaction, refusal)),
                 (None, Some(expected)) if transaction.is_effective() => Ok(expected.next()),
-                (None, _) => Ok(made(expected, self.generation().map_err(CommitError::Unknown)?)),
+                (None, _) => Ok(generation_after(expected, self.generation().map_err(CommitError::Unknown)?)),
             },
             Err(TransactError::Lost(source)) => self.unanswered(expected, source),
             Err(TransactError::Malformed(source)) => Err(CommitError::Malformed(source)),
@@ -369,7 +378,7 @@ impl Netlink {
             }
             let chains = self.chains(*family)?;
             for id in of_family {
-                ruleset.tables.extend(self.whole(id, &chains)?);
+                ruleset.tables.extend(self.read_table(id, &chains)?);
             }
         }
         Ok(ruleset)
@@ -382,7 +391,7 @@ fn cannot_read(what: &'static str, source: AskError) -> ObserveError {
 
 /// The generation after a commit that applied at `expected`, if the kernel is now at `now`. A
 /// commit without effect, such as adding a table that exists, makes no new generation.
-fn made(expected: Option<Generation>, now: Generation) -> Generation {
+fn generation_after(expected: Option<Generation>, now: Generation) -> Generation {
     expected.filter(|expected| *expected != now).map_or(now, Generation::next)
 }
 

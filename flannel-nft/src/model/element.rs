@@ -22,7 +22,7 @@ pub(crate) enum Span {
     One(Data),
     Range(Data, Data),
     /// The catch-all element `*`: every key that no other element covers.
-    Rest,
+    CatchAll,
 }
 
 impl Span {
@@ -33,14 +33,14 @@ impl Span {
     pub(crate) fn first(&self) -> Option<&Data> {
         match self {
             Self::One(data) | Self::Range(data, _) => Some(data),
-            Self::Rest => None,
+            Self::CatchAll => None,
         }
     }
 
     pub(crate) fn last(&self) -> Option<&Data> {
         match self {
             Self::One(data) | Self::Range(_, data) => Some(data),
-            Self::Rest => None,
+            Self::CatchAll => None,
         }
     }
 
@@ -62,14 +62,14 @@ impl Span {
                     }
                 }
             }
-            Self::Rest => f.write_str("*"),
+            Self::CatchAll => f.write_str("*"),
         }
     }
 }
 
 impl Ord for Span {
     /// Ordered by first key, so that adjacent ranges of a set without overlaps are next to each
-    /// other; [`Span::Rest`] comes last, as in nft's output.
+    /// other; [`Span::CatchAll`] comes last, as in nft's output.
     fn cmp(&self, other: &Self) -> Ordering {
         match (self.first(), other.first()) {
             (Some(first), Some(other_first)) => {
@@ -97,8 +97,8 @@ pub struct Key {
 impl Key {
     /// The catch-all key `*`: every key that no other element covers. Kernel ≥ 5.13.
     #[must_use]
-    pub fn rest(datatype: Datatype) -> Self {
-        Self { datatype, span: Span::Rest, invalid: None }
+    pub fn catch_all(datatype: Datatype) -> Self {
+        Self { datatype, span: Span::CatchAll, invalid: None }
     }
 
     pub(crate) fn prefix(datatype: Datatype, address: Data, length: u8) -> Self {

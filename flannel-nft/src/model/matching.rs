@@ -153,7 +153,7 @@ impl Match {
         let test = match key.span {
             Span::One(data) => Test::Is(data),
             Span::Range(first, last) => Test::Range(first, last),
-            Span::Rest => Test::In(Source::inline(key.datatype, Maps::Nothing, [])),
+            Span::CatchAll => Test::In(Source::inline(key.datatype, Maps::Nothing, [])),
         };
         Self { field, test, inverted: false, invalid: key.invalid }
     }

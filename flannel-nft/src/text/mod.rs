@@ -10,9 +10,9 @@ pub(crate) use rule::rule;
 pub(crate) use table::{chain_block, counter_block, element, kind, set_block, table_block, verdict};
 
 /// Displays with a function.
-pub(crate) struct Written<F>(pub(crate) F);
+pub(crate) struct DisplayFn<F>(pub(crate) F);
 
-impl<F: Fn(&mut Formatter<'_>) -> fmt::Result> fmt::Display for Written<F> {
+impl<F: Fn(&mut Formatter<'_>) -> fmt::Result> fmt::Display for DisplayFn<F> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         (self.0)(f)
     }

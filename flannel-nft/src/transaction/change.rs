@@ -12,7 +12,7 @@ use crate::model::name::{ChainName, SetName};
 use crate::model::rule::Rule;
 use crate::model::set::Set;
 use crate::model::table::{Counter, Table};
-use crate::text::{self, Written};
+use crate::text::{self, DisplayFn};
 use crate::wire::{decode, message as kind};
 
 /// Position of a new rule in its chain.
@@ -205,7 +205,7 @@ impl Display for Change {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         /// ` { a; b; }`, or nothing.
         fn block(f: &mut Formatter<'_>, body: impl Fn(&mut Formatter<'_>) -> fmt::Result) -> fmt::Result {
-            let text = Written(body).to_string();
+            let text = DisplayFn(body).to_string();
             if text.is_empty() { Ok(()) } else { write!(f, " {{ {text}}}") }
         }
         match self {

@@ -60,28 +60,28 @@ fn table_diff(new: &Table, old: &Table, port: Option<u32>, transaction: &mut Tra
     }
     validate::check_references(new, |invalid, object| transaction.check(Err(invalid), || object));
 
-    let doomed = Doomed::between(new, old);
+    let deletions = Deletions::between(new, old);
     let plans: Vec<RulePlan<'_>> = new
         .chains
         .iter()
         .filter_map(|chain| {
             let old_chain = old.chains.iter().find(|old| old.name == chain.name)?;
-            let kept = !doomed.chains.contains(chain.name.as_str());
-            kept.then(|| rule_plan(new, chain, old_chain, &doomed))
+            let kept = !deletions.chains.contains(chain.name.as_str());
+            kept.then(|| rule_plan(new, chain, old_chain, &deletions))
         })
         .collect();
-    remove(new, old, &doomed, &plans, transaction);
-    add(new, old, &doomed, &plans, transaction);
+    remove(new, old, &deletions, &plans, transaction);
+    add(new, old, &deletions, &plans, transaction);
 }
 
 /// Objects to delete: not desired any more, or so different that they must be recreated.
-struct Doomed<'a> {
+struct Deletions<'a> {
     chains: HashSet<&'a str>,
     sets: HashSet<&'a str>,
     counters: HashSet<&'a str>,
 }
 
-impl<'a> Doomed<'a> {
+impl<'a> Deletions<'a> {
     fn between(new: &Table, old: &'a Table) -> Self {
         let chain_stays =
             |old: &Chain| new.chains.iter().any(|new| new.name == old.name && same_hook(new, old));
@@ -150,10 +150,10 @@ enum Put<'a> {
 
 /// Keeps as many rules as possible in order, and deletes, replaces and inserts the others around
 /// them.
-fn rule_plan<'a>(table: &Table, new: &'a Chain, old: &Chain, doomed: &Doomed<'_>) -> RulePlan<'a> {
+fn rule_plan<'a>(table: &Table, new: &'a Chain, old: &Chain, deletions: &Deletions<'_>) -> RulePlan<'a> {
     let mut keys = Keys::default();
     let old_keys: Vec<Option<usize>> =
-        old.rules.iter().map(|rule| (!doomed.is_used_by(rule)).then(|| keys.key(table, rule))).collect();
+        old.rules.iter().map(|rule| (!deletions.is_used_by(rule)).then(|| keys.key(table, rule))).collect();
     let new_keys: Vec<usize> = new.rules.iter().map(|rule| keys.key(table, rule)).collect();
     let pairs = longest_common(&new_keys, &old_keys);
 
@@ -166,7 +166,7 @@ fn rule_plan<'a>(table: &Table, new: &'a Chain, old: &Chain, doomed: &Doomed<'_>
         let anchor = old.rules.get(next_old).and_then(|rule| rule.handle);
         // A rule that uses an object to be deleted cannot wait to be replaced.
         let (replaceable, gone): (Vec<&Rule>, Vec<&Rule>) =
-            leaving.iter().partition(|rule| !doomed.is_used_by(rule));
+            leaving.iter().partition(|rule| !deletions.is_used_by(rule));
         plan.delete.extend(gone.iter().filter_map(|rule| rule.handle));
         let paired = replaceable.len().min(coming.len());
         for (old, rule) in replaceable.iter().zip(coming) {
@@ -279,7 +279,7 @@ fn ascending(pairs: &[(usize, usize)]) -> Vec<(usize, usize)> {
 fn remove(
     new: &Table,
     old: &Table,
-    doomed: &Doomed<'_>,
+    deletions: &Deletions<'_>,
     plans: &[RulePlan<'_>],
     transaction: &mut Transaction<Building>,
 ) {
@@ -287,53 +287,53 @@ fn remove(
     for plan in plans {
         plan.delete.iter().for_each(|handle| transaction.delete_rule(id, &plan.chain.name, *handle));
     }
-    for chain in old.chains.iter().filter(|chain| doomed.chains.contains(chain.name.as_str())) {
+    for chain in old.chains.iter().filter(|chain| deletions.chains.contains(chain.name.as_str())) {
         if !chain.rules.is_empty() {
             transaction.flush_chain(id, &chain.name);
         }
     }
     for set in &old.sets {
-        let wanted = new.find_set(&set.name).filter(|_| !doomed.sets.contains(set.name.as_str()));
+        let wanted = new.find_set(&set.name).filter(|_| !deletions.sets.contains(set.name.as_str()));
         let Some(wanted) = wanted else { continue };
         if set.is_filled_by_rules() {
             continue;
         }
-        let gone = set.elements.iter().filter(|(span, body)| !stays(doomed, wanted, span, body));
+        let gone = set.elements.iter().filter(|(span, body)| !stays(deletions, wanted, span, body));
         transaction.some_elements(message::DELSETELEM, id, &set.definition(), gone.peekable());
     }
-    for set in old.sets.iter().filter(|set| doomed.sets.contains(set.name.as_str())) {
+    for set in old.sets.iter().filter(|set| deletions.sets.contains(set.name.as_str())) {
         transaction.delete_set(id, &set.name);
     }
-    for chain in old.chains.iter().filter(|chain| doomed.chains.contains(chain.name.as_str())) {
+    for chain in old.chains.iter().filter(|chain| deletions.chains.contains(chain.name.as_str())) {
         transaction.delete_chain(id, &chain.name);
     }
-    for counter in old.counters.iter().filter(|counter| doomed.counters.contains(counter.name.as_str())) {
+    for counter in old.counters.iter().filter(|counter| deletions.counters.contains(counter.name.as_str())) {
         transaction.delete_counter(id, &counter.name);
     }
 }
 
 /// Whether an element of the kernel's set is desired unchanged and uses no object that is deleted.
-fn stays(doomed: &Doomed<'_>, wanted: &Set, span: &Span, body: &Body) -> bool {
-    wanted.elements.get(span) == Some(body) && !doomed.has_target_of(body)
+fn stays(deletions: &Deletions<'_>, wanted: &Set, span: &Span, body: &Body) -> bool {
+    wanted.elements.get(span) == Some(body) && !deletions.has_target_of(body)
 }
 
 /// Adds, in the reverse order.
 fn add(
     new: &Table,
     old: &Table,
-    doomed: &Doomed<'_>,
+    deletions: &Deletions<'_>,
     plans: &[RulePlan<'_>],
     transaction: &mut Transaction<Building>,
 ) {
     let id = &new.id;
     for counter in &new.counters {
         let stays = old.counters.iter().any(|old| old.name == counter.name);
-        if !stays || doomed.counters.contains(counter.name.as_str()) {
+        if !stays || deletions.counters.contains(counter.name.as_str()) {
             transaction.add_counter(id, counter);
         }
     }
     let is_new = |chain: &Chain| {
-        doomed.chains.contains(chain.name.as_str()) || !old.chains.iter().any(|old| old.name == chain.name)
+        deletions.chains.contains(chain.name.as_str()) || !old.chains.iter().any(|old| old.name == chain.name)
     };
     for chain in &new.chains {
         let before = old.chains.iter().find(|old| old.name == chain.name);
@@ -343,13 +343,13 @@ fn add(
     }
     let none = std::collections::BTreeMap::new();
     for set in &new.sets {
-        let before = old.find_set(&set.name).filter(|_| !doomed.sets.contains(set.name.as_str()));
+        let before = old.find_set(&set.name).filter(|_| !deletions.sets.contains(set.name.as_str()));
         if before.is_none() {
             transaction.add_set(id, set);
         }
         let held = before.map_or(&none, |before| &before.elements);
         let missing = set.elements.iter().filter(|(span, body)| {
-            !held.get(span).is_some_and(|held| stays(doomed, set, span, held) && held == *body)
+            !held.get(span).is_some_and(|held| stays(deletions, set, span, held) && held == *body)
         });
         transaction.some_elements(message::NEWSETELEM, id, set, missing.peekable());
     }

@@ -178,7 +178,7 @@ impl Transaction<Building> {
         });
         self.check(checked, || {
             let text =
-                crate::text::Written(|f: &mut fmt::Formatter<'_>| crate::text::rule(rule, table.family, f));
+                crate::text::DisplayFn(|f: &mut fmt::Formatter<'_>| crate::text::rule(rule, table.family, f));
             format!("rule {table} {chain} {text}")
         });
     }

@@ -287,7 +287,7 @@ fn element(attribute: &Attribute<'_>) -> Result<RawElement, Malformed> {
 pub(crate) fn assemble(set: &mut Set, raw: Vec<RawElement>) {
     if !set.is_interval() || raw.iter().any(|raw| raw.body.extra.has(NFTA_SET_ELEM_KEY_END)) {
         for RawElement { key, body, .. } in raw {
-            set.elements.insert(key.map_or(Span::Rest, Span::One), body);
+            set.elements.insert(key.map_or(Span::CatchAll, Span::One), body);
         }
         return;
     }
@@ -296,7 +296,7 @@ pub(crate) fn assemble(set: &mut Set, raw: Vec<RawElement>) {
     for RawElement { key, end, body } in raw {
         match key {
             None => {
-                set.elements.insert(Span::Rest, body);
+                set.elements.insert(Span::CatchAll, body);
             }
             Some(key) if end => {
                 ends.insert(key);
