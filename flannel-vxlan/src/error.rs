@@ -1,15 +1,16 @@
-//! Why something could not be read or done, and what the kernel holds then.
+//! Errors, and what the kernel holds after each of them.
 
-use crate::Family;
 use flannel_netlink::{AskError, DumpError, Errno, Malformed, TransactError};
 
-/// A reading of the kernel failed. Nothing was changed.
+use crate::model::family::Family;
+
+/// A part of the kernel's state could not be read. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read {what}")]
+#[error("cannot read {what} from the kernel")]
 pub struct ObserveError {
     /// What was to be read: `links`, `routes`, ...
     pub what: &'static str,
-    /// Why not.
+    /// The cause.
     #[source]
     pub source: ReadError,
 }
@@ -18,86 +19,86 @@ pub struct ObserveError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// A listing failed.
+    /// A dump failed.
     #[error(transparent)]
     Dump(#[from] DumpError),
-    /// A question failed.
+    /// A request failed.
     #[error(transparent)]
     Ask(#[from] AskError),
-    /// What the kernel said makes no sense.
+    /// The kernel's answer is malformed.
     #[error(transparent)]
     Malformed(#[from] Malformed),
-    /// A kernel that is not real was told to fail.
+    /// A [`FakeKernel`](crate::FakeKernel) was told to fail.
     #[error("{0}")]
     Fake(String),
 }
 
-/// Applying a plan was cut short. Some of its steps may have been taken; observe before going on.
+/// Applying a plan was cut short. Some of its steps may have been applied: observe before going on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ApplyError {
     /// The kernel's answer to a batch of steps was lost.
-    #[error("cannot tell which of the steps {first} to {last} were taken")]
+    #[error("the kernel's answer was lost; steps {first} to {last} of the plan may have been applied")]
     Batch {
-        /// Number of the first step in the plan.
+        /// Number of the first step of the batch in the plan.
         first: usize,
-        /// Number of the last.
+        /// Number of the last step of the batch.
         last: usize,
-        /// Why.
+        /// The cause.
         #[source]
         source: TransactError,
     },
-    /// The interfaces could not be looked up. No step was taken.
-    #[error("no step was taken")]
+    /// The objects of the plan could not be looked up.
+    #[error("cannot look up the objects of the plan; some of its steps may have been applied")]
     Lookup(#[source] ObserveError),
 }
 
-/// The kernel refused one step. The others were taken nevertheless.
+/// The kernel refused a step. The other steps were applied.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct StepRefusal {
     /// Number of the step in the plan.
     pub step: usize,
-    /// The error.
+    /// The error number.
     pub errno: Errno,
-    /// What is known about it: the kernel's own words, or what is in the way.
+    /// The kernel's explanation, or what prevents the step.
     pub text: Option<String>,
 }
 
-/// Why an overlay could not be brought to what was asked for.
+/// The kernel could not be made to hold the desired state.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConvergeError {
     /// The kernel could not be read. Nothing was changed.
     #[error("cannot observe the overlay")]
     Observe(#[source] ObserveError),
-    /// It was cut short. Some steps may have been taken.
+    /// Applying the plan was cut short. Some steps may have been applied.
     #[error("cannot apply the plan")]
     Apply(#[source] ApplyError),
 }
 
-/// A value that is outside its range.
+/// A value is outside its range.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ValueError {
     /// Not a VXLAN network identifier.
     #[error("VNI {0} is out of range: it has 24 bits, so use 0 to 16777215")]
     Vni(u64),
-    /// Not six hexadecimal bytes, or not the address of one station.
+    /// Not six hexadecimal bytes, or a group address, or all zero.
     #[error(
-        "`{0}` is not the MAC address of one station: write six hexadecimal bytes, e.g. 0a:58:0a:f4:01:00"
+        "`{0}` is not the MAC address of a single host: write six hexadecimal bytes, e.g. 0a:58:0a:f4:01:00"
     )]
     Mac(String),
-    /// Not a name an interface can have.
+    /// Not a valid name of an interface.
     #[error("`{0}` is not an interface name: use 1 to 15 bytes without `/`, `:` and white space")]
     IfName(String),
-    /// Too small to carry IP.
-    #[error("MTU {mtu} is too small for {family}: it needs {least} bytes")]
+    /// Too small to carry IP packets.
+    #[error("MTU {mtu} is too small for {family}: it needs at least {least} bytes")]
     Mtu {
-        /// What was given.
+        /// The given MTU in bytes.
         mtu: u32,
-        /// What it should carry.
+        /// The family it should carry.
         family: Family,
-        /// The least that does.
+        /// The smallest possible MTU in bytes.
         least: u32,
     },
 }

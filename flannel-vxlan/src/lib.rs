@@ -1,32 +1,36 @@
-//! VXLAN devices, their peers and routes, converged to what was asked for.
+//! Converges VXLAN devices, their peers and routes to a desired state over rtnetlink.
 //!
-//! Describe the device you want and the peers behind it as an [`Overlay`]. This crate compares that with what the
-//! kernel has and writes the difference over rtnetlink, without the `ip`, `bridge` and `ethtool` binaries.
+//! Describe the desired device and its peers as an [`Overlay`]. This crate compares it with the kernel's state and
+//! writes the difference, without the `ip`, `bridge` and `ethtool` binaries.
 //!
 //! ```text
-//! set_peer ───▶ Overlay ──┐                  ┌─▶ kernel ─▶ Report: what was refused, peer by peer
-//! remove_peer             ├─ diff ─▶ Plan ───┤
-//! Kernel::observe ────────┘                  └─▶ Display: the same as `ip` and `bridge` commands
-//!                             Monitor ─▶ Overlay::notice: must something be repaired?
+//! set_peer ─────▶ Overlay ─┐                 ┌─▶ Kernel::apply ─▶ Report: refused steps, by peer
+//! remove_peer              ├─ diff ─▶ Plan ──┤
+//! Kernel::observe ─────────┘                 └─▶ Display: `ip` and `bridge` commands
+//!                     Monitor ─▶ Overlay::notice ─▶ Invalidation: what has to be repaired
 //! ```
 //!
-//! # What it guarantees
-//! - **Converges.** Whatever was there before, [`Overlay::converge`] leads to what was asked for. If it is there
-//!   already, nothing at all is written; after a restart too.
-//! - **Heals.** A device, address, route, neighbor, FDB entry or nexthop that others delete or change is
-//!   noticed by the [`Monitor`] and comes back by the same pass. There is no special recovery code.
-//! - **Leaves others alone.** Its routes, nexthops and neighbors have the protocol number [`ROUTE_PROTOCOL`], its
-//!   FDB entries the mark `extern_learn`; nothing else is deleted, except what upstream flannel left
-//!   ([`Overlay::diff`] has the rules). A route of others is never replaced, a device of others never touched.
-//! - **Constant cost.** A change of one peer is four messages in one datagram, at ten peers and at a hundred thousand.
-//! - **One peer is not the others' problem.** What the kernel refuses, or what would harm this host
-//!   ([`PeerConflict`]), is named, kept in mind and tried again.
+//! # Guarantees
+//! - **Converges.** [`Overlay::converge`] reaches the desired state from any state of the kernel. If nothing differs,
+//!   it writes nothing, also after a restart.
+//! - **Repairs.** The [`Monitor`] reports when another program deletes or changes a device, address, route, neighbor
+//!   entry, FDB entry or nexthop object. The next flush restores it, without separate recovery code.
+//! - **Keeps objects of other programs.** This crate's routes, nexthop objects and neighbor entries have the protocol
+//!   number [`ROUTE_PROTOCOL`], its FDB entries the flag `extern_learn`. Apart from objects of upstream flannel
+//!   (rules: [`Overlay::diff`]) it deletes nothing else. It never replaces a route or changes a device of another
+//!   program.
+//! - **Constant cost.** A change of one peer takes four messages in one datagram, with ten peers or a hundred thousand.
+//! - **Isolates peers.** A peer that the kernel refuses, or that would harm this host ([`PeerConflict`]), is reported,
+//!   kept and tried again. Other peers are not affected.
 //!
-//! It is not atomic, as rtnetlink has no transactions: a [`Plan`] is ordered so that each prefix of it is harmless,
-//! and can be repeated. It knows nothing of leases or of who the peers are.
+//! # Limits
+//! - Changes are not atomic, because rtnetlink has no transactions. A [`Plan`] is ordered so that each prefix of it is
+//!   harmless, and every plan can be repeated.
+//! - It does not know how nodes get their subnets, or which nodes exist: the caller sets the peers.
+//! - One VXLAN device per address family and [`Overlay`].
 //!
 //! # Example
-//! What would be done on a host where nothing is yet, without touching it:
+//! Plan a host without an overlay, without changing it:
 //!
 //! ```
 //! use flannel_vxlan::{DeviceSpec, Family, FamilySpec, Link, MacAddr, Observed, Overlay, Peer, UnderlayMtu, Via, Vni};
@@ -46,26 +50,28 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! And for real, which needs `CAP_NET_ADMIN`:
+//! Write it to the kernel and keep it repaired, which needs `CAP_NET_ADMIN`:
 //!
 //! ```no_run
 //! # let mut overlay = flannel_vxlan::Overlay::default();
 //! use flannel_vxlan::{Monitor, Netlink};
 //!
 //! let mut kernel = Netlink::open()?;
-//! let mut monitor = Monitor::open(&kernel)?; // before the first look, so that nothing falls in between
+//! let mut monitor = Monitor::open(&kernel)?; // before the first flush, so that no change is missed
 //! let report = overlay.flush(&mut kernel)?;
 //! for refused in &report.refused {
 //!     eprintln!("{refused}");
 //! }
 //! if overlay.notice(&monitor.take()?).overlay {
-//!     overlay.flush(&mut kernel)?; // reads everything and repairs it
+//!     overlay.flush(&mut kernel)?; // observes the kernel and repairs it
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! With [`FakeKernel`] instead of [`Netlink`] it runs without privileges and changes nothing.
+//!
 //! # Cargo features
-//! - `tokio`: [`Monitor::into_stream`](Monitor), to await notifications. Off by default.
+//! - `tokio`: [`Monitor::into_stream`](Monitor), notifications as an async stream. Off by default.
 
 mod error;
 mod kernel;
@@ -75,28 +81,33 @@ mod plan;
 mod wire;
 
 pub use error::{ApplyError, ConvergeError, ObserveError, ReadError, StepRefusal, ValueError};
-pub use flannel_netlink::{Errno, OpenError};
+pub use flannel_netlink::{
+    AskError, DumpError, Errno, LostReply, Malformed, OpenError, Refusal, TransactError,
+};
 pub use kernel::fake::FakeKernel;
-pub use kernel::interfaces::{DefaultRoute, Interface, InterfaceAddress, RouteLookup};
 #[cfg(feature = "tokio")]
 pub use kernel::monitor::MonitorStream;
 pub use kernel::monitor::{Monitor, Notification};
 pub use kernel::netlink::Netlink;
 pub use kernel::{Applied, Kernel};
 pub use model::device::{DeviceSpec, Link, NameTaken, ObservedDevice, ObservedVxlan};
-pub use model::family::{Family, FamilySpec};
+pub use model::family::{Family, PerFamily};
+pub use model::family_spec::{FamilySpec, Links};
 pub use model::if_name::IfName;
+pub use model::interface::{DefaultRoute, Interface, InterfaceAddress, RouteLookup};
 pub use model::mac::MacAddr;
 pub use model::mtu::{OverlayMtu, UnderlayMtu};
 pub use model::objects::{
     BLACKHOLE_METRIC, FdbEntry, Neighbor, Nexthop, Observed, ObservedFdbEntry, ObservedNeighbor,
     ObservedNexthop, ObservedRoute, ObservedRouteTo, ROUTE_PROTOCOL, Route, RouteTo,
 };
-pub use model::peer::{Peer, PeerConflict, Via};
+pub use model::peer::{Peer, Via};
 pub use model::vni::Vni;
 pub use overlay::Overlay;
-pub use overlay::hold::{Part, Written};
+pub use overlay::conflict::PeerConflict;
 pub use overlay::notice::Invalidation;
 pub use overlay::peer_status::{PeerStatus, PeerStatusChange};
+pub use plan::Plan;
+pub use plan::part::{Part, Written};
 pub use plan::report::{RefusedStep, Report};
-pub use plan::{DeviceStep, Links, Plan, Step};
+pub use plan::step::{DeviceStep, Step};

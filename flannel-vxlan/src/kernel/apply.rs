@@ -1,31 +1,33 @@
-//! Taking the steps of a plan: the device's one by one, the peers' many at a time.
+//! Applies the steps of a plan: device steps one by one, steps of peers in batches.
 
 use std::fs;
 use std::ops::Range;
 
 use flannel_netlink::{Batch, Errno, Refusal};
 
-use crate::kernel::netlink::accept_ra_path;
-use crate::model::objects::ObservedNexthop;
+use crate::error::{ApplyError, StepRefusal};
+use crate::kernel::Applied;
+use crate::kernel::netlink::{Netlink, accept_ra_path};
+use crate::model::family::{Family, PerFamily};
+use crate::model::if_name::IfName;
+use crate::model::objects::{ObservedNexthop, ROUTE_PROTOCOL, RouteTo};
+use crate::plan::Plan;
+use crate::plan::step::{DeviceStep, Step};
 use crate::wire::{encode, encode::Indexes, ethtool};
-use crate::{
-    Applied, ApplyError, DeviceStep, Family, IfName, Netlink, Plan, ROUTE_PROTOCOL, RouteTo, Step,
-    StepRefusal,
-};
 
-/// Messages per datagram, with one ack for all: from 64 on the kernel's own time is all that is left.
-const WINDOW: usize = 128;
+/// Messages per datagram, with one ack for all. From 64 on, more messages per datagram save no more time.
+const STEPS_PER_DATAGRAM: usize = 128;
 
 pub(crate) fn apply(kernel: &mut Netlink, plan: &Plan) -> Result<Applied, ApplyError> {
     let mut applied = Applied::default();
     let is_device = |step: &Step| matches!(step, Step::Device(..));
-    // Routes that are deleted before the device they are on need none to be named by.
+    // The steps before the first device step delete routes, which needs no device index.
     let device = plan.steps().iter().position(is_device).unwrap_or(0);
     let rest = plan.steps().iter().rposition(is_device).map_or(0, |last| last + 1);
-    entry_steps(kernel, plan, 0..device, [Indexes::default(); 2], &mut applied)?;
+    entry_steps(kernel, plan, 0..device, PerFamily::default(), &mut applied)?;
     device_steps(kernel, plan, device..rest, &mut applied)?;
     let indexes = indexes(kernel, plan, &mut applied)?;
-    applied.devices = indexes.map(|indexes| indexes.device);
+    applied.devices = PerFamily::from_fn(|family| indexes[family].device);
     entry_steps(kernel, plan, rest..plan.steps().len(), indexes, &mut applied)?;
     settle_nexthops(kernel, plan, indexes, &mut applied)?;
     applied.refused.sort_by_key(|refusal| refusal.step);
@@ -70,7 +72,7 @@ fn device_steps(
                     Ok(refused.into_iter().next().map(|refusal| (refusal.errno, refusal.text)))
                 };
                 let refused = execute(false)?;
-                // What the device loses by that is made again in another round.
+                // The next converge restores what the device loses while it is down.
                 let up = matches!(step, DeviceStep::Rename(_)) && is_errno(&refused, Errno::EBUSY);
                 if up { execute(true)?.or(refused) } else { refused }
             }
@@ -93,7 +95,7 @@ fn is_errno(refused: &Option<(Errno, Option<String>)>, errno: Errno) -> bool {
     refused.as_ref().is_some_and(|refused| refused.0 == errno)
 }
 
-/// There is no such sysctl without IPv6, and it cannot be written in a container without privileges; the overlay works
+/// Without IPv6 the sysctl does not exist, and in an unprivileged container it is read-only. The overlay works
 /// nevertheless, as upstream's does.
 fn ignore_router_advertisements(device: IfName) -> Option<(Errno, Option<String>)> {
     let error = fs::write(accept_ra_path(device), "0").err()?;
@@ -102,7 +104,7 @@ fn ignore_router_advertisements(device: IfName) -> Option<(Errno, Option<String>
     (!tolerable).then_some((errno, None))
 }
 
-/// What the kernel's error means, where its own words do not say.
+/// Explains errors for which the kernel gives no explanation.
 fn explain(kernel: &mut Netlink, plan: &Plan, step: &DeviceStep, errno: Errno) -> Option<String> {
     match (step, errno) {
         (DeviceStep::Create(spec), Errno::EEXIST) => {
@@ -110,7 +112,7 @@ fn explain(kernel: &mut Netlink, plan: &Plan, step: &DeviceStep, errno: Errno) -
             let others = kernel.vxlan_with(vni.number(), port.get()).ok()?;
             let other = others.first()?;
             Some(format!(
-                "VNI {vni} on UDP port {port} is taken by the device {other}: remove it, or choose another VNI or Port"
+                "VNI {vni} on UDP port {port} is used by the device {other}: remove it, or choose another VNI or Port"
             ))
         }
         (DeviceStep::Up, Errno::EADDRINUSE) => {
@@ -120,19 +122,23 @@ fn explain(kernel: &mut Netlink, plan: &Plan, step: &DeviceStep, errno: Errno) -
             });
             let port = ports.unwrap_or_else(|| "its UDP port".to_owned());
             Some(format!(
-                "{port} is in use by another program, or by a VXLAN device with other options: choose another Port"
+                "{port} is used by another program, or by a VXLAN device with other options: choose another Port"
             ))
         }
         (DeviceStep::SetMtu(mtu), Errno::EINVAL) => Some(format!(
-            "the interface below cannot carry {mtu} bytes and the overhead of VXLAN (50 over IPv4, 70 over IPv6)"
+            "the uplink cannot carry packets of {mtu} bytes plus the VXLAN overhead (50 bytes over IPv4, 70 over IPv6)"
         )),
         _ => None,
     }
 }
 
 fn set_tx_checksum(kernel: &mut Netlink, device: u32, on: bool) -> Option<(Errno, Option<String>)> {
-    let unsupported =
-        || Some((Errno::EOPNOTSUPP, Some("this kernel has no ethtool netlink (5.8)".to_owned())));
+    let unsupported = || {
+        Some((
+            Errno::EOPNOTSUPP,
+            Some("this kernel has no ethtool netlink, which Linux has since 5.8".to_owned()),
+        ))
+    };
     let Some(family) = kernel.ethtool_family() else { return unsupported() };
     let Some(socket) = kernel.generic.as_mut() else { return unsupported() };
     let mut batch = Batch::new();
@@ -143,10 +149,15 @@ fn set_tx_checksum(kernel: &mut Netlink, device: u32, on: bool) -> Option<(Errno
     }
 }
 
-/// Looks up the devices that steps are about, as far as the plan does not know them.
-fn indexes(kernel: &mut Netlink, plan: &Plan, applied: &mut Applied) -> Result<[Indexes; 2], ApplyError> {
-    let mut indexes = [Indexes::default(); 2];
-    for ((indexes, family), known) in indexes.iter_mut().zip(Family::ALL).zip(plan.devices) {
+/// Looks up the devices that steps need and whose index the plan does not know.
+fn indexes(
+    kernel: &mut Netlink,
+    plan: &Plan,
+    applied: &mut Applied,
+) -> Result<PerFamily<Indexes>, ApplyError> {
+    let mut all = PerFamily::<Indexes>::default();
+    for family in Family::ALL {
+        let (indexes, known) = (&mut all[family], plan.devices[family]);
         let Some(links) = plan.links(family) else { continue };
         indexes.underlay = links.underlay.index;
         if known != 0 {
@@ -154,7 +165,7 @@ fn indexes(kernel: &mut Netlink, plan: &Plan, applied: &mut Applied) -> Result<[
             continue;
         }
         let Some(name) =
-            links.device.filter(|_| plan.steps().iter().any(|step| stands_on(step) == Some(family)))
+            links.device.filter(|_| plan.steps().iter().any(|step| device_of(step) == Some(family)))
         else {
             continue;
         };
@@ -166,11 +177,11 @@ fn indexes(kernel: &mut Netlink, plan: &Plan, applied: &mut Applied) -> Result<[
             None => applied.without_device.push(family),
         }
     }
-    Ok(indexes)
+    Ok(all)
 }
 
 /// The family whose device a step needs; `None` if it needs none.
-fn stands_on(step: &Step) -> Option<Family> {
+fn device_of(step: &Step) -> Option<Family> {
     match step {
         Step::Device(family, _) => Some(*family),
         Step::PutFdbEntry(entry) | Step::DeleteFdbEntry(entry) => Some(entry.family),
@@ -191,20 +202,20 @@ fn entry_steps(
     kernel: &mut Netlink,
     plan: &Plan,
     steps: Range<usize>,
-    indexes: [Indexes; 2],
+    indexes: PerFamily<Indexes>,
     applied: &mut Applied,
 ) -> Result<(), ApplyError> {
     let mut batch = std::mem::take(&mut kernel.batch);
-    let mut sent = Vec::with_capacity(WINDOW);
+    let mut sent = Vec::with_capacity(STEPS_PER_DATAGRAM);
     let mut steps = numbered(plan, steps);
     loop {
         batch.clear();
         sent.clear();
         for (number, step) in steps.by_ref() {
-            if !stands_on(step).is_some_and(|family| applied.without_device.contains(&family)) {
-                encode::step(&mut batch, step, |family| of(indexes, family));
+            if !device_of(step).is_some_and(|family| applied.without_device.contains(&family)) {
+                encode::step(&mut batch, step, &indexes);
                 sent.push(number);
-                if sent.len() == WINDOW {
+                if sent.len() == STEPS_PER_DATAGRAM {
                     break;
                 }
             }
@@ -217,7 +228,7 @@ fn entry_steps(
         })?;
         let refused = refused.into_iter().filter_map(|Refusal { message, errno, text, .. }| {
             let step = *sent.get(usize::try_from(message).ok()?)?;
-            let gone = is_delete(plan.steps().get(step)?) && matches!(errno, Errno::ENOENT | Errno::ESRCH);
+            let gone = plan.steps().get(step)?.is_delete() && matches!(errno, Errno::ENOENT | Errno::ESRCH);
             (!gone).then_some(StepRefusal { step, errno, text })
         });
         applied.refused.extend(refused);
@@ -230,49 +241,32 @@ fn numbered(plan: &Plan, steps: Range<usize>) -> impl Iterator<Item = (usize, &S
     plan.steps().iter().enumerate().take(steps.end).skip(steps.start)
 }
 
-fn is_delete(step: &Step) -> bool {
-    matches!(
-        step,
-        Step::DeleteFdbEntry(_)
-            | Step::DeleteNeighbor { .. }
-            | Step::DeleteNexthop { .. }
-            | Step::DeleteRoute { .. }
-    )
-}
-
-/// Forgives nexthops that were refused because they are there already, as a plan that was cut short leaves them.
+/// Removes refusals of nexthop objects that exist already as desired, after an earlier plan was cut short.
 fn settle_nexthops(
     kernel: &mut Netlink,
     plan: &Plan,
-    indexes: [Indexes; 2],
+    indexes: PerFamily<Indexes>,
     applied: &mut Applied,
 ) -> Result<(), ApplyError> {
     let mut kept = Vec::new();
     for refusal in std::mem::take(&mut applied.refused) {
-        let there = match plan.steps().get(refusal.step) {
+        let is_right = match plan.steps().get(refusal.step) {
             Some(Step::PutNexthop { nexthop, .. }) if refusal.errno == Errno::EEXIST => {
                 let found = kernel.nexthop(nexthop.id).map_err(ApplyError::Lookup)?;
                 let wanted = ObservedNexthop {
                     id: nexthop.id,
                     protocol: ROUTE_PROTOCOL,
-                    interface: of(indexes, Family::V4).device,
+                    interface: indexes[Family::V4].device,
                     gateway: Some(nexthop.gateway),
                 };
                 found == Some(wanted)
             }
             _ => false,
         };
-        if !there {
+        if !is_right {
             kept.push(refusal);
         }
     }
     applied.refused = kept;
     Ok(())
-}
-
-fn of(indexes: [Indexes; 2], family: Family) -> Indexes {
-    match family {
-        Family::V4 => indexes[0],
-        Family::V6 => indexes[1],
-    }
 }

@@ -1,27 +1,37 @@
-//! A kernel without a kernel: takes an overlay's plans into plain lists, and can be told to refuse.
+//! A kernel in memory, for tests and dry runs. It can be told to refuse steps and to fail.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::{
-    Applied, ApplyError, DeviceSpec, DeviceStep, Errno, Family, FdbEntry, IfName, Kernel, Links, MacAddr,
-    Neighbor, Nexthop, ObserveError, Observed, ObservedDevice, ObservedFdbEntry, ObservedNeighbor,
-    ObservedNexthop, ObservedRoute, ObservedRouteTo, ObservedVxlan, Plan, ROUTE_PROTOCOL, ReadError, Route,
-    RouteTo, Step, StepRefusal,
-};
-use crate::{DefaultRoute, Interface, InterfaceAddress, RouteLookup};
+use flannel_netlink::Errno;
 use ipnet::IpNet;
 
-/// A [`Kernel`] that lives in memory.
+use crate::error::{ApplyError, ObserveError, ReadError, StepRefusal};
+use crate::kernel::{Applied, Kernel};
+use crate::model::device::{DeviceSpec, ObservedDevice, ObservedVxlan};
+use crate::model::family::Family;
+use crate::model::family_spec::Links;
+use crate::model::if_name::IfName;
+use crate::model::interface::{DefaultRoute, Interface, InterfaceAddress, RouteLookup};
+use crate::model::mac::MacAddr;
+use crate::model::objects::{
+    FdbEntry, Neighbor, Nexthop, Observed, ObservedFdbEntry, ObservedNeighbor, ObservedNexthop,
+    ObservedRoute, ObservedRouteTo, ROUTE_PROTOCOL, Route, RouteTo,
+};
+use crate::plan::Plan;
+use crate::plan::step::{DeviceStep, Step};
+use crate::wire::uapi::RTPROT_BOOT;
+
+/// A [`Kernel`] in memory. It applies plans to its public fields, which tests may change.
 #[derive(Clone, Debug, Default)]
 pub struct FakeKernel {
-    /// Interfaces that are not ours.
+    /// Interfaces other than the VXLAN devices.
     pub interfaces: Vec<Interface>,
     /// The answer to [`Kernel::default_routes`].
     pub default_routes: BTreeMap<Family, DefaultRoute>,
     /// The answers to [`Kernel::route_to`].
     pub route_lookups: BTreeMap<IpAddr, RouteLookup>,
-    /// VXLAN devices, and whatever has their names.
+    /// VXLAN devices, and other devices with their names.
     pub devices: BTreeMap<IfName, ObservedDevice>,
     /// Neighbors by device.
     pub neighbors: BTreeMap<(u32, IpAddr), ObservedNeighbor>,
@@ -33,27 +43,27 @@ pub struct FakeKernel {
     pub routes: BTreeMap<(IpNet, u32), ObservedRoute>,
     /// Gateways of the host, with the index of their interface.
     pub gateways: Vec<(IpAddr, u32)>,
-    /// Routes that vanish when the route to the key is deleted.
+    /// Routes that the kernel deletes together with another route, by the subnet of that other route.
     pub lost_with_route: BTreeMap<IpNet, IpNet>,
     /// Peers whose steps are refused with `ENOBUFS`.
     pub refused_peers: BTreeSet<IpNet>,
-    /// Whether nexthop objects are missing, as before Linux 5.3.
+    /// Whether the kernel has no nexthop objects, as before Linux 5.3.
     pub without_nexthops: bool,
-    /// If set, observing fails with this text.
+    /// If set, [`Kernel::observe`] fails with this text.
     pub unreadable: Option<String>,
-    /// Number of reads answered: full readings, interfaces, routes.
+    /// Number of answered requests.
     pub reads: usize,
-    /// Number of plans taken.
+    /// Number of applied plans.
     pub applied_plans: usize,
-    /// Number of steps taken.
+    /// Number of applied steps.
     pub applied_steps: usize,
-    /// Number of steps refused.
+    /// Number of refused steps.
     pub refused_steps: usize,
     last_index: u32,
 }
 
 impl FakeKernel {
-    /// A host with one interface `eth0`, index 2, that is up, has these addresses and the default routes.
+    /// A host with one interface, `eth0` (index 2), which is up and has these addresses and the default routes.
     #[must_use]
     pub fn new(addresses: impl IntoIterator<Item = (IpAddr, u8)>) -> Self {
         let address = |(address, prefix_len)| InterfaceAddress {
@@ -83,7 +93,7 @@ impl FakeKernel {
         }
     }
 
-    /// As `ip link del NAME`: everything on the device goes with it.
+    /// Deletes a device and everything on it, as `ip link del NAME` does.
     pub fn delete_device(&mut self, name: IfName) {
         if let Some(device) = self.devices.remove(&name) {
             self.empty_device(device.index);
@@ -178,7 +188,7 @@ impl FakeKernel {
         };
         let (subnet, metric) = (route.subnet, route.metric());
         let there = self.routes.get(&(subnet, metric));
-        if there.is_some_and(|found| found.protocol != ROUTE_PROTOCOL && found.protocol != 3) {
+        if there.is_some_and(|found| found.protocol != ROUTE_PROTOCOL && found.protocol != RTPROT_BOOT) {
             return Err(Errno::EEXIST);
         }
         let route =
@@ -237,7 +247,7 @@ impl FakeKernel {
     }
 }
 
-/// The entries of the devices that were asked for.
+/// The entries of the requested devices.
 fn on_asked<K, T: Copy>(entries: &BTreeMap<(u32, K), T>, asked: impl Fn(u32) -> bool) -> Vec<T> {
     entries.iter().filter(|((on, _), _)| asked(*on)).map(|(_, entry)| *entry).collect()
 }
@@ -289,12 +299,12 @@ impl Kernel for FakeKernel {
             nexthops: self.nexthops.values().copied().collect(),
             routes: routes
                 .iter()
-                .filter(|route| matches!(route.protocol, ROUTE_PROTOCOL | 3))
+                .filter(|route| matches!(route.protocol, ROUTE_PROTOCOL | RTPROT_BOOT))
                 .copied()
                 .collect(),
             others: routes
                 .into_iter()
-                .filter(|route| !matches!(route.protocol, ROUTE_PROTOCOL | 3))
+                .filter(|route| !matches!(route.protocol, ROUTE_PROTOCOL | RTPROT_BOOT))
                 .collect(),
             gateways: self.gateways.clone(),
         })
@@ -313,8 +323,8 @@ impl Kernel for FakeKernel {
                 }
             }
         }
-        for (index, family) in applied.devices.iter_mut().zip(Family::ALL) {
-            *index = self.device(plan, family).map_or(0, |device| device.index);
+        for family in Family::ALL {
+            applied.devices[family] = self.device(plan, family).map_or(0, |device| device.index);
         }
         Ok(applied)
     }

@@ -1,32 +1,37 @@
-//! The one door to the kernel. Nothing else in this crate opens a socket.
+//! The only access to the kernel: the trait, the real kernel, the fake kernel, and notifications of changes.
 
 pub(crate) mod apply;
 pub(crate) mod fake;
-pub(crate) mod interfaces;
 pub(crate) mod monitor;
 pub(crate) mod netlink;
 
 use std::net::IpAddr;
 
-use crate::kernel::interfaces::{DefaultRoute, Interface, RouteLookup};
-use crate::{ApplyError, Family, Links, ObserveError, Observed, Plan, StepRefusal};
+use crate::error::{ApplyError, ObserveError, StepRefusal};
+use crate::model::family::{Family, PerFamily};
+use crate::model::family_spec::Links;
+use crate::model::interface::{DefaultRoute, Interface, RouteLookup};
+use crate::model::objects::Observed;
+use crate::plan::Plan;
 
-/// What this crate needs of a kernel. [`Netlink`](crate::Netlink) is the real one.
+/// A kernel with VXLAN devices and routes.
+///
+/// [`Netlink`](crate::Netlink) is the real kernel; [`FakeKernel`](crate::FakeKernel) is for tests and dry runs.
 pub trait Kernel {
-    /// Reads the devices named by `links` and everything on them; see [`Observed`].
+    /// Reads the devices of `links` and everything on them; see [`Observed`].
     ///
     /// # Errors
-    /// [`ObserveError`] if anything could not be read whole. Nothing is changed.
+    /// [`ObserveError`] if anything could not be read completely. Nothing is changed.
     fn observe(&mut self, links: &[Links]) -> Result<Observed, ObserveError>;
 
-    /// Takes the steps in order. A refused one does not stop the others; only what stands on a device that could
-    /// not be made is left out.
+    /// Applies the steps in order. A refused step does not stop the others. Steps that need a device that does not
+    /// exist are skipped.
     ///
     /// # Errors
-    /// [`ApplyError`] if it is unknown which steps were taken.
+    /// [`ApplyError`] if it is unknown which steps were applied.
     fn apply(&mut self, plan: &Plan) -> Result<Applied, ApplyError>;
 
-    /// Lists the interfaces of the namespace with their addresses.
+    /// Lists the interfaces of the network namespace with their addresses.
     ///
     /// # Errors
     /// [`ObserveError`].
@@ -35,7 +40,7 @@ pub trait Kernel {
     /// `ip addr show`
     fn interfaces(&mut self) -> Result<Vec<Interface>, ObserveError>;
 
-    /// The default route with the lowest metric; `None` if there is none.
+    /// Reads the default routes of the main table, lowest metric first.
     ///
     /// # Errors
     /// [`ObserveError`].
@@ -44,23 +49,23 @@ pub trait Kernel {
     /// `ip route show default table main`
     fn default_routes(&mut self, family: Family) -> Result<Vec<DefaultRoute>, ObserveError>;
 
-    /// The way the kernel would send a packet to `address`; `None` if it would not.
+    /// Looks up the route that the kernel uses for packets to `address`; `None` if it has none.
     ///
     /// # Errors
-    /// [`ObserveError`]; "unreachable" is not an error.
+    /// [`ObserveError`]. An unreachable address is not an error.
     ///
     /// # Kernel
     /// `ip route get ADDRESS`
     fn route_to(&mut self, address: IpAddr) -> Result<Option<RouteLookup>, ObserveError>;
 }
 
-/// What came of a plan.
+/// The result of applying a plan.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Applied {
-    /// Steps that were refused.
+    /// Refused steps.
     pub refused: Vec<StepRefusal>,
-    /// Families whose device is not there, and whose steps were therefore not tried.
+    /// Families whose device does not exist, so that steps that need it were skipped.
     pub without_device: Vec<Family>,
-    /// Indexes of the devices that steps were about, IPv4's and IPv6's; 0 for one that was not looked up.
-    pub devices: [u32; 2],
+    /// Indexes of the devices; 0 for a device that was not looked up.
+    pub devices: PerFamily<u32>,
 }

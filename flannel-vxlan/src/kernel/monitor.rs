@@ -1,96 +1,103 @@
-//! What others change on this host while we look elsewhere.
+//! Notifications of changes that other programs make.
 
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
-use flannel_netlink::{Incomplete, Malformed, Message, Protocol, Received};
+use flannel_netlink::{Incomplete, Malformed, Message, OpenError, Protocol, Received};
 
+use crate::kernel::netlink::Netlink;
+use crate::model::device::ObservedDevice;
+use crate::model::mac::MacAddr;
 use crate::model::objects::{ObservedFdbEntry, ObservedNexthop, ObservedRoute};
-use crate::wire::{self, decode};
-use crate::{MacAddr, Netlink, ObservedDevice, OpenError};
+use crate::wire::uapi::*;
+use crate::wire::{decode, encode};
 
-/// `RTNLGRP_LINK`, `_NEIGH` (which has FDB entries too), `_IPV4_IFADDR`, `_IPV4_ROUTE`, `_IPV6_IFADDR`,
-/// `_IPV6_ROUTE`.
-const GROUPS: [u32; 6] = [1, 3, 5, 7, 9, 11];
-/// `RTNLGRP_NEXTHOP`, which kernels before 5.3 do not have.
-const NEXTHOP: u32 = 32;
+/// The neighbor group includes FDB entries.
+const GROUPS: [u32; 6] = [
+    RTNLGRP_LINK,
+    RTNLGRP_NEIGH,
+    RTNLGRP_IPV4_IFADDR,
+    RTNLGRP_IPV4_ROUTE,
+    RTNLGRP_IPV6_IFADDR,
+    RTNLGRP_IPV6_ROUTE,
+];
 
-/// How much is read before the caller has its turn.
-const AT_ONCE: usize = 4096;
+/// Notifications that one call reads, at most.
+const MAX_NOTIFICATIONS: usize = 4096;
 
-/// A change that somebody made.
+/// A change of links, addresses, routes, neighbor entries, FDB entries or nexthop objects.
 ///
-/// [`Overlay::notice`](crate::Overlay::notice) tells whether it matters.
+/// [`Overlay::notice`](crate::Overlay::notice) determines whether it matters.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Notification {
-    /// Changes came faster than they were read, and some are not known: observe everything again.
+    /// Notifications were lost, because they arrived faster than they were read: observe everything again.
     Overflow,
-    /// An interface appeared or changed.
+    /// An interface was added or changed.
     Link(Box<ObservedDevice>),
-    /// An interface disappeared.
+    /// An interface was deleted.
     LinkGone {
         /// Its index.
         index: u32,
     },
-    /// An address appeared, changed or disappeared.
+    /// An address was added, changed or deleted.
     Address {
         /// Index of its interface.
         interface: u32,
         /// The address.
         address: IpAddr,
-        /// Whether it disappeared.
+        /// Whether it was deleted.
         gone: bool,
     },
-    /// A route of the main table.
+    /// A route of the main table was added, changed or deleted.
     Route {
-        /// What it says.
+        /// The route.
         route: ObservedRoute,
-        /// Whether it disappeared.
+        /// Whether it was deleted.
         gone: bool,
     },
-    /// A neighbor.
+    /// A neighbor entry was added, changed or deleted.
     Neighbor {
         /// Index of its interface.
         interface: u32,
         /// Its address.
         address: IpAddr,
-        /// Its MAC address; `None` if it has lost it, or is no longer permanent.
+        /// Its MAC address; `None` if the entry has none, or is not permanent.
         mac: Option<MacAddr>,
-        /// Whether it disappeared.
+        /// Whether it was deleted.
         gone: bool,
     },
-    /// A FDB entry that leads to an address.
+    /// An FDB entry with a destination address was added, changed or deleted.
     FdbEntry {
         /// Index of its device.
         interface: u32,
-        /// What it says.
+        /// The entry.
         entry: ObservedFdbEntry,
-        /// Whether it disappeared.
+        /// Whether it was deleted.
         gone: bool,
     },
-    /// A nexthop object.
+    /// A nexthop object was added, changed or deleted.
     Nexthop {
-        /// What it says.
+        /// The object.
         nexthop: ObservedNexthop,
-        /// Whether it disappeared.
+        /// Whether it was deleted.
         gone: bool,
     },
 }
 
-/// Notifications of links, addresses, routes, neighbors, FDB entries and nexthops. Readable ([`AsFd`]) when
-/// there are some.
+/// Watches links, addresses, routes, neighbor entries, FDB entries and nexthop objects. Its descriptor ([`AsFd`]) is
+/// readable when there are notifications.
 ///
-/// Open it before the first [`Overlay::converge`](crate::Overlay::converge), so that nothing falls in between.
+/// Open it before the first [`Overlay::converge`](crate::Overlay::converge), so that no change is missed in between.
 pub struct Monitor {
     socket: flannel_netlink::Monitor,
 }
 
 impl Monitor {
-    /// Subscribes. The kernel does not even queue changes made through `ours`, as far as it says who made them (it
-    /// does not for links and FDB entries).
+    /// Subscribes to notifications in the network namespace of the calling thread. Changes made through `ours` are filtered
+    /// out in the kernel, except for links and FDB entries, for which the kernel does not report the origin.
     ///
     /// # Errors
     /// [`OpenError`] if the kernel refuses the subscription.
@@ -99,28 +106,25 @@ impl Monitor {
     /// `ip monitor link address route neigh nexthop; bridge monitor fdb`
     pub fn open(ours: &Netlink) -> Result<Self, OpenError> {
         let mut groups = GROUPS.to_vec();
-        groups.push(NEXTHOP);
+        groups.push(RTNLGRP_NEXTHOP);
         let socket = flannel_netlink::Monitor::open(Protocol::Route, &groups)
             .or_else(|_before_5_3| flannel_netlink::Monitor::open(Protocol::Route, &GROUPS))?;
-        // That a device of ours is gone for good explains what the kernel said of it before, so that is kept.
-        // On 5.10 to 6.12 each FDB entry is told a second time, without its address.
-        let repeated = Incomplete {
-            kinds: [wire::RTM_NEWNEIGH, wire::RTM_DELNEIGH],
-            header: 12,
-            attribute: wire::NDA_DST,
-        };
-        let filtered = socket.leave_out(ours.port(), wire::RTM_DELLINK, Some(repeated));
+        // The deletion of our own device is kept, because it explains earlier notifications about the device.
+        // Linux 5.10 to 6.12 report each FDB entry a second time, without its address.
+        let repeated =
+            Incomplete { kinds: [RTM_NEWNEIGH, RTM_DELNEIGH], header: encode::NDMSG_LEN, attribute: NDA_DST };
+        let filtered = socket.leave_out(ours.port(), RTM_DELLINK, Some(repeated));
         filtered.map_err(|source| OpenError { step: "filter", protocol: Protocol::Route, source })?;
         Ok(Self { socket })
     }
 
-    /// Takes the notifications there are, without waiting: a few thousand at most.
+    /// Takes the notifications that have arrived, without waiting, up to a few thousand.
     ///
     /// # Errors
-    /// The kernel's, if the socket is broken. An overflow is not an error but [`Notification::Overflow`].
+    /// The kernel's error, if the socket is broken. Lost notifications are [`Notification::Overflow`], not an error.
     pub fn take(&mut self) -> io::Result<Vec<Notification>> {
         let mut list = Vec::new();
-        while list.len() < AT_ONCE {
+        while list.len() < MAX_NOTIFICATIONS {
             match self.socket.receive()? {
                 Received::Nothing => break,
                 Received::Overflow => list.push(Notification::Overflow),
@@ -128,7 +132,7 @@ impl Monitor {
                     for message in messages {
                         match message.and_then(|message| read(&message)) {
                             Ok(notification) => list.extend(notification),
-                            // What cannot be understood may have been about us.
+                            // A notification that cannot be decoded may be about our objects.
                             Err(_malformed) => list.push(Notification::Overflow),
                         }
                     }
@@ -138,10 +142,10 @@ impl Monitor {
         Ok(list)
     }
 
-    /// Makes it wait for notifications in a tokio runtime.
+    /// Turns the monitor into an async stream of notifications for tokio.
     ///
     /// # Errors
-    /// The runtime refuses the descriptor.
+    /// The runtime cannot register the descriptor.
     ///
     /// # Panics
     /// Outside of a runtime with I/O enabled.
@@ -159,14 +163,15 @@ impl Monitor {
     }
 }
 
-/// A [`Monitor`] that can be awaited.
+/// A [`Monitor`] as an async stream.
 #[cfg(feature = "tokio")]
 #[derive(Debug)]
 pub struct MonitorStream(tokio::io::unix::AsyncFd<Monitor>);
 
 #[cfg(feature = "tokio")]
 impl MonitorStream {
-    /// Waits for notifications and returns all there are. May be dropped while it waits; nothing is lost.
+    /// Waits for notifications and returns those that have arrived. Cancel safe: no notification is lost if the future is
+    /// dropped.
     ///
     /// # Errors
     /// As [`Monitor::take`].
@@ -174,7 +179,7 @@ impl MonitorStream {
         loop {
             let mut ready = self.0.readable_mut().await?;
             let list = ready.get_inner_mut().take()?;
-            if list.len() < AT_ONCE {
+            if list.len() < MAX_NOTIFICATIONS {
                 ready.clear_ready();
             }
             if !list.is_empty() {
@@ -204,32 +209,32 @@ impl fmt::Debug for Monitor {
 
 fn read(message: &Message<'_>) -> Result<Option<Notification>, Malformed> {
     Ok(match message.kind {
-        wire::RTM_NEWLINK | wire::RTM_DELLINK => {
-            // A port that leaves or changes its bridge is reported as AF_BRIDGE, which says nothing about the link.
-            let bridge = message.payload.first() == Some(&wire::AF_BRIDGE);
+        RTM_NEWLINK | RTM_DELLINK => {
+            // AF_BRIDGE reports a bridge port that changes or leaves its bridge, not a change of the link.
+            let bridge = message.payload.first() == Some(&AF_BRIDGE);
             let (_, device) = decode::link(message)?;
-            let gone = message.kind == wire::RTM_DELLINK;
+            let gone = message.kind == RTM_DELLINK;
             (!bridge).then(|| match gone {
                 true => Notification::LinkGone { index: device.index },
                 false => Notification::Link(Box::new(device)),
             })
         }
-        wire::RTM_NEWADDR | wire::RTM_DELADDR => {
-            let gone = message.kind == wire::RTM_DELADDR;
+        RTM_NEWADDR | RTM_DELADDR => {
+            let gone = message.kind == RTM_DELADDR;
             decode::interface_address(message)?.map(|(interface, found)| Notification::Address {
                 interface,
                 address: found.address,
                 gone,
             })
         }
-        wire::RTM_NEWROUTE | wire::RTM_DELROUTE => {
-            let gone = message.kind == wire::RTM_DELROUTE;
-            let main = |found: &decode::RouteMessage| found.table == u32::from(wire::RT_TABLE_MAIN);
-            decode::route(message)?.filter(main).map(|found| Notification::Route { route: found.route, gone })
+        RTM_NEWROUTE | RTM_DELROUTE => {
+            let gone = message.kind == RTM_DELROUTE;
+            let found = decode::route(message)?.filter(decode::RouteMessage::is_in_main_table);
+            found.map(|found| Notification::Route { route: found.route, gone })
         }
-        wire::RTM_NEWNEIGH | wire::RTM_DELNEIGH => {
-            let gone = message.kind == wire::RTM_DELNEIGH;
-            if message.payload.first() == Some(&wire::AF_BRIDGE) {
+        RTM_NEWNEIGH | RTM_DELNEIGH => {
+            let gone = message.kind == RTM_DELNEIGH;
+            if message.payload.first() == Some(&AF_BRIDGE) {
                 decode::fdb_entry(message)?.map(|(interface, entry)| Notification::FdbEntry {
                     interface,
                     entry,
@@ -244,8 +249,8 @@ fn read(message: &Message<'_>) -> Result<Option<Notification>, Malformed> {
                 })
             }
         }
-        wire::RTM_NEWNEXTHOP | wire::RTM_DELNEXTHOP => {
-            let gone = message.kind == wire::RTM_DELNEXTHOP;
+        RTM_NEWNEXTHOP | RTM_DELNEXTHOP => {
+            let gone = message.kind == RTM_DELNEXTHOP;
             Some(Notification::Nexthop { nexthop: decode::nexthop(message)?, gone })
         }
         _ => None,

@@ -8,26 +8,28 @@ use std::ops::BitOr;
 use flannel_netlink::{
     AskError, Batch, DumpError, Errno, Flags, Malformed, Message, OpenError, Protocol, Refusal, Socket,
 };
-
-use crate::kernel::apply;
-use crate::model::objects::{Observed, ObservedNexthop, ROUTE_PROTOCOL};
-use crate::overlay::host::{is_of_others, needs_reach};
 use ipnet::IpNet;
 
-use crate::kernel::interfaces::{DefaultRoute, Interface, RouteLookup};
-use crate::wire::{self, decode, encode, ethtool};
-use crate::{
-    Applied, ApplyError, Family, IfName, Kernel, Links, ObserveError, ObservedDevice, Plan, ReadError,
-};
+use crate::error::{ApplyError, ObserveError, ReadError};
+use crate::kernel::{Applied, Kernel, apply};
+use crate::model::device::ObservedDevice;
+use crate::model::family::Family;
+use crate::model::family_spec::Links;
+use crate::model::if_name::IfName;
+use crate::model::interface::{DefaultRoute, Interface, RouteLookup};
+use crate::model::objects::{Observed, ObservedNexthop, ROUTE_PROTOCOL, is_host_gateway};
+use crate::plan::Plan;
+use crate::wire::uapi::*;
+use crate::wire::{address_family, decode, encode, ethtool};
 
-/// The kernel of the network namespace in which this was opened.
+/// The kernel, in the network namespace in which this was opened.
 ///
-/// Open it once and keep it: the sockets stay in their namespace, and closing one can cost milliseconds. The sysctl
-/// `accept_ra` is written through /proc, in the namespace of the calling thread, so call from one that is in
-/// the same namespace.
+/// Open it once and keep it: the sockets stay in their namespace, and closing a socket can take milliseconds. The sysctl
+/// `accept_ra` is written through /proc in the namespace of the calling thread, so that thread has to be in the same
+/// namespace. Needs `CAP_NET_ADMIN`.
 pub struct Netlink {
     pub(crate) route: Socket,
-    /// For ethtool; `None` if the kernel was built without generic netlink.
+    /// For ethtool; `None` if the kernel has no generic netlink.
     pub(crate) generic: Option<Socket>,
     pub(crate) batch: Batch,
 }
@@ -42,16 +44,16 @@ impl Netlink {
         Ok(Self { route, generic: Socket::open(Protocol::Generic).ok(), batch: Batch::new() })
     }
 
-    /// The number by which the kernel knows changes made through this.
+    /// The netlink port that the kernel reports as the origin of changes made by this value.
     pub(crate) fn port(&self) -> u32 {
         self.route.port()
     }
 
-    /// Lists the links twice over: as interfaces without addresses, and as devices.
+    /// Lists the links, each as an interface without addresses and as a device.
     fn links(&mut self) -> Result<Vec<(Interface, ObservedDevice)>, ObserveError> {
         self.dump(
             "links",
-            wire::RTM_GETLINK,
+            RTM_GETLINK,
             &encode::ifinfomsg(0, 0, 0),
             |a| a.u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS),
             |list: &mut Vec<_>, message| {
@@ -61,13 +63,12 @@ impl Netlink {
         )
     }
 
-    /// Adds the addresses to both.
+    /// Adds the addresses to interfaces and devices.
     fn add_addresses(&mut self, links: &mut [(Interface, ObservedDevice)]) -> Result<(), ObserveError> {
-        let header = [0; 8];
         let addresses: Vec<_> = self.dump(
             "addresses",
-            wire::RTM_GETADDR,
-            &header,
+            RTM_GETADDR,
+            &encode::IFADDRMSG_ANY,
             |_| {},
             |list: &mut Vec<_>, m| {
                 list.extend(decode::interface_address(&m)?);
@@ -87,26 +88,26 @@ impl Netlink {
         Ok(())
     }
 
-    /// Adds what is on a device.
+    /// Adds the neighbor entries and FDB entries of a device.
     fn observe_device(
         &mut self,
         family: Family,
         index: u32,
         observed: &mut Observed,
     ) -> Result<(), ObserveError> {
-        let by_index = |a: &mut flannel_netlink::Attributes<'_>| a.u32(wire::NDA_IFINDEX, index);
-        let header = encode::ndmsg(wire::address_family(family), 0, 0, 0);
+        let by_index = |a: &mut flannel_netlink::Attributes<'_>| a.u32(NDA_IFINDEX, index);
+        let header = encode::ndmsg(address_family(family), 0, 0, 0);
         let mut found: Vec<_> =
-            self.dump("neighbors", wire::RTM_GETNEIGH, &header, by_index, |list: &mut Vec<_>, message| {
+            self.dump("neighbors", RTM_GETNEIGH, &header, by_index, |list: &mut Vec<_>, message| {
                 list.extend(
                     decode::neighbor(&message)?.filter(|(on, _)| *on == index).map(|(_, entry)| entry),
                 );
                 Ok(())
             })?;
         observed.neighbors.append(&mut found);
-        let header = encode::ndmsg(wire::AF_BRIDGE, 0, 0, 0);
+        let header = encode::ndmsg(AF_BRIDGE, 0, 0, 0);
         let mut found: Vec<_> =
-            self.dump("FDB entries", wire::RTM_GETNEIGH, &header, by_index, |list: &mut Vec<_>, message| {
+            self.dump("FDB entries", RTM_GETNEIGH, &header, by_index, |list: &mut Vec<_>, message| {
                 list.extend(
                     decode::fdb_entry(&message)?.filter(|(on, _)| *on == index).map(|(_, entry)| entry),
                 );
@@ -116,12 +117,12 @@ impl Netlink {
         Ok(())
     }
 
-    /// All nexthop objects; `None` if the kernel has no such thing.
+    /// All nexthop objects; `None` if the kernel does not have nexthop objects.
     fn nexthops(&mut self) -> Result<Option<Vec<ObservedNexthop>>, ObserveError> {
         let list = self.dump(
             "nexthops",
-            wire::RTM_GETNEXTHOP,
-            &[0; 8],
+            RTM_GETNEXTHOP,
+            &encode::NHMSG_ANY,
             |_| {},
             |list: &mut Vec<_>, message: Message<'_>| {
                 list.push(decode::nexthop(&message)?);
@@ -136,10 +137,10 @@ impl Netlink {
         }
     }
 
-    /// The nexthop object with this number; `None` if there is none.
+    /// The nexthop object with this ID; `None` if there is none.
     pub(crate) fn nexthop(&mut self, id: u32) -> Result<Option<ObservedNexthop>, ObserveError> {
         self.batch.clear();
-        self.batch.message(wire::RTM_GETNEXTHOP, Flags::NONE, &[0; 8], |a| a.u32(wire::NHA_ID, id));
+        self.batch.message(RTM_GETNEXTHOP, Flags::NONE, &encode::NHMSG_ANY, |a| a.u32(NHA_ID, id));
         match self.route.ask(&mut self.batch, |message| decode::nexthop(&message)) {
             Ok(nexthop) => Ok(Some(nexthop)),
             Err(AskError::Refused(Refusal { errno: Errno::ENOENT, .. })) => Ok(None),
@@ -147,33 +148,28 @@ impl Netlink {
         }
     }
 
-    /// Routes of the main table, of one protocol unless it is 0, as `fold` gathers them.
+    /// Reads the routes of the main table into `C`, one by one.
     pub(crate) fn routes<C: Default>(
         &mut self,
         family: Family,
-        protocol: u8,
         mut fold: impl FnMut(&mut C, decode::RouteMessage),
     ) -> Result<C, ObserveError> {
-        let header = [wire::address_family(family), 0, 0, 0, wire::RT_TABLE_MAIN, protocol, 0, 0, 0, 0, 0, 0];
+        let header = encode::rtmsg_of_table(family, RT_TABLE_MAIN);
         let list = self.dump(
             "routes",
-            wire::RTM_GETROUTE,
+            RTM_GETROUTE,
             &header,
             |_| {},
             |list: &mut C, message| {
                 // Kernels before 4.20 do not filter.
-                let wanted = |found: &decode::RouteMessage| {
-                    found.table == u32::from(wire::RT_TABLE_MAIN)
-                        && (protocol == 0 || found.route.protocol == protocol)
-                };
-                if let Some(found) = decode::route(&message)?.filter(wanted) {
+                if let Some(found) = decode::route(&message)?.filter(decode::RouteMessage::is_in_main_table) {
                     fold(list, found);
                 }
                 Ok(())
             },
         );
         match list {
-            // The table itself does not exist as long as no interface was ever up.
+            // The table does not exist until an interface was up for the first time.
             Err(ObserveError {
                 source: ReadError::Dump(DumpError::Ask(AskError::Refused(refusal))), ..
             }) if refusal.errno == Errno::ENOENT => Ok(C::default()),
@@ -184,8 +180,8 @@ impl Netlink {
     /// Index of the interface with this name; `None` if there is none.
     pub(crate) fn index_of(&mut self, name: IfName) -> Result<Option<u32>, ObserveError> {
         self.batch.clear();
-        self.batch.message(wire::RTM_GETLINK, Flags::NONE, &encode::ifinfomsg(0, 0, 0), |a| {
-            a.text(wire::IFLA_IFNAME, name.as_str());
+        self.batch.message(RTM_GETLINK, Flags::NONE, &encode::ifinfomsg(0, 0, 0), |a| {
+            a.text(IFLA_IFNAME, name.as_str());
             a.u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
         });
         match self.route.ask(&mut self.batch, |message| decode::link(&message)) {
@@ -236,21 +232,19 @@ impl Netlink {
 impl Observed {
     fn note_route(&mut self, found: &decode::RouteMessage, networks: &[IpNet]) {
         let route = found.route;
-        if matches!(route.protocol, ROUTE_PROTOCOL | crate::plan::diff::BOOT) {
+        if matches!(route.protocol, ROUTE_PROTOCOL | RTPROT_BOOT) {
             self.routes.push(route);
         }
-        if is_of_others(&route) && networks.iter().any(|networks| networks.contains(&route.subnet)) {
+        if route.is_foreign() && networks.iter().any(|network| network.contains(&route.subnet)) {
             self.others.push(route);
         }
         if route.protocol != ROUTE_PROTOCOL {
-            let reached = |(gateway, _): &&(IpAddr, u32)| needs_reach(route.subnet, *gateway, found.onlink);
-            self.gateways.extend(found.gateways.iter().filter(reached));
+            let is_host_gateway =
+                |(gateway, _): &&(IpAddr, u32)| is_host_gateway(route.subnet, *gateway, found.onlink);
+            self.gateways.extend(found.gateways.iter().filter(is_host_gateway));
         }
     }
 }
-
-const IFLA_EXT_MASK: u16 = 29;
-const RTEXT_FILTER_SKIP_STATS: u32 = 8;
 
 impl Kernel for Netlink {
     fn observe(&mut self, wanted: &[Links]) -> Result<Observed, ObserveError> {
@@ -261,7 +255,8 @@ impl Kernel for Netlink {
             let is_it = |links: &&Links| links.device == Some(device.name) || links.is_renamed(&device);
             let asked = wanted.iter().filter(is_it).map(|links| links.tx_checksum).reduce(BitOr::bitor);
             if let Some(tx_checksum) = asked {
-                device.accept_ra = device.accept_ra.filter(|obeys| !obeys || may_ignore(device.name));
+                device.accept_ra =
+                    device.accept_ra.filter(|accepts| !accepts || is_accept_ra_writable(device.name));
                 if tx_checksum {
                     device.tx_checksum = self.tx_checksum(device.index);
                 }
@@ -280,7 +275,7 @@ impl Kernel for Netlink {
             let gather = |observed: &mut Observed, found: decode::RouteMessage| {
                 observed.note_route(&found, &networks);
             };
-            let Observed { mut routes, mut others, mut gateways, .. } = self.routes(family, 0, gather)?;
+            let Observed { mut routes, mut others, mut gateways, .. } = self.routes(family, gather)?;
             observed.routes.append(&mut routes);
             observed.others.append(&mut others);
             observed.gateways.append(&mut gateways);
@@ -299,11 +294,10 @@ impl Kernel for Netlink {
     }
 
     fn default_routes(&mut self, family: Family) -> Result<Vec<DefaultRoute>, ObserveError> {
-        self.routes(family, 0, |routes: &mut Vec<DefaultRoute>, found| {
+        self.routes(family, |routes: &mut Vec<DefaultRoute>, found| {
             let interface =
                 if found.route.interface != 0 { found.route.interface } else { found.first_hop.unwrap_or(0) };
-            let leads =
-                found.kind == wire::RTN_UNICAST && interface != 0 && found.route.subnet.prefix_len() == 0;
+            let leads = found.kind == RTN_UNICAST && interface != 0 && found.route.subnet.prefix_len() == 0;
             if leads {
                 routes.push(DefaultRoute { interface, metric: found.route.metric });
             }
@@ -311,17 +305,14 @@ impl Kernel for Netlink {
     }
 
     fn route_to(&mut self, address: IpAddr) -> Result<Option<RouteLookup>, ObserveError> {
-        let family = Family::of(address);
-        let mut header = [0; 12];
-        header[0] = wire::address_family(family);
-        header[1] = family.bits();
+        let header = encode::rtmsg_lookup(address);
         self.batch.clear();
-        self.batch.message(wire::RTM_GETROUTE, Flags::NONE, &header, |a| {
-            encode::put_address(a, wire::RTA_DST, address);
+        self.batch.message(RTM_GETROUTE, Flags::NONE, &header, |a| {
+            encode::put_address(a, RTA_DST, address);
         });
         match self.route.ask(&mut self.batch, |message| decode::route(&message)) {
             Ok(found) => Ok(found.and_then(|found| found.lookup())),
-            // Unreachable, prohibit and blackhole routes answer with EHOSTUNREACH, EACCES and EINVAL.
+            // The kernel answers EHOSTUNREACH, EACCES and EINVAL for unreachable, prohibit and blackhole routes.
             Err(AskError::Refused(Refusal {
                 errno: Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EACCES | Errno::EINVAL,
                 ..
@@ -337,13 +328,12 @@ impl fmt::Debug for Netlink {
     }
 }
 
-/// Path of the sysctl; there is none if IPv6 is off.
+/// Path of the sysctl; the file does not exist if IPv6 is off.
 pub(crate) fn accept_ra_path(device: IfName) -> String {
     format!("/proc/sys/net/ipv6/conf/{device}/accept_ra")
 }
 
-/// Whether the sysctl is ours to change. In a container without privileges /proc/sys is mounted read-only, and upstream
-/// goes on without it there.
-fn may_ignore(device: IfName) -> bool {
+/// Whether the sysctl can be changed. In an unprivileged container /proc/sys is read-only; upstream ignores that, too.
+fn is_accept_ra_writable(device: IfName) -> bool {
     fs::OpenOptions::new().write(true).open(accept_ra_path(device)).is_ok()
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::ValueError;
+use crate::error::ValueError;
 
 /// Name of a network interface, 1 to 15 bytes.
 #[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -16,14 +16,14 @@ impl IfName {
     /// `IFNAMSIZ` without the terminating zero.
     pub(crate) const MAX_LEN: usize = 15;
 
-    /// The name; empty if the kernel has one that is not UTF-8.
+    /// The name; empty if the kernel's name is not UTF-8.
     #[must_use]
     pub fn as_str(&self) -> &str {
         let bytes = self.bytes.get(..usize::from(self.length)).unwrap_or_default();
         std::str::from_utf8(bytes).unwrap_or_default()
     }
 
-    /// A name as the kernel gives it; `None` if it is longer than any. It need not be UTF-8.
+    /// A name that the kernel reports, in any encoding; `None` if it is too long.
     pub(crate) fn observed(name: &[u8]) -> Option<Self> {
         let length = u8::try_from(name.len()).ok().filter(|length| usize::from(*length) <= Self::MAX_LEN)?;
         let mut bytes = [0; Self::MAX_LEN];
@@ -43,7 +43,7 @@ impl IfName {
 impl FromStr for IfName {
     type Err = ValueError;
 
-    /// The kernel's own rule, `dev_valid_name` (net/core/dev.c).
+    /// Accepts what the kernel accepts: `dev_valid_name` (net/core/dev.c).
     fn from_str(name: &str) -> Result<Self, ValueError> {
         let fits = !name.is_empty() && name.len() <= Self::MAX_LEN && name != "." && name != "..";
         if fits && !name.contains(|c: char| c == '/' || c == ':' || c == '\0' || c.is_whitespace()) {

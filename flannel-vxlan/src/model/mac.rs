@@ -3,16 +3,16 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::ValueError;
+use crate::error::ValueError;
 
-/// Ethernet address of one station: not a group address, not all zero.
+/// Ethernet address of a single host: not a group address, not all zero.
 ///
-/// The all-zero address would become the default FDB entry of a VXLAN device, a copy of every unknown frame.
+/// An FDB entry for the all-zero address would be the default destination of a VXLAN device, for every unknown MAC.
 #[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct MacAddr([u8; 6]);
 
 impl MacAddr {
-    /// Checks that it is the address of one station.
+    /// Checks that this is the address of a single host.
     ///
     /// # Errors
     /// [`ValueError::Mac`] for a group address or all zero.
@@ -23,8 +23,8 @@ impl MacAddr {
         Ok(Self(bytes))
     }
 
-    /// A locally administered address that depends on `identity` alone, so that a node keeps it over a restart and
-    /// a re-creation of its device. Give it what tells nodes apart: the node's name or machine id, the VNI, the family.
+    /// A locally administered address that depends only on `identity`, so that a node keeps it when it restarts or
+    /// recreates its device. Use what identifies the device: the node's name or machine ID, the VNI and the family.
     ///
     /// Equal input gives equal output in every release (FNV-1a, 64 bits, folded to 46).
     #[must_use]
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mac_that_is_not_one_stations_is_refused() {
+    fn group_addresses_and_malformed_text_are_rejected() {
         for text in [
             "",
             "00:00:00:00:00:00",

@@ -1,8 +1,10 @@
-//! What an overlay is made of.
+//! The vocabulary of the crate: plain values without I/O.
 
 pub(crate) mod device;
 pub(crate) mod family;
+pub(crate) mod family_spec;
 pub(crate) mod if_name;
+pub(crate) mod interface;
 pub(crate) mod mac;
 pub(crate) mod mtu;
 pub(crate) mod objects;

@@ -1,28 +1,28 @@
-//! The largest packets that the underlay and the overlay carry.
+//! The MTU of the underlay and of the overlay.
 
 use std::fmt;
 
-use crate::{Family, ValueError};
+use crate::error::ValueError;
+use crate::model::family::Family;
 
 /// Largest IP packet, in bytes, that the physical network carries.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct UnderlayMtu(u32);
 
 impl UnderlayMtu {
-    /// Takes the MTU of the underlay interface, in bytes. Any number is fine; what is too small to carry an overlay
-    /// shows in [`UnderlayMtu::inside_vxlan`].
+    /// The MTU of the uplink in bytes. Any number is valid; [`UnderlayMtu::inside_vxlan`] checks whether an overlay fits.
     #[must_use]
     pub fn new(bytes: u32) -> Self {
         Self(bytes)
     }
 
-    /// What is left for pods inside VXLAN: `underlay` is the family of the outer addresses.
+    /// The MTU that remains for pods inside VXLAN. `underlay` is the family of the outer addresses.
     ///
     /// Outer IP header (20 over IPv4, 40 over IPv6) + UDP 8 + VXLAN 8 + inner Ethernet 14: 50 or 70 bytes.
     ///
     /// # Errors
-    /// [`ValueError::Mtu`] if what is left is less than 68 bytes for an IPv4 overlay or 1280 for an IPv6 one. Flannel's
-    /// overlays have the family of their underlay.
+    /// [`ValueError::Mtu`] if less than 68 bytes remain for an IPv4 overlay, or less than 1280 for an IPv6 overlay.
+    /// Flannel's overlays have the same family as their underlay.
     pub fn inside_vxlan(self, underlay: Family) -> Result<OverlayMtu, ValueError> {
         let outer = match underlay {
             Family::V4 => 20,
@@ -43,11 +43,11 @@ impl UnderlayMtu {
 pub struct OverlayMtu(u32);
 
 impl OverlayMtu {
-    /// Checks that `family` works with it.
+    /// Checks that packets of `family` fit.
     ///
     /// # Errors
-    /// [`ValueError::Mtu`] below 68 for IPv4 (`ETH_MIN_MTU`) or 1280 for IPv6 (RFC 8200 section 5; the kernel turns
-    /// IPv6 off on a device with less).
+    /// [`ValueError::Mtu`] below 68 bytes for IPv4 (`ETH_MIN_MTU`), or below 1280 for IPv6 (RFC 8200 section 5; the
+    /// kernel turns IPv6 off on devices with a smaller MTU).
     pub fn new(mtu: u32, family: Family) -> Result<Self, ValueError> {
         let least = match family {
             Family::V4 => 68,

@@ -1,29 +1,33 @@
-//! The four things a peer is made of in the kernel, and what a reading of the kernel found.
+//! The kernel objects of a peer (FDB entry, neighbor entry, nexthop object, route), as desired and as observed.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
-use crate::kernel::interfaces::Interface;
-use crate::{Family, MacAddr, Peer, Via};
+use crate::model::device::ObservedDevice;
+use crate::model::family::Family;
+use crate::model::interface::Interface;
+use crate::model::mac::MacAddr;
+use crate::model::peer::{Peer, Via};
+use crate::wire::uapi::RTPROT_BOOT;
 
-/// Routing protocol number of every route, nexthop and neighbor that this crate makes (`rtm_protocol`), so that
-/// they can be told from those of others: the letter F. Not used by anyone in `/etc/iproute2/rt_protos`.
+/// Protocol number (`rtm_protocol`) of every route, nexthop object and neighbor entry that this crate writes. It marks
+/// them as this crate's own. 70 is the letter F; `/etc/iproute2/rt_protos` assigns it to no other program.
 pub const ROUTE_PROTOCOL: u8 = 70;
 
-/// Metric of the blackhole route: the least preferred there is, so that any other route of the subnet wins,
-/// the one of the pods' bridge above all.
+/// Metric of the blackhole route: the highest possible, so that every other route to the subnet takes precedence,
+/// in particular the route of the pods' bridge.
 pub const BLACKHOLE_METRIC: u32 = u32::MAX;
 
-/// A FDB entry of a VXLAN device: frames to `mac` go to `underlay`.
+/// An FDB entry of a VXLAN device: the kernel sends frames for `mac` to `underlay`.
 ///
 /// # Kernel
-/// `bridge fdb replace MAC dev flannel.1 dst UNDERLAY self extern_learn permanent`. The mark `extern_learn`, which
-/// means "made by a control plane" (since 4.20), tells our entries from those of others.
+/// `bridge fdb replace MAC dev flannel.1 dst UNDERLAY self extern_learn permanent`. `extern_learn` means "written by a
+/// control plane" (since Linux 4.20) and marks the entry as this crate's own.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct FdbEntry {
-    /// Whose device it is in.
+    /// Family of the VXLAN device that the entry is in.
     pub family: Family,
     /// Destination of the inner frame.
     pub mac: MacAddr,
@@ -31,29 +35,29 @@ pub struct FdbEntry {
     pub underlay: IpAddr,
 }
 
-/// A permanent neighbor on a VXLAN device.
+/// A permanent neighbor entry of a VXLAN device.
 ///
 /// # Kernel
 /// `ip neigh replace ADDRESS lladdr MAC dev flannel.1 nud permanent protocol 70`
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Neighbor {
-    /// The first address of the peer's subnet, which its VXLAN device has.
+    /// The address of the peer's VXLAN device: the first address of its subnet.
     pub address: IpAddr,
-    /// That device's MAC address.
+    /// The MAC address of the peer's VXLAN device.
     pub mac: MacAddr,
 }
 
 /// A nexthop object for IPv4 routes.
 ///
-/// The kernel finds equal route information by a hash that leaves the gateway out (`fib_info_hashfn`), so N routes
-/// with N gateways on one device cost O(N²): 115 µs each at 10 000. With nexthop objects it is 4 µs each at any N.
-/// IPv6 has no such hash, and takes plain routes at a flat price.
+/// The kernel looks up shared route information by a hash that omits the gateway (`fib_info_hashfn`), so N routes with
+/// N gateways on one device cost O(N²): 115 µs per route at 10,000 routes. With nexthop objects each route costs 4 µs
+/// at any number. IPv6 has no such hash, and plain routes cost the same at any number.
 ///
 /// # Kernel
-/// `ip nexthop add id ID via GATEWAY dev flannel.1 onlink protocol 70`. Since 5.3; before that, classic routes.
+/// `ip nexthop add id ID via GATEWAY dev flannel.1 onlink protocol 70`. Since Linux 5.3; older kernels get plain routes.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Nexthop {
-    /// Its number, unique in the network namespace; never 0.
+    /// ID, unique in the network namespace; never 0.
     pub id: u32,
     /// The first address of the peer's subnet.
     pub gateway: Ipv4Addr,
@@ -63,41 +67,43 @@ pub struct Nexthop {
 ///
 /// # Kernel
 /// `ip route replace SUBNET nhid ID proto 70`, `.. via GATEWAY dev flannel.1 onlink proto 70`,
-/// `.. via GATEWAY dev eth0 proto 70`, `.. dev flannel-v6.1 proto 70`, or `ip route replace blackhole SUBNET metric 4294967295 proto 70`.
+/// `.. via GATEWAY dev eth0 proto 70`, `.. dev flannel-v6.1 proto 70`, or
+/// `ip route replace blackhole SUBNET metric 4294967295 proto 70`.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Route {
     /// Destination.
     pub subnet: IpNet,
-    /// Where it leads.
+    /// Target.
     pub to: RouteTo,
 }
 
-/// Where a [`Route`] leads.
+/// The target of a [`Route`].
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[non_exhaustive]
 pub enum RouteTo {
     /// A nexthop object.
     Nexthop {
-        /// Its number.
+        /// Its ID.
         id: u32,
     },
-    /// An address behind the VXLAN device.
+    /// A gateway that is on-link on the VXLAN device.
     Onlink {
         /// The first address of the peer's subnet.
         gateway: IpAddr,
     },
-    /// A node on the physical network.
+    /// A node on the same physical network.
     Direct {
-        /// Its address there.
+        /// Its address.
         gateway: IpAddr,
     },
-    /// The VXLAN device, for a moment: see `Route::shows_the_way_to`.
+    /// The VXLAN device without a gateway. Temporary, while an IPv6 route moves to another interface.
     Device,
-    /// Nowhere.
+    /// The kernel drops the packets.
     Blackhole,
 }
 
 impl Route {
-    /// The metric it has: the kernel's default, except for a blackhole.
+    /// Metric: the kernel's default, except for a blackhole route.
     #[must_use]
     pub fn metric(&self) -> u32 {
         match (self.to, Family::of_net(self.subnet)) {
@@ -106,12 +112,12 @@ impl Route {
         }
     }
 
-    /// The route that has to be there while an IPv6 route takes the place of one that leaves through another link.
+    /// A route that must exist while this IPv6 route replaces one through another interface.
     ///
-    /// The kernel refuses a gateway, on-link or not, that it would reach through another link
-    /// (`ip6_route_check_nh_onlink`, `net/ipv6/route.c`), and what the old route leads to is just that.
-    pub(crate) fn shows_the_way_to(wanted: &Self) -> Option<Self> {
-        match wanted.to {
+    /// The kernel refuses an on-link gateway that another route reaches through another interface
+    /// (`ip6_route_check_nh_onlink`, net/ipv6/route.c), and the old route does exactly that.
+    pub(crate) fn temporary_gateway_route(&self) -> Option<Self> {
+        match self.to {
             RouteTo::Onlink { gateway: gateway @ IpAddr::V6(_) } => {
                 Some(Self { subnet: IpNet::from(gateway), to: RouteTo::Device })
             }
@@ -120,7 +126,7 @@ impl Route {
     }
 }
 
-/// What a route without a metric gets: `IP6_RT_PRIO_USER` in IPv6.
+/// Metric of a route that is added without one: `IP6_RT_PRIO_USER` in IPv6.
 pub(crate) fn default_metric(family: Family) -> u32 {
     match family {
         Family::V4 => 0,
@@ -128,8 +134,8 @@ pub(crate) fn default_metric(family: Family) -> u32 {
     }
 }
 
-/// Everything one peer is made of. Steps are taken in the order of the fields: nothing ever leads to something that
-/// is not there yet, not even while the MAC address of a peer changes.
+/// The kernel objects of one peer. They are written in the order of the fields, so that no object ever refers to an
+/// object that does not exist yet, not even while the MAC address of a peer changes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Entries {
     pub(crate) fdb_entry: Option<FdbEntry>,
@@ -139,7 +145,7 @@ pub(crate) struct Entries {
 }
 
 impl Entries {
-    /// Those of `peer`; `nexthop` is the number of its nexthop object, 0 if it is to have none.
+    /// The objects of `peer`. `nexthop` is the ID of its nexthop object, 0 for none.
     pub(crate) fn of(peer: Peer, nexthop: u32) -> Self {
         let Peer { subnet, via } = peer;
         let gateway = subnet.network();
@@ -168,69 +174,69 @@ impl Entries {
     }
 }
 
-/// What a reading of the kernel found: this crate's objects, and those of others that could be mistaken for them.
+/// The observed state of the kernel: this crate's objects, and objects of other programs that matter to it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Observed {
-    /// Whether the kernel has nexthop objects (5.3).
+    /// Whether the kernel has nexthop objects (since Linux 5.3).
     pub has_nexthops: bool,
-    /// The VXLAN devices that were asked for and exist, or what else has their names.
-    pub devices: Vec<crate::ObservedDevice>,
-    /// All interfaces of the namespace.
+    /// The requested VXLAN devices that exist, and other interfaces with their names.
+    pub devices: Vec<ObservedDevice>,
+    /// All interfaces of the network namespace.
     pub interfaces: Vec<Interface>,
-    /// Permanent neighbors on those devices.
+    /// Permanent neighbor entries of these devices.
     pub neighbors: Vec<ObservedNeighbor>,
-    /// FDB entries of those devices that lead to an address.
+    /// FDB entries of these devices that have a destination address.
     pub fdb: Vec<ObservedFdbEntry>,
-    /// All nexthop objects that lead to one gateway, and the numbers of the others.
+    /// All nexthop objects. Of groups and other kinds only the ID is known.
     pub nexthops: Vec<ObservedNexthop>,
-    /// Routes of the main table with protocol [`ROUTE_PROTOCOL`], or `boot`, which is what upstream's have.
+    /// Routes of the main table with protocol [`ROUTE_PROTOCOL`] or `boot`, which upstream flannel uses.
     pub routes: Vec<ObservedRoute>,
-    /// Other routes of the main table, inside the [`networks`](crate::Links::networks) that were asked for.
+    /// Routes of other programs in the main table, inside the requested [`networks`](crate::Links::networks).
     pub others: Vec<ObservedRoute>,
-    /// Gateways of all routes of the main table but this crate's, with the index of the interface they are on; not
-    /// those that a route has on-link as the first address of its own destination, as overlays have them.
+    /// Gateways of all routes of the main table except this crate's, with the index of their interface. Without on-link
+    /// gateways that are the first address of the route's destination, as overlays have them.
     pub gateways: Vec<(IpAddr, u32)>,
 }
 
-/// A neighbor that was found.
+/// An observed neighbor entry.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ObservedNeighbor {
-    /// What it says.
+    /// The entry.
     pub neighbor: Neighbor,
-    /// `NDA_PROTOCOL`; 0 if whoever made it gave none, as upstream.
+    /// `NDA_PROTOCOL`; 0 if none, as for entries of upstream flannel.
     pub protocol: u8,
 }
 
-/// A FDB entry that was found.
+/// An observed FDB entry.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ObservedFdbEntry {
-    /// What it says.
+    /// The entry.
     pub entry: FdbEntry,
-    /// Whether it has the mark of a control plane, which ours have (`NTF_EXT_LEARNED`).
+    /// `NTF_EXT_LEARNED`: written by a control plane, as this crate's entries are.
     pub ext_learned: bool,
-    /// Whether it stays until somebody deletes it (`NUD_PERMANENT`).
+    /// `NUD_PERMANENT`: the entry does not expire.
     pub permanent: bool,
-    /// Whether it leaves by the device's own port, VNI and interface, as ours do.
+    /// Whether the entry has no port, VNI or interface of its own. This crate's entries have none.
     pub no_extra_attrs: bool,
-    /// Whether its state is exactly `NUD_PERMANENT` and its flags are exactly `NTF_SELF`, as upstream flannel writes them.
-    /// `bridge fdb add` sets `NUD_NOARP` too, and what the kernel learns is not permanent.
+    /// Whether the state is exactly `NUD_PERMANENT` and the flags are exactly `NTF_SELF`, as upstream flannel writes them.
+    /// `bridge fdb add` also sets `NUD_NOARP`, and entries that the kernel learns are not permanent.
     pub upstream_form: bool,
 }
 
-/// A nexthop object that was found.
+/// An observed nexthop object.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ObservedNexthop {
-    /// Its number.
+    /// ID.
     pub id: u32,
     /// `nh_protocol`.
     pub protocol: u8,
-    /// Index of the interface it leads to; 0 for a group or blackhole.
+    /// Index of the outgoing interface; 0 for a group or blackhole.
     pub interface: u32,
-    /// The gateway; `None` if it has none, an IPv6 one, or one that packets are wrapped for.
+    /// IPv4 gateway; `None` without one, or if packets are encapsulated.
     pub gateway: Option<Ipv4Addr>,
 }
 
-/// A route that was found.
+/// An observed route.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ObservedRoute {
     /// Destination.
@@ -239,69 +245,105 @@ pub struct ObservedRoute {
     pub protocol: u8,
     /// `RTA_PRIORITY`.
     pub metric: u32,
-    /// Index of the outgoing interface; 0 if it has none.
+    /// Index of the outgoing interface; 0 if none.
     pub interface: u32,
-    /// Where it leads.
+    /// Target.
     pub to: ObservedRouteTo,
-    /// Whether it has nothing that ours never have: a source address, metrics such as an MTU, a realm, or a wrapping.
+    /// Whether the route has no source address, metrics (such as an MTU), realm or encapsulation. This crate's routes have
+    /// none.
     pub no_extra_attrs: bool,
 }
 
 impl ObservedRoute {
-    /// Whether it leaves by this interface, as far as it says. A route to a nexthop object does not with
-    /// `net.ipv4.nexthop_compat_mode=0`.
+    /// Whether the route leaves through this interface. With `net.ipv4.nexthop_compat_mode=0` the kernel does not report
+    /// the interface of a route with a nexthop object; then every interface matches.
     pub(crate) fn leaves_by(&self, interface: u32) -> bool {
-        let unsaid = self.interface == 0 && matches!(self.to, ObservedRouteTo::Nexthop { .. });
-        self.interface == interface || unsaid
+        let unknown = self.interface == 0 && matches!(self.to, ObservedRouteTo::Nexthop { .. });
+        self.interface == interface || unknown
     }
 
-    /// Whether it leads where it should, and is no different in any other way.
+    /// Whether the route has this target and no extra attributes.
     pub(crate) fn leads_to(&self, wanted: RouteTo) -> bool {
-        let same = |want: IpAddr, want_onlink: bool| matches!(self.to, ObservedRouteTo::Gateway { gateway, onlink } if gateway == want && onlink == want_onlink);
+        let is_via = |want: IpAddr, want_onlink: bool| {
+            self.to == ObservedRouteTo::Gateway { gateway: want, onlink: want_onlink }
+        };
         self.no_extra_attrs
             && match wanted {
                 RouteTo::Nexthop { id } => self.to == ObservedRouteTo::Nexthop { id },
-                RouteTo::Onlink { gateway } => same(gateway, true),
-                RouteTo::Direct { gateway } => same(gateway, false),
+                RouteTo::Onlink { gateway } => is_via(gateway, true),
+                RouteTo::Direct { gateway } => is_via(gateway, false),
                 RouteTo::Device => false,
                 RouteTo::Blackhole => self.to == ObservedRouteTo::Blackhole,
             }
     }
+
+    /// Whether upstream flannel may have written the route: it is on-link via the first address of its destination.
+    pub(crate) fn is_upstreams(&self) -> bool {
+        let onlink = matches!(self.to, ObservedRouteTo::Gateway { gateway, onlink: true } if gateway == self.subnet.addr());
+        onlink && self.protocol == RTPROT_BOOT
+    }
+
+    /// Whether the route belongs to another program: neither this crate nor upstream flannel could have written it for
+    /// a peer.
+    pub(crate) fn is_foreign(&self) -> bool {
+        let upstreams =
+            self.protocol == RTPROT_BOOT && self.metric == default_metric(Family::of_net(self.subnet));
+        self.protocol != ROUTE_PROTOCOL && !upstreams
+    }
+
+    /// The gateway that another program's route needs; `None` for on-link routes of overlays.
+    pub(crate) fn foreign_gateway(&self) -> Option<IpAddr> {
+        match self.to {
+            ObservedRouteTo::Gateway { gateway, onlink } if self.protocol != ROUTE_PROTOCOL => {
+                is_host_gateway(self.subnet, gateway, onlink).then_some(gateway)
+            }
+            _ => None,
+        }
+    }
 }
 
-/// Where a route that was found leads.
+/// Whether a gateway is a router of the host's network. Overlays have routes that name the first address of their own
+/// destination as an on-link gateway; those are not.
+pub(crate) fn is_host_gateway(subnet: IpNet, gateway: IpAddr, onlink: bool) -> bool {
+    !(onlink && gateway == subnet.addr())
+}
+
+/// The target of an [`ObservedRoute`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum ObservedRouteTo {
     /// A nexthop object.
     Nexthop {
-        /// Its number.
+        /// Its ID.
         id: u32,
     },
     /// A gateway.
     Gateway {
         /// Its address.
         gateway: IpAddr,
-        /// Whether it is taken to be on the link (`RTNH_F_ONLINK`).
+        /// Whether the kernel takes it to be on the link (`RTNH_F_ONLINK`).
         onlink: bool,
     },
-    /// Nowhere.
+    /// The kernel drops the packets.
     Blackhole,
-    /// Something else that this crate never makes.
+    /// A target that this crate never writes.
     Other,
 }
 
 impl fmt::Display for ObservedRoute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { subnet, protocol, metric, interface, to, .. } = *self;
+        if to == ObservedRouteTo::Blackhole {
+            f.write_str("blackhole ")?;
+        }
         write!(f, "{subnet}")?;
         match to {
             ObservedRouteTo::Gateway { gateway, .. } => write!(f, " via {gateway}")?,
-            ObservedRouteTo::Blackhole => f.write_str(" to nowhere")?,
             ObservedRouteTo::Nexthop { id } => write!(f, " nhid {id}")?,
-            ObservedRouteTo::Other => {}
+            ObservedRouteTo::Blackhole | ObservedRouteTo::Other => {}
         }
         if interface != 0 {
-            write!(f, " on interface {interface}")?;
+            write!(f, " dev index {interface}")?;
         }
         write!(f, " proto {protocol} metric {metric}")
     }

@@ -1,8 +1,10 @@
-//! The VXLAN network identifier, and the device names that go with it.
+//! The VXLAN network identifier, and the device names derived from it.
 
 use std::fmt;
 
-use crate::{Family, IfName, ValueError};
+use crate::error::ValueError;
+use crate::model::family::Family;
+use crate::model::if_name::IfName;
 
 /// VXLAN network identifier, 0 to 16 777 215 (RFC 7348 section 5).
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -23,10 +25,10 @@ impl Vni {
         self.0
     }
 
-    /// Name of the device that upstream flannel makes for it: `flannel.1`, `flannel-v6.1`.
+    /// Name of the device that upstream flannel creates for this VNI: `flannel.1`, `flannel-v6.1`.
     ///
-    /// From VNI 10 000 000 (IPv4) and 10 000 (IPv6) on that name has more than the 15 bytes a name can have, and
-    /// upstream cannot make the device; then it is `fl.<VNI>` and `fl-v6.<VNI>`.
+    /// From VNI 10,000,000 (IPv4) and 10,000 (IPv6) that name exceeds the limit of 15 bytes, and upstream flannel cannot
+    /// create the device. Then the name is `fl.<VNI>` or `fl-v6.<VNI>`.
     #[must_use]
     pub fn device_name(self, family: Family) -> IfName {
         let (usual, short) = match family {
@@ -37,7 +39,7 @@ impl Vni {
         IfName::from_checked(&if name.len() <= IfName::MAX_LEN { name } else { format!("{short}.{self}") })
     }
 
-    /// The VNI and family whose device has this name; `None` if it is a name that flannel gives no device.
+    /// The VNI and family whose device has this name; `None` if flannel has no device of this name.
     #[must_use]
     pub fn of_device(name: &str) -> Option<(Self, Family)> {
         let vni = Self::new(name.rsplit_once('.')?.1.parse().ok()?).ok()?;
@@ -65,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_device_of_every_vni_is_known_by_its_name() {
+    fn the_name_of_a_device_identifies_its_vni_and_family() {
         for vni in [0, 1, 9_999, 10_000, 9_999_999, 16_777_215] {
             for family in Family::ALL {
                 let vni = Vni::new(vni).unwrap();

@@ -1,124 +1,164 @@
-//! Which peers are programmed, when they contradict each other or would harm this host.
+//! The conflict rules: which peers are not programmed, because they contradict other peers or would harm this host.
+//!
+//! Pure functions of the desired families, the peers and the host.
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::ops::Bound;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::overlay::Slot;
-use crate::{Family, MacAddr, Overlay, PeerConflict, Via};
+use crate::model::family::{Family, PerFamily};
+use crate::model::family_spec::FamilySpec;
+use crate::model::objects::ObservedRoute;
+use crate::model::peer::Via;
+use crate::overlay::host::{HostView, RouteHarm};
+use crate::overlay::peer_table::{PeerEntry, PeerTable};
 
-/// What every other subnet comes after.
-const LOWEST: IpNet = IpNet::V4(ipnet::Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0));
+/// Why a peer is not programmed. The overlay keeps the peer and programs it as soon as the reason is gone.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PeerConflict {
+    /// This node has no overlay of the peer's family, or no VXLAN device in it.
+    #[error("this node has no {0} overlay for it")]
+    NoSuchOverlay(Family),
+    /// Subnet and underlay address have different families.
+    #[error("its underlay address {0} is not of the same family as its subnet")]
+    FamilyMismatch(IpAddr),
+    /// The subnet overlaps this node's own.
+    #[error("its subnet overlaps {0}, the subnet of this node")]
+    OwnSubnet(IpNet),
+    /// The subnet contains the peer's own underlay address: the tunnel would carry its own packets.
+    #[error("its subnet contains its own underlay address {0}")]
+    HoldsItsUnderlay(IpAddr),
+    /// The subnet lies outside [`FamilySpec::networks`]: no pods have addresses there.
+    #[error("its subnet is outside the pod network")]
+    OutsideNetworks,
+    /// The underlay address is not the address of a single host, but loopback, multicast, broadcast or unspecified.
+    #[error("its underlay address {0} is not the address of a host")]
+    NotHostAddress(IpAddr),
+    /// The MAC address is also the MAC address of this node's VXLAN device.
+    #[error("its MAC address is the MAC address of this node's VXLAN device")]
+    OwnMac,
+    /// The underlay address is an address of this node.
+    #[error("its underlay address {0} belongs to this node")]
+    OwnUnderlay(IpAddr),
+    /// The subnet contains a network that this host is attached to: a route to it would capture the host's traffic.
+    #[error("its subnet contains {0}, a network that this host is attached to")]
+    CoversHostNetwork(IpNet),
+    /// The subnet contains an address of this host.
+    #[error("its subnet contains {0}, an address of this host")]
+    HoldsHostAddress(IpAddr),
+    /// The subnet contains a gateway of this host's routes.
+    #[error("its subnet contains {0}, a gateway of this host")]
+    HoldsGateway(IpAddr),
+    /// Another program has a route to exactly this subnet, with any metric.
+    #[error("this host has a route of another program to its subnet: {0}")]
+    HostRoute(ObservedRoute),
+    /// A larger subnet of another peer starts with the same address, which would be the address of both tunnel endpoints.
+    #[error("its subnet starts with the same address as {0}, the subnet of another peer")]
+    EndpointTaken(IpNet),
+    /// The underlay address lies in the subnet of another peer: see [`Overlay`](crate::Overlay).
+    #[error("its underlay address is in {0}, the subnet of another peer")]
+    UnderlayInside(IpNet),
+    /// The subnet contains the underlay address of another peer, whose packets would be encapsulated twice.
+    #[error("its subnet contains {address}, the underlay address of the peer {peer}")]
+    HoldsUnderlayOf {
+        /// The other peer.
+        peer: IpNet,
+        /// Its underlay address.
+        address: IpAddr,
+    },
+    /// Another peer has the same MAC address at another underlay address. The peer with the lowest subnet is programmed.
+    #[error("the peer {0} has the same MAC address at another underlay address")]
+    MacTaken(IpNet),
+}
 
-impl Overlay {
-    /// Subnets of the peers that claim this MAC address, lowest first.
-    pub(crate) fn claimants(&self, family: Family, mac: MacAddr) -> impl Iterator<Item = IpNet> {
-        let same = move |entry: &&(Family, MacAddr, IpNet)| entry.0 == family && entry.1 == mac;
-        self.macs.range((family, mac, LOWEST)..).take_while(same).map(|entry| entry.2)
-    }
+/// What the rules depend on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules<'a> {
+    pub(crate) families: &'a PerFamily<Option<FamilySpec>>,
+    pub(crate) peers: &'a PeerTable,
+    pub(crate) host: &'a HostView,
+}
 
-    /// The peers whose subnets begin with this address, shortest prefix first.
-    pub(crate) fn starting_at(&self, address: IpAddr) -> impl Iterator<Item = (IpNet, &Slot)> {
-        let shortest = IpNet::new(address, 0).unwrap_or_else(|_never| IpNet::from(address));
-        let same = move |(subnet, _): &(&IpNet, &Slot)| subnet.addr() == address;
-        self.peers.range(shortest..).take_while(same).map(|(subnet, slot)| (*subnet, slot))
-    }
+/// Peers whose conflicts or status the change of one peer may alter.
+#[derive(Debug, Default)]
+pub(crate) struct Affected {
+    /// Peers to be written again.
+    pub(crate) rewrite: Vec<IpNet>,
+    /// Peers whose status may differ, but not what the kernel needs for them.
+    pub(crate) review: Vec<IpNet>,
+}
 
-    /// Subnets of the peers at this underlay address, lowest first.
-    pub fn peers_at(&self, underlay: IpAddr) -> impl Iterator<Item = IpNet> {
-        let same = move |entry: &&(IpAddr, IpNet)| entry.0 == underlay;
-        self.underlays.range((underlay, LOWEST)..).take_while(same).map(|entry| entry.1)
-    }
-
-    /// Subnets of the peers whose underlay address is in this network. No other peer is looked at.
-    pub fn peers_within(&self, network: IpNet) -> impl Iterator<Item = IpNet> {
-        self.underlays_in(network).map(|(_, subnet)| subnet)
-    }
-
-    /// Subnets of the peers that hold this address and have a prefix shorter than `length`: one look for each shorter
-    /// one that any peer has.
-    pub(crate) fn holding(&self, address: IpAddr, length: u8) -> impl Iterator<Item = IpNet> {
-        let family = Family::of(address);
-        let lengths = self.lengths.range((family, 0)..(family, length));
-        let holders = lengths.filter_map(move |((_, length), _)| IpNet::new(address, *length).ok());
-        holders.map(|holder| holder.trunc()).filter(|holder| self.peers.contains_key(holder))
-    }
-
-    /// Whether this could be in the subnet of a peer that is programmed.
-    pub(crate) fn is_inside_networks(&self, address: IpAddr) -> bool {
-        self.family(Family::of(address)).is_some_and(|spec| spec.may_hold(address.into()))
-    }
-
-    /// Underlay addresses that lie in this subnet, with the peers that have them.
-    fn underlays_in(&self, subnet: IpNet) -> impl Iterator<Item = (IpAddr, IpNet)> {
-        let inside = move |(address, _): &&(IpAddr, IpNet)| subnet.contains(address);
-        self.underlays.range((subnet.network(), LOWEST)..).take_while(inside).copied()
-    }
-
-    /// Why a peer is not to be programmed.
+impl Rules<'_> {
+    /// Why this peer is not programmed.
     pub(crate) fn conflict(&self, subnet: IpNet, via: Via) -> Option<PeerConflict> {
         if let Some(conflict) = self.harm(subnet, via) {
             return Some(conflict);
         }
-        let mut held = self.underlays_in(subnet).filter(|(address, _)| !self.is_for_pods(*address));
-        if let Some((address, peer)) = held.find(|(_, peer)| *peer != subnet && self.is_harmless(*peer)) {
+        let mut inside =
+            self.peers.underlays_inside(subnet).filter(|(address, _)| !self.is_for_pods(*address));
+        if let Some((address, peer)) = inside.find(|(_, peer)| *peer != subnet && self.is_harmless(*peer)) {
             return Some(PeerConflict::HoldsUnderlayOf { peer, address });
         }
         let underlay = via.underlay();
         if self.is_for_pods(underlay) {
-            let mut holders = self.holding(underlay, u8::MAX);
+            let mut holders = self.peers.containing(underlay, u8::MAX);
             if let Some(holder) = holders.find(|holder| *holder != subnet && self.is_harmless(*holder)) {
                 return Some(PeerConflict::UnderlayInside(holder));
             }
         }
-        let Via::Tunnel { mac, .. } = via else { return None };
-        let mut outer = self.starting_at(subnet.addr()).take_while(|(other, _)| *other < subnet);
-        let is_rival = |(other, slot): &(IpNet, &Slot)| {
-            matches!(slot.via, Via::Tunnel { .. }) && self.is_harmless(*other)
-        };
+        let mac = via.mac()?;
+        let mut outer = self.peers.starting_at(subnet.addr()).take_while(|(other, _)| *other < subnet);
+        let is_rival =
+            |(other, entry): &(IpNet, PeerEntry)| entry.via.mac().is_some() && self.is_harmless(*other);
         if let Some((other, _)) = outer.find(is_rival) {
             return Some(PeerConflict::EndpointTaken(other));
         }
-        let family = Family::of_net(subnet);
-        // Most peers have nothing in common with the one before them, which is all that there is to look at then.
-        let last = self.macs.range(..(family, mac, subnet)).next_back();
-        last.filter(|last| (last.0, last.1) == (family, mac))?;
-        let mut before = self.claimants(family, mac).take_while(|other| *other < subnet);
-        let first = before.find(|other| self.is_harmless(*other))?;
-        let theirs = self.peers.get(&first)?.via.underlay();
-        (theirs != underlay).then_some(PeerConflict::MacTaken(first))
+        // For most peers this lookup is the only one that follows.
+        if !self.peers.shares_mac_with_lower(subnet, mac) {
+            return None;
+        }
+        let mut lower = self.peers.with_mac(Family::of_net(subnet), mac).take_while(|other| *other < subnet);
+        let first = lower.find(|other| self.is_harmless(*other))?;
+        let first_underlay = self.peers.get(first)?.via.underlay();
+        (first_underlay != underlay).then_some(PeerConflict::MacTaken(first))
     }
 
-    /// Whether an address is one of pods rather than of a host: it is in the cluster's networks, and no network that this
-    /// host is attached to and that lies in these has it. Where two peers clash over it, the one that claims it for its
-    /// pods is right then.
+    /// Why this peer is not programmed; `None` if it is, or if there is no such peer.
+    pub(crate) fn conflict_of(&self, subnet: IpNet) -> Option<PeerConflict> {
+        self.conflict(subnet, self.peers.get(subnet)?.via)
+    }
+
+    /// All conflicts, by subnet.
+    pub(crate) fn all_conflicts(&self) -> Vec<(IpNet, PeerConflict)> {
+        let rivals = self.peers.possible_rivals();
+        let conflict = |subnet: IpNet, via| match rivals.contains(&subnet) {
+            true => self.conflict(subnet, via),
+            false => self.harm(subnet, via),
+        };
+        let peers = self.peers.iter();
+        peers.filter_map(|peer| Some((peer.subnet, conflict(peer.subnet, peer.via)?))).collect()
+    }
+
+    /// Whether an address lies in the cluster's networks, and in no smaller network that this host is attached to. If
+    /// two peers claim such an address, it belongs to the peer whose subnet contains it.
     fn is_for_pods(&self, address: IpAddr) -> bool {
-        let Some(spec) = self.family(Family::of(address)) else { return false };
-        spec.networks
-            .iter()
-            .filter(|network| network.contains(&address))
-            .any(|network| !self.host.networks_of(address).any(|attached| network.contains(&attached)))
+        let Some(spec) = &self.families[Family::of(address)] else { return false };
+        let is_attached =
+            |network: &IpNet| self.host.networks_of(address).any(|attached| network.contains(&attached));
+        spec.networks.iter().any(|network| network.contains(&address) && !is_attached(network))
     }
 
-    /// The first subnet of another peer in this one.
-    pub(crate) fn inner(&self, subnet: IpNet) -> Option<IpNet> {
-        // It follows it: what begins in it and is not larger lies in it.
-        let after = (Bound::Excluded(subnet), Bound::Unbounded);
-        let (next, _) = self.peers.range(after).next()?;
-        subnet.contains(next).then_some(*next)
-    }
-
-    /// Whether a peer could be programmed if there were no others.
+    /// Whether this peer could be programmed if there were no other peers.
     pub(crate) fn is_harmless(&self, subnet: IpNet) -> bool {
-        self.peers.get(&subnet).is_some_and(|slot| self.harm(subnet, slot.via).is_none())
+        self.peers.get(subnet).is_some_and(|entry| self.harm(subnet, entry.via).is_none())
     }
 
-    /// Why programming this peer would harm this host, whatever other peers there are.
-    pub(crate) fn harm(&self, subnet: IpNet, via: Via) -> Option<PeerConflict> {
+    /// Why programming this peer would harm this host, regardless of other peers.
+    fn harm(&self, subnet: IpNet, via: Via) -> Option<PeerConflict> {
         let family = Family::of_net(subnet);
         let underlay = via.underlay();
-        let Some(spec) = self.family(family) else { return Some(PeerConflict::NoSuchOverlay(family)) };
+        let Some(spec) = &self.families[family] else { return Some(PeerConflict::NoSuchOverlay(family)) };
         if spec.device.is_none() && matches!(via, Via::Tunnel { .. }) {
             return Some(PeerConflict::NoSuchOverlay(family));
         }
@@ -138,60 +178,49 @@ impl Overlay {
         if local == Some(underlay) || self.host.has(underlay) {
             return Some(PeerConflict::OwnUnderlay(underlay));
         }
-        if local.is_some_and(|local| self.is_broadcast(local, underlay)) {
+        if local.is_some_and(|local| self.host.is_broadcast(local, underlay)) {
             return Some(PeerConflict::NotHostAddress(underlay));
         }
-        if matches!((via, &spec.device), (Via::Tunnel { mac, .. }, Some(device)) if device.mac == mac) {
+        if via.mac().is_some() && via.mac() == spec.device.as_ref().map(|device| device.mac) {
             return Some(PeerConflict::OwnMac);
         }
-        if let Some(conflict) = self.host.harmed_by(subnet) {
-            return Some(conflict);
+        match self.host.harm_of_route_to(subnet) {
+            Some(RouteHarm::Network(network)) => Some(PeerConflict::CoversHostNetwork(network)),
+            Some(RouteHarm::Address(address)) => Some(PeerConflict::HoldsHostAddress(address)),
+            Some(RouteHarm::Gateway(gateway)) => Some(PeerConflict::HoldsGateway(gateway)),
+            Some(RouteHarm::Route(route)) => Some(PeerConflict::HostRoute(route)),
+            None => (!spec.may_hold_pods(subnet)).then_some(PeerConflict::OutsideNetworks),
         }
-        (!spec.may_hold(subnet)).then_some(PeerConflict::OutsideNetworks)
     }
 
-    /// Whether `address` reaches everybody on the network that the host's address `local` is on.
-    fn is_broadcast(&self, local: IpAddr, address: IpAddr) -> bool {
-        let network = self.host.prefix_of(local).and_then(|prefix| IpNet::new(local, prefix).ok());
-        network.is_some_and(|network| {
-            let all = network.addr().is_ipv4() && network.prefix_len() < 31;
-            all && (address == network.broadcast() || address == network.network())
-        })
-    }
-
-    /// For each peer, in their order, whether it is to be programmed. Notes what there is to say about each.
-    pub(crate) fn standing(&mut self) -> Vec<bool> {
-        // Only peers that have something in common can be in each other's way.
-        let mut rivals = std::collections::BTreeSet::new();
-        let pairs = self.peers.keys().zip(self.peers.keys().skip(1));
-        let pairs = pairs.filter(|(outer, inner)| outer.addr() == inner.addr());
-        rivals.extend(pairs.map(|(_, inner)| *inner));
-        let pairs = self.macs.iter().zip(self.macs.iter().skip(1));
-        let pairs = pairs.filter(|(one, other)| (one.0, one.1) == (other.0, other.1));
-        rivals.extend(pairs.flat_map(|(one, other)| [one.2, other.2]));
-        let mut underlays = self.underlays.iter().peekable();
-        for subnet in self.peers.keys() {
-            while underlays.next_if(|(address, _)| *address < subnet.network()).is_some() {}
-            let inside = underlays.clone().take_while(|(address, _)| subnet.contains(address));
-            rivals.extend(inside.flat_map(|(_, peer)| [*subnet, *peer]));
+    /// Peers that are affected if this peer changes to `next` (`None`: it is removed), itself included.
+    pub(crate) fn affected_by(&self, subnet: IpNet, next: Option<Via>) -> Affected {
+        let old = self.peers.get(subnet).map(|entry| entry.via);
+        let mut rewrite: Vec<IpNet> = vec![subnet];
+        rewrite.extend(self.peers.starting_at(subnet.addr()).map(|(other, _)| other));
+        rewrite.extend(self.peers.underlays_inside(subnet).map(|(_, peer)| peer));
+        let mut review: Vec<IpNet> = self.peers.containing(subnet.addr(), subnet.prefix_len()).collect();
+        for via in [old, next].into_iter().flatten() {
+            let underlay = via.underlay();
+            let spec = self.families[Family::of(underlay)].as_ref();
+            if spec.is_some_and(|spec| spec.may_hold_pods(underlay.into())) {
+                rewrite.extend(self.peers.containing(underlay, u8::MAX));
+            }
+            review.extend(self.peers.with_underlay(underlay).take(2));
+            if let Some(mac) = via.mac() {
+                let family = Family::of_net(subnet);
+                // Only the first harmless peer with a MAC address decides about the others.
+                let mut same_mac = self.peers.with_mac(family, mac);
+                if same_mac.find(|other| self.is_harmless(*other)).is_none_or(|first| subnet <= first) {
+                    rewrite.extend(self.peers.with_mac(family, mac));
+                }
+            }
         }
-
-        let mut conflicts = Vec::new();
-        let mut stands = |(subnet, slot): (&IpNet, &Slot)| {
-            let conflict = match rivals.contains(subnet) {
-                true => self.conflict(*subnet, slot.via),
-                false => self.harm(*subnet, slot.via),
-            };
-            conflicts.extend(conflict.map(|conflict| (*subnet, conflict)));
-            conflict.is_none()
-        };
-        let standing = self.peers.iter().map(&mut stands).collect();
-        self.note_remarks(conflicts);
-        standing
+        Affected { rewrite, review }
     }
 }
 
-/// Whether it can be the address of one host, on any network.
+/// Whether an address can be the address of a single host on any network.
 fn is_host_address(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {

@@ -1,101 +1,70 @@
-//! The overlay as it should be: owner of that state, with the same small work per change at any number of peers.
+//! The desired state of the overlay and what the kernel has of it. A change of one peer costs the same at any number
+//! of peers.
 
 pub(crate) mod conflict;
-pub(crate) mod hold;
+pub(crate) mod device_state;
+mod flush;
 pub(crate) mod host;
 pub(crate) mod nexthop_ids;
 pub(crate) mod notice;
 pub(crate) mod peer_status;
+pub(crate) mod peer_table;
 pub(crate) mod pending;
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-pub(crate) use crate::overlay::hold::Part;
-use crate::overlay::host::Host;
+use crate::model::family::{Family, PerFamily};
+use crate::model::family_spec::{FamilySpec, Links};
+use crate::model::mac::MacAddr;
+use crate::model::objects::{BLACKHOLE_METRIC, Entries, ObservedRoute};
+use crate::model::peer::{Peer, Via};
+use crate::overlay::conflict::{PeerConflict, Rules};
+use crate::overlay::device_state::DeviceState;
+use crate::overlay::host::HostView;
 use crate::overlay::nexthop_ids::NexthopIds;
-use crate::overlay::peer_status::PeerStatuses;
-use crate::overlay::pending::Held;
-use crate::{
-    Applied, ApplyError, ConvergeError, Family, FamilySpec, Kernel, Links, MacAddr, Peer, PeerConflict, Plan,
-    Report, Via,
-};
+use crate::overlay::peer_status::{PeerStatusChange, PeerStatuses, status_of};
+use crate::overlay::peer_table::{PeerEntry, PeerTable};
+use crate::overlay::pending::{Pending, Programmed};
+use crate::plan::part::Part;
 
-/// The devices and peers that there should be, and which of them the kernel does not have yet.
+/// The desired devices and peers, and which of them the kernel does not have yet.
 ///
-/// [`Overlay::set_peer`] and [`Overlay::remove_peer`] note one change; [`Overlay::flush`] writes the noted ones.
-/// [`Overlay::converge`] reads everything back first, and so repairs whatever others did.
+/// [`Overlay::set_peer`] and [`Overlay::remove_peer`] note a change; [`Overlay::flush`] writes the noted changes.
+/// [`Overlay::converge`] observes the kernel first, and so also repairs changes of other programs.
 ///
-/// # When peers contradict each other
-/// The outcome depends on the peers alone, not on the order in which they came:
-/// - one subnet: there is one peer per subnet, the last one set;
-/// - one subnet inside another: both are programmed, and the longer prefix gets what is its own, as with any routes; but
-///   of two tunnel peers whose subnets begin with the same address, which is that of their endpoints, only the larger one;
-/// - a subnet that holds the underlay address of another peer: one of them is not programmed. If the address is one of
-///   the pod network's ([`FamilySpec::networks`]), and of no network in that which this host is attached to, it is the other peer;
-///   else it is the subnet's, which would swallow that one's packets;
-/// - one MAC address on two underlay addresses: the peer with the lowest subnet is programmed;
-/// - one underlay address with two MAC addresses or two subnets: both are programmed, as neither harms the other.
+/// # Conflicts
+/// The result depends only on the peers, not on the order in which they were set:
+/// - Same subnet: the peer that was set last replaces the other.
+/// - A subnet inside another: both peers are programmed, and the longer prefix gets its packets, as with all routes. But
+///   if the subnets of two tunnel peers start with the same address, which is the address of their VXLAN devices, only
+///   the peer with the larger subnet is programmed.
+/// - A subnet that contains the underlay address of another peer: one of the two is not programmed. If the address lies
+///   in the pod network ([`FamilySpec::networks`]), and in no smaller network that this host is attached to, it is the
+///   other peer. Otherwise it is the peer with the subnet, which would capture the other peer's packets.
+/// - One MAC address at two underlay addresses: only the peer with the lowest subnet is programmed.
+/// - One underlay address with two MAC addresses or two subnets: both peers are programmed.
 ///
-/// A peer that would harm this host (see [`PeerConflict`]) is not programmed, and does not stand against others. All
-/// of these come in by themselves when what stands against them goes away. [`Overlay::take_status_changes`] tells of each change.
+/// A peer that would harm this host (see [`PeerConflict`]) is not programmed and does not affect other peers. The
+/// overlay programs a peer by itself when its conflict ends. [`Overlay::take_status_changes`] reports each change.
 ///
 /// # Examples
 /// See the [crate](crate#example).
 #[derive(Clone, Debug, Default)]
 pub struct Overlay {
-    pub(crate) families: [Option<FamilySpec>; 2],
-    pub(crate) peers: BTreeMap<IpNet, Slot>,
-    /// Every tunnel peer by its MAC address.
-    pub(crate) macs: BTreeSet<(Family, MacAddr, IpNet)>,
-    /// Every peer by its underlay address.
-    pub(crate) underlays: BTreeSet<(IpAddr, IpNet)>,
-    /// How many peers there are of each length of prefix.
-    pub(crate) lengths: BTreeMap<(Family, u8), usize>,
-    /// Peers to be written, with what the kernel has of them.
-    pub(crate) dirty: BTreeMap<IpNet, Option<Held>>,
-    /// Peers that the kernel refused: to be written when asked for, not with every change of others.
-    pub(crate) refused: BTreeMap<IpNet, Option<Held>>,
-    pub(crate) remarks: PeerStatuses,
-    pub(crate) host: Host,
-    pub(crate) nexthops: NexthopIds,
-    /// Indexes of the VXLAN devices when they were last looked at; 0 if unknown.
-    pub(crate) device_index: [u32; 2],
-    /// Whether the underlay interfaces were up, when last heard of.
-    pub(crate) underlay_up: [Option<bool>; 2],
-    /// Devices that the kernel would not change in place.
-    pub(crate) recreate: [Recreate; 2],
-    /// Whether `dirty` is all there is to do.
-    pub(crate) observed: bool,
-    /// Whether what no known peer needs is left alone.
-    pub(crate) keeps_unknown: bool,
-    /// What is not repaired for now.
-    pub(crate) hold: BTreeSet<Part>,
-    /// Peers that are not as they should be and were not repaired for that reason.
-    pub(crate) withheld: BTreeSet<IpNet>,
-}
-
-/// Whether a device is made anew although its differences are of the kind that is changed in place.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(crate) enum Recreate {
-    /// It is changed in place.
-    #[default]
-    No,
-    /// The kernel said that it cannot do that.
-    Due,
-    /// It was tried. Not again before the device is as it should be once, or should be another one.
-    Tried,
-}
-
-/// What is kept of a peer.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Slot {
-    pub(crate) via: Via,
-    /// Number of its nexthop object; 0 if it has none.
-    pub(crate) nexthop: u32,
+    families: PerFamily<Option<FamilySpec>>,
+    peers: PeerTable,
+    pending: Pending,
+    host: HostView,
+    devices: DeviceState,
+    statuses: PeerStatuses,
+    nexthops: NexthopIds,
+    /// Whether objects that no known peer needs are kept.
+    keeps_unknown: bool,
+    /// Parts that are not repaired.
+    hold: BTreeSet<Part>,
 }
 
 impl Overlay {
@@ -109,76 +78,63 @@ impl Overlay {
         overlay
     }
 
-    /// Sets or replaces one family, e.g. with another MTU or underlay. The next [`Overlay::flush`] is a
-    /// [`Overlay::converge`]: what can be changed in place is, the rest is made anew.
+    /// Sets or replaces one family, e.g. with another MTU or underlay. The next [`Overlay::flush`] is an
+    /// [`Overlay::converge`], which changes the device in place if possible and recreates it otherwise.
     pub fn set_family(&mut self, spec: FamilySpec) {
-        let (slot, recreate) = match spec.family() {
-            Family::V4 => (&mut self.families[0], &mut self.recreate[0]),
-            Family::V6 => (&mut self.families[1], &mut self.recreate[1]),
-        };
-        if slot.as_ref() != Some(&spec) {
-            *recreate = Recreate::No;
+        let family = spec.family();
+        if self.families[family].as_ref() != Some(&spec) {
+            self.devices.desired_changed(family);
             if let Some(device) = &spec.device {
                 self.nexthops.choose_range(device.vni);
             }
-            *slot = Some(spec);
-            self.observed = false;
+            self.families[family] = Some(spec);
+            self.pending.invalidate();
         }
     }
 
     /// The family as it was last set.
     #[must_use]
     pub fn family(&self, family: Family) -> Option<&FamilySpec> {
-        match family {
-            Family::V4 => self.families[0].as_ref(),
-            Family::V6 => self.families[1].as_ref(),
-        }
+        self.families[family].as_ref()
     }
 
-    /// Adds a peer, or changes the one with this subnet. Returns why it will not be programmed, if so.
+    /// Adds a peer, or changes the peer with this subnet.
     ///
     /// # Errors
-    /// [`PeerConflict`]. The peer is kept nevertheless, and programmed when the reason is gone.
+    /// [`PeerConflict`]: why the peer is not programmed. The overlay keeps it, and programs it when the conflict ends.
     pub fn set_peer(&mut self, peer: Peer) -> Result<(), PeerConflict> {
         let subnet = peer.subnet.trunc();
-        let old = self.peers.get(&subnet).copied();
+        let old = self.peers.get(subnet);
         if old.is_none_or(|old| old.via != peer.via) {
-            let touched = self.mark(subnet, Some(peer.via));
-            // A peer that left and returns before it was written keeps its nexthop object.
-            let held = self.dirty.get(&subnet).copied().flatten().map_or(0, |held| held.nexthop);
-            let nexthop = match peer.via {
-                Via::Tunnel { .. } => {
-                    old.map_or(held, |old| if old.nexthop == 0 { held } else { old.nexthop })
-                }
-                Via::Direct { .. } => 0,
+            let reviewed = self.mark_affected(subnet, Some(peer.via));
+            let nexthop_id = match (peer.via, old) {
+                (Via::Direct { .. }, _) => 0,
+                (Via::Tunnel { .. }, Some(old)) if old.nexthop_id != 0 => old.nexthop_id,
+                // A peer that was removed and returns before the removal was written keeps its nexthop object.
+                (Via::Tunnel { .. }, _) => self.pending.programmed_nexthop_id(subnet),
             };
-            self.unlist(subnet, old);
-            self.list(subnet, Slot { via: peer.via, nexthop });
-            self.look_again(touched);
+            self.peers.insert(subnet, PeerEntry { via: peer.via, nexthop_id });
+            self.review(&reviewed);
         }
         self.conflict_of(subnet).map_or(Ok(()), Err)
     }
 
-    /// Removes the peer with this subnet; returns whether there was one.
+    /// Removes the peer with this subnet. Returns whether there was one.
     pub fn remove_peer(&mut self, subnet: IpNet) -> bool {
         let subnet = subnet.trunc();
-        if !self.peers.contains_key(&subnet) {
+        if !self.peers.contains(subnet) {
             return false;
         }
-        let touched = self.mark(subnet, None);
-        let old = self.peers.remove(&subnet);
-        self.unlist(subnet, old);
-        self.look_again(touched);
+        let reviewed = self.mark_affected(subnet, None);
+        self.peers.remove(subnet);
+        self.review(&reviewed);
         true
     }
 
-    /// Removes every peer for which `keep` is false: for the end of a full listing.
+    /// Removes every peer for which `keep` returns false, e.g. after a complete listing of the peers.
     pub fn retain_peers(&mut self, mut keep: impl FnMut(Peer) -> bool) {
-        let gone = |(subnet, slot): (&IpNet, &Slot)| {
-            let peer = Peer { subnet: *subnet, via: slot.via };
-            (!keep(peer)).then_some(*subnet)
-        };
-        let gone: Vec<IpNet> = self.peers.iter().filter_map(gone).collect();
+        let gone: Vec<IpNet> =
+            self.peers.iter().filter(|peer| !keep(*peer)).map(|peer| peer.subnet).collect();
         for subnet in gone {
             self.remove_peer(subnet);
         }
@@ -188,186 +144,181 @@ impl Overlay {
     #[must_use]
     pub fn peer(&self, subnet: IpNet) -> Option<Peer> {
         let subnet = subnet.trunc();
-        self.peers.get(&subnet).map(|slot| Peer { subnet, via: slot.via })
+        self.peers.get(subnet).map(|entry| Peer { subnet, via: entry.via })
     }
 
-    /// All peers by subnet.
+    /// All peers, by subnet.
     pub fn peers(&self) -> impl ExactSizeIterator<Item = Peer> {
-        self.peers.iter().map(|(subnet, slot)| Peer { subnet: *subnet, via: slot.via })
+        self.peers.iter()
+    }
+
+    /// Subnets of the peers with this underlay address, lowest first.
+    pub fn peers_at(&self, underlay: IpAddr) -> impl Iterator<Item = IpNet> {
+        self.peers.with_underlay(underlay)
+    }
+
+    /// Subnets of the peers whose underlay address is in this network. Does not look at other peers.
+    pub fn peers_within(&self, network: IpNet) -> impl Iterator<Item = IpNet> {
+        self.peers.underlays_inside(network).map(|(_, subnet)| subnet)
     }
 
     /// Peers that are not programmed, and why. Looks at every peer.
     pub fn conflicts(&self) -> impl Iterator<Item = (IpNet, PeerConflict)> {
-        self.peers.iter().filter_map(|(subnet, slot)| Some((*subnet, self.conflict(*subnet, slot.via)?)))
+        let conflict = |peer: Peer| Some((peer.subnet, self.rules().conflict(peer.subnet, peer.via)?));
+        self.peers.iter().filter_map(conflict)
     }
 
-    /// Why this peer is not programmed; `None` if it is, or is not known.
+    /// Why this peer is not programmed; `None` if it is, or if there is no such peer.
     #[must_use]
     pub fn conflict_of(&self, subnet: IpNet) -> Option<PeerConflict> {
         let subnet = subnet.trunc();
-        match self.observed {
-            true => self.remarks.conflict(subnet),
-            false => self.conflict(subnet, self.peers.get(&subnet)?.via),
+        match self.pending.is_in_sync() {
+            true => self.statuses.conflict(subnet),
+            false => self.rules().conflict_of(subnet),
         }
     }
 
-    /// Peers that are not written: new ones, changed ones, and those that were refused.
-    pub fn waiting(&self) -> impl Iterator<Item = IpNet> {
-        let waiting = self.dirty.keys().chain(self.refused.keys()).chain(&self.withheld);
-        waiting.filter(|subnet| self.peers.contains_key(*subnet)).copied()
+    /// Changes of peers' status since the last call: peers that conflicts now prevent from being programmed, or no longer
+    /// prevent, and peers that share a subnet or an underlay address. Costs as much as there are changes. Call it after a
+    /// flush: before the first flush the overlay does not know what peers could harm on this host.
+    pub fn take_status_changes(&mut self) -> Vec<PeerStatusChange> {
+        self.statuses.take_changes()
     }
 
-    /// Number of peers that the kernel refused. [`Overlay::flush`] leaves them alone until [`Overlay::retry`], so that
-    /// they cost nothing when others change; [`Overlay::converge`] tries them.
+    /// Peers that the kernel does not have as desired: new, changed, refused and [withheld](Overlay::hold) peers.
+    pub fn waiting(&self) -> impl Iterator<Item = IpNet> {
+        self.pending.subnets().filter(|subnet| self.peers.contains(*subnet))
+    }
+
+    /// Number of peers that the kernel refused. [`Overlay::flush`] does not try them again until [`Overlay::retry`], so
+    /// that they cost nothing when other peers change. [`Overlay::converge`] tries them.
     #[must_use]
     pub fn refused(&self) -> usize {
-        self.refused.len()
+        self.pending.refused_count()
     }
 
-    /// Number of peers that the kernel has, right after a flush.
+    /// Number of peers that the kernel has, directly after a flush.
     #[must_use]
     pub fn programmed(&self) -> usize {
-        self.peers.len().saturating_sub(self.refused.len() + self.withheld.len() + self.remarks.kept_out())
+        let missing =
+            self.pending.refused_count() + self.pending.withheld_count() + self.statuses.conflict_count();
+        self.peers.iter().len().saturating_sub(missing)
     }
 
-    /// Whether the kernel refused this peer when it was last tried.
+    /// Whether the kernel refused this peer at the last attempt.
     #[must_use]
     pub fn is_refused(&self, subnet: IpNet) -> bool {
-        self.refused.contains_key(&subnet.trunc())
+        self.pending.is_refused(subnet.trunc())
     }
 
-    /// Notes the peers that the kernel refused, to be written by the next [`Overlay::flush`].
+    /// Makes the next [`Overlay::flush`] try the refused peers again.
     pub fn retry(&mut self) {
-        self.dirty.append(&mut self.refused);
+        self.pending.retry();
     }
 
-    /// Whether something is noted that the kernel does not have.
+    /// Whether the kernel may differ from the desired state.
     #[must_use]
     pub fn is_pending(&self) -> bool {
-        !self.observed || !self.dirty.is_empty() || !self.refused.is_empty()
+        !self.pending.is_in_sync() || !self.pending.is_empty()
     }
 
-    /// Whether [`Overlay::flush`] will read the kernel first: at the start, after [`Overlay::set_family`], and after
-    /// a plan that was cut short.
+    /// Whether the next [`Overlay::flush`] observes the kernel first: at the start, after [`Overlay::set_family`] and
+    /// [`Overlay::invalidate`], and after a plan that was cut short.
     #[must_use]
     pub fn needs_observe(&self) -> bool {
-        !self.observed
+        !self.pending.is_in_sync()
     }
 
-    /// Notes that the kernel may no longer hold what was written to it.
+    /// Notes that the kernel may no longer hold what was written, so that the next [`Overlay::flush`] observes it.
     pub fn invalidate(&mut self) {
-        self.observed = false;
+        self.pending.invalidate();
     }
 
-    /// Whether to leave alone what seems stale, because not all peers are named yet: known peers are written and
-    /// repaired, and one that is removed by [`Overlay::remove_peer`] goes. Default: no. Turning it off makes the next
-    /// flush a [`Overlay::converge`], which sweeps.
-    pub fn keep_unknown(&mut self, spare: bool) {
-        self.observed &= spare || !self.keeps_unknown;
-        self.keeps_unknown = spare;
+    /// Sets whether stale objects are kept, because not all peers are known yet. Known peers are still written and
+    /// repaired, and [`Overlay::remove_peer`] still removes a peer. Default: no. Turning it off makes the next flush an
+    /// [`Overlay::converge`], which removes stale objects.
+    pub fn keep_unknown(&mut self, keep: bool) {
+        if self.keeps_unknown && !keep {
+            self.pending.invalidate();
+        }
+        self.keeps_unknown = keep;
     }
 
-    /// The interfaces to be observed.
+    /// Sets the parts that [`Overlay::converge`] does not repair, until the next call, e.g. because another program keeps
+    /// undoing the repair. Requested changes of these parts are still written. Default: none.
+    pub fn hold(&mut self, parts: BTreeSet<Part>) {
+        self.hold = parts;
+    }
+
+    /// The interfaces to observe.
     #[must_use]
     pub fn links(&self) -> Vec<Links> {
-        self.families.iter().flatten().map(FamilySpec::links).collect()
+        self.families.specs().map(FamilySpec::links).collect()
     }
 
-    /// Writes the changes noted since the last time: work for those peers only.
-    ///
-    /// # Errors
-    /// As [`Overlay::converge`].
-    pub fn flush(&mut self, kernel: &mut impl Kernel) -> Result<Report, ConvergeError> {
-        if !self.observed {
-            return self.converge(kernel);
+    fn rules(&self) -> Rules<'_> {
+        Rules { families: &self.families, peers: &self.peers, host: &self.host }
+    }
+
+    /// Notes that this peer, and the peers that its change to `next` affects, are to be written. Returns the peers whose
+    /// status has to be reviewed after the change.
+    fn mark_affected(&mut self, subnet: IpNet, next: Option<Via>) -> Vec<IpNet> {
+        if !self.pending.is_in_sync() {
+            return Vec::new(); // everything will be compared
         }
-        let plan = self.pending();
-        let report = self.carry_out(plan, kernel)?;
-        // Others have replaced the device or made a route of their own, and whoever watches will hear of it later.
-        if self.observed { Ok(report) } else { self.converge(kernel) }
-    }
-
-    /// Reads everything, and writes what is missing or wrong. Writes nothing if nothing is.
-    ///
-    /// # Errors
-    /// [`ConvergeError`]: the kernel could not be read, or it is unknown what it took. What single peers were refused
-    /// is in the [`Report`]. Either way what is left to do stays noted.
-    pub fn converge(&mut self, kernel: &mut impl Kernel) -> Result<Report, ConvergeError> {
-        let report = self.converge_in_place(kernel)?;
-        if self.recreate.contains(&Recreate::Due) { self.converge_in_place(kernel) } else { Ok(report) }
-    }
-
-    fn converge_in_place(&mut self, kernel: &mut impl Kernel) -> Result<Report, ConvergeError> {
-        let observed = kernel.observe(&self.links()).map_err(ConvergeError::Observe)?;
-        let plan = self.diff(&observed);
-        drop(observed);
-        self.carry_out(plan, kernel)
-    }
-
-    fn carry_out(&mut self, plan: Plan, kernel: &mut impl Kernel) -> Result<Report, ConvergeError> {
-        if plan.is_empty() {
-            return Ok(self.settle(&plan, Applied::default()));
+        let affected = self.rules().affected_by(subnet, next);
+        for subnet in &affected.rewrite {
+            let entry = self.peers.get(*subnet).filter(|_| self.conflict_of(*subnet).is_none());
+            let programmed = entry.map(|entry| Programmed {
+                via: entry.via,
+                nexthop_id: entry.nexthop_id,
+                is_certain: true,
+            });
+            self.pending.mark(*subnet, programmed);
         }
-        let applied = kernel.apply(&plan).map_err(|source: ApplyError| {
-            self.observed = false;
-            ConvergeError::Apply(source)
-        })?;
-        Ok(self.settle(&plan, applied))
+        let mut reviewed = affected.rewrite;
+        reviewed.extend(affected.review);
+        reviewed
     }
 
-    pub(crate) fn recreate_of(&mut self, family: Family) -> &mut Recreate {
-        match family {
-            Family::V4 => &mut self.recreate[0],
-            Family::V6 => &mut self.recreate[1],
+    /// Determines the status of these peers again. Returns whether there are any.
+    fn review(&mut self, subnets: &[IpNet]) -> bool {
+        for subnet in subnets {
+            let status = status_of(self.rules(), *subnet);
+            self.statuses.set(*subnet, status);
         }
+        !subnets.is_empty()
     }
 
-    pub(crate) fn plan(&self) -> Plan {
-        let mut plan = Plan::default();
-        for (links, family) in plan.links.iter_mut().zip(&self.families) {
-            *links = family.as_ref().map(FamilySpec::links);
-        }
-        plan
+    /// The desired kernel objects of this peer; `None` if it is not programmed.
+    fn wanted(&self, subnet: IpNet) -> Option<Entries> {
+        let entry = self.peers.get(subnet)?;
+        let is_programmed = self.conflict_of(subnet).is_none();
+        is_programmed.then(|| Entries::of(Peer { subnet, via: entry.via }, entry.nexthop_id))
     }
 
-    /// The underlay address that frames to this MAC address go to: that of the first peer which claims it.
-    pub(crate) fn fdb_entry(&self, family: Family, mac: MacAddr) -> Option<IpAddr> {
-        self.claimants(family, mac).find_map(|subnet| {
-            let via = self.peers.get(&subnet)?.via;
+    /// Whether the desired state has a route with this destination and metric.
+    pub(crate) fn has_route_at(&self, found: &ObservedRoute) -> bool {
+        let is_blackhole = self
+            .families
+            .specs()
+            .any(|spec| spec.blackhole && (spec.subnet, BLACKHOLE_METRIC) == (found.subnet, found.metric));
+        is_blackhole || self.wanted(found.subnet).is_some_and(|wanted| wanted.route.metric() == found.metric)
+    }
+
+    /// The underlay address of frames for this MAC address: the first programmed peer with that MAC address decides.
+    fn fdb_target(&self, family: Family, mac: MacAddr) -> Option<IpAddr> {
+        self.peers.with_mac(family, mac).find_map(|subnet| {
+            let via = self.peers.get(subnet)?.via;
             self.conflict_of(subnet).is_none().then(|| via.underlay())
         })
     }
 
-    /// The programmed tunnel peer whose subnet begins with this address.
-    pub(crate) fn tunnel_at(&self, address: IpAddr) -> Option<(IpNet, MacAddr)> {
-        self.starting_at(address).find_map(|(subnet, slot)| match slot.via {
-            Via::Tunnel { mac, .. } => self.conflict_of(subnet).is_none().then_some((subnet, mac)),
-            Via::Direct { .. } => None,
+    /// The programmed tunnel peer whose VXLAN device has this address.
+    fn tunnel_at(&self, address: IpAddr) -> Option<(IpNet, MacAddr)> {
+        self.peers.starting_at(address).find_map(|(subnet, entry)| {
+            let mac = entry.via.mac()?;
+            self.conflict_of(subnet).is_none().then_some((subnet, mac))
         })
-    }
-
-    fn list(&mut self, subnet: IpNet, slot: Slot) {
-        let family = Family::of_net(subnet);
-        if let Via::Tunnel { mac, .. } = slot.via {
-            self.macs.insert((family, mac, subnet));
-        }
-        self.underlays.insert((slot.via.underlay(), subnet));
-        *self.lengths.entry((family, subnet.prefix_len())).or_default() += 1;
-        self.peers.insert(subnet, slot);
-    }
-
-    fn unlist(&mut self, subnet: IpNet, old: Option<Slot>) {
-        let Some(Slot { via, .. }) = old else { return };
-        let family = Family::of_net(subnet);
-        if let Via::Tunnel { mac, .. } = via {
-            self.macs.remove(&(family, mac, subnet));
-        }
-        self.underlays.remove(&(via.underlay(), subnet));
-        if let Entry::Occupied(mut count) = self.lengths.entry((family, subnet.prefix_len())) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
     }
 }

@@ -1,25 +1,27 @@
-//! Numbers of nexthop objects, which are shared by everyone in a network namespace.
+//! IDs of nexthop objects. All programs in a network namespace share them.
 
 use std::collections::BTreeSet;
 
-use crate::Vni;
+use crate::model::vni::Vni;
 
-/// Numbers per VNI, so that daemons with different VNIs in one namespace rarely try the same one. If they do, the
-/// kernel refuses the second (`NLM_F_EXCL`) and it takes another.
+/// IDs per VNI, so that daemons with different VNIs in one namespace rarely choose the same ID. If they do, the kernel
+/// refuses the second (`NLM_F_EXCL`), and that daemon takes another ID.
 const RANGE: u32 = 1 << 22;
 
-/// Hands out numbers. Which peer has which is not computed but read back from the kernel, so it survives a restart.
+/// Assigns IDs to peers. Which peer has which ID is read from the kernel, so that it survives a restart.
 ///
-/// The lowest free number comes first. `ip nexthop flush` deletes while it lists, in ascending order: were what it
-/// deleted made again with higher numbers, it would meet that too, and never end.
+/// The lowest free ID is assigned first. `ip nexthop flush` deletes objects while it lists them in ascending order. If
+/// deleted objects were created again with higher IDs, it would list them again and never end.
+///
+/// Invariants: IDs lie in `base..base + RANGE`. `free` and `foreign` have no common IDs.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NexthopIds {
     base: u32,
-    /// The lowest number that was not used so far.
+    /// The lowest ID that was not used so far.
     next: u32,
-    /// Free numbers below `next`; the last one is taken first.
+    /// Free IDs below `next`; the last is assigned first.
     free: Vec<u32>,
-    /// What a reading found to be peers', until it is complete.
+    /// IDs of peers that a reading of the kernel found, until it is complete.
     owned: Vec<u32>,
     foreign: BTreeSet<u32>,
     supported: bool,
@@ -33,20 +35,20 @@ impl NexthopIds {
         }
     }
 
-    /// Starts over with what a reading of the kernel found.
-    pub(crate) fn observe(&mut self, supported: bool) {
+    /// Starts over: a reading of the kernel follows.
+    pub(crate) fn start_reading(&mut self, supported: bool) {
         *self = Self { base: self.base, next: self.base, supported, ..Self::default() };
     }
 
-    /// This number is a peer's.
-    pub(crate) fn own(&mut self, id: u32) {
+    /// The reading found this ID in use by a peer.
+    pub(crate) fn set_own(&mut self, id: u32) {
         if (self.base..self.base + RANGE).contains(&id) {
             self.owned.push(id);
         }
     }
 
-    /// The reading is complete: what is not used by anybody is free.
-    pub(crate) fn observed(&mut self) {
+    /// The reading is complete: IDs that it did not find are free.
+    pub(crate) fn finish_reading(&mut self) {
         let mut owned = std::mem::take(&mut self.owned);
         owned.sort_unstable();
         for id in owned {
@@ -57,14 +59,14 @@ impl NexthopIds {
         self.free.reverse();
     }
 
-    /// This number is used by others.
-    pub(crate) fn foreign(&mut self, id: u32) {
+    /// Another program uses this ID.
+    pub(crate) fn set_foreign(&mut self, id: u32) {
         if (self.base..self.base + RANGE).contains(&id) {
             self.foreign.insert(id);
         }
     }
 
-    /// A number nobody is known to use; 0 if the kernel has no nexthop objects.
+    /// Assigns an ID that no program is known to use; 0 if the kernel has no nexthop objects.
     pub(crate) fn take(&mut self) -> u32 {
         if !self.supported {
             return 0;
@@ -78,16 +80,17 @@ impl NexthopIds {
         let id = self.next;
         self.next += 1;
         if self.next >= self.base + RANGE {
-            self.next = self.base; // all were used once; the kernel refuses those that still are
+            self.next = self.base; // every ID was used once; the kernel refuses those still in use
         }
         id
     }
 
-    /// Whether a peer's object may have this number: it was handed out, and nobody else is known to have it.
+    /// Whether a peer's object may have this ID: it was assigned, and no other program is known to use it.
     pub(crate) fn is_used(&self, id: u32) -> bool {
         (self.base..self.next).contains(&id) && !self.foreign.contains(&id)
     }
 
+    /// A peer no longer uses this ID.
     pub(crate) fn release(&mut self, id: u32) {
         if !self.foreign.contains(&id) {
             self.free.push(id);
@@ -100,19 +103,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_others_deleted_is_made_again_with_the_lowest_numbers() {
+    fn deleted_objects_are_created_again_with_the_lowest_ids() {
         let mut ids = NexthopIds::default();
         ids.choose_range(Vni::new(1).unwrap());
-        ids.observe(true);
-        ids.observed();
+        ids.start_reading(true);
+        ids.finish_reading();
         let first: Vec<u32> = (0..5).map(|_| ids.take()).collect();
         assert_eq!(first, (first[0]..first[0] + 5).collect::<Vec<_>>());
 
-        ids.observe(true);
-        ids.foreign(first[1]);
-        ids.own(first[4]);
-        ids.own(first[2]);
-        ids.observed();
+        ids.start_reading(true);
+        ids.set_foreign(first[1]);
+        ids.set_own(first[4]);
+        ids.set_own(first[2]);
+        ids.finish_reading();
         assert_eq!([ids.take(), ids.take(), ids.take()], [first[0], first[3], first[4] + 1]);
     }
 }

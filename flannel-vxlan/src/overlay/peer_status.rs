@@ -1,128 +1,125 @@
-//! What there is to say about peers, and what of it is news.
+//! What operators should know about single peers, and what of it has changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::{Overlay, PeerConflict};
+use crate::overlay::conflict::{PeerConflict, Rules};
 
-/// Something about a peer that whoever runs the overlay should know.
+/// Something about a peer that operators should know.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PeerStatus {
-    /// It is kept out.
+    /// The peer is not programmed.
     #[error("is not programmed: {0}")]
     NotProgrammed(PeerConflict),
-    /// It is programmed, and so may be another one with this part of its subnet, which then gets its own packets.
-    #[error("holds {0}, the subnet of another peer")]
+    /// The subnet contains the subnet of another peer. Both may be programmed; packets for the inner subnet go to the
+    /// other peer.
+    #[error("contains {0}, the subnet of another peer")]
     HoldsSubnet(IpNet),
-    /// It is programmed, but another one with a lower subnet has the same underlay address: see [`Overlay::peers_at`].
+    /// Another peer with a lower subnet has the same underlay address; both are programmed. See [`Overlay::peers_at`].
+    ///
+    /// [`Overlay::peers_at`]: crate::Overlay::peers_at
     #[error("has the underlay address {0} of another peer")]
     SharesUnderlay(IpAddr),
 }
 
-/// What changed about one peer since it was last told.
+/// A change of one peer's status since the last report.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct PeerStatusChange {
-    /// Its subnet.
+    /// Subnet of the peer.
     pub peer: IpNet,
-    /// What was said last; `None`: nothing.
+    /// The status last reported; `None`: nothing to report.
     pub before: Option<PeerStatus>,
-    /// What there is to say now; `None`: nothing, or the peer is gone.
+    /// The current status; `None`: nothing to report, or the peer was removed.
     pub now: Option<PeerStatus>,
 }
 
-/// Only peers of which there is something to say take room here.
+/// The status of all peers. Peers without anything to report take no space.
+///
+/// Invariant: `changed` contains exactly the peers whose `current` and `reported` differ.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PeerStatuses {
-    now: BTreeMap<IpNet, PeerStatus>,
-    told: BTreeMap<IpNet, PeerStatus>,
-    /// Where the two may differ.
-    news: BTreeSet<IpNet>,
+    current: BTreeMap<IpNet, PeerStatus>,
+    reported: BTreeMap<IpNet, PeerStatus>,
+    changed: BTreeSet<IpNet>,
 }
 
 impl PeerStatuses {
-    fn note(&mut self, subnet: IpNet, remark: Option<PeerStatus>) {
-        match remark {
-            Some(remark) => drop(self.now.insert(subnet, remark)),
-            None => drop(self.now.remove(&subnet)),
+    /// Sets the status of one peer.
+    pub(crate) fn set(&mut self, subnet: IpNet, status: Option<PeerStatus>) {
+        match status {
+            Some(status) => drop(self.current.insert(subnet, status)),
+            None => drop(self.current.remove(&subnet)),
         }
-        if self.told.get(&subnet) == remark.as_ref() {
-            self.news.remove(&subnet);
+        if self.reported.get(&subnet) == status.as_ref() {
+            self.changed.remove(&subnet);
         } else {
-            self.news.insert(subnet);
+            self.changed.insert(subnet);
         }
     }
 
+    /// Sets the status of all peers.
+    pub(crate) fn replace(&mut self, current: BTreeMap<IpNet, PeerStatus>) {
+        let Self { reported, changed, .. } = self;
+        changed.clear();
+        let outdated = reported.iter().filter(|(subnet, status)| current.get(*subnet) != Some(*status));
+        changed.extend(outdated.map(|(subnet, _)| *subnet));
+        let new = current.iter().filter(|(subnet, status)| reported.get(*subnet) != Some(*status));
+        changed.extend(new.map(|(subnet, _)| *subnet));
+        self.current = current;
+    }
+
+    /// The changes since the last call. Costs as much as there are changes.
+    pub(crate) fn take_changes(&mut self) -> Vec<PeerStatusChange> {
+        let Self { current, reported, changed } = self;
+        let report = |peer: IpNet| {
+            let now = current.get(&peer).copied();
+            let before = match now {
+                Some(now) => reported.insert(peer, now),
+                None => reported.remove(&peer),
+            };
+            (before != now).then_some(PeerStatusChange { peer, before, now })
+        };
+        std::mem::take(changed).into_iter().filter_map(report).collect()
+    }
+
+    /// The conflict that prevents this peer from being programmed.
     pub(crate) fn conflict(&self, subnet: IpNet) -> Option<PeerConflict> {
-        match self.now.get(&subnet) {
+        match self.current.get(&subnet) {
             Some(PeerStatus::NotProgrammed(conflict)) => Some(*conflict),
             _ => None,
         }
     }
 
-    /// Number of peers that conflicts keep out.
-    pub(crate) fn kept_out(&self) -> usize {
-        self.now.values().filter(|remark| matches!(remark, PeerStatus::NotProgrammed(_))).count()
+    /// Number of peers that conflicts prevent from being programmed.
+    pub(crate) fn conflict_count(&self) -> usize {
+        self.current.values().filter(|status| matches!(status, PeerStatus::NotProgrammed(_))).count()
     }
 }
 
-impl Overlay {
-    /// What changed since this was last asked: peers that conflicts keep out now, or no longer, and peers that share an
-    /// underlay address. Costs as much as there is to tell. To be asked after a flush: before the first one it is not
-    /// known what this host has that peers could harm.
-    pub fn take_status_changes(&mut self) -> Vec<PeerStatusChange> {
-        let PeerStatuses { now, told, news } = &mut self.remarks;
-        let tell = |peer: IpNet| {
-            let now = now.get(&peer).copied();
-            let before = match now {
-                Some(now) => told.insert(peer, now),
-                None => told.remove(&peer),
-            };
-            (before != now).then_some(PeerStatusChange { peer, before, now })
-        };
-        std::mem::take(news).into_iter().filter_map(tell).collect()
-    }
+/// The status of one peer.
+pub(crate) fn status_of(rules: Rules<'_>, subnet: IpNet) -> Option<PeerStatus> {
+    let underlay = rules.peers.get(subnet)?.via.underlay();
+    let shares = || rules.peers.with_underlay(underlay).next().filter(|first| *first != subnet);
+    rules
+        .conflict_of(subnet)
+        .map(PeerStatus::NotProgrammed)
+        .or_else(|| rules.peers.first_inside(subnet).map(PeerStatus::HoldsSubnet))
+        .or_else(|| shares().map(|_| PeerStatus::SharesUnderlay(underlay)))
+}
 
-    /// Considers these peers again.
-    pub(crate) fn look_again(&mut self, touched: Vec<IpNet>) -> bool {
-        for subnet in &touched {
-            let remark = self.remark(*subnet);
-            self.remarks.note(*subnet, remark);
-        }
-        !touched.is_empty()
-    }
-
-    /// Takes the conflicts that a look at all peers found.
-    pub(crate) fn note_remarks(&mut self, conflicts: Vec<(IpNet, PeerConflict)>) {
-        let mut now = BTreeMap::new();
-        let pairs = self.underlays.iter().zip(self.underlays.iter().skip(1));
-        let shared = pairs.filter(|(one, other)| one.0 == other.0).map(|(_, other)| *other);
-        now.extend(shared.map(|(address, subnet)| (subnet, PeerStatus::SharesUnderlay(address))));
-        let pairs = self.peers.keys().zip(self.peers.keys().skip(1));
-        let nested = pairs.filter(|(outer, inner)| outer.contains(*inner));
-        now.extend(nested.map(|(outer, inner)| (*outer, PeerStatus::HoldsSubnet(*inner))));
-        now.extend(
-            conflicts.into_iter().map(|(subnet, conflict)| (subnet, PeerStatus::NotProgrammed(conflict))),
-        );
-        let PeerStatuses { told, news, .. } = &mut self.remarks;
-        news.clear();
-        news.extend(
-            told.iter().filter(|(subnet, remark)| now.get(*subnet) != Some(*remark)).map(|said| *said.0),
-        );
-        news.extend(
-            now.iter().filter(|(subnet, remark)| told.get(*subnet) != Some(*remark)).map(|said| *said.0),
-        );
-        self.remarks.now = now;
-    }
-
-    fn remark(&self, subnet: IpNet) -> Option<PeerStatus> {
-        let via = self.peers.get(&subnet)?.via;
-        let conflict = self.conflict(subnet, via).map(PeerStatus::NotProgrammed);
-        let shares = || self.peers_at(via.underlay()).next().filter(|first| *first != subnet);
-        conflict
-            .or_else(|| self.inner(subnet).map(PeerStatus::HoldsSubnet))
-            .or_else(|| shares().map(|_| PeerStatus::SharesUnderlay(via.underlay())))
-    }
+/// The status of all peers, given all conflicts. The same as [`status_of`] for each peer.
+pub(crate) fn all_statuses(
+    rules: Rules<'_>,
+    conflicts: &[(IpNet, PeerConflict)],
+) -> BTreeMap<IpNet, PeerStatus> {
+    let mut all = BTreeMap::new();
+    let shared = rules.peers.shared_underlays();
+    all.extend(shared.map(|(address, subnet)| (subnet, PeerStatus::SharesUnderlay(address))));
+    let nested = rules.peers.nested_subnets();
+    all.extend(nested.map(|(outer, inner)| (outer, PeerStatus::HoldsSubnet(inner))));
+    all.extend(conflicts.iter().map(|(subnet, conflict)| (*subnet, PeerStatus::NotProgrammed(*conflict))));
+    all
 }

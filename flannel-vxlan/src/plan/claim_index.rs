@@ -1,10 +1,10 @@
-//! Entries that were found, to be claimed by the peers they belong to.
+//! Observed objects, to be claimed by the peers that need them.
 
-/// A list in the order of its keys. Peers ask in the same order mostly, so that a look is a step ahead, not a search.
+/// A list sorted by key. Peers claim in almost the same order, so most claims need no search.
 #[derive(Debug)]
-pub(crate) struct Index<'a, K, T> {
+pub(crate) struct ClaimIndex<'a, K, T> {
     entries: Vec<Entry<'a, K, T>>,
-    /// Where the next key is likely to be.
+    /// Likely position of the next claim.
     next: usize,
 }
 
@@ -15,7 +15,7 @@ struct Entry<'a, K, T> {
     claimed: bool,
 }
 
-impl<'a, K: Copy + Ord, T> Index<'a, K, T> {
+impl<'a, K: Copy + Ord, T> ClaimIndex<'a, K, T> {
     /// Entries of one key keep their order.
     pub(crate) fn new(found: impl Iterator<Item = (K, &'a T)>) -> Self {
         let mut entries: Vec<_> = found.map(|(key, found)| Entry { key, found, claimed: false }).collect();
@@ -23,7 +23,7 @@ impl<'a, K: Copy + Ord, T> Index<'a, K, T> {
         Self { entries, next: 0 }
     }
 
-    /// Shows `take` every entry of this key. Those for which it returns true are claimed.
+    /// Calls `take` with every entry of this key. The entries for which it returns true are claimed.
     pub(crate) fn claim(&mut self, key: K, mut take: impl FnMut(&T) -> bool) {
         let begins = |at: usize| {
             let key_at = |at: usize| self.entries.get(at).map(|entry| entry.key);
@@ -39,7 +39,7 @@ impl<'a, K: Copy + Ord, T> Index<'a, K, T> {
         }
     }
 
-    /// What nobody claimed, in the order of the keys.
+    /// The entries that were not claimed, by key.
     pub(crate) fn unclaimed(&self) -> impl Iterator<Item = &'a T> {
         self.entries.iter().filter(|entry| !entry.claimed).map(|entry| entry.found)
     }
@@ -50,10 +50,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_entry_of_a_key_is_shown_whatever_the_order_of_the_keys() {
+    fn every_entry_of_a_key_is_claimed_in_any_order_of_keys() {
         let found = [(3, 'c'), (1, 'a'), (3, 'd'), (7, 'e'), (1, 'b')];
         for keys in [[1, 3, 7], [7, 3, 1], [3, 7, 1], [3, 3, 3], [0, 2, 9]] {
-            let mut index = Index::new(found.iter().map(|entry| (entry.0, entry)));
+            let mut index = ClaimIndex::new(found.iter().map(|entry| (entry.0, entry)));
             let mut claimed = Vec::new();
             for key in keys {
                 let mut shown = Vec::new();

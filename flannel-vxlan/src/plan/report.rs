@@ -1,44 +1,52 @@
-//! What came of a plan, in words.
+//! The result of a plan, in words.
 
 use std::fmt;
 
 use flannel_netlink::Errno;
 use ipnet::IpNet;
 
-use crate::{Applied, Family, NameTaken, Plan, Step, Written};
+use crate::error::StepRefusal;
+use crate::kernel::Applied;
+use crate::model::device::NameTaken;
+use crate::model::family::Family;
+use crate::plan::Plan;
+use crate::plan::part::Written;
+use crate::plan::step::Step;
 
-/// What came of a pass.
+/// The result of a [flush](crate::Overlay::flush) or [converge](crate::Overlay::converge).
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Report {
-    /// Steps that were taken; 0 means that the kernel was not touched.
+    /// Number of applied steps; 0 means that nothing was written.
     pub steps: usize,
-    /// What the steps of a full reading wrote; what a change that was noted wrote is not listed.
+    /// The parts that a [converge](crate::Overlay::converge) wrote; empty for a flush of noted changes.
     pub written: Vec<Written>,
-    /// Steps the kernel refused. The peers are tried again after [`Overlay::retry`](crate::Overlay::retry).
+    /// Steps that the kernel refused. [`Overlay::retry`](crate::Overlay::retry) makes the next flush try their peers again.
     pub refused: Vec<RefusedStep>,
-    /// Devices of our names that are not ours. Nothing of that family was done.
+    /// Devices of other programs that have the names of desired devices. Nothing was written for their families.
     pub taken: Vec<NameTaken>,
-    /// Families whose device is not there, so that nothing could be put on it.
+    /// Families whose device does not exist, so that nothing could be written to it.
     pub without_device: Vec<Family>,
 }
 
 impl Report {
     pub(crate) fn new(plan: &Plan, applied: Applied) -> Self {
-        let refused = |refusal: crate::StepRefusal| {
+        let refused = |refusal: StepRefusal| {
+            let step = plan.steps.get(refusal.step)?;
             Some(RefusedStep {
                 peer: plan.peer_of(refusal.step),
-                device: match plan.steps.get(refusal.step)? {
+                device: match step {
                     Step::Device(family, _) => Some(*family),
                     _ => None,
                 },
-                command: plan.command(plan.steps.get(refusal.step)?),
+                command: plan.command(step),
                 errno: refusal.errno,
                 text: refusal.text,
             })
         };
         let refused: Vec<RefusedStep> = applied.refused.into_iter().filter_map(refused).collect();
         Self {
-            written: if plan.is_whole { plan.parts() } else { Vec::new() },
+            written: if plan.is_complete { plan.parts() } else { Vec::new() },
             steps: plan.steps.len() - refused.len().min(plan.steps.len()),
             refused,
             taken: plan.taken.clone(),
@@ -46,32 +54,34 @@ impl Report {
         }
     }
 
-    /// Whether the kernel now holds everything that was asked for.
+    /// Whether the kernel now holds the desired state.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.refused.is_empty() && self.is_clean_but_for_peers()
     }
 
-    /// Whether all that is missing is what single peers were refused, which waits for [`Overlay::retry`](crate::Overlay::retry).
+    /// Whether the kernel now holds the desired state except for single peers that it refused. They wait for
+    /// [`Overlay::retry`](crate::Overlay::retry).
     #[must_use]
     pub fn is_clean_but_for_peers(&self) -> bool {
-        let of_peers = self.refused.iter().all(|step| step.peer.is_some());
-        of_peers && self.taken.is_empty() && self.without_device.is_empty()
+        let only_peers = self.refused.iter().all(|step| step.peer.is_some());
+        only_peers && self.taken.is_empty() && self.without_device.is_empty()
     }
 }
 
 /// A step that the kernel refused.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct RefusedStep {
-    /// The peer it was for; `None` if it was about the device or a stale entry.
+    /// The peer that the step was for; `None` for a device or a stale object.
     pub peer: Option<IpNet>,
-    /// The family whose device it was about; `None` if it was about something else.
+    /// The family whose device the step was for; `None` if it was not for a device.
     pub device: Option<Family>,
-    /// The step, as the command that does the same.
+    /// The step as a shell command.
     pub command: String,
-    /// The error.
+    /// The error number.
     pub errno: Errno,
-    /// The kernel's own words, or what is in the way.
+    /// The kernel's explanation, or what prevents the step.
     pub text: Option<String>,
 }
 
@@ -80,7 +90,7 @@ impl fmt::Display for RefusedStep {
         if let Some(peer) = self.peer {
             write!(f, "peer {peer}: ")?;
         }
-        write!(f, "`{}` refused: {}", self.command, self.errno.desc())?;
+        write!(f, "the kernel refused `{}`: {}", self.command, self.errno.desc())?;
         match &self.text {
             Some(text) => write!(f, ": {text}"),
             None => Ok(()),

@@ -1,23 +1,27 @@
-//! Plans that delete what this crate made, now or in an earlier process.
+//! Plans that delete what this crate wrote, in this process or an earlier one.
 
 use ipnet::IpNet;
 
-use crate::{
-    BLACKHOLE_METRIC, DeviceStep, Family, Links, Observed, ObservedDevice, ObservedRoute, Overlay, Plan,
-    ROUTE_PROTOCOL, Step,
-};
+use crate::model::device::ObservedDevice;
+use crate::model::family::Family;
+use crate::model::family_spec::Links;
+use crate::model::objects::{Observed, ObservedRoute, ROUTE_PROTOCOL};
+use crate::model::vni::Vni;
+use crate::overlay::Overlay;
+use crate::plan::Plan;
+use crate::plan::step::{DeviceStep, Step};
 
 impl Plan {
-    /// Steps that delete every observed object of this crate: routes and nexthops of protocol [`ROUTE_PROTOCOL`], then
-    /// the devices of `links` that are VXLAN devices of the VNI in their name. Neighbor entries, FDB entries and other
-    /// routes go with their device. A device that has such a name but is something else stays.
+    /// Deletes every observed object of this crate: routes and nexthop objects of protocol [`ROUTE_PROTOCOL`], then
+    /// the devices of `links` that are VXLAN devices of the VNI in their name. The kernel deletes neighbor entries, FDB
+    /// entries and other routes with their device. A device that has such a name but is something else stays.
     ///
     /// `links` must be those that were observed, at most one per family.
     pub fn removal(links: &[Links], observed: &Observed) -> Self {
         Self::removing(links, observed, |_| true, |_| true)
     }
 
-    /// Steps that delete what an earlier configuration left and `desired` does not contain: the devices of `links`
+    /// Deletes what an earlier configuration left and `desired` does not contain: the devices of `links`
     /// as [`Plan::removal`] does, with the routes and nexthops of this crate on them, and the routes of this crate
     /// inside `networks`.
     ///
@@ -60,13 +64,13 @@ impl Plan {
             .iter()
             .filter(|found| found.protocol == ROUTE_PROTOCOL && nexthop_on(found.interface));
         plan.steps.extend(ours.map(|nexthop| Step::DeleteNexthop { id: nexthop.id }));
-        for (family, slot) in Family::ALL.into_iter().zip(&mut plan.links) {
+        for family in Family::ALL {
             let links_of = |found: &ObservedDevice| {
                 let links = links.iter().find(|links| links.device == Some(found.name));
                 links.filter(|_| vxlan_family(found) == Some(family)).copied()
             };
             if let Some(links) = observed.devices.iter().find_map(links_of) {
-                *slot = Some(links);
+                plan.links[family] = Some(links);
                 plan.steps.push(Step::Device(family, DeviceStep::Delete));
             }
         }
@@ -74,19 +78,8 @@ impl Plan {
     }
 }
 
-impl Overlay {
-    /// Whether the desired state has a route with this destination and metric.
-    fn has_route_at(&self, found: &ObservedRoute) -> bool {
-        let is_blackhole =
-            self.families.iter().flatten().any(|spec| {
-                spec.blackhole && (spec.subnet, BLACKHOLE_METRIC) == (found.subnet, found.metric)
-            });
-        is_blackhole || self.wanted(found.subnet).is_some_and(|wanted| wanted.route.metric() == found.metric)
-    }
-}
-
 /// The family whose VXLAN device this is, by its name and the VNI in it.
 fn vxlan_family(found: &ObservedDevice) -> Option<Family> {
-    let (vni, family) = crate::Vni::of_device(found.name.as_str())?;
+    let (vni, family) = Vni::of_device(found.name.as_str())?;
     found.vxlan.is_some_and(|vxlan| vxlan.vni == vni.number()).then_some(family)
 }

@@ -1,18 +1,24 @@
-//! What the kernel lists, as values of this crate.
+//! Decodes the kernel's answers and notifications.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use flannel_netlink::{Attribute, AttributeIter, Malformed, Message};
 use ipnet::IpNet;
 
-use super::*;
-use crate::kernel::interfaces::{Interface, InterfaceAddress, RouteLookup};
+use crate::model::device::{ObservedDevice, ObservedVxlan};
+use crate::model::family::Family;
+use crate::model::if_name::IfName;
+use crate::model::interface::{Interface, InterfaceAddress, RouteLookup};
+use crate::model::mac::MacAddr;
 use crate::model::objects::{
-    ObservedFdbEntry, ObservedNeighbor, ObservedNexthop, ObservedRoute, ObservedRouteTo,
+    FdbEntry, Neighbor, ObservedFdbEntry, ObservedNeighbor, ObservedNexthop, ObservedRoute, ObservedRouteTo,
+    ROUTE_PROTOCOL,
 };
-use crate::{Family, FdbEntry, IfName, MacAddr, Neighbor, ObservedDevice, ObservedVxlan, ROUTE_PROTOCOL};
+use crate::plan::step::DEFAULT_AGEING_SECONDS;
+use crate::wire::address_family;
+use crate::wire::uapi::*;
 
-/// A link: what is wanted of it for an [`Interface`] and for an [`ObservedDevice`].
+/// A link, as an [`Interface`] and as an [`ObservedDevice`].
 pub(crate) fn link(message: &Message<'_>) -> Result<(Interface, ObservedDevice), Malformed> {
     let ([_, _, _, _, i0, i1, i2, i3, f0, f1, f2, f3, ..], attributes) = message.split::<16>()?;
     let index = u32::from_ne_bytes([*i0, *i1, *i2, *i3]);
@@ -40,7 +46,7 @@ pub(crate) fn link(message: &Message<'_>) -> Result<(Interface, ObservedDevice),
             _ => {}
         }
     }
-    // The kernel takes any bytes but `/`, `:` and white space: one odd name must not hide all other interfaces.
+    // The kernel accepts any bytes except `/`, `:` and white space. One odd name must not hide all other interfaces.
     let kernel_name = IfName::observed(name).ok_or(Malformed::Value { what: "interface name" })?;
     let device = ObservedDevice {
         name: kernel_name,
@@ -59,12 +65,12 @@ pub(crate) fn link(message: &Message<'_>) -> Result<(Interface, ObservedDevice),
     Ok((Interface { index, name, alt_names, kind, loopback, mtu, up, addresses: Vec::new() }, device))
 }
 
-/// Text without the terminating zero, in whatever encoding.
+/// Text in any encoding, without the terminating zero.
 fn text<'a>(attribute: &Attribute<'a>) -> &'a [u8] {
     attribute.payload.strip_suffix(&[0]).unwrap_or(attribute.payload)
 }
 
-/// The sysctl `accept_ra` of the interface; `None` if it has no IPv6.
+/// The sysctl `accept_ra` of the interface; `None` without IPv6.
 fn ipv6_accept_ra(families: AttributeIter<'_>) -> Result<Option<bool>, Malformed> {
     for family in families {
         let family = family?;
@@ -74,7 +80,7 @@ fn ipv6_accept_ra(families: AttributeIter<'_>) -> Result<Option<bool>, Malformed
         for attribute in family.nested() {
             let attribute = attribute?;
             if attribute.kind == IFLA_INET6_CONF {
-                // An array of 32-bit numbers.
+                // An array of 32-bit numbers, one per sysctl.
                 let value = attribute.payload.get(DEVCONF_ACCEPT_RA * 4..).and_then(<[u8]>::first_chunk);
                 return Ok(value.map(|value| u32::from_ne_bytes(*value) != 0));
             }
@@ -122,7 +128,7 @@ fn vxlan(attributes: AttributeIter<'_>) -> Result<ObservedVxlan, Malformed> {
             | IFLA_VXLAN_VNIFILTER => vxlan.fixed_options_differ |= attribute.u8()? != 0,
             IFLA_VXLAN_UDP_CSUM => vxlan.fixed_options_differ |= attribute.u8()? == 0,
             IFLA_VXLAN_LIMIT => vxlan.fixed_options_differ |= attribute.u32()? != 0,
-            // struct ifla_vxlan_port_range; without one the kernel says 0 and 0.
+            // struct ifla_vxlan_port_range; 0 and 0 if not set.
             IFLA_VXLAN_PORT_RANGE => vxlan.fixed_options_differ |= attribute.array::<4>()? != [0; 4],
             IFLA_VXLAN_TTL | IFLA_VXLAN_TOS | IFLA_VXLAN_DF => {
                 vxlan.resettable_options_differ |= attribute.u8()? != 0
@@ -130,7 +136,9 @@ fn vxlan(attributes: AttributeIter<'_>) -> Result<ObservedVxlan, Malformed> {
             IFLA_VXLAN_LABEL | IFLA_VXLAN_LABEL_POLICY => {
                 vxlan.resettable_options_differ |= attribute.u32()? != 0
             }
-            IFLA_VXLAN_AGEING => vxlan.resettable_options_differ |= attribute.u32()? != DEFAULT_AGEING,
+            IFLA_VXLAN_AGEING => {
+                vxlan.resettable_options_differ |= attribute.u32()? != DEFAULT_AGEING_SECONDS
+            }
             IFLA_VXLAN_LOCALBYPASS => vxlan.resettable_options_differ |= attribute.u8()? == 0,
             _ => {}
         }
@@ -138,7 +146,7 @@ fn vxlan(attributes: AttributeIter<'_>) -> Result<ObservedVxlan, Malformed> {
     Ok(vxlan)
 }
 
-/// An address with the index of its interface.
+/// An address, with the index of its interface.
 pub(crate) fn interface_address(message: &Message<'_>) -> Result<Option<(u32, InterfaceAddress)>, Malformed> {
     let ([family, prefix_len, flags, _, i0, i1, i2, i3], attributes) = message.split::<8>()?;
     let index = u32::from_ne_bytes([*i0, *i1, *i2, *i3]);
@@ -155,7 +163,7 @@ pub(crate) fn interface_address(message: &Message<'_>) -> Result<Option<(u32, In
             _ => {}
         }
     }
-    // IPv6 has only IFA_ADDRESS, unless there is a peer; IPv4 has the peer there.
+    // Of a point-to-point link, IFA_ADDRESS is the other end. IPv6 addresses have IFA_LOCAL only on such links.
     Ok(local.or(peer).map(|address| {
         let has = |flag| flags & flag != 0;
         let address = InterfaceAddress {
@@ -171,7 +179,7 @@ pub(crate) fn interface_address(message: &Message<'_>) -> Result<Option<(u32, In
     }))
 }
 
-/// A neighbor in whatever state.
+/// A neighbor entry in any state.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NeighborMessage {
     pub(crate) interface: u32,
@@ -181,7 +189,7 @@ pub(crate) struct NeighborMessage {
     pub(crate) protocol: u8,
 }
 
-/// A neighbor; `None` if it is a FDB entry or a proxy.
+/// A neighbor entry; `None` for an FDB entry or a proxy entry.
 pub(crate) fn any_neighbor(message: &Message<'_>) -> Result<Option<NeighborMessage>, Malformed> {
     let (entry, attributes) = neighbor_header(message)?;
     let (mut dst, mut mac, mut protocol) = (None, None, 0);
@@ -200,7 +208,7 @@ pub(crate) fn any_neighbor(message: &Message<'_>) -> Result<Option<NeighborMessa
     Ok(dst.filter(|_| neighbor).map(message))
 }
 
-/// A permanent neighbor, with the index of its interface.
+/// A permanent neighbor entry, with the index of its interface.
 pub(crate) fn neighbor(message: &Message<'_>) -> Result<Option<(u32, ObservedNeighbor)>, Malformed> {
     let found = any_neighbor(message)?.filter(|found| found.permanent);
     Ok(found.and_then(|NeighborMessage { interface, address, mac, protocol, .. }| {
@@ -208,7 +216,7 @@ pub(crate) fn neighbor(message: &Message<'_>) -> Result<Option<(u32, ObservedNei
     }))
 }
 
-/// A FDB entry that leads to an address, with the index of its interface.
+/// An FDB entry with a destination address, with the index of its interface.
 pub(crate) fn fdb_entry(message: &Message<'_>) -> Result<Option<(u32, ObservedFdbEntry)>, Malformed> {
     let (entry, attributes) = neighbor_header(message)?;
     let (mut dst, mut mac, mut no_extra_attrs) = (None, None, true);
@@ -217,7 +225,7 @@ pub(crate) fn fdb_entry(message: &Message<'_>) -> Result<Option<(u32, ObservedFd
         match attribute.kind {
             NDA_DST => dst = Some(address(&attribute)?),
             NDA_LLADDR => mac = attribute.array().ok().and_then(|bytes| MacAddr::new(bytes).ok()),
-            // Told only where they differ from the device's.
+            // The kernel reports these only if they differ from the device's.
             NDA_PORT | NDA_VNI | NDA_IFINDEX => no_extra_attrs = false,
             _ => {}
         }
@@ -269,7 +277,7 @@ pub(crate) fn nexthop(message: &Message<'_>) -> Result<ObservedNexthop, Malforme
     Ok(nexthop)
 }
 
-/// What a route message says, of whatever table.
+/// A route of any table.
 #[derive(Debug)]
 pub(crate) struct RouteMessage {
     pub(crate) table: u32,
@@ -278,19 +286,19 @@ pub(crate) struct RouteMessage {
     /// Interface of the first hop of a multipath route.
     pub(crate) first_hop: Option<u32>,
     pub(crate) kind: u8,
-    /// Its gateways, with the index of the interface they are on; also if it leads there by a nexthop object.
+    /// Gateways, with the index of their interface. The kernel also reports the gateways of nexthop objects.
     pub(crate) gateways: Vec<(IpAddr, u32)>,
-    /// Whether these are taken to be on the link.
+    /// Whether the kernel takes the gateways to be on the link.
     pub(crate) onlink: bool,
 }
 
-/// A route; `None` if it is of another family than IPv4 and IPv6.
+/// A route; `None` for families other than IPv4 and IPv6.
 pub(crate) fn route(message: &Message<'_>) -> Result<Option<RouteMessage>, Malformed> {
     let ([family, prefix, _, _, table, protocol, _, kind, f0, f1, f2, f3], attributes) =
         message.split::<12>()?;
     let any: IpAddr = match *family {
-        2 => Ipv4Addr::UNSPECIFIED.into(),
-        10 => Ipv6Addr::UNSPECIFIED.into(),
+        AF_INET => Ipv4Addr::UNSPECIFIED.into(),
+        AF_INET6 => Ipv6Addr::UNSPECIFIED.into(),
         _ => return Ok(None),
     };
     let onlink = u32::from_ne_bytes([*f0, *f1, *f2, *f3]) & RTNH_F_ONLINK != 0;
@@ -329,7 +337,7 @@ pub(crate) fn route(message: &Message<'_>) -> Result<Option<RouteMessage>, Malfo
     };
     let subnet = IpNet::new(dst, *prefix).map_err(|_too_long| Malformed::Value { what: "prefix length" })?;
     let route = ObservedRoute { subnet, protocol: *protocol, metric, interface, to, no_extra_attrs };
-    // Ours are many, and nobody asks for their gateways.
+    // Only gateways of other programs matter, and this crate's routes are many.
     gateways.extend(gateway.filter(|_| *protocol != ROUTE_PROTOCOL).map(|gateway| (gateway, interface)));
     Ok(Some(RouteMessage { table, route, source, first_hop, kind: *kind, gateways, onlink }))
 }
@@ -354,7 +362,11 @@ fn hops(mut bytes: &[u8]) -> Result<Vec<(IpAddr, u32)>, Malformed> {
 }
 
 impl RouteMessage {
-    /// As the answer to "which way to this address"; `None` if nowhere.
+    pub(crate) fn is_in_main_table(&self) -> bool {
+        self.table == u32::from(RT_TABLE_MAIN)
+    }
+
+    /// The route as the answer to a lookup; `None` if the address is unreachable.
     pub(crate) fn lookup(&self) -> Option<RouteLookup> {
         let gateway = match self.route.to {
             ObservedRouteTo::Gateway { gateway, .. } => Some(gateway),
@@ -369,171 +381,5 @@ fn address(attribute: &Attribute<'_>) -> Result<IpAddr, Malformed> {
     match attribute.payload.len() {
         4 => attribute.array::<4>().map(IpAddr::from),
         _ => attribute.array::<16>().map(IpAddr::from),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use flannel_netlink::{Batch, Flags, messages};
-    use proptest::prelude::*;
-    use proptest::sample::Index;
-
-    use super::*;
-    use crate::wire::encode::{self, Indexes};
-    use crate::{Nexthop, Route, RouteTo, Step};
-
-    fn sent(step: &Step) -> Vec<u8> {
-        let mut batch = Batch::new();
-        encode::step(&mut batch, step, |_| Indexes { device: 7, underlay: 2 });
-        batch.as_bytes().to_vec()
-    }
-
-    fn only(bytes: &[u8]) -> Message<'_> {
-        let mut all = messages(bytes);
-        let first = all.next().unwrap().unwrap();
-        assert!(all.next().is_none());
-        first
-    }
-
-    fn address_of(v4: bool, bits: u128) -> IpAddr {
-        let [.., a, b, c, d] = bits.to_be_bytes();
-        if v4 { Ipv4Addr::new(a, b, c, d).into() } else { Ipv6Addr::from(bits).into() }
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_sent_is_read_back(v4 in any::<bool>(), a in any::<u128>(), b in any::<u128>(), m in any::<[u8; 5]>(), id in 1..u32::MAX) {
-            let [m1, m2, m3, m4, m5] = m;
-            let mac = MacAddr::new([2, m1, m2, m3, m4, m5]).unwrap();
-            let (address, underlay) = (address_of(v4, a), address_of(v4, b));
-
-            let step = Step::PutNeighbor(Neighbor { address, mac });
-            let read = neighbor(&only(&sent(&step))).unwrap();
-            let entry = ObservedNeighbor { neighbor: Neighbor { address, mac }, protocol: ROUTE_PROTOCOL };
-            prop_assert_eq!(read, Some((7, entry)));
-
-            let entry = FdbEntry { family: Family::of(underlay), mac, underlay };
-            let read = fdb_entry(&only(&sent(&Step::PutFdbEntry(entry)))).unwrap();
-            let wanted = ObservedFdbEntry {
-                entry,
-                ext_learned: true,
-                permanent: true,
-                no_extra_attrs: true,
-                upstream_form: false,
-            };
-            prop_assert_eq!(read, Some((7, wanted)));
-
-            if let IpAddr::V4(gateway) = address {
-                let step = Step::PutNexthop { nexthop: Nexthop { id, gateway }, replace: false };
-                let wanted = ObservedNexthop { id, protocol: ROUTE_PROTOCOL, interface: 7, gateway: Some(gateway) };
-                prop_assert_eq!(nexthop(&only(&sent(&step))).unwrap(), wanted);
-            }
-
-            let subnet = IpNet::new(address, 24).unwrap().trunc();
-            for (to, interface, observed) in [
-                (RouteTo::Nexthop { id }, 0, ObservedRouteTo::Nexthop { id }),
-                (RouteTo::Onlink { gateway: underlay }, 7, ObservedRouteTo::Gateway { gateway: underlay, onlink: true }),
-                (RouteTo::Direct { gateway: underlay }, 2, ObservedRouteTo::Gateway { gateway: underlay, onlink: false }),
-                (RouteTo::Blackhole, 0, ObservedRouteTo::Blackhole),
-            ] {
-                let wanted = Route { subnet, to };
-                let bytes = sent(&Step::PutRoute { route: wanted, replace: true });
-                let read = route(&only(&bytes)).unwrap().unwrap().route;
-                let metric = wanted.metric();
-                let protocol = ROUTE_PROTOCOL;
-                let wanted = ObservedRoute { subnet, protocol, metric, interface, to: observed, no_extra_attrs: true };
-                prop_assert_eq!(read, wanted);
-            }
-        }
-
-        /// Nothing that a kernel could say makes a reader panic.
-        #[test]
-        fn no_bytes_are_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..120), kind in any::<u16>()) {
-            let mut datagram = u32::try_from(bytes.len() + 16).unwrap().to_ne_bytes().to_vec();
-            datagram.extend(kind.to_ne_bytes());
-            datagram.extend([0; 10]);
-            datagram.extend(bytes);
-            read_all(&datagram);
-        }
-
-        /// Neither does what is nearly right.
-        #[test]
-        fn no_damage_is_a_panic(damage in prop::collection::vec((any::<Index>(), any::<u8>()), 1..8)) {
-            let mut bytes = link_and_entries();
-            for (at, value) in damage {
-                *at.get_mut(&mut bytes) = value;
-            }
-            read_all(&bytes);
-        }
-    }
-
-    /// What `ip` of the test machines cannot set is told apart too.
-    #[test]
-    fn options_of_newer_kernels_are_read() {
-        let found = |option: &dyn Fn(&mut flannel_netlink::Attributes<'_>)| {
-            let mut batch = Batch::new();
-            batch.message(RTM_NEWLINK, Flags::NONE, &encode::ifinfomsg(7, 1, 0), |a| {
-                a.text(IFLA_IFNAME, "flannel.1");
-                a.nested(IFLA_LINKINFO, |a| {
-                    a.text(IFLA_INFO_KIND, "vxlan");
-                    a.nested(IFLA_INFO_DATA, option);
-                });
-            });
-            let (_, device) = link(&only(batch.as_bytes())).unwrap();
-            device.vxlan.map(|vxlan| (vxlan.resettable_options_differ, vxlan.fixed_options_differ))
-        };
-        assert_eq!(found(&|a| a.u8(IFLA_VXLAN_LOCALBYPASS, 1)), Some((false, false)));
-        assert_eq!(found(&|a| a.u8(IFLA_VXLAN_LOCALBYPASS, 0)), Some((true, false)));
-        assert_eq!(found(&|a| a.u32(IFLA_VXLAN_LABEL_POLICY, 1)), Some((true, false)));
-        assert_eq!(found(&|a| a.u8(IFLA_VXLAN_VNIFILTER, 1)), Some((false, true)));
-        assert_eq!(found(&|_before_them| ()), Some((false, false)));
-    }
-
-    fn read_all(datagram: &[u8]) {
-        for message in messages(datagram).flatten() {
-            let _ignored =
-                (link(&message), interface_address(&message), neighbor(&message), fdb_entry(&message));
-            let _ignored = (nexthop(&message), route(&message), any_neighbor(&message));
-            let _ignored = (ethtool::tx_checksum(&message), ethtool::family(&message));
-        }
-    }
-
-    /// A VXLAN device and one of each of what is on it.
-    fn link_and_entries() -> Vec<u8> {
-        let mut batch = Batch::new();
-        batch.message(RTM_NEWLINK, Flags::NONE, &encode::ifinfomsg(7, 1, 0), |a| {
-            a.text(IFLA_IFNAME, "flannel.1");
-            a.u32(IFLA_MTU, 1450);
-            a.bytes(IFLA_ADDRESS, &[2, 0, 0, 0, 0, 1]);
-            a.nested(IFLA_LINKINFO, |a| {
-                a.text(IFLA_INFO_KIND, "vxlan");
-                a.nested(IFLA_INFO_DATA, |a| {
-                    a.u32(IFLA_VXLAN_ID, 1);
-                    a.be16(IFLA_VXLAN_PORT, 8472);
-                    a.bytes(IFLA_VXLAN_LOCAL, &[192, 168, 77, 1]);
-                    a.u8(IFLA_VXLAN_LEARNING, 0);
-                });
-            });
-        });
-        let address = IpAddr::from([10, 244, 2, 0]);
-        let mac = MacAddr::new([2, 0, 0, 0, 0, 2]).unwrap();
-        let underlay = IpAddr::from([192, 168, 77, 2]);
-        let subnet = IpNet::new(address, 24).unwrap();
-        for step in [
-            Step::PutNeighbor(Neighbor { address, mac }),
-            Step::PutFdbEntry(FdbEntry { family: Family::V4, mac, underlay }),
-            Step::PutNexthop {
-                nexthop: Nexthop { id: 9, gateway: Ipv4Addr::new(10, 244, 2, 0) },
-                replace: false,
-            },
-            Step::PutRoute { route: Route { subnet, to: RouteTo::Nexthop { id: 9 } }, replace: true },
-            Step::PutRoute {
-                route: Route { subnet, to: RouteTo::Onlink { gateway: address } },
-                replace: true,
-            },
-        ] {
-            encode::step(&mut batch, &step, |_| Indexes { device: 7, underlay: 2 });
-        }
-        batch.as_bytes().to_vec()
     }
 }

@@ -1,49 +1,59 @@
-//! Steps and questions as rtnetlink messages.
+//! Encodes steps and requests as rtnetlink messages.
 
 use std::net::IpAddr;
 
 use flannel_netlink::{Attributes, Batch, Flags};
 use ipnet::IpNet;
 
-use super::*;
-use crate::{
-    DeviceSpec, DeviceStep, Family, FdbEntry, IfName, Neighbor, Nexthop, ROUTE_PROTOCOL, Route, RouteTo,
-    Step, Vni,
-};
+use crate::model::device::DeviceSpec;
+use crate::model::family::{Family, PerFamily};
+use crate::model::if_name::IfName;
+use crate::model::objects::{FdbEntry, Neighbor, Nexthop, ROUTE_PROTOCOL, Route, RouteTo};
+use crate::model::vni::Vni;
+use crate::plan::step::{DEFAULT_AGEING_SECONDS, DeviceStep, Step};
+use crate::wire::address_family;
+use crate::wire::uapi::*;
 
 const PUT: Flags = Flags::CREATE.and(Flags::REPLACE);
 const ADD: Flags = Flags::CREATE.and(Flags::EXCL);
 
-/// Indexes of the interfaces that steps of one family are about; 0 for one that there is none of.
+/// Length of `struct ndmsg`.
+pub(crate) const NDMSG_LEN: u8 = 12;
+/// `struct ifaddrmsg` without a filter.
+pub(crate) const IFADDRMSG_ANY: [u8; 8] = [0; 8];
+/// `struct nhmsg` without a filter.
+pub(crate) const NHMSG_ANY: [u8; 8] = [0; 8];
+
+/// Indexes of the interfaces of one family; 0 for an interface that does not exist.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Indexes {
     pub(crate) device: u32,
     pub(crate) underlay: u32,
 }
 
-/// Appends a step that is not about the device itself.
-pub(crate) fn step(batch: &mut Batch, step: &Step, links: impl Fn(Family) -> Indexes) {
+/// Appends a step that does not change a device.
+pub(crate) fn step(batch: &mut Batch, step: &Step, links: &PerFamily<Indexes>) {
     match step {
         Step::Device(..) => {}
-        Step::PutFdbEntry(entry) => fdb_entry(batch, RTM_NEWNEIGH, PUT, entry, links(entry.family).device),
+        Step::PutFdbEntry(entry) => fdb_entry(batch, RTM_NEWNEIGH, PUT, entry, links[entry.family].device),
         Step::DeleteFdbEntry(entry) => {
-            fdb_entry(batch, RTM_DELNEIGH, Flags::NONE, entry, links(entry.family).device);
+            fdb_entry(batch, RTM_DELNEIGH, Flags::NONE, entry, links[entry.family].device);
         }
-        Step::PutNeighbor(entry) => put_neighbor(batch, entry, links(Family::of(entry.address)).device),
+        Step::PutNeighbor(entry) => put_neighbor(batch, entry, links[Family::of(entry.address)].device),
         Step::DeleteNeighbor { address } => {
-            let header =
-                ndmsg(address_family(Family::of(*address)), links(Family::of(*address)).device, 0, 0);
+            let family = Family::of(*address);
+            let header = ndmsg(address_family(family), links[family].device, 0, 0);
             batch.message(RTM_DELNEIGH, Flags::NONE, &header, |a| put_address(a, NDA_DST, *address));
         }
         Step::PutNexthop { nexthop: entry, replace } => {
-            nexthop(batch, if *replace { PUT } else { ADD }, entry, links(Family::V4).device);
+            nexthop(batch, if *replace { PUT } else { ADD }, entry, links[Family::V4].device);
         }
         Step::DeleteNexthop { id } => {
-            batch.message(RTM_DELNEXTHOP, Flags::NONE, &[0; 8], |a| a.u32(NHA_ID, *id));
+            batch.message(RTM_DELNEXTHOP, Flags::NONE, &NHMSG_ANY, |a| a.u32(NHA_ID, *id));
         }
         Step::PutRoute { route, replace } => {
             let flags = if *replace { PUT } else { ADD };
-            put_route(batch, flags, route, links(Family::of_net(route.subnet)));
+            put_route(batch, flags, route, links[Family::of_net(route.subnet)]);
         }
         Step::DeleteRoute { subnet, metric, protocol } => {
             let header = rtmsg(*subnet, *protocol, RT_SCOPE_NOWHERE, RTN_UNSPEC, 0);
@@ -82,7 +92,7 @@ fn nexthop(batch: &mut Batch, flags: Flags, entry: &Nexthop, device: u32) {
     });
 }
 
-/// Makes or replaces a route.
+/// Creates or replaces a route.
 pub(crate) fn put_route(batch: &mut Batch, flags: Flags, route: &Route, links: Indexes) {
     let (kind, hop_flags) = match route.to {
         RouteTo::Blackhole => (RTN_BLACKHOLE, 0),
@@ -111,7 +121,8 @@ pub(crate) fn put_route(batch: &mut Batch, flags: Flags, route: &Route, links: I
     });
 }
 
-/// Appends a change to the device with this name; its index is 0 before it exists. False for what is not netlink's.
+/// Appends a change to the device with this name. `index` is 0 before it exists. Returns false for changes that are not
+/// made by rtnetlink.
 pub(crate) fn device_step(batch: &mut Batch, step: &DeviceStep, name: IfName, index: u32) -> bool {
     match step {
         DeviceStep::Delete => drop(batch.message(RTM_DELLINK, Flags::NONE, &ifinfomsg(index, 0, 0), |_| {})),
@@ -134,7 +145,8 @@ pub(crate) fn device_step(batch: &mut Batch, step: &DeviceStep, name: IfName, in
         DeviceStep::Up => set_link(batch, index, IFF_UP, |_| {}),
         DeviceStep::AddAddress(address) => {
             let bits = Family::of(*address).bits();
-            // Nobody else can have it, so there is nothing to detect, and it is usable at once.
+            // The address is in this node's own subnet, so no other host can have it. Without duplicate address
+            // detection it can be used immediately.
             let flags = u8::try_from(IFA_F_NODAD).unwrap_or(0);
             address_message(batch, RTM_NEWADDR, PUT, (*address, bits), index, flags);
         }
@@ -146,7 +158,7 @@ pub(crate) fn device_step(batch: &mut Batch, step: &DeviceStep, name: IfName, in
     true
 }
 
-/// Sets a link down: what kernels before 6.2 want for another name.
+/// Sets a link down, which kernels before 6.2 require to rename it.
 pub(crate) fn set_down(batch: &mut Batch, index: u32) {
     batch.message(RTM_NEWLINK, Flags::NONE, &ifinfomsg(index, 0, IFF_UP), |_| {});
 }
@@ -192,8 +204,9 @@ fn vxlan(a: &mut Attributes<'_>, spec: &DeviceSpec, new: bool) {
     });
 }
 
-/// What [`ObservedVxlan::resettable_options_differ`](crate::ObservedVxlan::resettable_options_differ) is about. Kernels ignore the options that they do not
-/// know.
+/// The defaults of the options of
+/// [`ObservedVxlan::resettable_options_differ`](crate::ObservedVxlan::resettable_options_differ). Kernels ignore options
+/// that they do not have.
 fn default_options(a: &mut Attributes<'_>, vni: Vni) {
     a.nested(IFLA_LINKINFO, |a| {
         a.text(IFLA_INFO_KIND, "vxlan");
@@ -204,7 +217,7 @@ fn default_options(a: &mut Attributes<'_>, vni: Vni) {
             a.u8(IFLA_VXLAN_DF, 0);
             a.u32(IFLA_VXLAN_LABEL, 0);
             a.u32(IFLA_VXLAN_LABEL_POLICY, 0);
-            a.u32(IFLA_VXLAN_AGEING, DEFAULT_AGEING);
+            a.u32(IFLA_VXLAN_AGEING, DEFAULT_AGEING_SECONDS);
             a.u8(IFLA_VXLAN_LOCALBYPASS, 1);
         });
     });
@@ -231,6 +244,17 @@ pub(crate) fn ndmsg(family: u8, index: u32, state: u16, flags: u8) -> [u8; 12] {
     let [i0, i1, i2, i3] = index.to_ne_bytes();
     let [s0, s1] = state.to_ne_bytes();
     [family, 0, 0, 0, i0, i1, i2, i3, s0, s1, flags, 0]
+}
+
+/// `struct rtmsg` that requests the routes of one table.
+pub(crate) fn rtmsg_of_table(family: Family, table: u8) -> [u8; 12] {
+    [address_family(family), 0, 0, 0, table, 0, 0, 0, 0, 0, 0, 0]
+}
+
+/// `struct rtmsg` that requests the route to one address.
+pub(crate) fn rtmsg_lookup(address: IpAddr) -> [u8; 12] {
+    let family = Family::of(address);
+    [address_family(family), family.bits(), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
 }
 
 /// `struct rtmsg` of the main table.

@@ -1,31 +1,17 @@
-//! The one device feature this crate reads and sets, over the generic netlink family `ethtool` (since 5.8).
+//! The device feature `tx-checksum-ip-generic`, over the generic netlink family `ethtool` (since Linux 5.8).
 
 use flannel_netlink::{Batch, Flags, Malformed, Message};
 
-const GENL_ID_CTRL: u16 = 0x10;
-const CTRL_CMD_GETFAMILY: u8 = 3;
-const CTRL_ATTR_FAMILY_ID: u16 = 1;
-const CTRL_ATTR_FAMILY_NAME: u16 = 2;
+use crate::wire::uapi::*;
 
-const FEATURES_GET: u8 = 11;
-const FEATURES_SET: u8 = 12;
-const FEATURES_HEADER: u16 = 1;
-const FEATURES_WANTED: u16 = 3;
-const FEATURES_ACTIVE: u16 = 4;
-const HEADER_DEV_INDEX: u16 = 1;
-const HEADER_FLAGS: u16 = 3;
-const FLAG_OMIT_REPLY: u32 = 2;
-const BITSET_BITS: u16 = 3;
-const BITSET_BITS_BIT: u16 = 1;
-const BIT_NAME: u16 = 2;
-const BIT_VALUE: u16 = 3;
+/// Version of the generic netlink controller's commands. The kernel ignores it.
+const CTRL_VERSION: u8 = 1;
+/// The feature's name in the kernel (net/ethtool/common.c).
+const TX_CHECKSUM: &str = "tx-checksum-ip-generic";
 
-/// The feature's name in the kernel (`net/ethtool/common.c`).
-const FEATURE: &str = "tx-checksum-ip-generic";
-
-/// Asks for the number of the family `ethtool`.
+/// Requests the number of the family `ethtool`.
 pub(crate) fn get_family(question: &mut Batch) {
-    question.message(GENL_ID_CTRL, Flags::NONE, &[CTRL_CMD_GETFAMILY, 1, 0, 0], |a| {
+    question.message(GENL_ID_CTRL, Flags::NONE, &[CTRL_CMD_GETFAMILY, CTRL_VERSION, 0, 0], |a| {
         a.text(CTRL_ATTR_FAMILY_NAME, "ethtool");
     });
 }
@@ -41,31 +27,31 @@ pub(crate) fn family(message: &Message<'_>) -> Result<u16, Malformed> {
     Err(Malformed::Value { what: "generic netlink family without a number" })
 }
 
-/// Asks for the device's features.
+/// Requests the device's features.
 pub(crate) fn get_features(question: &mut Batch, family: u16, device: u32) {
-    question.message(family, Flags::NONE, &[FEATURES_GET, 1, 0, 0], |a| {
-        a.nested(FEATURES_HEADER, |a| a.u32(HEADER_DEV_INDEX, device));
+    question.message(family, Flags::NONE, &[ETHTOOL_MSG_FEATURES_GET, ETHTOOL_GENL_VERSION, 0, 0], |a| {
+        a.nested(ETHTOOL_A_FEATURES_HEADER, |a| a.u32(ETHTOOL_A_HEADER_DEV_INDEX, device));
     });
 }
 
-/// Whether checksums are left to the device, in the answer to [`get_features`].
+/// Whether the network card computes checksums, from the answer to [`get_features`].
 pub(crate) fn tx_checksum(message: &Message<'_>) -> Result<bool, Malformed> {
     let (_, attributes) = message.split::<4>()?;
     for attribute in attributes {
         let attribute = attribute?;
-        if attribute.kind != FEATURES_ACTIVE {
+        if attribute.kind != ETHTOOL_A_FEATURES_ACTIVE {
             continue;
         }
-        // A bitset in its verbose form is a list of names; being listed is being set.
+        // A bitset in its verbose form is a list of the features that are on.
         for part in attribute.nested() {
             let part = part?;
-            if part.kind != BITSET_BITS {
+            if part.kind != ETHTOOL_A_BITSET_BITS {
                 continue;
             }
             for bit in part.nested() {
                 for field in bit?.nested() {
                     let field = field?;
-                    if field.kind == BIT_NAME && field.text()? == FEATURE {
+                    if field.kind == ETHTOOL_A_BITSET_BIT_NAME && field.text()? == TX_CHECKSUM {
                         return Ok(true);
                     }
                 }
@@ -77,17 +63,17 @@ pub(crate) fn tx_checksum(message: &Message<'_>) -> Result<bool, Malformed> {
 
 /// Turns the feature on or off.
 pub(crate) fn set_tx_checksum(batch: &mut Batch, family: u16, device: u32, on: bool) {
-    batch.message(family, Flags::NONE, &[FEATURES_SET, 1, 0, 0], |a| {
-        a.nested(FEATURES_HEADER, |a| {
-            a.u32(HEADER_DEV_INDEX, device);
-            a.u32(HEADER_FLAGS, FLAG_OMIT_REPLY);
+    batch.message(family, Flags::NONE, &[ETHTOOL_MSG_FEATURES_SET, ETHTOOL_GENL_VERSION, 0, 0], |a| {
+        a.nested(ETHTOOL_A_FEATURES_HEADER, |a| {
+            a.u32(ETHTOOL_A_HEADER_DEV_INDEX, device);
+            a.u32(ETHTOOL_A_HEADER_FLAGS, ETHTOOL_FLAG_OMIT_REPLY);
         });
-        a.nested(FEATURES_WANTED, |a| {
-            a.nested(BITSET_BITS, |a| {
-                a.nested(BITSET_BITS_BIT, |a| {
-                    a.text(BIT_NAME, FEATURE);
+        a.nested(ETHTOOL_A_FEATURES_WANTED, |a| {
+            a.nested(ETHTOOL_A_BITSET_BITS, |a| {
+                a.nested(ETHTOOL_A_BITSET_BITS_BIT, |a| {
+                    a.text(ETHTOOL_A_BITSET_BIT_NAME, TX_CHECKSUM);
                     if on {
-                        a.flag(BIT_VALUE);
+                        a.flag(ETHTOOL_A_BITSET_BIT_VALUE);
                     }
                 });
             });

@@ -190,8 +190,8 @@ fn an_overlay_mtu_above_the_underlays_is_refused_by_name() {
         overlay.set_family(family(Family::V4, e0).device(large));
         let report = overlay.flush(&mut kernel).unwrap();
         let text = report.refused[0].to_string();
-        assert!(text.contains("`ip link set flannel.1 mtu 8950` refused"), "{text}");
-        assert!(text.contains("cannot carry 8950 bytes and the overhead"), "{text}");
+        assert!(text.contains("refused `ip link set flannel.1 mtu 8950`"), "{text}");
+        assert!(text.contains("cannot carry packets of 8950 bytes plus the VXLAN overhead"), "{text}");
     });
 }
 
@@ -205,7 +205,7 @@ fn a_taken_vni_is_said_to_be_taken_and_by_whom() {
         let report = overlay.converge(&mut kernel).unwrap();
         assert_eq!(report.refused.len(), 1, "{report:#?}");
         let text = report.refused[0].to_string();
-        assert!(text.contains("VNI 1 on UDP port 8472 is taken by the device other"), "{text}");
+        assert!(text.contains("VNI 1 on UDP port 8472 is used by the device other"), "{text}");
         assert_eq!(report.without_device, [Family::V4]);
 
         sh("ip link del other");
@@ -222,7 +222,7 @@ fn a_taken_udp_port_is_said_to_be_taken() {
         let mut overlay = Overlay::new([family(Family::V4, e0).device(device(Family::V4, e0))]);
         let report = overlay.converge(&mut kernel).unwrap();
         let text = report.refused[0].to_string();
-        assert!(text.contains("UDP port 8472 is in use by another program"), "{text}");
+        assert!(text.contains("UDP port 8472 is used by another program"), "{text}");
     });
 }
 

@@ -5,6 +5,7 @@
     reason = "clippy.toml allows it in tests, but does not see helpers of integration tests as such"
 )]
 
+mod conflicts;
 mod converge;
 mod device;
 mod notifications;

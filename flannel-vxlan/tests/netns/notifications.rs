@@ -1,10 +1,11 @@
 //! What others do is noticed, what we do is not.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use flannel_vxlan::{Family, Invalidation, MacAddr, Monitor, Notification, Overlay, Peer, PeerConflict, Via};
 use ipnet::IpNet;
-use testkit::{netns, sh};
+use testkit::{netns, sh, wait_for};
 
 use super::{add_peers, both, converge, device, direct, family, flush, host, mac, tunnel};
 
@@ -129,6 +130,10 @@ fn every_disturbance_is_noticed_and_what_does_not_concern_the_overlay_is_not() {
             ("ip nexthop add id 7 via 192.168.77.7 dev e0", false),
         ] {
             sh(event);
+            // The kernel reports the carrier of a new link later, and every event here must have only its own reports.
+            let are_up =
+                || (sh("ip -br link show type veth | grep ' UP ' | wc -l").trim() == "4").then_some(());
+            assert!(wait_for(Duration::from_secs(10), are_up).is_some(), "v0 and v1 do not come up");
             assert_eq!(
                 notice(&mut overlay, &mut monitor),
                 Invalidation { host, ..Invalidation::default() },
@@ -280,14 +285,14 @@ fn a_stream_wakes_when_something_changes() {
         runtime.block_on(async {
             let mut stream = Monitor::open(&kernel).unwrap().into_stream().unwrap();
             // Making the host is told as well: its IPv6 address may have become valid only now.
-            let quiet = std::time::Duration::from_millis(50);
+            let quiet = Duration::from_millis(50);
             let mut told = 0;
             while tokio::time::timeout(quiet, stream.next()).await.is_ok() {
                 told += 1;
                 assert!(told < 20, "it never falls silent");
             }
             sh("ip addr add 10.98.0.1/24 dev e0");
-            let woken = tokio::time::timeout(std::time::Duration::from_secs(5), stream.next()).await;
+            let woken = tokio::time::timeout(Duration::from_secs(5), stream.next()).await;
             assert!(!woken.unwrap().unwrap().is_empty());
         });
     });

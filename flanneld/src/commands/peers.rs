@@ -13,7 +13,7 @@ pub(super) fn of_routes(observed: &Observed, is_meant: impl Fn(&ObservedRoute) -
     let routes = observed.routes.iter().filter(|route| is_meant(route)).filter_map(|route| match route.to {
         ObservedRouteTo::Gateway { gateway, onlink } => Some((route.subnet, gateway, onlink)),
         ObservedRouteTo::Nexthop { .. } => Some((route.subnet, route.subnet.network(), true)),
-        ObservedRouteTo::Blackhole | ObservedRouteTo::Other => None,
+        _ => None,
     });
     let peer = |(subnet, gateway, tunnel): (IpNet, IpAddr, bool)| {
         let neighbors = observed.neighbors.iter().map(|found| found.neighbor);

@@ -30,7 +30,7 @@ fn hostile(own: &str, own_subnet: &str) -> Vec<(String, String, String)> {
         let value = format!(r#"{{"PublicIP":"192.168.77.66","BackendType":"vxlan","BackendData":{data}}}"#);
         (key.to_owned(), value, why.to_owned())
     };
-    let nobody = |ip: &str| format!("its underlay address {ip} is not the address of one host");
+    let nobody = |ip: &str| format!("its underlay address {ip} is not the address of a host");
     let long = "x".repeat(1 << 20);
     vec![
         peer("10.244.100.0/24", own, &format!("its underlay address {own} belongs to this node")),
@@ -41,25 +41,29 @@ fn hostile(own: &str, own_subnet: &str) -> Vec<(String, String, String)> {
         peer(
             "10.244.0.0/16",
             "192.168.77.66",
-            &format!("its subnet overlaps {own_subnet}, the one of this node"),
+            &format!("its subnet overlaps {own_subnet}, the subnet of this node"),
         ),
         peer(
             "192.168.77.0/24",
             "192.168.99.66",
-            "its subnet covers 192.168.77.0/24, a network this host is attached to",
+            "its subnet contains 192.168.77.0/24, a network that this host is attached to",
         ),
-        peer("192.168.77.64/26", "192.168.77.66", "its subnet holds its own underlay address 192.168.77.66"),
+        peer(
+            "192.168.77.64/26",
+            "192.168.77.66",
+            "its subnet contains its own underlay address 192.168.77.66",
+        ),
         peer(
             "0.0.0.0/1",
             "192.168.77.66",
-            &format!("its subnet overlaps {own_subnet}, the one of this node"),
+            &format!("its subnet overlaps {own_subnet}, the subnet of this node"),
         ),
         peer("128.0.0.0/2", "192.168.77.66", "its subnet is outside the pod network"),
         peer("8.8.8.0/24", "192.168.77.66", "its subnet is outside the pod network"),
         data(
             "10.244.105.0-24",
             r#"{"VNI":1,"VtepMAC":"ff:ff:ff:ff:ff:ff"}"#,
-            "is not the MAC address of one station",
+            "is not the MAC address of a single host",
         ),
         data(
             "10.244.106.0-24",
@@ -252,7 +256,7 @@ fn a_hostile_node_object_is_named_and_skipped_and_delays_nobody() {
         "key=evil-3",
         "key=evil-4",
         "peer 8.0.0.0/8 is not programmed: its subnet is outside the pod network",
-        "peer 0.0.0.0/0 is not programmed: its subnet overlaps 10.244.1.0/24, the one of this node",
+        "peer 0.0.0.0/0 is not programmed: its subnet overlaps 10.244.1.0/24, the subnet of this node",
     ] {
         wait_for(SOON, || log_of(&node).contains(words).then_some(()))
             .unwrap_or_else(|| panic!("`{words}` is not in the log:\n{}", log_of(&node)));

@@ -1,20 +1,21 @@
-//! What is not repaired for a while, because another process keeps undoing its repair.
+//! Parts of the overlay: what a plan writes as a unit, and what can be withheld as a unit.
 
-use std::collections::BTreeSet;
 use std::fmt;
 
 use ipnet::IpNet;
 
-use crate::{Family, Overlay, Plan, Step};
+use crate::model::family::Family;
+use crate::plan::Plan;
+use crate::plan::step::Step;
 
-/// A part of the overlay that is written, and can be withheld, as one.
+/// A part of the overlay that is written, and can be [withheld](crate::Overlay::hold), as a unit.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Part {
     /// The VXLAN device of a family.
     Device(Family),
-    /// Route, nexthop, neighbor and FDB entry of the peer with this subnet.
+    /// Route, nexthop object, neighbor entry and FDB entry of the peer with this subnet.
     Peer(IpNet),
-    /// The blackhole route, and the deletion of stale entries.
+    /// The blackhole routes, and the deletion of stale objects.
     Rest,
 }
 
@@ -33,23 +34,16 @@ impl fmt::Display for Part {
 pub struct Written {
     /// The part.
     pub part: Part,
-    /// Its first step, as the command that does the same; only for the first 16 parts.
+    /// Its first step as a shell command; only for the first 16 parts.
     pub command: Option<String>,
 }
 
-/// Parts whose first step is told as a command.
-const COMMANDS: usize = 16;
-
-impl Overlay {
-    /// Withholds the repair of these parts, and of no others, until the next call: [`Overlay::converge`] leaves what is
-    /// there of them as it is. Changes that are asked for are written. Default: none.
-    pub fn hold(&mut self, parts: BTreeSet<Part>) {
-        self.hold = parts;
-    }
-}
+/// Number of parts whose first step is reported as a command.
+const MAX_COMMANDS: usize = 16;
 
 impl Plan {
-    /// The parts that a whole plan writes. What is written anew because its device is counts as the device.
+    /// The parts that a complete plan writes. Peers that are written because their device was recreated count as part of
+    /// the device.
     pub(crate) fn parts(&self) -> Vec<Written> {
         let mut written: Vec<Written> = Vec::new();
         let mut peers = self.peers.iter().peekable();
@@ -62,13 +56,13 @@ impl Plan {
             };
             peers.next_if(|peer| peer.first == at);
             at = next;
-            let follows = |device: &Written| match (device.part, part) {
+            let contains = |earlier: &Written| match (earlier.part, part) {
                 (Part::Device(family), Part::Peer(subnet)) => family == Family::of_net(subnet),
-                (known, part) => known == part,
+                (earlier, part) => earlier == part,
             };
-            // Devices come first, and there are two.
-            if !written.iter().take(2).chain(written.last()).any(follows) {
-                let command = (written.len() < COMMANDS).then(|| self.command(step));
+            // Devices come first, and there are at most two.
+            if !written.iter().take(2).chain(written.last()).any(contains) {
+                let command = (written.len() < MAX_COMMANDS).then(|| self.command(step));
                 written.push(Written { part, command });
             }
         }

@@ -1,40 +1,40 @@
-//! What the host offers an overlay: interfaces, their addresses, and the way to an address.
+//! The host's interfaces and routes, for choosing the uplink of an overlay.
 //!
-//! Plain values. [`crate::Netlink`] reads them; whoever chooses an interface works on them without I/O.
+//! Plain values: [`Kernel`](crate::Kernel) reads them, and the choice needs no I/O.
 
 use std::net::IpAddr;
 
-/// A network interface of this namespace, with its addresses.
+/// A network interface of the network namespace, with its addresses.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Interface {
-    /// Kernel index, `IFLA_IFINDEX`; never 0.
+    /// Kernel index (`ifi_index`); never 0.
     pub index: u32,
     /// Name, at most 15 bytes. Bytes that are not UTF-8 are replaced by U+FFFD.
     pub name: String,
-    /// Alternative names (`IFLA_ALT_IFNAME`), such as `enp1s0`; `ip link property add dev eth0 altname enp1s0`.
+    /// Alternative names (`IFLA_ALT_IFNAME`), such as `enp1s0`: `ip link property add dev eth0 altname enp1s0`.
     pub alt_names: Vec<String>,
     /// Kind (`IFLA_INFO_KIND`), such as `bridge`; empty for hardware.
     pub kind: String,
-    /// Whether it is the loopback interface (`IFF_LOOPBACK`).
+    /// Whether this is the loopback interface (`IFF_LOOPBACK`).
     pub loopback: bool,
-    /// Largest IP packet it carries, in bytes; 0 if the kernel reports none.
+    /// MTU in bytes; 0 if the kernel reports none.
     pub mtu: u32,
-    /// Whether it is administratively up (`IFF_UP`).
+    /// Whether the interface is administratively up (`IFF_UP`).
     pub up: bool,
     /// Addresses in the kernel's order.
     pub addresses: Vec<InterfaceAddress>,
 }
 
-/// One address of an [`Interface`], with the flags that decide whether it is fit to be used.
+/// One address of an [`Interface`], with the flags that decide whether it can be used.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct InterfaceAddress {
     /// The local address.
     pub address: IpAddr,
-    /// Length of the on-link prefix, in bits.
+    /// Length of the on-link prefix in bits.
     pub prefix_len: u8,
-    /// `IFA_F_PERMANENT`: not from DHCP or router advertisements.
+    /// `IFA_F_PERMANENT`: configured statically, not by DHCP or router advertisements.
     pub permanent: bool,
-    /// `IFA_F_DEPRECATED`: preferred lifetime over; not to be used for new traffic.
+    /// `IFA_F_DEPRECATED`: the preferred lifetime is over; not to be used for new connections.
     pub deprecated: bool,
     /// `IFA_F_TEMPORARY`: an IPv6 privacy address (RFC 8981).
     pub temporary: bool,
@@ -44,14 +44,14 @@ pub struct InterfaceAddress {
     pub duplicate: bool,
 }
 
-/// The way the kernel would send a packet to some address, as `ip route get` answers.
+/// The kernel's route to an address, as `ip route get` prints it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct RouteLookup {
     /// Index of the outgoing interface.
     pub interface: u32,
-    /// Source address the kernel would choose.
+    /// Source address that the kernel chooses.
     pub source: Option<IpAddr>,
-    /// Next hop; `None` if the destination is on the link itself.
+    /// Gateway; `None` if the destination is on-link.
     pub gateway: Option<IpAddr>,
 }
 
@@ -60,6 +60,6 @@ pub struct RouteLookup {
 pub struct DefaultRoute {
     /// Index of the outgoing interface; for a multipath route, of its first hop.
     pub interface: u32,
-    /// Metric (`RTA_PRIORITY`); lower wins.
+    /// Metric (`RTA_PRIORITY`); the route with the lowest metric is used.
     pub metric: u32,
 }

@@ -1,0 +1,151 @@
+//! The desired state of one address family, and the interfaces to observe for it.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::model::device::{DeviceSpec, Link, ObservedDevice};
+use crate::model::family::{Family, PerFamily};
+use crate::model::if_name::IfName;
+use crate::model::mac::MacAddr;
+use crate::model::vni::Vni;
+
+/// One address family of the overlay, as this node sees it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct FamilySpec {
+    /// The uplink: direct routes leave through it.
+    pub underlay: Link,
+    /// The subnet of this node's pods.
+    pub subnet: IpNet,
+    /// The networks of all pods of the cluster. The subnets of peers must lie inside; stale routes and neighbor entries
+    /// inside are removed. Empty: no restriction.
+    pub networks: Vec<IpNet>,
+    /// The VXLAN device. Default: none; all peers are direct (`host-gw`).
+    pub device: Option<DeviceSpec>,
+    /// Whether the kernel drops packets for nonexistent pods of this node, instead of sending them along the default
+    /// route. Default: no. Every other route to the subnet takes precedence.
+    pub blackhole: bool,
+}
+
+impl FamilySpec {
+    /// A family without a VXLAN device and without a blackhole route.
+    #[must_use]
+    pub fn new(underlay: Link, subnet: IpNet, networks: Vec<IpNet>) -> Self {
+        Self { underlay, subnet: subnet.trunc(), networks, device: None, blackhole: false }
+    }
+
+    /// Sets the VXLAN device. Default: none.
+    #[must_use]
+    pub fn device(mut self, device: DeviceSpec) -> Self {
+        self.device = Some(device);
+        self
+    }
+
+    /// Sets whether packets for nonexistent pods of this node are dropped. Default: no.
+    #[must_use]
+    pub fn blackhole(mut self, blackhole: bool) -> Self {
+        self.blackhole = blackhole;
+        self
+    }
+
+    /// Family of the subnet.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        Family::of_net(self.subnet)
+    }
+
+    /// Whether pods may have addresses in `net`: it lies inside one of [`FamilySpec::networks`], or there are none.
+    pub(crate) fn may_hold_pods(&self, net: IpNet) -> bool {
+        self.networks.is_empty() || self.networks.iter().any(|network| network.contains(&net))
+    }
+
+    /// Whether `net` could be the subnet of a peer: pods may have addresses there, and it is not part of this node's
+    /// own subnet.
+    pub(crate) fn may_be_peer_subnet(&self, net: IpNet) -> bool {
+        !self.subnet.contains(&net) && self.may_hold_pods(net)
+    }
+
+    pub(crate) fn links(&self) -> Links {
+        let device = self.device.as_ref();
+        Links {
+            device: device.map(|device| device.name),
+            underlay: self.underlay,
+            networks: smallest_supernet(self.subnet, &self.networks),
+            tx_checksum: device.is_some_and(|device| device.tx_checksum.is_some()),
+            identity: device.map(|device| (device.vni, device.mac)),
+        }
+    }
+}
+
+impl PerFamily<Option<FamilySpec>> {
+    /// The families that there are.
+    pub(crate) fn specs(&self) -> impl Iterator<Item = &FamilySpec> {
+        self.iter().filter_map(|(_, spec)| spec.as_ref())
+    }
+
+    pub(crate) fn is_underlay(&self, index: u32) -> bool {
+        self.specs().any(|spec| spec.underlay.index == index)
+    }
+
+    /// Whether this is the name of a desired VXLAN device.
+    pub(crate) fn is_device(&self, name: &str) -> bool {
+        self.specs().filter_map(|spec| spec.device.as_ref()).any(|device| device.name.as_str() == name)
+    }
+}
+
+/// The interfaces to observe for one family.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Links {
+    /// Name of the VXLAN device; `None` if there is none (`host-gw`).
+    pub device: Option<IfName>,
+    /// The uplink.
+    pub underlay: Link,
+    /// Routes of other programs are read only inside this network, which contains the cluster's pod networks.
+    pub networks: IpNet,
+    /// Whether to read the checksum offload of the device, which takes two more requests.
+    pub tx_checksum: bool,
+    /// Identifies the VXLAN device after another program renamed it. `None`: only the name identifies it.
+    pub identity: Option<(Vni, MacAddr)>,
+}
+
+impl Links {
+    /// Only the device of this name, to be inspected or removed: no underlay, and no routes of other programs.
+    #[must_use]
+    pub fn of(device: IfName, family: Family) -> Self {
+        let no_routes = match family {
+            Family::V4 => IpNet::from(IpAddr::from([0; 4])),
+            Family::V6 => IpNet::from(IpAddr::from([0; 16])),
+        };
+        Self {
+            device: Some(device),
+            underlay: Link { index: 0, name: device },
+            networks: no_routes,
+            tx_checksum: false,
+            identity: None,
+        }
+    }
+
+    /// Whether this is the device under another name.
+    pub(crate) fn is_renamed(&self, found: &ObservedDevice) -> bool {
+        let (Some(vxlan), Some((vni, mac))) = (found.vxlan, self.identity) else { return false };
+        let family = vxlan.local.map(Family::of);
+        self.device != Some(found.name)
+            && (vxlan.vni, found.mac) == (vni.number(), Some(mac))
+            && family == Some(Family::of_net(self.networks))
+    }
+}
+
+/// The smallest network that contains all `networks`; the whole family of `subnet` if there are none.
+fn smallest_supernet(subnet: IpNet, networks: &[IpNet]) -> IpNet {
+    let everything = || IpNet::new(subnet.addr(), 0).map_or(subnet, |all| all.trunc());
+    let Some((first, others)) = networks.split_first() else { return everything() };
+    others.iter().fold(*first, |supernet, other| {
+        let mut supernet = supernet;
+        while !supernet.contains(other) {
+            let Some(wider) = supernet.supernet() else { return everything() };
+            supernet = wider;
+        }
+        supernet
+    })
+}

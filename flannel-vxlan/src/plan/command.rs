@@ -1,0 +1,136 @@
+//! Steps as shell commands of `ip`, `bridge`, `ethtool` and `sysctl`.
+
+use std::fmt;
+
+use crate::model::device::DeviceSpec;
+use crate::model::family::{Family, PerFamily};
+use crate::model::family_spec::Links;
+use crate::model::if_name::IfName;
+use crate::model::objects::{FdbEntry, Neighbor, Nexthop, ROUTE_PROTOCOL, Route, RouteTo};
+use crate::plan::step::{DEFAULT_AGEING_SECONDS, DeviceStep, Step};
+
+/// A step as a shell command.
+pub(crate) struct Command<'a> {
+    pub(crate) links: &'a PerFamily<Option<Links>>,
+    pub(crate) step: &'a Step,
+}
+
+impl Command<'_> {
+    fn device(&self, family: Family) -> &str {
+        let device = self.links[family].as_ref().and_then(|links| links.device.as_ref());
+        device.map_or("?", IfName::as_str)
+    }
+
+    fn underlay(&self, family: Family) -> &str {
+        self.links[family].as_ref().map_or("?", |links| links.underlay.name.as_str())
+    }
+}
+
+impl fmt::Display for Command<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let device = |family| self.device(family);
+        match self.step {
+            Step::Device(family, step) => write_device(f, device(*family), step),
+            Step::PutFdbEntry(FdbEntry { family, mac, underlay }) => {
+                let dev = device(*family);
+                write!(f, "bridge fdb replace {mac} dev {dev} dst {underlay} self extern_learn permanent")
+            }
+            Step::PutNeighbor(Neighbor { address, mac }) => {
+                let dev = device(Family::of(*address));
+                write!(
+                    f,
+                    "ip neigh replace {address} lladdr {mac} dev {dev} nud permanent protocol {ROUTE_PROTOCOL}"
+                )
+            }
+            Step::PutNexthop { nexthop: Nexthop { id, gateway }, .. } => {
+                let dev = device(Family::V4);
+                write!(
+                    f,
+                    "ip nexthop replace id {id} via {gateway} dev {dev} onlink protocol {ROUTE_PROTOCOL}"
+                )
+            }
+            Step::PutRoute { route, .. } => {
+                let Route { subnet, to } = *route;
+                let family = Family::of_net(subnet);
+                let (ip, proto) = (ip(family), ROUTE_PROTOCOL);
+                match to {
+                    RouteTo::Nexthop { id } => {
+                        write!(f, "{ip} route replace {subnet} nhid {id} proto {proto}")
+                    }
+                    RouteTo::Onlink { gateway } => {
+                        let dev = device(family);
+                        write!(f, "{ip} route replace {subnet} via {gateway} dev {dev} onlink proto {proto}")
+                    }
+                    RouteTo::Direct { gateway } => {
+                        let dev = self.underlay(family);
+                        write!(f, "{ip} route replace {subnet} via {gateway} dev {dev} proto {proto}")
+                    }
+                    RouteTo::Device => {
+                        write!(f, "{ip} route replace {subnet} dev {} proto {proto}", device(family))
+                    }
+                    RouteTo::Blackhole => {
+                        let metric = route.metric();
+                        write!(f, "{ip} route replace blackhole {subnet} metric {metric} proto {proto}")
+                    }
+                }
+            }
+            Step::DeleteRoute { subnet, metric, protocol } => {
+                write!(
+                    f,
+                    "{} route del {subnet} metric {metric} proto {protocol}",
+                    ip(Family::of_net(*subnet))
+                )
+            }
+            Step::DeleteNexthop { id } => write!(f, "ip nexthop del id {id}"),
+            Step::DeleteNeighbor { address } => {
+                write!(f, "ip neigh del {address} dev {}", device(Family::of(*address)))
+            }
+            Step::DeleteFdbEntry(FdbEntry { family, mac, underlay }) => {
+                write!(f, "bridge fdb del {mac} dev {} dst {underlay} self", device(*family))
+            }
+        }
+    }
+}
+
+fn ip(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ip",
+        Family::V6 => "ip -6",
+    }
+}
+
+fn write_device(f: &mut fmt::Formatter<'_>, dev: &str, step: &DeviceStep) -> fmt::Result {
+    let vxlan = |spec: &DeviceSpec| {
+        let learning = if spec.learning { "learning" } else { "nolearning" };
+        let (vni, local, underlay) = (spec.vni, spec.local, spec.underlay.name);
+        format!("type vxlan id {vni} local {local} dev {underlay} {learning}")
+    };
+    match step {
+        DeviceStep::Delete => write!(f, "ip link del {dev}"),
+        DeviceStep::Create(spec) => {
+            let (mac, mtu, port) = (spec.mac, spec.mtu, spec.port);
+            write!(f, "ip link add {dev} address {mac} mtu {mtu} {} dstport {port}", vxlan(spec))?;
+            f.write_str(if spec.gbp { " gbp" } else { "" })
+        }
+        DeviceStep::Change(spec) => write!(f, "ip link set {dev} {}", vxlan(spec)),
+        DeviceStep::ResetOptions(vni) => write!(
+            f,
+            "ip link set {dev} type vxlan id {vni} ttl auto tos 0 df unset flowlabel 0 ageing {DEFAULT_AGEING_SECONDS} localbypass"
+        ),
+        DeviceStep::Rename(from) => write!(f, "ip link set {from} name {dev}"),
+        DeviceStep::Release => write!(f, "ip link set {dev} nomaster"),
+        DeviceStep::SetMac(mac) => write!(f, "ip link set {dev} address {mac}"),
+        DeviceStep::SetMtu(mtu) => write!(f, "ip link set {dev} mtu {mtu}"),
+        DeviceStep::IgnoreRouterAdvertisements => write!(f, "sysctl -w net/ipv6/conf/{dev}/accept_ra=0"),
+        DeviceStep::SetTxChecksum(on) => {
+            write!(f, "ethtool -K {dev} tx-checksum-ip-generic {}", if *on { "on" } else { "off" })
+        }
+        DeviceStep::Up => write!(f, "ip link set {dev} up"),
+        DeviceStep::AddAddress(address) => {
+            // The address is in this node's own subnet, so no other host can have it.
+            let nodad = if address.is_ipv6() { " nodad" } else { "" };
+            write!(f, "ip addr add {address}/{} dev {dev}{nodad}", Family::of(*address).bits())
+        }
+        DeviceStep::DeleteAddress(address, prefix) => write!(f, "ip addr del {address}/{prefix} dev {dev}"),
+    }
+}

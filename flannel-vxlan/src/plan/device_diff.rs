@@ -1,0 +1,206 @@
+//! Compares VXLAN devices with their desired state, and decides which differences require a device to be recreated.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::model::device::{DeviceSpec, NameTaken, ObservedDevice};
+use crate::model::family::{Family, PerFamily};
+use crate::model::family_spec::FamilySpec;
+use crate::model::objects::Observed;
+use crate::plan::step::{DeviceStep, Step};
+
+/// The device of one family, as it will be after the plan's device steps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum DeviceFate {
+    /// There is no such family, or another program's device has the name, or the missing device is withheld: nothing of
+    /// the family is written.
+    Off,
+    /// The device is created or recreated, so it has no routes, neighbor entries and FDB entries. Index of the old
+    /// device, or 0.
+    Recreated(u32),
+    /// The device stays but loses its neighbor entries. Its index.
+    LosesNeighbors(u32),
+    /// The device stays. Its index, or 0 if the family has no device.
+    Kept(u32),
+}
+
+impl DeviceFate {
+    /// Index of a device that stays; 0 if the family has no device.
+    pub(crate) fn index(self) -> Option<u32> {
+        match self {
+            Self::Kept(index) | Self::LosesNeighbors(index) => Some(index),
+            Self::Off | Self::Recreated(_) => None,
+        }
+    }
+
+    pub(crate) fn is_off(self) -> bool {
+        matches!(self, Self::Off)
+    }
+}
+
+/// The result of comparing the devices of all families.
+pub(crate) struct DevicesDiff {
+    pub(crate) steps: Vec<Step>,
+    pub(crate) fates: PerFamily<DeviceFate>,
+    pub(crate) taken: Vec<NameTaken>,
+    /// Whether the device needs no change; `None` if there is nothing to compare.
+    pub(crate) is_right: PerFamily<Option<bool>>,
+}
+
+/// Compares the devices of all families. `recreate`: devices that the kernel would not change in place. `held`: devices
+/// that are not repaired.
+pub(crate) fn diff_devices(
+    families: &PerFamily<Option<FamilySpec>>,
+    recreate: PerFamily<bool>,
+    held: PerFamily<bool>,
+    observed: &Observed,
+) -> DevicesDiff {
+    let mut all = DevicesDiff {
+        steps: Vec::new(),
+        fates: PerFamily::from_fn(|_| DeviceFate::Off),
+        taken: Vec::new(),
+        is_right: PerFamily::default(),
+    };
+    for family in Family::ALL {
+        let Some(spec) = &families[family] else { continue };
+        let Some(wanted) = &spec.device else {
+            all.fates[family] = DeviceFate::Kept(0);
+            continue;
+        };
+        let (mut devices, links) = (observed.devices.iter(), spec.links());
+        let named = devices.clone().find(|device| device.name == wanted.name);
+        let device = named.or_else(|| devices.find(|device| links.is_renamed(device)));
+        match diff_device(wanted, &spec.networks, device, recreate[family]) {
+            Ok(diff) => {
+                let index = device.map_or(0, |device| device.index);
+                if held[family] && !diff.steps.is_empty() {
+                    all.fates[family] =
+                        if diff.is_created { DeviceFate::Off } else { DeviceFate::Kept(index) };
+                    continue;
+                }
+                all.fates[family] = match (diff.is_created, diff.loses_neighbors) {
+                    (true, _) => DeviceFate::Recreated(index),
+                    (false, true) => DeviceFate::LosesNeighbors(index),
+                    (false, false) => DeviceFate::Kept(index),
+                };
+                all.is_right[family] = Some(diff.steps.is_empty());
+                all.steps.extend(diff.steps.into_iter().map(|step| Step::Device(family, step)));
+            }
+            Err(taken) => all.taken.push(taken),
+        }
+    }
+    all
+}
+
+/// The ordered steps that turn one device into its desired state.
+#[derive(Debug)]
+pub(crate) struct DeviceDiff {
+    pub(crate) steps: Vec<DeviceStep>,
+    /// Whether the device is created or recreated: it will have no neighbor entries, FDB entries, nexthops and routes.
+    is_created: bool,
+    /// Whether the MAC address changes, after which the kernel drops neighbor entries (`neigh_changeaddr`,
+    /// net/core/neighbour.c).
+    loses_neighbors: bool,
+}
+
+/// Compares one device with `spec`.
+///
+/// Changed in place: name, MAC, MTU, local address, underlay, learning, options with
+/// [`resettable_options_differ`](crate::ObservedVxlan::resettable_options_differ), master, state, addresses, sysctl,
+/// offload. The kernel refuses to change port, GBP, options with
+/// [`fixed_options_differ`](crate::ObservedVxlan::fixed_options_differ) (`vxlan_nl2conf`,
+/// drivers/net/vxlan/vxlan_core.c) and the family of the local address. Whether it refuses anything else is found by
+/// trying; `recreate` is true if it did.
+pub(crate) fn diff_device(
+    spec: &DeviceSpec,
+    networks: &[IpNet],
+    observed: Option<&ObservedDevice>,
+    recreate: bool,
+) -> Result<DeviceDiff, NameTaken> {
+    let Some(device) = observed else { return Ok(DeviceDiff::created(spec, Vec::new())) };
+    let taken = |what| NameTaken { name: spec.name, what };
+    let vxlan = match device.vxlan {
+        Some(vxlan) if vxlan.vni == spec.vni.number() => vxlan,
+        Some(vxlan) => return Err(taken(format!("a VXLAN device with VNI {}", vxlan.vni))),
+        None if device.kind.is_empty() => return Err(taken("not a virtual device".to_owned())),
+        None => return Err(taken(format!("a device of kind {}", device.kind))),
+    };
+    let rename = (device.name != spec.name).then_some(device.name).map(DeviceStep::Rename);
+    let same_family = vxlan.local.is_none_or(|local| Family::of(local) == spec.family());
+    if vxlan.port != spec.port.get() || vxlan.gbp != spec.gbp || vxlan.fixed_options_differ || !same_family {
+        return Ok(DeviceDiff::recreated(spec, rename));
+    }
+
+    let mut steps = Vec::new();
+    let differs = vxlan.underlay != spec.underlay.index
+        || vxlan.local != Some(spec.local)
+        || vxlan.learning != spec.learning;
+    if (differs || vxlan.resettable_options_differ) && recreate {
+        return Ok(DeviceDiff::recreated(spec, rename));
+    }
+    steps.extend(rename);
+    if differs {
+        steps.push(DeviceStep::Change(Box::new(spec.clone())));
+    }
+    if vxlan.resettable_options_differ {
+        steps.push(DeviceStep::ResetOptions(spec.vni));
+    }
+    if device.master != 0 {
+        steps.push(DeviceStep::Release);
+    }
+    if device.mac != Some(spec.mac) {
+        steps.push(DeviceStep::SetMac(spec.mac));
+    }
+    if device.mtu != spec.mtu.bytes() {
+        steps.push(DeviceStep::SetMtu(spec.mtu));
+    }
+    if device.accept_ra == Some(true) {
+        steps.push(DeviceStep::IgnoreRouterAdvertisements);
+    }
+    if spec.tx_checksum.is_some() && device.tx_checksum != spec.tx_checksum {
+        steps.extend(spec.tx_checksum.map(DeviceStep::SetTxChecksum));
+    }
+    if !device.up {
+        steps.push(DeviceStep::Up);
+    }
+    let own = (spec.address, spec.family().bits());
+    let missing = (!device.addresses.contains(&own)).then_some(DeviceStep::AddAddress(spec.address));
+    let stray = |found: &&(IpAddr, u8)| **found != own && is_stray(spec.family(), networks, found.0);
+    let strays = device.addresses.iter().filter(stray).map(|(a, p)| DeviceStep::DeleteAddress(*a, *p));
+    match spec.family() {
+        // An interface that loses its last IPv4 address loses its routes (`fib_disable_ip`, net/ipv4/fib_frontend.c).
+        Family::V4 => steps.extend(missing.into_iter().chain(strays)),
+        // The kernel refuses the same IPv6 address with a second prefix length.
+        Family::V6 => steps.extend(strays.chain(missing)),
+    }
+    let loses_neighbors = device.mac != Some(spec.mac);
+    Ok(DeviceDiff { steps, is_created: false, loses_neighbors })
+}
+
+/// Whether an address that is not the device's own is removed, as upstream flannel does (`EnsureV4AddressOnLink`,
+/// `EnsureV6AddressOnLink`): from an IPv4 device an earlier address of this node, which lies in the cluster's networks;
+/// from an IPv6 device every address that is not link-local.
+fn is_stray(device: Family, networks: &[IpNet], address: IpAddr) -> bool {
+    match (device, address) {
+        (Family::V6, IpAddr::V6(address)) => !address.is_unicast_link_local(),
+        _ => networks.iter().any(|network| network.contains(&address)),
+    }
+}
+
+impl DeviceDiff {
+    fn recreated(spec: &DeviceSpec, rename: Option<DeviceStep>) -> Self {
+        Self::created(spec, rename.into_iter().chain([DeviceStep::Delete]).collect())
+    }
+
+    /// `steps` precede the creation.
+    fn created(spec: &DeviceSpec, mut steps: Vec<DeviceStep>) -> Self {
+        steps.push(DeviceStep::Create(Box::new(spec.clone())));
+        // Before the device is up: the first router advertisement could arrive immediately.
+        steps.push(DeviceStep::IgnoreRouterAdvertisements);
+        steps.extend(spec.tx_checksum.map(DeviceStep::SetTxChecksum));
+        steps.push(DeviceStep::Up);
+        steps.push(DeviceStep::AddAddress(spec.address));
+        Self { steps, is_created: true, loses_neighbors: true }
+    }
+}
