@@ -111,3 +111,8 @@ pub use plan::Plan;
 pub use plan::part::{Part, Written};
 pub use plan::report::{RefusedStep, Report};
 pub use plan::step::{DeviceStep, Step};
+
+/// Compiles the example of README.md.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -6,7 +6,7 @@ use testkit::{netns, sh};
 use super::{add_peers, both, converge, device, family, flush, host, mac, state, tunnel};
 
 #[test]
-fn a_route_of_the_host_to_a_peers_subnet_is_never_shadowed() {
+fn a_route_of_another_program_to_a_peers_subnet_is_never_shadowed() {
     netns(|| {
         let (mut kernel, e0) = host();
         let mut monitor = Monitor::open(&kernel).unwrap();
@@ -30,7 +30,7 @@ fn a_route_of_the_host_to_a_peers_subnet_is_never_shadowed() {
                     "this host has a route of another program to its subnet: {subnet} via {gateway} dev"
                 ))
             };
-            // There before the first look.
+            // The route exists before the first observation.
             sh(&format!("{ip} route replace {subnet} via {gateway} dev e0 {command}"));
             let before = sh(&format!("{ip} route show {subnet} | grep -v 'proto 70' | sed 's/ *$//'"));
             overlay.invalidate();
@@ -40,7 +40,7 @@ fn a_route_of_the_host_to_a_peers_subnet_is_never_shadowed() {
             assert_eq!(converge(&mut overlay, &mut kernel), 0, "{what}");
             let _made = overlay.notice(&monitor.take().unwrap());
 
-            // Gone: it comes in by a flush of its own, nothing else is looked at.
+            // The route is deleted: a flush programs the peer, without an observation.
             sh(&format!("{ip} route del {subnet} {command}"));
             let attention = overlay.notice(&monitor.take().unwrap());
             assert!(attention.peers && !attention.overlay, "{what}: {attention:?}");
@@ -49,7 +49,7 @@ fn a_route_of_the_host_to_a_peers_subnet_is_never_shadowed() {
             assert!(shown().contains("proto 70"), "{what}");
             assert_eq!(converge(&mut overlay, &mut kernel), 0, "{what}");
 
-            // Made while ours is there.
+            // The route is added while our route exists.
             sh(&format!("{ip} route replace {subnet} via {gateway} dev e0 {command}"));
             let attention = overlay.notice(&monitor.take().unwrap());
             assert!(attention.peers && !attention.overlay, "{what}: {attention:?}");
@@ -61,7 +61,8 @@ fn a_route_of_the_host_to_a_peers_subnet_is_never_shadowed() {
             let _gone = overlay.notice(&monitor.take().unwrap());
             flush(&mut overlay, &mut kernel);
 
-            // Made unheard, as a peer is changed: the kernel says so, and one more look tells why.
+            // The route is added without a notification while a peer changes: the kernel refuses our route, and an observation
+            // finds the reason.
             sh(&format!("{ip} route del {subnet}; {ip} route add {subnet} via {gateway} dev e0 {command}"));
             overlay.invalidate();
             flush(&mut overlay, &mut kernel);
@@ -71,7 +72,7 @@ fn a_route_of_the_host_to_a_peers_subnet_is_never_shadowed() {
             flush(&mut overlay, &mut kernel);
             assert_eq!(converge(&mut overlay, &mut kernel), 0, "{what}");
         }
-        // A new peer where somebody has just made a route of the same metric.
+        // A new peer, after another program has added a route with the same metric.
         sh("ip route add 10.244.9.0/24 via 192.168.77.254 proto static");
         overlay.set_peer(tunnel("10.244.9.0/24", &mac(9), "192.168.77.9")).unwrap();
         flush(&mut overlay, &mut kernel);
@@ -80,7 +81,7 @@ fn a_route_of_the_host_to_a_peers_subnet_is_never_shadowed() {
             Some(PeerConflict::HostRoute(_))
         ));
         assert!(sh("ip route show 10.244.9.0/24").contains("proto static"));
-        // Its interface goes down, and the route with it, without a word.
+        // The kernel deletes the route with its interface, without a notification.
         let _all = overlay.notice(&monitor.take().unwrap());
         sh("ip link add v0 type veth peer name v1; ip addr add 172.16.0.1/24 dev v0; ip link set v0 up
             ip route replace 10.244.9.0/24 via 172.16.0.9 proto static");
@@ -115,8 +116,7 @@ fn a_subnet_that_holds_a_gateway_is_refused_as_long_as_it_does() {
             flush(&mut overlay, &mut kernel);
             assert_eq!(state(), before);
         }
-        // Without the gateway there is no reason. What the kernel thinks of an IPv6 route in a connected network is another
-        // matter.
+        // Without the gateway there is no conflict. The kernel may still refuse an IPv6 route in a connected network.
         overlay.remove_peer(v6.subnet);
         sh("ip route del default");
         assert!(overlay.notice(&monitor.take().unwrap()).overlay);
@@ -124,7 +124,7 @@ fn a_subnet_that_holds_a_gateway_is_refused_as_long_as_it_does() {
         assert_eq!(overlay.conflicts().next(), None);
         overlay.remove_peer(v4.subnet);
         flush(&mut overlay, &mut kernel);
-        // Of a new route it is heard at once; several in one route, and by nexthop object, are found by looking.
+        // A notification reports a new route. Gateways of multipath routes and nexthop objects are found by observing.
         overlay.set_peer(v4).unwrap();
         sh("ip route add 172.16.0.0/16 via 192.168.77.253");
         let attention = overlay.notice(&monitor.take().unwrap());
@@ -145,7 +145,7 @@ fn a_subnet_that_holds_a_gateway_is_refused_as_long_as_it_does() {
 }
 
 #[test]
-fn a_public_address_among_pods_is_its_own_peers_fault_and_not_that_of_whose_pods_they_are() {
+fn a_peer_with_a_public_address_inside_anothers_subnet_is_not_programmed_and_the_other_peer_is() {
     netns(|| {
         let (mut kernel, e0) = host();
         let networks = vec!["10.244.0.0/16".parse().unwrap(), "192.168.0.0/16".parse().unwrap()];
@@ -153,7 +153,7 @@ fn a_public_address_among_pods_is_its_own_peers_fault_and_not_that_of_whose_pods
         let mut overlay = Overlay::new([spec.device(device(Family::V4, e0))]);
         let victim = tunnel("10.244.2.0/24", &mac(2), "192.168.77.2");
         let inside = tunnel("10.244.3.0/24", &mac(3), "10.244.2.9");
-        // The cluster's network holds that of its hosts, too. (In IPv6 the kernel itself refuses this.)
+        // The cluster's network also contains the network of its hosts. (For IPv6 the kernel itself refuses this.)
         let greedy = tunnel("192.168.77.128/25", &mac(4), "172.17.0.4");
         let station = tunnel("10.244.5.0/24", &mac(5), "192.168.77.200");
         for order in [[victim, inside, greedy, station], [station, greedy, inside, victim]] {
@@ -172,7 +172,7 @@ fn a_public_address_among_pods_is_its_own_peers_fault_and_not_that_of_whose_pods
             overlay.remove_peer(victim.subnet);
             overlay.remove_peer(station.subnet);
             flush(&mut overlay, &mut kernel);
-            assert_eq!(overlay.conflicts().next(), None, "they come in by themselves");
+            assert_eq!(overlay.conflicts().next(), None, "the peers are not programmed by themselves");
             assert_eq!(converge(&mut overlay, &mut kernel), 0);
             assert!(
                 order
@@ -185,7 +185,7 @@ fn a_public_address_among_pods_is_its_own_peers_fault_and_not_that_of_whose_pods
 }
 
 #[test]
-fn a_mac_claimed_twice_goes_to_the_lowest_subnet_until_it_leaves() {
+fn of_two_peers_with_the_same_mac_the_lowest_subnet_is_programmed() {
     for (low, high, at) in [
         ("10.244.2.0/24", "10.244.3.0/24", ["192.168.77.2", "192.168.77.3"]),
         ("fd00:10:244:2::/64", "fd00:10:244:3::/64", ["fd77::2", "fd77::3"]),
@@ -304,11 +304,11 @@ fn a_subnet_that_would_harm_this_host_is_refused() {
 }
 
 #[test]
-fn two_peers_of_one_public_address_or_one_subnet_do_not_disturb_each_other_in_either_family() {
+fn peers_that_share_a_public_address_or_nest_their_subnets_are_both_programmed_in_either_family() {
     netns(|| {
         let (mut kernel, e0) = host();
         let mut overlay = both(e0);
-        // One public address, two MAC addresses and subnets: as two nodes behind one address. Both are programmed.
+        // One public address, two MAC addresses and subnets, as for two nodes behind NAT. Both are programmed.
         for (two, three, at) in [
             ("10.244.2.0/24", "10.244.3.0/24", "192.168.77.2"),
             ("fd00:10:244:2::/64", "fd00:10:244:3::/64", "fd77::2"),
@@ -343,14 +343,18 @@ fn two_peers_of_one_public_address_or_one_subnet_do_not_disturb_each_other_in_ei
                 let taken = one_endpoint.then_some(PeerConflict::EndpointTaken(outer.subnet));
                 assert_eq!(overlay.conflict_of(inner.subnet), taken);
                 assert_eq!(overlay.conflict_of(outer.subnet), None);
-                assert_eq!(converge(&mut overlay, &mut kernel), 0, "the same from a full reading");
+                assert_eq!(converge(&mut overlay, &mut kernel), 0, "an observation finds no difference");
                 let routes = || sh("ip route show proto 70; ip -6 route show proto 70");
                 assert!(routes().contains(&outer.subnet.to_string()), "{}", routes());
                 assert_eq!(routes().contains(&inner.subnet.to_string()), !one_endpoint, "{}", routes());
 
                 overlay.remove_peer(outer.subnet);
                 flush(&mut overlay, &mut kernel);
-                assert!(routes().contains(&inner.subnet.to_string()), "it comes in by itself\n{}", routes());
+                assert!(
+                    routes().contains(&inner.subnet.to_string()),
+                    "the inner peer is not programmed by itself\n{}",
+                    routes()
+                );
                 assert_eq!(converge(&mut overlay, &mut kernel), 0);
                 overlay.remove_peer(inner.subnet);
                 flush(&mut overlay, &mut kernel);

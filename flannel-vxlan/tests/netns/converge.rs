@@ -1,4 +1,4 @@
-//! What is missing is made, what is wrong is repaired, what is stale is swept, what is of others stays.
+//! Missing objects are created, wrong ones repaired, stale ones removed, and objects of other programs kept.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ use testkit::{netns, sh};
 use super::{add_peers, both, converge, device, direct, family, flush, host, mac, state, tunnel};
 
 #[test]
-fn an_overlay_is_made_whole_and_looking_again_writes_nothing() {
+fn an_overlay_is_created_completely_and_a_second_pass_writes_nothing() {
     netns(|| {
         let (mut kernel, e0) = host();
         let mut overlay = both(e0);
@@ -33,7 +33,7 @@ fn an_overlay_is_made_whole_and_looking_again_writes_nothing() {
         }
         assert_eq!(converge(&mut overlay, &mut kernel), 0);
 
-        // A new process, which knows only what should be.
+        // A new process knows only the desired state.
         let mut restarted = both(e0);
         add_peers(&mut restarted, 3);
         assert_eq!(converge(&mut restarted, &mut Netlink::open().unwrap()), 0);
@@ -41,15 +41,15 @@ fn an_overlay_is_made_whole_and_looking_again_writes_nothing() {
     });
 }
 
-/// Without the numbers of nexthops, which may change, and the mark of FDB entries, which the kernel does not
-/// give back to an entry that others replaced.
+/// Without the IDs of nexthop objects, which may change, and the flag of FDB entries, which the kernel does not set again
+/// on an entry that another program replaced.
 pub(super) fn steady(state: &str) -> String {
     let lines = state.lines().filter(|line| !line.contains("nhid") && !line.starts_with("id "));
     lines.map(|line| line.replace("extern_learn ", "")).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
-fn whatever_others_do_to_the_overlay_is_repaired() {
+fn every_change_of_other_programs_is_repaired() {
     netns(|| {
         let (mut kernel, e0) = host();
         let mut overlay = both(e0);
@@ -65,7 +65,7 @@ fn whatever_others_do_to_the_overlay_is_repaired() {
             "ip link set flannel-v6.1 down; ip link set flannel-v6.1 up",
             "ip addr flush dev flannel.1",
             "ip addr flush dev flannel-v6.1 scope global",
-            // `ip route flush` of iproute2 6.1 sends back what it read, which the kernel refuses for nexthop objects.
+            // `ip route flush` of iproute2 6.1 sends routes back as it read them, which the kernel refuses with nexthop objects.
             "for r in $(ip route show proto 70 | cut -d' ' -f1); do ip route del $r; done",
             "ip -6 route flush proto 70",
             "ip neigh flush dev flannel.1 nud permanent",
@@ -74,7 +74,7 @@ fn whatever_others_do_to_the_overlay_is_repaired() {
             "bridge fdb replace 02:00:00:00:00:03 dev flannel.1 dst 192.168.77.99 self permanent",
             "ip nexthop flush",
             "ip link set flannel.1 address 02:00:00:00:99:99",
-            // Neighbors made since go once more when the address is put back.
+            // The kernel drops neighbor entries again when the address is restored.
             "ip link set flannel.1 address 02:00:00:00:99:99
              ip neigh add 10.244.2.0 lladdr 02:00:00:00:00:02 dev flannel.1 nud permanent protocol 70",
             "ip link set flannel.1 mtu 1300",
@@ -91,7 +91,7 @@ fn whatever_others_do_to_the_overlay_is_repaired() {
             sh(disturbance);
             assert_ne!(state().trim(), made.trim(), "`{disturbance}` disturbs nothing");
             assert!(converge(&mut overlay, &mut kernel) > 0);
-            // Only the host itself can bring its own route back.
+            // The overlay does not restore the host's own route.
             sh("ip route replace 192.168.77.0/24 dev e0 proto kernel scope link src 192.168.77.1");
             assert_eq!(steady(&state()), steady(&made), "after `{disturbance}`");
             assert_eq!(
@@ -105,7 +105,7 @@ fn whatever_others_do_to_the_overlay_is_repaired() {
 }
 
 #[test]
-fn what_belongs_to_others_is_left_alone() {
+fn objects_of_other_programs_are_kept() {
     netns(|| {
         let (mut kernel, e0) = host();
         let mut overlay = both(e0);
@@ -138,7 +138,7 @@ fn what_belongs_to_others_is_left_alone() {
 }
 
 #[test]
-fn a_peer_that_left_while_nobody_watched_is_swept() {
+fn a_peer_that_left_while_no_process_ran_is_removed() {
     netns(|| {
         let (mut kernel, e0) = host();
         let mut overlay = both(e0);
@@ -157,7 +157,7 @@ fn a_peer_that_left_while_nobody_watched_is_swept() {
 }
 
 #[test]
-fn what_upstream_left_is_taken_over_and_its_lost_peers_swept() {
+fn objects_of_upstream_are_adopted_and_those_of_its_lost_peers_removed() {
     netns(|| {
         let (mut kernel, e0) = host();
         sh("ip link add flannel.1 address 02:00:00:00:04:01 type vxlan id 1 dev e0 local 192.168.77.1 dstport 8472 nolearning
@@ -197,7 +197,7 @@ fn what_upstream_left_is_taken_over_and_its_lost_peers_swept() {
         );
         assert_eq!(converge(&mut overlay, &mut kernel), 0);
 
-        // What was taken over is swept like our own when its peer is lost.
+        // Adopted objects are removed like our own when their peer is lost.
         let mut restarted =
             Overlay::new([family(Family::V4, e0).device(device(Family::V4, e0)).blackhole(true)]);
         converge(&mut restarted, &mut kernel);
@@ -208,7 +208,7 @@ fn what_upstream_left_is_taken_over_and_its_lost_peers_swept() {
     });
 }
 
-/// As upstream's `AddFDB` does: with flags and a state that no `bridge` command gives.
+/// As upstream's `AddFDB` does, with flags and a state that no `bridge` command sets.
 fn add_upstreams_fdb_entry(device: &str, mac: &str, underlay: &str) {
     const RTM_NEWNEIGH: u16 = 28;
     const AF_BRIDGE: u8 = 7;
@@ -234,10 +234,10 @@ fn add_upstreams_fdb_entry(device: &str, mac: &str, underlay: &str) {
     assert!(refused.is_empty(), "{refused:?}");
 }
 
-/// The kernel drops neighbor entries when the MAC address of the device changes, `ip neigh flush` and `ip link set down`
-/// do, but FDB entries stay.
+/// The kernel drops neighbor entries when the MAC address of the device changes, on `ip neigh flush` and on
+/// `ip link set down`, but keeps FDB entries.
 #[test]
-fn upstreams_fdb_entries_are_swept_although_their_neighbor_entries_are_gone() {
+fn upstreams_fdb_entries_are_removed_although_their_neighbor_entries_are_gone() {
     netns(|| {
         let (mut kernel, e0) = host();
         let mut overlay = both(e0);
@@ -281,7 +281,7 @@ fn the_ipv6_device_keeps_no_global_address_but_its_own_and_every_link_local_one(
         assert!(script.contains("ip addr del fd99::1/64 dev flannel-v6.1\n"), "{script}");
         assert_eq!(converge(&mut overlay, &mut kernel), 3, "{script}");
         assert_eq!(shown(), made);
-        // The kernel refuses one IPv6 address with two prefix lengths.
+        // The kernel refuses the same IPv6 address with a second prefix length.
         sh("ip addr del fd00:10:244:1::/128 dev flannel-v6.1
             ip addr add fd00:10:244:1::/64 dev flannel-v6.1 nodad");
         assert_eq!(converge(&mut overlay, &mut kernel), 2);
@@ -291,7 +291,7 @@ fn the_ipv6_device_keeps_no_global_address_but_its_own_and_every_link_local_one(
 }
 
 #[test]
-fn a_printed_plan_is_a_script_that_does_the_same() {
+fn a_printed_plan_is_a_script_with_the_same_effect() {
     netns(|| {
         let (mut kernel, e0) = host();
         let mut overlay = Overlay::new(Family::ALL.map(|f| {

@@ -1,4 +1,4 @@
-//! The VXLAN device: refused, changed in place, made anew.
+//! The VXLAN device: refused, changed in place, recreated.
 
 use flannel_vxlan::{Family, Monitor, Overlay, UnderlayMtu};
 use testkit::{netns, sh};
@@ -7,7 +7,7 @@ use super::converge::steady;
 use super::{add_peers, both, converge, device, family, flush, host, mac, state, tunnel};
 
 #[test]
-fn a_device_of_others_is_refused_by_name_and_the_other_family_goes_on() {
+fn a_device_of_another_program_is_reported_by_name_and_the_other_family_is_written() {
     netns(|| {
         let (mut kernel, e0) = host();
         sh("ip link add flannel.1 type veth peer name f1");
@@ -28,10 +28,10 @@ fn a_device_of_others_is_refused_by_name_and_the_other_family_goes_on() {
 }
 
 #[test]
-fn a_device_that_the_kernel_will_not_change_in_place_is_made_anew_with_all_that_was_on_it() {
+fn a_device_that_the_kernel_does_not_change_in_place_is_recreated_with_everything_on_it() {
     netns(|| {
         let (mut kernel, e0) = host();
-        // Alone: beside an IPv4 device of the same VNI the kernel takes no second one that is of IPv4 for it.
+        // No IPv4 device: the kernel refuses a second device with the same VNI that it takes for an IPv4 device.
         let mut overlay = Overlay::new([family(Family::V6, e0).device(device(Family::V6, e0))]);
         for n in 2..=4 {
             let (subnet, at) = (format!("fd00:10:244:{n}::/64"), format!("fd77::{n}"));
@@ -40,27 +40,27 @@ fn a_device_that_the_kernel_will_not_change_in_place_is_made_anew_with_all_that_
         converge(&mut overlay, &mut kernel);
         let made = state();
         let index = || sh("ip -o link show flannel-v6.1 | cut -d: -f1");
-        // Made without an address it is a device of IPv4 for the kernel, which never lets that be changed.
+        // The kernel takes a device without an address for an IPv4 device, and never changes that.
         sh("ip link del flannel-v6.1; ip link add flannel-v6.1 type vxlan id 1 dstport 8472 dev e0");
         let before = index();
         converge(&mut overlay, &mut kernel);
         assert_ne!(index(), before);
         assert_eq!(steady(&state()), steady(&made));
         assert_eq!(converge(&mut overlay, &mut kernel), 0);
-        // And so the next time.
+        // The same again.
         sh("ip link del flannel-v6.1; ip link add flannel-v6.1 type vxlan id 1 dstport 8472 dev e0");
         converge(&mut overlay, &mut kernel);
         assert_eq!(steady(&state()), steady(&made));
     });
 }
 
-/// How `ip` shows the device, without its index.
+/// The device as `ip` shows it, without its index.
 fn shown() -> String {
     sh("ip -d link show flannel.1 | sed 's/^[0-9]*: //'")
 }
 
 #[test]
-fn no_option_of_a_device_that_others_left_stays_and_those_that_can_be_are_changed_in_place() {
+fn options_of_a_foreign_device_are_reset_in_place_if_the_kernel_allows_it() {
     netns(|| {
         let (mut kernel, e0) = host();
         let mut overlay = Overlay::new([family(Family::V4, e0).device(device(Family::V4, e0))]);
@@ -100,7 +100,7 @@ fn no_option_of_a_device_that_others_left_stays_and_those_that_can_be_are_change
 }
 
 #[test]
-fn a_device_of_ipv6_loses_the_options_of_others_too() {
+fn options_of_a_foreign_ipv6_device_are_reset() {
     netns(|| {
         let (mut kernel, e0) = host();
         let mut overlay = Overlay::new([family(Family::V6, e0).device(device(Family::V6, e0))]);
@@ -115,7 +115,7 @@ fn a_device_of_ipv6_loses_the_options_of_others_too() {
 }
 
 #[test]
-fn a_device_that_somebody_put_into_a_bridge_is_taken_out_and_keeps_its_peers() {
+fn a_device_that_became_a_bridge_port_is_released_and_keeps_its_peers() {
     netns(|| {
         let (mut kernel, e0) = host();
         let mut monitor = Monitor::open(&kernel).unwrap();
@@ -135,7 +135,7 @@ fn a_device_that_somebody_put_into_a_bridge_is_taken_out_and_keeps_its_peers() {
 }
 
 #[test]
-fn a_device_that_somebody_renamed_gets_its_name_back_with_all_that_is_on_it() {
+fn a_renamed_device_gets_its_name_back_with_everything_on_it() {
     netns(|| {
         let (mut kernel, e0) = host();
         let mut monitor = Monitor::open(&kernel).unwrap();
@@ -163,7 +163,7 @@ fn a_device_that_somebody_renamed_gets_its_name_back_with_all_that_is_on_it() {
                 "the repair of `{disturbance}` disturbs"
             );
         }
-        // While nobody looked, and with another port wanted, which needs another device.
+        // Renamed while no process ran. The desired port has changed, too, so the device has to be recreated.
         sh("ip link set flannel.1 down; ip link set flannel.1 name x");
         let mut restarted = both(e0);
         add_peers(&mut restarted, 3);
@@ -179,7 +179,7 @@ fn a_device_that_somebody_renamed_gets_its_name_back_with_all_that_is_on_it() {
 }
 
 #[test]
-fn an_overlay_mtu_above_the_underlays_is_refused_by_name() {
+fn an_mtu_that_the_uplink_cannot_carry_is_reported_with_the_device() {
     netns(|| {
         let (mut kernel, e0) = host();
         let mut overlay = both(e0);
@@ -196,7 +196,7 @@ fn an_overlay_mtu_above_the_underlays_is_refused_by_name() {
 }
 
 #[test]
-fn a_taken_vni_is_said_to_be_taken_and_by_whom() {
+fn a_vni_in_use_is_reported_with_the_device_that_uses_it() {
     netns(|| {
         let (mut kernel, e0) = host();
         sh("ip link add other type vxlan id 1 dstport 8472 dev e0 local 192.168.77.1");
@@ -215,7 +215,7 @@ fn a_taken_vni_is_said_to_be_taken_and_by_whom() {
 }
 
 #[test]
-fn a_taken_udp_port_is_said_to_be_taken() {
+fn a_udp_port_in_use_is_reported() {
     netns(|| {
         let (mut kernel, e0) = host();
         let _taken = std::net::UdpSocket::bind("0.0.0.0:8472").unwrap();
@@ -227,7 +227,7 @@ fn a_taken_udp_port_is_said_to_be_taken() {
 }
 
 #[test]
-fn checksum_offload_is_kept_over_a_re_creation() {
+fn checksum_offload_is_set_again_when_the_device_is_recreated() {
     netns(|| {
         let (mut kernel, e0) = host();
         let spec =

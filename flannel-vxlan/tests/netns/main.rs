@@ -20,7 +20,7 @@ use testkit::{sh, try_sh};
 
 /// A host with an interface `e0` that carries an IPv4 and an IPv6 address.
 fn host() -> (Netlink, Link) {
-    // Without duplicate address detection nothing is told of an address seconds after it was made.
+    // Duplicate address detection would report an address seconds after it was added.
     sh("sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0
         ip link add e0 type veth peer name e1
         ip link set e0 up; ip link set e1 up
@@ -70,7 +70,7 @@ fn direct(subnet: &str, gateway: &str) -> Peer {
 /// Peers 2 to `last`, each of both families.
 fn add_peers(overlay: &mut Overlay, last: u8) {
     for n in 2..=last {
-        // A test with one family has one half of them refused.
+        // In a test with one family, the peers of the other family conflict.
         let _v4_only =
             overlay.set_peer(tunnel(&format!("fd00:10:244:{n}::/64"), &mac(n), &format!("fd77::{n}")));
         overlay.set_peer(tunnel(&format!("10.244.{n}.0/24"), &mac(n), &format!("192.168.77.{n}"))).unwrap();
@@ -97,7 +97,7 @@ fn clean(report: Report) -> usize {
     report.steps
 }
 
-/// Everything the overlay consists of, as `ip` and `bridge` show it; without what changes by itself.
+/// All objects of the overlay as `ip` and `bridge` show them, without values that change by themselves.
 fn state() -> String {
     let device = |name: &str| {
         try_sh(&format!("ip -d link show {name} | sed 's/^[0-9]*: //'; ip -br addr show {name} scope global"))

@@ -1,4 +1,4 @@
-//! What others do is noticed, what we do is not.
+//! Changes of other programs are noticed, our own are not.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use testkit::{netns, sh, wait_for};
 
 use super::{add_peers, both, converge, device, direct, family, flush, host, mac, tunnel};
 
-/// What the notifications so far ask for.
+/// What the notifications so far invalidate.
 #[track_caller]
 fn notice(overlay: &mut Overlay, monitor: &mut Monitor) -> Invalidation {
     overlay.notice(&monitor.take().unwrap())
@@ -24,7 +24,7 @@ fn our_own_changes_invalidate_nothing() {
             Family::ALL.map(|f| family(f, e0).device(device(f, e0).tx_checksum(Some(false))).blackhole(true)),
         );
         let calm = |overlay: &mut Overlay, monitor: &mut Monitor, what: &str| {
-            // The kernel itself still adds link-local addresses and routes; they are the host's, not the overlay's.
+            // The kernel itself still adds link-local addresses and routes, which belong to the host.
             assert!(!notice(overlay, monitor).overlay, "{what}");
             assert!(!overlay.is_pending(), "{what}");
         };
@@ -48,13 +48,13 @@ fn our_own_changes_invalidate_nothing() {
                 .device(device(Family::V4, e0).port(4789.try_into().unwrap()).learning(true)),
         );
         flush(&mut overlay, &mut kernel);
-        calm(&mut overlay, &mut monitor, "made anew");
+        calm(&mut overlay, &mut monitor, "recreated");
         assert_eq!(converge(&mut overlay, &mut kernel), 0);
     });
 }
 
 #[test]
-fn every_disturbance_is_noticed_and_what_does_not_concern_the_overlay_is_not() {
+fn every_change_of_the_overlay_is_noticed_and_other_changes_are_not() {
     netns(|| {
         let (mut kernel, e0) = host();
         let mut monitor = Monitor::open(&kernel).unwrap();
@@ -91,7 +91,7 @@ fn every_disturbance_is_noticed_and_what_does_not_concern_the_overlay_is_not() {
             "ip link set flannel.1 type vxlan id 1 ttl 1",
             "ip link set flannel.1 type vxlan id 1 tos 4 df set ageing 10",
             "ip link add br0 type bridge; ip link set flannel.1 master br0",
-            // Changed in place, and still with the same key.
+            // Changed in place, with the same key.
             "ip nexthop replace id $(ip nexthop | sed -n 's/id \\([0-9]*\\) .*proto 70.*/\\1/p' | head -1) via 192.168.77.9 dev e0",
             "ip nexthop replace id $(ip nexthop | sed -n 's/id \\([0-9]*\\) .*proto 70.*/\\1/p' | head -1) via 10.244.9.0 dev flannel.1 onlink proto 70",
             "ip nexthop replace id $(ip nexthop | sed -n 's/id \\([0-9]*\\) .*proto 70.*/\\1/p' | head -1) via 192.168.77.9 dev e0
@@ -116,7 +116,7 @@ fn every_disturbance_is_noticed_and_what_does_not_concern_the_overlay_is_not() {
             assert!(notice(&mut overlay, &mut monitor).overlay, "`{disturbance}` goes unnoticed");
             assert!(flush(&mut overlay, &mut kernel) > 0, "`{disturbance}` changes nothing");
             assert_eq!(converge(&mut overlay, &mut kernel), 0, "after `{disturbance}`");
-            assert!(!notice(&mut overlay, &mut monitor).overlay, "the repair of `{disturbance}` disturbs");
+            assert!(!notice(&mut overlay, &mut monitor).overlay, "the repair of `{disturbance}` invalidates the overlay");
         }
         for (event, host) in [
             ("ip link add v0 type veth peer name v1; ip link set v0 up; ip link set v1 up", true),
@@ -140,7 +140,7 @@ fn every_disturbance_is_noticed_and_what_does_not_concern_the_overlay_is_not() {
                 "`{event}`"
             );
         }
-        // An address that a peer's subnet covers changes what may be programmed.
+        // An address inside a peer's subnet changes which peers can be programmed.
         sh("ip addr add 10.244.3.1/24 dev v0");
         assert!(notice(&mut overlay, &mut monitor).overlay);
         flush(&mut overlay, &mut kernel);
@@ -157,7 +157,7 @@ fn every_disturbance_is_noticed_and_what_does_not_concern_the_overlay_is_not() {
 }
 
 #[test]
-fn it_is_told_where_packets_may_take_another_way() {
+fn rerouted_destinations_are_reported() {
     netns(|| {
         let (mut kernel, e0) = host();
         let mut monitor = Monitor::open(&kernel).unwrap();
@@ -219,7 +219,7 @@ fn it_is_told_where_packets_may_take_another_way() {
 }
 
 #[test]
-fn a_cold_start_with_ten_thousand_peers_does_not_drown_its_own_monitor() {
+fn a_cold_start_with_ten_thousand_peers_does_not_overflow_its_own_monitor() {
     netns(|| {
         let (mut kernel, e0) = host();
         let mut monitor = Monitor::open(&kernel).unwrap();
@@ -231,7 +231,7 @@ fn a_cold_start_with_ten_thousand_peers_does_not_drown_its_own_monitor() {
                 (Ipv4Addr::from(0x0a01_0000 + (n << 8)), Ipv4Addr::from(0xac10_0000 + n));
             let [_, a, b, c] = n.to_be_bytes();
             let mac = MacAddr::new([2, 0, 9, a, b, c]).unwrap();
-            // Some cover this host's own subnet: those are refused.
+            // Some subnets contain this host's own subnet; those peers are not programmed.
             let _harmful = overlay.set_peer(Peer {
                 subnet: IpNet::new(subnet.into(), 24).unwrap(),
                 via: Via::Tunnel { mac, underlay: underlay.into() },
@@ -243,16 +243,16 @@ fn a_cold_start_with_ten_thousand_peers_does_not_drown_its_own_monitor() {
             if notifications.is_empty() {
                 break;
             }
-            assert!(!notifications.contains(&Notification::Overflow), "one more look at 10 000 peers");
+            assert!(!notifications.contains(&Notification::Overflow), "10,000 peers would be observed again");
             assert!(!overlay.notice(&notifications).overlay);
         }
-        // Deleting the device takes the peers along without a lock held per peer.
+        // Deleting the device deletes the peers without one lock per peer.
         sh("ip link del flannel.1");
     });
 }
 
 #[test]
-fn lost_notifications_are_known_to_be_lost() {
+fn lost_notifications_are_reported_as_an_overflow() {
     netns(|| {
         let (mut kernel, e0) = host();
         let mut monitor = Monitor::open(&kernel).unwrap();
@@ -284,12 +284,12 @@ fn a_stream_wakes_when_something_changes() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let mut stream = Monitor::open(&kernel).unwrap().into_stream().unwrap();
-            // Making the host is told as well: its IPv6 address may have become valid only now.
+            // The kernel also reports the set-up of the host: its IPv6 address may have become valid only now.
             let quiet = Duration::from_millis(50);
             let mut told = 0;
             while tokio::time::timeout(quiet, stream.next()).await.is_ok() {
                 told += 1;
-                assert!(told < 20, "it never falls silent");
+                assert!(told < 20, "the notifications do not end");
             }
             sh("ip addr add 10.98.0.1/24 dev e0");
             let woken = tokio::time::timeout(Duration::from_secs(5), stream.next()).await;

@@ -6,7 +6,7 @@ use testkit::{netns, sh, try_sh};
 use super::{add_peers, both, converge, device, direct, family, flush, host, mac, state, tunnel};
 
 #[test]
-fn a_refused_peer_is_named_and_delays_no_other() {
+fn a_refused_peer_is_reported_and_delays_no_other() {
     netns(|| {
         let (mut kernel, e0) = host();
         let mut overlay = both(e0);
@@ -20,7 +20,7 @@ fn a_refused_peer_is_named_and_delays_no_other() {
         assert!(report.is_clean_but_for_peers() && !report.is_clean());
         assert_eq!(sh("ip route show proto 70 | wc -l"), "3\n");
 
-        // It is left alone until it is to be tried again; others come and go.
+        // The peer is not tried again until `retry`; other peers still change.
         assert!(overlay.is_pending() && overlay.is_refused(subnet) && overlay.refused() == 1);
         overlay.set_peer(tunnel("10.244.6.0/24", &mac(6), "192.168.77.6")).unwrap();
         assert_eq!(flush(&mut overlay, &mut kernel), 4);
@@ -37,7 +37,7 @@ fn a_refused_peer_is_named_and_delays_no_other() {
 }
 
 #[test]
-fn a_peer_that_changes_leaves_nothing_of_its_old_self() {
+fn a_changed_peer_leaves_no_old_objects() {
     netns(|| {
         let (mut kernel, e0) = host();
         let mut overlay = both(e0);
@@ -67,7 +67,7 @@ fn a_peer_that_changes_leaves_nothing_of_its_old_self() {
 }
 
 #[test]
-fn an_ipv6_peer_that_was_direct_is_tunnelled_to_and_back() {
+fn an_ipv6_peer_changes_from_direct_to_tunnel_and_back() {
     netns(|| {
         let (mut kernel, e0) = host();
         let mut overlay = both(e0);
@@ -83,7 +83,7 @@ fn an_ipv6_peer_that_was_direct_is_tunnelled_to_and_back() {
         flush(&mut overlay, &mut kernel);
         assert_eq!(state(), tunnelled);
 
-        // And by one that finds the kernel like this, as after a restart with another configuration.
+        // The same by an observation, as after a restart with another configuration.
         overlay.set_peer(direct).unwrap();
         flush(&mut overlay, &mut kernel);
         let mut fresh = both(e0);
@@ -94,7 +94,7 @@ fn an_ipv6_peer_that_was_direct_is_tunnelled_to_and_back() {
 }
 
 #[test]
-fn two_leases_of_one_node_share_its_forwarding_entry() {
+fn two_leases_of_one_node_share_its_fdb_entry() {
     netns(|| {
         let (mut kernel, e0) = host();
         let mut overlay = both(e0);
@@ -112,7 +112,7 @@ fn two_leases_of_one_node_share_its_forwarding_entry() {
 }
 
 #[test]
-fn a_peer_that_comes_when_the_device_has_just_been_replaced_is_there_with_all_others() {
+fn a_peer_that_is_added_after_the_device_was_replaced_is_programmed_with_all_others() {
     netns(|| {
         let (mut kernel, e0) = host();
         let mut overlay = both(e0);
@@ -164,7 +164,7 @@ fn the_blackhole_never_hides_the_pods_bridge() {
 }
 
 #[test]
-fn routes_that_do_not_tell_their_interface_are_known_by_their_nexthop() {
+fn routes_without_an_interface_are_recognized_by_their_nexthop_object() {
     netns(|| {
         let (mut kernel, e0) = host();
         sh("sysctl -qw net.ipv4.nexthop_compat_mode=0");
@@ -183,13 +183,13 @@ fn routes_that_do_not_tell_their_interface_are_known_by_their_nexthop() {
         overlay.remove_peer("10.244.3.0/24".parse().unwrap());
         flush(&mut overlay, &mut kernel);
         sh("ip route add 10.244.9.0/24 nhid $(ip nexthop | sed -n 's/id \\([0-9]*\\) .*/\\1/p') proto 70");
-        assert_eq!(converge(&mut overlay, &mut kernel), 1, "a stale one is swept");
+        assert_eq!(converge(&mut overlay, &mut kernel), 1, "a stale route is deleted");
         assert_eq!(sh("ip route show proto 70 | wc -l"), "1\n");
     });
 }
 
 #[test]
-fn nexthop_numbers_survive_a_restart_and_never_clash() {
+fn nexthop_ids_survive_a_restart_and_never_collide() {
     netns(|| {
         let (mut kernel, e0) = host();
         let mut overlay = both(e0);
@@ -198,7 +198,7 @@ fn nexthop_numbers_survive_a_restart_and_never_clash() {
         let numbers = sh("ip nexthop | sort");
         let highest: u32 = sh("ip nexthop | awk '{print $2}' | sort -n | tail -1").trim().parse().unwrap();
 
-        // Others take the next numbers: one seen when looking, one not.
+        // Another program takes the next two IDs: one before the observation, one after it.
         let (seen, unseen) = (highest + 1, highest + 2);
         sh(&format!("ip nexthop add id {seen} via 192.168.77.7 dev e0"));
         let mut restarted = both(e0);

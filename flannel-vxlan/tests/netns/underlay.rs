@@ -1,4 +1,4 @@
-//! What is read of the host, and overlays that follow it.
+//! Reading the host's interfaces and routes, and overlays that follow changes of the uplink.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use testkit::{netns, sh};
 use super::{add_peers, both, converge, device, direct, family, flush, host, mac, tunnel};
 
 #[test]
-fn the_underlay_changes_in_place_and_port_by_making_anew() {
+fn a_new_underlay_address_changes_the_device_in_place_and_a_new_port_recreates_it() {
     netns(|| {
         let (mut kernel, e0) = host();
         let mut overlay = both(e0);
@@ -36,7 +36,7 @@ fn the_underlay_changes_in_place_and_port_by_making_anew() {
 }
 
 #[test]
-fn another_ipv6_address_and_interface_of_the_underlay_are_taken_in_place() {
+fn a_new_ipv6_address_and_interface_of_the_underlay_change_the_device_in_place() {
     netns(|| {
         let (mut kernel, e0) = host();
         let mut overlay = both(e0);
@@ -88,10 +88,10 @@ fn host_gw_needs_no_device() {
     });
 }
 
-/// The kernel drops the IPv4 routes of an interface that loses its last address, and tells nobody (`fib_disable_ip`,
-/// net/ipv4/fib_frontend.c).
+/// The kernel deletes the IPv4 routes of an interface that loses its last address, without a notification
+/// (`fib_disable_ip`, net/ipv4/fib_frontend.c).
 #[test]
-fn direct_routes_come_back_with_the_underlays_address_whether_it_is_the_same_or_another() {
+fn direct_routes_are_restored_with_the_same_or_another_underlay_address() {
     netns(|| {
         let (mut kernel, e0) = host();
         let mut monitor = Monitor::open(&kernel).unwrap();
@@ -117,7 +117,7 @@ fn direct_routes_come_back_with_the_underlays_address_whether_it_is_the_same_or_
             flush(&mut host_gw, &mut kernel);
             assert_eq!(routes(), made, "after `{disturbance}`");
         }
-        // While there is no address the kernel refuses the route; with the address it is due again.
+        // Without an address the kernel refuses the route. With an address it is written again.
         sh("ip addr del 192.168.77.1/24 dev e0");
         assert!(host_gw.notice(&monitor.take().unwrap()).overlay);
         assert_eq!(host_gw.flush(&mut kernel).unwrap().refused.len(), 1);
@@ -125,7 +125,7 @@ fn direct_routes_come_back_with_the_underlays_address_whether_it_is_the_same_or_
         assert!(host_gw.notice(&monitor.take().unwrap()).overlay);
         flush(&mut host_gw, &mut kernel);
         assert_eq!(routes(), made);
-        // A lifetime that is prolonged, as DHCP and router advertisements do, is nothing to look at all peers for.
+        // An extended lifetime, as by DHCP and router advertisements, does not require an observation.
         sh(
             "ip addr change 192.168.77.1/24 dev e0 valid_lft 100 preferred_lft 100; ip addr change fd77::201/64 dev e0 valid_lft 90 preferred_lft 90",
         );
@@ -138,12 +138,12 @@ fn a_peer_takes_over_the_address_that_this_host_gives_up() {
     netns(|| {
         let (mut kernel, e0) = host();
         let mut monitor = Monitor::open(&kernel).unwrap();
-        // Whichever interface it is on.
+        // The address may be on any interface.
         sh("ip link add v0 type veth peer name v1; ip addr add 192.168.77.8/32 dev v0");
         let mut overlay = both(e0);
         add_peers(&mut overlay, 2);
         let early = overlay.set_peer(tunnel("10.244.8.0/24", &mac(8), "192.168.77.8"));
-        assert_eq!(early, Ok(()), "nothing was read yet");
+        assert_eq!(early, Ok(()), "the host was not observed yet");
         converge(&mut overlay, &mut kernel);
         let subnet = "10.244.8.0/24".parse().unwrap();
         assert!(matches!(overlay.conflict_of(subnet), Some(PeerConflict::OwnUnderlay(_))));
@@ -162,7 +162,7 @@ fn a_peer_takes_over_the_address_that_this_host_gives_up() {
 }
 
 #[test]
-fn what_the_host_has_is_read_as_ip_shows_it() {
+fn interfaces_addresses_and_routes_are_read_as_ip_shows_them() {
     netns(|| {
         let (mut kernel, e0) = host();
         assert_eq!(kernel.default_routes(Family::V4).unwrap(), []);

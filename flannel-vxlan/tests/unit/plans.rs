@@ -1,38 +1,24 @@
-//! Plans as text: what would be done, in the words of `ip` and `bridge`.
+//! Plans as text: the commands of `ip` and `bridge` that have the same effect.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "clippy.toml allows it in tests, but does not see the helpers of this one"
-)]
-
-use std::net::IpAddr;
-
-use flannel_vxlan::FakeKernel;
 use flannel_vxlan::{
-    DeviceSpec, Family, FamilySpec, Kernel, Link, MacAddr, Observed, Overlay, Part, Peer, Plan, Report,
-    UnderlayMtu, Via, Vni,
+    DeviceSpec, FakeKernel, Family, FamilySpec, Interface, InterfaceAddress, Kernel, MacAddr, Observed,
+    Overlay, Part, Peer, Plan, Report, UnderlayMtu, Via,
 };
-use flannel_vxlan::{Interface, InterfaceAddress};
 use ipnet::IpNet;
 use testkit::golden;
 
-fn eth0() -> Link {
-    Link { index: 2, name: "eth0".parse().unwrap() }
-}
+use super::family;
 
 fn device(local: &str, address: &str) -> DeviceSpec {
-    let local: IpAddr = local.parse().unwrap();
-    let mtu = UnderlayMtu::new(1500).inside_vxlan(Family::of(local)).unwrap();
-    let mac = MacAddr::new([2, 0, 0, 0, 0, 1]).unwrap();
-    DeviceSpec::new(Vni::new(1).unwrap(), eth0(), local, address.parse().unwrap(), mac, mtu)
+    super::device(1, local, address, MacAddr::new([2, 0, 0, 0, 0, 1]).unwrap())
 }
 
 fn v4() -> FamilySpec {
-    FamilySpec::new(eth0(), "10.244.1.0/24".parse().unwrap(), vec!["10.244.0.0/16".parse().unwrap()])
+    family(Family::V4)
 }
 
 fn v6() -> FamilySpec {
-    FamilySpec::new(eth0(), "fd00:10:244:1::/64".parse().unwrap(), vec!["fd00:10:244::/48".parse().unwrap()])
+    family(Family::V6)
 }
 
 fn dual_stack() -> [FamilySpec; 2] {
@@ -48,7 +34,7 @@ fn direct(subnet: &str, gateway: &str) -> Peer {
     Peer { subnet: subnet.parse().unwrap(), via: Via::Direct { gateway: gateway.parse().unwrap() } }
 }
 
-/// A host with nothing on it and this address.
+/// A host with one address and without an overlay.
 fn bare() -> Observed {
     let address = InterfaceAddress {
         address: "192.168.77.1".parse().unwrap(),
@@ -76,7 +62,7 @@ fn expect(name: &str, plan: &Plan) {
 }
 
 #[test]
-fn a_first_start_makes_devices_and_then_peer_after_peer() {
+fn a_first_start_creates_the_devices_and_then_one_peer_after_another() {
     let mut overlay = Overlay::new(dual_stack());
     for n in 2..=3 {
         overlay.set_peer(tunnel(&format!("10.244.{n}.0/24"), n, &format!("192.168.77.{n}"))).unwrap();
@@ -86,7 +72,7 @@ fn a_first_start_makes_devices_and_then_peer_after_peer() {
 }
 
 #[test]
-fn what_is_withheld_stays_as_it_is_and_everything_else_is_repaired() {
+fn withheld_parts_stay_as_they_are_and_everything_else_is_repaired() {
     let subnet = |n: u8| -> IpNet { format!("10.244.{n}.0/24").parse().unwrap() };
     let mut kernel = FakeKernel::new([("192.168.77.1".parse().unwrap(), 24)]);
     let mut overlay = Overlay::new([v4().device(device("192.168.77.1", "10.244.1.0"))]);
@@ -126,7 +112,7 @@ fn what_is_withheld_stays_as_it_is_and_everything_else_is_repaired() {
 }
 
 #[test]
-fn upstreams_options_are_all_there() {
+fn every_option_of_upstream_is_written() {
     let device = device("192.168.77.1", "10.244.1.0")
         .port(4789.try_into().unwrap())
         .gbp(true)
@@ -138,7 +124,7 @@ fn upstreams_options_are_all_there() {
 }
 
 #[test]
-fn host_gw_is_routes_alone() {
+fn host_gw_needs_only_routes() {
     let mut overlay = Overlay::new([v4(), v6()]);
     overlay.set_peer(direct("10.244.2.0/24", "192.168.77.2")).unwrap();
     overlay.set_peer(direct("fd00:10:244:2::/64", "fd77::2")).unwrap();
@@ -146,14 +132,14 @@ fn host_gw_is_routes_alone() {
 }
 
 #[test]
-fn a_kernel_without_nexthops_gets_classic_routes() {
+fn a_kernel_without_nexthop_objects_gets_plain_routes() {
     let mut overlay = Overlay::new(dual_stack());
     overlay.set_peer(tunnel("10.244.2.0/24", 2, "192.168.77.2")).unwrap();
     expect("without_nexthops", &overlay.diff(&Observed { has_nexthops: false, ..bare() }));
 }
 
 #[test]
-fn one_change_is_one_peers_steps() {
+fn a_change_writes_only_the_changed_peers() {
     let mut overlay = Overlay::new(dual_stack());
     let mut kernel = FakeKernel::new([("192.168.77.1".parse().unwrap(), 24)]);
     for n in 2..=9 {
@@ -167,7 +153,7 @@ fn one_change_is_one_peers_steps() {
 }
 
 #[test]
-fn a_moved_underlay_is_followed_in_place_and_a_new_port_needs_a_new_device() {
+fn a_new_underlay_address_changes_the_device_in_place_and_a_new_port_recreates_it() {
     let mut overlay = Overlay::new(dual_stack());
     let mut kernel = FakeKernel::new([("192.168.77.1".parse().unwrap(), 24)]);
     overlay.set_peer(tunnel("10.244.2.0/24", 2, "192.168.77.2")).unwrap();
@@ -181,9 +167,9 @@ fn a_moved_underlay_is_followed_in_place_and_a_new_port_needs_a_new_device() {
     expect("new_port", &overlay.diff(&kernel.observe(&overlay.links()).unwrap()));
 }
 
-/// `ip link del` searches the routing table anew for each nexthop object on the device that routes still lead to.
+/// The kernel searches its whole routing table for each nexthop object that routes use when it deletes a device.
 #[test]
-fn a_device_that_is_made_anew_gives_up_its_routes_first_and_keeps_nobody_elses() {
+fn a_recreated_device_loses_its_own_routes_first_and_no_others() {
     let mut overlay = Overlay::new(dual_stack());
     let mut kernel = FakeKernel::new([("192.168.77.1".parse().unwrap(), 24)]);
     for n in 2..=4 {

@@ -1,41 +1,28 @@
-//! What holds for any peers and any state of the kernel, tried on a kernel in memory.
-
-#![allow(
-    clippy::unwrap_used,
-    reason = "clippy.toml allows it in tests, but does not see the helpers of this one"
-)]
+//! Properties for random peers and random states of the kernel.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use flannel_vxlan::{
-    DeviceSpec, FakeKernel, Family, FamilySpec, Kernel, Link, Links, MacAddr, Notification, ObservedRoute,
-    ObservedRouteTo, Overlay, Peer, PeerConflict, PeerStatus, PeerStatusChange, Plan, Step, UnderlayMtu, Via,
-    Vni,
+    FakeKernel, Family, Kernel, Links, MacAddr, Notification, ObservedRoute, ObservedRouteTo, Overlay, Peer,
+    PeerConflict, PeerStatus, PeerStatusChange, Plan, Step, Via, Vni,
 };
 use ipnet::IpNet;
 use proptest::prelude::*;
 
-fn underlay() -> Link {
-    Link { index: 2, name: "eth0".parse().unwrap() }
-}
+use super::{device, family};
 
 fn overlay() -> Overlay {
     overlay_of(1)
 }
 
 fn overlay_of(vni: u32) -> Overlay {
-    let family = |local: &str, address: &str, subnet: &str, network: &str| {
-        let local: IpAddr = local.parse().unwrap();
-        let mtu = UnderlayMtu::new(1500).inside_vxlan(Family::of(local)).unwrap();
-        let mac = MacAddr::derived(address.as_bytes());
-        let device =
-            DeviceSpec::new(Vni::new(vni).unwrap(), underlay(), local, address.parse().unwrap(), mac, mtu);
-        FamilySpec::new(underlay(), subnet.parse().unwrap(), vec![network.parse().unwrap()]).device(device)
+    let spec = |of: Family, local: &str, address: &str| {
+        family(of).device(device(vni, local, address, MacAddr::derived(address.as_bytes())))
     };
     Overlay::new([
-        family("192.168.77.1", "10.244.1.0", "10.244.1.0/24", "10.244.0.0/16"),
-        family("fd77::1", "fd00:10:244:1::", "fd00:10:244:1::/64", "fd00:10:244::/48"),
+        spec(Family::V4, "192.168.77.1", "10.244.1.0"),
+        spec(Family::V6, "fd77::1", "fd00:10:244:1::"),
     ])
 }
 
@@ -43,8 +30,8 @@ fn kernel() -> FakeKernel {
     FakeKernel::new([("192.168.77.1".parse().unwrap(), 24), ("fd77::1".parse().unwrap(), 64)])
 }
 
-/// Few values, so that peers often share a subnet, a MAC or an underlay address, lie in each other's subnets with the one
-/// or the other, and sometimes harm the host.
+/// Few different values, so that peers often share a subnet, a MAC address or an underlay address, lie in each other's
+/// subnets, and sometimes harm the host.
 fn peer() -> impl Strategy<Value = Peer> {
     (any::<bool>(), 0..12_u8, 0..6_u8, 0..8_u8, 0..4_u8, 0..8_u8).prop_map(
         |(v4, subnet, mac, host, kind, length)| {
@@ -76,7 +63,7 @@ enum Event {
     Set(Peer),
     Remove(IpNet),
     Flush,
-    /// Others make a route to this subnet, or delete it, and that is heard of.
+    /// Another program adds or deletes (true) a route to this subnet, and the monitor reports it.
     Route(IpNet, bool),
 }
 
@@ -90,21 +77,21 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     prop::collection::vec(event, 0..40)
 }
 
-/// A static route of the metric that NetworkManager gives.
+/// A static route with the metric that NetworkManager assigns.
 fn route_of_others(subnet: IpNet) -> ObservedRoute {
     let gateway = if subnet.addr().is_ipv4() { "192.168.77.254" } else { "fd77::254" }.parse().unwrap();
     let to = ObservedRouteTo::Gateway { gateway, onlink: false };
     ObservedRoute { subnet, protocol: 4, metric: 100, interface: 2, to, no_extra_attrs: true }
 }
 
-/// Whether what was told adds up to what there is.
-fn hear(overlay: &mut Overlay, heard: &mut BTreeMap<IpNet, PeerStatus>) -> bool {
+/// Whether the reported status changes add up to the current status.
+fn follow(overlay: &mut Overlay, known: &mut BTreeMap<IpNet, PeerStatus>) -> bool {
     for PeerStatusChange { peer, before, now } in overlay.take_status_changes() {
-        assert_eq!(heard.get(&peer).copied(), before);
-        assert_ne!(before, now, "no news");
+        assert_eq!(known.get(&peer).copied(), before);
+        assert_ne!(before, now, "nothing has changed");
         match now {
-            Some(now) => drop(heard.insert(peer, now)),
-            None => drop(heard.remove(&peer)),
+            Some(now) => drop(known.insert(peer, now)),
+            None => drop(known.remove(&peer)),
         }
     }
     let conflicts: BTreeMap<IpNet, PeerConflict> = overlay.conflicts().collect();
@@ -119,7 +106,7 @@ fn hear(overlay: &mut Overlay, heard: &mut BTreeMap<IpNet, PeerStatus>) -> bool 
     let nested = subnets.windows(2).filter(|pair| pair[0].contains(&pair[1]));
     all.extend(nested.map(|pair| (pair[0], PeerStatus::HoldsSubnet(pair[1]))));
     all.extend(conflicts.iter().map(|(subnet, conflict)| (*subnet, PeerStatus::NotProgrammed(*conflict))));
-    all == *heard
+    all == *known
 }
 
 fn play(overlay: &mut Overlay, kernel: &mut FakeKernel, events: &[Event]) {
@@ -134,14 +121,14 @@ fn play(overlay: &mut Overlay, kernel: &mut FakeKernel, events: &[Event]) {
                     true => drop(kernel.routes.remove(&(*subnet, route.metric))),
                     false => drop(kernel.routes.insert((*subnet, route.metric), route)),
                 }
-                let told = Notification::Route { route, gone: *gone };
-                let _noted = overlay.notice(&[told]);
+                let notification = Notification::Route { route, gone: *gone };
+                let _noted = overlay.notice(&[notification]);
             }
         }
     }
 }
 
-/// Everything in the kernel but the numbers of nexthops.
+/// Everything in the kernel except the IDs of nexthop objects.
 fn contents(kernel: &FakeKernel) -> String {
     let mut routes = String::new();
     for route in kernel.routes.values() {
@@ -155,19 +142,19 @@ fn contents(kernel: &FakeKernel) -> String {
 }
 
 proptest! {
-    /// However peers came and went, one by one is the same as all at once, and nothing is left over.
+    /// Changes one by one lead to the same state as all peers at once, and leave nothing stale.
     #[test]
-    fn changes_one_by_one_lead_where_a_fresh_start_does(events in events()) {
+    fn incremental_changes_and_a_fresh_start_lead_to_the_same_state(events in events()) {
         let (mut overlay, mut stepwise) = (overlay(), kernel());
-        let mut heard = BTreeMap::new();
+        let mut known = BTreeMap::new();
         for event in &events {
             play(&mut overlay, &mut stepwise, std::slice::from_ref(event));
             if !overlay.needs_observe() {
-                prop_assert!(hear(&mut overlay, &mut heard), "{event:?}: {heard:#?}");
+                prop_assert!(follow(&mut overlay, &mut known), "{event:?}: {known:#?}");
             }
         }
         prop_assert!(overlay.flush(&mut stepwise).unwrap().is_clean());
-        prop_assert!(hear(&mut overlay, &mut heard));
+        prop_assert!(follow(&mut overlay, &mut known));
         let before = contents(&stepwise);
         prop_assert_eq!(overlay.converge(&mut stepwise).unwrap().steps, 0, "{}", before);
         prop_assert!(overlay.take_status_changes().is_empty());
@@ -182,10 +169,10 @@ proptest! {
         prop_assert_eq!(contents(&stepwise), contents(&at_once));
     }
 
-    /// While not all peers are named, those that are not keep what they have, those that are get what they lack, and
-    /// the end is as if nothing had been spared.
+    /// While not all peers are known, unknown peers keep their objects and known peers get theirs. The end state is the
+    /// same as if nothing had been kept.
     #[test]
-    fn unknown_peers_are_spared_until_all_are_named(
+    fn unknown_peers_are_kept_until_all_peers_are_known(
         left in prop::collection::vec(peer(), 0..20),
         known in prop::collection::vec(peer(), 0..20),
     ) {
@@ -219,9 +206,9 @@ proptest! {
         prop_assert_eq!(contents(&kernel), contents(&at_once));
     }
 
-    /// Which of two contradicting peers is programmed does not depend on who came first.
+    /// Which of two conflicting peers is programmed does not depend on their order.
     #[test]
-    fn order_of_arrival_does_not_matter(peers in prop::collection::vec(peer(), 0..20)) {
+    fn the_order_of_peers_does_not_matter(peers in prop::collection::vec(peer(), 0..20)) {
         let mut last = BTreeMap::new();
         last.extend(peers.iter().map(|peer| (peer.subnet, *peer)));
         let made = |order: Vec<Peer>| {
@@ -238,10 +225,10 @@ proptest! {
         prop_assert_eq!(made(there), made(back));
     }
 
-    /// From whatever an overlay with other peers left behind, half of it lost, one pass leads to what is wanted,
-    /// and the next one does nothing.
+    /// From the damaged remains of an overlay with other peers, one pass reaches the desired state, and a second pass
+    /// writes nothing.
     #[test]
-    fn one_pass_converges_and_a_second_does_nothing(
+    fn one_pass_converges_and_a_second_writes_nothing(
         before in events(),
         wanted in prop::collection::vec(peer(), 0..20),
         lost in any::<u8>(),
@@ -273,10 +260,10 @@ proptest! {
         prop_assert_eq!(contents(&kernel), contents(&clean));
     }
 
-    /// Whatever is said to be left of an earlier configuration, devices and networks of the present one included, a
-    /// sweep deletes nothing that the present one contains, and all of the rest.
+    /// A sweep deletes the devices and routes of an earlier configuration, but nothing that the current configuration
+    /// contains, even if both overlap.
     #[test]
-    fn a_sweep_deletes_nothing_that_is_wanted_and_everything_else(
+    fn a_sweep_deletes_everything_that_is_not_desired_and_nothing_else(
         before in prop::collection::vec(peer(), 0..20),
         wanted in prop::collection::vec(peer(), 0..20),
         vni in 1..3_u32,
@@ -330,9 +317,9 @@ proptest! {
         }
     }
 
-    /// Nothing is put before what it needs, and nothing is deleted before what needs it.
+    /// No object is written before an object that it uses, and none is deleted before an object that uses it.
     #[test]
-    fn a_route_never_exists_without_what_it_leads_to(events in events()) {
+    fn a_route_never_exists_without_the_objects_that_it_uses(events in events()) {
         let (mut overlay, mut kernel) = (overlay(), kernel());
         play(&mut overlay, &mut kernel, &events);
         let observed = kernel.observe(&overlay.links()).unwrap();
@@ -360,9 +347,9 @@ proptest! {
         }
     }
 
-    /// A peer that is refused stays noted, and the others are not affected.
+    /// A refused peer stays noted, and other peers are not affected.
     #[test]
-    fn refused_peers_are_tried_again_and_delay_no_other(peers in prop::collection::vec(peer(), 1..20), at in any::<prop::sample::Index>()) {
+    fn a_refused_peer_is_tried_again_and_delays_no_other(peers in prop::collection::vec(peer(), 1..20), at in any::<prop::sample::Index>()) {
         let (mut overlay, mut kernel) = (overlay(), kernel());
         overlay.converge(&mut kernel).unwrap();
         let refused = at.get(&peers).subnet;
@@ -373,7 +360,7 @@ proptest! {
         let report = overlay.flush(&mut kernel).unwrap();
         prop_assert!(report.refused.iter().all(|step| step.peer == Some(refused)));
         prop_assert_eq!(overlay.is_pending(), !report.refused.is_empty());
-        // What others do is none of its business.
+        // Changes of other peers do not try it again.
         let steps = kernel.applied_steps;
         prop_assert!(overlay.flush(&mut kernel).unwrap().is_clean());
         prop_assert_eq!(kernel.applied_steps, steps);
@@ -386,7 +373,7 @@ proptest! {
 }
 
 #[test]
-fn a_kernel_without_nexthop_objects_gets_classic_routes() {
+fn peers_converge_on_a_kernel_without_nexthop_objects() {
     let (mut overlay, mut kernel) = (overlay(), kernel());
     kernel.without_nexthops = true;
     let mac = MacAddr::new([2, 0, 0, 0, 0, 2]).unwrap();
@@ -399,7 +386,7 @@ fn a_kernel_without_nexthop_objects_gets_classic_routes() {
 }
 
 #[test]
-fn an_unreadable_kernel_is_not_touched() {
+fn nothing_is_written_to_an_unreadable_kernel() {
     let (mut overlay, mut kernel) = (overlay(), kernel());
     kernel.unreadable = Some("no".to_owned());
     assert!(overlay.flush(&mut kernel).is_err());

@@ -1,0 +1,33 @@
+//! Plans and conflict rules, on the fake kernel: no test here needs privileges.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy.toml allows it in tests, but does not see helpers of integration tests as such"
+)]
+
+mod plans;
+mod properties;
+
+use std::net::IpAddr;
+
+use flannel_vxlan::{DeviceSpec, Family, FamilySpec, Link, MacAddr, UnderlayMtu, Vni};
+
+/// The only interface of the fake kernel.
+fn eth0() -> Link {
+    Link { index: 2, name: "eth0".parse().unwrap() }
+}
+
+fn device(vni: u32, local: &str, address: &str, mac: MacAddr) -> DeviceSpec {
+    let local: IpAddr = local.parse().unwrap();
+    let mtu = UnderlayMtu::new(1500).inside_vxlan(Family::of(local)).unwrap();
+    DeviceSpec::new(Vni::new(vni).unwrap(), eth0(), local, address.parse().unwrap(), mac, mtu)
+}
+
+/// This node's subnet in the cluster's network, without a device.
+fn family(family: Family) -> FamilySpec {
+    let (subnet, network) = match family {
+        Family::V4 => ("10.244.1.0/24", "10.244.0.0/16"),
+        Family::V6 => ("fd00:10:244:1::/64", "fd00:10:244::/48"),
+    };
+    FamilySpec::new(eth0(), subnet.parse().unwrap(), vec![network.parse().unwrap()])
+}
