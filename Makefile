@@ -1,11 +1,13 @@
 # Everything a person or CI does here. Each target installs what it needs first (Debian packages, only missing ones).
-.PHONY: help demo test prove-no-gap test-kernels test-kube test-deploy test-page test-release release lint fuzz bench ci
+.PHONY: help demo test prove-no-gap test-compat test-kernels test-kube test-deploy test-page test-release release package lint fuzz bench ci check-long
 .DEFAULT_GOAL := help
 
 ROOT := $(filter 0,$(shell id -u))
 # As root every kernel test has to run; otherwise those that cannot are skipped with a line each.
 export FLANNEL_NETNS ?= $(if $(ROOT),require)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
+# In the order in which they can be published.
+PUBLISHED := flannel-netlink flannel-nft flannel-vxlan flannel-lease flannel-cni flanneld
 # The second opinions need C libraries: root installs them, others leave that crate out if they are missing.
 WORKSPACE := --workspace $(if $(ROOT),,$(shell pkg-config --exists libnftnl libmnl 2>/dev/null || echo --exclude flannel-nft-oracle --exclude flannel-bench-rules))
 
@@ -79,8 +81,18 @@ test-release: release ## the static program where nothing else is: names by /etc
 release: ## dist/: static programs, image root file systems, bill of materials
 	scripts/release
 
-lint: ## formatting, warnings, documentation, licences
+package: ## each published crate as crates.io would get it, without publishing it
+	cargo package --quiet --locked --no-verify $(PUBLISHED:%=--package %)
+
+lint: ## formatting, spelling, links, warnings, documentation, licences
 	@$(if $(ROOT),scripts/install-deps test,:)
+	scripts/check-imports
+	scripts/check-docs
+	scripts/draw-overview --check
+	@# As root, so that CI has it; seconds.
+	@$(if $(ROOT),test -x $(TARGET)/lint-env/bin/python || python3 -m venv $(TARGET)/lint-env,:)
+	@$(if $(ROOT),$(TARGET)/lint-env/bin/python -m pip install --quiet --disable-pip-version-check typos==1.52.0,:)
+	$(if $(ROOT),$(TARGET)/lint-env/bin/typos,@echo "NOT ROOT: spelling is not checked" >&2)
 	cargo fmt --all --check
 	cargo clippy --locked $(WORKSPACE) --all-targets --all-features -- --deny warnings
 	cargo clippy --quiet --locked --package flannel-nft --package flannel-vxlan -- --deny warnings # without features
@@ -101,3 +113,5 @@ bench: ## measure; BENCH=name runs one, QUICK=1 takes under a minute each
 	cargo bench --locked -p flannel-benches -p flannel-bench-rules $(if $(BENCH),--bench $(BENCH))
 
 ci: lint demo test test-deploy ## what CI runs
+
+check-long: prove-no-gap test-compat test-kernels test-release test-kube test-page package ## what is too long for CI; before a release (root; hours)

@@ -69,12 +69,12 @@ impl TablePrefix {
                 .filter(move |table| ids.as_ref().is_ok_and(|ids| ids.contains(table.id())))
         };
         let known = [networks, former].concat();
-        let is_anothers = |prefix: &Self| {
+        let is_foreign = |prefix: &Self| {
             let rules = tables(prefix).flat_map(Table::chains).flat_map(Chain::list);
             is_about_others(rules, &known)
         };
         let Some(own) = Self::of_networks(networks) else { return vec![Self::default()] };
-        if tables(&own).next().is_some() || is_anothers(&Self::default()) {
+        if tables(&own).next().is_some() || is_foreign(&Self::default()) {
             return vec![own];
         }
         vec![Self::default(), own]

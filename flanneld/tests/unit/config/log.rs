@@ -48,7 +48,7 @@ fn each_verbosity_adds_its_level_and_files_can_have_their_own() {
 }
 
 #[test]
-fn a_librarys_complaints_are_for_those_who_ask_for_detail() {
+fn errors_of_a_library_are_logged_only_from_verbosity_2() {
     let complaint =
         || tracing::error!(target: "kube_client::client::builder", "failed with error client error");
     assert_eq!(logged(LogOptions::default(), complaint), "");
