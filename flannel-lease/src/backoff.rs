@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-/// Pauses that double from [`Self::FIRST`] to [`Self::LONGEST`], each cut by a random part up to a half, so that many
+/// Pauses that double from 100 ms to 5 s, each reduced by a random part of up to one half, so that many
 /// nodes that lost the same store do not come back in step.
 #[derive(Debug, Default)]
 pub struct Backoff {

@@ -69,7 +69,7 @@ pub struct LeaseAttributes {
     pub public_ipv6: Option<Ipv6Addr>,
     /// How the node is reached.
     pub backend_type: BackendType,
-    /// What that backend needs to reach IPv4 pods, such as [`VxlanData`].
+    /// What that backend needs to reach IPv4 pods, such as [`VxlanData`](crate::VxlanData).
     pub backend_data: Option<BackendData>,
     /// The same for IPv6 pods.
     pub backend_v6_data: Option<BackendData>,

@@ -1,6 +1,6 @@
 //! The suite that every lease store passes, for stores of your own.
 //!
-//! Implement [`Harness`] for a store under test and name it in [`lease_store_conformance!`]: each case
+//! Implement [`Harness`] for a store under test and name it in [`lease_store_conformance!`](crate::lease_store_conformance): each case
 //! becomes a test of its own. The calling crate needs `tokio` with `macros` and `rt-multi-thread`.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test panics")]
 

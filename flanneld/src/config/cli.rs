@@ -17,52 +17,52 @@ use crate::desired::rules::TablePrefix;
 use crate::logging::{BacktraceAt, LogFormat, Vmodule};
 use crate::run::ownership::TableOwnership;
 
-/// A flannel that speaks netlink: leases this node a subnet of the pod network and keeps the kernel routing,
-/// tunnelling and masquerading for it.
+/// Pod networking for Kubernetes nodes and plain hosts: lease a subnet for this node, and keep the kernel's routes,
+/// tunnels and masquerade rules for it.
 ///
-/// Each flag can also be given by the environment: --healthz-port=8081 is FLANNELD_HEALTHZ_PORT=8081. The command
-/// line wins; an empty variable counts as absent. One dash does as well as two; true/false flags need `=`.
+/// Each flag has an environment variable: --healthz-port=8081 is FLANNELD_HEALTHZ_PORT=8081. The command line wins over
+/// the environment. An empty variable counts as not set. -flag and --flag are the same; true/false flags need `=`.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "flanneld", no_binary_name = true, disable_help_flag = true)]
 #[command(override_usage = "flanneld [--flag[=value]]...\n       flanneld SUBCOMMAND [--flag[=value]]...")]
 pub(super) struct Flags {
-    /// Interface that carries traffic between nodes, by name or by an address it has; repeat it, first match wins.
+    /// Interface that carries traffic between nodes, by name or by one of its addresses. Repeatable; the first match wins.
     /// Default: the interface of the default route
     #[arg(long, value_name = "NAME|IP", help_heading = "Interface and addresses")]
     pub(super) iface: Vec<String>,
-    /// Regular expression for that interface, tried on addresses, then on names, after all of --iface; repeat it
+    /// Regular expression for that interface, matched against addresses, then names, after every --iface. Repeatable
     #[arg(long, value_name = "REGEX", value_parser = values::regex, help_heading = "Interface and addresses")]
     pub(super) iface_regex: Vec<Regex>,
-    /// Use the interface that packets to this address leave by; tried last
+    /// Use the interface of the route to this address, if --iface and --iface-regex match nothing
     #[arg(long, value_name = "IP", value_parser = values::ip, help_heading = "Interface and addresses")]
     pub(super) iface_can_reach: Option<IpAddr>,
-    /// IPv4 address that other nodes send to. Default: that of the interface. Without --iface, also chooses the
-    /// interface
+    /// IPv4 address that other nodes send to. Without --iface, it also selects the interface. Default: the interface's
+    /// address
     #[arg(long, value_name = "IPV4", value_parser = values::ipv4, help_heading = "Interface and addresses")]
     pub(super) public_ip: Option<Ipv4Addr>,
-    /// IPv6 address that other nodes send to; otherwise as --public-ip
+    /// IPv6 address that other nodes send to; see --public-ip
     #[arg(long, value_name = "IPV6", value_parser = values::ipv6, help_heading = "Interface and addresses")]
     pub(super) public_ipv6: Option<Ipv6Addr>,
 
-    /// Keep leases in this SQLite file, shared by the daemons of one machine
+    /// Store leases in this SQLite file, which the daemons of one machine share
     #[arg(long, value_name = "PATH", help_heading = "Lease store (choose one; etcd if none)")]
     pub(super) lease_db: Option<PathBuf>,
-    /// Keep leases on the Kubernetes nodes, as annotations. NODE_NAME, or POD_NAME and POD_NAMESPACE, say which node
-    /// this is
+    /// Store leases as annotations of the Kubernetes nodes. NODE_NAME, or POD_NAME and POD_NAMESPACE, identify this
+    /// node
     #[arg(long, help_heading = "Lease store (choose one; etcd if none)")]
     #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) kube_subnet_mgr: bool,
-    /// File with the cluster's networks and backend; with etcd they are in the store, under PREFIX/config
+    /// File with the cluster's networks and backend. With etcd they are in the store, under PREFIX/config
     #[arg(long, value_name = "PATH", default_value = "/etc/kube-flannel/net-conf.json")]
     #[arg(help_heading = "Lease store (choose one; etcd if none)")]
     pub(super) net_config_path: PathBuf,
-    /// Minutes before a lease ends at which to renew it, 1 to 1439
+    /// Renew a lease this many minutes before it expires, 1 to 1439
     #[arg(long, value_name = "MINUTES", default_value = "60", value_parser = values::renew_margin)]
     #[arg(allow_negative_numbers = true, help_heading = "Lease store (choose one; etcd if none)")]
     pub(super) subnet_lease_renew_margin: u16,
 
-    /// Servers, separated by commas
+    /// URLs of the etcd members, separated by commas
     #[arg(long, value_name = "URLS", default_value = "http://127.0.0.1:4001,http://127.0.0.1:2379")]
     #[arg(help_heading = "etcd")]
     pub(super) etcd_endpoints: String,
@@ -75,17 +75,17 @@ pub(super) struct Flags {
     /// Client certificate (PEM)
     #[arg(long, value_name = "PATH", help_heading = "etcd")]
     pub(super) etcd_certfile: Option<PathBuf>,
-    /// Authority that signed the servers' certificates (PEM); may be given alone
+    /// CA certificates that the servers' certificates are verified with (PEM); works without a client certificate
     #[arg(long, value_name = "PATH", help_heading = "etcd")]
     pub(super) etcd_cafile: Option<PathBuf>,
     /// User name
     #[arg(long, value_name = "NAME", help_heading = "etcd")]
     pub(super) etcd_username: Option<String>,
-    /// Password; better given as FLANNELD_ETCD_PASSWORD, which a process list does not show
+    /// Password. Prefer FLANNELD_ETCD_PASSWORD: a process list shows flags until flanneld has moved the password away
     #[arg(long, value_name = "TEXT", help_heading = "etcd")]
     pub(super) etcd_password: Option<Secret>,
 
-    /// URL of the API server. Default: that of the kubeconfig, else that of the cluster this pod runs in
+    /// URL of the API server. Default: the kubeconfig's, otherwise the cluster's that this pod runs in
     #[arg(long, value_name = "URL", help_heading = "Kubernetes")]
     pub(super) kube_api_url: Option<String>,
     /// kubeconfig file
@@ -99,7 +99,7 @@ pub(super) struct Flags {
         help_heading = "Kubernetes"
     )]
     pub(super) kube_annotation_prefix: String,
-    /// Set the node's condition NetworkUnavailable to False once ready
+    /// Set the node's condition NetworkUnavailable to False when flanneld becomes ready
     #[arg(long, help_heading = "Kubernetes")]
     #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "true", value_parser = values::go_bool)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -110,7 +110,7 @@ pub(super) struct Flags {
     #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) ip_masq: bool,
-    /// Let masquerading keep source ports where it can instead of choosing them at random
+    /// Keep source ports where possible when masquerading, instead of choosing random ports
     #[arg(long, help_heading = "Rules and routes")]
     #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -120,8 +120,8 @@ pub(super) struct Flags {
     #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "true", value_parser = values::go_bool)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) iptables_forward_rules: bool,
-    /// Who may change flannel's nftables tables besides the daemon: anybody (shared), nobody (owner; Linux 6.9), or owner
-    /// where the kernel has it (auto)
+    /// Which processes may change flannel's nftables tables: every privileged process (shared), only flanneld (owner; Linux
+    /// 6.9 or later), or owner where the kernel supports it (auto)
     #[arg(
         long,
         value_name = "shared|owner|auto",
@@ -129,21 +129,21 @@ pub(super) struct Flags {
         help_heading = "Rules and routes"
     )]
     pub(super) table_ownership: TableOwnership,
-    /// Prefix for nftables table names; must be unique among the flanneld processes of one host. Default: flannel, or
-    /// flannel-NETWORK if another network's flanneld has the tables of that name
+    /// Prefix for nftables table names. Must be unique among the flanneld processes of one host. Default: flannel, or
+    /// flannel-NETWORK if the flanneld of another network uses these tables
     #[arg(long, value_name = "NAME", help_heading = "Rules and routes")]
     pub(super) table_prefix: Option<TablePrefix>,
-    /// Seconds between two full checks of what the kernel holds, at least 1
+    /// Compare the rules with the kernel's every SECONDS seconds, at least 1
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = values::resync)]
     #[arg(allow_negative_numbers = true, help_heading = "Rules and routes")]
     pub(super) iptables_resync: u32,
-    /// Drop packets for pods that do not exist instead of sending them on: a blackhole route for the node's subnet
+    /// Add a blackhole route for the node's subnet, so that the kernel drops packets for pods that do not exist
     #[arg(long, help_heading = "Rules and routes")]
     #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) ip_blackhole_route: bool,
 
-    /// File that tells the CNI plugin this node's subnet and MTU
+    /// File that passes this node's subnet and MTU to the CNI plugin
     #[arg(
         long,
         value_name = "PATH",
@@ -151,34 +151,34 @@ pub(super) struct Flags {
         help_heading = "Files and health"
     )]
     pub(super) subnet_file: PathBuf,
-    /// Address to serve /healthz and /readyz on. 0.0.0.0, :: or empty: every address, IPv4 and IPv6
+    /// Address of the HTTP server for /healthz, /readyz and /metrics. 0.0.0.0, :: and empty: all addresses, IPv4 and IPv6
     #[arg(long, value_name = "IP", default_value = "0.0.0.0", help_heading = "Files and health")]
     pub(super) healthz_ip: HealthzIp,
-    /// Port to serve them on; 0: do not
+    /// Port of that server. 0 turns it off
     #[arg(long, value_name = "PORT", default_value = "0", value_parser = values::port)]
     #[arg(allow_negative_numbers = true, help_heading = "Files and health")]
     pub(super) healthz_port: u16,
 
-    /// Detail of the log: 0 says what changed, 2 adds each object, 5 each step
+    /// Log verbosity: 0 logs changes, 2 adds each object, 5 adds each step
     #[arg(long, value_name = "LEVEL", default_value = "0", value_parser = values::verbosity)]
     #[arg(allow_negative_numbers = true, help_heading = "Log")]
     pub(super) v: i32,
-    /// Other levels for some source files: reconcile=4,lease*=2
+    /// Log verbosity by source file: reconcile=4,lease*=2
     #[arg(long, value_name = "FILE=LEVEL,...", help_heading = "Log")]
     pub(super) vmodule: Option<Vmodule>,
-    /// Add a stack trace to what this source line logs
+    /// Add a stack trace to the messages of this source line
     #[arg(long = "log_backtrace_at", value_name = "FILE:LINE", help_heading = "Log")]
     pub(super) log_backtrace_at: Option<BacktraceAt>,
-    /// Form of the log: klog's text, or a JSON object on each line
+    /// Log format: klog's text, or one JSON object per line
     #[arg(long, value_name = "text|json", default_value = "text", help_heading = "Log")]
     pub(super) log_format: LogFormat,
 
-    /// Print the version on stderr and leave
+    /// Print the version on stderr and exit
     #[arg(long, help_heading = "Other")]
     #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) version: bool,
-    /// Print this on stdout and leave
+    /// Print this help on stdout and exit
     #[arg(long, help_heading = "Other")]
     #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -202,8 +202,8 @@ impl Setting {
 
 /// Reads the command line, then the environment for what it leaves open.
 ///
-/// Mistakes go to `problems`; the flags returned then are those of the rest, so that the rest can be checked too.
-/// `T` is [`Flags`], or those and a subcommand's own, for which the environment does not speak.
+/// Invalid settings go to `problems`; the returned flags then hold the valid ones, so that these can be checked too. `T` is
+/// [`Flags`], or `Flags` with a subcommand's own flags, which have no environment variables.
 pub(super) fn parse<T: Parser>(
     arguments: Vec<OsString>,
     source: &impl Source,
@@ -229,7 +229,7 @@ pub(super) fn parse<T: Parser>(
     read(&settings).map_err(|error| problems.push(Problem::Usage(error.to_string().replace('\n', " ")))).ok()
 }
 
-/// Go's rules: one dash or two, `=value` or the next argument, true/false flags only with `=`; the last one counts.
+/// Go's rules: one dash or two, `=value` or the next argument, true/false flags only with `=`; the last value wins.
 fn from_arguments(
     definition: &clap::Command,
     arguments: Vec<OsString>,
@@ -304,7 +304,7 @@ fn from_environment(definition: &clap::Command, source: &impl Source, settings: 
     }
 }
 
-/// Takes a setting in. An empty value of a flag that has no default says nothing, so that templates may leave it empty.
+/// Adds a setting. An empty value of a flag without default is ignored, so that templates may leave it empty.
 fn add(settings: &mut Vec<Setting>, flag: &clap::Arg, setting: Setting) {
     if !matches!(flag.get_action(), ArgAction::Append) {
         settings.retain(|earlier| earlier.name != setting.name);

@@ -1,4 +1,4 @@
-//! `flanneld NAME [flags]`: what this program does besides being the daemon. The daemon's flags mean the same here.
+//! `flanneld SUBCOMMAND [flags]`. Subcommands take the daemon's flags, with the same meaning.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -13,18 +13,18 @@ const DOCTOR: &str = "doctor";
 const PLAN: &str = "plan";
 const STATUS: &str = "status";
 
-const STATUSES: &str = "Exit status:\n  0  done; the daemon was told to end\n  1  it failed; a subcommand found something wrong\n  \
-    2  the command line is wrong\n  3  plan, cleanup --dry-run, doctor --preflight: there is something to change\n\n\
-    flanneld SUBCOMMAND --help describes one of them. They take the daemon's flags, which mean the same there.";
+const STATUSES: &str = "Exit status:\n  0  success; the daemon received SIGTERM or SIGINT\n  1  failure; a subcommand found a problem\n  \
+    2  invalid command line\n  3  plan, cleanup --dry-run, doctor --preflight: there is something to change\n\n\
+    flanneld SUBCOMMAND --help describes a subcommand. Subcommands take the daemon's flags, with the same meaning.";
 
 #[derive(Debug, Parser)]
 #[command(no_binary_name = true, disable_help_flag = true)]
 struct StatusFlags {
-    /// Form of the status: lines to read, or one JSON object
+    /// Output format: text, or one JSON object
     #[arg(long, value_name = "text|json", default_value = "text", help_heading = "This command")]
     #[arg(action = ArgAction::Set, value_parser = is_json)]
     o: bool,
-    /// List every peer, not only those that are not programmed; JSON has them all
+    /// List all peers instead of those that are not programmed. JSON always lists all
     #[arg(long, help_heading = "This command")]
     #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -36,11 +36,12 @@ struct StatusFlags {
 #[derive(Debug, Parser)]
 #[command(no_binary_name = true, disable_help_flag = true)]
 struct DoctorFlags {
-    /// Form of the findings: lines to read, or one JSON array
+    /// Output format: text, or one JSON array
     #[arg(long, value_name = "text|json", default_value = "text", help_heading = "This command")]
     #[arg(action = ArgAction::Set, value_parser = is_json)]
     o: bool,
-    /// Report whether this program can take over from upstream's daemon, and what that changes. Sends nothing
+    /// Report whether flanneld can take over from upstream's daemon on this host, and what that changes. Sends nothing to
+    /// other nodes
     #[arg(long, help_heading = "This command")]
     #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -52,7 +53,7 @@ struct DoctorFlags {
 #[derive(Debug, Parser)]
 #[command(no_binary_name = true, disable_help_flag = true)]
 struct CleanupFlags {
-    /// Only print what would be removed
+    /// Print what would be removed, and remove nothing
     #[arg(long, help_heading = "This command")]
     #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -62,7 +63,7 @@ struct CleanupFlags {
     #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     upstream: bool,
-    /// Also remove --subnet-file and the state file beside it: the next start may get another subnet
+    /// Also remove the subnet file and the state file. The next start may then get another subnet
     #[arg(long, help_heading = "This command")]
     #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -75,7 +76,7 @@ struct CleanupFlags {
     #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     stay: bool,
-    /// Even while a daemon runs here, which would put everything back
+    /// Remove even while a daemon runs on this host, although the daemon restores everything
     #[arg(long, help_heading = "This command")]
     #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -133,7 +134,7 @@ pub(super) fn read(source: &impl Source) -> Option<Result<Command, Problems>> {
     })
 }
 
-/// Every flag and subcommand. Help, completions and manual pages are made from it.
+/// Every flag and subcommand: the source of help texts, completions and manual pages.
 #[must_use]
 pub fn definition() -> clap::Command {
     let daemon = Flags::command()
@@ -144,35 +145,36 @@ pub fn definition() -> clap::Command {
         described(
             STATUS,
             StatusFlags::command(),
-            "Tell how the daemon of this node is",
-            "Lease, store, devices, rules, peers and the last repair, from the daemon whose --subnet-file is the given one; \
-             if none runs, what the kernel holds. On a node that upstream's daemon keeps, that daemon and whether the \
-             kernel holds what it programs. Status 1 if the node is not ready or no daemon runs, else 0.",
+            "Show the status of this node's daemon",
+            "Shows lease, store, devices, rules, peers and the last repair, as reported by the daemon with this --subnet-file. \
+             If no daemon runs, shows what the kernel holds. On a node with upstream's daemon, shows that daemon and whether \
+             the kernel holds what it programs. Exit status 1 if the node is not ready or no daemon runs, otherwise 0.",
         ),
         described(
             PLAN,
             Flags::command(),
             "Show what a start with these flags would change on this host",
-            "Prints an nft script and ip and bridge commands that do the same. Changes nothing and takes no lease: if \
-             this node has none yet, one that it might get is assumed. Status 3 if there is something to change, else 0.",
+            "Prints the equivalent nft script and ip and bridge commands. Changes nothing and takes no lease; for a node \
+             without a lease it assumes a free subnet. Exit status 3 if there is something to change, otherwise 0.",
         ),
         described(
             DOCTOR,
             DoctorFlags::command(),
-            "Look for what keeps pods from reaching each other, and say what to do",
-            "Changes nothing; sends a few packets to other nodes. Status 1 if there is an error among the findings, else \
-             0.\n\nWith --preflight: whether this program can take over from upstream's daemon on this host, and what that \
-             changes. Takes no lease and sends nothing to other nodes. Status 0 if a swap is safe and changes nothing that \
-             pods notice, 3 if it is safe and changes what is listed as `change`, 1 if it is unsafe.",
+            "Find what keeps pods from reaching each other, and show what to do",
+            "Changes nothing; sends a few packets to other nodes. Exit status 1 if a finding is an error, otherwise 0.\n\nWith \
+             --preflight, reports whether flanneld can take over from upstream's daemon on this host, and what that changes. \
+             Takes no lease and sends nothing to other nodes. Exit status 0 if the swap is safe and pods notice nothing, 3 if \
+             it is safe and changes what is listed as `change`, 1 if it is unsafe.",
         ),
         described(
             CLEANUP,
             CleanupFlags::command(),
-            "Remove what flanneld made on this host",
-            "Routes and nexthops of protocol 70, VXLAN devices flannel.VNI and flannel-v6.VNI with their neighbours and \
-             forwarding entries, the nftables tables flannel-ipv4 and flannel-ipv6, and the accept rules in iptables' \
-             chains; each step is printed as a command. What others made stays. The lease stays too, until it ends or its \
-             node is deleted. Refused while a daemon runs here. Status 3 if --dry-run finds something, else 0.",
+            "Remove what flanneld created on this host",
+            "Removes routes and nexthop objects of protocol 70, the VXLAN devices flannel.VNI and flannel-v6.VNI with their \
+             neighbor and FDB entries, the nftables tables flannel-ipv4 and flannel-ipv6, and the accept rules in iptables' \
+             chains. Prints each step as a command. Objects of other programs stay. The lease stays until it expires or its \
+             node is deleted. Refuses to run while a daemon runs on this host. Exit status 3 if --dry-run finds something, \
+             otherwise 0.",
         ),
     ])
 }
@@ -192,8 +194,8 @@ fn described(
 
 type Given<T> = (Box<Config>, Vec<Problem>, T);
 
-/// Reads the flags of a subcommand; `None` if help was asked for. Mistakes in net-conf.json are returned beside the
-/// configuration without it; all others are errors.
+/// Reads the flags of a subcommand; `None` if help was requested. Problems of net-conf.json are returned with the
+/// configuration without it; all other problems are errors.
 fn with_flags<T: Parser>(
     name: &str,
     arguments: Vec<OsString>,

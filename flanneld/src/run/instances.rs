@@ -6,7 +6,7 @@
 //! connection to the holder, which ends with it. `docs/design.md` says why it is sockets.
 //!
 //! Any process may listen on any name, so that a holder counts only if it runs as root or as this daemon's own user
-//! (`SO_PEERCRED`). A name that another user took is skipped for the next of [`SLOTS`].
+//! (`SO_PEERCRED`). A name that another user took is skipped for the next of `SLOTS`.
 //!
 //! Upstream's daemons can only be found where `/proc` shows them.
 
