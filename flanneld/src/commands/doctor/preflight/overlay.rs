@@ -115,13 +115,12 @@ fn routes(plan: &Plan, wanted: &BTreeSet<IpNet>, reached: &BTreeSet<IpNet>, stal
     let new = wanted.len() - kept;
     let replaced =
         plan.steps().iter().filter(|step| matches!(step, Step::PutRoute { replace: true, .. })).count();
-    let mut findings = vec![Finding::info(
-        "peer",
-        format!(
-            "{kept} peers stay reachable; {replaced} of their routes become protocol 70, each in one step"
-        ),
-        "",
-    )];
+    let stays = format!("{kept} peers stay reachable");
+    let stays = match replaced {
+        0 => stays,
+        _ => format!("{stays}; {replaced} routes become protocol 70, each in one step"),
+    };
+    let mut findings = vec![Finding::info("peer", stays, "")];
     if new > 0 {
         findings.push(Finding::change(
             "peer",
