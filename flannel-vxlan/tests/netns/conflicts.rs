@@ -145,7 +145,7 @@ fn a_subnet_that_holds_a_gateway_is_refused_as_long_as_it_does() {
 }
 
 #[test]
-fn a_peer_with_a_public_address_inside_anothers_subnet_is_not_programmed_and_the_other_peer_is() {
+fn a_peer_with_a_public_address_inside_the_subnet_of_another_is_not_programmed_and_the_other_peer_is() {
     netns(|| {
         let (mut kernel, e0) = host();
         let networks = vec!["10.244.0.0/16".parse().unwrap(), "192.168.0.0/16".parse().unwrap()];
