@@ -2,20 +2,27 @@
 
 use crate::{Lease, LeaseKey};
 
-/// What a lease store tells the daemon. Every store speaks in these four words.
+/// What a lease store reports to the daemon. Every store uses these five events.
 ///
-/// A store that fails says nothing; it never says [`Self::Remove`], nor [`Self::Synced`] after a partial listing.
+/// A store that fails sends none; it never sends [`Self::Remove`], nor [`Self::Synced`] after a partial listing.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum LeaseEvent {
     /// A full listing starts. Keep using the previous leases until [`Self::Synced`].
     Resync,
     /// This lease exists, with these contents.
     Upsert(Lease),
+    /// This lease exists, and its contents cannot be read. Keep using what it said before.
+    Malformed {
+        /// The subnets.
+        key: LeaseKey,
+        /// What is wrong, for an operator: names the entry and the field.
+        problem: String,
+    },
     /// This lease is gone.
     Remove(LeaseKey),
     /// The listing is complete: a lease not seen since [`Self::Resync`] no longer exists.
     Synced {
-        /// Leases that do exist but whose contents cannot be read: what is known of them stays.
+        /// Leases that exist although the listing could not read them: keep using what they said before.
         unreadable: Vec<LeaseKey>,
     },
 }

@@ -1,9 +1,13 @@
 //! A lease: the subnet of a node, and how the other nodes reach it.
 
+use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::SystemTime;
 
-use crate::{BackendData, LeaseKey};
+use ipnet::IpNet;
+
+use crate::codec::cut;
+use crate::{BackendData, LeaseKey, VxlanData};
 
 /// How packets for a node's pods travel, as the node itself published it in `BackendType`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -84,6 +88,103 @@ impl LeaseAttributes {
             _ => self.public_ipv6.is_some() && self.public_ipv6 == other.public_ipv6,
         }
     }
+
+    /// Whether these name a node, and another one than `node`. Without any address they name none.
+    #[must_use]
+    pub fn is_of_another_node(&self, node: &Self) -> bool {
+        (self.public_ip.is_some() || self.public_ipv6.is_some()) && !self.same_node(node)
+    }
+}
+
+/// Which families of a lease do not say how to reach their pods, and why: text for an operator that names the entry in
+/// the store and its field, such as ``node "b": annotation flannel.alpha.coreos.com/public-ip is missing``.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Gaps {
+    /// What IPv4 pods lack.
+    pub ipv4: Option<String>,
+    /// What IPv6 pods lack.
+    pub ipv6: Option<String>,
+}
+
+impl Gaps {
+    /// The same `problem` for every family of `key`.
+    #[must_use]
+    pub fn all(key: LeaseKey, problem: &str) -> Self {
+        Self { ipv4: key.v4().map(|_| problem.to_owned()), ipv6: key.v6().map(|_| problem.to_owned()) }
+    }
+
+    /// Whether both families say how to reach their pods.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ipv4.is_none() && self.ipv6.is_none()
+    }
+
+    /// What the family of `subnet` lacks.
+    #[must_use]
+    pub fn of(&self, subnet: IpNet) -> Option<&str> {
+        match subnet {
+            IpNet::V4(_) => self.ipv4.as_deref(),
+            IpNet::V6(_) => self.ipv6.as_deref(),
+        }
+    }
+
+    /// Adds what `attributes` lack for the subnets in `key`, where nothing is noted yet; `without_type` if the backend type
+    /// is missing. `fields` are the store's names, each with a word in front, of the backend type, then of the public
+    /// address and the backend data for IPv4, then of these for IPv6.
+    pub(crate) fn complete(
+        &mut self,
+        attributes: &LeaseAttributes,
+        key: LeaseKey,
+        without_type: bool,
+        [kind, ip, data, ipv6, ipv6_data]: [(&str, &str); 5],
+    ) {
+        let kind = without_type.then_some(kind);
+        let LeaseAttributes { public_ip, public_ipv6, backend_type, backend_data, backend_v6_data } =
+            attributes;
+        let gap =
+            |has_address: bool, found: Option<&BackendData>, address: (&str, &str), data: (&str, &str)| {
+                if !has_address {
+                    return Some(missing(address));
+                }
+                match (kind, backend_type, found) {
+                    (Some(kind), ..) => Some(missing(kind)),
+                    (None, BackendType::Vxlan, None) => Some(missing(data)),
+                    (None, BackendType::Vxlan, Some(found)) => {
+                        let error = found.decode::<VxlanData>().err()?;
+                        Some(format!("{}{} cannot be used: {}", data.0, data.1, cut(&error.to_string())))
+                    }
+                    _ => None,
+                }
+            };
+        let noted = (self.ipv4.take(), self.ipv6.take());
+        if key.v4().is_some() {
+            self.ipv4 = noted.0.or_else(|| gap(public_ip.is_some(), backend_data.as_ref(), ip, data));
+        }
+        if key.v6().is_some() {
+            self.ipv6 =
+                noted.1.or_else(|| gap(public_ipv6.is_some(), backend_v6_data.as_ref(), ipv6, ipv6_data));
+        }
+    }
+
+    /// Puts the name of the entry in front of each text.
+    pub(crate) fn in_entry(self, entry: impl fmt::Display) -> Self {
+        let name = |text: String| format!("{entry}: {text}");
+        Self { ipv4: self.ipv4.map(name), ipv6: self.ipv6.map(name) }
+    }
+}
+
+fn missing((kind, name): (&str, &str)) -> String {
+    format!("{kind}{name} is missing")
+}
+
+impl fmt::Display for Gaps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let texts = self.ipv4.iter().chain(self.ipv6.iter().filter(|ipv6| Some(*ipv6) != self.ipv4.as_ref()));
+        texts.enumerate().try_for_each(|(at, text)| {
+            f.write_str(if at == 0 { "" } else { "; " })?;
+            f.write_str(text)
+        })
+    }
 }
 
 /// A subnet, the node that holds it, and until when.
@@ -94,6 +195,32 @@ pub struct Lease {
     /// How to reach their node.
     pub attributes: LeaseAttributes,
     /// When the lease ends unless renewed. `None`: a reservation, which never ends; or another node's lease, in a
-    /// store that does not tell.
+    /// store that does not report its end.
     pub expires: Option<SystemTime>,
+    /// Name of the node; `None` in a store that keeps no names.
+    pub node: Option<String>,
+    /// What `attributes` lack. The other node is still there, so keep using what it published before.
+    pub gaps: Gaps,
+}
+
+impl Lease {
+    /// A lease without a node's name and without gaps.
+    #[must_use]
+    pub fn new(key: LeaseKey, attributes: LeaseAttributes, expires: Option<SystemTime>) -> Self {
+        Self { key, attributes, expires, node: None, gaps: Gaps::default() }
+    }
+
+    /// Notes what the JSON that `attributes` were read from lacks; `entry` names its place in the store.
+    #[cfg(any(feature = "etcd", feature = "sqlite"))]
+    pub(crate) fn with_gaps_of_json(mut self, entry: impl fmt::Display) -> Self {
+        let LeaseAttributes { backend_type, backend_data, backend_v6_data, .. } = &self.attributes;
+        // The backends `udp` and `alloc` publish neither a type nor data.
+        let has_data = backend_data.is_some() || backend_v6_data.is_some();
+        let without_type = *backend_type == BackendType::Unnamed && has_data;
+        let fields = ["BackendType", "PublicIP", "BackendData", "PublicIPv6", "BackendV6Data"];
+        let mut gaps = Gaps::default();
+        gaps.complete(&self.attributes, self.key, without_type, fields.map(|name| ("", name)));
+        self.gaps = gaps.in_entry(entry);
+        self
+    }
 }

@@ -43,8 +43,16 @@ impl LeaseTable {
                 Vec::new()
             }
             LeaseEvent::Upsert(lease) => self.upsert(lease),
+            LeaseEvent::Malformed { key, .. } => {
+                self.mark_listed(key);
+                Vec::new()
+            }
             LeaseEvent::Remove(key) => self.remove(key).into_iter().collect(),
-            LeaseEvent::Synced { unreadable } => self.sweep(&unreadable),
+            LeaseEvent::Synced { unreadable } => {
+                self.synced = true;
+                unreadable.into_iter().for_each(|key| self.mark_listed(key));
+                self.sweep()
+            }
         };
         changed.retain(|key| Some(*key) != self.own);
         changed
@@ -59,6 +67,12 @@ impl LeaseTable {
             return Vec::new();
         }
         [former, own].into_iter().flatten().filter(|key| self.leases.contains_key(key)).collect()
+    }
+
+    /// The lease that is never reported as a peer.
+    #[must_use]
+    pub fn own(&self) -> Option<LeaseKey> {
+        self.own
     }
 
     /// What the peer with this lease published; `None` if there is no such peer.
@@ -141,13 +155,14 @@ impl LeaseTable {
         changed.then_some(lease.key).into_iter().collect()
     }
 
-    fn sweep(&mut self, unreadable: &[LeaseKey]) -> Vec<LeaseKey> {
-        self.synced = true;
-        for key in unreadable {
-            if let Some(known) = self.leases.get_mut(key) {
-                known.listing = self.listing;
-            }
+    /// The lease exists, so the end of this listing must not remove it.
+    fn mark_listed(&mut self, key: LeaseKey) {
+        if let Some(known) = self.leases.get_mut(&key) {
+            known.listing = self.listing;
         }
+    }
+
+    fn sweep(&mut self) -> Vec<LeaseKey> {
         let gone = self.leases.iter().filter(|(_, known)| known.listing != self.listing).map(|(key, _)| *key);
         let gone: Vec<LeaseKey> = gone.collect();
         gone.into_iter().filter_map(|key| self.remove(key)).collect()

@@ -302,7 +302,80 @@ pub async fn a_lease_whose_contents_break_stays_as_it_was<H: Harness>(harness: H
     let observer = harness.open(quick()).await;
     let mut watcher = Watcher::start(&observer);
     assert_eq!(watcher.next().await, LeaseEvent::Resync);
-    assert_eq!(watcher.next().await, LeaseEvent::Synced { unreadable: vec![lease.key] });
+    let LeaseEvent::Malformed { key, problem } = watcher.next().await else { panic!("{:?}", watcher.seen) };
+    assert!(key == lease.key && problem.contains(&key.to_string()), "{problem}");
+    assert_eq!(watcher.next().await, LeaseEvent::Synced { unreadable: Vec::new() });
+}
+
+/// The JSON of `attributes` without this field.
+fn without(attributes: &LeaseAttributes, field: &str) -> String {
+    let json = attributes.to_json().unwrap();
+    let mut fields: std::collections::BTreeMap<String, Box<serde_json::value::RawValue>> =
+        serde_json::from_str(&json).unwrap();
+    assert!(fields.remove(field).is_some(), "{field} in {json}");
+    serde_json::to_string(&fields).unwrap()
+}
+
+const FIELDS: [&str; 5] = ["PublicIP", "BackendData", "PublicIPv6", "BackendV6Data", "BackendType"];
+
+pub async fn what_a_lease_lacks_is_named_and_both_families_stay_in_it<H: Harness>(harness: H) {
+    let wanted = LeaseRequest { range: with_v6(range_v4(), 9), ..request(node_v6(1, true)) };
+    let lease = harness.open(quick()).await.acquire(&wanted).await.unwrap();
+    let name = lease.key.to_string();
+    let observer = harness.open(quick()).await;
+    let mut watcher = Watcher::start(&observer);
+    watcher.until("the listing", |table| table.synced()).await;
+    for field in FIELDS {
+        harness.put(&name, &without(&lease.attributes, field)).await;
+        let LeaseEvent::Upsert(found) = watcher.next().await else { panic!("{field}: {:?}", watcher.seen) };
+        assert_eq!(found.key, lease.key, "{field}");
+        let names = |gap: &Option<String>| {
+            gap.as_ref()
+                .is_some_and(|gap| gap.contains(&name) && gap.ends_with(&format!("{field} is missing")))
+        };
+        let both = field == "BackendType";
+        let gaps = &found.gaps;
+        assert_eq!(
+            names(&gaps.ipv4),
+            both || !field.contains("v6") && !field.contains("V6"),
+            "{field}: {gaps:?}"
+        );
+        assert_eq!(
+            names(&gaps.ipv6),
+            both || field.contains("v6") || field.contains("V6"),
+            "{field}: {gaps:?}"
+        );
+    }
+    harness.put(&name, &lease.attributes.to_json().unwrap()).await;
+    let LeaseEvent::Upsert(found) = watcher.next().await else { panic!("{:?}", watcher.seen) };
+    assert!(found.gaps.is_empty() && found.attributes == lease.attributes, "{found:?}");
+    // The backends `udp` and `alloc` publish an address alone.
+    harness.put("10.244.200.0-24", r#"{"PublicIP":"192.0.0.9"}"#).await;
+    let LeaseEvent::Upsert(found) = watcher.next().await else { panic!("{:?}", watcher.seen) };
+    assert!(found.gaps.is_empty(), "{found:?}");
+}
+
+pub async fn a_node_publishes_its_lease_again_when_another_hand_damages_it<H: Harness>(harness: H) {
+    let dual = LeaseRequest { range: with_v6(range_v4(), 9), ..request(node_v6(1, true)) };
+    for (wanted, fields) in [(request(node(2)), &FIELDS[..2]), (dual, &FIELDS[..])] {
+        let store = harness.open(quick()).await;
+        let lease = store.acquire(&wanted).await.unwrap();
+        let name = lease.key.to_string();
+        let held = tokio::spawn(async move { store.hold().await });
+        for damaged in fields.iter().map(|field| without(&lease.attributes, field)).chain(["{bad".to_owned()])
+        {
+            harness.put(&name, &damaged).await;
+            within("the lease again", async {
+                while harness.read(&name).await != Some(lease.attributes.to_json().unwrap()) {
+                    assert!(!held.is_finished(), "lost: {damaged}");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            })
+            .await;
+        }
+        assert!(!held.is_finished());
+        held.abort();
+    }
 }
 
 pub async fn an_outage_removes_nobody_and_ends_in_a_catch_up<H: Harness>(harness: H) {

@@ -143,6 +143,7 @@ impl Watcher {
         let event = within("an event", self.events.recv()).await.expect("watch ended");
         self.seen.push(match &event {
             LeaseEvent::Upsert(lease) => format!("+{}", lease.key),
+            LeaseEvent::Malformed { key, .. } => format!("?{key}"),
             LeaseEvent::Remove(key) => format!("-{key}"),
             LeaseEvent::Resync => "resync".into(),
             LeaseEvent::Synced { .. } => "synced".into(),
@@ -228,6 +229,8 @@ macro_rules! lease_store_conformance {
             a_reservation_is_kept_for_its_node_and_stays_one
             entries_that_are_no_leases_are_skipped_and_remove_nobody
             a_lease_whose_contents_break_stays_as_it_was
+            what_a_lease_lacks_is_named_and_both_families_stay_in_it
+            a_node_publishes_its_lease_again_when_another_hand_damages_it
             an_outage_removes_nobody_and_ends_in_a_catch_up
             a_wiped_store_fills_again_without_anybody_being_forgotten
             after_churn_every_watcher_agrees_with_the_store

@@ -86,10 +86,8 @@ impl EtcdStore {
             self.refused("acquire a lease in", StoreErrorKind::OutOfSubnets, &advice)
         })?;
         let path = self.path(choice.key);
-        let lease = |ttl: Option<Duration>| Lease {
-            key: choice.key,
-            attributes: request.attributes.clone(),
-            expires: ttl.map(|ttl| SystemTime::now() + ttl),
+        let lease = |ttl: Option<Duration>| {
+            Lease::new(choice.key, request.attributes.clone(), ttl.map(|ttl| SystemTime::now() + ttl))
         };
         let held = choice.own.and_then(|own| listed.leases.get(&own)).map(|(_, entry)| entry.clone());
 
@@ -182,7 +180,7 @@ impl EtcdStore {
         let found = known.leases.iter().find(|(_, (attributes, _))| attributes.same_node(node));
         let found = found.map(|(key, (attributes, _))| (*key, attributes.clone()));
         *self.found.lock().await = Some(known);
-        Ok(found.map(|(key, attributes)| Lease { key, attributes, expires: None }))
+        Ok(found.map(|(key, attributes)| Lease::new(key, attributes, None)))
     }
 }
 

@@ -19,6 +19,15 @@ pub(super) struct Own {
     pub(super) mod_revision: i64,
 }
 
+/// A lease that is held as far as etcd knows.
+struct Held {
+    path: String,
+    /// The revision up to which it is known to be ours.
+    revision: i64,
+    /// Whether it had to be published again.
+    written: bool,
+}
+
 impl EtcdStore {
     pub(super) async fn update(&self, attributes: &LeaseAttributes) -> Result<Lease, StoreError> {
         const OPERATION: &str = "update the lease in";
@@ -66,8 +75,11 @@ impl EtcdStore {
         loop {
             match self.check().await {
                 Ok(Some(Err(lost))) => return lost,
-                Ok(Some(Ok((path, revision)))) => {
-                    backoff.reset();
+                Ok(Some(Ok(Held { path, revision, written }))) => {
+                    // Where another hand changes it again and again, the pauses grow.
+                    if !written {
+                        backoff.reset();
+                    }
                     self.wait_for_news(&path, revision).await;
                 }
                 Ok(None) => sleep(self.timing.recheck).await,
@@ -77,22 +89,22 @@ impl EtcdStore {
         }
     }
 
-    /// Compares the lease held with etcd and renews it if it is due. `None` if none is held; else its path, and the
-    /// revision up to which it is known to be ours.
-    async fn check(&self) -> Result<Option<Result<(String, i64), LeaseLost>>, StoreError> {
+    /// Compares the lease held with etcd, publishes it again if another hand changed it, and renews it if it is due.
+    /// `None` if none is held.
+    async fn check(&self) -> Result<Option<Result<Held, LeaseLost>>, StoreError> {
         let mut own = self.own.lock().await;
         let Some(held) = own.as_mut() else { return Ok(None) };
         let path = self.path(held.lease.key);
         let (header, entry) = self.client.read(&path).await?;
-        let unreadable =
-            entry.as_ref().is_some_and(|entry| LeaseAttributes::from_json(&entry.value).is_err());
+        let published = entry.as_ref().and_then(|entry| LeaseAttributes::from_json(&entry.value).ok());
         if let Err(lost) = held.compare(entry, None) {
             *own = None;
             return Ok(Some(Err(lost)));
         }
-        if unreadable {
-            // A node that starts anew would not know it for its own.
-            warn!("writing {path} again, which holds no lease any more");
+        let written = published.as_ref() != Some(&held.lease.attributes);
+        if written {
+            // Nodes that start now would not know how to reach this one, and this one would not recognize its lease.
+            warn!("publishing {path} again, which another process or an operator changed");
             let json = self.json(&held.lease.attributes)?;
             // Changed once more: seen at the next look.
             let _changed = self.write(held, &path, &json).await?;
@@ -111,7 +123,7 @@ impl EtcdStore {
         }
         // Also when nothing was renewed: the lease may be a new one, or a reservation since somebody put its key anew.
         self.client.health.renewed(held.lease.expires);
-        Ok(Some(Ok((path, header.revision))))
+        Ok(Some(Ok(Held { path, revision: header.revision, written })))
     }
 
     /// Returns when something happened to the key, when that cannot be told, or when renewal is due.
@@ -151,9 +163,9 @@ impl Own {
         if entry.mod_revision == self.mod_revision && entry.lease == self.id {
             return Ok(());
         }
-        // Contents that cannot be read are not another node's.
+        // Contents that cannot be read are not another node's, nor are those without an address.
         if let Ok(holder) = LeaseAttributes::from_json(&entry.value)
-            && !holder.same_node(&self.lease.attributes)
+            && holder.is_of_another_node(&self.lease.attributes)
             && !renamed.is_some_and(|renamed| holder.same_node(renamed))
         {
             return Err(LeaseLost::Taken { key: self.lease.key, holder: Box::new(holder) });

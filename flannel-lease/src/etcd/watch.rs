@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tonic::Status;
 
 use crate::LeaseEvent;
+use crate::codec::cut;
 use crate::malformed::Malformed;
 use crate::{Backoff, Lease, LeaseAttributes, LeaseKey, StoreError};
 
@@ -17,8 +18,8 @@ struct Progress {
     seen: Option<Header>,
     /// The latest entry seen written, to recognise the same history: key, revision, etcd lease.
     landmark: Option<(String, i64, i64)>,
-    /// A listing whose end is still to be told, once nodes have had time to register again.
-    settling: Option<(Instant, Vec<LeaseKey>)>,
+    /// When the end of a listing is to be reported: once nodes have had time to register again.
+    settling: Option<Instant>,
     listed: bool,
     malformed: Malformed,
 }
@@ -72,7 +73,7 @@ impl EtcdStore {
         let mut stream = self.client.watch(&self.subnets, end, seen.revision.saturating_add(1)).await?;
         backoff.reset();
         loop {
-            let due = progress.settling.as_ref().map(|(due, _)| *due);
+            let due = progress.settling;
             let answer = tokio::select! {
                 answer = stream.message() => answer,
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
@@ -124,25 +125,20 @@ impl EtcdStore {
         suspect: bool,
     ) -> Result<Option<Header>, StoreError> {
         let listing = self.client.list(&self.subnets).await?;
-        let mut unreadable = Vec::new();
         progress.landmark = None;
         if events.send(LeaseEvent::Resync).await.is_err() {
             return Ok(None);
         }
         for entry in listing.entries {
             progress.remember(&entry);
-            match self.read_entry(&entry, &mut progress.malformed) {
-                Ok(lease) => {
-                    if events.send(LeaseEvent::Upsert(lease)).await.is_err() {
-                        return Ok(None);
-                    }
-                }
-                Err(key) => unreadable.extend(key),
+            let Some(event) = self.read_entry(&entry, &mut progress.malformed) else { continue };
+            if events.send(event).await.is_err() {
+                return Ok(None);
             }
         }
         progress.seen = Some(listing.header);
         let pause = if suspect && progress.listed { self.timing.settle } else { std::time::Duration::ZERO };
-        progress.settling = Some((Instant::now() + pause, unreadable));
+        progress.settling = Some(Instant::now() + pause);
         progress.listed = true;
         let open = !pause.is_zero() || settle(events, progress).await;
         Ok(open.then_some(listing.header))
@@ -154,31 +150,26 @@ impl EtcdStore {
             return parse_key(&self.subnets, &entry.key).map(LeaseEvent::Remove);
         }
         progress.remember(&entry);
-        match self.read_entry(&entry, &mut progress.malformed) {
-            Ok(lease) => Some(LeaseEvent::Upsert(lease)),
-            Err(key) => {
-                // It exists, whatever it says: a listing in progress must not end with its removal.
-                if let Some((key, (_, unreadable))) = key.zip(progress.settling.as_mut()) {
-                    unreadable.push(key);
-                }
-                None
-            }
-        }
+        self.read_entry(&entry, &mut progress.malformed)
     }
 
-    /// The lease in an entry, or, if its contents are none, its key as far as that is one.
-    fn read_entry(&self, entry: &KeyValue, malformed: &mut Malformed) -> Result<Lease, Option<LeaseKey>> {
+    /// What an entry says of its lease. One whose key is none is named once in the log.
+    fn read_entry(&self, entry: &KeyValue, malformed: &mut Malformed) -> Option<LeaseEvent> {
         let path = String::from_utf8_lossy(&entry.key);
         let name = path.strip_prefix(&self.subnets).unwrap_or(&path);
-        let (key, problem) = match name.parse::<LeaseKey>() {
-            Ok(key) => match LeaseAttributes::from_json(&entry.value) {
-                Ok(attributes) => return Ok(Lease { key, attributes, expires: None }),
-                Err(error) => (Some(key), error.to_string()),
-            },
-            Err(error) => (None, error.to_string()),
+        let key = match name.parse::<LeaseKey>() {
+            Ok(key) => key,
+            Err(error) => {
+                malformed.report(&self.subnets, &[(name.to_owned(), error.to_string())], Malformed::MEND);
+                return None;
+            }
         };
-        malformed.report(&self.subnets, &[(name.to_owned(), problem)], Malformed::MEND);
-        Err(key)
+        Some(match LeaseAttributes::from_json(&entry.value) {
+            Ok(attributes) => LeaseEvent::Upsert(Lease::new(key, attributes, None).with_gaps_of_json(&path)),
+            Err(error) => {
+                LeaseEvent::Malformed { key, problem: format!("{path}: {}", cut(&error.to_string())) }
+            }
+        })
     }
 }
 
@@ -204,7 +195,7 @@ impl Progress {
 /// Tells the end of a listing. `false` if nobody listens any more.
 async fn settle(events: &mpsc::Sender<LeaseEvent>, progress: &mut Progress) -> bool {
     match progress.settling.take() {
-        Some((_, unreadable)) => events.send(LeaseEvent::Synced { unreadable }).await.is_ok(),
+        Some(_) => events.send(LeaseEvent::Synced { unreadable: Vec::new() }).await.is_ok(),
         None => true,
     }
 }

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use regex::Regex;
 
 use crate::codec::{parse_ipv4, quote};
-use crate::{BackendData, BackendType, LeaseAttributes};
+use crate::{BackendData, BackendType, Gaps, LeaseAttributes, LeaseKey};
 
 /// All annotations of an object.
 pub(super) type Annotations = BTreeMap<String, String>;
@@ -74,6 +74,11 @@ impl Names {
         present.get(&self.managed).is_some_and(|value| value == "true")
     }
 
+    /// The annotation of nodes to which a flannel leases their subnet.
+    pub(super) fn managed(&self) -> &str {
+        &self.managed
+    }
+
     /// The addresses that the operator gave this node: as `--public-ip` and `--public-ipv6`.
     pub(super) fn node_public(&self, present: &Annotations) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
         let v4 = present.get(&self.node_public_ip).and_then(|ip| parse_ipv4(ip));
@@ -108,34 +113,55 @@ impl Names {
         wanted.into_iter().filter(differs).map(|(name, value)| (name.clone(), value)).collect()
     }
 
-    /// What a node publishes; a problem names the annotation.
-    pub(super) fn read(&self, present: &Annotations) -> Result<LeaseAttributes, String> {
+    /// What a node with the pod subnets `key` publishes, and what of it is missing or malformed, which is then left out
+    /// of the attributes.
+    pub(super) fn read(&self, present: &Annotations, key: LeaseKey) -> (LeaseAttributes, Gaps) {
+        let mut gaps = Gaps::default();
         let text = |name: &String| present.get(name).map(String::as_str).filter(|value| !value.is_empty());
-        let data = |name: &String| match text(name).filter(|json| *json != NO_DATA) {
-            Some(json) => BackendData::from_json(json.to_owned())
-                .map(Some)
-                .map_err(|error| format!("annotation {name} cannot be read: {error}")),
-            None => Ok(None),
+        let data = |name: &String, gap: &mut Option<String>| {
+            let json = text(name).filter(|json| *json != NO_DATA)?;
+            let read = BackendData::from_json(json.to_owned());
+            read.map_err(|error| *gap = Some(format!("annotation {name} cannot be read: {error}"))).ok()
         };
-        Ok(LeaseAttributes {
-            public_ip: address(&self.public_ip, text(&self.public_ip), parse_ipv4)?
-                .filter(|ip| !ip.is_unspecified()),
-            public_ipv6: address(&self.public_ipv6, text(&self.public_ipv6), |text| text.parse().ok())?
-                .filter(|ip: &Ipv6Addr| !ip.is_unspecified()),
+        let backend_data = data(&self.backend_data, &mut gaps.ipv4);
+        let backend_v6_data = data(&self.backend_v6_data, &mut gaps.ipv6);
+        let public_ip = address(&self.public_ip, text(&self.public_ip), parse_ipv4, &mut gaps.ipv4);
+        let v6 = |text: &str| text.parse().ok();
+        let public_ipv6 = address(&self.public_ipv6, text(&self.public_ipv6), v6, &mut gaps.ipv6);
+        let attributes = LeaseAttributes {
+            public_ip: public_ip.filter(|ip| !ip.is_unspecified()),
+            public_ipv6: public_ipv6.filter(|ip: &Ipv6Addr| !ip.is_unspecified()),
             backend_type: BackendType::from(text(&self.backend_type).unwrap_or_default()),
-            backend_data: data(&self.backend_data)?,
-            backend_v6_data: data(&self.backend_v6_data)?,
-        })
+            backend_data,
+            backend_v6_data,
+        };
+        let names = [
+            &self.backend_type,
+            &self.public_ip,
+            &self.backend_data,
+            &self.public_ipv6,
+            &self.backend_v6_data,
+        ];
+        // Upstream and flanneld write the type even if it is empty, as that of `alloc` is.
+        let without_type = !present.contains_key(&self.backend_type);
+        gaps.complete(&attributes, key, without_type, names.map(|name| ("annotation ", name.as_str())));
+        (attributes, gaps)
     }
 }
 
+/// The address in an annotation; `gap` says if it holds something else.
 fn address<T>(
     name: &str,
     text: Option<&str>,
     parse: impl Fn(&str) -> Option<T>,
-) -> Result<Option<T>, String> {
-    let malformed = |text| format!("annotation {name} is not an address: `{}`", quote(text));
-    text.map(|text| parse(text).ok_or_else(|| malformed(text))).transpose()
+    gap: &mut Option<String>,
+) -> Option<T> {
+    let text = text?;
+    let address = parse(text);
+    if address.is_none() {
+        *gap = Some(format!("annotation {name} is not an address: `{}`", quote(text)));
+    }
+    address
 }
 
 #[cfg(test)]
@@ -155,6 +181,10 @@ mod tests {
             backend_data: data.to_backend_data().ok(),
             ..LeaseAttributes::default()
         }
+    }
+
+    fn key(text: &str) -> LeaseKey {
+        text.parse().expect("a key")
     }
 
     fn pairs(annotations: &[(&str, &str)]) -> Annotations {
@@ -190,7 +220,7 @@ mod tests {
         ]);
         assert_eq!(written, expected);
         assert_eq!(names.changes(&vxlan(), &written), Annotations::new());
-        assert_eq!(names.read(&written), Ok(vxlan()));
+        assert_eq!(names.read(&written, key("10.244.1.0-24")), (vxlan(), Gaps::default()));
         assert!(names.is_managed(&written));
     }
 
@@ -208,7 +238,8 @@ mod tests {
         assert_eq!(written["f.io/backend-data"], "null");
         assert_eq!(written["f.io/backend-v6-data"], "null");
         assert_eq!(written["f.io/public-ipv6"], "2001:db8::1");
-        assert_eq!(names.read(&written), Ok(host_gw));
+        let dual = key("10.244.1.0-24&fd00:1::-64");
+        assert_eq!(names.read(&written, dual), (host_gw, Gaps::default()));
         let v6_only = LeaseAttributes {
             public_ip: None,
             backend_data: None,
@@ -218,7 +249,7 @@ mod tests {
         };
         let written = names.changes(&v6_only, &Annotations::new());
         assert!(!written.contains_key("f.io/public-ip") && !written.contains_key("f.io/backend-data"));
-        assert_eq!(names.read(&written), Ok(v6_only));
+        assert_eq!(names.read(&written, key("0.0.0.0-0&fd00:1::-64")), (v6_only, Gaps::default()));
     }
 
     #[test]
@@ -232,14 +263,58 @@ mod tests {
     }
 
     #[test]
-    fn annotations_that_are_no_addresses_or_no_json_are_named() {
+    fn what_is_missing_or_malformed_is_named_for_the_family_that_lacks_it_and_for_no_other() {
         let names = Names::new("f.io").expect("valid");
-        let problem = |name, value| names.read(&pairs(&[(name, value)])).expect_err("refused");
-        let mapped =
-            names.read(&pairs(&[("f.io/public-ip", "::ffff:192.0.2.1")])).expect("an address, as in Go");
-        assert_eq!(mapped.public_ip, Some(Ipv4Addr::new(192, 0, 2, 1)));
-        assert!(problem("f.io/public-ip", "fd00::1").contains("f.io/public-ip is not an address: `fd00::1`"));
-        assert!(problem("f.io/backend-v6-data", "{").contains("f.io/backend-v6-data cannot be read"));
+        let data = r#"{"VNI":1,"VtepMAC":"12:c6:65:89:b4:e3"}"#;
+        let whole = pairs(&[
+            ("f.io/backend-type", "vxlan"),
+            ("f.io/public-ip", "::ffff:192.0.2.1"), // an IPv4 address, as Go reads it
+            ("f.io/backend-data", data),
+            ("f.io/public-ipv6", "2001:db8::1"),
+            ("f.io/backend-v6-data", data),
+        ]);
+        let dual = key("10.244.1.0-24&fd00:1::-64");
+        let (attributes, gaps) = names.read(&whole, dual);
+        assert_eq!((attributes.public_ip, gaps), (Some(Ipv4Addr::new(192, 0, 2, 1)), Gaps::default()));
+        let with = |name: &str, value: Option<&str>, key| {
+            let mut present = whole.clone();
+            match value {
+                Some(value) => present.insert(name.to_owned(), value.to_owned()),
+                None => present.remove(name),
+            };
+            names.read(&present, key).1
+        };
+        for (name, value, problem) in [
+            ("f.io/public-ip", None, "is missing"),
+            ("f.io/public-ip", Some(""), "is missing"),
+            ("f.io/public-ip", Some("fd00::1"), "is not an address: `fd00::1`"),
+            ("f.io/public-ip", Some("0.0.0.0"), "is missing"),
+            ("f.io/backend-data", None, "is missing"),
+            ("f.io/backend-data", Some("null"), "is missing"),
+            ("f.io/backend-data", Some("{"), "cannot be read: "),
+            ("f.io/backend-data", Some("{}"), "cannot be used: missing field `VtepMAC`"),
+            ("f.io/public-ipv6", None, "is missing"),
+            ("f.io/public-ipv6", Some("x"), "is not an address: `x`"),
+            ("f.io/backend-v6-data", None, "is missing"),
+        ] {
+            let Gaps { ipv4, ipv6 } = with(name, value, dual);
+            let (lacking, other) = if name.contains("v6") { (ipv6, ipv4) } else { (ipv4, ipv6) };
+            let expected = format!("annotation {name} {problem}");
+            assert!(lacking.as_ref().is_some_and(|text| text.starts_with(&expected)), "{lacking:?}");
+            assert_eq!(other, None, "{name}");
+        }
+        let untyped = Some("annotation f.io/backend-type is missing".to_owned());
+        assert_eq!(
+            with("f.io/backend-type", None, dual),
+            Gaps { ipv4: untyped.clone(), ipv6: untyped.clone() }
+        );
+        assert_eq!(with("f.io/backend-type", None, key("10.244.1.0-24")), Gaps { ipv4: untyped, ipv6: None });
+        assert_eq!(with("f.io/public-ipv6", Some("x"), key("10.244.1.0-24")), Gaps::default());
+        // A backend without data, and one without a name.
+        assert_eq!(
+            names.read(&pairs(&[("f.io/backend-type", ""), ("f.io/public-ip", "192.0.2.1")]), dual).1.ipv4,
+            None
+        );
     }
 
     proptest! {
@@ -256,9 +331,8 @@ mod tests {
             }
             if let Ok(node) = serde_json::from_slice::<Node>(&json) {
                 let _number = (node.version(), node.name().len(), node.key(true, true));
-                if let Ok(read) = names.read(&node.annotations()) {
-                    let _data = read.backend_data.map(|data| data.decode::<VxlanData>());
-                }
+                let (read, _gaps) = names.read(&node.annotations(), key("10.244.1.0-24&fd00:1::-64"));
+                let _data = read.backend_data.map(|data| data.decode::<VxlanData>());
             }
         }
     }

@@ -83,6 +83,11 @@ impl Claims {
         key.subnets().filter_map(|subnet| self.claimants(subnet).next()).min()
     }
 
+    /// Whether no other node than this one holds any subnet in `key`.
+    pub(super) fn is_free(&self, key: LeaseKey, name: &str) -> bool {
+        self.holder(key).is_none_or(|holder| *holder.name == *name)
+    }
+
     fn holds(&self, name: &str) -> bool {
         let holder = self.lease_of(name).and_then(|key| self.holder(key));
         holder.is_some_and(|holder| *holder.name == *name)

@@ -72,8 +72,8 @@ enum Seen {
 /// Why a node has no lease.
 #[derive(Debug)]
 enum NoLease {
-    /// Flannel does not manage it.
-    Unmanaged,
+    /// Flannel does not manage it: it lacks this annotation.
+    Unmanaged(String),
     /// What it publishes cannot be read.
     Unreadable(String),
 }
@@ -165,16 +165,18 @@ impl KubeStore {
     fn lease_of(&self, node: &Node) -> Result<Lease, NoLease> {
         let annotations = node.annotations();
         if !self.names.is_managed(&annotations) {
-            return Err(NoLease::Unmanaged);
+            return Err(NoLease::Unmanaged(self.names.managed().to_owned()));
         }
         let key = self.key_of(node)?.ok_or_else(|| "it has no podCIDR of a family in use".to_owned())?;
-        let attributes = self.names.read(&annotations)?;
-        // What has no address to send to is no lease yet; the other family may well be one.
-        let v4 = key.v4().filter(|_| attributes.public_ip.is_some());
-        let v6 = key.v6().filter(|_| attributes.public_ipv6.is_some());
-        let key =
-            LeaseKey::new(v4, v6).ok_or_else(|| "it publishes no address for its pod subnets".to_owned())?;
-        Ok(Lease { key, attributes, expires: None })
+        let (attributes, gaps) = self.names.read(&annotations, key);
+        let reachable_v4 = key.v4().is_some() && attributes.public_ip.is_some();
+        let reachable_v6 = key.v6().is_some() && attributes.public_ipv6.is_some();
+        if !reachable_v4 && !reachable_v6 {
+            return Err(NoLease::Unreadable(gaps.to_string()));
+        }
+        // Its pod subnets are its lease, whatever is missing of how to reach them: a family goes with its podCIDR.
+        let gaps = gaps.in_entry(format_args!("node {:?}", node.name()));
+        Ok(Lease { node: Some(node.name().to_owned()), gaps, ..Lease::new(key, attributes, None) })
     }
 
     /// The node's subnets, if they lie in the networks of net-conf.json.
@@ -220,6 +222,10 @@ impl KubeStore {
         })
     }
 
+    fn own_lease(&self, key: LeaseKey, attributes: LeaseAttributes) -> Lease {
+        Lease { node: Some(self.name.clone()), ..Lease::new(key, attributes, None) }
+    }
+
     /// Writes the annotations that differ. Returns the node as it is then.
     async fn publish(&self, attributes: &LeaseAttributes, node: Node) -> Result<Node, StoreError> {
         let changes = self.names.changes(attributes, &node.annotations());
@@ -238,7 +244,7 @@ impl KubeStore {
         // Whatever the watch still has to tell is older than this.
         self.seen.send_replace(Seen::Present(Box::new(node)));
         self.published.send_replace(Some(Published { key, attributes: attributes.clone(), ready }));
-        Ok(Lease { key, attributes, expires: None })
+        Ok(self.own_lease(key, attributes))
     }
 
     /// Sets the condition `NetworkUnavailable` to `False`, so that the scheduler sends pods.
@@ -313,7 +319,7 @@ impl LeaseStore for KubeStore {
                     published.attributes = attributes.clone();
                 }
             });
-            Ok(Lease { key: held.key, attributes: attributes.clone(), expires: None })
+            Ok(self.own_lease(held.key, attributes.clone()))
         })
     }
 

@@ -111,12 +111,19 @@ impl KubeStore {
                 let lease = match self.lease_of(&node) {
                     Ok(lease) => lease,
                     Err(none) => {
+                        let key = self.key_of(&node).ok().flatten();
                         let held = self.still_held(&told.claims, &node);
-                        listing.kept.extend(self.key_of(&node).ok().flatten());
+                        listing.kept.extend(key);
                         listing.kept.extend(held);
                         let Shift { lost, .. } = listing.claims.set(&node.claimant(), held);
-                        told.report(&node, none, held);
-                        return (removed(lost).collect(), true);
+                        let free = |key: &LeaseKey| {
+                            [&told.claims, &listing.claims]
+                                .iter()
+                                .all(|claims| claims.is_free(*key, node.name()))
+                        };
+                        let key = held.or(key).filter(free);
+                        let malformed = told.malformed.of_node(&node, none, held, key);
+                        return (removed(lost).chain(malformed).collect(), true);
                     }
                 };
                 let claimant = node.claimant();
@@ -151,9 +158,16 @@ impl KubeStore {
                 match self.lease_of(&node) {
                     Ok(lease) => told.replace(&node, Some(lease)),
                     Err(none) => {
+                        let key = self.key_of(&node).ok().flatten();
                         let held = self.still_held(&told.claims, &node);
-                        told.report(&node, none, held);
-                        if held.is_some() { (Vec::new(), true) } else { told.replace(&node, None) }
+                        let key = held.or(key).filter(|key| told.claims.is_free(*key, node.name()));
+                        let malformed = told.malformed.of_node(&node, none, held, key);
+                        let (mut events, certain) = match held {
+                            Some(_) => (Vec::new(), true),
+                            None => told.replace(&node, None),
+                        };
+                        events.extend(malformed);
+                        (events, certain)
                     }
                 }
             }
@@ -193,26 +207,13 @@ impl KubeStore {
 }
 
 impl Told {
-    /// Says once of a node that should have a lease why it has none; `held` is the one that it keeps.
-    fn report(&mut self, node: &Node, none: NoLease, held: Option<LeaseKey>) {
-        let problem = match (none, held) {
-            (NoLease::Unreadable(problem), _) => problem,
-            (NoLease::Unmanaged, Some(_)) => "its annotation kube-subnet-manager was taken away".to_owned(),
-            (NoLease::Unmanaged, None) => return,
-        };
-        let advice = match held {
-            Some(_) => "what it published before stays; its own flanneld should publish it again",
-            None => "it is no peer until its own flanneld publishes how to reach it; see that one's log",
-        };
-        self.malformed.report(&"Kubernetes", &[(node.name().to_owned(), problem)], advice);
-    }
-
     /// Notes that a node has this lease and no other. Returns what that changes, and whether it can be told: what the heir
     /// of a lease publishes takes a listing to find out.
     fn replace(&mut self, node: &Node, lease: Option<Lease>) -> (Vec<LeaseEvent>, bool) {
         let claimant = node.claimant();
         let key = lease.as_ref().map(|lease| lease.key);
-        let known = self.claims.lease_of(node.name()) == key;
+        let former = self.claims.lease_of(node.name());
+        let known = former == key;
         let Shift { lost, heirs } = self.claims.set(&claimant, key);
         let held = lease.filter(|lease| match self.claims.holder(lease.key) {
             Some(holder) if *holder != claimant => {
@@ -221,7 +222,38 @@ impl Told {
             }
             _ => true,
         });
-        (removed(lost).chain(held.map(LeaseEvent::Upsert)).collect(), !heirs)
+        // The node's former lease goes last: a family that the new one has too is never without a peer in between.
+        let (own, others): (Vec<_>, Vec<_>) = lost.into_iter().partition(|key| Some(*key) == former);
+        let upsert = held.map(LeaseEvent::Upsert);
+        (removed(others).chain(upsert).chain(removed(own)).collect(), !heirs)
+    }
+}
+
+impl Malformed {
+    /// The event for a node that should have a lease and publishes none that can be read: `key` is malformed. Without a
+    /// key there is no event, and the node is named once in the log. `held` is the lease that it published before.
+    fn of_node(
+        &mut self,
+        node: &Node,
+        none: NoLease,
+        held: Option<LeaseKey>,
+        key: Option<LeaseKey>,
+    ) -> Option<LeaseEvent> {
+        let problem = match (none, held) {
+            (NoLease::Unreadable(problem), _) => problem,
+            (NoLease::Unmanaged(annotation), Some(_)) => format!("annotation {annotation} is missing"),
+            (NoLease::Unmanaged(_), None) => return None,
+        };
+        if let Some(key) = key {
+            return Some(LeaseEvent::Malformed {
+                key,
+                problem: format!("node {:?}: {problem}", node.name()),
+            });
+        }
+        let advice =
+            "it is no peer until its flanneld publishes how to reach it; see the log of that flanneld";
+        self.report(&"Kubernetes", &[(node.name().to_owned(), problem)], advice);
+        None
     }
 }
 

@@ -11,7 +11,10 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, Transactio
 
 use super::error::{DAMAGED, failed, unusable};
 use crate::allocate::choose;
-use crate::{Lease, LeaseAttributes, LeaseKey, LeaseLost, LeaseRequest, StoreError, StoreErrorKind, Timing};
+use crate::codec::cut;
+use crate::{
+    Lease, LeaseAttributes, LeaseEvent, LeaseKey, LeaseLost, LeaseRequest, StoreError, StoreErrorKind, Timing,
+};
 
 /// `PRAGMA application_id`: "flan", so that another program's file is never mistaken for ours.
 const APPLICATION_ID: i32 = 0x666c_616e;
@@ -53,12 +56,11 @@ pub(super) struct Cursor {
 pub(super) struct Changes {
     pub(super) cursor: Cursor,
     pub(super) whole: bool,
-    pub(super) present: Vec<Lease>,
+    /// Leases that are there, [`LeaseEvent::Malformed`] ones too.
+    pub(super) present: Vec<LeaseEvent>,
     pub(super) removed: Vec<LeaseKey>,
-    /// Rows that are no leases: what they claim to be, and why not.
+    /// Rows whose key is none: their key, and why.
     pub(super) malformed: Vec<(String, String)>,
-    /// The keys among them that can be read.
-    pub(super) unreadable: Vec<LeaseKey>,
 }
 
 impl Db {
@@ -105,6 +107,7 @@ impl Db {
         expire(&tx, now, timing).map_err(wrong)?;
         let Rows { leases, unreadable, .. } = rows(&tx, 0).map_err(wrong)?;
         let present = leases.iter().map(|lease| (lease.key, &lease.attributes));
+        let unreadable: Vec<LeaseKey> = unreadable.into_iter().map(|(key, _)| key).collect();
         let choice =
             choose(present, &unreadable, request, &mut rand::rng()).map_err(|source| StoreError {
                 operation: OPERATION,
@@ -128,7 +131,7 @@ impl Db {
         )
         .map_err(wrong)?;
         tx.commit().map_err(wrong)?;
-        Ok(Lease { key: choice.key, attributes: request.attributes.clone(), expires })
+        Ok(Lease::new(choice.key, request.attributes.clone(), expires))
     }
 
     /// The lease of the node with these public addresses.
@@ -152,43 +155,53 @@ impl Db {
             .map_err(|error| wrong(rusqlite::Error::ToSqlConversionFailure(Box::new(error))))?;
         let tx = self.write(OPERATION)?;
         let expires = match held(&tx, own).map_err(wrong)? {
-            Ok(expires) => expires,
+            Ok(held) => held.expires,
             Err(lost) => return Ok(Err(lost)),
         };
         tx.execute("UPDATE lease SET attributes = ?2 WHERE key = ?1", params![own.key.to_string(), json])
             .map_err(wrong)?;
         tx.commit().map_err(wrong)?;
-        Ok(Ok(Lease { key: own.key, attributes: attributes.clone(), expires }))
+        Ok(Ok(Lease::new(own.key, attributes.clone(), expires)))
     }
 
-    /// Checks that a lease is still `own`'s, and prolongs it if it ends within the margin. Says when it ends.
+    /// Checks that a lease is still `own`'s, publishes it again if another hand changed it, and prolongs it if it ends
+    /// within the margin.
     pub(super) fn renew(
         &mut self,
         own: &Lease,
         now: SystemTime,
         timing: &Timing,
-    ) -> Result<Result<Option<SystemTime>, LeaseLost>, StoreError> {
+    ) -> Result<Result<Held, LeaseLost>, StoreError> {
         const OPERATION: &str = "renew the lease in";
         let path = Arc::clone(&self.path);
         let wrong = failed(OPERATION, &path);
         let tx = self.connection.transaction().map_err(wrong)?;
-        let expires = match held(&tx, own).map_err(wrong)? {
-            Ok(Some(expires)) if expires <= now + timing.renew_margin => expires,
+        let due = |expires: SystemTime| expires <= now + timing.renew_margin;
+        match held(&tx, own).map_err(wrong)? {
+            Ok(held) if held.changed || held.expires.is_some_and(due) => {}
             settled => return Ok(settled),
-        };
-        drop(tx);
-        let tx = self.write(OPERATION)?;
-        let until = expires.max(now + timing.ttl);
-        let still = held(&tx, own).map_err(wrong)?;
-        if still.is_ok() {
-            tx.execute(
-                "UPDATE lease SET expires_ms = ?2 WHERE key = ?1",
-                params![own.key.to_string(), to_ms(until)],
-            )
-            .map_err(wrong)?;
-            tx.commit().map_err(wrong)?;
         }
-        Ok(still.map(|_| Some(until)))
+        drop(tx);
+        let json = own
+            .attributes
+            .to_json()
+            .map_err(|error| wrong(rusqlite::Error::ToSqlConversionFailure(Box::new(error))))?;
+        let tx = self.write(OPERATION)?;
+        let mut held = match held(&tx, own).map_err(wrong)? {
+            Ok(held) => held,
+            lost => return Ok(lost),
+        };
+        let until = |expires: SystemTime| if due(expires) { expires.max(now + timing.ttl) } else { expires };
+        held.expires = held.expires.map(until);
+        let key = own.key.to_string();
+        if held.changed {
+            tx.execute("UPDATE lease SET attributes = ?2 WHERE key = ?1", params![key, json])
+                .map_err(wrong)?;
+        }
+        tx.execute("UPDATE lease SET expires_ms = ?2 WHERE key = ?1", params![key, held.expires.map(to_ms)])
+            .map_err(wrong)?;
+        tx.commit().map_err(wrong)?;
+        Ok(Ok(held))
     }
 
     /// What changed since `cursor`; everything without one, or if it is from another file.
@@ -207,14 +220,22 @@ impl Db {
             present: Vec::new(),
             removed: Vec::new(),
             malformed: Vec::new(),
-            unreadable: Vec::new(),
         };
         if since == Some(now) {
             return Ok(changes);
         }
         let found = rows(&tx, since.map_or(0, |since| since.revision)).map_err(wrong)?;
-        (changes.present, changes.malformed, changes.unreadable) =
-            (found.leases, found.malformed, found.unreadable);
+        let place = self.path.display();
+        let leases = found.leases.into_iter().map(|lease| {
+            let key = lease.key;
+            LeaseEvent::Upsert(lease.with_gaps_of_json(format_args!("lease {key} in {place}")))
+        });
+        let unreadable = found.unreadable.into_iter().map(|(key, problem)| LeaseEvent::Malformed {
+            key,
+            problem: format!("lease {key} in {place}: {problem}"),
+        });
+        changes.present = leases.chain(unreadable).collect();
+        changes.malformed = found.malformed;
         if let Some(since) = since {
             let mut removed = tx.prepare_cached(REMOVED).map_err(wrong)?;
             let keys = removed.query_map([since.revision], |row| row.get_ref(0).map(text)).map_err(wrong)?;
@@ -301,8 +322,10 @@ fn identity(path: &Path) -> Result<(u64, u64), StoreError> {
 #[derive(Default)]
 struct Rows {
     leases: Vec<Lease>,
+    /// Keys that are none, and why.
     malformed: Vec<(String, String)>,
-    unreadable: Vec<LeaseKey>,
+    /// Leases whose contents cannot be read, and why.
+    unreadable: Vec<(LeaseKey, String)>,
 }
 
 fn rows(tx: &Transaction<'_>, after: i64) -> rusqlite::Result<Rows> {
@@ -322,14 +345,11 @@ fn rows(tx: &Transaction<'_>, after: i64) -> rusqlite::Result<Rows> {
         let expires = Option::<i64>::column_result(row.get_ref(2)?);
         let lease = attributes.map_err(|error| error.to_string()).and_then(|attributes| {
             let expires = expires.map_err(|error| format!("expires_ms: {error}"))?.map(from_ms);
-            Ok(Lease { key, attributes, expires })
+            Ok(Lease::new(key, attributes, expires))
         });
         match lease {
             Ok(lease) => found.leases.push(lease),
-            Err(problem) => {
-                found.malformed.push((text, problem));
-                found.unreadable.push(key);
-            }
+            Err(problem) => found.unreadable.push((key, cut(&problem))),
         }
     }
     Ok(found)
@@ -340,19 +360,32 @@ fn text(value: ValueRef<'_>) -> String {
     value.as_bytes().map(String::from_utf8_lossy).unwrap_or_default().into_owned()
 }
 
-/// When `own` ends, if it is still its node's.
-fn held(tx: &Transaction<'_>, own: &Lease) -> rusqlite::Result<Result<Option<SystemTime>, LeaseLost>> {
+/// A row that is still its node's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Held {
+    /// When it ends.
+    pub(super) expires: Option<SystemTime>,
+    /// Whether another hand changed what it says.
+    pub(super) changed: bool,
+}
+
+/// The row of `own`, if it is still its node's. Contents that cannot be read are not another node's, nor are those
+/// without an address.
+fn held(tx: &Transaction<'_>, own: &Lease) -> rusqlite::Result<Result<Held, LeaseLost>> {
     let row = tx
         .query_row("SELECT attributes, expires_ms FROM lease WHERE key = ?1", [own.key.to_string()], |row| {
-            Ok((row.get::<_, String>(0)?, row.get::<_, Option<i64>>(1)?))
+            Ok((text(row.get_ref(0)?), row.get::<_, Option<i64>>(1)?))
         })
         .optional()?;
     let Some((json, expires)) = row else { return Ok(Err(LeaseLost::Revoked(own.key))) };
-    Ok(match LeaseAttributes::from_json(json.as_bytes()) {
-        Ok(holder) if !holder.same_node(&own.attributes) => {
+    let published = LeaseAttributes::from_json(json.as_bytes()).ok();
+    Ok(match published {
+        Some(holder) if holder.is_of_another_node(&own.attributes) => {
             Err(LeaseLost::Taken { key: own.key, holder: Box::new(holder) })
         }
-        _ => Ok(expires.map(from_ms)),
+        published => {
+            Ok(Held { expires: expires.map(from_ms), changed: published.as_ref() != Some(&own.attributes) })
+        }
     })
 }
 

@@ -144,7 +144,7 @@ impl SqliteStore {
     async fn watch(&self, events: mpsc::Sender<LeaseEvent>) {
         let bell = self.listen().await;
         let mut cursor = None;
-        let mut settling: Option<(Instant, Vec<_>)> = None;
+        let mut settling: Option<Instant> = None;
         let mut malformed = Malformed::default();
         let mut backoff = Backoff::default();
         loop {
@@ -173,22 +173,21 @@ impl SqliteStore {
 
             let start = changes.whole.then_some(LeaseEvent::Resync);
             let removed = changes.removed.into_iter().map(LeaseEvent::Remove);
-            let present = changes.present.into_iter().map(LeaseEvent::Upsert);
-            for event in start.into_iter().chain(removed).chain(present) {
+            for event in start.into_iter().chain(removed).chain(changes.present) {
                 if events.send(event).await.is_err() {
                     return;
                 }
             }
             if changes.whole {
                 let pause = if wiped { self.timing.settle } else { Duration::ZERO };
-                settling = Some((Instant::now() + pause, changes.unreadable));
+                settling = Some(Instant::now() + pause);
             }
-            if let Some((_, unreadable)) = settling.take_if(|(due, _)| *due <= Instant::now())
-                && events.send(LeaseEvent::Synced { unreadable }).await.is_err()
+            if settling.take_if(|due| *due <= Instant::now()).is_some()
+                && events.send(LeaseEvent::Synced { unreadable: Vec::new() }).await.is_err()
             {
                 return;
             }
-            let due = settling.as_ref().map_or(Duration::MAX, |(due, _)| due.duration_since(Instant::now()));
+            let due = settling.map_or(Duration::MAX, |due| due.duration_since(Instant::now()));
             tokio::select! {
                 () = events.closed() => return,
                 () = bell.wait(self.timing.recheck.min(due)) => {}
@@ -211,13 +210,22 @@ impl SqliteStore {
             });
             match renewed.await {
                 Ok(Some(Err(lost))) => return lost,
-                Ok(renewed) => {
-                    if let Some(Ok(expires)) = renewed {
-                        self.health.renewed(expires);
+                Ok(Some(Ok(held))) => {
+                    self.health.renewed(held.expires);
+                    if held.changed {
+                        let path = self.path.display();
+                        tracing::warn!(
+                            "published this node's lease in {path} again, which another process changed"
+                        );
+                        self.ring();
+                        // Where it is changed again and again, the pauses grow.
+                        sleep(backoff.next_delay()).await;
+                    } else {
+                        backoff.reset();
                     }
-                    backoff.reset();
                     bell.wait(self.timing.recheck).await;
                 }
+                Ok(None) => bell.wait(self.timing.recheck).await,
                 Err(_) => sleep(backoff.next_delay()).await,
             }
         }

@@ -19,7 +19,7 @@ fn key(n: u8) -> LeaseKey {
 
 fn lease(n: u8, version: u8) -> Lease {
     let public_ip = Some(Ipv4Addr::new(192, 0, version, n));
-    Lease { key: key(n), attributes: LeaseAttributes { public_ip, ..Default::default() }, expires: None }
+    Lease::new(key(n), LeaseAttributes { public_ip, ..Default::default() }, None)
 }
 
 fn events() -> impl Strategy<Value = Vec<LeaseEvent>> {
@@ -27,6 +27,7 @@ fn events() -> impl Strategy<Value = Vec<LeaseEvent>> {
         1 => Just(LeaseEvent::Resync),
         6 => (0u8..8, 0u8..3).prop_map(|(n, version)| LeaseEvent::Upsert(lease(n, version))),
         2 => (0u8..8).prop_map(|n| LeaseEvent::Remove(key(n))),
+        2 => (0u8..8).prop_map(|n| LeaseEvent::Malformed { key: key(n), problem: String::new() }),
         1 => prop::collection::vec((0u8..8).prop_map(key), 0..2)
             .prop_map(|unreadable| LeaseEvent::Synced { unreadable }),
     ];
@@ -47,6 +48,11 @@ impl Model {
             LeaseEvent::Upsert(lease) => {
                 self.listed.insert(lease.key);
                 self.known.insert(lease.key, lease.attributes);
+            }
+            LeaseEvent::Malformed { key, .. } => {
+                if self.known.contains_key(&key) {
+                    self.listed.insert(key);
+                }
             }
             LeaseEvent::Remove(key) => {
                 self.listed.remove(&key);

@@ -7,6 +7,7 @@ mod etcd_tls;
 mod harness;
 mod kube;
 mod kube_connect;
+mod kube_families;
 mod sqlite;
 
 flannel_lease::lease_store_conformance!(etcd_conformance, crate::harness::etcd::EtcdLab);

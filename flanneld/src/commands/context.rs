@@ -142,9 +142,9 @@ impl Survey {
         let mut leases = LeaseTable::new(Some(lease));
         for (key, attributes) in memory.peers {
             let attributes = Arc::unwrap_or_clone(attributes);
-            let _changed = leases.apply(LeaseEvent::Upsert(Lease { key, attributes, expires: None }));
+            let _changed = leases.apply(LeaseEvent::Upsert(Lease::new(key, attributes, None)));
         }
-        let published = Some(Lease { key: lease, attributes: memory.attributes, expires: None });
+        let published = Some(Lease::new(lease, memory.attributes, None));
         let annotations = None;
         Ok(Self {
             setting,

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 use std::error::Error;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +30,8 @@ use flannel_lease::{LeaseEvent, LeaseTable};
 mod due;
 pub mod foreign_rules;
 mod host_watch;
+pub(crate) mod lease_gaps;
+mod leases;
 mod log_once;
 pub mod monitor;
 pub(crate) mod orphans;
@@ -41,7 +42,8 @@ use due::Duty;
 use foreign_rules::Neighbours;
 use host_watch::Surroundings;
 pub use host_watch::find_facts;
-use log_once::{Remarks, keep_known};
+use lease_gaps::LeaseGaps;
+use log_once::Remarks;
 use monitor::ForeignCommits;
 use pacing::{Calm, Minute};
 
@@ -55,10 +57,6 @@ const VERIFY: Duration = Duration::from_secs(60);
 const PULSE: Duration = Duration::from_secs(5);
 /// How long changes of the host's interfaces are collected before they are looked at.
 const SETTLE: Duration = Duration::from_millis(5);
-/// How long changes of leases are collected before they are written to the state file, which is written whole: with this
-/// much more per peer the writing takes a few percent of a processor at most.
-const MEMORISE: Duration = Duration::from_secs(5);
-const MEMORISE_PEER: Duration = Duration::from_micros(100);
 /// How long a store that gave a lease may take to list the others before remembered peers are written without it.
 const LISTING: Duration = Duration::from_secs(2);
 
@@ -124,8 +122,8 @@ pub struct Reconciler<R, L> {
     complaints: BTreeSet<(Option<IpNet>, String)>,
     /// Leases that give no peer, or contradict another.
     remarks: Remarks<IpNet>,
-    /// Leases whose malformed contents are not followed.
-    malformed: Remarks<LeaseKey>,
+    /// What leases lack of how to reach their nodes.
+    gaps: LeaseGaps,
     announced: bool,
     surroundings: Surroundings,
     /// Earlier configurations whose devices and routes may still be in the kernel.
@@ -179,7 +177,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             minute: Minute::default(),
             complaints: BTreeSet::new(),
             remarks: Remarks::default(),
-            malformed: Remarks::default(),
+            gaps: LeaseGaps::default(),
             announced: false,
             surroundings: Surroundings::default(),
             previous: Vec::new(),
@@ -205,7 +203,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         self.unlisted_from = Some(Instant::now() + wait);
         for (key, attributes) in recalled.peers {
             let attributes = Arc::unwrap_or_clone(attributes);
-            self.learn(LeaseEvent::Upsert(Lease { key, attributes, expires: None }));
+            self.learn(LeaseEvent::Upsert(Lease::new(key, attributes, None)));
         }
         self
     }
@@ -288,7 +286,8 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     }
 
     fn answer(&mut self, question: Question) {
-        let mut status = survey(&self.setting, &self.lease, &self.leases, &self.overlay, question.peers);
+        let mut status =
+            survey(&self.setting, &self.lease, &self.leases, &self.gaps, &self.overlay, question.peers);
         let ruleset = self.keeper.desired();
         if let Ok(observed) = self.rules.observe(&ruleset.scope()) {
             status.rules.counters = counters(&observed);
@@ -302,91 +301,6 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         self.outputs.telemetry.tell(&mut status);
         // Whoever asked may have gone.
         let _unheard = question.answer.send(Box::new(status));
-    }
-
-    fn learn(&mut self, mut event: LeaseEvent) {
-        let listed = matches!(event, LeaseEvent::Synced { .. });
-        if let LeaseEvent::Upsert(lease) = &mut event
-            && let Some(known) = self.leases.peer(lease.key)
-        {
-            let differs = *known != lease.attributes;
-            let kept = differs.then(|| keep_known(&self.setting, lease.key, known, &mut lease.attributes));
-            self.malformed.set(lease.key, kept.unwrap_or_default());
-        }
-        self.outputs.telemetry.heard();
-        let changed = self.leases.apply(event);
-        for key in &changed {
-            if self.leases.peer(*key).is_none() {
-                self.malformed.set(*key, Vec::new());
-            }
-            self.note_peer(*key);
-        }
-        if listed || !changed.is_empty() {
-            self.outputs.telemetry.expect(Object::Overlay);
-            self.due.overlay.now();
-            let pause = self.memorise_after();
-            self.due.memory.at.get_or_insert_with(|| Instant::now() + pause);
-        }
-    }
-
-    fn memorise_after(&self) -> Duration {
-        MEMORISE + MEMORISE_PEER * u32::try_from(self.leases.len()).unwrap_or(u32::MAX)
-    }
-
-    /// Puts what is now known of a lease's subnets into the overlay, or takes them out.
-    fn note_peer(&mut self, key: LeaseKey) {
-        let Self { setting, leases, overlay, links, remarks, .. } = self;
-        let mut on_link = |address: IpAddr| {
-            let way = links.route_to(address).ok().flatten();
-            way.is_some_and(|way| way.gateway.is_none() && way.interface == setting.facts.index)
-        };
-        for subnet in key.subnets() {
-            let holder = leases.holder(subnet).and_then(|holder| Some((holder, leases.peer(holder)?)));
-            let mut said = Vec::new();
-            if let Some((holder, followed)) = holder {
-                let others = leases.claimants(subnet).filter(|other| {
-                    leases.peer(*other).is_some_and(|attributes| !followed.same_node(attributes))
-                });
-                said.extend(others.map(|other| {
-                    format!(
-                        "leases {holder} and {other} of two nodes are for {subnet}: its packets go to that of {holder}"
-                    )
-                }));
-            }
-            let peer = holder.and_then(|(holder, lease)| setting.peer(holder, subnet, lease, &mut on_link));
-            match peer {
-                Some(Ok(peer)) if overlay.peer(subnet) == Some(peer) => {}
-                Some(Ok(peer)) => {
-                    // Why it is not programmed, if so, is told after the next pass, which knows more.
-                    if overlay.set_peer(peer).is_ok() {
-                        info!("Subnet added: {subnet} via {}", peer.via.underlay());
-                    }
-                }
-                unusable => {
-                    if let Some(Err(skipped)) = unusable {
-                        said.push(format!("Ignoring lease {key}: {skipped}"));
-                    }
-                    if overlay.remove_peer(subnet) {
-                        info!("Subnet removed: {subnet}");
-                    }
-                }
-            }
-            remarks.set(subnet, said);
-        }
-    }
-
-    fn adopt_lease(&mut self, lease: Lease) {
-        let changed = self.lease.key != lease.key;
-        self.lease = lease;
-        self.due.memory.now();
-        if !changed {
-            return;
-        }
-        warn!(subnet = %self.lease.key, "this node has another subnet now; pods that run keep their old addresses");
-        for key in self.leases.set_own(Some(self.lease.key)) {
-            self.note_peer(key);
-        }
-        self.apply_setting();
     }
 
     /// Takes a changed network configuration. `false`: there is nothing new in it; an error: the old one stays.
@@ -439,12 +353,5 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         self.due.rules.now();
         self.due.overlay.now();
         self.due.subnet_file.now();
-    }
-
-    fn note_all_peers(&mut self) {
-        let keys: Vec<LeaseKey> = self.leases.peers().map(|(key, _)| key).collect();
-        for key in keys {
-            self.note_peer(key);
-        }
     }
 }

@@ -263,7 +263,7 @@ fn from_memory(
         .map_err(|source| Fatal::Backend { backend, source })?;
     let attributes = setting.attributes().map_err(|error| Fatal::Desired(error.into()))?;
     setting.restores_checksum = last.turned_checksum_off();
-    let lease = Lease { key, attributes: attributes.clone(), expires: None };
+    let lease = Lease::new(key, attributes.clone(), None);
     let request = LeaseRequest { attributes, previous: Some(key), range: setting.range() };
     let recalled = Some(Recalled { peers: memory.peers, confirmed: false });
     let written = Written::of(&configured, &config);

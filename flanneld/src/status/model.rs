@@ -200,7 +200,7 @@ pub struct PeerStatus {
     pub underlay: Option<IpAddr>,
     /// MAC address of its VXLAN device; `None` if it is routed to directly.
     pub mac: Option<String>,
-    /// Why it is skipped or pending.
+    /// Why it is skipped or pending, or what its lease lacks.
     pub reason: Option<String>,
 }
 

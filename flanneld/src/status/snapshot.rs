@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::config::{Process, Source as _};
 use crate::desired::Setting;
+use crate::reconcile::lease_gaps::LeaseGaps;
 use crate::status::model::{
     CounterStatus, DeviceStatus, InterfaceStatus, LeaseStatus, PeerCounts, PeerState, PeerStatus, Status,
 };
@@ -32,6 +33,7 @@ pub(crate) fn survey(
     setting: &Setting,
     lease: &Lease,
     leases: &LeaseTable,
+    gaps: &LeaseGaps,
     overlay: &Overlay,
     list: bool,
 ) -> Status {
@@ -62,7 +64,11 @@ pub(crate) fn survey(
             if leases.holder(subnet) != Some(key) {
                 continue;
             }
-            let Some(peer) = peer(setting, overlay, &waiting, key, subnet, attributes) else { continue };
+            let peer = peer(setting, overlay, &waiting, key, subnet, attributes);
+            let Some(mut peer) = peer else { continue };
+            if let Some(gap) = gaps.of(key, subnet) {
+                peer.reason.get_or_insert_with(String::new).clone_from(&gap.text);
+            }
             match peer.state {
                 PeerState::Programmed => counts.programmed += 1,
                 PeerState::Pending => counts.pending += 1,

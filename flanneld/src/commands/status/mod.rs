@@ -37,7 +37,8 @@ pub async fn run(asked: &StatusAsked) -> Result<Verdict, Box<dyn Error>> {
     let text = if asked.json {
         format!("{}\n", serde_json::to_string_pretty(&status)?)
     } else {
-        status.peer_list.retain(|peer| asked.peers || peer.state != PeerState::Programmed);
+        let is_plain = |peer: &PeerStatus| peer.state == PeerState::Programmed && peer.reason.is_none();
+        status.peer_list.retain(|peer| asked.peers || !is_plain(peer));
         Shown(&status).to_string()
     };
     Ok(Verdict { text, code })

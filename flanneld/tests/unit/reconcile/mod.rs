@@ -33,6 +33,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 mod host;
+mod lease_gaps;
 mod leases;
 mod repair;
 mod takeover;
@@ -108,6 +109,8 @@ struct Node {
     readiness: watch::Receiver<Readiness>,
     reloads: mpsc::Sender<Reload>,
     memory: mpsc::Receiver<Memory>,
+    /// What it publishes.
+    own: LeaseAttributes,
     _folder: tempfile::TempDir,
     alive: (watch::Sender<Lease>, mpsc::Sender<Vec<Notification>>, oneshot::Sender<()>),
 }
@@ -139,7 +142,7 @@ fn lease(n: u8) -> Lease {
         backend_data: Some(data.to_backend_data().unwrap()),
         ..LeaseAttributes::default()
     };
-    Lease { key: LeaseKey::new(Some(subnet(n)), None).unwrap(), attributes, expires: None }
+    Lease::new(LeaseKey::new(Some(subnet(n)), None).unwrap(), attributes, None)
 }
 
 fn fake_links() -> FakeKernel {
@@ -176,14 +179,15 @@ impl Node {
         let setting = Setting::new(&config, net_conf, facts, None).unwrap();
 
         let (leases, leases_out) = mpsc::channel(1024);
-        let (own_in, own) = watch::channel(lease(1));
+        let (own_in, own_out) = watch::channel(lease(1));
         let (links_in, links_out) = mpsc::channel(16);
         let (rule_changes, rules_out) = watch::channel(ForeignCommits::default());
         let (questions_in, questions) = mpsc::channel(4);
         let (_, store) = watch::channel(StoreHealth::default());
         let (pulse_in, pulse) = watch::channel(std::time::Instant::now());
         let telemetry = Telemetry::new("sqlite", store, rule_changes.subscribe(), pulse_in);
-        let (attributes, _) = watch::channel(LeaseAttributes::default());
+        let own = setting.attributes().unwrap();
+        let (attributes, _) = watch::channel(own.clone());
         let (readiness_in, readiness) = watch::channel(Readiness::starting());
         let (stop, stopped) = oneshot::channel();
         let (reloads_in, reloads) = mpsc::channel(1);
@@ -197,8 +201,14 @@ impl Node {
         if let Some(before) = before {
             reconciler = reconciler.sweep_after(vec![NetConf::parse(before.as_bytes()).unwrap()]);
         }
-        let inputs =
-            Inputs { leases: leases_out, own, links: links_out, rules: rules_out, reloads, questions };
+        let inputs = Inputs {
+            leases: leases_out,
+            own: own_out,
+            links: links_out,
+            rules: rules_out,
+            reloads,
+            questions,
+        };
         tokio::spawn(reconciler.run(inputs, async {
             let _dropped = stopped.await;
         }));
@@ -211,6 +221,7 @@ impl Node {
             readiness,
             reloads: reloads_in,
             memory,
+            own,
             _folder: folder,
             alive: (own_in, links_in, stop),
         }
@@ -250,5 +261,5 @@ fn small_lease(n: u16) -> Lease {
         ..LeaseAttributes::default()
     };
     let subnet = Ipv4Net::new(first.into(), 30).unwrap();
-    Lease { key: LeaseKey::new(Some(subnet), None).unwrap(), attributes, expires: None }
+    Lease::new(LeaseKey::new(Some(subnet), None).unwrap(), attributes, None)
 }

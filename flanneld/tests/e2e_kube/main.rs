@@ -1,29 +1,41 @@
 //! Real daemons on a fake API server, in a lab of network namespaces.
 #![cfg(feature = "kubernetes")]
-#![expect(clippy::unwrap_used, reason = "set-up that fails is a failed test")]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "set-up that fails is a failed test")]
 
 use std::fs::{self, File};
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use testkit::{FakeApi, KubeApiserver, Lab, Node, may_make_namespaces, wait_for};
+
+mod annotations;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_flanneld");
 const SOON: Duration = Duration::from_secs(15);
 const SERVER: &str = "192.168.77.254:6443";
+
+/// IPv4 alone.
+const NET_CONF: &str =
+    r#"{"Network": "10.244.0.0/16", "EnableNFTables": true, "Backend": {"Type": "vxlan"}}"#;
+/// Both families.
+const DUAL_STACK: &str = r#"{"Network": "10.244.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:10:244::/48",
+    "EnableNFTables": true, "Backend": {"Type": "vxlan"}}"#;
 
 struct Daemon(Child);
 
 impl Daemon {
     /// As upstream's manifest starts it.
     fn start(node: &Node, name: &str, server: &str) -> Self {
+        Self::start_with(node, name, server, NET_CONF)
+    }
+
+    fn start_with(node: &Node, name: &str, server: &str, text: &str) -> Self {
         let net_conf = node.folder().join("net-conf.json");
-        fs::write(
-            &net_conf,
-            r#"{"Network": "10.244.0.0/16", "EnableNFTables": true, "Backend": {"Type": "vxlan"}}"#,
-        )
-        .unwrap();
+        fs::write(&net_conf, text).unwrap();
         let log = File::options().create(true).append(true).open(node.folder().join("flanneld.log")).unwrap();
         let mut command = Command::new(BINARY);
         command.args(["--ip-masq", "--kube-subnet-mgr", "--iface=eth0", "--healthz-port=8081"]);
@@ -33,6 +45,14 @@ impl Daemon {
         command.env("SSL_CERT_FILE", "/dev/null").env_remove("SSL_CERT_DIR");
         command.env("NODE_NAME", name).stdin(Stdio::null()).stderr(log);
         Self(node.namespace().spawn(&mut command).unwrap())
+    }
+}
+
+impl Daemon {
+    /// Asks it to end, and waits.
+    fn terminate(mut self) {
+        kill(Pid::from_raw(self.0.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+        assert!(self.0.wait().unwrap().success());
     }
 }
 
@@ -66,6 +86,24 @@ fn plan_knows_the_pod_subnet_and_publishes_nothing(lab: &mut Lab, api: &FakeApi,
     assert!(text.contains("ip route replace 10.244.2.0/24"), "{text}");
     assert_eq!(api.node("c").unwrap(), before);
     api.delete_node("c");
+}
+
+/// A page of the daemon of this node, status line included; `None` if it does not answer.
+fn page(node: &Node, path: &str) -> Option<String> {
+    let answer = node.namespace().enter(|| {
+        let mut stream = TcpStream::connect(("127.0.0.1", 8081)).ok()?;
+        stream.set_read_timeout(Some(SOON)).ok()?;
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        Some(text)
+    });
+    answer.unwrap()
+}
+
+/// Its body.
+fn get(node: &Node, path: &str) -> Option<String> {
+    page(node, path)?.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
 }
 
 fn log_of(node: &Node) -> String {
