@@ -1,6 +1,7 @@
 //! Real daemons on a real etcd, in a lab of network namespaces.
 
 use std::fs::{self, File};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use super::etcd_host::{ENDPOINT, Etcd};
 use flanneld::serve::status_socket;
 use flanneld::status::model::socket;
-use testkit::{Lab, Node, may_make_namespaces, wait_for};
+use testkit::{Flannel, Lab, Node, may_make_namespaces, wait_for};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_flanneld");
 const SOON: Duration = Duration::from_secs(15);
@@ -197,6 +198,42 @@ fn a_reload_while_etcd_is_away_is_done_when_it_is_back() {
     assert!(noted(true), "{:?}", status());
     let _etcd = Etcd::start(&lab);
     assert!(noted(false), "{:?}", status());
+}
+
+#[test]
+fn endpoints_that_do_not_answer_delay_a_start_by_a_fraction_of_a_second() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    // A host that is gone, and a process that hangs: its kernel still takes connections.
+    lab.outside().sh("ip route add blackhole 198.51.100.0/24").unwrap();
+    let _hangs = lab.outside().enter(|| TcpListener::bind("192.168.77.254:2380").unwrap()).unwrap();
+    let (gone, hangs) = ("http://198.51.100.1:2379", "http://192.168.77.254:2380");
+    let cases = [
+        vec![ENDPOINT],
+        vec![gone, ENDPOINT],
+        vec![hangs, ENDPOINT],
+        vec![gone, hangs, ENDPOINT],
+        vec![ENDPOINT, gone, hangs],
+    ];
+    let nodes = cases.each_ref().map(|_| lab.add_node().unwrap());
+    let etcd = Etcd::start(&lab);
+    etcd.ctl(
+        r#"put /coreos.com/network/config '{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}'"#,
+    );
+    let mut durations = Vec::new();
+    for (node, endpoints) in nodes.iter().zip(&cases) {
+        let store = format!("--etcd-endpoints={}", endpoints.join(","));
+        let flannel = Flannel::new(&lab, BINARY, Flannel::NET_CONF).unwrap().store(store);
+        let mut daemon = flannel.start(node).unwrap();
+        durations.push(daemon.ready(SOON).unwrap());
+        assert!(daemon.terminate().unwrap().success());
+    }
+    println!("ready after {durations:?}");
+    for (duration, endpoints) in durations.iter().zip(&cases) {
+        assert!(*duration < durations[0] + Duration::from_millis(500), "{endpoints:?}: {durations:?}");
+    }
 }
 
 /// Two networks over the same hosts, as upstream's functional tests have them.
