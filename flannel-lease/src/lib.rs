@@ -31,6 +31,8 @@ mod backoff;
 pub mod codec;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(any(feature = "etcd", feature = "kubernetes"))]
+mod dial;
 mod error;
 #[cfg(feature = "etcd")]
 pub mod etcd;

@@ -5,13 +5,12 @@
 
 use std::error::Error;
 use std::fmt;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject as _};
-use rustls::pki_types::{CertificateDer, InvalidDnsNameError, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{Error as TlsError, InconsistentKeys};
 use tracing::warn;
@@ -158,20 +157,4 @@ impl<T> fmt::Debug for Reread<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reread").finish_non_exhaustive()
     }
-}
-
-/// The name that a server's certificate must be for. An IPv6 address loses its zone, and an
-/// IPv4-mapped one is its IPv4 address.
-pub(crate) fn server_name(host: &str) -> Result<ServerName<'static>, InvalidDnsNameError> {
-    let host = host_of(host);
-    let host = host.split_once('%').map_or(host, |(address, _zone)| address);
-    match host.parse::<IpAddr>() {
-        Ok(address) => Ok(address.to_canonical().into()),
-        Err(_name) => ServerName::try_from(host.to_owned()),
-    }
-}
-
-/// The host of a URL without the brackets around an IPv6 address.
-pub(crate) fn host_of(host: &str) -> &str {
-    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }

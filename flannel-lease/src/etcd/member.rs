@@ -1,24 +1,23 @@
 //! One member of the cluster, and how to connect to it.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Uri;
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::AsyncReadExt as _;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 use tower::{ServiceExt as _, service_fn};
 
 use crate::StoreError;
-use crate::tls::{Reread, host_of, server_name};
+use crate::dial::{resolve, server_name};
+use crate::tls::Reread;
 
 use super::options::unusable;
 
@@ -116,27 +115,5 @@ async fn dial(
             let name = Arc::new(FixedServerNameResolver::new(name));
             HttpsConnector::new(tcp, tls.get(), true, name).oneshot(uri).await
         }
-    }
-}
-
-/// The addresses of a host. A link-local address may have a zone, `fe80::1%eth0`; in a URL that is
-/// `%25eth0` (RFC 6874).
-async fn resolve(name: Name) -> io::Result<std::vec::IntoIter<SocketAddr>> {
-    let host = host_of(name.as_str()).replacen("%25", "%", 1);
-    Ok(lookup_host((host, 0)).await?.collect::<Vec<_>>().into_iter())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_link_local_address_may_have_a_zone() {
-        let authority = "[fe80::1%25lo]:2379";
-        let member = Member::new("", authority, None, "test").unwrap();
-        let name = member.uri.host().unwrap().parse().unwrap();
-        let addresses: Vec<_> = resolve(name).await.unwrap().collect();
-        let [SocketAddr::V6(address)] = addresses.as_slice() else { panic!("{addresses:?}") };
-        assert_eq!((address.ip().to_string().as_str(), address.scope_id()), ("fe80::1", 1));
     }
 }

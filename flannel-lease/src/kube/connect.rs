@@ -18,9 +18,10 @@ use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
 use rustls::sign::CertifiedKey;
 use secrecy::ExposeSecret as _;
-use tower::{BoxError, ServiceBuilder};
+use tower::{BoxError, ServiceBuilder, service_fn};
 
-use crate::tls::{Pem, PemContent, PemError, Reread, client_identity, server_name};
+use crate::dial::{resolve, server_name};
+use crate::tls::{Pem, PemContent, PemError, Reread, client_identity};
 
 /// A client for this configuration; connects to nothing.
 pub(super) fn client(mut config: Config) -> Result<Client, BoxError> {
@@ -35,7 +36,7 @@ pub(super) fn client(mut config: Config) -> Result<Client, BoxError> {
         let identity = Reread::new(move || client_identity(&certificate, &key, &provider))?;
         tls.client_auth_cert_resolver = Arc::new(Identity(identity));
     }
-    let mut http = HttpConnector::new();
+    let mut http = HttpConnector::new_with_resolver(service_fn(resolve));
     http.enforce_http(false);
     let mut https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
     if config.cluster_url.scheme_str() == Some("https") {
