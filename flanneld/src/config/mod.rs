@@ -285,13 +285,6 @@ pub enum Problem {
     Usage(String),
 }
 
-impl Problem {
-    /// Whether a daemon that runs will see it corrected.
-    fn may_pass(&self) -> bool {
-        matches!(self, Self::NetConf(_))
-    }
-}
-
 /// Everything wrong with what the operator wrote, one line each.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Problems(pub Vec<Problem>);
@@ -335,7 +328,9 @@ impl Command {
         };
         match config {
             // A network configuration may be corrected while the daemon waits for it.
-            Some(config) if problems.iter().all(Problem::may_pass) => Ok(Self::Run(Box::new(config))),
+            Some(config) if problems.iter().all(|problem| matches!(problem, Problem::NetConf(_))) => {
+                Ok(Self::Run(Box::new(config)))
+            }
             _ => Err(Problems(problems)),
         }
     }
