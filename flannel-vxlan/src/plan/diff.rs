@@ -108,6 +108,9 @@ impl Desired<'_> {
             let Peer { subnet, via } = peer;
             let family = Family::of_net(subnet);
             if fates[family].is_off() || !is_programmed(self.conflicts, subnet) {
+                if self.hold.contains(&Part::Device(family)) && is_programmed(self.conflicts, subnet) {
+                    withheld.insert(subnet);
+                }
                 continue;
             }
             let link = match via {

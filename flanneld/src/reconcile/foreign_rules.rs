@@ -52,6 +52,8 @@ pub struct Neighbours {
     said: Leftovers,
     /// Whether upstream's daemon runs in this network namespace.
     upstream_runs: fn() -> bool,
+    /// Whether our rules were written since this was last asked.
+    changed: bool,
     next_look: Option<Instant>,
     /// What everybody's tables were last read at, and when they may be read again.
     surveyed: Option<(Generation, Instant)>,
@@ -104,6 +106,7 @@ impl Neighbours {
             clear_at: None,
             said: Leftovers::None,
             upstream_runs: instances::upstream_runs,
+            changed: false,
             next_look: None,
             surveyed: None,
             obstacles: Vec::new(),
@@ -114,6 +117,11 @@ impl Neighbours {
     #[must_use]
     pub fn next_look(&self) -> Instant {
         self.next_look.unwrap_or_else(Instant::now)
+    }
+
+    /// Whether our rules in iptables' chains were written since this was last called.
+    pub(super) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
     }
 
     /// Chains that still drop what is forwarded for pods.
@@ -186,6 +194,7 @@ impl Neighbours {
                     "Cleaning-up unused traffic manager rules: those of iptables mode are removed"
                 );
             } else {
+                self.changed = true;
                 info!(changes, "Changing rules in iptables' chains that drop what is forwarded");
             }
         }

@@ -59,8 +59,9 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             self.outputs.telemetry.found(Object::Overlay, cause);
         }
         // What is due soon anyway will see this too; a retry far off is brought forward.
-        if invalidation.overlay && self.due.overlay.at.is_none_or(|at| at > now + pacing::LONGEST) {
-            self.due.overlay.at = Some(self.calm.repair_at(now));
+        let longest = if self.contests.has_parts() { pacing::LONGEST_IN_CONTEST } else { pacing::LONGEST };
+        if invalidation.overlay && self.due.overlay.at.is_none_or(|at| at > now + longest) {
+            self.due.overlay.at = Some(self.calm.repair_at(now, longest));
         }
     }
 

@@ -27,6 +27,7 @@ use flannel_lease::Chain;
 use flannel_lease::{Lease, LeaseAttributes, LeaseKey};
 use flannel_lease::{LeaseEvent, LeaseTable};
 
+mod contest;
 mod due;
 pub mod foreign_rules;
 mod host_watch;
@@ -38,6 +39,7 @@ pub(crate) mod orphans;
 mod pacing;
 mod passes;
 
+use contest::{Contests, Subject};
 use due::Duty;
 use foreign_rules::Neighbours;
 use host_watch::Surroundings;
@@ -114,6 +116,7 @@ pub struct Reconciler<R, L> {
     outputs: Outputs,
     due: Due,
     calm: Calm,
+    contests: Contests,
     /// When rules were last written.
     rules_written: Option<Instant>,
     /// Repairs of late.
@@ -145,6 +148,8 @@ struct Due {
     refused: Duty,
     subnet_file: Duty,
     memory: Duty,
+    /// To look at what another process keeps undoing, or to end that.
+    contests: Duty,
 }
 
 impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
@@ -173,6 +178,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             outputs,
             due: Due::default(),
             calm: Calm::default(),
+            contests: Contests::default(),
             rules_written: None,
             minute: Minute::default(),
             complaints: BTreeSet::new(),
@@ -252,13 +258,12 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                 change = inputs.rules.changed() => {
                     if change.is_err() { return }
                     self.outputs.telemetry.found(Object::Rules, Cause::Notification);
-                    let now = Instant::now();
-                    self.due.rules.at = Some(self.rules_written.map_or(now, |last| now.max(last + pacing::RULES)));
+                    self.due.rules.at = Some(self.rules_at(Instant::now()));
                 }
                 Some(question) = inputs.questions.recv() => self.answer(question),
                 _ = check.tick() => {
                     self.outputs.telemetry.found(Object::Rules, Cause::Check);
-                    self.due.rules.now();
+                    self.due.rules.at = Some(self.rules_at(Instant::now()));
                 }
                 Some(Reload { net_conf, done }) = inputs.reloads.recv() => {
                     // Nobody waits for the answer if it was not asked for.
@@ -274,9 +279,16 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
 
     /// When the next work is due.
     fn next(&self) -> Option<Instant> {
-        let Due { facts, rules, neighbours, subnet_file, memory, .. } = &self.due;
-        let duties = [facts, rules, neighbours, subnet_file, memory].map(|duty| duty.at);
+        let Due { facts, rules, neighbours, subnet_file, memory, contests, .. } = &self.due;
+        let duties = [facts, rules, neighbours, subnet_file, memory, contests].map(|duty| duty.at);
         duties.into_iter().chain([self.overlay_due()]).flatten().min()
+    }
+
+    /// When rules that may have been changed `now` are looked at.
+    fn rules_at(&self, now: Instant) -> Instant {
+        let paused = self.rules_written.map(|last| last + pacing::RULES);
+        let held = self.contests.held_until(Subject::Tables);
+        paused.into_iter().chain(held).fold(now, Instant::max)
     }
 
     /// Peers wait for the first listing, unless some are recalled.
@@ -295,7 +307,9 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         status.rules.tables = ruleset.tables().iter().map(|table| table.id().to_string()).collect();
         status.obstacles = self.neighbours.obstacles().iter().map(ToString::to_string).collect();
         status.rules.owned = self.setting.ownership == flannel_nft::Ownership::Owner;
-        status.rules.right = self.keeper.held().is_some();
+        // While others keep changing them, nothing is known between two looks.
+        let is_contested = self.contests.held_until(Subject::Tables).is_some();
+        status.rules.right = self.keeper.held().is_some() && !is_contested;
         status.rules.generation = self.keeper.held().map(Generation::number);
         tell_readiness(&self.outputs.readiness.borrow(), &mut status);
         self.outputs.telemetry.tell(&mut status);

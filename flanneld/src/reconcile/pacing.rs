@@ -12,6 +12,8 @@ const QUIET: Duration = Duration::from_millis(200);
 const SHORTEST: Duration = Duration::from_millis(5);
 /// Longest pause before a repair.
 pub(crate) const LONGEST: Duration = Duration::from_millis(40);
+/// The same while another process keeps undoing repairs, so that what it does costs few full readings.
+pub(crate) const LONGEST_IN_CONTEST: Duration = Duration::from_secs(1);
 
 /// Remembers when it was last disturbed.
 #[derive(Debug, Default)]
@@ -21,16 +23,17 @@ pub(crate) struct Calm {
 }
 
 impl Calm {
-    /// When to repair what was found broken `now`; each disturbance soon after another waits twice as long.
-    pub(crate) fn repair_at(&mut self, now: Instant) -> Instant {
-        let again = self.last.replace(now).is_some_and(|last| now.duration_since(last) < QUIET);
-        self.pause = if again { (self.pause * 2).clamp(SHORTEST, LONGEST) } else { Duration::ZERO };
+    /// When to repair what was found broken `now`; each disturbance soon after another waits twice as long, `longest` at
+    /// most.
+    pub(crate) fn repair_at(&mut self, now: Instant, longest: Duration) -> Instant {
+        let quiet = QUIET + self.pause;
+        let again = self.last.replace(now).is_some_and(|last| now.duration_since(last) < quiet);
+        self.pause = if again { (self.pause * 2).clamp(SHORTEST, longest) } else { Duration::ZERO };
         now + self.pause
     }
 }
 
-/// Time between two repairs of rules, at least. A second daemon that wants other rules in the same tables would else
-/// keep both of them at it, some thousand times a second.
+/// Time between two repairs of rules, at least.
 pub(crate) const RULES: Duration = Duration::from_millis(5);
 
 /// Repairs that are logged in each minute. `flanneld status` and the metrics know of all.
@@ -94,12 +97,12 @@ mod tests {
         let mut now = Instant::now();
         let mut pauses = Vec::new();
         for _ in 0..6 {
-            let at = calm.repair_at(now);
+            let at = calm.repair_at(now, LONGEST);
             pauses.push((at - now).as_millis());
             now = at + Duration::from_millis(1);
         }
         assert_eq!(pauses, [0, 5, 10, 20, 40, 40]);
-        now += QUIET;
-        assert_eq!(calm.repair_at(now), now);
+        now += QUIET + LONGEST;
+        assert_eq!(calm.repair_at(now, LONGEST), now);
     }
 }

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::error::Error;
 
+use super::contest::Subject;
 use super::due::Duty;
 use super::{Due, Reconciler};
 use flannel_nft::Outcome;
-use flannel_vxlan::{Family, PeerStatus, PeerStatusChange, Report};
+use flannel_vxlan::{Family, Part, PeerStatus, PeerStatusChange, Report, Written};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -24,6 +25,9 @@ const NEWS: usize = 50;
 impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     /// Does what is due now.
     pub(super) fn pass(&mut self) {
+        if self.due.contests.take() {
+            self.settle_contests();
+        }
         if self.due.facts.take() {
             let (began, done) = (std::time::Instant::now(), self.look_around());
             self.conclude(Condition::Interface, began, done, |due| &mut due.facts);
@@ -47,6 +51,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         if self.due.memory.take() {
             self.memorise();
         }
+        self.tell_contests();
         if !self.announced && self.outputs.readiness.borrow().is_ready() {
             self.announced = true;
             let families = Family::ALL.into_iter().filter_map(|family| self.overlay.family(family));
@@ -84,13 +89,19 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         }
         if let Outcome::Changed { changes, .. } = outcome {
             self.rules_written = Some(Instant::now());
-            if self.is_told(Object::Rules, changes.into()) {
+            let tables = self.keeper.desired().tables().iter().map(|table| table.id().to_string());
+            let culprit = self.outputs.telemetry.culprit().unwrap_or_default();
+            let object = format!("table {}{culprit}", tables.collect::<Vec<_>>().join(" or "));
+            if self.is_told(Object::Rules, changes.into(), vec![(Subject::Tables, object)]) {
                 info!(changes, "rules written");
             }
         }
         self.outputs.telemetry.settled(Object::Rules);
         // Ours are active: now what others have.
-        self.due.neighbours.at.get_or_insert_with(|| self.neighbours.next_look());
+        let held = self.contests.held_until(Subject::AcceptRules);
+        let next = held.into_iter().fold(self.neighbours.next_look(), Instant::max);
+        // A survey that is due later must not delay this.
+        self.due.neighbours.at = self.due.neighbours.at.map_or(Some(next), |at| Some(at.min(next)));
         Ok(true)
     }
 
@@ -103,6 +114,10 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         let note = match looked {
             Ok(again) => {
                 self.due.neighbours.at = again;
+                if self.neighbours.take_changed() {
+                    let object = "the accept rules in iptables' chains".to_owned();
+                    self.contest(Subject::AcceptRules, self.neighbours.next_look(), object);
+                }
                 let obstacles: Vec<String> =
                     self.neighbours.obstacles().iter().map(ToString::to_string).collect();
                 (!obstacles.is_empty())
@@ -135,9 +150,10 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         }
         // Before the first listing is complete, what looks stale may well belong to a peer.
         self.overlay.keep_unknown(!self.leases.synced());
+        self.overlay.hold(self.contests.held_parts(Instant::now()));
         let flushed = self.overlay.flush(&mut self.links);
         self.tell_news();
-        let report = flushed?;
+        let mut report = flushed?;
         self.complain(&report);
         let refused = self.overlay.refused();
         if refused == 0 {
@@ -148,7 +164,8 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         // What is written of peers that are refused once more is no repair, and not worth a line.
         if report.steps > 0 && !(retried && refused >= before) {
             let steps = report.steps.try_into().unwrap_or(u64::MAX);
-            if self.is_told(Object::Overlay, steps) {
+            let subjects = self.subjects(std::mem::take(&mut report.written));
+            if self.is_told(Object::Overlay, steps, subjects) {
                 let peers = self.overlay.peers().len();
                 info!(steps, peers, "devices, peers and routes written");
             }
@@ -186,19 +203,74 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         }
     }
 
-    /// Notes what was written; whether the log is to tell of it.
-    fn is_told(&mut self, object: Object, steps: u64) -> bool {
+    /// Notes what was written; whether the log is to tell of it. A repair counts as one of each of `subjects`, which
+    /// another process may keep undoing.
+    fn is_told(&mut self, object: Object, steps: u64, subjects: Vec<(Subject, String)>) -> bool {
         if !self.outputs.telemetry.wrote(object, steps) {
             return true;
         }
-        let log = self.minute.repaired(Instant::now());
+        let now = Instant::now();
+        for (subject, object) in subjects {
+            self.contest(subject, now, object);
+        }
+        let log = self.minute.repaired(now);
         if log == Log::Fight {
             warn!(
-                "somebody keeps undoing what is put right here; a second flanneld in this network namespace does \
-                 so. The rest of this minute's repairs is left out; `flanneld status` tells the last one"
+                "repaired more than 30 times in one minute: another process keeps changing rules or routes; further \
+                 repairs are not logged for the rest of the minute"
             );
         }
         log == Log::Line
+    }
+
+    /// Notes a repair of something that another process may keep undoing.
+    fn contest(&mut self, subject: Subject, next_look: Instant, object: String) {
+        let now = Instant::now();
+        if let Some(began) = self.contests.repaired(subject, (now, next_look), || object) {
+            warn!("{began}");
+        }
+        self.due.contests.at = self.contests.next(now);
+    }
+
+    /// Ends contests that are over, and looks at what was left alone because of the others.
+    fn settle_contests(&mut self) {
+        let now = Instant::now();
+        for ended in self.contests.settle(now) {
+            info!("{ended}");
+        }
+        if self.contests.has_parts() {
+            self.overlay.invalidate();
+            self.due.overlay.now();
+        }
+        if self.contests.held_until(Subject::Tables).is_some_and(|at| at <= now) {
+            self.due.rules.now();
+        }
+        self.due.contests.at = self.contests.next(now);
+    }
+
+    fn tell_contests(&mut self) {
+        let told = self.outputs.readiness.borrow().reason(Condition::Uncontested).map(str::to_owned);
+        let summary = self.contests.summary();
+        if told != summary {
+            let state = summary.map_or(Ok(()), Err);
+            tell(&self.outputs.readiness, |readiness| readiness.set(Condition::Uncontested, state));
+        }
+    }
+
+    /// What of the overlay was written, in words.
+    fn subjects(&self, written: Vec<Written>) -> Vec<(Subject, String)> {
+        let name = |part| match part {
+            Part::Device(family) => {
+                let device = self.overlay.family(family).and_then(|family| family.device.as_ref());
+                device.map_or_else(|| part.to_string(), |device| format!("device {}", device.name))
+            }
+            Part::Peer(_) | Part::Rest => part.to_string(),
+        };
+        let subject = |Written { part, command }: Written| {
+            let command = command.map(|command| format!(" (`{command}`)")).unwrap_or_default();
+            (Subject::Overlay(part), format!("{}{command}", name(part)))
+        };
+        written.into_iter().map(subject).collect()
     }
 
     /// Logs what changed about peers: once, as long as it stays.

@@ -134,9 +134,7 @@ impl Telemetry {
             return false;
         }
         let cause = self.found.of(object).unwrap_or(Cause::Check);
-        let culprit = self.foreign.borrow().culprit.clone().filter(|_| object == Object::Rules);
-        let blame = culprit.filter(|_| cause == Cause::Notification);
-        let blame = blame.map(|(process, pid)| format!("; last changed by {process:?}, process {pid}"));
+        let blame = self.culprit().filter(|_| object == Object::Rules && cause == Cause::Notification);
         let what = format!("{steps} steps{}", blame.unwrap_or_default());
         let repair =
             Repair { time: seconds(SystemTime::now()), object: object.name().to_owned(), cause, what };
@@ -144,6 +142,12 @@ impl Telemetry {
         self.repairs.push_front(repair);
         *self.repair_counts.entry((object.name(), cause)).or_default() += 1;
         true
+    }
+
+    /// Who changed something in our tables last, in words to be added.
+    pub(crate) fn culprit(&self) -> Option<String> {
+        let culprit = self.foreign.borrow().culprit.clone();
+        culprit.map(|(process, pid)| format!("; last changed by {process:?}, process {pid}"))
     }
 
     /// The kernel holds all that was asked for.

@@ -22,17 +22,28 @@ pub enum Condition {
     SubnetFile,
     /// The peers that the store listed are programmed.
     Peers,
+    /// No other process keeps undoing what this daemon writes.
+    Uncontested,
 }
 
 impl Condition {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Interface, Self::Lease, Self::Device, Self::Rules, Self::SubnetFile, Self::Peers];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Interface,
+        Self::Lease,
+        Self::Device,
+        Self::Rules,
+        Self::SubnetFile,
+        Self::Peers,
+        Self::Uncontested,
+    ];
 
     /// The work that brings it about, as metrics call it.
     pub(crate) fn work(self) -> &'static str {
         match self {
             Self::Device | Self::Peers => "overlay",
-            Self::Interface | Self::Lease | Self::Rules | Self::SubnetFile => self.label(),
+            Self::Interface | Self::Lease | Self::Rules | Self::SubnetFile | Self::Uncontested => {
+                self.label()
+            }
         }
     }
 
@@ -54,6 +65,7 @@ impl Condition {
             Self::Rules => "rules",
             Self::SubnetFile => "subnet file",
             Self::Peers => "peers",
+            Self::Uncontested => "uncontested",
         }
     }
 }
@@ -83,7 +95,8 @@ impl Readiness {
             Condition::Interface => "settled with the lease",
             _ => "made once there is a lease",
         };
-        let unmet = Condition::ALL.into_iter().map(|condition| (condition, reason(condition).to_owned()));
+        let made = Condition::ALL.into_iter().filter(|condition| *condition != Condition::Uncontested);
+        let unmet = made.map(|condition| (condition, reason(condition).to_owned()));
         Self { unmet: unmet.collect(), notes: BTreeMap::new() }
     }
 
@@ -165,7 +178,7 @@ mod tests {
     #[test]
     fn ready_only_when_every_condition_holds() {
         let mut readiness = Readiness::starting();
-        for condition in Condition::ALL {
+        for condition in Condition::ALL.into_iter().filter(|condition| *condition != Condition::Uncontested) {
             assert!(!readiness.is_ready(), "before {condition:?}");
             readiness.set(condition, Ok(()));
         }

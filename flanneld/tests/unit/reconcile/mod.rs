@@ -32,6 +32,7 @@ use ipnet::{IpNet, Ipv4Net};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
+mod contest;
 mod host;
 mod lease_gaps;
 mod leases;

@@ -103,31 +103,6 @@ async fn refused_rules_make_the_node_unready_until_they_are_in() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rules_are_back_at_once_but_a_fight_over_them_is_not_joined_at_full_speed() {
-    let mut node = Node::start();
-    node.tell(listing([2])).await;
-    node.until(Readiness::is_ready).await;
-    sleep(Duration::from_secs(1)).await;
-    let flush = || {
-        node.rules.with(FakeNft::flush);
-        node.rule_changes.send_modify(|commits| commits.ours += 1);
-    };
-    let before = node.rules.with(|kernel| kernel.commits());
-    flush();
-    sleep(Duration::from_millis(1)).await;
-    assert_eq!(node.rules.with(|kernel| kernel.commits()), before + 1);
-
-    for _ in 0..1000 {
-        flush();
-        sleep(Duration::from_millis(1)).await;
-    }
-    let fought = node.rules.with(|kernel| kernel.commits()) - before;
-    assert!((100..=202).contains(&fought), "{fought} commits in a second");
-    sleep(Duration::from_millis(10)).await;
-    assert_eq!(node.rules.with(|kernel| kernel.tables().len()), 1);
-}
-
-#[tokio::test(start_paused = true)]
 async fn an_hour_without_events_commits_nothing() {
     let mut node = Node::start();
     node.tell(listing([2, 3])).await;

@@ -1,0 +1,242 @@
+//! What another process keeps undoing: each repair of it waits longer than the one before, up to a minute, and it is
+//! reported until nobody undoes it any more. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use flannel_vxlan::Part;
+use tokio::time::Instant;
+
+/// Longest pause between two repairs of one subject.
+const LONGEST_HOLD: Duration = Duration::from_secs(60);
+const SHORTEST_HOLD: Duration = Duration::from_secs(1);
+/// How long a look at the end of a hold may take.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What is repaired as one.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Subject {
+    /// flannel's own tables.
+    Tables,
+    /// The accept rules in chains of iptables.
+    AcceptRules,
+    /// A part of the overlay.
+    Overlay(Part),
+}
+
+impl Subject {
+    /// Repairs in a row that are made at once; and how soon after one the next is in a row with it, at least. Chains of
+    /// iptables are looked at once a second at most.
+    fn limits(self) -> (u32, Duration) {
+        match self {
+            Self::Tables | Self::Overlay(_) => (8, SHORTEST_HOLD),
+            Self::AcceptRules => (3, 5 * SHORTEST_HOLD),
+        }
+    }
+}
+
+/// Repairs of one subject in a row.
+#[derive(Clone, Debug)]
+struct Streak {
+    repairs: u32,
+    last: Instant,
+    /// When it is looked at again at the earliest.
+    next_look: Instant,
+    /// What is undone, in words.
+    object: String,
+}
+
+impl Streak {
+    fn hold(&self, subject: Subject) -> Duration {
+        let (free, _) = subject.limits();
+        match self.repairs.checked_sub(free) {
+            None | Some(0) => Duration::ZERO,
+            Some(more) => SHORTEST_HOLD.saturating_mul(1 << (more - 1).min(16)).min(LONGEST_HOLD),
+        }
+    }
+
+    /// Until when it is not repaired again.
+    fn held_until(&self, subject: Subject) -> Instant {
+        self.last + self.hold(subject)
+    }
+
+    /// When it is over, if it is not broken again.
+    fn ends(&self, subject: Subject) -> Instant {
+        let (_, quiet) = subject.limits();
+        (self.last + self.hold(subject).max(quiet)).max(self.next_look) + LOOK
+    }
+
+    fn is_contest(&self, subject: Subject) -> bool {
+        !self.hold(subject).is_zero()
+    }
+}
+
+/// What is repaired again and again.
+#[derive(Debug, Default)]
+pub(super) struct Contests {
+    streaks: BTreeMap<Subject, Streak>,
+}
+
+/// A change to be logged.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Change {
+    Began(String),
+    Ended(String),
+}
+
+impl Contests {
+    /// Notes a repair of what is looked at again at `next_look`; `object` says what it is, in words. Returns the contest
+    /// that begins with it.
+    pub(super) fn repaired(
+        &mut self,
+        subject: Subject,
+        (now, next_look): (Instant, Instant),
+        object: impl FnOnce() -> String,
+    ) -> Option<Change> {
+        let known = self.streaks.get(&subject).filter(|streak| now < streak.ends(subject)).cloned();
+        let contested = known.as_ref().is_some_and(|streak| streak.is_contest(subject));
+        let mut streak = known.unwrap_or(Streak { repairs: 0, last: now, next_look, object: String::new() });
+        streak.repairs = streak.repairs.saturating_add(1);
+        (streak.last, streak.next_look) = (now, next_look);
+        let begins = !contested && streak.is_contest(subject);
+        if begins {
+            streak.object = object();
+        }
+        let change = begins.then(|| Change::Began(streak.object.clone()));
+        self.streaks.insert(subject, streak);
+        change
+    }
+
+    /// Forgets what has not been undone for long enough; returns the contests that end with it.
+    pub(super) fn settle(&mut self, now: Instant) -> Vec<Change> {
+        let mut ended = Vec::new();
+        self.streaks.retain(|subject, streak| {
+            let stays = now < streak.ends(*subject);
+            if !stays && streak.is_contest(*subject) {
+                ended.push(Change::Ended(std::mem::take(&mut streak.object)));
+            }
+            stays
+        });
+        ended
+    }
+
+    /// Until when this is not repaired; `None` if it may be at once.
+    pub(super) fn held_until(&self, subject: Subject) -> Option<Instant> {
+        let streak = self.streaks.get(&subject).filter(|streak| streak.is_contest(subject))?;
+        Some(streak.held_until(subject))
+    }
+
+    /// Parts of the overlay that are not repaired `now`.
+    pub(super) fn held_parts(&self, now: Instant) -> BTreeSet<Part> {
+        let held = self.contested().filter(|(subject, streak)| now < streak.held_until(*subject));
+        held.filter_map(|(subject, _)| match subject {
+            Subject::Overlay(part) => Some(part),
+            Subject::Tables | Subject::AcceptRules => None,
+        })
+        .collect()
+    }
+
+    /// Whether a part of the overlay is contested.
+    pub(super) fn has_parts(&self) -> bool {
+        self.contested().any(|(subject, _)| matches!(subject, Subject::Overlay(_)))
+    }
+
+    /// When the next hold or contest is over.
+    pub(super) fn next(&self, now: Instant) -> Option<Instant> {
+        let of = |(subject, streak): (Subject, &Streak)| {
+            let held = Some(streak.held_until(subject)).filter(|at| now < *at);
+            held.into_iter().chain([streak.ends(subject)]).min()
+        };
+        self.contested().filter_map(of).min()
+    }
+
+    fn contested(&self) -> impl Iterator<Item = (Subject, &Streak)> {
+        let all = self.streaks.iter().map(|(subject, streak)| (*subject, streak));
+        all.filter(|(subject, streak)| streak.is_contest(*subject))
+    }
+
+    /// What is contested, in words; `None` if nothing is.
+    pub(super) fn summary(&self) -> Option<String> {
+        /// Objects that are named; of the others there is the number.
+        const NAMED: usize = 3;
+        let mut all = self.contested();
+        let first = all.next()?;
+        let named = std::iter::once(first).chain(all.by_ref().take(NAMED - 1));
+        let named: Vec<String> = named
+            .map(|(_, Streak { object, repairs, .. })| format!("{object} (repaired {repairs} times)"))
+            .collect();
+        let more = match all.count() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        Some(format!(
+            "another process keeps undoing {}{more}; flanneld repairs it less and less often, once a minute at least",
+            named.join(", ")
+        ))
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Began(object) => write!(
+                f,
+                "another process keeps undoing {object}: pod traffic that needs it is lost meanwhile. flanneld repairs it \
+                 after pauses of 1 to 60 seconds and is not ready until that process stops"
+            ),
+            Self::Ended(object) => write!(f, "another process no longer undoes {object}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLES: Subject = Subject::Tables;
+
+    /// Repairs as soon as it may for a while; what is repaired is undone after `lives`. Returns when that was, in
+    /// milliseconds.
+    fn fight(contests: &mut Contests, start: Instant, lives: Duration, time: Duration) -> Vec<u128> {
+        let (mut now, mut repairs) = (start, Vec::new());
+        while now < start + time {
+            contests.repaired(TABLES, (now, now), || "it".to_owned());
+            repairs.push((now - start).as_millis());
+            now = contests.held_until(TABLES).unwrap_or(now).max(now + lives);
+        }
+        repairs
+    }
+
+    #[test]
+    fn what_is_undone_at_once_is_repaired_after_pauses_that_grow_to_a_minute() {
+        let mut contests = Contests::default();
+        let start = Instant::now();
+        let repairs = fight(&mut contests, start, Duration::from_millis(5), Duration::from_secs(600));
+        let pauses: Vec<u128> = repairs.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert_eq!(pauses[..8], [5; 8]);
+        assert_eq!(pauses[8..15], [1000, 2000, 4000, 8000, 16_000, 32_000, 60_000]);
+        assert!(contests.summary().unwrap().contains("undoing it (repaired "));
+    }
+
+    #[test]
+    fn what_lasts_for_seconds_is_repaired_at_once_however_often() {
+        let mut contests = Contests::default();
+        let repairs = fight(&mut contests, Instant::now(), Duration::from_secs(5), Duration::from_secs(600));
+        assert_eq!(repairs.len(), 120);
+        assert_eq!(contests.summary(), None);
+    }
+
+    #[test]
+    fn a_contest_is_told_when_it_begins_and_when_it_ends() {
+        let mut contests = Contests::default();
+        let now = Instant::now();
+        let told: Vec<_> =
+            (0..20).filter_map(|_| contests.repaired(TABLES, (now, now), || "it".to_owned())).collect();
+        assert_eq!(told, [Change::Began("it".to_owned())]);
+        assert_eq!(contests.settle(now + LONGEST_HOLD), []);
+        let over = now + LONGEST_HOLD + LOOK;
+        assert_eq!(contests.settle(over), [Change::Ended("it".to_owned())]);
+        assert_eq!((contests.summary(), contests.next(over)), (None, None));
+    }
+}
