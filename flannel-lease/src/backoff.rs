@@ -4,20 +4,33 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-/// Pauses that double from 100 ms to 5 s, each reduced by a random part of up to one half, so that many
-/// nodes that lost the same store do not come back in step.
-#[derive(Debug, Default)]
+/// Pauses that double from 100 ms to a longest one, by default 5 s, each reduced by a random part of up
+/// to one half, so that many nodes that lost the same store do not come back in step.
+#[derive(Debug)]
 pub struct Backoff {
     failures: u32,
+    longest: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self::up_to(Self::LONGEST)
+    }
 }
 
 impl Backoff {
     const FIRST: Duration = Duration::from_millis(100);
     const LONGEST: Duration = Duration::from_secs(5);
 
+    /// Pauses up to this one.
+    #[must_use]
+    pub fn up_to(longest: Duration) -> Self {
+        Self { failures: 0, longest }
+    }
+
     /// The pause before the next attempt.
     pub fn next_delay(&mut self) -> Duration {
-        let whole = Self::FIRST.saturating_mul(1 << self.failures.min(10)).min(Self::LONGEST);
+        let whole = Self::FIRST.saturating_mul(1 << self.failures.min(10)).min(self.longest);
         self.failures = self.failures.saturating_add(1);
         whole.mul_f64(rand::rng().random_range(0.5..=1.0))
     }

@@ -33,7 +33,7 @@ pub use cni::{Pod, SubnetEnv};
 pub use disturbance::{Disturbance, Disturbed, Needs};
 pub use error::LabError;
 #[cfg(feature = "fake-api")]
-pub use fake_api::FakeApi;
+pub use fake_api::{FakeApi, MediaTypes};
 pub use flannel::{Daemon, Flannel};
 pub use golden::golden;
 pub use kernel::kernel_version;

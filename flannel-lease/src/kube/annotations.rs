@@ -331,7 +331,7 @@ mod tests {
             }
             if let Ok(node) = serde_json::from_slice::<Node>(&json) {
                 let _number = (node.version(), node.name().len(), node.key(true, true));
-                let (read, _gaps) = names.read(&node.annotations(), key("10.244.1.0-24&fd00:1::-64"));
+                let (read, _gaps) = names.read(node.annotations(), key("10.244.1.0-24&fd00:1::-64"));
                 let _data = read.backend_data.map(|data| data.decode::<VxlanData>());
             }
         }

@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use hyper::header::{InvalidHeaderValue, USER_AGENT};
+use kube::Client;
 use kube::api::GetParams;
 use kube::config::KubeConfigOptions;
 use kube::core::{Request, Status};
-use kube::{Api, Client};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::KubeOptions;
+use super::answer::{Answer, Failure};
 use super::connect;
 use super::kubeconfig;
 use super::node::Node;
@@ -26,7 +28,7 @@ const CALL: Duration = Duration::from_secs(30);
 /// A client of the API server.
 #[derive(Clone)]
 pub(super) struct ApiServer {
-    client: Client,
+    pub(super) client: Client,
     /// What errors call it.
     url: String,
 }
@@ -81,15 +83,15 @@ impl ApiServer {
         Ok(Self { client, url })
     }
 
-    /// The nodes, for watching.
-    pub(super) fn nodes(&self) -> Api<Node> {
-        Api::all(self.client.clone())
-    }
-
     /// Reads a node.
     pub(super) async fn node(&self, name: &str, health: &Health) -> Result<Node, StoreError> {
         let object = format!("node {name:?}");
-        self.call("read", &object, health, self.nodes().get(name)).await
+        self.call("read", &object, health, self.fetch_node(name)).await
+    }
+
+    /// Reads a node.
+    pub(super) async fn fetch_node(&self, name: &str) -> Result<Node, Failure> {
+        self.fetch(Request::new("/api/v1/nodes").get(name, &GetParams::default())).await
     }
 
     /// Merges `patch` into a node's status, annotations included.
@@ -98,7 +100,8 @@ impl ApiServer {
         let parameters =
             kube::api::PatchParams { field_manager: Some("flanneld".to_owned()), ..Default::default() };
         let patch = kube::api::Patch::Strategic(patch);
-        self.call("patch", &object, health, self.nodes().patch_status(name, &parameters, &patch)).await
+        let request = Request::new("/api/v1/nodes").patch_subresource("status", name, &parameters, &patch);
+        self.call("patch", &object, health, self.fetch(request)).await
     }
 
     /// The node that a pod runs on; `None` if it has none yet.
@@ -110,22 +113,23 @@ impl ApiServer {
     ) -> Result<Option<String>, StoreError> {
         let object = format!("pod '{namespace}/{name}'");
         let pods = Request::new(format!("/api/v1/namespaces/{namespace}/pods"));
-        let request = pods.get(name, &GetParams::default()).map_err(kube::Error::BuildRequest);
-        let call = async { self.client.request::<Pod>(request?).await };
-        let pod = self.call("read", &object, health, call).await.map_err(|error| StoreError {
-            advice: format!("error retrieving pod spec for '{namespace}/{name}': {}", error.advice),
-            ..error
+        let request = pods.get(name, &GetParams::default());
+        let pod = self.call("read", &object, health, self.fetch::<Pod>(request)).await.map_err(|error| {
+            StoreError {
+                advice: format!("error retrieving pod spec for '{namespace}/{name}': {}", error.advice),
+                ..error
+            }
         })?;
         Ok(pod.spec.node_name)
     }
 
-    /// Whether it can send a first listing as a watch: since Kubernetes 1.32 it does so unless told not to.
-    pub(super) async fn streams_lists(&self) -> bool {
-        const SINCE: u32 = 32;
-        let version = tokio::time::timeout(CALL, self.client.apiserver_version()).await;
-        let Ok(Ok(version)) = version else { return false };
-        let digits: String = version.minor.chars().take_while(char::is_ascii_digit).collect();
-        version.major != "1" || digits.parse().is_ok_and(|minor: u32| minor >= SINCE)
+    async fn fetch<T: DeserializeOwned>(
+        &self,
+        request: Result<hyper::Request<Vec<u8>>, kube::core::request::Error>,
+    ) -> Result<T, Failure> {
+        let request = request.map_err(kube::Error::BuildRequest)?;
+        let text = Answer::to(&self.client, request, CALL).await?.whole(CALL).await?;
+        serde_json::from_slice(&text).map_err(|error| Failure::Unreadable(error.to_string()))
     }
 
     async fn call<T>(
@@ -133,7 +137,7 @@ impl ApiServer {
         operation: &'static str,
         object: &str,
         health: &Health,
-        call: impl Future<Output = kube::Result<T>>,
+        call: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, StoreError> {
         let done = tokio::time::timeout(CALL, call).await;
         let (advice, source) = match done {
@@ -141,11 +145,11 @@ impl ApiServer {
                 health.answered();
                 return Ok(value);
             }
-            Ok(Err(kube::Error::Api(status))) => (refused(&status), None),
-            Ok(Err(error)) => {
-                (format!("is the API server at {} up and reachable?", self.url), Some(plain(error)))
+            Ok(Err(Failure::Broken(error))) => {
+                (format!("is the API server at {} up and reachable?", self.url), Some(error))
             }
-            Err(_elapsed) => {
+            Ok(Err(failure @ (Failure::Refused(_) | Failure::Unreadable(_)))) => (failure.to_string(), None),
+            Ok(Err(Failure::Silent(_))) | Err(_) => {
                 (format!("the API server at {} did not answer in {} s", self.url, CALL.as_secs()), None)
             }
         };
@@ -188,12 +192,4 @@ pub(super) fn refused(status: &Status) -> String {
         _ => "",
     };
     format!("{}{advice}", status.message)
-}
-
-/// The innermost causes: the client's own words repeat each of them.
-fn plain(error: kube::Error) -> Box<dyn std::error::Error + Send + Sync> {
-    match error {
-        kube::Error::Service(source) => source,
-        other => other.into(),
-    }
 }

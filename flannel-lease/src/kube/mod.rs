@@ -4,12 +4,17 @@
 //! lease is taken by publishing how to reach the node, and lost when the node is deleted or gets another subnet.
 
 mod annotations;
+mod answer;
 mod claims;
 mod client;
 mod connect;
+mod decode;
+mod follow;
 mod kubeconfig;
 mod node;
+mod nodes;
 mod options;
+mod proto;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -141,7 +146,7 @@ impl KubeStore {
     /// The node cannot be read.
     pub async fn node_public(&self) -> Result<(Option<Ipv4Addr>, Option<Ipv6Addr>), StoreError> {
         let node = self.server.node(&self.name, &self.health).await?;
-        Ok(self.names.node_public(&node.annotations()))
+        Ok(self.names.node_public(node.annotations()))
     }
 
     /// The lease that this node would get, and the annotations that would be written to it, without writing them.
@@ -154,7 +159,7 @@ impl KubeStore {
     ) -> Result<(LeaseKey, BTreeMap<String, String>), StoreError> {
         let node = self.server.node(&self.name, &self.health).await?;
         let key = self.own_key(&node, &request.range)?;
-        Ok((key, self.names.changes(&request.attributes, &node.annotations())))
+        Ok((key, self.names.changes(&request.attributes, node.annotations())))
     }
 
     fn key_of(&self, node: &Node) -> Result<Option<LeaseKey>, String> {
@@ -164,11 +169,11 @@ impl KubeStore {
     /// The lease in a node, or why what it publishes is none.
     fn lease_of(&self, node: &Node) -> Result<Lease, NoLease> {
         let annotations = node.annotations();
-        if !self.names.is_managed(&annotations) {
+        if !self.names.is_managed(annotations) {
             return Err(NoLease::Unmanaged(self.names.managed().to_owned()));
         }
         let key = self.key_of(node)?.ok_or_else(|| "it has no podCIDR of a family in use".to_owned())?;
-        let (attributes, gaps) = self.names.read(&annotations, key);
+        let (attributes, gaps) = self.names.read(annotations, key);
         let reachable_v4 = key.v4().is_some() && attributes.public_ip.is_some();
         let reachable_v6 = key.v6().is_some() && attributes.public_ipv6.is_some();
         if !reachable_v4 && !reachable_v6 {
@@ -228,7 +233,7 @@ impl KubeStore {
 
     /// Writes the annotations that differ. Returns the node as it is then.
     async fn publish(&self, attributes: &LeaseAttributes, node: Node) -> Result<Node, StoreError> {
-        let changes = self.names.changes(attributes, &node.annotations());
+        let changes = self.names.changes(attributes, node.annotations());
         if changes.is_empty() {
             return Ok(node);
         }
@@ -264,7 +269,7 @@ impl KubeStore {
 
     /// Compares this node with what was published and mends what somebody else changed.
     async fn keep(&self, node: &Node, published: &Published) -> Result<(), StoreError> {
-        let changes = self.names.changes(&published.attributes, &node.annotations());
+        let changes = self.names.changes(&published.attributes, node.annotations());
         if !changes.is_empty() {
             let names: Vec<&str> = changes.keys().map(String::as_str).collect();
             info!("publishing annotations of this node again that others changed: {}", names.join(", "));
@@ -272,7 +277,7 @@ impl KubeStore {
             let node = self.server.patch(&self.name, &patch, &self.health).await?;
             self.seen.send_replace(Seen::Present(Box::new(node)));
         }
-        if self.sets_condition && published.ready && !node.network_is_available {
+        if self.sets_condition && published.ready && node.network_is_available == Some(false) {
             self.clear_network_unavailable().await?;
         }
         Ok(())

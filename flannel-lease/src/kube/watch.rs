@@ -1,39 +1,36 @@
 //! From the API server's stream of nodes to lease events.
 
-use std::ops::RangeInclusive;
-use std::pin::pin;
-use std::time::Duration;
-
-use super::claims::{Claimant, Claims, Shift};
-use super::client::refused;
-use super::node::Node;
-use super::{KubeStore, NoLease, Seen};
-use futures_util::StreamExt as _;
-use kube::core::Status;
-use kube::runtime::watcher::{self, Event, InitialListStrategy};
-use rand::RngExt as _;
-use tokio::sync::mpsc;
-use tokio::time::sleep;
 use tracing::{info, warn};
 
-use crate::Chain;
+use super::claims::{Claimant, Claims, Shift};
+use super::node::Node;
+use super::{KubeStore, NoLease, Seen};
 use crate::LeaseEvent;
 use crate::malformed::Malformed;
-use crate::{Backoff, Lease, LeaseKey};
-
-/// How long a watch lasts, in seconds. Each node has a length of its own, so that watches that began
-/// together do not end together. `kube` allows less than 295.
-const WATCH_SECONDS: RangeInclusive<u32> = 200..=290;
-/// Nodes of one page of a listing.
-const PAGE: u32 = 500;
+use crate::{Lease, LeaseKey};
 
 /// What was told of each node.
 #[derive(Debug, Default)]
-struct Told {
+pub(super) struct Told {
     claims: Claims,
     /// A listing that has not come to its end.
     listing: Option<Listing>,
     malformed: Malformed,
+}
+
+/// What the API server says of the nodes.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// A list starts.
+    Init,
+    /// A node in the list.
+    InitApply(Node),
+    /// The list of this version is complete.
+    InitDone { version: u64 },
+    /// A node is new or changed.
+    Apply(Node),
+    /// A node is deleted.
+    Delete(Node),
 }
 
 #[derive(Debug, Default)]
@@ -47,58 +44,8 @@ struct Listing {
 }
 
 impl KubeStore {
-    /// Follows all nodes until nobody listens.
-    pub(super) async fn follow(&self, events: mpsc::Sender<LeaseEvent>) {
-        let mut told = Told::default();
-        let mut backoff = Backoff::default();
-        let mut streaming = self.server.streams_lists().await;
-        loop {
-            let timeout = rand::rng().random_range(WATCH_SECONDS);
-            let strategy = watcher::Config::default().page_size(PAGE).timeout(timeout);
-            let strategy = if streaming { strategy.streaming_lists() } else { strategy };
-            let lists = matches!(strategy.initial_list_strategy, InitialListStrategy::ListWatch);
-            let mut nodes = pin!(watcher::watcher(self.server.nodes(), strategy));
-            loop {
-                let next = tokio::select! {
-                    next = nodes.next() => next,
-                    () = events.closed() => return,
-                };
-                let Some(next) = next else { break };
-                let event = match next {
-                    Ok(event) => event,
-                    Err(error) => {
-                        let (text, status) = explain(&error);
-                        self.health.failed(text);
-                        if !lists && status.is_some_and(is_no_streaming) {
-                            streaming = false;
-                            break;
-                        }
-                        let asked = status.and_then(|status| status.details.as_ref());
-                        let asked = asked.map_or(0, |details| details.retry_after_seconds).min(60);
-                        tokio::select! {
-                            () = sleep(backoff.next_delay().max(Duration::from_secs(asked.into()))) => {}
-                            () = events.closed() => return,
-                        }
-                        continue;
-                    }
-                };
-                self.health.answered();
-                backoff.reset();
-                let (news, certain) = self.translate(event, &mut told);
-                for event in news {
-                    if events.send(event).await.is_err() {
-                        return;
-                    }
-                }
-                if !certain {
-                    break; // list again
-                }
-            }
-        }
-    }
-
     /// The lease events in one event of the API, and whether they are the whole truth.
-    fn translate(&self, event: Event<Node>, told: &mut Told) -> (Vec<LeaseEvent>, bool) {
+    pub(super) fn translate(&self, event: Event, told: &mut Told) -> (Vec<LeaseEvent>, bool) {
         match event {
             Event::Init => {
                 told.listing = Some(Listing::default());
@@ -141,10 +88,10 @@ impl KubeStore {
                 }
                 (removed(lost).chain([LeaseEvent::Upsert(lease)]).collect(), true)
             }
-            Event::InitDone => {
+            Event::InitDone { version } => {
                 let Listing { claims, kept, inherited, saw_own } = told.listing.take().unwrap_or_default();
                 if !saw_own {
-                    self.seen.send_replace(Seen::Gone);
+                    self.miss_own(version);
                 }
                 let former = std::mem::replace(&mut told.claims, claims);
                 let certain = inherited.iter().all(|key| former.holder(*key) == told.claims.holder(*key));
@@ -191,8 +138,20 @@ impl KubeStore {
         now.is_none_or(same).then_some(held)
     }
 
+    /// A list of this version lacks this node. An older list than what is known of it, which is possible as the API server
+    /// answers from its cache, means nothing.
+    fn miss_own(&self, version: u64) {
+        self.seen.send_if_modified(|seen| {
+            let stale = matches!(seen, Seen::Present(known) if version < known.version());
+            if !stale {
+                *seen = Seen::Gone;
+            }
+            !stale
+        });
+    }
+
     /// Keeps what is told of this node itself, unless a newer answer is known already.
-    fn note_own(&self, node: &Node) {
+    pub(super) fn note_own(&self, node: &Node) {
         if node.name() != self.node_name() {
             return;
         }
@@ -270,34 +229,4 @@ fn warn_of_two(known: bool, claimant: &Claimant, holder: &Claimant, lease: Lease
              give it other podCIDRs, or delete the node that is no more"
         );
     }
-}
-
-/// The error in one line, without the client's repetitions, and the API server's own word if it is one.
-fn explain(error: &watcher::Error) -> (String, Option<&Status>) {
-    let (what, status, below) = match error {
-        watcher::Error::InitialListFailed(error) => ("list nodes", api_status(error), Some(error)),
-        watcher::Error::WatchStartFailed(error) => ("watch nodes", api_status(error), Some(error)),
-        watcher::Error::WatchFailed(error) => ("go on watching nodes", api_status(error), Some(error)),
-        watcher::Error::WatchError(status) => ("go on watching nodes", Some(&**status), None),
-        watcher::Error::NoResourceVersion => ("watch nodes", None, None),
-    };
-    let why = match (status, below) {
-        (Some(status), _) => refused(status),
-        (None, Some(kube::Error::Service(source))) => Chain(&**source).to_string(),
-        (None, Some(error)) => error.to_string(),
-        (None, None) => "the API server sent no resource version".to_owned(),
-    };
-    (format!("cannot {what}: {why}"), status)
-}
-
-fn api_status(error: &kube::Error) -> Option<&Status> {
-    match error {
-        kube::Error::Api(status) => Some(status),
-        _ => None,
-    }
-}
-
-/// Whether the API server refuses a first listing as a watch: `422 Invalid` where the feature gate is off.
-fn is_no_streaming(status: &Status) -> bool {
-    matches!(status.code, 400 | 405 | 422)
 }

@@ -404,30 +404,6 @@ async fn cut_and_refused_watches_are_taken_up_again() {
 }
 
 #[tokio::test]
-async fn servers_without_streaming_lists_are_listed_page_by_page() {
-    let names: Vec<String> = (1..=1200).map(|n| format!("node-{n:04}")).collect();
-    let api = FakeApi::start().unwrap();
-    api.set_streaming_lists(false);
-    for (n, name) in names.iter().enumerate() {
-        api.add_node(name, &[&format!("10.{}.{}.0/24", 100 + n / 256, n % 256)]);
-        api.annotate(name, &format!("{PREFIX}kube-subnet-manager"), Some("true"));
-        api.annotate(name, &format!("{PREFIX}public-ip"), Some("192.0.2.1"));
-    }
-    let store = open(&api, "node-0001").await;
-    let mut watcher = Watcher::start(&store);
-    watcher.until("all nodes", |table| table.synced()).await;
-    assert_eq!(watcher.table.len(), 1200);
-    // The watch is asked for after the listing has been handed over.
-    within("the watch", async {
-        while api.traffic().0 < 5 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
-    assert_eq!(api.traffic().0, 1 + 3 + 1, "a version, three pages, a watch");
-}
-
-#[tokio::test]
 async fn a_malformed_node_is_skipped_and_keeps_what_it_had() {
     let (api, _store, mut watcher) = running().await;
     api.annotate("b", &format!("{PREFIX}public-ip"), Some("nonsense"));

@@ -155,7 +155,7 @@ async fn watches_of_different_nodes_end_at_different_times() {
         watchers.push(watcher);
     }
     let timeouts = api.watch_timeouts();
-    assert!(timeouts.iter().all(|seconds| (200..=290).contains(seconds)), "{timeouts:?}");
+    assert!(timeouts.iter().all(|seconds| (300..=600).contains(seconds)), "{timeouts:?}");
     let different: BTreeSet<_> = timeouts.iter().collect();
     assert!(different.len() >= 6, "{timeouts:?}");
 }

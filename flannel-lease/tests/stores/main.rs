@@ -8,6 +8,7 @@ mod harness;
 mod kube;
 mod kube_connect;
 mod kube_families;
+mod kube_scale;
 mod sqlite;
 
 flannel_lease::lease_store_conformance!(etcd_conformance, crate::harness::etcd::EtcdLab);

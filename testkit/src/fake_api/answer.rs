@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full, combinators::BoxBody};
 use hyper::body::{Body, Bytes, Frame, Incoming};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER, USER_AGENT};
 use hyper::{Method, Request, Response};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::encode::Encoding;
 use super::{Shared, lock};
 
 type Answer = Response<BoxBody<Bytes, Infallible>>;
@@ -27,11 +28,15 @@ pub(super) async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> R
     shared.requests.fetch_add(1, Ordering::Relaxed);
     let agent = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
     lock(&shared.user_agents).insert(agent.to_owned());
+    let Some(encoding) = Encoding::negotiate(request.headers(), *lock(&shared.media_types)) else {
+        let text = "only the following media types are accepted: application/json";
+        return Ok(status(&shared, Encoding::default(), 406, "NotAcceptable", text));
+    };
     let token = lock(&shared.token).clone();
     if let Some(token) = token {
         let sent = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         if sent != Some(&format!("Bearer {token}")) {
-            return Ok(status(&shared, 401, "Unauthorized", "Unauthorized"));
+            return Ok(status(&shared, encoding, 401, "Unauthorized", "Unauthorized"));
         }
     }
     if let Some(code) = next_refusal(&shared) {
@@ -42,48 +47,53 @@ pub(super) async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> R
             500 => "InternalError",
             _ => "ServiceUnavailable",
         };
-        return Ok(status(&shared, code, reason, &format!("refused with {code} on purpose")));
+        return Ok(status(&shared, encoding, code, reason, &format!("refused with {code} on purpose")));
     }
     let path = request.uri().path().to_owned();
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let query = query(request.uri().query().unwrap_or_default());
     let watching = query.get("watch").is_some_and(|value| value == "true" || value == "1");
     Ok(match (request.method(), parts.as_slice()) {
-        (&Method::GET, ["version"]) => {
-            let minor = if shared.streaming_lists.load(Ordering::SeqCst) { "34" } else { "31+" };
-            let mut version = json!({ "major": "1", "minor": minor });
-            for key in
-                ["gitVersion", "gitCommit", "gitTreeState", "buildDate", "goVersion", "compiler", "platform"]
-            {
-                version[key] = "fake".into();
-            }
-            whole(&shared, 200, &version)
-        }
-        (&Method::GET, ["api", "v1", "nodes"]) if watching => watch(&shared, &query),
-        (&Method::GET, ["api", "v1", "nodes"]) => list(&shared, &query),
+        (&Method::GET, ["api", "v1", "nodes"]) if watching => watch(&shared, &query, encoding),
+        (&Method::GET, ["api", "v1", "nodes"]) => list(&shared, &query, encoding),
         (&Method::GET, ["api", "v1", "nodes", name]) => {
             let node = lock(&shared.nodes).read(name);
-            node.map_or_else(|| not_found(&shared, "nodes", name), |node| whole(&shared, 200, &node))
+            node.map_or_else(
+                || not_found(&shared, encoding, "nodes", name),
+                |node| whole(&shared, encoding, 200, &node),
+            )
         }
         (&Method::GET, ["api", "v1", "namespaces", namespace, "pods", name]) => {
             let pod = lock(&shared.nodes).pod(namespace, name);
-            pod.map_or_else(|| not_found(&shared, "pods", name), |pod| whole(&shared, 200, &pod))
+            pod.map_or_else(
+                || not_found(&shared, encoding, "pods", name),
+                |pod| whole(&shared, encoding, 200, &pod),
+            )
         }
         (&Method::PATCH, ["api", "v1", "nodes", name, "status"]) => {
             let name = (*name).to_owned();
             let kind = request.headers().get(CONTENT_TYPE).cloned();
             if kind.is_none_or(|kind| kind != "application/strategic-merge-patch+json") {
-                return Ok(status(&shared, 415, "UnsupportedMediaType", "not a strategic merge patch"));
+                return Ok(status(
+                    &shared,
+                    encoding,
+                    415,
+                    "UnsupportedMediaType",
+                    "not a strategic merge patch",
+                ));
             }
             let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes);
             let Some(patch) = body.ok().and_then(|body| serde_json::from_slice::<Value>(&body).ok()) else {
-                return Ok(status(&shared, 400, "BadRequest", "the patch is not JSON"));
+                return Ok(status(&shared, encoding, 400, "BadRequest", "the patch is not JSON"));
             };
             let patched = lock(&shared.nodes).patch_status(&name, &patch);
             shared.changed.send_replace(());
-            patched.map_or_else(|| not_found(&shared, "nodes", &name), |node| whole(&shared, 200, &node))
+            patched.map_or_else(
+                || not_found(&shared, encoding, "nodes", &name),
+                |node| whole(&shared, encoding, 200, &node),
+            )
         }
-        _ => status(&shared, 404, "NotFound", "the server could not find the requested resource"),
+        _ => status(&shared, encoding, 404, "NotFound", "the server could not find the requested resource"),
     })
 }
 
@@ -104,48 +114,40 @@ fn query(text: &str) -> HashMap<String, String> {
     text.split('&').filter_map(pair).collect()
 }
 
-fn list(shared: &Shared, query: &HashMap<String, String>) -> Answer {
+fn list(shared: &Shared, query: &HashMap<String, String>, encoding: Encoding) -> Answer {
     let limit = query.get("limit").and_then(|limit| limit.parse().ok()).filter(|limit| *limit > 0);
     let token = query.get("continue").map(String::as_str).filter(|token| !token.is_empty());
+    let least = query.get("resourceVersion").and_then(|version| version.parse().ok()).unwrap_or(0);
+    if lock(&shared.nodes).version() < least {
+        return status(shared, encoding, 504, "Timeout", "Too large resource version");
+    }
     let page = lock(&shared.nodes).page(token, limit.unwrap_or(usize::MAX));
     let Some((version, nodes, next)) = page else {
-        return status(shared, 410, "Expired", "The provided continue parameter is too old");
+        return status(shared, encoding, 410, "Expired", "The provided continue parameter is too old");
     };
     let metadata = json!({ "resourceVersion": version.to_string(), "continue": next.unwrap_or_default() });
     let nodes: Vec<&Value> = nodes.iter().map(|node| &**node).collect();
     whole(
         shared,
+        encoding,
         200,
         &json!({ "kind": "NodeList", "apiVersion": "v1", "metadata": metadata, "items": nodes }),
     )
 }
 
-fn watch(shared: &Arc<Shared>, query: &HashMap<String, String>) -> Answer {
+fn watch(shared: &Arc<Shared>, query: &HashMap<String, String>, encoding: Encoding) -> Answer {
     let given = |key: &str| query.get(key).map(String::as_str).unwrap_or_default();
-    let initial = given("sendInitialEvents") == "true";
-    if initial && !shared.streaming_lists.load(Ordering::SeqCst) {
-        let text = "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled";
-        return status(shared, 422, "Invalid", text);
-    }
-    if initial && given("resourceVersionMatch") != "NotOlderThan" {
-        return status(
-            shared,
-            422,
-            "Invalid",
-            "resourceVersionMatch must be NotOlderThan with sendInitialEvents",
-        );
-    }
     let bookmarks = given("allowWatchBookmarks") == "true";
     let limit = given("timeoutSeconds").parse().unwrap_or(1800);
     lock(&shared.watch_timeouts).push(limit);
     let limit = Duration::from_secs(limit);
-    let since = Some(given("resourceVersion")).filter(|text| !text.is_empty() && *text != "0" && !initial);
+    let since = Some(given("resourceVersion")).filter(|text| !text.is_empty() && *text != "0");
     let Ok(since) = since.map(str::parse::<u64>).transpose() else {
-        return status(shared, 400, "BadRequest", "resourceVersion is not a number");
+        return status(shared, encoding, 400, "BadRequest", "resourceVersion is not a number");
     };
     let (lines, stream) = mpsc::channel(16);
-    tokio::spawn(follow(Arc::clone(shared), lines, since, initial, bookmarks, limit));
-    answered(200, Stream(stream).boxed())
+    tokio::spawn(follow(Arc::clone(shared), lines, since, bookmarks, limit, encoding));
+    answered(200, encoding.content_type(true), Stream(stream).boxed())
 }
 
 /// Sends the nodes there are unless `since` is given, then every change.
@@ -153,33 +155,29 @@ async fn follow(
     shared: Arc<Shared>,
     lines: mpsc::Sender<Bytes>,
     since: Option<u64>,
-    initial: bool,
     bookmarks: bool,
     limit: Duration,
+    encoding: Encoding,
 ) {
     let (mut changed, mut epoch) = (shared.changed.subscribe(), shared.epoch.subscribe());
     let end = Instant::now() + limit;
-    let send = async |event: Value| {
-        let mut line = event.to_string();
-        line.push('\n');
+    let send = async |kind: &str, object: &Value| {
+        let line = encoding.event(kind, object);
         shared.bytes.fetch_add(u64::try_from(line.len()).unwrap_or_default(), Ordering::Relaxed);
         lines.send(Bytes::from(line)).await.is_ok()
     };
-    let bookmark = |version: u64, annotations: Value| {
-        let metadata = json!({ "resourceVersion": version.to_string(), "annotations": annotations });
-        json!({ "type": "BOOKMARK", "object": { "kind": "Node", "apiVersion": "v1", "metadata": metadata } })
+    let bookmark = |version: u64| {
+        let metadata = json!({ "resourceVersion": version.to_string() });
+        json!({ "kind": "Node", "apiVersion": "v1", "metadata": metadata, "spec": {}, "status": {} })
     };
     let mut at = match since {
         Some(since) => since,
         None => {
             let (version, nodes) = lock(&shared.nodes).all();
             for node in nodes {
-                if !send(json!({ "type": "ADDED", "object": &*node })).await {
+                if !send("ADDED", &node).await {
                     return;
                 }
-            }
-            if initial && !send(bookmark(version, json!({ "k8s.io/initial-events-end": "true" }))).await {
-                return;
             }
             version
         }
@@ -190,12 +188,12 @@ async fn follow(
         let Some(changes) = changes else {
             let gone = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 410,
                 "reason": "Expired", "message": format!("too old resource version: {at}") });
-            send(json!({ "type": "ERROR", "object": gone })).await;
+            send("ERROR", &gone).await;
             return;
         };
         for (version, kind, node) in changes {
             at = version;
-            if !send(json!({ "type": kind, "object": &*node })).await {
+            if !send(kind, &node).await {
                 return;
             }
         }
@@ -208,7 +206,7 @@ async fn follow(
                     // Compactions alone move the version too, and a bookmark is what saves a quiet watch from them.
                     let nodes = lock(&shared.nodes).version();
                     at = at.max(nodes);
-                    if !send(bookmark(at, json!({}))).await {
+                    if !send("BOOKMARK", &bookmark(at)).await {
                         return;
                     }
                 }
@@ -217,11 +215,11 @@ async fn follow(
     }
 }
 
-fn not_found(shared: &Shared, kind: &str, name: &str) -> Answer {
-    status(shared, 404, "NotFound", &format!("{kind} \"{name}\" not found"))
+fn not_found(shared: &Shared, encoding: Encoding, kind: &str, name: &str) -> Answer {
+    status(shared, encoding, 404, "NotFound", &format!("{kind} \"{name}\" not found"))
 }
 
-fn status(shared: &Shared, code: u16, reason: &str, message: &str) -> Answer {
+fn status(shared: &Shared, encoding: Encoding, code: u16, reason: &str, message: &str) -> Answer {
     let mut body = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "message": message, "reason": reason, "code": code,
@@ -229,23 +227,27 @@ fn status(shared: &Shared, code: u16, reason: &str, message: &str) -> Answer {
     if code == 429 {
         body["details"] = json!({ "retryAfterSeconds": 1 });
     }
-    let mut answer = whole(shared, code, &body);
+    let mut answer = whole(shared, encoding, code, &body);
     if code == 429 {
-        answer.headers_mut().insert(RETRY_AFTER, hyper::header::HeaderValue::from_static("1"));
+        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     answer
 }
 
-fn whole(shared: &Shared, code: u16, body: &Value) -> Answer {
-    let body = body.to_string();
+fn whole(shared: &Shared, encoding: Encoding, code: u16, body: &Value) -> Answer {
+    let (body, zipped) = encoding.whole(body);
     shared.bytes.fetch_add(u64::try_from(body.len()).unwrap_or_default(), Ordering::Relaxed);
-    answered(code, Full::new(Bytes::from(body)).boxed())
+    let mut answer = answered(code, encoding.content_type(false), Full::new(Bytes::from(body)).boxed());
+    if zipped {
+        answer.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    answer
 }
 
-fn answered(code: u16, body: BoxBody<Bytes, Infallible>) -> Answer {
+fn answered(code: u16, kind: &'static str, body: BoxBody<Bytes, Infallible>) -> Answer {
     let mut answer = Response::new(body);
     *answer.status_mut() = hyper::StatusCode::from_u16(code).unwrap_or_default();
-    answer.headers_mut().insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static("application/json"));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     answer
 }
 

@@ -1,10 +1,11 @@
 //! A Kubernetes API server for nodes and pods, in memory, with the real one's semantics where a client can tell.
 //!
-//! Resource versions, paged listings that stay consistent, watches with history, `410 Gone` after a compaction, streaming
-//! lists with their closing bookmark, strategic merge patches of a node's status. And its bad days: away, refusing,
-//! cutting streams, silent.
+//! Resource versions, paged lists that stay consistent, watches with history, `410 Gone` after a compaction, strategic
+//! merge patches of a node's status, answers in JSON or protobuf, zipped, with whole objects or metadata only. And its
+//! bad days: away, refusing, cutting streams, silent, with fewer encodings.
 
 mod answer;
+mod encode;
 mod nodes;
 
 use std::collections::BTreeSet;
@@ -40,13 +41,25 @@ struct Shared {
     epoch: watch::Sender<u64>,
     away: AtomicBool,
     silent: AtomicBool,
-    streaming_lists: AtomicBool,
+    media_types: Mutex<MediaTypes>,
     refusals: Mutex<Option<Refusal>>,
     token: Mutex<Option<String>>,
     requests: AtomicU64,
     bytes: AtomicU64,
     user_agents: Mutex<BTreeSet<String>>,
     watch_timeouts: Mutex<Vec<u64>>,
+}
+
+/// The encodings that a server has.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum MediaTypes {
+    /// Those of kube-apiserver: JSON and protobuf, whole objects and metadata only, zipped.
+    #[default]
+    All,
+    /// JSON of whole objects; a client that takes nothing else gets a 406.
+    JsonOnly,
+    /// JSON of whole objects, whatever the client accepts, as KubeEdge's metaServer.
+    IgnoresAccept,
 }
 
 /// What the next requests are answered with.
@@ -89,7 +102,7 @@ impl FakeApi {
             epoch: watch::Sender::new(0),
             away: AtomicBool::new(false),
             silent: AtomicBool::new(false),
-            streaming_lists: AtomicBool::new(true),
+            media_types: Mutex::default(),
             refusals: Mutex::default(),
             token: Mutex::default(),
             requests: AtomicU64::new(0),
@@ -209,9 +222,14 @@ impl FakeApi {
         self.shared.changed.send_replace(());
     }
 
-    /// Whether it has the feature `WatchList`; it has unless told otherwise.
-    pub fn set_streaming_lists(&self, on: bool) {
-        self.shared.streaming_lists.store(on, Ordering::SeqCst);
+    /// The encodings of its answers.
+    pub fn set_media_types(&self, known: MediaTypes) {
+        *lock(&self.shared.media_types) = known;
+    }
+
+    /// Whether nodes that are written from now on show `managedFields`; they do unless told otherwise.
+    pub fn show_managed_fields(&self, shown: bool) {
+        self.change(|nodes| nodes.show_managed_fields(shown));
     }
 
     /// Wants this bearer token from now on.

@@ -14,28 +14,40 @@ pub(super) struct Nodes {
     history: VecDeque<(u64, &'static str, Arc<Value>)>,
     compacted: u64,
     snapshots: HashMap<u64, BTreeMap<String, Arc<Value>>>,
+    hides_managed_fields: bool,
     pods: BTreeMap<(String, String), Value>,
 }
 
-/// A node as it is before any flannel has seen it, about as large as a real one.
+/// A node as it is before any flannel has seen it, of 12 KB, as a real one.
 pub(super) fn fresh(name: &str, pod_cidrs: &[&str]) -> Value {
-    let image = |n: u32| json!({ "names": [format!("registry.example.org/image-{n}@sha256:{:064x}", n)], "sizeBytes": 1000 });
+    const IMAGES: u32 = 50;
+    let image = |n: u32| {
+        let name = format!("registry.example.org/team-{n}/service-{n}");
+        json!({ "names": [format!("{name}@sha256:{:064x}", n.wrapping_mul(0x9e37_79b1)), format!("{name}:v1.{n}.0")],
+                "sizeBytes": 10_000_000 + n * 1_234_567 })
+    };
+    let condition = |kind: &str, status: &str, reason: &str| {
+        json!({ "type": kind, "status": status, "reason": reason, "message": format!("kubelet reports {reason}"),
+                "lastHeartbeatTime": "2026-01-01T00:00:00Z", "lastTransitionTime": "2026-01-01T00:00:00Z" })
+    };
     let mut node = json!({
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {
             "name": name,
-            "labels": { "kubernetes.io/hostname": name, "kubernetes.io/os": "linux" },
+            "labels": { "kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64" },
             "annotations": { "node.alpha.kubernetes.io/ttl": "0" },
-            "managedFields": [{ "manager": "kubelet", "operation": "Update", "fieldsV1": { "f:metadata": {} } }],
         },
         "spec": {},
         "status": {
             "conditions": [
-                { "type": "Ready", "status": "True", "reason": "KubeletReady" },
-                { "type": "NetworkUnavailable", "status": "True", "reason": "NoRouteCreated" },
+                condition("Ready", "True", "KubeletReady"),
+                condition("NetworkUnavailable", "True", "NoRouteCreated"),
+                condition("MemoryPressure", "False", "KubeletHasSufficientMemory"),
+                condition("DiskPressure", "False", "KubeletHasNoDiskPressure"),
+                condition("PIDPressure", "False", "KubeletHasSufficientPID"),
             ],
-            "images": (0..20).map(image).collect::<Vec<_>>(),
+            "images": (0..IMAGES).map(image).collect::<Vec<_>>(),
         },
     });
     if let Some(first) = pod_cidrs.first() {
@@ -44,9 +56,57 @@ pub(super) fn fresh(name: &str, pod_cidrs: &[&str]) -> Value {
     node
 }
 
+/// `managedFields` as the API server computes them from the object: 2.5 KB of the kubelet's, and the pod subnets.
+fn managed_fields(node: &Value) -> Value {
+    let condition = |kind: &str| {
+        let fields = json!({ ".": {}, "f:type": {}, "f:status": {}, "f:reason": {}, "f:message": {},
+                             "f:lastHeartbeatTime": {}, "f:lastTransitionTime": {} });
+        (format!("k:{{\"type\":\"{kind}\"}}"), fields)
+    };
+    let conditions: serde_json::Map<String, Value> =
+        ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"].into_iter().map(condition).collect();
+    let names = |of: &Value| -> serde_json::Map<String, Value> {
+        let names = of.as_object().into_iter().flatten().map(|(name, _)| name);
+        names.map(|name| (format!("f:{name}"), json!({}))).collect()
+    };
+    let metadata = json!({ "f:labels": names(&node["metadata"]["labels"]),
+                           "f:annotations": names(&node["metadata"]["annotations"]) });
+    let status = json!({ "f:conditions": conditions, "f:images": {}, "f:nodeInfo": {}, "f:addresses": {},
+                         "f:allocatable": {}, "f:capacity": {}, "f:daemonEndpoints": {} });
+    let entry = |manager: &str, fields: Value| {
+        json!({ "manager": manager, "operation": "Update", "apiVersion": "v1", "time": "2026-01-01T00:00:00Z",
+                "fieldsType": "FieldsV1", "fieldsV1": fields })
+    };
+    let mut all = vec![
+        entry("kubelet", json!({ "f:metadata": metadata })),
+        entry("kubelet", json!({ "f:status": status })),
+    ];
+    if let Some(cidrs) = node["spec"]["podCIDRs"].as_array() {
+        let item = |cidr: &Value| (format!("v:{cidr}"), json!({}));
+        let mut items: serde_json::Map<String, Value> = cidrs.iter().map(item).collect();
+        items.insert(".".to_owned(), json!({}));
+        let spec = json!({ "f:spec": { "f:podCIDR": {}, "f:podCIDRs": items } });
+        all.push(entry("kube-controller-manager", spec));
+    }
+    all.into()
+}
+
+/// Writes the one of `podCIDR` and `podCIDRs` that is missing.
+fn complete_pod_cidrs(spec: &mut Value) {
+    if let Some(first) = spec["podCIDRs"].get(0).cloned() {
+        spec["podCIDR"] = first;
+    } else if let Some(only) = spec.get("podCIDR").filter(|cidr| **cidr != "").cloned() {
+        spec["podCIDRs"] = json!([only]);
+    }
+}
+
 impl Nodes {
     pub(super) fn version(&self) -> u64 {
         self.version
+    }
+
+    pub(super) fn show_managed_fields(&mut self, shown: bool) {
+        self.hides_managed_fields = !shown;
     }
 
     pub(super) fn read(&self, name: &str) -> Option<Value> {
@@ -60,6 +120,11 @@ impl Nodes {
     /// Writes a node; one that stays the same keeps its version.
     pub(super) fn put(&mut self, name: &str, mut node: Value) {
         let before = self.nodes.get(name);
+        let uid = before.map(|before| before["metadata"]["uid"].clone());
+        node["metadata"]["uid"] = uid.unwrap_or_else(|| format!("uid-{}", self.version).into());
+        complete_pod_cidrs(&mut node["spec"]);
+        node["metadata"]["managedFields"] =
+            if self.hides_managed_fields { json!([]) } else { managed_fields(&node) };
         if let Some(before) = before {
             node["metadata"]["resourceVersion"] = before["metadata"]["resourceVersion"].clone();
             if **before == node {
