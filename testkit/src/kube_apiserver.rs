@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use crate::{LabError, Namespace, setting, wait_for};
 
 mod cluster;
+mod scale;
 
 /// How long the servers may take to be ready; the first start of an API server writes its own roles first.
 const READY: Duration = Duration::from_secs(90);
