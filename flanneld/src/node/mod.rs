@@ -5,6 +5,7 @@
 
 mod interface;
 mod mtu;
+pub(crate) mod pod_bridge;
 
 use flannel_lease::Stack;
 use std::fmt;

@@ -7,18 +7,20 @@ use std::collections::BTreeSet;
 use std::error::Error;
 
 use flannel_vxlan::DefaultRoute;
-use flannel_vxlan::{Family, Notification};
+use flannel_vxlan::{Family, Interface, Notification};
 use ipnet::IpNet;
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{Reconciler, SETTLE, pacing};
-use crate::config::{Config, NetConf};
+use crate::config::{Config, NetConf, Store};
 use crate::desired::Setting;
+use crate::node::pod_bridge::PodSubnets;
 use crate::node::{self, NodeError};
 use crate::status::counters::Object;
 use crate::status::model::Cause;
-use flannel_lease::{Chain, Stack};
+use crate::status::readiness::{Condition, tell};
+use flannel_lease::{Chain, LeaseKey, Stack};
 
 /// The default routes of the main table, IPv4's and IPv6's.
 type DefaultRoutes = [Vec<DefaultRoute>; 2];
@@ -30,6 +32,20 @@ pub(super) struct Surroundings {
     defaults: Option<DefaultRoutes>,
     /// Where packets may take another way since the last look, for peers that are routed to without wrapping.
     rerouted: BTreeSet<IpNet>,
+    /// Pod subnets that this node held before.
+    former: Vec<IpNet>,
+    /// What was logged of bridges of pods, and still holds: what makes new pods fail, and what does not.
+    stale: (Option<String>, Option<String>),
+}
+
+impl Surroundings {
+    /// Remembers the subnets in `former` that are not in `own`.
+    pub(super) fn note_former(&mut self, former: Option<LeaseKey>, own: LeaseKey) {
+        self.former.extend(former.into_iter().flat_map(LeaseKey::subnets));
+        self.former.retain(|former| own.subnets().all(|own| own != *former));
+        self.former.sort_unstable();
+        self.former.dedup();
+    }
 }
 
 impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
@@ -67,13 +83,16 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
 
     /// Looks at the interface between nodes again, and follows it.
     pub(super) fn look_around(&mut self) -> Result<bool, Box<dyn Error + Send + Sync>> {
+        let interfaces = self.links.interfaces()?;
+        self.check_pod_bridge(&interfaces);
         let present = node::Present::from(&self.setting.facts);
         let defaults = match &self.surroundings.defaults {
             Some(defaults) => defaults,
             None => self.surroundings.defaults.insert(default_routes(&mut self.links)?),
         };
-        let facts = choose(&self.config, &self.setting.net_conf, present, defaults, &mut self.links)
-            .inspect_err(|_| self.surroundings.defaults = None)?;
+        let facts =
+            choose(&self.config, &self.setting.net_conf, present, defaults, &interfaces, &mut self.links)
+                .inspect_err(|_| self.surroundings.defaults = None)?;
         let rerouted = std::mem::take(&mut self.surroundings.rerouted);
         if facts == self.setting.facts {
             self.decide_ways(&rerouted);
@@ -86,6 +105,39 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         let setting = Setting::new(&self.config, net_conf, facts, Some(&self.lease.attributes))?;
         self.adopt_setting(setting)?;
         Ok(true)
+    }
+
+    /// Reports a bridge of pods that has an address of another subnet. flanneld does not remove it: pods may use it.
+    fn check_pod_bridge(&mut self, interfaces: &[Interface]) {
+        let (v4, v6) = self.setting.net_conf.networks();
+        let networks: Vec<IpNet> = v4.map(IpNet::V4).into_iter().chain(v6.map(IpNet::V6)).collect();
+        let subnets = PodSubnets {
+            own: self.lease.key,
+            networks: &networks,
+            former: &self.surroundings.former,
+            owns_cni0: matches!(self.config.store, Store::Kubernetes(_)),
+        };
+        let stale = subnets.stale_bridges(interfaces);
+        let describe = |blocks: bool| {
+            let found = stale.iter().filter(|bridge| bridge.blocks == blocks);
+            let texts: Vec<_> =
+                found.map(|bridge| format!("{}; {}", bridge.problem(), bridge.cure())).collect();
+            (!texts.is_empty()).then(|| texts.join("; "))
+        };
+        let (blocked, beside) = (describe(true), describe(false));
+        if self.surroundings.stale != (blocked.clone(), beside.clone()) {
+            for text in blocked.iter().chain(&beside) {
+                warn!("{text}; flanneld notices by itself when it is done");
+            }
+            if self.surroundings.stale.0.is_some() && blocked.is_none() {
+                info!("no bridge keeps new pods from starting any more");
+            }
+            self.surroundings.stale = (blocked.clone(), beside.clone());
+        }
+        tell(&self.outputs.readiness, |readiness| {
+            readiness.set(Condition::PodBridge, blocked.map_or(Ok(()), Err));
+            readiness.note("pod bridge", beside);
+        });
     }
 
     /// Decides anew which of the peers in these networks are routed to without wrapping.
@@ -113,7 +165,9 @@ pub fn find_facts(
     present: node::Present<'_>,
     links: &mut impl flannel_vxlan::Kernel,
 ) -> Result<node::NodeFacts, Box<dyn Error + Send + Sync>> {
-    choose(config, net_conf, present, &default_routes(links)?, links)
+    let defaults = default_routes(links)?;
+    let interfaces = links.interfaces()?;
+    choose(config, net_conf, present, &defaults, &interfaces, links)
 }
 
 fn default_routes(
@@ -127,12 +181,12 @@ fn choose(
     net_conf: &NetConf,
     present: node::Present<'_>,
     [default_ipv4, default_ipv6]: &DefaultRoutes,
+    interfaces: &[Interface],
     links: &mut impl flannel_vxlan::Kernel,
 ) -> Result<node::NodeFacts, Box<dyn Error + Send + Sync>> {
-    let interfaces = links.interfaces()?;
     let (v4, v6) = net_conf.networks();
     let networks: Vec<IpNet> = v4.map(IpNet::V4).into_iter().chain(v6.map(IpNet::V6)).collect();
-    let host = node::Host { interfaces: &interfaces, default_ipv4, default_ipv6, networks: &networks };
+    let host = node::Host { interfaces, default_ipv4, default_ipv6, networks: &networks };
     let route_to = |address| match links.route_to(address) {
         Ok(Some(way)) => Ok(way),
         Ok(None) => Err("network is unreachable".to_owned()),

@@ -166,13 +166,16 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     }
 
     pub(super) fn adopt_lease(&mut self, lease: Lease) {
-        let changed = self.lease.key != lease.key;
+        let former = self.lease.key;
+        let changed = former != lease.key;
         self.lease = lease;
         self.due.memory.now();
         if !changed {
             return;
         }
         warn!(subnet = %self.lease.key, "this node has another subnet now; pods that run keep their old addresses");
+        self.surroundings.note_former(Some(former), self.lease.key);
+        self.due.facts.now();
         for key in self.leases.set_own(Some(self.lease.key)) {
             self.note_peer(key);
         }

@@ -201,6 +201,13 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         self
     }
 
+    /// Names a subnet that this node held in an earlier run: a bridge may still have its address.
+    #[must_use]
+    pub fn held_before(mut self, former: Option<LeaseKey>) -> Self {
+        self.surroundings.note_former(former, self.lease.key);
+        self
+    }
+
     /// Starts with peers from memory: they are written and repaired, and nothing is taken for stale, until the store
     /// has listed everything.
     #[must_use]
@@ -222,6 +229,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         let mut verify = interval_at(Instant::now() + VERIFY, VERIFY);
         verify.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.outputs.readiness.send_modify(Readiness::started);
+        self.due.facts.now();
         self.due.rules.now();
         self.due.overlay.now();
         self.due.subnet_file.now();

@@ -132,9 +132,9 @@ async fn hold(
     }
 }
 
-/// Tells the store once this node is ready for pods.
+/// Tells the store once flanneld has set up this node: the scheduler may send pods.
 async fn tell_ready(store: Arc<dyn LeaseStore>, mut readiness: watch::Receiver<Readiness>) {
-    if readiness.wait_for(Readiness::is_ready).await.is_ok() {
+    if readiness.wait_for(Readiness::is_set_up).await.is_ok() {
         store.ready();
     }
 }

@@ -172,6 +172,7 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
         // Nobody listens any more when the daemon stops.
         let _unheard = reloading.send(done);
     }));
+    let held_before = request.previous;
     info!("Watching for new subnet leases");
     tokio::spawn(lease_task.keep(request, attributes_out, tell));
     let remembering = tokio::spawn(state_file::keep(state_file::path(&config.subnet_file), memories));
@@ -188,7 +189,8 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
     let tables = setting.table_prefix.tables().map_err(|error| Fatal::Desired(error.into()))?.to_vec();
     let mut reconciler = Reconciler::new(config, setting, lease, rules, links, outputs)
         .map_err(Fatal::Desired)?
-        .sweep_after(previous);
+        .sweep_after(previous)
+        .held_before(held_before);
     if let Some(recalled) = recalled {
         reconciler = reconciler.recall(recalled);
     }

@@ -53,7 +53,7 @@ impl Notifier {
             tokio::select! {
                 changed = self.readiness.changed() => {
                     if changed.is_err() { return }
-                    if self.readiness.borrow_and_update().is_ready() && !announced {
+                    if self.readiness.borrow_and_update().is_set_up() && !announced {
                         announced = true;
                         tell(&[NotifyState::Ready]);
                     }

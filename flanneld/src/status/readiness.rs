@@ -24,10 +24,12 @@ pub enum Condition {
     Peers,
     /// No other process keeps undoing what this daemon writes.
     Uncontested,
+    /// No bridge of pods has an address that makes new pods fail. Only an operator can cure that.
+    PodBridge,
 }
 
 impl Condition {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Interface,
         Self::Lease,
         Self::Device,
@@ -35,15 +37,16 @@ impl Condition {
         Self::SubnetFile,
         Self::Peers,
         Self::Uncontested,
+        Self::PodBridge,
     ];
 
     /// The work that brings it about, as metrics call it.
     pub(crate) fn work(self) -> &'static str {
         match self {
             Self::Device | Self::Peers => "overlay",
-            Self::Interface | Self::Lease | Self::Rules | Self::SubnetFile | Self::Uncontested => {
-                self.label()
-            }
+            // The bridge is read with the interfaces.
+            Self::Interface | Self::PodBridge => Self::Interface.label(),
+            Self::Lease | Self::Rules | Self::SubnetFile | Self::Uncontested => self.label(),
         }
     }
 
@@ -51,6 +54,7 @@ impl Condition {
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::SubnetFile => "subnet_file",
+            Self::PodBridge => "pod_bridge",
             _ => self.name(),
         }
     }
@@ -66,6 +70,7 @@ impl Condition {
             Self::SubnetFile => "subnet file",
             Self::Peers => "peers",
             Self::Uncontested => "uncontested",
+            Self::PodBridge => "pod bridge",
         }
     }
 }
@@ -93,6 +98,7 @@ impl Readiness {
         let reason = |condition| match condition {
             Condition::Lease => "asking the lease store",
             Condition::Interface => "settled with the lease",
+            Condition::PodBridge => "checked once there is a lease",
             _ => "made once there is a lease",
         };
         let made = Condition::ALL.into_iter().filter(|condition| *condition != Condition::Uncontested);
@@ -130,6 +136,13 @@ impl Readiness {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.unmet.is_empty()
+    }
+
+    /// Whether everything holds that flanneld itself brings about. What waits for an operator must not keep a service
+    /// manager or the scheduler waiting.
+    #[must_use]
+    pub fn is_set_up(&self) -> bool {
+        self.unmet.keys().all(|condition| *condition == Condition::PodBridge)
     }
 
     /// Why `condition` does not hold; `None` if it does.
@@ -191,6 +204,15 @@ mod tests {
         readiness.set(Condition::Rules, Err("table ip flannel-ipv4 is gone".to_owned()));
         assert!(!readiness.is_ready());
         assert_eq!(readiness.body(), "flanneld is not ready yet\nrules: table ip flannel-ipv4 is gone");
+    }
+
+    #[test]
+    fn a_bridge_that_an_operator_has_to_remove_makes_it_unready_but_it_is_set_up() {
+        let mut readiness = ready();
+        readiness.set(Condition::PodBridge, Err("bridge cni0 has the address 10.244.1.1/24".to_owned()));
+        assert!(!readiness.is_ready() && readiness.is_set_up());
+        readiness.set(Condition::Rules, Err("gone".to_owned()));
+        assert!(!readiness.is_set_up());
     }
 
     #[test]

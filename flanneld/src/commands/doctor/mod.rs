@@ -3,6 +3,7 @@
 mod host;
 mod kernel_features;
 mod leases;
+mod pod_bridge;
 mod preflight;
 mod probe;
 mod rules;
@@ -17,7 +18,7 @@ use flannel_vxlan::{Family, Kernel as _, Vni};
 use serde::Serialize;
 
 use super::upstream::Upstream;
-use crate::config::{Backend, Doctor, Problem};
+use crate::config::{Backend, Doctor, Problem, Store};
 use crate::run::instances;
 
 /// How bad a finding is.
@@ -107,6 +108,7 @@ pub async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
     findings.extend(host.look(&config));
     if problems.is_empty() {
         let subnet_file = config.subnet_file.clone();
+        let owns_cni0 = matches!(config.store, Store::Kubernetes(_));
         let survey = match config.ownership.settle(&mut nft) {
             Ok(ownership) => {
                 config.ownership = ownership;
@@ -123,7 +125,9 @@ pub async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
                         "look after the store; until it is back this node learns of no new nodes",
                     )
                 }));
-                findings.extend(host.around(&survey, &links.interfaces()?, &subnet_file));
+                let (stale, others) = pod_bridge::look(&survey, links.interfaces()?, owns_cni0);
+                findings.extend(stale);
+                findings.extend(host.around(&survey, &others, &subnet_file));
                 findings.extend(leases::look(&survey));
                 findings.extend(or_told(rules::obstacles(&survey, &mut nft)));
                 if upstream.is_some() {
