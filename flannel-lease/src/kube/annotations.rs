@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use regex::Regex;
 
-use crate::codec::{parse_ipv4, quote};
+use crate::codec::{cut, parse_ipv4, quote};
 use crate::{BackendData, BackendType, Gaps, LeaseAttributes, LeaseKey};
 
 /// All annotations of an object.
@@ -121,7 +121,10 @@ impl Names {
         let data = |name: &String, gap: &mut Option<String>| {
             let json = text(name).filter(|json| *json != NO_DATA)?;
             let read = BackendData::from_json(json.to_owned());
-            read.map_err(|error| *gap = Some(format!("annotation {name} cannot be read: {error}"))).ok()
+            read.map_err(|error| {
+                *gap = Some(format!("annotation {name} cannot be read: {}", cut(&error.to_string())))
+            })
+            .ok()
         };
         let backend_data = data(&self.backend_data, &mut gaps.ipv4);
         let backend_v6_data = data(&self.backend_v6_data, &mut gaps.ipv6);

@@ -79,21 +79,26 @@ fn hostile(own: &str, own_subnet: &str) -> Vec<(String, String, String)> {
         data(
             "10.244.109.0-24",
             r#"{"VNI":-1}"#,
-            "Ignoring lease 10.244.109.0-24: its IPv4 backend data is unusable",
+            "leases.db: BackendData cannot be used: invalid value: integer `-1`",
         ),
-        data("10.244.110.0-24", &format!(r#""{long}""#), "key=10.244.110.0-24 problem=\"it has 1048"),
-        data("10.244.111.0-24", &"[".repeat(8000), "key=10.244.111.0-24"),
-        data("10.244.112.0-24", r#"{"VNI":1,"VtepMAC":"\nE1121 forged"}"#, "Ignoring lease 10.244.112.0-24"),
+        data("10.244.110.0-24", &format!(r#""{long}""#), "lease 10.244.110.0-24 in LEASES: it has 1048"),
+        data("10.244.111.0-24", &"[".repeat(8000), "lease 10.244.111.0-24 in LEASES: "),
+        data(
+            "10.244.112.0-24",
+            r#"{"VNI":1,"VtepMAC":"\nE1121 forged"}"#,
+            "lease 10.244.112.0-24 in LEASES: BackendData cannot be used",
+        ),
         ("10.244.113.1-24".into(), vxlan("192.168.77.66", mac), "key=10.244.113.1-24".into()),
         ("0.0.0.0-0".into(), vxlan("192.168.77.66", mac), "key=0.0.0.0-0".into()),
         ("../../10.244.1.0-24\n".into(), "{}".into(), r"key=../../10.244.1.0-24\n problem=".into()),
         (long, "{}".into(), format!("key={}", "x".repeat(80))),
-        ("10.244.114.0-24".into(), "null".into(), "key=10.244.114.0-24".into()),
-        ("10.244.115.0-24".into(), String::new(), "key=10.244.115.0-24".into()),
+        ("10.244.114.0-24".into(), "null".into(), "lease 10.244.114.0-24 in LEASES: ".into()),
+        ("10.244.115.0-24".into(), String::new(), "lease 10.244.115.0-24 in LEASES: ".into()),
         (
             "10.244.116.0-24".into(),
             "{}".into(),
-            "Ignoring lease 10.244.116.0-24: it publishes no public IPv4 address".into(),
+            "lease 10.244.116.0-24 in LEASES: PublicIP is missing; pods in 10.244.116.0/24 cannot be reached"
+                .into(),
         ),
         (
             "10.244.117.0-24".into(),
@@ -163,7 +168,8 @@ fn a_hostile_lease_is_named_and_skipped_and_delays_nobody() {
     assert!(pod.namespace().reaches(v4(&other_pod), SOON).unwrap());
     assert!(other_pod.namespace().reaches(v4(&pod), SOON).unwrap());
     for (key, _, words) in &leases {
-        let said = wait_for(SOON, || log_of(&node).contains(words).then_some(()));
+        let words = words.replace("LEASES", &flannel.lease_file().display().to_string());
+        let said = wait_for(SOON, || log_of(&node).contains(&words).then_some(()));
         let key: String = key.chars().take(40).collect();
         assert!(said.is_some(), "{key}: `{words}` is not in the log:\n{}", log_of(&node));
     }
@@ -176,9 +182,9 @@ fn a_hostile_lease_is_named_and_skipped_and_delays_nobody() {
     );
     assert!(log.lines().all(|line| !line.starts_with("E1121 forged")), "{log}");
     node.namespace().sh("ip link add other0 type bridge; ip link set other0 up; ip link del other0").unwrap();
-    for key in ["10.244.112.0-24", "10.244.117.0-24"] {
-        let said = log_of(&node).matches(&format!("Ignoring lease {key}")).count();
-        assert_eq!(said, 1, "{key} is named once:\n{}", log_of(&node));
+    for words in ["] lease 10.244.112.0-24 in ", "Ignoring lease 10.244.117.0-24"] {
+        let said = log_of(&node).matches(words).count();
+        assert_eq!(said, 1, "`{words}` is logged once:\n{}", log_of(&node));
     }
 
     // They are there when it starts, too.
@@ -252,8 +258,8 @@ fn a_hostile_node_object_is_named_and_skipped_and_delays_nobody() {
     eprintln!("programmed {:?} after its first annotation", began.elapsed());
     for words in [
         "peer 10.244.66.0/24 is not programmed: its underlay address 127.0.0.1 is not",
-        "key=evil-2",
-        "key=evil-3",
+        "node \"evil-2\": annotation flannel.alpha.coreos.com/backend-data cannot be read",
+        "node \"evil-3\": annotation flannel.alpha.coreos.com/public-ip is not an address",
         "key=evil-4",
         "peer 8.0.0.0/8 is not programmed: its subnet is outside the pod network",
         "peer 0.0.0.0/0 is not programmed: its subnet overlaps 10.244.1.0/24, the subnet of this node",
