@@ -41,6 +41,8 @@ pub struct Setting {
     pub ownership: Ownership,
     /// What the names of our tables begin with.
     pub table_prefix: TablePrefix,
+    /// What they began with before; those tables are to be gone.
+    pub former_prefixes: Vec<TablePrefix>,
     /// A blackhole route for the node's own subnet.
     pub blackhole_route: bool,
     /// Whether this daemon, or the one before it, turned checksum offload off: then it is turned on again where it is no longer
@@ -151,6 +153,7 @@ impl Setting {
             forward_rules: config.forward_rules,
             ownership: config.ownership.into(),
             table_prefix: config.table_prefix.clone().unwrap_or_default(),
+            former_prefixes: Vec::new(),
             blackhole_route: config.blackhole_route,
             restores_checksum: false,
         })
@@ -192,6 +195,7 @@ impl Setting {
             forward: self.forward_rules,
             no_masquerade: self.net_conf.no_masquerade.clone(),
             ownership: self.ownership,
+            former: self.former_prefixes.clone(),
         }
     }
 

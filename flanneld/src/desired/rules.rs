@@ -80,6 +80,20 @@ impl TablePrefix {
         vec![Self::default(), own]
     }
 
+    /// Prefixes other than this one whose tables hold rules for a network that overlaps `known`, the daemon's networks of
+    /// now and before: its own tables, from before it got this prefix.
+    #[must_use]
+    pub fn former(&self, known: &[IpNet], present: &Ruleset) -> Vec<Self> {
+        let mut former: Vec<Self> = Vec::new();
+        for table in present.tables() {
+            let rules = || table.chains().iter().flat_map(Chain::list);
+            let is_ours = rules().next().is_some() && !is_about_others(rules(), known);
+            let prefix = Self::chosen_for(table.id()).filter(|prefix| is_ours && prefix != self);
+            former.extend(prefix.filter(|prefix| !former.contains(prefix)));
+        }
+        former
+    }
+
     /// Tables to observe for [`Self::candidates`].
     ///
     /// # Errors
@@ -156,6 +170,8 @@ pub struct RuleSpec {
     pub no_masquerade: Vec<IpNet>,
     /// Who may change the tables. Default: anybody.
     pub ownership: Ownership,
+    /// Prefixes that the node had before; their tables are to be gone. Default: none.
+    pub former: Vec<TablePrefix>,
 }
 
 impl RuleSpec {
@@ -176,7 +192,8 @@ pub fn ruleset(spec: &RuleSpec) -> Result<Ruleset, NameError> {
     let [ipv4, ipv6] = spec.prefix.tables()?;
     let multicast_v4 = Ipv4Net::new_assert([224, 0, 0, 0].into(), 4).into();
     let multicast_v6 = Ipv6Net::new_assert([0xff00, 0, 0, 0, 0, 0, 0, 0].into(), 8).into();
-    let mut rules = Ruleset::new();
+    let former = spec.former.iter().map(TablePrefix::tables).collect::<Result<Vec<_>, _>>()?;
+    let mut rules = former.concat().into_iter().fold(Ruleset::new(), Ruleset::without);
     rules = match spec.ipv4 {
         Some((cluster, pods)) => rules.table(table(spec, ipv4, cluster.into(), pods.into(), multicast_v4)?),
         None => rules.without(ipv4),
@@ -270,6 +287,7 @@ mod tests {
             forward: true,
             no_masquerade: Vec::new(),
             ownership: Ownership::Shared,
+            former: Vec::new(),
         }
     }
 

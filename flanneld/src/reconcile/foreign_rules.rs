@@ -42,6 +42,8 @@ const CLEAR_AGAIN: Duration = Duration::from_secs(60);
 pub struct Neighbours {
     /// The comment of our rules in iptables' chains.
     mark: Comment,
+    /// Comments of the same before, whose rules are to be gone.
+    former: Vec<Comment>,
     /// The generation at which everything was as it should be.
     right_at: Option<Generation>,
     /// When upstream's rules were last removed.
@@ -101,6 +103,7 @@ impl Neighbours {
     pub fn new(mark: Comment) -> Self {
         Self {
             mark,
+            former: Vec::new(),
             right_at: None,
             cleared: None,
             clear_at: None,
@@ -117,6 +120,12 @@ impl Neighbours {
     #[must_use]
     pub fn next_look(&self) -> Instant {
         self.next_look.unwrap_or_else(Instant::now)
+    }
+
+    /// Lets rules with this comment go too, in the next transaction.
+    pub(super) fn add_former(&mut self, mark: Option<Comment>) {
+        self.former.extend(mark);
+        self.right_at = None;
     }
 
     /// Whether our rules in iptables' chains were written since this was last called.
@@ -170,7 +179,13 @@ impl Neighbours {
         scope.extend(ours.tables().iter().map(|table| table.id().clone()));
         let leftovers = Cell::new(Leftovers::None);
         let outcome = converge_with(kernel, &scope, |observed| {
-            let changes = |clear| foreign_changes(observed, networks, &self.mark, (forward, clear));
+            let changes = |clear| {
+                let mut changes = foreign_changes(observed, networks, &self.mark, (forward, clear));
+                for mark in &self.former {
+                    accept_forwarded(observed, &[], mark, &USER_CHAINS, &mut changes);
+                }
+                changes
+            };
             let (all, kept) = (changes(true), changes(false));
             let is_there = |id: &TableId| observed.ruleset.tables().iter().any(|table| table.id() == id);
             leftovers.set(if all.len() == kept.len() {
@@ -186,6 +201,7 @@ impl Neighbours {
             });
             if leftovers.get() == Leftovers::Removed { all } else { kept }
         })?;
+        self.former.clear();
         let left = leftovers.get();
         if let Outcome::Changed { changes, .. } = outcome {
             if left == Leftovers::Removed {

@@ -11,6 +11,7 @@ use flannel_vxlan::{Family, Part, PeerStatus, PeerStatusChange, Report, Written}
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::desired::rules::ruleset;
 use crate::desired::subnet_env::SubnetEnv;
 use crate::file;
 use crate::reconcile::pacing::Log;
@@ -97,12 +98,26 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             }
         }
         self.outputs.telemetry.settled(Object::Rules);
+        self.forget_former_prefixes();
         // Ours are active: now what others have.
         let held = self.contests.held_until(Subject::AcceptRules);
         let next = held.into_iter().fold(self.neighbours.next_look(), Instant::max);
         // A survey that is due later must not delay this.
         self.due.neighbours.at = self.due.neighbours.at.map_or(Some(next), |at| Some(at.min(next)));
         Ok(true)
+    }
+
+    /// The tables of this node's former prefixes are gone: whoever makes some next may keep them.
+    fn forget_former_prefixes(&mut self) {
+        let former = std::mem::take(&mut self.setting.former_prefixes);
+        for prefix in &former {
+            info!("removed the tables of this node's former prefix {prefix}");
+            self.neighbours.add_former(prefix.mark().ok());
+        }
+        if let (false, Ok(ruleset)) = (former.is_empty(), ruleset(&self.setting.rules(self.lease.key))) {
+            self.keeper.set_desired(ruleset);
+            self.due.rules.now();
+        }
     }
 
     /// Looks at the rules of other programs. What is wrong there is worth a note, but makes no node unready.

@@ -10,12 +10,16 @@ use tracing::{info, warn};
 
 use crate::config::{Backend, Config, NetConf};
 use crate::desired::rules::TablePrefix;
-use crate::run::instances::{Attempt, Claim, Held, attempt, claim};
+use crate::run::instances::{Attempt, Claim, Held, attempt, claim, is_taken};
 use flannel_lease::Chain;
 
 /// The claims of this daemon, which are given up with the value.
 #[derive(Debug, Default)]
-pub(crate) struct Claims(Vec<Held>);
+pub(crate) struct Claims {
+    held: Vec<Held>,
+    /// Prefixes of tables that this daemon made before it got the present one.
+    pub(crate) former_prefixes: Vec<TablePrefix>,
+}
 
 /// Why the tables' prefix could not be settled.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +65,25 @@ impl Claims {
         rules: &mut impl Kernel,
         waits: &impl Fn(&str),
     ) -> Result<TablePrefix, PrefixError> {
+        let prefix = self.prefix(config, net_conf, former, rules, waits).await?;
+        let chosen = rules.tables()?.into_iter().filter(|table| TablePrefix::chosen_for(table).is_some());
+        let present = rules.observe(&chosen.collect::<Vec<_>>())?.ruleset;
+        for former in prefix.former(&[net_conf.all_networks(), former.to_vec()].concat(), &present) {
+            if !is_taken(&Claim::Tables(former.clone())).await {
+                self.former_prefixes.push(former);
+            }
+        }
+        Ok(prefix)
+    }
+
+    async fn prefix(
+        &mut self,
+        config: &Config,
+        net_conf: &NetConf,
+        former: &[IpNet],
+        rules: &mut impl Kernel,
+        waits: &impl Fn(&str),
+    ) -> Result<TablePrefix, PrefixError> {
         if let Some(prefix) = &config.table_prefix {
             self.take(&Claim::Tables(prefix.clone()), waits).await;
             return Ok(prefix.clone());
@@ -73,7 +96,7 @@ impl Claims {
         for prefix in candidates {
             match attempt(&Claim::Tables(prefix.clone())).await {
                 Ok(Attempt::Held(held)) => {
-                    self.0.push(held);
+                    self.held.push(held);
                     return Ok(prefix);
                 }
                 Ok(Attempt::Taken(other)) => holder = format!(" (flanneld {})", other.process()),
@@ -95,6 +118,6 @@ impl Claims {
 
     async fn take(&mut self, what: &Claim, waits: &impl Fn(&str)) {
         let waits = |problem: Option<&str>| waits(problem.unwrap_or("asking the lease store"));
-        self.0.extend(claim(what, waits).await);
+        self.held.extend(claim(what, waits).await);
     }
 }

@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use crate::config::{Config, HealthzAddress};
+use crate::desired::Setting;
 use crate::node::NodeError;
 use crate::reconcile::monitor::{self, ForeignCommits};
 use crate::reconcile::{Inputs, Outputs, Reconciler};
@@ -150,8 +151,9 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
         started = starting => started?,
         () = beat(&pulse_in) => return Err(Fatal::Ended),
     };
-    let Started { claims: _claims, config, setting, written, request, lease, lease_task, recalled, previous } =
+    let Started { claims, config, setting, written, request, lease, lease_task, recalled, previous } =
         started;
+    let setting = Setting { former_prefixes: claims.former_prefixes.clone(), ..setting };
     info!("Starting flannel in nftables mode...");
     if config.masquerade {
         info!("Setting up masking rules");

@@ -266,3 +266,51 @@ fn daemons_that_may_not_share_a_prefix_or_a_device_name_what_is_taken() {
     let waiting = wait_for(SOON, || unready(&third).filter(|page| page.contains("waits"))).unwrap();
     assert!(waiting.contains("has device flannel.1"), "{waiting}");
 }
+
+/// Stale tables would go on masquerading by the network that was.
+#[test]
+fn a_network_that_gets_another_prefix_takes_its_former_tables_and_rules_away_without_losing_a_packet() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let flannel = Flannel::new(&lab, BINARY, NET_CONF).unwrap();
+    let other = flannel.beside("other", OTHER_NET_CONF).unwrap();
+    let mut node = lab.add_node().unwrap();
+    sh(&node, "iptables-nft -P FORWARD DROP");
+    let mut daemons = [flannel.start(&node).unwrap(), other.start(&node).unwrap()];
+    for daemon in &mut daemons {
+        daemon.ready(SOON).unwrap();
+    }
+    let [_first, second] = daemons;
+    let pod = node.add_pod_of(&other.subnet_file(&node), "cni1").unwrap();
+    let flows = NewFlows::start(&pod, lab.outside(), &[Lab::OUTSIDE_V4], forwarded(1_000)).unwrap();
+    let prefixes = || {
+        let listed = sh(&node, "nft list tables ip");
+        let names = listed.lines().filter_map(|line| line.strip_prefix("table ip ")?.strip_suffix("-ipv4"));
+        names.map(str::to_owned).collect::<std::collections::BTreeSet<_>>()
+    };
+    let marks = || {
+        sh(&node, "iptables-nft -S FORWARD | grep -o 'flanneld accept[^\"]*' | sort -u").replace('\n', ",")
+    };
+    let first_two = prefixes();
+    assert_eq!(first_two.len(), 2, "{first_two:?}");
+    second.terminate().unwrap();
+
+    // Whichever of the two started first has `flannel`.
+    let wider = OTHER_NET_CONF.replace("10.60.0.0/16", "10.60.0.0/15");
+    let wide = flannel.beside("other", &wider).unwrap();
+    let mut second = wide.start(&node).unwrap();
+    second.ready(SOON).unwrap();
+    assert_eq!(prefixes().len(), 2, "{:?}", prefixes());
+    assert!(!prefixes().contains("flannel-10.60.0.0-16"), "{:?}", prefixes());
+    second.terminate().unwrap();
+    let mut second = wide.clone().arg("--table-prefix=tenant").start(&node).unwrap();
+    second.ready(SOON).unwrap();
+    let left = prefixes();
+    assert!(left.len() == 2 && left.contains("tenant"), "{left:?}");
+    let both = marks();
+    assert!(both.matches("flanneld accept").count() == 2 && both.contains("(tenant)"), "{both}");
+    let report = flows.stop().unwrap();
+    assert_eq!((report.lost, report.unmasqueraded), (0, 0), "{report:?}");
+}
