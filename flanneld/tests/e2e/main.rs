@@ -393,7 +393,7 @@ fn a_device_that_cannot_be_set_up_keeps_the_node_unready() {
     let taken = node.namespace().enter(|| UdpSocket::bind("0.0.0.0:8472").unwrap()).unwrap();
     let mut daemon = flannel.start(&node).unwrap();
     let page = || daemon.page("/readyz").unwrap_or_default();
-    let named = wait_for(SOON, || page().contains("is in use by another program").then_some(()));
+    let named = wait_for(SOON, || page().contains("is used by another program").then_some(()));
     assert!(named.is_some(), "{}", page());
     assert_eq!(daemon.status("/readyz").unwrap(), 503);
     drop(taken);
