@@ -5,6 +5,7 @@
 use flannel_nft::{Kernel, NameError, ObserveError};
 use flannel_vxlan::Vni;
 use ipnet::IpNet;
+use std::fs;
 use std::path::Path;
 use tracing::{info, warn};
 
@@ -35,6 +36,10 @@ pub(crate) enum PrefixError {
 impl Claims {
     /// Waits until no other daemon writes this subnet file. `waits` is told what is waited for.
     pub(crate) async fn subnet_file(&mut self, path: &Path, waits: &impl Fn(&str)) {
+        if let Some(folder) = path.parent() {
+            // If this is refused, so is writing the file, which is reported.
+            let _refused = fs::create_dir_all(folder);
+        }
         self.take(&Claim::subnet_file(path), waits).await;
     }
 

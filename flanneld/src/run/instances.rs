@@ -69,13 +69,12 @@ pub enum Claim {
 }
 
 impl Claim {
-    /// The claim on this file, whose directory is made if it is not there.
+    /// The claim on this file. It is another one once its directory is made.
     #[must_use]
     pub fn subnet_file(path: &Path) -> Self {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or_else(|| Path::new("."));
-        // If that is refused, writing the file will be too, and say so.
-        let found = fs::create_dir_all(folder).and_then(|()| fs::metadata(folder));
+        let found = fs::metadata(folder);
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let id = match found {
             Ok(folder) => format!("{}.{}.{name}", folder.dev(), folder.ino()),
@@ -266,6 +265,8 @@ async fn serve(listener: tokio::net::UnixListener) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) if stream.peer_cred().is_ok_and(|peer| is_trusted(peer.uid())) => {
+                // What has ended reads as its end.
+                waiting.retain(|known: &UnixStream| known.try_read(&mut [0]).is_err());
                 if waiting.len() == WAITING {
                     waiting.pop_front();
                 }
@@ -327,15 +328,19 @@ struct Ours {
 /// The daemons of this kind that run here, this one too.
 fn ours() -> io::Result<Vec<Ours>> {
     let listed = named(SOCKETS, fs::read(SOCKETS))?;
-    let of_line = |line: &[u8]| {
-        // Names may have any bytes; ours are text, and end in a slot.
+    let of_line = |line| {
+        // Names may have any bytes; ours are text.
         let (_, name) = std::str::from_utf8(line).ok()?.split_once('@')?;
-        name.strip_prefix(NAME)?.strip_prefix("file.")?;
+        name.strip_prefix(NAME)?.strip_prefix("file.").map(|_| name)
+    };
+    // Each once: a connection has its listener's name.
+    let names: BTreeSet<&str> = listed.split(|byte| *byte == b'\n').filter_map(of_line).collect();
+    let of_name = |name: &str| {
         let (claim, slot) = name.rsplit_once('.')?;
         let (_, peer) = connected(claim, slot.parse().ok()?).ok()?;
         Some(Ours { process: trusted(&peer)?, claim: claim.to_owned() })
     };
-    Ok(listed.split(|byte| *byte == b'\n').filter_map(of_line).collect())
+    Ok(names.into_iter().filter_map(of_name).collect())
 }
 
 /// The daemons that run here, ours and upstream's.
@@ -361,10 +366,6 @@ pub fn of_this_kind() -> io::Result<BTreeSet<DaemonId>> {
 /// # Errors
 /// As [`daemons`].
 pub fn with_subnet_file(subnet_file: &Path) -> io::Result<Option<DaemonId>> {
-    if !subnet_file.parent().is_some_and(|folder| folder.as_os_str().is_empty() || folder.exists()) {
-        // A claim would make the folder.
-        return Ok(None);
-    }
     let claim = Claim::subnet_file(subnet_file).name();
     Ok(ours()?.into_iter().find(|daemon| daemon.claim == claim).map(|daemon| daemon.process))
 }
@@ -467,6 +468,9 @@ mod tests {
             assert!(!company());
             let replaced = claimed("subnet.env").await;
             assert!(!company() && daemons().unwrap().contains(&DaemonId::Process(std::process::id())));
+            // A connection has its listener's name in the kernel's list.
+            let asked = holder(&Claim::subnet_file(&file("subnet.env")).name(), 0).await;
+            assert!(asked.is_some() && !company());
             let other = claimed("other.env").await;
             assert!(company());
             drop(replaced);
