@@ -10,11 +10,12 @@ use flannel_nft::Kernel as _;
 use flannel_nft::iptables::iptables_tables;
 use flannel_vxlan::{Kernel as _, Overlay, Plan, Step};
 
-use crate::config::Config;
-use crate::desired::rules;
+use crate::config::{Config, NetConf};
+use crate::desired::rules::{self, TablePrefix};
 use crate::file;
 use crate::reconcile::foreign_rules::foreign_changes;
 use crate::reconcile::orphans::Leftovers;
+use crate::run::claims::former_prefixes;
 use crate::run::instances;
 
 /// Reads configuration, leases and kernel, and prints the difference as commands. Changes nothing and takes no lease: a
@@ -27,7 +28,11 @@ pub async fn run(mut config: Config) -> Result<Verdict, Box<dyn Error>> {
     let mut links = flannel_vxlan::Netlink::open()?;
     let mut nft = flannel_nft::Netlink::open()?;
     config.ownership = config.ownership.settle(&mut nft)?;
-    let survey = Survey::take(config, (&mut links, &mut nft)).await?;
+    let mut survey = Survey::take(config, (&mut links, &mut nft)).await?;
+    let setting = &mut survey.setting;
+    let now = setting.net_conf.all_networks();
+    let known: Vec<_> = survey.previous.iter().flat_map(NetConf::all_networks).chain(now).collect();
+    setting.former_prefixes = former_prefixes(&setting.table_prefix, &known, &subnet_file, &mut nft).await?;
     let mut text = String::new();
     if let Some(why) = &survey.store_away {
         writeln!(
@@ -43,9 +48,10 @@ pub async fn run(mut config: Config) -> Result<Verdict, Box<dyn Error>> {
     let spec = survey.setting.rules(survey.lease);
     let ruleset = rules::ruleset(&spec)?;
     let others = nft.observe(&iptables_tables())?;
+    let former = spec.former.iter().map(TablePrefix::mark).collect::<Result<Vec<_>, _>>()?;
     let scripts = [
         table_changes(&ruleset, &nft.observe(&ruleset.scope())?),
-        foreign_changes(&others, &spec.networks(), &spec.prefix.mark()?, (spec.forward, true)),
+        foreign_changes(&others, &spec.networks(), (&spec.prefix.mark()?, &former), (spec.forward, true)),
     ]
     .map(|transaction| transaction.to_string());
     let mut overlay = survey.overlay(&mut links)?;

@@ -75,17 +75,20 @@ enum Leftovers {
     Back,
 }
 
-/// What is to change in iptables' tables, in one transaction: if `accept`, rules with this comment that accept packets of `networks` in
-/// chains that would drop them; if `clear`, the end of upstream's rules about them, which may be all that accepts these
-/// packets until then.
+/// What is to change in iptables' tables, in one transaction. If `accept`, rules with the comment `mark` accept packets of
+/// `networks` in chains that would drop them. Rules with a `former` comment go. If `clear`, upstream's rules about these
+/// networks go too; until then they may be all that accepts these packets.
 pub fn foreign_changes(
     observed: &Observed,
     networks: &[IpNet],
-    mark: &Comment,
+    (mark, former): (&Comment, &[Comment]),
     (accept, clear): (bool, bool),
 ) -> Transaction<Building> {
     let mut transaction = Transaction::at(observed.generation);
     accept_forwarded(observed, if accept { networks } else { &[] }, mark, &USER_CHAINS, &mut transaction);
+    for mark in former {
+        accept_forwarded(observed, &[], mark, &USER_CHAINS, &mut transaction);
+    }
     if clear {
         remove_leftovers(observed, UPSTREAM, networks, &mut transaction);
     }
@@ -179,13 +182,8 @@ impl Neighbours {
         scope.extend(ours.tables().iter().map(|table| table.id().clone()));
         let leftovers = Cell::new(Leftovers::None);
         let outcome = converge_with(kernel, &scope, |observed| {
-            let changes = |clear| {
-                let mut changes = foreign_changes(observed, networks, &self.mark, (forward, clear));
-                for mark in &self.former {
-                    accept_forwarded(observed, &[], mark, &USER_CHAINS, &mut changes);
-                }
-                changes
-            };
+            let marks = (&self.mark, &*self.former);
+            let changes = |clear| foreign_changes(observed, networks, marks, (forward, clear));
             let (all, kept) = (changes(true), changes(false));
             let is_there = |id: &TableId| observed.ruleset.tables().iter().any(|table| table.id() == id);
             leftovers.set(if all.len() == kept.len() {

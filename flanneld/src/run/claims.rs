@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use crate::config::{Backend, Config, NetConf};
 use crate::desired::rules::TablePrefix;
-use crate::run::instances::{Attempt, Claim, Held, attempt, claim, is_taken};
+use crate::run::instances::{self, Attempt, Claim, Held, attempt, claim};
 use flannel_lease::Chain;
 
 /// The claims of this daemon, which are given up with the value.
@@ -71,13 +71,8 @@ impl Claims {
         waits: &impl Fn(&str),
     ) -> Result<TablePrefix, PrefixError> {
         let prefix = self.prefix(config, net_conf, former, rules, waits).await?;
-        let chosen = rules.tables()?.into_iter().filter(|table| TablePrefix::chosen_for(table).is_some());
-        let present = rules.observe(&chosen.collect::<Vec<_>>())?.ruleset;
-        for former in prefix.former(&[net_conf.all_networks(), former.to_vec()].concat(), &present) {
-            if !is_taken(&Claim::Tables(former.clone())).await {
-                self.former_prefixes.push(former);
-            }
-        }
+        let known = [net_conf.all_networks(), former.to_vec()].concat();
+        self.former_prefixes = former_prefixes(&prefix, &known, &config.subnet_file, rules).await?;
         Ok(prefix)
     }
 
@@ -125,4 +120,28 @@ impl Claims {
         let waits = |problem: Option<&str>| waits(problem.unwrap_or("asking the lease store"));
         self.held.extend(claim(what, waits).await);
     }
+}
+
+/// Prefixes of tables that a daemon with this subnet file made before it got this prefix, and that no other daemon has
+/// now. `known` are its networks of now and before.
+///
+/// # Errors
+/// [`PrefixError`]
+pub(crate) async fn former_prefixes(
+    prefix: &TablePrefix,
+    known: &[IpNet],
+    subnet_file: &Path,
+    rules: &mut impl Kernel,
+) -> Result<Vec<TablePrefix>, PrefixError> {
+    let chosen = rules.tables()?.into_iter().filter(|table| TablePrefix::chosen_for(table).is_some());
+    let present = rules.observe(&chosen.collect::<Vec<_>>())?.ruleset;
+    let own = instances::holder_of(&Claim::subnet_file(subnet_file)).await;
+    let mut former = Vec::new();
+    for prefix in prefix.former(known, &present) {
+        let holder = instances::holder_of(&Claim::Tables(prefix.clone())).await;
+        if holder.is_none() || holder == own {
+            former.push(prefix);
+        }
+    }
+    Ok(former)
 }

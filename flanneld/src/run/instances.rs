@@ -206,15 +206,15 @@ pub async fn attempt(claim: &Claim) -> io::Result<Attempt> {
     Err(io::Error::other("processes without privileges listen on all names"))
 }
 
-/// Whether another daemon has this.
-pub async fn is_taken(claim: &Claim) -> bool {
+/// The daemon that has this, which may be this one.
+pub async fn holder_of(claim: &Claim) -> Option<DaemonId> {
     let name = claim.name();
     for slot in 0..SLOTS {
-        if holder(&name, slot).await.is_some() {
-            return true;
+        if let Some(holder) = holder(&name, slot).await {
+            return Some(holder.process());
         }
     }
-    false
+    None
 }
 
 /// Claims something, once the daemon that has it ends. `waits` is told what is waited for, `None` when that is over.

@@ -231,7 +231,8 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
 
 /// Whether a daemon that this one waits for, or replaces, still runs.
 async fn succeeds_another(config: &Config) -> bool {
-    instances::is_taken(&Claim::subnet_file(&config.subnet_file)).await || instances::upstream_runs()
+    instances::holder_of(&Claim::subnet_file(&config.subnet_file)).await.is_some()
+        || instances::upstream_runs()
 }
 
 /// Serves health as soon as the address is free.

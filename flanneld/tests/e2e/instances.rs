@@ -304,8 +304,14 @@ fn a_network_that_gets_another_prefix_takes_its_former_tables_and_rules_away_wit
     second.ready(SOON).unwrap();
     assert_eq!(prefixes().len(), 2, "{:?}", prefixes());
     assert!(!prefixes().contains("flannel-10.60.0.0-16"), "{:?}", prefixes());
+    let tenant = wide.clone().arg("--table-prefix=tenant");
+    let plan = sh(&node, &format!("{BINARY} plan {} || true", tenant.arguments(&node).join(" ")));
+    assert!(
+        plan.contains("\ndelete table ip flannel") && plan.contains("add table ip tenant-ipv4"),
+        "{plan}"
+    );
     second.terminate().unwrap();
-    let mut second = wide.clone().arg("--table-prefix=tenant").start(&node).unwrap();
+    let mut second = tenant.start(&node).unwrap();
     second.ready(SOON).unwrap();
     let left = prefixes();
     assert!(left.len() == 2 && left.contains("tenant"), "{left:?}");
