@@ -1,33 +1,21 @@
 //! A bridge that still has the address of a subnet that the node no longer holds.
 //!
 //! The `bridge` plugin refuses such a bridge ("already has an IP address different from"), so that no pod can start until
-//! somebody removes it. Once no pod is left on it, nothing needs it, and the plugin makes it anew with the right address.
+//! an operator removes it. Once no pod is left on it, nothing needs it, and the plugin creates it again with the right
+//! address.
 
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
 use flannel_netlink::{Batch, Flags, Protocol, Socket};
-use ipnet::IpNet;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::{CniError, IO};
 use crate::subnet_env::PluginEnv;
+use crate::uapi::*;
 
-/// include/uapi/linux/rtnetlink.h
-const RTM_DELLINK: u16 = 17;
-const RTM_GETLINK: u16 = 18;
-const RTM_GETADDR: u16 = 22;
-/// include/uapi/linux/if_link.h
-const IFLA_IFNAME: u16 = 3;
-const IFLA_MASTER: u16 = 10;
-const IFLA_LINKINFO: u16 = 18;
-const IFLA_INFO_KIND: u16 = 1;
-/// include/uapi/linux/if_addr.h
-const IFA_ADDRESS: u16 = 1;
-const IFA_LOCAL: u16 = 2;
-
-/// Removes the bridge `name` if none of its addresses is in the node's subnets although it has some, and no interface is
+/// Removes the bridge `name` if it has addresses of a family in use but none in the node's subnet, and no interface is
 /// attached to it. Two requests at once wait for each other: a lock in `data_dir`.
 ///
 /// # Errors
@@ -48,7 +36,7 @@ pub(crate) fn remove_if_stale(name: &str, env: &PluginEnv, data_dir: &Path) -> R
     let lock = fs::create_dir_all(data_dir).and_then(|()| fs::File::create(data_dir.join(".lock")));
     let lock = lock.map_err(|error| failed(error.into()))?;
     let _held = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| failed(errno.into()))?;
-    // Another request may have removed it, and made it anew, meanwhile.
+    // Another request may have removed and recreated it meanwhile.
     let Some(index) = find_stale(&mut socket, name, env).map_err(failed)? else { return Ok(()) };
     let mut batch = Batch::new();
     batch.message(RTM_DELLINK, Flags::NONE, &ifinfomsg(index), |_| {});
@@ -104,10 +92,14 @@ struct Link {
     is_bridge: bool,
 }
 
-/// Whether one of the global addresses has no place in the node's subnets of its family.
+/// Whether the bridge has global addresses of a family in use, and none of them is in the node's subnet. An address that an
+/// operator put beside the right one does not make it stale.
 fn is_stale(addresses: &[IpAddr], env: &PluginEnv) -> bool {
-    let subnets: Vec<IpNet> = env.subnets().collect();
-    addresses.iter().any(|address| !subnets.iter().any(|subnet| subnet.contains(address)))
+    env.subnets().any(|subnet| {
+        let mut same_family =
+            addresses.iter().filter(|address| address.is_ipv4() == subnet.addr().is_ipv4()).peekable();
+        same_family.peek().is_some() && same_family.all(|address| !subnet.contains(address))
+    })
 }
 
 /// The addresses of an interface, without link-local ones.
@@ -153,4 +145,26 @@ fn ifinfomsg(index: u32) -> [u8; 16] {
     let mut header = [0; 16];
     header[4..8].copy_from_slice(&index.to_ne_bytes());
     header
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_bridge_without_an_address_of_the_subnet_is_stale() {
+        let env = "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.7.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n";
+        let env = PluginEnv::parse(env).unwrap();
+        for (addresses, stale) in [
+            (&[][..], false),
+            (&["10.244.7.1"], false),
+            (&["10.244.3.1"], true),
+            (&["10.244.7.1", "192.0.2.9"], false),
+            (&["10.244.7.1", "2001:db8::9"], false),
+            (&["2001:db8::9"], false),
+        ] {
+            let addresses: Vec<IpAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
+            assert_eq!(is_stale(&addresses, &env), stale, "{addresses:?}");
+        }
+    }
 }

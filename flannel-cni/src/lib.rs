@@ -18,6 +18,7 @@ mod delegate;
 mod error;
 mod state;
 pub mod subnet_env;
+mod uapi;
 
 pub use command::{Request, answer};
 pub use error::CniError;
