@@ -36,6 +36,15 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// Whether default routes have a say. They have none if interfaces are given by name only, and reading them means
+    /// reading the main table with the routes of all peers.
+    #[must_use]
+    pub fn needs_default_routes(&self) -> bool {
+        let by_name = |selector: &String| selector.parse::<IpAddr>().is_err();
+        let names_only = !self.interfaces.is_empty() && self.interfaces.iter().all(by_name);
+        !names_only || !self.patterns.is_empty() || self.can_reach.is_some()
+    }
+
     /// Whether anything is said, so that the default route does not decide alone.
     #[must_use]
     pub fn is_explicit(&self) -> bool {

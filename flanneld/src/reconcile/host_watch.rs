@@ -88,7 +88,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         let present = node::Present::from(&self.setting.facts);
         let defaults = match &self.surroundings.defaults {
             Some(defaults) => defaults,
-            None => self.surroundings.defaults.insert(default_routes(&mut self.links)?),
+            None => self.surroundings.defaults.insert(default_routes(&self.config, &mut self.links)?),
         };
         let facts =
             choose(&self.config, &self.setting.net_conf, present, defaults, &interfaces, &mut self.links)
@@ -109,8 +109,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
 
     /// Reports a bridge of pods that has an address of another subnet. flanneld does not remove it: pods may use it.
     fn check_pod_bridge(&mut self, interfaces: &[Interface]) {
-        let (v4, v6) = self.setting.net_conf.networks();
-        let networks: Vec<IpNet> = v4.map(IpNet::V4).into_iter().chain(v6.map(IpNet::V6)).collect();
+        let networks = self.setting.net_conf.all_networks();
         let subnets = PodSubnets {
             own: self.lease.key,
             networks: &networks,
@@ -165,14 +164,19 @@ pub fn find_facts(
     present: node::Present<'_>,
     links: &mut impl flannel_vxlan::Kernel,
 ) -> Result<node::NodeFacts, Box<dyn Error + Send + Sync>> {
-    let defaults = default_routes(links)?;
+    let defaults = default_routes(config, links)?;
     let interfaces = links.interfaces()?;
     choose(config, net_conf, present, &defaults, &interfaces, links)
 }
 
+/// Reads the default routes, if they have a say.
 fn default_routes(
+    config: &Config,
     links: &mut impl flannel_vxlan::Kernel,
 ) -> Result<DefaultRoutes, Box<dyn Error + Send + Sync>> {
+    if !config.selection.needs_default_routes() {
+        return Ok(DefaultRoutes::default());
+    }
     Ok([links.default_routes(Family::V4)?, links.default_routes(Family::V6)?])
 }
 
@@ -184,8 +188,7 @@ fn choose(
     interfaces: &[Interface],
     links: &mut impl flannel_vxlan::Kernel,
 ) -> Result<node::NodeFacts, Box<dyn Error + Send + Sync>> {
-    let (v4, v6) = net_conf.networks();
-    let networks: Vec<IpNet> = v4.map(IpNet::V4).into_iter().chain(v6.map(IpNet::V6)).collect();
+    let networks = net_conf.all_networks();
     let host = node::Host { interfaces, default_ipv4, default_ipv6, networks: &networks };
     let route_to = |address| match links.route_to(address) {
         Ok(Some(way)) => Ok(way),

@@ -194,3 +194,24 @@ async fn another_default_route_counts_only_once_the_interface_in_use_is_of_no_us
     sleep(Duration::from_secs(1)).await;
     assert_eq!(local(), Some(IpAddr::from([192, 168, 77, 1])));
 }
+
+#[test]
+fn default_routes_are_read_only_where_they_have_a_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let Ok(Command::Run(config)) = Command::read(&Arguments(folder.path().to_owned())) else {
+        unreachable!()
+    };
+    let net_conf = config.net_conf.clone().unwrap();
+    let reads = |interfaces: &[&str]| {
+        let mut config: Config = *config.clone();
+        config.selection.interfaces = interfaces.iter().map(ToString::to_string).collect();
+        let mut links = fake_links();
+        let before = links.reads;
+        let facts = find_facts(&config, &net_conf, Present::default(), &mut links).unwrap();
+        assert_eq!(facts.interface, "eth0");
+        links.reads - before
+    };
+    assert_eq!(reads(&["eth0"]), 1, "the interfaces alone");
+    assert_eq!(reads(&[]), 3, "and the default routes of both families");
+    assert_eq!(reads(&["192.168.77.1"]), 3, "an address may be one of `lo`");
+}
