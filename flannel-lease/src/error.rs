@@ -28,7 +28,7 @@ pub struct StoreError {
 pub enum StoreErrorKind {
     /// Busy, locked, unreachable or full: the same call may succeed later.
     Unavailable,
-    /// No permission, wrong path, damaged contents: somebody has to act first.
+    /// No permission, wrong path or damaged contents: an operator has to act first.
     Unusable,
     /// Every subnet of the range is leased.
     OutOfSubnets,

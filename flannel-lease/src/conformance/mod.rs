@@ -34,7 +34,7 @@ pub trait Harness: Sized + Send + Sync + 'static {
     fn read(&self, key: &str) -> impl Future<Output = Option<String>> + Send;
     /// Whether the entry ends by itself.
     fn ends(&self, key: &str) -> impl Future<Output = bool> + Send;
-    /// Loses everything and starts anew, under the daemons' feet.
+    /// Deletes all data and recreates an empty store while daemons use it.
     fn wipe(&self) -> impl Future<Output = ()> + Send;
     /// Makes the store useless for a while.
     fn away(&self, during: impl Future<Output = ()> + Send) -> impl Future<Output = ()> + Send;

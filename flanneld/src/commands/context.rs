@@ -64,6 +64,7 @@ impl Survey {
         mut config: Config,
         (links, rules): (&mut flannel_vxlan::Netlink, &mut flannel_nft::Netlink),
     ) -> Result<Self, Failure> {
+        config.ownership = config.ownership.settle(rules)?;
         let _copy = on_a_copy(&mut config)?;
         match Self::ask(&config, (links, rules)).await {
             Ok(survey) => Ok(survey),

@@ -23,11 +23,10 @@ use crate::run::instances;
 ///
 /// # Errors
 /// What stands in the way of a start, or of reading the kernel.
-pub async fn run(mut config: Config) -> Result<Verdict, Box<dyn Error>> {
+pub async fn run(config: Config) -> Result<Verdict, Box<dyn Error>> {
     let subnet_file = config.subnet_file.clone();
     let mut links = flannel_vxlan::Netlink::open()?;
     let mut nft = flannel_nft::Netlink::open()?;
-    config.ownership = config.ownership.settle(&mut nft)?;
     let mut survey = Survey::take(config, (&mut links, &mut nft)).await?;
     let setting = &mut survey.setting;
     let now = setting.net_conf.all_networks();

@@ -25,11 +25,13 @@ impl Leftovers {
     /// The devices and networks that the configuration `before` has and `now` has not. A network inside a present one is
     /// left to the ordinary diff.
     pub(crate) fn between(before: &NetConf, now: &NetConf) -> Self {
-        let (present, kept) = (devices(now), networks(now));
+        let (present, kept) = (devices(now), now.all_networks());
         let gone =
             devices(before).into_iter().filter(|(device, _)| !present.iter().any(|(kept, _)| kept == device));
-        let networks =
-            networks(before).into_iter().filter(|network| !kept.iter().any(|kept| kept.contains(network)));
+        let networks = before
+            .all_networks()
+            .into_iter()
+            .filter(|network| !kept.iter().any(|kept| kept.contains(network)));
         Self {
             devices: gone.map(|(device, family)| Links::of(device, family)).collect(),
             networks: networks.collect(),
@@ -50,13 +52,8 @@ impl Leftovers {
 fn devices(net_conf: &NetConf) -> Vec<(IfName, Family)> {
     let Backend::Vxlan(vxlan) = &net_conf.backend else { return Vec::new() };
     let Ok(vni) = Vni::new(vxlan.vni) else { return Vec::new() };
-    let families = networks(net_conf).into_iter().map(Family::of_net);
+    let families = net_conf.all_networks().into_iter().map(Family::of_net);
     families.map(|family| (vni.device_name(family), family)).collect()
-}
-
-fn networks(net_conf: &NetConf) -> Vec<IpNet> {
-    let (v4, v6) = net_conf.networks();
-    v4.map(IpNet::from).into_iter().chain(v6.map(IpNet::from)).collect()
 }
 
 impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {

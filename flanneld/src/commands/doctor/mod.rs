@@ -86,7 +86,7 @@ pub async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
     if asked.preflight {
         return preflight::run(asked).await;
     }
-    let Doctor { mut config, problems, json, .. } = asked;
+    let Doctor { config, problems, json, .. } = asked;
     let mut findings = configuration(&problems);
     let mut links = flannel_vxlan::Netlink::open()?;
     let mut nft = flannel_nft::Netlink::open()?;
@@ -109,14 +109,7 @@ pub async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
     if problems.is_empty() {
         let subnet_file = config.subnet_file.clone();
         let owns_cni0 = matches!(config.store, Store::Kubernetes(_));
-        let survey = match config.ownership.settle(&mut nft) {
-            Ok(ownership) => {
-                config.ownership = ownership;
-                Survey::take(*config, (&mut links, &mut nft)).await
-            }
-            Err(error) => Err(error.into()),
-        };
-        match survey {
+        match Survey::take(*config, (&mut links, &mut nft)).await {
             Ok(survey) => {
                 findings.extend(survey.store_away.as_ref().map(|why| {
                     Finding::error(
@@ -181,18 +174,18 @@ fn or_told(looked: Result<Vec<Finding>, Box<dyn Error>>) -> Vec<Finding> {
     })
 }
 
+/// Devices of other programs that have a name that flanneld's need.
+fn taken_devices(plan: &flannel_vxlan::Plan) -> Vec<Finding> {
+    let advice = "remove or rename it, or set another Backend.VNI";
+    plan.taken().iter().map(|taken| Finding::error("device", taken.to_string(), advice)).collect()
+}
+
 /// What a plan of the overlay and the device tell.
 fn kernel(survey: &Survey, links: &mut flannel_vxlan::Netlink) -> Result<Vec<Finding>, Box<dyn Error>> {
     let mut overlay = survey.overlay(links)?;
     let observed = links.observe(&overlay.links())?;
     let plan = overlay.diff(&observed);
-    let mut findings: Vec<_> = plan
-        .taken()
-        .iter()
-        .map(|taken| {
-            Finding::error("device", taken.to_string(), "remove or rename it, or set another Backend.VNI")
-        })
-        .collect();
+    let mut findings = taken_devices(&plan);
     if !plan.is_empty() {
         findings.push(Finding::error(
             "kernel",

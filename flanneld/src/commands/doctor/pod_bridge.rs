@@ -1,7 +1,6 @@
 //! A bridge of pods that keeps the address of a former pod subnet.
 
 use flannel_vxlan::Interface;
-use ipnet::IpNet;
 
 use super::Finding;
 use crate::commands::context::Survey;
@@ -13,8 +12,7 @@ pub(super) fn look(
     interfaces: Vec<Interface>,
     owns_cni0: bool,
 ) -> (Vec<Finding>, Vec<Interface>) {
-    let (v4, v6) = survey.setting.net_conf.networks();
-    let networks: Vec<IpNet> = v4.map(IpNet::V4).into_iter().chain(v6.map(IpNet::V6)).collect();
+    let networks = survey.setting.net_conf.all_networks();
     let subnets = PodSubnets { own: survey.lease, networks: &networks, former: &[], owns_cni0 };
     let stale = subnets.stale_bridges(&interfaces);
     let finding = |bridge: &StaleBridge| {

@@ -26,7 +26,7 @@ use crate::run::{instances, may_configure_networks};
 /// # Errors
 /// The kernel cannot be asked at all.
 pub(super) async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
-    let Doctor { mut config, problems, json, .. } = asked;
+    let Doctor { config, problems, json, .. } = asked;
     let mut findings = configuration(&problems);
     let mut links = flannel_vxlan::Netlink::open()?;
     let mut nft = flannel_nft::Netlink::open()?;
@@ -40,14 +40,7 @@ pub(super) async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
     findings.extend(daemons(&config)?);
     if problems.is_empty() {
         let subnet_file = config.subnet_file.clone();
-        let survey = match config.ownership.settle(&mut nft) {
-            Ok(ownership) => {
-                config.ownership = ownership;
-                Survey::take(*config, (&mut links, &mut nft)).await
-            }
-            Err(error) => Err(error.into()),
-        };
-        match survey {
+        match Survey::take(*config, (&mut links, &mut nft)).await {
             Ok(survey) => findings.extend(compare(&survey, &subnet_file, &mut links, &mut nft)),
             Err(error) => findings.push(Finding::error(
                 "start",

@@ -7,7 +7,7 @@ use flannel_vxlan::{DeviceStep, Family, Kernel as _, Observed, Plan, Step};
 use ipnet::IpNet;
 
 use crate::commands::context::Survey;
-use crate::commands::doctor::Finding;
+use crate::commands::doctor::{Finding, taken_devices};
 use crate::commands::upstream::State;
 use crate::config::Backend;
 
@@ -56,13 +56,7 @@ pub(super) fn look(
 
 /// Devices that are taken over, changed or made anew.
 fn devices(plan: &Plan, observed: &Observed) -> Vec<Finding> {
-    let mut findings: Vec<_> = plan
-        .taken()
-        .iter()
-        .map(|taken| {
-            Finding::error("device", taken.to_string(), "remove or rename it, or set another Backend.VNI")
-        })
-        .collect();
+    let mut findings = taken_devices(plan);
     let steps = |wanted: Family| {
         plan.steps().iter().filter(move |step| matches!(step, Step::Device(family, _) if *family == wanted))
     };
