@@ -309,7 +309,7 @@ fn named(name: &'static str) -> impl Iterator<Item = TableId> {
 }
 
 fn chain<'t>(table: &'t Table, name: &str) -> Option<&'t Chain> {
-    table.chains.iter().find(|chain| chain.name.as_str() == name)
+    table.chains.find(name)
 }
 
 fn is_forward(chain: &Chain) -> bool {
@@ -376,7 +376,7 @@ fn end_index(table: &Table, chain: &Chain) -> usize {
 /// What a rule does to a packet if no condition is known to be true; [`End::Open`] if nothing.
 fn step<'t>(table: &'t Table, at: &'t Chain, rule: &'t Rule, packet: Packet<'_>, jumps: u8) -> End<'t> {
     let enter = |name: &ChainName, is_goto: bool| {
-        let target = table.chains.iter().find(|chain| chain.name == *name);
+        let target = table.chains.find(name.as_str());
         match target.filter(|_| jumps > 0).map(|target| end(table, target, packet, jumps - 1)) {
             Some(End::Left | End::Open) if is_goto => End::Left,
             Some(End::Left) | None => End::Open,

@@ -6,6 +6,7 @@ use crate::error::{CommitError, ObserveError, RefusalReason};
 use crate::kernel::{Kernel, Observed};
 use crate::model::chain::Chain;
 use crate::model::ids::{Generation, Handle, TableId};
+use crate::model::name::ChainName;
 use crate::model::rule::Rule;
 use crate::model::ruleset::Ruleset;
 use crate::model::set::Set;
@@ -120,17 +121,17 @@ impl FakeKernel {
 fn in_table(table: &mut Table, change: Change, handle: Handle) -> Result<(), Errno> {
     match change {
         Change::AddCounter(_, counter) => {
-            if !table.counters.iter().any(|old| old.name == counter.name) {
-                table.counters.push(counter);
+            if table.counters.find(counter.name.as_str()).is_none() {
+                table.counters.insert(counter);
             }
         }
-        Change::AddChain(_, chain) => match table.chains.iter_mut().find(|old| old.name == chain.name) {
+        Change::AddChain(_, chain) => match table.chains.find_mut(chain.name.as_str()) {
             Some(old) => old.base = chain.base,
-            None => table.chains.push(chain),
+            None => drop(table.chains.insert(chain)),
         },
         Change::AddSet(_, set) => {
             if table.find_set(&set.name).is_none() {
-                table.sets.push(set);
+                table.sets.insert(set);
             }
         }
         Change::AddElements(_, part) => set_of(table, &part)?.elements.extend(part.elements),
@@ -142,7 +143,7 @@ fn in_table(table: &mut Table, change: Change, handle: Handle) -> Result<(), Err
         }
         Change::AddRule(_, chain, place, mut rule) => {
             rule.handle = Some(handle);
-            let rules = &mut chain_of(table, |found| found.name == chain)?.rules;
+            let rules = &mut chain_of(table, &chain)?.rules;
             let at = |handle| rules.iter().position(|rule| rule.handle == Some(handle)).ok_or(Errno::ENOENT);
             match place {
                 RulePlace::Last => rules.push(rule),
@@ -156,7 +157,7 @@ fn in_table(table: &mut Table, change: Change, handle: Handle) -> Result<(), Err
             }
         }
         Change::DeleteRule(_, chain, handle) => {
-            let rules = &mut chain_of(table, |found| found.name == chain)?.rules;
+            let rules = &mut chain_of(table, &chain)?.rules;
             let before = rules.len();
             rules.retain(|rule| handle.is_some() && rule.handle != handle);
             if handle.is_some() && rules.len() == before {
@@ -168,19 +169,19 @@ fn in_table(table: &mut Table, change: Change, handle: Handle) -> Result<(), Err
             let from_map = table.sets.iter().flat_map(|set| set.elements.values()).any(|body| {
                 matches!(&body.mapped, Some(crate::model::element::Mapped::Verdict(end)) if end.chain() == Some(&chain))
             });
-            if targeted || from_map || !chain_of(table, |found| found.name == chain)?.rules.is_empty() {
+            if targeted || from_map || !chain_of(table, &chain)?.rules.is_empty() {
                 return Err(Errno::EBUSY);
             }
-            table.chains.retain(|found| found.name != chain);
+            table.chains.remove(chain.as_str());
         }
         Change::DeleteSet(_, name) => {
             let text = format!("@{name}");
             if rules(table).any(|rule| rule.to_string().split(' ').any(|word| word == text)) {
                 return Err(Errno::EBUSY);
             }
-            table.sets.retain(|set| set.name != name);
+            table.sets.remove(name.as_str());
         }
-        Change::DeleteCounter(_, name) => table.counters.retain(|counter| counter.name.as_str() != name),
+        Change::DeleteCounter(_, name) => drop(table.counters.remove(&name)),
         Change::AddTable(_) | Change::DeleteTable(_) | Change::Other(_) => {}
     }
     Ok(())
@@ -191,11 +192,11 @@ fn rules(table: &Table) -> impl Iterator<Item = &Rule> {
 }
 
 fn set_of<'t>(table: &'t mut Table, part: &Set) -> Result<&'t mut Set, Errno> {
-    table.sets.iter_mut().find(|set| set.name == part.name).ok_or(Errno::ENOENT)
+    table.sets.find_mut(part.name.as_str()).ok_or(Errno::ENOENT)
 }
 
-fn chain_of(table: &mut Table, is: impl Fn(&Chain) -> bool) -> Result<&mut Chain, Errno> {
-    table.chains.iter_mut().find(|chain| is(chain)).ok_or(Errno::ENOENT)
+fn chain_of<'t>(table: &'t mut Table, name: &ChainName) -> Result<&'t mut Chain, Errno> {
+    table.chains.find_mut(name.as_str()).ok_or(Errno::ENOENT)
 }
 
 impl Kernel for FakeKernel {

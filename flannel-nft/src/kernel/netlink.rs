@@ -129,7 +129,7 @@ impl Netlink {
         })?;
         for object in objects.into_iter().flatten() {
             match object {
-                Ok(counter) => table.counters.push(counter),
+                Ok(counter) => drop(table.counters.insert(counter)),
                 Err(foreign) => table.foreign.push(foreign),
             }
         }
@@ -147,7 +147,7 @@ impl Netlink {
             if set.is_anonymous() {
                 anonymous.insert(set.name.as_str().to_owned(), set);
             } else {
-                table.sets.push(set);
+                table.sets.insert(set);
             }
         }
         let rules: Vec<Option<RawRule>> =
@@ -155,13 +155,9 @@ impl Netlink {
                 let Some((found, attributes)) = decode::open(message)? else { return Ok(None) };
                 if found == *id { decode::rule(attributes).map(Some) } else { Ok(None) }
             })?;
-        let mut chain_at: HashMap<String, usize> = HashMap::new();
-        for (at, chain) in table.chains.iter().enumerate() {
-            chain_at.insert(chain.name.as_str().to_owned(), at);
-        }
         for raw in rules.into_iter().flatten() {
             let rule = delinearize(raw.rule, raw.exprs, id.family, |set, _| anonymous.get(set));
-            if let Some(chain) = chain_at.get(raw.chain.as_str()).and_then(|at| table.chains.get_mut(*at)) {
+            if let Some(chain) = table.chains.find_mut(raw.chain.as_str()) {
                 chain.rules.push(rule);
             }
         }

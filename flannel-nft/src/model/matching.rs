@@ -116,7 +116,8 @@ pub(crate) struct Inline {
 
 impl PartialEq for Inline {
     fn eq(&self, other: &Self) -> bool {
-        self.set.key == other.set.key && self.set.elements == other.set.elements
+        (self.set.key, self.set.flags) == (other.set.key, other.set.flags)
+            && self.set.elements == other.set.elements
     }
 }
 

@@ -241,6 +241,17 @@ impl Rule {
         })
     }
 
+    /// Whether both rules are equal except for their counts and handles.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let Self { statements, comment, handle: _, extra } = self;
+        let same = |(a, b): (&Statement, &Statement)| {
+            matches!((a, b), (Statement::Counter { .. }, Statement::Counter { .. })) || a == b
+        };
+        statements.len() == other.statements.len()
+            && statements.iter().zip(&other.statements).all(same)
+            && (comment, extra) == (&other.comment, &other.extra)
+    }
+
     /// The same rule with its counters at 0.
     pub(crate) fn without_counts(&self) -> Self {
         let mut rule = self.clone();

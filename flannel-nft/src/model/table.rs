@@ -1,5 +1,6 @@
 //! Tables: chains, sets, maps and counters under one name.
 
+use crate::model::by_name::ByName;
 use crate::model::chain::Chain;
 use crate::model::family::Family;
 use crate::model::ids::TableId;
@@ -40,9 +41,9 @@ pub struct Table {
     pub(crate) owner: Option<u32>,
     /// The flags, of an observed table.
     pub(crate) flags: u32,
-    pub(crate) counters: Vec<Counter>,
-    pub(crate) sets: Vec<Set>,
-    pub(crate) chains: Vec<Chain>,
+    pub(crate) counters: ByName<Counter>,
+    pub(crate) sets: ByName<Set>,
+    pub(crate) chains: ByName<Chain>,
     /// Other objects, by type and name: listed, but not changed.
     pub(crate) foreign: Vec<String>,
 }
@@ -58,9 +59,9 @@ impl Table {
             ownership: Ownership::Shared,
             owner: None,
             flags: 0,
-            counters: Vec::new(),
-            sets: Vec::new(),
-            chains: Vec::new(),
+            counters: ByName::default(),
+            sets: ByName::default(),
+            chains: ByName::default(),
             foreign: Vec::new(),
         }
     }
@@ -90,24 +91,21 @@ impl Table {
     /// Adds a chain. Replaces a chain of the same name.
     #[must_use]
     pub fn chain(mut self, chain: Chain) -> Self {
-        self.chains.retain(|other| other.name != chain.name);
-        self.chains.push(chain);
+        self.chains.insert(chain);
         self
     }
 
     /// Adds a set or map. Replaces one of the same name.
     #[must_use]
     pub fn set(mut self, set: Set) -> Self {
-        self.sets.retain(|other| other.name != set.name);
-        self.sets.push(set);
+        self.sets.insert(set);
         self
     }
 
     /// Adds a counter. Replaces a counter of the same name.
     #[must_use]
     pub fn counter(mut self, counter: Counter) -> Self {
-        self.counters.retain(|other| other.name != counter.name);
-        self.counters.push(counter);
+        self.counters.insert(counter);
         self
     }
 
@@ -156,7 +154,7 @@ impl Table {
 impl Table {
     /// The set with this name.
     pub(crate) fn find_set(&self, name: &SetName) -> Option<&Set> {
-        self.sets.iter().find(|set| set.name == *name)
+        self.sets.find(name.as_str())
     }
 }
 

@@ -1,7 +1,5 @@
 //! Checks that a table has every chain, set and counter that its rules and elements refer to.
 
-use std::collections::BTreeSet;
-
 use crate::error::InvalidRule;
 use crate::model::element::{Key, Mapped};
 use crate::model::matching::{Match, Source, Test};
@@ -11,11 +9,9 @@ use crate::model::table::Table;
 /// Calls `found` for each reference to a missing chain, set or counter, with the rule or element
 /// that has it.
 pub(crate) fn check_references(table: &Table, mut found: impl FnMut(InvalidRule, String)) {
-    let chains: BTreeSet<&str> = table.chains.iter().map(|chain| chain.name.as_str()).collect();
-    let counters: BTreeSet<&str> = table.counters.iter().map(|counter| counter.name.as_str()).collect();
     let missing_chain = |chain: &str| {
         let missing = InvalidRule::MissingChain { chain: chain.to_owned() };
-        (!chains.contains(chain)).then_some(missing)
+        table.chains.find(chain).is_none().then_some(missing)
     };
     for chain in &table.chains {
         for rule in &chain.rules {
@@ -27,7 +23,7 @@ pub(crate) fn check_references(table: &Table, mut found: impl FnMut(InvalidRule,
             }
             for statement in &rule.statements {
                 let (set, want) = match statement {
-                    Statement::CounterRef(name) if !counters.contains(name.as_str()) => {
+                    Statement::CounterRef(name) if table.counters.find(name.as_str()).is_none() => {
                         found(InvalidRule::MissingCounter { counter: name.to_string() }, object());
                         continue;
                     }

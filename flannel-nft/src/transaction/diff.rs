@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use flannel_netlink::{Batch, Flags};
 
 use crate::kernel::Observed;
-use crate::model::chain::Chain;
+use crate::model::chain::{Chain, ChainKind, Hook, Priority};
 use crate::model::element::{Body, Mapped, Span};
 use crate::model::ids::Handle;
 use crate::model::matching::{Match, Source, Test};
@@ -65,7 +65,7 @@ fn table_diff(new: &Table, old: &Table, port: Option<u32>, transaction: &mut Tra
         .chains
         .iter()
         .filter_map(|chain| {
-            let old_chain = old.chains.iter().find(|old| old.name == chain.name)?;
+            let old_chain = old.chains.find(chain.name.as_str())?;
             let kept = !deletions.chains.contains(chain.name.as_str());
             kept.then(|| rule_plan(new, chain, old_chain, &deletions))
         })
@@ -84,16 +84,17 @@ struct Deletions<'a> {
 impl<'a> Deletions<'a> {
     fn between(new: &Table, old: &'a Table) -> Self {
         let chain_stays =
-            |old: &Chain| new.chains.iter().any(|new| new.name == old.name && same_hook(new, old));
+            |old: &Chain| new.chains.find(old.name.as_str()).is_some_and(|new| same_hook(new, old));
         let set_stays = |old: &Set| new.find_set(&old.name).is_some_and(|new| new.same_definition(old));
-        let counters = &new.counters;
         Self {
             chains: old.chains.iter().filter(|old| !chain_stays(old)).map(|old| old.name.as_str()).collect(),
             sets: old.sets.iter().filter(|old| !set_stays(old)).map(|old| old.name.as_str()).collect(),
             counters: old
                 .counters
                 .iter()
-                .filter(|old| !counters.iter().any(|new| new.name == old.name && new.comment == old.comment))
+                .filter(|old| {
+                    new.counters.find(old.name.as_str()).is_none_or(|new| new.comment != old.comment)
+                })
                 .map(|old| old.name.as_str())
                 .collect(),
         }
@@ -128,9 +129,9 @@ impl<'a> Deletions<'a> {
 }
 
 fn same_hook(new: &Chain, old: &Chain) -> bool {
-    let hook = |chain: &Chain| {
-        chain.base.as_ref().map(|base| (base.kind, base.hook, base.priority, base.devices.clone()))
-    };
+    fn hook(chain: &Chain) -> Option<(ChainKind, Hook, Priority, &[String])> {
+        chain.base.as_ref().map(|base| (base.kind, base.hook, base.priority, base.devices.as_slice()))
+    }
     hook(new) == hook(old) && new.comment == old.comment && new.extra == old.extra
 }
 
@@ -151,11 +152,7 @@ enum Put<'a> {
 /// Keeps as many rules as possible in order, and deletes, replaces and inserts the others around
 /// them.
 fn rule_plan<'a>(table: &Table, new: &'a Chain, old: &Chain, deletions: &Deletions<'_>) -> RulePlan<'a> {
-    let mut keys = Keys::default();
-    let old_keys: Vec<Option<usize>> =
-        old.rules.iter().map(|rule| (!deletions.is_used_by(rule)).then(|| keys.key(table, rule))).collect();
-    let new_keys: Vec<usize> = new.rules.iter().map(|rule| keys.key(table, rule)).collect();
-    let pairs = longest_common(&new_keys, &old_keys);
+    let pairs = common(table, &new.rules, &old.rules, |rule| !deletions.is_used_by(rule));
 
     let mut plan = RulePlan { chain: new, delete: Vec::new(), put: Vec::new() };
     let (mut at_new, mut at_old) = (0, 0);
@@ -179,6 +176,25 @@ fn rule_plan<'a>(table: &Table, new: &'a Chain, old: &Chain, deletions: &Deletio
         (at_new, at_old) = (next_new + 1, next_old + 1);
     }
     plan
+}
+
+/// Index pairs of equal rules that stay in order. Compares encoded rules only between those at both
+/// ends that are equal as values.
+fn common(table: &Table, new: &[Rule], old: &[Rule], stays: impl Fn(&Rule) -> bool) -> Vec<(usize, usize)> {
+    let same = |(new, old): &(&Rule, &Rule)| new.is_same(old) && stays(old);
+    let head = new.iter().zip(old).take_while(same).count();
+    let limit = new.len().min(old.len()) - head;
+    let tail = new.iter().rev().zip(old.iter().rev()).take(limit).take_while(same).count();
+    let ends = (new.len() - tail..new.len()).zip(old.len() - tail..old.len());
+
+    let mut keys = Keys::default();
+    let middle_old = old.get(head..old.len() - tail).unwrap_or_default();
+    let old_keys: Vec<Option<usize>> =
+        middle_old.iter().map(|rule| stays(rule).then(|| keys.key(table, rule))).collect();
+    let middle_new = new.get(head..new.len() - tail).unwrap_or_default();
+    let new_keys: Vec<usize> = middle_new.iter().map(|rule| keys.key(table, rule)).collect();
+    let middle = longest_common(&new_keys, &old_keys).into_iter().map(|(new, old)| (new + head, old + head));
+    (0..head).map(|at| (at, at)).chain(middle).chain(ends).collect()
 }
 
 /// Gives equal rules, as the kernel would hold them, the same number. Ignores counts.
@@ -327,16 +343,17 @@ fn add(
 ) {
     let id = &new.id;
     for counter in &new.counters {
-        let stays = old.counters.iter().any(|old| old.name == counter.name);
-        if !stays || deletions.counters.contains(counter.name.as_str()) {
+        if old.counters.find(counter.name.as_str()).is_none()
+            || deletions.counters.contains(counter.name.as_str())
+        {
             transaction.add_counter(id, counter);
         }
     }
     let is_new = |chain: &Chain| {
-        deletions.chains.contains(chain.name.as_str()) || !old.chains.iter().any(|old| old.name == chain.name)
+        deletions.chains.contains(chain.name.as_str()) || old.chains.find(chain.name.as_str()).is_none()
     };
     for chain in &new.chains {
-        let before = old.chains.iter().find(|old| old.name == chain.name);
+        let before = old.chains.find(chain.name.as_str());
         if is_new(chain) || before.is_some_and(|before| before.base != chain.base) {
             transaction.add_chain(id, chain);
         }
