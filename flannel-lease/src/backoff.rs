@@ -14,13 +14,13 @@ pub struct Backoff {
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self::up_to(Self::LONGEST)
+        Self::up_to(Self::MAX_DELAY)
     }
 }
 
 impl Backoff {
-    const FIRST: Duration = Duration::from_millis(100);
-    const LONGEST: Duration = Duration::from_secs(5);
+    const FIRST_DELAY: Duration = Duration::from_millis(100);
+    const MAX_DELAY: Duration = Duration::from_secs(5);
 
     /// Pauses up to this one.
     #[must_use]
@@ -30,7 +30,7 @@ impl Backoff {
 
     /// The pause before the next attempt.
     pub fn next_delay(&mut self) -> Duration {
-        let whole = Self::FIRST.saturating_mul(1 << self.failures.min(10)).min(self.longest);
+        let whole = Self::FIRST_DELAY.saturating_mul(1 << self.failures.min(10)).min(self.longest);
         self.failures = self.failures.saturating_add(1);
         whole.mul_f64(rand::rng().random_range(0.5..=1.0))
     }
@@ -49,9 +49,9 @@ mod tests {
     fn pauses_grow_to_a_bound_and_start_over() {
         let mut backoff = Backoff::default();
         let pauses: Vec<_> = (0..100).map(|_| backoff.next_delay()).collect();
-        assert!(pauses.iter().all(|pause| (Backoff::FIRST / 2..=Backoff::LONGEST).contains(pause)));
-        assert!(pauses[50..].iter().all(|pause| *pause >= Backoff::LONGEST / 2));
+        assert!(pauses.iter().all(|pause| (Backoff::FIRST_DELAY / 2..=Backoff::MAX_DELAY).contains(pause)));
+        assert!(pauses[50..].iter().all(|pause| *pause >= Backoff::MAX_DELAY / 2));
         backoff.reset();
-        assert!(backoff.next_delay() <= Backoff::FIRST);
+        assert!(backoff.next_delay() <= Backoff::FIRST_DELAY);
     }
 }

@@ -18,10 +18,10 @@ use super::{BackendType, LeaseAttributes, LeaseKey};
 const NO_IPV4: &str = "0.0.0.0-0";
 
 /// Longest piece of foreign text that an error repeats, in characters.
-const QUOTED: usize = 80;
+const MAX_QUOTED_CHARS: usize = 80;
 
 /// Longest JSON of a lease that is read, in bytes. Upstream's have some 200.
-const LONGEST: usize = 16 << 10;
+const MAX_LEASE_BYTES: usize = 16 << 10;
 
 /// Text that is not a lease key as upstream writes it.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -111,12 +111,12 @@ fn parse_v6(text: &str) -> Result<Ipv6Net, LeaseKeyProblem> {
 
 /// The beginning of foreign text, for a log.
 pub fn quote(text: &str) -> String {
-    text.chars().take(QUOTED).flat_map(char::escape_debug).collect()
+    text.chars().take(MAX_QUOTED_CHARS).flat_map(char::escape_debug).collect()
 }
 
 /// What is wrong with foreign text, for a log: a parser's words may repeat any amount of it.
 pub fn cut(problem: &str) -> String {
-    let end = problem.char_indices().nth(3 * QUOTED).map(|(end, _)| end);
+    let end = problem.char_indices().nth(3 * MAX_QUOTED_CHARS).map(|(end, _)| end);
     end.and_then(|end| problem.get(..end)).map_or_else(|| problem.to_owned(), |start| format!("{start}.."))
 }
 
@@ -124,10 +124,10 @@ pub fn cut(problem: &str) -> String {
 /// `json` is too long for a lease.
 fn check_length(json: &[u8]) -> Result<(), serde_json::Error> {
     let length = json.len();
-    if length <= LONGEST {
+    if length <= MAX_LEASE_BYTES {
         return Ok(());
     }
-    Err(de::Error::custom(format!("it has {length} bytes, and a lease has {LONGEST} at most")))
+    Err(de::Error::custom(format!("it has {length} bytes, and a lease has {MAX_LEASE_BYTES} at most")))
 }
 
 impl LeaseAttributes {

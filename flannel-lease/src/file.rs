@@ -5,14 +5,14 @@ use std::io::{self, Read as _};
 use std::path::Path;
 
 /// Bytes of the largest file of configuration that is read.
-const LARGEST: u64 = 16 << 20;
+const MAX_FILE_BYTES: u64 = 16 << 20;
 
 /// Reads a file of configuration: at most 16 MiB, so that a wrong path cannot fill the memory.
 ///
 /// # Errors
 /// As [`std::fs::read`]; [`io::ErrorKind::FileTooLarge`].
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
-    read_up_to(LARGEST, path)
+    read_up_to(MAX_FILE_BYTES, path)
 }
 
 /// The same for a file of at most `largest` bytes.
@@ -48,9 +48,9 @@ mod tests {
         let error = read(Path::new("/dev/zero")).unwrap_err();
         assert_eq!(error.to_string(), "larger than 16 MiB");
         let file = tempfile::NamedTempFile::new().unwrap();
-        file.as_file().set_len(LARGEST).unwrap();
+        file.as_file().set_len(MAX_FILE_BYTES).unwrap();
         assert_eq!(read(file.path()).unwrap().len(), 16 << 20);
-        file.as_file().set_len(LARGEST + 1).unwrap();
+        file.as_file().set_len(MAX_FILE_BYTES + 1).unwrap();
         assert_eq!(read(file.path()).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
     }
 }

@@ -11,7 +11,7 @@ pub(crate) struct Malformed(HashSet<(String, String)>);
 
 impl Malformed {
     /// Most entries remembered, so that a store full of garbage fills neither memory nor log.
-    const LIMIT: usize = 1000;
+    const MAX_REMEMBERED: usize = 1000;
     /// What to do in a store that nothing but flannel uses.
     #[cfg(any(feature = "etcd", feature = "sqlite"))]
     pub(crate) const MEND: &str = "correct or delete it";
@@ -21,7 +21,7 @@ impl Malformed {
     pub(crate) fn report(&mut self, store: &dyn Display, entries: &[(String, String)], advice: &str) {
         for (key, problem) in entries {
             let entry = (quote(key), cut(problem));
-            if self.0.len() < Self::LIMIT && self.0.insert(entry.clone()) {
+            if self.0.len() < Self::MAX_REMEMBERED && self.0.insert(entry.clone()) {
                 let (key, problem) = entry;
                 tracing::warn!(%store, key, problem, "ignoring an entry that is no lease: {advice}");
             }

@@ -21,7 +21,7 @@ pub fn is_called(name: &str) -> bool {
 ///
 /// Returns if there is none, or if that is not possible: then things are as they were. It is better never to write the
 /// password there, as it can be read until this is done.
-pub fn conceal_password() {
+pub fn hide_password() {
     let mut arguments = std::env::args_os();
     let Some(name) = arguments.next() else { return };
     if let Some((rest, password)) = without_password(arguments) {

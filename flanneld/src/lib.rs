@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! config ──▶ lease store ──▶ events ──▶ desired state ──▶ diff ──▶ kernel
-//!  parse      sqlite | etcd   LeaseEvent  Setting +         pure     flannel-nft: Transaction (atomic)
+//!  parse      sqlite | etcd   LeaseEvent  NodeSpec +        pure     flannel-nft: Transaction (atomic)
 //!  once       | kubernetes    fold        LeaseTable                 flannel-vxlan: Plan (ordered)
 //!                                            ▲                         │
 //!                            node facts ─────┤      observe ◀──────────┘

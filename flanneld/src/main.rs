@@ -21,7 +21,7 @@ fn main() -> ExitCode {
             Err(error) => fail(&error),
         };
     }
-    argv::conceal_password();
+    argv::hide_password();
     resolve_names_alone();
     match Command::read(&Process) {
         Ok(Command::Cleanup(asked)) => carry_out(commands::cleanup::run(&asked), asked.stay),
@@ -67,18 +67,18 @@ fn carry_out(
 /// them took: with 100 000 peers twice of what is in use.
 #[cfg(target_env = "gnu")]
 #[expect(unsafe_code, reason = "the C library's settings have no safe wrapper")]
-fn give_memory_back() {
+fn return_free_memory() {
     use nix::libc::{M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, mallopt};
 
-    for (setting, value) in [(M_ARENA_MAX, 1), (M_TRIM_THRESHOLD, 64 << 10), (M_MMAP_THRESHOLD, 64 << 10)] {
+    for (spec, value) in [(M_ARENA_MAX, 1), (M_TRIM_THRESHOLD, 64 << 10), (M_MMAP_THRESHOLD, 64 << 10)] {
         // SAFETY: this sets a number in the allocator, while no other thread runs. A setting that is not known has no
         // effect.
-        let _known = unsafe { mallopt(setting, value) };
+        let _known = unsafe { mallopt(spec, value) };
     }
 }
 
 #[cfg(not(target_env = "gnu"))]
-fn give_memory_back() {}
+fn return_free_memory() {}
 
 /// Has the C library look names up in /etc/hosts and by DNS only, whatever nsswitch.conf says: as in an empty image.
 /// Modules such as `resolve` and `myhostname` would be loaded together with the host's own C library, and a static
@@ -101,7 +101,7 @@ fn resolve_names_alone() {
 fn resolve_names_alone() {}
 
 fn run(config: Config) -> ExitCode {
-    give_memory_back();
+    return_free_memory();
     if let Err(error) = flanneld::logging::start(config.log.clone()) {
         return fail(&error);
     }

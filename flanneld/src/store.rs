@@ -150,7 +150,7 @@ impl ConfiguredStore {
         not(feature = "kubernetes"),
         expect(clippy::unused_async, unused_variables, reason = "only Kubernetes has to be asked")
     )]
-    pub async fn foresee(
+    pub async fn predict_lease(
         &self,
         stack: Stack,
         request: &LeaseRequest,
@@ -158,7 +158,7 @@ impl ConfiguredStore {
         match self {
             #[cfg(feature = "kubernetes")]
             Self::Kubernetes(options, store) => {
-                kube(options, store, stack).await?.foresee(request).await.map(Some)
+                kube(options, store, stack).await?.predict_lease(request).await.map(Some)
             }
             _ => Ok(None),
         }

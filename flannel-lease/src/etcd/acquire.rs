@@ -7,18 +7,18 @@ use rand::RngExt;
 use tokio::time::{Instant, sleep};
 
 use super::client::still_at;
-use super::guard::nothing_overlaps;
-use super::hold::Own;
+use super::compare::nothing_overlaps;
+use super::keepalive::Own;
 use super::wire::{DeleteRangeRequest, KeyValue, Operation, RangeRequest, TxnRequest, prefix_end};
 use super::{EtcdStore, operation, parse_key, put};
 use crate::allocate::choose;
 use crate::{Backoff, Lease, LeaseAttributes, LeaseKey, LeaseRequest, StoreError, StoreErrorKind};
 
 /// Longest time a call goes on trying while no member answers.
-const PATIENCE: Duration = Duration::from_secs(5);
+const RETRY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longest time an acquisition goes on trying while other nodes are faster.
-const CONTEST: Duration = Duration::from_secs(60);
+const CONTENTION_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The entries under `subnets/`, as far as they are leases.
 #[derive(Debug, Default)]
@@ -31,7 +31,7 @@ pub(super) struct Known {
 impl EtcdStore {
     pub(super) async fn acquire(&self, request: &LeaseRequest) -> Result<Lease, StoreError> {
         let mut own = self.own.lock().await;
-        let deadline = Instant::now() + CONTEST;
+        let deadline = Instant::now() + CONTENTION_TIMEOUT;
         let mut granted = None;
         // However old: what has changed since fails the transaction, and is learned then.
         let mut known = self.found.lock().await.take();
@@ -156,7 +156,7 @@ impl EtcdStore {
     }
 
     async fn list(&self) -> Result<Known, StoreError> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + RETRY_TIMEOUT;
         let mut backoff = Backoff::default();
         let listing = loop {
             match self.client.list(&self.subnets).await {

@@ -25,10 +25,10 @@ use crate::health::Health;
 use crate::{StoreError, StoreErrorKind};
 
 /// Longest time one call may take, connecting included.
-const CALL: Duration = Duration::from_secs(5);
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Entries asked for at once in a listing: about 1 MB.
-const PAGE: i64 = 5000;
+const PAGE_SIZE: i64 = 5000;
 
 /// A listing, and the moment it is true for.
 #[derive(Debug)]
@@ -84,7 +84,7 @@ impl Client {
         let mut request = RangeRequest {
             key: prefix.into(),
             range_end: prefix_end(prefix.as_bytes()),
-            limit: PAGE,
+            limit: PAGE_SIZE,
             ..Default::default()
         };
         let mut listing: Option<Listing> = None;
@@ -125,7 +125,7 @@ impl Client {
     pub(super) async fn keep_alive(&self, id: i64) -> Result<Option<Duration>, StoreError> {
         let request = || tokio_stream::once(LeaseKeepAliveRequest { id });
         let mut answers = self.stream("/etcdserverpb.Lease/LeaseKeepAlive", "a lease", request).await?;
-        let answer: Option<LeaseResponse> = match timeout(CALL, answers.message()).await {
+        let answer: Option<LeaseResponse> = match timeout(CALL_TIMEOUT, answers.message()).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(status)) => return Err(self.failed("a lease", &status)),
             Err(_) => return Err(self.failed("a lease", &Status::deadline_exceeded("no answer"))),
@@ -164,7 +164,7 @@ impl Client {
             object: format!("`{object}` at {}", self.names),
             advice: advice.to_owned(),
             kind,
-            source: Some(Box::new(Said::by(status))),
+            source: Some(Box::new(RpcError::by(status))),
         };
         self.health.failed(crate::Chain(&error).to_string());
         error
@@ -181,7 +181,7 @@ impl Client {
                 async move {
                     let mut grpc = grpc(session.channel.clone()).await?;
                     let codec = ProstCodec::<Q, A>::default();
-                    let request = session.sign(Request::new(request));
+                    let request = session.authorize(Request::new(request));
                     Ok(grpc.unary(request, PathAndQuery::from_static(path), codec).await?.into_inner())
                 }
             })
@@ -206,7 +206,7 @@ impl Client {
                 async move {
                     let mut grpc = grpc(session.channel.clone()).await?;
                     let codec = ProstCodec::<Q, A>::default();
-                    let request = session.sign(Request::new(requests));
+                    let request = session.authorize(Request::new(requests));
                     Ok(grpc.streaming(request, PathAndQuery::from_static(path), codec).await?.into_inner())
                 }
             })
@@ -225,14 +225,14 @@ impl Client {
                 Ok(session) => {
                     let number = session.number;
                     let late = |_elapsed| Err(Status::deadline_exceeded("no answer in time"));
-                    let status = match timeout(CALL, work(session)).await.unwrap_or_else(late) {
+                    let status = match timeout(CALL_TIMEOUT, work(session)).await.unwrap_or_else(late) {
                         Ok(value) => {
                             self.health.answered();
                             return Ok(value);
                         }
                         Err(status) => status,
                     };
-                    if moves_on(&status) {
+                    if is_retryable(&status) {
                         self.give_up(number).await;
                     }
                     status
@@ -240,7 +240,7 @@ impl Client {
                 Err(status) => status,
             };
             // Where none can be reached, each has been tried.
-            if !moves_on(&status) || unreachable(&status).is_some() {
+            if !is_retryable(&status) || unreachable(&status).is_some() {
                 return Err(status);
             }
             last = status;
@@ -253,7 +253,7 @@ impl Client {
         if let Some(session) = &current.session {
             return Ok(session.clone());
         }
-        let deadline = Instant::now() + CALL / 2;
+        let deadline = Instant::now() + CALL_TIMEOUT / 2;
         let (member, channel) =
             first_to_answer(&self.members, current.member, deadline).await.map_err(|error| {
                 let mut status = Status::unavailable(error.to_string());
@@ -264,8 +264,9 @@ impl Client {
         let token = match &self.user {
             Some(user) => {
                 let late = |_elapsed| Err(Status::unavailable("no login in time"));
-                let login =
-                    timeout(CALL / 2, login(channel.clone(), user.clone())).await.unwrap_or_else(late);
+                let login = timeout(CALL_TIMEOUT / 2, login(channel.clone(), user.clone()))
+                    .await
+                    .unwrap_or_else(late);
                 Some(login.inspect_err(|_| current.member += 1)?)
             }
             None => None,
@@ -289,9 +290,9 @@ impl Client {
 /// What etcd said, or why it could not be asked, each cause once: a [`Status`] shows its causes itself, as `{:?}`.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct Said(String);
+struct RpcError(String);
 
-impl Said {
+impl RpcError {
     fn by(status: &Status) -> Self {
         Self(match (status.source(), status.message()) {
             (Some(_), _) => causes(status),
@@ -302,7 +303,7 @@ impl Said {
 }
 
 /// Whether another member, or a new login, may do better.
-fn moves_on(status: &Status) -> bool {
+fn is_retryable(status: &Status) -> bool {
     match status.code() {
         Code::Unauthenticated => true,
         Code::InvalidArgument => status.message().contains("revision of auth store is old"),

@@ -7,8 +7,8 @@
 
 mod acquire;
 mod client;
-mod guard;
-mod hold;
+mod compare;
+mod keepalive;
 mod member;
 mod options;
 mod session;
@@ -22,7 +22,7 @@ pub use self::options::EtcdOptions;
 
 use self::acquire::Known;
 use self::client::Client;
-use self::hold::Own;
+use self::keepalive::Own;
 use self::wire::{KeyValue, Operation, PutRequest, RequestOp};
 use super::{
     Backoff, Lease, LeaseAttributes, LeaseKey, LeaseLost, LeaseRequest, LeaseStore, StoreError,

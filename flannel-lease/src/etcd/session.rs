@@ -22,10 +22,10 @@ use super::member::Member;
 use super::wire::{AuthenticateRequest, AuthenticateResponse, Nothing};
 
 /// How long a member may take before the next one is tried as well.
-const HEAD_START: Duration = Duration::from_millis(100);
+const NEXT_MEMBER_DELAY: Duration = Duration::from_millis(100);
 
 /// Bytes of the largest answer accepted.
-const LARGEST: usize = 64 << 20;
+const MAX_RESPONSE_BYTES: usize = 64 << 20;
 
 /// A connection to a member that has answered on it.
 #[derive(Clone, Debug)]
@@ -37,7 +37,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn sign<T>(&self, request: Request<T>) -> Request<T> {
+    pub(super) fn authorize<T>(&self, request: Request<T>) -> Request<T> {
         let mut request = with_leader(request);
         if let Some(token) = &self.token {
             request.metadata_mut().insert("token", token.clone());
@@ -53,13 +53,13 @@ fn with_leader<T>(mut request: Request<T>) -> Request<T> {
 }
 
 pub(super) async fn grpc(channel: Channel) -> Result<Grpc<Channel>, Status> {
-    let mut grpc = Grpc::new(channel).max_decoding_message_size(LARGEST);
+    let mut grpc = Grpc::new(channel).max_decoding_message_size(MAX_RESPONSE_BYTES);
     grpc.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;
     Ok(grpc)
 }
 
 /// Connects to the member that answers first. Starts with `first`; whenever a member takes longer
-/// than [`HEAD_START`] or fails, the next one is tried as well. A hung member therefore costs 100 ms,
+/// than [`NEXT_MEMBER_DELAY`] or fails, the next one is tried as well. A hung member therefore costs 100 ms,
 /// and no other member is tried if the first one answers at once.
 ///
 /// # Errors
@@ -83,7 +83,8 @@ pub(super) async fn first_to_answer(
             None if asked.is_empty() => break,
             None => {}
         }
-        let patience = if waiting.is_empty() { deadline } else { deadline.min(Instant::now() + HEAD_START) };
+        let patience =
+            if waiting.is_empty() { deadline } else { deadline.min(Instant::now() + NEXT_MEMBER_DELAY) };
         match timeout_at(patience, asked.join_next()).await {
             Ok(Some(Ok((index, Ok(channel))))) => return Ok((index, channel)),
             Ok(Some(Ok((index, Err(failure))))) => {

@@ -46,12 +46,12 @@ impl Failure {
 
     /// How long the API server asks to wait; at most a minute.
     pub(super) fn retry_after(&self) -> Duration {
-        const MOST_SECONDS: u32 = 60;
+        const MAX_SECONDS: u32 = 60;
         let details = match self {
             Self::Refused(status) => status.details.as_ref(),
             _ => None,
         };
-        Duration::from_secs(details.map_or(0, |details| details.retry_after_seconds.min(MOST_SECONDS)).into())
+        Duration::from_secs(details.map_or(0, |details| details.retry_after_seconds.min(MAX_SECONDS)).into())
     }
 
     /// Whether the API server is there and has too much to do.
@@ -163,13 +163,13 @@ impl Answer {
 
 /// The reason for a refusal: a `Status`, or what a proxy says.
 fn status(code: u16, format: Format, text: &[u8]) -> Status {
-    const MOST_CHARACTERS: usize = 300;
+    const MAX_CHARACTERS: usize = 300;
     let parsed = match format {
         Format::Json => serde_json::from_slice(text).ok(),
         Format::Protobuf => super::decode::status(text).ok(),
     };
     let status = parsed.unwrap_or_else(|| {
-        let text: String = String::from_utf8_lossy(text).trim().chars().take(MOST_CHARACTERS).collect();
+        let text: String = String::from_utf8_lossy(text).trim().chars().take(MAX_CHARACTERS).collect();
         Status::failure(&text, "")
     });
     status.with_code(code)

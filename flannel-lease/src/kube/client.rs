@@ -21,9 +21,9 @@ use crate::health::Health;
 use crate::{StoreError, StoreErrorKind};
 
 /// Longest time for a connection to come about.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time for one call; watches are not calls.
-const CALL: Duration = Duration::from_secs(30);
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client of the API server.
 #[derive(Clone)]
@@ -62,7 +62,7 @@ impl ApiServer {
         }
         // Attempts are spaced here, with a bound and a log line each.
         config.default_retry = false;
-        config.connect_timeout = Some(CONNECT);
+        config.connect_timeout = Some(CONNECT_TIMEOUT);
         if config.cluster_url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
             let instead = "leave them out and put a user into a kubeconfig".into();
             return Err(unusable("the API server's URL contains credentials", instead));
@@ -128,7 +128,7 @@ impl ApiServer {
         request: Result<hyper::Request<Vec<u8>>, kube::core::request::Error>,
     ) -> Result<T, Failure> {
         let request = request.map_err(kube::Error::BuildRequest)?;
-        let text = Answer::to(&self.client, request, CALL).await?.whole(CALL).await?;
+        let text = Answer::to(&self.client, request, CALL_TIMEOUT).await?.whole(CALL_TIMEOUT).await?;
         serde_json::from_slice(&text).map_err(|error| Failure::Unreadable(error.to_string()))
     }
 
@@ -139,7 +139,7 @@ impl ApiServer {
         health: &Health,
         call: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, StoreError> {
-        let done = tokio::time::timeout(CALL, call).await;
+        let done = tokio::time::timeout(CALL_TIMEOUT, call).await;
         let (advice, source) = match done {
             Ok(Ok(value)) => {
                 health.answered();
@@ -149,9 +149,10 @@ impl ApiServer {
                 (format!("is the API server at {} up and reachable?", self.url), Some(error))
             }
             Ok(Err(failure @ (Failure::Refused(_) | Failure::Unreadable(_)))) => (failure.to_string(), None),
-            Ok(Err(Failure::Silent(_))) | Err(_) => {
-                (format!("the API server at {} did not answer in {} s", self.url, CALL.as_secs()), None)
-            }
+            Ok(Err(Failure::Silent(_))) | Err(_) => (
+                format!("the API server at {} did not answer in {} s", self.url, CALL_TIMEOUT.as_secs()),
+                None,
+            ),
         };
         let error = StoreError {
             operation,

@@ -20,7 +20,7 @@ const FEW_NODES: usize = 16;
 /// Most pages of a list.
 const MAX_PAGES: usize = 1000;
 /// Longest pause while the API server has too much to do, as in Kubernetes' own clients.
-const LONGEST_OVERLOAD_PAUSE: Duration = Duration::from_secs(30);
+const MAX_OVERLOAD_PAUSE: Duration = Duration::from_secs(30);
 
 /// Why a step ends early.
 enum Stop {
@@ -68,7 +68,7 @@ impl KubeStore {
             simple: false,
             known: HashMap::new(),
             backoff: Backoff::default(),
-            overload: Backoff::up_to(LONGEST_OVERLOAD_PAUSE),
+            overload: Backoff::up_to(MAX_OVERLOAD_PAUSE),
         };
         tokio::select! {
             () = follower.run() => {}

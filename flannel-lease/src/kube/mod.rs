@@ -153,7 +153,7 @@ impl KubeStore {
     ///
     /// # Errors
     /// It has no podCIDR yet, or one outside of the pod network; the server does not answer.
-    pub async fn foresee(
+    pub async fn predict_lease(
         &self,
         request: &LeaseRequest,
     ) -> Result<(LeaseKey, BTreeMap<String, String>), StoreError> {

@@ -17,9 +17,9 @@ use super::decode::{ListDecoder, ListEnd, WatchDecoder, WatchItem};
 use super::node::Node;
 
 /// Longest time in which nothing comes of a list. The API server gives up after 60 s.
-const LIST_SILENCE: Duration = Duration::from_secs(65);
+const LIST_IDLE_TIMEOUT: Duration = Duration::from_secs(65);
 /// Longest time in which nothing comes of a watch. The API server sends a bookmark every minute.
-const WATCH_SILENCE: Duration = Duration::from_secs(180);
+const WATCH_IDLE_TIMEOUT: Duration = Duration::from_secs(180);
 /// The API server ends a watch after a time in this range, in seconds: different watches at different
 /// times.
 const WATCH_SECONDS: std::ops::RangeInclusive<u32> = 300..=600;
@@ -65,7 +65,7 @@ impl NodeList {
     pub(super) async fn next(&mut self) -> Result<Option<Vec<Node>>, Failure> {
         let mut nodes = Vec::new();
         while nodes.is_empty() {
-            let Some(piece) = self.answer.next(LIST_SILENCE).await? else { return Ok(None) };
+            let Some(piece) = self.answer.next(LIST_IDLE_TIMEOUT).await? else { return Ok(None) };
             self.decoder.feed(piece, &mut nodes).map_err(Failure::Unreadable)?;
         }
         Ok(Some(nodes))
@@ -89,7 +89,7 @@ impl NodeWatch {
     pub(super) async fn next(&mut self) -> Result<Option<Vec<WatchItem>>, Failure> {
         let mut items = Vec::new();
         while items.is_empty() {
-            let Some(piece) = self.answer.next(WATCH_SILENCE).await? else { return Ok(None) };
+            let Some(piece) = self.answer.next(WATCH_IDLE_TIMEOUT).await? else { return Ok(None) };
             self.decoder.feed(piece, &mut items).map_err(Failure::Unreadable)?;
         }
         Ok(Some(items))
@@ -109,7 +109,7 @@ impl ApiServer {
             "" => format!("resourceVersion={}", escaped(since.parameter())),
             page => format!("continue={}", escaped(page)),
         };
-        let answer = self.ask_for_nodes(&query, "List", detail, simple, LIST_SILENCE).await?;
+        let answer = self.ask_for_nodes(&query, "List", detail, simple, LIST_IDLE_TIMEOUT).await?;
         Ok(NodeList { decoder: ListDecoder::new(answer.format), answer })
     }
 
@@ -119,7 +119,7 @@ impl ApiServer {
         let version = escaped(version);
         let query =
             format!("watch=true&allowWatchBookmarks=true&timeoutSeconds={seconds}&resourceVersion={version}");
-        let answer = self.ask_for_nodes(&query, "", Detail::Metadata, simple, LIST_SILENCE).await?;
+        let answer = self.ask_for_nodes(&query, "", Detail::Metadata, simple, LIST_IDLE_TIMEOUT).await?;
         Ok(NodeWatch { decoder: WatchDecoder::new(answer.format), answer })
     }
 

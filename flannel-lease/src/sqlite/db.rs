@@ -33,7 +33,7 @@ const CHANGED: &str = "SELECT key, attributes, expires_ms FROM lease WHERE revis
 const REMOVED: &str = "SELECT key FROM removed WHERE revision > ?1";
 
 /// Longest time one call waits for another process's transaction. They take milliseconds.
-const BUSY: Duration = Duration::from_secs(1);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// An open lease file.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ impl Db {
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags).map_err(opened)?;
-        connection.busy_timeout(BUSY).map_err(opened)?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(opened)?;
         prepare(&mut connection, path)?;
         Ok(Self { identity: identity(path)?, path: path.into(), connection })
     }

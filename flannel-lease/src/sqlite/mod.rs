@@ -1,11 +1,11 @@
 //! Leases in one SQLite file that the daemons of a machine share: `--lease-db PATH`.
 //!
 //! Every decision is one write transaction, so two processes never decide on the same facts. A change in one process
-//! wakes the others through inotify (`bell.rs`); besides that, nothing runs but a look every
+//! wakes the others through inotify (`change_notify.rs`); besides that, nothing runs but a look every
 //! [`Timing::recheck`]. Leases end after [`Timing::ttl`] unless renewed, as in etcd; a row without end is a
 //! reservation. Every commit is on disk before its call returns.
 
-mod bell;
+mod change_notify;
 mod db;
 mod error;
 
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use self::bell::Bell;
+use self::change_notify::ChangeNotify;
 use self::db::Db;
 use super::health::Health;
 use super::malformed::Malformed;
@@ -28,7 +28,7 @@ use crate::Chain;
 use crate::LeaseEvent;
 
 /// Longest time a call goes on trying while other processes keep the file locked.
-const PATIENCE: Duration = Duration::from_secs(5);
+const RETRY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Copies the lease file at `from` to `to`, which must not exist, as it is between two transactions of others.
 /// Nothing in `from` changes. Waits up to `patience` while other processes keep the file locked.
@@ -102,8 +102,8 @@ impl SqliteStore {
     }
 
     /// Tells the others of a change. If that fails they see it at their next recheck.
-    fn ring(&self) {
-        if let Err(error) = bell::ring(&self.path) {
+    fn notify(&self) {
+        if let Err(error) = change_notify::notify(&self.path) {
             tracing::debug!(%error, path = %self.path.display(), "cannot tell other daemons of a lease change");
         }
     }
@@ -117,7 +117,7 @@ impl SqliteStore {
                 Ok(lease)
             })
             .await?;
-        self.ring();
+        self.notify();
         Ok(lease)
     }
 
@@ -137,12 +137,12 @@ impl SqliteStore {
                 Ok(lease)
             })
             .await?;
-        self.ring();
+        self.notify();
         Ok(lease)
     }
 
     async fn watch(&self, events: mpsc::Sender<LeaseEvent>) {
-        let bell = self.listen().await;
+        let change_notify = self.listen().await;
         let mut cursor = None;
         let mut settling: Option<Instant> = None;
         let mut malformed = Malformed::default();
@@ -165,7 +165,7 @@ impl SqliteStore {
             };
             backoff.reset();
             if expired {
-                self.ring();
+                self.notify();
             }
             let wiped = changes.whole && cursor.is_some();
             cursor = Some(changes.cursor);
@@ -190,13 +190,13 @@ impl SqliteStore {
             let due = settling.map_or(Duration::MAX, |due| due.duration_since(Instant::now()));
             tokio::select! {
                 () = events.closed() => return,
-                () = bell.wait(self.timing.recheck.min(due)) => {}
+                () = change_notify.wait(self.timing.recheck.min(due)) => {}
             }
         }
     }
 
     async fn hold(&self) -> LeaseLost {
-        let bell = self.listen().await;
+        let change_notify = self.listen().await;
         let mut backoff = Backoff::default();
         loop {
             let timing = self.timing;
@@ -217,26 +217,26 @@ impl SqliteStore {
                         tracing::warn!(
                             "published this node's lease in {path} again, which another process changed"
                         );
-                        self.ring();
+                        self.notify();
                         // Where it is changed again and again, the pauses grow.
                         sleep(backoff.next_delay()).await;
                     } else {
                         backoff.reset();
                     }
-                    bell.wait(self.timing.recheck).await;
+                    change_notify.wait(self.timing.recheck).await;
                 }
-                Ok(None) => bell.wait(self.timing.recheck).await,
+                Ok(None) => change_notify.wait(self.timing.recheck).await,
                 Err(_) => sleep(backoff.next_delay()).await,
             }
         }
     }
 
-    /// The bell, retried until there is one.
-    async fn listen(&self) -> Bell {
+    /// Opens the watch on the notification file, with retries.
+    async fn listen(&self) -> ChangeNotify {
         let mut backoff = Backoff::default();
         loop {
-            match Bell::listen(&self.path) {
-                Ok(bell) => return bell,
+            match ChangeNotify::listen(&self.path) {
+                Ok(change_notify) => return change_notify,
                 Err(error) => {
                     self.health
                         .failed(format!("cannot watch `{}` for changes: {error}", self.path.display()));
@@ -275,13 +275,13 @@ impl LeaseStore for SqliteStore {
 }
 
 /// Runs what `make` makes on a blocking thread, again with growing pauses while it says that the file is busy, for at
-/// most [`PATIENCE`].
+/// most [`RETRY_TIMEOUT`].
 async fn patiently<T, F>(health: &Health, make: impl Fn() -> F) -> Result<T, StoreError>
 where
     T: Send + 'static,
     F: FnOnce() -> Result<T, StoreError> + Send + 'static,
 {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + RETRY_TIMEOUT;
     let mut backoff = Backoff::default();
     loop {
         let result = tokio::task::spawn_blocking(make()).await.unwrap_or_else(|panic| {

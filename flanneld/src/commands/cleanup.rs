@@ -16,7 +16,7 @@ use crate::desired::rules::TablePrefix;
 use crate::desired::subnet_env;
 use crate::reconcile::foreign_rules::{UPSTREAM, USER_CHAINS};
 use crate::run::instances;
-use crate::run::state_file::{self, Memory, MemoryError};
+use crate::run::state_file::{self, SavedState, StateFileError};
 use crate::serve::status_socket;
 use crate::status::model;
 use flannel_lease::Chain;
@@ -155,7 +155,7 @@ impl Sweep {
             self.remove(subnet_file);
         }
         let memory = state_file::path(subnet_file);
-        if matches!(Memory::read(&memory), Ok(Some(_)) | Err(MemoryError::Version { .. })) {
+        if matches!(SavedState::read(&memory), Ok(Some(_)) | Err(StateFileError::Version { .. })) {
             self.remove(&memory);
         }
         // It stays if a daemon was killed.

@@ -12,9 +12,9 @@ use tokio::time::timeout;
 
 use crate::config::{Config, NetConf, Store};
 use crate::desired::rules::TablePrefix;
-use crate::desired::{Setting, subnet_env};
-use crate::run::start::{Last, with_node_public};
-use crate::run::state_file::{self, Memory};
+use crate::desired::{NodeSpec, subnet_env};
+use crate::run::start::{Former, with_node_public};
+use crate::run::state_file::{self, SavedState};
 use crate::store::ConfiguredStore;
 use flannel_lease::Chain;
 use flannel_lease::Stack;
@@ -23,14 +23,14 @@ use flannel_lease::{LeaseEvent, LeaseTable};
 use flannel_nft::Kernel as _;
 
 /// How long one question to the lease store may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 
-type Failure = Box<dyn Error>;
+type BoxError = Box<dyn Error>;
 
 /// The configuration of a start, and everybody's leases.
 #[derive(Debug)]
-pub(super) struct Survey {
-    pub(super) setting: Setting,
+pub(super) struct Context {
+    pub(super) spec: NodeSpec,
     /// The subnets that this node would have.
     pub(super) lease: LeaseKey,
     /// What stands in the store under this node's address.
@@ -45,33 +45,33 @@ pub(super) struct Survey {
 }
 
 /// Why there is no survey.
-enum Trouble {
+enum AskError {
     /// The lease store may answer later.
-    Away(Failure),
-    Other(Failure),
+    Away(BoxError),
+    Other(BoxError),
 }
 
-impl<E: Into<Failure>> From<E> for Trouble {
+impl<E: Into<BoxError>> From<E> for AskError {
     fn from(error: E) -> Self {
         Self::Other(error.into())
     }
 }
 
-impl Survey {
+impl Context {
     /// Reads configuration, interfaces and the lease store, each once. If the store is away, what is remembered stands in
     /// for it, as at a start.
-    pub(super) async fn take(
+    pub(super) async fn gather(
         mut config: Config,
         (links, rules): (&mut flannel_vxlan::Netlink, &mut flannel_nft::Netlink),
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, BoxError> {
         config.ownership = config.ownership.settle(rules)?;
-        let _copy = on_a_copy(&mut config)?;
+        let _copy = use_copy(&mut config)?;
         match Self::ask(&config, (links, rules)).await {
-            Ok(survey) => Ok(survey),
-            Err(Trouble::Other(error)) => Err(error),
-            Err(Trouble::Away(error)) => match Memory::read(&state_file::path(&config.subnet_file)) {
-                Ok(Some(memory)) => {
-                    Self::remember(config, memory, (links, rules), Chain(&*error).to_string())
+            Ok(context) => Ok(context),
+            Err(AskError::Other(error)) => Err(error),
+            Err(AskError::Away(error)) => match SavedState::read(&state_file::path(&config.subnet_file)) {
+                Ok(Some(saved)) => {
+                    Self::from_state_file(config, saved, (links, rules), Chain(&*error).to_string())
                 }
                 _ => Err(error),
             },
@@ -81,7 +81,7 @@ impl Survey {
     async fn ask(
         config: &Config,
         (links, rules): (&mut flannel_vxlan::Netlink, &mut flannel_nft::Netlink),
-    ) -> Result<Self, Trouble> {
+    ) -> Result<Self, AskError> {
         let store = ConfiguredStore::new(&config.store)?;
         let net_conf = match &config.net_conf {
             Some(net_conf) => net_conf.clone(),
@@ -92,13 +92,13 @@ impl Survey {
         };
         let stack = Stack::from(&net_conf);
         let config = with_node_public(config, answer(store.node_public(stack)).await?);
-        let memory = Memory::read(&state_file::path(&config.subnet_file)).ok().flatten();
-        let config = with_table_prefix(config, &net_conf, memory.as_ref(), rules)?;
-        let last = memory.as_ref().map(Last::from).unwrap_or_default();
+        let saved = SavedState::read(&state_file::path(&config.subnet_file)).ok().flatten();
+        let config = with_table_prefix(config, &net_conf, saved.as_ref(), rules)?;
+        let last = saved.as_ref().map(Former::from).unwrap_or_default();
         let facts = last.find_facts(&config, &net_conf, links)?;
-        let setting = Setting::new(&config, net_conf.clone(), facts.clone(), None)?;
+        let spec = NodeSpec::new(&config, net_conf.clone(), facts.clone(), None)?;
         let open = answer(store.open(stack)).await?;
-        let published = answer(open.find(&setting.attributes()?)).await?;
+        let published = answer(open.find(&spec.attributes()?)).await?;
         let attributes = published.as_ref().map(|lease| &lease.attributes);
         let facts = match attributes {
             Some(published) => {
@@ -106,66 +106,58 @@ impl Survey {
             }
             None => facts,
         };
-        let setting = Setting::new(&config, net_conf, facts, attributes)?;
-        let mut leases = list(&*open).await.map_err(Trouble::Away)?;
+        let spec = NodeSpec::new(&config, net_conf, facts, attributes)?;
+        let mut leases = list(&*open).await.map_err(AskError::Away)?;
 
         let env = subnet_env::Previous::read(&config.subnet_file).ok();
         let request = LeaseRequest {
-            attributes: setting.attributes()?,
+            attributes: spec.attributes()?,
             previous: env.and_then(|env| LeaseKey::new(env.ipv4_subnet, env.ipv6_subnet)),
-            range: setting.range(),
+            range: spec.range(),
         };
-        let (lease, annotations) = match answer(store.foresee(stack, &request)).await? {
+        let (lease, annotations) = match answer(store.predict_lease(stack, &request)).await? {
             Some((lease, annotations)) => (lease, Some(annotations)),
             None => (allocate::choose(leases.peers(), &[], &request, &mut rand::rng())?.key, None),
         };
         let _own = leases.set_own(Some(lease));
-        let previous = memory.as_ref().map(Memory::configurations).unwrap_or_default();
-        Ok(Self { setting, lease, published, annotations, leases, store_away: None, previous })
+        let previous = saved.as_ref().map(SavedState::configurations).unwrap_or_default();
+        Ok(Self { spec, lease, published, annotations, leases, store_away: None, previous })
     }
 
-    fn remember(
+    fn from_state_file(
         config: Config,
-        memory: Memory,
+        saved: SavedState,
         (links, rules): (&mut flannel_vxlan::Netlink, &mut flannel_nft::Netlink),
         why: String,
-    ) -> Result<Self, Failure> {
-        let net_conf = config.net_conf.clone().unwrap_or_else(|| memory.net_conf.clone());
-        if let Some(reason) = memory.unfit_for(&net_conf) {
+    ) -> Result<Self, BoxError> {
+        let net_conf = config.net_conf.clone().unwrap_or_else(|| saved.net_conf.clone());
+        if let Some(reason) = saved.unfit_for(&net_conf) {
             return Err(format!("{why}; what is remembered is of no use: {reason}").into());
         }
         let (v4, v6) = net_conf.networks();
-        let lease = memory.key.within(v4, v6).unwrap_or(memory.key);
-        let config = with_node_public(&config, memory.node_public);
-        let config = with_table_prefix(config, &net_conf, Some(&memory), rules)?;
-        let facts = Last::from(&memory).find_facts(&config, &net_conf, links)?;
-        let setting = Setting::new(&config, net_conf, facts, Some(&memory.attributes))?;
+        let lease = saved.key.within(v4, v6).unwrap_or(saved.key);
+        let config = with_node_public(&config, saved.node_public);
+        let config = with_table_prefix(config, &net_conf, Some(&saved), rules)?;
+        let facts = Former::from(&saved).find_facts(&config, &net_conf, links)?;
+        let spec = NodeSpec::new(&config, net_conf, facts, Some(&saved.attributes))?;
         let mut leases = LeaseTable::new(Some(lease));
-        for (key, attributes) in memory.peers {
+        for (key, attributes) in saved.peers {
             let attributes = Arc::unwrap_or_clone(attributes);
             let _changed = leases.apply(LeaseEvent::Upsert(Lease::new(key, attributes, None)));
         }
-        let published = Some(Lease::new(lease, memory.attributes, None));
+        let published = Some(Lease::new(lease, saved.attributes, None));
         let annotations = None;
-        Ok(Self {
-            setting,
-            lease,
-            published,
-            annotations,
-            leases,
-            store_away: Some(why),
-            previous: Vec::new(),
-        })
+        Ok(Self { spec, lease, published, annotations, leases, store_away: Some(why), previous: Vec::new() })
     }
 
     /// The overlay that there should be, with all its peers.
     pub(super) fn overlay(
         &self,
         links: &mut impl flannel_vxlan::Kernel,
-    ) -> Result<flannel_vxlan::Overlay, Failure> {
-        let mut overlay = flannel_vxlan::Overlay::new(self.setting.families(self.lease)?);
+    ) -> Result<flannel_vxlan::Overlay, BoxError> {
+        let mut overlay = flannel_vxlan::Overlay::new(self.spec.families(self.lease)?);
         overlay.keep_unknown(self.store_away.is_some());
-        let interface = self.setting.facts.index;
+        let interface = self.spec.facts.index;
         let mut on_link = |address| {
             let way = links.route_to(address).ok().flatten();
             way.is_some_and(|way| way.gateway.is_none() && way.interface == interface)
@@ -173,7 +165,7 @@ impl Survey {
         for (key, attributes) in self.leases.peers() {
             for subnet in key.subnets() {
                 if self.leases.holder(subnet) == Some(key)
-                    && let Some(Ok(peer)) = self.setting.peer(key, subnet, attributes, &mut on_link)
+                    && let Some(Ok(peer)) = self.spec.peer(key, subnet, attributes, &mut on_link)
                 {
                     // One that is kept out is so in the daemon too.
                     let _conflict = overlay.set_peer(peer);
@@ -188,22 +180,22 @@ impl Survey {
 fn with_table_prefix(
     config: Config,
     net_conf: &NetConf,
-    last: Option<&Memory>,
+    last: Option<&SavedState>,
     rules: &mut flannel_nft::Netlink,
-) -> Result<Config, Failure> {
+) -> Result<Config, BoxError> {
     if config.table_prefix.is_some() {
         return Ok(config);
     }
     let networks = net_conf.all_networks();
     let former: Vec<_> =
-        last.map(Memory::configurations).iter().flatten().flat_map(NetConf::all_networks).collect();
+        last.map(SavedState::configurations).iter().flatten().flat_map(NetConf::all_networks).collect();
     let present = rules.observe(&TablePrefix::choices(&networks)?)?.ruleset;
     let table_prefix = TablePrefix::candidates(&networks, &former, &present).into_iter().next();
     Ok(Config { table_prefix, ..config })
 }
 
 /// Puts a copy of a lease file in its place: even reading one would drop expired leases, and make the file if absent.
-fn on_a_copy(config: &mut Config) -> Result<Option<TempDir>, Failure> {
+fn use_copy(config: &mut Config) -> Result<Option<TempDir>, BoxError> {
     let Store::Sqlite { path, .. } = &mut config.store else { return Ok(None) };
     let beside =
         path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
@@ -215,13 +207,13 @@ fn on_a_copy(config: &mut Config) -> Result<Option<TempDir>, Failure> {
     let folder = tempfile::tempdir().or_else(|_absent| tempfile::tempdir_in(beside))?;
     let copy = folder.path().join("leases.db");
     if path.exists() {
-        flannel_lease::sqlite::copy(path, &copy, PATIENCE)?;
+        flannel_lease::sqlite::copy(path, &copy, STORE_TIMEOUT)?;
     }
     *path = copy;
     Ok(Some(folder))
 }
 
-async fn list(store: &dyn LeaseStore) -> Result<LeaseTable, Failure> {
+async fn list(store: &dyn LeaseStore) -> Result<LeaseTable, BoxError> {
     let (events_in, mut events) = mpsc::channel(1024);
     let mut table = LeaseTable::new(None);
     let listed = async {
@@ -232,7 +224,7 @@ async fn list(store: &dyn LeaseStore) -> Result<LeaseTable, Failure> {
             }
         }
     };
-    let told = timeout(PATIENCE, async {
+    let told = timeout(STORE_TIMEOUT, async {
         tokio::select! {
             () = store.watch(events_in) => {}
             () = listed => {}
@@ -240,19 +232,19 @@ async fn list(store: &dyn LeaseStore) -> Result<LeaseTable, Failure> {
     });
     told.await.map_err(|_late| {
         let health = store.health().borrow().last_error.clone();
-        format!("the lease store gave no listing within {PATIENCE:?}: {}", health.unwrap_or_default())
+        format!("the lease store gave no listing within {STORE_TIMEOUT:?}: {}", health.unwrap_or_default())
     })?;
     Ok(table)
 }
 
 /// What the store answers in time; trouble that may pass is told apart.
-async fn answer<T>(question: impl Future<Output = Result<T, StoreError>>) -> Result<T, Trouble> {
-    match timeout(PATIENCE, question).await {
+async fn answer<T>(question: impl Future<Output = Result<T, StoreError>>) -> Result<T, AskError> {
+    match timeout(STORE_TIMEOUT, question).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) if error.kind == StoreErrorKind::Unavailable => Err(Trouble::Away(error.into())),
-        Ok(Err(error)) => Err(Trouble::Other(error.into())),
+        Ok(Err(error)) if error.kind == StoreErrorKind::Unavailable => Err(AskError::Away(error.into())),
+        Ok(Err(error)) => Err(AskError::Other(error.into())),
         Err(_late) => {
-            Err(Trouble::Away(format!("no answer from the lease store within {PATIENCE:?}").into()))
+            Err(AskError::Away(format!("no answer from the lease store within {STORE_TIMEOUT:?}").into()))
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt::Write as _;
 
-use super::context::Survey;
+use super::context::Context;
 use super::{SOMETHING, Verdict, one_line, table_changes};
 use flannel_nft::Kernel as _;
 use flannel_nft::iptables::iptables_tables;
@@ -14,7 +14,7 @@ use crate::config::{Config, NetConf};
 use crate::desired::rules::{self, TablePrefix};
 use crate::file;
 use crate::reconcile::foreign_rules::foreign_changes;
-use crate::reconcile::orphans::Leftovers;
+use crate::reconcile::orphans::Orphans;
 use crate::run::claims::former_prefixes;
 use crate::run::instances;
 
@@ -27,24 +27,24 @@ pub async fn run(config: Config) -> Result<Verdict, Box<dyn Error>> {
     let subnet_file = config.subnet_file.clone();
     let mut links = flannel_vxlan::Netlink::open()?;
     let mut nft = flannel_nft::Netlink::open()?;
-    let mut survey = Survey::take(config, (&mut links, &mut nft)).await?;
-    let setting = &mut survey.setting;
-    let now = setting.net_conf.all_networks();
-    let known: Vec<_> = survey.previous.iter().flat_map(NetConf::all_networks).chain(now).collect();
-    setting.former_prefixes = former_prefixes(&setting.table_prefix, &known, &subnet_file, &mut nft).await?;
+    let mut context = Context::gather(config, (&mut links, &mut nft)).await?;
+    let spec = &mut context.spec;
+    let now = spec.net_conf.all_networks();
+    let known: Vec<_> = context.previous.iter().flat_map(NetConf::all_networks).chain(now).collect();
+    spec.former_prefixes = former_prefixes(&spec.table_prefix, &known, &subnet_file, &mut nft).await?;
     let mut text = String::new();
-    if let Some(why) = &survey.store_away {
+    if let Some(why) = &context.store_away {
         writeln!(
             text,
             "# The lease store gives no lease now, so as a start would go on with what is remembered: {}",
             one_line(why)
         )?;
     }
-    if survey.published.is_none() {
-        writeln!(text, "# This node has published no lease yet; as if it were given {}.", survey.lease)?;
+    if context.published.is_none() {
+        writeln!(text, "# This node has published no lease yet; as if it were given {}.", context.lease)?;
     }
 
-    let spec = survey.setting.rules(survey.lease);
+    let spec = context.spec.rules(context.lease);
     let ruleset = rules::ruleset(&spec)?;
     let others = nft.observe(&iptables_tables())?;
     let former = spec.former.iter().map(TablePrefix::mark).collect::<Result<Vec<_>, _>>()?;
@@ -53,12 +53,12 @@ pub async fn run(config: Config) -> Result<Verdict, Box<dyn Error>> {
         foreign_changes(&others, &spec.networks(), (&spec.prefix.mark()?, &former), (spec.forward, true)),
     ]
     .map(|transaction| transaction.to_string());
-    let mut overlay = survey.overlay(&mut links)?;
+    let mut overlay = context.overlay(&mut links)?;
     let commands = overlay.diff(&links.observe(&overlay.links())?);
-    let sweeps = sweeps(&survey, &overlay, &mut links)?;
+    let sweeps = sweeps(&context, &overlay, &mut links)?;
     let shared = !sweeps.is_empty() && instances::has_company_after_restart(&subnet_file)?;
     let sweeps = if shared { Vec::new() } else { sweeps };
-    let env = survey.setting.subnet_env(survey.lease).to_string();
+    let env = context.spec.subnet_env(context.lease).to_string();
     let env_stands = file::read(&subnet_file).is_ok_and(|present| present == env.as_bytes());
 
     for script in scripts.iter().filter(|script| !script.is_empty()) {
@@ -104,13 +104,13 @@ pub async fn run(config: Config) -> Result<Verdict, Box<dyn Error>> {
 
 /// What a start deletes of previous configurations when the store has listed all leases; nothing while it is away.
 fn sweeps(
-    survey: &Survey,
+    context: &Context,
     desired: &Overlay,
     links: &mut flannel_vxlan::Netlink,
 ) -> Result<Vec<Plan>, Box<dyn Error>> {
     let mut sweeps = Vec::new();
-    for previous in survey.previous.iter().filter(|_| survey.store_away.is_none()) {
-        let left = Leftovers::between(previous, &survey.setting.net_conf);
+    for previous in context.previous.iter().filter(|_| context.store_away.is_none()) {
+        let left = Orphans::between(previous, &context.spec.net_conf);
         if !left.is_empty() {
             sweeps.push(left.plan(desired, &links.observe(&left.devices)?));
         }

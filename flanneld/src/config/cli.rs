@@ -186,7 +186,7 @@ pub(super) struct Flags {
 }
 
 /// One flag as given somewhere.
-struct Setting {
+struct GivenFlag {
     /// `--iface` or `FLANNELD_IFACE`, for messages.
     origin: String,
     from_environment: bool,
@@ -194,7 +194,7 @@ struct Setting {
     value: String,
 }
 
-impl Setting {
+impl GivenFlag {
     fn argument(&self) -> String {
         format!("--{}={}", self.name, self.value)
     }
@@ -211,18 +211,18 @@ pub(super) fn parse<T: Parser>(
 ) -> Option<T> {
     let mut settings = from_arguments(&T::command(), arguments, problems);
     // `--version` and `--help` are about this call; upstream looks at them before the environment, too.
-    if !settings.iter().any(|setting| matches!(setting.name.as_str(), "version" | "help")) {
+    if !settings.iter().any(|spec| matches!(spec.name.as_str(), "version" | "help")) {
         from_environment(&Flags::command(), source, &mut settings);
     }
-    let read = |settings: &[Setting]| T::try_parse_from(settings.iter().map(Setting::argument));
+    let read = |settings: &[GivenFlag]| T::try_parse_from(settings.iter().map(GivenFlag::argument));
     if let Ok(flags) = read(&settings) {
         return Some(flags);
     }
     // clap stops at the first mistake; ask about each setting alone to name them all.
-    settings.retain(|setting| match read(std::slice::from_ref(setting)) {
+    settings.retain(|spec| match read(std::slice::from_ref(spec)) {
         Ok(_) => true,
         Err(error) => {
-            problems.push(bad_value(setting, &error));
+            problems.push(bad_value(spec, &error));
             false
         }
     });
@@ -234,7 +234,7 @@ fn from_arguments(
     definition: &clap::Command,
     arguments: Vec<OsString>,
     problems: &mut Vec<Problem>,
-) -> Vec<Setting> {
+) -> Vec<GivenFlag> {
     let mut settings = Vec::new();
     let mut arguments = arguments.into_iter().map(text);
     while let Some(argument) = arguments.next() {
@@ -274,18 +274,18 @@ fn from_arguments(
         add(
             &mut settings,
             flag,
-            Setting { origin: format!("--{name}"), from_environment: false, name: name.to_owned(), value },
+            GivenFlag { origin: format!("--{name}"), from_environment: false, name: name.to_owned(), value },
         );
     }
     settings
 }
 
-fn from_environment(definition: &clap::Command, source: &impl Source, settings: &mut Vec<Setting>) {
+fn from_environment(definition: &clap::Command, source: &impl Source, settings: &mut Vec<GivenFlag>) {
     for flag in definition.get_arguments() {
         let Some(name) = flag.get_long().filter(|name| !matches!(*name, "version" | "help")) else {
             continue;
         };
-        if settings.iter().any(|setting| setting.name == name) {
+        if settings.iter().any(|spec| spec.name == name) {
             continue;
         }
         let variable = format!("FLANNELD_{}", name.to_ascii_uppercase().replace('-', "_"));
@@ -293,7 +293,7 @@ fn from_environment(definition: &clap::Command, source: &impl Source, settings: 
             add(
                 settings,
                 flag,
-                Setting {
+                GivenFlag {
                     origin: variable,
                     from_environment: true,
                     name: name.to_owned(),
@@ -305,12 +305,12 @@ fn from_environment(definition: &clap::Command, source: &impl Source, settings: 
 }
 
 /// Adds a setting. An empty value of a flag without default is ignored, so that templates may leave it empty.
-fn add(settings: &mut Vec<Setting>, flag: &clap::Arg, setting: Setting) {
+fn add(settings: &mut Vec<GivenFlag>, flag: &clap::Arg, spec: GivenFlag) {
     if !matches!(flag.get_action(), ArgAction::Append) {
-        settings.retain(|earlier| earlier.name != setting.name);
+        settings.retain(|earlier| earlier.name != spec.name);
     }
-    if !setting.value.is_empty() || !flag.get_default_values().is_empty() {
-        settings.push(setting);
+    if !spec.value.is_empty() || !flag.get_default_values().is_empty() {
+        settings.push(spec);
     }
 }
 
@@ -318,12 +318,12 @@ fn takes_optional_value(flag: &clap::Arg) -> bool {
     flag.get_num_args().is_some_and(|range| range.min_values() == 0)
 }
 
-fn bad_value(setting: &Setting, error: &clap::Error) -> Problem {
+fn bad_value(spec: &GivenFlag, error: &clap::Error) -> Problem {
     let reason = error.source().map_or_else(|| "a value is expected".to_owned(), ToString::to_string);
-    let origin = &setting.origin;
-    let value = if setting.name.contains("password") { "***" } else { &setting.value };
+    let origin = &spec.origin;
+    let value = if spec.name.contains("password") { "***" } else { &spec.value };
     let text = format!("{origin}={value}: {reason}");
-    if setting.from_environment { Problem::Environment(text) } else { Problem::Usage(text) }
+    if spec.from_environment { Problem::Environment(text) } else { Problem::Usage(text) }
 }
 
 /// Arguments are names, addresses and paths; whatever is not UTF-8 fails where it is used, by its look-alike.

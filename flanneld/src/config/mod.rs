@@ -45,7 +45,7 @@ pub enum Command {
     /// The daemon.
     Run(Box<Config>),
     /// `status`: tell how the daemon is.
-    Status(StatusAsked),
+    Status(StatusOptions),
     /// `--version`: print it on stderr, where upstream does, and leave with status 0.
     Version,
 }
@@ -86,7 +86,7 @@ pub struct Doctor {
 
 /// What `flanneld status` was asked.
 #[derive(Debug)]
-pub struct StatusAsked {
+pub struct StatusOptions {
     /// As for the daemon: its socket is beside it.
     pub subnet_file: PathBuf,
     /// As for the daemon.

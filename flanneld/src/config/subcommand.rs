@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, CommandFactory, Parser};
 
 use super::cli::{self, Flags};
-use super::{Cleanup, Command, Config, Doctor, Problem, Problems, Source, StatusAsked, values};
+use super::{Cleanup, Command, Config, Doctor, Problem, Problems, Source, StatusOptions, values};
 
 const CLEANUP: &str = "cleanup";
 const DOCTOR: &str = "doctor";
@@ -125,7 +125,7 @@ pub(super) fn read(source: &impl Source) -> Option<Result<Command, Problems>> {
                 Some((config, _, own)) => {
                     let (json, peers) = (own.o, own.peers);
                     let Config { subnet_file, table_prefix, healthz, .. } = *config;
-                    Command::Status(StatusAsked { subnet_file, table_prefix, healthz, json, peers })
+                    Command::Status(StatusOptions { subnet_file, table_prefix, healthz, json, peers })
                 }
                 None => Command::Help(help_of(STATUS)),
             })

@@ -22,7 +22,7 @@ use flannel_lease::{
 
 /// Everything that decides what this node looks like, its peers apart.
 #[derive(Clone, Debug)]
-pub struct Setting {
+pub struct NodeSpec {
     /// The cluster's networks and backend.
     pub net_conf: NetConf,
     /// The interface between nodes, and the addresses on it.
@@ -132,7 +132,7 @@ pub struct OverlayError {
     source: ValueError,
 }
 
-impl Setting {
+impl NodeSpec {
     /// Puts together what was configured and what was found.
     ///
     /// # Errors

@@ -9,10 +9,10 @@ use flannel_vxlan::Part;
 use tokio::time::Instant;
 
 /// Longest pause between two repairs of one subject.
-const LONGEST_HOLD: Duration = Duration::from_secs(60);
-const SHORTEST_HOLD: Duration = Duration::from_secs(1);
+const MAX_HOLD: Duration = Duration::from_secs(60);
+const MIN_HOLD: Duration = Duration::from_secs(1);
 /// How long a look at the end of a hold may take.
-const LOOK: Duration = Duration::from_millis(500);
+const CHECK_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What is repaired as one.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -30,8 +30,8 @@ impl Subject {
     /// iptables are looked at once a second at most.
     fn limits(self) -> (u32, Duration) {
         match self {
-            Self::Tables | Self::Overlay(_) => (8, SHORTEST_HOLD),
-            Self::AcceptRules => (3, 5 * SHORTEST_HOLD),
+            Self::Tables | Self::Overlay(_) => (8, MIN_HOLD),
+            Self::AcceptRules => (3, 5 * MIN_HOLD),
         }
     }
 }
@@ -42,7 +42,7 @@ struct Streak {
     repairs: u32,
     last: Instant,
     /// When it is looked at again at the earliest.
-    next_look: Instant,
+    next_check: Instant,
     /// What is undone, in words.
     object: String,
 }
@@ -52,7 +52,7 @@ impl Streak {
         let (free, _) = subject.limits();
         match self.repairs.checked_sub(free) {
             None | Some(0) => Duration::ZERO,
-            Some(more) => SHORTEST_HOLD.saturating_mul(1 << (more - 1).min(16)).min(LONGEST_HOLD),
+            Some(more) => MIN_HOLD.saturating_mul(1 << (more - 1).min(16)).min(MAX_HOLD),
         }
     }
 
@@ -64,7 +64,7 @@ impl Streak {
     /// When it is over, if it is not broken again.
     fn ends(&self, subject: Subject) -> Instant {
         let (_, quiet) = subject.limits();
-        (self.last + self.hold(subject).max(quiet)).max(self.next_look) + LOOK
+        (self.last + self.hold(subject).max(quiet)).max(self.next_check) + CHECK_TIMEOUT
     }
 
     fn is_contest(&self, subject: Subject) -> bool {
@@ -86,19 +86,19 @@ pub(super) enum Change {
 }
 
 impl Contests {
-    /// Notes a repair of what is looked at again at `next_look`; `object` says what it is, in words. Returns the contest
+    /// Notes a repair of what is looked at again at `next_check`; `object` says what it is, in words. Returns the contest
     /// that begins with it.
     pub(super) fn repaired(
         &mut self,
         subject: Subject,
-        (now, next_look): (Instant, Instant),
+        (now, next_check): (Instant, Instant),
         object: impl FnOnce() -> String,
     ) -> Option<Change> {
         let known = self.streaks.get(&subject).filter(|streak| now < streak.ends(subject)).cloned();
         let contested = known.as_ref().is_some_and(|streak| streak.is_contest(subject));
-        let mut streak = known.unwrap_or(Streak { repairs: 0, last: now, next_look, object: String::new() });
+        let mut streak = known.unwrap_or(Streak { repairs: 0, last: now, next_check, object: String::new() });
         streak.repairs = streak.repairs.saturating_add(1);
-        (streak.last, streak.next_look) = (now, next_look);
+        (streak.last, streak.next_check) = (now, next_check);
         let begins = !contested && streak.is_contest(subject);
         if begins {
             streak.object = object();
@@ -234,8 +234,8 @@ mod tests {
         let told: Vec<_> =
             (0..20).filter_map(|_| contests.repaired(TABLES, (now, now), || "it".to_owned())).collect();
         assert_eq!(told, [Change::Began("it".to_owned())]);
-        assert_eq!(contests.settle(now + LONGEST_HOLD), []);
-        let over = now + LONGEST_HOLD + LOOK;
+        assert_eq!(contests.settle(now + MAX_HOLD), []);
+        let over = now + MAX_HOLD + CHECK_TIMEOUT;
         assert_eq!(contests.settle(over), [Change::Ended("it".to_owned())]);
         assert_eq!((contests.summary(), contests.next(over)), (None, None));
     }

@@ -6,13 +6,13 @@ use flannel_lease::Backoff;
 
 /// One kind of work: due at some time, later after each failure.
 #[derive(Debug, Default)]
-pub(super) struct Duty {
+pub(super) struct Due {
     /// When it is due; `None`: not before something happens.
     pub(super) at: Option<Instant>,
     backoff: Backoff,
 }
 
-impl Duty {
+impl Due {
     /// Makes it due at once.
     pub(super) fn now(&mut self) {
         self.at = Some(Instant::now());

@@ -25,46 +25,46 @@ pub const UPSTREAM: iptables::Leftovers<'static> = iptables::Leftovers {
 pub const USER_CHAINS: [&str; 1] = ["DOCKER-USER"];
 
 /// Least time between two looks at iptables' tables: others may change theirs many times a second.
-const PAUSE: Duration = Duration::from_secs(1);
+const MIN_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Least time between two looks at everybody's tables.
-const SURVEY: Duration = Duration::from_secs(10);
+const MIN_SCAN_INTERVAL: Duration = Duration::from_secs(10);
 /// A look is followed by at least this many times its own duration without one, so that tables with many thousand rules
 /// cost little too.
-const REST: u32 = 500;
+const REST_FACTOR: u32 = 500;
 /// Time between two looks whether upstream's daemon still runs, while its rules are here.
-const UPSTREAM_POLL: Duration = Duration::from_secs(5);
+const UPSTREAM_POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// Least time between two removals of upstream's rules: a daemon of upstream's that cannot be seen from this container
 /// puts them back every few seconds (`--iptables-resync`).
-const CLEAR_AGAIN: Duration = Duration::from_secs(60);
+const MIN_CLEAR_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What is known of others' rules.
 #[derive(Debug)]
-pub struct Neighbours {
+pub struct ForeignRules {
     /// The comment of our rules in iptables' chains.
     mark: Comment,
     /// Comments of the same before, whose rules are to be gone.
     former: Vec<Comment>,
     /// The generation at which everything was as it should be.
-    right_at: Option<Generation>,
+    converged_at: Option<Generation>,
     /// When upstream's rules were last removed.
     cleared: Option<Instant>,
     /// When upstream's rules, which are still there, may be removed.
     clear_at: Option<Instant>,
     /// What the log says of them.
-    said: Leftovers,
+    logged: UpstreamRules,
     /// Whether upstream's daemon runs in this network namespace.
     upstream_runs: fn() -> bool,
     /// Whether our rules were written since this was last asked.
     changed: bool,
-    next_look: Option<Instant>,
+    next_check: Option<Instant>,
     /// What everybody's tables were last read at, and when they may be read again.
-    surveyed: Option<(Generation, Instant)>,
+    scanned: Option<(Generation, Instant)>,
     obstacles: Vec<ForwardDrop>,
 }
 
 /// What becomes of upstream's rules.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Leftovers {
+enum UpstreamRules {
     None,
     Removed,
     /// They stay until this daemon's own tables are in place.
@@ -96,39 +96,39 @@ pub fn foreign_changes(
 }
 
 /// When something that began at `began` and is done now may be done again.
-fn rested(began: Instant, pause: Duration) -> Instant {
-    Instant::now() + pause.max(began.elapsed().saturating_mul(REST))
+fn next_allowed(began: Instant, pause: Duration) -> Instant {
+    Instant::now() + pause.max(began.elapsed().saturating_mul(REST_FACTOR))
 }
 
-impl Neighbours {
+impl ForeignRules {
     /// Nothing is known yet; our rules in iptables' chains bear this comment.
     #[must_use]
     pub fn new(mark: Comment) -> Self {
         Self {
             mark,
             former: Vec::new(),
-            right_at: None,
+            converged_at: None,
             cleared: None,
             clear_at: None,
-            said: Leftovers::None,
+            logged: UpstreamRules::None,
             upstream_runs: instances::upstream_runs,
             changed: false,
-            next_look: None,
-            surveyed: None,
+            next_check: None,
+            scanned: None,
             obstacles: Vec::new(),
         }
     }
 
     /// When it is worth looking again, if somebody changes something now.
     #[must_use]
-    pub fn next_look(&self) -> Instant {
-        self.next_look.unwrap_or_else(Instant::now)
+    pub fn next_check(&self) -> Instant {
+        self.next_check.unwrap_or_else(Instant::now)
     }
 
     /// Lets rules with this comment go too, in the next transaction.
     pub(super) fn add_former(&mut self, mark: Option<Comment>) {
         self.former.extend(mark);
-        self.right_at = None;
+        self.converged_at = None;
     }
 
     /// Whether our rules in iptables' chains were written since this was last called.
@@ -152,7 +152,7 @@ impl Neighbours {
     ///
     /// # Errors
     /// [`ConvergeError`]; what others hold is as it was.
-    pub fn look(
+    pub fn check(
         &mut self,
         kernel: &mut impl Kernel,
         networks: &[IpNet],
@@ -161,12 +161,12 @@ impl Neighbours {
     ) -> Result<Option<Instant>, ConvergeError> {
         let began = Instant::now();
         let now = kernel.generation().map_err(ConvergeError::Observe)?;
-        if self.right_at != Some(now) || self.clear_at.is_some_and(|at| at <= began) {
+        if self.converged_at != Some(now) || self.clear_at.is_some_and(|at| at <= began) {
             self.converge_with(kernel, networks, forward, ours)?;
         }
-        self.next_look = Some(rested(began, PAUSE));
-        let survey = self.survey(kernel, networks, &ours.scope())?;
-        Ok(survey.into_iter().chain(self.clear_at).min())
+        self.next_check = Some(next_allowed(began, MIN_CHECK_INTERVAL));
+        let scan = self.scan(kernel, networks, &ours.scope())?;
+        Ok(scan.into_iter().chain(self.clear_at).min())
     }
 
     fn converge_with(
@@ -177,32 +177,32 @@ impl Neighbours {
         ours: &Ruleset,
     ) -> Result<(), ConvergeError> {
         let began = Instant::now();
-        let next_clear = self.cleared.map_or(began, |cleared| cleared + CLEAR_AGAIN);
+        let next_clear = self.cleared.map_or(began, |cleared| cleared + MIN_CLEAR_INTERVAL);
         let mut scope = iptables_tables();
         scope.extend(ours.tables().iter().map(|table| table.id().clone()));
-        let leftovers = Cell::new(Leftovers::None);
+        let leftovers = Cell::new(UpstreamRules::None);
         let outcome = converge_with(kernel, &scope, |observed| {
             let marks = (&self.mark, &*self.former);
             let changes = |clear| foreign_changes(observed, networks, marks, (forward, clear));
             let (all, kept) = (changes(true), changes(false));
             let is_there = |id: &TableId| observed.ruleset.tables().iter().any(|table| table.id() == id);
             leftovers.set(if all.len() == kept.len() {
-                Leftovers::None
+                UpstreamRules::None
             } else if !ours.tables().iter().all(|table| is_there(table.id())) {
-                Leftovers::Needed
+                UpstreamRules::Needed
             } else if began < next_clear {
-                Leftovers::Back
+                UpstreamRules::Back
             } else if (self.upstream_runs)() {
-                Leftovers::InUse
+                UpstreamRules::InUse
             } else {
-                Leftovers::Removed
+                UpstreamRules::Removed
             });
-            if leftovers.get() == Leftovers::Removed { all } else { kept }
+            if leftovers.get() == UpstreamRules::Removed { all } else { kept }
         })?;
         self.former.clear();
         let left = leftovers.get();
         if let Outcome::Changed { changes, .. } = outcome {
-            if left == Leftovers::Removed {
+            if left == UpstreamRules::Removed {
                 info!(
                     changes,
                     "Cleaning-up unused traffic manager rules: those of iptables mode are removed"
@@ -213,39 +213,39 @@ impl Neighbours {
             }
         }
         self.clear_at = match left {
-            Leftovers::None | Leftovers::Removed => None,
-            Leftovers::Back => Some(next_clear),
-            Leftovers::Needed | Leftovers::InUse => Some(began + UPSTREAM_POLL),
+            UpstreamRules::None | UpstreamRules::Removed => None,
+            UpstreamRules::Back => Some(next_clear),
+            UpstreamRules::Needed | UpstreamRules::InUse => Some(began + UPSTREAM_POLL_INTERVAL),
         };
         match left {
-            _ if self.said == left => {}
-            Leftovers::InUse => info!(
+            _ if self.logged == left => {}
+            UpstreamRules::InUse => info!(
                 "upstream's flanneld still runs on this host: its chains FLANNEL-POSTRTG and FLANNEL-FWD stay until it ends"
             ),
-            Leftovers::Back => warn!(
+            UpstreamRules::Back => warn!(
                 "another process puts upstream's chains FLANNEL-POSTRTG and FLANNEL-FWD back: flanneld removes them once \
                  a minute. Traffic is not affected; stop upstream's flanneld on this host"
             ),
             _ => {}
         }
-        if matches!(left, Leftovers::InUse | Leftovers::Back) || began >= next_clear {
-            self.said = left;
+        if matches!(left, UpstreamRules::InUse | UpstreamRules::Back) || began >= next_clear {
+            self.logged = left;
         }
-        if left == Leftovers::Removed {
+        if left == UpstreamRules::Removed {
             self.cleared = Some(began);
         }
-        self.right_at = Some(outcome.generation());
+        self.converged_at = Some(outcome.generation());
         Ok(())
     }
 
-    fn survey(
+    fn scan(
         &mut self,
         kernel: &mut impl Kernel,
         networks: &[IpNet],
         ours: &[TableId],
     ) -> Result<Option<Instant>, ConvergeError> {
         let generation = kernel.generation().map_err(ConvergeError::Observe)?;
-        match self.surveyed {
+        match self.scanned {
             Some((seen, _)) if seen == generation => return Ok(None),
             Some((_, next)) if Instant::now() < next => return Ok(Some(next)),
             _ => {}
@@ -253,7 +253,7 @@ impl Neighbours {
         let began = Instant::now();
         let tables = kernel.tables().map_err(ConvergeError::Observe)?;
         let observed = kernel.observe(&tables).map_err(ConvergeError::Observe)?;
-        self.surveyed = Some((observed.generation, rested(began, SURVEY)));
+        self.scanned = Some((observed.generation, next_allowed(began, MIN_SCAN_INTERVAL)));
         let found = forward_drops(&observed.ruleset, ours, &self.mark, networks);
         for obstacle in found.iter().filter(|found| !self.obstacles.contains(found)) {
             warn!(
@@ -285,30 +285,33 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_chain_that_comes_to_drop_gets_rules_and_loses_them_when_it_does_not() {
         let mut kernel = FakeKernel::default();
-        let mut neighbours = Neighbours::new(Comment::new("ours").unwrap());
+        let mut foreign_rules = ForeignRules::new(Comment::new("ours").unwrap());
         let (networks, ours) = (["10.244.0.0/16".parse().unwrap()], Ruleset::new());
         let rules = |kernel: &mut FakeKernel| {
             let observed = kernel.observe(&iptables_tables()).unwrap();
             observed.ruleset.tables()[0].chains()[0].list().len()
         };
         converge(&mut kernel, &filter(Policy::Accept)).unwrap();
-        neighbours.look(&mut kernel, &networks, true, &ours).unwrap();
-        assert_eq!((rules(&mut kernel), neighbours.obstacles().len()), (0, 0));
+        foreign_rules.check(&mut kernel, &networks, true, &ours).unwrap();
+        assert_eq!((rules(&mut kernel), foreign_rules.obstacles().len()), (0, 0));
 
         converge(&mut kernel, &filter(Policy::Drop)).unwrap();
-        let again = neighbours.look(&mut kernel, &networks, true, &ours).unwrap();
-        assert_eq!((rules(&mut kernel), neighbours.obstacles().len()), (2, 0));
-        assert!(again.is_some_and(|at| at <= Instant::now() + SURVEY), "the others are still to be read");
+        let again = foreign_rules.check(&mut kernel, &networks, true, &ours).unwrap();
+        assert_eq!((rules(&mut kernel), foreign_rules.obstacles().len()), (2, 0));
+        assert!(
+            again.is_some_and(|at| at <= Instant::now() + MIN_SCAN_INTERVAL),
+            "the others are still to be read"
+        );
         let commits = kernel.commits();
-        neighbours.look(&mut kernel, &networks, true, &ours).unwrap();
+        foreign_rules.check(&mut kernel, &networks, true, &ours).unwrap();
         assert_eq!(kernel.commits(), commits, "nothing new, nothing done");
 
         // Not asked for any more.
-        neighbours.right_at = None;
-        neighbours.look(&mut kernel, &networks, false, &ours).unwrap();
-        tokio::time::advance(SURVEY).await;
-        neighbours.look(&mut kernel, &networks, false, &ours).unwrap();
-        assert_eq!((rules(&mut kernel), neighbours.obstacles().len()), (0, 1));
+        foreign_rules.converged_at = None;
+        foreign_rules.check(&mut kernel, &networks, false, &ours).unwrap();
+        tokio::time::advance(MIN_SCAN_INTERVAL).await;
+        foreign_rules.check(&mut kernel, &networks, false, &ours).unwrap();
+        assert_eq!((rules(&mut kernel), foreign_rules.obstacles().len()), (0, 1));
     }
 
     /// What upstream's iptables mode keeps in the filter table.
@@ -326,7 +329,7 @@ mod tests {
 
     /// Looks whenever a look is due, for this long. Returns how often upstream's chains were removed.
     async fn watch(
-        neighbours: &mut Neighbours,
+        foreign_rules: &mut ForeignRules,
         kernel: &mut FakeKernel,
         time: Duration,
         mut meanwhile: impl FnMut(&mut FakeKernel),
@@ -335,7 +338,7 @@ mod tests {
         while Instant::now() < end {
             meanwhile(kernel);
             let before = has_upstreams(kernel);
-            neighbours.look(kernel, &[], true, &Ruleset::new()).unwrap();
+            foreign_rules.check(kernel, &[], true, &Ruleset::new()).unwrap();
             removed += u32::from(before && !has_upstreams(kernel));
             tokio::time::advance(Duration::from_secs(1)).await;
         }
@@ -347,30 +350,30 @@ mod tests {
         static RUNS: AtomicBool = AtomicBool::new(true);
         let mut kernel = FakeKernel::default();
         put_upstreams(&mut kernel);
-        let mut neighbours = Neighbours::new(Comment::new("ours").unwrap());
-        neighbours.upstream_runs = || RUNS.load(Ordering::Relaxed);
+        let mut foreign_rules = ForeignRules::new(Comment::new("ours").unwrap());
+        foreign_rules.upstream_runs = || RUNS.load(Ordering::Relaxed);
         let minute = Duration::from_secs(60);
-        assert_eq!(watch(&mut neighbours, &mut kernel, minute, |_| ()).await, 0);
-        let again = neighbours.look(&mut kernel, &[], true, &Ruleset::new()).unwrap();
+        assert_eq!(watch(&mut foreign_rules, &mut kernel, minute, |_| ()).await, 0);
+        let again = foreign_rules.check(&mut kernel, &[], true, &Ruleset::new()).unwrap();
         assert!(
-            again.is_some_and(|at| at <= Instant::now() + UPSTREAM_POLL),
+            again.is_some_and(|at| at <= Instant::now() + UPSTREAM_POLL_INTERVAL),
             "nothing says that it has ended"
         );
         RUNS.store(false, Ordering::Relaxed);
-        assert_eq!(watch(&mut neighbours, &mut kernel, minute, |_| ()).await, 1);
+        assert_eq!(watch(&mut foreign_rules, &mut kernel, minute, |_| ()).await, 1);
         assert!(!has_upstreams(&kernel));
     }
 
     #[tokio::test(start_paused = true)]
     async fn upstreams_chains_that_come_back_are_removed_once_a_minute_and_for_good_when_they_do_not() {
         let mut kernel = FakeKernel::default();
-        let mut neighbours = Neighbours::new(Comment::new("ours").unwrap());
-        neighbours.upstream_runs = || false;
+        let mut foreign_rules = ForeignRules::new(Comment::new("ours").unwrap());
+        foreign_rules.upstream_runs = || false;
         let ten_minutes = Duration::from_secs(600);
-        let removed = watch(&mut neighbours, &mut kernel, ten_minutes, put_upstreams).await;
+        let removed = watch(&mut foreign_rules, &mut kernel, ten_minutes, put_upstreams).await;
         assert!((9..=11).contains(&removed), "{removed} times");
         put_upstreams(&mut kernel);
-        assert_eq!(watch(&mut neighbours, &mut kernel, ten_minutes, |_| ()).await, 1);
+        assert_eq!(watch(&mut foreign_rules, &mut kernel, ten_minutes, |_| ()).await, 1);
         assert!(!has_upstreams(&kernel));
     }
 
@@ -378,13 +381,13 @@ mod tests {
     async fn upstreams_chains_stay_as_long_as_our_own_tables_are_missing() {
         let mut kernel = FakeKernel::default();
         put_upstreams(&mut kernel);
-        let mut neighbours = Neighbours::new(Comment::new("ours").unwrap());
-        neighbours.upstream_runs = || false;
+        let mut foreign_rules = ForeignRules::new(Comment::new("ours").unwrap());
+        foreign_rules.upstream_runs = || false;
         let ours = Ruleset::new().table(Table::new(Family::Ip, TableName::new("flannel-ipv4").unwrap()));
-        let again = neighbours.look(&mut kernel, &[], true, &ours).unwrap();
+        let again = foreign_rules.check(&mut kernel, &[], true, &ours).unwrap();
         assert!(has_upstreams(&kernel) && again.is_some());
         converge(&mut kernel, &ours).unwrap();
-        neighbours.look(&mut kernel, &[], true, &ours).unwrap();
+        foreign_rules.check(&mut kernel, &[], true, &ours).unwrap();
         assert!(!has_upstreams(&kernel));
     }
 }

@@ -12,14 +12,14 @@ use ipnet::IpNet;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::{Reconciler, SETTLE, pacing};
+use super::{HOST_CHANGE_DELAY, Reconciler, pacing};
 use crate::config::{Config, NetConf, Store};
-use crate::desired::Setting;
+use crate::desired::NodeSpec;
 use crate::node::pod_bridge::PodSubnets;
 use crate::node::{self, NodeError};
 use crate::status::counters::Object;
 use crate::status::model::Cause;
-use crate::status::readiness::{Condition, tell};
+use crate::status::readiness::{Condition, update};
 use flannel_lease::{Chain, LeaseKey, Stack};
 
 /// The default routes of the main table, IPv4's and IPv6's.
@@ -27,7 +27,7 @@ type DefaultRoutes = [Vec<DefaultRoute>; 2];
 
 /// What is remembered of the host between two looks at it.
 #[derive(Debug, Default)]
-pub(super) struct Surroundings {
+pub(super) struct HostWatch {
     /// As last read; `None` if they may have changed since. To read them is to read the whole table, peers and all.
     defaults: Option<DefaultRoutes>,
     /// Where packets may take another way since the last look, for peers that are routed to without wrapping.
@@ -38,7 +38,7 @@ pub(super) struct Surroundings {
     stale: (Option<String>, Option<String>),
 }
 
-impl Surroundings {
+impl HostWatch {
     /// Remembers the subnets in `former` that are not in `own`.
     pub(super) fn note_former(&mut self, former: Option<LeaseKey>, own: LeaseKey) {
         self.former.extend(former.into_iter().flat_map(LeaseKey::subnets));
@@ -54,66 +54,70 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         let rerouted = self.overlay.rerouted(notifications);
         let invalidation = self.overlay.notice(notifications);
         if rerouted.iter().any(|net| net.prefix_len() == 0) {
-            self.surroundings.defaults = None;
+            self.host.defaults = None;
         }
-        let routes_matter = self.setting.is_direct_routing() || self.config.selection.can_reach.is_some();
+        let routes_matter = self.spec.is_direct_routing() || self.config.selection.can_reach.is_some();
         let host = invalidation.host || (routes_matter && !rerouted.is_empty());
-        if self.setting.is_direct_routing() {
-            self.surroundings.rerouted.extend(rerouted);
+        if self.spec.is_direct_routing() {
+            self.host.rerouted.extend(rerouted);
         }
         if invalidation.peers {
-            self.outputs.telemetry.expect(Object::Overlay);
+            self.outputs.counters.expect(Object::Overlay);
             self.due.overlay.now();
         }
         let now = Instant::now();
         // Pods that start and stop change links too: several such changes are one look. A retry far off is brought
         // forward.
-        if host && self.due.facts.at.is_none_or(|at| at > now + SETTLE) {
-            self.due.facts.at = Some(now + SETTLE);
+        if host && self.due.facts.at.is_none_or(|at| at > now + HOST_CHANGE_DELAY) {
+            self.due.facts.at = Some(now + HOST_CHANGE_DELAY);
         }
         if invalidation.overlay {
-            self.outputs.telemetry.found(Object::Overlay, cause);
+            self.outputs.counters.found(Object::Overlay, cause);
         }
         // What is due soon anyway will see this too; a retry far off is brought forward.
-        let longest = if self.contests.has_parts() { pacing::LONGEST_IN_CONTEST } else { pacing::LONGEST };
+        let longest = if self.contests.has_parts() {
+            pacing::MAX_CONTESTED_REPAIR_DELAY
+        } else {
+            pacing::MAX_REPAIR_DELAY
+        };
         if invalidation.overlay && self.due.overlay.at.is_none_or(|at| at > now + longest) {
-            self.due.overlay.at = Some(self.calm.repair_at(now, longest));
+            self.due.overlay.at = Some(self.pacing.repair_at(now, longest));
         }
     }
 
     /// Looks at the interface between nodes again, and follows it.
-    pub(super) fn look_around(&mut self) -> Result<bool, Box<dyn Error + Send + Sync>> {
+    pub(super) fn check_host(&mut self) -> Result<bool, Box<dyn Error + Send + Sync>> {
         let interfaces = self.links.interfaces()?;
         self.check_pod_bridge(&interfaces);
-        let present = node::Present::from(&self.setting.facts);
-        let defaults = match &self.surroundings.defaults {
+        let present = node::Present::from(&self.spec.facts);
+        let defaults = match &self.host.defaults {
             Some(defaults) => defaults,
-            None => self.surroundings.defaults.insert(default_routes(&self.config, &mut self.links)?),
+            None => self.host.defaults.insert(default_routes(&self.config, &mut self.links)?),
         };
         let facts =
-            choose(&self.config, &self.setting.net_conf, present, defaults, &interfaces, &mut self.links)
-                .inspect_err(|_| self.surroundings.defaults = None)?;
-        let rerouted = std::mem::take(&mut self.surroundings.rerouted);
-        if facts == self.setting.facts {
-            self.decide_ways(&rerouted);
+            choose(&self.config, &self.spec.net_conf, present, defaults, &interfaces, &mut self.links)
+                .inspect_err(|_| self.host.defaults = None)?;
+        let rerouted = std::mem::take(&mut self.host.rerouted);
+        if facts == self.spec.facts {
+            self.update_peer_routes(&rerouted);
             return Ok(true);
         }
         info!("the interface between nodes has changed");
         facts.log();
-        let net_conf = self.setting.net_conf.clone();
+        let net_conf = self.spec.net_conf.clone();
         facts.warn_of_mtu(&net_conf.backend);
-        let setting = Setting::new(&self.config, net_conf, facts, Some(&self.lease.attributes))?;
-        self.adopt_setting(setting)?;
+        let spec = NodeSpec::new(&self.config, net_conf, facts, Some(&self.lease.attributes))?;
+        self.adopt_spec(spec)?;
         Ok(true)
     }
 
     /// Reports a bridge of pods that has an address of another subnet. flanneld does not remove it: pods may use it.
     fn check_pod_bridge(&mut self, interfaces: &[Interface]) {
-        let networks = self.setting.net_conf.all_networks();
+        let networks = self.spec.net_conf.all_networks();
         let subnets = PodSubnets {
             own: self.lease.key,
             networks: &networks,
-            former: &self.surroundings.former,
+            former: &self.host.former,
             owns_cni0: matches!(self.config.store, Store::Kubernetes(_)),
         };
         let stale = subnets.stale_bridges(interfaces);
@@ -124,28 +128,28 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             (!texts.is_empty()).then(|| texts.join("; "))
         };
         let (blocked, beside) = (describe(true), describe(false));
-        if self.surroundings.stale != (blocked.clone(), beside.clone()) {
+        if self.host.stale != (blocked.clone(), beside.clone()) {
             for text in blocked.iter().chain(&beside) {
                 warn!("{text}; flanneld notices by itself when it is done");
             }
-            if self.surroundings.stale.0.is_some() && blocked.is_none() {
+            if self.host.stale.0.is_some() && blocked.is_none() {
                 info!("no bridge keeps new pods from starting any more");
             }
-            self.surroundings.stale = (blocked.clone(), beside.clone());
+            self.host.stale = (blocked.clone(), beside.clone());
         }
-        tell(&self.outputs.readiness, |readiness| {
+        update(&self.outputs.readiness, |readiness| {
             readiness.set(Condition::PodBridge, blocked.map_or(Ok(()), Err));
             readiness.note("pod bridge", beside);
         });
     }
 
     /// Decides anew which of the peers in these networks are routed to without wrapping.
-    fn decide_ways(&mut self, rerouted: &BTreeSet<IpNet>) {
+    fn update_peer_routes(&mut self, rerouted: &BTreeSet<IpNet>) {
         let peers = rerouted.iter().flat_map(|network| self.overlay.peers_within(*network));
         let peers: BTreeSet<IpNet> = peers.collect();
         for subnet in &peers {
             if let Some(holder) = self.leases.holder(*subnet) {
-                self.note_peer(holder);
+                self.update_peer(holder);
             }
         }
         if !peers.is_empty() {

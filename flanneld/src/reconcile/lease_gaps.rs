@@ -8,14 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use tracing::{info, warn};
 
-use crate::desired::{Setting, Skipped};
+use crate::desired::{NodeSpec, Skipped};
 use flannel_lease::{BackendType, Gaps, LeaseAttributes, LeaseKey};
 
 /// Gaps that are remembered at most of subnets that are no peers, so that a store full of garbage fills neither memory
 /// nor log.
-const UNKNOWN_MAX: usize = 1000;
+const MAX_UNKNOWN_GAPS: usize = 1000;
 /// Gaps that `/readyz` lists one by one.
-const LISTED: usize = 3;
+const MAX_LISTED_GAPS: usize = 3;
 
 /// What one subnet of a lease lacks.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -45,7 +45,7 @@ impl LeaseGaps {
             let gap = now.iter().find(|(of, _)| *of == subnet).map(|(_, gap)| gap);
             match (self.gaps.get(&(key, subnet)), gap) {
                 (before, Some(gap)) if before == Some(gap) => {}
-                (_, Some(gap)) if gap.kept || self.gaps.len() < UNKNOWN_MAX => {
+                (_, Some(gap)) if gap.kept || self.gaps.len() < MAX_UNKNOWN_GAPS => {
                     match gap.kept {
                         true => warn!(
                             "{}; peer {subnet} stays as it was and its traffic goes on; its node publishes it again once \
@@ -102,12 +102,12 @@ impl LeaseGaps {
 
     /// All of them for `/readyz`; `None` if there are none.
     pub(super) fn note(&self) -> Option<String> {
-        let shown = self.gaps.iter().take(LISTED).map(|((_, subnet), gap)| {
+        let shown = self.gaps.iter().take(MAX_LISTED_GAPS).map(|((_, subnet), gap)| {
             let effect = if gap.kept { "stays as it was" } else { "cannot be reached" };
             format!("{}: {subnet} {effect}", gap.text)
         });
         let mut note = shown.collect::<Vec<_>>().join("; ");
-        if let Some(more @ 1..) = self.gaps.len().checked_sub(LISTED) {
+        if let Some(more @ 1..) = self.gaps.len().checked_sub(MAX_LISTED_GAPS) {
             note += &format!("; and {more} more, see the log");
         }
         (!note.is_empty()).then_some(note)
@@ -116,7 +116,7 @@ impl LeaseGaps {
 
 /// Puts what was `known` of a lease in place of what it now lacks, one family at a time. Returns what it lacks.
 pub(super) fn keep_known(
-    setting: &Setting,
+    spec: &NodeSpec,
     key: LeaseKey,
     known: Option<&LeaseAttributes>,
     gaps: &Gaps,
@@ -127,7 +127,7 @@ pub(super) fn keep_known(
     let stated = new.clone();
     let untyped = new.backend_type == BackendType::Unnamed && !gaps.is_empty();
     for subnet in key.subnets() {
-        let peer = |attributes: &LeaseAttributes| setting.peer(key, subnet, attributes, |_| false);
+        let peer = |attributes: &LeaseAttributes| spec.peer(key, subnet, attributes, |_| false);
         let skipped = match peer(&stated) {
             Some(Err(skipped @ (Skipped::BackendData { .. } | Skipped::NoAddress(_)))) => skipped,
             Some(Err(skipped @ Skipped::Backend { .. })) if untyped => skipped,

@@ -11,17 +11,17 @@ use tracing::{info, warn};
 use super::Reconciler;
 use super::lease_gaps::{Gap, keep_known};
 use crate::status::counters::Object;
-use crate::status::readiness::tell;
+use crate::status::readiness::update;
 use flannel_lease::{Gaps, Lease, LeaseEvent, LeaseKey};
 
 /// How long changes of leases are collected before they are written to the state file, which is written whole: with this
 /// much more per peer the writing takes a few percent of a processor at most.
-const MEMORISE: Duration = Duration::from_secs(5);
-const MEMORISE_PEER: Duration = Duration::from_micros(100);
+const SAVE_DELAY: Duration = Duration::from_secs(5);
+const SAVE_DELAY_PER_PEER: Duration = Duration::from_micros(100);
 
 impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     /// Takes in one event of the store.
-    pub(super) fn learn(&mut self, event: LeaseEvent) {
+    pub(super) fn apply_lease_event(&mut self, event: LeaseEvent) {
         let listed = matches!(event, LeaseEvent::Synced { .. });
         let mut noted = false;
         let event = match event {
@@ -48,23 +48,23 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                 event
             }
         };
-        self.outputs.telemetry.heard();
+        self.outputs.counters.lease_event_received();
         let changed = self.leases.apply(event);
         for key in &changed {
             if self.leases.peer(*key).is_none() {
                 noted |= self.gaps.forget(*key);
             }
-            self.note_peer(*key);
+            self.update_peer(*key);
         }
         if noted {
             let note = self.gaps.note();
-            tell(&self.outputs.readiness, |readiness| readiness.note("leases", note));
+            update(&self.outputs.readiness, |readiness| readiness.note("leases", note));
         }
         if listed || !changed.is_empty() {
-            self.outputs.telemetry.expect(Object::Overlay);
+            self.outputs.counters.expect(Object::Overlay);
             self.due.overlay.now();
-            let pause = self.memorise_after();
-            self.due.memory.at.get_or_insert_with(|| Instant::now() + pause);
+            let pause = self.save_delay();
+            self.due.state.at.get_or_insert_with(|| Instant::now() + pause);
         }
     }
 
@@ -87,7 +87,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             Some(known) if gaps.is_empty() && *known == lease.attributes && !self.gaps.has_any(lease.key) => {
                 return false;
             }
-            known => keep_known(&self.setting, lease.key, known, &gaps, &mut lease.attributes),
+            known => keep_known(&self.spec, lease.key, known, &gaps, &mut lease.attributes),
         };
         self.gaps.set(lease.key, found)
     }
@@ -100,8 +100,8 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         let gaps = Gaps::all(key, problem);
         let gap = |subnet: IpNet| {
             let used = match subnet {
-                IpNet::V4(_) => self.setting.facts.ipv4.is_some(),
-                IpNet::V6(_) => self.setting.facts.ipv6.is_some(),
+                IpNet::V4(_) => self.spec.facts.ipv4.is_some(),
+                IpNet::V6(_) => self.spec.facts.ipv6.is_some(),
             };
             let text = gaps.of(subnet).filter(|_| used)?.to_owned();
             Some((subnet, Gap { text, kept: self.overlay.peer(subnet).is_some() }))
@@ -110,16 +110,16 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         self.gaps.set(key, found)
     }
 
-    pub(super) fn memorise_after(&self) -> Duration {
-        MEMORISE + MEMORISE_PEER * u32::try_from(self.leases.len()).unwrap_or(u32::MAX)
+    pub(super) fn save_delay(&self) -> Duration {
+        SAVE_DELAY + SAVE_DELAY_PER_PEER * u32::try_from(self.leases.len()).unwrap_or(u32::MAX)
     }
 
     /// Puts what is now known of a lease's subnets into the overlay, or takes them out.
-    pub(super) fn note_peer(&mut self, key: LeaseKey) {
-        let Self { setting, leases, overlay, links, remarks, gaps, .. } = self;
+    pub(super) fn update_peer(&mut self, key: LeaseKey) {
+        let Self { spec, leases, overlay, links, lease_warnings, gaps, .. } = self;
         let mut on_link = |address: IpAddr| {
             let way = links.route_to(address).ok().flatten();
-            way.is_some_and(|way| way.gateway.is_none() && way.interface == setting.facts.index)
+            way.is_some_and(|way| way.gateway.is_none() && way.interface == spec.facts.index)
         };
         for subnet in key.subnets() {
             let holder = leases.holder(subnet).and_then(|holder| Some((holder, leases.peer(holder)?)));
@@ -134,7 +134,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                     )
                 }));
             }
-            let peer = holder.and_then(|(holder, lease)| setting.peer(holder, subnet, lease, &mut on_link));
+            let peer = holder.and_then(|(holder, lease)| spec.peer(holder, subnet, lease, &mut on_link));
             match peer {
                 Some(Ok(peer)) if overlay.peer(subnet) == Some(peer) => {}
                 Some(Ok(peer)) => {
@@ -154,14 +154,14 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                     }
                 }
             }
-            remarks.set(subnet, said);
+            lease_warnings.set(subnet, said);
         }
     }
 
-    pub(super) fn note_all_peers(&mut self) {
+    pub(super) fn update_all_peers(&mut self) {
         let keys: Vec<LeaseKey> = self.leases.peers().map(|(key, _)| key).collect();
         for key in keys {
-            self.note_peer(key);
+            self.update_peer(key);
         }
     }
 
@@ -169,16 +169,16 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         let former = self.lease.key;
         let changed = former != lease.key;
         self.lease = lease;
-        self.due.memory.now();
+        self.due.state.now();
         if !changed {
             return;
         }
         warn!(subnet = %self.lease.key, "this node has another subnet now; pods that run keep their old addresses");
-        self.surroundings.note_former(Some(former), self.lease.key);
+        self.host.note_former(Some(former), self.lease.key);
         self.due.facts.now();
         for key in self.leases.set_own(Some(self.lease.key)) {
-            self.note_peer(key);
+            self.update_peer(key);
         }
-        self.apply_setting();
+        self.apply_spec();
     }
 }

@@ -6,15 +6,15 @@ use tracing::warn;
 
 /// What was logged, and still holds, of each subject.
 #[derive(Debug)]
-pub(super) struct Remarks<T>(BTreeMap<T, Vec<String>>);
+pub(super) struct LogOnce<T>(BTreeMap<T, Vec<String>>);
 
-impl<T> Default for Remarks<T> {
+impl<T> Default for LogOnce<T> {
     fn default() -> Self {
         Self(BTreeMap::new())
     }
 }
 
-impl<T: Ord> Remarks<T> {
+impl<T: Ord> LogOnce<T> {
     /// Takes all that is to be said of `subject` now, and logs what is new.
     pub(super) fn set(&mut self, subject: T, now: Vec<String>) {
         if now.is_empty() {

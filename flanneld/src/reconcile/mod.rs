@@ -16,13 +16,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tracing::{info, warn};
 
 use crate::config::{Config, NetConf};
-use crate::desired::{Setting, rules};
+use crate::desired::{NodeSpec, rules};
 use crate::run::reload::{Reload, live_change};
-use crate::run::state_file::Memory;
-use crate::status::counters::{Object, Telemetry};
+use crate::run::state_file::SavedState;
+use crate::status::counters::{Counters, Object};
 use crate::status::model::Cause;
 use crate::status::readiness::Readiness;
-use crate::status::snapshot::{Question, counters, survey, tell_readiness};
+use crate::status::snapshot::{StatusRequest, counters, fill_readiness, snapshot};
 use flannel_lease::Chain;
 use flannel_lease::{Lease, LeaseAttributes, LeaseKey};
 use flannel_lease::{LeaseEvent, LeaseTable};
@@ -40,27 +40,27 @@ mod pacing;
 mod passes;
 
 use contest::{Contests, Subject};
-use due::Duty;
-use foreign_rules::Neighbours;
-use host_watch::Surroundings;
+use due::Due;
+use foreign_rules::ForeignRules;
+use host_watch::HostWatch;
 pub use host_watch::find_facts;
 use lease_gaps::LeaseGaps;
-use log_once::Remarks;
+use log_once::LogOnce;
 use monitor::ForeignCommits;
-use pacing::{Calm, Minute};
+use pacing::{RepairLog, RepairPacing};
 
 /// Events that are folded before the kernel is written to, at most.
-const BURST: usize = 65_536;
+const MAX_BATCHED_EVENTS: usize = 65_536;
 /// Time between two full readings of devices, peers and routes. Notifications are what finds changes; this is the
 /// net under them, and it costs a few microseconds per peer.
-const VERIFY: Duration = Duration::from_secs(60);
+const FULL_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Longest time between two rounds of the loop, so that those who watch it see it alive.
-const PULSE: Duration = Duration::from_secs(5);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 /// How long changes of the host's interfaces are collected before they are looked at.
-const SETTLE: Duration = Duration::from_millis(5);
+const HOST_CHANGE_DELAY: Duration = Duration::from_millis(5);
 /// How long a store that gave a lease may take to list the others before remembered peers are written without it.
-const LISTING: Duration = Duration::from_secs(2);
+const FIRST_LISTING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What reaches the reconciler from outside.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ pub struct Inputs {
     /// Somebody has changed the network configuration.
     pub reloads: mpsc::Receiver<Reload>,
     /// Who wants to know how things are.
-    pub questions: mpsc::Receiver<Question>,
+    pub requests: mpsc::Receiver<StatusRequest>,
 }
 
 /// What the reconciler tells others.
@@ -87,14 +87,14 @@ pub struct Outputs {
     /// What holds, for `/readyz`.
     pub readiness: watch::Sender<Readiness>,
     /// What to remember over a restart: [`state_file::keep`](crate::run::state_file::keep) writes it.
-    pub memory: mpsc::Sender<Memory>,
+    pub state: mpsc::Sender<SavedState>,
     /// What it notes as it works.
-    pub telemetry: Telemetry,
+    pub counters: Counters,
 }
 
 /// What the daemon starts with before its lease store has listed anything.
 #[derive(Clone, Debug)]
-pub struct Recalled {
+pub struct RestoredPeers {
     /// Peers as last known.
     pub peers: Vec<(LeaseKey, Arc<LeaseAttributes>)>,
     /// Whether the store has confirmed the lease.
@@ -105,51 +105,51 @@ pub struct Recalled {
 #[derive(Debug)]
 pub struct Reconciler<R, L> {
     config: Config,
-    setting: Setting,
+    spec: NodeSpec,
     lease: Lease,
     leases: LeaseTable,
     overlay: Overlay,
     rules: R,
-    keeper: RetainedRuleset,
-    neighbours: Neighbours,
+    retained: RetainedRuleset,
+    foreign_rules: ForeignRules,
     links: L,
     outputs: Outputs,
-    due: Due,
-    calm: Calm,
+    due: Schedule,
+    pacing: RepairPacing,
     contests: Contests,
     /// When rules were last written.
     rules_written: Option<Instant>,
     /// Repairs of late.
-    minute: Minute,
+    repair_log: RepairLog,
     /// Complaints already made, so that one that stays is logged once.
-    complaints: BTreeSet<(Option<IpNet>, String)>,
+    logged_refusals: BTreeSet<(Option<IpNet>, String)>,
     /// Leases that give no peer, or contradict another.
-    remarks: Remarks<IpNet>,
+    lease_warnings: LogOnce<IpNet>,
     /// What leases lack of how to reach their nodes.
     gaps: LeaseGaps,
-    announced: bool,
-    surroundings: Surroundings,
+    ready_logged: bool,
+    host: HostWatch,
     /// Earlier configurations whose devices and routes may still be in the kernel.
     previous: Vec<NetConf>,
     /// Whether these are still to be swept.
     sweep_due: bool,
     /// From when on peers are written although the store has not listed them all; never if nothing is recalled.
-    unlisted_from: Option<Instant>,
+    use_restored_from: Option<Instant>,
 }
 
 /// When each kind of work is next to be done.
 #[derive(Debug, Default)]
-struct Due {
-    facts: Duty,
-    rules: Duty,
-    neighbours: Duty,
-    overlay: Duty,
+struct Schedule {
+    facts: Due,
+    rules: Due,
+    foreign_rules: Due,
+    overlay: Due,
     /// To try peers again that the kernel refused.
-    refused: Duty,
-    subnet_file: Duty,
-    memory: Duty,
+    refused: Due,
+    subnet_file: Due,
+    state: Due,
     /// To look at what another process keeps undoing, or to end that.
-    contests: Duty,
+    contests: Due,
 }
 
 impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
@@ -159,36 +159,36 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     /// If the setting cannot be turned into rules or devices.
     pub fn new(
         config: Config,
-        setting: Setting,
+        spec: NodeSpec,
         lease: Lease,
         rules: R,
         links: L,
         outputs: Outputs,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         Ok(Self {
-            keeper: RetainedRuleset::new(rules::ruleset(&setting.rules(lease.key))?),
-            overlay: Overlay::new(setting.families(lease.key)?),
+            retained: RetainedRuleset::new(rules::ruleset(&spec.rules(lease.key))?),
+            overlay: Overlay::new(spec.families(lease.key)?),
             leases: LeaseTable::new(Some(lease.key)),
             config,
-            neighbours: Neighbours::new(setting.table_prefix.mark()?),
-            setting,
+            foreign_rules: ForeignRules::new(spec.table_prefix.mark()?),
+            spec,
             lease,
             rules,
             links,
             outputs,
-            due: Due::default(),
-            calm: Calm::default(),
+            due: Schedule::default(),
+            pacing: RepairPacing::default(),
             contests: Contests::default(),
             rules_written: None,
-            minute: Minute::default(),
-            complaints: BTreeSet::new(),
-            remarks: Remarks::default(),
+            repair_log: RepairLog::default(),
+            logged_refusals: BTreeSet::new(),
+            lease_warnings: LogOnce::default(),
             gaps: LeaseGaps::default(),
-            announced: false,
-            surroundings: Surroundings::default(),
+            ready_logged: false,
+            host: HostWatch::default(),
             previous: Vec::new(),
             sweep_due: false,
-            unlisted_from: None,
+            use_restored_from: None,
         })
     }
 
@@ -203,20 +203,20 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
 
     /// Names a subnet that this node held in an earlier run: a bridge may still have its address.
     #[must_use]
-    pub fn held_before(mut self, former: Option<LeaseKey>) -> Self {
-        self.surroundings.note_former(former, self.lease.key);
+    pub fn with_former_lease(mut self, former: Option<LeaseKey>) -> Self {
+        self.host.note_former(former, self.lease.key);
         self
     }
 
     /// Starts with peers from memory: they are written and repaired, and nothing is taken for stale, until the store
     /// has listed everything.
     #[must_use]
-    pub fn recall(mut self, recalled: Recalled) -> Self {
-        let wait = if recalled.confirmed { LISTING } else { Duration::ZERO };
-        self.unlisted_from = Some(Instant::now() + wait);
-        for (key, attributes) in recalled.peers {
+    pub fn restore_peers(mut self, restored: RestoredPeers) -> Self {
+        let wait = if restored.confirmed { FIRST_LISTING_TIMEOUT } else { Duration::ZERO };
+        self.use_restored_from = Some(Instant::now() + wait);
+        for (key, attributes) in restored.peers {
             let attributes = Arc::unwrap_or_clone(attributes);
-            self.learn(LeaseEvent::Upsert(Lease::new(key, attributes, None)));
+            self.apply_lease_event(LeaseEvent::Upsert(Lease::new(key, attributes, None)));
         }
         self
     }
@@ -226,7 +226,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     pub async fn run(mut self, mut inputs: Inputs, shutdown: impl Future<Output = ()>) {
         let mut check = interval_at(Instant::now() + self.config.resync, self.config.resync);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut verify = interval_at(Instant::now() + VERIFY, VERIFY);
+        let mut verify = interval_at(Instant::now() + FULL_CHECK_INTERVAL, FULL_CHECK_INTERVAL);
         verify.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.outputs.readiness.send_modify(Readiness::started);
         self.due.facts.now();
@@ -235,23 +235,23 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         self.due.subnet_file.now();
         tokio::pin!(shutdown);
         loop {
-            self.outputs.telemetry.beat();
+            self.outputs.counters.heartbeat();
             self.pass();
-            let next = Instant::now() + PULSE;
+            let next = Instant::now() + HEARTBEAT_INTERVAL;
             let next = self.next().map_or(next, |due| due.min(next));
             tokio::select! {
                 () = &mut shutdown => {
-                    if self.due.memory.at.is_some() {
-                        self.memorise_at_last().await;
+                    if self.due.state.at.is_some() {
+                        self.save_state_and_wait().await;
                     }
                     return;
                 }
                 event = inputs.leases.recv() => {
                     let Some(event) = event else { return };
-                    self.learn(event);
-                    for _ in 0..BURST {
+                    self.apply_lease_event(event);
+                    for _ in 0..MAX_BATCHED_EVENTS {
                         let Ok(event) = inputs.leases.try_recv() else { break };
-                        self.learn(event);
+                        self.apply_lease_event(event);
                     }
                 }
                 own = inputs.own.changed() => {
@@ -265,12 +265,12 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                 }
                 change = inputs.rules.changed() => {
                     if change.is_err() { return }
-                    self.outputs.telemetry.found(Object::Rules, Cause::Notification);
+                    self.outputs.counters.found(Object::Rules, Cause::Notification);
                     self.due.rules.at = Some(self.rules_at(Instant::now()));
                 }
-                Some(question) = inputs.questions.recv() => self.answer(question),
+                Some(question) = inputs.requests.recv() => self.answer(question),
                 _ = check.tick() => {
-                    self.outputs.telemetry.found(Object::Rules, Cause::Check);
+                    self.outputs.counters.found(Object::Rules, Cause::Check);
                     self.due.rules.at = Some(self.rules_at(Instant::now()));
                 }
                 Some(Reload { net_conf, done }) = inputs.reloads.recv() => {
@@ -287,14 +287,14 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
 
     /// When the next work is due.
     fn next(&self) -> Option<Instant> {
-        let Due { facts, rules, neighbours, subnet_file, memory, contests, .. } = &self.due;
-        let duties = [facts, rules, neighbours, subnet_file, memory, contests].map(|duty| duty.at);
-        duties.into_iter().chain([self.overlay_due()]).flatten().min()
+        let Schedule { facts, rules, foreign_rules, subnet_file, state, contests, .. } = &self.due;
+        let times = [facts, rules, foreign_rules, subnet_file, state, contests].map(|due| due.at);
+        times.into_iter().chain([self.overlay_due()]).flatten().min()
     }
 
     /// When rules that may have been changed `now` are looked at.
     fn rules_at(&self, now: Instant) -> Instant {
-        let paused = self.rules_written.map(|last| last + pacing::RULES);
+        let paused = self.rules_written.map(|last| last + pacing::MIN_RULES_INTERVAL);
         let held = self.contests.held_until(Subject::Tables);
         paused.into_iter().chain(held).fold(now, Instant::max)
     }
@@ -302,55 +302,54 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     /// Peers wait for the first listing, unless some are recalled.
     fn overlay_due(&self) -> Option<Instant> {
         let at = [self.due.overlay.at, self.due.refused.at].into_iter().flatten().min()?;
-        if self.leases.synced() { Some(at) } else { Some(at.max(self.unlisted_from?)) }
+        if self.leases.synced() { Some(at) } else { Some(at.max(self.use_restored_from?)) }
     }
 
-    fn answer(&mut self, question: Question) {
+    fn answer(&mut self, question: StatusRequest) {
         let mut status =
-            survey(&self.setting, &self.lease, &self.leases, &self.gaps, &self.overlay, question.peers);
-        let ruleset = self.keeper.desired();
+            snapshot(&self.spec, &self.lease, &self.leases, &self.gaps, &self.overlay, question.peers);
+        let ruleset = self.retained.desired();
         if let Ok(observed) = self.rules.observe(&ruleset.scope()) {
             status.rules.counters = counters(&observed);
         }
         status.rules.tables = ruleset.tables().iter().map(|table| table.id().to_string()).collect();
-        status.obstacles = self.neighbours.obstacles().iter().map(ToString::to_string).collect();
-        status.rules.owned = self.setting.ownership == flannel_nft::Ownership::Owner;
+        status.obstacles = self.foreign_rules.obstacles().iter().map(ToString::to_string).collect();
+        status.rules.owned = self.spec.ownership == flannel_nft::Ownership::Owner;
         // While others keep changing them, nothing is known between two looks.
         let is_contested = self.contests.held_until(Subject::Tables).is_some();
-        status.rules.right = self.keeper.held().is_some() && !is_contested;
-        status.rules.generation = self.keeper.held().map(Generation::number);
-        tell_readiness(&self.outputs.readiness.borrow(), &mut status);
-        self.outputs.telemetry.tell(&mut status);
+        status.rules.right = self.retained.held().is_some() && !is_contested;
+        status.rules.generation = self.retained.held().map(Generation::number);
+        fill_readiness(&self.outputs.readiness.borrow(), &mut status);
+        self.outputs.counters.fill(&mut status);
         // Whoever asked may have gone.
         let _unheard = question.answer.send(Box::new(status));
     }
 
     /// Takes a changed network configuration. `false`: there is nothing new in it; an error: the old one stays.
     fn adopt_net_conf(&mut self, net_conf: NetConf) -> Result<bool, String> {
-        if net_conf == self.setting.net_conf {
+        if net_conf == self.spec.net_conf {
             return Ok(false);
         }
-        let net_conf =
-            live_change(&self.setting.net_conf, &net_conf).map_err(|refused| refused.to_string())?;
+        let net_conf = live_change(&self.spec.net_conf, &net_conf).map_err(|refused| refused.to_string())?;
         let text = net_conf.to_json();
-        let facts = self.setting.facts.clone();
-        if net_conf.backend.mtu() != self.setting.net_conf.backend.mtu() {
+        let facts = self.spec.facts.clone();
+        if net_conf.backend.mtu() != self.spec.net_conf.backend.mtu() {
             facts.carries(&net_conf.backend).map_err(|error| error.to_string())?;
         }
-        let setting = Setting::new(&self.config, net_conf, facts, Some(&self.lease.attributes))
+        let spec = NodeSpec::new(&self.config, net_conf, facts, Some(&self.lease.attributes))
             .map_err(|error| Chain(&error).to_string())?;
-        setting.families(self.lease.key).map_err(|error| Chain(&error).to_string())?;
+        spec.families(self.lease.key).map_err(|error| Chain(&error).to_string())?;
         info!("network configuration changed to {text}");
-        self.adopt_setting(setting).map_err(|error| Chain(&*error).to_string())?;
-        self.due.memory.now();
+        self.adopt_spec(spec).map_err(|error| Chain(&*error).to_string())?;
+        self.due.state.now();
         Ok(true)
     }
 
-    fn adopt_setting(&mut self, mut setting: Setting) -> Result<(), Box<dyn Error + Send + Sync>> {
-        setting.restores_checksum = self.setting.restores_checksum || self.setting.turns_checksum_off();
-        self.setting = setting;
-        self.apply_setting();
-        let attributes = self.setting.attributes()?;
+    fn adopt_spec(&mut self, mut spec: NodeSpec) -> Result<(), Box<dyn Error + Send + Sync>> {
+        spec.restores_checksum = self.spec.restores_checksum || self.spec.turns_checksum_off();
+        self.spec = spec;
+        self.apply_spec();
+        let attributes = self.spec.attributes()?;
         self.outputs.attributes.send_if_modified(|published| {
             let changed = *published != attributes;
             *published = attributes;
@@ -360,18 +359,18 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     }
 
     /// Derives everything anew after the setting or the own lease has changed.
-    fn apply_setting(&mut self) {
-        match rules::ruleset(&self.setting.rules(self.lease.key)) {
-            Ok(ruleset) => self.keeper.set_desired(ruleset),
+    fn apply_spec(&mut self) {
+        match rules::ruleset(&self.spec.rules(self.lease.key)) {
+            Ok(ruleset) => self.retained.set_desired(ruleset),
             Err(error) => warn!("keeping the present rules: {}", Chain(&error)),
         }
-        match self.setting.families(self.lease.key) {
+        match self.spec.families(self.lease.key) {
             Ok(families) => families.into_iter().for_each(|family| self.overlay.set_family(family)),
             Err(error) => warn!("keeping the present devices: {}", Chain(&error)),
         }
-        self.note_all_peers();
-        self.outputs.telemetry.expect(Object::Rules);
-        self.outputs.telemetry.expect(Object::Overlay);
+        self.update_all_peers();
+        self.outputs.counters.expect(Object::Rules);
+        self.outputs.counters.expect(Object::Overlay);
         self.due.rules.now();
         self.due.overlay.now();
         self.due.subnet_file.now();

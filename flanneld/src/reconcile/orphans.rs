@@ -15,13 +15,13 @@ use flannel_lease::Chain;
 
 /// Where objects of an earlier configuration may be that the ordinary diff does not look at.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(crate) struct Leftovers {
+pub(crate) struct Orphans {
     /// Devices to be observed.
     pub(crate) devices: Vec<Links>,
     networks: Vec<IpNet>,
 }
 
-impl Leftovers {
+impl Orphans {
     /// The devices and networks that the configuration `before` has and `now` has not. A network inside a present one is
     /// left to the ordinary diff.
     pub(crate) fn between(before: &NetConf, now: &NetConf) -> Self {
@@ -59,7 +59,7 @@ fn devices(net_conf: &NetConf) -> Vec<(IfName, Family)> {
 impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     /// Deletes what earlier configurations left, and names other devices that have flannel's names. Once, when
     /// everything desired is in place. Returns whether the kernel may have been changed.
-    pub(super) fn sweep_leftovers(&mut self) -> bool {
+    pub(super) fn sweep_orphans(&mut self) -> bool {
         if !std::mem::take(&mut self.sweep_due) {
             return false;
         }
@@ -76,16 +76,16 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
 
     /// What the next start has to sweep, besides what the present configuration makes.
     pub(super) fn unswept(&self) -> Vec<NetConf> {
-        let now = &self.setting.net_conf;
+        let now = &self.spec.net_conf;
         let mut unswept = self.previous.clone();
-        unswept.retain(|previous| !Leftovers::between(previous, now).is_empty());
+        unswept.retain(|previous| !Orphans::between(previous, now).is_empty());
         unswept
     }
 
     fn sweep(&mut self) -> Result<bool, Box<dyn Error>> {
-        let now = &self.setting.net_conf;
-        let left: Vec<Leftovers> =
-            self.unswept().iter().map(|previous| Leftovers::between(previous, now)).collect();
+        let now = &self.spec.net_conf;
+        let left: Vec<Orphans> =
+            self.unswept().iter().map(|previous| Orphans::between(previous, now)).collect();
         let ours: BTreeSet<IfName> = devices(now).into_iter().map(|(device, _)| device).collect();
         let interfaces = self.links.interfaces()?;
         let named = interfaces.iter().filter(|found| Vni::of_device(&found.name).is_some());
@@ -130,7 +130,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         self.previous.clear();
         if !recorded {
             // At once, so that `flanneld plan` and the next start know what is in the kernel.
-            self.due.memory.now();
+            self.due.state.now();
         }
         Ok(changed)
     }
@@ -151,7 +151,7 @@ mod tests {
         let host_gw = conf(r#"{"Network": "10.99.0.0/16", "Backend": {"Type": "host-gw"}}"#);
         let wide = conf(r#"{"Network": "10.240.0.0/12", "Backend": {"Type": "vxlan"}}"#);
         let left = |before, now| {
-            let Leftovers { devices, networks } = Leftovers::between(before, now);
+            let Orphans { devices, networks } = Orphans::between(before, now);
             let devices = devices.into_iter().filter_map(|links| Some(links.device?.to_string()));
             devices.chain(networks.iter().map(ToString::to_string)).collect::<Vec<_>>()
         };

@@ -6,7 +6,7 @@
 //! connection to the holder, which ends with it. `docs/design.md` says why it is sockets.
 //!
 //! Any process may listen on any name, so that a holder counts only if it runs as root or as this daemon's own user
-//! (`SO_PEERCRED`). A name that another user took is skipped for the next of `SLOTS`.
+//! (`SO_PEERCRED`). A name that another user took is skipped for the next of `MAX_SLOTS`.
 //!
 //! Upstream's daemons can only be found where `/proc` shows them.
 
@@ -38,17 +38,17 @@ use super::processes::{self, Process, named};
 use crate::desired::rules::TablePrefix;
 
 /// What all names begin with.
-const NAME: &str = "flanneld.";
+const NAME_PREFIX: &str = "flanneld.";
 /// Names of one claim: a process without privileges may have taken some of them.
-const SLOTS: u8 = 16;
+const MAX_SLOTS: u8 = 16;
 /// Daemons that wait for this one and are told of its end; others ask again.
-const WAITING: usize = 16;
+const MAX_WAITING: usize = 16;
 /// How long a socket may have no room for a connection before it counts as one that nobody serves.
-const CONNECT: Duration = Duration::from_secs(1);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// When to ask again whether a claim is free, should its holder's end not be told.
-const ASK_AGAIN: Duration = Duration::from_secs(5);
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
-const SOCKETS: &str = "/proc/thread-self/net/unix";
+const PROC_NET_UNIX: &str = "/proc/thread-self/net/unix";
 
 /// Something that only one daemon of a network namespace may have.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -90,7 +90,7 @@ impl Claim {
             Self::Device(name) => ("device", name.clone()),
             Self::Tables(prefix) => ("tables", prefix.to_string()),
         };
-        format!("{NAME}{kind}.{}", short(id))
+        format!("{NAME_PREFIX}{kind}.{}", short(id))
     }
 }
 
@@ -142,10 +142,10 @@ impl Holder {
         self.process
     }
 
-    /// Returns when it has ended, or after [`ASK_AGAIN`].
+    /// Returns when it has ended, or after [`RETRY_INTERVAL`].
     async fn end(mut self) {
         // It never sends anything.
-        let _ended = timeout(ASK_AGAIN, self.connection.read(&mut [0])).await;
+        let _ended = timeout(RETRY_INTERVAL, self.connection.read(&mut [0])).await;
     }
 }
 
@@ -184,7 +184,7 @@ pub enum Attempt {
 /// Unix sockets are not allowed here, or processes without privileges have all names.
 pub async fn attempt(claim: &Claim) -> io::Result<Attempt> {
     let name = claim.name();
-    for slot in 0..SLOTS {
+    for slot in 0..MAX_SLOTS {
         let listener = match UnixListener::bind_addr(&SocketAddr::from_abstract_name(slotted(&name, slot))?) {
             Ok(listener) => listener,
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => match holder(&name, slot).await {
@@ -194,7 +194,7 @@ pub async fn attempt(claim: &Claim) -> io::Result<Attempt> {
             Err(error) => return Err(error),
         };
         // Bound first and looked second: of two that have a name each, at least the later one sees the other.
-        for other in (0..SLOTS).filter(|other| *other != slot) {
+        for other in (0..MAX_SLOTS).filter(|other| *other != slot) {
             if let Some(holder) = holder(&name, other).await {
                 return Ok(Attempt::Taken(holder));
             }
@@ -209,7 +209,7 @@ pub async fn attempt(claim: &Claim) -> io::Result<Attempt> {
 /// The daemon that has this, which may be this one.
 pub async fn holder_of(claim: &Claim) -> Option<DaemonId> {
     let name = claim.name();
-    for slot in 0..SLOTS {
+    for slot in 0..MAX_SLOTS {
         if let Some(holder) = holder(&name, slot).await {
             return Some(holder.process());
         }
@@ -261,13 +261,13 @@ fn slotted(name: &str, slot: u8) -> String {
 
 /// Keeps the connections of other daemons, so that they see this one's end.
 async fn serve(listener: tokio::net::UnixListener) {
-    let mut waiting = VecDeque::with_capacity(WAITING);
+    let mut waiting = VecDeque::with_capacity(MAX_WAITING);
     loop {
         match listener.accept().await {
             Ok((stream, _)) if stream.peer_cred().is_ok_and(|peer| is_trusted(peer.uid())) => {
                 // What has ended reads as its end.
                 waiting.retain(|known: &UnixStream| known.try_read(&mut [0]).is_err());
-                if waiting.len() == WAITING {
+                if waiting.len() == MAX_WAITING {
                     waiting.pop_front();
                 }
                 waiting.push_back(stream);
@@ -289,7 +289,7 @@ async fn holder(name: &str, slot: u8) -> Option<Holder> {
             }
         }
     };
-    let (stream, peer) = timeout(CONNECT, busy()).await.ok()?.ok()?;
+    let (stream, peer) = timeout(CONNECT_TIMEOUT, busy()).await.ok()?.ok()?;
     let connection = UnixStream::from_std(stream).ok()?;
     let process = trusted(&peer)?;
     Some(Holder { connection, process })
@@ -327,11 +327,11 @@ struct Ours {
 
 /// The daemons of this kind that run here, this one too.
 fn ours() -> io::Result<Vec<Ours>> {
-    let listed = named(SOCKETS, fs::read(SOCKETS))?;
+    let listed = named(PROC_NET_UNIX, fs::read(PROC_NET_UNIX))?;
     let of_line = |line| {
         // Names may have any bytes; ours are text.
         let (_, name) = std::str::from_utf8(line).ok()?.split_once('@')?;
-        name.strip_prefix(NAME)?.strip_prefix("file.").map(|_| name)
+        name.strip_prefix(NAME_PREFIX)?.strip_prefix("file.").map(|_| name)
     };
     // Each once: a connection has its listener's name.
     let names: BTreeSet<&str> = listed.split(|byte| *byte == b'\n').filter_map(of_line).collect();

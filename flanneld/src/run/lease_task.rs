@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
-use crate::status::readiness::{Condition, Readiness, tell};
+use crate::status::readiness::{Condition, Readiness, update};
 use crate::store::ConfiguredStore;
 use flannel_lease::Chain;
 use flannel_lease::LeaseEvent;
@@ -45,32 +45,32 @@ impl LeaseTask {
             Self::Held(store) => (store, true),
             Self::Sought(configured, stack) => (open(&configured, stack, &sinks).await, false),
         };
-        tokio::spawn(note_health(store.health(), sinks.clone()));
+        tokio::spawn(follow_health(store.health(), sinks.clone()));
         tokio::spawn({
             let (store, events) = (Arc::clone(&store), sinks.events.clone());
             async move { store.watch(events).await }
         });
         if !confirmed {
-            let trouble = Trouble::new(Subject::Note("lease"), &sinks);
-            confirm(&*store, &mut request, &mut attributes, &sinks, trouble).await;
+            let retry = Retry::new(Effect::Note("lease"), &sinks);
+            confirm_lease(&*store, &mut request, &mut attributes, &sinks, retry).await;
         }
-        tokio::spawn(tell_ready(Arc::clone(&store), sinks.readiness.subscribe()));
-        hold(&*store, request, attributes, &sinks).await;
+        tokio::spawn(mark_node_ready(Arc::clone(&store), sinks.readiness.subscribe()));
+        hold_lease(&*store, request, attributes, &sinks).await;
     }
 }
 
 /// Opens the store, however long that takes.
 async fn open(configured: &ConfiguredStore, stack: Stack, sinks: &LeaseSinks) -> Arc<dyn LeaseStore> {
-    let mut trouble = Trouble::new(Subject::Note("store"), sinks);
+    let mut retry = Retry::new(Effect::Note("store"), sinks);
     loop {
         match configured.open(stack).await {
             Ok(store) => {
-                trouble.over();
+                retry.end();
                 return store;
             }
             Err(error) => {
                 let problem = Chain(&error).to_string();
-                trouble.pause(problem).await;
+                retry.wait(problem).await;
             }
         }
     }
@@ -78,33 +78,33 @@ async fn open(configured: &ConfiguredStore, stack: Stack, sinks: &LeaseSinks) ->
 
 /// Asks for the lease that is remembered or was lost until the store gives one. It may be another: ours expired while we
 /// were away and somebody else has it now.
-async fn confirm(
+async fn confirm_lease(
     store: &dyn LeaseStore,
     request: &mut LeaseRequest,
     attributes: &mut watch::Receiver<LeaseAttributes>,
     sinks: &LeaseSinks,
-    mut trouble: Trouble<'_>,
+    mut retry: Retry<'_>,
 ) {
     loop {
         request.attributes = attributes.borrow_and_update().clone();
         match store.acquire(request).await {
             Ok(lease) => {
                 info!(subnet = %lease.key, "lease acquired");
-                trouble.over();
+                retry.end();
                 sinks.own.send_replace(lease);
                 return;
             }
             Err(error) => {
-                let is = if trouble.subject == Subject::Lost { "lost" } else { "not confirmed" };
+                let is = if retry.effect == Effect::Lost { "lost" } else { "not confirmed" };
                 let problem = format!("{} is {is}: {}", sinks.own.borrow().key, Chain(&error));
-                trouble.pause(problem).await;
+                retry.wait(problem).await;
             }
         }
     }
 }
 
 /// Holds the lease, publishes what changes, and takes a new one if it is positively lost.
-async fn hold(
+async fn hold_lease(
     store: &dyn LeaseStore,
     mut request: LeaseRequest,
     mut attributes: watch::Receiver<LeaseAttributes>,
@@ -116,7 +116,7 @@ async fn hold(
             lost = store.hold() => {
                 error!("{lost}; keeping the data plane and asking for a lease again");
                 request.previous = Some(sinks.own.borrow().key);
-                confirm(store, &mut request, &mut attributes, sinks, Trouble::new(Subject::Lost, sinks)).await;
+                confirm_lease(store, &mut request, &mut attributes, sinks, Retry::new(Effect::Lost, sinks)).await;
             }
             changed = attributes.changed() => {
                 if changed.is_err() { return pending().await }
@@ -133,13 +133,13 @@ async fn hold(
 }
 
 /// Tells the store once flanneld has set up this node: the scheduler may send pods.
-async fn tell_ready(store: Arc<dyn LeaseStore>, mut readiness: watch::Receiver<Readiness>) {
+async fn mark_node_ready(store: Arc<dyn LeaseStore>, mut readiness: watch::Receiver<Readiness>) {
     if readiness.wait_for(Readiness::is_set_up).await.is_ok() {
         store.ready();
     }
 }
 
-async fn note_health(mut health: watch::Receiver<StoreHealth>, sinks: LeaseSinks) {
+async fn follow_health(mut health: watch::Receiver<StoreHealth>, sinks: LeaseSinks) {
     loop {
         let now = health.borrow_and_update().clone();
         note(&sinks.readiness, "store", now.last_error.clone());
@@ -150,13 +150,13 @@ async fn note_health(mut health: watch::Receiver<StoreHealth>, sinks: LeaseSinks
     }
 }
 
-fn note(readiness: &watch::Sender<Readiness>, subject: &'static str, text: Option<String>) {
-    tell(readiness, |readiness| readiness.note(subject, text));
+fn note(readiness: &watch::Sender<Readiness>, effect: &'static str, text: Option<String>) {
+    update(readiness, |readiness| readiness.note(effect, text));
 }
 
 /// What an attempt that fails means for the node.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Subject {
+enum Effect {
     /// Worth knowing.
     Note(&'static str),
     /// The store has taken the lease away: until it gives one, the node is not ready for pods.
@@ -164,35 +164,35 @@ enum Subject {
 }
 
 /// Something that is tried until it works: told on `/readyz`, and logged when its reason changes.
-struct Trouble<'a> {
-    subject: Subject,
+struct Retry<'a> {
+    effect: Effect,
     readiness: &'a watch::Sender<Readiness>,
-    said: String,
+    logged: String,
     backoff: Backoff,
 }
 
-impl<'a> Trouble<'a> {
-    fn new(subject: Subject, sinks: &'a LeaseSinks) -> Self {
-        Self { subject, readiness: &sinks.readiness, said: String::new(), backoff: Backoff::default() }
+impl<'a> Retry<'a> {
+    fn new(effect: Effect, sinks: &'a LeaseSinks) -> Self {
+        Self { effect, readiness: &sinks.readiness, logged: String::new(), backoff: Backoff::default() }
     }
 
-    async fn pause(&mut self, problem: String) {
-        if self.said != problem {
+    async fn wait(&mut self, problem: String) {
+        if self.logged != problem {
             warn!("{problem}; will try again");
-            self.tell(Some(problem.clone()));
-            self.said = problem;
+            self.update(Some(problem.clone()));
+            self.logged = problem;
         }
         tokio::time::sleep(self.backoff.next_delay()).await;
     }
 
-    fn over(self) {
-        self.tell(None);
+    fn end(self) {
+        self.update(None);
     }
 
-    fn tell(&self, problem: Option<String>) {
-        tell(self.readiness, |readiness| match self.subject {
-            Subject::Note(subject) => readiness.note(subject, problem),
-            Subject::Lost => readiness.set(Condition::Lease, problem.map_or(Ok(()), Err)),
+    fn update(&self, problem: Option<String>) {
+        update(self.readiness, |readiness| match self.effect {
+            Effect::Note(effect) => readiness.note(effect, problem),
+            Effect::Lost => readiness.set(Condition::Lease, problem.map_or(Ok(()), Err)),
         });
     }
 }

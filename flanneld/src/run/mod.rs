@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use crate::config::{Config, HealthzAddress};
-use crate::desired::Setting;
+use crate::desired::NodeSpec;
 use crate::node::NodeError;
 use crate::reconcile::monitor::{self, ForeignCommits};
 use crate::reconcile::{Inputs, Outputs, Reconciler};
@@ -32,22 +32,22 @@ use crate::serve::http::{self, View};
 use crate::serve::listen::listen;
 use crate::serve::status_socket;
 use crate::serve::systemd::{self, Notifier};
-use crate::status::counters::Telemetry;
+use crate::status::counters::Counters;
 use crate::status::model;
-use crate::status::query::Asker;
+use crate::status::query::StatusQuery;
 use crate::status::readiness::{Condition, Readiness};
 use flannel_lease::Chain;
 use flannel_lease::{StoreError, StoreHealth};
 
 /// Lease events that may wait for the reconciler; the store waits beyond that.
-const EVENTS: usize = 4096;
+const LEASE_EVENT_QUEUE: usize = 4096;
 /// How long to wait for tasks to end after a signal.
-const DRAIN: Duration = Duration::from_secs(2);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 /// When to look again whether the place of the local socket is free.
-const RELISTEN: Duration = Duration::from_secs(5);
+const SOCKET_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// When to try again to listen where the daemon before this one still does.
-const HEALTH_AGAIN: Duration = Duration::from_millis(100);
+const HEALTH_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Why the daemon could not start. Nothing was changed in the kernel, unless said otherwise.
 #[derive(Debug, thiserror::Error)]
@@ -116,20 +116,20 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
     config.ownership = config.ownership.settle(&mut rules).map_err(Fatal::Ownership)?;
 
     tokio::pin!(shutdown);
-    systemd::tell_status("taking a lease");
+    systemd::notify_status("taking a lease");
     // Before the lease, which may take its time: who probes must not take waiting for hanging.
-    let (readiness_in, readiness) = watch::channel(Readiness::starting());
-    let (questions_in, questions) = mpsc::channel(4);
-    let (pulse_in, pulse) = watch::channel(std::time::Instant::now());
-    let asker = Asker::new(questions_in, pulse);
+    let (readiness_tx, readiness_rx) = watch::channel(Readiness::starting());
+    let (requests_tx, requests_rx) = mpsc::channel(4);
+    let (heartbeat_tx, heartbeat_rx) = watch::channel(std::time::Instant::now());
+    let status_query = StatusQuery::new(requests_tx, heartbeat_rx);
     if let Some(address) = config.healthz.clone() {
-        let view = View { readiness, asker: asker.clone() };
+        let view = View { readiness: readiness_rx, status_query: status_query.clone() };
         match listen(&address) {
             Ok(listener) => {
                 info!("Start healthz server on {address}");
                 tokio::spawn(http::serve(listener, view));
             }
-            Err(error) if error.kind() == ErrorKind::AddrInUse && succeeds_another(&config).await => {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && replaces_another(&config).await => {
                 info!(
                     "{address} is in use by the flanneld that this one replaces: health is served there when it ends"
                 );
@@ -139,98 +139,105 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
         }
     }
     let starting = start(&config, (&mut links, &mut rules), |problem| {
-        systemd::tell_status(&format!("taking a lease: {problem}"));
-        readiness_in.send_modify(|readiness| readiness.set(Condition::Lease, Err(problem.to_owned())));
+        systemd::notify_status(&format!("taking a lease: {problem}"));
+        readiness_tx.send_modify(|readiness| readiness.set(Condition::Lease, Err(problem.to_owned())));
     });
     let started = tokio::select! {
         () = &mut shutdown => {
-            systemd::tell(&[sd_notify::NotifyState::Stopping]);
+            systemd::notify(&[sd_notify::NotifyState::Stopping]);
             info!("Exiting cleanly...");
             return Ok(());
         }
         started = starting => started?,
-        () = beat(&pulse_in) => return Err(Fatal::Ended),
+        () = send_heartbeats(&heartbeat_tx) => return Err(Fatal::Ended),
     };
-    let Started { claims, config, setting, written, request, lease, lease_task, recalled, previous } =
-        started;
-    let setting = Setting { former_prefixes: claims.former_prefixes.clone(), ..setting };
+    let Started { claims, config, spec, written, request, lease, lease_task, restored, previous } = started;
+    let spec = NodeSpec { former_prefixes: claims.former_prefixes.clone(), ..spec };
     info!("Starting flannel in nftables mode...");
     if config.masquerade {
         info!("Setting up masking rules");
     }
 
-    let (events_in, leases) = mpsc::channel(EVENTS);
-    let (own_in, own) = watch::channel(lease.clone());
-    let (attributes, attributes_out) = watch::channel(request.attributes.clone());
-    let (links_in, links_out) = mpsc::channel(16);
-    let (rules_in, rules_out) = watch::channel(ForeignCommits::default());
-    let (reloads_in, reloads) = mpsc::channel(1);
-    let (reloading, reloads_seen) = mpsc::unbounded_channel();
-    let (memory, memories) = mpsc::channel(1);
-    let (store_in, store) = watch::channel(StoreHealth::default());
-    let tell =
-        LeaseSinks { events: events_in, own: own_in, readiness: readiness_in.clone(), store: store_in };
-    tokio::spawn(reload::follow(written, again, reloads_in, readiness_in.clone(), move |done| {
+    let (events_tx, events_rx) = mpsc::channel(LEASE_EVENT_QUEUE);
+    let (lease_tx, lease_rx) = watch::channel(lease.clone());
+    let (attributes_tx, attributes_rx) = watch::channel(request.attributes.clone());
+    let (links_tx, links_rx) = mpsc::channel(16);
+    let (rules_tx, rules_rx) = watch::channel(ForeignCommits::default());
+    let (reloads_tx, reloads_rx) = mpsc::channel(1);
+    let (reloading_tx, reloading_rx) = mpsc::unbounded_channel();
+    let (state_tx, state_rx) = mpsc::channel(1);
+    let (store_tx, store_rx) = watch::channel(StoreHealth::default());
+    let sinks =
+        LeaseSinks { events: events_tx, own: lease_tx, readiness: readiness_tx.clone(), store: store_tx };
+    tokio::spawn(reload::follow(written, again, reloads_tx, readiness_tx.clone(), move |done| {
         // Nobody listens any more when the daemon stops.
-        let _unheard = reloading.send(done);
+        let _unheard = reloading_tx.send(done);
     }));
-    let held_before = request.previous;
+    let former_lease = request.previous;
     info!("Watching for new subnet leases");
-    tokio::spawn(lease_task.keep(request, attributes_out, tell));
-    let remembering = tokio::spawn(state_file::keep(state_file::path(&config.subnet_file), memories));
+    tokio::spawn(lease_task.keep(request, attributes_rx, sinks));
+    let state_writer = tokio::spawn(state_file::keep(state_file::path(&config.subnet_file), state_rx));
 
-    let telemetry = Telemetry::new(config.store.kind(), store, rules_in.subscribe(), pulse_in);
-    tokio::spawn(listen_locally(model::socket(&config.subnet_file), asker.clone()));
+    let counters = Counters::new(config.store.kind(), store_rx, rules_tx.subscribe(), heartbeat_tx);
+    tokio::spawn(serve_status_socket(model::socket(&config.subnet_file), status_query.clone()));
     let watchdog = sd_notify::watchdog_enabled();
-    let notifier = Notifier { readiness: readiness_in.subscribe(), asker, reloads: reloads_seen, watchdog };
-    tokio::spawn(notifier.run(systemd::tell));
-    let outputs = Outputs { attributes, readiness: readiness_in, memory, telemetry };
+    let notifier =
+        Notifier { readiness: readiness_tx.subscribe(), status_query, reloads: reloading_rx, watchdog };
+    tokio::spawn(notifier.run(systemd::notify));
+    let outputs = Outputs { attributes: attributes_tx, readiness: readiness_tx, state: state_tx, counters };
     // Before the first look at the kernel, so that nothing falls in between.
     let links_monitor = flannel_vxlan::Monitor::open(&links).map_err(Fatal::Kernel)?;
     let rules_monitor = flannel_nft::Monitor::open(&rules).map_err(|error| Fatal::Nftables(error.into()))?;
-    let tables = setting.table_prefix.tables().map_err(|error| Fatal::Desired(error.into()))?.to_vec();
-    let mut reconciler = Reconciler::new(config, setting, lease, rules, links, outputs)
+    let tables = spec.table_prefix.tables().map_err(|error| Fatal::Desired(error.into()))?.to_vec();
+    let mut reconciler = Reconciler::new(config, spec, lease, rules, links, outputs)
         .map_err(Fatal::Desired)?
         .sweep_after(previous)
-        .held_before(held_before);
-    if let Some(recalled) = recalled {
-        reconciler = reconciler.recall(recalled);
+        .with_former_lease(former_lease);
+    if let Some(restored) = restored {
+        reconciler = reconciler.restore_peers(restored);
     }
     info!("Running backend.");
-    let (stop, stopped) = oneshot::channel();
-    let (ended_in, mut ended) = oneshot::channel::<()>();
+    let (stop_tx, stop_rx) = oneshot::channel();
+    let (ended_tx, mut ended_rx) = oneshot::channel::<()>();
     std::thread::Builder::new()
         .name("reconcile".to_owned())
         .spawn(move || {
-            let inputs = Inputs { leases, own, links: links_out, rules: rules_out, reloads, questions };
-            let monitors = async {
-                tokio::spawn(monitor::links(links_monitor, links_in));
-                tokio::spawn(monitor::rules(rules_monitor, tables, rules_in));
+            let inputs = Inputs {
+                leases: events_rx,
+                own: lease_rx,
+                links: links_rx,
+                rules: rules_rx,
+                reloads: reloads_rx,
+                requests: requests_rx,
             };
-            reconcile(reconciler, inputs, monitors, stopped);
-            drop(ended_in);
+            let monitors = async {
+                tokio::spawn(monitor::links(links_monitor, links_tx));
+                tokio::spawn(monitor::rules(rules_monitor, tables, rules_tx));
+            };
+            reconcile(reconciler, inputs, monitors, stop_rx);
+            drop(ended_tx);
         })
         .map_err(|source| Fatal::Desired(source.into()))?;
 
     tokio::select! {
         () = &mut shutdown => {
             info!("shutdownHandler sent cancel signal...");
-            systemd::tell(&[sd_notify::NotifyState::Stopping]);
-            drop(stop);
+            systemd::notify(&[sd_notify::NotifyState::Stopping]);
+            drop(stop_tx);
             let drained = async {
-                let _done = (&mut ended).await;
-                remembering.await
+                let _done = (&mut ended_rx).await;
+                state_writer.await
             };
-            let _late = tokio::time::timeout(DRAIN, drained).await;
+            let _late = tokio::time::timeout(SHUTDOWN_TIMEOUT, drained).await;
             info!("Exiting cleanly...");
             Ok(())
         }
-        _ = &mut ended => Err(Fatal::Ended),
+        _ = &mut ended_rx => Err(Fatal::Ended),
     }
 }
 
 /// Whether a daemon that this one waits for, or replaces, still runs.
-async fn succeeds_another(config: &Config) -> bool {
+async fn replaces_another(config: &Config) -> bool {
     instances::holder_of(&Claim::subnet_file(&config.subnet_file)).await.is_some()
         || instances::upstream_runs()
 }
@@ -238,7 +245,7 @@ async fn succeeds_another(config: &Config) -> bool {
 /// Serves health as soon as the address is free.
 async fn serve_health_later(address: HealthzAddress, view: View) {
     loop {
-        tokio::time::sleep(HEALTH_AGAIN).await;
+        tokio::time::sleep(HEALTH_RETRY_INTERVAL).await;
         if let Ok(listener) = listen(&address) {
             info!("Start healthz server on {address}");
             return http::serve(listener, view).await;
@@ -247,22 +254,22 @@ async fn serve_health_later(address: HealthzAddress, view: View) {
 }
 
 /// Shows that the daemon is alive while there is no reconciler to do so. Never returns.
-async fn beat(pulse: &watch::Sender<std::time::Instant>) {
-    let mut beat = tokio::time::interval(Duration::from_secs(5));
+async fn send_heartbeats(heartbeat_tx: &watch::Sender<std::time::Instant>) {
+    let mut interval = tokio::time::interval(Duration::from_secs(5));
     loop {
-        beat.tick().await;
-        pulse.send_replace(std::time::Instant::now());
+        interval.tick().await;
+        heartbeat_tx.send_replace(std::time::Instant::now());
     }
 }
 
 /// Each SIGHUP, from now on; without this one would end the daemon.
 fn hangups() -> mpsc::Receiver<()> {
-    let (tell, hangups) = mpsc::channel(1);
+    let (hangup_tx, hangups) = mpsc::channel(1);
     match signal(SignalKind::hangup()) {
         Ok(mut hangup) => drop(tokio::spawn(async move {
             while hangup.recv().await.is_some() {
                 // One that waits is as good as two.
-                let _full = tell.try_send(());
+                let _full = hangup_tx.try_send(());
             }
         })),
         Err(error) => warn!("SIGHUP cannot be handled: {}", Chain(&error)),
@@ -272,11 +279,11 @@ fn hangups() -> mpsc::Receiver<()> {
 
 /// Tells the status on the local socket, as long as the daemon runs. It can do without, as long as another program
 /// listens there: an earlier daemon that is about to end, or one with the same subnet file.
-async fn listen_locally(path: PathBuf, asker: Asker) {
+async fn serve_status_socket(path: PathBuf, status_query: StatusQuery) {
     let mut warned = false;
     loop {
         match status_socket::Socket::open(&path).await {
-            Ok(socket) => socket.serve(asker.clone()).await,
+            Ok(socket) => socket.serve(status_query.clone()).await,
             Err(error) if !warned => {
                 let path = path.display();
                 warn!("`flanneld status` will not reach this daemon: cannot listen on {path}: {error}");
@@ -284,7 +291,7 @@ async fn listen_locally(path: PathBuf, asker: Asker) {
             }
             Err(_) => {}
         }
-        tokio::time::sleep(RELISTEN).await;
+        tokio::time::sleep(SOCKET_RETRY_INTERVAL).await;
     }
 }
 
@@ -293,7 +300,7 @@ fn reconcile(
     reconciler: Reconciler<flannel_nft::Netlink, flannel_vxlan::Netlink>,
     inputs: Inputs,
     monitors: impl Future<Output = ()>,
-    stopped: oneshot::Receiver<()>,
+    stop_rx: oneshot::Receiver<()>,
 ) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -306,7 +313,7 @@ fn reconcile(
         monitors.await;
         reconciler
             .run(inputs, async {
-                let _dropped = stopped.await;
+                let _dropped = stop_rx.await;
             })
             .await;
     });

@@ -16,16 +16,16 @@ use tracing::{info, warn};
 
 use crate::config::{Backend, NetConf, Vxlan};
 use crate::run::net_conf::Written;
-use crate::status::readiness::{Readiness, tell};
+use crate::status::readiness::{Readiness, update};
 use flannel_lease::Backoff;
 use flannel_lease::Chain;
 #[cfg(feature = "etcd")]
 use flannel_lease::StoreError;
 
 /// How often the file is read although nothing told of a change: its folder may have been replaced.
-const RECHECK: Duration = Duration::from_secs(60);
+const RECHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a file that changes is left to settle.
-const SETTLE: Duration = Duration::from_millis(50);
+const SETTLE_DELAY: Duration = Duration::from_millis(50);
 
 /// A configuration that must not be taken while the daemon runs: each key, and why.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -84,31 +84,31 @@ pub fn live_change(old: &NetConf, new: &NetConf) -> Result<NetConf, Refused> {
     if refused.is_empty() { Ok(new.clone()) } else { Err(Refused(refused)) }
 }
 
-/// Takes every changed configuration to the reconciler, and on `again` (SIGHUP) the present one, for as long as there is a
+/// Takes every changed configuration to the reconciler, and on `sighups` (SIGHUP) the present one, for as long as there is a
 /// reconciler.
 /// A refused or unreadable one is logged once and noted in `readiness` for as long as it stands there.
 ///
 /// `around` is called before (`false`) and after (`true`) each re-reading that was asked for.
 pub async fn follow(
     written: Written,
-    mut again: mpsc::Receiver<()>,
+    mut sighups: mpsc::Receiver<()>,
     reloads: mpsc::Sender<Reload>,
     readiness: watch::Sender<Readiness>,
     around: impl Fn(bool),
 ) {
-    let (texts_in, mut texts) = mpsc::channel(1);
-    tokio::spawn(report(written.clone(), texts_in));
+    let (texts_tx, mut texts_rx) = mpsc::channel(1);
+    tokio::spawn(report(written.clone(), texts_tx));
     let mut last = None;
     // Whether what was last asked for could not be read: who watches the store hears of changes only, not of its return.
     let mut unread = false;
     let mut backoff = Backoff::default();
     loop {
         let (text, asked) = tokio::select! {
-            text = texts.recv() => match text {
+            text = texts_rx.recv() => match text {
                 Some(text) => (text, false),
                 None => return,
             },
-            Some(()) = again.recv() => {
+            Some(()) = sighups.recv() => {
                 info!("reading the network configuration again");
                 around(false);
                 (written.read().await, true)
@@ -129,7 +129,7 @@ pub async fn follow(
             if let Some(problem) = &trouble {
                 warn!("keeping the network configuration that is in force: {problem}");
             }
-            tell(&readiness, |readiness| readiness.note("configuration", trouble));
+            update(&readiness, |readiness| readiness.note("configuration", trouble));
         }
         if asked {
             around(true);
@@ -153,16 +153,16 @@ async fn take(written: &Written, text: Text, reloads: &mpsc::Sender<Reload>) -> 
 }
 
 /// Sends the present text and each later one. Equal ones may come twice.
-async fn report(written: Written, texts: mpsc::Sender<Text>) {
+async fn report(written: Written, texts_rx: mpsc::Sender<Text>) {
     match written {
         Written::File(path) => {
-            let mut watch = Watch::new(&path);
+            let mut watch = FileWatch::new(&path);
             loop {
-                if texts.send(Written::File(path.clone()).read().await).await.is_err() {
+                if texts_rx.send(Written::File(path.clone()).read().await).await.is_err() {
                     return;
                 }
                 tokio::select! {
-                    () = texts.closed() => return,
+                    () = texts_rx.closed() => return,
                     () = watch.changed() => {}
                 }
             }
@@ -173,7 +173,7 @@ async fn report(written: Written, texts: mpsc::Sender<Text>) {
             let forward = async {
                 while let Some(config) = changes.recv().await {
                     let text = config.map_err(|error| Chain(&error).to_string());
-                    if texts.send(text).await.is_err() {
+                    if texts_rx.send(text).await.is_err() {
                         return;
                     }
                 }
@@ -185,12 +185,12 @@ async fn report(written: Written, texts: mpsc::Sender<Text>) {
 
 /// Hears of changes in a file's folder: of the file itself, and of the link that Kubernetes swaps when a ConfigMap
 /// changes (`..data`), beside which the mounted file is itself a link.
-struct Watch {
+struct FileWatch {
     folder: PathBuf,
     inotify: Option<(Inotify, pipe::Receiver)>,
 }
 
-impl Watch {
+impl FileWatch {
     fn new(path: &Path) -> Self {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or_else(|| Path::new(".")).to_owned();
@@ -201,7 +201,11 @@ impl Watch {
         };
         let inotify = open()
             .inspect_err(|error| {
-                warn!("changes of {} are seen only every {RECHECK:?}: {}", path.display(), Chain(error));
+                warn!(
+                    "changes of {} are seen only every {RECHECK_INTERVAL:?}: {}",
+                    path.display(),
+                    Chain(error)
+                );
             })
             .ok();
         let watch = Self { folder, inotify };
@@ -223,9 +227,9 @@ impl Watch {
 
     async fn changed(&mut self) {
         self.listen();
-        let Some((_, queue)) = &self.inotify else { return tokio::time::sleep(RECHECK).await };
-        if let Ok(Ok(())) = tokio::time::timeout(RECHECK, queue.readable()).await {
-            tokio::time::sleep(SETTLE).await;
+        let Some((_, queue)) = &self.inotify else { return tokio::time::sleep(RECHECK_INTERVAL).await };
+        if let Ok(Ok(())) = tokio::time::timeout(RECHECK_INTERVAL, queue.readable()).await {
+            tokio::time::sleep(SETTLE_DELAY).await;
             while queue.try_read(&mut [0; 4096]).is_ok() {}
         }
     }
@@ -295,13 +299,13 @@ mod tests {
             std::os::unix::fs::symlink(format!("..{n}"), folder.path().join("..new")).unwrap();
             std::fs::rename(folder.path().join("..new"), folder.path().join("..data")).unwrap();
         };
-        let (texts_in, mut texts) = mpsc::channel(1);
-        tokio::spawn(report(Written::File(path.clone()), texts_in));
+        let (texts_tx, mut texts_rx) = mpsc::channel(1);
+        tokio::spawn(report(Written::File(path.clone()), texts_tx));
         let mut until = async |expected: &str| {
             let limit = Duration::from_secs(10);
-            while tokio::time::timeout(limit, texts.recv()).await.unwrap().unwrap().as_deref() != Ok(expected)
-            {
-            }
+            while tokio::time::timeout(limit, texts_rx.recv()).await.unwrap().unwrap().as_deref()
+                != Ok(expected)
+            {}
         };
         std::fs::write(&path, "written").unwrap();
         until("written").await;

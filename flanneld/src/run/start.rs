@@ -7,21 +7,21 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use crate::config::{Backend, Config, NetConf, TxChecksumOffload, Vxlan};
-use crate::desired::{Setting, subnet_env};
+use crate::desired::{NodeSpec, subnet_env};
 use crate::node::{NodeFacts, Present};
-use crate::reconcile::{Recalled, find_facts};
+use crate::reconcile::{RestoredPeers, find_facts};
 use crate::run::Fatal;
 use crate::run::claims::Claims;
 use crate::run::lease_task::LeaseTask;
 use crate::run::net_conf::Written;
-use crate::run::state_file::{self, Memory};
+use crate::run::state_file::{self, SavedState};
 use crate::store::ConfiguredStore;
 use flannel_lease::Chain;
 use flannel_lease::Stack;
 use flannel_lease::{Backoff, Lease, LeaseAttributes, LeaseKey, LeaseRequest, StoreError, StoreErrorKind};
 
 /// How long a lease store may take to answer before what is remembered stands in for it.
-const GRACE: Duration = Duration::from_secs(3);
+const STORE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What is known once the node has a lease.
 pub(crate) struct Started {
@@ -29,20 +29,20 @@ pub(crate) struct Started {
     pub(crate) claims: Claims,
     /// With what the store adds to it.
     pub(crate) config: Config,
-    pub(crate) setting: Setting,
+    pub(crate) spec: NodeSpec,
     /// Where the network configuration may be changed.
     pub(crate) written: Written,
     pub(crate) request: LeaseRequest,
     pub(crate) lease: Lease,
     pub(crate) lease_task: LeaseTask,
     /// `None` if nothing is remembered.
-    pub(crate) recalled: Option<Recalled>,
+    pub(crate) restored: Option<RestoredPeers>,
     /// The configurations of earlier runs that the state file names, whether the rest of it is of use or not.
     pub(crate) previous: Vec<NetConf>,
 }
 
 /// Takes a lease. Without anything to remember it waits for the store and fails with it; with something it does so
-/// for [`GRACE`] at most, as long as the store has not said no. `waits` is told what is waited for.
+/// for [`STORE_TIMEOUT`] at most, as long as the store has not said no. `waits` is told what is waited for.
 ///
 /// While another daemon has the subnet file or the network, this one waits for its end before it reads or writes anything.
 pub(crate) async fn start(
@@ -53,25 +53,25 @@ pub(crate) async fn start(
     let configured = ConfiguredStore::new(&config.store).map_err(Fatal::Store)?;
     let mut claims = Claims::default();
     claims.subnet_file(&config.subnet_file, &waits).await;
-    let deadline = Instant::now() + GRACE;
+    let deadline = Instant::now() + STORE_TIMEOUT;
     let previous = previous_subnet(config);
-    let memory = read_memory(config);
+    let saved = read_state_file(config);
     let written = Written::of(&configured, config);
-    let net_conf = match (&config.net_conf, &memory) {
+    let net_conf = match (&config.net_conf, &saved) {
         (Some(net_conf), _) => net_conf.clone(),
         (None, None) => written.wait_until_usable(&waits).await,
-        (None, Some(memory)) => match timeout_at(deadline, written.wait_until_usable(&waits)).await {
+        (None, Some(saved)) => match timeout_at(deadline, written.wait_until_usable(&waits)).await {
             Ok(net_conf) => net_conf,
             Err(_late) => {
                 warn!(
-                    "no network configuration that can be used in {GRACE:?}: going on with the last one until there is"
+                    "no network configuration that can be used in {STORE_TIMEOUT:?}: going on with the last one until there is"
                 );
-                memory.net_conf.clone()
+                saved.net_conf.clone()
             }
         },
     };
     info!("Found network config - Backend type: {}", net_conf.backend.name());
-    let earlier = memory.as_ref().map(Memory::configurations).unwrap_or_default();
+    let earlier = saved.as_ref().map(SavedState::configurations).unwrap_or_default();
     let began = Instant::now();
     claims.networks(&net_conf, &waits).await;
     let former: Vec<_> = earlier.iter().flat_map(NetConf::all_networks).collect();
@@ -80,7 +80,7 @@ pub(crate) async fn start(
     let config = &Config { table_prefix: Some(prefix), ..config.clone() };
     // The store has its time, however long another daemon was waited for.
     let deadline = deadline + began.elapsed();
-    let memory = memory.filter(|memory| match memory.unfit_for(&net_conf) {
+    let saved = saved.filter(|saved| match saved.unfit_for(&net_conf) {
         None => true,
         Some(reason) => {
             warn!("state file {} is ignored: {reason}", state_file::path(&config.subnet_file).display());
@@ -88,46 +88,46 @@ pub(crate) async fn start(
         }
     });
     let (v4, v6) = net_conf.networks();
-    let remembered = memory.and_then(|memory| Some((memory.key.within(v4, v6)?, memory)));
+    let usable = saved.and_then(|saved| Some((saved.key.within(v4, v6)?, saved)));
 
-    let last = remembered.as_ref().map(|(_, memory)| Last::from(memory)).unwrap_or_default();
-    let ask = ask_store(config, &configured, &net_conf, (previous, &last), links, &waits);
+    let former = usable.as_ref().map(|(_, saved)| Former::from(saved)).unwrap_or_default();
+    let ask = ask_store(config, &configured, &net_conf, (previous, &former), links, &waits);
     // subnet.env alone is too little to go on with: upstream's daemon leaves one, and its peers and their MAC address of this
     // node are only known from the store.
-    let Some((key, memory)) = remembered else {
+    let Some((key, saved)) = usable else {
         return ask.await.map(|started| Started { claims, previous: earlier, ..started });
     };
     let problem = match timeout_at(deadline, ask).await {
         Ok(Ok(mut started)) => {
-            started.recalled = Some(Recalled { peers: memory.peers, confirmed: true });
+            started.restored = Some(RestoredPeers { peers: saved.peers, confirmed: true });
             return Ok(Started { claims, previous: earlier, ..started });
         }
         Ok(Err(Fatal::Store(error) | Fatal::Lease(error))) if error.kind != StoreErrorKind::OutOfSubnets => {
             Chain(&error).to_string()
         }
         Ok(Err(fatal)) => return Err(fatal),
-        Err(_late) => format!("the lease store gave no lease in {GRACE:?}"),
+        Err(_late) => format!("the lease store gave no lease in {STORE_TIMEOUT:?}"),
     };
-    let peers = memory.peers.len();
+    let peers = saved.peers.len();
     warn!("{problem}; starting with subnet {key} and {peers} peers as remembered until it answers");
-    let started = from_memory(config, configured, net_conf, key, memory, links)?;
+    let started = from_state_file(config, configured, net_conf, key, saved, links)?;
     Ok(Started { claims, previous: earlier, ..started })
 }
 
 /// What of the last run decides whether and how the node can go on as it was.
 #[derive(Debug, Default)]
-pub(crate) struct Last {
+pub(crate) struct Former {
     backend: Option<Backend>,
     attributes: LeaseAttributes,
 }
 
-impl From<&Memory> for Last {
-    fn from(memory: &Memory) -> Self {
-        Self { backend: Some(memory.net_conf.backend.clone()), attributes: memory.attributes.clone() }
+impl From<&SavedState> for Former {
+    fn from(saved: &SavedState) -> Self {
+        Self { backend: Some(saved.net_conf.backend.clone()), attributes: saved.attributes.clone() }
     }
 }
 
-impl Last {
+impl Former {
     fn turned_checksum_off(&self) -> bool {
         matches!(&self.backend, Some(Backend::Vxlan(vxlan)) if vxlan.tx_checksum_offload == TxChecksumOffload::Off)
     }
@@ -153,7 +153,7 @@ impl Last {
             ipv6: public.public_ipv6.filter(|_| chosen.public_ipv6.is_none()),
         };
         let facts = find_facts(config, net_conf, present, links).map_err(Fatal::Interface)?;
-        if self.backend.as_ref().is_some_and(|last| last.mtu() == net_conf.backend.mtu()) {
+        if self.backend.as_ref().is_some_and(|former| former.mtu() == net_conf.backend.mtu()) {
             facts.warn_of_mtu(&net_conf.backend);
             return Ok(facts);
         }
@@ -163,7 +163,7 @@ impl Last {
     }
 }
 
-impl Last {
+impl Former {
     /// The interface and addresses that this node published, if the host still has them and something else was found first:
     /// without a state file a virtual address may rank higher. `None` if what was found is right.
     ///
@@ -182,8 +182,8 @@ impl Last {
         if same {
             return Ok(None);
         }
-        let last = Self { backend: self.backend.clone(), attributes: published.clone() };
-        let facts = last.find_facts(config, net_conf, links)?;
+        let former = Self { backend: self.backend.clone(), attributes: published.clone() };
+        let facts = former.find_facts(config, net_conf, links)?;
         Ok((facts != *found).then_some(facts))
     }
 }
@@ -193,83 +193,84 @@ async fn ask_store(
     config: &Config,
     configured: &ConfiguredStore,
     net_conf: &NetConf,
-    (previous, last): (Option<LeaseKey>, &Last),
+    (previous, former): (Option<LeaseKey>, &Former),
     links: &mut flannel_vxlan::Netlink,
     waits: &impl Fn(&str),
 ) -> Result<Started, Fatal> {
     let stack = Stack::from(net_conf);
-    let node_public = insist(waits, || configured.node_public(stack)).await.map_err(Fatal::Store)?;
+    let node_public =
+        retry_while_unavailable(waits, || configured.node_public(stack)).await.map_err(Fatal::Store)?;
     let config = with_node_public(config, node_public);
     if !config.selection.is_explicit() {
         info!("Determining IP address of default interface");
     }
-    let facts = last.find_facts(&config, net_conf, links)?;
+    let facts = former.find_facts(&config, net_conf, links)?;
     facts.log();
     log_backend(net_conf);
 
     let backend = net_conf.backend.name();
     let fail = |source| Fatal::Backend { backend, source };
     // Checked before a lease file is made; the MAC addresses are settled with what the store remembers.
-    let setting = Setting::new(&config, net_conf.clone(), facts.clone(), None).map_err(fail)?;
-    let attributes = setting.attributes().map_err(|error| Fatal::Desired(error.into()))?;
+    let spec = NodeSpec::new(&config, net_conf.clone(), facts.clone(), None).map_err(fail)?;
+    let attributes = spec.attributes().map_err(|error| Fatal::Desired(error.into()))?;
 
-    let store = insist(waits, || configured.open(stack)).await.map_err(Fatal::Store)?;
+    let store = retry_while_unavailable(waits, || configured.open(stack)).await.map_err(Fatal::Store)?;
     let shown = previous.map_or_else(|| "None".to_owned(), |key| key.to_string());
     info!("Created subnet manager: {} with Previous Subnet: {shown}", configured.name());
-    let published = insist(waits, || store.find(&attributes)).await.map_err(Fatal::Store)?;
+    let published = retry_while_unavailable(waits, || store.find(&attributes)).await.map_err(Fatal::Store)?;
     let past = published.as_ref().map(|lease| &lease.attributes);
     let facts = match past {
         Some(past) => {
-            let preferred = last.prefer_published(&facts, past, &config, net_conf, links)?;
+            let preferred = former.prefer_published(&facts, past, &config, net_conf, links)?;
             preferred.inspect(NodeFacts::log).unwrap_or(facts)
         }
         None => facts,
     };
-    let mut setting = Setting::new(&config, net_conf.clone(), facts, past).map_err(fail)?;
-    setting.restores_checksum = last.turned_checksum_off();
-    let attributes = setting.attributes().map_err(|error| Fatal::Desired(error.into()))?;
-    let request = LeaseRequest { attributes, previous, range: setting.range() };
-    let lease = insist(waits, || store.acquire(&request)).await.map_err(Fatal::Lease)?;
+    let mut spec = NodeSpec::new(&config, net_conf.clone(), facts, past).map_err(fail)?;
+    spec.restores_checksum = former.turned_checksum_off();
+    let attributes = spec.attributes().map_err(|error| Fatal::Desired(error.into()))?;
+    let request = LeaseRequest { attributes, previous, range: spec.range() };
+    let lease = retry_while_unavailable(waits, || store.acquire(&request)).await.map_err(Fatal::Lease)?;
     log_lease(&lease, published.map(|lease| lease.key), previous);
     let written = Written::of(configured, &config);
     Ok(Started {
         claims: Claims::default(),
         config,
-        setting,
+        spec,
         written,
         request,
         lease,
         lease_task: LeaseTask::Held(store),
-        recalled: None,
+        restored: None,
         previous: Vec::new(),
     })
 }
 
 /// A start without the store: everything is as it was.
-fn from_memory(
+fn from_state_file(
     config: &Config,
     configured: ConfiguredStore,
     net_conf: NetConf,
     key: LeaseKey,
-    memory: Memory,
+    saved: SavedState,
     links: &mut flannel_vxlan::Netlink,
 ) -> Result<Started, Fatal> {
     let stack = Stack::from(&net_conf);
-    let config = with_node_public(config, memory.node_public);
-    let last = Last::from(&memory);
-    let facts = last.find_facts(&config, &net_conf, links)?;
+    let config = with_node_public(config, saved.node_public);
+    let former = Former::from(&saved);
+    let facts = former.find_facts(&config, &net_conf, links)?;
     let backend = net_conf.backend.name();
-    let mut setting = Setting::new(&config, net_conf, facts, Some(&memory.attributes))
+    let mut spec = NodeSpec::new(&config, net_conf, facts, Some(&saved.attributes))
         .map_err(|source| Fatal::Backend { backend, source })?;
-    let attributes = setting.attributes().map_err(|error| Fatal::Desired(error.into()))?;
-    setting.restores_checksum = last.turned_checksum_off();
+    let attributes = spec.attributes().map_err(|error| Fatal::Desired(error.into()))?;
+    spec.restores_checksum = former.turned_checksum_off();
     let lease = Lease::new(key, attributes.clone(), None);
-    let request = LeaseRequest { attributes, previous: Some(key), range: setting.range() };
-    let recalled = Some(Recalled { peers: memory.peers, confirmed: false });
+    let request = LeaseRequest { attributes, previous: Some(key), range: spec.range() };
+    let restored = Some(RestoredPeers { peers: saved.peers, confirmed: false });
     let written = Written::of(&configured, &config);
     let lease_task = LeaseTask::Sought(configured, stack);
     let (claims, previous) = (Claims::default(), Vec::new());
-    Ok(Started { claims, config, setting, written, request, lease, lease_task, recalled, previous })
+    Ok(Started { claims, config, spec, written, request, lease, lease_task, restored, previous })
 }
 
 /// The configuration with the public addresses that the store's operator gave this node.
@@ -282,7 +283,10 @@ pub(crate) fn with_node_public(config: &Config, node_public: (Option<Ipv4Addr>, 
 }
 
 /// Asks a store until it answers: one that is away or busy at the start is waited for.
-async fn insist<T, F>(waits: &impl Fn(&str), mut ask: impl FnMut() -> F) -> Result<T, StoreError>
+async fn retry_while_unavailable<T, F>(
+    waits: &impl Fn(&str),
+    mut ask: impl FnMut() -> F,
+) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
 {
@@ -345,8 +349,8 @@ fn previous_subnet(config: &Config) -> Option<LeaseKey> {
 }
 
 /// What an earlier run remembered; nothing if it cannot be read.
-fn read_memory(config: &Config) -> Option<Memory> {
-    Memory::read(&state_file::path(&config.subnet_file)).unwrap_or_else(|error| {
+fn read_state_file(config: &Config) -> Option<SavedState> {
+    SavedState::read(&state_file::path(&config.subnet_file)).unwrap_or_else(|error| {
         warn!("{}; it is ignored", Chain(&error));
         None
     })

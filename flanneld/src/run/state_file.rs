@@ -24,13 +24,13 @@ use flannel_lease::Chain;
 use flannel_lease::{LeaseAttributes, LeaseKey, LeaseKeyError};
 
 /// The only format there is so far.
-const VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 1;
 /// Largest state file that is read, in bytes; 10 000 peers take 1.5 MB.
-const LARGEST: u64 = 256 << 20;
+const MAX_FILE_BYTES: u64 = 256 << 20;
 
 /// All that is remembered.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Memory {
+pub struct SavedState {
     /// The network configuration that was in force.
     pub net_conf: NetConf,
     /// This node's own subnets.
@@ -48,7 +48,7 @@ pub struct Memory {
 /// Why a state file was not written or not used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum MemoryError {
+pub enum StateFileError {
     /// The previous file, if any, is as it was.
     #[error("cannot write state file {}: make its directory writable", path.display())]
     Write {
@@ -76,7 +76,7 @@ pub enum MemoryError {
         problem: String,
     },
     /// It is of another release.
-    #[error("state file {} has format {found}, this flanneld reads format {VERSION}", path.display())]
+    #[error("state file {} has format {found}, this flanneld reads format {FORMAT_VERSION}", path.display())]
     Version {
         /// The file.
         path: PathBuf,
@@ -93,11 +93,11 @@ pub fn path(subnet_file: &Path) -> PathBuf {
 }
 
 /// Writes each memory to `path` and forgets it, until there are no more. What cannot be written is logged once.
-pub async fn keep(path: PathBuf, mut memories: mpsc::Receiver<Memory>) {
+pub async fn keep(path: PathBuf, mut states: mpsc::Receiver<SavedState>) {
     let mut failing = false;
-    while let Some(memory) = memories.recv().await {
+    while let Some(saved) = states.recv().await {
         let target = path.clone();
-        let written = tokio::task::spawn_blocking(move || memory.write(&target)).await;
+        let written = tokio::task::spawn_blocking(move || saved.write(&target)).await;
         match written {
             Ok(Err(error)) if !failing => {
                 warn!("{}; a restart while the lease store is away would know no peers", Chain(&error));
@@ -112,16 +112,16 @@ pub async fn keep(path: PathBuf, mut memories: mpsc::Receiver<Memory>) {
     }
 }
 
-impl Memory {
+impl SavedState {
     /// Reads what an earlier run left; `None` if there is no such file.
     ///
     /// # Errors
-    /// [`MemoryError`]. Going on without a memory is safe.
-    pub fn read(path: &Path) -> Result<Option<Self>, MemoryError> {
-        match file::read_up_to(LARGEST, path) {
+    /// [`StateFileError`]. Going on without a memory is safe.
+    pub fn read(path: &Path) -> Result<Option<Self>, StateFileError> {
+        match file::read_up_to(MAX_FILE_BYTES, path) {
             Ok(text) => Self::parse(&text).map(Some).map_err(|problem| problem.of(path)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(MemoryError::Read { path: path.to_owned(), source }),
+            Err(source) => Err(StateFileError::Read { path: path.to_owned(), source }),
         }
     }
 
@@ -129,10 +129,10 @@ impl Memory {
     /// copy of them all.
     ///
     /// # Errors
-    /// [`MemoryError::Write`].
-    pub fn write(&self, path: &Path) -> Result<(), MemoryError> {
+    /// [`StateFileError::Write`].
+    pub fn write(&self, path: &Path) -> Result<(), StateFileError> {
         file::replace_by(path, 0o600, |file| Ok(self.write_json(file)?))
-            .map_err(|source| MemoryError::Write { path: path.to_owned(), source })
+            .map_err(|source| StateFileError::Write { path: path.to_owned(), source })
     }
 
     /// The configurations whose devices and routes may be in the kernel.
@@ -159,7 +159,7 @@ impl Memory {
 
     fn write_json(&self, file: impl io::Write) -> Result<(), serde_json::Error> {
         let wire = Wire {
-            version: VERSION,
+            version: FORMAT_VERSION,
             net_conf: RawValue::from_string(self.net_conf.to_json())?,
             subnet: self.key.to_string(),
             lease: raw(&self.attributes)?,
@@ -181,7 +181,7 @@ impl Memory {
             version: u32,
         }
         let Versioned { version } = serde_json::from_slice(text)?;
-        if version != VERSION {
+        if version != FORMAT_VERSION {
             return Err(Problem::Version(version));
         }
         let wire: Wire<'_> = serde_json::from_slice(text)?;
@@ -267,11 +267,11 @@ enum Problem {
 }
 
 impl Problem {
-    fn of(self, path: &Path) -> MemoryError {
+    fn of(self, path: &Path) -> StateFileError {
         let path = path.to_owned();
         match self {
-            Self::Foreign(problem) => MemoryError::Foreign { path, problem },
-            Self::Version(found) => MemoryError::Version { path, found },
+            Self::Foreign(problem) => StateFileError::Foreign { path, problem },
+            Self::Version(found) => StateFileError::Version { path, found },
         }
     }
 }
@@ -290,7 +290,7 @@ mod tests {
     use super::*;
     use flannel_lease::{BackendData, BackendType};
 
-    fn memory() -> Memory {
+    fn saved() -> SavedState {
         let net_conf = br#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}"#;
         let attributes = |n: u8| {
             let json = format!(
@@ -299,7 +299,7 @@ mod tests {
             LeaseAttributes::from_json(json.as_bytes()).unwrap()
         };
         let key = |n: u8| format!("10.244.{n}.0-24").parse().unwrap();
-        Memory {
+        SavedState {
             net_conf: NetConf::parse(net_conf).unwrap(),
             key: key(1),
             attributes: attributes(1),
@@ -311,9 +311,9 @@ mod tests {
         }
     }
 
-    fn text(memory: &Memory) -> String {
+    fn text(saved: &SavedState) -> String {
         let mut text = Vec::new();
-        memory.write_json(&mut text).unwrap();
+        saved.write_json(&mut text).unwrap();
         String::from_utf8(text).unwrap()
     }
 
@@ -322,9 +322,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = path(&folder.path().join("subnet.env"));
         assert!(path.ends_with("subnet.state.json"));
-        assert!(Memory::read(&path).unwrap().is_none());
-        memory().write(&path).unwrap();
-        assert_eq!(Memory::read(&path).unwrap(), Some(memory()));
+        assert!(SavedState::read(&path).unwrap().is_none());
+        saved().write(&path).unwrap();
+        assert_eq!(SavedState::read(&path).unwrap(), Some(saved()));
         assert_eq!(file::mode(&path), Some(0o600));
     }
 
@@ -332,7 +332,7 @@ mod tests {
     fn a_damaged_foreign_or_later_file_is_refused_with_its_name_and_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("subnet.state.json");
-        let whole = text(&memory());
+        let whole = text(&saved());
         for (text, expected) in [
             (&whole[..whole.len() / 2], "EOF while parsing"),
             ("", "EOF while parsing"),
@@ -343,7 +343,7 @@ mod tests {
             (&whole.replace("\"version\":1", "\"version\":2"), "has format 2, this flanneld reads format 1"),
         ] {
             std::fs::write(&path, text).unwrap();
-            let refused = Memory::read(&path).unwrap_err().to_string();
+            let refused = SavedState::read(&path).unwrap_err().to_string();
             assert!(refused.contains(expected), "{refused}");
             assert!(refused.contains("subnet.state.json"), "{refused}");
             assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
@@ -353,7 +353,7 @@ mod tests {
     /// Kubernetes nodes may claim what is no lease in any other store, and one that cannot be read back would spoil the file.
     #[test]
     fn a_peer_that_could_not_be_read_back_costs_the_others_nothing() {
-        let mut all = memory();
+        let mut all = saved();
         let key = |v4: &str| LeaseKey::new(v4.parse().ok(), None).unwrap();
         let long = BackendData::from_json(format!("\"{}\"", "x".repeat(10_000))).ok();
         let whole = all.peers[0].1.clone();
@@ -366,18 +366,18 @@ mod tests {
             (key("10.244.8.0/24"), long.into()),
             (key("10.244.7.0/24"), wordy.into()),
         ]);
-        let read = Memory::parse(text(&all).as_bytes());
-        assert_eq!(read.ok(), Some(memory()));
+        let read = SavedState::parse(text(&all).as_bytes());
+        assert_eq!(read.ok(), Some(saved()));
     }
 
     proptest! {
         #[test]
         fn no_state_file_is_a_panic(damage in prop::collection::vec((any::<Index>(), any::<u8>()), 1..8)) {
-            let mut text = text(&memory()).into_bytes();
+            let mut text = text(&saved()).into_bytes();
             for (at, value) in damage {
                 *at.get_mut(&mut text) = value;
             }
-            let _read_or_refused = Memory::parse(&text);
+            let _read_or_refused = SavedState::parse(&text);
         }
     }
 
@@ -385,13 +385,13 @@ mod tests {
     fn it_does_not_stand_in_for_another_network() {
         let conf = |text: &str| NetConf::parse(text.as_bytes()).unwrap();
         let same = conf(r#"{"Network": "10.244.0.0/16", "SubnetLen": 26, "Backend": {"Type": "host-gw"}}"#);
-        assert_eq!(memory().unfit_for(&same), None);
+        assert_eq!(saved().unfit_for(&same), None);
         let other = conf(r#"{"Network": "10.245.0.0/16", "Backend": {"Type": "vxlan"}}"#);
         assert_eq!(
-            memory().unfit_for(&other).as_deref(),
+            saved().unfit_for(&other).as_deref(),
             Some("it is about network 10.244.0.0/16, not 10.245.0.0/16")
         );
-        let stray = Memory { key: "10.9.1.0-24".parse().unwrap(), ..memory() };
+        let stray = SavedState { key: "10.9.1.0-24".parse().unwrap(), ..saved() };
         assert!(stray.unfit_for(&same).unwrap().contains("10.9.1.0-24"));
     }
 
@@ -402,16 +402,16 @@ mod tests {
         let dual = conf(
             r#"{"Network": "10.244.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:10:244::/48", "Backend": {"Type": "vxlan"}}"#,
         );
-        let both = Memory {
+        let both = SavedState {
             net_conf: dual.clone(),
             key: "10.244.1.0-24&fd00:10:244:1::-64".parse().unwrap(),
-            ..memory()
+            ..saved()
         };
         assert_eq!(both.unfit_for(&dual), None);
         assert_eq!(both.unfit_for(&v4), None);
         let (network, none) = v4.networks();
-        assert_eq!(both.key.within(network, none), Some(memory().key));
-        assert!(memory().unfit_for(&dual).unwrap().contains("not 10.244.0.0/16 and fd00:10:244::/48"));
-        assert_eq!(memory().key.within(dual.networks().0, dual.networks().1), None);
+        assert_eq!(both.key.within(network, none), Some(saved().key));
+        assert!(saved().unfit_for(&dual).unwrap().contains("not 10.244.0.0/16 and fd00:10:244::/48"));
+        assert_eq!(saved().key.within(dual.networks().0, dual.networks().1), None);
     }
 }

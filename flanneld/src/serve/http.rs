@@ -20,13 +20,13 @@ use tracing::debug;
 
 use crate::serve::metrics::{self, Format};
 use crate::serve::status_page;
-use crate::status::query::Asker;
+use crate::status::query::StatusQuery;
 use crate::status::readiness::Readiness;
 
 /// Connections served at once; beyond that the oldest is cut, so that a new one, the kubelet's perhaps, is served.
-const CONNECTIONS: usize = 64;
+const MAX_CONNECTIONS: usize = 64;
 /// Largest request head, in bytes; a larger one is answered with 431.
-const HEAD: usize = 16 * 1024;
+const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// Longest time a client may take to send its request head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest life of a connection.
@@ -38,17 +38,17 @@ pub struct View {
     /// For `/readyz`.
     pub readiness: watch::Receiver<Readiness>,
     /// For everything else.
-    pub asker: Asker,
+    pub status_query: StatusQuery,
 }
 
 /// Answers requests until the task is dropped. No client can hold it up, whatever it sends or leaves unsent.
 pub async fn serve(listener: TcpListener, view: View) {
-    let mut connections: VecDeque<AbortHandle> = VecDeque::with_capacity(CONNECTIONS);
+    let mut connections: VecDeque<AbortHandle> = VecDeque::with_capacity(MAX_CONNECTIONS);
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 connections.retain(|connection| !connection.is_finished());
-                if connections.len() >= CONNECTIONS
+                if connections.len() >= MAX_CONNECTIONS
                     && let Some(oldest) = connections.pop_front()
                 {
                     oldest.abort();
@@ -76,7 +76,7 @@ async fn converse(stream: TcpStream, view: View) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(HEAD)
+        .max_buf_size(MAX_HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), service);
     if let Ok(Err(error)) = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await {
         debug!(%error, "health connection failed");
@@ -92,14 +92,14 @@ async fn respond(method: &Method, path: &str, headers: &HeaderMap, view: &View) 
         return refused;
     }
     let silent = || {
-        let silence = view.asker.silence().as_secs();
+        let silence = view.status_query.silence().as_secs();
         let readiness = view.readiness.borrow().body();
         let reason =
             format!("no answer from the reconciler, which last came round {silence} s ago\n{readiness}\n");
         response(StatusCode::SERVICE_UNAVAILABLE, PLAIN, reason)
     };
     match path {
-        "/healthz" if view.asker.is_alive() => {
+        "/healthz" if view.status_query.is_alive() => {
             response(StatusCode::OK, PLAIN, "flanneld is running".to_owned())
         }
         "/healthz" => silent(),
@@ -111,11 +111,11 @@ async fn respond(method: &Method, path: &str, headers: &HeaderMap, view: &View) 
         "/metrics" => {
             let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
             let format = Format::accepted(&accept.collect::<Vec<_>>().join(","));
-            let Some(status) = view.asker.ask(false).await else { return silent() };
+            let Some(status) = view.status_query.ask(false).await else { return silent() };
             response(StatusCode::OK, format.content_type(), metrics::render(&status, format))
         }
         "/" => {
-            let Some(status) = view.asker.ask(true).await else { return silent() };
+            let Some(status) = view.status_query.ask(true).await else { return silent() };
             let mut page = response(StatusCode::OK, "text/html; charset=utf-8", status_page::render(&status));
             let policy = HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'");
             page.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);

@@ -8,11 +8,11 @@ use std::net::IpAddr;
 use crate::status::model::{Cause, PeerState, PeerStatus, Status};
 
 /// Peers in the table; `flanneld status --peers` shows them all.
-const LISTED: usize = 1000;
+const MAX_LISTED_PEERS: usize = 1000;
 /// Peers in the picture.
-const DRAWN: usize = 120;
+const MAX_DRAWN_PEERS: usize = 120;
 /// Peers in the picture up to which each has its number.
-const NUMBERED: usize = 24;
+const MAX_LABELLED_PEERS: usize = 24;
 
 const STYLE: &str = include_str!("status_page.css");
 
@@ -111,13 +111,13 @@ fn this_node(status: &Status) -> String {
 
 /// This node in the middle, the others around it under their numbers in the table, which says all that this shows.
 fn picture(status: &Status) -> String {
-    let shown: Vec<&PeerStatus> = status.peer_list.iter().take(DRAWN).collect();
+    let shown: Vec<&PeerStatus> = status.peer_list.iter().take(MAX_DRAWN_PEERS).collect();
     if shown.is_empty() {
         return String::new();
     }
     let mut lines = String::new();
     let mut dots = String::new();
-    let numbered = shown.len() <= NUMBERED;
+    let numbered = shown.len() <= MAX_LABELLED_PEERS;
     let radius = if numbered { 14 } else { 4 };
     let count = u32::try_from(shown.len()).unwrap_or(u32::MAX);
     for (n, peer) in (0_u32..).zip(&shown) {
@@ -153,7 +153,7 @@ fn picture(status: &Status) -> String {
 fn peers(status: &Status) -> String {
     let counts = &status.peers;
     let mut rows = String::new();
-    for (number, peer) in (1_u32..).zip(status.peer_list.iter().take(LISTED)) {
+    for (number, peer) in (1_u32..).zip(status.peer_list.iter().take(MAX_LISTED_PEERS)) {
         let state = word(peer.state);
         let underlay = peer.underlay.map(|address| address.to_string()).unwrap_or_default();
         let how = match (&peer.reason, &peer.mac, peer.underlay) {
@@ -170,7 +170,7 @@ fn peers(status: &Status) -> String {
             Escaped(how),
         );
     }
-    let more = status.peer_list.len().saturating_sub(LISTED);
+    let more = status.peer_list.len().saturating_sub(MAX_LISTED_PEERS);
     let more = if more > 0 {
         format!("<p>{more} more are not listed; <code>flanneld status --peers</code> shows them all.</p>\n")
     } else {

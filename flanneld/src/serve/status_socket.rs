@@ -11,14 +11,14 @@ use tokio::net::UnixListener;
 use tracing::debug;
 
 use crate::status::model::Status;
-use crate::status::query::Asker;
+use crate::status::query::StatusQuery;
 
 /// Longest time for one who asks to read the answer; whoever is next waits in the kernel's queue.
-const READING: Duration = Duration::from_secs(5);
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time to wait for the daemon's answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest answer: some hundred bytes for each of a hundred thousand peers.
-const LARGEST: u64 = 64 * 1024 * 1024;
+const MAX_ANSWER_BYTES: u64 = 64 * 1024 * 1024;
 
 /// The socket; its file goes when the value does.
 #[derive(Debug)]
@@ -49,13 +49,13 @@ impl Socket {
     }
 
     /// Tells everybody who connects, one after the other, until the task is dropped.
-    pub async fn serve(self, asker: Asker) {
+    pub async fn serve(self, status_query: StatusQuery) {
         loop {
             let told: io::Result<()> = async {
                 let (mut stream, _) = self.listener.accept().await?;
-                let Some(status) = asker.ask(true).await else { return Ok(()) };
+                let Some(status) = status_query.ask(true).await else { return Ok(()) };
                 let text = serde_json::to_vec(&*status)?;
-                tokio::time::timeout(READING, stream.write_all(&text)).await??;
+                tokio::time::timeout(READ_TIMEOUT, stream.write_all(&text)).await??;
                 Ok(())
             }
             .await;
@@ -129,8 +129,8 @@ pub fn ask(path: &Path) -> Result<Status, AskError> {
         UnixStream::connect(path).map_err(|source| AskError::Absent { path: path.to_owned(), source })?;
     let mut text = Vec::new();
     stream
-        .set_read_timeout(Some(PATIENCE))
-        .and_then(|()| stream.take(LARGEST).read_to_end(&mut text))
+        .set_read_timeout(Some(ANSWER_TIMEOUT))
+        .and_then(|()| stream.take(MAX_ANSWER_BYTES).read_to_end(&mut text))
         .map_err(|source| AskError::Silent { path: path.to_owned(), source })?;
     serde_json::from_slice(&text).map_err(|source| AskError::Unreadable { path: path.to_owned(), source })
 }
@@ -144,15 +144,15 @@ mod tests {
     use super::*;
 
     async fn daemon(path: &Path) -> tokio::task::JoinHandle<()> {
-        let (questions, mut asked) = mpsc::channel::<crate::status::snapshot::Question>(4);
+        let (requests, mut asked) = mpsc::channel::<crate::status::snapshot::StatusRequest>(4);
         tokio::spawn(async move {
             while let Some(question) = asked.recv().await {
                 let status = Status { node: "worker-1".to_owned(), ..Status::default() };
                 let _gone = question.answer.send(Box::new(status));
             }
         });
-        let asker = Asker::new(questions, watch::channel(Instant::now()).1);
-        tokio::spawn(Socket::open(path).await.expect("a socket").serve(asker))
+        let status_query = StatusQuery::new(requests, watch::channel(Instant::now()).1);
+        tokio::spawn(Socket::open(path).await.expect("a socket").serve(status_query))
     }
 
     #[tokio::test]

@@ -9,32 +9,32 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
 
 use crate::status::model::Status;
-use crate::status::query::Asker;
+use crate::status::query::StatusQuery;
 use crate::status::readiness::Readiness;
 use flannel_lease::Chain;
 
 /// How often the line that `systemctl status` shows is brought up to date while readiness stays the same.
-const REFRESH: Duration = Duration::from_secs(60);
+const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 /// How long changes of readiness are collected before that line is: they come in bursts, and an answer may be a moment old.
-const SETTLE: Duration = Duration::from_millis(500);
+const SETTLE_DELAY: Duration = Duration::from_millis(500);
 
 /// Sends this now.
-pub(crate) fn tell(states: &[NotifyState<'_>]) {
+pub(crate) fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         warn!("cannot notify systemd: {}", Chain(&error));
     }
 }
 
 /// Sends what `systemctl status` is to show.
-pub(crate) fn tell_status(text: &str) {
-    tell(&[NotifyState::Status(&one_line(text))]);
+pub(crate) fn notify_status(text: &str) {
+    notify(&[NotifyState::Status(&one_line(text))]);
 }
 
 /// Sends what comes up for as long as the daemon runs.
 #[derive(Debug)]
 pub(crate) struct Notifier {
     pub(crate) readiness: watch::Receiver<Readiness>,
-    pub(crate) asker: Asker,
+    pub(crate) status_query: StatusQuery,
     /// The configuration is being read again (`false`), or has been (`true`).
     pub(crate) reloads: mpsc::UnboundedReceiver<bool>,
     /// How often a sign of life is wanted, from `WATCHDOG_USEC`; `None` if never.
@@ -42,50 +42,51 @@ pub(crate) struct Notifier {
 }
 
 impl Notifier {
-    pub(crate) async fn run(mut self, tell: impl Fn(&[NotifyState<'_>])) {
-        let mut refresh = interval(REFRESH);
+    pub(crate) async fn run(mut self, notify: impl Fn(&[NotifyState<'_>])) {
+        let mut refresh = interval(REFRESH_INTERVAL);
         // Twice in the time, as sd_watchdog_enabled(3) recommends.
-        let mut watchdog = interval(self.watchdog.map_or(REFRESH, |wanted| wanted / 2).max(MILLISECOND));
+        let mut watchdog =
+            interval(self.watchdog.map_or(REFRESH_INTERVAL, |wanted| wanted / 2).max(MILLISECOND));
         watchdog.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut announced = false;
+        let mut ready_logged = false;
         let mut said = String::new();
         loop {
             tokio::select! {
                 changed = self.readiness.changed() => {
                     if changed.is_err() { return }
-                    if self.readiness.borrow_and_update().is_set_up() && !announced {
-                        announced = true;
-                        tell(&[NotifyState::Ready]);
+                    if self.readiness.borrow_and_update().is_set_up() && !ready_logged {
+                        ready_logged = true;
+                        notify(&[NotifyState::Ready]);
                     }
-                    refresh.reset_after(SETTLE);
+                    refresh.reset_after(SETTLE_DELAY);
                     continue;
                 }
                 Some(done) = self.reloads.recv() => {
                     // Before the first READY=1 a second one would be a lie.
-                    if announced && done {
-                        tell(&[NotifyState::Ready]);
-                    } else if announced {
+                    if ready_logged && done {
+                        notify(&[NotifyState::Ready]);
+                    } else if ready_logged {
                         // systemd wants the time with it (Type=notify-reload).
                         let now = NotifyState::monotonic_usec_now().ok();
                         let states: Vec<_> = [NotifyState::Reloading].into_iter().chain(now).collect();
-                        tell(&states);
+                        notify(&states);
                     }
                     continue;
                 }
                 _ = watchdog.tick(), if self.watchdog.is_some() => {
-                    if self.asker.is_alive() {
-                        tell(&[NotifyState::Watchdog]);
+                    if self.status_query.is_alive() {
+                        notify(&[NotifyState::Watchdog]);
                     }
                     continue;
                 }
                 _ = refresh.tick() => {}
             }
-            let line = match self.asker.ask(false).await {
+            let line = match self.status_query.ask(false).await {
                 Some(status) => summary(&status),
                 None => "the reconciler does not answer".to_owned(),
             };
             if line != said {
-                tell(&[NotifyState::Status(&line)]);
+                notify(&[NotifyState::Status(&line)]);
                 said = line;
             }
         }
@@ -123,7 +124,7 @@ mod tests {
 
     use super::*;
     use crate::status::readiness::Condition;
-    use crate::status::snapshot::Question;
+    use crate::status::snapshot::StatusRequest;
 
     struct Manager {
         heard: Arc<Mutex<Vec<String>>>,
@@ -134,7 +135,7 @@ mod tests {
 
     impl Manager {
         fn start() -> Self {
-            let (questions, mut asked) = mpsc::channel::<Question>(4);
+            let (requests, mut asked) = mpsc::channel::<StatusRequest>(4);
             let (pulse, pulse_out) = watch::channel(Instant::now());
             let (readiness, readiness_out) = watch::channel(Readiness::starting());
             let (reloads, reloads_out) = mpsc::unbounded_channel();
@@ -148,7 +149,7 @@ mod tests {
             let heard = Arc::new(Mutex::new(Vec::new()));
             let notifier = Notifier {
                 readiness: readiness_out,
-                asker: Asker::new(questions, pulse_out),
+                status_query: StatusQuery::new(requests, pulse_out),
                 reloads: reloads_out,
                 watchdog: Some(Duration::from_secs(60)),
             };

@@ -15,11 +15,11 @@ use crate::status::readiness::Condition;
 use flannel_lease::StoreHealth;
 
 /// Repairs that are remembered.
-const REPAIRS: usize = 32;
+const MAX_LISTED_REPAIRS: usize = 32;
 
 /// The reconciler's notes.
 #[derive(Debug)]
-pub struct Telemetry {
+pub struct Counters {
     started: SystemTime,
     store_kind: &'static str,
     store: watch::Receiver<StoreHealth>,
@@ -77,7 +77,7 @@ impl<T> PerObject<T> {
     }
 }
 
-impl Telemetry {
+impl Counters {
     /// Nothing noted yet. `store_kind` is what status and metrics call the store; `pulse` is set to the present time
     /// as long as the reconciler goes round.
     #[must_use]
@@ -97,7 +97,7 @@ impl Telemetry {
             work: BTreeMap::new(),
             transactions: 0,
             changes: 0,
-            repairs: VecDeque::with_capacity(REPAIRS),
+            repairs: VecDeque::with_capacity(MAX_LISTED_REPAIRS),
             repair_counts: BTreeMap::new(),
             found: PerObject { rules: None, overlay: None },
             expected: PerObject { rules: true, overlay: true },
@@ -105,12 +105,12 @@ impl Telemetry {
     }
 
     /// The reconciler has come round.
-    pub(crate) fn beat(&self) {
+    pub(crate) fn heartbeat(&self) {
         self.pulse.send_replace(Instant::now());
     }
 
     /// The store told of leases.
-    pub(crate) fn heard(&mut self) {
+    pub(crate) fn lease_event_received(&mut self) {
         self.last_event = Some(SystemTime::now());
     }
 
@@ -138,7 +138,7 @@ impl Telemetry {
         let what = format!("{steps} steps{}", blame.unwrap_or_default());
         let repair =
             Repair { time: seconds(SystemTime::now()), object: object.name().to_owned(), cause, what };
-        self.repairs.truncate(REPAIRS - 1);
+        self.repairs.truncate(MAX_LISTED_REPAIRS - 1);
         self.repairs.push_front(repair);
         *self.repair_counts.entry((object.name(), cause)).or_default() += 1;
         true
@@ -178,7 +178,7 @@ impl Telemetry {
     }
 
     /// Puts the notes into a status.
-    pub(crate) fn tell(&self, status: &mut Status) {
+    pub(crate) fn fill(&self, status: &mut Status) {
         let store = self.store.borrow();
         let foreign = self.foreign.borrow();
         status.process = process();

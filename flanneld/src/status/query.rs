@@ -9,20 +9,20 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
 use crate::status::model::Status;
-use crate::status::snapshot::Question;
+use crate::status::snapshot::StatusRequest;
 
 /// An answer this old is good enough for the next who asks.
-const FRESH: Duration = Duration::from_millis(200);
+const CACHE_TTL: Duration = Duration::from_millis(200);
 /// Longest time to wait for an answer: the reconciler may be writing thousands of peers.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// For how long the reconciler may be busy with one pass before the daemon counts as hung.
-const HUNG: Duration = Duration::from_secs(60);
+const HUNG_AFTER: Duration = Duration::from_secs(60);
 
 /// A handle for asking; clones share what was answered last.
 #[derive(Clone, Debug)]
-pub struct Asker {
-    questions: mpsc::Sender<Question>,
+pub struct StatusQuery {
+    requests: mpsc::Sender<StatusRequest>,
     pulse: watch::Receiver<std::time::Instant>,
     last: Arc<Mutex<Option<Answer>>>,
 }
@@ -34,26 +34,26 @@ struct Answer {
     status: Arc<Status>,
 }
 
-impl Asker {
-    /// Asks through `questions`; `pulse` is when the reconciler last came round.
+impl StatusQuery {
+    /// Asks through `requests`; `pulse` is when the reconciler last came round.
     #[must_use]
-    pub fn new(questions: mpsc::Sender<Question>, pulse: watch::Receiver<std::time::Instant>) -> Self {
-        Self { questions, pulse, last: Arc::default() }
+    pub fn new(requests: mpsc::Sender<StatusRequest>, pulse: watch::Receiver<std::time::Instant>) -> Self {
+        Self { requests, pulse, last: Arc::default() }
     }
 
     /// How things are, with every peer if `peers`. `None` if the reconciler does not answer in time, or has ended.
     pub async fn ask(&self, peers: bool) -> Option<Arc<Status>> {
-        timeout(PATIENCE, async {
+        timeout(ANSWER_TIMEOUT, async {
             let mut last = self.last.lock().await;
             if let Some(answer) = &*last
-                && answer.at.elapsed() < FRESH
+                && answer.at.elapsed() < CACHE_TTL
                 && (answer.peers || !peers)
             {
                 return Some(Arc::clone(&answer.status));
             }
             *last = None;
             let (tell, told) = oneshot::channel();
-            self.questions.send(Question { peers, answer: tell }).await.ok()?;
+            self.requests.send(StatusRequest { peers, answer: tell }).await.ok()?;
             let status: Arc<Status> = Arc::from(told.await.ok()?);
             *last = Some(Answer { at: Instant::now(), peers, status: Arc::clone(&status) });
             Some(status)
@@ -72,7 +72,7 @@ impl Asker {
     /// Whether the reconciler has come round within the last minute; it does so every five seconds at least.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        self.silence() < HUNG
+        self.silence() < HUNG_AFTER
     }
 }
 
@@ -80,12 +80,12 @@ impl Asker {
 mod tests {
     use super::*;
 
-    fn asker() -> (Asker, mpsc::Receiver<Question>) {
-        let (questions, asked) = mpsc::channel(4);
-        (Asker::new(questions, watch::channel(std::time::Instant::now()).1), asked)
+    fn status_query() -> (StatusQuery, mpsc::Receiver<StatusRequest>) {
+        let (requests, asked) = mpsc::channel(4);
+        (StatusQuery::new(requests, watch::channel(std::time::Instant::now()).1), asked)
     }
 
-    async fn answer(asked: &mut mpsc::Receiver<Question>, node: &str) -> bool {
+    async fn answer(asked: &mut mpsc::Receiver<StatusRequest>, node: &str) -> bool {
         let question = asked.recv().await.expect("a question");
         let status = Status { node: node.to_owned(), ..Status::default() };
         question.answer.send(Box::new(status)).expect("somebody waits");
@@ -94,12 +94,12 @@ mod tests {
 
     #[tokio::test]
     async fn many_who_ask_at_once_cost_the_reconciler_one_answer() {
-        let (asker, mut asked) = asker();
+        let (status_query, mut asked) = status_query();
         let all: Vec<_> = (0..100)
             .map(|_| {
                 tokio::spawn({
-                    let asker = asker.clone();
-                    async move { asker.ask(true).await }
+                    let status_query = status_query.clone();
+                    async move { status_query.ask(true).await }
                 })
             })
             .collect();
@@ -112,16 +112,16 @@ mod tests {
 
     #[tokio::test]
     async fn numbers_alone_do_not_answer_who_wants_the_peers() {
-        let (asker, mut asked) = asker();
-        let (_, peers) = tokio::join!(asker.ask(false), answer(&mut asked, "numbers"));
+        let (status_query, mut asked) = status_query();
+        let (_, peers) = tokio::join!(status_query.ask(false), answer(&mut asked, "numbers"));
         assert!(!peers);
         tokio::spawn(async move { answer(&mut asked, "peers").await });
-        assert_eq!(asker.ask(true).await.expect("an answer").node, "peers");
+        assert_eq!(status_query.ask(true).await.expect("an answer").node, "peers");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_reconciler_that_hangs_keeps_nobody_waiting_for_ever() {
-        let (asker, _never_read) = asker();
-        assert_eq!(asker.ask(false).await, None);
+        let (status_query, _never_read) = status_query();
+        assert_eq!(status_query.ask(false).await, None);
     }
 }

@@ -83,7 +83,7 @@ pub struct Readiness {
 }
 
 /// Changes what is told; whoever listens is woken only if that makes a difference.
-pub(crate) fn tell(readiness: &watch::Sender<Readiness>, change: impl FnOnce(&mut Readiness)) {
+pub(crate) fn update(readiness: &watch::Sender<Readiness>, change: impl FnOnce(&mut Readiness)) {
     readiness.send_if_modified(|readiness| {
         let before = readiness.clone();
         change(readiness);

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use tokio::sync::oneshot;
 
 use crate::config::{Process, Source as _};
-use crate::desired::Setting;
+use crate::desired::NodeSpec;
 use crate::reconcile::lease_gaps::LeaseGaps;
 use crate::status::model::{
     CounterStatus, DeviceStatus, InterfaceStatus, LeaseStatus, PeerCounts, PeerState, PeerStatus, Status,
@@ -20,7 +20,7 @@ use flannel_lease::{Lease, LeaseAttributes, LeaseKey};
 
 /// Asks the reconciler how things are.
 #[derive(Debug)]
-pub struct Question {
+pub struct StatusRequest {
     /// With every peer, not only their numbers.
     pub peers: bool,
     /// Where to; whoever asked may have gone.
@@ -29,15 +29,15 @@ pub struct Question {
 
 /// Everything that follows from these; rules, readiness, notes and the end of the lease are left to the caller. Peers one
 /// by one only if `list`.
-pub(crate) fn survey(
-    setting: &Setting,
+pub(crate) fn snapshot(
+    spec: &NodeSpec,
     lease: &Lease,
     leases: &LeaseTable,
     gaps: &LeaseGaps,
     overlay: &Overlay,
     list: bool,
 ) -> Status {
-    let facts = &setting.facts;
+    let facts = &spec.facts;
     let (ipv4, ipv6) = (facts.ipv4.as_ref(), facts.ipv6.as_ref());
     let own = ipv4.map(|own| (IpAddr::from(own.interface), IpAddr::from(own.public)));
     let own = own.into_iter().chain(ipv6.map(|own| (own.interface.into(), own.public.into())));
@@ -45,11 +45,11 @@ pub(crate) fn survey(
     let mut status = Status {
         node: Process.host_name(),
         lease: LeaseStatus { ipv4: lease.key.v4(), ipv6: lease.key.v6(), ..LeaseStatus::default() },
-        backend: setting.net_conf.backend.name().to_owned(),
+        backend: spec.net_conf.backend.name().to_owned(),
         interface: InterfaceStatus {
             name: facts.interface.clone(),
             mtu: facts.mtu,
-            pod_mtu: setting.mtus.pods,
+            pod_mtu: spec.mtus.pods,
             addresses,
             public,
         },
@@ -64,7 +64,7 @@ pub(crate) fn survey(
             if leases.holder(subnet) != Some(key) {
                 continue;
             }
-            let peer = peer(setting, overlay, &waiting, key, subnet, attributes);
+            let peer = peer(spec, overlay, &waiting, key, subnet, attributes);
             let Some(mut peer) = peer else { continue };
             if let Some(gap) = gaps.of(key, subnet) {
                 peer.reason.get_or_insert_with(String::new).clone_from(&gap.text);
@@ -84,7 +84,7 @@ pub(crate) fn survey(
 }
 
 fn peer(
-    setting: &Setting,
+    spec: &NodeSpec,
     overlay: &Overlay,
     waiting: &BTreeSet<IpNet>,
     key: LeaseKey,
@@ -92,7 +92,7 @@ fn peer(
     attributes: &LeaseAttributes,
 ) -> Option<PeerStatus> {
     let Some(peer) = overlay.peer(subnet) else {
-        let (state, reason) = match setting.peer(key, subnet, attributes, |_| false)? {
+        let (state, reason) = match spec.peer(key, subnet, attributes, |_| false)? {
             Ok(_) => (PeerState::Pending, None),
             Err(skipped) => (PeerState::Skipped, Some(skipped.to_string())),
         };
@@ -127,7 +127,7 @@ fn devices(overlay: &Overlay) -> Vec<DeviceStatus> {
 }
 
 /// Puts what does not hold and what is worth knowing into a status.
-pub(crate) fn tell_readiness(readiness: &Readiness, status: &mut Status) {
+pub(crate) fn fill_readiness(readiness: &Readiness, status: &mut Status) {
     status.ready = readiness.is_ready();
     let unmet = readiness.unmet();
     status.unmet =

@@ -58,10 +58,11 @@ fn bad_input_is_one_clear_line_and_leaves_nothing_behind() {
     for (what, net_conf, arguments, code, named) in cases {
         let flannel = Flannel::new(&lab, BINARY, net_conf).unwrap();
         let (status, stderr) = run_to_end(&flannel, &node, arguments);
-        let complaints: Vec<&str> = stderr.lines().filter(|line| line.starts_with("flanneld:")).collect();
+        let logged_refusals: Vec<&str> =
+            stderr.lines().filter(|line| line.starts_with("flanneld:")).collect();
         assert_eq!(status, Some(*code), "{what}: {stderr}");
-        assert_eq!(complaints.len(), 1, "{what}: {stderr}");
-        assert!(complaints[0].contains(named), "{what}: {stderr}");
+        assert_eq!(logged_refusals.len(), 1, "{what}: {stderr}");
+        assert!(logged_refusals[0].contains(named), "{what}: {stderr}");
         assert_eq!(all_of(&node), before, "{what}");
         assert!(!flannel.lease_file().exists(), "{what}");
     }

@@ -197,8 +197,11 @@ fn what_cannot_change_or_cannot_be_read_is_named_and_nothing_moves() {
     fs::write(&file, &whole).unwrap();
     soon("no complaint stays", is_well);
     assert_eq!(state(&node), before);
-    let complaints = log_of(&node).matches("keeping the network configuration that is in force").count();
-    assert!((13..=15).contains(&complaints), "each is logged, and not again and again: {complaints}");
+    let logged_refusals = log_of(&node).matches("keeping the network configuration that is in force").count();
+    assert!(
+        (13..=15).contains(&logged_refusals),
+        "each is logged, and not again and again: {logged_refusals}"
+    );
 }
 
 #[test]

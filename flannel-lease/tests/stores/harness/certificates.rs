@@ -5,7 +5,7 @@ use std::process::Command;
 
 /// Makes `ca.pem`, `server.pem` for 127.0.0.1 and `client.pem` in `dir`, with their keys.
 pub(crate) fn certificates(dir: &Path) {
-    sign(
+    authorize(
         dir,
         r#"
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=test-ca -keyout ca.key -out ca.pem \
@@ -18,7 +18,7 @@ openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -su
 /// The same as made by hand without extensions: the certificates of the authority and of the client
 /// have X.509 version 1.
 pub(crate) fn version_1_certificates(dir: &Path) {
-    sign(
+    authorize(
         dir,
         r#"
 openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=test-ca -keyout ca.key -out ca.csr
@@ -32,7 +32,7 @@ openssl x509 -req -in ca.csr -signkey ca.key -days 2 -out ca.pem
     }
 }
 
-fn sign(dir: &Path, authority: &str, client_extensions: &str) {
+fn authorize(dir: &Path, authority: &str, client_extensions: &str) {
     let script = format!(
         r#"
 set -e

@@ -9,7 +9,7 @@ use flannel_vxlan::{Family, Vni};
 use ipnet::IpNet;
 
 use super::Finding;
-use crate::commands::context::Survey;
+use crate::commands::context::Context;
 use crate::config::{Backend, Config, Store};
 use crate::file;
 use flannel_lease::{LeaseAttributes, LeaseKey};
@@ -39,7 +39,7 @@ impl Host {
     }
 
     /// What can be told without knowing the cluster.
-    pub(super) fn look(&self, config: &Config) -> Vec<Finding> {
+    pub(super) fn check(&self, config: &Config) -> Vec<Finding> {
         let mut findings = self.legacy();
         if matches!(config.store, Store::Kubernetes(_)) {
             findings.extend(cni(&self.root.join("etc/cni/net.d"), &self.root.join("opt/cni/bin")));
@@ -50,15 +50,15 @@ impl Host {
     /// What is to be seen around the interface, the device and subnet.env.
     pub(super) fn around(
         &self,
-        survey: &Survey,
+        context: &Context,
         interfaces: &[Interface],
         subnet_file: &Path,
     ) -> Vec<Finding> {
-        let facts = &survey.setting.facts;
+        let facts = &context.spec.facts;
         let mut findings = self.forwarding(facts.ipv4.is_some(), facts.ipv6.is_some());
         findings.extend(self.bridges(facts.ipv4.is_some(), facts.ipv6.is_some()));
         let mut devices = vec![facts.interface.clone()];
-        if let Backend::Vxlan(vxlan) = &survey.setting.net_conf.backend {
+        if let Backend::Vxlan(vxlan) = &context.spec.net_conf.backend {
             let is_ours = |name: &str| Vni::of_device(name).is_some_and(|(vni, _)| vni.number() == vxlan.vni);
             let is_up = |found: &Interface| found.up && is_ours(&found.name);
             let device = Vni::new(vxlan.vni).map(|vni| vni.device_name(Family::V4).to_string());
@@ -82,13 +82,13 @@ impl Host {
                 "name the interface between the machines: --iface=eth1",
             ));
         }
-        let (conf, lease) = (&survey.setting.net_conf, survey.lease);
+        let (conf, lease) = (&context.spec.net_conf, context.lease);
         let v4 = conf.ipv4.map(|pool| IpNet::from(pool.network));
         let pools: Vec<IpNet> =
             v4.into_iter().chain(conf.ipv6.map(|pool| IpNet::from(pool.network))).collect();
         let own: Vec<IpNet> = lease.subnets().collect();
-        findings.extend(overlaps(&pools, &own, interfaces, survey.leases.peers()));
-        findings.extend(subnet_env(survey, subnet_file));
+        findings.extend(overlaps(&pools, &own, interfaces, context.leases.peers()));
+        findings.extend(subnet_env(context, subnet_file));
         findings
     }
 
@@ -247,10 +247,10 @@ fn overlaps<'a>(
     findings
 }
 
-fn subnet_env(survey: &Survey, subnet_file: &Path) -> Option<Finding> {
+fn subnet_env(context: &Context, subnet_file: &Path) -> Option<Finding> {
     let shown = subnet_file.display();
     match file::read_text(subnet_file) {
-        Ok(found) if found == survey.setting.subnet_env(survey.lease).to_string() => None,
+        Ok(found) if found == context.spec.subnet_env(context.lease).to_string() => None,
         Ok(_) => Some(Finding::warning(
             "subnet_env",
             format!("{shown} is not what it should be: new pods get wrong addresses or MTUs"),

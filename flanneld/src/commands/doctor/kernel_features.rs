@@ -5,20 +5,20 @@ use std::error::Error;
 use super::Finding;
 use nix::sched::{CloneFlags, unshare};
 
-use crate::commands::context::Survey;
-use crate::desired::{Setting, rules};
+use crate::commands::context::Context;
+use crate::desired::{NodeSpec, rules};
 use flannel_lease::Chain;
 use flannel_lease::LeaseKey;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-pub(super) fn look(survey: &Survey) -> Vec<Finding> {
+pub(super) fn check(context: &Context) -> Vec<Finding> {
     // `lo` stands in for the interface between nodes.
-    let mut setting = survey.setting.clone();
-    (setting.facts.interface, setting.facts.index) = ("lo".to_owned(), 1);
-    let lease = survey.lease;
+    let mut spec = context.spec.clone();
+    (spec.facts.interface, spec.facts.index) = ("lo".to_owned(), 1);
+    let lease = context.lease;
     let tried = std::thread::spawn(move || {
-        unshare(CloneFlags::CLONE_NEWNET).map(|()| (try_rules(&setting, lease), try_overlay(&setting, lease)))
+        unshare(CloneFlags::CLONE_NEWNET).map(|()| (try_rules(&spec, lease), try_overlay(&spec, lease)))
     });
     match tried.join() {
         Ok(Ok((rules, overlay))) => judge(rules, overlay),
@@ -56,16 +56,16 @@ fn judge(rules: Result<(), Failure>, overlay: Result<bool, Failure>) -> Vec<Find
     findings
 }
 
-fn try_rules(setting: &Setting, lease: LeaseKey) -> Result<(), Failure> {
+fn try_rules(spec: &NodeSpec, lease: LeaseKey) -> Result<(), Failure> {
     let mut kernel = flannel_nft::Netlink::open()?;
-    let _changed = flannel_nft::converge(&mut kernel, &rules::ruleset(&setting.rules(lease))?)?;
+    let _changed = flannel_nft::converge(&mut kernel, &rules::ruleset(&spec.rules(lease))?)?;
     Ok(())
 }
 
 /// Whether there are nexthop objects.
-fn try_overlay(setting: &Setting, lease: LeaseKey) -> Result<bool, Failure> {
+fn try_overlay(spec: &NodeSpec, lease: LeaseKey) -> Result<bool, Failure> {
     let mut kernel = flannel_vxlan::Netlink::open()?;
-    let mut overlay = flannel_vxlan::Overlay::new(setting.families(lease)?);
+    let mut overlay = flannel_vxlan::Overlay::new(spec.families(lease)?);
     let report = overlay.flush(&mut kernel)?;
     match report.refused.first() {
         Some(refused) => Err(refused.to_string().into()),

@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::Finding;
-use crate::commands::context::Survey;
+use crate::commands::context::Context;
 use flannel_lease::{LeaseAttributes, LeaseKey, VxlanData};
 
-pub(super) fn look(survey: &Survey) -> Vec<Finding> {
-    let own = survey.published.as_ref().map(|published| (published.key, &published.attributes));
-    contradictions(own.into_iter().chain(survey.leases.peers()))
+pub(super) fn check(context: &Context) -> Vec<Finding> {
+    let own = context.published.as_ref().map(|published| (published.key, &published.attributes));
+    contradictions(own.into_iter().chain(context.leases.peers()))
 }
 
 fn contradictions<'a>(leases: impl Iterator<Item = (LeaseKey, &'a LeaseAttributes)>) -> Vec<Finding> {

@@ -12,7 +12,7 @@ mod upstream;
 use std::error::Error;
 use std::fmt;
 
-use super::context::Survey;
+use super::context::Context;
 use super::{Verdict, one_line};
 use flannel_vxlan::{Family, Kernel as _, Vni};
 use serde::Serialize;
@@ -105,32 +105,32 @@ pub async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
             "start it",
         ));
     }
-    findings.extend(host.look(&config));
+    findings.extend(host.check(&config));
     if problems.is_empty() {
         let subnet_file = config.subnet_file.clone();
         let owns_cni0 = matches!(config.store, Store::Kubernetes(_));
-        match Survey::take(*config, (&mut links, &mut nft)).await {
-            Ok(survey) => {
-                findings.extend(survey.store_away.as_ref().map(|why| {
+        match Context::gather(*config, (&mut links, &mut nft)).await {
+            Ok(context) => {
+                findings.extend(context.store_away.as_ref().map(|why| {
                     Finding::error(
                         "store",
                         format!("the lease store is away, what is remembered stands in for it: {why}"),
                         "look after the store; until it is back this node learns of no new nodes",
                     )
                 }));
-                let (stale, others) = pod_bridge::look(&survey, links.interfaces()?, owns_cni0);
+                let (stale, others) = pod_bridge::check(&context, links.interfaces()?, owns_cni0);
                 findings.extend(stale);
-                findings.extend(host.around(&survey, &others, &subnet_file));
-                findings.extend(leases::look(&survey));
-                findings.extend(or_told(rules::obstacles(&survey, &mut nft)));
+                findings.extend(host.around(&context, &others, &subnet_file));
+                findings.extend(leases::check(&context));
+                findings.extend(or_told(rules::obstacles(&context, &mut nft)));
                 if upstream.is_some() {
-                    findings.extend(or_told(upstream::look(&survey, &subnet_file, &mut links, &mut nft)));
+                    findings.extend(or_told(upstream::check(&context, &subnet_file, &mut links, &mut nft)));
                 } else {
-                    findings.extend(or_told(rules::tables(&survey, &mut nft)));
-                    findings.extend(or_told(kernel(&survey, &mut links)));
+                    findings.extend(or_told(rules::tables(&context, &mut nft)));
+                    findings.extend(or_told(kernel(&context, &mut links)));
                 }
-                findings.extend(kernel_features::look(&survey));
-                findings.extend(probe::look(&survey).await);
+                findings.extend(kernel_features::check(&context));
+                findings.extend(probe::check(&context).await);
             }
             Err(error) => findings.push(Finding::error(
                 "start",
@@ -181,8 +181,8 @@ fn taken_devices(plan: &flannel_vxlan::Plan) -> Vec<Finding> {
 }
 
 /// What a plan of the overlay and the device tell.
-fn kernel(survey: &Survey, links: &mut flannel_vxlan::Netlink) -> Result<Vec<Finding>, Box<dyn Error>> {
-    let mut overlay = survey.overlay(links)?;
+fn kernel(context: &Context, links: &mut flannel_vxlan::Netlink) -> Result<Vec<Finding>, Box<dyn Error>> {
+    let mut overlay = context.overlay(links)?;
     let observed = links.observe(&overlay.links())?;
     let plan = overlay.diff(&observed);
     let mut findings = taken_devices(&plan);
@@ -203,12 +203,12 @@ fn kernel(survey: &Survey, links: &mut flannel_vxlan::Netlink) -> Result<Vec<Fin
             "correct that node's lease",
         )
     }));
-    let facts = &survey.setting.facts;
+    let facts = &context.spec.facts;
     let is_behind_nat = |family| match family {
         Family::V4 => facts.ipv4.is_some_and(|own| !own.public_is_local),
         Family::V6 => facts.ipv6.is_some_and(|own| !own.public_is_local),
     };
-    if matches!(survey.setting.net_conf.backend, Backend::Vxlan(_)) {
+    if matches!(context.spec.net_conf.backend, Backend::Vxlan(_)) {
         let offloading = observed.devices.iter().filter(|device| device.tx_checksum == Some(true));
         for device in offloading.filter(|device| {
             Vni::of_device(device.name.as_str()).is_some_and(|(_, family)| is_behind_nat(family))

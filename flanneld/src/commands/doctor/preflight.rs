@@ -13,7 +13,7 @@ use flannel_lease::{BackendData, Chain, LeaseAttributes, LeaseKey, VxlanData};
 
 use super::{Finding, Severity, Verdict, configuration, host, kernel_features, or_told, shown};
 use crate::commands::SOMETHING;
-use crate::commands::context::Survey;
+use crate::commands::context::Context;
 use crate::commands::upstream::{Foreign, State, Upstream, is_listening, shown as shown_processes};
 use crate::config::{Config, Doctor, read_flags};
 use crate::desired::subnet_env::{Previous, SubnetEnv};
@@ -40,8 +40,8 @@ pub(super) async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
     findings.extend(daemons(&config)?);
     if problems.is_empty() {
         let subnet_file = config.subnet_file.clone();
-        match Survey::take(*config, (&mut links, &mut nft)).await {
-            Ok(survey) => findings.extend(compare(&survey, &subnet_file, &mut links, &mut nft)),
+        match Context::gather(*config, (&mut links, &mut nft)).await {
+            Ok(context) => findings.extend(compare(&context, &subnet_file, &mut links, &mut nft)),
             Err(error) => findings.push(Finding::error(
                 "start",
                 Chain(&*error).to_string(),
@@ -185,13 +185,13 @@ fn flags(config: &Config, pid: u32, foreign: &std::io::Result<Foreign>) -> Vec<F
 }
 
 fn compare(
-    survey: &Survey,
+    context: &Context,
     subnet_file: &Path,
     links: &mut flannel_vxlan::Netlink,
     nft: &mut flannel_nft::Netlink,
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if let Some(why) = &survey.store_away {
+    if let Some(why) = &context.store_away {
         findings.push(Finding::error(
             "store",
             format!("the lease store does not answer, so a swap cannot be judged: {why}"),
@@ -203,9 +203,9 @@ fn compare(
     let (file, is_file) = (subnet_file.display(), subnet_file.exists());
     match &previous {
         Ok(previous) => {
-            findings.push(lease(survey, previous));
-            findings.extend(published(survey));
-            let env = survey.setting.subnet_env(survey.lease);
+            findings.push(lease(context, previous));
+            findings.extend(published(context));
+            let env = context.spec.subnet_env(context.lease);
             if is_file {
                 findings.extend(subnet_env(previous, &env));
             } else {
@@ -225,24 +225,24 @@ fn compare(
     let state = State::read(&previous.unwrap_or_default(), links, nft);
     match state {
         Ok(state) => {
-            findings.extend(or_told(rules::look(survey, &state, nft)));
-            findings.extend(or_told(overlay::look(survey, &state, links)));
+            findings.extend(or_told(rules::check(context, &state, nft)));
+            findings.extend(or_told(overlay::check(context, &state, links)));
         }
         Err(error) => findings.extend(or_told(Err(error))),
     }
-    let facts = &survey.setting.facts;
+    let facts = &context.spec.facts;
     findings.extend(host::Host::here().bridges(facts.ipv4.is_some(), facts.ipv6.is_some()));
-    findings.extend(kernel_features::look(survey));
+    findings.extend(kernel_features::check(context));
     findings
 }
 
 /// Whether the node keeps its subnet.
-fn lease(survey: &Survey, previous: &Previous) -> Finding {
-    let lease = survey.lease;
+fn lease(context: &Context, previous: &Previous) -> Finding {
+    let lease = context.lease;
     let shown = |key: LeaseKey| key.subnets().map(|subnet| subnet.to_string()).collect::<Vec<_>>().join(", ");
     let is_kept = previous.ipv4_subnet.is_none_or(|subnet| lease.v4() == Some(subnet))
         && previous.ipv6_subnet.is_none_or(|subnet| lease.v6() == Some(subnet));
-    match (LeaseKey::new(previous.ipv4_subnet, previous.ipv6_subnet), &survey.published) {
+    match (LeaseKey::new(previous.ipv4_subnet, previous.ipv6_subnet), &context.published) {
         (Some(held), _) if !is_kept => Finding::error(
             "lease",
             format!(
@@ -263,10 +263,10 @@ fn lease(survey: &Survey, previous: &Previous) -> Finding {
 }
 
 /// What other nodes learn of this one.
-fn published(survey: &Survey) -> Vec<Finding> {
+fn published(context: &Context) -> Vec<Finding> {
     let advice =
         "other nodes follow within a second; if it is not meant, pass the flags that upstream's daemon has";
-    let changed: Vec<_> = match (&survey.annotations, &survey.published, survey.setting.attributes()) {
+    let changed: Vec<_> = match (&context.annotations, &context.published, context.spec.attributes()) {
         (Some(annotations), ..) => annotations
             .iter()
             .map(|(name, value)| format!("the annotation {name} of this node becomes `{value}`"))

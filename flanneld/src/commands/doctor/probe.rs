@@ -16,27 +16,27 @@ use tokio::net::UdpSocket;
 use tokio::time::sleep;
 
 use super::Finding;
-use crate::commands::context::Survey;
+use crate::commands::context::Context;
 use crate::config::Backend;
 
 /// Where traceroute begins, and nobody listens.
 const PORT: u16 = 33_434;
 /// How long one answer may take. Hosts answer a few probes at once and then one a second (`icmp_ratelimit`).
-const PATIENCE: Duration = Duration::from_millis(700);
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(700);
 const ATTEMPTS: u32 = 3;
 /// Bytes of a packet that passes everywhere.
-const SMALL: u32 = 64;
+const SMALL_PACKET_BYTES: u32 = 64;
 /// Peers that are asked, the first by subnet.
-const PEERS: usize = 32;
+const MAX_PROBED_PEERS: usize = 32;
 
-pub(super) async fn look(survey: &Survey) -> Vec<Finding> {
+pub(super) async fn check(context: &Context) -> Vec<Finding> {
     let mut probes = tokio::task::JoinSet::new();
-    let port = match &survey.setting.net_conf.backend {
+    let port = match &context.spec.net_conf.backend {
         Backend::Vxlan(vxlan) => Some(vxlan.port.get()),
         _ => None,
     };
-    let (mtu, mtus) = (survey.setting.facts.mtu, survey.setting.mtus);
-    for (key, attributes) in survey.leases.peers().take(PEERS) {
+    let (mtu, mtus) = (context.spec.facts.mtu, context.spec.mtus);
+    for (key, attributes) in context.leases.peers().take(MAX_PROBED_PEERS) {
         let v4 = attributes.public_ip.map(IpAddr::from).zip(key.v4().map(|net| IpAddr::from(net.network())));
         let v6 =
             attributes.public_ipv6.map(IpAddr::from).zip(key.v6().map(|net| IpAddr::from(net.network())));
@@ -49,11 +49,11 @@ pub(super) async fn look(survey: &Survey) -> Vec<Finding> {
     }
     let mut findings: Vec<_> = probes.join_all().await.into_iter().flatten().collect();
     findings.sort_by(|a, b| a.finding.cmp(&b.finding));
-    let others = survey.leases.peers().count().saturating_sub(PEERS);
+    let others = context.leases.peers().count().saturating_sub(MAX_PROBED_PEERS);
     if others > 0 {
         findings.push(Finding::info(
             "probes",
-            format!("only {PEERS} nodes were sent packets; {others} more were not"),
+            format!("only {MAX_PROBED_PEERS} nodes were sent packets; {others} more were not"),
             "run doctor on those, too",
         ));
     }
@@ -80,7 +80,7 @@ struct Asked {
 
 async fn ask(underlay: IpAddr, vtep: Option<(IpAddr, u16)>, mtu: u32, carried: u32) -> Option<Finding> {
     let small_and_full = async |address, bytes| {
-        let small = probe(address, SMALL).await;
+        let small = probe(address, SMALL_PACKET_BYTES).await;
         let full = if small == Answer::Arrived { Some(probe(address, bytes).await) } else { None };
         (small, full)
     };
@@ -186,7 +186,7 @@ async fn probe(address: IpAddr, bytes: u32) -> Answer {
     for _ in 0..ATTEMPTS {
         let (knock, echo) = (exchange(Kind::Knock, address, bytes), exchange(Kind::Echo, address, bytes));
         tokio::pin!(knock, echo);
-        let deadline = sleep(PATIENCE);
+        let deadline = sleep(ANSWER_TIMEOUT);
         tokio::pin!(deadline);
         let (mut knocked, mut echoed) = (false, false);
         loop {

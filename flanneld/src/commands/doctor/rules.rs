@@ -6,16 +6,16 @@ use super::Finding;
 use flannel_nft::iptables::{forward_drops, iptables_tables, remove_leftovers};
 use flannel_nft::{Kernel, Observed, Ruleset, Transaction};
 
-use crate::commands::context::Survey;
+use crate::commands::context::Context;
 use crate::commands::table_changes;
 use crate::desired::rules::{self, RuleSpec};
 use crate::reconcile::foreign_rules::UPSTREAM;
 
 /// Chains of others that drop what pods send.
-pub(super) fn obstacles(survey: &Survey, kernel: &mut impl Kernel) -> Result<Vec<Finding>, Box<dyn Error>> {
+pub(super) fn obstacles(context: &Context, kernel: &mut impl Kernel) -> Result<Vec<Finding>, Box<dyn Error>> {
     let tables = kernel.tables()?;
     let everything = kernel.observe(&tables)?;
-    judge_obstacles(&survey.setting.rules(survey.lease), &everything)
+    judge_obstacles(&context.spec.rules(context.lease), &everything)
 }
 
 fn judge_obstacles(spec: &RuleSpec, everything: &Observed) -> Result<Vec<Finding>, Box<dyn Error>> {
@@ -42,8 +42,8 @@ fn judge_obstacles(spec: &RuleSpec, everything: &Observed) -> Result<Vec<Finding
 }
 
 /// Our tables, and what upstream's daemon left.
-pub(super) fn tables(survey: &Survey, kernel: &mut impl Kernel) -> Result<Vec<Finding>, Box<dyn Error>> {
-    judge_tables(&rules::ruleset(&survey.setting.rules(survey.lease))?, kernel)
+pub(super) fn tables(context: &Context, kernel: &mut impl Kernel) -> Result<Vec<Finding>, Box<dyn Error>> {
+    judge_tables(&rules::ruleset(&context.spec.rules(context.lease))?, kernel)
 }
 
 fn judge_tables(wanted: &Ruleset, kernel: &mut impl Kernel) -> Result<Vec<Finding>, Box<dyn Error>> {

@@ -6,7 +6,7 @@ use std::path::Path;
 use flannel_vxlan::{Peer, Via};
 
 use super::Finding;
-use crate::commands::context::Survey;
+use crate::commands::context::Context;
 use crate::commands::upstream::State;
 use crate::desired::subnet_env::Previous;
 use crate::status::model::PeerStatus;
@@ -15,14 +15,14 @@ use crate::status::model::PeerStatus;
 const ADVICE: &str =
     "restart upstream's daemon, which programs it again: it repairs rules of iptables mode alone";
 
-pub(super) fn look(
-    survey: &Survey,
+pub(super) fn check(
+    context: &Context,
     subnet_file: &Path,
     links: &mut flannel_vxlan::Netlink,
     nft: &mut flannel_nft::Netlink,
 ) -> Result<Vec<Finding>, Box<dyn Error>> {
     let state = State::read(&Previous::read(subnet_file).unwrap_or_default(), links, nft)?;
-    Ok(judge(&state, survey.overlay(links)?.peers()))
+    Ok(judge(&state, context.overlay(links)?.peers()))
 }
 
 fn judge(state: &State, peers: impl Iterator<Item = Peer>) -> Vec<Finding> {

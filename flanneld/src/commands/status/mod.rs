@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::{Verdict, one_line};
 
 use super::upstream::Upstream;
-use crate::config::StatusAsked;
+use crate::config::StatusOptions;
 use crate::run::instances::{self, DaemonId};
 use crate::serve::status_socket::{self, AskError};
 use crate::status::model::{Cause, PeerState, PeerStatus, Status, socket};
@@ -19,7 +19,7 @@ use crate::status::model::{Cause, PeerState, PeerStatus, Status, socket};
 ///
 /// # Errors
 /// The daemon does not answer, or the kernel cannot be read.
-pub async fn run(asked: &StatusAsked) -> Result<Verdict, Box<dyn Error>> {
+pub async fn run(asked: &StatusOptions) -> Result<Verdict, Box<dyn Error>> {
     let mut status = match status_socket::ask(&socket(&asked.subnet_file)) {
         Ok(status) => status,
         Err(AskError::Absent { source, .. }) if is_none(&source) => {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use flannel_lease::LeaseAttributes;
 use flanneld::config::{Command, Config, NetConf, Source};
-use flanneld::desired::Setting;
+use flanneld::desired::NodeSpec;
 use flanneld::node::{Addresses, NodeFacts};
 
 /// `etcdctl get --prefix /` of clusters of three upstream nodes (flannel cdf76059).
@@ -56,8 +56,8 @@ fn what_this_daemon_publishes_is_what_upstream_published_for_the_same_node() {
                 ipv4: published.public_ip.map(addresses),
                 ipv6: published.public_ipv6.map(addresses),
             };
-            let setting = Setting::new(&config, net_conf.clone(), facts, Some(&published)).unwrap();
-            assert_eq!(setting.attributes().unwrap().to_json().unwrap(), *json);
+            let spec = NodeSpec::new(&config, net_conf.clone(), facts, Some(&published)).unwrap();
+            assert_eq!(spec.attributes().unwrap().to_json().unwrap(), *json);
             count += 1;
         }
     }
@@ -72,8 +72,8 @@ fn a_vtep_mac_stays_with_its_node_and_the_next_node_on_its_address_has_another()
         let config = Config { host_name: host_name.to_owned(), ..(*config).clone() };
         let ipv4 = Some(addresses(public.into()));
         let facts = NodeFacts { interface: "eth0".to_owned(), index: 2, mtu: 1500, ipv4, ipv6: None };
-        let setting = Setting::new(&config, net_conf.clone(), facts, published).unwrap();
-        (setting.macs.ipv4, setting.attributes().unwrap())
+        let spec = NodeSpec::new(&config, net_conf.clone(), facts, published).unwrap();
+        (spec.macs.ipv4, spec.attributes().unwrap())
     };
     let (first, published) = mac("node-a", [192, 0, 2, 1], None);
     assert_eq!(mac("node-a", [192, 0, 2, 1], None).0, first, "though the store has lost its lease");

@@ -32,7 +32,7 @@ async fn rules_that_are_flushed_all_the_time_cost_a_few_commits_and_are_back_soo
     let fought = commits() - before;
     assert!((9..=13).contains(&fought), "{fought} commits in ten seconds");
     assert!(contested(&node).contains("keeps undoing table ip flannel-ipv4"), "{}", contested(&node));
-    let status = node.asker.ask(false).await.unwrap();
+    let status = node.status_query.ask(false).await.unwrap();
     assert!(!status.rules.right && !status.ready, "{status:?}");
 
     node.until(Readiness::is_ready).await;
@@ -95,7 +95,7 @@ async fn one_peers_route_that_is_deleted_all_the_time_delays_no_other_peer() {
         "{}",
         contested(&node)
     );
-    let status = node.asker.ask(true).await.unwrap();
+    let status = node.status_query.ask(true).await.unwrap();
     let state = |n: u8| status.peer_list.iter().find(|peer| peer.subnet == subnet(n).into()).unwrap().state;
     assert_eq!([state(2), state(3)], [PeerState::Pending, PeerState::Programmed]);
 

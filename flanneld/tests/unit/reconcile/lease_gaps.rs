@@ -36,7 +36,7 @@ async fn what_a_lease_lacks_is_noted_and_shown_with_its_peer_until_it_ends() {
             Some(format!("node \"b\": {text} is missing: 10.244.2.0/24 stays as it was"))
         );
         assert!(node.readiness.borrow().is_ready());
-        let status = node.asker.ask(true).await.unwrap();
+        let status = node.status_query.ask(true).await.unwrap();
         let peer = status.peer_list.iter().find(|peer| peer.subnet == IpNet::from(subnet(2))).unwrap();
         assert_eq!(peer.state, PeerState::Programmed);
         assert!(peer.reason.as_ref().unwrap().contains(text), "{peer:?}");
@@ -92,19 +92,19 @@ async fn the_nodes_own_lease_is_no_peer_whatever_its_subnet() {
     // The store names it before it is adopted, and the former one after that.
     node.tell([LeaseEvent::Upsert(new.clone())]).await;
     sleep(Duration::from_secs(1)).await;
-    let status = node.asker.ask(true).await.unwrap();
+    let status = node.status_query.ask(true).await.unwrap();
     assert_eq!((status.peers.leases, status.peer_list.len()), (1, 1), "{:?}", status.peer_list);
     node.alive.0.send(new.clone()).unwrap();
     sleep(Duration::from_secs(1)).await;
     node.tell([LeaseEvent::Upsert(new)]).await;
     node.alive.0.send(newest).unwrap();
     sleep(Duration::from_secs(1)).await;
-    let status = node.asker.ask(true).await.unwrap();
+    let status = node.status_query.ask(true).await.unwrap();
     assert_eq!((status.peers.leases, status.lease.ipv4), (1, Some(subnet(8))), "{:?}", status.peer_list);
     // Another node that takes the former subnet is one.
     node.tell([LeaseEvent::Upsert(lease(7))]).await;
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(node.asker.ask(true).await.unwrap().peers.programmed, 2);
+    assert_eq!(node.status_query.ask(true).await.unwrap().peers.programmed, 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -117,7 +117,7 @@ async fn the_nodes_own_lease_is_known_by_the_nodes_name_where_the_store_has_one(
     // An operator may have it publish another address than its own.
     node.tell([LeaseEvent::Upsert(named(7, "a")), LeaseEvent::Upsert(named(9, "b"))]).await;
     sleep(Duration::from_secs(1)).await;
-    let status = node.asker.ask(true).await.unwrap();
+    let status = node.status_query.ask(true).await.unwrap();
     let peers: Vec<IpNet> = status.peer_list.iter().map(|peer| peer.subnet).collect();
     assert_eq!(peers, [IpNet::from(subnet(2)), subnet(9).into()]);
     let key: LeaseKey = "10.244.1.0-24".parse().unwrap();

@@ -44,7 +44,7 @@ async fn a_sweep_of_another_network_takes_no_peer_away_and_is_verified_before_th
         let left = (!swept).then_some(outside.0.0);
         let wanted: Vec<IpNet> = [subnet(2).into(), subnet(3).into()].into_iter().chain(left).collect();
         assert_eq!(node.routes(), wanted, "network {before} before");
-        assert_eq!(node.asker.ask(false).await.unwrap().peers.programmed, 2);
+        assert_eq!(node.status_query.ask(false).await.unwrap().peers.programmed, 2);
         // Nothing is left to the verification every 60 seconds.
         let steps = node.links.with(|kernel| kernel.applied_steps);
         sleep(Duration::from_secs(150)).await;
@@ -55,13 +55,14 @@ async fn a_sweep_of_another_network_takes_no_peer_away_and_is_verified_before_th
 #[tokio::test(start_paused = true)]
 async fn what_is_not_swept_yet_is_remembered_for_the_next_start() {
     let before = r#"{"Network": "10.240.0.0/12", "Backend": {"Type": "host-gw"}}"#;
-    let recalled = Recalled { peers: vec![(lease(2).key, Arc::new(lease(2).attributes))], confirmed: false };
+    let restored =
+        RestoredPeers { peers: vec![(lease(2).key, Arc::new(lease(2).attributes))], confirmed: false };
     let links = Shared::new(fake_links());
-    let mut node = Node::start_after(Some(before), Some(recalled), links, Shared::default());
-    let memory = timeout(Duration::from_secs(60), node.memory.recv()).await.unwrap().unwrap();
+    let mut node = Node::start_after(Some(before), Some(restored), links, Shared::default());
+    let memory = timeout(Duration::from_secs(60), node.saved.recv()).await.unwrap().unwrap();
     assert_eq!(memory.unswept, [NetConf::parse(before.as_bytes()).unwrap()]);
     node.tell(listing([2])).await;
-    let memory = timeout(Duration::from_millis(1), node.memory.recv()).await.unwrap().unwrap();
+    let memory = timeout(Duration::from_millis(1), node.saved.recv()).await.unwrap().unwrap();
     assert_eq!(memory.unswept, [], "swept once all leases are known, and remembered at once");
 }
 
@@ -163,9 +164,9 @@ async fn only_what_the_store_says_is_gone_is_removed() {
     assert_eq!(node.routes(), [IpNet::from(subnet(2))]);
 }
 
-fn recalled(peers: impl IntoIterator<Item = u8>) -> Option<Recalled> {
+fn restored(peers: impl IntoIterator<Item = u8>) -> Option<RestoredPeers> {
     let peers = peers.into_iter().map(|n| (lease(n).key, Arc::new(lease(n).attributes))).collect();
-    Some(Recalled { peers, confirmed: false })
+    Some(RestoredPeers { peers, confirmed: false })
 }
 
 #[tokio::test(start_paused = true)]
@@ -180,7 +181,7 @@ async fn recalled_peers_are_repaired_at_once_and_nobody_is_swept_before_the_stor
         kernel.neighbors.clear();
     });
 
-    let mut node = Node::start_with(recalled([2, 3]), links);
+    let mut node = Node::start_with(restored([2, 3]), links);
     node.until(Readiness::is_ready).await;
     assert_eq!(node.routes().len(), 3, "2 is repaired, 4 is not known and not swept");
     assert_eq!(node.links.with(|kernel| kernel.neighbors.len()), 2);
@@ -197,7 +198,7 @@ async fn with_no_peer_remembered_the_device_is_there_and_nobody_is_swept() {
     let mut before = Node::start();
     before.tell(listing([2, 3])).await;
     before.until(Readiness::is_ready).await;
-    let mut node = Node::start_with(recalled([]), before.links.clone());
+    let mut node = Node::start_with(restored([]), before.links.clone());
     node.until(Readiness::is_ready).await;
     assert_eq!(node.routes().len(), 2);
     node.tell(listing([2])).await;
@@ -210,21 +211,21 @@ async fn a_storm_of_changes_is_remembered_every_few_seconds_and_half_a_listing_n
     let mut node = Node::start();
     node.tell([LeaseEvent::Resync, LeaseEvent::Upsert(lease(2))]).await;
     sleep(Duration::from_secs(60)).await;
-    assert!(node.memory.try_recv().is_err());
+    assert!(node.saved.try_recv().is_err());
     node.tell([LeaseEvent::Synced { unreadable: Vec::new() }]).await;
     sleep(Duration::from_secs(6)).await;
-    let first = node.memory.try_recv().unwrap();
+    let first = node.saved.try_recv().unwrap();
     assert_eq!(first.peers, [(lease(2).key, Arc::new(lease(2).attributes))]);
 
     let mut times = 0;
     for n in 3..203 {
         node.tell([LeaseEvent::Upsert(lease(n))]).await;
         sleep(Duration::from_millis(100)).await;
-        times += u32::from(node.memory.try_recv().is_ok());
+        times += u32::from(node.saved.try_recv().is_ok());
     }
     assert!((2..=5).contains(&times), "{times} in 20 s");
     sleep(Duration::from_secs(6)).await;
-    assert_eq!(node.memory.try_recv().unwrap().peers.len(), 201);
+    assert_eq!(node.saved.try_recv().unwrap().peers.len(), 201);
 }
 
 #[tokio::test(start_paused = true)]
@@ -237,7 +238,7 @@ async fn the_last_change_is_remembered_at_the_end_though_the_file_is_slow_to_wri
     let (_own, _links, stop) = node.alive;
     stop.send(()).unwrap();
     let mut remembered = Vec::new();
-    while let Some(memory) = node.memory.recv().await {
+    while let Some(memory) = node.saved.recv().await {
         remembered.push(memory.peers.len());
     }
     assert_eq!(remembered, [1, 2]);

@@ -17,15 +17,15 @@ use flannel_vxlan::{
 };
 use flannel_vxlan::{DefaultRoute, FakeKernel, Interface, InterfaceAddress, RouteLookup};
 use flanneld::config::{Command, Config, NetConf, Source};
-use flanneld::desired::Setting;
+use flanneld::desired::NodeSpec;
 use flanneld::node::Present;
 use flanneld::reconcile::monitor::ForeignCommits;
-use flanneld::reconcile::{Inputs, Outputs, Recalled, Reconciler, find_facts};
+use flanneld::reconcile::{Inputs, Outputs, Reconciler, RestoredPeers, find_facts};
 use flanneld::run::reload::Reload;
-use flanneld::run::state_file::Memory;
-use flanneld::status::counters::Telemetry;
+use flanneld::run::state_file::SavedState;
+use flanneld::status::counters::Counters;
 use flanneld::status::model::{Cause, PeerCounts, PeerState};
-use flanneld::status::query::Asker;
+use flanneld::status::query::StatusQuery;
 use flanneld::status::readiness::{Condition, Readiness};
 use ipnet::{IpNet, Ipv4Net};
 
@@ -106,10 +106,10 @@ struct Node {
     links: Shared<FakeKernel>,
     leases: mpsc::Sender<LeaseEvent>,
     rule_changes: watch::Sender<ForeignCommits>,
-    asker: Asker,
+    status_query: StatusQuery,
     readiness: watch::Receiver<Readiness>,
     reloads: mpsc::Sender<Reload>,
-    memory: mpsc::Receiver<Memory>,
+    saved: mpsc::Receiver<SavedState>,
     /// What it publishes.
     own: LeaseAttributes,
     _folder: tempfile::TempDir,
@@ -159,14 +159,14 @@ impl Node {
         Self::start_with(None, Shared::new(fake_links()))
     }
 
-    fn start_with(recalled: Option<Recalled>, links: Shared<FakeKernel>) -> Self {
-        Self::start_after(None, recalled, links, Shared::default())
+    fn start_with(restored: Option<RestoredPeers>, links: Shared<FakeKernel>) -> Self {
+        Self::start_after(None, restored, links, Shared::default())
     }
 
     /// Starts with what a run with the configuration `before` left in the kernel.
     fn start_after(
         before: Option<&str>,
-        recalled: Option<Recalled>,
+        restored: Option<RestoredPeers>,
         links: Shared<FakeKernel>,
         rules: Shared<FakeNft>,
     ) -> Self {
@@ -177,27 +177,27 @@ impl Node {
         let config: Config = *config;
         let net_conf = config.net_conf.clone().unwrap();
         let facts = find_facts(&config, &net_conf, Present::default(), &mut links.clone()).unwrap();
-        let setting = Setting::new(&config, net_conf, facts, None).unwrap();
+        let spec = NodeSpec::new(&config, net_conf, facts, None).unwrap();
 
         let (leases, leases_out) = mpsc::channel(1024);
         let (own_in, own_out) = watch::channel(lease(1));
         let (links_in, links_out) = mpsc::channel(16);
         let (rule_changes, rules_out) = watch::channel(ForeignCommits::default());
-        let (questions_in, questions) = mpsc::channel(4);
+        let (questions_in, requests) = mpsc::channel(4);
         let (_, store) = watch::channel(StoreHealth::default());
         let (pulse_in, pulse) = watch::channel(std::time::Instant::now());
-        let telemetry = Telemetry::new("sqlite", store, rule_changes.subscribe(), pulse_in);
-        let own = setting.attributes().unwrap();
+        let counters = Counters::new("sqlite", store, rule_changes.subscribe(), pulse_in);
+        let own = spec.attributes().unwrap();
         let (attributes, _) = watch::channel(own.clone());
         let (readiness_in, readiness) = watch::channel(Readiness::starting());
         let (stop, stopped) = oneshot::channel();
         let (reloads_in, reloads) = mpsc::channel(1);
-        let (memory_in, memory) = mpsc::channel(1);
-        let outputs = Outputs { attributes, readiness: readiness_in, memory: memory_in, telemetry };
+        let (memory_in, saved) = mpsc::channel(1);
+        let outputs = Outputs { attributes, readiness: readiness_in, state: memory_in, counters };
         let mut reconciler =
-            Reconciler::new(config, setting, lease(1), rules.clone(), links.clone(), outputs).unwrap();
-        if let Some(recalled) = recalled {
-            reconciler = reconciler.recall(recalled);
+            Reconciler::new(config, spec, lease(1), rules.clone(), links.clone(), outputs).unwrap();
+        if let Some(restored) = restored {
+            reconciler = reconciler.restore_peers(restored);
         }
         if let Some(before) = before {
             reconciler = reconciler.sweep_after(vec![NetConf::parse(before.as_bytes()).unwrap()]);
@@ -208,7 +208,7 @@ impl Node {
             links: links_out,
             rules: rules_out,
             reloads,
-            questions,
+            requests,
         };
         tokio::spawn(reconciler.run(inputs, async {
             let _dropped = stopped.await;
@@ -218,10 +218,10 @@ impl Node {
             links,
             leases,
             rule_changes,
-            asker: Asker::new(questions_in, pulse),
+            status_query: StatusQuery::new(questions_in, pulse),
             readiness,
             reloads: reloads_in,
-            memory,
+            saved,
             own,
             _folder: folder,
             alive: (own_in, links_in, stop),

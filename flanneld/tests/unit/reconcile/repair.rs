@@ -55,7 +55,7 @@ async fn a_refused_peer_delays_no_other_and_comes_in_when_the_kernel_takes_it() 
     node.links.with(|kernel| kernel.routes.retain(|(there, _), _| *there != IpNet::from(subnet(4))));
     sleep(Duration::from_secs(120)).await;
     assert_eq!(node.routes().len(), 102);
-    let status = node.asker.ask(false).await.unwrap();
+    let status = node.status_query.ask(false).await.unwrap();
     assert_eq!(
         status.repairs.len(),
         1,
@@ -71,7 +71,7 @@ async fn a_refused_peer_delays_no_other_and_comes_in_when_the_kernel_takes_it() 
     node.links.with(|kernel| kernel.refused_peers.clear());
     sleep(Duration::from_secs(10)).await;
     assert_eq!(node.routes().len(), 103);
-    assert!(node.asker.ask(false).await.unwrap().notes.is_empty());
+    assert!(node.status_query.ask(false).await.unwrap().notes.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -154,7 +154,7 @@ async fn the_status_names_each_peer_and_what_became_of_it() {
     node.tell(listing([2, 3])).await;
     node.until(Readiness::is_ready).await;
 
-    let status = node.asker.ask(true).await.unwrap();
+    let status = node.status_query.ask(true).await.unwrap();
     assert_eq!(status.peers, PeerCounts { leases: 2, programmed: 1, pending: 1, skipped: 0 });
     let states: Vec<_> = status.peer_list.iter().map(|peer| (peer.subnet, peer.state)).collect();
     assert_eq!(states, [(subnet(2).into(), PeerState::Programmed), (subnet(3).into(), PeerState::Pending)]);
@@ -166,7 +166,7 @@ async fn the_status_names_each_peer_and_what_became_of_it() {
     sleep(Duration::from_secs(10)).await;
     node.tell([LeaseEvent::Upsert(lease(4))]).await;
     sleep(Duration::from_secs(1)).await;
-    let status = node.asker.ask(false).await.unwrap();
+    let status = node.status_query.ask(false).await.unwrap();
     assert_eq!(status.peers.programmed, 3);
     assert_eq!(status.repairs, [], "what was asked for, now or at the start, repairs nothing");
 }
@@ -183,7 +183,7 @@ async fn what_others_break_is_a_repair_and_says_how_it_was_found_and_who_did_it(
     node.links.with(|kernel| kernel.routes.clear());
     sleep(Duration::from_secs(120)).await;
 
-    let status = node.asker.ask(false).await.unwrap();
+    let status = node.status_query.ask(false).await.unwrap();
     let repairs: Vec<_> =
         status.repairs.iter().map(|repair| (repair.object.as_str(), repair.cause)).collect();
     assert_eq!(repairs, [("overlay", Cause::Check), ("rules", Cause::Notification)], "newest first");
@@ -209,7 +209,7 @@ async fn a_repair_that_waits_for_calm_is_not_booked_as_found_by_the_check_that_f
     sleep(Duration::from_secs(1)).await;
     assert_eq!(node.routes(), [IpNet::from(subnet(2))]);
 
-    let status = node.asker.ask(false).await.unwrap();
+    let status = node.status_query.ask(false).await.unwrap();
     let causes: Vec<_> = status.repairs.iter().map(|repair| repair.cause).collect();
     assert_eq!(causes, [Cause::Notification; 3]);
 }

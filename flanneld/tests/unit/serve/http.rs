@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use flanneld::config::HealthzAddress;
 use flanneld::serve::http::{View, serve};
 use flanneld::serve::listen::listen;
-use flanneld::status::query::Asker;
+use flanneld::status::query::StatusQuery;
 use flanneld::status::readiness::Readiness;
 use tokio::sync::watch;
 
@@ -31,7 +31,8 @@ impl Daemon {
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let (readiness, readiness_out) = watch::channel(Readiness::starting());
         let (pulse, pulse_out) = watch::channel(Instant::now());
-        let (questions, mut asked) = tokio::sync::mpsc::channel::<flanneld::status::snapshot::Question>(4);
+        let (requests, mut asked) =
+            tokio::sync::mpsc::channel::<flanneld::status::snapshot::StatusRequest>(4);
         let (tell, address) = mpsc::channel();
         runtime.spawn(async move {
             while reconciler && let Some(question) = asked.recv().await {
@@ -42,7 +43,11 @@ impl Daemon {
             let address = HealthzAddress { ip: "127.0.0.1".parse().unwrap(), port: 0 };
             let listener = listen(&address).unwrap();
             tell.send(listener.local_addr().unwrap()).unwrap();
-            serve(listener, View { readiness: readiness_out, asker: Asker::new(questions, pulse_out) }).await;
+            serve(
+                listener,
+                View { readiness: readiness_out, status_query: StatusQuery::new(requests, pulse_out) },
+            )
+            .await;
         });
         let address = address.recv_timeout(Duration::from_secs(10)).unwrap();
         Self { address, readiness, pulse, _runtime: runtime }

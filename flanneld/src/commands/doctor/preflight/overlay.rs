@@ -6,28 +6,28 @@ use std::error::Error;
 use flannel_vxlan::{DeviceStep, Family, Kernel as _, Observed, Plan, Step};
 use ipnet::IpNet;
 
-use crate::commands::context::Survey;
+use crate::commands::context::Context;
 use crate::commands::doctor::{Finding, taken_devices};
 use crate::commands::upstream::State;
 use crate::config::Backend;
 
-pub(super) fn look(
-    survey: &Survey,
+pub(super) fn check(
+    context: &Context,
     state: &State,
     links: &mut flannel_vxlan::Netlink,
 ) -> Result<Vec<Finding>, Box<dyn Error>> {
-    let mut overlay = survey.overlay(links)?;
+    let mut overlay = context.overlay(links)?;
     let observed = links.observe(&overlay.links())?;
     let plan = overlay.diff(&observed);
     let mut findings = devices(&plan, &observed);
-    if let Backend::Vxlan(vxlan) = &survey.setting.net_conf.backend {
+    if let Backend::Vxlan(vxlan) = &context.spec.net_conf.backend {
         findings.extend(ports(vxlan.port.get(), &observed));
     }
     let reached: BTreeSet<IpNet> = observed.routes.iter().map(|route| route.subnet).collect();
 
     let left_out = overlay.conflicts().map(|(subnet, conflict)| (subnet, conflict.to_string()));
-    let skipped = survey.leases.peers().flat_map(|(key, attributes)| {
-        let reason = |subnet| survey.setting.peer(key, subnet, attributes, |_| false)?.err();
+    let skipped = context.leases.peers().flat_map(|(key, attributes)| {
+        let reason = |subnet| context.spec.peer(key, subnet, attributes, |_| false)?.err();
         key.subnets()
             .filter_map(move |subnet| Some((subnet, reason(subnet)?.to_string())))
             .collect::<Vec<_>>()

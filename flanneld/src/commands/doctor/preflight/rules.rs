@@ -6,19 +6,19 @@ use flannel_nft::iptables::{accept_forwarded, iptables_tables, remove_leftovers}
 use flannel_nft::{Kernel, Observed, Ruleset, Transaction};
 use flannel_vxlan::Family;
 
-use crate::commands::context::Survey;
+use crate::commands::context::Context;
 use crate::commands::doctor::{Finding, host};
 use crate::commands::table_changes;
 use crate::commands::upstream::{State, chain};
 use crate::desired::rules::{self, RuleSpec};
 use crate::reconcile::foreign_rules::{UPSTREAM, USER_CHAINS};
 
-pub(super) fn look(
-    survey: &Survey,
+pub(super) fn check(
+    context: &Context,
     state: &State,
     kernel: &mut impl Kernel,
 ) -> Result<Vec<Finding>, Box<dyn Error>> {
-    let spec = survey.setting.rules(survey.lease);
+    let spec = context.spec.rules(context.lease);
     let wanted = rules::ruleset(&spec)?;
     let ours = kernel.observe(&wanted.scope())?;
     let others = kernel.observe(&iptables_tables())?;
