@@ -8,6 +8,7 @@ use std::error::Error;
 
 use flannel_vxlan::{
     DeviceSpec, Family, FamilySpec, Kernel, Link, MacAddr, Netlink, Overlay, Peer, UnderlayMtu, Via, Vni,
+    VxlanSpec,
 };
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -23,8 +24,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let underlay = Link { index: interface.index, name: interface.name.parse()? };
     let mtu = UnderlayMtu::new(interface.mtu).inside_vxlan(Family::V4)?;
-    let mac = MacAddr::derived(interface.name.as_bytes());
-    let device = DeviceSpec::new(Vni::new(1)?, underlay, local.address, "10.244.1.0".parse()?, mac, mtu);
+    let vxlan = VxlanSpec::new(Vni::new(1)?, MacAddr::derived(interface.name.as_bytes()));
+    let device = DeviceSpec::new(vxlan, underlay, local.address, "10.244.1.0".parse()?, mtu);
     let family = FamilySpec::new(underlay, "10.244.1.0/24".parse()?, vec!["10.244.0.0/16".parse()?]);
     let mut overlay = Overlay::new([family.device(device)]);
     let via = Via::Tunnel { mac: MacAddr::derived(b"peer"), underlay: "198.51.100.2".parse()? };

@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 
 use flannel_vxlan::{
     DeviceSpec, Family, FamilySpec, Kernel, Link, MacAddr, Netlink, Overlay, Peer, UnderlayMtu, Via, Vni,
+    VxlanSpec,
 };
 use ipnet::IpNet;
 use testkit::Lab;
@@ -37,7 +38,8 @@ fn join(own: (u8, Ipv4Addr), peer: (u8, Ipv4Addr)) -> Result<String, Box<dyn Err
     let subnet = |n| IpNet::new(first(n).into(), 24);
     let mac = |n| MacAddr::derived(&[n]);
 
-    let device = DeviceSpec::new(Vni::new(1)?, eth0, own.1.into(), first(own.0).into(), mac(own.0), mtu);
+    let vxlan = VxlanSpec::new(Vni::new(1)?, mac(own.0));
+    let device = DeviceSpec::new(vxlan, eth0, own.1.into(), first(own.0).into(), mtu);
     let family = FamilySpec::new(eth0, subnet(own.0)?, vec!["10.244.0.0/16".parse()?]);
     let mut overlay = Overlay::new([family.device(device)]);
     let via = Via::Tunnel { mac: mac(peer.0), underlay: peer.1.into() };

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use flannel_benches::{Case, FLOOR, OURS, Report, cpu_time, quick};
 use flannel_netlink::{Batch, Protocol, Socket};
 use flannel_vxlan::{
-    DeviceSpec, Family, FamilySpec, Kernel, Link, MacAddr, Netlink, Overlay, UnderlayMtu, Vni,
+    DeviceSpec, Family, FamilySpec, Kernel, Link, MacAddr, Netlink, Overlay, UnderlayMtu, Vni, VxlanSpec,
 };
 use testkit::{in_netns, sh};
 
@@ -285,9 +285,10 @@ fn overlay(e0: Link, n: u32) -> Overlay {
 fn family(e0: Link, port: u16) -> FamilySpec {
     let mtu = UnderlayMtu::new(1500).inside_vxlan(Family::V4).unwrap();
     let (local, own) = ("192.168.77.1".parse().unwrap(), "10.0.0.0".parse().unwrap());
-    let device = DeviceSpec::new(Vni::new(1).unwrap(), e0, local, own, MacAddr::derived(b"bench"), mtu);
-    FamilySpec::new(e0, "10.0.0.0/26".parse().unwrap(), vec!["10.0.0.0/8".parse().unwrap()])
-        .device(device.port(port.try_into().unwrap()))
+    let vxlan =
+        VxlanSpec::new(Vni::new(1).unwrap(), MacAddr::derived(b"bench")).port(port.try_into().unwrap());
+    let device = DeviceSpec::new(vxlan, e0, local, own, mtu);
+    FamilySpec::new(e0, "10.0.0.0/26".parse().unwrap(), vec!["10.0.0.0/8".parse().unwrap()]).device(device)
 }
 
 fn index_of(kernel: &mut Netlink, name: &str) -> u32 {

@@ -33,12 +33,14 @@
 //! Plan a host without an overlay, without changing it:
 //!
 //! ```
-//! use flannel_vxlan::{DeviceSpec, Family, FamilySpec, Link, MacAddr, Observed, Overlay, Peer, UnderlayMtu, Via, Vni};
+//! use flannel_vxlan::{
+//!     DeviceSpec, Family, FamilySpec, Link, MacAddr, Observed, Overlay, Peer, UnderlayMtu, Via, Vni, VxlanSpec,
+//! };
 //!
 //! let eth0 = Link { index: 2, name: "eth0".parse()? };
 //! let mtu = UnderlayMtu::new(1500).inside_vxlan(Family::V4)?;
-//! let mac = MacAddr::derived(b"node-1");
-//! let device = DeviceSpec::new(Vni::new(1)?, eth0, "192.168.77.1".parse()?, "10.244.1.0".parse()?, mac, mtu);
+//! let vxlan = VxlanSpec::new(Vni::new(1)?, MacAddr::derived(b"node-1"));
+//! let device = DeviceSpec::new(vxlan, eth0, "192.168.77.1".parse()?, "10.244.1.0".parse()?, mtu);
 //! let family = FamilySpec::new(eth0, "10.244.1.0/24".parse()?, vec!["10.244.0.0/16".parse()?]);
 //!
 //! let mut overlay = Overlay::new([family.device(device)]);
@@ -90,7 +92,7 @@ pub use kernel::monitor::MonitorStream;
 pub use kernel::monitor::{Monitor, Notification};
 pub use kernel::netlink::Netlink;
 pub use kernel::{Applied, Kernel};
-pub use model::device::{DeviceSpec, Link, NameTaken, ObservedDevice, ObservedVxlan};
+pub use model::device::{DeviceKind, DeviceSpec, Link, NameTaken, ObservedDevice, ObservedKind};
 pub use model::family::{Family, PerFamily};
 pub use model::family_spec::{FamilySpec, Links};
 pub use model::if_name::IfName;
@@ -103,6 +105,7 @@ pub use model::objects::{
 };
 pub use model::peer::{Peer, Via};
 pub use model::vni::Vni;
+pub use model::vxlan::{ObservedVxlan, VxlanSpec};
 pub use overlay::Overlay;
 pub use overlay::conflict::PeerConflict;
 pub use overlay::notice::Invalidation;

@@ -8,9 +8,11 @@ use flannel_netlink::{Batch, Errno, Refusal};
 use crate::error::{ApplyError, StepRefusal};
 use crate::kernel::Applied;
 use crate::kernel::netlink::{Netlink, accept_ra_path};
+use crate::model::device::DeviceKind;
 use crate::model::family::{Family, PerFamily};
 use crate::model::if_name::IfName;
 use crate::model::objects::{ObservedNexthop, ROUTE_PROTOCOL, RouteTo};
+use crate::model::vxlan::VxlanSpec;
 use crate::plan::Plan;
 use crate::plan::step::{DeviceStep, Step};
 use crate::wire::{encode, encode::Indexes, ethtool};
@@ -108,7 +110,7 @@ fn ignore_router_advertisements(device: IfName) -> Option<(Errno, Option<String>
 fn explain(kernel: &mut Netlink, plan: &Plan, step: &DeviceStep, errno: Errno) -> Option<String> {
     match (step, errno) {
         (DeviceStep::Create(spec), Errno::EEXIST) => {
-            let (vni, port) = (spec.vni, spec.port);
+            let DeviceKind::Vxlan(VxlanSpec { vni, port, .. }) = spec.kind;
             let others = kernel.vxlan_with(vni.number(), port.get()).ok()?;
             let other = others.first()?;
             Some(format!(
@@ -117,7 +119,9 @@ fn explain(kernel: &mut Netlink, plan: &Plan, step: &DeviceStep, errno: Errno) -
         }
         (DeviceStep::Up, Errno::EADDRINUSE) => {
             let ports = plan.steps().iter().find_map(|step| match step {
-                Step::Device(_, DeviceStep::Create(spec)) => Some(format!("UDP port {}", spec.port)),
+                Step::Device(_, DeviceStep::Create(spec)) => {
+                    spec.kind.vxlan().map(|vxlan| format!("UDP port {}", vxlan.port))
+                }
                 _ => None,
             });
             let port = ports.unwrap_or_else(|| "its UDP port".to_owned());

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use crate::error::{ApplyError, ObserveError, ReadError, StepRefusal};
 use crate::kernel::{Applied, Kernel};
-use crate::model::device::{DeviceSpec, ObservedDevice, ObservedVxlan};
+use crate::model::device::{DeviceKind, DeviceSpec, ObservedDevice, ObservedKind};
 use crate::model::family::Family;
 use crate::model::family_spec::Links;
 use crate::model::if_name::IfName;
@@ -18,6 +18,7 @@ use crate::model::objects::{
     FdbEntry, Neighbor, Nexthop, Observed, ObservedFdbEntry, ObservedNeighbor, ObservedNexthop,
     ObservedRoute, ObservedRouteTo, ROUTE_PROTOCOL, Route, RouteTo,
 };
+use crate::model::vxlan::ObservedVxlan;
 use crate::plan::Plan;
 use crate::plan::step::{DeviceStep, Step};
 use crate::wire::uapi::RTPROT_BOOT;
@@ -224,12 +225,16 @@ impl FakeKernel {
         match step {
             DeviceStep::Change(spec) => {
                 let resettable_options_differ =
-                    device.vxlan.is_some_and(|vxlan| vxlan.resettable_options_differ);
-                device.vxlan = Some(ObservedVxlan { resettable_options_differ, ..vxlan(spec) });
+                    device.vxlan().is_some_and(|vxlan| vxlan.resettable_options_differ);
+                device.kind = made_kind(spec);
+                if let ObservedKind::Vxlan(vxlan) = &mut device.kind {
+                    vxlan.resettable_options_differ = resettable_options_differ;
+                }
             }
             DeviceStep::ResetOptions(_) => {
-                device.vxlan =
-                    device.vxlan.map(|vxlan| ObservedVxlan { resettable_options_differ: false, ..vxlan });
+                if let ObservedKind::Vxlan(vxlan) = &mut device.kind {
+                    vxlan.resettable_options_differ = false;
+                }
             }
             DeviceStep::Release => device.master = 0,
             DeviceStep::SetMac(mac) => device.mac = Some(*mac),
@@ -257,10 +262,9 @@ fn made(spec: &DeviceSpec, index: u32) -> ObservedDevice {
         name: spec.name,
         index,
         up: false,
-        mac: Some(spec.mac),
+        mac: spec.mac(),
         mtu: spec.mtu.bytes(),
-        kind: "vxlan".to_owned(),
-        vxlan: Some(vxlan(spec)),
+        kind: made_kind(spec),
         addresses: Vec::new(),
         accept_ra: Some(true),
         tx_checksum: Some(true),
@@ -268,16 +272,18 @@ fn made(spec: &DeviceSpec, index: u32) -> ObservedDevice {
     }
 }
 
-fn vxlan(spec: &DeviceSpec) -> ObservedVxlan {
-    ObservedVxlan {
-        vni: spec.vni.number(),
-        underlay: spec.underlay.index,
-        local: Some(spec.local),
-        port: spec.port.get(),
-        learning: spec.learning,
-        gbp: spec.gbp,
-        resettable_options_differ: false,
-        fixed_options_differ: false,
+fn made_kind(spec: &DeviceSpec) -> ObservedKind {
+    match &spec.kind {
+        DeviceKind::Vxlan(vxlan) => ObservedKind::Vxlan(ObservedVxlan {
+            vni: vxlan.vni.number(),
+            underlay: spec.underlay.index,
+            local: Some(spec.local),
+            port: vxlan.port.get(),
+            learning: vxlan.learning,
+            gbp: vxlan.gbp,
+            resettable_options_differ: false,
+            fixed_options_differ: false,
+        }),
     }
 }
 

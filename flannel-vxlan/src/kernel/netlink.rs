@@ -194,7 +194,7 @@ impl Netlink {
     /// Names of VXLAN devices with this VNI and port.
     pub(crate) fn vxlan_with(&mut self, vni: u32, port: u16) -> Result<Vec<IfName>, ObserveError> {
         let same = |device: &ObservedDevice| {
-            device.vxlan.is_some_and(|vxlan| (vxlan.vni, vxlan.port) == (vni, port))
+            device.vxlan().is_some_and(|vxlan| (vxlan.vni, vxlan.port) == (vni, port))
         };
         let links = self.links()?;
         Ok(links.into_iter().map(|(_, device)| device).filter(same).map(|device| device.name).collect())
@@ -260,7 +260,7 @@ impl Kernel for Netlink {
                 if tx_checksum {
                     device.tx_checksum = self.tx_checksum(device.index);
                 }
-                if let Some(local) = device.vxlan.and_then(|vxlan| vxlan.local) {
+                if let Some(local) = device.vxlan().and_then(|vxlan| vxlan.local) {
                     self.observe_device(Family::of(local), device.index, &mut observed)?;
                 }
                 observed.devices.push(device);

@@ -1,13 +1,13 @@
-//! The VXLAN device: its desired state, and what the kernel has.
+//! The devices of an overlay: their desired state, and what the kernel has.
 
+use std::fmt;
 use std::net::IpAddr;
-use std::num::NonZeroU16;
 
 use crate::model::family::Family;
 use crate::model::if_name::IfName;
 use crate::model::mac::MacAddr;
 use crate::model::mtu::OverlayMtu;
-use crate::model::vni::Vni;
+use crate::model::vxlan::{ObservedVxlan, VxlanSpec};
 
 /// An interface of the physical network (an uplink).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -18,96 +18,82 @@ pub struct Link {
     pub name: IfName,
 }
 
-/// The desired state of a VXLAN device.
+/// The desired state of a device.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct DeviceSpec {
-    /// Name: `flannel.<VNI>` or `flannel-v6.<VNI>`.
+    /// Name: that of upstream flannel for this kind of device.
     pub name: IfName,
-    /// Identifier of the overlay network.
-    pub vni: Vni,
     /// The uplink that outer packets use.
     pub underlay: Link,
     /// Source address of outer packets: an address of `underlay`. Its family is the family of the overlay.
     pub local: IpAddr,
     /// The only address of the device, with a full-length prefix: the first address of this node's subnet.
     pub address: IpAddr,
-    /// MAC address, which peers have in their neighbor entries.
-    pub mac: MacAddr,
     /// Largest packet that the device accepts.
     pub mtu: OverlayMtu,
-    /// UDP destination port. Default: [`DeviceSpec::PORT`].
-    pub port: NonZeroU16,
-    /// Whether the kernel learns FDB entries from received frames. Default: no.
-    pub learning: bool,
-    /// Whether frames carry the group policy extension. Default: no.
-    pub gbp: bool,
-    /// Whether the network card computes the checksums of inner packets. Default: unchanged.
-    pub tx_checksum: Option<bool>,
+    /// The kind of device and its options.
+    pub kind: DeviceKind,
 }
 
-impl DeviceSpec {
-    /// The default UDP port: 8472, which Linux used before IANA assigned 4789.
-    pub const PORT: NonZeroU16 = NonZeroU16::MIN.saturating_add(8471);
+/// The kinds of devices, with the options of each.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum DeviceKind {
+    /// Packets are encapsulated in VXLAN. The kernel finds a peer by its MAC address.
+    Vxlan(VxlanSpec),
+}
 
-    /// A device with the name and defaults of upstream flannel.
+impl From<VxlanSpec> for DeviceKind {
+    fn from(vxlan: VxlanSpec) -> Self {
+        Self::Vxlan(vxlan)
+    }
+}
+
+impl DeviceKind {
+    /// The VXLAN options; `None` for another kind.
     #[must_use]
-    pub fn new(
-        vni: Vni,
-        underlay: Link,
-        local: IpAddr,
-        address: IpAddr,
-        mac: MacAddr,
-        mtu: OverlayMtu,
-    ) -> Self {
-        Self {
-            name: vni.device_name(Family::of(local)),
-            vni,
-            underlay,
-            local,
-            address,
-            mac,
-            mtu,
-            port: Self::PORT,
-            learning: false,
-            gbp: false,
-            tx_checksum: None,
+    pub fn vxlan(&self) -> Option<&VxlanSpec> {
+        match self {
+            Self::Vxlan(vxlan) => Some(vxlan),
         }
     }
 
-    /// Sets the UDP destination port. Default: [`DeviceSpec::PORT`].
-    #[must_use]
-    pub fn port(mut self, port: NonZeroU16) -> Self {
-        self.port = port;
-        self
+    fn name(&self, family: Family) -> IfName {
+        match self {
+            Self::Vxlan(vxlan) => vxlan.vni.device_name(family),
+        }
     }
+}
 
-    /// Sets whether the kernel learns FDB entries from received frames. Default: no.
+impl DeviceSpec {
+    /// A device with the name that upstream flannel gives it.
     #[must_use]
-    pub fn learning(mut self, learning: bool) -> Self {
-        self.learning = learning;
-        self
-    }
-
-    /// Sets whether frames carry a group policy (`VXLAN_F_GBP`). Default: no. A change recreates the device.
-    #[must_use]
-    pub fn gbp(mut self, gbp: bool) -> Self {
-        self.gbp = gbp;
-        self
-    }
-
-    /// Sets whether the network card computes the checksums of inner packets (`tx-checksum-ip-generic`). Default:
-    /// `None`, unchanged. Turn it off if packets behind NAT have wrong checksums, as with some cards and kernels.
-    #[must_use]
-    pub fn tx_checksum(mut self, offload: Option<bool>) -> Self {
-        self.tx_checksum = offload;
-        self
+    pub fn new(
+        kind: impl Into<DeviceKind>,
+        underlay: Link,
+        local: IpAddr,
+        address: IpAddr,
+        mtu: OverlayMtu,
+    ) -> Self {
+        let kind = kind.into();
+        Self { name: kind.name(Family::of(local)), underlay, local, address, mtu, kind }
     }
 
     /// Family of the overlay and of its uplink address.
     #[must_use]
     pub fn family(&self) -> Family {
         Family::of(self.local)
+    }
+
+    /// MAC address that peers have in their neighbor entries; `None` for a device without one.
+    pub(crate) fn mac(&self) -> Option<MacAddr> {
+        self.kind.vxlan().map(|vxlan| vxlan.mac)
+    }
+
+    /// The desired checksum offload; `None`: unchanged.
+    pub(crate) fn tx_checksum(&self) -> Option<bool> {
+        self.kind.vxlan().and_then(|vxlan| vxlan.tx_checksum)
     }
 }
 
@@ -124,10 +110,8 @@ pub struct ObservedDevice {
     pub mac: Option<MacAddr>,
     /// MTU, in bytes.
     pub mtu: u32,
-    /// Kind of device (`IFLA_INFO_KIND`), e.g. `vxlan`; empty for hardware.
-    pub kind: String,
-    /// VXLAN options; `None` for another kind of device.
-    pub vxlan: Option<ObservedVxlan>,
+    /// The kind of device.
+    pub kind: ObservedKind,
     /// Addresses with their prefix lengths.
     pub addresses: Vec<(IpAddr, u8)>,
     /// Whether the kernel accepts router advertisements on the device; `None` without IPv6, or if the sysctl is read-only.
@@ -138,31 +122,38 @@ pub struct ObservedDevice {
     pub master: u32,
 }
 
-/// The VXLAN options of an [`ObservedDevice`].
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct ObservedVxlan {
-    /// `IFLA_VXLAN_ID`.
-    pub vni: u32,
-    /// `IFLA_VXLAN_LINK`; 0 if not bound to an interface.
-    pub underlay: u32,
-    /// `IFLA_VXLAN_LOCAL` or `IFLA_VXLAN_LOCAL6`.
-    pub local: Option<IpAddr>,
-    /// `IFLA_VXLAN_PORT`.
-    pub port: u16,
-    /// `IFLA_VXLAN_LEARNING`.
-    pub learning: bool,
-    /// `IFLA_VXLAN_GBP`.
-    pub gbp: bool,
-    /// Whether an option that can be reset in place differs from the kernel's default: TTL, TOS, DF, flow label, ageing
-    /// time, local bypass.
-    pub resettable_options_differ: bool,
-    /// Whether an option that cannot be changed in place differs from the kernel's default: default destination, proxy,
-    /// route short-circuit, miss notifications, external control, GPE, VNI filter, address limit, source port range,
-    /// inherited TTL, remote checksums, UDP checksums.
-    pub fixed_options_differ: bool,
+impl ObservedDevice {
+    /// The VXLAN options; `None` for another kind of device.
+    #[must_use]
+    pub fn vxlan(&self) -> Option<&ObservedVxlan> {
+        match &self.kind {
+            ObservedKind::Vxlan(vxlan) => Some(vxlan),
+            ObservedKind::Other(_) => None,
+        }
+    }
 }
 
-/// A device of another program has the name of the desired VXLAN device. Nothing of its family is written.
+/// The kind of an [`ObservedDevice`], with the options of the kinds that this crate knows.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum ObservedKind {
+    /// A VXLAN device.
+    Vxlan(ObservedVxlan),
+    /// Another kind (`IFLA_INFO_KIND`), e.g. `dummy`; empty for hardware.
+    Other(String),
+}
+
+impl fmt::Display for ObservedKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Vxlan(vxlan) => write!(f, "a VXLAN device with VNI {}", vxlan.vni),
+            Self::Other(kind) if kind.is_empty() => f.write_str("not a virtual device"),
+            Self::Other(kind) => write!(f, "a device of kind {kind}"),
+        }
+    }
+}
+
+/// A device of another program has the name of the desired device. Nothing of its family is written.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error(
     "{name} exists and is {what}: remove or rename it, or choose another VNI; until then there is no overlay of its \

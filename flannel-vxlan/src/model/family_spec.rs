@@ -72,8 +72,8 @@ impl FamilySpec {
             device: device.map(|device| device.name),
             underlay: self.underlay,
             networks: smallest_supernet(self.subnet, &self.networks),
-            tx_checksum: device.is_some_and(|device| device.tx_checksum.is_some()),
-            identity: device.map(|device| (device.vni, device.mac)),
+            tx_checksum: device.is_some_and(|device| device.tx_checksum().is_some()),
+            identity: device.and_then(|device| device.kind.vxlan()).map(|vxlan| (vxlan.vni, vxlan.mac)),
         }
     }
 }
@@ -128,7 +128,7 @@ impl Links {
 
     /// Whether this is the device under another name.
     pub(crate) fn is_renamed(&self, found: &ObservedDevice) -> bool {
-        let (Some(vxlan), Some((vni, mac))) = (found.vxlan, self.identity) else { return false };
+        let (Some(vxlan), Some((vni, mac))) = (found.vxlan(), self.identity) else { return false };
         let family = vxlan.local.map(Family::of);
         self.device != Some(found.name)
             && (vxlan.vni, found.mac) == (vni.number(), Some(mac))

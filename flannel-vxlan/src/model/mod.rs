@@ -10,3 +10,4 @@ pub(crate) mod mtu;
 pub(crate) mod objects;
 pub(crate) mod peer;
 pub(crate) mod vni;
+pub(crate) mod vxlan;

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::model::device::DeviceSpec;
 use crate::model::family::{Family, PerFamily};
 use crate::model::family_spec::FamilySpec;
 use crate::model::objects::ObservedRoute;
@@ -181,7 +182,7 @@ impl Rules<'_> {
         if local.is_some_and(|local| self.host.is_broadcast(local, underlay)) {
             return Some(PeerConflict::NotHostAddress(underlay));
         }
-        if via.mac().is_some() && via.mac() == spec.device.as_ref().map(|device| device.mac) {
+        if via.mac().is_some() && via.mac() == spec.device.as_ref().and_then(DeviceSpec::mac) {
             return Some(PeerConflict::OwnMac);
         }
         match self.host.harm_of_route_to(subnet) {

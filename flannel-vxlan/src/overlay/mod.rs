@@ -85,7 +85,7 @@ impl Overlay {
         if self.families[family].as_ref() != Some(&spec) {
             self.devices.desired_changed(family);
             if let Some(device) = &spec.device {
-                self.nexthops.choose_range(device.vni);
+                self.nexthops.choose_range(&device.kind);
             }
             self.families[family] = Some(spec);
             self.pending.invalidate();

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::vni::Vni;
+use crate::model::device::DeviceKind;
 
-/// IDs per VNI, so that daemons with different VNIs in one namespace rarely choose the same ID. If they do, the kernel
+/// IDs per device, so that daemons with different VNIs in one namespace rarely choose the same ID. If they do, the kernel
 /// refuses the second (`NLM_F_EXCL`), and that daemon takes another ID.
 const RANGE: u32 = 1 << 22;
 
@@ -28,8 +28,10 @@ pub(crate) struct NexthopIds {
 }
 
 impl NexthopIds {
-    pub(crate) fn choose_range(&mut self, vni: Vni) {
-        let base = 0x4000_0000 | ((vni.number() & 0xff) * RANGE);
+    pub(crate) fn choose_range(&mut self, device: &DeviceKind) {
+        let base = match device {
+            DeviceKind::Vxlan(vxlan) => 0x4000_0000 | ((vxlan.vni.number() & 0xff) * RANGE),
+        };
         if self.base != base {
             *self = Self { base, next: base, supported: self.supported, ..Self::default() };
         }
@@ -101,11 +103,15 @@ impl NexthopIds {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::mac::MacAddr;
+    use crate::model::vni::Vni;
+    use crate::model::vxlan::VxlanSpec;
 
     #[test]
     fn deleted_objects_are_created_again_with_the_lowest_ids() {
         let mut ids = NexthopIds::default();
-        ids.choose_range(Vni::new(1).unwrap());
+        let vxlan = VxlanSpec::new(Vni::new(1).unwrap(), MacAddr::derived(b"node-1"));
+        ids.choose_range(&vxlan.into());
         ids.start_reading(true);
         ids.finish_reading();
         let first: Vec<u32> = (0..5).map(|_| ids.take()).collect();

@@ -151,7 +151,7 @@ impl Overlay {
                 // A link notification does not contain these.
                 let mut found = found.clone();
                 found.addresses = vec![(device.address, device.family().bits())];
-                found.tx_checksum = device.tx_checksum;
+                found.tx_checksum = device.tx_checksum();
                 found.accept_ra = None;
                 let diff = diff_device(device, &[], Some(&found), false);
                 let is_right = diff.is_ok_and(|diff| diff.steps.is_empty());

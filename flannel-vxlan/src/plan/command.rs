@@ -2,11 +2,12 @@
 
 use std::fmt;
 
-use crate::model::device::DeviceSpec;
+use crate::model::device::{DeviceKind, DeviceSpec};
 use crate::model::family::{Family, PerFamily};
 use crate::model::family_spec::Links;
 use crate::model::if_name::IfName;
 use crate::model::objects::{FdbEntry, Neighbor, Nexthop, ROUTE_PROTOCOL, Route, RouteTo};
+use crate::model::vxlan::VxlanSpec;
 use crate::plan::step::{DEFAULT_AGEING_SECONDS, DeviceStep, Step};
 
 /// A step as a shell command.
@@ -100,19 +101,23 @@ fn ip(family: Family) -> &'static str {
 }
 
 fn write_device(f: &mut fmt::Formatter<'_>, dev: &str, step: &DeviceStep) -> fmt::Result {
-    let vxlan = |spec: &DeviceSpec| {
-        let learning = if spec.learning { "learning" } else { "nolearning" };
-        let (vni, local, underlay) = (spec.vni, spec.local, spec.underlay.name);
+    let vxlan = |spec: &DeviceSpec, vxlan: &VxlanSpec| {
+        let learning = if vxlan.learning { "learning" } else { "nolearning" };
+        let (vni, local, underlay) = (vxlan.vni, spec.local, spec.underlay.name);
         format!("type vxlan id {vni} local {local} dev {underlay} {learning}")
     };
     match step {
         DeviceStep::Delete => write!(f, "ip link del {dev}"),
-        DeviceStep::Create(spec) => {
-            let (mac, mtu, port) = (spec.mac, spec.mtu, spec.port);
-            write!(f, "ip link add {dev} address {mac} mtu {mtu} {} dstport {port}", vxlan(spec))?;
-            f.write_str(if spec.gbp { " gbp" } else { "" })
-        }
-        DeviceStep::Change(spec) => write!(f, "ip link set {dev} {}", vxlan(spec)),
+        DeviceStep::Create(spec) => match &spec.kind {
+            DeviceKind::Vxlan(kind) => {
+                let (mac, mtu, port) = (kind.mac, spec.mtu, kind.port);
+                write!(f, "ip link add {dev} address {mac} mtu {mtu} {} dstport {port}", vxlan(spec, kind))?;
+                f.write_str(if kind.gbp { " gbp" } else { "" })
+            }
+        },
+        DeviceStep::Change(spec) => match &spec.kind {
+            DeviceKind::Vxlan(kind) => write!(f, "ip link set {dev} {}", vxlan(spec, kind)),
+        },
         DeviceStep::ResetOptions(vni) => write!(
             f,
             "ip link set {dev} type vxlan id {vni} ttl auto tos 0 df unset flowlabel 0 ageing {DEFAULT_AGEING_SECONDS} localbypass"

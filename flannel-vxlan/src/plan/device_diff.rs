@@ -4,10 +4,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::model::device::{DeviceSpec, NameTaken, ObservedDevice};
+use crate::model::device::{DeviceKind, DeviceSpec, NameTaken, ObservedDevice, ObservedKind};
 use crate::model::family::{Family, PerFamily};
 use crate::model::family_spec::FamilySpec;
 use crate::model::objects::Observed;
+use crate::model::vxlan::{ObservedVxlan, VxlanSpec};
 use crate::plan::step::{DeviceStep, Step};
 
 /// The device of one family, as it will be after the plan's device steps.
@@ -119,48 +120,32 @@ pub(crate) fn diff_device(
     recreate: bool,
 ) -> Result<DeviceDiff, NameTaken> {
     let Some(device) = observed else { return Ok(DeviceDiff::created(spec, Vec::new())) };
-    let taken = |what| NameTaken { name: spec.name, what };
-    let vxlan = match device.vxlan {
-        Some(vxlan) if vxlan.vni == spec.vni.number() => vxlan,
-        Some(vxlan) => return Err(taken(format!("a VXLAN device with VNI {}", vxlan.vni))),
-        None if device.kind.is_empty() => return Err(taken("not a virtual device".to_owned())),
-        None => return Err(taken(format!("a device of kind {}", device.kind))),
+    let options = match (&spec.kind, &device.kind) {
+        (DeviceKind::Vxlan(vxlan), ObservedKind::Vxlan(found)) if found.vni == vxlan.vni.number() => {
+            diff_vxlan(spec, vxlan, found)
+        }
+        (_, found) => return Err(NameTaken { name: spec.name, what: found.to_string() }),
     };
     let rename = (device.name != spec.name).then_some(device.name).map(DeviceStep::Rename);
-    let same_family = vxlan.local.is_none_or(|local| Family::of(local) == spec.family());
-    if vxlan.port != spec.port.get() || vxlan.gbp != spec.gbp || vxlan.fixed_options_differ || !same_family {
-        return Ok(DeviceDiff::recreated(spec, rename));
-    }
+    let options = options.filter(|options| options.is_empty() || !recreate);
+    let Some(mut options) = options else { return Ok(DeviceDiff::recreated(spec, rename)) };
 
     let mut steps = Vec::new();
-    let differs = vxlan.underlay != spec.underlay.index
-        || vxlan.local != Some(spec.local)
-        || vxlan.learning != spec.learning;
-    if (differs || vxlan.resettable_options_differ) && recreate {
-        return Ok(DeviceDiff::recreated(spec, rename));
-    }
     steps.extend(rename);
-    if differs {
-        steps.push(DeviceStep::Change(Box::new(spec.clone())));
-    }
-    if vxlan.resettable_options_differ {
-        steps.push(DeviceStep::ResetOptions(spec.vni));
-    }
+    steps.append(&mut options);
     if device.master != 0 {
         steps.push(DeviceStep::Release);
     }
-    if device.mac != Some(spec.mac) {
-        steps.push(DeviceStep::SetMac(spec.mac));
-    }
+    let mac = spec.mac().filter(|mac| device.mac != Some(*mac));
+    steps.extend(mac.map(DeviceStep::SetMac));
     if device.mtu != spec.mtu.bytes() {
         steps.push(DeviceStep::SetMtu(spec.mtu));
     }
     if device.accept_ra == Some(true) {
         steps.push(DeviceStep::IgnoreRouterAdvertisements);
     }
-    if spec.tx_checksum.is_some() && device.tx_checksum != spec.tx_checksum {
-        steps.extend(spec.tx_checksum.map(DeviceStep::SetTxChecksum));
-    }
+    let tx_checksum = spec.tx_checksum().filter(|wanted| device.tx_checksum != Some(*wanted));
+    steps.extend(tx_checksum.map(DeviceStep::SetTxChecksum));
     if !device.up {
         steps.push(DeviceStep::Up);
     }
@@ -174,8 +159,27 @@ pub(crate) fn diff_device(
         // The kernel refuses the same IPv6 address with a second prefix length.
         Family::V6 => steps.extend(strays.chain(missing)),
     }
-    let loses_neighbors = device.mac != Some(spec.mac);
-    Ok(DeviceDiff { steps, is_created: false, loses_neighbors })
+    Ok(DeviceDiff { steps, is_created: false, loses_neighbors: mac.is_some() })
+}
+
+/// The steps that change the VXLAN options in place; `None` if the device has to be recreated.
+fn diff_vxlan(spec: &DeviceSpec, vxlan: &VxlanSpec, found: &ObservedVxlan) -> Option<Vec<DeviceStep>> {
+    let same_family = found.local.is_none_or(|local| Family::of(local) == spec.family());
+    if found.port != vxlan.port.get() || found.gbp != vxlan.gbp || found.fixed_options_differ || !same_family
+    {
+        return None;
+    }
+    let mut steps = Vec::new();
+    let differs = found.underlay != spec.underlay.index
+        || found.local != Some(spec.local)
+        || found.learning != vxlan.learning;
+    if differs {
+        steps.push(DeviceStep::Change(Box::new(spec.clone())));
+    }
+    if found.resettable_options_differ {
+        steps.push(DeviceStep::ResetOptions(vxlan.vni));
+    }
+    Some(steps)
 }
 
 /// Whether an address that is not the device's own is removed, as upstream flannel does (`EnsureV4AddressOnLink`,
@@ -198,7 +202,7 @@ impl DeviceDiff {
         steps.push(DeviceStep::Create(Box::new(spec.clone())));
         // Before the device is up: the first router advertisement could arrive immediately.
         steps.push(DeviceStep::IgnoreRouterAdvertisements);
-        steps.extend(spec.tx_checksum.map(DeviceStep::SetTxChecksum));
+        steps.extend(spec.tx_checksum().map(DeviceStep::SetTxChecksum));
         steps.push(DeviceStep::Up);
         steps.push(DeviceStep::AddAddress(spec.address));
         Self { steps, is_created: true, loses_neighbors: true }

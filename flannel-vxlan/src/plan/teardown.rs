@@ -81,5 +81,5 @@ impl Plan {
 /// The family whose VXLAN device this is, by its name and the VNI in it.
 fn vxlan_family(found: &ObservedDevice) -> Option<Family> {
     let (vni, family) = Vni::of_device(found.name.as_str())?;
-    found.vxlan.is_some_and(|vxlan| vxlan.vni == vni.number()).then_some(family)
+    found.vxlan().is_some_and(|vxlan| vxlan.vni == vni.number()).then_some(family)
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use flannel_netlink::{Attribute, AttributeIter, Malformed, Message};
 use ipnet::IpNet;
 
-use crate::model::device::{ObservedDevice, ObservedVxlan};
+use crate::model::device::{ObservedDevice, ObservedKind};
 use crate::model::family::Family;
 use crate::model::if_name::IfName;
 use crate::model::interface::{Interface, InterfaceAddress, RouteLookup};
@@ -14,6 +14,7 @@ use crate::model::objects::{
     FdbEntry, Neighbor, ObservedFdbEntry, ObservedNeighbor, ObservedNexthop, ObservedRoute, ObservedRouteTo,
     ROUTE_PROTOCOL,
 };
+use crate::model::vxlan::ObservedVxlan;
 use crate::plan::step::DEFAULT_AGEING_SECONDS;
 use crate::wire::address_family;
 use crate::wire::uapi::*;
@@ -24,7 +25,8 @@ pub(crate) fn link(message: &Message<'_>) -> Result<(Interface, ObservedDevice),
     let index = u32::from_ne_bytes([*i0, *i1, *i2, *i3]);
     let flags = u32::from_ne_bytes([*f0, *f1, *f2, *f3]);
     let (up, loopback) = (flags & IFF_UP != 0, flags & IFF_LOOPBACK != 0);
-    let (mut name, mut mtu, mut mac, mut kind, mut vxlan) = (&[][..], 0, None, String::new(), None);
+    let (mut name, mut mtu, mut mac) = (&[][..], 0, None);
+    let (mut kind, mut observed) = (String::new(), ObservedKind::Other(String::new()));
     let (mut accept_ra, mut master, mut alt_names) = (None, 0, Vec::new());
     for attribute in attributes {
         let attribute = attribute?;
@@ -33,7 +35,7 @@ pub(crate) fn link(message: &Message<'_>) -> Result<(Interface, ObservedDevice),
             IFLA_MTU => mtu = attribute.u32()?,
             IFLA_ADDRESS => mac = attribute.array().ok().and_then(|bytes| MacAddr::new(bytes).ok()),
             IFLA_MASTER => master = attribute.u32()?,
-            IFLA_LINKINFO => (kind, vxlan) = link_info(attribute.nested())?,
+            IFLA_LINKINFO => (kind, observed) = link_info(attribute.nested())?,
             IFLA_AF_SPEC => accept_ra = ipv6_accept_ra(attribute.nested())?,
             IFLA_PROP_LIST => {
                 for property in attribute.nested() {
@@ -54,8 +56,7 @@ pub(crate) fn link(message: &Message<'_>) -> Result<(Interface, ObservedDevice),
         up,
         mac,
         mtu,
-        kind: kind.clone(),
-        vxlan,
+        kind: observed,
         addresses: Vec::new(),
         accept_ra,
         tx_checksum: None,
@@ -89,7 +90,8 @@ fn ipv6_accept_ra(families: AttributeIter<'_>) -> Result<Option<bool>, Malformed
     Ok(None)
 }
 
-fn link_info(attributes: AttributeIter<'_>) -> Result<(String, Option<ObservedVxlan>), Malformed> {
+/// The name of the kind, and the kind with its options.
+fn link_info(attributes: AttributeIter<'_>) -> Result<(String, ObservedKind), Malformed> {
     let (mut kind, mut data) = ("", None);
     for attribute in attributes {
         let attribute = attribute?;
@@ -99,8 +101,11 @@ fn link_info(attributes: AttributeIter<'_>) -> Result<(String, Option<ObservedVx
             _ => {}
         }
     }
-    let vxlan = data.filter(|_| kind == "vxlan").map(|data| vxlan(data.nested())).transpose()?;
-    Ok((kind.to_owned(), vxlan))
+    let observed = match (kind, data) {
+        ("vxlan", Some(data)) => ObservedKind::Vxlan(vxlan(data.nested())?),
+        _ => ObservedKind::Other(kind.to_owned()),
+    };
+    Ok((kind.to_owned(), observed))
 }
 
 fn vxlan(attributes: AttributeIter<'_>) -> Result<ObservedVxlan, Malformed> {

@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use flannel_netlink::{Attributes, Batch, Flags};
 use ipnet::IpNet;
 
-use crate::model::device::DeviceSpec;
+use crate::model::device::{DeviceKind, DeviceSpec};
 use crate::model::family::{Family, PerFamily};
 use crate::model::if_name::IfName;
 use crate::model::objects::{FdbEntry, Neighbor, Nexthop, ROUTE_PROTOCOL, Route, RouteTo};
 use crate::model::vni::Vni;
+use crate::model::vxlan::VxlanSpec;
 use crate::plan::step::{DEFAULT_AGEING_SECONDS, DeviceStep, Step};
 use crate::wire::address_family;
 use crate::wire::uapi::*;
@@ -128,12 +129,14 @@ pub(crate) fn device_step(batch: &mut Batch, step: &DeviceStep, name: IfName, in
         DeviceStep::Delete => drop(batch.message(RTM_DELLINK, Flags::NONE, &ifinfomsg(index, 0, 0), |_| {})),
         DeviceStep::Create(spec) => drop(batch.message(RTM_NEWLINK, ADD, &ifinfomsg(0, 0, 0), |a| {
             a.text(IFLA_IFNAME, name.as_str());
-            a.bytes(IFLA_ADDRESS, &spec.mac.bytes());
+            if let Some(mac) = spec.mac() {
+                a.bytes(IFLA_ADDRESS, &mac.bytes());
+            }
             a.u32(IFLA_MTU, spec.mtu.bytes());
-            vxlan(a, spec, true);
+            link_info(a, spec, true);
         })),
         DeviceStep::Change(spec) => {
-            batch.message(RTM_NEWLINK, Flags::NONE, &ifinfomsg(index, 0, 0), |a| vxlan(a, spec, false));
+            batch.message(RTM_NEWLINK, Flags::NONE, &ifinfomsg(index, 0, 0), |a| link_info(a, spec, false));
         }
         DeviceStep::ResetOptions(vni) => {
             batch.message(RTM_NEWLINK, Flags::NONE, &ifinfomsg(index, 0, 0), |a| default_options(a, *vni));
@@ -183,25 +186,30 @@ fn address_message(
     });
 }
 
-fn vxlan(a: &mut Attributes<'_>, spec: &DeviceSpec, new: bool) {
-    a.nested(IFLA_LINKINFO, |a| {
-        a.text(IFLA_INFO_KIND, "vxlan");
-        a.nested(IFLA_INFO_DATA, |a| {
-            a.u32(IFLA_VXLAN_ID, spec.vni.number());
-            a.u32(IFLA_VXLAN_LINK, spec.underlay.index);
-            match spec.local {
-                IpAddr::V4(local) => a.bytes(IFLA_VXLAN_LOCAL, &local.octets()),
-                IpAddr::V6(local) => a.bytes(IFLA_VXLAN_LOCAL6, &local.octets()),
-            }
-            a.u8(IFLA_VXLAN_LEARNING, u8::from(spec.learning));
-            if new {
-                a.be16(IFLA_VXLAN_PORT, spec.port.get());
-                if spec.gbp {
-                    a.flag(IFLA_VXLAN_GBP);
-                }
-            }
-        });
+/// The kind of a device with its options: all of a new device, otherwise those that the kernel changes in place.
+fn link_info(a: &mut Attributes<'_>, spec: &DeviceSpec, new: bool) {
+    a.nested(IFLA_LINKINFO, |a| match &spec.kind {
+        DeviceKind::Vxlan(vxlan) => {
+            a.text(IFLA_INFO_KIND, "vxlan");
+            a.nested(IFLA_INFO_DATA, |a| vxlan_options(a, spec, vxlan, new));
+        }
     });
+}
+
+fn vxlan_options(a: &mut Attributes<'_>, spec: &DeviceSpec, vxlan: &VxlanSpec, new: bool) {
+    a.u32(IFLA_VXLAN_ID, vxlan.vni.number());
+    a.u32(IFLA_VXLAN_LINK, spec.underlay.index);
+    match spec.local {
+        IpAddr::V4(local) => a.bytes(IFLA_VXLAN_LOCAL, &local.octets()),
+        IpAddr::V6(local) => a.bytes(IFLA_VXLAN_LOCAL6, &local.octets()),
+    }
+    a.u8(IFLA_VXLAN_LEARNING, u8::from(vxlan.learning));
+    if new {
+        a.be16(IFLA_VXLAN_PORT, vxlan.port.get());
+        if vxlan.gbp {
+            a.flag(IFLA_VXLAN_GBP);
+        }
+    }
 }
 
 /// The defaults of the options of

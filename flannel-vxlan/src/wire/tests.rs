@@ -117,7 +117,7 @@ fn options_of_newer_kernels_are_read() {
             });
         });
         let (_, device) = link(&only(batch.as_bytes())).unwrap();
-        device.vxlan.map(|vxlan| (vxlan.resettable_options_differ, vxlan.fixed_options_differ))
+        device.vxlan().map(|vxlan| (vxlan.resettable_options_differ, vxlan.fixed_options_differ))
     };
     assert_eq!(found(&|a| a.u8(IFLA_VXLAN_LOCALBYPASS, 1)), Some((false, false)));
     assert_eq!(found(&|a| a.u8(IFLA_VXLAN_LOCALBYPASS, 0)), Some((true, false)));

@@ -6,7 +6,7 @@ use flannel_netlink::{Batch, Flags, Protocol, Socket};
 use flannel_vxlan::{Family, Kernel, MacAddr, Netlink, Overlay, UnderlayMtu};
 use testkit::{netns, sh};
 
-use super::{add_peers, both, converge, device, direct, family, flush, host, mac, state, tunnel};
+use super::{add_peers, both, converge, device, direct, family, flush, host, mac, state, tunnel, with};
 
 #[test]
 fn an_overlay_is_created_completely_and_a_second_pass_writes_nothing() {
@@ -295,11 +295,9 @@ fn a_printed_plan_is_a_script_with_the_same_effect() {
     netns(|| {
         let (mut kernel, e0) = host();
         let mut overlay = Overlay::new(Family::ALL.map(|f| {
-            let device = device(f, e0)
-                .port(4789.try_into().unwrap())
-                .gbp(true)
-                .learning(true)
-                .tx_checksum(Some(false));
+            let device = with(device(f, e0), |vxlan| {
+                vxlan.port(4789.try_into().unwrap()).gbp(true).learning(true).tx_checksum(Some(false))
+            });
             family(f, e0).device(device).blackhole(true)
         }));
         add_peers(&mut overlay, 4);
@@ -317,7 +315,8 @@ fn a_printed_plan_is_a_script_with_the_same_effect() {
         sh(&script);
         assert_eq!(converge(&mut overlay, &mut kernel), 0, "{script}");
 
-        let mut changed = device(Family::V4, e0).port(4789.try_into().unwrap()).gbp(true);
+        let mut changed =
+            with(device(Family::V4, e0), |vxlan| vxlan.port(4789.try_into().unwrap()).gbp(true));
         changed.local = "192.168.77.99".parse().unwrap();
         changed.mtu = UnderlayMtu::new(1400).inside_vxlan(Family::V4).unwrap();
         overlay.set_family(family(Family::V4, e0).device(changed));

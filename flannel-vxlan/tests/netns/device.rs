@@ -4,7 +4,7 @@ use flannel_vxlan::{Family, Monitor, Overlay, UnderlayMtu};
 use testkit::{netns, sh};
 
 use super::converge::steady;
-use super::{add_peers, both, converge, device, family, flush, host, mac, state, tunnel};
+use super::{add_peers, both, converge, device, family, flush, host, mac, state, tunnel, with};
 
 #[test]
 fn a_device_of_another_program_is_reported_by_name_and_the_other_family_is_written() {
@@ -170,7 +170,7 @@ fn a_renamed_device_gets_its_name_back_with_everything_on_it() {
         converge(&mut restarted, &mut kernel);
         assert_eq!(steady(&state()), steady(&made));
         sh("ip link set flannel.1 down; ip link set flannel.1 name x");
-        let other = device(Family::V4, e0).port(4789.try_into().unwrap());
+        let other = with(device(Family::V4, e0), |vxlan| vxlan.port(4789.try_into().unwrap()));
         restarted.set_family(family(Family::V4, e0).device(other));
         flush(&mut restarted, &mut kernel);
         assert_eq!(converge(&mut restarted, &mut kernel), 0);
@@ -230,8 +230,10 @@ fn a_udp_port_in_use_is_reported() {
 fn checksum_offload_is_set_again_when_the_device_is_recreated() {
     netns(|| {
         let (mut kernel, e0) = host();
-        let spec =
-            |on| Overlay::new([family(Family::V4, e0).device(device(Family::V4, e0).tx_checksum(Some(on)))]);
+        let spec = |on| {
+            Overlay::new([family(Family::V4, e0)
+                .device(with(device(Family::V4, e0), |vxlan| vxlan.tx_checksum(Some(on))))])
+        };
         let offload = || sh("ethtool -k flannel.1 | grep tx-checksum-ip-generic").trim().to_owned();
         let mut overlay = spec(false);
         converge(&mut overlay, &mut kernel);

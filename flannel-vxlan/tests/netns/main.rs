@@ -14,7 +14,7 @@ mod underlay;
 
 use flannel_vxlan::{
     DeviceSpec, Family, FamilySpec, Kernel, Link, MacAddr, Netlink, Overlay, Peer, Report, UnderlayMtu, Via,
-    Vni,
+    Vni, VxlanSpec,
 };
 use testkit::{sh, try_sh};
 
@@ -36,14 +36,14 @@ fn device(family: Family, underlay: Link) -> DeviceSpec {
         Family::V6 => ("fd77::1", "fd00:10:244:1::", "02:00:00:00:06:01"),
     };
     let mtu = UnderlayMtu::new(1500).inside_vxlan(family).unwrap();
-    DeviceSpec::new(
-        Vni::new(1).unwrap(),
-        underlay,
-        local.parse().unwrap(),
-        address.parse().unwrap(),
-        mac.parse().unwrap(),
-        mtu,
-    )
+    let vxlan = VxlanSpec::new(Vni::new(1).unwrap(), mac.parse().unwrap());
+    DeviceSpec::new(vxlan, underlay, local.parse().unwrap(), address.parse().unwrap(), mtu)
+}
+
+/// The same device with other VXLAN options.
+fn with(mut device: DeviceSpec, change: impl FnOnce(VxlanSpec) -> VxlanSpec) -> DeviceSpec {
+    device.kind = change(*device.kind.vxlan().unwrap()).into();
+    device
 }
 
 fn family(family: Family, underlay: Link) -> FamilySpec {

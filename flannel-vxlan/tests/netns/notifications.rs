@@ -7,7 +7,7 @@ use flannel_vxlan::{Family, Invalidation, MacAddr, Monitor, Notification, Overla
 use ipnet::IpNet;
 use testkit::{netns, sh, wait_for};
 
-use super::{add_peers, both, converge, device, direct, family, flush, host, mac, tunnel};
+use super::{add_peers, both, converge, device, direct, family, flush, host, mac, tunnel, with};
 
 /// What the notifications so far invalidate.
 #[track_caller]
@@ -20,9 +20,9 @@ fn our_own_changes_invalidate_nothing() {
     netns(|| {
         let (mut kernel, e0) = host();
         let mut monitor = Monitor::open(&kernel).unwrap();
-        let mut overlay = Overlay::new(
-            Family::ALL.map(|f| family(f, e0).device(device(f, e0).tx_checksum(Some(false))).blackhole(true)),
-        );
+        let mut overlay = Overlay::new(Family::ALL.map(|f| {
+            family(f, e0).device(with(device(f, e0), |vxlan| vxlan.tx_checksum(Some(false)))).blackhole(true)
+        }));
         let calm = |overlay: &mut Overlay, monitor: &mut Monitor, what: &str| {
             // The kernel itself still adds link-local addresses and routes, which belong to the host.
             assert!(!notice(overlay, monitor).overlay, "{what}");
@@ -43,10 +43,9 @@ fn our_own_changes_invalidate_nothing() {
         overlay.remove_peer("fd00:10:244:4::/64".parse().unwrap());
         flush(&mut overlay, &mut kernel);
         calm(&mut overlay, &mut monitor, "removed");
-        overlay.set_family(
-            family(Family::V4, e0)
-                .device(device(Family::V4, e0).port(4789.try_into().unwrap()).learning(true)),
-        );
+        overlay.set_family(family(Family::V4, e0).device(with(device(Family::V4, e0), |vxlan| {
+            vxlan.port(4789.try_into().unwrap()).learning(true)
+        })));
         flush(&mut overlay, &mut kernel);
         calm(&mut overlay, &mut monitor, "recreated");
         assert_eq!(converge(&mut overlay, &mut kernel), 0);

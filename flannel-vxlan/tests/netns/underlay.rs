@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use flannel_vxlan::{Family, Kernel, Link, Monitor, Netlink, Overlay, PeerConflict, UnderlayMtu};
 use testkit::{netns, sh};
 
-use super::{add_peers, both, converge, device, direct, family, flush, host, mac, tunnel};
+use super::{add_peers, both, converge, device, direct, family, flush, host, mac, tunnel, with};
 
 #[test]
 fn a_new_underlay_address_changes_the_device_in_place_and_a_new_port_recreates_it() {
@@ -26,7 +26,10 @@ fn a_new_underlay_address_changes_the_device_in_place_and_a_new_port_recreates_i
         assert!(sh("ip -d link show flannel.1").contains("local 192.168.77.51"));
         assert!(sh("ip -d link show flannel.1").contains("mtu 1350"));
 
-        overlay.set_family(family(Family::V4, e0).device(moved.port(4789.try_into().unwrap()).gbp(true)));
+        overlay.set_family(
+            family(Family::V4, e0)
+                .device(with(moved, |vxlan| vxlan.port(4789.try_into().unwrap()).gbp(true))),
+        );
         flush(&mut overlay, &mut kernel);
         assert_ne!(index(), before);
         assert!(sh("ip -d link show flannel.1").contains("dstport 4789"));

@@ -10,7 +10,7 @@ mod properties;
 
 use std::net::IpAddr;
 
-use flannel_vxlan::{DeviceSpec, Family, FamilySpec, Link, MacAddr, UnderlayMtu, Vni};
+use flannel_vxlan::{DeviceSpec, Family, FamilySpec, Link, MacAddr, UnderlayMtu, Vni, VxlanSpec};
 
 /// The only interface of the fake kernel.
 fn eth0() -> Link {
@@ -20,7 +20,14 @@ fn eth0() -> Link {
 fn device(vni: u32, local: &str, address: &str, mac: MacAddr) -> DeviceSpec {
     let local: IpAddr = local.parse().unwrap();
     let mtu = UnderlayMtu::new(1500).inside_vxlan(Family::of(local)).unwrap();
-    DeviceSpec::new(Vni::new(vni).unwrap(), eth0(), local, address.parse().unwrap(), mac, mtu)
+    let vxlan = VxlanSpec::new(Vni::new(vni).unwrap(), mac);
+    DeviceSpec::new(vxlan, eth0(), local, address.parse().unwrap(), mtu)
+}
+
+/// The same device with other VXLAN options.
+fn with(mut device: DeviceSpec, change: impl FnOnce(VxlanSpec) -> VxlanSpec) -> DeviceSpec {
+    device.kind = change(*device.kind.vxlan().unwrap()).into();
+    device
 }
 
 /// This node's subnet in the cluster's network, without a device.

@@ -7,10 +7,14 @@ use flannel_vxlan::{
 use ipnet::IpNet;
 use testkit::golden;
 
-use super::family;
+use super::{family, with};
 
 fn device(local: &str, address: &str) -> DeviceSpec {
     super::device(1, local, address, MacAddr::new([2, 0, 0, 0, 0, 1]).unwrap())
+}
+
+fn on_port(device: DeviceSpec, port: u16) -> DeviceSpec {
+    with(device, |vxlan| vxlan.port(port.try_into().unwrap()))
 }
 
 fn v4() -> FamilySpec {
@@ -113,11 +117,9 @@ fn withheld_parts_stay_as_they_are_and_everything_else_is_repaired() {
 
 #[test]
 fn every_option_of_upstream_is_written() {
-    let device = device("192.168.77.1", "10.244.1.0")
-        .port(4789.try_into().unwrap())
-        .gbp(true)
-        .learning(true)
-        .tx_checksum(Some(false));
+    let device = with(device("192.168.77.1", "10.244.1.0"), |vxlan| {
+        vxlan.port(4789.try_into().unwrap()).gbp(true).learning(true).tx_checksum(Some(false))
+    });
     let mut overlay = Overlay::new([v4().device(device).blackhole(true)]);
     overlay.set_peer(direct("10.244.2.0/24", "192.168.77.2")).unwrap();
     expect("options", &overlay.diff(&bare()));
@@ -163,7 +165,7 @@ fn a_new_underlay_address_changes_the_device_in_place_and_a_new_port_recreates_i
     overlay.set_family(v4().device(moved.clone()));
     expect("moved_underlay", &overlay.diff(&kernel.observe(&overlay.links()).unwrap()));
 
-    overlay.set_family(v4().device(moved.port(4789.try_into().unwrap())));
+    overlay.set_family(v4().device(on_port(moved, 4789)));
     expect("new_port", &overlay.diff(&kernel.observe(&overlay.links()).unwrap()));
 }
 
@@ -177,7 +179,7 @@ fn a_recreated_device_loses_its_own_routes_first_and_no_others() {
     }
     overlay.set_peer(direct("10.244.5.0/24", "192.168.77.5")).unwrap();
     assert!(overlay.flush(&mut kernel).unwrap().is_clean());
-    overlay.set_family(v4().device(device("192.168.77.1", "10.244.1.0").port(4789.try_into().unwrap())));
+    overlay.set_family(v4().device(on_port(device("192.168.77.1", "10.244.1.0"), 4789)));
 
     let plan = overlay.diff(&kernel.observe(&overlay.links()).unwrap()).to_string();
     let deletions = (2..=4).map(|n| format!("ip route del 10.244.{n}.0/24 metric 0 proto 70"));

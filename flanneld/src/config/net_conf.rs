@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 use std::ops::RangeInclusive;
 
-use flannel_vxlan::DeviceSpec;
+use flannel_vxlan::VxlanSpec;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::json::{Object, describe};
@@ -419,7 +419,7 @@ impl Reader<'_> {
         let tx_checksum_offload = self.tx_checksum_offload();
         Some(Vxlan {
             vni: vni.ok()?.unwrap_or(1),
-            port: port.ok()?.and_then(in_range).unwrap_or(DeviceSpec::PORT),
+            port: port.ok()?.and_then(in_range).unwrap_or(VxlanSpec::PORT),
             mtu: mtu.ok()?.and_then(|mtu| u16::try_from(mtu).ok()),
             gbp,
             learning,

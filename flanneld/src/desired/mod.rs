@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use flannel_nft::Ownership;
 use flannel_vxlan::{
-    DeviceSpec, Family, FamilySpec, IfName, Link, MacAddr, OverlayMtu, Peer, ValueError, Via, Vni,
+    DeviceSpec, Family, FamilySpec, IfName, Link, MacAddr, OverlayMtu, Peer, ValueError, Via, Vni, VxlanSpec,
 };
 use ipnet::IpNet;
 
@@ -280,7 +280,7 @@ impl NodeSpec {
                 (Backend::Vxlan(vxlan), Some((mtu, mac))) => {
                     let mtu = OverlayMtu::new(mtu, family).map_err(fail)?;
                     let vni = Vni::new(vxlan.vni).map_err(fail)?;
-                    let device = DeviceSpec::new(vni, underlay, local, subnet.network(), mac, mtu)
+                    let vxlan = VxlanSpec::new(vni, mac)
                         .port(vxlan.port)
                         .learning(vxlan.learning)
                         .gbp(vxlan.gbp)
@@ -288,7 +288,7 @@ impl NodeSpec {
                             tx_checksum(vxlan, public_is_local)
                                 .or_else(|| self.restores_checksum.then_some(true)),
                         );
-                    spec = spec.device(device);
+                    spec = spec.device(DeviceSpec::new(vxlan, underlay, local, subnet.network(), mtu));
                 }
                 (Backend::Alloc | Backend::HostGw | Backend::Vxlan(_), _) => {}
             }

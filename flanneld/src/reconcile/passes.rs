@@ -57,7 +57,9 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             self.ready_logged = true;
             let families = Family::ALL.into_iter().filter_map(|family| self.overlay.family(family));
             for device in families.filter_map(|family| family.device.as_ref()) {
-                info!("Interface {} mac address set to: {}", device.name, device.mac);
+                if let Some(vxlan) = device.kind.vxlan() {
+                    info!("Interface {} mac address set to: {}", device.name, vxlan.mac);
+                }
             }
             info!("flannel is ready");
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use flannel_nft::Observed;
-use flannel_vxlan::{Family, Overlay, Via};
+use flannel_vxlan::{DeviceSpec, Family, Overlay, Via};
 use ipnet::IpNet;
 use tokio::sync::oneshot;
 
@@ -115,15 +115,18 @@ fn peer(
 
 fn devices(overlay: &Overlay) -> Vec<DeviceStatus> {
     let specs = Family::ALL.into_iter().filter_map(|family| overlay.family(family)?.device.as_ref());
-    let status = specs.map(|device| DeviceStatus {
-        name: device.name.to_string(),
-        vni: device.vni.number(),
-        address: device.address,
-        mac: device.mac.to_string(),
-        mtu: device.mtu.bytes(),
-        port: device.port.get(),
-    });
-    status.collect()
+    let status = |device: &DeviceSpec| {
+        let vxlan = device.kind.vxlan()?;
+        Some(DeviceStatus {
+            name: device.name.to_string(),
+            vni: vxlan.vni.number(),
+            address: device.address,
+            mac: vxlan.mac.to_string(),
+            mtu: device.mtu.bytes(),
+            port: vxlan.port.get(),
+        })
+    };
+    specs.filter_map(status).collect()
 }
 
 /// Puts what does not hold and what is worth knowing into a status.

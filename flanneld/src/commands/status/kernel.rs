@@ -61,7 +61,7 @@ pub(super) fn read(
 
 fn device_status(observed: &Observed) -> Vec<DeviceStatus> {
     let status = |device: &flannel_vxlan::ObservedDevice| {
-        let vxlan = device.vxlan?;
+        let vxlan = device.vxlan()?;
         let family = if device.name.as_str().starts_with("flannel-v6.") { Family::V6 } else { Family::V4 };
         let mut addresses = device.addresses.iter().map(|(address, _)| *address);
         Some(DeviceStatus {

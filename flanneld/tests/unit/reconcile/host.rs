@@ -35,7 +35,7 @@ async fn a_virtual_address_that_comes_to_the_interface_is_not_the_nodes() {
     let mut node = Node::start();
     node.tell(listing([2])).await;
     node.until(Readiness::is_ready).await;
-    let local = || node.links.with(|kernel| kernel.devices.values().next().unwrap().vxlan.unwrap().local);
+    let local = || node.links.with(|kernel| kernel.devices.values().next().unwrap().vxlan().unwrap().local);
     let own = Some(IpAddr::from([192, 168, 77, 1]));
     assert_eq!(local(), own);
     let virtual_address = IpAddr::from([192, 168, 77, 100]);
@@ -97,8 +97,7 @@ fn foreign_link() -> Notification {
         up: true,
         mac: None,
         mtu: 1500,
-        kind: "veth".to_owned(),
-        vxlan: None,
+        kind: flannel_vxlan::ObservedKind::Other("veth".to_owned()),
         addresses: Vec::new(),
         accept_ra: None,
         tx_checksum: None,
@@ -162,7 +161,7 @@ async fn another_default_route_counts_only_once_the_interface_in_use_is_of_no_us
     let (_, notifications, _) = &node.alive;
     let local = || {
         let device = node.links.with(|kernel| kernel.devices.values().next().cloned());
-        device.and_then(|device| device.vxlan).and_then(|vxlan| vxlan.local)
+        device.and_then(|device| device.vxlan()?.local)
     };
     let eth1 = Interface {
         index: 3,

@@ -89,7 +89,7 @@ fn devices(plan: &Plan, observed: &Observed) -> Vec<Finding> {
 /// Devices that receive at another port than the configuration has: nodes send to the port that they have themselves.
 fn ports(wanted: u16, observed: &Observed) -> Vec<Finding> {
     let other = observed.devices.iter().filter_map(|device| {
-        let port = device.vxlan.map(|vxlan| vxlan.port).filter(|port| *port != wanted)?;
+        let port = device.vxlan().map(|vxlan| vxlan.port).filter(|port| *port != wanted)?;
         Some(Finding::error(
             "port",
             format!(
