@@ -48,6 +48,12 @@ pub enum InvalidRule {
         /// The set.
         set: String,
     },
+    /// A patch names a table that the ruleset does not have.
+    #[error("there is no table `{table}` in this ruleset")]
+    MissingTable {
+        /// The table.
+        table: String,
+    },
     /// The family has no base chain of this type at this hook.
     #[error("family {family} has no {kind} chains at hook {hook}")]
     NoSuchHook {

@@ -89,7 +89,8 @@
 //! - [`converge`]: observe, compare, commit, and start over if another process committed in
 //!   between.
 //! - [`RetainedRuleset`]: converge repeatedly. While nothing changes, a call costs one request of 3
-//!   µs.
+//!   µs. [`RetainedRuleset::patch`] changes some chains and elements at a cost that does not depend on
+//!   the ruleset's size.
 //! - [`converge_with`]: converge with a plan of your own instead of [`diff`]; [`iptables`] has
 //!   plans for tables of other programs.
 //! - [`observe`], [`diff`], [`Transaction::seal`], [`Transaction::commit`]: the single steps.
@@ -119,12 +120,13 @@ mod error;
 pub mod iptables;
 mod kernel;
 mod model;
+mod retained;
 mod text;
 mod transaction;
 mod uapi;
 mod wire;
 
-pub use converge::{Outcome, RetainedRuleset, converge, converge_with, generation, observe};
+pub use converge::{Outcome, converge, converge_with, generation, observe};
 pub use error::{CommitError, ConvergeError, InvalidRule, ObserveError, ReadError, RefusalReason, SealError};
 pub use flannel_netlink::{Errno, OpenError};
 pub use kernel::fake::FakeKernel;
@@ -143,6 +145,7 @@ pub use model::name::{
     ChainName, Comment, CounterName, InterfaceName, LogPrefix, NameError, SetName, TableName,
 };
 pub use model::operand::{Addresses, Ports};
+pub use model::patch::TablePatch;
 pub use model::protocol::Protocol;
 pub use model::rule::{Rule, VmapKey};
 pub use model::ruleset::{Ownership, Ruleset};
@@ -152,6 +155,7 @@ pub use model::statement::{IpRange, Limit, Log, Mark, Nat, Per, Reject};
 pub use model::table::{Counter, Table};
 pub use model::value::Value;
 pub use model::verdict::Verdict;
+pub use retained::RetainedRuleset;
 pub use transaction::change::{Change, RulePlace};
 pub use transaction::diff::diff;
 pub use transaction::{Building, Sealed, Transaction};

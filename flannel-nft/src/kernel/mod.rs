@@ -5,7 +5,8 @@ pub(crate) mod monitor;
 pub(crate) mod netlink;
 
 use crate::error::{CommitError, ObserveError};
-use crate::model::ids::{Generation, TableId};
+use crate::model::ids::{Generation, Handle, TableId};
+use crate::model::name::ChainName;
 use crate::model::ruleset::{Ownership, Ruleset};
 use crate::transaction::{Sealed, Transaction};
 
@@ -53,6 +54,19 @@ pub trait Kernel {
     /// # Errors
     /// [`ObserveError`]; the result is never partial.
     fn observe(&mut self, wanted: &[TableId]) -> Result<Observed, ObserveError>;
+
+    /// Lists the handles of a chain's rules, in order.
+    ///
+    /// # Errors
+    /// [`ObserveError`]. A chain that does not exist has no rules or is an error.
+    ///
+    /// # Kernel
+    /// `nft -a list chain FAMILY TABLE CHAIN`
+    fn rule_handles(&mut self, table: &TableId, chain: &ChainName) -> Result<Vec<Handle>, ObserveError> {
+        let observed = self.observe(std::slice::from_ref(table))?;
+        let chain = observed.ruleset.find(table).and_then(|table| table.chains.find(chain.as_str()));
+        Ok(chain.iter().flat_map(|chain| &chain.rules).filter_map(|rule| rule.handle).collect())
+    }
 
     /// Sends a transaction and waits for the reply.
     ///

@@ -14,8 +14,8 @@ use crate::error::{CommitError, ObserveError, ReadError, RefusalReason};
 use crate::kernel::{Kernel, Observed};
 use crate::model::chain::Chain;
 use crate::model::family::Family;
-use crate::model::ids::{Generation, TableId};
-use crate::model::name::TableName;
+use crate::model::ids::{Generation, Handle, TableId};
+use crate::model::name::{ChainName, TableName};
 use crate::model::ruleset::Ruleset;
 use crate::model::set::Set;
 use crate::model::table::Table;
@@ -321,6 +321,21 @@ impl Kernel for Netlink {
             return Ok(Observed { generation, ruleset, port: Some(self.socket.port()) });
         }
         Err(ObserveError { what: "tables", source: ReadError::Busy { attempts: ATTEMPTS } })
+    }
+
+    fn rule_handles(&mut self, table: &TableId, chain: &ChainName) -> Result<Vec<Handle>, ObserveError> {
+        let of_chain = |a: &mut Attributes<'_>| encode::rule_handle(table, chain, None, a);
+        let handles = self.list("rules", message::GETRULE, table.family.number(), of_chain, |message| {
+            let Some((_, attributes)) = decode::open(message)? else { return Ok(None) };
+            for attribute in attributes {
+                let attribute = attribute?;
+                if attribute.kind == NFTA_RULE_HANDLE {
+                    return attribute.be64().map(|handle| Some(Handle(handle)));
+                }
+            }
+            Ok(None)
+        })?;
+        Ok(handles.into_iter().flatten().collect())
     }
 
     fn send(&mut self, transaction: &mut Transaction<Sealed>) -> Result<Generation, CommitError> {

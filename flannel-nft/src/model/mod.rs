@@ -11,6 +11,7 @@ pub(crate) mod matching;
 pub(crate) mod name;
 pub(crate) mod opaque;
 pub(crate) mod operand;
+pub(crate) mod patch;
 pub(crate) mod protocol;
 pub(crate) mod rule;
 pub(crate) mod ruleset;

@@ -49,6 +49,10 @@ impl Ruleset {
         self.tables.iter().find(|table| table.id == *id)
     }
 
+    pub(crate) fn find_mut(&mut self, id: &TableId) -> Option<&mut Table> {
+        self.tables.iter_mut().find(|table| table.id == *id)
+    }
+
     /// The identities of all tables that the ruleset describes, including those that must not
     /// exist.
     #[must_use]

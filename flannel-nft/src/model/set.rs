@@ -50,6 +50,13 @@ pub struct Set {
     pub(crate) extra: Extra,
 }
 
+/// Where an element is in its set.
+pub(crate) struct Placed {
+    pub(crate) span: Span,
+    /// The elements that it replaced.
+    pub(crate) displaced: Vec<(Span, Body)>,
+}
+
 impl Set {
     /// Whether rules add elements while packets pass (flag `dynamic`). Such elements are not
     /// compared.
@@ -162,14 +169,22 @@ impl Set {
     /// An invalid element (wrong type, prefix with host bits, range without the interval flag,
     /// overlap in a map) is reported when the transaction is [sealed](crate::Transaction::seal).
     pub fn insert(&mut self, element: impl Into<Element>) {
-        let Element { key, data_type, body } = element.into();
-        match self.check(&key, data_type, &body) {
-            Some(invalid) => self.wrong(invalid),
-            None if self.is_interval() => self.insert_span(key.span, body),
-            None => {
-                self.elements.insert(key.span, body);
-            }
+        if let Err(invalid) = self.put(element.into()) {
+            self.wrong(invalid);
         }
+    }
+
+    pub(crate) fn put(&mut self, element: Element) -> Result<Placed, InvalidRule> {
+        let Element { key, data_type, body } = element;
+        if let Some(invalid) = self.check(&key, data_type, &body) {
+            return Err(invalid);
+        }
+        if self.is_interval() {
+            return self.put_span(key.span, body);
+        }
+        let displaced = self.elements.insert(key.span.clone(), body);
+        let displaced = displaced.map(|body| (key.span.clone(), body)).into_iter().collect();
+        Ok(Placed { span: key.span, displaced })
     }
 
     fn check(&self, key: &Key, data_type: Option<Datatype>, body: &Body) -> Option<InvalidRule> {
@@ -202,10 +217,10 @@ impl Set {
         None
     }
 
-    fn insert_span(&mut self, span: Span, body: Body) {
+    fn put_span(&mut self, span: Span, body: Body) -> Result<Placed, InvalidRule> {
         let (Some(first), Some(last)) = (span.first().cloned(), span.last().cloned()) else {
-            self.elements.insert(span, body);
-            return;
+            let displaced = self.elements.insert(span.clone(), body).map(|body| (span.clone(), body));
+            return Ok(Placed { span, displaced: displaced.into_iter().collect() });
         };
         let below = Span::Range(last.clone(), Data::highest(last.len()));
         let neighbours = self.elements.range(..=below).rev().map(|(span, _)| span);
@@ -214,18 +229,20 @@ impl Set {
         let same = overlaps.len() == 1 && overlaps.first() == Some(&span);
         if !overlaps.is_empty() && !same && self.maps != Maps::Nothing {
             let element = Key { datatype: self.key, span, invalid: None }.to_string();
-            self.wrong(InvalidRule::Overlap { element });
-            return;
+            return Err(InvalidRule::Overlap { element });
         }
         let (mut low, mut high) = (first, last);
+        let mut displaced = Vec::new();
         for overlap in overlaps {
             if let (Some(first), Some(last)) = (overlap.first(), overlap.last()) {
                 low = low.min(first.clone());
                 high = high.max(last.clone());
             }
-            self.elements.remove(&overlap);
+            displaced.extend(self.elements.remove(&overlap).map(|body| (overlap, body)));
         }
-        self.elements.insert(Span::between(low, high), body);
+        let span = Span::between(low, high);
+        self.elements.insert(span.clone(), body);
+        Ok(Placed { span, displaced })
     }
 
     fn wrong(&mut self, invalid: InvalidRule) {

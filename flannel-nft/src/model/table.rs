@@ -152,6 +152,19 @@ impl Table {
 }
 
 impl Table {
+    /// The same table without counters, sets and chains.
+    pub(crate) fn without_objects(&self) -> Self {
+        Self {
+            id: self.id.clone(),
+            comment: self.comment.clone(),
+            counters: ByName::default(),
+            sets: ByName::default(),
+            chains: ByName::default(),
+            foreign: Vec::new(),
+            ..*self
+        }
+    }
+
     /// The set with this name.
     pub(crate) fn find_set(&self, name: &SetName) -> Option<&Set> {
         self.sets.find(name.as_str())

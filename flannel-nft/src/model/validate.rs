@@ -6,14 +6,14 @@ use crate::model::matching::{Match, Source, Test};
 use crate::model::statement::Statement;
 use crate::model::table::Table;
 
-/// Calls `found` for each reference to a missing chain, set or counter, with the rule or element
-/// that has it.
-pub(crate) fn check_references(table: &Table, mut found: impl FnMut(InvalidRule, String)) {
+/// Calls `found` for each reference of a part of the table to a missing chain, set or counter, with
+/// the rule or element that has it.
+pub(crate) fn check_references(part: &Table, table: &Table, mut found: impl FnMut(InvalidRule, String)) {
     let missing_chain = |chain: &str| {
         let missing = InvalidRule::MissingChain { chain: chain.to_owned() };
         table.chains.find(chain).is_none().then_some(missing)
     };
-    for chain in &table.chains {
+    for chain in &part.chains {
         for rule in &chain.rules {
             let object = || format!("rule {} {} {rule}", table.id, chain.name);
             for target in rule.verdicts().filter_map(|verdict| verdict.chain()) {
@@ -46,7 +46,7 @@ pub(crate) fn check_references(table: &Table, mut found: impl FnMut(InvalidRule,
             }
         }
     }
-    for set in &table.sets {
+    for set in &part.sets {
         for (span, body) in &set.elements {
             if let Some(Mapped::Verdict(verdict)) = &body.mapped
                 && let Some(missing) = verdict.chain().and_then(|chain| missing_chain(chain.as_str()))

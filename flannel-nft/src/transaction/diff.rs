@@ -7,8 +7,9 @@ use flannel_netlink::{Batch, Flags};
 use crate::kernel::Observed;
 use crate::model::chain::{Chain, ChainKind, Hook, Priority};
 use crate::model::element::{Body, Mapped, Span};
-use crate::model::ids::Handle;
+use crate::model::ids::{Generation, Handle};
 use crate::model::matching::{Match, Source, Test};
+use crate::model::patch::Parts;
 use crate::model::rule::Rule;
 use crate::model::ruleset::{Ownership, Ruleset};
 use crate::model::set::Set;
@@ -58,8 +59,25 @@ fn table_diff(new: &Table, old: &Table, port: Option<u32>, transaction: &mut Tra
     if adopt || new.dormant != old.dormant {
         transaction.add_table(new);
     }
-    validate::check_references(new, |invalid, object| transaction.check(Err(invalid), || object));
+    validate::check_references(new, new, |invalid, object| transaction.check(Err(invalid), || object));
+    contents_diff(new, old, transaction);
+}
 
+/// Computes the changes that turn the old part of `table` into the new part.
+pub(crate) fn diff_parts(table: &Table, parts: &Parts, held: Generation) -> Transaction<Building> {
+    let mut transaction = Transaction::at(held);
+    validate::check_references(&parts.new, table, |invalid, object| {
+        transaction.check(Err(invalid), || object);
+    });
+    contents_diff(&parts.new, &parts.old, &mut transaction);
+    // The kernel holds the old part, except for elements that rules add.
+    if !parts.new.sets.iter().any(Set::is_filled_by_rules) {
+        transaction.assume_effective();
+    }
+    transaction
+}
+
+fn contents_diff(new: &Table, old: &Table, transaction: &mut Transaction<Building>) {
     let deletions = Deletions::between(new, old);
     let plans: Vec<RulePlan<'_>> = new
         .chains

@@ -104,6 +104,11 @@ impl Transaction<Building> {
         }
     }
 
+    /// Declares that at least one change, if there are any, is none that the kernel holds already.
+    pub(crate) fn assume_effective(&mut self) {
+        self.effective |= self.changes > 0;
+    }
+
     /// Adds an empty table, or changes the flags of an existing table.
     pub fn add_table(&mut self, table: &Table) {
         let flags = table.wanted_flags();
@@ -127,7 +132,7 @@ impl Transaction<Building> {
         for chain in &table.chains {
             chain.rules.iter().for_each(|rule| self.append_rule(&table.id, &chain.name, rule));
         }
-        validate::check_references(table, |invalid, object| self.check(Err(invalid), || object));
+        validate::check_references(table, table, |invalid, object| self.check(Err(invalid), || object));
     }
 
     /// Recreates a table: all rules are replaced at once, and counters start at 0.

@@ -6,4 +6,5 @@
 mod common;
 mod golden;
 mod invalid;
+mod patch;
 mod properties;
