@@ -90,7 +90,13 @@ pub fn converge_with(
             return Ok(Outcome::Unchanged { generation: observed.generation });
         }
         match kernel.send(&mut sealed) {
-            Ok(generation) => return Ok(Outcome::Changed { generation, changes }),
+            Ok(generation) => {
+                let generation = match generation {
+                    Some(generation) => generation,
+                    None => kernel.generation().map_err(ConvergeError::Observe)?,
+                };
+                return Ok(Outcome::Changed { generation, changes });
+            }
             Err(CommitError::Stale | CommitError::Unanswered { .. }) => {}
             Err(error) => return Err(ConvergeError::Commit(error)),
         }

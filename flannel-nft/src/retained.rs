@@ -149,7 +149,7 @@ fn commit(
         return Ok(unchanged.then_some(Outcome::Unchanged { generation: held }));
     }
     match kernel.send(&mut sealed) {
-        Ok(generation) => Ok(Some(Outcome::Changed { generation, changes })),
+        Ok(generation) => Ok(generation.map(|generation| Outcome::Changed { generation, changes })),
         Err(CommitError::Stale | CommitError::Unanswered { .. }) => Ok(None),
         Err(error) => Err(ConvergeError::Commit(error)),
     }

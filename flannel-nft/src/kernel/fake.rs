@@ -217,7 +217,7 @@ impl Kernel for FakeKernel {
         Ok(Observed { generation: self.generation, ruleset: tables.collect::<Ruleset>(), port: None })
     }
 
-    fn send(&mut self, transaction: &mut Transaction<Sealed>) -> Result<Generation, CommitError> {
+    fn send(&mut self, transaction: &mut Transaction<Sealed>) -> Result<Option<Generation>, CommitError> {
         if transaction.expected().is_some_and(|expected| expected != self.generation) {
             return Err(CommitError::Stale);
         }
@@ -241,7 +241,7 @@ impl Kernel for FakeKernel {
         if !transaction.is_empty() {
             self.generation = self.generation.next();
         }
-        Ok(self.generation)
+        Ok(transaction.expected().map(|_| self.generation))
     }
 }
 

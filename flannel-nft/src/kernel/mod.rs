@@ -68,11 +68,13 @@ pub trait Kernel {
         Ok(chain.iter().flat_map(|chain| &chain.rules).filter_map(|rule| rule.handle).collect())
     }
 
-    /// Sends a transaction and waits for the reply.
+    /// Sends a transaction and waits for the reply. Returns the generation that it made; `None` for
+    /// an [unchecked](Transaction::unchecked) transaction, after which the kernel would have to be
+    /// asked.
     ///
     /// # Errors
     /// [`CommitError`], whose variants tell what the kernel holds.
-    fn send(&mut self, transaction: &mut Transaction<Sealed>) -> Result<Generation, CommitError>;
+    fn send(&mut self, transaction: &mut Transaction<Sealed>) -> Result<Option<Generation>, CommitError>;
 }
 
 impl Ownership {

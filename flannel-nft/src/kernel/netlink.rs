@@ -225,7 +225,7 @@ impl Netlink {
         &mut self,
         expected: Option<Generation>,
         source: LostReply,
-    ) -> Result<Generation, CommitError> {
+    ) -> Result<Option<Generation>, CommitError> {
         let now = self.generation().map_err(CommitError::Unknown)?;
         let silent = source
             .source()
@@ -234,7 +234,7 @@ impl Netlink {
         // Refusals always arrive. So if the kernel does not acknowledge the end of a batch, no
         // reply means success.
         if silent && !self.acks_end() {
-            return Ok(generation_after(expected, now));
+            return Ok(expected.map(|expected| generation_after(expected, now)));
         }
         match expected {
             Some(expected) if expected == now => Err(CommitError::Lost(source)),
@@ -338,13 +338,17 @@ impl Kernel for Netlink {
         Ok(handles.into_iter().flatten().collect())
     }
 
-    fn send(&mut self, transaction: &mut Transaction<Sealed>) -> Result<Generation, CommitError> {
+    fn send(&mut self, transaction: &mut Transaction<Sealed>) -> Result<Option<Generation>, CommitError> {
         let expected = transaction.expected();
         match self.socket.transact(transaction.batch_mut(), |_| Ok(())) {
             Ok(answer) => match (answer.refused.into_iter().next(), expected) {
                 (Some(refusal), _) => Err(Self::refused(transaction, refusal)),
-                (None, Some(expected)) if transaction.is_effective() => Ok(expected.next()),
-                (None, _) => Ok(generation_after(expected, self.generation().map_err(CommitError::Unknown)?)),
+                (None, None) => Ok(None),
+                (None, Some(expected)) if transaction.is_effective() => Ok(Some(expected.next())),
+                (None, Some(expected)) => {
+                    let now = self.generation().map_err(CommitError::Unknown)?;
+                    Ok(Some(generation_after(expected, now)))
+                }
             },
             Err(TransactError::Lost(source)) => self.unanswered(expected, source),
             Err(TransactError::Malformed(source)) => Err(CommitError::Malformed(source)),
@@ -402,8 +406,8 @@ fn cannot_read(what: &'static str, source: AskError) -> ObserveError {
 
 /// The generation after a commit that applied at `expected`, if the kernel is now at `now`. A
 /// commit without effect, such as adding a table that exists, makes no new generation.
-fn generation_after(expected: Option<Generation>, now: Generation) -> Generation {
-    expected.filter(|expected| *expected != now).map_or(now, Generation::next)
+fn generation_after(expected: Generation, now: Generation) -> Generation {
+    if expected == now { now } else { expected.next() }
 }
 
 /// The name of the outermost attribute that lies at `offset` in message `number`.

@@ -85,7 +85,10 @@ fn contents_diff(new: &Table, old: &Table, transaction: &mut Transaction<Buildin
         .filter_map(|chain| {
             let old_chain = old.chains.find(chain.name.as_str())?;
             let kept = !deletions.chains.contains(chain.name.as_str());
-            kept.then(|| rule_plan(new, chain, old_chain, &deletions))
+            let stays = |(rule, old): (&Rule, &Rule)| rule.is_same(old) && !deletions.is_used_by(old);
+            let unchanged = chain.rules.len() == old_chain.rules.len()
+                && chain.rules.iter().zip(&old_chain.rules).all(stays);
+            (kept && !unchanged).then(|| rule_plan(new, chain, old_chain, &deletions))
         })
         .collect();
     remove(new, old, &deletions, &plans, transaction);

@@ -298,13 +298,13 @@ impl Transaction<Building> {
 impl Transaction<Sealed> {
     /// Sends all changes as one datagram. Consumes the transaction, so it cannot be sent twice.
     ///
-    /// Returns the generation that the commit made. For an [unchecked](Transaction::unchecked)
-    /// transaction, this is the current generation after the commit, which includes later commits
-    /// of other processes.
+    /// Returns the generation that the commit made; `None` for an
+    /// [unchecked](Transaction::unchecked) transaction. Ask for it with
+    /// [`generation`](crate::generation), which includes later commits of other processes.
     ///
     /// # Errors
     /// [`CommitError`], whose variants tell what the kernel holds.
-    pub fn commit(mut self, kernel: &mut impl Kernel) -> Result<Generation, CommitError> {
+    pub fn commit(mut self, kernel: &mut impl Kernel) -> Result<Option<Generation>, CommitError> {
         kernel.send(&mut self)
     }
 

@@ -157,7 +157,7 @@ fn a_commit_that_has_no_effect_makes_no_generation() {
         let before = observe(&mut kernel, &[]).unwrap().generation;
         let mut transaction = Transaction::at(before);
         transaction.add_table(&Table::new(Family::Ip, TableName::new("flannel-ipv4").unwrap()));
-        let after = transaction.seal().unwrap().commit(&mut kernel).unwrap();
+        let after = transaction.seal().unwrap().commit(&mut kernel).unwrap().unwrap();
         assert_eq!(after, observe(&mut kernel, &[]).unwrap().generation, "of the kernel");
         assert_eq!(after, before, "so that the next change of others is noticed");
     });
@@ -186,7 +186,7 @@ impl Kernel for Disturbed<'_> {
         self.kernel.observe(wanted)
     }
 
-    fn send(&mut self, transaction: &mut Transaction<Sealed>) -> Result<Generation, CommitError> {
+    fn send(&mut self, transaction: &mut Transaction<Sealed>) -> Result<Option<Generation>, CommitError> {
         if self.times > 0 {
             self.times -= 1;
             sh("nft add table ip other; nft add chain ip other c; nft flush ruleset");

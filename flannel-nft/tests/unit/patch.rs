@@ -61,7 +61,7 @@ impl<K: Kernel> Kernel for Counting<K> {
     fn rule_handles(&mut self, table: &TableId, chain: &ChainName) -> Result<Vec<Handle>, ObserveError> {
         self.0.rule_handles(table, chain)
     }
-    fn send(&mut self, transaction: &mut Transaction<Sealed>) -> Result<Generation, CommitError> {
+    fn send(&mut self, transaction: &mut Transaction<Sealed>) -> Result<Option<Generation>, CommitError> {
         self.0.send(transaction)
     }
 }

@@ -92,7 +92,7 @@ impl flannel_nft::Kernel for Shared<FakeNft> {
     fn observe(&mut self, wanted: &[TableId]) -> Result<flannel_nft::Observed, flannel_nft::ObserveError> {
         self.with(|kernel| kernel.observe(wanted))
     }
-    fn send(&mut self, transaction: &mut Transaction<Sealed>) -> Result<Generation, CommitError> {
+    fn send(&mut self, transaction: &mut Transaction<Sealed>) -> Result<Option<Generation>, CommitError> {
         let sent = self.with(|kernel| kernel.send(transaction));
         let tables = self.with(|kernel| FakeNft::tables(kernel).iter().cloned().collect());
         self.states.lock().unwrap().push(tables);
