@@ -4,7 +4,6 @@
 //! table is not read for each, nor is the way to every peer asked for.
 
 use std::collections::BTreeSet;
-use std::error::Error;
 
 use flannel_vxlan::DefaultRoute;
 use flannel_vxlan::{Family, Interface, Notification};
@@ -12,7 +11,8 @@ use ipnet::IpNet;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::{HOST_CHANGE_DELAY, Reconciler, pacing};
+use super::error::{DesiredError, HostError, Pass, PassError};
+use super::{HOST_CHANGE_DELAY, Reconciler};
 use crate::config::{Config, NetConf, Store};
 use crate::desired::NodeSpec;
 use crate::node::pod_bridge::PodSubnets;
@@ -51,8 +51,8 @@ impl HostWatch {
 impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     /// Others changed something: look again at what that may have broken.
     pub(super) fn notice(&mut self, notifications: &[Notification], cause: Cause) {
-        let rerouted = self.overlay.rerouted(notifications);
-        let invalidation = self.overlay.notice(notifications);
+        let rerouted = self.overlay.desired.rerouted(notifications);
+        let invalidation = self.overlay.desired.notice(notifications);
         if rerouted.iter().any(|net| net.prefix_len() == 0) {
             self.host.defaults = None;
         }
@@ -68,47 +68,50 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         let now = Instant::now();
         // Pods that start and stop change links too: several such changes are one look. A retry far off is brought
         // forward.
-        if host && self.due.facts.at.is_none_or(|at| at > now + HOST_CHANGE_DELAY) {
-            self.due.facts.at = Some(now + HOST_CHANGE_DELAY);
+        if host && self.due.host.at.is_none_or(|at| at > now + HOST_CHANGE_DELAY) {
+            self.due.host.at = Some(now + HOST_CHANGE_DELAY);
         }
         if invalidation.overlay {
             self.outputs.counters.found(Object::Overlay, cause);
         }
         // What is due soon anyway will see this too; a retry far off is brought forward.
-        let longest = if self.contests.has_parts() {
-            pacing::MAX_CONTESTED_REPAIR_DELAY
-        } else {
-            pacing::MAX_REPAIR_DELAY
-        };
+        let longest = self.repairs.max_delay();
         if invalidation.overlay && self.due.overlay.at.is_none_or(|at| at > now + longest) {
-            self.due.overlay.at = Some(self.pacing.repair_at(now, longest));
+            self.due.overlay.at = Some(self.repairs.repair_at(now));
         }
     }
 
     /// Looks at the interface between nodes again, and follows it.
-    pub(super) fn check_host(&mut self) -> Result<bool, Box<dyn Error + Send + Sync>> {
-        let interfaces = self.links.interfaces()?;
+    pub(super) fn check_host(&mut self) -> Result<Pass, PassError> {
+        let interfaces = self.overlay.kernel.interfaces().map_err(HostError::from)?;
         self.check_pod_bridge(&interfaces);
         let present = node::Present::from(&self.spec.facts);
         let defaults = match &self.host.defaults {
             Some(defaults) => defaults,
-            None => self.host.defaults.insert(default_routes(&self.config, &mut self.links)?),
+            None => self.host.defaults.insert(default_routes(&self.config, &mut self.overlay.kernel)?),
         };
-        let facts =
-            choose(&self.config, &self.spec.net_conf, present, defaults, &interfaces, &mut self.links)
-                .inspect_err(|_| self.host.defaults = None)?;
+        let facts = choose(
+            &self.config,
+            &self.spec.net_conf,
+            present,
+            defaults,
+            &interfaces,
+            &mut self.overlay.kernel,
+        )
+        .inspect_err(|_| self.host.defaults = None)?;
         let rerouted = std::mem::take(&mut self.host.rerouted);
         if facts == self.spec.facts {
             self.update_peer_routes(&rerouted);
-            return Ok(true);
+            return Ok(Pass::Done);
         }
         info!("the interface between nodes has changed");
         facts.log();
         let net_conf = self.spec.net_conf.clone();
         facts.warn_of_mtu(&net_conf.backend);
-        let spec = NodeSpec::new(&self.config, net_conf, facts, Some(&self.lease.attributes))?;
+        let spec = NodeSpec::new(&self.config, net_conf, facts, Some(&self.lease.attributes))
+            .map_err(DesiredError::from)?;
         self.adopt_spec(spec)?;
-        Ok(true)
+        Ok(Pass::Done)
     }
 
     /// Reports a bridge of pods that has an address of another subnet. flanneld does not remove it: pods may use it.
@@ -145,10 +148,10 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
 
     /// Decides anew which of the peers in these networks are routed to without wrapping.
     fn update_peer_routes(&mut self, rerouted: &BTreeSet<IpNet>) {
-        let peers = rerouted.iter().flat_map(|network| self.overlay.peers_within(*network));
+        let peers = rerouted.iter().flat_map(|network| self.overlay.desired.peers_within(*network));
         let peers: BTreeSet<IpNet> = peers.collect();
         for subnet in &peers {
-            if let Some(holder) = self.leases.holder(*subnet) {
+            if let Some(holder) = self.leases.table().holder(*subnet) {
                 self.update_peer(holder);
             }
         }
@@ -167,7 +170,7 @@ pub fn find_facts(
     net_conf: &NetConf,
     present: node::Present<'_>,
     links: &mut impl flannel_vxlan::Kernel,
-) -> Result<node::NodeFacts, Box<dyn Error + Send + Sync>> {
+) -> Result<node::NodeFacts, HostError> {
     let defaults = default_routes(config, links)?;
     let interfaces = links.interfaces()?;
     choose(config, net_conf, present, &defaults, &interfaces, links)
@@ -177,7 +180,7 @@ pub fn find_facts(
 fn default_routes(
     config: &Config,
     links: &mut impl flannel_vxlan::Kernel,
-) -> Result<DefaultRoutes, Box<dyn Error + Send + Sync>> {
+) -> Result<DefaultRoutes, HostError> {
     if !config.selection.needs_default_routes() {
         return Ok(DefaultRoutes::default());
     }
@@ -191,7 +194,7 @@ fn choose(
     [default_ipv4, default_ipv6]: &DefaultRoutes,
     interfaces: &[Interface],
     links: &mut impl flannel_vxlan::Kernel,
-) -> Result<node::NodeFacts, Box<dyn Error + Send + Sync>> {
+) -> Result<node::NodeFacts, HostError> {
     let networks = net_conf.all_networks();
     let host = node::Host { interfaces, default_ipv4, default_ipv6, networks: &networks };
     let route_to = |address| match links.route_to(address) {

@@ -1,26 +1,72 @@
-//! From the store's events to the overlay's peers.
+//! Turns the lease store's events into the overlay's peers.
 
 use std::mem;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use ipnet::IpNet;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::Reconciler;
-use super::lease_gaps::{Gap, keep_known};
+use super::lease_gaps::{Gap, LeaseGaps, keep_known};
+use super::log_once::LogOnce;
+use super::overlay::OverlayState;
 use crate::status::counters::Object;
 use crate::status::readiness::update;
-use flannel_lease::{Gaps, Lease, LeaseEvent, LeaseKey};
+use flannel_lease::{Gaps, Lease, LeaseEvent, LeaseKey, LeaseTable};
 
-/// How long changes of leases are collected before they are written to the state file, which is written whole: with this
-/// much more per peer the writing takes a few percent of a processor at most.
-const SAVE_DELAY: Duration = Duration::from_secs(5);
-const SAVE_DELAY_PER_PEER: Duration = Duration::from_micros(100);
+/// What the lease store says of all nodes, and what flanneld knows of leases that say too little.
+#[derive(Debug)]
+pub(super) struct LeaseView {
+    table: LeaseTable,
+    gaps: LeaseGaps,
+    /// Leases that give no peer, or contradict another.
+    warnings: LogOnce<IpNet>,
+    /// From when on peers are written although the store has not listed all leases; `None` if no peer was restored.
+    use_restored_from: Option<Instant>,
+}
+
+impl LeaseView {
+    pub(super) fn new(own: LeaseKey) -> Self {
+        Self {
+            table: LeaseTable::new(Some(own)),
+            gaps: LeaseGaps::default(),
+            warnings: LogOnce::default(),
+            use_restored_from: None,
+        }
+    }
+
+    pub(super) fn table(&self) -> &LeaseTable {
+        &self.table
+    }
+
+    pub(super) fn gaps(&self) -> &LeaseGaps {
+        &self.gaps
+    }
+
+    /// Whether the store has listed all leases.
+    pub(super) fn is_listed(&self) -> bool {
+        self.table.synced()
+    }
+
+    /// Whether the peers are all that are known: the store's, or the restored ones.
+    pub(super) fn is_complete(&self) -> bool {
+        self.is_listed() || self.use_restored_from.is_some()
+    }
+
+    /// When work that is due `at` may be done: not before the first listing, unless peers were restored.
+    pub(super) fn usable_from(&self, at: Instant) -> Option<Instant> {
+        if self.is_listed() { Some(at) } else { Some(at.max(self.use_restored_from?)) }
+    }
+
+    /// Lets restored peers be written at `from` although the store has not listed all leases.
+    pub(super) fn use_restored_from(&mut self, from: Instant) {
+        self.use_restored_from = Some(from);
+    }
+}
 
 impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
-    /// Takes in one event of the store.
+    /// Applies one event of the lease store.
     pub(super) fn apply_lease_event(&mut self, event: LeaseEvent) {
         let listed = matches!(event, LeaseEvent::Synced { .. });
         let mut noted = false;
@@ -36,28 +82,28 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                 LeaseEvent::Malformed { key, problem }
             }
             LeaseEvent::Resync => {
-                self.gaps.start_listing();
+                self.leases.gaps.start_listing();
                 event
             }
             LeaseEvent::Synced { .. } => {
-                noted = self.gaps.end_listing();
+                noted = self.leases.gaps.end_listing();
                 event
             }
             LeaseEvent::Remove(key) => {
-                noted = self.gaps.forget(key);
+                noted = self.leases.gaps.forget(key);
                 event
             }
         };
         self.outputs.counters.lease_event_received();
-        let changed = self.leases.apply(event);
+        let changed = self.leases.table.apply(event);
         for key in &changed {
-            if self.leases.peer(*key).is_none() {
-                noted |= self.gaps.forget(*key);
+            if self.leases.table.peer(*key).is_none() {
+                noted |= self.leases.gaps.forget(*key);
             }
             self.update_peer(*key);
         }
         if noted {
-            let note = self.gaps.note();
+            let note = self.leases.gaps.note();
             update(&self.outputs.readiness, |readiness| readiness.note("leases", note));
         }
         if listed || !changed.is_empty() {
@@ -79,22 +125,24 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     /// Fills what a lease lacks with what is known of its node. Returns whether there is anything new to report.
     fn note_gaps(&mut self, lease: &mut Lease) -> bool {
         let gaps = mem::take(&mut lease.gaps);
-        if Some(lease.key) == self.leases.own() {
+        if Some(lease.key) == self.leases.table.own() {
             return false;
         }
-        let found = match self.leases.peer(lease.key) {
+        let found = match self.leases.table.peer(lease.key) {
             None if gaps.is_empty() => Vec::new(),
-            Some(known) if gaps.is_empty() && *known == lease.attributes && !self.gaps.has_any(lease.key) => {
+            Some(known)
+                if gaps.is_empty() && *known == lease.attributes && !self.leases.gaps.has_any(lease.key) =>
+            {
                 return false;
             }
             known => keep_known(&self.spec, lease.key, known, &gaps, &mut lease.attributes),
         };
-        self.gaps.set(lease.key, found)
+        self.leases.gaps.set(lease.key, found)
     }
 
     /// The same for a lease that cannot be read at all.
     fn note_malformed(&mut self, key: LeaseKey, problem: &str) -> bool {
-        if Some(key) == self.leases.own() {
+        if Some(key) == self.leases.table.own() {
             return false; // it is published again
         }
         let gaps = Gaps::all(key, problem);
@@ -104,19 +152,16 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                 IpNet::V6(_) => self.spec.facts.ipv6.is_some(),
             };
             let text = gaps.of(subnet).filter(|_| used)?.to_owned();
-            Some((subnet, Gap { text, kept: self.overlay.peer(subnet).is_some() }))
+            Some((subnet, Gap { text, kept: self.overlay.desired.peer(subnet).is_some() }))
         };
         let found = key.subnets().filter_map(gap).collect();
-        self.gaps.set(key, found)
-    }
-
-    pub(super) fn save_delay(&self) -> Duration {
-        SAVE_DELAY + SAVE_DELAY_PER_PEER * u32::try_from(self.leases.len()).unwrap_or(u32::MAX)
+        self.leases.gaps.set(key, found)
     }
 
     /// Puts what is now known of a lease's subnets into the overlay, or takes them out.
     pub(super) fn update_peer(&mut self, key: LeaseKey) {
-        let Self { spec, leases, overlay, links, lease_warnings, gaps, .. } = self;
+        let Self { spec, leases: LeaseView { table: leases, gaps, warnings, .. }, overlay, .. } = self;
+        let OverlayState { desired: overlay, kernel: links, .. } = overlay;
         let mut on_link = |address: IpAddr| {
             let way = links.route_to(address).ok().flatten();
             way.is_some_and(|way| way.gateway.is_none() && way.interface == spec.facts.index)
@@ -154,12 +199,12 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                     }
                 }
             }
-            lease_warnings.set(subnet, said);
+            warnings.set(subnet, said);
         }
     }
 
     pub(super) fn update_all_peers(&mut self) {
-        let keys: Vec<LeaseKey> = self.leases.peers().map(|(key, _)| key).collect();
+        let keys: Vec<LeaseKey> = self.leases.table.peers().map(|(key, _)| key).collect();
         for key in keys {
             self.update_peer(key);
         }
@@ -175,8 +220,8 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         }
         warn!(subnet = %self.lease.key, "this node has another subnet now; pods that run keep their old addresses");
         self.host.note_former(Some(former), self.lease.key);
-        self.due.facts.now();
-        for key in self.leases.set_own(Some(self.lease.key)) {
+        self.due.host.now();
+        for key in self.leases.table.set_own(Some(self.lease.key)) {
             self.update_peer(key);
         }
         self.apply_spec();

@@ -3,14 +3,10 @@
 //! Events only change what should be, or say that a look at the kernel is due. Each kind of work fails and is tried
 //! again by itself, so that rules never wait for peers, nor peers for rules.
 
-use std::collections::BTreeSet;
-use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flannel_nft::{Generation, RetainedRuleset};
-use flannel_vxlan::{Notification, Overlay};
-use ipnet::IpNet;
+use flannel_vxlan::Notification;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tracing::{info, warn};
@@ -22,13 +18,15 @@ use crate::run::state_file::SavedState;
 use crate::status::counters::{Counters, Object};
 use crate::status::model::Cause;
 use crate::status::readiness::Readiness;
-use crate::status::snapshot::{StatusRequest, counters, fill_readiness, snapshot};
+use crate::status::snapshot::{StatusRequest, fill_readiness, snapshot};
 use flannel_lease::Chain;
+use flannel_lease::LeaseEvent;
 use flannel_lease::{Lease, LeaseAttributes, LeaseKey};
-use flannel_lease::{LeaseEvent, LeaseTable};
 
 mod contest;
 mod due;
+mod error;
+mod files;
 pub mod foreign_rules;
 mod host_watch;
 pub(crate) mod lease_gaps;
@@ -36,18 +34,23 @@ mod leases;
 mod log_once;
 pub mod monitor;
 pub(crate) mod orphans;
+mod overlay;
 mod pacing;
 mod passes;
+mod repairs;
+mod tables;
 
-use contest::{Contests, Subject};
+use contest::Subject;
 use due::Due;
-use foreign_rules::ForeignRules;
+pub use error::{DesiredError, HostError};
 use host_watch::HostWatch;
 pub use host_watch::find_facts;
-use lease_gaps::LeaseGaps;
-use log_once::LogOnce;
+use leases::LeaseView;
 use monitor::ForeignCommits;
-use pacing::{RepairLog, RepairPacing};
+use orphans::Sweep;
+use overlay::OverlayState;
+use repairs::Repairs;
+use tables::Tables;
 
 /// Events that are folded before the kernel is written to, at most.
 const MAX_BATCHED_EVENTS: usize = 65_536;
@@ -107,40 +110,21 @@ pub struct Reconciler<R, L> {
     config: Config,
     spec: NodeSpec,
     lease: Lease,
-    leases: LeaseTable,
-    overlay: Overlay,
-    rules: R,
-    retained: RetainedRuleset,
-    foreign_rules: ForeignRules,
-    links: L,
-    outputs: Outputs,
-    due: Schedule,
-    pacing: RepairPacing,
-    contests: Contests,
-    /// When rules were last written.
-    rules_written: Option<Instant>,
-    /// Repairs of late.
-    repair_log: RepairLog,
-    /// Complaints already made, so that one that stays is logged once.
-    logged_refusals: BTreeSet<(Option<IpNet>, String)>,
-    /// Leases that give no peer, or contradict another.
-    lease_warnings: LogOnce<IpNet>,
-    /// What leases lack of how to reach their nodes.
-    gaps: LeaseGaps,
-    ready_logged: bool,
+    leases: LeaseView,
+    tables: Tables<R>,
+    overlay: OverlayState<L>,
     host: HostWatch,
-    /// Earlier configurations whose devices and routes may still be in the kernel.
-    previous: Vec<NetConf>,
-    /// Whether these are still to be swept.
-    sweep_due: bool,
-    /// From when on peers are written although the store has not listed them all; never if nothing is recalled.
-    use_restored_from: Option<Instant>,
+    sweep: Sweep,
+    repairs: Repairs,
+    due: Schedule,
+    outputs: Outputs,
+    ready_logged: bool,
 }
 
-/// When each kind of work is next to be done.
+/// When each pass is due.
 #[derive(Debug, Default)]
 struct Schedule {
-    facts: Due,
+    host: Due,
     rules: Due,
     foreign_rules: Due,
     overlay: Due,
@@ -148,15 +132,15 @@ struct Schedule {
     refused: Due,
     subnet_file: Due,
     state: Due,
-    /// To look at what another process keeps undoing, or to end that.
+    /// To check what another process keeps undoing, or to end that.
     contests: Due,
 }
 
 impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
-    /// A reconciler that has not looked at the kernel yet.
+    /// A reconciler that has not read the kernel yet.
     ///
     /// # Errors
-    /// If the setting cannot be turned into rules or devices.
+    /// [`DesiredError`] if `spec` cannot be turned into rules or devices.
     pub fn new(
         config: Config,
         spec: NodeSpec,
@@ -164,31 +148,20 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         rules: R,
         links: L,
         outputs: Outputs,
-    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
+    ) -> Result<Self, DesiredError> {
         Ok(Self {
-            retained: RetainedRuleset::new(rules::ruleset(&spec.rules(lease.key))?),
-            overlay: Overlay::new(spec.families(lease.key)?),
-            leases: LeaseTable::new(Some(lease.key)),
+            leases: LeaseView::new(lease.key),
+            tables: Tables::new(rules, &spec, lease.key)?,
+            overlay: OverlayState::new(links, spec.families(lease.key)?),
             config,
-            foreign_rules: ForeignRules::new(spec.table_prefix.mark()?),
             spec,
             lease,
-            rules,
-            links,
-            outputs,
-            due: Schedule::default(),
-            pacing: RepairPacing::default(),
-            contests: Contests::default(),
-            rules_written: None,
-            repair_log: RepairLog::default(),
-            logged_refusals: BTreeSet::new(),
-            lease_warnings: LogOnce::default(),
-            gaps: LeaseGaps::default(),
-            ready_logged: false,
             host: HostWatch::default(),
-            previous: Vec::new(),
-            sweep_due: false,
-            use_restored_from: None,
+            sweep: Sweep::default(),
+            repairs: Repairs::default(),
+            due: Schedule::default(),
+            outputs,
+            ready_logged: false,
         })
     }
 
@@ -196,8 +169,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     /// in place. Without this nothing is swept.
     #[must_use]
     pub fn sweep_after(mut self, previous: Vec<NetConf>) -> Self {
-        self.previous = previous;
-        self.sweep_due = true;
+        self.sweep = Sweep::after(previous);
         self
     }
 
@@ -213,7 +185,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     #[must_use]
     pub fn restore_peers(mut self, restored: RestoredPeers) -> Self {
         let wait = if restored.confirmed { FIRST_LISTING_TIMEOUT } else { Duration::ZERO };
-        self.use_restored_from = Some(Instant::now() + wait);
+        self.leases.use_restored_from(Instant::now() + wait);
         for (key, attributes) in restored.peers {
             let attributes = Arc::unwrap_or_clone(attributes);
             self.apply_lease_event(LeaseEvent::Upsert(Lease::new(key, attributes, None)));
@@ -229,14 +201,14 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         let mut verify = interval_at(Instant::now() + FULL_CHECK_INTERVAL, FULL_CHECK_INTERVAL);
         verify.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.outputs.readiness.send_modify(Readiness::started);
-        self.due.facts.now();
+        self.due.host.now();
         self.due.rules.now();
         self.due.overlay.now();
         self.due.subnet_file.now();
         tokio::pin!(shutdown);
         loop {
             self.outputs.counters.heartbeat();
-            self.pass();
+            self.run_due();
             let next = Instant::now() + HEARTBEAT_INTERVAL;
             let next = self.next().map_or(next, |due| due.min(next));
             tokio::select! {
@@ -268,7 +240,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                     self.outputs.counters.found(Object::Rules, Cause::Notification);
                     self.due.rules.at = Some(self.rules_at(Instant::now()));
                 }
-                Some(question) = inputs.requests.recv() => self.answer(question),
+                Some(request) = inputs.requests.recv() => self.answer(request),
                 _ = check.tick() => {
                     self.outputs.counters.found(Object::Rules, Cause::Check);
                     self.due.rules.at = Some(self.rules_at(Instant::now()));
@@ -287,42 +259,21 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
 
     /// When the next work is due.
     fn next(&self) -> Option<Instant> {
-        let Schedule { facts, rules, foreign_rules, subnet_file, state, contests, .. } = &self.due;
-        let times = [facts, rules, foreign_rules, subnet_file, state, contests].map(|due| due.at);
+        let Schedule { host, rules, foreign_rules, subnet_file, state, contests, .. } = &self.due;
+        let times = [host, rules, foreign_rules, subnet_file, state, contests].map(|due| due.at);
         times.into_iter().chain([self.overlay_due()]).flatten().min()
     }
 
-    /// When rules that may have been changed `now` are looked at.
-    fn rules_at(&self, now: Instant) -> Instant {
-        let paused = self.rules_written.map(|last| last + pacing::MIN_RULES_INTERVAL);
-        let held = self.contests.held_until(Subject::Tables);
-        paused.into_iter().chain(held).fold(now, Instant::max)
-    }
-
-    /// Peers wait for the first listing, unless some are recalled.
-    fn overlay_due(&self) -> Option<Instant> {
-        let at = [self.due.overlay.at, self.due.refused.at].into_iter().flatten().min()?;
-        if self.leases.synced() { Some(at) } else { Some(at.max(self.use_restored_from?)) }
-    }
-
-    fn answer(&mut self, question: StatusRequest) {
-        let mut status =
-            snapshot(&self.spec, &self.lease, &self.leases, &self.gaps, &self.overlay, question.peers);
-        let ruleset = self.retained.desired();
-        if let Ok(observed) = self.rules.observe(&ruleset.scope()) {
-            status.rules.counters = counters(&observed);
-        }
-        status.rules.tables = ruleset.tables().iter().map(|table| table.id().to_string()).collect();
-        status.obstacles = self.foreign_rules.obstacles().iter().map(ToString::to_string).collect();
+    fn answer(&mut self, request: StatusRequest) {
+        let leases = (self.leases.table(), self.leases.gaps());
+        let mut status = snapshot(&self.spec, &self.lease, leases, &self.overlay.desired, request.peers);
+        let is_contested = self.repairs.contests.held_until(Subject::Tables).is_some();
+        self.tables.fill(&mut status, is_contested);
         status.rules.owned = self.spec.ownership == flannel_nft::Ownership::Owner;
-        // While others keep changing them, nothing is known between two looks.
-        let is_contested = self.contests.held_until(Subject::Tables).is_some();
-        status.rules.right = self.retained.held().is_some() && !is_contested;
-        status.rules.generation = self.retained.held().map(Generation::number);
         fill_readiness(&self.outputs.readiness.borrow(), &mut status);
         self.outputs.counters.fill(&mut status);
-        // Whoever asked may have gone.
-        let _unheard = question.answer.send(Box::new(status));
+        // The process that asked may have gone.
+        let _unheard = request.answer.send(Box::new(status));
     }
 
     /// Takes a changed network configuration. `false`: there is nothing new in it; an error: the old one stays.
@@ -340,12 +291,12 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             .map_err(|error| Chain(&error).to_string())?;
         spec.families(self.lease.key).map_err(|error| Chain(&error).to_string())?;
         info!("network configuration changed to {text}");
-        self.adopt_spec(spec).map_err(|error| Chain(&*error).to_string())?;
+        self.adopt_spec(spec).map_err(|error| Chain(&error).to_string())?;
         self.due.state.now();
         Ok(true)
     }
 
-    fn adopt_spec(&mut self, mut spec: NodeSpec) -> Result<(), Box<dyn Error + Send + Sync>> {
+    fn adopt_spec(&mut self, mut spec: NodeSpec) -> Result<(), DesiredError> {
         spec.restores_checksum = self.spec.restores_checksum || self.spec.turns_checksum_off();
         self.spec = spec;
         self.apply_spec();
@@ -361,11 +312,11 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     /// Derives everything anew after the setting or the own lease has changed.
     fn apply_spec(&mut self) {
         match rules::ruleset(&self.spec.rules(self.lease.key)) {
-            Ok(ruleset) => self.retained.set_desired(ruleset),
+            Ok(ruleset) => self.tables.set_desired(ruleset),
             Err(error) => warn!("keeping the present rules: {}", Chain(&error)),
         }
         match self.spec.families(self.lease.key) {
-            Ok(families) => families.into_iter().for_each(|family| self.overlay.set_family(family)),
+            Ok(families) => families.into_iter().for_each(|family| self.overlay.desired.set_family(family)),
             Err(error) => warn!("keeping the present devices: {}", Chain(&error)),
         }
         self.update_all_peers();

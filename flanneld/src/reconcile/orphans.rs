@@ -2,13 +2,13 @@
 //! network, or without a family.
 
 use std::collections::BTreeSet;
-use std::error::Error;
 
 use flannel_vxlan::{Family, IfName, Links, Observed, Overlay, Plan, Vni};
 use ipnet::IpNet;
 use tracing::{info, warn};
 
 use super::Reconciler;
+use super::error::SweepError;
 use crate::config::{Backend, NetConf};
 use crate::run::instances;
 use flannel_lease::Chain;
@@ -56,20 +56,35 @@ fn devices(net_conf: &NetConf) -> Vec<(IfName, Family)> {
     families.map(|family| (vni.device_name(family), family)).collect()
 }
 
+/// The sweep of what earlier configurations left in the kernel.
+#[derive(Debug, Default)]
+pub(super) struct Sweep {
+    /// Earlier configurations whose devices and routes may still be in the kernel.
+    previous: Vec<NetConf>,
+    is_due: bool,
+}
+
+impl Sweep {
+    /// A sweep that is due once everything desired is in place.
+    pub(super) fn after(previous: Vec<NetConf>) -> Self {
+        Self { previous, is_due: true }
+    }
+}
+
 impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     /// Deletes what earlier configurations left, and names other devices that have flannel's names. Once, when
     /// everything desired is in place. Returns whether the kernel may have been changed.
     pub(super) fn sweep_orphans(&mut self) -> bool {
-        if !std::mem::take(&mut self.sweep_due) {
+        if !std::mem::take(&mut self.sweep.is_due) {
             return false;
         }
-        self.sweep().unwrap_or_else(|error| {
+        self.sweep_now().unwrap_or_else(|error| {
             warn!(
                 "cannot remove devices and routes of this node's previous configuration: {}; traffic is not affected, \
                  flanneld tries again within 60 seconds",
-                Chain(&*error)
+                Chain(&error)
             );
-            self.sweep_due = true;
+            self.sweep.is_due = true;
             true
         })
     }
@@ -77,17 +92,17 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     /// What the next start has to sweep, besides what the present configuration makes.
     pub(super) fn unswept(&self) -> Vec<NetConf> {
         let now = &self.spec.net_conf;
-        let mut unswept = self.previous.clone();
+        let mut unswept = self.sweep.previous.clone();
         unswept.retain(|previous| !Orphans::between(previous, now).is_empty());
         unswept
     }
 
-    fn sweep(&mut self) -> Result<bool, Box<dyn Error>> {
+    fn sweep_now(&mut self) -> Result<bool, SweepError> {
         let now = &self.spec.net_conf;
         let left: Vec<Orphans> =
             self.unswept().iter().map(|previous| Orphans::between(previous, now)).collect();
         let ours: BTreeSet<IfName> = devices(now).into_iter().map(|(device, _)| device).collect();
-        let interfaces = self.links.interfaces()?;
+        let interfaces = self.overlay.kernel.interfaces()?;
         let named = interfaces.iter().filter(|found| Vni::of_device(&found.name).is_some());
         let others = named.filter(|found| !ours.iter().any(|device| device.as_str() == found.name));
         let mut others: BTreeSet<&str> = others.map(|found| found.name.as_str()).collect();
@@ -98,13 +113,13 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         }
         let mut changed = false;
         for left in &left {
-            let observed = self.links.observe(&left.devices)?;
-            let plan = left.plan(&self.overlay, &observed);
+            let observed = self.overlay.kernel.observe(&left.devices)?;
+            let plan = left.plan(&self.overlay.desired, &observed);
             if plan.is_empty() {
                 continue;
             }
             changed = true;
-            let applied = self.links.apply(&plan)?;
+            let applied = self.overlay.kernel.apply(&plan)?;
             let steps = plan.steps().len() - applied.refused.len();
             let devices: Vec<_> = observed.devices.iter().map(|device| device.name.to_string()).collect();
             info!(steps, devices = devices.join(", "), "removed what this node's last configuration left");
@@ -126,8 +141,8 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                  `ip link del {other}`"
             );
         }
-        let recorded = matches!(&self.previous[..], [previous] if previous == now);
-        self.previous.clear();
+        let recorded = matches!(&self.sweep.previous[..], [previous] if previous == now);
+        self.sweep.previous.clear();
         if !recorded {
             // At once, so that `flanneld plan` and the next start know what is in the kernel.
             self.due.state.now();

@@ -24,7 +24,7 @@ pub(crate) struct Claims {
 
 /// Why the tables' prefix could not be settled.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum PrefixError {
+pub enum PrefixError {
     /// The tables there are cannot be read.
     #[error("cannot read the nftables tables of flannel's names")]
     Observe(#[from] ObserveError),

@@ -1,6 +1,6 @@
 //! The life of the daemon: look around, take a lease, keep the kernel in order, leave it as it is.
 
-pub(crate) mod claims;
+pub mod claims;
 pub mod instances;
 pub(crate) mod lease_task;
 pub mod net_conf;
@@ -10,7 +10,6 @@ pub mod reload;
 pub(crate) mod start;
 pub mod state_file;
 
-use std::error::Error;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,7 +22,8 @@ use crate::config::{Config, HealthzAddress};
 use crate::desired::NodeSpec;
 use crate::node::NodeError;
 use crate::reconcile::monitor::{self, ForeignCommits};
-use crate::reconcile::{Inputs, Outputs, Reconciler};
+use crate::reconcile::{DesiredError, HostError, Inputs, Outputs, Reconciler};
+use crate::run::claims::PrefixError;
 use crate::run::instances::Claim;
 use crate::run::lease_task::LeaseSinks;
 use crate::run::ownership::OwnershipError;
@@ -61,13 +61,13 @@ pub enum Fatal {
     Kernel(#[source] flannel_vxlan::OpenError),
     /// No nftables.
     #[error("cannot reach nftables in the kernel")]
-    Nftables(#[source] Box<dyn Error + Send + Sync>),
+    Nftables(#[source] flannel_nft::OpenError),
     /// Tables cannot be owned here.
     #[error("cannot own tables")]
     Ownership(#[source] OwnershipError),
     /// No interface to send through.
     #[error("no interface to other nodes")]
-    Interface(#[source] Box<dyn Error + Send + Sync>),
+    Interface(#[source] HostError),
     /// The backend does not work on this node.
     #[error("cannot use backend `{backend}` on this node")]
     Backend {
@@ -85,7 +85,13 @@ pub enum Fatal {
     Lease(#[source] StoreError),
     /// The setting cannot be written to the kernel.
     #[error("cannot derive rules and devices from the configuration")]
-    Desired(#[source] Box<dyn Error + Send + Sync>),
+    Desired(#[source] DesiredError),
+    /// The names of the tables cannot be settled.
+    #[error("cannot choose the names of the nftables tables")]
+    Tables(#[source] PrefixError),
+    /// The kernel gave no thread.
+    #[error("cannot start the reconciler's thread")]
+    Thread(#[source] std::io::Error),
     /// The health port.
     #[error("cannot serve health on {address}: choose another --healthz-ip or --healthz-port")]
     Healthz {
@@ -112,7 +118,7 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
         return Err(Fatal::NotPrivileged);
     }
     let mut links = flannel_vxlan::Netlink::open().map_err(Fatal::Kernel)?;
-    let mut rules = flannel_nft::Netlink::open().map_err(|error| Fatal::Nftables(error.into()))?;
+    let mut rules = flannel_nft::Netlink::open().map_err(Fatal::Nftables)?;
     config.ownership = config.ownership.settle(&mut rules).map_err(Fatal::Ownership)?;
 
     tokio::pin!(shutdown);
@@ -187,7 +193,7 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
     let outputs = Outputs { attributes: attributes_tx, readiness: readiness_tx, state: state_tx, counters };
     // Before the first look at the kernel, so that nothing falls in between.
     let links_monitor = flannel_vxlan::Monitor::open(&links).map_err(Fatal::Kernel)?;
-    let rules_monitor = flannel_nft::Monitor::open(&rules).map_err(|error| Fatal::Nftables(error.into()))?;
+    let rules_monitor = flannel_nft::Monitor::open(&rules).map_err(Fatal::Nftables)?;
     let tables = spec.table_prefix.tables().map_err(|error| Fatal::Desired(error.into()))?.to_vec();
     let mut reconciler = Reconciler::new(config, spec, lease, rules, links, outputs)
         .map_err(Fatal::Desired)?
@@ -217,7 +223,7 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
             reconcile(reconciler, inputs, monitors, stop_rx);
             drop(ended_tx);
         })
-        .map_err(|source| Fatal::Desired(source.into()))?;
+        .map_err(Fatal::Thread)?;
 
     tokio::select! {
         () = &mut shutdown => {

@@ -76,7 +76,7 @@ pub(crate) async fn start(
     claims.networks(&net_conf, &waits).await;
     let former: Vec<_> = earlier.iter().flat_map(NetConf::all_networks).collect();
     let prefix = claims.tables(config, &net_conf, &former, rules, &waits).await;
-    let prefix = prefix.map_err(|error| Fatal::Desired(error.into()))?;
+    let prefix = prefix.map_err(Fatal::Tables)?;
     let config = &Config { table_prefix: Some(prefix), ..config.clone() };
     // The store has its time, however long another daemon was waited for.
     let deadline = deadline + began.elapsed();

@@ -32,8 +32,7 @@ pub struct StatusRequest {
 pub(crate) fn snapshot(
     spec: &NodeSpec,
     lease: &Lease,
-    leases: &LeaseTable,
-    gaps: &LeaseGaps,
+    (leases, gaps): (&LeaseTable, &LeaseGaps),
     overlay: &Overlay,
     list: bool,
 ) -> Status {

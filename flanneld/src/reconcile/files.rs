@@ -1,0 +1,65 @@
+//! The files that follow the desired state: subnet.env, and the state file for a start without the lease store.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::info;
+
+use super::Reconciler;
+use super::error::{Pass, PassError};
+use crate::desired::subnet_env::SubnetEnv;
+use crate::file;
+use crate::run::state_file::SavedState;
+
+/// How long changes of leases are collected before the state file is written. The file is written whole; with this much
+/// more per peer, writing takes a few percent of a CPU at most.
+const SAVE_DELAY: Duration = Duration::from_secs(5);
+const SAVE_DELAY_PER_PEER: Duration = Duration::from_micros(100);
+
+impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
+    pub(super) fn write_subnet_file(&mut self) -> Result<Pass, PassError> {
+        let path = &self.config.subnet_file;
+        let desired: SubnetEnv = self.spec.subnet_env(self.lease.key);
+        if file::read(path).is_ok_and(|present| present == desired.to_string().as_bytes()) {
+            return Ok(Pass::Done);
+        }
+        desired.write(path)?;
+        info!("Wrote subnet file to {}", path.display());
+        Ok(Pass::Done)
+    }
+
+    pub(super) fn save_delay(&self) -> Duration {
+        SAVE_DELAY + SAVE_DELAY_PER_PEER * u32::try_from(self.leases.table().len()).unwrap_or(u32::MAX)
+    }
+
+    /// Hands over all that a start without the lease store needs, or later if the last state is still being written.
+    pub(super) fn save_state(&mut self) {
+        match self.outputs.state.try_reserve() {
+            Ok(room) => {
+                if let Some(saved) = self.saved_state() {
+                    room.send(saved);
+                }
+            }
+            Err(_busy) => self.due.state.at = Some(Instant::now() + self.save_delay()),
+        }
+    }
+
+    /// Waits until the state can be handed over.
+    pub(super) async fn save_state_and_wait(&self) {
+        if let (Ok(room), Some(saved)) = (self.outputs.state.reserve().await, self.saved_state()) {
+            room.send(saved);
+        }
+    }
+
+    /// `None` before the first complete listing: half of it is worse than the file that is there.
+    fn saved_state(&self) -> Option<SavedState> {
+        self.leases.is_complete().then(|| SavedState {
+            net_conf: self.spec.net_conf.clone(),
+            key: self.lease.key,
+            attributes: self.lease.attributes.clone(),
+            node_public: self.config.node_public,
+            peers: self.leases.table().shared().collect(),
+            unswept: self.unswept(),
+        })
+    }
+}

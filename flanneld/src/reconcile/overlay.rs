@@ -1,0 +1,175 @@
+//! The rtnetlink side: VXLAN devices, peers and routes.
+
+use std::collections::BTreeSet;
+
+use flannel_vxlan::{Family, FamilySpec, Overlay, Part, PeerStatus, PeerStatusChange, Report, Written};
+use ipnet::IpNet;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::Reconciler;
+use super::contest::Subject;
+use super::due::Due;
+use super::error::{Pass, PassError};
+use crate::status::counters::Object;
+use crate::status::readiness::{Condition, update};
+
+/// Changes of peers that are logged one by one after each pass.
+const MAX_LOGGED_CHANGES: usize = 50;
+
+/// The desired overlay and the kernel that holds it.
+#[derive(Debug)]
+pub(super) struct OverlayState<L> {
+    pub(super) kernel: L,
+    pub(super) desired: Overlay,
+    /// Refused steps that are logged already, with the peer that each concerns.
+    logged_refusals: BTreeSet<(Option<IpNet>, String)>,
+}
+
+impl<L> OverlayState<L> {
+    pub(super) fn new(kernel: L, families: Vec<FamilySpec>) -> Self {
+        Self { kernel, desired: Overlay::new(families), logged_refusals: BTreeSet::new() }
+    }
+
+    /// A node stays ready while the kernel refuses some of its peers, which may be the peers' fault, but not all of them.
+    fn peers_condition(&self) -> Result<(), String> {
+        let mut refused = self.logged_refusals.iter().filter(|(peer, _)| peer.is_some());
+        match refused.next() {
+            Some((_, reason)) if self.desired.programmed() == 0 => {
+                Err(format!("none is programmed: {reason}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Logs each change of a peer's status.
+    fn log_peer_changes(&mut self) {
+        let changes = self.desired.take_status_changes();
+        for PeerStatusChange { peer, before, now } in changes.iter().take(MAX_LOGGED_CHANGES) {
+            match (now, before) {
+                (Some(PeerStatus::SharesUnderlay(address)), _) => {
+                    let other = self.desired.peers_at(*address).next().unwrap_or(*peer);
+                    warn!("peers {other} and {peer} have one public address, {address}: both are programmed");
+                }
+                (Some(status), _) => warn!("peer {peer} {status}"),
+                (None, Some(PeerStatus::NotProgrammed(_))) if self.desired.peer(*peer).is_some() => {
+                    info!("peer {peer} is programmed: what kept it out is gone");
+                }
+                (None, _) => {}
+            }
+        }
+        if let Some(more @ 1..) = changes.len().checked_sub(MAX_LOGGED_CHANGES) {
+            warn!(
+                "and the like of {more} more peers: `flanneld status --peers` lists those that are not programmed"
+            );
+        }
+    }
+
+    /// Logs each refused step once, however often it is tried.
+    fn log_refused(&mut self, report: &Report) {
+        let now: BTreeSet<_> = report.refused.iter().map(|step| (step.peer, step.to_string())).collect();
+        for (_, refusal) in now.difference(&self.logged_refusals) {
+            warn!("{refusal}; will try again");
+        }
+        // Peers that were not tried this time still are refused.
+        let Self { logged_refusals, desired, .. } = self;
+        logged_refusals.retain(|(peer, _)| peer.is_some_and(|peer| desired.is_refused(peer)));
+        logged_refusals.extend(now);
+    }
+
+    /// Names the written parts of the overlay.
+    fn subjects(&self, written: Vec<Written>) -> Vec<(Subject, String)> {
+        let name = |part| match part {
+            Part::Device(family) => {
+                let device = self.desired.family(family).and_then(|family| family.device.as_ref());
+                device.map_or_else(|| part.to_string(), |device| format!("device {}", device.name))
+            }
+            Part::Peer(_) | Part::Rest => part.to_string(),
+        };
+        let subject = |Written { part, command }: Written| {
+            let command = command.map(|command| format!(" (`{command}`)")).unwrap_or_default();
+            (Subject::Overlay(part), format!("{}{command}", name(part)))
+        };
+        written.into_iter().map(subject).collect()
+    }
+
+    /// Logs the devices' MAC addresses in upstream's words.
+    pub(super) fn log_devices(&self) {
+        let families = Family::ALL.into_iter().filter_map(|family| self.desired.family(family));
+        for device in families.filter_map(|family| family.device.as_ref()) {
+            if let Some(vxlan) = device.kind.vxlan() {
+                info!("Interface {} mac address set to: {}", device.name, vxlan.mac);
+            }
+        }
+    }
+}
+
+impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
+    /// When the overlay is next written. It waits for the first listing of the store, or for restored peers.
+    pub(super) fn overlay_due(&self) -> Option<Instant> {
+        let at = [self.due.overlay.at, self.due.refused.at].into_iter().flatten().min()?;
+        self.leases.usable_from(at)
+    }
+
+    pub(super) fn reconcile_overlay(&mut self) -> Result<Pass, PassError> {
+        self.due.overlay.take();
+        let pass = self.flush_overlay()?;
+        if pass == Pass::Done && self.leases.is_listed() && self.sweep_orphans() {
+            // The monitor leaves out flanneld's own changes, so nothing else would report a desired route that vanished.
+            self.overlay.desired.invalidate();
+            return self.flush_overlay();
+        }
+        Ok(pass)
+    }
+
+    fn flush_overlay(&mut self) -> Result<Pass, PassError> {
+        let state = &mut self.overlay;
+        let (retried, before) = (self.due.refused.take(), state.desired.refused());
+        if retried {
+            state.desired.retry();
+            self.outputs.counters.expect(Object::Overlay);
+        }
+        // Before the first listing is complete, an object that looks stale may belong to a peer.
+        state.desired.keep_unknown(!self.leases.is_listed());
+        state.desired.hold(self.repairs.contests.held_parts(Instant::now()));
+        let flushed = state.desired.flush(&mut state.kernel);
+        state.log_peer_changes();
+        let mut report = flushed?;
+        state.log_refused(&report);
+        let refused = state.desired.refused();
+        if refused == 0 {
+            self.due.refused = Due::default();
+        } else if retried || self.due.refused.at.is_none() {
+            self.due.refused.settle(false);
+        }
+        // Steps for peers that are refused once more are not a repair and are not logged.
+        if report.steps > 0 && !(retried && refused >= before) {
+            let steps = report.steps.try_into().unwrap_or(u64::MAX);
+            let subjects = self.overlay.subjects(std::mem::take(&mut report.written));
+            if self.should_log(Object::Overlay, steps, subjects) {
+                let peers = self.overlay.desired.peers().len();
+                info!(steps, peers, "devices, peers and routes written");
+            }
+        }
+        let peers = self.overlay.peers_condition();
+        update(&self.outputs.readiness, |readiness| {
+            readiness.set(Condition::Peers, peers);
+            readiness
+                .note("peers", (refused > 0).then(|| format!("{refused} of the peers refused, see the log")));
+        });
+        if report.is_clean_but_for_peers() {
+            self.outputs.counters.settled(Object::Overlay);
+        }
+        if let Some(taken) = report.taken.first() {
+            return Err(PassError::Device(taken.to_string()));
+        }
+        if let Some(family) = report.without_device.first() {
+            let reason = report.refused.iter().find(|step| step.peer.is_none()).map(ToString::to_string);
+            return Err(PassError::NoDevice { family: *family, reason: reason.unwrap_or_default() });
+        }
+        if let Some(refused) = report.refused.iter().find(|step| step.device.is_some()) {
+            return Err(PassError::Device(refused.to_string()));
+        }
+        Ok(if report.is_clean_but_for_peers() { Pass::Done } else { Pass::Again })
+    }
+}

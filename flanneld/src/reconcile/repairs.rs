@@ -1,0 +1,92 @@
+//! Repairs: how soon each is made, which are logged, and which another process keeps undoing.
+
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::Reconciler;
+use super::contest::{Contests, Subject};
+use super::pacing::{LogDecision, MAX_CONTESTED_REPAIR_DELAY, MAX_REPAIR_DELAY, RepairLog, RepairPacing};
+use crate::status::counters::Object;
+use crate::status::readiness::{Condition, update};
+
+/// What is remembered of recent repairs.
+#[derive(Debug, Default)]
+pub(super) struct Repairs {
+    pacing: RepairPacing,
+    pub(super) contests: Contests,
+    log: RepairLog,
+}
+
+impl Repairs {
+    /// The longest pause before a repair of the overlay.
+    pub(super) fn max_delay(&self) -> std::time::Duration {
+        if self.contests.has_parts() { MAX_CONTESTED_REPAIR_DELAY } else { MAX_REPAIR_DELAY }
+    }
+
+    /// When to repair a disturbance that is found `now`.
+    pub(super) fn repair_at(&mut self, now: Instant) -> Instant {
+        let longest = self.max_delay();
+        self.pacing.repair_at(now, longest)
+    }
+}
+
+impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
+    /// Records that `steps` messages were written and returns whether to log it. A repair counts as one of each of
+    /// `subjects`, which another process may keep undoing.
+    pub(super) fn should_log(
+        &mut self,
+        object: Object,
+        steps: u64,
+        subjects: Vec<(Subject, String)>,
+    ) -> bool {
+        if !self.outputs.counters.wrote(object, steps) {
+            return true;
+        }
+        let now = Instant::now();
+        for (subject, object) in subjects {
+            self.record_contest(subject, now, object);
+        }
+        let log = self.repairs.log.repaired(now);
+        if log == LogDecision::Summarize {
+            warn!(
+                "repaired more than 30 times in one minute: another process keeps changing rules or routes; further \
+                 repairs are not logged for the rest of the minute"
+            );
+        }
+        log == LogDecision::Write
+    }
+
+    /// Records a repair of an object that another process may keep undoing.
+    pub(super) fn record_contest(&mut self, subject: Subject, next_check: Instant, object: String) {
+        let now = Instant::now();
+        if let Some(began) = self.repairs.contests.repaired(subject, (now, next_check), || object) {
+            warn!("{began}");
+        }
+        self.due.contests.at = self.repairs.contests.next(now);
+    }
+
+    /// Ends contests that are over, and checks what was held back because of the others.
+    pub(super) fn settle_contests(&mut self) {
+        let now = Instant::now();
+        for ended in self.repairs.contests.settle(now) {
+            info!("{ended}");
+        }
+        if self.repairs.contests.has_parts() {
+            self.overlay.desired.invalidate();
+            self.due.overlay.now();
+        }
+        if self.repairs.contests.held_until(Subject::Tables).is_some_and(|at| at <= now) {
+            self.due.rules.now();
+        }
+        self.due.contests.at = self.repairs.contests.next(now);
+    }
+
+    pub(super) fn publish_contests(&mut self) {
+        let published = self.outputs.readiness.borrow().reason(Condition::Uncontested).map(str::to_owned);
+        let summary = self.repairs.contests.summary();
+        if published != summary {
+            let state = summary.map_or(Ok(()), Err);
+            update(&self.outputs.readiness, |readiness| readiness.set(Condition::Uncontested, state));
+        }
+    }
+}
