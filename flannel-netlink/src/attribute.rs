@@ -70,8 +70,14 @@ impl<'a> Attributes<'a> {
     /// Appends text with a terminating zero, which `NLA_NUL_STRING` attributes require and
     /// `NLA_STRING` attributes accept.
     pub fn text(&mut self, kind: u16, value: &str) {
+        self.string(kind, value.as_bytes());
+    }
+
+    /// Appends bytes with a terminating zero, like [`Attributes::text`]: the kernel does not require
+    /// names to be UTF-8.
+    pub fn string(&mut self, kind: u16, value: &[u8]) {
         let start = self.open(kind);
-        self.bytes.extend_from_slice(value.as_bytes());
+        self.bytes.extend_from_slice(value);
         self.bytes.push(0);
         self.close(start);
     }
@@ -192,9 +198,14 @@ impl<'a> Attribute<'a> {
     /// # Errors
     /// [`Malformed::Text`] if it is not UTF-8.
     pub fn text(&self) -> Result<&'a str, Malformed> {
+        std::str::from_utf8(self.string()).map_err(|source| Malformed::Text { kind: self.kind, source })
+    }
+
+    /// The bytes up to the terminating zero if there is one: a name, which need not be UTF-8.
+    #[must_use]
+    pub fn string(&self) -> &'a [u8] {
         let end = self.payload.iter().position(|byte| *byte == 0).unwrap_or(self.payload.len());
-        let bytes = self.payload.get(..end).unwrap_or_default();
-        std::str::from_utf8(bytes).map_err(|source| Malformed::Text { kind: self.kind, source })
+        self.payload.get(..end).unwrap_or_default()
     }
 
     /// The nested attributes.

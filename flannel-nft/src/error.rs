@@ -64,6 +64,12 @@ pub enum InvalidRule {
         /// The table's family.
         family: &'static str,
     },
+    /// A chain at this hook needs a device.
+    #[error("a chain at hook {hook} needs a device")]
+    NoDevice {
+        /// `ingress` or `egress`.
+        hook: &'static str,
+    },
     /// The kernel does not sort values in host byte order, so they cannot form intervals.
     #[error("values of type {datatype} cannot form intervals")]
     NoIntervals {

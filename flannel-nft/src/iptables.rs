@@ -426,7 +426,7 @@ fn targets(rule: &Rule) -> impl Iterator<Item = &str> {
     let of_verdicts = rule.verdicts().filter_map(Verdict::chain).map(ChainName::as_str);
     let opaque = rule.statements.iter().filter_map(|statement| match statement {
         Statement::Other(Expr::Verdict { code, chain }) => {
-            Verdict::from_code(*code, chain.as_deref()).and(chain.as_deref())
+            Verdict::from_code(*code, chain.as_ref()).and(chain.as_ref()).map(ChainName::as_str)
         }
         _ => None,
     });

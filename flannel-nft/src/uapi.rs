@@ -71,6 +71,9 @@ pub(crate) const NFTA_GEN_PROC_NAME: u16 = 3;
 // Tables.
 pub(crate) const NFTA_TABLE_NAME: u16 = 1;
 pub(crate) const NFTA_TABLE_FLAGS: u16 = 2;
+pub(crate) const NFTA_TABLE_USE: u16 = 3;
+pub(crate) const NFTA_TABLE_HANDLE: u16 = 4;
+pub(crate) const NFTA_TABLE_PAD: u16 = 5;
 pub(crate) const NFTA_TABLE_USERDATA: u16 = 6;
 pub(crate) const NFTA_TABLE_OWNER: u16 = 7;
 pub(crate) const NFT_TABLE_F_DORMANT: u32 = 0x1;
@@ -95,6 +98,7 @@ pub(crate) const NFTA_HOOK_PRIORITY: u16 = 2;
 pub(crate) const NFTA_HOOK_DEV: u16 = 3;
 pub(crate) const NFTA_HOOK_DEVS: u16 = 4;
 pub(crate) const NFTA_DEVICE_NAME: u16 = 1;
+pub(crate) const NFTA_DEVICE_PREFIX: u16 = 2;
 pub(crate) const NFT_CHAIN_BASE: u32 = 0x1;
 
 // Rules.
@@ -102,9 +106,10 @@ pub(crate) const NFTA_RULE_TABLE: u16 = 1;
 pub(crate) const NFTA_RULE_CHAIN: u16 = 2;
 pub(crate) const NFTA_RULE_HANDLE: u16 = 3;
 pub(crate) const NFTA_RULE_EXPRESSIONS: u16 = 4;
-pub(crate) const NFTA_RULE_COMPAT: u16 = 5;
 pub(crate) const NFTA_RULE_POSITION: u16 = 6;
 pub(crate) const NFTA_RULE_USERDATA: u16 = 7;
+pub(crate) const NFTA_RULE_PAD: u16 = 8;
+pub(crate) const NFTA_RULE_CHAIN_ID: u16 = 11;
 
 // Sets and maps.
 pub(crate) const NFTA_SET_TABLE: u16 = 1;
@@ -126,6 +131,7 @@ pub(crate) const NFTA_SET_HANDLE: u16 = 16;
 pub(crate) const NFTA_SET_TYPE: u16 = 19;
 pub(crate) const NFTA_SET_COUNT: u16 = 20;
 pub(crate) const NFTA_SET_DESC_SIZE: u16 = 1;
+pub(crate) const NFT_SET_POL_MEMORY: u32 = 1;
 pub(crate) const NFT_SET_ANONYMOUS: u32 = 0x1;
 pub(crate) const NFT_SET_CONSTANT: u32 = 0x2;
 pub(crate) const NFT_SET_INTERVAL: u32 = 0x4;
@@ -146,9 +152,11 @@ pub(crate) const NFTA_SET_ELEM_FLAGS: u16 = 3;
 pub(crate) const NFTA_SET_ELEM_TIMEOUT: u16 = 4;
 pub(crate) const NFTA_SET_ELEM_EXPIRATION: u16 = 5;
 pub(crate) const NFTA_SET_ELEM_USERDATA: u16 = 6;
+pub(crate) const NFTA_SET_ELEM_EXPR: u16 = 7;
 pub(crate) const NFTA_SET_ELEM_PAD: u16 = 8;
 pub(crate) const NFTA_SET_ELEM_OBJREF: u16 = 9;
 pub(crate) const NFTA_SET_ELEM_KEY_END: u16 = 10;
+pub(crate) const NFTA_SET_ELEM_EXPRESSIONS: u16 = 11;
 pub(crate) const NFT_SET_ELEM_INTERVAL_END: u32 = 0x1;
 pub(crate) const NFT_SET_ELEM_CATCHALL: u32 = 0x2;
 
@@ -204,6 +212,7 @@ pub(crate) const NFT_CMP_GTE: u32 = 5;
 // `counter`.
 pub(crate) const NFTA_COUNTER_BYTES: u16 = 1;
 pub(crate) const NFTA_COUNTER_PACKETS: u16 = 2;
+pub(crate) const NFTA_COUNTER_PAD: u16 = 3;
 
 // `ct`.
 pub(crate) const NFTA_CT_DREG: u16 = 1;
@@ -236,6 +245,7 @@ pub(crate) const NFTA_EXTHDR_DREG: u16 = 1;
 pub(crate) const NFTA_EXTHDR_TYPE: u16 = 2;
 pub(crate) const NFTA_EXTHDR_OFFSET: u16 = 3;
 pub(crate) const NFTA_EXTHDR_LEN: u16 = 4;
+pub(crate) const NFTA_EXTHDR_FLAGS: u16 = 5;
 pub(crate) const NFTA_EXTHDR_OP: u16 = 6;
 pub(crate) const NFTA_EXTHDR_SREG: u16 = 7;
 pub(crate) const NFT_EXTHDR_OP_TCPOPT: u32 = 1;
@@ -272,6 +282,7 @@ pub(crate) const NFTA_LIMIT_UNIT: u16 = 2;
 pub(crate) const NFTA_LIMIT_BURST: u16 = 3;
 pub(crate) const NFTA_LIMIT_TYPE: u16 = 4;
 pub(crate) const NFTA_LIMIT_FLAGS: u16 = 5;
+pub(crate) const NFTA_LIMIT_PAD: u16 = 6;
 pub(crate) const NFT_LIMIT_PKTS: u32 = 0;
 pub(crate) const NFT_LIMIT_PKT_BYTES: u32 = 1;
 pub(crate) const NFT_LIMIT_F_INV: u32 = 0x1;
@@ -343,6 +354,9 @@ pub(crate) const NF_NAT_RANGE_PROTO_RANDOM_FULLY: u32 = 0x10;
 pub(crate) const NFTA_OBJREF_IMM_TYPE: u16 = 1;
 pub(crate) const NFTA_OBJREF_IMM_NAME: u16 = 2;
 
+// `osf`.
+pub(crate) const NFTA_OSF_FLAGS: u16 = 3;
+
 // `payload`.
 pub(crate) const NFTA_PAYLOAD_DREG: u16 = 1;
 pub(crate) const NFTA_PAYLOAD_BASE: u16 = 2;
@@ -351,6 +365,10 @@ pub(crate) const NFTA_PAYLOAD_LEN: u16 = 4;
 pub(crate) const NFTA_PAYLOAD_SREG: u16 = 5;
 pub(crate) const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
 pub(crate) const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
+
+// `quota`.
+pub(crate) const NFTA_QUOTA_FLAGS: u16 = 2;
+pub(crate) const NFT_QUOTA_F_INV: u32 = 0x1;
 
 // `range`.
 pub(crate) const NFTA_RANGE_SREG: u16 = 1;
@@ -415,8 +433,8 @@ mod tests {
             "linux/netfilter/nfnetlink.h",
             "linux/rtnetlink.h",
         ];
-        // Linux 6.9; 6.14.
-        let newer = ["NFT_TABLE_F_PERSIST", "NFTA_SET_TYPE", "NFTA_SET_COUNT"];
+        // Linux 6.9; 6.14; 6.18.
+        let newer = ["NFT_TABLE_F_PERSIST", "NFTA_SET_TYPE", "NFTA_SET_COUNT", "NFTA_DEVICE_PREFIX"];
         testkit::check_uapi(&headers, include_str!("uapi.rs"), &newer);
     }
 }

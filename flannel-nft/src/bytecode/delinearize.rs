@@ -112,11 +112,11 @@ impl<'e, 's, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Delinearizer<'e, F> {
         let (statement, used) = match first {
             Expr::Counter { packets, bytes } => (Statement::Counter { packets: *packets, bytes: *bytes }, 1),
             Expr::Object { kind: NFT_OBJECT_COUNTER, name } => {
-                (Statement::CounterRef(CounterName::observed(name)), 1)
+                (Statement::CounterRef(CounterName::observed(name.as_bytes())), 1)
             }
             Expr::Notrack => (Statement::Notrack, 1),
             Expr::Verdict { code, chain } => {
-                (Statement::Verdict(Verdict::from_code(*code, chain.as_deref())?), 1)
+                (Statement::Verdict(Verdict::from_code(*code, chain.as_ref())?), 1)
             }
             Expr::Limit {
                 rate,
@@ -129,7 +129,7 @@ impl<'e, 's, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Delinearizer<'e, F> {
                 (Statement::Limit(Limit { rate: *rate, per: *unit, burst: *burst, bytes, over }), 1)
             }
             Expr::Log { group, prefix, snaplen, threshold, level, flags } => {
-                let prefix = prefix.as_ref().map(|prefix| LogPrefix::observed(prefix));
+                let prefix = prefix.as_ref().map(|prefix| LogPrefix::observed(prefix.as_bytes()));
                 let level = level.filter(|level| *level != NFT_LOGLEVEL_WARNING);
                 let (snaplen, threshold) = (*snaplen, *threshold);
                 (Statement::Log(Log { prefix, group: *group, level, snaplen, threshold, flags: *flags }), 1)
@@ -327,7 +327,7 @@ impl<'e, 's, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Delinearizer<'e, F> {
                         set.name = set.maps.anonymous_name();
                         Source::Inline(Box::new(Inline { set }))
                     }
-                    None => Source::Named(SetName::observed(set)),
+                    None => Source::Named(SetName::observed(set.as_bytes())),
                 };
                 match dreg {
                     None => Some((matched(Test::In(source), *inverted), 2)),

@@ -4,6 +4,7 @@
 //! encodes and decodes them.
 
 use crate::model::data::Data;
+use crate::model::name::ChainName;
 use crate::uapi::{NF_NAT_RANGE_PERSISTENT, NF_NAT_RANGE_PROTO_RANDOM, NF_NAT_RANGE_PROTO_RANDOM_FULLY};
 
 /// The NAT flags that a caller chooses; the kernel sets the others itself.
@@ -151,10 +152,23 @@ pub(crate) enum Expr {
     },
     Verdict {
         code: i32,
-        chain: Option<Box<str>>,
+        chain: Option<ChainName>,
     },
     /// An expression without a type here, with its attributes as bytes.
     Other(Box<OtherExpr>),
+}
+
+impl Expr {
+    /// The expression without what packets change in it.
+    pub(crate) fn without_state(&self) -> Self {
+        match self {
+            Self::Counter { .. } => Self::Counter { packets: 0, bytes: 0 },
+            Self::Other(other) if matches!(&*other.name, "quota" | "last") => {
+                Self::Other(Box::new(OtherExpr { name: other.name.clone(), data: Box::default() }))
+            }
+            other => other.clone(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]

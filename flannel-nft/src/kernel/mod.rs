@@ -3,6 +3,7 @@
 pub(crate) mod fake;
 pub(crate) mod monitor;
 pub(crate) mod netlink;
+mod read;
 
 use crate::error::{CommitError, ObserveError};
 use crate::model::ids::{Generation, Handle, TableId};

@@ -13,6 +13,7 @@ use flannel_netlink::{Malformed, Message, OpenError, Protocol, Received};
 
 use crate::kernel::netlink::Netlink;
 use crate::model::ids::Generation;
+use crate::model::name::escaped;
 use crate::transaction::change::{Change, Reader};
 use crate::uapi::*;
 use crate::wire::message as kind;
@@ -137,7 +138,7 @@ fn commit(message: &Message<'_>, changes: Vec<Change>) -> Result<Foreign, Malfor
         match attribute.kind {
             NFTA_GEN_ID => foreign.generation = Generation(attribute.be32()?),
             NFTA_GEN_PROC_PID => foreign.pid = attribute.be32()?,
-            NFTA_GEN_PROC_NAME => attribute.text()?.clone_into(&mut foreign.process),
+            NFTA_GEN_PROC_NAME => foreign.process = escaped(attribute.string()),
             _ => {}
         }
     }

@@ -1,32 +1,26 @@
 //! The real kernel, over one long-lived netlink socket.
 
-use std::collections::HashMap;
 use std::error::Error as _;
 use std::io;
 
 use flannel_netlink::{
-    AskError, Attributes, Batch, Errno, Flags, LostReply, Malformed, Message, OpenError, Protocol, Refusal,
-    Socket, TransactError, attributes, messages,
+    AskError, Attributes, Batch, Errno, Flags, LostReply, Malformed, OpenError, Protocol, Refusal, Socket,
+    TransactError, attributes, messages,
 };
 
-use crate::bytecode::delinearize::delinearize;
 use crate::error::{CommitError, ObserveError, ReadError, RefusalReason};
 use crate::kernel::{Kernel, Observed};
-use crate::model::chain::Chain;
 use crate::model::family::Family;
 use crate::model::ids::{Generation, Handle, TableId};
-use crate::model::name::{ChainName, TableName};
-use crate::model::ruleset::Ruleset;
-use crate::model::set::Set;
-use crate::model::table::Table;
+use crate::model::name::ChainName;
 use crate::transaction::{Sealed, Transaction};
 use crate::uapi::*;
-use crate::wire::decode::{self, RawElement, RawRule};
+use crate::wire::decode;
 use crate::wire::encode;
 use crate::wire::{batch_header, header, message};
 
 /// Number of attempts to read tables that change meanwhile.
-const ATTEMPTS: u32 = 16;
+pub(super) const ATTEMPTS: u32 = 16;
 
 /// The nf_tables of a network namespace.
 ///
@@ -34,8 +28,8 @@ const ATTEMPTS: u32 = 16;
 /// period of about 12 ms.
 #[derive(Debug)]
 pub struct Netlink {
-    socket: Socket,
-    question: Batch,
+    pub(super) socket: Socket,
+    pub(super) question: Batch,
     /// Whether the kernel acknowledges the end of a batch (≥ 6.10). Determined on first use.
     acks_end: Option<bool>,
 }
@@ -60,148 +54,6 @@ impl Netlink {
     #[must_use]
     pub fn port(&self) -> u32 {
         self.socket.port()
-    }
-
-    fn list<T>(
-        &mut self,
-        what: &'static str,
-        kind: u16,
-        family: u8,
-        filter: impl FnOnce(&mut Attributes<'_>),
-        read: impl Fn(&Message<'_>) -> Result<T, Malformed>,
-    ) -> Result<Vec<T>, ObserveError> {
-        self.question.clear();
-        self.question.message(kind, Flags::DUMP, &header(family), filter);
-        let fold = |list: &mut Vec<T>, message: Message<'_>| {
-            list.push(read(&message)?);
-            Ok(())
-        };
-        self.socket
-            .dump(&mut self.question, fold)
-            .map_err(|source| ObserveError { what, source: source.into() })
-    }
-
-    fn table(&mut self, id: &TableId) -> Result<Option<Table>, ObserveError> {
-        self.question.clear();
-        self.question.message(message::GETTABLE, Flags::NONE, &header(id.family.number()), |a| {
-            encode::table_name(id, a);
-        });
-        let asked = self.socket.ask(&mut self.question, |message| {
-            let (id, attributes) = decode::open(&message)?.ok_or(Malformed::Value { what: "family" })?;
-            decode::table(id, attributes)
-        });
-        match asked {
-            Ok(table) => Ok(Some(table)),
-            Err(AskError::Refused(Refusal { errno: Errno::ENOENT, .. })) => Ok(None),
-            Err(source) => Err(cannot_read("tables", source)),
-        }
-    }
-
-    fn chains(&mut self, family: Family) -> Result<Vec<(TableName, Chain)>, ObserveError> {
-        let chains = self.list(
-            "chains",
-            message::GETCHAIN,
-            family.number(),
-            |_| {},
-            |message| {
-                let Some((id, attributes)) = decode::open(message)? else { return Ok(None) };
-                Ok(Some((id.name, decode::chain(family, attributes)?)))
-            },
-        )?;
-        Ok(chains.into_iter().flatten().collect())
-    }
-
-    /// A table with everything in it; `None` if it does not exist any more.
-    fn read_table(
-        &mut self,
-        id: &TableId,
-        chains: &[(TableName, Chain)],
-    ) -> Result<Option<Table>, ObserveError> {
-        let Some(mut table) = self.table(id)? else { return Ok(None) };
-        let family = id.family.number();
-        table.chains =
-            chains.iter().filter(|(table, _)| *table == id.name).map(|(_, chain)| chain.clone()).collect();
-
-        let in_table = |a: &mut Attributes<'_>| encode::table_name(id, a);
-        let objects = self.list("objects", message::GETOBJ, family, in_table, |message| {
-            let Some((found, attributes)) = decode::open(message)? else { return Ok(None) };
-            if found == *id { decode::object(attributes).map(Some) } else { Ok(None) }
-        })?;
-        for object in objects.into_iter().flatten() {
-            match object {
-                Ok(counter) => drop(table.counters.insert(counter)),
-                Err(foreign) => table.foreign.push(foreign),
-            }
-        }
-        let sets = self.list("sets", message::GETSET, family, in_table, |message| {
-            let Some((found, attributes)) = decode::open(message)? else { return Ok(None) };
-            if found != *id {
-                return Ok(None);
-            }
-            let count = decode::count_of_set(attributes.clone())?;
-            Ok(Some((decode::set(attributes)?.0, count)))
-        })?;
-        let mut anonymous: HashMap<String, Set> = HashMap::new();
-        for (mut set, count) in sets.into_iter().flatten() {
-            self.read_elements(id, &mut set, count)?;
-            if set.is_anonymous() {
-                anonymous.insert(set.name.as_str().to_owned(), set);
-            } else {
-                table.sets.insert(set);
-            }
-        }
-        let rules: Vec<Option<RawRule>> =
-            self.list("rules", message::GETRULE, family, in_table, |message| {
-                let Some((found, attributes)) = decode::open(message)? else { return Ok(None) };
-                if found == *id { decode::rule(attributes).map(Some) } else { Ok(None) }
-            })?;
-        for raw in rules.into_iter().flatten() {
-            let rule = delinearize(raw.rule, raw.exprs, id.family, |set, _| anonymous.get(set));
-            if let Some(chain) = table.chains.find_mut(raw.chain.as_str()) {
-                chain.rules.push(rule);
-            }
-        }
-        Ok(Some(table))
-    }
-
-    /// Lists the elements of a set.
-    ///
-    /// After a hash table has grown, the kernel moves its elements in the background, and a listing
-    /// in several parts misses some. Every listed element exists, so listings are merged: until
-    /// there are as many as the kernel counts (`NFTA_SET_COUNT`, seen on 6.18), or until another
-    /// listing shows no new element.
-    fn read_elements(
-        &mut self,
-        table: &TableId,
-        set: &mut Set,
-        count: Option<u32>,
-    ) -> Result<(), ObserveError> {
-        // Elements that fit into one part.
-        const ONE_PART: usize = 100;
-        let count = count.and_then(|count| usize::try_from(count).ok()).filter(|_| set.has_steady_count());
-        for _ in 0..ATTEMPTS {
-            let before = set.elements.len();
-            let elements = self.list_elements(table, set)?;
-            decode::assemble(set, elements);
-            let listed = set.elements.len();
-            let whole = match count {
-                Some(count) => listed >= count,
-                None => set.is_interval() || listed <= ONE_PART || listed == before,
-            };
-            if whole {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn list_elements(&mut self, table: &TableId, set: &Set) -> Result<Vec<RawElement>, ObserveError> {
-        let of_set = |a: &mut Attributes<'_>| encode::elements_of(table, set.name.as_str(), a);
-        let parts = self.list("elements", message::GETSETELEM, table.family.number(), of_set, |message| {
-            let (_, attributes) = message.split::<4>()?;
-            Ok(decode::elements(attributes)?.2)
-        })?;
-        Ok(parts.into_iter().flatten().collect())
     }
 
     fn refused(transaction: &Transaction<Sealed>, refusal: Refusal) -> CommitError {
@@ -305,15 +157,12 @@ impl Kernel for Netlink {
     }
 
     fn observe(&mut self, wanted: &[TableId]) -> Result<Observed, ObserveError> {
-        let mut families: Vec<Family> = wanted.iter().map(|id| id.family).collect();
-        families.sort_unstable();
-        families.dedup();
         for _ in 0..ATTEMPTS {
             let generation = self.generation()?;
             if !self.is_settled(generation)? {
                 continue;
             }
-            let read = self.read(wanted, &families);
+            let read = self.read(wanted);
             if self.generation()? != generation {
                 continue; // the result or error may mix two generations
             }
@@ -377,30 +226,9 @@ impl Netlink {
             Err(source) => Err(cannot_read("the ruleset's generation", AskError::Transact(source))),
         }
     }
-
-    fn read(&mut self, wanted: &[TableId], families: &[Family]) -> Result<Ruleset, ObserveError> {
-        let mut existing = Vec::new();
-        for id in wanted {
-            if self.table(id)?.is_some() {
-                existing.push(id);
-            }
-        }
-        let mut ruleset = Ruleset::new();
-        for family in families {
-            let mut of_family = existing.iter().filter(|id| id.family == *family).peekable();
-            if of_family.peek().is_none() {
-                continue;
-            }
-            let chains = self.chains(*family)?;
-            for id in of_family {
-                ruleset.tables.extend(self.read_table(id, &chains)?);
-            }
-        }
-        Ok(ruleset)
-    }
 }
 
-fn cannot_read(what: &'static str, source: AskError) -> ObserveError {
+pub(super) fn cannot_read(what: &'static str, source: AskError) -> ObserveError {
     ObserveError { what, source: source.into() }
 }
 

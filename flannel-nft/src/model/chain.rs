@@ -1,8 +1,11 @@
 //! Chains: ordered rules, and the hook at which packets enter a base chain.
 
+use std::fmt;
+
 use crate::error::InvalidRule;
 use crate::model::family::Family;
-use crate::model::name::{ChainName, Comment};
+use crate::model::ids::Handle;
+use crate::model::name::{ChainName, Comment, InterfaceName, escaped};
 use crate::model::opaque::Extra;
 use crate::model::rule::Rule;
 use crate::uapi::*;
@@ -141,7 +144,47 @@ pub struct Base {
     pub(crate) hook: Hook,
     pub(crate) priority: Priority,
     pub(crate) policy: Policy,
-    pub(crate) devices: Vec<String>,
+    pub(crate) devices: Vec<Device>,
+}
+
+/// A network device, or all whose names start with a text, to which a base chain is attached.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Device {
+    /// `NFTA_DEVICE_NAME` or `NFTA_DEVICE_PREFIX`.
+    pub(crate) kind: u16,
+    pub(crate) payload: Box<[u8]>,
+}
+
+impl Device {
+    pub(crate) fn observed(kind: u16, payload: &[u8]) -> Self {
+        Self { kind, payload: payload.into() }
+    }
+
+    /// The name, or the text with which the names start. Not necessarily UTF-8.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.payload.strip_suffix(b"\0").unwrap_or(&self.payload)
+    }
+
+    /// Whether it stands for all devices whose names start with the text. Linux 6.16 and 6.17 mark
+    /// that with the absence of the terminating zero.
+    #[must_use]
+    pub fn is_prefix(&self) -> bool {
+        self.kind != NFTA_DEVICE_NAME || !self.payload.ends_with(b"\0")
+    }
+}
+
+impl From<&InterfaceName> for Device {
+    fn from(name: &InterfaceName) -> Self {
+        let kind = if name.prefix { NFTA_DEVICE_PREFIX } else { NFTA_DEVICE_NAME };
+        Self { kind, payload: name.text.bytes().chain([0]).collect() }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", escaped(self.as_bytes()), if self.is_prefix() { "*" } else { "" })
+    }
 }
 
 impl Base {
@@ -169,6 +212,14 @@ impl Base {
         Self::new(ChainKind::Filter, Hook::Forward, Priority::FILTER)
     }
 
+    /// Adds a device, for [`Hook::Ingress`] and [`Hook::Egress`], which need at least one. A name
+    /// that ends in `*` means all devices whose names start with the text before it (kernel ≥ 6.18).
+    #[must_use]
+    pub fn device(mut self, name: &InterfaceName) -> Self {
+        self.devices.push(name.into());
+        self
+    }
+
     /// Sets the policy. Default: accept.
     #[must_use]
     pub fn policy(mut self, policy: Policy) -> Self {
@@ -194,6 +245,12 @@ impl Base {
         self.priority
     }
 
+    /// The devices, of a chain at [`Hook::Ingress`] or [`Hook::Egress`].
+    #[must_use]
+    pub fn devices(&self) -> &[Device] {
+        &self.devices
+    }
+
     /// The policy.
     #[must_use]
     pub fn default_policy(&self) -> Policy {
@@ -211,6 +268,9 @@ impl Base {
             (ChainKind::Nat, _) => inet && layer3 && self.hook != Hook::Forward,
             (ChainKind::Route, _) => inet && self.hook == Hook::Output,
         };
+        if exists && !layer3 && self.devices.is_empty() {
+            return Err(InvalidRule::NoDevice { hook: self.hook.name() });
+        }
         if exists {
             return Ok(());
         }
@@ -224,6 +284,9 @@ pub struct Chain {
     pub(crate) name: ChainName,
     pub(crate) base: Option<Base>,
     pub(crate) comment: Option<Comment>,
+    pub(crate) handle: Option<Handle>,
+    /// Packets and bytes that the policy decided on, if the kernel counts them.
+    pub(crate) counts: Option<(u64, u64)>,
     pub(crate) rules: Vec<Rule>,
     pub(crate) extra: Extra,
 }
@@ -238,13 +301,22 @@ impl Chain {
     /// A regular chain: rules jump to it.
     #[must_use]
     pub fn regular(name: ChainName) -> Self {
-        Self { name, base: None, comment: None, rules: Vec::new(), extra: Extra::default() }
+        Self {
+            name,
+            base: None,
+            comment: None,
+            handle: None,
+            counts: None,
+            rules: Vec::new(),
+            extra: Extra::default(),
+        }
     }
 
     /// Sets a comment, which `nft list` shows. The kernel cannot change the comment of an existing
     /// chain, so a different one makes [`diff`](crate::diff) recreate the chain.
     #[must_use]
     pub fn comment(mut self, comment: Comment) -> Self {
+        self.extra.remove(NFTA_CHAIN_USERDATA);
         self.comment = Some(comment);
         self
     }
@@ -260,6 +332,13 @@ impl Chain {
     #[must_use]
     pub fn rules(mut self, rules: impl IntoIterator<Item = Rule>) -> Self {
         self.rules.extend(rules);
+        self
+    }
+
+    /// Replaces all rules; for a changed copy of an observed chain.
+    #[must_use]
+    pub fn with_rules(mut self, rules: impl IntoIterator<Item = Rule>) -> Self {
+        self.rules = rules.into_iter().collect();
         self
     }
 

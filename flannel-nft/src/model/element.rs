@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::bytecode::expr::Expr;
 use crate::error::InvalidRule;
 use crate::model::data::Data;
 use crate::model::datatype::Datatype;
@@ -15,6 +16,7 @@ use crate::model::name::{Comment, CounterName};
 use crate::model::opaque::Extra;
 use crate::model::value::Value;
 use crate::model::verdict::Verdict;
+use crate::uapi::NFTA_SET_ELEM_USERDATA;
 
 /// The keys of an element, both ends included.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -180,7 +182,7 @@ impl fmt::Display for Key {
 /// What a map holds for a key.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum Mapped {
-    Object(Box<str>),
+    Object(CounterName),
     Value(Data),
     Verdict(Verdict),
 }
@@ -193,18 +195,29 @@ pub(crate) struct Body {
     /// Remaining lifetime, in observed elements only. Not compared.
     pub(crate) expires: Option<Duration>,
     pub(crate) comment: Option<Comment>,
+    /// Counters and other stateful expressions.
+    pub(crate) exprs: Box<[Expr]>,
     pub(crate) extra: Extra,
 }
 
 impl PartialEq for Body {
-    /// Counters of an element (in `extra`) are not compared. The kernel rounds timeouts to its
-    /// clock, which ticks at least every 10 ms.
+    /// The state of counters, quotas, ... is not compared. An element without them may get them from
+    /// its set.
     fn eq(&self, other: &Self) -> bool {
-        let timeouts = match (self.timeout, other.timeout) {
-            (Some(a), Some(b)) => a.abs_diff(b) < Duration::from_millis(20),
-            (a, b) => a == b,
-        };
-        timeouts && (&self.mapped, &self.comment) == (&other.mapped, &other.comment)
+        let exprs =
+            || self.exprs.iter().map(Expr::without_state).eq(other.exprs.iter().map(Expr::without_state));
+        same_time(self.timeout, other.timeout)
+            && (&self.mapped, &self.comment) == (&other.mapped, &other.comment)
+            && (self.exprs.is_empty() || other.exprs.is_empty() || exprs())
+    }
+}
+
+/// Whether the kernel holds the same for both: it rounds to its clock, which ticks at least every
+/// 10 ms.
+pub(crate) fn same_time(a: Option<Duration>, b: Option<Duration>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => a.abs_diff(b) < Duration::from_millis(20),
+        (a, b) => a == b,
     }
 }
 
@@ -243,7 +256,7 @@ impl Element {
     /// Sets the counter, for a map of counters.
     #[must_use]
     pub fn counter(mut self, name: &CounterName) -> Self {
-        self.body.mapped = Some(Mapped::Object(name.as_str().into()));
+        self.body.mapped = Some(Mapped::Object(name.clone()));
         self.data_type = None;
         self
     }
@@ -258,6 +271,7 @@ impl Element {
     /// Sets a comment, which `nft list` shows.
     #[must_use]
     pub fn comment(mut self, comment: Comment) -> Self {
+        self.body.extra.remove(NFTA_SET_ELEM_USERDATA);
         self.body.comment = Some(comment);
         self
     }

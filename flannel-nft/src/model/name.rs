@@ -67,11 +67,40 @@ fn quotable(_at: usize, character: char) -> bool {
     character != '"' && !character.is_control()
 }
 
+/// Text that the kernel holds as bytes.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+struct Text {
+    text: Box<str>,
+    /// The bytes, if they are not UTF-8.
+    bytes: Option<Box<[u8]>>,
+}
+
+impl Text {
+    fn new(bytes: &[u8]) -> Self {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Self { text: text.into(), bytes: None },
+            Err(_) => Self { text: escaped(bytes).into(), bytes: Some(bytes.into()) },
+        }
+    }
+}
+
+/// The bytes as text, with `\\xff` for each byte that is not UTF-8.
+pub(crate) fn escaped(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(
+            chunk.invalid().iter().flat_map(|byte| format!("\\x{byte:02x}").into_bytes()).map(char::from),
+        );
+    }
+    text
+}
+
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $what:literal, $limit:literal, $allowed:ident) => {
         $(#[$doc])*
         #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-        pub struct $name(Box<str>);
+        pub struct $name(Text);
 
         impl $name {
             #[doc = concat!("Checks that `text` can be a ", $what, ".")]
@@ -80,19 +109,25 @@ macro_rules! name {
             /// [`NameError`], which names what is invalid.
             pub fn new(text: &str) -> Result<Self, NameError> {
                 check($what, text, $limit, $allowed)?;
-                Ok(Self(text.into()))
+                Ok(Self::observed(text))
             }
 
             /// A name as the kernel returned it, without validation: other programs may use names
             /// that this crate does not create.
-            pub(crate) fn observed(text: &str) -> Self {
-                Self(text.into())
+            pub(crate) fn observed<B: AsRef<[u8]> + ?Sized>(bytes: &B) -> Self {
+                Self(Text::new(bytes.as_ref()))
             }
 
-            /// The text.
+            /// The text. If another program's text is not UTF-8, `\\xff` replaces each invalid byte.
             #[must_use]
             pub fn as_str(&self) -> &str {
-                &self.0
+                &self.0.text
+            }
+
+            /// The bytes that the kernel holds. Other programs may use bytes that are not UTF-8.
+            #[must_use]
+            pub fn as_bytes(&self) -> &[u8] {
+                self.0.bytes.as_deref().unwrap_or(self.0.text.as_bytes())
             }
         }
 
@@ -112,7 +147,7 @@ macro_rules! name {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                f.write_str(self.as_str())
             }
         }
     };
@@ -191,6 +226,14 @@ impl fmt::Display for InterfaceName {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn observed_names_are_bytes() {
+        let (a, b) = (ChainName::observed(&[b'a', 0xff]), ChainName::observed(&[b'a', 0xfe]));
+        assert_eq!((a.as_str(), a.as_bytes()), ("a\\xff", &[b'a', 0xff][..]));
+        assert_ne!(a, b);
+        assert_eq!(ChainName::observed("a"), ChainName::new("a").unwrap());
+    }
 
     #[test]
     fn a_name_that_nft_could_not_read_back_is_refused() {

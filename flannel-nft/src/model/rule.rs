@@ -9,6 +9,7 @@ use crate::model::selector::tcp;
 use crate::model::set::{Maps, Set};
 use crate::model::statement::{IpRange, Limit, Log, Mark, Nat, Reject, Statement};
 use crate::model::verdict::Verdict;
+use crate::uapi::NFTA_RULE_USERDATA;
 
 /// A rule: matches and statements, evaluated from left to right until a match fails or a verdict is
 /// reached.
@@ -209,6 +210,7 @@ impl Rule {
     /// Sets a comment, which `nft list` shows.
     #[must_use]
     pub fn comment(mut self, comment: Comment) -> Self {
+        self.extra.remove(NFTA_RULE_USERDATA);
         self.comment = Some(comment);
         self
     }

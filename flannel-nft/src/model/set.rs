@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::error::InvalidRule;
 use crate::model::data::Data;
 use crate::model::datatype::Datatype;
-use crate::model::element::{Body, Element, Key, Mapped, Span};
+use crate::model::element::{Body, Element, Key, Mapped, Span, same_time};
+use crate::model::ids::Handle;
 use crate::model::name::{Comment, SetName};
 use crate::model::opaque::Extra;
 use crate::uapi::*;
@@ -42,7 +43,12 @@ pub struct Set {
     pub(crate) timeout: Option<Duration>,
     pub(crate) gc_interval: Option<Duration>,
     pub(crate) size: Option<u32>,
+    /// Whether the kernel prefers little memory to fast lookups (`policy memory`).
+    pub(crate) memory: bool,
+    /// Whether nft merges adjacent ranges that it adds.
+    pub(crate) auto_merge: bool,
     pub(crate) comment: Option<Comment>,
+    pub(crate) handle: Option<Handle>,
     pub(crate) elements: BTreeMap<Span, Body>,
     pub(crate) invalid: Option<InvalidRule>,
     /// Unknown attributes of another program's set. If there are any, the definition is not
@@ -98,7 +104,10 @@ impl Set {
             timeout: None,
             gc_interval: None,
             size: None,
+            memory: false,
+            auto_merge: false,
             comment: None,
+            handle: None,
             elements: BTreeMap::new(),
             invalid: None,
             extra: Extra::default(),
@@ -147,9 +156,26 @@ impl Set {
         self
     }
 
+    /// Makes the kernel choose the set's data structure for little memory instead of fast lookups
+    /// (`policy memory`).
+    #[must_use]
+    pub fn memory(mut self) -> Self {
+        self.memory = true;
+        self
+    }
+
+    /// Makes `nft add element` merge ranges with those that they touch (`auto-merge`). It changes
+    /// nothing for this crate, whose sets always merge overlapping ranges.
+    #[must_use]
+    pub fn auto_merge(mut self) -> Self {
+        self.auto_merge = true;
+        self
+    }
+
     /// Sets a comment, which `nft list` shows.
     #[must_use]
     pub fn comment(mut self, comment: Comment) -> Self {
+        self.extra.remove(NFTA_SET_USERDATA);
         self.comment = Some(comment);
         self
     }
@@ -300,6 +326,12 @@ impl Set {
         self.flags & (NFT_SET_INTERVAL | NFT_SET_TIMEOUT | NFT_SET_EVAL) == 0
     }
 
+    /// Whether keys are concatenations of which each part may be a range: an element then has both
+    /// keys, instead of one element for each end.
+    pub(crate) fn is_concatenated(&self) -> bool {
+        self.extra.has(NFTA_SET_DESC)
+    }
+
     pub(crate) fn is_anonymous(&self) -> bool {
         self.flags & NFT_SET_ANONYMOUS != 0
     }
@@ -307,16 +339,18 @@ impl Set {
     /// Whether both sets are equal except for their elements. The kernel cannot change anything
     /// else of an existing set.
     pub(crate) fn same_definition(&self, other: &Self) -> bool {
-        (self.key, self.maps, self.flags, self.timeout, self.gc_interval, self.size, &self.comment)
+        (self.key, self.maps, self.flags, self.size, self.memory, self.auto_merge, &self.comment)
             == (
                 other.key,
                 other.maps,
                 other.flags,
-                other.timeout,
-                other.gc_interval,
                 other.size,
+                other.memory,
+                other.auto_merge,
                 &other.comment,
             )
-            && self.extra == other.extra
+            && same_time(self.timeout, other.timeout)
+            && same_time(self.gc_interval, other.gc_interval)
+            && self.extra.same(&other.extra, NFTA_SET_COUNT)
     }
 }

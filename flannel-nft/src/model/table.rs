@@ -3,8 +3,9 @@
 use crate::model::by_name::ByName;
 use crate::model::chain::Chain;
 use crate::model::family::Family;
-use crate::model::ids::TableId;
+use crate::model::ids::{Handle, TableId};
 use crate::model::name::{Comment, CounterName, SetName, TableName};
+use crate::model::opaque::Extra;
 use crate::model::ruleset::Ownership;
 use crate::model::set::Set;
 use crate::uapi::*;
@@ -41,6 +42,8 @@ pub struct Table {
     pub(crate) owner: Option<u32>,
     /// The flags, of an observed table.
     pub(crate) flags: u32,
+    pub(crate) handle: Option<Handle>,
+    pub(crate) extra: Extra,
     pub(crate) counters: ByName<Counter>,
     pub(crate) sets: ByName<Set>,
     pub(crate) chains: ByName<Chain>,
@@ -59,6 +62,8 @@ impl Table {
             ownership: Ownership::Shared,
             owner: None,
             flags: 0,
+            handle: None,
+            extra: Extra::default(),
             counters: ByName::default(),
             sets: ByName::default(),
             chains: ByName::default(),
@@ -70,6 +75,7 @@ impl Table {
     /// table, so a different one makes [`diff`](crate::diff) recreate the table.
     #[must_use]
     pub fn comment(mut self, comment: Comment) -> Self {
+        self.extra.remove(NFTA_TABLE_USERDATA);
         self.comment = Some(comment);
         self
     }
@@ -78,6 +84,7 @@ impl Table {
     #[must_use]
     pub fn dormant(mut self) -> Self {
         self.dormant = true;
+        self.flags = 0;
         self
     }
 
@@ -85,6 +92,7 @@ impl Table {
     #[must_use]
     pub fn ownership(mut self, ownership: Ownership) -> Self {
         self.ownership = ownership;
+        self.flags = 0;
         self
     }
 
@@ -135,10 +143,9 @@ impl Table {
 
     /// The flags `dormant`, `owner` and `persist`: the observed ones, or those of a new table.
     pub(crate) fn flags(&self) -> u32 {
-        if self.flags != 0 { self.flags } else { self.wanted_flags() }
-    }
-
-    pub(crate) fn wanted_flags(&self) -> u32 {
+        if self.flags != 0 {
+            return self.flags;
+        }
         let owned =
             if self.ownership == Ownership::Owner { NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST } else { 0 };
         owned | if self.dormant { NFT_TABLE_F_DORMANT } else { 0 }
@@ -156,6 +163,7 @@ impl Table {
     pub(crate) fn without_objects(&self) -> Self {
         Self {
             id: self.id.clone(),
+            extra: self.extra.clone(),
             comment: self.comment.clone(),
             counters: ByName::default(),
             sets: ByName::default(),

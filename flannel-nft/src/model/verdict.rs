@@ -31,26 +31,26 @@ impl Verdict {
     }
 
     /// The kernel's code and the target chain.
-    pub(crate) fn code(&self) -> (i32, Option<&str>) {
+    pub(crate) fn code(&self) -> (i32, Option<&ChainName>) {
         match self {
             Self::Accept => (NF_ACCEPT, None),
             Self::Continue => (NFT_CONTINUE, None),
             Self::Drop => (NF_DROP, None),
-            Self::Goto(chain) => (NFT_GOTO, Some(chain.as_str())),
-            Self::Jump(chain) => (NFT_JUMP, Some(chain.as_str())),
+            Self::Goto(chain) => (NFT_GOTO, Some(chain)),
+            Self::Jump(chain) => (NFT_JUMP, Some(chain)),
             Self::Return => (NFT_RETURN, None),
         }
     }
 
     /// The verdict of this code and chain; `None` for other codes.
-    pub(crate) fn from_code(code: i32, chain: Option<&str>) -> Option<Self> {
+    pub(crate) fn from_code(code: i32, chain: Option<&ChainName>) -> Option<Self> {
         Some(match (code, chain) {
             (NF_ACCEPT, None) => Self::Accept,
             (NFT_CONTINUE, None) => Self::Continue,
             (NF_DROP, None) => Self::Drop,
             (NFT_RETURN, None) => Self::Return,
-            (NFT_GOTO, Some(chain)) => Self::Goto(ChainName::observed(chain)),
-            (NFT_JUMP, Some(chain)) => Self::Jump(ChainName::observed(chain)),
+            (NFT_GOTO, Some(chain)) => Self::Goto(chain.clone()),
+            (NFT_JUMP, Some(chain)) => Self::Jump(chain.clone()),
             _ => return None,
         })
     }

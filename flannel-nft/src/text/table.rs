@@ -166,12 +166,18 @@ pub(crate) fn set_block(set: &Set, indent: &str, end: &str, f: &mut Formatter<'_
         }
         f.write_str(end)?;
     }
+    if set.memory {
+        write!(f, "{indent}policy memory{end}")?;
+    }
     for (word, time) in [("timeout", set.timeout), ("gc-interval", set.gc_interval)] {
         if let Some(time) = time {
             write!(f, "{indent}{word} ")?;
             duration(time, f)?;
             f.write_str(end)?;
         }
+    }
+    if set.auto_merge {
+        write!(f, "{indent}auto-merge{end}")?;
     }
     set.comment.iter().try_for_each(|comment| write!(f, "{indent}comment \"{comment}\"{end}"))
 }

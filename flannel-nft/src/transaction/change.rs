@@ -13,7 +13,7 @@ use crate::model::rule::Rule;
 use crate::model::set::Set;
 use crate::model::table::{Counter, Table};
 use crate::text::{self, DisplayFn};
-use crate::wire::{decode, message as kind};
+use crate::wire::{decode, elements, message as kind};
 
 /// Position of a new rule in its chain.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -149,22 +149,22 @@ impl Reader {
                 Change::DeleteSet(id, set.name)
             }
             kind::NEWSETELEM | kind::DELSETELEM => {
-                let (name, number, elements) = decode::elements(attributes)?;
+                let (name, number, list) = elements::elements(attributes)?;
                 let known = match number {
                     Some(number) => self.numbered.get_mut(&number),
                     None => self.named.get_mut(&(id.clone(), name.as_str().to_owned())),
                 };
                 if let Some(set) = known {
                     if set.is_anonymous() {
-                        decode::assemble(set, elements);
+                        elements::assemble(set, list);
                         return Ok(None);
                     }
                     let mut part = set.definition();
-                    decode::assemble(&mut part, elements);
+                    elements::assemble(&mut part, list);
                     return Ok(Some(Self::elements(message.kind, id, part)));
                 }
-                let mut part = decode::guess(name, &elements);
-                decode::assemble(&mut part, elements);
+                let mut part = elements::guess(name, &list);
+                elements::assemble(&mut part, list);
                 Self::elements(message.kind, id, part)
             }
             kind::NEWOBJ => match decode::object(attributes)? {

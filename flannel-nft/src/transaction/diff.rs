@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use flannel_netlink::{Batch, Flags};
 
 use crate::kernel::Observed;
-use crate::model::chain::{Chain, ChainKind, Hook, Priority};
+use crate::model::chain::{Chain, ChainKind, Device, Hook, Priority};
 use crate::model::element::{Body, Mapped, Span};
 use crate::model::ids::{Generation, Handle};
 use crate::model::matching::{Match, Source, Test};
@@ -56,6 +56,8 @@ fn table_diff(new: &Table, old: &Table, port: Option<u32>, transaction: &mut Tra
         return;
     }
     let adopt = wanted && (old.owner.is_none() || old.owner != port);
+    // A ruleset that was observed wants the owner to stay.
+    let adopt = adopt && (new.flags, new.owner) != (old.flags, old.owner);
     if adopt || new.dormant != old.dormant {
         transaction.add_table(new);
     }
@@ -126,7 +128,7 @@ impl<'a> Deletions<'a> {
             Some(Mapped::Verdict(verdict)) => {
                 verdict.chain().is_some_and(|chain| self.chains.contains(chain.as_str()))
             }
-            Some(Mapped::Object(name)) => self.counters.contains(&**name),
+            Some(Mapped::Object(name)) => self.counters.contains(name.as_str()),
             Some(Mapped::Value(_)) | None => false,
         }
     }
@@ -150,10 +152,10 @@ impl<'a> Deletions<'a> {
 }
 
 fn same_hook(new: &Chain, old: &Chain) -> bool {
-    fn hook(chain: &Chain) -> Option<(ChainKind, Hook, Priority, &[String])> {
+    fn hook(chain: &Chain) -> Option<(ChainKind, Hook, Priority, &[Device])> {
         chain.base.as_ref().map(|base| (base.kind, base.hook, base.priority, base.devices.as_slice()))
     }
-    hook(new) == hook(old) && new.comment == old.comment && new.extra == old.extra
+    hook(new) == hook(old) && new.comment == old.comment && new.extra.same(&old.extra, NFTA_CHAIN_USERDATA)
 }
 
 /// The changes of the rules of a chain that stays.
@@ -247,8 +249,8 @@ impl Keys {
         });
         self.scratch.message(message::NEWRULE, Flags::NONE, &[], |a| {
             let _reported_when_added = encode::expressions(table.id.family, rule, 0, a);
-            rule.comment.iter().for_each(|comment| a.text(NFTA_RULE_USERDATA, comment.as_str()));
-            rule.extra.0.iter().for_each(|(kind, payload)| a.bytes(*kind, payload));
+            rule.comment.iter().for_each(|comment| a.string(NFTA_RULE_USERDATA, comment.as_bytes()));
+            rule.extra.known(NFTA_RULE_CHAIN_ID).for_each(|(kind, payload)| a.bytes(*kind, payload));
         });
         let next = self.numbers.len();
         *self.numbers.entry(self.scratch.as_bytes().into()).or_insert(next)

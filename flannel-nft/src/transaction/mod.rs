@@ -111,7 +111,7 @@ impl Transaction<Building> {
 
     /// Adds an empty table, or changes the flags of an existing table.
     pub fn add_table(&mut self, table: &Table) {
-        let flags = table.wanted_flags();
+        let flags = table.flags();
         self.push(message::NEWTABLE, Flags::CREATE, &table.id, |a| encode::table(table, flags, a));
     }
 
@@ -144,7 +144,9 @@ impl Transaction<Building> {
 
     /// Adds a chain without its rules, or changes the policy of an existing base chain.
     pub fn add_chain(&mut self, table: &TableId, chain: &Chain) {
-        let checked = chain.base.as_ref().map_or(Ok(()), |base| base.check(table.family));
+        // An observed chain may have lost its device.
+        let new = chain.base.as_ref().filter(|_| chain.handle.is_none());
+        let checked = new.map_or(Ok(()), |base| base.check(table.family));
         self.check(checked, || format!("chain {table} {}", chain.name));
         self.push(message::NEWCHAIN, Flags::CREATE, table, |a| encode::chain(table, chain, a));
     }
@@ -221,7 +223,7 @@ impl Transaction<Building> {
 
     /// Deletes a set or map that no rule uses.
     pub fn delete_set(&mut self, table: &TableId, set: &SetName) {
-        self.push(message::DELSET, Flags::NONE, table, |a| encode::set_name(table, set.as_str(), a));
+        self.push(message::DELSET, Flags::NONE, table, |a| encode::set_name(table, set, a));
     }
 
     /// Adds the elements of `set` to the kernel's set of the same name.
@@ -270,7 +272,7 @@ impl Transaction<Building> {
     /// Deletes a counter that no rule uses.
     pub fn delete_counter(&mut self, table: &TableId, counter: &CounterName) {
         self.push(message::DELOBJ, Flags::NONE, table, |a| {
-            encode::counter_name(table, counter.as_str(), a);
+            encode::counter_name(table, counter, a);
         });
     }
 

@@ -1,26 +1,22 @@
 //! From netlink attributes to objects.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
 use std::time::Duration;
 
 use flannel_netlink::{Attribute, AttributeIter, Malformed, Message};
 
 use crate::bytecode::expr::Expr;
-use crate::model::chain::{Base, Chain, ChainKind, Hook, Policy, Priority};
-use crate::model::data::Data;
+use crate::model::chain::{Base, Chain, ChainKind, Device, Hook, Policy, Priority};
 use crate::model::datatype::Datatype;
-use crate::model::element::{Body, Mapped, Span};
 use crate::model::family::Family;
 use crate::model::ids::{Handle, TableId};
-use crate::model::name::{ChainName, CounterName, SetName, TableName};
+use crate::model::name::{ChainName, Comment, CounterName, SetName, TableName};
 use crate::model::opaque::Extra;
 use crate::model::rule::Rule;
 use crate::model::ruleset::Ownership;
 use crate::model::set::{Maps, Set};
 use crate::model::table::{Counter, Table};
-use crate::model::verdict::Verdict;
 use crate::uapi::*;
+use crate::wire::encode::set_userdata;
 use crate::wire::exprs;
 use crate::wire::udata::*;
 
@@ -35,14 +31,23 @@ pub(crate) fn open<'a>(message: &Message<'a>) -> Result<Option<(TableId, Attribu
     for attribute in attributes.clone() {
         let attribute = attribute?;
         if attribute.kind == NFTA_TABLE_NAME {
-            table = Some(TableId::new(family, TableName::observed(attribute.text()?)));
+            table = Some(TableId::new(family, TableName::observed(attribute.string())));
         }
     }
     Ok(table.map(|table| (table, attributes)))
 }
 
-fn keep(extra: &mut Extra, attribute: &Attribute<'_>) {
+pub(crate) fn keep(extra: &mut Extra, attribute: &Attribute<'_>) {
     extra.0.push((attribute.kind, attribute.payload.into()));
+}
+
+/// Reads userdata: the comment. Other userdata is kept too.
+pub(crate) fn comment(attribute: &Attribute<'_>, kind: u8, extra: &mut Extra) -> Option<Comment> {
+    let comment = read_comment(attribute.payload, kind);
+    if !is_only_comment(attribute.payload, kind, comment.as_ref()) {
+        keep(extra, attribute);
+    }
+    comment
 }
 
 pub(crate) fn table(id: TableId, attributes: AttributeIter<'_>) -> Result<Table, Malformed> {
@@ -58,10 +63,12 @@ pub(crate) fn table(id: TableId, attributes: AttributeIter<'_>) -> Result<Table,
                 }
             }
             NFTA_TABLE_USERDATA => {
-                table.comment = read_comment(attribute.payload, NFTNL_UDATA_TABLE_COMMENT);
+                table.comment = comment(&attribute, NFTNL_UDATA_TABLE_COMMENT, &mut table.extra);
             }
             NFTA_TABLE_OWNER => table.owner = Some(attribute.be32()?),
-            _ => {}
+            NFTA_TABLE_HANDLE => table.handle = Some(Handle(attribute.be64()?)),
+            NFTA_TABLE_NAME | NFTA_TABLE_USE | NFTA_TABLE_PAD => {}
+            _ => keep(&mut table.extra, &attribute),
         }
     }
     Ok(table)
@@ -69,51 +76,89 @@ pub(crate) fn table(id: TableId, attributes: AttributeIter<'_>) -> Result<Table,
 
 pub(crate) fn chain(family: Family, attributes: AttributeIter<'_>) -> Result<Chain, Malformed> {
     let mut chain = Chain::regular(ChainName::observed(""));
-    let (mut hook, mut policy, mut kind) = (None, Policy::Accept, None);
+    let (mut hook, mut policy, mut kind) = (None, None, None);
     for attribute in attributes {
         let attribute = attribute?;
         match attribute.kind {
-            NFTA_CHAIN_NAME => chain.name = ChainName::observed(attribute.text()?),
-            NFTA_CHAIN_HOOK => hook = Some(attribute.nested()),
-            NFTA_CHAIN_POLICY if i32::from_be_bytes(attribute.array()?) == NF_DROP => policy = Policy::Drop,
-            NFTA_CHAIN_TYPE => {
-                kind = match attribute.text()? {
-                    "nat" => Some(ChainKind::Nat),
-                    "route" => Some(ChainKind::Route),
-                    _ => Some(ChainKind::Filter),
-                }
-            }
+            NFTA_CHAIN_NAME => chain.name = ChainName::observed(attribute.string()),
+            NFTA_CHAIN_HANDLE => chain.handle = Some(Handle(attribute.be64()?)),
+            NFTA_CHAIN_HOOK => hook = Some(attribute),
+            NFTA_CHAIN_POLICY => policy = Some(attribute),
+            NFTA_CHAIN_TYPE => kind = Some(attribute),
+            NFTA_CHAIN_COUNTERS => chain.counts = Some(counts(&attribute)?),
             NFTA_CHAIN_FLAGS if attribute.be32()? & !NFT_CHAIN_BASE != 0 => {
                 keep(&mut chain.extra, &attribute)
             }
             NFTA_CHAIN_USERDATA => {
-                chain.comment = read_comment(attribute.payload, NFTNL_UDATA_CHAIN_COMMENT);
+                chain.comment = comment(&attribute, NFTNL_UDATA_CHAIN_COMMENT, &mut chain.extra);
             }
-            NFTA_CHAIN_TABLE | NFTA_CHAIN_HANDLE | NFTA_CHAIN_POLICY | NFTA_CHAIN_USE => {}
-            NFTA_CHAIN_COUNTERS | NFTA_CHAIN_PAD | NFTA_CHAIN_FLAGS | NFTA_CHAIN_ID => {}
+            NFTA_CHAIN_TABLE | NFTA_CHAIN_USE | NFTA_CHAIN_PAD | NFTA_CHAIN_FLAGS | NFTA_CHAIN_ID => {}
             _ => keep(&mut chain.extra, &attribute),
         }
     }
-    if let Some(attributes) = hook {
-        let (mut number, mut priority, mut devices) = (0, 0, Vec::new());
-        for attribute in attributes {
-            let attribute = attribute?;
-            match attribute.kind {
-                NFTA_HOOK_HOOKNUM => number = attribute.be32()?,
-                NFTA_HOOK_PRIORITY => priority = i32::from_be_bytes(attribute.array()?),
-                NFTA_HOOK_DEV if devices.is_empty() => devices.push(attribute.text()?.to_owned()),
-                NFTA_HOOK_DEVS => {
-                    let names = attribute.nested().map(|name| Ok(name?.text()?.to_owned()));
-                    devices = names.collect::<Result<_, Malformed>>()?;
-                }
-                _ => {}
-            }
+    if let Some(hook) = hook {
+        chain.base = base(family, &hook, policy.as_ref(), kind.as_ref())?;
+        if chain.base.is_none() {
+            // A hook, type or property of a newer kernel.
+            [Some(hook), policy, kind].iter().flatten().for_each(|raw| keep(&mut chain.extra, raw));
         }
-        let hook = Hook::from_number(family, number).ok_or(Malformed::Value { what: "hook" })?;
-        let kind = kind.unwrap_or(ChainKind::Filter);
-        chain.base = Some(Base { kind, hook, priority: Priority::new(priority), policy, devices });
     }
     Ok(chain)
+}
+
+/// Reads `NFTA_CHAIN_HOOK`, `_POLICY` and `_TYPE`; `None` if they have something without a type
+/// here.
+fn base(
+    family: Family,
+    hook: &Attribute<'_>,
+    policy: Option<&Attribute<'_>>,
+    kind: Option<&Attribute<'_>>,
+) -> Result<Option<Base>, Malformed> {
+    let (mut number, mut priority, mut devices) = (0, 0, Vec::new());
+    for attribute in hook.nested() {
+        let attribute = attribute?;
+        match attribute.kind {
+            NFTA_HOOK_HOOKNUM => number = attribute.be32()?,
+            NFTA_HOOK_PRIORITY => priority = i32::from_be_bytes(attribute.array()?),
+            NFTA_HOOK_DEV if devices.is_empty() => {
+                devices.push(Device::observed(NFTA_DEVICE_NAME, attribute.payload));
+            }
+            NFTA_HOOK_DEV => {}
+            NFTA_HOOK_DEVS => {
+                let names =
+                    attribute.nested().map(|name| Ok(Device::observed(name.clone()?.kind, name?.payload)));
+                devices = names.collect::<Result<_, Malformed>>()?;
+            }
+            _ => return Ok(None),
+        }
+    }
+    let policy = match policy.map(|policy| policy.array().map(i32::from_be_bytes)).transpose()? {
+        None | Some(NF_ACCEPT) => Policy::Accept,
+        Some(NF_DROP) => Policy::Drop,
+        Some(_) => return Ok(None),
+    };
+    let kind = match kind.map(Attribute::string) {
+        None | Some(b"filter") => ChainKind::Filter,
+        Some(b"nat") => ChainKind::Nat,
+        Some(b"route") => ChainKind::Route,
+        Some(_) => return Ok(None),
+    };
+    let Some(hook) = Hook::from_number(family, number) else { return Ok(None) };
+    Ok(Some(Base { kind, hook, priority: Priority::new(priority), policy, devices }))
+}
+
+/// Reads packets and bytes.
+fn counts(attribute: &Attribute<'_>) -> Result<(u64, u64), Malformed> {
+    let (mut packets, mut bytes) = (0, 0);
+    for inner in attribute.nested() {
+        let inner = inner?;
+        match inner.kind {
+            NFTA_COUNTER_BYTES => bytes = inner.be64()?,
+            NFTA_COUNTER_PACKETS => packets = inner.be64()?,
+            _ => {}
+        }
+    }
+    Ok((packets, bytes))
 }
 
 /// A decoded rule: its chain, its position, and its expressions, which are not yet delinearized.
@@ -132,7 +177,7 @@ pub(crate) fn rule(attributes: AttributeIter<'_>) -> Result<RawRule, Malformed> 
     for attribute in attributes {
         let attribute = attribute?;
         match attribute.kind {
-            NFTA_RULE_CHAIN => raw.chain = ChainName::observed(attribute.text()?),
+            NFTA_RULE_CHAIN => raw.chain = ChainName::observed(attribute.string()),
             NFTA_RULE_HANDLE => raw.rule.handle = Some(Handle(attribute.be64()?)),
             NFTA_RULE_EXPRESSIONS => {
                 for element in attribute.nested() {
@@ -141,14 +186,10 @@ pub(crate) fn rule(attributes: AttributeIter<'_>) -> Result<RawRule, Malformed> 
             }
             NFTA_RULE_POSITION => raw.position = Some(Handle(attribute.be64()?)),
             NFTA_RULE_USERDATA => {
-                raw.rule.comment = read_comment(attribute.payload, NFTNL_UDATA_RULE_COMMENT);
-                if read_udata(attribute.payload).any(|(kind, _)| kind != NFTNL_UDATA_RULE_COMMENT) {
-                    raw.rule.comment = None;
-                    keep(&mut raw.rule.extra, &attribute);
-                }
+                raw.rule.comment = comment(&attribute, NFTNL_UDATA_RULE_COMMENT, &mut raw.rule.extra);
             }
-            NFTA_RULE_COMPAT => keep(&mut raw.rule.extra, &attribute),
-            _ => {}
+            NFTA_RULE_TABLE | NFTA_RULE_PAD..=NFTA_RULE_CHAIN_ID => {}
+            _ => keep(&mut raw.rule.extra, &attribute),
         }
     }
     Ok(raw)
@@ -157,22 +198,27 @@ pub(crate) fn rule(attributes: AttributeIter<'_>) -> Result<RawRule, Malformed> 
 pub(crate) fn set(attributes: AttributeIter<'_>) -> Result<(Set, Option<u32>), Malformed> {
     let mut set = Set::with(SetName::observed(""), Datatype::Mark, Maps::Nothing, 0);
     let (mut key, mut key_length, mut data, mut data_length, mut id) = (0, 0, None, 0, None);
+    let mut userdata: &[u8] = &[];
     for attribute in attributes {
         let attribute = attribute?;
         match attribute.kind {
-            NFTA_SET_NAME => set.name = SetName::observed(attribute.text()?),
+            NFTA_SET_NAME => set.name = SetName::observed(attribute.string()),
             NFTA_SET_FLAGS => set.flags = attribute.be32()?,
             NFTA_SET_KEY_TYPE => key = attribute.be32()?,
             NFTA_SET_KEY_LEN => key_length = attribute.be32()?,
             NFTA_SET_DATA_TYPE => data = Some(attribute.be32()?),
             NFTA_SET_DATA_LEN => data_length = attribute.be32()?,
             NFTA_SET_DESC => {
+                let mut known = true;
                 for inner in attribute.nested() {
                     let inner = inner?;
                     match inner.kind {
                         NFTA_SET_DESC_SIZE => set.size = Some(inner.be32()?),
-                        _ => keep(&mut set.extra, &attribute),
+                        _ => known = false,
                     }
+                }
+                if !known {
+                    keep(&mut set.extra, &attribute);
                 }
             }
             NFTA_SET_ID => id = Some(attribute.be32()?),
@@ -180,16 +226,12 @@ pub(crate) fn set(attributes: AttributeIter<'_>) -> Result<(Set, Option<u32>), M
             NFTA_SET_GC_INTERVAL => {
                 set.gc_interval = Some(Duration::from_millis(u64::from(attribute.be32()?)));
             }
-            NFTA_SET_USERDATA => {
-                set.comment = read_comment(attribute.payload, NFTNL_UDATA_SET_COMMENT);
-                // nft's `typeof` and other entries: kept as they are.
-                if read_udata(attribute.payload).any(|(kind, _)| !is_own_udata(kind)) {
-                    keep(&mut set.extra, &attribute);
-                }
-            }
+            NFTA_SET_USERDATA => userdata = attribute.payload,
             NFTA_SET_OBJ_TYPE => set.maps = Maps::Object(attribute.be32()?),
-            NFTA_SET_TABLE | NFTA_SET_POLICY | NFTA_SET_PAD | NFTA_SET_HANDLE => {}
-            NFTA_SET_TYPE.. => {} // only the kernel sends them
+            NFTA_SET_POLICY => set.memory = attribute.be32()? == NFT_SET_POL_MEMORY,
+            NFTA_SET_HANDLE => set.handle = Some(Handle(attribute.be64()?)),
+            NFTA_SET_TABLE | NFTA_SET_PAD => {}
+            NFTA_SET_TYPE | NFTA_SET_COUNT => {} // only the kernel sends them
             _ => keep(&mut set.extra, &attribute),
         }
     }
@@ -199,20 +241,31 @@ pub(crate) fn set(attributes: AttributeIter<'_>) -> Result<(Set, Option<u32>), M
         Some(number) => set.maps = Maps::Value(Datatype::from_number(number, data_length)),
         None => {}
     }
+    set.comment = read_comment(userdata, NFTNL_UDATA_SET_COMMENT);
+    set.auto_merge = read_udata(userdata)
+        .any(|(kind, value)| kind == NFTNL_UDATA_SET_MERGE_ELEMENTS && value == 1_u32.to_ne_bytes());
+    if !is_own_udata(&set, userdata) {
+        // nft's `typeof` and other entries.
+        set.extra.0.push((NFTA_SET_USERDATA, userdata.into()));
+    }
     // A size without `size` in the definition is the kernel's own choice.
     Ok((set, id))
 }
 
-/// Whether this crate writes the same entry of a set's userdata itself.
-fn is_own_udata(kind: u8) -> bool {
-    matches!(
-        kind,
-        NFTNL_UDATA_SET_KEYBYTEORDER
-            | NFTNL_UDATA_SET_DATABYTEORDER
-            | NFTNL_UDATA_SET_MERGE_ELEMENTS
-            | NFTNL_UDATA_SET_DATA_INTERVAL
-            | NFTNL_UDATA_SET_COMMENT
-    )
+/// Whether a set's userdata has only entries that this crate writes itself. Byte orders are those of
+/// the types, unless a type is unknown.
+fn is_own_udata(set: &Set, userdata: &[u8]) -> bool {
+    let is_other = |datatype| matches!(datatype, Datatype::Other { .. });
+    let of_value = if let Maps::Value(datatype) = set.maps { Some(datatype) } else { None };
+    if userdata.is_empty() || is_other(set.key) || of_value.is_some_and(is_other) {
+        return set_userdata(set).as_bytes() == userdata;
+    }
+    read_udata(userdata).all(|(kind, value)| match kind {
+        NFTNL_UDATA_SET_KEYBYTEORDER | NFTNL_UDATA_SET_DATABYTEORDER | NFTNL_UDATA_SET_COMMENT => true,
+        NFTNL_UDATA_SET_MERGE_ELEMENTS => [0_u32, 1].iter().any(|bit| value == bit.to_ne_bytes()),
+        NFTNL_UDATA_SET_DATA_INTERVAL => value == 0_u32.to_ne_bytes(),
+        _ => false,
+    })
 }
 
 /// Reads `NFTA_SET_COUNT`, the number of elements.
@@ -220,98 +273,6 @@ pub(crate) fn count_of_set(mut attributes: AttributeIter<'_>) -> Result<Option<u
     let count = attributes
         .find(|attribute| attribute.as_ref().is_ok_and(|attribute| attribute.kind == NFTA_SET_COUNT));
     count.map(|attribute| attribute?.be32()).transpose()
-}
-
-/// A decoded element. A range consists of two: its start, and its end.
-#[derive(Clone, Debug)]
-pub(crate) struct RawElement {
-    key: Option<Data>,
-    end: bool,
-    body: Body,
-}
-
-/// Reads `NFTA_SET_ELEM_LIST_*`: the set's name, its ID in the batch, and the elements.
-pub(crate) fn elements(
-    attributes: AttributeIter<'_>,
-) -> Result<(SetName, Option<u32>, Vec<RawElement>), Malformed> {
-    let (mut name, mut id, mut list) = (SetName::observed(""), None, Vec::new());
-    for attribute in attributes {
-        let attribute = attribute?;
-        match attribute.kind {
-            NFTA_SET_ELEM_LIST_SET => name = SetName::observed(attribute.text()?),
-            NFTA_SET_ELEM_LIST_ELEMENTS => {
-                for entry in attribute.nested() {
-                    list.push(element(&entry?)?);
-                }
-            }
-            NFTA_SET_ELEM_LIST_SET_ID => id = Some(attribute.be32()?),
-            _ => {}
-        }
-    }
-    Ok((name, id, list))
-}
-
-fn element(attribute: &Attribute<'_>) -> Result<RawElement, Malformed> {
-    let mut raw = RawElement { key: None, end: false, body: Body::default() };
-    fn value<'a>(attribute: &Attribute<'a>) -> Result<Option<Attribute<'a>>, Malformed> {
-        attribute.nested().next().transpose()
-    }
-    for attribute in attribute.nested() {
-        let attribute = attribute?;
-        match attribute.kind {
-            NFTA_SET_ELEM_KEY => raw.key = value(&attribute)?.map(|inner| Data::new(inner.payload)),
-            NFTA_SET_ELEM_DATA => {
-                raw.body.mapped = match value(&attribute)? {
-                    Some(inner) if inner.kind == NFTA_DATA_VERDICT => exprs::decode_verdict(&inner)
-                        .and_then(|(code, chain)| Verdict::from_code(code, chain))
-                        .map(Mapped::Verdict),
-                    Some(inner) => Some(Mapped::Value(Data::new(inner.payload))),
-                    None => None,
-                }
-            }
-            NFTA_SET_ELEM_FLAGS => raw.end = attribute.be32()? & NFT_SET_ELEM_INTERVAL_END != 0,
-            NFTA_SET_ELEM_TIMEOUT => raw.body.timeout = Some(Duration::from_millis(attribute.be64()?)),
-            NFTA_SET_ELEM_EXPIRATION => raw.body.expires = Some(Duration::from_millis(attribute.be64()?)),
-            NFTA_SET_ELEM_USERDATA => {
-                raw.body.comment = read_comment(attribute.payload, NFTNL_UDATA_SET_ELEM_COMMENT);
-            }
-            NFTA_SET_ELEM_OBJREF => raw.body.mapped = Some(Mapped::Object(attribute.text()?.into())),
-            NFTA_SET_ELEM_PAD => {}
-            _ => keep(&mut raw.body.extra, &attribute),
-        }
-    }
-    Ok(raw)
-}
-
-/// Inserts elements into a set. In a set with the interval flag, each start gets the next end.
-pub(crate) fn assemble(set: &mut Set, raw: Vec<RawElement>) {
-    if !set.is_interval() || raw.iter().any(|raw| raw.body.extra.has(NFTA_SET_ELEM_KEY_END)) {
-        for RawElement { key, body, .. } in raw {
-            set.elements.insert(key.map_or(Span::CatchAll, Span::One), body);
-        }
-        return;
-    }
-    let mut starts = BTreeMap::new();
-    let mut ends = BTreeSet::new();
-    for RawElement { key, end, body } in raw {
-        match key {
-            None => {
-                set.elements.insert(Span::CatchAll, body);
-            }
-            Some(key) if end => {
-                ends.insert(key);
-            }
-            Some(key) => {
-                starts.insert(key, body);
-            }
-        }
-    }
-    for (first, body) in starts {
-        let behind = (Bound::Excluded(&first), Bound::Unbounded);
-        let end = ends.range::<Data, _>(behind).next();
-        let last = end.and_then(Data::predecessor).unwrap_or_else(|| Data::highest(first.len()));
-        set.elements.insert(Span::between(first, last), body);
-    }
 }
 
 /// Reads an object: a counter or, for other objects, type and name.
@@ -323,16 +284,7 @@ pub(crate) fn object(attributes: AttributeIter<'_>) -> Result<Result<Counter, St
         match attribute.kind {
             NFTA_OBJ_NAME => name = attribute.text()?,
             NFTA_OBJ_TYPE => kind = attribute.be32()?,
-            NFTA_OBJ_DATA if kind == NFT_OBJECT_COUNTER => {
-                for inner in attribute.nested() {
-                    let inner = inner?;
-                    match inner.kind {
-                        NFTA_COUNTER_BYTES => bytes = inner.be64()?,
-                        NFTA_COUNTER_PACKETS => packets = inner.be64()?,
-                        _ => {}
-                    }
-                }
-            }
+            NFTA_OBJ_DATA if kind == NFT_OBJECT_COUNTER => (packets, bytes) = counts(&attribute)?,
             NFTA_OBJ_USERDATA => text = read_comment(attribute.payload, NFTNL_UDATA_OBJ_COMMENT),
             _ => {}
         }
@@ -342,18 +294,4 @@ pub(crate) fn object(attributes: AttributeIter<'_>) -> Result<Result<Counter, St
     }
     let counter = Counter::new(CounterName::observed(name));
     Ok(Ok(Counter { comment: text, packets, bytes, ..counter }))
-}
-
-/// A set for elements whose definition is unknown: keys of 2 bytes become ports, of 4 bytes IPv4
-/// addresses, of 16 bytes IPv6 addresses.
-pub(crate) fn guess(name: SetName, elements: &[RawElement]) -> Set {
-    let length = elements.iter().find_map(|raw| raw.key.as_ref()).map_or(0, Data::len);
-    let key = match length {
-        2 => Datatype::InetService,
-        4 => Datatype::Ipv4Addr,
-        16 => Datatype::Ipv6Addr,
-        _ => Datatype::Other { number: 0, length: u32::try_from(length).unwrap_or(0) },
-    };
-    let interval = elements.iter().any(|raw| raw.end);
-    Set::with(name, key, Maps::Nothing, if interval { NFT_SET_INTERVAL } else { 0 })
 }

@@ -8,11 +8,12 @@ use flannel_netlink::Attributes;
 use crate::bytecode::linearize::linearize;
 use crate::error::InvalidRule;
 use crate::model::chain::{Chain, Policy};
+use crate::model::data::Data;
 use crate::model::datatype::Datatype;
 use crate::model::element::{Body, Mapped, Span};
 use crate::model::family::Family;
 use crate::model::ids::{Handle, TableId};
-use crate::model::name::ChainName;
+use crate::model::name::{ChainName, Comment, CounterName, SetName};
 use crate::model::opaque::Extra;
 use crate::model::rule::Rule;
 use crate::model::set::{Maps, Set};
@@ -26,17 +27,29 @@ use crate::wire::udata::*;
 const LIST_LIMIT: usize = 60_000;
 
 fn extra(extra: &Extra, a: &mut Attributes<'_>) {
-    extra.0.iter().for_each(|(kind, payload)| a.bytes(*kind, payload));
+    extra
+        .0
+        .iter()
+        .filter(|(_, payload)| !payload.is_empty())
+        .for_each(|(kind, payload)| a.bytes(*kind, payload));
+}
+
+/// Appends a comment, unless userdata with more than a comment was kept.
+fn comment(attribute: u16, kind: u8, text: Option<&Comment>, extra: &Extra, a: &mut Attributes<'_>) {
+    if !extra.has(attribute) {
+        write_comment(attribute, kind, text, a);
+    }
 }
 
 pub(crate) fn table(table: &Table, flags: u32, a: &mut Attributes<'_>) {
-    a.text(NFTA_TABLE_NAME, table.id.name.as_str());
+    a.string(NFTA_TABLE_NAME, table.id.name.as_bytes());
     a.be32(NFTA_TABLE_FLAGS, flags);
-    write_comment(NFTA_TABLE_USERDATA, NFTNL_UDATA_TABLE_COMMENT, table.comment.as_ref(), a);
+    comment(NFTA_TABLE_USERDATA, NFTNL_UDATA_TABLE_COMMENT, table.comment.as_ref(), &table.extra, a);
+    extra(&table.extra, a);
 }
 
 pub(crate) fn table_name(id: &TableId, a: &mut Attributes<'_>) {
-    a.text(NFTA_TABLE_NAME, id.name.as_str());
+    a.string(NFTA_TABLE_NAME, id.name.as_bytes());
 }
 
 pub(crate) fn chain(table: &TableId, chain: &Chain, a: &mut Attributes<'_>) {
@@ -47,9 +60,9 @@ pub(crate) fn chain(table: &TableId, chain: &Chain, a: &mut Attributes<'_>) {
             a.bytes(NFTA_HOOK_PRIORITY, &base.priority.number().to_be_bytes());
             match base.devices.as_slice() {
                 [] => {}
-                [device] => a.text(NFTA_HOOK_DEV, device),
+                [device] if !device.is_prefix() => a.bytes(NFTA_HOOK_DEV, &device.payload),
                 devices => a.nested(NFTA_HOOK_DEVS, |a| {
-                    devices.iter().for_each(|device| a.text(NFTA_DEVICE_NAME, device));
+                    devices.iter().for_each(|device| a.bytes(device.kind, &device.payload));
                 }),
             }
         });
@@ -57,13 +70,13 @@ pub(crate) fn chain(table: &TableId, chain: &Chain, a: &mut Attributes<'_>) {
         a.bytes(NFTA_CHAIN_POLICY, &policy.to_be_bytes());
         a.text(NFTA_CHAIN_TYPE, base.kind.name());
     }
-    write_comment(NFTA_CHAIN_USERDATA, NFTNL_UDATA_CHAIN_COMMENT, chain.comment.as_ref(), a);
+    comment(NFTA_CHAIN_USERDATA, NFTNL_UDATA_CHAIN_COMMENT, chain.comment.as_ref(), &chain.extra, a);
     extra(&chain.extra, a);
 }
 
 pub(crate) fn chain_name(table: &TableId, name: &ChainName, a: &mut Attributes<'_>) {
-    a.text(NFTA_CHAIN_TABLE, table.name.as_str());
-    a.text(NFTA_CHAIN_NAME, name.as_str());
+    a.string(NFTA_CHAIN_TABLE, table.name.as_bytes());
+    a.string(NFTA_CHAIN_NAME, name.as_bytes());
 }
 
 /// Position of a rule.
@@ -92,7 +105,7 @@ pub(crate) fn rule(
         a.be64(NFTA_RULE_POSITION, handle.0);
     }
     let done = expressions(table.family, rule, first_set, a);
-    write_comment(NFTA_RULE_USERDATA, NFTNL_UDATA_RULE_COMMENT, rule.comment.as_ref(), a);
+    comment(NFTA_RULE_USERDATA, NFTNL_UDATA_RULE_COMMENT, rule.comment.as_ref(), &rule.extra, a);
     extra(&rule.extra, a);
     done
 }
@@ -116,13 +129,13 @@ pub(crate) fn rule_handle(
     handle: Option<Handle>,
     a: &mut Attributes<'_>,
 ) {
-    a.text(NFTA_RULE_TABLE, table.name.as_str());
-    a.text(NFTA_RULE_CHAIN, chain.as_str());
+    a.string(NFTA_RULE_TABLE, table.name.as_bytes());
+    a.string(NFTA_RULE_CHAIN, chain.as_bytes());
     handle.iter().for_each(|handle| a.be64(NFTA_RULE_HANDLE, handle.0));
 }
 
 pub(crate) fn set(table: &TableId, set: &Set, id: u32, a: &mut Attributes<'_>) {
-    set_name(table, set.name.as_str(), a);
+    set_name(table, &set.name, a);
     a.be32(NFTA_SET_FLAGS, set.flags);
     a.be32(NFTA_SET_KEY_TYPE, set.key.number());
     a.be32(NFTA_SET_KEY_LEN, set.key.length());
@@ -138,7 +151,12 @@ pub(crate) fn set(table: &TableId, set: &Set, id: u32, a: &mut Attributes<'_>) {
         }
         Maps::Object(kind) => a.be32(NFTA_SET_OBJ_TYPE, kind),
     }
-    if let Some(size) = set.size.or_else(|| fixed_size(set)) {
+    if set.memory {
+        a.be32(NFTA_SET_POLICY, NFT_SET_POL_MEMORY);
+    }
+    if let Some(size) = set.size.or_else(|| fixed_size(set))
+        && !set.extra.has(NFTA_SET_DESC)
+    {
         a.nested(NFTA_SET_DESC, |a| a.be32(NFTA_SET_DESC_SIZE, size));
     }
     a.be32(NFTA_SET_ID, id);
@@ -160,7 +178,7 @@ fn fixed_size(set: &Set) -> Option<u32> {
 }
 
 /// The userdata that nft 0.9.8 and newer write, and need to print numbers in the right byte order.
-fn set_userdata(set: &Set) -> Userdata {
+pub(crate) fn set_userdata(set: &Set) -> Userdata {
     // nft's `enum byteorder` (include/datatype.h).
     const BYTEORDER_INVALID: u32 = 0;
     const BYTEORDER_HOST_ENDIAN: u32 = 1;
@@ -177,19 +195,22 @@ fn set_userdata(set: &Set) -> Userdata {
         Maps::Verdict => userdata.u32(NFTNL_UDATA_SET_DATABYTEORDER, BYTEORDER_INVALID),
         Maps::Nothing | Maps::Object(_) => {}
     }
+    if set.auto_merge {
+        userdata.u32(NFTNL_UDATA_SET_MERGE_ELEMENTS, 1);
+    }
     set.comment.iter().for_each(|text| userdata.text(NFTNL_UDATA_SET_COMMENT, text));
     userdata
 }
 
-pub(crate) fn set_name(table: &TableId, name: &str, a: &mut Attributes<'_>) {
-    a.text(NFTA_SET_TABLE, table.name.as_str());
-    a.text(NFTA_SET_NAME, name);
+pub(crate) fn set_name(table: &TableId, name: &SetName, a: &mut Attributes<'_>) {
+    a.string(NFTA_SET_TABLE, table.name.as_bytes());
+    a.string(NFTA_SET_NAME, name.as_bytes());
 }
 
 /// Appends the identity of the set whose elements follow.
-pub(crate) fn elements_of(table: &TableId, set: &str, a: &mut Attributes<'_>) {
-    a.text(NFTA_SET_ELEM_LIST_TABLE, table.name.as_str());
-    a.text(NFTA_SET_ELEM_LIST_SET, set);
+pub(crate) fn elements_of(table: &TableId, set: &SetName, a: &mut Attributes<'_>) {
+    a.string(NFTA_SET_ELEM_LIST_TABLE, table.name.as_bytes());
+    a.string(NFTA_SET_ELEM_LIST_SET, set.as_bytes());
 }
 
 /// Appends as many elements as fit into one message; the others stay in `elements`.
@@ -200,7 +221,7 @@ pub(crate) fn elements<'e>(
     elements: &mut Peekable<impl Iterator<Item = (&'e Span, &'e Body)>>,
     a: &mut Attributes<'_>,
 ) {
-    elements_of(table, set.name.as_str(), a);
+    elements_of(table, &set.name, a);
     id.iter().for_each(|id| a.be32(NFTA_SET_ELEM_LIST_SET_ID, *id));
     let start = a.position();
     a.nested(NFTA_SET_ELEM_LIST_ELEMENTS, |list| {
@@ -213,13 +234,16 @@ pub(crate) fn elements<'e>(
 }
 
 fn element(set: &Set, span: &Span, body: &Body, list: &mut Attributes<'_>) {
-    let key = |a: &mut Attributes<'_>, bytes: &[u8]| {
-        a.nested(NFTA_SET_ELEM_KEY, |a| a.bytes(NFTA_DATA_VALUE, bytes));
+    let key = |a: &mut Attributes<'_>, kind, key: &Data| {
+        a.nested(kind, |a| a.bytes(NFTA_DATA_VALUE, key.as_slice()));
     };
     list.nested(NFTA_LIST_ELEM, |a| {
         match span.first() {
-            Some(first) => key(a, first.as_slice()),
+            Some(first) => key(a, NFTA_SET_ELEM_KEY, first),
             None => a.be32(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_CATCHALL),
+        }
+        if set.is_interval() && set.is_concatenated() {
+            span.last().iter().for_each(|last| key(a, NFTA_SET_ELEM_KEY_END, last));
         }
         match &body.mapped {
             None => {}
@@ -230,19 +254,31 @@ fn element(set: &Set, span: &Span, body: &Body, list: &mut Attributes<'_>) {
                 let (code, chain) = verdict.code();
                 a.nested(NFTA_SET_ELEM_DATA, |a| exprs::verdict(code, chain, a));
             }
-            Some(Mapped::Object(name)) => a.text(NFTA_SET_ELEM_OBJREF, name),
+            Some(Mapped::Object(name)) => a.string(NFTA_SET_ELEM_OBJREF, name.as_bytes()),
         }
         body.timeout.iter().for_each(|timeout| a.be64(NFTA_SET_ELEM_TIMEOUT, milliseconds(*timeout)));
-        write_comment(NFTA_SET_ELEM_USERDATA, NFTNL_UDATA_SET_ELEM_COMMENT, body.comment.as_ref(), a);
+        // What is left of an observed element's lifetime.
+        body.expires.iter().filter(|left| !left.is_zero()).for_each(|left| {
+            a.be64(NFTA_SET_ELEM_EXPIRATION, milliseconds(*left));
+        });
+        let kind = NFTNL_UDATA_SET_ELEM_COMMENT;
+        comment(NFTA_SET_ELEM_USERDATA, kind, body.comment.as_ref(), &body.extra, a);
+        match &*body.exprs {
+            [] => {}
+            [expr] => exprs::encode_as(NFTA_SET_ELEM_EXPR, expr, a),
+            several => a.nested(NFTA_SET_ELEM_EXPRESSIONS, |a| {
+                several.iter().for_each(|expr| exprs::encode(expr, a));
+            }),
+        }
         extra(&body.extra, a);
     });
-    if set.flags & NFT_SET_INTERVAL != 0
-        && let Some(end) = span.last().and_then(crate::model::data::Data::successor)
-        && !body.extra.has(NFTA_SET_ELEM_KEY_END)
+    if set.is_interval()
+        && !set.is_concatenated()
+        && let Some(end) = span.last().and_then(Data::successor)
     {
         list.nested(NFTA_LIST_ELEM, |a| {
             a.be32(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END);
-            key(a, end.as_slice());
+            key(a, NFTA_SET_ELEM_KEY, &end);
         });
     }
 }
@@ -252,7 +288,7 @@ fn milliseconds(duration: Duration) -> u64 {
 }
 
 pub(crate) fn counter(table: &TableId, counter: &Counter, a: &mut Attributes<'_>) {
-    counter_name(table, counter.name.as_str(), a);
+    counter_name(table, &counter.name, a);
     a.nested(NFTA_OBJ_DATA, |a| {
         a.be64(NFTA_COUNTER_BYTES, counter.bytes);
         a.be64(NFTA_COUNTER_PACKETS, counter.packets);
@@ -260,8 +296,8 @@ pub(crate) fn counter(table: &TableId, counter: &Counter, a: &mut Attributes<'_>
     write_comment(NFTA_OBJ_USERDATA, NFTNL_UDATA_OBJ_COMMENT, counter.comment.as_ref(), a);
 }
 
-pub(crate) fn counter_name(table: &TableId, name: &str, a: &mut Attributes<'_>) {
-    a.text(NFTA_OBJ_TABLE, table.name.as_str());
-    a.text(NFTA_OBJ_NAME, name);
+pub(crate) fn counter_name(table: &TableId, name: &CounterName, a: &mut Attributes<'_>) {
+    a.string(NFTA_OBJ_TABLE, table.name.as_bytes());
+    a.string(NFTA_OBJ_NAME, name.as_bytes());
     a.be32(NFTA_OBJ_TYPE, NFT_OBJECT_COUNTER);
 }

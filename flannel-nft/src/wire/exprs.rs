@@ -1,14 +1,22 @@
 //! Expressions to netlink attributes and back.
 
-use flannel_netlink::{Attribute, Attributes, Malformed};
+use flannel_netlink::{Attribute, Attributes, Batch, Flags, Malformed};
 
-use crate::bytecode::expr::{Expr, NAT_CHOICES, OtherExpr};
+use std::cell::Cell;
+
+use crate::bytecode::expr::{Expr, OtherExpr};
 use crate::model::data::Data;
+use crate::model::name::ChainName;
 use crate::uapi::*;
 
 /// Appends `NFTA_LIST_ELEM { NFTA_EXPR_NAME, NFTA_EXPR_DATA }`.
 pub(crate) fn encode(expr: &Expr, list: &mut Attributes<'_>) {
-    list.nested(NFTA_LIST_ELEM, |element| {
+    encode_as(NFTA_LIST_ELEM, expr, list);
+}
+
+/// The same in an attribute of another type.
+pub(crate) fn encode_as(kind: u16, expr: &Expr, list: &mut Attributes<'_>) {
+    list.nested(kind, |element| {
         element.text(NFTA_EXPR_NAME, name(expr));
         match expr {
             Expr::Other(other) => element.bytes(NFTA_EXPR_DATA | NLA_F_NESTED, &other.data),
@@ -93,7 +101,7 @@ fn body(expr: &Expr, a: &mut Attributes<'_>) {
         }
         Expr::Verdict { code, chain } => {
             a.be32(NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT);
-            a.nested(NFTA_IMMEDIATE_DATA, |a| verdict(*code, chain.as_deref(), a));
+            a.nested(NFTA_IMMEDIATE_DATA, |a| verdict(*code, chain.as_ref(), a));
         }
         Expr::Limit { rate, unit, burst, kind, flags } => {
             a.be64(NFTA_LIMIT_RATE, *rate);
@@ -123,7 +131,8 @@ fn body(expr: &Expr, a: &mut Attributes<'_>) {
             numbers(a, [(NFTA_NAT_TYPE, *kind), (NFTA_NAT_FAMILY, *family)]);
             present(a, [(NFTA_NAT_REG_ADDR_MIN, *address_min), (NFTA_NAT_REG_ADDR_MAX, *address_max)]);
             present(a, [(NFTA_NAT_REG_PROTO_MIN, *port_min), (NFTA_NAT_REG_PROTO_MAX, *port_max)]);
-            if flags & NAT_CHOICES != 0 {
+            // The kernel sets these two itself.
+            if flags & !(NF_NAT_RANGE_MAP_IPS | NF_NAT_RANGE_PROTO_SPECIFIED) != 0 {
                 a.be32(NFTA_NAT_FLAGS, *flags);
             }
         }
@@ -154,10 +163,10 @@ fn body(expr: &Expr, a: &mut Attributes<'_>) {
 }
 
 /// Appends `NFTA_DATA_VERDICT`.
-pub(crate) fn verdict(code: i32, chain: Option<&str>, a: &mut Attributes<'_>) {
+pub(crate) fn verdict(code: i32, chain: Option<&ChainName>, a: &mut Attributes<'_>) {
     a.nested(NFTA_DATA_VERDICT, |a| {
         a.bytes(NFTA_VERDICT_CODE, &code.to_be_bytes());
-        chain.iter().for_each(|chain| a.text(NFTA_VERDICT_CHAIN, chain));
+        chain.iter().for_each(|chain| a.string(NFTA_VERDICT_CHAIN, chain.as_bytes()));
     });
 }
 
@@ -173,27 +182,72 @@ pub(crate) fn decode(element: &Attribute<'_>) -> Result<Expr, Malformed> {
             _ => {}
         }
     }
-    let read = Fields::read(data).ok().and_then(|fields| known(name, &fields));
-    Ok(read.unwrap_or_else(|| Expr::Other(Box::new(OtherExpr { name: name.into(), data: data.into() }))))
+    let read = Fields::read(data).ok().and_then(|fields| known(name, &fields).filter(|_| fields.all_read()));
+    Ok(read.unwrap_or_else(|| {
+        Expr::Other(Box::new(OtherExpr { name: name.into(), data: acceptable(name, data) }))
+    }))
 }
 
-struct Fields<'a>([Option<Attribute<'a>>; 12]);
+/// The attributes without those that the kernel returns but refuses in a new rule
+/// (net/netfilter/nft_osf.c, nft_quota.c).
+fn acceptable(name: &str, data: &[u8]) -> Box<[u8]> {
+    let refused = |attribute: &Attribute<'_>| match name {
+        "osf" => attribute.kind == NFTA_OSF_FLAGS && attribute.be32() == Ok(0),
+        "quota" => attribute.kind == NFTA_QUOTA_FLAGS && attribute.be32() != Ok(NFT_QUOTA_F_INV),
+        _ => false,
+    };
+    if !flannel_netlink::attributes(data).flatten().any(|attribute| refused(&attribute)) {
+        return data.into();
+    }
+    let mut accepted = Batch::new();
+    accepted.message(0, Flags::NONE, &[], |a| {
+        for attribute in flannel_netlink::attributes(data).flatten() {
+            match attribute.be32() {
+                _ if !refused(&attribute) => a.bytes(attribute.kind, attribute.payload),
+                // That it is used up follows from its count.
+                Ok(flags) if name == "quota" => a.be32(attribute.kind, flags & NFT_QUOTA_F_INV),
+                _ => {}
+            }
+        }
+    });
+    accepted.as_bytes().get(NLMSG_HDRLEN..).unwrap_or_default().into()
+}
+
+/// Bytes of `struct nlmsghdr`.
+const NLMSG_HDRLEN: usize = 16;
+
+/// The attributes of an expression. They must all be read: what has no type here must not be lost.
+struct Fields<'a> {
+    fields: [Option<Attribute<'a>>; FIELDS],
+    /// A bit for each attribute that has not been read.
+    unread: Cell<u16>,
+}
+
+const FIELDS: usize = 12;
 
 impl<'a> Fields<'a> {
     fn read(data: &'a [u8]) -> Result<Self, Malformed> {
-        let mut fields = [None; 12];
+        let mut fields = [None; FIELDS];
+        let mut unread = 0;
         for attribute in flannel_netlink::attributes(data) {
             let attribute = attribute?;
             match fields.get_mut(usize::from(attribute.kind)) {
                 Some(place) => *place = Some(attribute),
                 None => return Err(Malformed::Value { what: "attribute" }),
             }
+            unread |= 1 << attribute.kind;
         }
-        Ok(Self(fields))
+        Ok(Self { fields, unread: Cell::new(unread) })
     }
 
     fn at(&self, kind: u16) -> Option<Attribute<'a>> {
-        self.0.get(usize::from(kind)).copied().flatten()
+        let attribute = self.fields.get(usize::from(kind)).copied().flatten()?;
+        self.unread.set(self.unread.get() & !(1 << kind));
+        Some(attribute)
+    }
+
+    fn all_read(&self) -> bool {
+        self.unread.get() == 0
     }
 
     fn u32(&self, kind: u16) -> Option<u32> {
@@ -226,6 +280,7 @@ fn known(name: &str, f: &Fields<'_>) -> Option<Expr> {
             if f.u32(NFTA_BITWISE_OP).unwrap_or(NFT_BITWISE_BOOL) == NFT_BITWISE_BOOL
                 && f.at(NFTA_BITWISE_DATA).is_none() =>
         {
+            f.at(NFTA_BITWISE_LEN); // that of the mask
             Expr::Bitwise {
                 sreg: f.u32(NFTA_BITWISE_SREG)?,
                 dreg: f.u32(NFTA_BITWISE_DREG)?,
@@ -244,6 +299,7 @@ fn known(name: &str, f: &Fields<'_>) -> Option<Expr> {
             Expr::Cmp { sreg: f.u32(NFTA_CMP_SREG)?, op: f.u32(NFTA_CMP_OP)?, data: f.value(NFTA_CMP_DATA)? }
         }
         "counter" => {
+            f.at(NFTA_COUNTER_PAD);
             Expr::Counter { packets: f.u64(NFTA_COUNTER_PACKETS)?, bytes: f.u64(NFTA_COUNTER_BYTES)? }
         }
         // There is no type for a direction.
@@ -251,13 +307,16 @@ fn known(name: &str, f: &Fields<'_>) -> Option<Expr> {
             Some(sreg) => Expr::CtSet { key: f.u32(NFTA_CT_KEY)?, sreg },
             None => Expr::CtLoad { key: f.u32(NFTA_CT_KEY)?, dreg: f.u32(NFTA_CT_DREG)? },
         },
-        "exthdr" if f.at(NFTA_EXTHDR_DREG).is_none() => Expr::ExthdrWrite {
-            sreg: f.u32(NFTA_EXTHDR_SREG)?,
-            option: f.at(NFTA_EXTHDR_TYPE)?.u8().ok()?,
-            offset: f.u32(NFTA_EXTHDR_OFFSET)?,
-            length: f.u32(NFTA_EXTHDR_LEN)?,
-            op: f.u32(NFTA_EXTHDR_OP)?,
-        },
+        // The kernel returns flags, but refuses them in a new rule.
+        "exthdr" if f.at(NFTA_EXTHDR_DREG).is_none() && f.u32(NFTA_EXTHDR_FLAGS).unwrap_or(0) == 0 => {
+            Expr::ExthdrWrite {
+                sreg: f.u32(NFTA_EXTHDR_SREG)?,
+                option: f.at(NFTA_EXTHDR_TYPE)?.u8().ok()?,
+                offset: f.u32(NFTA_EXTHDR_OFFSET)?,
+                length: f.u32(NFTA_EXTHDR_LEN)?,
+                op: f.u32(NFTA_EXTHDR_OP)?,
+            }
+        }
         "fib" => Expr::Fib {
             result: f.u32(NFTA_FIB_RESULT)?,
             flags: f.u32(NFTA_FIB_FLAGS)?,
@@ -266,18 +325,21 @@ fn known(name: &str, f: &Fields<'_>) -> Option<Expr> {
         "immediate" if f.u32(NFTA_IMMEDIATE_DREG)? == NFT_REG_VERDICT => {
             let verdict = f.at(NFTA_IMMEDIATE_DATA)?.nested().next()?.ok()?;
             let (code, chain) = decode_verdict(&verdict)?;
-            Expr::Verdict { code, chain: chain.map(Into::into) }
+            Expr::Verdict { code, chain }
         }
         "immediate" => {
             Expr::Immediate { dreg: f.u32(NFTA_IMMEDIATE_DREG)?, data: f.value(NFTA_IMMEDIATE_DATA)? }
         }
-        "limit" => Expr::Limit {
-            rate: f.u64(NFTA_LIMIT_RATE)?,
-            unit: f.u64(NFTA_LIMIT_UNIT)?,
-            burst: f.u32(NFTA_LIMIT_BURST).unwrap_or(0),
-            kind: f.u32(NFTA_LIMIT_TYPE).unwrap_or(NFT_LIMIT_PKTS),
-            flags: f.u32(NFTA_LIMIT_FLAGS).unwrap_or(0),
-        },
+        "limit" => {
+            f.at(NFTA_LIMIT_PAD);
+            Expr::Limit {
+                rate: f.u64(NFTA_LIMIT_RATE)?,
+                unit: f.u64(NFTA_LIMIT_UNIT)?,
+                burst: f.u32(NFTA_LIMIT_BURST).unwrap_or(0),
+                kind: f.u32(NFTA_LIMIT_TYPE).unwrap_or(NFT_LIMIT_PKTS),
+                flags: f.u32(NFTA_LIMIT_FLAGS).unwrap_or(0),
+            }
+        }
         "log" => Expr::Log {
             group: f.at(NFTA_LOG_GROUP).and_then(|a| a.be16().ok()),
             prefix: f.text(NFTA_LOG_PREFIX),
@@ -286,7 +348,7 @@ fn known(name: &str, f: &Fields<'_>) -> Option<Expr> {
             level: f.u32(NFTA_LOG_LEVEL),
             flags: f.u32(NFTA_LOG_FLAGS).filter(|flags| *flags != 0),
         },
-        "lookup" => Expr::Lookup {
+        "lookup" if f.u32(NFTA_LOOKUP_FLAGS).unwrap_or(0) & !NFT_LOOKUP_F_INV == 0 => Expr::Lookup {
             set: f.text(NFTA_LOOKUP_SET)?,
             id: f.u32(NFTA_LOOKUP_SET_ID),
             sreg: f.u32(NFTA_LOOKUP_SREG)?,
@@ -345,15 +407,15 @@ fn known(name: &str, f: &Fields<'_>) -> Option<Expr> {
     })
 }
 
-/// Reads an `NFTA_DATA_VERDICT`.
-pub(crate) fn decode_verdict<'a>(verdict: &Attribute<'a>) -> Option<(i32, Option<&'a str>)> {
+/// Reads an `NFTA_DATA_VERDICT`; `None` if it has something without a type here.
+pub(crate) fn decode_verdict(verdict: &Attribute<'_>) -> Option<(i32, Option<ChainName>)> {
     let (mut code, mut chain) = (None, None);
     for attribute in verdict.nested() {
         let attribute = attribute.ok()?;
         match attribute.kind {
             NFTA_VERDICT_CODE => code = Some(i32::from_be_bytes(attribute.array().ok()?)),
-            NFTA_VERDICT_CHAIN => chain = Some(attribute.text().ok()?),
-            _ => {}
+            NFTA_VERDICT_CHAIN => chain = Some(ChainName::observed(attribute.string())),
+            _ => return None,
         }
     }
     Some((code?, chain))

@@ -23,9 +23,9 @@ pub(crate) struct Userdata(Vec<u8>);
 
 impl Userdata {
     pub(crate) fn text(&mut self, kind: u8, text: &Comment) {
-        let text = text.as_str();
+        let text = text.as_bytes();
         self.0.extend([kind, u8::try_from(text.len() + 1).unwrap_or(u8::MAX)]);
-        self.0.extend(text.bytes());
+        self.0.extend(text);
         self.0.push(0);
     }
 
@@ -58,9 +58,15 @@ pub(crate) fn read_udata(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> 
     })
 }
 
+/// Whether userdata consists of exactly what [`write_comment`] writes.
+pub(crate) fn is_only_comment(bytes: &[u8], kind: u8, text: Option<&Comment>) -> bool {
+    let mut written = Userdata::default();
+    text.iter().for_each(|text| written.text(kind, text));
+    written.as_bytes() == bytes
+}
+
 /// The comment in userdata.
 pub(crate) fn read_comment(bytes: &[u8], kind: u8) -> Option<Comment> {
     let (_, text) = read_udata(bytes).find(|(found, _)| *found == kind)?;
-    let text = std::str::from_utf8(text).ok()?.trim_end_matches('\0');
-    Some(Comment::observed(text))
+    Some(Comment::observed(text.strip_suffix(b"\0").unwrap_or(text)))
 }

@@ -9,5 +9,6 @@ mod faults;
 mod foreign;
 mod iptables;
 mod no_gap;
+mod preserve;
 mod races;
 mod vocabulary;

@@ -1,0 +1,191 @@
+//! Reads tables from the kernel.
+
+use std::collections::HashMap;
+
+use flannel_netlink::{AskError, Attributes, Errno, Flags, Malformed, Message, Refusal};
+
+use crate::bytecode::delinearize::delinearize;
+use crate::error::ObserveError;
+use crate::kernel::netlink::{ATTEMPTS, Netlink, cannot_read};
+use crate::model::chain::Chain;
+use crate::model::family::Family;
+use crate::model::ids::TableId;
+use crate::model::name::TableName;
+use crate::model::ruleset::Ruleset;
+use crate::model::set::Set;
+use crate::model::table::Table;
+use crate::wire::decode::{self, RawRule};
+use crate::wire::elements::{self, RawElement};
+use crate::wire::{encode, header, message};
+
+impl Netlink {
+    /// Reads these tables, as far as they exist, in this order.
+    pub(super) fn read(&mut self, wanted: &[TableId]) -> Result<Ruleset, ObserveError> {
+        let mut tables = Vec::new();
+        for id in wanted {
+            tables.extend(self.table(id)?);
+        }
+        let mut families: Vec<Family> = tables.iter().map(|table| table.id.family).collect();
+        families.sort_unstable();
+        families.dedup();
+        for family in families {
+            let of_family = |table: &&Table| table.id.family == family;
+            let names = tables.iter().filter(of_family).map(|table| table.id.name.clone());
+            let mut chains = self.chains(family, names)?;
+            for table in tables.iter_mut().filter(|table| table.id.family == family) {
+                table.chains = chains.remove(&table.id.name).unwrap_or_default().into_iter().collect();
+            }
+        }
+        for table in &mut tables {
+            self.read_table(table)?;
+        }
+        Ok(tables.into_iter().collect())
+    }
+
+    pub(super) fn list<T>(
+        &mut self,
+        what: &'static str,
+        kind: u16,
+        family: u8,
+        filter: impl FnOnce(&mut Attributes<'_>),
+        read: impl Fn(&Message<'_>) -> Result<T, Malformed>,
+    ) -> Result<Vec<T>, ObserveError> {
+        self.question.clear();
+        self.question.message(kind, Flags::DUMP, &header(family), filter);
+        let fold = |list: &mut Vec<T>, message: Message<'_>| {
+            list.push(read(&message)?);
+            Ok(())
+        };
+        self.socket
+            .dump(&mut self.question, fold)
+            .map_err(|source| ObserveError { what, source: source.into() })
+    }
+
+    fn table(&mut self, id: &TableId) -> Result<Option<Table>, ObserveError> {
+        self.question.clear();
+        self.question.message(message::GETTABLE, Flags::NONE, &header(id.family.number()), |a| {
+            encode::table_name(id, a);
+        });
+        let asked = self.socket.ask(&mut self.question, |message| {
+            let (id, attributes) = decode::open(&message)?.ok_or(Malformed::Value { what: "family" })?;
+            decode::table(id, attributes)
+        });
+        match asked {
+            Ok(table) => Ok(Some(table)),
+            Err(AskError::Refused(Refusal { errno: Errno::ENOENT, .. })) => Ok(None),
+            Err(source) => Err(cannot_read("tables", source)),
+        }
+    }
+
+    /// The chains of these tables, which are all of one family.
+    fn chains(
+        &mut self,
+        family: Family,
+        tables: impl Iterator<Item = TableName>,
+    ) -> Result<HashMap<TableName, Vec<Chain>>, ObserveError> {
+        let mut of_table: HashMap<TableName, Vec<Chain>> = tables.map(|name| (name, Vec::new())).collect();
+        let chains = self.list(
+            "chains",
+            message::GETCHAIN,
+            family.number(),
+            |_| {},
+            |message| {
+                let Some((id, attributes)) = decode::open(message)? else { return Ok(None) };
+                if !of_table.contains_key(&id.name) {
+                    return Ok(None);
+                }
+                Ok(Some((id.name, decode::chain(family, attributes)?)))
+            },
+        )?;
+        for (table, chain) in chains.into_iter().flatten() {
+            of_table.entry(table).or_default().push(chain);
+        }
+        Ok(of_table)
+    }
+
+    /// Reads what is in a table.
+    fn read_table(&mut self, table: &mut Table) -> Result<(), ObserveError> {
+        let id = &table.id.clone();
+        let family = id.family.number();
+        let in_table = |a: &mut Attributes<'_>| encode::table_name(id, a);
+        let objects = self.list("objects", message::GETOBJ, family, in_table, |message| {
+            let Some((found, attributes)) = decode::open(message)? else { return Ok(None) };
+            if found == *id { decode::object(attributes).map(Some) } else { Ok(None) }
+        })?;
+        for object in objects.into_iter().flatten() {
+            match object {
+                Ok(counter) => drop(table.counters.insert(counter)),
+                Err(foreign) => table.foreign.push(foreign),
+            }
+        }
+        let sets = self.list("sets", message::GETSET, family, in_table, |message| {
+            let Some((found, attributes)) = decode::open(message)? else { return Ok(None) };
+            if found != *id {
+                return Ok(None);
+            }
+            let count = decode::count_of_set(attributes.clone())?;
+            Ok(Some((decode::set(attributes)?.0, count)))
+        })?;
+        let mut anonymous: HashMap<String, Set> = HashMap::new();
+        for (mut set, count) in sets.into_iter().flatten() {
+            self.read_elements(id, &mut set, count)?;
+            if set.is_anonymous() {
+                anonymous.insert(set.name.as_str().to_owned(), set);
+            } else {
+                table.sets.insert(set);
+            }
+        }
+        let rules: Vec<Option<RawRule>> =
+            self.list("rules", message::GETRULE, family, in_table, |message| {
+                let Some((found, attributes)) = decode::open(message)? else { return Ok(None) };
+                if found == *id { decode::rule(attributes).map(Some) } else { Ok(None) }
+            })?;
+        for raw in rules.into_iter().flatten() {
+            let rule = delinearize(raw.rule, raw.exprs, id.family, |set, _| anonymous.get(set));
+            if let Some(chain) = table.chains.find_mut(raw.chain.as_str()) {
+                chain.rules.push(rule);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lists the elements of a set.
+    ///
+    /// After a hash table has grown, the kernel moves its elements in the background, and a listing
+    /// in several parts misses some. Every listed element exists, so listings are merged: until
+    /// there are as many as the kernel counts (`NFTA_SET_COUNT`, seen on 6.18), or until another
+    /// listing shows no new element.
+    fn read_elements(
+        &mut self,
+        table: &TableId,
+        set: &mut Set,
+        count: Option<u32>,
+    ) -> Result<(), ObserveError> {
+        // Elements that fit into one part.
+        const ONE_PART: usize = 100;
+        let count = count.and_then(|count| usize::try_from(count).ok()).filter(|_| set.has_steady_count());
+        for _ in 0..ATTEMPTS {
+            let before = set.elements.len();
+            let listed = self.list_elements(table, set)?;
+            elements::assemble(set, listed);
+            let listed = set.elements.len();
+            let whole = match count {
+                Some(count) => listed >= count,
+                None => set.is_interval() || listed <= ONE_PART || listed == before,
+            };
+            if whole {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn list_elements(&mut self, table: &TableId, set: &Set) -> Result<Vec<RawElement>, ObserveError> {
+        let of_set = |a: &mut Attributes<'_>| encode::elements_of(table, &set.name, a);
+        let parts = self.list("elements", message::GETSETELEM, table.family.number(), of_set, |message| {
+            let (_, attributes) = message.split::<4>()?;
+            Ok(elements::elements(attributes)?.2)
+        })?;
+        Ok(parts.into_iter().flatten().collect())
+    }
+}

@@ -1,0 +1,178 @@
+//! Tables of other programs: nothing in them is lost or misread.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use flannel_nft::*;
+use testkit::{in_netns, may_make_namespaces, sh};
+
+/// Rulesets for `nft -f`, one file for each kind of object.
+fn corpus() -> Vec<PathBuf> {
+    let folder = std::env::var_os("NFT_CORPUS")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/preserve"), PathBuf::from);
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> =
+        files.filter(|path| path.extension().is_some_and(|end| end == "nft")).collect();
+    files.sort();
+    files
+}
+
+/// Runs `check` on each file of the corpus, in a namespace in which nft has loaded it, and reports all failures.
+fn each(check: impl Fn(&Path) -> Result<(), String> + Sync) {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut failures = Vec::new();
+    for file in corpus() {
+        let run = || {
+            sh(&format!("nft -f {}", file.display()));
+            check(&file)
+        };
+        if let Err(failure) = in_netns(run).unwrap() {
+            failures.push(format!("== {}\n{failure}", file.display()));
+        }
+    }
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// `nft list ruleset` without the remaining lifetime of elements, which changes while it is read.
+fn listing(command: &str) -> String {
+    let text = sh(command);
+    let mut words = Vec::new();
+    for line in text.lines() {
+        let mut kept = String::new();
+        let mut skip = false;
+        for word in line.split_inclusive(' ') {
+            if skip {
+                kept.extend(word.chars().filter(|at| ",}".contains(*at)));
+                skip = false;
+            } else if word == "expires " {
+                skip = true;
+            } else {
+                kept.push_str(word);
+            }
+        }
+        words.push(kept);
+    }
+    sorted_elements(&words.join("\n"))
+}
+
+/// The same listing with the elements of each set in order: without ranges, the kernel returns them as its table has
+/// them.
+fn sorted_elements(text: &str) -> String {
+    let mut sorted = String::new();
+    let mut rest = text;
+    while let Some((before, inside)) = rest.split_once("elements = { ") {
+        let (elements, after) = inside.split_once(" }").unwrap();
+        let mut elements: Vec<&str> = elements.split(',').map(str::trim).collect();
+        elements.sort_unstable();
+        sorted.push_str(&format!("{before}elements = {{ {} }}", elements.join(", ")));
+        rest = after;
+    }
+    sorted + rest
+}
+
+fn observe_all(kernel: &mut Netlink) -> Observed {
+    let tables = kernel.tables().unwrap();
+    observe(kernel, &tables).unwrap()
+}
+
+/// The lines of `left` that `right` lacks, and the reverse.
+fn compare(left: &str, right: &str) -> Result<(), String> {
+    let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+    let (left, right) = (lines(left), lines(right));
+    if left == right {
+        return Ok(());
+    }
+    let (a, b): (BTreeSet<_>, BTreeSet<_>) = (left.iter().collect(), right.iter().collect());
+    let lost = left.iter().filter(|line| !b.contains(line)).map(|line| format!("- {line}\n"));
+    let added = right.iter().filter(|line| !a.contains(line)).map(|line| format!("+ {line}\n"));
+    Err(lost.chain(added).collect::<String>() + "order or number of lines differs\n")
+}
+
+#[test]
+fn converging_to_the_observed_state_changes_nothing() {
+    each(|_| {
+        let mut kernel = Netlink::open().unwrap();
+        let observed = observe_all(&mut kernel);
+        match converge(&mut kernel, &observed.ruleset) {
+            Ok(Outcome::Unchanged { .. }) => Ok(()),
+            Ok(_) => Err(diff(&observed.ruleset, &observed).to_string()),
+            Err(error) => Err(format!("{error:?}\n")),
+        }
+    });
+}
+
+#[test]
+fn a_copy_lists_identically() {
+    each(|_| {
+        let before = listing("nft list ruleset");
+        let observed = observe_all(&mut Netlink::open().unwrap());
+        let copy = || {
+            let mut kernel = Netlink::open().unwrap();
+            converge(&mut kernel, &observed.ruleset).map_err(|error| format!("{error:?}\n"))?;
+            compare(&before, &listing("nft list ruleset"))?;
+            match converge(&mut kernel, &observed.ruleset) {
+                Ok(Outcome::Unchanged { .. }) => Ok(()),
+                Ok(_) => Err(diff(&observed.ruleset, &observe_all(&mut kernel)).to_string()),
+                Err(error) => Err(format!("{error:?}\n")),
+            }
+        };
+        in_netns(copy).unwrap()
+    });
+}
+
+#[test]
+fn changing_one_rule_leaves_all_others_as_they_are() {
+    each(|_| {
+        let mut kernel = Netlink::open().unwrap();
+        let observed = observe_all(&mut kernel);
+        for table in observed.ruleset.tables() {
+            for chain in table.chains() {
+                let before = listing("nft -a list ruleset");
+                let probe = Rule::new().counter().comment(Comment::new("probe").unwrap());
+                let changed: Table = {
+                    let mut rules = chain.list().to_vec();
+                    rules.insert(rules.len() / 2, probe);
+                    let changed = Ruleset::new().table(table.clone());
+                    let with = |chain: &Chain| chain.clone().with_rules(rules.clone());
+                    changed.tables()[0].clone().chain(with(chain))
+                };
+                converge(&mut kernel, &Ruleset::new().table(changed))
+                    .map_err(|error| format!("{error:?}\n"))?;
+                let after = listing("nft -a list ruleset");
+                let without: Vec<&str> =
+                    after.lines().filter(|line| !line.contains("comment \"probe\"")).collect();
+                compare(&before, &without.join("\n"))
+                    .map_err(|error| format!("with another rule in {}:\n{error}", chain.name()))?;
+                converge(&mut kernel, &Ruleset::new().table(table.clone()))
+                    .map_err(|error| format!("{error:?}\n"))?;
+                compare(&before, &listing("nft -a list ruleset"))
+                    .map_err(|error| format!("without the other rule in {}:\n{error}", chain.name()))?;
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn every_rule_can_be_moved_and_written_again() {
+    each(|_| {
+        let before = listing("nft list ruleset");
+        let mut kernel = Netlink::open().unwrap();
+        let observed = observe_all(&mut kernel);
+        for table in observed.ruleset.tables() {
+            for chain in table.chains() {
+                let mut rules = chain.list().to_vec();
+                rules.reverse();
+                let reversed = table.clone().chain(chain.clone().with_rules(rules));
+                converge(&mut kernel, &Ruleset::new().table(reversed))
+                    .map_err(|error| format!("reversing {}: {error:?}\n", chain.name()))?;
+                converge(&mut kernel, &Ruleset::new().table(table.clone()))
+                    .map_err(|error| format!("restoring {}: {error:?}\n", chain.name()))?;
+            }
+        }
+        compare(&before, &listing("nft list ruleset"))
+    });
+}
