@@ -10,17 +10,17 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::config::{Config, NetConf, Store};
+use crate::config::{Config, EffectiveConfig, NetConf, Store};
 use crate::desired::rules::TablePrefix;
 use crate::desired::{NodeSpec, subnet_env};
-use crate::run::start::{Former, with_node_public};
+use crate::run::start::Former;
 use crate::run::state_file::{self, SavedState};
 use crate::store::ConfiguredStore;
 use flannel_lease::Chain;
 use flannel_lease::Stack;
 use flannel_lease::{Lease, LeaseKey, LeaseRequest, LeaseStore, StoreError, StoreErrorKind, allocate};
 use flannel_lease::{LeaseEvent, LeaseTable};
-use flannel_nft::Kernel as _;
+use flannel_nft::{Kernel as _, Ownership};
 
 /// How long one question to the lease store may take.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -64,15 +64,19 @@ impl Context {
         mut config: Config,
         (links, rules): (&mut flannel_vxlan::Netlink, &mut flannel_nft::Netlink),
     ) -> Result<Self, BoxError> {
-        config.ownership = config.ownership.settle(rules)?;
+        let ownership = config.ownership.settle(rules)?;
         let _copy = use_copy(&mut config)?;
-        match Self::ask(&config, (links, rules)).await {
+        match Self::ask(&config, ownership, (links, rules)).await {
             Ok(context) => Ok(context),
             Err(AskError::Other(error)) => Err(error),
             Err(AskError::Away(error)) => match SavedState::read(&state_file::path(&config.subnet_file)) {
-                Ok(Some(saved)) => {
-                    Self::from_state_file(config, saved, (links, rules), Chain(&*error).to_string())
-                }
+                Ok(Some(saved)) => Self::from_state_file(
+                    config,
+                    ownership,
+                    saved,
+                    (links, rules),
+                    Chain(&*error).to_string(),
+                ),
                 _ => Err(error),
             },
         }
@@ -80,6 +84,7 @@ impl Context {
 
     async fn ask(
         config: &Config,
+        ownership: Ownership,
         (links, rules): (&mut flannel_vxlan::Netlink, &mut flannel_nft::Netlink),
     ) -> Result<Self, AskError> {
         let store = ConfiguredStore::new(&config.store)?;
@@ -91,9 +96,11 @@ impl Context {
             }
         };
         let stack = Stack::from(&net_conf);
-        let config = with_node_public(config, answer(store.node_public(stack)).await?);
+        let node_public = answer(store.node_public(stack)).await?;
         let saved = SavedState::read(&state_file::path(&config.subnet_file)).ok().flatten();
-        let config = with_table_prefix(config, &net_conf, saved.as_ref(), rules)?;
+        let table_prefix = table_prefix(config, &net_conf, saved.as_ref(), rules)?;
+        let config =
+            EffectiveConfig::new(config.clone(), ownership, table_prefix).with_node_public(node_public);
         let last = saved.as_ref().map(Former::from).unwrap_or_default();
         let facts = last.find_facts(&config, &net_conf, links)?;
         let spec = NodeSpec::new(&config, net_conf.clone(), facts.clone(), None)?;
@@ -109,7 +116,7 @@ impl Context {
         let spec = NodeSpec::new(&config, net_conf, facts, attributes)?;
         let mut leases = list(&*open).await.map_err(AskError::Away)?;
 
-        let env = subnet_env::Previous::read(&config.subnet_file).ok();
+        let env = subnet_env::Previous::read(&config.asked.subnet_file).ok();
         let request = LeaseRequest {
             attributes: spec.attributes()?,
             previous: env.and_then(|env| LeaseKey::new(env.ipv4_subnet, env.ipv6_subnet)),
@@ -126,6 +133,7 @@ impl Context {
 
     fn from_state_file(
         config: Config,
+        ownership: Ownership,
         saved: SavedState,
         (links, rules): (&mut flannel_vxlan::Netlink, &mut flannel_nft::Netlink),
         why: String,
@@ -136,8 +144,9 @@ impl Context {
         }
         let (v4, v6) = net_conf.networks();
         let lease = saved.key.within(v4, v6).unwrap_or(saved.key);
-        let config = with_node_public(&config, saved.node_public);
-        let config = with_table_prefix(config, &net_conf, Some(&saved), rules)?;
+        let table_prefix = table_prefix(&config, &net_conf, Some(&saved), rules)?;
+        let config =
+            EffectiveConfig::new(config, ownership, table_prefix).with_node_public(saved.node_public);
         let facts = Former::from(&saved).find_facts(&config, &net_conf, links)?;
         let spec = NodeSpec::new(&config, net_conf, facts, Some(&saved.attributes))?;
         let mut leases = LeaseTable::new(Some(lease));
@@ -176,22 +185,21 @@ impl Context {
     }
 }
 
-/// The configuration with the table prefix that a start would settle on.
-fn with_table_prefix(
-    config: Config,
+/// The table prefix that a start would settle on.
+fn table_prefix(
+    config: &Config,
     net_conf: &NetConf,
     last: Option<&SavedState>,
     rules: &mut flannel_nft::Netlink,
-) -> Result<Config, BoxError> {
-    if config.table_prefix.is_some() {
-        return Ok(config);
+) -> Result<TablePrefix, BoxError> {
+    if let Some(prefix) = &config.table_prefix {
+        return Ok(prefix.clone());
     }
     let networks = net_conf.all_networks();
     let former: Vec<_> =
         last.map(SavedState::configurations).iter().flatten().flat_map(NetConf::all_networks).collect();
     let present = rules.observe(&TablePrefix::choices(&networks)?)?.ruleset;
-    let table_prefix = TablePrefix::candidates(&networks, &former, &present).into_iter().next();
-    Ok(Config { table_prefix, ..config })
+    Ok(TablePrefix::candidates(&networks, &former, &present).into_iter().next().unwrap_or_default())
 }
 
 /// Puts a copy of a lease file in its place: even reading one would drop expired leases, and make the file if absent.

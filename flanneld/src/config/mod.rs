@@ -6,6 +6,7 @@
 //! the daemon waits while it cannot be used.
 
 mod cli;
+mod effective;
 mod healthz;
 mod json;
 mod net_conf;
@@ -16,12 +17,12 @@ mod values;
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use self::cli::FlagValues;
 use self::cli::Flags;
+pub use self::effective::EffectiveConfig;
 pub use self::healthz::{HealthzAddress, HealthzIp};
 pub use self::net_conf::{Backend, KeyProblem, NetConf, NetConfError, TxChecksumOffload, Vxlan};
 pub use self::pool::{Ipv4Pool, Ipv6Pool};
@@ -112,8 +113,6 @@ pub struct Config {
     pub selection: Selection,
     /// Name of the host: what tells it from another one that has its address later.
     pub host_name: String,
-    /// Public addresses that the lease store's operator gave this node; already in `selection`. Default: none.
-    pub node_public: (Option<Ipv4Addr>, Option<Ipv6Addr>),
     /// Where subnet.env is written. Default: `/run/flannel/subnet.env`.
     pub subnet_file: PathBuf,
     /// Masquerade what leaves the pod network (`--ip-masq`). Default: no.
@@ -369,7 +368,6 @@ impl Config {
                 public_ipv4: flags.public_ip,
                 public_ipv6: flags.public_ipv6,
             },
-            node_public: (None, None),
             subnet_file: flags.subnet_file,
             masquerade: flags.ip_masq,
             fully_random: !flags.ip_masq_fully_random_disable,

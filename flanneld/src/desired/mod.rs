@@ -11,7 +11,7 @@ use flannel_vxlan::{
 };
 use ipnet::IpNet;
 
-use crate::config::{Backend, Config, NetConf, TxChecksumOffload, Vxlan};
+use crate::config::{Backend, EffectiveConfig, NetConf, TxChecksumOffload, Vxlan};
 use crate::desired::rules::{RuleSpec, TablePrefix};
 use crate::desired::subnet_env::SubnetEnv;
 use crate::node::{Mtus, NodeError, NodeFacts};
@@ -138,23 +138,24 @@ impl NodeSpec {
     /// # Errors
     /// [`NodeError`] if the backend does not work on this node.
     pub fn new(
-        config: &Config,
+        config: &EffectiveConfig,
         net_conf: NetConf,
         facts: NodeFacts,
         published: Option<&LeaseAttributes>,
     ) -> Result<Self, NodeError> {
+        let asked = &config.asked;
         Ok(Self {
             mtus: facts.mtus(&net_conf.backend)?,
-            macs: VtepMacs::choose(&net_conf, &facts, &config.host_name, published),
-            masquerade: net_conf.masquerade.unwrap_or(config.masquerade),
-            fully_random: net_conf.fully_random.unwrap_or(config.fully_random),
+            macs: VtepMacs::choose(&net_conf, &facts, &asked.host_name, published),
+            masquerade: net_conf.masquerade.unwrap_or(asked.masquerade),
+            fully_random: net_conf.fully_random.unwrap_or(asked.fully_random),
             net_conf,
             facts,
-            forward_rules: config.forward_rules,
-            ownership: config.ownership.into(),
-            table_prefix: config.table_prefix.clone().unwrap_or_default(),
+            forward_rules: asked.forward_rules,
+            ownership: config.ownership,
+            table_prefix: config.table_prefix.clone(),
             former_prefixes: Vec::new(),
-            blackhole_route: config.blackhole_route,
+            blackhole_route: asked.blackhole_route,
             restores_checksum: false,
         })
     }

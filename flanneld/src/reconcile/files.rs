@@ -18,7 +18,7 @@ const SAVE_DELAY_PER_PEER: Duration = Duration::from_micros(100);
 
 impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     pub(super) fn write_subnet_file(&mut self) -> Result<Pass, PassError> {
-        let path = &self.config.subnet_file;
+        let path = &self.config.asked.subnet_file;
         let desired: SubnetEnv = self.spec.subnet_env(self.lease.key);
         if file::read(path).is_ok_and(|present| present == desired.to_string().as_bytes()) {
             return Ok(Pass::Done);

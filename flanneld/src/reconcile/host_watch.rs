@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::error::{DesiredError, HostError, Pass, PassError};
 use super::{HOST_CHANGE_DELAY, Reconciler};
-use crate::config::{Config, NetConf, Store};
+use crate::config::{EffectiveConfig, NetConf, Store};
 use crate::desired::NodeSpec;
 use crate::node::pod_bridge::PodSubnets;
 use crate::node::{self, NodeError};
@@ -121,7 +121,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             own: self.lease.key,
             networks: &networks,
             former: &self.host.former,
-            owns_cni0: matches!(self.config.store, Store::Kubernetes(_)),
+            owns_cni0: matches!(self.config.asked.store, Store::Kubernetes(_)),
         };
         let stale = subnets.stale_bridges(interfaces);
         let describe = |blocks: bool| {
@@ -166,7 +166,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
 /// # Errors
 /// The kernel could not be read, or nothing fits.
 pub fn find_facts(
-    config: &Config,
+    config: &EffectiveConfig,
     net_conf: &NetConf,
     present: node::Present<'_>,
     links: &mut impl flannel_vxlan::Kernel,
@@ -178,7 +178,7 @@ pub fn find_facts(
 
 /// Reads the default routes, if they have a say.
 fn default_routes(
-    config: &Config,
+    config: &EffectiveConfig,
     links: &mut impl flannel_vxlan::Kernel,
 ) -> Result<DefaultRoutes, HostError> {
     if !config.selection.needs_default_routes() {
@@ -188,7 +188,7 @@ fn default_routes(
 }
 
 fn choose(
-    config: &Config,
+    config: &EffectiveConfig,
     net_conf: &NetConf,
     present: node::Present<'_>,
     [default_ipv4, default_ipv6]: &DefaultRoutes,

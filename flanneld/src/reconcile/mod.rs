@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tracing::{info, warn};
 
-use crate::config::{Config, NetConf};
+use crate::config::{EffectiveConfig, NetConf};
 use crate::desired::{NodeSpec, rules};
 use crate::run::reload::{Reload, live_change};
 use crate::run::state_file::SavedState;
@@ -107,7 +107,7 @@ pub struct RestoredPeers {
 /// Owner of the desired state and of the sockets that it is written through.
 #[derive(Debug)]
 pub struct Reconciler<R, L> {
-    config: Config,
+    config: EffectiveConfig,
     spec: NodeSpec,
     lease: Lease,
     leases: LeaseView,
@@ -142,7 +142,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     /// # Errors
     /// [`DesiredError`] if `spec` cannot be turned into rules or devices.
     pub fn new(
-        config: Config,
+        config: EffectiveConfig,
         spec: NodeSpec,
         lease: Lease,
         rules: R,
@@ -196,7 +196,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     /// Keeps the kernel as it should be until `shutdown` resolves or all inputs are closed. Leaves everything in
     /// place.
     pub async fn run(mut self, mut inputs: Inputs, shutdown: impl Future<Output = ()>) {
-        let mut check = interval_at(Instant::now() + self.config.resync, self.config.resync);
+        let mut check = interval_at(Instant::now() + self.config.asked.resync, self.config.asked.resync);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut verify = interval_at(Instant::now() + FULL_CHECK_INTERVAL, FULL_CHECK_INTERVAL);
         verify.set_missed_tick_behavior(MissedTickBehavior::Delay);

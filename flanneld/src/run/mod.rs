@@ -110,7 +110,7 @@ pub enum Fatal {
 ///
 /// # Errors
 /// [`Fatal`], only while starting: afterwards everything is tried again.
-pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Result<(), Fatal> {
+pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), Fatal> {
     info!("Installing signal handlers");
     let again = hangups();
     info!("CLI flags config: {}", config.flags);
@@ -119,7 +119,7 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
     }
     let mut links = flannel_vxlan::Netlink::open().map_err(Fatal::Kernel)?;
     let mut rules = flannel_nft::Netlink::open().map_err(Fatal::Nftables)?;
-    config.ownership = config.ownership.settle(&mut rules).map_err(Fatal::Ownership)?;
+    let ownership = config.ownership.settle(&mut rules).map_err(Fatal::Ownership)?;
 
     tokio::pin!(shutdown);
     systemd::notify_status("taking a lease");
@@ -144,7 +144,7 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
             Err(source) => return Err(Fatal::Healthz { address, source }),
         }
     }
-    let starting = start(&config, (&mut links, &mut rules), |problem| {
+    let starting = start(&config, ownership, (&mut links, &mut rules), |problem| {
         systemd::notify_status(&format!("taking a lease: {problem}"));
         readiness_tx.send_modify(|readiness| readiness.set(Condition::Lease, Err(problem.to_owned())));
     });
@@ -160,7 +160,7 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
     let Started { claims, config, spec, written, request, lease, lease_task, restored, previous } = started;
     let spec = NodeSpec { former_prefixes: claims.former_prefixes.clone(), ..spec };
     info!("Starting flannel in nftables mode...");
-    if config.masquerade {
+    if config.asked.masquerade {
         info!("Setting up masking rules");
     }
 
@@ -182,10 +182,10 @@ pub async fn run(mut config: Config, shutdown: impl Future<Output = ()>) -> Resu
     let former_lease = request.previous;
     info!("Watching for new subnet leases");
     tokio::spawn(lease_task.keep(request, attributes_rx, sinks));
-    let state_writer = tokio::spawn(state_file::keep(state_file::path(&config.subnet_file), state_rx));
+    let state_writer = tokio::spawn(state_file::keep(state_file::path(&config.asked.subnet_file), state_rx));
 
-    let counters = Counters::new(config.store.kind(), store_rx, rules_tx.subscribe(), heartbeat_tx);
-    tokio::spawn(serve_status_socket(model::socket(&config.subnet_file), status_query.clone()));
+    let counters = Counters::new(config.asked.store.kind(), store_rx, rules_tx.subscribe(), heartbeat_tx);
+    tokio::spawn(serve_status_socket(model::socket(&config.asked.subnet_file), status_query.clone()));
     let watchdog = sd_notify::watchdog_enabled();
     let notifier =
         Notifier { readiness: readiness_tx.subscribe(), status_query, reloads: reloading_rx, watchdog };

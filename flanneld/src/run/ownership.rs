@@ -37,27 +37,17 @@ impl TableOwnership {
     ///
     /// # Errors
     /// [`OwnershipError`].
-    pub fn settle(self, kernel: &mut impl Kernel) -> Result<Self, OwnershipError> {
+    pub fn settle(self, kernel: &mut impl Kernel) -> Result<Ownership, OwnershipError> {
         if self == Self::Shared {
-            return Ok(self);
+            return Ok(Ownership::Shared);
         }
         match (self, Ownership::auto(kernel).map_err(OwnershipError::Kernel)?) {
-            (_, Ownership::Owner) => Ok(Self::Owner),
+            (_, Ownership::Owner) => Ok(Ownership::Owner),
             (Self::Owner, Ownership::Shared) => Err(OwnershipError::Unsupported),
             (_, Ownership::Shared) => {
                 info!("this kernel would remove tables with their owner (needs Linux 6.9): they are shared");
-                Ok(Self::Shared)
+                Ok(Ownership::Shared)
             }
-        }
-    }
-}
-
-impl From<TableOwnership> for Ownership {
-    /// `auto` counts as shared until it is settled.
-    fn from(asked: TableOwnership) -> Self {
-        match asked {
-            TableOwnership::Owner => Self::Owner,
-            TableOwnership::Auto | TableOwnership::Shared => Self::Shared,
         }
     }
 }
@@ -94,18 +84,15 @@ mod tests {
     #[test]
     fn auto_is_owner_where_tables_outlive_their_owner_and_shared_elsewhere() {
         let settle = |kernel: &mut FakeKernel| TableOwnership::Auto.settle(kernel).unwrap();
-        assert_eq!(settle(&mut FakeKernel::default()), TableOwnership::Owner);
-        assert_eq!(settle(&mut FakeKernel::before_6_9()), TableOwnership::Shared);
+        assert_eq!(settle(&mut FakeKernel::default()), Ownership::Owner);
+        assert_eq!(settle(&mut FakeKernel::before_6_9()), Ownership::Shared);
     }
 
     #[test]
     fn owner_is_refused_where_a_restart_would_take_the_rules_away() {
         let refused = TableOwnership::Owner.settle(&mut FakeKernel::before_6_9()).unwrap_err();
         assert!(refused.to_string().contains("use auto or shared"), "{refused}");
-        assert_eq!(TableOwnership::Owner.settle(&mut FakeKernel::default()).unwrap(), TableOwnership::Owner);
-        assert_eq!(
-            TableOwnership::Shared.settle(&mut FakeKernel::before_6_9()).unwrap(),
-            TableOwnership::Shared
-        );
+        assert_eq!(TableOwnership::Owner.settle(&mut FakeKernel::default()).unwrap(), Ownership::Owner);
+        assert_eq!(TableOwnership::Shared.settle(&mut FakeKernel::before_6_9()).unwrap(), Ownership::Shared);
     }
 }

@@ -1,12 +1,12 @@
 //! From configuration to a lease: the store's if it answers, else the one remembered.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
-use crate::config::{Backend, Config, NetConf, TxChecksumOffload, Vxlan};
+use crate::config::{Backend, Config, EffectiveConfig, NetConf, TxChecksumOffload, Vxlan};
 use crate::desired::{NodeSpec, subnet_env};
 use crate::node::{NodeFacts, Present};
 use crate::reconcile::{RestoredPeers, find_facts};
@@ -19,6 +19,7 @@ use crate::store::ConfiguredStore;
 use flannel_lease::Chain;
 use flannel_lease::Stack;
 use flannel_lease::{Backoff, Lease, LeaseAttributes, LeaseKey, LeaseRequest, StoreError, StoreErrorKind};
+use flannel_nft::Ownership;
 
 /// How long a lease store may take to answer before what is remembered stands in for it.
 const STORE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -28,7 +29,7 @@ pub(crate) struct Started {
     /// What no other daemon on this host may have meanwhile.
     pub(crate) claims: Claims,
     /// With what the store adds to it.
-    pub(crate) config: Config,
+    pub(crate) config: EffectiveConfig,
     pub(crate) spec: NodeSpec,
     /// Where the network configuration may be changed.
     pub(crate) written: Written,
@@ -47,6 +48,7 @@ pub(crate) struct Started {
 /// While another daemon has the subnet file or the network, this one waits for its end before it reads or writes anything.
 pub(crate) async fn start(
     config: &Config,
+    ownership: Ownership,
     (links, rules): (&mut flannel_vxlan::Netlink, &mut flannel_nft::Netlink),
     waits: impl Fn(&str),
 ) -> Result<Started, Fatal> {
@@ -77,7 +79,7 @@ pub(crate) async fn start(
     let former: Vec<_> = earlier.iter().flat_map(NetConf::all_networks).collect();
     let prefix = claims.tables(config, &net_conf, &former, rules, &waits).await;
     let prefix = prefix.map_err(Fatal::Tables)?;
-    let config = &Config { table_prefix: Some(prefix), ..config.clone() };
+    let effective = EffectiveConfig::new(config.clone(), ownership, prefix);
     // The store has its time, however long another daemon was waited for.
     let deadline = deadline + began.elapsed();
     let saved = saved.filter(|saved| match saved.unfit_for(&net_conf) {
@@ -91,7 +93,7 @@ pub(crate) async fn start(
     let usable = saved.and_then(|saved| Some((saved.key.within(v4, v6)?, saved)));
 
     let former = usable.as_ref().map(|(_, saved)| Former::from(saved)).unwrap_or_default();
-    let ask = ask_store(config, &configured, &net_conf, (previous, &former), links, &waits);
+    let ask = ask_store(effective.clone(), &configured, &net_conf, (previous, &former), links, &waits);
     // subnet.env alone is too little to go on with: upstream's daemon leaves one, and its peers and their MAC address of this
     // node are only known from the store.
     let Some((key, saved)) = usable else {
@@ -110,7 +112,7 @@ pub(crate) async fn start(
     };
     let peers = saved.peers.len();
     warn!("{problem}; starting with subnet {key} and {peers} peers as remembered until it answers");
-    let started = from_state_file(config, configured, net_conf, key, saved, links)?;
+    let started = from_state_file(effective, configured, net_conf, key, saved, links)?;
     Ok(Started { claims, previous: earlier, ..started })
 }
 
@@ -141,7 +143,7 @@ impl Former {
     /// [`Fatal::Interface`], [`Fatal::Backend`].
     pub(crate) fn find_facts(
         &self,
-        config: &Config,
+        config: &EffectiveConfig,
         net_conf: &NetConf,
         links: &mut flannel_vxlan::Netlink,
     ) -> Result<NodeFacts, Fatal> {
@@ -173,7 +175,7 @@ impl Former {
         &self,
         found: &NodeFacts,
         published: &LeaseAttributes,
-        config: &Config,
+        config: &EffectiveConfig,
         net_conf: &NetConf,
         links: &mut flannel_vxlan::Netlink,
     ) -> Result<Option<NodeFacts>, Fatal> {
@@ -190,7 +192,7 @@ impl Former {
 
 /// A start as it should be: the store knows best.
 async fn ask_store(
-    config: &Config,
+    config: EffectiveConfig,
     configured: &ConfiguredStore,
     net_conf: &NetConf,
     (previous, former): (Option<LeaseKey>, &Former),
@@ -200,7 +202,7 @@ async fn ask_store(
     let stack = Stack::from(net_conf);
     let node_public =
         retry_while_unavailable(waits, || configured.node_public(stack)).await.map_err(Fatal::Store)?;
-    let config = with_node_public(config, node_public);
+    let config = config.with_node_public(node_public);
     if !config.selection.is_explicit() {
         info!("Determining IP address of default interface");
     }
@@ -232,7 +234,7 @@ async fn ask_store(
     let request = LeaseRequest { attributes, previous, range: spec.range() };
     let lease = retry_while_unavailable(waits, || store.acquire(&request)).await.map_err(Fatal::Lease)?;
     log_lease(&lease, published.map(|lease| lease.key), previous);
-    let written = Written::of(configured, &config);
+    let written = Written::of(configured, &config.asked);
     Ok(Started {
         claims: Claims::default(),
         config,
@@ -248,7 +250,7 @@ async fn ask_store(
 
 /// A start without the store: everything is as it was.
 fn from_state_file(
-    config: &Config,
+    config: EffectiveConfig,
     configured: ConfiguredStore,
     net_conf: NetConf,
     key: LeaseKey,
@@ -256,7 +258,7 @@ fn from_state_file(
     links: &mut flannel_vxlan::Netlink,
 ) -> Result<Started, Fatal> {
     let stack = Stack::from(&net_conf);
-    let config = with_node_public(config, saved.node_public);
+    let config = config.with_node_public(saved.node_public);
     let former = Former::from(&saved);
     let facts = former.find_facts(&config, &net_conf, links)?;
     let backend = net_conf.backend.name();
@@ -267,19 +269,10 @@ fn from_state_file(
     let lease = Lease::new(key, attributes.clone(), None);
     let request = LeaseRequest { attributes, previous: Some(key), range: spec.range() };
     let restored = Some(RestoredPeers { peers: saved.peers, confirmed: false });
-    let written = Written::of(&configured, &config);
+    let written = Written::of(&configured, &config.asked);
     let lease_task = LeaseTask::Sought(configured, stack);
     let (claims, previous) = (Claims::default(), Vec::new());
     Ok(Started { claims, config, spec, written, request, lease, lease_task, restored, previous })
-}
-
-/// The configuration with the public addresses that the store's operator gave this node.
-pub(crate) fn with_node_public(config: &Config, node_public: (Option<Ipv4Addr>, Option<Ipv6Addr>)) -> Config {
-    let mut config = config.clone();
-    config.node_public = node_public;
-    config.selection.public_ipv4 = node_public.0.or(config.selection.public_ipv4);
-    config.selection.public_ipv6 = node_public.1.or(config.selection.public_ipv6);
-    config
 }
 
 /// Asks a store until it answers: one that is away or busy at the start is waited for.

@@ -2,7 +2,16 @@
 //! the files that are made from the one definition of all flags.
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a helper of a test may fail it")]
 
+use flannel_nft::Ownership;
+use flanneld::config::{Config, EffectiveConfig};
+use flanneld::desired::rules::TablePrefix;
+
 mod config;
 mod manual;
 mod reconcile;
 mod serve;
+
+/// A configuration with the values that a start settles on for the only daemon of a host.
+fn effective(config: Config) -> EffectiveConfig {
+    EffectiveConfig::new(config, Ownership::Shared, TablePrefix::default())
+}
