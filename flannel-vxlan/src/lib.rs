@@ -94,9 +94,11 @@ pub use kernel::netlink::Netlink;
 pub use kernel::{Applied, Kernel};
 pub use model::device::{DeviceKind, DeviceSpec, Link, NameTaken, ObservedDevice, ObservedKind};
 pub use model::family::{Family, PerFamily};
-pub use model::family_spec::{FamilySpec, Links};
+pub use model::family_spec::{FamilySpec, Identity, Links};
+pub use model::flannel_device::FlannelDevice;
 pub use model::if_name::IfName;
 pub use model::interface::{DefaultRoute, Interface, InterfaceAddress, RouteLookup};
+pub use model::ipip::{IpipSpec, ObservedIpip};
 pub use model::mac::MacAddr;
 pub use model::mtu::{OverlayMtu, UnderlayMtu};
 pub use model::objects::{

@@ -36,7 +36,7 @@ pub use error::LabError;
 pub use fake_api::{FakeApi, MediaTypes};
 pub use flannel::{Daemon, Flannel};
 pub use golden::golden;
-pub use kernel::kernel_version;
+pub use kernel::{KernelOption, kernel_version};
 pub use kube_apiserver::KubeApiserver;
 pub use lab::{Lab, Node};
 pub use namespace::{Namespace, in_netns, may_make_namespaces, netns};

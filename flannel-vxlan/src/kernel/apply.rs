@@ -1,6 +1,7 @@
 //! Applies the steps of a plan: device steps one by one, steps of peers in batches.
 
 use std::fs;
+use std::num::NonZeroU16;
 use std::ops::Range;
 
 use flannel_netlink::{Batch, Errno, Refusal};
@@ -15,7 +16,7 @@ use crate::model::objects::{ObservedNexthop, ROUTE_PROTOCOL, RouteTo};
 use crate::model::vxlan::VxlanSpec;
 use crate::plan::Plan;
 use crate::plan::step::{DeviceStep, Step};
-use crate::wire::{encode, encode::Indexes, ethtool};
+use crate::wire::{encode, encode::Indexes, ethtool, fou};
 
 /// Messages per datagram, with one ack for all. From 64 on, more messages per datagram save no more time.
 const STEPS_PER_DATAGRAM: usize = 128;
@@ -53,6 +54,13 @@ fn device_steps(
         let create = matches!(step, DeviceStep::Create(_));
         let refused = match (step, index) {
             (DeviceStep::Delete, None) => None,
+            (DeviceStep::PutFouPort(port), _) => put_fou_port(kernel, *port)?,
+            (DeviceStep::DeleteFouPort(port), _) => {
+                let refused = execute_generic(kernel, fou::FAMILY, |batch, family| {
+                    fou::delete_port(batch, family, *port);
+                });
+                refused.filter(|(errno, _)| *errno != Errno::ENOENT)
+            }
             (_, None) if !create => Some((Errno::ENODEV, None)),
             (DeviceStep::IgnoreRouterAdvertisements, _) => ignore_router_advertisements(name),
             (DeviceStep::SetTxChecksum(on), Some(index)) => set_tx_checksum(kernel, index, *on),
@@ -110,7 +118,12 @@ fn ignore_router_advertisements(device: IfName) -> Option<(Errno, Option<String>
 fn explain(kernel: &mut Netlink, plan: &Plan, step: &DeviceStep, errno: Errno) -> Option<String> {
     match (step, errno) {
         (DeviceStep::Create(spec), Errno::EEXIST) => {
-            let DeviceKind::Vxlan(VxlanSpec { vni, port, .. }) = spec.kind;
+            let DeviceKind::Vxlan(VxlanSpec { vni, port, .. }) = spec.kind else {
+                return Some(format!(
+                    "another ipip device has the local address {} and no remote address: remove it",
+                    spec.local
+                ));
+            };
             let others = kernel.vxlan_with(vni.number(), port.get()).ok()?;
             let other = others.first()?;
             Some(format!(
@@ -129,6 +142,18 @@ fn explain(kernel: &mut Netlink, plan: &Plan, step: &DeviceStep, errno: Errno) -
                 "{port} is used by another program, or by a VXLAN device with other options: choose another Port"
             ))
         }
+        // The kernel creates devices only of kinds whose module is loaded or can be loaded (`rtnl_newlink`).
+        (DeviceStep::Create(spec), Errno::EOPNOTSUPP) => {
+            let (kind, option) = match spec.kind {
+                DeviceKind::Vxlan(_) => ("vxlan", "CONFIG_VXLAN"),
+                DeviceKind::Ipip(_) => ("ipip", "CONFIG_NET_IPIP"),
+            };
+            Some(missing_module(kind, option))
+        }
+        (DeviceStep::PutFouPort(_), Errno::EOPNOTSUPP) => Some(missing_module("fou", "CONFIG_NET_FOU")),
+        (DeviceStep::PutFouPort(port), Errno::EADDRINUSE) => Some(format!(
+            "UDP port {port} is used by another program, or by FOU with other options: stop it, or choose another Port"
+        )),
         (DeviceStep::SetMtu(mtu), Errno::EINVAL) => Some(format!(
             "the uplink cannot carry packets of {mtu} bytes plus the VXLAN overhead (50 bytes over IPv4, 70 over IPv6)"
         )),
@@ -136,17 +161,47 @@ fn explain(kernel: &mut Netlink, plan: &Plan, step: &DeviceStep, errno: Errno) -
     }
 }
 
+fn missing_module(module: &str, option: &str) -> String {
+    format!(
+        "this kernel lacks {module} ({option}): load the module on the host (`modprobe {module}`, and its name in a file in \
+         /etc/modules-load.d to load it at boot), or choose another backend"
+    )
+}
+
+/// Receives FOU datagrams at this port, unless the kernel already does.
+fn put_fou_port(
+    kernel: &mut Netlink,
+    port: NonZeroU16,
+) -> Result<Option<(Errno, Option<String>)>, ApplyError> {
+    match kernel.fou_ports().transpose().map_err(ApplyError::Lookup)? {
+        Some(ports) if ports.contains(&port.get()) => Ok(None),
+        Some(_) => Ok(execute_generic(kernel, fou::FAMILY, |batch, family| {
+            fou::add_port(batch, family, port);
+        })),
+        // The kernel does not load this module by itself.
+        None => Ok(Some((Errno::EOPNOTSUPP, None))),
+    }
+}
+
 fn set_tx_checksum(kernel: &mut Netlink, device: u32, on: bool) -> Option<(Errno, Option<String>)> {
-    let unsupported = || {
-        Some((
-            Errno::EOPNOTSUPP,
-            Some("this kernel has no ethtool netlink, which Linux has since 5.8".to_owned()),
-        ))
+    execute_generic(kernel, ethtool::FAMILY, |batch, family| {
+        ethtool::set_tx_checksum(batch, family, device, on);
+    })
+}
+
+/// Sends one request of a generic netlink family. Returns the refusal; `EOPNOTSUPP` if the kernel has no such family.
+fn execute_generic(
+    kernel: &mut Netlink,
+    family: &str,
+    build: impl FnOnce(&mut Batch, u16),
+) -> Option<(Errno, Option<String>)> {
+    let number = kernel.generic_family(family);
+    let (Some(number), Some(socket)) = (number, kernel.generic.as_mut()) else {
+        let since = if family == ethtool::FAMILY { ", which Linux has since 5.8" } else { "" };
+        return Some((Errno::EOPNOTSUPP, Some(format!("this kernel has no {family} netlink{since}"))));
     };
-    let Some(family) = kernel.ethtool_family() else { return unsupported() };
-    let Some(socket) = kernel.generic.as_mut() else { return unsupported() };
     let mut batch = Batch::new();
-    ethtool::set_tx_checksum(&mut batch, family, device, on);
+    build(&mut batch, number);
     match socket.execute(&mut batch, 1) {
         Ok(refused) => refused.into_iter().next().map(|refusal| (refusal.errno, refusal.text)),
         Err(error) => Some((Errno::EIO, Some(error.to_string()))),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 
 use flannel_netlink::Errno;
 use ipnet::IpNet;
@@ -13,6 +14,7 @@ use crate::model::family::Family;
 use crate::model::family_spec::Links;
 use crate::model::if_name::IfName;
 use crate::model::interface::{DefaultRoute, Interface, InterfaceAddress, RouteLookup};
+use crate::model::ipip::ObservedIpip;
 use crate::model::mac::MacAddr;
 use crate::model::objects::{
     FdbEntry, Neighbor, Nexthop, Observed, ObservedFdbEntry, ObservedNeighbor, ObservedNexthop,
@@ -40,6 +42,8 @@ pub struct FakeKernel {
     pub fdb: BTreeMap<(u32, MacAddr), ObservedFdbEntry>,
     /// Nexthop objects.
     pub nexthops: BTreeMap<u32, ObservedNexthop>,
+    /// UDP ports at which FOU datagrams are received.
+    pub fou_ports: BTreeSet<u16>,
     /// Routes by destination and metric.
     pub routes: BTreeMap<(IpNet, u32), ObservedRoute>,
     /// Gateways of the host, with the index of their interface.
@@ -99,6 +103,15 @@ impl FakeKernel {
         if let Some(device) = self.devices.remove(&name) {
             self.empty_device(device.index);
         }
+    }
+
+    /// The device, with what is known of its FOU port.
+    fn with_fou(&self, device: &ObservedDevice) -> ObservedDevice {
+        let mut device = device.clone();
+        if let ObservedKind::Ipip(ipip) = &mut device.kind {
+            ipip.fou_receives = ipip.fou.map(|port| self.fou_ports.contains(&port));
+        }
+        device
     }
 
     fn empty_device(&mut self, index: u32) {
@@ -214,6 +227,14 @@ impl FakeKernel {
                 self.devices.insert(name, ObservedDevice { name, ..device });
                 return Ok(());
             }
+            DeviceStep::PutFouPort(port) => {
+                self.fou_ports.insert(port.get());
+                return Ok(());
+            }
+            DeviceStep::DeleteFouPort(port) => {
+                self.fou_ports.remove(port);
+                return Ok(());
+            }
             DeviceStep::Delete => {
                 let name = self.device(plan, family)?.name;
                 self.delete_device(name);
@@ -284,6 +305,15 @@ fn made_kind(spec: &DeviceSpec) -> ObservedKind {
             resettable_options_differ: false,
             fixed_options_differ: false,
         }),
+        DeviceKind::Ipip(ipip) => ObservedKind::Ipip(ObservedIpip {
+            underlay: ipip.link(spec.underlay),
+            local: match spec.local {
+                IpAddr::V4(local) => Some(local),
+                IpAddr::V6(_) => None,
+            },
+            fou: ipip.fou.map(NonZeroU16::get),
+            ..ObservedIpip::default()
+        }),
     }
 }
 
@@ -298,7 +328,7 @@ impl Kernel for FakeKernel {
         let asked = |index: u32| self.devices.values().filter(named).any(|device| device.index == index);
         Ok(Observed {
             has_nexthops: !self.without_nexthops,
-            devices: self.devices.values().filter(named).cloned().collect(),
+            devices: self.devices.values().filter(named).map(|device| self.with_fou(device)).collect(),
             interfaces: self.interfaces.clone(),
             neighbors: on_asked(&self.neighbors, asked),
             fdb: on_asked(&self.fdb, asked),

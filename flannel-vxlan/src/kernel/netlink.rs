@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use crate::error::{ApplyError, ObserveError, ReadError};
 use crate::kernel::{Applied, Kernel, apply};
-use crate::model::device::ObservedDevice;
+use crate::model::device::{ObservedDevice, ObservedKind};
 use crate::model::family::Family;
 use crate::model::family_spec::Links;
 use crate::model::if_name::IfName;
@@ -20,7 +20,7 @@ use crate::model::interface::{DefaultRoute, Interface, RouteLookup};
 use crate::model::objects::{Observed, ObservedNexthop, ROUTE_PROTOCOL, is_host_gateway};
 use crate::plan::Plan;
 use crate::wire::uapi::*;
-use crate::wire::{address_family, decode, encode, ethtool};
+use crate::wire::{address_family, decode, encode, ethtool, fou, generic};
 
 /// The kernel, in the network namespace in which this was opened.
 ///
@@ -201,18 +201,32 @@ impl Netlink {
     }
 
     fn tx_checksum(&mut self, device: u32) -> Option<bool> {
-        let family = self.ethtool_family()?;
+        let family = self.generic_family(ethtool::FAMILY)?;
         let socket = self.generic.as_mut()?;
         let mut question = Batch::new();
         ethtool::get_features(&mut question, family, device);
         socket.ask(&mut question, |message| ethtool::tx_checksum(&message)).ok()
     }
 
-    pub(crate) fn ethtool_family(&mut self) -> Option<u16> {
+    /// Number of the generic netlink family with this name; `None` if the kernel has none.
+    pub(crate) fn generic_family(&mut self, name: &str) -> Option<u16> {
         let socket = self.generic.as_mut()?;
         let mut question = Batch::new();
-        ethtool::get_family(&mut question);
-        socket.ask(&mut question, |message| ethtool::family(&message)).ok()
+        generic::get_family(&mut question, name);
+        socket.ask(&mut question, |message| generic::family(&message)).ok()
+    }
+
+    /// The UDP ports at which the kernel receives IP-in-IP packets over FOU; `None` if it cannot receive any.
+    pub(crate) fn fou_ports(&mut self) -> Option<Result<Vec<u16>, ObserveError>> {
+        let family = self.generic_family(fou::FAMILY)?;
+        let socket = self.generic.as_mut()?;
+        let mut question = Batch::new();
+        fou::get_ports(&mut question, family);
+        let ports = socket.dump(&mut question, |ports: &mut Vec<u16>, message| {
+            ports.extend(fou::ipip_port(&message)?);
+            Ok(())
+        });
+        Some(ports.map_err(|error| ObserveError { what: "FOU ports", source: error.into() }))
     }
 
     fn dump<C: Default>(
@@ -259,6 +273,12 @@ impl Kernel for Netlink {
                     device.accept_ra.filter(|accepts| !accepts || is_accept_ra_writable(device.name));
                 if tx_checksum {
                     device.tx_checksum = self.tx_checksum(device.index);
+                }
+                if let ObservedKind::Ipip(ipip) = &mut device.kind
+                    && let Some(port) = ipip.fou
+                {
+                    let ports = self.fou_ports().transpose()?.unwrap_or_default();
+                    ipip.fou_receives = Some(ports.contains(&port));
                 }
                 if let Some(local) = device.vxlan().and_then(|vxlan| vxlan.local) {
                     self.observe_device(Family::of(local), device.index, &mut observed)?;

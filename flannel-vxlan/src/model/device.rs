@@ -4,7 +4,9 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::model::family::Family;
+use crate::model::flannel_device::FlannelDevice;
 use crate::model::if_name::IfName;
+use crate::model::ipip::{IpipSpec, ObservedIpip};
 use crate::model::mac::MacAddr;
 use crate::model::mtu::OverlayMtu;
 use crate::model::vxlan::{ObservedVxlan, VxlanSpec};
@@ -42,6 +44,14 @@ pub struct DeviceSpec {
 pub enum DeviceKind {
     /// Packets are encapsulated in VXLAN. The kernel finds a peer by its MAC address.
     Vxlan(VxlanSpec),
+    /// Packets are encapsulated in IPv4, and with FOU also in UDP. The kernel finds a peer by the gateway of its route.
+    Ipip(IpipSpec),
+}
+
+impl From<IpipSpec> for DeviceKind {
+    fn from(ipip: IpipSpec) -> Self {
+        Self::Ipip(ipip)
+    }
 }
 
 impl From<VxlanSpec> for DeviceKind {
@@ -56,12 +66,17 @@ impl DeviceKind {
     pub fn vxlan(&self) -> Option<&VxlanSpec> {
         match self {
             Self::Vxlan(vxlan) => Some(vxlan),
+            Self::Ipip(_) => None,
         }
     }
 
-    fn name(&self, family: Family) -> IfName {
+    /// The device of flannel that this is.
+    #[must_use]
+    pub fn device(&self) -> FlannelDevice {
         match self {
-            Self::Vxlan(vxlan) => vxlan.vni.device_name(family),
+            Self::Vxlan(vxlan) => FlannelDevice::Vxlan(vxlan.vni),
+            Self::Ipip(IpipSpec { fou: None }) => FlannelDevice::Ipip,
+            Self::Ipip(IpipSpec { fou: Some(_) }) => FlannelDevice::Udp,
         }
     }
 }
@@ -77,7 +92,7 @@ impl DeviceSpec {
         mtu: OverlayMtu,
     ) -> Self {
         let kind = kind.into();
-        Self { name: kind.name(Family::of(local)), underlay, local, address, mtu, kind }
+        Self { name: kind.device().name(Family::of(local)), underlay, local, address, mtu, kind }
     }
 
     /// Family of the overlay and of its uplink address.
@@ -128,8 +143,30 @@ impl ObservedDevice {
     pub fn vxlan(&self) -> Option<&ObservedVxlan> {
         match &self.kind {
             ObservedKind::Vxlan(vxlan) => Some(vxlan),
-            ObservedKind::Other(_) => None,
+            ObservedKind::Ipip(_) | ObservedKind::Other(_) => None,
         }
+    }
+
+    /// The IP-in-IP options; `None` for another kind of device.
+    #[must_use]
+    pub fn ipip(&self) -> Option<&ObservedIpip> {
+        match &self.kind {
+            ObservedKind::Ipip(ipip) => Some(ipip),
+            ObservedKind::Vxlan(_) | ObservedKind::Other(_) => None,
+        }
+    }
+
+    /// The device of flannel that this is, by its name and options, with the family of its overlay; `None` if it is none.
+    #[must_use]
+    pub fn flannel_device(&self) -> Option<(FlannelDevice, Family)> {
+        let (device, family) = FlannelDevice::of_name(self.name.as_str())?;
+        let is_it = match (device, &self.kind) {
+            (FlannelDevice::Vxlan(vni), ObservedKind::Vxlan(found)) => found.vni == vni.number(),
+            (FlannelDevice::Ipip, ObservedKind::Ipip(found)) => found.fou.is_none(),
+            (FlannelDevice::Udp, ObservedKind::Ipip(found)) => found.fou.is_some(),
+            _ => false,
+        };
+        is_it.then_some((device, family))
     }
 }
 
@@ -139,6 +176,8 @@ impl ObservedDevice {
 pub enum ObservedKind {
     /// A VXLAN device.
     Vxlan(ObservedVxlan),
+    /// An IP-in-IP device.
+    Ipip(ObservedIpip),
     /// Another kind (`IFLA_INFO_KIND`), e.g. `dummy`; empty for hardware.
     Other(String),
 }
@@ -147,6 +186,10 @@ impl fmt::Display for ObservedKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Vxlan(vxlan) => write!(f, "a VXLAN device with VNI {}", vxlan.vni),
+            Self::Ipip(ObservedIpip { fou: None, .. }) => f.write_str("an ipip device"),
+            Self::Ipip(ObservedIpip { fou: Some(port), .. }) => {
+                write!(f, "an ipip device with FOU at port {port}")
+            }
             Self::Other(kind) if kind.is_empty() => f.write_str("not a virtual device"),
             Self::Other(kind) => write!(f, "a device of kind {kind}"),
         }
@@ -156,12 +199,14 @@ impl fmt::Display for ObservedKind {
 /// A device of another program has the name of the desired device. Nothing of its family is written.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error(
-    "{name} exists and is {what}: remove or rename it, or choose another VNI; until then there is no overlay of its \
-     address family"
+    "{name} exists and is {what}: remove or rename it{}; until then there is no overlay of its address family",
+    if *.is_vxlan_wanted { ", or choose another VNI" } else { "" }
 )]
 pub struct NameTaken {
     /// The name.
     pub name: IfName,
     /// What it is, e.g. `a device of kind dummy`.
     pub what: String,
+    /// Whether the desired device is a VXLAN device, so that another VNI gives it another name.
+    pub is_vxlan_wanted: bool,
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::model::device::{DeviceSpec, Link, ObservedDevice};
+use crate::model::device::{DeviceKind, DeviceSpec, Link, ObservedDevice, ObservedKind};
 use crate::model::family::{Family, PerFamily};
 use crate::model::if_name::IfName;
 use crate::model::mac::MacAddr;
@@ -73,7 +73,7 @@ impl FamilySpec {
             underlay: self.underlay,
             networks: smallest_supernet(self.subnet, &self.networks),
             tx_checksum: device.is_some_and(|device| device.tx_checksum().is_some()),
-            identity: device.and_then(|device| device.kind.vxlan()).map(|vxlan| (vxlan.vni, vxlan.mac)),
+            identity: device.map(Identity::of),
         }
     }
 }
@@ -105,8 +105,37 @@ pub struct Links {
     pub networks: IpNet,
     /// Whether to read the checksum offload of the device, which takes two more requests.
     pub tx_checksum: bool,
-    /// Identifies the VXLAN device after another program renamed it. `None`: only the name identifies it.
-    pub identity: Option<(Vni, MacAddr)>,
+    /// Identifies the device after another program renamed it. `None`: only the name identifies it.
+    pub identity: Option<Identity>,
+}
+
+/// What identifies a device apart from its name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Identity {
+    /// A VXLAN device with this VNI and MAC address.
+    Vxlan(Vni, MacAddr),
+    /// An IP-in-IP device without a remote address, and with this local address and link: the kernel has only one. The
+    /// address tells it from a device that another program made.
+    Ipip {
+        /// Source address of outer packets.
+        local: IpAddr,
+        /// Index of the interface that the device is bound to; 0 for none.
+        link: u32,
+        /// The address of the device.
+        address: IpAddr,
+    },
+}
+
+impl Identity {
+    fn of(device: &DeviceSpec) -> Self {
+        match &device.kind {
+            DeviceKind::Vxlan(vxlan) => Self::Vxlan(vxlan.vni, vxlan.mac),
+            DeviceKind::Ipip(ipip) => {
+                Self::Ipip { local: device.local, link: ipip.link(device.underlay), address: device.address }
+            }
+        }
+    }
 }
 
 impl Links {
@@ -128,11 +157,21 @@ impl Links {
 
     /// Whether this is the device under another name.
     pub(crate) fn is_renamed(&self, found: &ObservedDevice) -> bool {
-        let (Some(vxlan), Some((vni, mac))) = (found.vxlan(), self.identity) else { return false };
-        let family = vxlan.local.map(Family::of);
-        self.device != Some(found.name)
-            && (vxlan.vni, found.mac) == (vni.number(), Some(mac))
-            && family == Some(Family::of_net(self.networks))
+        let is_it = match (&found.kind, self.identity) {
+            (ObservedKind::Vxlan(vxlan), Some(Identity::Vxlan(vni, mac))) => {
+                let family = vxlan.local.map(Family::of);
+                (vxlan.vni, found.mac) == (vni.number(), Some(mac))
+                    && family == Some(Family::of_net(self.networks))
+            }
+            (ObservedKind::Ipip(ipip), Some(Identity::Ipip { local, link, address })) => {
+                let has_address = found.addresses.iter().any(|(found, _)| *found == address);
+                has_address
+                    && (ipip.local.map(IpAddr::from), ipip.underlay, ipip.fixed_options_differ)
+                        == (Some(local), link, false)
+            }
+            _ => false,
+        };
+        is_it && self.device != Some(found.name)
     }
 }
 

@@ -3,8 +3,10 @@
 pub(crate) mod device;
 pub(crate) mod family;
 pub(crate) mod family_spec;
+pub(crate) mod flannel_device;
 pub(crate) mod if_name;
 pub(crate) mod interface;
+pub(crate) mod ipip;
 pub(crate) mod mac;
 pub(crate) mod mtu;
 pub(crate) mod objects;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
-use crate::model::device::ObservedDevice;
+use crate::model::device::{DeviceKind, ObservedDevice};
 use crate::model::family::Family;
 use crate::model::interface::Interface;
 use crate::model::mac::MacAddr;
@@ -59,7 +59,7 @@ pub struct Neighbor {
 pub struct Nexthop {
     /// ID, unique in the network namespace; never 0.
     pub id: u32,
-    /// The first address of the peer's subnet.
+    /// The first address of the peer's subnet; with [`Via::Outer`] the peer's address on the physical network.
     pub gateway: Ipv4Addr,
 }
 
@@ -86,9 +86,9 @@ pub enum RouteTo {
         /// Its ID.
         id: u32,
     },
-    /// A gateway that is on-link on the VXLAN device.
+    /// A gateway that is on-link on the tunnel device.
     Onlink {
-        /// The first address of the peer's subnet.
+        /// The first address of the peer's subnet; with [`Via::Outer`] the peer's address on the physical network.
         gateway: IpAddr,
     },
     /// A node on the same physical network.
@@ -96,7 +96,7 @@ pub enum RouteTo {
         /// Its address.
         gateway: IpAddr,
     },
-    /// The VXLAN device without a gateway. Temporary, while an IPv6 route moves to another interface.
+    /// The tunnel device without a gateway. Temporary, while an IPv6 route moves to another interface.
     Device,
     /// The kernel drops the packets.
     Blackhole,
@@ -148,7 +148,12 @@ impl Entries {
     /// The objects of `peer`. `nexthop` is the ID of its nexthop object, 0 for none.
     pub(crate) fn of(peer: Peer, nexthop: u32) -> Self {
         let Peer { subnet, via } = peer;
-        let gateway = subnet.network();
+        let object = peer.nexthop_gateway().filter(|_| nexthop != 0);
+        let object = object.map(|gateway| Nexthop { id: nexthop, gateway });
+        let via_device = |gateway| match object {
+            Some(object) => Route { subnet, to: RouteTo::Nexthop { id: object.id } },
+            None => Route { subnet, to: RouteTo::Onlink { gateway } },
+        };
         match via {
             Via::Direct { gateway } => Self {
                 fdb_entry: None,
@@ -156,18 +161,16 @@ impl Entries {
                 nexthop: None,
                 route: Route { subnet, to: RouteTo::Direct { gateway } },
             },
+            Via::Outer { underlay } => {
+                Self { fdb_entry: None, neighbor: None, nexthop: object, route: via_device(underlay) }
+            }
             Via::Tunnel { mac, underlay } => {
-                let object = match gateway {
-                    IpAddr::V4(gateway) if nexthop != 0 => Some(Nexthop { id: nexthop, gateway }),
-                    _ => None,
-                };
-                let to =
-                    object.map_or(RouteTo::Onlink { gateway }, |object| RouteTo::Nexthop { id: object.id });
+                let gateway = subnet.network();
                 Self {
                     fdb_entry: Some(FdbEntry { family: Family::of(gateway), mac, underlay }),
                     neighbor: Some(Neighbor { address: gateway, mac }),
                     nexthop: object,
-                    route: Route { subnet, to },
+                    route: via_device(gateway),
                 }
             }
         }
@@ -277,9 +280,16 @@ impl ObservedRoute {
             }
     }
 
-    /// Whether upstream flannel may have written the route: it is on-link via the first address of its destination.
-    pub(crate) fn is_upstreams(&self) -> bool {
-        let onlink = matches!(self.to, ObservedRouteTo::Gateway { gateway, onlink: true } if gateway == self.subnet.addr());
+    /// Whether upstream flannel may have written the route to its device of this kind: it is on-link, in VXLAN via the
+    /// first address of its destination.
+    pub(crate) fn is_upstreams(&self, device: &DeviceKind) -> bool {
+        let onlink = match (self.to, device) {
+            (ObservedRouteTo::Gateway { gateway, onlink: true }, DeviceKind::Vxlan(_)) => {
+                gateway == self.subnet.addr()
+            }
+            (ObservedRouteTo::Gateway { onlink, .. }, DeviceKind::Ipip(_)) => onlink,
+            _ => false,
+        };
         onlink && self.protocol == RTPROT_BOOT
     }
 

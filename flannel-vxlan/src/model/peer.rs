@@ -1,9 +1,10 @@
 //! Another node, and how its pods are reached.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
+use crate::model::device::{DeviceKind, DeviceSpec};
 use crate::model::mac::MacAddr;
 
 /// Another node of the cluster.
@@ -16,9 +17,17 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Whether its route uses a nexthop object, on kernels that have them.
-    pub(crate) fn uses_nexthop(&self) -> bool {
-        self.subnet.addr().is_ipv4() && matches!(self.via, Via::Tunnel { .. })
+    /// The gateway of its nexthop object on kernels that have them; `None` if its route uses none.
+    pub(crate) fn nexthop_gateway(&self) -> Option<Ipv4Addr> {
+        let gateway = match self.via {
+            Via::Tunnel { .. } => self.subnet.network(),
+            Via::Outer { underlay } => underlay,
+            Via::Direct { .. } => return None,
+        };
+        match (gateway, self.subnet) {
+            (IpAddr::V4(gateway), IpNet::V4(_)) => Some(gateway),
+            _ => None,
+        }
     }
 }
 
@@ -30,6 +39,12 @@ pub enum Via {
         /// MAC address of the peer's VXLAN device.
         mac: MacAddr,
         /// The peer's address on the physical network, of the same family as the subnet.
+        underlay: IpAddr,
+    },
+    /// Encapsulated in an outer IP header ([`DeviceKind::Ipip`](crate::DeviceKind::Ipip)).
+    Outer {
+        /// The destination of the outer packets: the peer's address on the physical network, of the same family as the
+        /// subnet.
         underlay: IpAddr,
     },
     /// Routed without encapsulation, because the peer is on the same Ethernet segment (`host-gw`, `DirectRouting`).
@@ -44,7 +59,7 @@ impl Via {
     #[must_use]
     pub fn underlay(&self) -> IpAddr {
         match self {
-            Self::Tunnel { underlay, .. } => *underlay,
+            Self::Tunnel { underlay, .. } | Self::Outer { underlay } => *underlay,
             Self::Direct { gateway } => *gateway,
         }
     }
@@ -53,7 +68,17 @@ impl Via {
     pub(crate) fn mac(&self) -> Option<MacAddr> {
         match self {
             Self::Tunnel { mac, .. } => Some(*mac),
-            Self::Direct { .. } => None,
+            Self::Outer { .. } | Self::Direct { .. } => None,
         }
+    }
+
+    /// Whether a peer can be reached this way with this device, or without one.
+    pub(crate) fn fits(&self, device: Option<&DeviceSpec>) -> bool {
+        matches!(
+            (self, device.map(|device| &device.kind)),
+            (Self::Direct { .. }, _)
+                | (Self::Tunnel { .. }, Some(DeviceKind::Vxlan(_)))
+                | (Self::Outer { .. }, Some(DeviceKind::Ipip(_)))
+        )
     }
 }

@@ -18,7 +18,7 @@ use crate::overlay::peer_table::{PeerEntry, PeerTable};
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PeerConflict {
-    /// This node has no overlay of the peer's family, or no VXLAN device in it.
+    /// This node has no overlay of the peer's family, or no device in it that reaches the peer this way.
     #[error("this node has no {0} overlay for it")]
     NoSuchOverlay(Family),
     /// Subnet and underlay address have different families.
@@ -160,7 +160,7 @@ impl Rules<'_> {
         let family = Family::of_net(subnet);
         let underlay = via.underlay();
         let Some(spec) = &self.families[family] else { return Some(PeerConflict::NoSuchOverlay(family)) };
-        if spec.device.is_none() && matches!(via, Via::Tunnel { .. }) {
+        if !via.fits(spec.device.as_ref()) {
             return Some(PeerConflict::NoSuchOverlay(family));
         }
         if Family::of(underlay) != family {

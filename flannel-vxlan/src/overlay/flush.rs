@@ -208,8 +208,8 @@ impl Overlay {
             let (subnet, metric) = (old.route.subnet, old.route.metric());
             steps.push(Step::DeleteRoute { subnet, metric, protocol: ROUTE_PROTOCOL });
         }
-        let kept = wanted.and_then(|wanted| wanted.nexthop);
-        if let Some(nexthop) = old.nexthop.filter(|nexthop| kept != Some(*nexthop)) {
+        let kept = wanted.and_then(|wanted| wanted.nexthop).map(|nexthop| nexthop.id);
+        if let Some(nexthop) = old.nexthop.filter(|nexthop| kept != Some(nexthop.id)) {
             steps.push(Step::DeleteNexthop { id: nexthop.id });
             released.push(nexthop.id);
         }
@@ -230,7 +230,7 @@ impl Overlay {
             return None;
         }
         let peer = Peer { subnet, via: entry.via };
-        if entry.nexthop_id != 0 || !peer.uses_nexthop() {
+        if entry.nexthop_id != 0 || peer.nexthop_gateway().is_none() {
             return Some(Entries::of(peer, entry.nexthop_id));
         }
         let id = self.nexthops.take();

@@ -109,9 +109,9 @@ impl Overlay {
             let reviewed = self.mark_affected(subnet, Some(peer.via));
             let nexthop_id = match (peer.via, old) {
                 (Via::Direct { .. }, _) => 0,
-                (Via::Tunnel { .. }, Some(old)) if old.nexthop_id != 0 => old.nexthop_id,
+                (Via::Tunnel { .. } | Via::Outer { .. }, Some(old)) if old.nexthop_id != 0 => old.nexthop_id,
                 // A peer that was removed and returns before the removal was written keeps its nexthop object.
-                (Via::Tunnel { .. }, _) => self.pending.programmed_nexthop_id(subnet),
+                (Via::Tunnel { .. } | Via::Outer { .. }, _) => self.pending.programmed_nexthop_id(subnet),
             };
             self.peers.insert(subnet, PeerEntry { via: peer.via, nexthop_id });
             self.review(&reviewed);

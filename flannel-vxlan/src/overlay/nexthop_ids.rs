@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::model::device::DeviceKind;
+use crate::model::ipip::IpipSpec;
 
 /// IDs per device, so that daemons with different VNIs in one namespace rarely choose the same ID. If they do, the kernel
 /// refuses the second (`NLM_F_EXCL`), and that daemon takes another ID.
@@ -31,6 +32,8 @@ impl NexthopIds {
     pub(crate) fn choose_range(&mut self, device: &DeviceKind) {
         let base = match device {
             DeviceKind::Vxlan(vxlan) => 0x4000_0000 | ((vxlan.vni.number() & 0xff) * RANGE),
+            DeviceKind::Ipip(IpipSpec { fou: None }) => 0x8000_0000,
+            DeviceKind::Ipip(IpipSpec { fou: Some(_) }) => 0x8000_0000 + RANGE,
         };
         if self.base != base {
             *self = Self { base, next: base, supported: self.supported, ..Self::default() };

@@ -10,6 +10,7 @@ use crate::kernel::monitor::Notification;
 use crate::model::device::ObservedDevice;
 use crate::model::family::Family;
 use crate::model::objects::{ObservedFdbEntry, ObservedNexthop, ObservedRoute, ROUTE_PROTOCOL, RouteTo};
+use crate::model::peer::Peer;
 use crate::overlay::Overlay;
 use crate::plan::device_diff::diff_device;
 
@@ -262,9 +263,14 @@ impl Overlay {
         if found.protocol != ROUTE_PROTOCOL || self.devices.family_on(found.interface) != Some(Family::V4) {
             return false;
         }
-        let peer = found.gateway.and_then(|gateway| self.tunnel_at(gateway.into()));
-        let entry = peer.and_then(|(subnet, _)| self.peers.get(subnet));
-        entry.is_some_and(|entry| entry.nexthop_id == found.id)
+        let Some(gateway) = found.gateway else { return false };
+        let tunnel = self.tunnel_at(gateway.into()).map(|(subnet, _)| subnet);
+        let mut peers = tunnel.into_iter().chain(self.peers.with_underlay(gateway.into()));
+        peers.any(|subnet| {
+            let entry = self.peers.get(subnet).filter(|entry| entry.nexthop_id == found.id);
+            let peer = entry.map(|entry| Peer { subnet, via: entry.via });
+            peer.and_then(|peer| peer.nexthop_gateway()) == Some(gateway)
+        })
     }
 }
 

@@ -25,6 +25,28 @@ impl<'a, K: Copy + Ord, T> ClaimIndex<'a, K, T> {
 
     /// Calls `take` with every entry of this key. The entries for which it returns true are claimed.
     pub(crate) fn claim(&mut self, key: K, mut take: impl FnMut(&T) -> bool) {
+        self.seek(key);
+        while let Some(entry) = self.entries.get_mut(self.next).filter(|entry| entry.key == key) {
+            entry.claimed |= take(entry.found);
+            self.next += 1;
+        }
+    }
+
+    /// Claims the first unclaimed entry of this key that `fits`.
+    pub(crate) fn claim_one(&mut self, key: K, fits: impl Fn(&T) -> bool) -> Option<&'a T> {
+        self.seek(key);
+        while let Some(entry) = self.entries.get_mut(self.next).filter(|entry| entry.key == key) {
+            if !entry.claimed && fits(entry.found) {
+                entry.claimed = true;
+                return Some(entry.found);
+            }
+            self.next += 1;
+        }
+        None
+    }
+
+    /// Moves to the first entry of this key.
+    fn seek(&mut self, key: K) {
         let begins = |at: usize| {
             let key_at = |at: usize| self.entries.get(at).map(|entry| entry.key);
             key_at(at).is_none_or(|here| here >= key)
@@ -32,10 +54,6 @@ impl<'a, K: Copy + Ord, T> ClaimIndex<'a, K, T> {
         };
         if !begins(self.next) {
             self.next = self.entries.partition_point(|entry| entry.key < key);
-        }
-        while let Some(entry) = self.entries.get_mut(self.next).filter(|entry| entry.key == key) {
-            entry.claimed |= take(entry.found);
-            self.next += 1;
         }
     }
 

@@ -6,6 +6,7 @@ use crate::model::device::{DeviceKind, DeviceSpec};
 use crate::model::family::{Family, PerFamily};
 use crate::model::family_spec::Links;
 use crate::model::if_name::IfName;
+use crate::model::ipip::IpipSpec;
 use crate::model::objects::{FdbEntry, Neighbor, Nexthop, ROUTE_PROTOCOL, Route, RouteTo};
 use crate::model::vxlan::VxlanSpec;
 use crate::plan::step::{DEFAULT_AGEING_SECONDS, DeviceStep, Step};
@@ -114,10 +115,14 @@ fn write_device(f: &mut fmt::Formatter<'_>, dev: &str, step: &DeviceStep) -> fmt
                 write!(f, "ip link add {dev} address {mac} mtu {mtu} {} dstport {port}", vxlan(spec, kind))?;
                 f.write_str(if kind.gbp { " gbp" } else { "" })
             }
+            DeviceKind::Ipip(kind) => write!(f, "ip link add {dev} mtu {} {}", spec.mtu, ipip(spec, *kind)),
         },
         DeviceStep::Change(spec) => match &spec.kind {
             DeviceKind::Vxlan(kind) => write!(f, "ip link set {dev} {}", vxlan(spec, kind)),
+            DeviceKind::Ipip(kind) => write!(f, "ip link set {dev} mtu {} {}", spec.mtu, ipip(spec, *kind)),
         },
+        DeviceStep::PutFouPort(port) => write!(f, "ip fou add port {port} ipproto 4"),
+        DeviceStep::DeleteFouPort(port) => write!(f, "ip fou del port {port}"),
         DeviceStep::ResetOptions(vni) => write!(
             f,
             "ip link set {dev} type vxlan id {vni} ttl auto tos 0 df unset flowlabel 0 ageing {DEFAULT_AGEING_SECONDS} localbypass"
@@ -138,4 +143,15 @@ fn write_device(f: &mut fmt::Formatter<'_>, dev: &str, step: &DeviceStep) -> fmt
         }
         DeviceStep::DeleteAddress(address, prefix) => write!(f, "ip addr del {address}/{prefix} dev {dev}"),
     }
+}
+
+fn ipip(spec: &DeviceSpec, ipip: IpipSpec) -> String {
+    let (local, underlay) = (spec.local, spec.underlay.name);
+    let encap = match ipip.fou {
+        Some(port) => {
+            format!("dev {underlay} encap fou encap-sport {port} encap-dport {port} encap-csum")
+        }
+        None => "encap none".to_owned(),
+    };
+    format!("type ipip mode ipip local {local} remote any ttl inherit tos 0 nopmtudisc {encap}")
 }

@@ -1,12 +1,14 @@
-//! Compares VXLAN devices with their desired state, and decides which differences require a device to be recreated.
+//! Compares devices with their desired state, and decides which differences require a device to be recreated.
 
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 
 use ipnet::IpNet;
 
 use crate::model::device::{DeviceKind, DeviceSpec, NameTaken, ObservedDevice, ObservedKind};
 use crate::model::family::{Family, PerFamily};
 use crate::model::family_spec::FamilySpec;
+use crate::model::ipip::{IpipSpec, ObservedIpip};
 use crate::model::objects::Observed;
 use crate::model::vxlan::{ObservedVxlan, VxlanSpec};
 use crate::plan::step::{DeviceStep, Step};
@@ -124,7 +126,11 @@ pub(crate) fn diff_device(
         (DeviceKind::Vxlan(vxlan), ObservedKind::Vxlan(found)) if found.vni == vxlan.vni.number() => {
             diff_vxlan(spec, vxlan, found)
         }
-        (_, found) => return Err(NameTaken { name: spec.name, what: found.to_string() }),
+        (DeviceKind::Ipip(ipip), ObservedKind::Ipip(found)) => diff_ipip(spec, *ipip, found),
+        (wanted, found) => {
+            let is_vxlan_wanted = matches!(wanted, DeviceKind::Vxlan(_));
+            return Err(NameTaken { name: spec.name, what: found.to_string(), is_vxlan_wanted });
+        }
     };
     let rename = (device.name != spec.name).then_some(device.name).map(DeviceStep::Rename);
     let options = options.filter(|options| options.is_empty() || !recreate);
@@ -192,6 +198,31 @@ fn is_stray(device: Family, networks: &[IpNet], address: IpAddr) -> bool {
     }
 }
 
+/// The steps that change the IP-in-IP options in place; `None` if the device has to be recreated.
+fn diff_ipip(spec: &DeviceSpec, ipip: IpipSpec, found: &ObservedIpip) -> Option<Vec<DeviceStep>> {
+    if found.fixed_options_differ {
+        return None;
+    }
+    let mut steps = Vec::new();
+    if let Some(port) =
+        ipip.fou.filter(|port| found.fou_receives == Some(false) || found.fou != Some(port.get()))
+    {
+        steps.push(DeviceStep::PutFouPort(port));
+    }
+    let differs = found.underlay != ipip.link(spec.underlay)
+        || found.local.map(IpAddr::from) != Some(spec.local)
+        || found.fou != ipip.fou.map(NonZeroU16::get)
+        || found.resettable_options_differ;
+    if differs {
+        steps.push(DeviceStep::Change(Box::new(spec.clone())));
+    }
+    let former = found
+        .fou
+        .filter(|port| found.fou_receives == Some(true) && ipip.fou.map(NonZeroU16::get) != Some(*port));
+    steps.extend(former.map(DeviceStep::DeleteFouPort));
+    Some(steps)
+}
+
 impl DeviceDiff {
     fn recreated(spec: &DeviceSpec, rename: Option<DeviceStep>) -> Self {
         Self::created(spec, rename.into_iter().chain([DeviceStep::Delete]).collect())
@@ -199,6 +230,9 @@ impl DeviceDiff {
 
     /// `steps` precede the creation.
     fn created(spec: &DeviceSpec, mut steps: Vec<DeviceStep>) -> Self {
+        if let DeviceKind::Ipip(IpipSpec { fou: Some(port) }) = spec.kind {
+            steps.push(DeviceStep::PutFouPort(port));
+        }
         steps.push(DeviceStep::Create(Box::new(spec.clone())));
         // Before the device is up: the first router advertisement could arrive immediately.
         steps.push(DeviceStep::IgnoreRouterAdvertisements);

@@ -45,7 +45,7 @@ impl Desired<'_> {
     ) -> BTreeSet<IpNet> {
         let fates = devices.fates;
         plan.taken = devices.taken;
-        plan.steps.extend(routes_before_their_device(observed, &fates));
+        plan.steps.extend(routes_before_their_device(self.families, observed, &fates));
         plan.steps.append(&mut devices.steps);
         let stale_nexthops = self.match_nexthops(observed, &fates);
         let mut found = Found::new(observed, &fates);
@@ -80,14 +80,10 @@ impl Desired<'_> {
         for (peer, nexthop_id) in self.peers.nexthop_ids() {
             // Another program may have taken an ID that is no longer ours.
             let known = std::mem::take(nexthop_id);
-            if let (IpNet::V4(subnet), Via::Tunnel { .. }) = (peer.subnet, peer.via)
-                && is_programmed(conflicts, peer.subnet)
-            {
-                index.claim(Some(subnet.addr()), |found| {
-                    let is_chosen = *nexthop_id == 0 && (known == 0 || known == found.id);
-                    *nexthop_id = if is_chosen { found.id } else { *nexthop_id };
-                    is_chosen
-                });
+            let gateway = peer.nexthop_gateway().filter(|_| is_programmed(conflicts, peer.subnet));
+            if gateway.is_some() {
+                let found = index.claim_one(gateway, |found| known == 0 || known == found.id);
+                *nexthop_id = found.map_or(0, |found| found.id);
             }
         }
         index.unclaimed().map(|found| found.id).collect()
@@ -115,13 +111,15 @@ impl Desired<'_> {
             }
             let link = match via {
                 Via::Direct { .. } => underlays[family],
-                Via::Tunnel { .. } => fates[family].index(),
+                Via::Tunnel { .. } | Via::Outer { .. } => fates[family].index(),
             };
             let mut wanted = Entries::of(peer, *nexthop_id);
             let route = found.claim_route(&wanted.route, link);
             let is_held = self.hold.contains(&Part::Peer(subnet));
-            let needs_nexthop =
-                route != RouteMatch::Right && *nexthop_id == 0 && peer.uses_nexthop() && !is_held;
+            let needs_nexthop = route != RouteMatch::Right
+                && *nexthop_id == 0
+                && peer.nexthop_gateway().is_some()
+                && !is_held;
             if needs_nexthop {
                 *nexthop_id = self.nexthops.take();
                 wanted = Entries::of(peer, *nexthop_id);
@@ -220,7 +218,11 @@ impl Desired<'_> {
         let is_inside = || spec.networks.iter().any(|network| network.contains(&subnet));
         let has_stale_nexthop =
             || matches!(to, ObservedRouteTo::Nexthop { id } if stale_nexthops.contains(&id));
-        (is_on_device && route.is_upstreams())
+        let is_upstreams = || {
+            let device = spec.device.as_ref();
+            device.is_some_and(|device| route.is_upstreams(&device.kind)) && spec.may_be_peer_subnet(subnet)
+        };
+        (is_on_device && is_upstreams())
             || (protocol == ROUTE_PROTOCOL && (is_on_device || has_stale_nexthop() || is_inside()))
     }
 }
@@ -231,12 +233,20 @@ fn is_programmed(conflicts: &[(IpNet, PeerConflict)], subnet: IpNet) -> bool {
 
 /// Deletes the routes of a device that is recreated. The kernel would delete them with the device, but searches its
 /// whole table for each nexthop object that routes use (`__remove_nexthop_fib`, net/ipv4/nexthop.c).
-fn routes_before_their_device(observed: &Observed, fates: &PerFamily<DeviceFate>) -> Vec<Step> {
+fn routes_before_their_device(
+    families: &PerFamily<Option<FamilySpec>>,
+    observed: &Observed,
+    fates: &PerFamily<DeviceFate>,
+) -> Vec<Step> {
+    let is_upstreams = |route: &ObservedRoute| {
+        let spec = families[Family::of_net(route.subnet)].as_ref();
+        spec.and_then(|spec| spec.device.as_ref()).is_some_and(|device| route.is_upstreams(&device.kind))
+    };
     let is_lost = |route: &&ObservedRoute| match fates[Family::of_net(route.subnet)] {
         DeviceFate::Recreated(index) => {
             index != 0
                 && index == route.interface
-                && (route.protocol == ROUTE_PROTOCOL || route.is_upstreams())
+                && (route.protocol == ROUTE_PROTOCOL || is_upstreams(route))
         }
         _ => false,
     };

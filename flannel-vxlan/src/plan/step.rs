@@ -1,6 +1,7 @@
 //! Single changes to the kernel.
 
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 
 use ipnet::IpNet;
 
@@ -19,7 +20,7 @@ pub(crate) const DEFAULT_AGEING_SECONDS: u32 = 300;
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Step {
-    /// Change the VXLAN device of this family.
+    /// Change the device of this family.
     Device(Family, DeviceStep),
     /// Create or replace an FDB entry.
     PutFdbEntry(FdbEntry),
@@ -77,7 +78,7 @@ impl Step {
     }
 }
 
-/// A change to a VXLAN device.
+/// A change to a device.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum DeviceStep {
@@ -85,7 +86,7 @@ pub enum DeviceStep {
     Delete,
     /// Create the device.
     Create(Box<DeviceSpec>),
-    /// Change local address, underlay and learning in place.
+    /// Change in place: in VXLAN local address, underlay and learning; in IP-in-IP all options.
     Change(Box<DeviceSpec>),
     /// Rename the device from this name, which another program gave it, back to its own.
     Rename(IfName),
@@ -106,6 +107,11 @@ pub enum DeviceStep {
     Up,
     /// Add an address with a full-length prefix.
     AddAddress(IpAddr),
+    /// Receive FOU datagrams with IP-in-IP packets at this UDP port. If another program uses the port, the kernel refuses
+    /// the step (`EADDRINUSE`).
+    PutFouPort(NonZeroU16),
+    /// Stop receiving FOU datagrams at this UDP port.
+    DeleteFouPort(u16),
     /// Delete an address with this prefix length.
     DeleteAddress(IpAddr, u8),
 }

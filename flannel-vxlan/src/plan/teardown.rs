@@ -6,14 +6,13 @@ use crate::model::device::ObservedDevice;
 use crate::model::family::Family;
 use crate::model::family_spec::Links;
 use crate::model::objects::{Observed, ObservedRoute, ROUTE_PROTOCOL};
-use crate::model::vni::Vni;
 use crate::overlay::Overlay;
 use crate::plan::Plan;
 use crate::plan::step::{DeviceStep, Step};
 
 impl Plan {
     /// Deletes every observed object of this crate: routes and nexthop objects of protocol [`ROUTE_PROTOCOL`], then
-    /// the devices of `links` that are VXLAN devices of the VNI in their name. The kernel deletes neighbor entries, FDB
+    /// the devices of `links` that are what their name says: VXLAN devices of that VNI, or IP-in-IP devices. The kernel deletes neighbor entries, FDB
     /// entries and other routes with their device. A device that has such a name but is something else stays.
     ///
     /// `links` must be those that were observed, at most one per family.
@@ -33,7 +32,8 @@ impl Plan {
         let is_desired = |links: &Links| present.iter().any(|present| present.device == links.device);
         let links: Vec<Links> = links.iter().filter(|links| !is_desired(links)).copied().collect();
         let is_left = |found: &ObservedDevice| links.iter().any(|links| links.device == Some(found.name));
-        let devices = observed.devices.iter().filter(|found| is_left(found) && vxlan_family(found).is_some());
+        let devices =
+            observed.devices.iter().filter(|found| is_left(found) && found.flannel_device().is_some());
         let devices: Vec<u32> = devices.map(|found| found.index).collect();
         let on = |index: u32| index != 0 && devices.contains(&index);
         let inside = |subnet: &IpNet| networks.iter().any(|network| network.contains(subnet));
@@ -67,19 +67,16 @@ impl Plan {
         for family in Family::ALL {
             let links_of = |found: &ObservedDevice| {
                 let links = links.iter().find(|links| links.device == Some(found.name));
-                links.filter(|_| vxlan_family(found) == Some(family)).copied()
+                let is_it = found.flannel_device().is_some_and(|(_, of)| of == family);
+                links.filter(|_| is_it).map(|links| (*links, found.ipip().copied()))
             };
-            if let Some(links) = observed.devices.iter().find_map(links_of) {
+            if let Some((links, ipip)) = observed.devices.iter().find_map(links_of) {
                 plan.links[family] = Some(links);
                 plan.steps.push(Step::Device(family, DeviceStep::Delete));
+                let port = ipip.filter(|ipip| ipip.fou_receives == Some(true)).and_then(|ipip| ipip.fou);
+                plan.steps.extend(port.map(|port| Step::Device(family, DeviceStep::DeleteFouPort(port))));
             }
         }
         plan
     }
-}
-
-/// The family whose VXLAN device this is, by its name and the VNI in it.
-fn vxlan_family(found: &ObservedDevice) -> Option<Family> {
-    let (vni, family) = Vni::of_device(found.name.as_str())?;
-    found.vxlan().is_some_and(|vxlan| vxlan.vni == vni.number()).then_some(family)
 }

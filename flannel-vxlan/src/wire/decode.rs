@@ -9,6 +9,7 @@ use crate::model::device::{ObservedDevice, ObservedKind};
 use crate::model::family::Family;
 use crate::model::if_name::IfName;
 use crate::model::interface::{Interface, InterfaceAddress, RouteLookup};
+use crate::model::ipip::ObservedIpip;
 use crate::model::mac::MacAddr;
 use crate::model::objects::{
     FdbEntry, Neighbor, ObservedFdbEntry, ObservedNeighbor, ObservedNexthop, ObservedRoute, ObservedRouteTo,
@@ -103,6 +104,7 @@ fn link_info(attributes: AttributeIter<'_>) -> Result<(String, ObservedKind), Ma
     }
     let observed = match (kind, data) {
         ("vxlan", Some(data)) => ObservedKind::Vxlan(vxlan(data.nested())?),
+        ("ipip", Some(data)) => ObservedKind::Ipip(ipip(data.nested())?),
         _ => ObservedKind::Other(kind.to_owned()),
     };
     Ok((kind.to_owned(), observed))
@@ -149,6 +151,41 @@ fn vxlan(attributes: AttributeIter<'_>) -> Result<ObservedVxlan, Malformed> {
         }
     }
     Ok(vxlan)
+}
+
+fn ipip(attributes: AttributeIter<'_>) -> Result<ObservedIpip, Malformed> {
+    let mut ipip = ObservedIpip::default();
+    let (mut encap, mut flags, mut source, mut destination) = (TUNNEL_ENCAP_NONE, 0, 0, 0);
+    for attribute in attributes {
+        let attribute = attribute?;
+        match attribute.kind {
+            IFLA_IPTUN_LINK => ipip.underlay = attribute.u32()?,
+            IFLA_IPTUN_LOCAL => {
+                let local = Ipv4Addr::from(attribute.array::<4>()?);
+                ipip.local = Some(local).filter(|local| !local.is_unspecified());
+            }
+            IFLA_IPTUN_REMOTE => ipip.fixed_options_differ |= attribute.u32()? != 0,
+            IFLA_IPTUN_COLLECT_METADATA => ipip.fixed_options_differ = true,
+            IFLA_IPTUN_TTL | IFLA_IPTUN_TOS | IFLA_IPTUN_PMTUDISC => {
+                ipip.resettable_options_differ |= attribute.u8()? != 0
+            }
+            IFLA_IPTUN_FWMARK => ipip.resettable_options_differ |= attribute.u32()? != 0,
+            IFLA_IPTUN_ENCAP_TYPE => encap = attribute.u16()?,
+            IFLA_IPTUN_ENCAP_FLAGS => flags = attribute.u16()?,
+            IFLA_IPTUN_ENCAP_SPORT => source = attribute.be16()?,
+            IFLA_IPTUN_ENCAP_DPORT => destination = attribute.be16()?,
+            _ => {}
+        }
+    }
+    match encap {
+        TUNNEL_ENCAP_NONE => {}
+        TUNNEL_ENCAP_FOU => {
+            ipip.fou = Some(destination);
+            ipip.resettable_options_differ |= source != destination || flags != TUNNEL_ENCAP_FLAG_CSUM;
+        }
+        _ => ipip.fixed_options_differ = true,
+    }
+    Ok(ipip)
 }
 
 /// An address, with the index of its interface.

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use crate::model::device::{DeviceKind, DeviceSpec};
 use crate::model::family::{Family, PerFamily};
 use crate::model::if_name::IfName;
+use crate::model::ipip::IpipSpec;
 use crate::model::objects::{FdbEntry, Neighbor, Nexthop, ROUTE_PROTOCOL, Route, RouteTo};
 use crate::model::vni::Vni;
 use crate::model::vxlan::VxlanSpec;
@@ -136,7 +137,13 @@ pub(crate) fn device_step(batch: &mut Batch, step: &DeviceStep, name: IfName, in
             link_info(a, spec, true);
         })),
         DeviceStep::Change(spec) => {
-            batch.message(RTM_NEWLINK, Flags::NONE, &ifinfomsg(index, 0, 0), |a| link_info(a, spec, false));
+            batch.message(RTM_NEWLINK, Flags::NONE, &ifinfomsg(index, 0, 0), |a| {
+                if let DeviceKind::Ipip(_) = spec.kind {
+                    // Otherwise the kernel computes it from the uplink (`ip_tunnel_update`, net/ipv4/ip_tunnel.c).
+                    a.u32(IFLA_MTU, spec.mtu.bytes());
+                }
+                link_info(a, spec, false);
+            });
         }
         DeviceStep::ResetOptions(vni) => {
             batch.message(RTM_NEWLINK, Flags::NONE, &ifinfomsg(index, 0, 0), |a| default_options(a, *vni));
@@ -156,7 +163,10 @@ pub(crate) fn device_step(batch: &mut Batch, step: &DeviceStep, name: IfName, in
         DeviceStep::DeleteAddress(address, prefix) => {
             address_message(batch, RTM_DELADDR, Flags::NONE, (*address, *prefix), index, 0);
         }
-        DeviceStep::IgnoreRouterAdvertisements | DeviceStep::SetTxChecksum(_) => return false,
+        DeviceStep::IgnoreRouterAdvertisements
+        | DeviceStep::SetTxChecksum(_)
+        | DeviceStep::PutFouPort(_)
+        | DeviceStep::DeleteFouPort(_) => return false,
     }
     true
 }
@@ -193,6 +203,10 @@ fn link_info(a: &mut Attributes<'_>, spec: &DeviceSpec, new: bool) {
             a.text(IFLA_INFO_KIND, "vxlan");
             a.nested(IFLA_INFO_DATA, |a| vxlan_options(a, spec, vxlan, new));
         }
+        DeviceKind::Ipip(ipip) => {
+            a.text(IFLA_INFO_KIND, "ipip");
+            a.nested(IFLA_INFO_DATA, |a| ipip_options(a, spec, ipip));
+        }
     });
 }
 
@@ -210,6 +224,25 @@ fn vxlan_options(a: &mut Attributes<'_>, spec: &DeviceSpec, vxlan: &VxlanSpec, n
             a.flag(IFLA_VXLAN_GBP);
         }
     }
+}
+
+/// All options, so that a change also resets those that another program has set.
+fn ipip_options(a: &mut Attributes<'_>, spec: &DeviceSpec, ipip: &IpipSpec) {
+    a.u32(IFLA_IPTUN_LINK, ipip.link(spec.underlay));
+    put_address(a, IFLA_IPTUN_LOCAL, spec.local);
+    // As the inner packet has them. Without path MTU discovery the outer packet may be fragmented if the inner may.
+    a.u8(IFLA_IPTUN_TTL, 0);
+    a.u8(IFLA_IPTUN_TOS, 0);
+    a.u8(IFLA_IPTUN_PMTUDISC, 0);
+    a.u32(IFLA_IPTUN_FWMARK, 0);
+    let (kind, flags, port) = match ipip.fou {
+        Some(port) => (TUNNEL_ENCAP_FOU, TUNNEL_ENCAP_FLAG_CSUM, port.get()),
+        None => (TUNNEL_ENCAP_NONE, 0, 0),
+    };
+    a.u16(IFLA_IPTUN_ENCAP_TYPE, kind);
+    a.u16(IFLA_IPTUN_ENCAP_FLAGS, flags);
+    a.be16(IFLA_IPTUN_ENCAP_SPORT, port);
+    a.be16(IFLA_IPTUN_ENCAP_DPORT, port);
 }
 
 /// The defaults of the options of

@@ -4,28 +4,10 @@ use flannel_netlink::{Batch, Flags, Malformed, Message};
 
 use crate::wire::uapi::*;
 
-/// Version of the generic netlink controller's commands. The kernel ignores it.
-const CTRL_VERSION: u8 = 1;
+/// The generic netlink family (`ETHTOOL_GENL_NAME`).
+pub(crate) const FAMILY: &str = "ethtool";
 /// The feature's name in the kernel (net/ethtool/common.c).
 const TX_CHECKSUM: &str = "tx-checksum-ip-generic";
-
-/// Requests the number of the family `ethtool`.
-pub(crate) fn get_family(question: &mut Batch) {
-    question.message(GENL_ID_CTRL, Flags::NONE, &[CTRL_CMD_GETFAMILY, CTRL_VERSION, 0, 0], |a| {
-        a.text(CTRL_ATTR_FAMILY_NAME, "ethtool");
-    });
-}
-
-pub(crate) fn family(message: &Message<'_>) -> Result<u16, Malformed> {
-    let (_, attributes) = message.split::<4>()?;
-    for attribute in attributes {
-        let attribute = attribute?;
-        if attribute.kind == CTRL_ATTR_FAMILY_ID {
-            return attribute.u16();
-        }
-    }
-    Err(Malformed::Value { what: "generic netlink family without a number" })
-}
 
 /// Requests the device's features.
 pub(crate) fn get_features(question: &mut Batch, family: u16, device: u32) {

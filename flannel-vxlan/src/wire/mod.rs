@@ -1,8 +1,10 @@
-//! The bytes of rtnetlink and ethtool netlink: requests are encoded here, and answers decoded.
+//! The bytes of rtnetlink and of generic netlink families: requests are encoded here, and answers decoded.
 
 pub(crate) mod decode;
 pub(crate) mod encode;
 pub(crate) mod ethtool;
+pub(crate) mod fou;
+pub(crate) mod generic;
 #[cfg(test)]
 mod tests;
 pub(crate) mod uapi;

@@ -16,8 +16,8 @@ use crate::model::objects::{
 use crate::plan::step::Step;
 use crate::wire::decode::{any_neighbor, fdb_entry, interface_address, link, neighbor, nexthop, route};
 use crate::wire::encode::{self, Indexes};
-use crate::wire::ethtool;
 use crate::wire::uapi::*;
+use crate::wire::{ethtool, fou, generic};
 
 fn sent(step: &Step) -> Vec<u8> {
     let mut batch = Batch::new();
@@ -130,7 +130,7 @@ fn read_all(datagram: &[u8]) {
     for message in messages(datagram).flatten() {
         let _ignored = (link(&message), interface_address(&message), neighbor(&message), fdb_entry(&message));
         let _ignored = (nexthop(&message), route(&message), any_neighbor(&message));
-        let _ignored = (ethtool::tx_checksum(&message), ethtool::family(&message));
+        let _ignored = (ethtool::tx_checksum(&message), generic::family(&message), fou::ipip_port(&message));
     }
 }
 

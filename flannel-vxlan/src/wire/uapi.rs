@@ -81,6 +81,39 @@ pub(crate) const IFLA_VXLAN_VNIFILTER: u16 = 30;
 pub(crate) const IFLA_VXLAN_LOCALBYPASS: u16 = 31;
 pub(crate) const IFLA_VXLAN_LABEL_POLICY: u16 = 32;
 
+// IP-in-IP devices (linux/if_tunnel.h, in.h).
+pub(crate) const IFLA_IPTUN_LINK: u16 = 1;
+pub(crate) const IFLA_IPTUN_LOCAL: u16 = 2;
+pub(crate) const IFLA_IPTUN_REMOTE: u16 = 3;
+pub(crate) const IFLA_IPTUN_TTL: u16 = 4;
+pub(crate) const IFLA_IPTUN_TOS: u16 = 5;
+pub(crate) const IFLA_IPTUN_PMTUDISC: u16 = 10;
+pub(crate) const IFLA_IPTUN_ENCAP_TYPE: u16 = 15;
+pub(crate) const IFLA_IPTUN_ENCAP_FLAGS: u16 = 16;
+pub(crate) const IFLA_IPTUN_ENCAP_SPORT: u16 = 17;
+pub(crate) const IFLA_IPTUN_ENCAP_DPORT: u16 = 18;
+pub(crate) const IFLA_IPTUN_COLLECT_METADATA: u16 = 19;
+pub(crate) const IFLA_IPTUN_FWMARK: u16 = 20;
+pub(crate) const TUNNEL_ENCAP_NONE: u16 = 0;
+pub(crate) const TUNNEL_ENCAP_FOU: u16 = 1;
+pub(crate) const TUNNEL_ENCAP_FLAG_CSUM: u16 = 1;
+pub(crate) const IPPROTO_IPIP: u8 = 4;
+
+// FOU ports (linux/fou.h).
+pub(crate) const FOU_GENL_VERSION: u8 = 1;
+pub(crate) const FOU_CMD_ADD: u8 = 1;
+pub(crate) const FOU_CMD_DEL: u8 = 2;
+pub(crate) const FOU_CMD_GET: u8 = 3;
+pub(crate) const FOU_ATTR_PORT: u16 = 1;
+pub(crate) const FOU_ATTR_AF: u16 = 2;
+pub(crate) const FOU_ATTR_IPPROTO: u16 = 3;
+pub(crate) const FOU_ATTR_TYPE: u16 = 4;
+pub(crate) const FOU_ATTR_LOCAL_V4: u16 = 6;
+pub(crate) const FOU_ATTR_PEER_V4: u16 = 8;
+pub(crate) const FOU_ATTR_PEER_PORT: u16 = 10;
+pub(crate) const FOU_ATTR_IFINDEX: u16 = 11;
+pub(crate) const FOU_ENCAP_DIRECT: u8 = 1;
+
 // Addresses (linux/if_addr.h).
 pub(crate) const IFA_ADDRESS: u16 = 1;
 pub(crate) const IFA_LOCAL: u16 = 2;
@@ -162,10 +195,13 @@ mod tests {
         let headers = [
             "sys/socket.h",
             "linux/ethtool_netlink.h",
+            "linux/fou.h",
             "linux/genetlink.h",
             "linux/if.h",
             "linux/if_addr.h",
             "linux/if_link.h",
+            "linux/if_tunnel.h",
+            "linux/in.h",
             "linux/ipv6.h",
             "linux/neighbour.h",
             "linux/nexthop.h",

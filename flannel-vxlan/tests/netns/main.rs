@@ -8,6 +8,7 @@
 mod conflicts;
 mod converge;
 mod device;
+mod ipip;
 mod notifications;
 mod peers;
 mod underlay;

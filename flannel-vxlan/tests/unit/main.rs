@@ -5,12 +5,13 @@
     reason = "clippy.toml allows it in tests, but does not see helpers of integration tests as such"
 )]
 
+mod ipip;
 mod plans;
 mod properties;
 
 use std::net::IpAddr;
 
-use flannel_vxlan::{DeviceSpec, Family, FamilySpec, Link, MacAddr, UnderlayMtu, Vni, VxlanSpec};
+use flannel_vxlan::{DeviceSpec, Family, FamilySpec, IpipSpec, Link, MacAddr, UnderlayMtu, Vni, VxlanSpec};
 
 /// The only interface of the fake kernel.
 fn eth0() -> Link {
@@ -22,6 +23,12 @@ fn device(vni: u32, local: &str, address: &str, mac: MacAddr) -> DeviceSpec {
     let mtu = UnderlayMtu::new(1500).inside_vxlan(Family::of(local)).unwrap();
     let vxlan = VxlanSpec::new(Vni::new(vni).unwrap(), mac);
     DeviceSpec::new(vxlan, eth0(), local, address.parse().unwrap(), mtu)
+}
+
+/// An IP-in-IP device on the address of the fake kernel.
+fn ipip(ipip: IpipSpec) -> DeviceSpec {
+    let mtu = UnderlayMtu::new(1500).inside_ipip(ipip).unwrap();
+    DeviceSpec::new(ipip, eth0(), "192.168.77.1".parse().unwrap(), "10.244.1.0".parse().unwrap(), mtu)
 }
 
 /// The same device with other VXLAN options.

@@ -4,26 +4,41 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use flannel_vxlan::{
-    FakeKernel, Family, Kernel, Links, MacAddr, Notification, ObservedRoute, ObservedRouteTo, Overlay, Peer,
-    PeerConflict, PeerStatus, PeerStatusChange, Plan, Step, Via, Vni,
+    FakeKernel, Family, FlannelDevice, IfName, IpipSpec, Kernel, Links, MacAddr, Notification, ObservedRoute,
+    ObservedRouteTo, Overlay, Peer, PeerConflict, PeerStatus, PeerStatusChange, Plan, Step, Via, Vni,
 };
 use ipnet::IpNet;
 use proptest::prelude::*;
 
-use super::{device, family};
+use super::{device, family, ipip};
 
 fn overlay() -> Overlay {
     overlay_of(1)
 }
 
+/// Of this VNI; for `IPIP` with an IP-in-IP device in IPv4.
 fn overlay_of(vni: u32) -> Overlay {
     let spec = |of: Family, local: &str, address: &str| {
+        let vni = if vni == IPIP { 1 } else { vni };
         family(of).device(device(vni, local, address, MacAddr::derived(address.as_bytes())))
     };
-    Overlay::new([
+    let mut overlay = Overlay::new([
         spec(Family::V4, "192.168.77.1", "10.244.1.0"),
         spec(Family::V6, "fd77::1", "fd00:10:244:1::"),
-    ])
+    ]);
+    if vni == IPIP {
+        overlay.set_family(family(Family::V4).device(ipip(IpipSpec::new())));
+    }
+    overlay
+}
+
+const IPIP: u32 = 0;
+
+fn device_name(vni: u32, family: Family) -> IfName {
+    match (vni, family) {
+        (IPIP, Family::V4) => FlannelDevice::Ipip.name(family),
+        _ => Vni::new(vni.max(1)).unwrap().device_name(family),
+    }
 }
 
 fn kernel() -> FakeKernel {
@@ -33,7 +48,7 @@ fn kernel() -> FakeKernel {
 /// Few different values, so that peers often share a subnet, a MAC address or an underlay address, lie in each other's
 /// subnets, and sometimes harm the host.
 fn peer() -> impl Strategy<Value = Peer> {
-    (any::<bool>(), 0..12_u8, 0..6_u8, 0..8_u8, 0..4_u8, 0..8_u8).prop_map(
+    (any::<bool>(), 0..12_u8, 0..6_u8, 0..8_u8, 0..5_u8, 0..8_u8).prop_map(
         |(v4, subnet, mac, host, kind, length)| {
             let length = [0, 0, 0, 0, 0, 1, 2, 7][usize::from(length)];
             let (subnet, address): (IpNet, IpAddr) = if v4 {
@@ -51,6 +66,7 @@ fn peer() -> impl Strategy<Value = Peer> {
             let subnet = subnet.trunc();
             let via = match kind {
                 0 => Via::Direct { gateway: address },
+                1 if v4 => Via::Outer { underlay: address },
                 _ => Via::Tunnel { mac: MacAddr::new([2, 0, 0, 0, 0, mac]).unwrap(), underlay: address },
             };
             Peer { subnet, via }
@@ -144,8 +160,11 @@ fn contents(kernel: &FakeKernel) -> String {
 proptest! {
     /// Changes one by one lead to the same state as all peers at once, and leave nothing stale.
     #[test]
-    fn incremental_changes_and_a_fresh_start_lead_to_the_same_state(events in events()) {
-        let (mut overlay, mut stepwise) = (overlay(), kernel());
+    fn incremental_changes_and_a_fresh_start_lead_to_the_same_state(
+        vni in IPIP..=1,
+        events in events(),
+    ) {
+        let (mut overlay, mut stepwise) = (overlay_of(vni), kernel());
         let mut known = BTreeMap::new();
         for event in &events {
             play(&mut overlay, &mut stepwise, std::slice::from_ref(event));
@@ -159,7 +178,7 @@ proptest! {
         prop_assert_eq!(overlay.converge(&mut stepwise).unwrap().steps, 0, "{}", before);
         prop_assert!(overlay.take_status_changes().is_empty());
 
-        let (mut fresh, mut at_once) = (self::overlay(), kernel());
+        let (mut fresh, mut at_once) = (overlay_of(vni), kernel());
         at_once.routes = stepwise.routes.clone();
         at_once.routes.retain(|_, route| route.protocol != flannel_vxlan::ROUTE_PROTOCOL);
         for peer in overlay.peers() {
@@ -208,11 +227,14 @@ proptest! {
 
     /// Which of two conflicting peers is programmed does not depend on their order.
     #[test]
-    fn the_order_of_peers_does_not_matter(peers in prop::collection::vec(peer(), 0..20)) {
+    fn the_order_of_peers_does_not_matter(
+        vni in IPIP..=1,
+        peers in prop::collection::vec(peer(), 0..20),
+    ) {
         let mut last = BTreeMap::new();
         last.extend(peers.iter().map(|peer| (peer.subnet, *peer)));
         let made = |order: Vec<Peer>| {
-            let (mut overlay, mut kernel) = (overlay(), kernel());
+            let (mut overlay, mut kernel) = (overlay_of(vni), kernel());
             overlay.converge(&mut kernel).unwrap();
             for peer in order {
                 let _conflict = overlay.set_peer(peer);
@@ -229,11 +251,12 @@ proptest! {
     /// writes nothing.
     #[test]
     fn one_pass_converges_and_a_second_writes_nothing(
+        vni in IPIP..=1,
         before in events(),
         wanted in prop::collection::vec(peer(), 0..20),
         lost in any::<u8>(),
     ) {
-        let (mut old, mut kernel) = (overlay(), kernel());
+        let (mut old, mut kernel) = (overlay_of(vni), kernel());
         play(&mut old, &mut kernel, &before);
         let mut n = lost;
         let mut keep = || { n = n.wrapping_mul(37).wrapping_add(11); n & 4 == 0 };
@@ -247,7 +270,7 @@ proptest! {
             _ => true,
         });
 
-        let (mut new, mut clean) = (overlay(), self::kernel());
+        let (mut new, mut clean) = (overlay_of(vni), self::kernel());
         clean.routes = kernel.routes.clone();
         clean.routes.retain(|_, route| route.protocol != flannel_vxlan::ROUTE_PROTOCOL);
         for peer in &wanted {
@@ -266,8 +289,8 @@ proptest! {
     fn a_sweep_deletes_everything_that_is_not_desired_and_nothing_else(
         before in prop::collection::vec(peer(), 0..20),
         wanted in prop::collection::vec(peer(), 0..20),
-        vni in 1..3_u32,
-        devices in prop::sample::subsequence(vec![1, 2], 0..=2),
+        vni in IPIP..3,
+        devices in prop::sample::subsequence(vec![IPIP, 1, 2], 0..=3),
         networks in prop::sample::subsequence(
             vec!["10.244.0.0/22", "10.244.0.0/16", "10.240.0.0/12", "10.99.0.0/16", "fd00:10:244::/62", "fd00::/16"], 0..=6,
         ),
@@ -296,7 +319,7 @@ proptest! {
 
         let links: Vec<Links> = devices
             .iter()
-            .flat_map(|vni| Family::ALL.map(|family| Links::of(Vni::new(*vni).unwrap().device_name(family), family)))
+            .flat_map(|vni| Family::ALL.map(|family| Links::of(device_name(*vni, family), family)))
             .collect();
         let networks: Vec<IpNet> = networks.iter().map(|network| network.parse().unwrap()).collect();
         let before = contents(&kernel);

@@ -107,7 +107,7 @@ fn peer(
     };
     let mac = match peer.via {
         Via::Tunnel { mac, .. } => Some(mac.to_string()),
-        Via::Direct { .. } => None,
+        Via::Outer { .. } | Via::Direct { .. } => None,
     };
     Some(PeerStatus { subnet, state, underlay: Some(peer.via.underlay()), mac, reason })
 }

@@ -55,6 +55,7 @@ fn leads_elsewhere(found: &PeerStatus, via: Via) -> bool {
 fn shown(peer: &Peer) -> String {
     match peer.via {
         Via::Direct { gateway } => gateway.to_string(),
+        Via::Outer { underlay } => underlay.to_string(),
         Via::Tunnel { mac, underlay } => format!("{underlay}, {mac}"),
     }
 }
