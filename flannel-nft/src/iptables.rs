@@ -376,7 +376,8 @@ fn end_index(table: &Table, chain: &Chain) -> usize {
 /// What a rule does to a packet if no condition is known to be true; [`End::Open`] if nothing.
 fn step<'t>(table: &'t Table, at: &'t Chain, rule: &'t Rule, packet: Packet<'_>, jumps: u8) -> End<'t> {
     let enter = |name: &ChainName, is_goto: bool| {
-        let target = table.chains.find(name.as_str());
+        let implicit = rule.implicit_chains().iter().find(|chain| chain.name == *name);
+        let target = implicit.or_else(|| table.chains.find(name.as_str()));
         match target.filter(|_| jumps > 0).map(|target| end(table, target, packet, jumps - 1)) {
             Some(End::Left | End::Open) if is_goto => End::Left,
             Some(End::Left) | None => End::Open,
@@ -425,7 +426,7 @@ fn is_condition(statement: &Statement) -> bool {
 fn targets(rule: &Rule) -> impl Iterator<Item = &str> {
     let of_verdicts = rule.verdicts().filter_map(Verdict::chain).map(ChainName::as_str);
     let opaque = rule.statements.iter().filter_map(|statement| match statement {
-        Statement::Other(Expr::Verdict { code, chain }) => {
+        Statement::Other(Expr::Verdict { code, chain, .. }) => {
             Verdict::from_code(*code, chain.as_ref()).and(chain.as_ref()).map(ChainName::as_str)
         }
         _ => None,

@@ -26,7 +26,7 @@
 //! - There is no parser for nft scripts.
 //! - Expressions without a type here (concatenations, quotas, `numgen`, ...) are kept as the kernel
 //!   returned them; [`Rule::is_understood`] is false for their rules. Such a rule is written back
-//!   unchanged, unless it refers to an anonymous set or map, which is not copied with it.
+//!   unchanged, with its anonymous sets and maps.
 //! - nft reads two adjacent fields of a packet with one expression (`ip saddr 1.1.1.1 ip daddr
 //!   2.2.2.2`), this crate with two. It does not recognize such a rule of nft as equal to its own,
 //!   and replaces it.

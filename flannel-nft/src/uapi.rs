@@ -100,6 +100,7 @@ pub(crate) const NFTA_HOOK_DEVS: u16 = 4;
 pub(crate) const NFTA_DEVICE_NAME: u16 = 1;
 pub(crate) const NFTA_DEVICE_PREFIX: u16 = 2;
 pub(crate) const NFT_CHAIN_BASE: u32 = 0x1;
+pub(crate) const NFT_CHAIN_BINDING: u32 = 0x4;
 
 // Rules.
 pub(crate) const NFTA_RULE_TABLE: u16 = 1;
@@ -109,6 +110,7 @@ pub(crate) const NFTA_RULE_EXPRESSIONS: u16 = 4;
 pub(crate) const NFTA_RULE_POSITION: u16 = 6;
 pub(crate) const NFTA_RULE_USERDATA: u16 = 7;
 pub(crate) const NFTA_RULE_PAD: u16 = 8;
+pub(crate) const NFTA_RULE_POSITION_ID: u16 = 10;
 pub(crate) const NFTA_RULE_CHAIN_ID: u16 = 11;
 
 // Sets and maps.
@@ -176,6 +178,7 @@ pub(crate) const NFTA_DATA_VALUE: u16 = 1;
 pub(crate) const NFTA_DATA_VERDICT: u16 = 2;
 pub(crate) const NFTA_VERDICT_CODE: u16 = 1;
 pub(crate) const NFTA_VERDICT_CHAIN: u16 = 2;
+pub(crate) const NFTA_VERDICT_CHAIN_ID: u16 = 3;
 pub(crate) const NFT_REG_VERDICT: u32 = 0;
 pub(crate) const NFT_REG_1: u32 = 1;
 pub(crate) const NFT_REG_2: u32 = 2;
@@ -240,6 +243,10 @@ pub(crate) const IPS_DYING: u32 = 0x200;
 pub(crate) const IP_CT_DIR_ORIGINAL: u8 = 0;
 pub(crate) const IP_CT_DIR_REPLY: u8 = 1;
 
+// `dynset`.
+pub(crate) const NFTA_DYNSET_SET_NAME: u16 = 1;
+pub(crate) const NFTA_DYNSET_SET_ID: u16 = 2;
+
 // `exthdr`.
 pub(crate) const NFTA_EXTHDR_DREG: u16 = 1;
 pub(crate) const NFTA_EXTHDR_TYPE: u16 = 2;
@@ -271,6 +278,9 @@ pub(crate) const RTN_MULTICAST: u32 = 5;
 pub(crate) const RTN_BLACKHOLE: u32 = 6;
 pub(crate) const RTN_UNREACHABLE: u32 = 7;
 pub(crate) const RTN_PROHIBIT: u32 = 8;
+
+// `flow_offload`.
+pub(crate) const NFTA_FLOW_TABLE_NAME: u16 = 1;
 
 // `immediate`.
 pub(crate) const NFTA_IMMEDIATE_DREG: u16 = 1;
@@ -353,6 +363,8 @@ pub(crate) const NF_NAT_RANGE_PROTO_RANDOM_FULLY: u32 = 0x10;
 // `objref`.
 pub(crate) const NFTA_OBJREF_IMM_TYPE: u16 = 1;
 pub(crate) const NFTA_OBJREF_IMM_NAME: u16 = 2;
+pub(crate) const NFTA_OBJREF_SET_NAME: u16 = 4;
+pub(crate) const NFTA_OBJREF_SET_ID: u16 = 5;
 
 // `osf`.
 pub(crate) const NFTA_OSF_FLAGS: u16 = 3;
@@ -368,6 +380,7 @@ pub(crate) const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
 
 // `quota`.
 pub(crate) const NFTA_QUOTA_FLAGS: u16 = 2;
+pub(crate) const NFTA_QUOTA_CONSUMED: u16 = 4;
 pub(crate) const NFT_QUOTA_F_INV: u32 = 0x1;
 
 // `range`.

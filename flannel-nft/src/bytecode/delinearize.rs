@@ -115,7 +115,7 @@ impl<'e, 's, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Delinearizer<'e, F> {
                 (Statement::CounterRef(CounterName::observed(name.as_bytes())), 1)
             }
             Expr::Notrack => (Statement::Notrack, 1),
-            Expr::Verdict { code, chain } => {
+            Expr::Verdict { code, chain, id: None } => {
                 (Statement::Verdict(Verdict::from_code(*code, chain.as_ref())?), 1)
             }
             Expr::Limit {

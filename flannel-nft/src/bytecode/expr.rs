@@ -153,22 +153,11 @@ pub(crate) enum Expr {
     Verdict {
         code: i32,
         chain: Option<ChainName>,
+        /// ID of an implicit chain that is created in the same batch and has no name yet.
+        id: Option<u32>,
     },
     /// An expression without a type here, with its attributes as bytes.
     Other(Box<OtherExpr>),
-}
-
-impl Expr {
-    /// The expression without what packets change in it.
-    pub(crate) fn without_state(&self) -> Self {
-        match self {
-            Self::Counter { .. } => Self::Counter { packets: 0, bytes: 0 },
-            Self::Other(other) if matches!(&*other.name, "quota" | "last") => {
-                Self::Other(Box::new(OtherExpr { name: other.name.clone(), data: Box::default() }))
-            }
-            other => other.clone(),
-        }
-    }
 }
 
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]

@@ -452,7 +452,7 @@ fn flags(choice: &Nat, port_min: Option<u32>) -> u32 {
 
 pub(crate) fn linearize_verdict(verdict: &Verdict) -> Expr {
     let (code, chain) = verdict.code();
-    Expr::Verdict { code, chain: chain.cloned() }
+    Expr::Verdict { code, chain: chain.cloned(), id: None }
 }
 
 fn linearize_limit(limit: &Limit) -> Expr {

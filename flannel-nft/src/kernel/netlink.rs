@@ -16,7 +16,7 @@ use crate::model::name::ChainName;
 use crate::transaction::{Sealed, Transaction};
 use crate::uapi::*;
 use crate::wire::decode;
-use crate::wire::encode;
+use crate::wire::encode::{self, ChainRef};
 use crate::wire::{batch_header, header, message};
 
 /// Number of attempts to read tables that change meanwhile.
@@ -173,7 +173,7 @@ impl Kernel for Netlink {
     }
 
     fn rule_handles(&mut self, table: &TableId, chain: &ChainName) -> Result<Vec<Handle>, ObserveError> {
-        let of_chain = |a: &mut Attributes<'_>| encode::rule_handle(table, chain, None, a);
+        let of_chain = |a: &mut Attributes<'_>| encode::rule_handle(table, ChainRef::Name(chain), None, a);
         let handles = self.list("rules", message::GETRULE, table.family.number(), of_chain, |message| {
             let Some((_, attributes)) = decode::open(message)? else { return Ok(None) };
             for attribute in attributes {

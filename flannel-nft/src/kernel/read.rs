@@ -10,7 +10,7 @@ use crate::kernel::netlink::{ATTEMPTS, Netlink, cannot_read};
 use crate::model::chain::Chain;
 use crate::model::family::Family;
 use crate::model::ids::TableId;
-use crate::model::name::TableName;
+use crate::model::name::{ChainName, TableName};
 use crate::model::ruleset::Ruleset;
 use crate::model::set::Set;
 use crate::model::table::Table;
@@ -141,11 +141,13 @@ impl Netlink {
                 if found == *id { decode::rule(attributes).map(Some) } else { Ok(None) }
             })?;
         for raw in rules.into_iter().flatten() {
-            let rule = delinearize(raw.rule, raw.exprs, id.family, |set, _| anonymous.get(set));
+            let mut rule = delinearize(raw.rule, raw.exprs, id.family, |set, _| anonymous.get(set));
+            rule.attach_sets(|set, _| anonymous.get(std::str::from_utf8(set).ok()?));
             if let Some(chain) = table.chains.find_mut(raw.chain.as_str()) {
                 chain.rules.push(rule);
             }
         }
+        attach_chains(table);
         Ok(())
     }
 
@@ -188,4 +190,21 @@ impl Netlink {
         })?;
         Ok(parts.into_iter().flatten().collect())
     }
+}
+
+/// Moves implicit chains into the rules that jump to them.
+fn attach_chains(table: &mut Table) {
+    if !table.chains.iter().any(|chain| chain.implicit) {
+        return;
+    }
+    let chains = std::mem::take(&mut table.chains).into_vec();
+    let (implicit, mut named): (Vec<Chain>, Vec<Chain>) =
+        chains.into_iter().partition(|chain| chain.implicit);
+    let mut implicit: HashMap<ChainName, Chain> =
+        implicit.into_iter().map(|chain| (chain.name.clone(), chain)).collect();
+    for rule in named.iter_mut().flat_map(|chain| &mut chain.rules) {
+        rule.attach_chains(&mut |(name, _)| implicit.remove(&name?));
+    }
+    // The kernel deletes an implicit chain with its rule, so none is left.
+    table.chains = named.into_iter().chain(implicit.into_values()).collect();
 }

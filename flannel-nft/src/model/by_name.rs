@@ -77,6 +77,12 @@ impl<T: Named> ByName<T> {
     }
 }
 
+impl<T> ByName<T> {
+    pub(crate) fn into_vec(self) -> Vec<T> {
+        self.items
+    }
+}
+
 impl<T> Deref for ByName<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {

@@ -285,6 +285,8 @@ pub struct Chain {
     pub(crate) base: Option<Base>,
     pub(crate) comment: Option<Comment>,
     pub(crate) handle: Option<Handle>,
+    /// Whether it belongs to the rule that jumps to it.
+    pub(crate) implicit: bool,
     /// Packets and bytes that the policy decided on, if the kernel counts them.
     pub(crate) counts: Option<(u64, u64)>,
     pub(crate) rules: Vec<Rule>,
@@ -306,6 +308,7 @@ impl Chain {
             base: None,
             comment: None,
             handle: None,
+            implicit: false,
             counts: None,
             rules: Vec::new(),
             extra: Extra::default(),

@@ -17,6 +17,7 @@ use crate::model::opaque::Extra;
 use crate::model::value::Value;
 use crate::model::verdict::Verdict;
 use crate::uapi::NFTA_SET_ELEM_USERDATA;
+use crate::wire::exprs::without_state;
 
 /// The keys of an element, both ends included.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -204,8 +205,7 @@ impl PartialEq for Body {
     /// The state of counters, quotas, ... is not compared. An element without them may get them from
     /// its set.
     fn eq(&self, other: &Self) -> bool {
-        let exprs =
-            || self.exprs.iter().map(Expr::without_state).eq(other.exprs.iter().map(Expr::without_state));
+        let exprs = || self.exprs.iter().map(without_state).eq(other.exprs.iter().map(without_state));
         same_time(self.timeout, other.timeout)
             && (&self.mapped, &self.comment) == (&other.mapped, &other.comment)
             && (self.exprs.is_empty() || other.exprs.is_empty() || exprs())

@@ -1,5 +1,6 @@
 //! Rules: matches and statements in order.
 
+use crate::model::attached::Attached;
 use crate::model::element::{Body, Key, Mapped};
 use crate::model::ids::Handle;
 use crate::model::matching::{Field, Match, Source, Test};
@@ -9,7 +10,8 @@ use crate::model::selector::tcp;
 use crate::model::set::{Maps, Set};
 use crate::model::statement::{IpRange, Limit, Log, Mark, Nat, Reject, Statement};
 use crate::model::verdict::Verdict;
-use crate::uapi::NFTA_RULE_USERDATA;
+use crate::uapi::*;
+use crate::wire::exprs;
 
 /// A rule: matches and statements, evaluated from left to right until a match fails or a verdict is
 /// reached.
@@ -34,6 +36,7 @@ pub struct Rule {
     pub(crate) statements: Vec<Statement>,
     pub(crate) comment: Option<Comment>,
     pub(crate) handle: Option<Handle>,
+    pub(crate) attached: Option<Box<Attached>>,
     pub(crate) extra: Extra,
 }
 
@@ -47,6 +50,7 @@ impl Rule {
                 found(&inline.set);
             }
         }
+        self.attached.iter().flat_map(|attached| &attached.sets).for_each(found);
     }
 
     /// An empty rule.
@@ -227,9 +231,17 @@ impl Rule {
         self.comment.as_ref()
     }
 
-    /// The verdicts that the rule can reach, including those of anonymous verdict maps.
+    /// The verdicts that the rule can reach, including those of anonymous verdict maps and, instead
+    /// of a jump to an implicit chain, those of its rules.
     pub fn verdicts(&self) -> impl Iterator<Item = &Verdict> {
-        self.statements.iter().flat_map(|statement| {
+        let implicit = self.implicit_chains().iter().flat_map(|chain| &chain.rules);
+        let implicit =
+            implicit.flat_map(|rule| -> Box<dyn Iterator<Item = &Verdict>> { Box::new(rule.verdicts()) });
+        let is_implicit = |verdict: &&Verdict| {
+            let chains = self.implicit_chains();
+            !chains.is_empty() && chains.iter().any(|chain| verdict.chain() == Some(&chain.name))
+        };
+        let own = self.statements.iter().flat_map(|statement| {
             let (own, inline) = match statement {
                 Statement::Verdict(verdict) => (Some(verdict), None),
                 Statement::Vmap { source: Source::Inline(inline), .. } => (None, Some(inline)),
@@ -240,26 +252,42 @@ impl Rule {
                 Some(Mapped::Verdict(verdict)) => Some(verdict),
                 _ => None,
             }))
-        })
+        });
+        own.filter(move |verdict| !is_implicit(verdict)).chain(implicit)
     }
 
-    /// Whether both rules are equal except for their counts and handles.
+    /// Whether both rules are certainly equal except for their counts and handles.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        let Self { statements, comment, handle: _, extra } = self;
+        let Self { statements, comment, handle: _, attached, extra } = self;
         let same = |(a, b): (&Statement, &Statement)| {
             matches!((a, b), (Statement::Counter { .. }, Statement::Counter { .. })) || a == b
         };
+        if attached.is_some() || other.attached.is_some() {
+            return false; // compared as encoded rules
+        }
         statements.len() == other.statements.len()
             && statements.iter().zip(&other.statements).all(same)
-            && (comment, extra) == (&other.comment, &other.extra)
+            && *comment == other.comment
+            && extra.same(&other.extra, NFTA_RULE_CHAIN_ID)
+    }
+
+    /// Whether packets change a part of the rule.
+    pub(crate) fn has_counts(&self) -> bool {
+        self.statements.iter().any(|statement| match statement {
+            Statement::Counter { packets, bytes } => packets | bytes != 0,
+            Statement::Other(expr) => exprs::has_state(expr),
+            _ => false,
+        })
     }
 
     /// The same rule with its counters at 0.
     pub(crate) fn without_counts(&self) -> Self {
         let mut rule = self.clone();
         for statement in &mut rule.statements {
-            if let Statement::Counter { packets, bytes } = statement {
-                (*packets, *bytes) = (0, 0);
+            match statement {
+                Statement::Counter { packets, bytes } => (*packets, *bytes) = (0, 0),
+                Statement::Other(expr) if exprs::has_state(expr) => *expr = exprs::without_state(expr),
+                _ => {}
             }
         }
         rule

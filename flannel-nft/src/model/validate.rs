@@ -3,6 +3,7 @@
 use crate::error::InvalidRule;
 use crate::model::element::{Key, Mapped};
 use crate::model::matching::{Match, Source, Test};
+use crate::model::rule::Rule;
 use crate::model::statement::Statement;
 use crate::model::table::Table;
 
@@ -14,7 +15,7 @@ pub(crate) fn check_references(part: &Table, table: &Table, mut found: impl FnMu
         table.chains.find(chain).is_none().then_some(missing)
     };
     for chain in &part.chains {
-        for rule in &chain.rules {
+        for rule in chain.rules.iter().flat_map(Rule::with_implicit) {
             let object = || format!("rule {} {} {rule}", table.id, chain.name);
             for target in rule.verdicts().filter_map(|verdict| verdict.chain()) {
                 if let Some(missing) = missing_chain(target.as_str()) {

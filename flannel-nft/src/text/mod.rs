@@ -6,7 +6,7 @@ mod table;
 use std::fmt::{self, Formatter};
 use std::time::Duration;
 
-pub(crate) use rule::rule;
+pub(crate) use rule::{indented_rule, rule};
 pub(crate) use table::{chain_block, counter_block, element, kind, set_block, table_block, verdict};
 
 /// Displays with a function.

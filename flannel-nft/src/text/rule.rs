@@ -2,12 +2,14 @@
 
 use std::fmt::{self, Display, Formatter, Write as _};
 
+use crate::model::chain::Chain;
 use crate::model::datatype::{STATES, STATUSES, TCP_FLAGS, write_bits};
 use crate::model::family::Family;
 use crate::model::matching::{Field, IpVersion, Match, Source, Test};
 use crate::model::protocol::Protocol;
 use crate::model::rule::Rule;
 use crate::model::statement::{IpRange, Limit, Log, Mark, Nat, Reject, Statement};
+use crate::model::verdict::Verdict;
 use crate::text::{element, verdict};
 use crate::uapi::*;
 
@@ -24,16 +26,51 @@ impl Display for Match {
     }
 }
 
+/// On one line.
 pub(crate) fn rule(rule: &Rule, family: Family, f: &mut Formatter<'_>) -> fmt::Result {
+    indented_rule(rule, family, None, f)
+}
+
+/// With the rules of implicit chains on lines of their own, if there is an `indent`.
+pub(crate) fn indented_rule(
+    rule: &Rule,
+    family: Family,
+    indent: Option<&str>,
+    f: &mut Formatter<'_>,
+) -> fmt::Result {
     let mut between = "";
     for part in &rule.statements {
         f.write_str(between)?;
-        statement(part, family, f)?;
+        let target = if let Statement::Verdict(verdict) = part { verdict.chain() } else { None };
+        match rule.implicit_chains().iter().find(|chain| Some(&chain.name) == target) {
+            Some(chain) => {
+                let verb = if matches!(part, Statement::Verdict(Verdict::Goto(_))) { "goto" } else { "jump" };
+                write!(f, "{verb} {{")?;
+                implicit_chain(chain, family, indent, f)?;
+            }
+            None => statement(part, family, f)?,
+        }
         between = " ";
     }
     match &rule.comment {
         Some(comment) => write!(f, "{between}comment \"{comment}\""),
         None => Ok(()),
+    }
+}
+
+fn implicit_chain(chain: &Chain, family: Family, indent: Option<&str>, f: &mut Formatter<'_>) -> fmt::Result {
+    let inner = indent.map(|indent| format!("{indent}\t"));
+    for rule in &chain.rules {
+        match &inner {
+            Some(inner) => write!(f, "\n{inner}")?,
+            None => f.write_str(" ")?,
+        }
+        indented_rule(rule, family, inner.as_deref(), f)?;
+        f.write_str(if inner.is_some() { "" } else { ";" })?;
+    }
+    match indent {
+        Some(indent) => write!(f, "\n{indent}}}"),
+        None => f.write_str(" }"),
     }
 }
 

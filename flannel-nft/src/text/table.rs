@@ -9,7 +9,7 @@ use crate::model::ruleset::Ruleset;
 use crate::model::set::{Maps, Set};
 use crate::model::table::{Counter, Table};
 use crate::model::verdict::Verdict;
-use crate::text::{duration, rule};
+use crate::text::{duration, indented_rule};
 use crate::uapi::*;
 
 impl Display for Ruleset {
@@ -41,7 +41,7 @@ impl Display for Table {
             chain_block(chain, self.id.family, "\t\t", "\n", f)?;
             for line in &chain.rules {
                 f.write_str("\t\t")?;
-                rule(line, self.id.family, f)?;
+                indented_rule(line, self.id.family, Some("\t\t"), f)?;
                 f.write_str("\n")?;
             }
             f.write_str("\t}\n")?;

@@ -6,6 +6,7 @@ use std::fmt::{self, Display, Formatter};
 use flannel_netlink::{Flags, Malformed, Message, messages};
 
 use crate::bytecode::delinearize::delinearize;
+use crate::model::attached::ChainReference;
 use crate::model::chain::Chain;
 use crate::model::ids::{Handle, TableId};
 use crate::model::name::{ChainName, SetName};
@@ -92,6 +93,8 @@ pub(crate) struct Reader {
     /// By table and name, and by ID in the batch.
     named: HashMap<(TableId, String), Set>,
     numbered: HashMap<u32, Set>,
+    /// Implicit chains whose rule has not arrived yet.
+    implicit: HashMap<(TableId, ChainReference), Chain>,
 }
 
 impl Reader {
@@ -105,7 +108,12 @@ impl Reader {
             kind::NEWTABLE => Change::AddTable(decode::table(id, attributes)?),
             kind::DELTABLE => Change::DeleteTable(id),
             kind::NEWCHAIN => {
+                let number = decode::id_of_chain(attributes.clone())?;
                 let chain = decode::chain(id.family, attributes)?;
+                if chain.implicit {
+                    self.implicit.insert((id, chain_reference(chain.name.clone(), number)), chain);
+                    return Ok(None);
+                }
                 Change::AddChain(id, chain)
             }
             kind::DELCHAIN => {
@@ -121,12 +129,21 @@ impl Reader {
                     _ if message.has(Flags::APPEND) => RulePlace::Last,
                     _ => RulePlace::First,
                 };
-                let rule = delinearize(raw.rule, raw.exprs, id.family, |name, number| match number {
+                let set = |name: &str, number: Option<u32>| match number {
                     Some(number) => self.numbered.get(&number),
                     None if name.starts_with("__") => self.named.get(&(id.clone(), name.to_owned())),
                     None => None,
-                });
-                Change::AddRule(id, raw.chain, place, rule)
+                };
+                let mut rule = delinearize(raw.rule, raw.exprs, id.family, set);
+                rule.attach_sets(|name, number| set(std::str::from_utf8(name).ok()?, number));
+                rule.attach_chains(&mut |reference| self.implicit.remove(&(id.clone(), reference)));
+                let chain = (id, chain_reference(raw.chain, raw.chain_id));
+                if let Some(implicit) = self.implicit.get_mut(&chain) {
+                    implicit.rules.push(rule);
+                    return Ok(None);
+                }
+                let (id, (name, _)) = chain;
+                Change::AddRule(id, name.unwrap_or_else(|| ChainName::observed("")), place, rule)
             }
             kind::DELRULE => {
                 let raw = decode::rule(attributes)?;
@@ -186,6 +203,11 @@ impl Reader {
             Change::DeleteElements(id, part)
         }
     }
+}
+
+/// In a batch, an implicit chain has an ID and no name.
+fn chain_reference(name: ChainName, id: Option<u32>) -> ChainReference {
+    if id.is_some() { (None, id) } else { (Some(name), None) }
 }
 
 /// All changes of a batch, with the numbers of their messages.

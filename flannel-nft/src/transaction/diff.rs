@@ -9,6 +9,7 @@ use crate::model::chain::{Chain, ChainKind, Device, Hook, Priority};
 use crate::model::element::{Body, Mapped, Span};
 use crate::model::ids::{Generation, Handle};
 use crate::model::matching::{Match, Source, Test};
+use crate::model::name::escaped;
 use crate::model::patch::Parts;
 use crate::model::rule::Rule;
 use crate::model::ruleset::{Ownership, Ruleset};
@@ -18,7 +19,9 @@ use crate::model::table::Table;
 use crate::model::validate;
 use crate::transaction::{Building, Transaction};
 use crate::uapi::*;
-use crate::wire::{encode, message};
+use crate::wire::encode::{self, Ids};
+use crate::wire::message;
+use crate::wire::references::{Reference, reference};
 
 /// Computes the changes that turn the observed ruleset into the desired one; an empty transaction
 /// if they are equal.
@@ -138,14 +141,19 @@ impl<'a> Deletions<'a> {
         rule.verdicts()
             .filter_map(|verdict| verdict.chain())
             .any(|chain| self.chains.contains(chain.as_str()))
-            || rule.statements.iter().any(|statement| match statement {
+            || rule.with_implicit().flat_map(|rule| &rule.statements).any(|statement| match statement {
                 Statement::CounterRef(name) => self.counters.contains(name.as_str()),
                 Statement::Match(Match { test: Test::In(Source::Named(set)), .. })
                 | Statement::Vmap { source: Source::Named(set), .. } => self.sets.contains(set.as_str()),
-                // It may use any object.
-                Statement::Other(_) => {
-                    !(self.chains.is_empty() && self.sets.is_empty() && self.counters.is_empty())
-                }
+                Statement::Other(expr) => match reference(expr) {
+                    Reference::Nothing | Reference::Flowtable(_) => false,
+                    Reference::Chain(name) => self.chains.contains(name.as_str()),
+                    Reference::Object(name) => self.counters.contains(&*escaped(name)),
+                    Reference::Set(name, _) => self.sets.contains(&*escaped(name)),
+                    Reference::Unknown => {
+                        !(self.chains.is_empty() && self.sets.is_empty() && self.counters.is_empty())
+                    }
+                },
                 _ => false,
             })
     }
@@ -230,14 +238,23 @@ struct Keys {
 impl Keys {
     fn key(&mut self, table: &Table, rule: &Rule) -> usize {
         let uncounted;
-        let counts = |statement: &Statement| matches!(statement, Statement::Counter { packets, bytes } if packets | bytes != 0);
-        let rule = if rule.statements.iter().any(counts) {
+        let rule = if rule.has_counts() {
             uncounted = rule.without_counts();
             &uncounted
         } else {
             rule
         };
         self.scratch.clear();
+        self.append(table, rule);
+        let next = self.numbers.len();
+        *self.numbers.entry(self.scratch.as_bytes().into()).or_insert(next)
+    }
+
+    fn append(&mut self, table: &Table, rule: &Rule) {
+        for chain in rule.implicit_chains() {
+            self.scratch.message(message::NEWCHAIN, Flags::NONE, &[], |_| {});
+            chain.rules.iter().for_each(|rule| self.append(table, &rule.without_counts()));
+        }
         rule.inline_sets(|set| {
             let mut elements = set.elements.iter().peekable();
             while elements.peek().is_some() {
@@ -247,13 +264,13 @@ impl Keys {
                 });
             }
         });
+        let chains: Vec<u32> = (0..).take(rule.implicit_chains().len()).collect();
         self.scratch.message(message::NEWRULE, Flags::NONE, &[], |a| {
-            let _reported_when_added = encode::expressions(table.id.family, rule, 0, a);
+            let _reported_when_added =
+                encode::expressions(table.id.family, rule, Ids { first_set: 0, chains: &chains }, a);
             rule.comment.iter().for_each(|comment| a.string(NFTA_RULE_USERDATA, comment.as_bytes()));
             rule.extra.known(NFTA_RULE_CHAIN_ID).for_each(|(kind, payload)| a.bytes(*kind, payload));
         });
-        let next = self.numbers.len();
-        *self.numbers.entry(self.scratch.as_bytes().into()).or_insert(next)
     }
 }
 

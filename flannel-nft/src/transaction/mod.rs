@@ -20,7 +20,7 @@ use crate::model::table::{Counter, Table};
 use crate::model::validate;
 use crate::transaction::change::{Change, changes};
 use crate::uapi::NFNL_BATCH_GENID;
-use crate::wire::encode::{self, Place};
+use crate::wire::encode::{self, ChainRef, Ids, Place};
 use crate::wire::{batch_header, header, message};
 
 /// State of a [`Transaction`] that accepts changes.
@@ -46,6 +46,7 @@ pub struct Transaction<S> {
     batch: Batch,
     expected: Option<Generation>,
     next_set: u32,
+    next_chain: u32,
     changes: u32,
     /// Whether the commit certainly makes a new generation. Adding an object that exists unchanged
     /// does not.
@@ -80,6 +81,7 @@ impl Transaction<Building> {
             batch,
             expected,
             next_set: 1,
+            next_chain: 0,
             changes: 0,
             effective: false,
             definitions: Vec::new(),
@@ -177,17 +179,39 @@ impl Transaction<Building> {
     }
 
     fn rule(&mut self, table: &TableId, chain: &ChainName, rule: &Rule, place: Place, flags: Flags) {
-        let first_set = self.next_set;
+        if let Err(invalid) = self.rule_of(table, ChainRef::Name(chain), rule, place, flags) {
+            let text =
+                crate::text::DisplayFn(|f: &mut fmt::Formatter<'_>| crate::text::rule(rule, table.family, f));
+            self.wrong(invalid, || format!("rule {table} {chain} {text}"));
+        }
+    }
+
+    fn rule_of(
+        &mut self,
+        table: &TableId,
+        chain: ChainRef<'_>,
+        rule: &Rule,
+        place: Place,
+        flags: Flags,
+    ) -> Result<(), InvalidRule> {
+        let mut chains = Vec::new();
+        for implicit in rule.implicit_chains() {
+            self.next_chain += 1;
+            let id = self.next_chain;
+            self.push(message::NEWCHAIN, Flags::CREATE, table, |a| encode::implicit_chain(table, id, a));
+            for rule in &implicit.rules {
+                let append = Flags::CREATE.and(Flags::APPEND);
+                self.rule_of(table, ChainRef::Id(id), rule, Place::End, append)?;
+            }
+            chains.push(id);
+        }
+        let ids = Ids { first_set: self.next_set, chains: &chains };
         rule.inline_sets(|set| self.anonymous_set(table, set));
         let mut checked = Ok(());
         self.push(message::NEWRULE, flags, table, |a| {
-            checked = encode::rule(table, chain, rule, place, first_set, a);
+            checked = encode::rule(table, chain, rule, place, ids, a);
         });
-        self.check(checked, || {
-            let text =
-                crate::text::DisplayFn(|f: &mut fmt::Formatter<'_>| crate::text::rule(rule, table.family, f));
-            format!("rule {table} {chain} {text}")
-        });
+        checked
     }
 
     fn anonymous_set(&mut self, table: &TableId, set: &Set) {
@@ -202,13 +226,15 @@ impl Transaction<Building> {
     /// Deletes a rule.
     pub fn delete_rule(&mut self, table: &TableId, chain: &ChainName, handle: Handle) {
         self.push(message::DELRULE, Flags::NONE, table, |a| {
-            encode::rule_handle(table, chain, Some(handle), a);
+            encode::rule_handle(table, ChainRef::Name(chain), Some(handle), a);
         });
     }
 
     /// Deletes all rules of a chain.
     pub fn flush_chain(&mut self, table: &TableId, chain: &ChainName) {
-        self.push(message::DELRULE, Flags::NONE, table, |a| encode::rule_handle(table, chain, None, a));
+        self.push(message::DELRULE, Flags::NONE, table, |a| {
+            encode::rule_handle(table, ChainRef::Name(chain), None, a)
+        });
     }
 
     /// Adds a set or map, without elements.
@@ -289,6 +315,7 @@ impl Transaction<Building> {
             batch: self.batch,
             expected: self.expected,
             next_set: self.next_set,
+            next_chain: self.next_chain,
             changes: self.changes,
             effective: self.effective,
             definitions: self.definitions,

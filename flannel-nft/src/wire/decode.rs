@@ -86,13 +86,17 @@ pub(crate) fn chain(family: Family, attributes: AttributeIter<'_>) -> Result<Cha
             NFTA_CHAIN_POLICY => policy = Some(attribute),
             NFTA_CHAIN_TYPE => kind = Some(attribute),
             NFTA_CHAIN_COUNTERS => chain.counts = Some(counts(&attribute)?),
-            NFTA_CHAIN_FLAGS if attribute.be32()? & !NFT_CHAIN_BASE != 0 => {
-                keep(&mut chain.extra, &attribute)
+            NFTA_CHAIN_FLAGS => {
+                let flags = attribute.be32()?;
+                chain.implicit = flags & NFT_CHAIN_BINDING != 0;
+                if flags & !NFT_CHAIN_BASE != 0 {
+                    keep(&mut chain.extra, &attribute);
+                }
             }
             NFTA_CHAIN_USERDATA => {
                 chain.comment = comment(&attribute, NFTNL_UDATA_CHAIN_COMMENT, &mut chain.extra);
             }
-            NFTA_CHAIN_TABLE | NFTA_CHAIN_USE | NFTA_CHAIN_PAD | NFTA_CHAIN_FLAGS | NFTA_CHAIN_ID => {}
+            NFTA_CHAIN_TABLE | NFTA_CHAIN_USE | NFTA_CHAIN_PAD | NFTA_CHAIN_ID => {}
             _ => keep(&mut chain.extra, &attribute),
         }
     }
@@ -104,6 +108,13 @@ pub(crate) fn chain(family: Family, attributes: AttributeIter<'_>) -> Result<Cha
         }
     }
     Ok(chain)
+}
+
+/// Reads `NFTA_CHAIN_ID`, which an implicit chain has in a batch.
+pub(crate) fn id_of_chain(mut attributes: AttributeIter<'_>) -> Result<Option<u32>, Malformed> {
+    let id = attributes
+        .find(|attribute| attribute.as_ref().is_ok_and(|attribute| attribute.kind == NFTA_CHAIN_ID));
+    id.map(|attribute| attribute?.be32()).transpose()
 }
 
 /// Reads `NFTA_CHAIN_HOOK`, `_POLICY` and `_TYPE`; `None` if they have something without a type
@@ -165,6 +176,8 @@ fn counts(attribute: &Attribute<'_>) -> Result<(u64, u64), Malformed> {
 #[derive(Debug)]
 pub(crate) struct RawRule {
     pub(crate) chain: ChainName,
+    /// The chain instead of its name, in a batch.
+    pub(crate) chain_id: Option<u32>,
     pub(crate) position: Option<Handle>,
     pub(crate) exprs: Vec<Expr>,
     /// Without statements.
@@ -172,8 +185,13 @@ pub(crate) struct RawRule {
 }
 
 pub(crate) fn rule(attributes: AttributeIter<'_>) -> Result<RawRule, Malformed> {
-    let mut raw =
-        RawRule { chain: ChainName::observed(""), position: None, exprs: Vec::new(), rule: Rule::new() };
+    let mut raw = RawRule {
+        chain: ChainName::observed(""),
+        chain_id: None,
+        position: None,
+        exprs: Vec::new(),
+        rule: Rule::new(),
+    };
     for attribute in attributes {
         let attribute = attribute?;
         match attribute.kind {
@@ -188,7 +206,8 @@ pub(crate) fn rule(attributes: AttributeIter<'_>) -> Result<RawRule, Malformed> 
             NFTA_RULE_USERDATA => {
                 raw.rule.comment = comment(&attribute, NFTNL_UDATA_RULE_COMMENT, &mut raw.rule.extra);
             }
-            NFTA_RULE_TABLE | NFTA_RULE_PAD..=NFTA_RULE_CHAIN_ID => {}
+            NFTA_RULE_CHAIN_ID => raw.chain_id = Some(attribute.be32()?),
+            NFTA_RULE_TABLE | NFTA_RULE_PAD..=NFTA_RULE_POSITION_ID => {}
             _ => keep(&mut raw.rule.extra, &attribute),
         }
     }

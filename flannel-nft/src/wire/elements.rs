@@ -62,7 +62,7 @@ fn element(attribute: &Attribute<'_>) -> Result<RawElement, Malformed> {
             NFTA_SET_ELEM_DATA => {
                 raw.body.mapped = match value(&attribute)? {
                     Some(inner) if inner.kind == NFTA_DATA_VERDICT => exprs::decode_verdict(&inner)
-                        .and_then(|(code, chain)| Verdict::from_code(code, chain.as_ref()))
+                        .and_then(|(code, chain, _)| Verdict::from_code(code, chain.as_ref()))
                         .map(Mapped::Verdict),
                     Some(inner) if inner.kind == NFTA_DATA_VALUE => {
                         Some(Mapped::Value(Data::new(inner.payload)))

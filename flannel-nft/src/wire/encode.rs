@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use flannel_netlink::Attributes;
 
+use crate::bytecode::expr::Expr;
 use crate::bytecode::linearize::linearize;
 use crate::error::InvalidRule;
+use crate::model::attached::Attached;
 use crate::model::chain::{Chain, Policy};
 use crate::model::data::Data;
 use crate::model::datatype::Datatype;
@@ -20,6 +22,7 @@ use crate::model::set::{Maps, Set};
 use crate::model::table::{Counter, Table};
 use crate::uapi::*;
 use crate::wire::exprs;
+use crate::wire::references::with_set;
 use crate::wire::udata::*;
 
 /// Maximum bytes of an element list. A list is one attribute, which holds 65,535 bytes; an element
@@ -93,10 +96,10 @@ pub(crate) enum Place {
 /// Appends a rule. If it is invalid, the expressions are incomplete.
 pub(crate) fn rule(
     table: &TableId,
-    chain: &ChainName,
+    chain: ChainRef<'_>,
     rule: &Rule,
     place: Place,
-    first_set: u32,
+    ids: Ids<'_>,
     a: &mut Attributes<'_>,
 ) -> Result<(), InvalidRule> {
     let handle = if let Place::Instead(handle) = place { Some(handle) } else { None };
@@ -104,33 +107,80 @@ pub(crate) fn rule(
     if let Place::At(handle) = place {
         a.be64(NFTA_RULE_POSITION, handle.0);
     }
-    let done = expressions(table.family, rule, first_set, a);
+    let done = expressions(table.family, rule, ids, a);
     comment(NFTA_RULE_USERDATA, NFTNL_UDATA_RULE_COMMENT, rule.comment.as_ref(), &rule.extra, a);
     extra(&rule.extra, a);
     done
 }
 
+/// The IDs that a rule's anonymous sets, from the first on, and its implicit chains have in the
+/// batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ids<'i> {
+    pub(crate) first_set: u32,
+    pub(crate) chains: &'i [u32],
+}
+
 pub(crate) fn expressions(
     family: Family,
     rule: &Rule,
-    first_set: u32,
+    ids: Ids<'_>,
     a: &mut Attributes<'_>,
 ) -> Result<(), InvalidRule> {
     let mut done = Ok(());
     a.nested(NFTA_RULE_EXPRESSIONS, |list| {
-        done = linearize(rule, family, first_set, |expr| exprs::encode(&expr, list));
+        done = linearize(rule, family, ids.first_set, |expr| match rule.attached.as_deref() {
+            None => exprs::encode(&expr, list),
+            Some(attached) => exprs::encode(&by_id(expr, rule, attached, ids), list),
+        });
     });
     done
 }
 
+/// Replaces the name of an attached set or chain by its ID.
+fn by_id(expr: Expr, rule: &Rule, attached: &Attached, ids: Ids<'_>) -> Expr {
+    if let Some(place) = attached.place_of_set(&expr)
+        && let Some(set) = attached.sets.get(place)
+    {
+        let mut behind = 0; // the sets of the statements have the first IDs
+        rule.inline_sets(|_| behind += 1);
+        let first = ids.first_set + behind - u32::try_from(attached.sets.len()).unwrap_or(behind);
+        let id = first + u32::try_from(place).unwrap_or(0);
+        return with_set(&expr, set.name.as_str(), Some(id));
+    }
+    match (&expr, attached.place_of_chain(&expr)) {
+        (Expr::Verdict { code, .. }, Some(place)) => {
+            Expr::Verdict { code: *code, chain: None, id: ids.chains.get(place).copied() }
+        }
+        _ => expr,
+    }
+}
+
+/// The chain of a new rule: an implicit chain has no name yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ChainRef<'c> {
+    Name(&'c ChainName),
+    Id(u32),
+}
+
+/// Appends an implicit chain.
+pub(crate) fn implicit_chain(table: &TableId, id: u32, a: &mut Attributes<'_>) {
+    a.string(NFTA_CHAIN_TABLE, table.name.as_bytes());
+    a.be32(NFTA_CHAIN_ID, id);
+    a.be32(NFTA_CHAIN_FLAGS, NFT_CHAIN_BINDING);
+}
+
 pub(crate) fn rule_handle(
     table: &TableId,
-    chain: &ChainName,
+    chain: ChainRef<'_>,
     handle: Option<Handle>,
     a: &mut Attributes<'_>,
 ) {
     a.string(NFTA_RULE_TABLE, table.name.as_bytes());
-    a.string(NFTA_RULE_CHAIN, chain.as_bytes());
+    match chain {
+        ChainRef::Name(name) => a.string(NFTA_RULE_CHAIN, name.as_bytes()),
+        ChainRef::Id(id) => a.be32(NFTA_RULE_CHAIN_ID, id),
+    }
     handle.iter().for_each(|handle| a.be64(NFTA_RULE_HANDLE, handle.0));
 }
 
@@ -252,7 +302,7 @@ fn element(set: &Set, span: &Span, body: &Body, list: &mut Attributes<'_>) {
             }
             Some(Mapped::Verdict(verdict)) => {
                 let (code, chain) = verdict.code();
-                a.nested(NFTA_SET_ELEM_DATA, |a| exprs::verdict(code, chain, a));
+                a.nested(NFTA_SET_ELEM_DATA, |a| exprs::verdict(code, chain, None, a));
             }
             Some(Mapped::Object(name)) => a.string(NFTA_SET_ELEM_OBJREF, name.as_bytes()),
         }

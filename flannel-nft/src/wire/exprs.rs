@@ -1,6 +1,6 @@
 //! Expressions to netlink attributes and back.
 
-use flannel_netlink::{Attribute, Attributes, Batch, Flags, Malformed};
+use flannel_netlink::{Attribute, Attributes, Malformed};
 
 use std::cell::Cell;
 
@@ -8,6 +8,7 @@ use crate::bytecode::expr::{Expr, OtherExpr};
 use crate::model::data::Data;
 use crate::model::name::ChainName;
 use crate::uapi::*;
+use crate::wire::attribute_bytes;
 
 /// Appends `NFTA_LIST_ELEM { NFTA_EXPR_NAME, NFTA_EXPR_DATA }`.
 pub(crate) fn encode(expr: &Expr, list: &mut Attributes<'_>) {
@@ -99,9 +100,9 @@ fn body(expr: &Expr, a: &mut Attributes<'_>) {
             a.be32(NFTA_IMMEDIATE_DREG, *dreg);
             value(a, NFTA_IMMEDIATE_DATA, data);
         }
-        Expr::Verdict { code, chain } => {
+        Expr::Verdict { code, chain, id } => {
             a.be32(NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT);
-            a.nested(NFTA_IMMEDIATE_DATA, |a| verdict(*code, chain.as_ref(), a));
+            a.nested(NFTA_IMMEDIATE_DATA, |a| verdict(*code, chain.as_ref(), *id, a));
         }
         Expr::Limit { rate, unit, burst, kind, flags } => {
             a.be64(NFTA_LIMIT_RATE, *rate);
@@ -163,10 +164,11 @@ fn body(expr: &Expr, a: &mut Attributes<'_>) {
 }
 
 /// Appends `NFTA_DATA_VERDICT`.
-pub(crate) fn verdict(code: i32, chain: Option<&ChainName>, a: &mut Attributes<'_>) {
+pub(crate) fn verdict(code: i32, chain: Option<&ChainName>, id: Option<u32>, a: &mut Attributes<'_>) {
     a.nested(NFTA_DATA_VERDICT, |a| {
         a.bytes(NFTA_VERDICT_CODE, &code.to_be_bytes());
         chain.iter().for_each(|chain| a.string(NFTA_VERDICT_CHAIN, chain.as_bytes()));
+        id.iter().for_each(|id| a.be32(NFTA_VERDICT_CHAIN_ID, *id));
     });
 }
 
@@ -199,8 +201,7 @@ fn acceptable(name: &str, data: &[u8]) -> Box<[u8]> {
     if !flannel_netlink::attributes(data).flatten().any(|attribute| refused(&attribute)) {
         return data.into();
     }
-    let mut accepted = Batch::new();
-    accepted.message(0, Flags::NONE, &[], |a| {
+    attribute_bytes(|a| {
         for attribute in flannel_netlink::attributes(data).flatten() {
             match attribute.be32() {
                 _ if !refused(&attribute) => a.bytes(attribute.kind, attribute.payload),
@@ -209,12 +210,34 @@ fn acceptable(name: &str, data: &[u8]) -> Box<[u8]> {
                 _ => {}
             }
         }
-    });
-    accepted.as_bytes().get(NLMSG_HDRLEN..).unwrap_or_default().into()
+    })
 }
 
-/// Bytes of `struct nlmsghdr`.
-const NLMSG_HDRLEN: usize = 16;
+/// Whether packets change the expression.
+pub(crate) fn has_state(expr: &Expr) -> bool {
+    match expr {
+        Expr::Counter { .. } => true,
+        Expr::Other(other) => matches!(&*other.name, "quota" | "last"),
+        _ => false,
+    }
+}
+
+/// The expression without what packets change in it.
+pub(crate) fn without_state(expr: &Expr) -> Expr {
+    let other = match expr {
+        Expr::Counter { .. } => return Expr::Counter { packets: 0, bytes: 0 },
+        Expr::Other(other) if has_state(expr) => other,
+        expr => return expr.clone(),
+    };
+    let data = attribute_bytes(|a| {
+        let kept = |kind| &*other.name == "quota" && kind != NFTA_QUOTA_CONSUMED;
+        let attributes = flannel_netlink::attributes(&other.data).flatten();
+        attributes.filter(|attribute| kept(attribute.kind)).for_each(|attribute| {
+            a.bytes(attribute.kind, attribute.payload);
+        });
+    });
+    Expr::Other(Box::new(OtherExpr { name: other.name.clone(), data }))
+}
 
 /// The attributes of an expression. They must all be read: what has no type here must not be lost.
 struct Fields<'a> {
@@ -324,8 +347,8 @@ fn known(name: &str, f: &Fields<'_>) -> Option<Expr> {
         },
         "immediate" if f.u32(NFTA_IMMEDIATE_DREG)? == NFT_REG_VERDICT => {
             let verdict = f.at(NFTA_IMMEDIATE_DATA)?.nested().next()?.ok()?;
-            let (code, chain) = decode_verdict(&verdict)?;
-            Expr::Verdict { code, chain }
+            let (code, chain, id) = decode_verdict(&verdict)?;
+            Expr::Verdict { code, chain, id }
         }
         "immediate" => {
             Expr::Immediate { dreg: f.u32(NFTA_IMMEDIATE_DREG)?, data: f.value(NFTA_IMMEDIATE_DATA)? }
@@ -408,15 +431,16 @@ fn known(name: &str, f: &Fields<'_>) -> Option<Expr> {
 }
 
 /// Reads an `NFTA_DATA_VERDICT`; `None` if it has something without a type here.
-pub(crate) fn decode_verdict(verdict: &Attribute<'_>) -> Option<(i32, Option<ChainName>)> {
-    let (mut code, mut chain) = (None, None);
+pub(crate) fn decode_verdict(verdict: &Attribute<'_>) -> Option<(i32, Option<ChainName>, Option<u32>)> {
+    let (mut code, mut chain, mut id) = (None, None, None);
     for attribute in verdict.nested() {
         let attribute = attribute.ok()?;
         match attribute.kind {
             NFTA_VERDICT_CODE => code = Some(i32::from_be_bytes(attribute.array().ok()?)),
             NFTA_VERDICT_CHAIN => chain = Some(ChainName::observed(attribute.string())),
+            NFTA_VERDICT_CHAIN_ID => id = Some(attribute.be32().ok()?),
             _ => return None,
         }
     }
-    Some((code?, chain))
+    Some((code?, chain, id))
 }

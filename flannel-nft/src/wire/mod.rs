@@ -4,7 +4,10 @@ pub(crate) mod decode;
 pub(crate) mod elements;
 pub(crate) mod encode;
 pub(crate) mod exprs;
+pub(crate) mod references;
 pub(crate) mod udata;
+
+use flannel_netlink::{Attributes, Batch, Flags};
 
 /// Message types, with the subsystem in the high byte.
 pub(crate) mod message {
@@ -41,6 +44,14 @@ pub(crate) mod message {
     pub(crate) const fn is_nf_tables(kind: u16) -> bool {
         kind >> 8 == NFNL_SUBSYS_NFTABLES
     }
+}
+
+/// The encoded attributes that `build` appends.
+pub(crate) fn attribute_bytes(build: impl FnOnce(&mut Attributes<'_>)) -> Box<[u8]> {
+    const NLMSG_HDRLEN: usize = 16; // struct nlmsghdr
+    let mut message = Batch::new();
+    message.message(0, Flags::NONE, &[], build);
+    message.as_bytes().get(NLMSG_HDRLEN..).unwrap_or_default().into()
 }
 
 /// `struct nfgenmsg` of a message about a table of this family.

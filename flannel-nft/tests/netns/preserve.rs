@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use flannel_nft::*;
-use testkit::{in_netns, may_make_namespaces, sh};
+use testkit::{in_netns, may_make_namespaces, netns, sh};
 
 /// Rulesets for `nft -f`, one file for each kind of object.
 fn corpus() -> Vec<PathBuf> {
@@ -120,6 +120,60 @@ fn a_copy_lists_identically() {
             }
         };
         in_netns(copy).unwrap()
+    });
+}
+
+#[test]
+fn the_fake_kernel_holds_a_copy_too() {
+    each(|_| {
+        let observed = observe_all(&mut Netlink::open().unwrap());
+        let mut fake = FakeKernel::default();
+        converge(&mut fake, &observed.ruleset).map_err(|error| format!("{error:?}\n"))?;
+        let held = fake.observe(&observed.ruleset.scope()).unwrap();
+        match diff(&observed.ruleset, &held) {
+            same if same.is_empty() => Ok(()),
+            different => Err(different.to_string()),
+        }
+    });
+}
+
+#[test]
+fn an_implicit_chain_reads_as_nft_prints_it() {
+    netns(|| {
+        sh("nft 'add table ip t; add chain ip t c'");
+        sh("nft 'add rule ip t c tcp dport 22 jump { ip saddr 1.1.1.1 accept; tcp dport { 22, 23 } drop; }'");
+        sh("nft 'add rule ip t c goto { counter; }'");
+        let observed = observe_all(&mut Netlink::open().unwrap());
+        assert_eq!(observed.ruleset.to_string(), sh("nft list ruleset"));
+        let rule = &observed.ruleset.tables()[0].chains()[0].list()[0];
+        assert_eq!(rule.verdicts().collect::<Vec<_>>(), [&Verdict::Accept, &Verdict::Drop]);
+        assert_eq!(rule.implicit_chains()[0].list().len(), 2);
+        // The script of a copy.
+        let script = diff(&observed.ruleset, &FakeKernel::default().observe(&[]).unwrap()).to_string();
+        sh(&format!("nft flush ruleset; nft -f - <<'END'\n{script}END"));
+        assert_eq!(sh("nft list ruleset"), observed.ruleset.to_string());
+    });
+}
+
+#[test]
+fn names_of_other_programs_need_not_be_utf_8() {
+    netns(|| {
+        let script = b"table ip odd {\n chain c {\n iifname \"v\xff\" accept comment \"\xfe\"\n}\n}\n";
+        let file = std::env::temp_dir().join(format!("not-utf-8-{}.nft", std::process::id()));
+        fs::write(&file, script).unwrap();
+        sh(&format!("nft -f {}; rm {0}", file.display()));
+        let before = std::process::Command::new("nft").args(["list", "ruleset"]).output().unwrap().stdout;
+        let observed = observe_all(&mut Netlink::open().unwrap());
+        let rule = &observed.ruleset.tables()[0].chains()[0].list()[0];
+        assert_eq!(rule.remark().unwrap().as_bytes(), b"\xfe");
+        let copy = || {
+            converge(&mut Netlink::open().unwrap(), &observed.ruleset).unwrap();
+            assert_eq!(
+                std::process::Command::new("nft").args(["list", "ruleset"]).output().unwrap().stdout,
+                before
+            );
+        };
+        in_netns(copy).unwrap();
     });
 }
 
