@@ -21,7 +21,7 @@ use crate::kernel::Observed;
 use crate::model::chain::{Chain, Hook, Policy};
 use crate::model::family::Family;
 use crate::model::ids::{Handle, TableId};
-use crate::model::matching::{Field, Match, Test};
+use crate::model::matching::{Match, Test};
 use crate::model::name::{ChainName, Comment, TableName};
 use crate::model::operand::Addresses;
 use crate::model::rule::Rule;
@@ -273,9 +273,8 @@ fn names_network(rule: &Rule) -> bool {
 /// Networks that a rule matches as source or destination, also inverted, except multicast.
 fn named_networks(rule: &Rule) -> impl Iterator<Item = IpNet> {
     let named = rule.statements.iter().filter_map(|statement| {
-        let Statement::Match(Match { field: Field::Saddr(_) | Field::Daddr(_), test, .. }) = statement else {
-            return None;
-        };
+        let Statement::Match(Match { left, test, .. }) = statement else { return None };
+        left.field().filter(|field| field.is_address())?;
         let (data, length) = match test {
             Test::Prefix(data, length) => (data, *length),
             Test::Is(data) => (data, u8::try_from(data.len() * 8).ok()?),

@@ -24,12 +24,14 @@
 //! - A [`Ruleset`] describes whole tables. To change a table that another program manages, add
 //!   single changes to a [`Transaction`] yourself.
 //! - There is no parser for nft scripts.
-//! - Expressions without a type here (concatenations, quotas, `numgen`, ...) are kept as the kernel
-//!   returned them; [`Rule::is_understood`] is false for their rules. Such a rule is written back
-//!   unchanged, with its anonymous sets and maps.
-//! - nft reads two adjacent fields of a packet with one expression (`ip saddr 1.1.1.1 ip daddr
-//!   2.2.2.2`), this crate with two. It does not recognize such a rule of nft as equal to its own,
-//!   and replaces it.
+//! - What has no type here (tunnels, iptables' own matches and targets, what newer kernels add) is
+//!   kept as the kernel returned it; [`Rule::is_understood`] is false for such a rule. It is written
+//!   back unchanged, with its anonymous sets and maps.
+//! - nft may compare two adjacent fields of a packet with one expression (`tcp sport 1 tcp dport
+//!   2`), a rule built with this crate with two. A built rule is not recognized as equal to such a
+//!   rule of nft, and replaces it.
+//! - `Display` knows no names of this host: it prints the numbers of users, groups and interfaces,
+//!   and times in UTC.
 //! - The kernel and `nft list` accept a keyword of nft's language as a name (`fwd`, `route`), but
 //!   `nft -f` cannot read it back.
 //!
@@ -135,9 +137,11 @@ pub use kernel::monitor::MonitorStream;
 pub use kernel::monitor::{Event, Foreign, Monitor};
 pub use kernel::netlink::Netlink;
 pub use kernel::{Kernel, Observed};
+pub use model::action::{Queue, Quota, SetUpdate, Synproxy};
 pub use model::chain::{Base, Chain, ChainKind, Device, Hook, Policy, Priority};
 pub use model::datatype::Datatype;
 pub use model::element::{Element, Key};
+pub use model::expression::Expression;
 pub use model::family::Family;
 pub use model::ids::{Generation, Handle, TableId};
 pub use model::matching::{IpVersion, Match};
@@ -159,6 +163,18 @@ pub use retained::RetainedRuleset;
 pub use transaction::change::{Change, RulePlace};
 pub use transaction::diff::diff;
 pub use transaction::{Building, Sealed, Transaction};
+
+/// Fields that matches compare, maps look up and statements set, under nft's names:
+/// `field::tcp::SEQUENCE` is `tcp sequence`.
+pub mod field {
+    pub use crate::model::exthdr::{exthdr, ip_option, sctp_chunk, tcp_option};
+    pub use crate::model::field::{
+        Base, Field, cgroupv2, ct, ipsec, meta, numgen_inc, numgen_random, osf, rt, socket, symhash,
+    };
+    pub use crate::model::header::{
+        ah, arp, comp, dccp, esp, ether, icmp, icmpv6, igmp, ip, ip6, sctp, tcp, th, udp, udplite, vlan,
+    };
+}
 
 /// Compiles the example of README.md.
 #[cfg(doctest)]

@@ -2,6 +2,10 @@
 //!
 //! The rest of the crate has no other numbers for the kernel. The test compares them with the installed headers.
 
+mod expressions;
+
+pub(crate) use expressions::*;
+
 // Messages (linux/netfilter/nfnetlink.h, nf_tables.h).
 pub(crate) const NFNL_SUBSYS_NFTABLES: u16 = 10;
 pub(crate) const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
@@ -182,7 +186,6 @@ pub(crate) const NFTA_VERDICT_CHAIN_ID: u16 = 3;
 pub(crate) const NFT_REG_VERDICT: u32 = 0;
 pub(crate) const NFT_REG_1: u32 = 1;
 pub(crate) const NFT_REG_2: u32 = 2;
-pub(crate) const NFT_REG_3: u32 = 3;
 pub(crate) const NFT_REG_4: u32 = 4;
 
 // `bitwise`.
@@ -193,7 +196,6 @@ pub(crate) const NFTA_BITWISE_MASK: u16 = 4;
 pub(crate) const NFTA_BITWISE_XOR: u16 = 5;
 pub(crate) const NFTA_BITWISE_OP: u16 = 6;
 pub(crate) const NFTA_BITWISE_DATA: u16 = 7;
-pub(crate) const NFT_BITWISE_BOOL: u32 = 0;
 
 // `byteorder`.
 pub(crate) const NFTA_BYTEORDER_SREG: u16 = 1;
@@ -215,7 +217,6 @@ pub(crate) const NFT_CMP_GTE: u32 = 5;
 // `counter`.
 pub(crate) const NFTA_COUNTER_BYTES: u16 = 1;
 pub(crate) const NFTA_COUNTER_PACKETS: u16 = 2;
-pub(crate) const NFTA_COUNTER_PAD: u16 = 3;
 
 // `ct`.
 pub(crate) const NFTA_CT_DREG: u16 = 1;
@@ -257,9 +258,6 @@ pub(crate) const NFTA_EXTHDR_OP: u16 = 6;
 pub(crate) const NFTA_EXTHDR_SREG: u16 = 7;
 pub(crate) const NFT_EXTHDR_OP_TCPOPT: u32 = 1;
 
-// TCP option (netinet/tcp.h).
-pub(crate) const TCPOPT_MAXSEG: u8 = 2;
-
 // `fib`.
 pub(crate) const NFTA_FIB_DREG: u16 = 1;
 pub(crate) const NFTA_FIB_RESULT: u16 = 2;
@@ -292,7 +290,6 @@ pub(crate) const NFTA_LIMIT_UNIT: u16 = 2;
 pub(crate) const NFTA_LIMIT_BURST: u16 = 3;
 pub(crate) const NFTA_LIMIT_TYPE: u16 = 4;
 pub(crate) const NFTA_LIMIT_FLAGS: u16 = 5;
-pub(crate) const NFTA_LIMIT_PAD: u16 = 6;
 pub(crate) const NFT_LIMIT_PKTS: u32 = 0;
 pub(crate) const NFT_LIMIT_PKT_BYTES: u32 = 1;
 pub(crate) const NFT_LIMIT_F_INV: u32 = 0x1;
@@ -354,7 +351,6 @@ pub(crate) const NFTA_NAT_REG_PROTO_MAX: u16 = 6;
 pub(crate) const NFTA_NAT_FLAGS: u16 = 7;
 pub(crate) const NFT_NAT_SNAT: u32 = 0;
 pub(crate) const NFT_NAT_DNAT: u32 = 1;
-pub(crate) const NF_NAT_RANGE_MAP_IPS: u32 = 0x1;
 pub(crate) const NF_NAT_RANGE_PROTO_SPECIFIED: u32 = 0x2;
 pub(crate) const NF_NAT_RANGE_PROTO_RANDOM: u32 = 0x4;
 pub(crate) const NF_NAT_RANGE_PERSISTENT: u32 = 0x8;
@@ -388,7 +384,6 @@ pub(crate) const NFTA_RANGE_SREG: u16 = 1;
 pub(crate) const NFTA_RANGE_OP: u16 = 2;
 pub(crate) const NFTA_RANGE_FROM_DATA: u16 = 3;
 pub(crate) const NFTA_RANGE_TO_DATA: u16 = 4;
-pub(crate) const NFT_RANGE_EQ: u32 = 0;
 pub(crate) const NFT_RANGE_NEQ: u32 = 1;
 
 // `redir`.
@@ -431,7 +426,9 @@ mod tests {
     #[test]
     fn all_numbers_are_those_of_the_kernel_headers() {
         let headers = [
-            "netinet/tcp.h",
+            "linux/in.h",
+            "linux/if_arp.h",
+            "linux/if_ether.h",
             "linux/icmp.h",
             "linux/icmpv6.h",
             "linux/if_packet.h",
@@ -441,13 +438,17 @@ mod tests {
             "linux/netfilter/nf_conntrack_tuple_common.h",
             "linux/netfilter/nf_log.h",
             "linux/netfilter/nf_nat.h",
+            "linux/netfilter/nf_synproxy.h",
             "linux/netfilter/nf_tables.h",
             "linux/netfilter/nf_tables_compat.h",
             "linux/netfilter/nfnetlink.h",
+            "linux/pkt_sched.h",
             "linux/rtnetlink.h",
+            "linux/xfrm.h",
         ];
         // Linux 6.9; 6.14; 6.18.
         let newer = ["NFT_TABLE_F_PERSIST", "NFTA_SET_TYPE", "NFTA_SET_COUNT", "NFTA_DEVICE_PREFIX"];
         testkit::check_uapi(&headers, include_str!("uapi.rs"), &newer);
+        testkit::check_uapi(&headers, include_str!("uapi/expressions.rs"), &[]);
     }
 }

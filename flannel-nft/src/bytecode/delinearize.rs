@@ -1,20 +1,27 @@
 //! From the kernel's expressions back to rules.
 
-use crate::bytecode::expr::{Expr, NAT_CHOICES, offset};
-use crate::bytecode::linearize::{fixes_protocol, linearize};
+use crate::bytecode::consumers;
+use crate::bytecode::context::Context;
+use crate::bytecode::expr::{Expr, Nonzero};
+use crate::bytecode::linearize::linearize;
+use crate::bytecode::registers::{Registers, adjacent};
 use crate::model::data::Data;
+use crate::model::datatype::{Datatype, Format};
+use crate::model::expression::Term;
+use crate::model::exthdr::Exthdr;
 use crate::model::family::Family;
-use crate::model::matching::{Field, Inline, IpVersion, Match, Source, Test};
-use crate::model::name::{CounterName, LogPrefix, SetName};
-use crate::model::protocol::Protocol;
+use crate::model::field::{Field, Kind};
+use crate::model::header;
+use crate::model::matching::{Inline, Match, Source, Test};
+use crate::model::name::SetName;
 use crate::model::rule::Rule;
 use crate::model::set::Set;
-use crate::model::statement::{IpRange, Limit, Log, Mark, Nat, Reject, Statement};
+use crate::model::statement::{Reject, Statement};
 use crate::model::verdict::Verdict;
 use crate::uapi::*;
 
-/// Fills `rule` with the statements that `exprs` encode. `inline` returns the anonymous set of a
-/// lookup.
+/// Fills `rule` with the statements that `exprs` encode. `find` returns the set of a lookup by name,
+/// or by ID in a batch; it may know anonymous sets only.
 ///
 /// An expression without a type here stays an expression. If linearizing the result does not return
 /// exactly `exprs`, all of them stay expressions. So an observed rule can always be written back
@@ -23,382 +30,316 @@ pub(crate) fn delinearize<'s>(
     mut rule: Rule,
     exprs: Vec<Expr>,
     family: Family,
-    inline: impl Fn(&str, Option<u32>) -> Option<&'s Set>,
+    find: impl Fn(&str, Option<u32>) -> Option<&'s Set>,
 ) -> Rule {
-    let mut delinearizer = Delinearizer { family, rest: &exprs, inline, statements: Vec::new() };
-    while let Some((next, rest)) = delinearizer.rest.split_first() {
-        let statement = delinearizer.statement().unwrap_or_else(|| {
-            delinearizer.rest = rest;
-            Statement::Other(next.clone())
-        });
-        delinearizer.push(statement);
+    let mut delinearizer = Delinearizer::new(family, find);
+    let mut rest = exprs.as_slice();
+    let mut pending = 0;
+    while let Some((next, after)) = rest.split_first() {
+        if delinearizer.registers_follow(next) {
+            (rest, pending) = (after, pending + 1);
+            continue;
+        }
+        let found = delinearizer.statement(rest).filter(|(statement, _)| has_syntax(statement));
+        let used = match found {
+            Some((statement, used)) => {
+                delinearizer.push(statement);
+                used
+            }
+            None => {
+                // The loads that belong to an unknown expression stay expressions, too.
+                let from = exprs.len() - rest.len() - pending;
+                let unknown = exprs.get(from..=from + pending).unwrap_or_default();
+                unknown.iter().for_each(|expr| delinearizer.push(Statement::Other(expr.clone())));
+                1
+            }
+        };
+        delinearizer.registers.clear();
+        rest = rest.get(used..).unwrap_or_default();
+        pending = 0;
     }
+    let unused = exprs.get(exprs.len() - pending..).unwrap_or_default();
+    unused.iter().for_each(|expr| delinearizer.push(Statement::Other(expr.clone())));
     rule.statements = delinearizer.statements;
     let mut again = Vec::with_capacity(exprs.len());
-    let lowered = linearize(&rule, family, 0, |expr| again.push(expr));
+    let linearized = linearize(&rule, family, 0, |expr| again.push(expr));
     let same = again.len() == exprs.len() && again.iter().zip(&exprs).all(|(a, b)| equivalent(a, b));
-    if lowered.is_err() || !same {
+    if linearized.is_err() || !same {
         rule.statements = exprs.into_iter().map(Statement::Other).collect();
     }
     rule
 }
 
+/// Whether nft can write the statement.
+fn has_syntax(statement: &Statement) -> bool {
+    let mut has_syntax = true;
+    statement.each_term(&mut |term: &Term| {
+        term.each_field(&mut |field| {
+            has_syntax &=
+                !matches!(field.0, Kind::Exthdr(Exthdr { name: "@", op, .. }) if op != NFT_EXTHDR_OP_TCPOPT);
+        });
+    });
+    has_syntax
+}
+
 /// Equal except for the name and ID of an anonymous set.
 fn equivalent(a: &Expr, b: &Expr) -> bool {
+    fn is_anonymous(a: &str, b: &str) -> bool {
+        a.starts_with("__") && b.starts_with("__")
+    }
     match (a, b) {
         (
             Expr::Lookup { set, id: Some(_), sreg, dreg, inverted },
             Expr::Lookup { set: set_b, sreg: sreg_b, dreg: dreg_b, inverted: inverted_b, .. },
+        ) => is_anonymous(set, set_b) && (sreg, dreg, inverted) == (sreg_b, dreg_b, inverted_b),
+        (Expr::ObjectMap { set, id: Some(_), sreg }, Expr::ObjectMap { set: set_b, sreg: sreg_b, .. }) => {
+            is_anonymous(set, set_b) && sreg == sreg_b
+        }
+        (
+            Expr::Dynset { id: Some(_), set, op, key, data, timeout, flags, exprs },
+            Expr::Dynset {
+                set: set_b,
+                op: op_b,
+                key: key_b,
+                data: data_b,
+                timeout: timeout_b,
+                flags: flags_b,
+                exprs: exprs_b,
+                ..
+            },
         ) => {
-            set.starts_with("__")
-                && set_b.starts_with("__")
-                && (sreg, dreg, inverted) == (sreg_b, dreg_b, inverted_b)
+            (set, op, key, data, timeout, flags, exprs)
+                == (set_b, op_b, key_b, data_b, timeout_b, flags_b, exprs_b)
         }
         _ => a == b,
     }
 }
 
-struct Delinearizer<'e, F> {
-    family: Family,
-    rest: &'e [Expr],
-    inline: F,
+pub(crate) struct Delinearizer<F> {
+    pub(crate) family: Family,
+    find: F,
+    pub(crate) registers: Registers,
     statements: Vec<Statement>,
+    /// What is known before each statement, and after the last.
+    contexts: Vec<Context>,
 }
 
-impl<'e, 's, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Delinearizer<'e, F> {
-    /// Adds a statement and removes the match before it that it implies: `tcp dport 80` implies
+impl<'s, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Delinearizer<F> {
+    fn new(family: Family, find: F) -> Self {
+        let contexts = vec![Context::new(family)];
+        Self { family, find, registers: Registers::default(), statements: Vec::new(), contexts }
+    }
+
+    pub(crate) fn context(&self) -> Context {
+        self.contexts.last().cloned().unwrap_or_else(|| Context::new(self.family))
+    }
+
+    /// Whether the expression only writes a register.
+    fn registers_follow(&mut self, expr: &Expr) -> bool {
+        let context = self.context();
+        if let Expr::Lookup { set, id, sreg, dreg: Some(dreg), inverted: false } = expr
+            && *dreg != NFT_REG_VERDICT
+        {
+            let Some(key) = self.registers.joined(*sreg, None) else { return false };
+            let source = self.source(set, *id);
+            let map = Term::Map { key: Box::new(key), source };
+            let bytes = usize::try_from(map.datatype().length()).unwrap_or(0);
+            return self.registers.replace(*sreg, *dreg, map, bytes).is_some();
+        }
+        self.registers.follow(expr, &context).is_some()
+    }
+
+    /// Adds a statement and removes the matches before it that it implies: `tcp dport 80` implies
     /// `meta l4proto tcp`.
     fn push(&mut self, statement: Statement) {
-        let field = match &statement {
-            Statement::Match(condition) => Some(condition.field),
-            Statement::Vmap { field, .. } => Some(*field),
-            Statement::ClampMss | Statement::Reject(Reject::TcpReset) => Some(Field::TcpFlags),
-            _ => None,
-        };
-        let implied = match field {
-            Some(Field::Saddr(ip) | Field::Daddr(ip)) => Some((Field::Nfproto, ip.number())),
-            Some(Field::IpProtocol) => Some((Field::Nfproto, IpVersion::V4.number())),
-            Some(Field::Sport(Some(protocol)) | Field::Dport(Some(protocol))) => {
-                Some((Field::L4proto, protocol.number()))
-            }
-            Some(Field::TcpFlags) => Some((Field::L4proto, Protocol::TCP.number())),
-            _ => None,
-        };
-        if let Some((field, number)) = implied {
-            let is_implied = |statement: &Statement| {
-                matches!(statement, Statement::Match(Match { field: f, test: Test::Is(data), inverted: false, .. })
-                    if *f == field && data.u8() == Some(number))
+        for count in (1..=3).rev() {
+            let Some(at) = self.statements.len().checked_sub(count) else { continue };
+            let (Some(context), Some(before)) = (self.contexts.get(at), self.statements.get(at..)) else {
+                continue;
             };
-            // Only where linearizing puts it: for a reset at the start of the rule, otherwise
-            // directly before the statement.
-            let at = match statement {
-                Statement::Reject(_) => 0,
-                _ => self.statements.len().saturating_sub(1),
-            };
-            let settled = self.statements.get(at + 1..).is_some_and(|rest| rest.iter().any(fixes_protocol));
-            if !settled && self.statements.get(at).is_some_and(is_implied) {
-                self.statements.remove(at);
+            let is_needed = |(needed, statement): (&Match, &Statement)| matches!(statement, Statement::Match(found) if found == needed);
+            let implied = context
+                .needed(&statement)
+                .is_ok_and(|needed| needed.len() == count && needed.iter().zip(before).all(is_needed));
+            if implied {
+                self.statements.truncate(at);
+                self.contexts.truncate(at + 1);
+                break;
             }
         }
+        let is_reject = matches!(statement, Statement::Reject(_));
         self.statements.push(statement);
+        if is_reject {
+            self.remove_start();
+        }
+        let mut context = self.context();
+        if let Some(statement) = self.statements.last() {
+            let _contradicts_itself = context.follow(statement);
+        }
+        self.contexts.push(context);
     }
 
-    fn take(&mut self, count: usize) {
-        self.rest = self.rest.get(count..).unwrap_or_default();
+    /// Removes the match at the start of the rule that a reject statement implies.
+    fn remove_start(&mut self) {
+        if let Some((Statement::Match(first), rest)) = self.statements.split_first()
+            && let Ok(needed) = Context::new(self.family).needed_at_start(rest)
+            && needed.as_slice() == std::slice::from_ref(first)
+        {
+            self.statements.remove(0);
+            self.contexts.truncate(self.statements.len());
+        }
     }
 
-    fn statement(&mut self) -> Option<Statement> {
-        let (first, rest) = self.rest.split_first()?;
-        let (statement, used) = match first {
-            Expr::Counter { packets, bytes } => (Statement::Counter { packets: *packets, bytes: *bytes }, 1),
-            Expr::Object { kind: NFT_OBJECT_COUNTER, name } => {
-                (Statement::CounterRef(CounterName::observed(name.as_bytes())), 1)
+    /// The definition of a set.
+    pub(crate) fn set(&self, name: &str, id: Option<u32>) -> Option<&'s Set> {
+        (self.find)(name, id)
+    }
+
+    pub(crate) fn source(&self, set: &str, id: Option<u32>) -> Source {
+        match (self.find)(set, id) {
+            Some(set) if set.is_anonymous() => {
+                let mut set = set.clone();
+                if set.name.as_str().starts_with("__") {
+                    set.name = set.maps.anonymous_name();
+                }
+                Source::Inline(Box::new(Inline { set }))
             }
-            Expr::Notrack => (Statement::Notrack, 1),
+            _ => Source::Named(SetName::observed(set.as_bytes())),
+        }
+    }
+
+    /// The statement that the first expressions complete, and their number.
+    fn statement(&self, exprs: &[Expr]) -> Option<(Statement, usize)> {
+        let (first, rest) = exprs.split_first()?;
+        Some(match first {
             Expr::Verdict { code, chain, id: None } => {
                 (Statement::Verdict(Verdict::from_code(*code, chain.as_ref())?), 1)
             }
-            Expr::Limit {
-                rate,
-                unit,
-                burst,
-                kind: kind @ (NFT_LIMIT_PKTS | NFT_LIMIT_PKT_BYTES),
-                flags: flags @ (0 | NFT_LIMIT_F_INV),
-            } => {
-                let (bytes, over) = (*kind == NFT_LIMIT_PKT_BYTES, *flags == NFT_LIMIT_F_INV);
-                (Statement::Limit(Limit { rate: *rate, per: *unit, burst: *burst, bytes, over }), 1)
-            }
-            Expr::Log { group, prefix, snaplen, threshold, level, flags } => {
-                let prefix = prefix.as_ref().map(|prefix| LogPrefix::observed(prefix.as_bytes()));
-                let level = level.filter(|level| *level != NFT_LOGLEVEL_WARNING);
-                let (snaplen, threshold) = (*snaplen, *threshold);
-                (Statement::Log(Log { prefix, group: *group, level, snaplen, threshold, flags: *flags }), 1)
-            }
-            Expr::Masquerade { port_min: None, flags, .. } => {
-                (Statement::Masquerade(choice(*flags, None)?), 1)
-            }
-            Expr::Redirect { port_min: None, flags, .. } => (Statement::Redirect(choice(*flags, None)?), 1),
-            Expr::Reject { kind, code } => (Statement::Reject(self.reject(*kind, *code)?), 1),
-            Expr::Rt { key: NFT_RT_TCPMSS, dreg: NFT_REG_1 } => match rest {
-                [Expr::Byteorder { .. }, Expr::ExthdrWrite { option: TCPOPT_MAXSEG, .. }, ..] => {
-                    (Statement::ClampMss, 3)
+            Expr::Cmp { sreg, op: NFT_CMP_GTE, data: from } => match rest.first() {
+                Some(Expr::Cmp { sreg: same, op: NFT_CMP_LTE, data: to }) if same == sreg => {
+                    (self.range(*sreg, from, to, false)?, 2)
                 }
-                _ => return None,
+                _ => (self.comparison(*sreg, NFT_CMP_GTE, from)?, 1),
             },
-            Expr::Immediate { dreg: NFT_REG_1, .. } => self.after_constants()?,
-            Expr::MetaLoad { key: NFT_META_MARK, .. } | Expr::CtLoad { key: NFT_CT_MARK, .. } => {
-                match self.mark() {
-                    Some(found) => found,
-                    None => self.condition()?,
-                }
-            }
-            _ => self.condition()?,
-        };
-        self.take(used);
-        Some(statement)
-    }
-
-    /// The statement after one to four immediate values.
-    fn after_constants(&self) -> Option<(Statement, usize)> {
-        let values: Vec<&Data> = self
-            .rest
-            .iter()
-            .map_while(|expr| match expr {
-                Expr::Immediate { data, .. } => Some(data),
-                _ => None,
-            })
-            .collect();
-        let value = |register: &Option<u32>| {
-            register.map(|register| values.get(usize::try_from(register).ok()?.checked_sub(1)?).copied())
-        };
-        let port = |register: &Option<u32>| match value(register) {
-            Some(data) => data.and_then(Data::be_u16).map(Some),
-            None => Some(None),
-        };
-        let used = values.len() + 1;
-        let statement = match self.rest.get(values.len())? {
-            Expr::MetaSet { key: NFT_META_MARK, .. } => {
-                Statement::MetaMark(Mark::To(values.first()?.host_u32()?))
-            }
-            Expr::CtSet { key: NFT_CT_MARK, .. } => Statement::CtMark(Mark::To(values.first()?.host_u32()?)),
-            Expr::Masquerade { flags, port_min, port_max } => {
-                Statement::Masquerade(choice(*flags, ports(port(port_min)?, port(port_max)?))?)
-            }
-            Expr::Redirect { flags, port_min, port_max } => {
-                Statement::Redirect(choice(*flags, ports(port(port_min)?, port(port_max)?))?)
-            }
-            Expr::Nat { kind, address_min, address_max, port_min, port_max, flags, .. } => {
-                let address = match (value(address_min), value(address_max)) {
-                    (Some(first), last) => {
-                        let first = first?.clone();
-                        let last = last.map_or(Some(&first), |last| last)?.clone();
-                        Some(IpRange { first, last })
+            Expr::Cmp { sreg, op, data } => (self.comparison(*sreg, *op, data)?, 1),
+            Expr::Range { sreg, op: NFT_RANGE_NEQ, from, to } => (self.range(*sreg, from, to, true)?, 1),
+            Expr::Lookup { set, id, sreg, dreg, inverted } => {
+                let key = self.registers.joined(*sreg, None)?;
+                let source = self.source(set, *id);
+                let statement = match dreg {
+                    None => {
+                        Statement::Match(Match { inverted: *inverted, ..Match::new(key, Test::In(source)) })
                     }
-                    (None, _) => None,
+                    Some(_) => Statement::Vmap { key, source },
                 };
-                let nat = choice(*flags & !NF_NAT_RANGE_MAP_IPS, ports(port(port_min)?, port(port_max)?))?;
-                if *kind == NFT_NAT_SNAT {
-                    Statement::Snat { address, nat }
-                } else {
-                    Statement::Dnat { address, nat }
-                }
+                (statement, 1)
             }
-            _ => return None,
-        };
-        Some((statement, used))
-    }
-
-    /// A mark that is computed from a mark.
-    fn mark(&self) -> Option<(Statement, usize)> {
-        let from_packet = matches!(self.rest.first()?, Expr::MetaLoad { .. });
-        let (mask, xor, used) = match self.rest.get(1)? {
-            Expr::Bitwise { mask, xor, .. } => (mask.host_u32()?, xor.host_u32()?, 2),
-            _ => (u32::MAX, 0, 1),
-        };
-        let to_packet = match self.rest.get(used)? {
-            Expr::MetaSet { key: NFT_META_MARK, .. } => true,
-            Expr::CtSet { key: NFT_CT_MARK, .. } => false,
-            _ => return None,
-        };
-        let mark = if to_packet != from_packet {
-            Mark::Copy { mask: (xor == 0).then_some(mask)? }
-        } else if xor == 0 {
-            Mark::Clear(!mask)
-        } else if xor == !mask {
-            Mark::Set(xor)
-        } else {
-            Mark::Replace { mask: !mask, value: xor }
-        };
-        Some((if to_packet { Statement::MetaMark(mark) } else { Statement::CtMark(mark) }, used + 1))
-    }
-
-    /// Adds the protocol to ports, if the rule matches one before.
-    fn with_protocol(&self, field: Field) -> Field {
-        let demanded = self.statements.iter().rev().find_map(|statement| match statement {
-            Statement::Match(Match { field, test, inverted: false, .. }) => match (field, test) {
-                (Field::L4proto | Field::IpProtocol, Test::Is(data)) => data.u8().map(Protocol::new),
-                (Field::Sport(protocol) | Field::Dport(protocol), _) => *protocol,
-                (Field::TcpFlags, _) => Some(Protocol::TCP),
-                _ => None,
-            },
-            Statement::Vmap { field: Field::Sport(protocol) | Field::Dport(protocol), .. } => *protocol,
-            _ => None,
-        });
-        let with_ports = demanded.filter(|protocol| {
-            [Protocol::TCP, Protocol::UDP, Protocol::SCTP, Protocol::DCCP, Protocol::UDPLITE]
-                .contains(protocol)
-        });
-        match field {
-            Field::Sport(None) => Field::Sport(with_ports),
-            Field::Dport(None) => Field::Dport(with_ports),
-            field => field,
-        }
-    }
-
-    fn reject(&self, kind: u32, code: u8) -> Option<Reject> {
-        Some(match (kind, self.family, code) {
-            (NFT_REJECT_TCP_RST, _, _) => Reject::TcpReset,
-            (NFT_REJECT_ICMPX_UNREACH, Family::Inet, NFT_REJECT_ICMPX_NO_ROUTE)
-            | (NFT_REJECT_ICMP_UNREACH, Family::Ip, ICMP_NET_UNREACH)
-            | (NFT_REJECT_ICMP_UNREACH, Family::Ip6, ICMPV6_NOROUTE) => Reject::NoRoute,
-            (NFT_REJECT_ICMPX_UNREACH, Family::Inet, NFT_REJECT_ICMPX_HOST_UNREACH)
-            | (NFT_REJECT_ICMP_UNREACH, Family::Ip, ICMP_HOST_UNREACH)
-            | (NFT_REJECT_ICMP_UNREACH, Family::Ip6, ICMPV6_ADDR_UNREACH) => Reject::HostUnreachable,
-            (NFT_REJECT_ICMPX_UNREACH, Family::Inet, NFT_REJECT_ICMPX_ADMIN_PROHIBITED)
-            | (NFT_REJECT_ICMP_UNREACH, Family::Ip, ICMP_PKT_FILTERED)
-            | (NFT_REJECT_ICMP_UNREACH, Family::Ip6, ICMPV6_ADM_PROHIBITED) => Reject::AdminProhibited,
-            (NFT_REJECT_ICMPX_UNREACH, Family::Inet, NFT_REJECT_ICMPX_PORT_UNREACH)
-            | (NFT_REJECT_ICMP_UNREACH, Family::Ip, ICMP_PORT_UNREACH)
-            | (NFT_REJECT_ICMP_UNREACH, Family::Ip6, ICMPV6_PORT_UNREACH) => Reject::PortUnreachable,
-            _ => return None,
+            other => (consumers::statement(self, other)?, 1),
         })
     }
 
-    /// A match: load, optional mask, then comparison or lookup.
-    fn condition(&self) -> Option<(Statement, usize)> {
-        let (field, length) = load(self.rest.first()?)?;
-        let field = self.with_protocol(field);
-        let whole = usize::try_from(field.datatype().length()).ok()?;
-        let matched = |test, inverted| Statement::Match(Match { inverted, ..Match::new(field, test) });
-        let second = self.rest.get(1)?;
-        if length.is_some_and(|length| length < whole) {
-            let Expr::Cmp { op, data, .. } = second else { return None };
-            let mut address = data.as_slice().to_vec();
-            address.resize(whole, 0);
-            let bits = u8::try_from(data.len() * 8).ok()?;
-            return Some((matched(Test::Prefix(Data::new(&address), bits), inverted(*op)?), 2));
-        }
-        match second {
-            Expr::Bitwise { mask, xor, .. } if xor.is_zero() => {
-                let Expr::Cmp { op, data, .. } = self.rest.get(2)? else { return None };
-                let inverted = inverted(*op)?;
-                let bitmask = matches!(field, Field::CtState | Field::CtStatus | Field::TcpFlags);
-                let test = match (field, mask.prefix_length()) {
-                    (Field::Saddr(_) | Field::Daddr(_), Some(bits)) => Test::Prefix(data.clone(), bits),
-                    _ if bitmask && data.is_zero() => {
-                        return Some((matched(Test::AnyBit(mask.clone()), !inverted), 3));
-                    }
-                    _ => Test::Masked { mask: mask.clone(), value: data.clone() },
-                };
-                Some((matched(test, inverted), 3))
+    fn range(&self, sreg: u32, from: &Data, to: &Data, inverted: bool) -> Option<Statement> {
+        let slot = self.registers.at(sreg)?;
+        let test = Test::Range(slot.data(from), slot.data(to));
+        Some(Statement::Match(Match { inverted, ..Match::new(slot.term.clone(), test) }))
+    }
+
+    fn comparison(&self, sreg: u32, op: u32, data: &Data) -> Option<Statement> {
+        let slot = self.registers.at(sreg)?;
+        let data = &slot.data(data);
+        let inverted = match op {
+            NFT_CMP_EQ => false,
+            NFT_CMP_NEQ => true,
+            _ => {
+                return Some(Statement::Match(Match::new(
+                    slot.term.clone(),
+                    Test::Compare(op, data.clone()),
+                )));
             }
-            Expr::Cmp { op: NFT_CMP_GTE, data: first, .. } => match self.rest.get(2)? {
-                Expr::Cmp { op: NFT_CMP_LTE, data: last, .. } => {
-                    Some((matched(Test::Range(first.clone(), last.clone()), false), 3))
+        };
+        let (left, test, inverted) = match &slot.term {
+            Term::Bitwise { of, mask, xor } if xor.is_zero() => {
+                let datatype = of.datatype();
+                let is_bits = matches!(datatype.format(), Some(Format::Bits(..) | Format::Labels));
+                let is_address = of.field().is_some_and(Field::is_address);
+                // A prefix of whole bytes is compared without a mask.
+                let is_prefix = |bits: &u8| is_address && (*bits == 0 || !bits.is_multiple_of(8));
+                match mask.prefix_length().filter(is_prefix) {
+                    Some(bits) => (*of.clone(), Test::Prefix(data.clone(), bits), inverted),
+                    None if is_bits && data.is_zero() => (*of.clone(), Test::AnyBit(mask.clone()), !inverted),
+                    None => (*of.clone(), Test::Masked { mask: mask.clone(), value: data.clone() }, inverted),
                 }
-                _ => None,
-            },
-            Expr::Cmp { op, data, .. } => {
-                let test = match field {
-                    Field::Iifname | Field::Oifname if data.len() < whole => {
-                        Test::NamePrefix(std::str::from_utf8(data.as_slice()).ok()?.into())
+            }
+            Term::Field(Field(Kind::Raw { base, offset, length })) => {
+                if let Some(statement) = self.unnamed(*base, *offset, *length, data, inverted) {
+                    return Some(statement);
+                }
+                (slot.term.clone(), Test::Is(data.clone()), inverted)
+            }
+            term => {
+                let datatype = term.datatype();
+                let is_address = matches!(datatype, Datatype::Ipv4Addr | Datatype::Ipv6Addr);
+                let test = match std::str::from_utf8(data.as_slice()) {
+                    _ if is_address && data.len() < datatype.lengths().0 => {
+                        let mut address = data.as_slice().to_vec();
+                        address.resize(datatype.lengths().0, 0);
+                        Test::Prefix(Data::new(&address), u8::try_from(data.len() * 8).ok()?)
+                    }
+                    Ok(prefix) if datatype == Datatype::Ifname && data.len() < 16 => {
+                        Test::NamePrefix(prefix.into())
                     }
                     _ => Test::Is(data.clone()),
                 };
-                Some((matched(test, inverted(*op)?), 2))
+                (term.clone(), test, inverted)
             }
-            Expr::Range { op: op @ (NFT_RANGE_EQ | NFT_RANGE_NEQ), from, to, .. } => {
-                Some((matched(Test::Range(from.clone(), to.clone()), *op == NFT_RANGE_NEQ), 2))
-            }
-            Expr::Lookup { set, id, dreg, inverted, .. } => {
-                let source = match (self.inline)(set, *id) {
-                    Some(set) => {
-                        let mut set = set.clone();
-                        set.name = set.maps.anonymous_name();
-                        Source::Inline(Box::new(Inline { set }))
-                    }
-                    None => Source::Named(SetName::observed(set.as_bytes())),
-                };
-                match dreg {
-                    None => Some((matched(Test::In(source), *inverted), 2)),
-                    Some(NFT_REG_VERDICT) => Some((Statement::Vmap { field, source }, 2)),
-                    Some(_) => None,
-                }
-            }
+        };
+        Some(Statement::Match(Match { inverted, ..Match::new(left, test) }))
+    }
+
+    /// The first bytes of an address, or several fields that are compared at once.
+    fn unnamed(&self, base: u32, offset: u32, length: u32, data: &Data, inverted: bool) -> Option<Statement> {
+        let header = self.context().header(base, offset)?;
+        let longer = header::fields_of(header).iter().copied().find(|field| {
+            let is_address = matches!(field.datatype(), Datatype::EtherAddr) || field.is_address();
+            is_address && field.offset() == offset && field.bits() > length
+        });
+        if let Some(field) = longer {
+            let mut address = data.as_slice().to_vec();
+            address.resize(usize::try_from(field.bits() / 8).ok()?, 0);
+            let test = Test::Prefix(Data::new(&address), u8::try_from(length).ok()?);
+            return Some(Statement::Match(Match { inverted, ..Match::new(field, test) }));
+        }
+        let mut rest = data.as_slice();
+        let mut fields = Vec::new();
+        for field in adjacent(header, offset, offset + length).filter(|_| !inverted)? {
+            let (value, others) = rest.split_at_checked(usize::try_from(field.bits() / 8).ok()?)?;
+            fields.push((field, Data::new(value)));
+            rest = others;
+        }
+        Some(Statement::Adjacent(fields))
+    }
+
+    pub(crate) fn reject(&self, kind: u32, code: u8) -> Option<Reject> {
+        let named = [
+            Reject::TcpReset,
+            Reject::PortUnreachable,
+            Reject::AdminProhibited,
+            Reject::HostUnreachable,
+            Reject::NoRoute,
+        ];
+        let found = named
+            .into_iter()
+            .find(|named| crate::bytecode::linearize::reject_code(*named, self.family) == Some((kind, code)));
+        found.or_else(|| match (kind, self.context().network?) {
+            (NFT_REJECT_ICMP_UNREACH, ETH_P_IP) => Some(Reject::Icmp(code)),
+            (NFT_REJECT_ICMP_UNREACH, ETH_P_IPV6) => Some(Reject::Icmpv6(code)),
             _ => None,
-        }
+        })
     }
 }
 
-fn inverted(op: u32) -> Option<bool> {
-    match op {
-        NFT_CMP_EQ => Some(false),
-        NFT_CMP_NEQ => Some(true),
-        _ => None,
-    }
-}
-
-fn choice(flags: u32, ports: Option<std::ops::RangeInclusive<u16>>) -> Option<Nat> {
-    let flags = flags & !NF_NAT_RANGE_PROTO_SPECIFIED;
-    (flags & !NAT_CHOICES == 0).then_some(Nat { flags, ports })
-}
-
-fn ports(first: Option<u16>, last: Option<u16>) -> Option<std::ops::RangeInclusive<u16>> {
-    first.map(|first| first..=last.unwrap_or(first))
-}
-
-/// The field that an expression loads and, for a packet field, the number of bytes.
-fn load(expr: &Expr) -> Option<(Field, Option<usize>)> {
-    let field = match expr {
-        Expr::Payload { base, offset, length, dreg: NFT_REG_1 } => {
-            let field = match (*base, *offset, *length) {
-                (NFT_PAYLOAD_NETWORK_HEADER, offset::IPV4_PROTOCOL, 1) => Field::IpProtocol,
-                (NFT_PAYLOAD_NETWORK_HEADER, offset::IPV4_SADDR, 1..=4) => Field::Saddr(IpVersion::V4),
-                (NFT_PAYLOAD_NETWORK_HEADER, offset::IPV4_DADDR, 1..=4) => Field::Daddr(IpVersion::V4),
-                (NFT_PAYLOAD_NETWORK_HEADER, offset::IPV6_SADDR, 1..=16) => Field::Saddr(IpVersion::V6),
-                (NFT_PAYLOAD_NETWORK_HEADER, offset::IPV6_DADDR, 1..=16) => Field::Daddr(IpVersion::V6),
-                (NFT_PAYLOAD_TRANSPORT_HEADER, offset::SPORT, 2) => Field::Sport(None),
-                (NFT_PAYLOAD_TRANSPORT_HEADER, offset::DPORT, 2) => Field::Dport(None),
-                (NFT_PAYLOAD_TRANSPORT_HEADER, offset::TCP_FLAGS, 1) => Field::TcpFlags,
-                _ => return None,
-            };
-            return Some((field, usize::try_from(*length).ok()));
-        }
-        Expr::MetaLoad { key, dreg: NFT_REG_1 } => match *key {
-            NFT_META_MARK => Field::Mark,
-            NFT_META_IIF => Field::Iif,
-            NFT_META_OIF => Field::Oif,
-            NFT_META_IIFNAME => Field::Iifname,
-            NFT_META_OIFNAME => Field::Oifname,
-            NFT_META_NFPROTO => Field::Nfproto,
-            NFT_META_L4PROTO => Field::L4proto,
-            NFT_META_PKTTYPE => Field::PktType,
-            _ => return None,
-        },
-        Expr::CtLoad { key, dreg: NFT_REG_1 } => match *key {
-            NFT_CT_STATE => Field::CtState,
-            NFT_CT_STATUS => Field::CtStatus,
-            NFT_CT_DIRECTION => Field::CtDirection,
-            NFT_CT_MARK => Field::CtMark,
-            _ => return None,
-        },
-        Expr::Fib { result: NFT_FIB_RESULT_ADDRTYPE, flags: NFTA_FIB_F_SADDR, dreg: NFT_REG_1 } => {
-            Field::FibSaddrType
-        }
-        Expr::Fib { result: NFT_FIB_RESULT_ADDRTYPE, flags: NFTA_FIB_F_DADDR, dreg: NFT_REG_1 } => {
-            Field::FibDaddrType
-        }
-        _ => return None,
-    };
-    Some((field, None))
+/// The NAT flags that have names; `None` if there are others.
+pub(crate) fn nat_flags(flags: Nonzero) -> Option<u32> {
+    let flags = flags.0 & !NF_NAT_RANGE_PROTO_SPECIFIED;
+    (flags & !crate::bytecode::expr::NAT_CHOICES == 0).then_some(flags)
 }

@@ -141,7 +141,9 @@ impl Netlink {
                 if found == *id { decode::rule(attributes).map(Some) } else { Ok(None) }
             })?;
         for raw in rules.into_iter().flatten() {
-            let mut rule = delinearize(raw.rule, raw.exprs, id.family, |set, _| anonymous.get(set));
+            let mut rule = delinearize(raw.rule, raw.exprs, id.family, |name, _| {
+                anonymous.get(name).or_else(|| table.sets.find(name))
+            });
             rule.attach_sets(|set, _| anonymous.get(std::str::from_utf8(set).ok()?));
             if let Some(chain) = table.chains.find_mut(raw.chain.as_str()) {
                 chain.rules.push(rule);

@@ -73,10 +73,6 @@ impl Data {
         self.as_slice().iter().all(|byte| *byte == 0)
     }
 
-    pub(crate) fn host_u32(&self) -> Option<u32> {
-        self.as_slice().try_into().ok().map(u32::from_ne_bytes)
-    }
-
     pub(crate) fn be_u16(&self) -> Option<u16> {
         self.as_slice().try_into().ok().map(u16::from_be_bytes)
     }

@@ -54,17 +54,7 @@ impl Span {
     pub(crate) fn write(&self, datatype: Datatype, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::One(data) => datatype.write(data, f),
-            Self::Range(first, last) => {
-                datatype.write(first, f)?;
-                let is_address = matches!(datatype, Datatype::Ipv4Addr | Datatype::Ipv6Addr);
-                match first.prefix_to(last).filter(|_| is_address) {
-                    Some(length) => write!(f, "/{length}"),
-                    None => {
-                        f.write_str("-")?;
-                        datatype.write(last, f)
-                    }
-                }
-            }
+            Self::Range(first, last) => datatype.write_range(first, last, f),
             Self::CatchAll => f.write_str("*"),
         }
     }

@@ -6,8 +6,9 @@ use crate::error::InvalidRule;
 use crate::model::data::Data;
 use crate::model::datatype::Datatype;
 use crate::model::element::{Body, Key, Span};
+use crate::model::expression::Term;
+use crate::model::field::Field;
 use crate::model::name::SetName;
-use crate::model::protocol::Protocol;
 use crate::model::set::{Maps, Set};
 use crate::uapi::*;
 
@@ -37,56 +38,13 @@ impl IpVersion {
     }
 }
 
-/// The field whose value a match compares.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub(crate) enum Field {
-    CtDirection,
-    CtMark,
-    CtState,
-    CtStatus,
-    Daddr(IpVersion),
-    Dport(Option<Protocol>),
-    FibDaddrType,
-    FibSaddrType,
-    Iif,
-    Iifname,
-    IpProtocol,
-    L4proto,
-    Mark,
-    Nfproto,
-    Oif,
-    Oifname,
-    PktType,
-    Saddr(IpVersion),
-    Sport(Option<Protocol>),
-    TcpFlags,
-}
-
-impl Field {
-    pub(crate) fn datatype(self) -> Datatype {
-        match self {
-            Self::CtDirection => Datatype::CtDirection,
-            Self::CtMark | Self::Mark => Datatype::Mark,
-            Self::CtState => Datatype::CtState,
-            Self::CtStatus => Datatype::CtStatus,
-            Self::Daddr(version) | Self::Saddr(version) => version.datatype(),
-            Self::Dport(_) | Self::Sport(_) => Datatype::InetService,
-            Self::FibDaddrType | Self::FibSaddrType => Datatype::FibAddrtype,
-            Self::Iif | Self::Oif => Datatype::Ifindex,
-            Self::Iifname | Self::Oifname => Datatype::Ifname,
-            Self::IpProtocol | Self::L4proto => Datatype::InetProto,
-            Self::Nfproto => Datatype::Nfproto,
-            Self::PktType => Datatype::PktType,
-            Self::TcpFlags => Datatype::TcpFlag,
-        }
-    }
-}
-
 /// The value or values that a field is compared with.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Test {
     /// At least one of these bits is set.
     AnyBit(Data),
+    /// `NFT_CMP_*` other than equality.
+    Compare(u32, Data),
     In(Source),
     Is(Data),
     /// The bits under the mask equal the value.
@@ -122,6 +80,15 @@ impl PartialEq for Inline {
 }
 
 impl Source {
+    /// An anonymous set of values of a term.
+    pub(crate) fn inline_of(
+        left: &Term,
+        maps: Maps,
+        elements: impl IntoIterator<Item = (Key, Body)>,
+    ) -> Self {
+        Self::inline(left.datatype(), maps, elements)
+    }
+
     pub(crate) fn inline(key: Datatype, maps: Maps, elements: impl IntoIterator<Item = (Key, Body)>) -> Self {
         let elements: Vec<_> = elements.into_iter().collect();
         let interval = elements.iter().any(|(key, _)| matches!(key.span, Span::Range(..)));
@@ -139,41 +106,48 @@ impl Source {
 /// A condition of a rule.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Match {
-    pub(crate) field: Field,
+    pub(crate) left: Term,
     pub(crate) test: Test,
     pub(crate) inverted: bool,
     pub(crate) invalid: Option<InvalidRule>,
 }
 
 impl Match {
-    pub(crate) fn new(field: Field, test: Test) -> Self {
-        Self { field, test, inverted: false, invalid: None }
+    pub(crate) fn new(left: impl Into<Term>, test: Test) -> Self {
+        Self { left: left.into(), test, inverted: false, invalid: None }
     }
 
-    pub(crate) fn key(field: Field, key: Key) -> Self {
+    pub(crate) fn key(left: impl Into<Term>, key: Key) -> Self {
         let test = match key.span {
             Span::One(data) => Test::Is(data),
             Span::Range(first, last) => Test::Range(first, last),
             Span::CatchAll => Test::In(Source::inline(key.datatype, Maps::Nothing, [])),
         };
-        Self { field, test, inverted: false, invalid: key.invalid }
+        Self { left: left.into(), test, inverted: false, invalid: key.invalid }
     }
 
-    pub(crate) fn named(field: Field, set: &SetName) -> Self {
-        Self::new(field, Test::In(Source::Named(set.clone())))
+    pub(crate) fn named(left: impl Into<Term>, set: &SetName) -> Self {
+        Self::new(left, Test::In(Source::Named(set.clone())))
     }
 
-    pub(crate) fn one_of(field: Field, keys: impl IntoIterator<Item = Key>) -> Self {
+    pub(crate) fn one_of(left: impl Into<Term>, keys: impl IntoIterator<Item = Key>) -> Self {
         let mut keys: Vec<Key> = keys.into_iter().collect();
         if keys.len() == 1
             && let Some(key) = keys.pop()
         {
-            return Self::key(field, key);
+            return Self::key(left, key);
         }
         let invalid = keys.is_empty().then_some(InvalidRule::NothingToMatch);
         let keys = keys.into_iter().map(|key| (key, Body::default()));
-        let test = Test::In(Source::inline(field.datatype(), Maps::Nothing, keys));
-        Self { field, test, inverted: false, invalid }
+        let left = left.into();
+        let test = Test::In(Source::inline_of(&left, Maps::Nothing, keys));
+        Self { left, test, inverted: false, invalid }
+    }
+}
+
+impl From<Field> for Term {
+    fn from(field: Field) -> Self {
+        Self::Field(field)
     }
 }
 

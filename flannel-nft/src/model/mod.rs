@@ -1,12 +1,18 @@
 //! The vocabulary of rulesets, independent of their representation as bytes or text.
 
+pub(crate) mod action;
 pub(crate) mod attached;
 pub(crate) mod by_name;
 pub(crate) mod chain;
 pub(crate) mod data;
 pub(crate) mod datatype;
 pub(crate) mod element;
+pub(crate) mod expression;
+pub(crate) mod exthdr;
 pub(crate) mod family;
+pub(crate) mod field;
+pub(crate) mod format;
+pub(crate) mod header;
 pub(crate) mod ids;
 pub(crate) mod matching;
 pub(crate) mod name;
@@ -19,6 +25,7 @@ pub(crate) mod ruleset;
 pub(crate) mod selector;
 pub(crate) mod set;
 pub(crate) mod statement;
+pub(crate) mod symbols;
 pub(crate) mod table;
 pub(crate) mod validate;
 pub(crate) mod value;

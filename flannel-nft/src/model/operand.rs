@@ -7,7 +7,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::model::data::Data;
 use crate::model::element::Key;
-use crate::model::matching::{Field, IpVersion, Match, Test};
+use crate::model::field::Field;
+use crate::model::matching::{IpVersion, Match, Test};
 use crate::model::name::SetName;
 
 /// Addresses to match: a value, a prefix, a range, several of them, or a named set.

@@ -1,14 +1,20 @@
 //! Rules: matches and statements in order.
 
+use crate::model::action::{Computed, NatKind, Queue, Quota, SetUpdate, Synproxy, Target};
 use crate::model::attached::Attached;
 use crate::model::element::{Body, Key, Mapped};
+use crate::model::expression::{Expression, Term};
+use crate::model::exthdr::tcp_option;
+use crate::model::field::{Field, meta, rt};
+use crate::model::header;
 use crate::model::ids::Handle;
-use crate::model::matching::{Field, Match, Source, Test};
+use crate::model::matching::{IpVersion, Match, Source};
 use crate::model::name::{ChainName, Comment, CounterName, SetName};
 use crate::model::opaque::Extra;
 use crate::model::selector::tcp;
 use crate::model::set::{Maps, Set};
 use crate::model::statement::{IpRange, Limit, Log, Mark, Nat, Reject, Statement};
+use crate::model::value::Value;
 use crate::model::verdict::Verdict;
 use crate::uapi::*;
 use crate::wire::exprs;
@@ -44,11 +50,11 @@ impl Rule {
     /// Calls `found` for each anonymous set of the rule, in order.
     pub(crate) fn inline_sets(&self, mut found: impl FnMut(&Set)) {
         for statement in &self.statements {
-            if let Statement::Match(Match { test: Test::In(Source::Inline(inline)), .. })
-            | Statement::Vmap { source: Source::Inline(inline), .. } = statement
-            {
-                found(&inline.set);
-            }
+            statement.each_source(&mut |source, _| {
+                if let Source::Inline(inline) = source {
+                    found(&inline.set);
+                }
+            });
         }
         self.attached.iter().flat_map(|attached| &attached.sets).for_each(found);
     }
@@ -98,13 +104,127 @@ impl Rule {
     /// Sets the packet mark.
     #[must_use]
     pub fn set_mark(self, mark: Mark) -> Self {
-        self.then(Statement::MetaMark(mark))
+        self.then(Statement::mark(mark, true))
     }
 
     /// Sets the connection mark.
     #[must_use]
     pub fn set_ct_mark(self, mark: Mark) -> Self {
-        self.then(Statement::CtMark(mark))
+        self.then(Statement::mark(mark, false))
+    }
+
+    /// Sets a field of the packet, its metadata or its connection: `ip ttl set 1`, `meta mark set
+    /// symhash mod 16`, `tcp option maxseg size set rt mtu`.
+    #[must_use]
+    pub fn set(self, field: Field, value: impl Into<Expression>) -> Self {
+        let value = match value.into().0 {
+            Term::Constant(value) => Term::Constant(value.to(field.datatype())),
+            other => other,
+        };
+        self.then(Statement::Set { field, value })
+    }
+
+    /// Adds a quota: the rule continues only while bytes are left, or with [`Quota::over`] when
+    /// they are used up.
+    #[must_use]
+    pub fn quota(self, quota: Quota) -> Self {
+        self.then(Statement::Quota(quota))
+    }
+
+    /// Continues only while the source has at most `count` connections: `ct count 20`.
+    #[must_use]
+    pub fn connections(self, count: u32) -> Self {
+        self.then(Statement::Connlimit { count, over: false })
+    }
+
+    /// Continues only while there are more than `count` connections: `ct count over 20`.
+    #[must_use]
+    pub fn connections_over(self, count: u32) -> Self {
+        self.then(Statement::Connlimit { count, over: true })
+    }
+
+    /// Adds, updates or deletes an element of a set: `add @SET { ip saddr timeout 1m }`.
+    #[must_use]
+    pub fn update_set(self, update: SetUpdate) -> Self {
+        self.then(Statement::Update(Box::new(update)))
+    }
+
+    /// Passes the packet to a program, which decides about it.
+    #[must_use]
+    pub fn queue(self, queue: Queue) -> Self {
+        self.then(Statement::Queue(queue))
+    }
+
+    /// Sends a copy of the packet to this address (`ip`, `ip6`): `dup to 192.0.2.1`.
+    #[must_use]
+    pub fn dup_to(self, address: impl Into<Expression>) -> Self {
+        self.then(Statement::Dup { address: Some(address.into().0), device: None })
+    }
+
+    /// Sends a copy of the packet through the interface with this index (`netdev`): `dup to "eth0"`.
+    #[must_use]
+    pub fn dup_to_device(self, index: u32) -> Self {
+        let device = Some(Term::Constant(Value::interface_index(index)));
+        self.then(Statement::Dup { address: None, device })
+    }
+
+    /// Forwards the packet through the interface with this index (`netdev`): `fwd to "eth0"`.
+    #[must_use]
+    pub fn forward_to_device(self, index: u32) -> Self {
+        self.then(Statement::Fwd { device: Term::Constant(Value::interface_index(index)), address: None })
+    }
+
+    /// Adds the connection to a flowtable, which forwards its packets on a fast path: `flow add
+    /// @TABLE`.
+    #[must_use]
+    pub fn flow_add(self, flowtable: &str) -> Self {
+        self.then(Statement::FlowAdd(flowtable.into()))
+    }
+
+    /// Answers TCP connections with SYN cookies on behalf of the server.
+    #[must_use]
+    pub fn synproxy(self, proxy: Synproxy) -> Self {
+        self.then(Statement::Synproxy(proxy))
+    }
+
+    /// Removes a TCP option: `reset tcp option sack-perm`. `option` asks whether it exists
+    /// ([`field::tcp_option::SACK_PERM`](crate::field::tcp_option::SACK_PERM)). Kernel ≥ 5.18.
+    #[must_use]
+    pub fn reset_option(self, option: Field) -> Self {
+        self.then(Statement::ResetOption(option))
+    }
+
+    /// Translates the destination address to the result of an expression: `dnat ip to numgen inc
+    /// mod 2 map { 0 : 10.0.0.1, 1 : 10.0.0.2 }`. The addresses must be of `version`.
+    #[must_use]
+    pub fn dnat_to(self, version: IpVersion, address: impl Into<Expression>, nat: Nat) -> Self {
+        self.nat(NatKind::Dnat, version, Target::Address(address.into().0), nat)
+    }
+
+    /// Translates destination address and port to the result of an expression: `dnat ip to tcp
+    /// dport map @MAP`, with a map to `ipv4_addr . inet_service`.
+    #[must_use]
+    pub fn dnat_to_pair(self, version: IpVersion, pair: impl Into<Expression>, nat: Nat) -> Self {
+        self.nat(NatKind::Dnat, version, Target::Pair(pair.into().0), nat)
+    }
+
+    /// Translates the source address to the result of an expression: `snat ip to ip saddr map @MAP`.
+    #[must_use]
+    pub fn snat_to(self, version: IpVersion, address: impl Into<Expression>, nat: Nat) -> Self {
+        self.nat(NatKind::Snat, version, Target::Address(address.into().0), nat)
+    }
+
+    /// Redirects to the port that an expression returns: `redirect to :tcp dport map @MAP`.
+    #[must_use]
+    pub fn redirect_to(self, port: impl Into<Expression>, nat: Nat) -> Self {
+        let target = Target::Port(port.into().0);
+        let computed = Computed { family: u32::from(NFPROTO_UNSPEC), target, nat };
+        self.then(Statement::Nat { kind: NatKind::Redirect, computed: Box::new(computed) })
+    }
+
+    fn nat(self, kind: NatKind, version: IpVersion, target: Target, nat: Nat) -> Self {
+        let computed = Computed { family: u32::from(version.number()), target, nat };
+        self.then(Statement::Nat { kind, computed: Box::new(computed) })
     }
 
     /// Excludes the packet from connection tracking. Valid in prerouting and output chains of
@@ -121,7 +241,7 @@ impl Rule {
     /// `tcp flags syn / syn,rst tcp option maxseg size set rt mtu`
     #[must_use]
     pub fn clamp_mss(self) -> Self {
-        self.when(tcp::syn()).then(Statement::ClampMss)
+        self.when(tcp::syn()).set(tcp_option::MAXSEG_SIZE, rt::MTU)
     }
 
     /// Ends the rule with a verdict.
@@ -163,7 +283,7 @@ impl Rule {
     /// Looks the verdict up in a named map: `ip saddr vmap @MAP`.
     #[must_use]
     pub fn vmap(self, key: VmapKey, map: &SetName) -> Self {
-        self.then(Statement::Vmap { field: key.0, source: Source::Named(map.clone()) })
+        self.then(Statement::Vmap { key: Term::Field(key.0), source: Source::Named(map.clone()) })
     }
 
     /// Looks the verdict up in an anonymous map: `tcp dport vmap { 22 : accept, 23 : drop }`.
@@ -177,7 +297,7 @@ impl Rule {
             (key.into(), Body { mapped: Some(Mapped::Verdict(verdict)), ..Body::default() })
         });
         let source = Source::inline(key.0.datatype(), Maps::Verdict, elements);
-        self.then(Statement::Vmap { field: key.0, source })
+        self.then(Statement::Vmap { key: Term::Field(key.0), source })
     }
 
     /// Drops the packet and sends an error to its sender.
@@ -259,8 +379,10 @@ impl Rule {
     /// Whether both rules are certainly equal except for their counts and handles.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         let Self { statements, comment, handle: _, attached, extra } = self;
-        let same = |(a, b): (&Statement, &Statement)| {
-            matches!((a, b), (Statement::Counter { .. }, Statement::Counter { .. })) || a == b
+        let same = |(a, b): (&Statement, &Statement)| match (a, b) {
+            (Statement::Counter { .. }, Statement::Counter { .. }) => true,
+            (Statement::Quota(a), Statement::Quota(b)) => a.unused() == b.unused(),
+            (a, b) => a == b,
         };
         if attached.is_some() || other.attached.is_some() {
             return false; // compared as encoded rules
@@ -275,6 +397,7 @@ impl Rule {
     pub(crate) fn has_counts(&self) -> bool {
         self.statements.iter().any(|statement| match statement {
             Statement::Counter { packets, bytes } => packets | bytes != 0,
+            Statement::Quota(quota) => *quota != quota.unused(),
             Statement::Other(expr) => exprs::has_state(expr),
             _ => false,
         })
@@ -286,6 +409,7 @@ impl Rule {
         for statement in &mut rule.statements {
             match statement {
                 Statement::Counter { packets, bytes } => (*packets, *bytes) = (0, 0),
+                Statement::Quota(quota) => *quota = quota.unused(),
                 Statement::Other(expr) if exprs::has_state(expr) => *expr = exprs::without_state(expr),
                 _ => {}
             }
@@ -313,23 +437,23 @@ macro_rules! vmap_key {
 
 vmap_key! {
     /// `ip saddr`
-    SADDR4 = Field::Saddr(crate::IpVersion::V4);
+    SADDR4 = header::ip::SADDR;
     /// `ip6 saddr`
-    SADDR6 = Field::Saddr(crate::IpVersion::V6);
+    SADDR6 = header::ip6::SADDR;
     /// `ip daddr`
-    DADDR4 = Field::Daddr(crate::IpVersion::V4);
+    DADDR4 = header::ip::DADDR;
     /// `ip6 daddr`
-    DADDR6 = Field::Daddr(crate::IpVersion::V6);
+    DADDR6 = header::ip6::DADDR;
     /// `tcp dport`
-    TCP_DPORT = Field::Dport(Some(crate::Protocol::TCP));
+    TCP_DPORT = header::tcp::DPORT;
     /// `udp dport`
-    UDP_DPORT = Field::Dport(Some(crate::Protocol::UDP));
+    UDP_DPORT = header::udp::DPORT;
     /// `meta l4proto`
-    L4PROTO = Field::L4proto;
+    L4PROTO = meta::L4PROTO;
     /// `meta mark`
-    MARK = Field::Mark;
+    MARK = meta::MARK;
     /// `iifname`
-    IIFNAME = Field::Iifname;
+    IIFNAME = meta::IIFNAME;
     /// `oifname`
-    OIFNAME = Field::Oifname;
+    OIFNAME = meta::OIFNAME;
 }

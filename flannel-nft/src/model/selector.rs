@@ -7,7 +7,9 @@ use crate::error::InvalidRule;
 use crate::model::data::Data;
 use crate::model::datatype::Datatype;
 use crate::model::element::{Body, Key, Span};
-use crate::model::matching::{Field, IpVersion, Match, Source, Test};
+use crate::model::field::{self, Field, Kind};
+use crate::model::header;
+use crate::model::matching::{IpVersion, Match, Source, Test};
 use crate::model::name::{InterfaceName, SetName};
 use crate::model::operand::{Addresses, Ports};
 use crate::model::protocol::Protocol;
@@ -16,64 +18,70 @@ use crate::model::value::Value;
 
 /// IP header. In an `inet` table, a match on addresses also matches the IP version, as in nft.
 pub mod ip {
-    use super::{Addresses, Data, Field, Match, Protocol, Test};
+    use super::{Addresses, Data, IpVersion, Match, Protocol, Test, header};
 
     /// Source address: `ip saddr` or `ip6 saddr`, depending on the type of `addresses`.
     pub fn saddr(addresses: impl Into<Addresses>) -> Match {
-        addresses.into().matched(Field::Saddr)
+        addresses.into().matched(|version| match version {
+            IpVersion::V4 => header::ip::SADDR,
+            IpVersion::V6 => header::ip6::SADDR,
+        })
     }
 
     /// Destination address: `ip daddr` or `ip6 daddr`, depending on the type of `addresses`.
     pub fn daddr(addresses: impl Into<Addresses>) -> Match {
-        addresses.into().matched(Field::Daddr)
+        addresses.into().matched(|version| match version {
+            IpVersion::V4 => header::ip::DADDR,
+            IpVersion::V6 => header::ip6::DADDR,
+        })
     }
 
     /// Protocol field of the IPv4 header: `ip protocol`. For both IP versions use
     /// [`super::meta::l4proto`].
     #[must_use]
     pub fn protocol(protocol: Protocol) -> Match {
-        Match::new(Field::IpProtocol, Test::Is(Data::new(&[protocol.number()])))
+        Match::new(header::ip::PROTOCOL, Test::Is(Data::new(&[protocol.number()])))
     }
 }
 
 /// Metadata of a packet.
 pub mod meta {
-    use super::{Data, Field, InterfaceName, IpVersion, Key, Match, Protocol, SetName, Test, Value};
+    use super::{Data, Field, InterfaceName, IpVersion, Key, Match, Protocol, SetName, Test, Value, field};
     use crate::uapi::*;
 
     /// Packet mark, all 32 bits: `meta mark 0x1`.
     #[must_use]
     pub fn mark(mark: u32) -> Match {
-        Match::new(Field::Mark, Test::Is(Data::u32(mark)))
+        Match::new(field::meta::MARK, Test::Is(Data::u32(mark)))
     }
 
     /// Packet mark, only the bits under `mask`: `meta mark & 0x4000 == 0x4000`.
     #[must_use]
     pub fn mark_masked(mark: u32, mask: u32) -> Match {
-        Match::new(Field::Mark, Test::Masked { mask: Data::u32(mask), value: Data::u32(mark) })
+        Match::new(field::meta::MARK, Test::Masked { mask: Data::u32(mask), value: Data::u32(mark) })
     }
 
     /// Packet mark in a set of marks: `meta mark @SET`.
     #[must_use]
     pub fn mark_in(set: &SetName) -> Match {
-        Match::named(Field::Mark, set)
+        Match::named(field::meta::MARK, set)
     }
 
     /// IP version, in an `inet` table: `meta nfproto ipv4`.
     #[must_use]
     pub fn nfproto(version: IpVersion) -> Match {
-        Match::new(Field::Nfproto, Test::Is(Data::new(&[version.number()])))
+        Match::new(field::meta::NFPROTO, Test::Is(Data::new(&[version.number()])))
     }
 
     /// Layer 4 protocol: `meta l4proto tcp`.
     #[must_use]
     pub fn l4proto(protocol: Protocol) -> Match {
-        Match::new(Field::L4proto, Test::Is(Data::new(&[protocol.number()])))
+        Match::new(field::meta::L4PROTO, Test::Is(Data::new(&[protocol.number()])))
     }
 
     /// Several layer 4 protocols: `meta l4proto { tcp, udp }`.
     pub fn l4proto_in(protocols: impl IntoIterator<Item = Protocol>) -> Match {
-        Match::one_of(Field::L4proto, protocols.into_iter().map(Key::from))
+        Match::one_of(field::meta::L4PROTO, protocols.into_iter().map(Key::from))
     }
 
     fn interface(field: Field, name: &InterfaceName) -> Match {
@@ -86,38 +94,38 @@ pub mod meta {
     /// Incoming interface, by name or prefix: `iifname "eth0"`, `iifname "veth*"`.
     #[must_use]
     pub fn iifname(name: &InterfaceName) -> Match {
-        interface(Field::Iifname, name)
+        interface(field::meta::IIFNAME, name)
     }
 
     /// Outgoing interface, by name or prefix.
     #[must_use]
     pub fn oifname(name: &InterfaceName) -> Match {
-        interface(Field::Oifname, name)
+        interface(field::meta::OIFNAME, name)
     }
 
     /// Incoming interface, in a named set: `iifname @SET`.
     #[must_use]
     pub fn iifname_in(set: &SetName) -> Match {
-        Match::named(Field::Iifname, set)
+        Match::named(field::meta::IIFNAME, set)
     }
 
     /// Outgoing interface, in a named set.
     #[must_use]
     pub fn oifname_in(set: &SetName) -> Match {
-        Match::named(Field::Oifname, set)
+        Match::named(field::meta::OIFNAME, set)
     }
 
     /// Incoming interface, by index: `iif 2`. Faster than by name, but the index is gone with the
     /// interface.
     #[must_use]
     pub fn iif(index: u32) -> Match {
-        Match::key(Field::Iif, Value::interface_index(index).into())
+        Match::key(field::meta::IIF, Value::interface_index(index).into())
     }
 
     /// Outgoing interface, by index.
     #[must_use]
     pub fn oif(index: u32) -> Match {
-        Match::key(Field::Oif, Value::interface_index(index).into())
+        Match::key(field::meta::OIF, Value::interface_index(index).into())
     }
 
     /// Destination of a packet on the link.
@@ -142,14 +150,14 @@ pub mod meta {
             PacketType::Multicast => PACKET_MULTICAST,
             PacketType::Other => PACKET_OTHERHOST,
         };
-        Match::new(Field::PktType, Test::Is(Data::new(&[number])))
+        Match::new(field::meta::PKTTYPE, Test::Is(Data::new(&[number])))
     }
 }
 
 /// Connection tracking.
 pub mod ct {
-    use super::{Data, Field, InvalidRule, Match, Test};
-    use crate::model::datatype::state_bit;
+    use super::{Data, Field, InvalidRule, Match, Test, field};
+    use crate::model::symbols::state_bit;
     use crate::uapi::*;
 
     /// State of the connection that a packet belongs to.
@@ -204,7 +212,7 @@ pub mod ct {
     /// In one of these states: `ct state established,related`. Inverted with `!`: in none of them.
     pub fn state(states: impl IntoIterator<Item = State>) -> Match {
         bits(
-            Field::CtState,
+            field::ct::STATE,
             states.into_iter().map(|state| match state {
                 State::Invalid => NF_CT_STATE_INVALID_BIT,
                 State::Established => state_bit(IP_CT_ESTABLISHED),
@@ -218,7 +226,7 @@ pub mod ct {
     /// With one of these bits: `ct status dnat`. Inverted with `!`: with none of them.
     pub fn status(status: impl IntoIterator<Item = Status>) -> Match {
         bits(
-            Field::CtStatus,
+            field::ct::STATUS,
             status.into_iter().map(|status| match status {
                 Status::Expected => IPS_EXPECTED,
                 Status::SeenReply => IPS_SEEN_REPLY,
@@ -238,25 +246,25 @@ pub mod ct {
             Direction::Original => IP_CT_DIR_ORIGINAL,
             Direction::Reply => IP_CT_DIR_REPLY,
         };
-        Match::new(Field::CtDirection, Test::Is(Data::new(&[number])))
+        Match::new(field::ct::DIRECTION, Test::Is(Data::new(&[number])))
     }
 
     /// Connection mark, all 32 bits: `ct mark 0x1`.
     #[must_use]
     pub fn mark(mark: u32) -> Match {
-        Match::new(Field::CtMark, Test::Is(Data::u32(mark)))
+        Match::new(field::ct::MARK, Test::Is(Data::u32(mark)))
     }
 
     /// Connection mark, only the bits under `mask`: `ct mark & 0xff == 0x1`.
     #[must_use]
     pub fn mark_masked(mark: u32, mask: u32) -> Match {
-        Match::new(Field::CtMark, Test::Masked { mask: Data::u32(mask), value: Data::u32(mark) })
+        Match::new(field::ct::MARK, Test::Masked { mask: Data::u32(mask), value: Data::u32(mark) })
     }
 }
 
 /// Routing table lookups.
 pub mod fib {
-    use super::{Body, Data, Datatype, Field, Key, Maps, Match, Source, Span, Test};
+    use super::{Body, Data, Datatype, Field, Key, Kind, Maps, Match, Source, Span, Test};
     use crate::uapi::*;
 
     /// Type of an address (`RTN_*`).
@@ -279,6 +287,11 @@ pub mod fib {
         /// An unreachable route: refused as unreachable.
         Unreachable,
     }
+
+    const TYPE_OF_SADDR: Field =
+        Field(Kind::Fib { result: NFT_FIB_RESULT_ADDRTYPE, flags: NFTA_FIB_F_SADDR });
+    const TYPE_OF_DADDR: Field =
+        Field(Kind::Fib { result: NFT_FIB_RESULT_ADDRTYPE, flags: NFTA_FIB_F_DADDR });
 
     fn data(kind: AddressType) -> Data {
         Data::u32(match kind {
@@ -308,29 +321,29 @@ pub mod fib {
 
     /// Type of the source address: `fib saddr type local`.
     pub fn saddr_type(kinds: impl IntoIterator<Item = AddressType>) -> Match {
-        address_type(Field::FibSaddrType, kinds)
+        address_type(TYPE_OF_SADDR, kinds)
     }
 
     /// Type of the destination address: `fib daddr type { local, broadcast }`.
     pub fn daddr_type(kinds: impl IntoIterator<Item = AddressType>) -> Match {
-        address_type(Field::FibDaddrType, kinds)
+        address_type(TYPE_OF_DADDR, kinds)
     }
 }
 
 macro_rules! transport {
-    ($(#[$doc:meta])* $module:ident, $protocol:expr) => {
+    ($(#[$doc:meta])* $module:ident) => {
         $(#[$doc])*
         pub mod $module {
-            use super::{Field, Match, Ports};
+            use super::{Match, Ports, header};
 
             /// Source port.
             pub fn sport(ports: impl Into<Ports>) -> Match {
-                ports.into().matched(Field::Sport($protocol))
+                ports.into().matched(header::$module::SPORT)
             }
 
             /// Destination port.
             pub fn dport(ports: impl Into<Ports>) -> Match {
-                ports.into().matched(Field::Dport($protocol))
+                ports.into().matched(header::$module::DPORT)
             }
         }
     };
@@ -338,42 +351,41 @@ macro_rules! transport {
 
 transport!(
     /// UDP ports: `udp dport 53`. Matches the protocol too.
-    udp,
-    Some(crate::Protocol::UDP)
+    udp
 );
 transport!(
     /// SCTP ports: `sctp dport 36412`. Matches the protocol too.
-    sctp,
-    Some(crate::Protocol::SCTP)
+    sctp
 );
 transport!(
     /// Ports of any protocol that has them in the first four bytes: `th dport 53`. Does not match
     /// the protocol; add [`meta::l4proto_in`].
-    th,
-    None
+    th
 );
 
 /// TCP header. Matches the protocol too.
 pub mod tcp {
-    use super::{Data, Field, Match, Ports, Test};
-    use crate::model::protocol::Protocol;
+    use super::{Data, Match, Ports, Test, header};
 
     const SYN: u8 = 0x2;
     const RST: u8 = 0x4;
 
     /// Source port.
     pub fn sport(ports: impl Into<Ports>) -> Match {
-        ports.into().matched(Field::Sport(Some(Protocol::TCP)))
+        ports.into().matched(header::tcp::SPORT)
     }
 
     /// Destination port: `tcp dport 80`, `tcp dport { 80, 443 }`, `tcp dport 1000-2000`.
     pub fn dport(ports: impl Into<Ports>) -> Match {
-        ports.into().matched(Field::Dport(Some(Protocol::TCP)))
+        ports.into().matched(header::tcp::DPORT)
     }
 
     /// The first packet of a direction, SYN without RST: `tcp flags syn / syn,rst`.
     #[must_use]
     pub fn syn() -> Match {
-        Match::new(Field::TcpFlags, Test::Masked { mask: Data::new(&[SYN | RST]), value: Data::new(&[SYN]) })
+        Match::new(
+            header::tcp::FLAGS,
+            Test::Masked { mask: Data::new(&[SYN | RST]), value: Data::new(&[SYN]) },
+        )
     }
 }

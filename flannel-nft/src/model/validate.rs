@@ -28,13 +28,13 @@ pub(crate) fn check_references(part: &Table, table: &Table, mut found: impl FnMu
                         found(InvalidRule::MissingCounter { counter: name.to_string() }, object());
                         continue;
                     }
-                    Statement::Match(Match { field, test: Test::In(Source::Named(set)), .. })
-                    | Statement::Vmap { field, source: Source::Named(set) } => (set, field.datatype()),
+                    Statement::Match(Match { left: key, test: Test::In(Source::Named(set)), .. })
+                    | Statement::Vmap { key, source: Source::Named(set) } => (set, key.datatype()),
                     _ => continue,
                 };
                 match table.find_set(set) {
                     None => found(InvalidRule::MissingSet { set: set.to_string() }, object()),
-                    Some(other) if other.key != want => {
+                    Some(other) if !other.key.fits(want) => {
                         let wrong = InvalidRule::WrongType {
                             object: format!("@{set}"),
                             want: want.name(),

@@ -39,10 +39,27 @@ impl Value {
         Self::new(Datatype::Mark, Data::u32(mark))
     }
 
+    /// A number; its type is that of the field that is compared with it or set to it.
+    #[must_use]
+    pub fn number(number: u32) -> Self {
+        let datatype = Datatype::Integer { length: 4, host: true };
+        Self::new(datatype, datatype.data_of(number.into(), 4))
+    }
+
     /// An interface index.
     #[must_use]
     pub fn interface_index(index: u32) -> Self {
         Self::new(Datatype::Ifindex, Data::u32(index))
+    }
+
+    /// The same number with another type.
+    pub(crate) fn to(self, datatype: Datatype) -> Self {
+        match self.datatype.number_of(&self.data) {
+            Some(number) if self.datatype != datatype && self.datatype.parts().len() == 1 => {
+                Self::new(datatype, datatype.data_of(number, datatype.lengths().0))
+            }
+            _ => self,
+        }
     }
 
     /// The type.

@@ -1,28 +1,25 @@
-//! Rules and their statements.
+//! Rules, and the matches that nft does not print because later ones imply them.
 
-use std::fmt::{self, Display, Formatter, Write as _};
+use std::fmt::{self, Display, Formatter};
 
+use crate::bytecode::context::Context;
+use crate::model::action::Target;
 use crate::model::chain::Chain;
-use crate::model::datatype::{STATES, STATUSES, TCP_FLAGS, write_bits};
+use crate::model::expression::Term;
 use crate::model::family::Family;
-use crate::model::matching::{Field, IpVersion, Match, Source, Test};
-use crate::model::protocol::Protocol;
+use crate::model::field::{Field, Kind, meta};
+use crate::model::header::{self, Header};
+use crate::model::matching::{Match, Test};
 use crate::model::rule::Rule;
-use crate::model::statement::{IpRange, Limit, Log, Mark, Nat, Reject, Statement};
+use crate::model::statement::{Reject, Statement};
 use crate::model::verdict::Verdict;
-use crate::text::{element, verdict};
+use crate::text::statement::statement;
 use crate::uapi::*;
 
 impl Display for Rule {
     /// Prints the rule like `nft list` in a table of family `inet`.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         rule(self, Family::Inet, f)
-    }
-}
-
-impl Display for Match {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        condition(self, f)
     }
 }
 
@@ -39,8 +36,27 @@ pub(crate) fn indented_rule(
     f: &mut Formatter<'_>,
 ) -> fmt::Result {
     let mut between = "";
-    for part in &rule.statements {
+    let mut context = Context::new(family);
+    if resets_unknown(rule, family) {
+        f.write_str("meta l4proto tcp")?;
+        between = " ";
+    }
+    for (index, part) in rule.statements.iter().enumerate() {
+        let later = rule.statements.get(index + 1..).unwrap_or_default();
+        if let Statement::Match(condition) = part
+            && is_implied(condition, later, family)
+        {
+            context.learn(condition);
+            continue;
+        }
         f.write_str(between)?;
+        if names_ports_only(part) {
+            // nft does not remove what the port of a redirect needs.
+            for needed in context.needed(part).unwrap_or_default() {
+                write!(f, "{needed} ")?;
+            }
+        }
+        let _contradicts_itself = context.follow(part);
         let target = if let Statement::Verdict(verdict) = part { verdict.chain() } else { None };
         match rule.implicit_chains().iter().find(|chain| Some(&chain.name) == target) {
             Some(chain) => {
@@ -56,6 +72,12 @@ pub(crate) fn indented_rule(
         Some(comment) => write!(f, "{between}comment \"{comment}\""),
         None => Ok(()),
     }
+}
+
+/// Whether the statement translates or redirects to a port that an expression returns, and to no
+/// address.
+fn names_ports_only(statement: &Statement) -> bool {
+    matches!(statement, Statement::Nat { computed, .. } if matches!(computed.target, Target::Port(_)))
 }
 
 fn implicit_chain(chain: &Chain, family: Family, indent: Option<&str>, f: &mut Formatter<'_>) -> fmt::Result {
@@ -74,254 +96,80 @@ fn implicit_chain(chain: &Chain, family: Family, indent: Option<&str>, f: &mut F
     }
 }
 
-fn statement(statement: &Statement, family: Family, f: &mut Formatter<'_>) -> fmt::Result {
-    match statement {
-        Statement::ClampMss => f.write_str("tcp option maxseg size set rt mtu"),
-        Statement::Counter { packets, bytes } => write!(f, "counter packets {packets} bytes {bytes}"),
-        Statement::CounterRef(name) => write!(f, "counter name \"{name}\""),
-        Statement::CtMark(mark) => write_mark("ct mark", "meta mark", *mark, f),
-        Statement::MetaMark(mark) => write_mark("meta mark", "ct mark", *mark, f),
-        Statement::Limit(limit) => write_limit(limit, f),
-        Statement::Log(log) => write_log(log, f),
-        Statement::Match(matched) => condition(matched, f),
-        Statement::Masquerade(choice) => write_nat("masquerade", family, None, choice, f),
-        Statement::Redirect(choice) => write_nat("redirect", family, None, choice, f),
-        Statement::Snat { address, nat } => write_nat("snat", family, address.as_ref(), nat, f),
-        Statement::Dnat { address, nat } => write_nat("dnat", family, address.as_ref(), nat, f),
-        Statement::Notrack => f.write_str("notrack"),
-        // Not nft syntax: the meaning is unknown.
-        Statement::Other(expr) => write!(f, "<{expr:?}>"),
-        Statement::Reject(kind) => write_reject(*kind, family, f),
-        Statement::Verdict(end) => verdict(end, f),
-        Statement::Vmap { field, source } => {
-            write_field(*field, f)?;
-            f.write_str(" vmap ")?;
-            write_source(source, f)
-        }
-    }
+/// Whether the rule sends a TCP reset in a family in which nft prints the match of TCP, although the
+/// rule implies it.
+fn resets_unknown(rule: &Rule, family: Family) -> bool {
+    let is_reset = |statement: &Statement| matches!(statement, Statement::Reject(Reject::TcpReset));
+    !matches!(family, Family::Ip | Family::Ip6)
+        && rule.statements.iter().any(is_reset)
+        && Context::new(family).needed_at_start(&rule.statements).is_ok_and(|needed| !needed.is_empty())
 }
 
-fn condition(condition: &Match, f: &mut Formatter<'_>) -> fmt::Result {
-    let Match { field, test, inverted, .. } = condition;
-    write_field(*field, f)?;
-    f.write_char(' ')?;
-    let bits = match field {
-        Field::CtState => Some(&STATES[..]),
-        Field::CtStatus => Some(&STATUSES[..]),
-        Field::TcpFlags => Some(&TCP_FLAGS[..]),
+/// Whether a match only says what a later statement needs: `meta l4proto tcp` before `tcp dport 80`.
+fn is_implied(condition: &Match, later: &[Statement], family: Family) -> bool {
+    let Match { left: Term::Field(field), test: Test::Is(data), inverted: false, .. } = condition else {
+        return false;
+    };
+    let one_version = matches!(family, Family::Ip | Family::Ip6);
+    let number = data.be_u16().map(u32::from);
+    let network = match (*field, data.u8()) {
+        (meta::NFPROTO, Some(NFPROTO_IPV4)) => Some(ETH_P_IP),
+        (meta::NFPROTO, Some(NFPROTO_IPV6)) => Some(ETH_P_IPV6),
+        (meta::PROTOCOL | header::ether::TYPE | header::vlan::TYPE, _) => number,
         _ => None,
     };
-    let number =
-        |data: &crate::model::data::Data| data.host_u32().or_else(|| data.u8().map(u32::from)).unwrap_or(0);
-    if let (Some(names), Test::AnyBit(mask)) = (bits, test) {
-        f.write_str(if *inverted { "! " } else { "" })?;
-        return write_bits(names, number(mask), ",", f);
-    }
-    if let (Some(names), Test::Masked { mask, value }) = (bits, test) {
-        f.write_str(if *inverted { "!= " } else { "" })?;
-        write_bits(names, number(value), ",", f)?;
-        f.write_str(" / ")?;
-        return write_bits(names, number(mask), ",", f);
-    }
-    if let (Some(names), Test::Is(value)) = (bits, test) {
-        f.write_str(if *inverted { "!= " } else { "== " })?;
-        return write_bits(names, number(value), " | ", f);
-    }
-    let datatype = field.datatype();
-    if let Test::Masked { mask, value } = test {
-        f.write_str("& ")?;
-        datatype.write(mask, f)?;
-        f.write_str(if *inverted { " != " } else { " == " })?;
-        return datatype.write(value, f);
-    }
-    f.write_str(if *inverted { "!= " } else { "" })?;
-    match test {
-        Test::AnyBit(data) | Test::Is(data) => datatype.write(data, f),
-        Test::In(source) => write_source(source, f),
-        Test::Masked { .. } => Ok(()),
-        Test::NamePrefix(prefix) => write!(f, "\"{prefix}*\""),
-        Test::Prefix(address, length) => {
-            datatype.write(address, f)?;
-            write!(f, "/{length}")
-        }
-        Test::Range(first, last) => {
-            datatype.write(first, f)?;
-            f.write_char('-')?;
-            datatype.write(last, f)
-        }
-    }
-}
-
-fn write_field(field: Field, f: &mut Formatter<'_>) -> fmt::Result {
-    let transport = |protocol: Option<Protocol>, which, f: &mut Formatter<'_>| match protocol {
-        Some(protocol) => write!(f, "{protocol} {which}"),
-        None => write!(f, "th {which}"),
+    let transport = match *field {
+        meta::L4PROTO => data.u8(),
+        header::ip::PROTOCOL | header::ip6::NEXTHDR if one_version => data.u8(),
+        _ => None,
     };
-    f.write_str(match field {
-        Field::CtDirection => "ct direction",
-        Field::CtMark => "ct mark",
-        Field::CtState => "ct state",
-        Field::CtStatus => "ct status",
-        Field::Daddr(IpVersion::V4) => "ip daddr",
-        Field::Daddr(IpVersion::V6) => "ip6 daddr",
-        Field::Dport(protocol) => return transport(protocol, "dport", f),
-        Field::FibDaddrType => "fib daddr type",
-        Field::FibSaddrType => "fib saddr type",
-        Field::Iif => "iif",
-        Field::Iifname => "iifname",
-        Field::IpProtocol => "ip protocol",
-        Field::L4proto => "meta l4proto",
-        Field::Mark => "meta mark",
-        Field::Nfproto => "meta nfproto",
-        Field::Oif => "oif",
-        Field::Oifname => "oifname",
-        Field::PktType => "meta pkttype",
-        Field::Saddr(IpVersion::V4) => "ip saddr",
-        Field::Saddr(IpVersion::V6) => "ip6 saddr",
-        Field::Sport(protocol) => return transport(protocol, "sport", f),
-        Field::TcpFlags => "tcp flags",
+    let message = matches!(*field, header::icmp::TYPE | header::icmpv6::TYPE);
+    let ethernet = *field == meta::IIFTYPE && Context::new(family).learns_ethernet(condition);
+    let implies = |used: Field| match used.0 {
+        Kind::Payload(payload) => {
+            let header = payload.header;
+            let is_vlan =
+                header == Header::Vlan && network == Some(ETH_P_8021Q) && *field == header::ether::TYPE;
+            (transport.is_some() && header.transport() == transport)
+                || (network.is_some() && header.network() == network)
+                || (ethernet && header.base() == NFT_PAYLOAD_LL_HEADER)
+                || is_vlan
+                || (message && needs_message(used))
+        }
+        Kind::Exthdr(exthdr) => match exthdr.op {
+            NFT_EXTHDR_OP_IPV6 => network == Some(ETH_P_IPV6),
+            NFT_EXTHDR_OP_IPV4 => network == Some(ETH_P_IP),
+            _ => false,
+        },
+        _ => false,
+    };
+    later.iter().filter(|later| !names_ports_only(later)).any(|statement| {
+        let mut found = match statement {
+            Statement::Reject(Reject::Icmp(_)) => network == Some(ETH_P_IP),
+            Statement::Reject(Reject::Icmpv6(_)) => network == Some(ETH_P_IPV6),
+            Statement::Reject(Reject::TcpReset) => one_version && transport == Some(IPPROTO_TCP),
+            _ => false,
+        };
+        // nft prints `ether type vlan` before one type, but not before a set of them.
+        let is_type = matches!(
+            statement,
+            Statement::Match(Match { left: Term::Field(header::vlan::TYPE), test: Test::Is(_), .. })
+        );
+        if !is_type {
+            statement.each_term(&mut |term: &Term| term.each_field(&mut |used| found |= implies(used)));
+        }
+        found
     })
 }
 
-fn write_source(source: &Source, f: &mut Formatter<'_>) -> fmt::Result {
-    let inline = match source {
-        Source::Named(name) => return write!(f, "@{name}"),
-        Source::Inline(inline) => inline,
-    };
-    f.write_str("{ ")?;
-    let mut between = "";
-    for (span, body) in &inline.set.elements {
-        f.write_str(between)?;
-        element(&inline.set, span, body, f)?;
-        between = ", ";
-    }
-    f.write_str(" }")
-}
-
-fn write_mark(own: &str, other: &str, mark: Mark, f: &mut Formatter<'_>) -> fmt::Result {
-    match mark {
-        Mark::To(value) => write!(f, "{own} set 0x{value:08x}"),
-        Mark::Set(bits) => write!(f, "{own} set {own} | 0x{bits:08x}"),
-        Mark::Clear(bits) => write!(f, "{own} set {own} & 0x{:08x}", !bits),
-        Mark::Replace { mask, value } if value & mask == mask => write!(f, "{own} set {own} | 0x{mask:08x}"),
-        Mark::Replace { mask, value } => {
-            write!(f, "{own} set {own} & 0x{:08x} | 0x{:08x}", !mask, value & mask)
-        }
-        Mark::Copy { mask: u32::MAX } => write!(f, "{own} set {other}"),
-        Mark::Copy { mask } => write!(f, "{own} set {other} & 0x{mask:08x}"),
-    }
-}
-
-fn write_limit(limit: &Limit, f: &mut Formatter<'_>) -> fmt::Result {
-    f.write_str(if limit.over { "limit rate over " } else { "limit rate " })?;
-    let per = match limit.per {
-        1 => "second",
-        60 => "minute",
-        3_600 => "hour",
-        86_400 => "day",
-        _ => "week",
-    };
-    let scaled = |number: u64| match number {
-        number if number % (1 << 20) == 0 && number > 0 => (number >> 20, "mbytes"),
-        number if number % (1 << 10) == 0 && number > 0 => (number >> 10, "kbytes"),
-        number => (number, "bytes"),
-    };
-    if limit.bytes {
-        let (rate, unit) = scaled(limit.rate);
-        write!(f, "{rate} {unit}/{per}")?;
-        let (burst, unit) = scaled(limit.burst.into());
-        return if burst > 0 { write!(f, " burst {burst} {unit}") } else { Ok(()) };
-    }
-    write!(f, "{}/{per}", limit.rate)?;
-    if limit.burst > 0 && limit.burst != 5 { write!(f, " burst {} packets", limit.burst) } else { Ok(()) }
-}
-
-fn write_log(log: &Log, f: &mut Formatter<'_>) -> fmt::Result {
-    const LEVELS: [&str; 9] = ["emerg", "alert", "crit", "err", "warn", "notice", "info", "debug", "audit"];
-    const FLAGS: [(u32, &str); 3] = [
-        (NF_LOG_IPOPT, " flags ip options"),
-        (NF_LOG_UID, " flags skuid"),
-        (NF_LOG_MACDECODE, " flags ether"),
-    ];
-    const TCP_BOTH: u32 = NF_LOG_TCPSEQ | NF_LOG_TCPOPT;
-    f.write_str("log")?;
-    log.prefix.iter().try_for_each(|prefix| write!(f, " prefix \"{prefix}\""))?;
-    log.group.iter().try_for_each(|group| write!(f, " group {group}"))?;
-    log.snaplen.iter().try_for_each(|length| write!(f, " snaplen {length}"))?;
-    log.threshold.iter().try_for_each(|packets| write!(f, " queue-threshold {packets}"))?;
-    let level = log.level.and_then(|level| LEVELS.get(usize::try_from(level).ok()?));
-    level.iter().try_for_each(|level| write!(f, " level {level}"))?;
-    match log.flags.unwrap_or(0) {
-        NF_LOG_MASK => f.write_str(" flags all"),
-        flags => {
-            match flags & TCP_BOTH {
-                NF_LOG_TCPSEQ => f.write_str(" flags tcp sequence")?,
-                NF_LOG_TCPOPT => f.write_str(" flags tcp options")?,
-                TCP_BOTH => f.write_str(" flags tcp sequence,options")?,
-                _ => {}
-            }
-            FLAGS.iter().filter(|(bit, _)| flags & bit != 0).try_for_each(|(_, text)| f.write_str(text))
-        }
-    }
-}
-
-fn write_reject(kind: Reject, family: Family, f: &mut Formatter<'_>) -> fmt::Result {
-    let (kind_of, host, route) = match family {
-        Family::Ip => ("icmp", "host-unreachable", "net-unreachable"),
-        Family::Ip6 => ("icmpv6", "addr-unreachable", "no-route"),
-        _ => ("icmpx", "host-unreachable", "no-route"),
-    };
-    match kind {
-        Reject::PortUnreachable => f.write_str("reject"),
-        Reject::TcpReset => f.write_str("reject with tcp reset"),
-        Reject::AdminProhibited => write!(f, "reject with {kind_of} admin-prohibited"),
-        Reject::HostUnreachable => write!(f, "reject with {kind_of} {host}"),
-        Reject::NoRoute => write!(f, "reject with {kind_of} {route}"),
-    }
-}
-
-fn write_nat(
-    word: &str,
-    family: Family,
-    address: Option<&IpRange>,
-    choice: &Nat,
-    f: &mut Formatter<'_>,
-) -> fmt::Result {
-    f.write_str(word)?;
-    if let Some(range) = address {
-        let datatype = if range.is_v4() { crate::Datatype::Ipv4Addr } else { crate::Datatype::Ipv6Addr };
-        if family == Family::Inet {
-            f.write_str(if range.is_v4() { " ip" } else { " ip6" })?;
-        }
-        f.write_str(" to ")?;
-        let brackets = !range.is_v4() && choice.ports.is_some();
-        let one = |data, f: &mut Formatter<'_>| {
-            f.write_str(if brackets { "[" } else { "" })?;
-            datatype.write(data, f)?;
-            f.write_str(if brackets { "]" } else { "" })
-        };
-        one(&range.first, f)?;
-        if range.first != range.last {
-            f.write_char('-')?;
-            one(&range.last, f)?;
-        }
-    }
-    if let Some(ports) = &choice.ports {
-        f.write_str(if address.is_some() { ":" } else { " to :" })?;
-        write!(f, "{}", ports.start())?;
-        if ports.start() != ports.end() {
-            write!(f, "-{}", ports.end())?;
-        }
-    }
-    let flags = [
-        (NF_NAT_RANGE_PROTO_RANDOM, "random"),
-        (NF_NAT_RANGE_PROTO_RANDOM_FULLY, "fully-random"),
-        (NF_NAT_RANGE_PERSISTENT, "persistent"),
-    ];
-    let mut between = " ";
-    for (_, name) in flags.iter().filter(|(bit, _)| choice.flags & bit != 0) {
-        write!(f, "{between}{name}")?;
-        between = ",";
-    }
-    Ok(())
+/// Whether the field exists in messages of one type only.
+fn needs_message(field: Field) -> bool {
+    [
+        header::icmp::MTU,
+        header::icmp::GATEWAY,
+        header::icmpv6::MTU,
+        header::icmpv6::PARAMETER_PROBLEM,
+        header::icmpv6::MAX_DELAY,
+    ]
+    .contains(&field)
 }

@@ -3,12 +3,14 @@
 use std::fmt::{self, Display, Formatter};
 
 use crate::model::chain::{Base, Chain, Hook, Policy};
+use crate::model::datatype::Datatype;
 use crate::model::element::{Body, Mapped, Span};
 use crate::model::family::Family;
 use crate::model::ruleset::Ruleset;
 use crate::model::set::{Maps, Set};
 use crate::model::table::{Counter, Table};
 use crate::model::verdict::Verdict;
+use crate::text::expression::sorted;
 use crate::text::{duration, indented_rule};
 use crate::uapi::*;
 
@@ -187,11 +189,7 @@ fn elements(set: &Set, f: &mut Formatter<'_>) -> fmt::Result {
         return Ok(());
     }
     f.write_str("\t\telements = { ")?;
-    let mut sorted: Vec<_> = set.elements.iter().collect();
-    if set.key.is_host_order() && set.key.length() == 4 {
-        sorted.sort_by_key(|(span, _)| span.first().and_then(crate::model::data::Data::host_u32));
-    }
-    for (index, (span, body)) in sorted.into_iter().enumerate() {
+    for (index, (span, body)) in sorted(set).into_iter().enumerate() {
         if index > 0 {
             f.write_str(if index % set.key.per_line() == 0 { ",\n\t\t\t     " } else { ", " })?;
         }
@@ -202,6 +200,17 @@ fn elements(set: &Set, f: &mut Formatter<'_>) -> fmt::Result {
 
 pub(crate) fn element(set: &Set, span: &Span, body: &Body, f: &mut Formatter<'_>) -> fmt::Result {
     span.write(set.key, f)?;
+    element_rest(set, body, None, f)
+}
+
+/// What follows the key of an element. `values` is the type of values that the set's definition does
+/// not say.
+pub(crate) fn element_rest(
+    set: &Set,
+    body: &Body,
+    values: Option<Datatype>,
+    f: &mut Formatter<'_>,
+) -> fmt::Result {
     for (word, time) in [("timeout", body.timeout), ("expires", body.expires)] {
         if let Some(time) = time {
             write!(f, " {word} ")?;
@@ -212,7 +221,11 @@ pub(crate) fn element(set: &Set, span: &Span, body: &Body, f: &mut Formatter<'_>
     match (&body.mapped, set.maps) {
         (Some(Mapped::Value(data)), Maps::Value(datatype)) => {
             f.write_str(" : ")?;
-            datatype.write(data, f)
+            let datatype = values.unwrap_or(datatype);
+            match datatype.halves(data) {
+                Some((datatype, first, last)) => datatype.write_range(&first, &last, f),
+                None => datatype.write(data, f),
+            }
         }
         (Some(Mapped::Verdict(end)), _) => {
             f.write_str(" : ")?;

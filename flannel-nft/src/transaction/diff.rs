@@ -8,7 +8,6 @@ use crate::kernel::Observed;
 use crate::model::chain::{Chain, ChainKind, Device, Hook, Priority};
 use crate::model::element::{Body, Mapped, Span};
 use crate::model::ids::{Generation, Handle};
-use crate::model::matching::{Match, Source, Test};
 use crate::model::name::escaped;
 use crate::model::patch::Parts;
 use crate::model::rule::Rule;
@@ -143,8 +142,6 @@ impl<'a> Deletions<'a> {
             .any(|chain| self.chains.contains(chain.as_str()))
             || rule.with_implicit().flat_map(|rule| &rule.statements).any(|statement| match statement {
                 Statement::CounterRef(name) => self.counters.contains(name.as_str()),
-                Statement::Match(Match { test: Test::In(Source::Named(set)), .. })
-                | Statement::Vmap { source: Source::Named(set), .. } => self.sets.contains(set.as_str()),
                 Statement::Other(expr) => match reference(expr) {
                     Reference::Nothing | Reference::Flowtable(_) => false,
                     Reference::Chain(name) => self.chains.contains(name.as_str()),
@@ -154,7 +151,11 @@ impl<'a> Deletions<'a> {
                         !(self.chains.is_empty() && self.sets.is_empty() && self.counters.is_empty())
                     }
                 },
-                _ => false,
+                other => {
+                    let mut uses_set = false;
+                    other.each_named_set(&mut |set| uses_set |= self.sets.contains(set));
+                    uses_set
+                }
             })
     }
 }

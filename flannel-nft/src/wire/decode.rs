@@ -254,10 +254,17 @@ pub(crate) fn set(attributes: AttributeIter<'_>) -> Result<(Set, Option<u32>), M
             _ => keep(&mut set.extra, &attribute),
         }
     }
-    set.key = Datatype::from_number(key, key_length);
+    let is_host_order = |kind| {
+        let host = BYTEORDER_HOST_ENDIAN.to_ne_bytes();
+        read_udata(userdata).any(|(found, value)| found == kind && value == host)
+    };
+    set.key = Datatype::from_number(key, key_length).ordered(is_host_order(NFTNL_UDATA_SET_KEYBYTEORDER));
     match data {
         Some(NFT_DATA_VERDICT) => set.maps = Maps::Verdict,
-        Some(number) => set.maps = Maps::Value(Datatype::from_number(number, data_length)),
+        Some(number) => {
+            let datatype = Datatype::from_number(number, data_length);
+            set.maps = Maps::Value(datatype.ordered(is_host_order(NFTNL_UDATA_SET_DATABYTEORDER)));
+        }
         None => {}
     }
     set.comment = read_comment(userdata, NFTNL_UDATA_SET_COMMENT);
@@ -274,7 +281,9 @@ pub(crate) fn set(attributes: AttributeIter<'_>) -> Result<(Set, Option<u32>), M
 /// Whether a set's userdata has only entries that this crate writes itself. Byte orders are those of
 /// the types, unless a type is unknown.
 fn is_own_udata(set: &Set, userdata: &[u8]) -> bool {
-    let is_other = |datatype| matches!(datatype, Datatype::Other { .. });
+    let is_other = |datatype| {
+        matches!(datatype, Datatype::Other { .. } | Datatype::Integer { .. } | Datatype::Text { .. })
+    };
     let of_value = if let Maps::Value(datatype) = set.maps { Some(datatype) } else { None };
     if userdata.is_empty() || is_other(set.key) || of_value.is_some_and(is_other) {
         return set_userdata(set).as_bytes() == userdata;

@@ -229,10 +229,6 @@ fn fixed_size(set: &Set) -> Option<u32> {
 
 /// The userdata that nft 0.9.8 and newer write, and need to print numbers in the right byte order.
 pub(crate) fn set_userdata(set: &Set) -> Userdata {
-    // nft's `enum byteorder` (include/datatype.h).
-    const BYTEORDER_INVALID: u32 = 0;
-    const BYTEORDER_HOST_ENDIAN: u32 = 1;
-    const BYTEORDER_BIG_ENDIAN: u32 = 2;
     let order = |datatype: Datatype| match datatype {
         Datatype::InetProto => BYTEORDER_INVALID, // one byte has no order
         _ if datatype.is_host_order() => BYTEORDER_HOST_ENDIAN,

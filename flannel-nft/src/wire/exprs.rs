@@ -2,13 +2,10 @@
 
 use flannel_netlink::{Attribute, Attributes, Malformed};
 
-use std::cell::Cell;
-
-use crate::bytecode::expr::{Expr, OtherExpr};
+use crate::bytecode::expr::{Expr, NAT_CHOICES, Nonzero, OtherExpr, Zero};
 use crate::model::data::Data;
 use crate::model::name::ChainName;
 use crate::uapi::*;
-use crate::wire::attribute_bytes;
 
 /// Appends `NFTA_LIST_ELEM { NFTA_EXPR_NAME, NFTA_EXPR_DATA }`.
 pub(crate) fn encode(expr: &Expr, list: &mut Attributes<'_>) {
@@ -17,150 +14,222 @@ pub(crate) fn encode(expr: &Expr, list: &mut Attributes<'_>) {
 
 /// The same in an attribute of another type.
 pub(crate) fn encode_as(kind: u16, expr: &Expr, list: &mut Attributes<'_>) {
-    list.nested(kind, |element| {
-        element.text(NFTA_EXPR_NAME, name(expr));
-        match expr {
-            Expr::Other(other) => element.bytes(NFTA_EXPR_DATA | NLA_F_NESTED, &other.data),
-            Expr::Notrack => {}
-            _ => element.nested(NFTA_EXPR_DATA, |a| body(expr, a)),
-        }
-    });
+    list.nested(kind, |element| named(expr, element));
 }
 
-fn name(expr: &Expr) -> &str {
+fn named(expr: &Expr, element: &mut Attributes<'_>) {
+    element.text(NFTA_EXPR_NAME, name(expr));
     match expr {
-        Expr::Bitwise { .. } => "bitwise",
-        Expr::Byteorder { .. } => "byteorder",
-        Expr::Cmp { .. } => "cmp",
-        Expr::Counter { .. } => "counter",
-        Expr::CtLoad { .. } | Expr::CtSet { .. } => "ct",
-        Expr::ExthdrWrite { .. } => "exthdr",
-        Expr::Fib { .. } => "fib",
-        Expr::Immediate { .. } | Expr::Verdict { .. } => "immediate",
-        Expr::Limit { .. } => "limit",
-        Expr::Log { .. } => "log",
-        Expr::Lookup { .. } => "lookup",
-        Expr::Masquerade { .. } => "masq",
-        Expr::MetaLoad { .. } | Expr::MetaSet { .. } => "meta",
-        Expr::Nat { .. } => "nat",
-        Expr::Notrack => "notrack",
-        Expr::Object { .. } => "objref",
-        Expr::Payload { .. } => "payload",
-        Expr::Range { .. } => "range",
-        Expr::Redirect { .. } => "redir",
-        Expr::Reject { .. } => "reject",
-        Expr::Rt { .. } => "rt",
-        Expr::Other(other) => &other.name,
-    }
-}
-
-fn body(expr: &Expr, a: &mut Attributes<'_>) {
-    fn numbers<const N: usize>(a: &mut Attributes<'_>, numbers: [(u16, u32); N]) {
-        numbers.into_iter().for_each(|(kind, number)| a.be32(kind, number));
-    }
-    fn present<const N: usize>(a: &mut Attributes<'_>, numbers: [(u16, Option<u32>); N]) {
-        numbers.into_iter().for_each(|(kind, number)| number.iter().for_each(|number| a.be32(kind, *number)));
-    }
-    fn value(a: &mut Attributes<'_>, kind: u16, data: &Data) {
-        a.nested(kind, |a| a.bytes(NFTA_DATA_VALUE, data.as_slice()));
-    }
-    match expr {
-        Expr::Bitwise { sreg, dreg, mask, xor } => {
-            let length = u32::try_from(mask.len()).unwrap_or(0);
-            numbers(a, [(NFTA_BITWISE_SREG, *sreg), (NFTA_BITWISE_DREG, *dreg), (NFTA_BITWISE_LEN, length)]);
-            value(a, NFTA_BITWISE_MASK, mask);
-            value(a, NFTA_BITWISE_XOR, xor);
-        }
-        Expr::Byteorder { sreg, dreg, op, length, size } => {
-            numbers(
-                a,
-                [(NFTA_BYTEORDER_SREG, *sreg), (NFTA_BYTEORDER_DREG, *dreg), (NFTA_BYTEORDER_OP, *op)],
-            );
-            numbers(a, [(NFTA_BYTEORDER_LEN, *length), (NFTA_BYTEORDER_SIZE, *size)]);
-        }
-        Expr::Cmp { sreg, op, data } => {
-            numbers(a, [(NFTA_CMP_SREG, *sreg), (NFTA_CMP_OP, *op)]);
-            value(a, NFTA_CMP_DATA, data);
-        }
-        Expr::Counter { packets, bytes } => {
-            a.be64(NFTA_COUNTER_BYTES, *bytes);
-            a.be64(NFTA_COUNTER_PACKETS, *packets);
-        }
-        Expr::CtLoad { key, dreg } => numbers(a, [(NFTA_CT_DREG, *dreg), (NFTA_CT_KEY, *key)]),
-        Expr::CtSet { key, sreg } => numbers(a, [(NFTA_CT_KEY, *key), (NFTA_CT_SREG, *sreg)]),
-        Expr::ExthdrWrite { sreg, option, offset, length, op } => {
-            a.u8(NFTA_EXTHDR_TYPE, *option);
-            numbers(a, [(NFTA_EXTHDR_OFFSET, *offset), (NFTA_EXTHDR_LEN, *length)]);
-            numbers(a, [(NFTA_EXTHDR_OP, *op), (NFTA_EXTHDR_SREG, *sreg)]);
-        }
-        Expr::Fib { result, flags, dreg } => {
-            numbers(a, [(NFTA_FIB_DREG, *dreg), (NFTA_FIB_RESULT, *result), (NFTA_FIB_FLAGS, *flags)]);
-        }
-        Expr::Immediate { dreg, data } => {
-            a.be32(NFTA_IMMEDIATE_DREG, *dreg);
-            value(a, NFTA_IMMEDIATE_DATA, data);
-        }
-        Expr::Verdict { code, chain, id } => {
+        Expr::Other(other) => element.bytes(NFTA_EXPR_DATA | NLA_F_NESTED, &other.data),
+        Expr::Notrack => {}
+        Expr::Verdict { code, chain, id } => element.nested(NFTA_EXPR_DATA, |a| {
             a.be32(NFTA_IMMEDIATE_DREG, NFT_REG_VERDICT);
             a.nested(NFTA_IMMEDIATE_DATA, |a| verdict(*code, chain.as_ref(), *id, a));
+        }),
+        _ => element.nested(NFTA_EXPR_DATA, |a| body(expr, a)),
+    }
+}
+
+/// The value of an attribute.
+trait Field: Sized {
+    fn write(&self, kind: u16, a: &mut Attributes<'_>);
+    /// `None` if the attribute is missing or has another form than [`Field::write`] writes.
+    fn read(attribute: Option<Attribute<'_>>) -> Option<Self>;
+}
+
+macro_rules! field {
+    ($($type:ty: |$self:ident, $kind:ident, $a:ident| $write:expr, |$attribute:ident| $read:expr;)*) => {
+        $(
+            impl Field for $type {
+                fn write(&self, $kind: u16, $a: &mut Attributes<'_>) {
+                    let $self = self;
+                    $write
+                }
+                fn read($attribute: Option<Attribute<'_>>) -> Option<Self> {
+                    $read
+                }
+            }
+        )*
+    };
+}
+
+field! {
+    u8: |value, kind, a| a.u8(kind, *value), |found| found?.u8().ok();
+    u16: |value, kind, a| a.be16(kind, *value), |found| found?.be16().ok();
+    u32: |value, kind, a| a.be32(kind, *value), |found| found?.be32().ok();
+    u64: |value, kind, a| a.be64(kind, *value), |found| found?.be64().ok();
+    Box<str>: |value, kind, a| a.text(kind, value), |found| found?.text().ok().map(Into::into);
+    Data: |value, kind, a| a.nested(kind, |a| a.bytes(NFTA_DATA_VALUE, value.as_slice())), |found| {
+        let inner = found?.nested().next()?.ok()?;
+        (inner.kind == NFTA_DATA_VALUE).then(|| Self::new(inner.payload))
+    };
+    // `NFT_LOOKUP_F_INV`.
+    bool: |value, kind, a| a.be32(kind, u32::from(*value)), |found| match found {
+        Some(found) => Some(found.be32().ok()? & NFT_LOOKUP_F_INV != 0),
+        None => Some(false),
+    };
+    Nonzero: |value, kind, a| if value.0 != 0 { a.be32(kind, value.0) }, |found| match found {
+        Some(found) => Some(Self(found.be32().ok()?)),
+        None => Some(Self(0)),
+    };
+    Zero: |_value, _kind, _a| {}, |found| match found {
+        Some(found) => (found.be32().ok()? == 0).then_some(Self),
+        None => Some(Self),
+    };
+    // One expression is `NFTA_DYNSET_EXPR`, several are in `NFTA_DYNSET_EXPRESSIONS`.
+    Box<[Expr]>: |exprs, _kind, a| match &**exprs {
+        [] => {}
+        [expr] => encode_as(NFTA_DYNSET_EXPR, expr, a),
+        exprs => a.nested(NFTA_DYNSET_EXPRESSIONS, |a| exprs.iter().for_each(|expr| encode(expr, a))),
+    }, |found| match found {
+        Some(found) if found.kind == NFTA_DYNSET_EXPR => Some(Box::new([decode(&found).ok()?])),
+        Some(found) => found.nested().map(|expr| decode(&expr.ok()?).ok()).collect(),
+        None => Some(Box::default()),
+    };
+}
+
+impl<T: Field> Field for Option<T> {
+    fn write(&self, kind: u16, a: &mut Attributes<'_>) {
+        self.iter().for_each(|value| value.write(kind, a));
+    }
+    fn read(attribute: Option<Attribute<'_>>) -> Option<Self> {
+        match attribute {
+            Some(_) => T::read(attribute).map(Some),
+            None => Some(None),
         }
-        Expr::Limit { rate, unit, burst, kind, flags } => {
-            a.be64(NFTA_LIMIT_RATE, *rate);
-            a.be64(NFTA_LIMIT_UNIT, *unit);
-            numbers(a, [(NFTA_LIMIT_BURST, *burst), (NFTA_LIMIT_TYPE, *kind), (NFTA_LIMIT_FLAGS, *flags)]);
-        }
-        Expr::Log { group, prefix, snaplen, threshold, level, flags } => {
-            group.iter().for_each(|v| a.be16(NFTA_LOG_GROUP, *v));
-            prefix.iter().for_each(|v| a.text(NFTA_LOG_PREFIX, v));
-            present(a, [(NFTA_LOG_SNAPLEN, *snaplen)]);
-            threshold.iter().for_each(|v| a.be16(NFTA_LOG_QTHRESHOLD, *v));
-            present(a, [(NFTA_LOG_LEVEL, *level), (NFTA_LOG_FLAGS, *flags)]);
-        }
-        Expr::Lookup { set, id, sreg, dreg, inverted } => {
-            a.text(NFTA_LOOKUP_SET, set);
-            a.be32(NFTA_LOOKUP_SREG, *sreg);
-            present(a, [(NFTA_LOOKUP_DREG, *dreg), (NFTA_LOOKUP_SET_ID, *id)]);
-            a.be32(NFTA_LOOKUP_FLAGS, if *inverted { NFT_LOOKUP_F_INV } else { 0 });
-        }
-        Expr::Masquerade { flags, port_min, port_max } => {
-            present(a, [(NFTA_MASQ_FLAGS, Some(*flags).filter(|flags| *flags != 0))]);
-            present(a, [(NFTA_MASQ_REG_PROTO_MIN, *port_min), (NFTA_MASQ_REG_PROTO_MAX, *port_max)]);
-        }
-        Expr::MetaLoad { key, dreg } => numbers(a, [(NFTA_META_DREG, *dreg), (NFTA_META_KEY, *key)]),
-        Expr::MetaSet { key, sreg } => numbers(a, [(NFTA_META_KEY, *key), (NFTA_META_SREG, *sreg)]),
-        Expr::Nat { kind, family, address_min, address_max, port_min, port_max, flags } => {
-            numbers(a, [(NFTA_NAT_TYPE, *kind), (NFTA_NAT_FAMILY, *family)]);
-            present(a, [(NFTA_NAT_REG_ADDR_MIN, *address_min), (NFTA_NAT_REG_ADDR_MAX, *address_max)]);
-            present(a, [(NFTA_NAT_REG_PROTO_MIN, *port_min), (NFTA_NAT_REG_PROTO_MAX, *port_max)]);
-            // The kernel sets these two itself.
-            if flags & !(NF_NAT_RANGE_MAP_IPS | NF_NAT_RANGE_PROTO_SPECIFIED) != 0 {
-                a.be32(NFTA_NAT_FLAGS, *flags);
+    }
+}
+
+macro_rules! expressions {
+    ($($name:literal $variant:ident { $($field:ident $attribute:ident $(| $or:ident)?),* })*) => {
+        fn name(expr: &Expr) -> &str {
+            match expr {
+                $(Expr::$variant { .. } => $name,)*
+                Expr::Notrack => "notrack",
+                Expr::Verdict { .. } => "immediate",
+                Expr::Other(other) => &other.name,
             }
         }
-        Expr::Object { kind, name } => {
-            a.be32(NFTA_OBJREF_IMM_TYPE, *kind);
-            a.text(NFTA_OBJREF_IMM_NAME, name);
+
+        fn body(expr: &Expr, a: &mut Attributes<'_>) {
+            match expr {
+                $(Expr::$variant { $($field),* } => { $($field.write($attribute, a);)* })*
+                Expr::Notrack | Expr::Verdict { .. } | Expr::Other(_) => {}
+            }
         }
-        Expr::Payload { base, offset, length, dreg } => {
-            numbers(a, [(NFTA_PAYLOAD_DREG, *dreg), (NFTA_PAYLOAD_BASE, *base)]);
-            numbers(a, [(NFTA_PAYLOAD_OFFSET, *offset), (NFTA_PAYLOAD_LEN, *length)]);
+
+        /// The expression of this name whose attributes are exactly those that are found.
+        fn known(name: &str, found: &Found<'_>) -> Option<Expr> {
+            $(
+                if name == $name && found.only(&[$($attribute, $($or,)?)*])
+                    && let Some(expr) = (|| Some(Expr::$variant {
+                        $($field: Field::read(found.at($attribute)$(.or_else(|| found.at($or)))?)?,)*
+                    }))()
+                {
+                    return Some(expr);
+                }
+            )*
+            None
         }
-        Expr::Range { sreg, op, from, to } => {
-            numbers(a, [(NFTA_RANGE_SREG, *sreg), (NFTA_RANGE_OP, *op)]);
-            value(a, NFTA_RANGE_FROM_DATA, from);
-            value(a, NFTA_RANGE_TO_DATA, to);
-        }
-        Expr::Redirect { port_min, port_max, flags } => {
-            present(a, [(NFTA_REDIR_REG_PROTO_MIN, *port_min), (NFTA_REDIR_REG_PROTO_MAX, *port_max)]);
-            present(a, [(NFTA_REDIR_FLAGS, Some(*flags).filter(|flags| *flags != 0))]);
-        }
-        Expr::Reject { kind, code } => {
-            a.be32(NFTA_REJECT_TYPE, *kind);
-            a.u8(NFTA_REJECT_ICMP_CODE, *code);
-        }
-        Expr::Rt { key, dreg } => numbers(a, [(NFTA_RT_DREG, *dreg), (NFTA_RT_KEY, *key)]),
-        Expr::Notrack | Expr::Other(_) => {}
+    };
+}
+
+// In the order in which the attributes are sent.
+expressions! {
+    "bitwise" Bitwise {
+        sreg NFTA_BITWISE_SREG, dreg NFTA_BITWISE_DREG, op NFTA_BITWISE_OP, length NFTA_BITWISE_LEN,
+        mask NFTA_BITWISE_MASK, xor NFTA_BITWISE_XOR
     }
+    "bitwise" Shift {
+        sreg NFTA_BITWISE_SREG, dreg NFTA_BITWISE_DREG, op NFTA_BITWISE_OP, length NFTA_BITWISE_LEN,
+        data NFTA_BITWISE_DATA
+    }
+    "byteorder" Byteorder {
+        sreg NFTA_BYTEORDER_SREG, dreg NFTA_BYTEORDER_DREG, op NFTA_BYTEORDER_OP, length NFTA_BYTEORDER_LEN,
+        size NFTA_BYTEORDER_SIZE
+    }
+    "cmp" Cmp { sreg NFTA_CMP_SREG, op NFTA_CMP_OP, data NFTA_CMP_DATA }
+    "connlimit" Connlimit { count NFTA_CONNLIMIT_COUNT, flags NFTA_CONNLIMIT_FLAGS }
+    "counter" Counter { bytes NFTA_COUNTER_BYTES, packets NFTA_COUNTER_PACKETS }
+    "ct" CtLoad { dreg NFTA_CT_DREG, key NFTA_CT_KEY, direction NFTA_CT_DIRECTION }
+    "ct" CtSet { key NFTA_CT_KEY, direction NFTA_CT_DIRECTION, sreg NFTA_CT_SREG }
+    "dup" Dup { address NFTA_DUP_SREG_ADDR, device NFTA_DUP_SREG_DEV }
+    "dynset" Dynset {
+        key NFTA_DYNSET_SREG_KEY, data NFTA_DYNSET_SREG_DATA, op NFTA_DYNSET_OP, timeout NFTA_DYNSET_TIMEOUT,
+        set NFTA_DYNSET_SET_NAME, id NFTA_DYNSET_SET_ID, exprs NFTA_DYNSET_EXPR | NFTA_DYNSET_EXPRESSIONS,
+        flags NFTA_DYNSET_FLAGS
+    }
+    "exthdr" ExthdrLoad {
+        dreg NFTA_EXTHDR_DREG, kind NFTA_EXTHDR_TYPE, offset NFTA_EXTHDR_OFFSET, length NFTA_EXTHDR_LEN,
+        op NFTA_EXTHDR_OP, flags NFTA_EXTHDR_FLAGS
+    }
+    "exthdr" ExthdrWrite {
+        kind NFTA_EXTHDR_TYPE, offset NFTA_EXTHDR_OFFSET, length NFTA_EXTHDR_LEN, op NFTA_EXTHDR_OP,
+        sreg NFTA_EXTHDR_SREG, flags NFTA_EXTHDR_FLAGS
+    }
+    "exthdr" ExthdrReset {
+        kind NFTA_EXTHDR_TYPE, offset NFTA_EXTHDR_OFFSET, length NFTA_EXTHDR_LEN, op NFTA_EXTHDR_OP,
+        flags NFTA_EXTHDR_FLAGS
+    }
+    "fib" Fib { dreg NFTA_FIB_DREG, result NFTA_FIB_RESULT, flags NFTA_FIB_FLAGS }
+    "flow_offload" FlowOffload { table NFTA_FLOW_TABLE_NAME }
+    "fwd" Fwd { device NFTA_FWD_SREG_DEV, address NFTA_FWD_SREG_ADDR, family NFTA_FWD_NFPROTO }
+    "hash" Hash {
+        sreg NFTA_HASH_SREG, dreg NFTA_HASH_DREG, length NFTA_HASH_LEN, modulus NFTA_HASH_MODULUS,
+        seed NFTA_HASH_SEED, offset NFTA_HASH_OFFSET, kind NFTA_HASH_TYPE
+    }
+    "hash" Symhash {
+        dreg NFTA_HASH_DREG, modulus NFTA_HASH_MODULUS, offset NFTA_HASH_OFFSET, kind NFTA_HASH_TYPE
+    }
+    "immediate" Immediate { dreg NFTA_IMMEDIATE_DREG, data NFTA_IMMEDIATE_DATA }
+    "limit" Limit {
+        rate NFTA_LIMIT_RATE, unit NFTA_LIMIT_UNIT, burst NFTA_LIMIT_BURST, kind NFTA_LIMIT_TYPE,
+        flags NFTA_LIMIT_FLAGS
+    }
+    "log" Log {
+        group NFTA_LOG_GROUP, prefix NFTA_LOG_PREFIX, snaplen NFTA_LOG_SNAPLEN, threshold NFTA_LOG_QTHRESHOLD,
+        level NFTA_LOG_LEVEL, flags NFTA_LOG_FLAGS
+    }
+    "lookup" Lookup {
+        set NFTA_LOOKUP_SET, sreg NFTA_LOOKUP_SREG, dreg NFTA_LOOKUP_DREG, id NFTA_LOOKUP_SET_ID,
+        inverted NFTA_LOOKUP_FLAGS
+    }
+    "masq" Masquerade { flags NFTA_MASQ_FLAGS, port_min NFTA_MASQ_REG_PROTO_MIN, port_max NFTA_MASQ_REG_PROTO_MAX }
+    "meta" MetaLoad { dreg NFTA_META_DREG, key NFTA_META_KEY }
+    "meta" MetaSet { key NFTA_META_KEY, sreg NFTA_META_SREG }
+    "nat" Nat {
+        kind NFTA_NAT_TYPE, family NFTA_NAT_FAMILY, address_min NFTA_NAT_REG_ADDR_MIN,
+        address_max NFTA_NAT_REG_ADDR_MAX, port_min NFTA_NAT_REG_PROTO_MIN, port_max NFTA_NAT_REG_PROTO_MAX,
+        flags NFTA_NAT_FLAGS
+    }
+    "numgen" Numgen {
+        dreg NFTA_NG_DREG, modulus NFTA_NG_MODULUS, kind NFTA_NG_TYPE, offset NFTA_NG_OFFSET
+    }
+    "objref" Object { kind NFTA_OBJREF_IMM_TYPE, name NFTA_OBJREF_IMM_NAME }
+    "objref" ObjectMap { sreg NFTA_OBJREF_SET_SREG, set NFTA_OBJREF_SET_NAME, id NFTA_OBJREF_SET_ID }
+    "osf" Osf { dreg NFTA_OSF_DREG, ttl NFTA_OSF_TTL, flags NFTA_OSF_FLAGS }
+    "payload" Payload {
+        dreg NFTA_PAYLOAD_DREG, base NFTA_PAYLOAD_BASE, offset NFTA_PAYLOAD_OFFSET, length NFTA_PAYLOAD_LEN
+    }
+    "payload" PayloadWrite {
+        sreg NFTA_PAYLOAD_SREG, base NFTA_PAYLOAD_BASE, offset NFTA_PAYLOAD_OFFSET, length NFTA_PAYLOAD_LEN,
+        checksum NFTA_PAYLOAD_CSUM_TYPE, checksum_offset NFTA_PAYLOAD_CSUM_OFFSET,
+        checksum_flags NFTA_PAYLOAD_CSUM_FLAGS
+    }
+    "queue" Queue {
+        number NFTA_QUEUE_NUM, total NFTA_QUEUE_TOTAL, flags NFTA_QUEUE_FLAGS, sreg NFTA_QUEUE_SREG_QNUM
+    }
+    "quota" Quota { bytes NFTA_QUOTA_BYTES, flags NFTA_QUOTA_FLAGS, consumed NFTA_QUOTA_CONSUMED }
+    "range" Range { sreg NFTA_RANGE_SREG, op NFTA_RANGE_OP, from NFTA_RANGE_FROM_DATA, to NFTA_RANGE_TO_DATA }
+    "redir" Redirect {
+        port_min NFTA_REDIR_REG_PROTO_MIN, port_max NFTA_REDIR_REG_PROTO_MAX, flags NFTA_REDIR_FLAGS
+    }
+    "reject" Reject { kind NFTA_REJECT_TYPE, code NFTA_REJECT_ICMP_CODE }
+    "rt" Rt { dreg NFTA_RT_DREG, key NFTA_RT_KEY }
+    "socket" Socket { key NFTA_SOCKET_KEY, dreg NFTA_SOCKET_DREG, level NFTA_SOCKET_LEVEL }
+    "synproxy" Synproxy { mss NFTA_SYNPROXY_MSS, wscale NFTA_SYNPROXY_WSCALE, flags NFTA_SYNPROXY_FLAGS }
+    "tproxy" Tproxy { family NFTA_TPROXY_FAMILY, address NFTA_TPROXY_REG_ADDR, port NFTA_TPROXY_REG_PORT }
+    "xfrm" Xfrm { key NFTA_XFRM_KEY, direction NFTA_XFRM_DIR, number NFTA_XFRM_SPNUM, dreg NFTA_XFRM_DREG }
 }
 
 /// Appends `NFTA_DATA_VERDICT`.
@@ -184,250 +253,95 @@ pub(crate) fn decode(element: &Attribute<'_>) -> Result<Expr, Malformed> {
             _ => {}
         }
     }
-    let read = Fields::read(data).ok().and_then(|fields| known(name, &fields).filter(|_| fields.all_read()));
-    Ok(read.unwrap_or_else(|| {
-        Expr::Other(Box::new(OtherExpr { name: name.into(), data: acceptable(name, data) }))
-    }))
-}
-
-/// The attributes without those that the kernel returns but refuses in a new rule
-/// (net/netfilter/nft_osf.c, nft_quota.c).
-fn acceptable(name: &str, data: &[u8]) -> Box<[u8]> {
-    let refused = |attribute: &Attribute<'_>| match name {
-        "osf" => attribute.kind == NFTA_OSF_FLAGS && attribute.be32() == Ok(0),
-        "quota" => attribute.kind == NFTA_QUOTA_FLAGS && attribute.be32() != Ok(NFT_QUOTA_F_INV),
-        _ => false,
-    };
-    if !flannel_netlink::attributes(data).flatten().any(|attribute| refused(&attribute)) {
-        return data.into();
-    }
-    attribute_bytes(|a| {
-        for attribute in flannel_netlink::attributes(data).flatten() {
-            match attribute.be32() {
-                _ if !refused(&attribute) => a.bytes(attribute.kind, attribute.payload),
-                // That it is used up follows from its count.
-                Ok(flags) if name == "quota" => a.be32(attribute.kind, flags & NFT_QUOTA_F_INV),
-                _ => {}
-            }
-        }
-    })
+    let read = Found::read(data).ok().and_then(|found| typed(name, &found));
+    Ok(read.unwrap_or_else(|| Expr::Other(Box::new(OtherExpr { name: name.into(), data: data.into() }))))
 }
 
 /// Whether packets change the expression.
 pub(crate) fn has_state(expr: &Expr) -> bool {
     match expr {
-        Expr::Counter { .. } => true,
-        Expr::Other(other) => matches!(&*other.name, "quota" | "last"),
+        Expr::Counter { .. } | Expr::Quota { .. } => true,
+        Expr::Other(other) => &*other.name == "last",
         _ => false,
     }
 }
 
 /// The expression without what packets change in it.
 pub(crate) fn without_state(expr: &Expr) -> Expr {
-    let other = match expr {
-        Expr::Counter { .. } => return Expr::Counter { packets: 0, bytes: 0 },
-        Expr::Other(other) if has_state(expr) => other,
-        expr => return expr.clone(),
-    };
-    let data = attribute_bytes(|a| {
-        let kept = |kind| &*other.name == "quota" && kind != NFTA_QUOTA_CONSUMED;
-        let attributes = flannel_netlink::attributes(&other.data).flatten();
-        attributes.filter(|attribute| kept(attribute.kind)).for_each(|attribute| {
-            a.bytes(attribute.kind, attribute.payload);
-        });
-    });
-    Expr::Other(Box::new(OtherExpr { name: other.name.clone(), data }))
+    match expr {
+        Expr::Counter { .. } => Expr::Counter { packets: 0, bytes: 0 },
+        Expr::Quota { bytes, flags, .. } => Expr::Quota { bytes: *bytes, flags: *flags, consumed: 0 },
+        Expr::Other(other) if has_state(expr) => {
+            Expr::Other(Box::new(OtherExpr { name: other.name.clone(), data: Box::default() }))
+        }
+        expr => expr.clone(),
+    }
 }
 
-/// The attributes of an expression. They must all be read: what has no type here must not be lost.
-struct Fields<'a> {
-    fields: [Option<Attribute<'a>>; FIELDS],
-    /// A bit for each attribute that has not been read.
-    unread: Cell<u16>,
-}
+/// The attributes of an expression, by number.
+struct Found<'a>([Option<Attribute<'a>>; 16]);
 
-const FIELDS: usize = 12;
-
-impl<'a> Fields<'a> {
+impl<'a> Found<'a> {
     fn read(data: &'a [u8]) -> Result<Self, Malformed> {
-        let mut fields = [None; FIELDS];
-        let mut unread = 0;
+        let mut found = [None; 16];
         for attribute in flannel_netlink::attributes(data) {
             let attribute = attribute?;
-            match fields.get_mut(usize::from(attribute.kind)) {
+            match found.get_mut(usize::from(attribute.kind)) {
                 Some(place) => *place = Some(attribute),
                 None => return Err(Malformed::Value { what: "attribute" }),
             }
-            unread |= 1 << attribute.kind;
         }
-        Ok(Self { fields, unread: Cell::new(unread) })
+        Ok(Self(found))
     }
 
     fn at(&self, kind: u16) -> Option<Attribute<'a>> {
-        let attribute = self.fields.get(usize::from(kind)).copied().flatten()?;
-        self.unread.set(self.unread.get() & !(1 << kind));
-        Some(attribute)
+        self.0.get(usize::from(kind)).copied().flatten()
     }
 
-    fn all_read(&self) -> bool {
-        self.unread.get() == 0
-    }
-
-    fn u32(&self, kind: u16) -> Option<u32> {
-        self.at(kind)?.be32().ok()
-    }
-
-    fn u64(&self, kind: u16) -> Option<u64> {
-        self.at(kind)?.be64().ok()
-    }
-
-    fn text(&self, kind: u16) -> Option<Box<str>> {
-        self.at(kind)?.text().ok().map(Into::into)
-    }
-
-    fn value(&self, kind: u16) -> Option<Data> {
-        let inner = self.at(kind)?.nested().next()?.ok()?;
-        (inner.kind == NFTA_DATA_VALUE).then(|| Data::new(inner.payload))
-    }
-
-    /// The register of the last port or address; `None` if there is only a first one, which the
-    /// kernel then returns here too.
-    fn last(&self, first: u16, last: u16) -> Option<u32> {
-        self.u32(last).filter(|last| Some(*last) != self.u32(first))
+    /// Whether there are no attributes but these, and padding.
+    fn only(&self, kinds: &[u16]) -> bool {
+        let mut others = self.0.iter().flatten().filter(|found| !kinds.contains(&found.kind));
+        others.all(|found| found.payload.is_empty())
     }
 }
 
-fn known(name: &str, f: &Fields<'_>) -> Option<Expr> {
-    Some(match name {
-        "bitwise"
-            if f.u32(NFTA_BITWISE_OP).unwrap_or(NFT_BITWISE_BOOL) == NFT_BITWISE_BOOL
-                && f.at(NFTA_BITWISE_DATA).is_none() =>
-        {
-            f.at(NFTA_BITWISE_LEN); // that of the mask
-            Expr::Bitwise {
-                sreg: f.u32(NFTA_BITWISE_SREG)?,
-                dreg: f.u32(NFTA_BITWISE_DREG)?,
-                mask: f.value(NFTA_BITWISE_MASK)?,
-                xor: f.value(NFTA_BITWISE_XOR)?,
+fn typed(name: &str, found: &Found<'_>) -> Option<Expr> {
+    if name == "notrack" {
+        return Some(Expr::Notrack);
+    }
+    if name == "immediate" && found.at(NFTA_IMMEDIATE_DREG)?.be32().ok()? == NFT_REG_VERDICT {
+        let verdict = found.at(NFTA_IMMEDIATE_DATA)?.nested().next()?.ok()?;
+        let (code, chain, id) = decode_verdict(&verdict)?;
+        return Some(Expr::Verdict { code, chain, id });
+    }
+    let mut expr = known(name, found)?;
+    // The kernel returns the first address or port also as the last, and flags that follow from
+    // other attributes.
+    match &mut expr {
+        Expr::Nat { address_min, address_max, port_min, port_max, flags, .. } => {
+            *address_max = address_max.filter(|last| Some(*last) != *address_min);
+            *port_max = port_max.filter(|last| Some(*last) != *port_min);
+            flags.0 &= NAT_CHOICES;
+        }
+        Expr::Masquerade { port_min, port_max, flags } | Expr::Redirect { port_min, port_max, flags } => {
+            *port_max = port_max.filter(|last| Some(*last) != *port_min);
+            if port_min.is_some() {
+                flags.0 |= NF_NAT_RANGE_PROTO_SPECIFIED;
             }
         }
-        "byteorder" => Expr::Byteorder {
-            sreg: f.u32(NFTA_BYTEORDER_SREG)?,
-            dreg: f.u32(NFTA_BYTEORDER_DREG)?,
-            op: f.u32(NFTA_BYTEORDER_OP)?,
-            length: f.u32(NFTA_BYTEORDER_LEN)?,
-            size: f.u32(NFTA_BYTEORDER_SIZE)?,
-        },
-        "cmp" => {
-            Expr::Cmp { sreg: f.u32(NFTA_CMP_SREG)?, op: f.u32(NFTA_CMP_OP)?, data: f.value(NFTA_CMP_DATA)? }
-        }
-        "counter" => {
-            f.at(NFTA_COUNTER_PAD);
-            Expr::Counter { packets: f.u64(NFTA_COUNTER_PACKETS)?, bytes: f.u64(NFTA_COUNTER_BYTES)? }
-        }
-        // There is no type for a direction.
-        "ct" if f.at(NFTA_CT_DIRECTION).is_none() => match f.u32(NFTA_CT_SREG) {
-            Some(sreg) => Expr::CtSet { key: f.u32(NFTA_CT_KEY)?, sreg },
-            None => Expr::CtLoad { key: f.u32(NFTA_CT_KEY)?, dreg: f.u32(NFTA_CT_DREG)? },
-        },
-        // The kernel returns flags, but refuses them in a new rule.
-        "exthdr" if f.at(NFTA_EXTHDR_DREG).is_none() && f.u32(NFTA_EXTHDR_FLAGS).unwrap_or(0) == 0 => {
-            Expr::ExthdrWrite {
-                sreg: f.u32(NFTA_EXTHDR_SREG)?,
-                option: f.at(NFTA_EXTHDR_TYPE)?.u8().ok()?,
-                offset: f.u32(NFTA_EXTHDR_OFFSET)?,
-                length: f.u32(NFTA_EXTHDR_LEN)?,
-                op: f.u32(NFTA_EXTHDR_OP)?,
+        Expr::Dynset { timeout, exprs, flags, .. } => {
+            *timeout = timeout.filter(|timeout| *timeout != 0);
+            if exprs.len() > 1 {
+                flags.0 |= NFT_DYNSET_F_EXPR;
             }
         }
-        "fib" => Expr::Fib {
-            result: f.u32(NFTA_FIB_RESULT)?,
-            flags: f.u32(NFTA_FIB_FLAGS)?,
-            dreg: f.u32(NFTA_FIB_DREG)?,
-        },
-        "immediate" if f.u32(NFTA_IMMEDIATE_DREG)? == NFT_REG_VERDICT => {
-            let verdict = f.at(NFTA_IMMEDIATE_DATA)?.nested().next()?.ok()?;
-            let (code, chain, id) = decode_verdict(&verdict)?;
-            Expr::Verdict { code, chain, id }
-        }
-        "immediate" => {
-            Expr::Immediate { dreg: f.u32(NFTA_IMMEDIATE_DREG)?, data: f.value(NFTA_IMMEDIATE_DATA)? }
-        }
-        "limit" => {
-            f.at(NFTA_LIMIT_PAD);
-            Expr::Limit {
-                rate: f.u64(NFTA_LIMIT_RATE)?,
-                unit: f.u64(NFTA_LIMIT_UNIT)?,
-                burst: f.u32(NFTA_LIMIT_BURST).unwrap_or(0),
-                kind: f.u32(NFTA_LIMIT_TYPE).unwrap_or(NFT_LIMIT_PKTS),
-                flags: f.u32(NFTA_LIMIT_FLAGS).unwrap_or(0),
-            }
-        }
-        "log" => Expr::Log {
-            group: f.at(NFTA_LOG_GROUP).and_then(|a| a.be16().ok()),
-            prefix: f.text(NFTA_LOG_PREFIX),
-            snaplen: f.u32(NFTA_LOG_SNAPLEN),
-            threshold: f.at(NFTA_LOG_QTHRESHOLD).and_then(|a| a.be16().ok()),
-            level: f.u32(NFTA_LOG_LEVEL),
-            flags: f.u32(NFTA_LOG_FLAGS).filter(|flags| *flags != 0),
-        },
-        "lookup" if f.u32(NFTA_LOOKUP_FLAGS).unwrap_or(0) & !NFT_LOOKUP_F_INV == 0 => Expr::Lookup {
-            set: f.text(NFTA_LOOKUP_SET)?,
-            id: f.u32(NFTA_LOOKUP_SET_ID),
-            sreg: f.u32(NFTA_LOOKUP_SREG)?,
-            dreg: f.u32(NFTA_LOOKUP_DREG),
-            inverted: f.u32(NFTA_LOOKUP_FLAGS).unwrap_or(0) & NFT_LOOKUP_F_INV != 0,
-        },
-        "masq" => Expr::Masquerade {
-            flags: f.u32(NFTA_MASQ_FLAGS).unwrap_or(0),
-            port_min: f.u32(NFTA_MASQ_REG_PROTO_MIN),
-            port_max: f.last(NFTA_MASQ_REG_PROTO_MIN, NFTA_MASQ_REG_PROTO_MAX),
-        },
-        "meta" => match f.u32(NFTA_META_SREG) {
-            Some(sreg) => Expr::MetaSet { key: f.u32(NFTA_META_KEY)?, sreg },
-            None => Expr::MetaLoad { key: f.u32(NFTA_META_KEY)?, dreg: f.u32(NFTA_META_DREG)? },
-        },
-        "nat" => {
-            let (address_min, port_min) = (f.u32(NFTA_NAT_REG_ADDR_MIN), f.u32(NFTA_NAT_REG_PROTO_MIN));
-            // The kernel returns these two flags only together with others.
-            let own = if address_min.is_some() { NF_NAT_RANGE_MAP_IPS } else { 0 }
-                | if port_min.is_some() { NF_NAT_RANGE_PROTO_SPECIFIED } else { 0 };
-            Expr::Nat {
-                kind: f.u32(NFTA_NAT_TYPE)?,
-                family: f.u32(NFTA_NAT_FAMILY)?,
-                address_min,
-                address_max: f.last(NFTA_NAT_REG_ADDR_MIN, NFTA_NAT_REG_ADDR_MAX),
-                port_min,
-                port_max: f.last(NFTA_NAT_REG_PROTO_MIN, NFTA_NAT_REG_PROTO_MAX),
-                flags: f.u32(NFTA_NAT_FLAGS).unwrap_or(0) | own,
-            }
-        }
-        "notrack" => Expr::Notrack,
-        "objref" => Expr::Object { kind: f.u32(NFTA_OBJREF_IMM_TYPE)?, name: f.text(NFTA_OBJREF_IMM_NAME)? },
-        "payload" if f.at(NFTA_PAYLOAD_SREG).is_none() => Expr::Payload {
-            base: f.u32(NFTA_PAYLOAD_BASE)?,
-            offset: f.u32(NFTA_PAYLOAD_OFFSET)?,
-            length: f.u32(NFTA_PAYLOAD_LEN)?,
-            dreg: f.u32(NFTA_PAYLOAD_DREG)?,
-        },
-        "range" => Expr::Range {
-            sreg: f.u32(NFTA_RANGE_SREG)?,
-            op: f.u32(NFTA_RANGE_OP)?,
-            from: f.value(NFTA_RANGE_FROM_DATA)?,
-            to: f.value(NFTA_RANGE_TO_DATA)?,
-        },
-        "redir" => Expr::Redirect {
-            port_min: f.u32(NFTA_REDIR_REG_PROTO_MIN),
-            port_max: f.last(NFTA_REDIR_REG_PROTO_MIN, NFTA_REDIR_REG_PROTO_MAX),
-            flags: f.u32(NFTA_REDIR_FLAGS).unwrap_or(0),
-        },
-        "reject" => Expr::Reject {
-            kind: f.u32(NFTA_REJECT_TYPE)?,
-            code: f.at(NFTA_REJECT_ICMP_CODE).map_or(Some(0), |a| a.u8().ok())?,
-        },
-        "rt" => Expr::Rt { key: f.u32(NFTA_RT_KEY)?, dreg: f.u32(NFTA_RT_DREG)? },
-        _ => return None,
-    })
+        // The kernel refuses the flag that it sets when the quota is used up.
+        Expr::Quota { flags, .. } => *flags &= NFT_QUOTA_F_INV,
+        Expr::Reject { code, .. } => *code = code.or(Some(0)),
+        Expr::Log { flags, .. } => *flags = flags.filter(|flags| *flags != 0),
+        _ => {}
+    }
+    Some(expr)
 }
 
 /// Reads an `NFTA_DATA_VERDICT`; `None` if it has something without a type here.

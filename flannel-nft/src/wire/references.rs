@@ -63,6 +63,8 @@ const SELF_CONTAINED: [&str; 36] = [
 pub(crate) fn reference(expr: &Expr) -> Reference<'_> {
     match expr {
         Expr::Lookup { set, id, .. } => Reference::Set(set.as_bytes(), *id),
+        Expr::Dynset { set, id, .. } | Expr::ObjectMap { set, id, .. } => Reference::Set(set.as_bytes(), *id),
+        Expr::FlowOffload { table } => Reference::Flowtable(table.as_bytes()),
         Expr::Object { name, .. } => Reference::Object(name.as_bytes()),
         Expr::Verdict { chain: Some(chain), .. } => Reference::Chain(chain),
         Expr::Other(other) => reference_of(other),
@@ -103,6 +105,14 @@ pub(crate) fn with_set(expr: &Expr, name: &str, id: Option<u32>) -> Expr {
     match expr {
         Expr::Lookup { sreg, dreg, inverted, .. } => {
             Expr::Lookup { set: name.into(), id, sreg: *sreg, dreg: *dreg, inverted: *inverted }
+        }
+        Expr::ObjectMap { sreg, .. } => Expr::ObjectMap { sreg: *sreg, set: name.into(), id },
+        Expr::Dynset { .. } => {
+            let mut expr = expr.clone();
+            if let Expr::Dynset { set, id: old, .. } = &mut expr {
+                (*set, *old) = (name.into(), id);
+            }
+            expr
         }
         Expr::Other(other) => {
             let Some((name_kind, id_kind)) = set_attributes(&other.name) else { return expr.clone() };

@@ -18,18 +18,21 @@ fn what_we_do_not_know_is_seen_and_kept() {
         sh("nft 'add rule inet theirs c ip saddr . tcp dport @flows accept'");
         sh("nft 'add rule inet theirs c tcp dport 22 accept'");
         sh("nft 'add rule inet theirs c numgen inc mod 2 vmap { 0 : accept, 1 : drop }'");
+        sh("nft 'add set inet theirs marks { type mark; flags interval; elements = { 1-5 }; }'");
+        sh("nft 'add rule inet theirs c meta mark @marks accept'");
         sh("nft 'add quota inet theirs q { over 10 mbytes }'");
         let before = sh("nft -a list ruleset");
         let mut kernel = Netlink::open().unwrap();
         let observed = observe(&mut kernel, &[id_in(Family::Inet, "theirs")]).unwrap();
         let rules = observed.ruleset.tables()[0].chains()[0].list();
-        assert_eq!(rules.iter().map(Rule::is_understood).collect::<Vec<_>>(), [false, false, true, false]);
+        let understood: Vec<bool> = rules.iter().map(Rule::is_understood).collect();
+        assert_eq!(understood, [true, true, true, true, false]);
         assert!(diff(&observed.ruleset, &observed).is_empty());
         // Moved to another place, an unknown rule is written back as it was.
-        let odd = rules[0].clone();
+        let odd = rules[4].clone();
         let mut transaction = Transaction::at(observed.generation);
         transaction.delete_rule(&id_in(Family::Inet, "theirs"), &chain("c"), odd.handle().unwrap());
-        transaction.prepend_rule(&id_in(Family::Inet, "theirs"), &chain("c"), &odd);
+        transaction.append_rule(&id_in(Family::Inet, "theirs"), &chain("c"), &odd);
         transaction.seal().unwrap().commit(&mut kernel).unwrap();
         let strip = |text: &str| {
             text.lines().map(|l| l.split(" # handle").next().unwrap().to_owned()).collect::<Vec<_>>()

@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod converge;
+mod corpus;
 mod faults;
 mod foreign;
 mod iptables;

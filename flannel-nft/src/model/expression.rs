@@ -1,0 +1,328 @@
+//! Expressions: a field, or what is computed from fields. A match compares one, a map looks one
+//! up, and a statement sets a field to one.
+
+use crate::model::data::Data;
+use crate::model::datatype::Datatype;
+use crate::model::element::{Body, Element, Key, Span};
+use crate::model::field::{Field, Kind};
+use crate::model::matching::{Match, Source, Test};
+use crate::model::name::SetName;
+use crate::model::set::Maps;
+use crate::model::value::Value;
+use crate::uapi::*;
+
+/// A field, or what is computed from fields: a concatenation, a masked field, a hash, the value of
+/// a map.
+///
+/// ```
+/// use flannel_nft::{Expression, Rule, SetName, field};
+///
+/// let backends = SetName::new("backends")?;
+/// let rule = Rule::new().set(field::meta::MARK, field::symhash(16, 0));
+/// assert_eq!(rule.to_string(), "meta mark set symhash mod 16");
+/// let pair = Expression::concat([field::ip::DADDR, field::tcp::DPORT]);
+/// assert_eq!(Rule::new().when(pair.in_set(&backends)).to_string(), "ip daddr . tcp dport @backends");
+/// # Ok::<(), flannel_nft::NameError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Expression(pub(crate) Term);
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Term {
+    /// `(of & mask) ^ xor`.
+    Bitwise {
+        of: Box<Self>,
+        mask: Data,
+        xor: Data,
+    },
+    Concat(Vec<Self>),
+    Constant(Value),
+    Field(Field),
+    Jhash {
+        of: Box<Self>,
+        modulus: u32,
+        seed: Option<u32>,
+        offset: u32,
+    },
+    /// The value that a map has for a key.
+    Map {
+        key: Box<Self>,
+        source: Source,
+    },
+}
+
+/// The bits of a field that is not made of whole bytes: the bytes to load, their mask, and the
+/// position of the lowest bit.
+#[derive(Debug)]
+pub(crate) struct Narrow {
+    pub(crate) first: u32,
+    pub(crate) bytes: u32,
+    pub(crate) mask: Data,
+    pub(crate) shift: u32,
+}
+
+impl Field {
+    /// `None` for a field of whole bytes.
+    pub(crate) fn narrow(self) -> Option<Narrow> {
+        let (offset, bits) = (self.offset(), self.bits());
+        if offset % 8 == 0 && bits % 8 == 0 {
+            return None;
+        }
+        let (first, end) = (offset / 8, offset + bits);
+        let bytes = end.div_ceil(8) - first;
+        let shift = bytes * 8 + first * 8 - end;
+        let mask = ((1_u128 << bits) - 1) << shift;
+        let mask = Datatype::Integer { length: 0, host: false }.data_of(mask, usize::try_from(bytes).ok()?);
+        Some(Narrow { first, bytes, mask, shift })
+    }
+
+    /// Length of a value in a register, in bytes, outside of concatenations.
+    pub(crate) fn loaded(self) -> u32 {
+        self.narrow().map_or_else(|| self.datatype().length(), |narrow| narrow.bytes)
+    }
+
+    pub(crate) fn is_address(self) -> bool {
+        matches!(self.0, Kind::Payload(_))
+            && matches!(self.datatype(), Datatype::Ipv4Addr | Datatype::Ipv6Addr)
+    }
+}
+
+impl Term {
+    pub(crate) fn field(&self) -> Option<Field> {
+        match self {
+            Self::Field(field) => Some(*field),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn datatype(&self) -> Datatype {
+        match self {
+            Self::Field(field) => field.datatype(),
+            Self::Constant(value) => value.datatype,
+            Self::Concat(parts) => {
+                let parts: Vec<Datatype> = parts.iter().map(Self::datatype).collect();
+                Datatype::concat(&parts)
+            }
+            Self::Bitwise { of, .. } => of.datatype(),
+            Self::Jhash { .. } => Datatype::Integer { length: 4, host: true },
+            Self::Map { source: Source::Inline(inline), .. } => match inline.set.maps {
+                Maps::Value(datatype) => datatype,
+                _ => Datatype::Other { number: 0, length: 0 },
+            },
+            Self::Map { .. } => Datatype::Other { number: 0, length: 0 },
+        }
+    }
+
+    /// The number of 32-bit words that the value takes in registers.
+    pub(crate) fn words(&self) -> u32 {
+        match self {
+            Self::Field(field) => field.loaded().div_ceil(4),
+            Self::Concat(parts) => parts.iter().fold(0, |sum: u32, part| sum.saturating_add(part.words())),
+            other => other.datatype().length().div_ceil(4),
+        }
+    }
+
+    /// Calls `found` for each field that is read, in the order of reading.
+    pub(crate) fn each_field(&self, found: &mut impl FnMut(Field)) {
+        match self {
+            Self::Field(field) => found(*field),
+            Self::Concat(parts) => parts.iter().for_each(|part| part.each_field(found)),
+            Self::Bitwise { of, .. } | Self::Jhash { of, .. } | Self::Map { key: of, .. } => {
+                of.each_field(found)
+            }
+            Self::Constant(_) => {}
+        }
+    }
+
+    /// Calls `found` for each set that is looked up, with its key, in the order of the lookups.
+    pub(crate) fn each_source<'s>(&'s self, found: &mut impl FnMut(&'s Source, &Self)) {
+        match self {
+            Self::Concat(parts) => parts.iter().for_each(|part| part.each_source(found)),
+            Self::Bitwise { of, .. } | Self::Jhash { of, .. } => of.each_source(found),
+            Self::Map { key, source } => {
+                key.each_source(found);
+                found(source, key);
+            }
+            Self::Field(_) | Self::Constant(_) => {}
+        }
+    }
+
+    /// A value as the kernel compares it with this term.
+    pub(crate) fn number(&self, number: u128) -> Data {
+        match self.field() {
+            Some(field) => {
+                let shift = field.narrow().map_or(0, |narrow| narrow.shift);
+                field.datatype().data_of(number << shift, usize::try_from(field.loaded()).unwrap_or(0))
+            }
+            None => {
+                let datatype = self.datatype();
+                datatype.data_of(number, datatype.lengths().0)
+            }
+        }
+    }
+}
+
+impl Expression {
+    /// Several fields, one after the other: `ip daddr . tcp dport`. For sets and maps.
+    #[must_use]
+    pub fn concat<E: Into<Self>>(parts: impl IntoIterator<Item = E>) -> Self {
+        Self(Term::Concat(parts.into_iter().map(|part| part.into().0).collect()))
+    }
+
+    /// The bits under `mask`, the others become 0: `meta mark & 0xff`.
+    #[must_use]
+    pub fn and(self, mask: u32) -> Self {
+        let (mask, xor) = (self.0.number(mask.into()), self.0.number(0));
+        Self(Term::Bitwise { of: Box::new(self.0), mask, xor })
+    }
+
+    /// With these bits set: `meta mark | 0x10`.
+    #[must_use]
+    pub fn or(self, bits: u32) -> Self {
+        let (mask, xor) = (self.0.number((!bits).into()), self.0.number(bits.into()));
+        Self(Term::Bitwise { of: Box::new(self.0), mask, xor })
+    }
+
+    /// With these bits inverted: `meta mark ^ 0x10`.
+    #[must_use]
+    pub fn xor(self, bits: u32) -> Self {
+        let (mask, xor) = (self.0.number(u32::MAX.into()), self.0.number(bits.into()));
+        Self(Term::Bitwise { of: Box::new(self.0), mask, xor })
+    }
+
+    /// Jenkins' hash of the value, modulo `modulus`, plus `offset`: `jhash ip saddr mod 16`. Without
+    /// a seed, the kernel chooses a random one.
+    #[must_use]
+    pub fn jhash(self, modulus: u32, seed: Option<u32>, offset: u32) -> Self {
+        Self(Term::Jhash { of: Box::new(self.0), modulus, seed, offset })
+    }
+
+    /// The value that a named map has for this key: `tcp dport map @MAP`.
+    #[must_use]
+    pub fn map(self, map: &SetName) -> Self {
+        Self(Term::Map { key: Box::new(self.0), source: Source::Named(map.clone()) })
+    }
+
+    /// The value that an anonymous map has for this key: `tcp dport map { 80 : 10.0.0.1 }`.
+    #[must_use]
+    pub fn map_inline<V: Into<Value>>(self, values: impl IntoIterator<Item = (u64, V)>) -> Self {
+        let mut datatype = Datatype::Mark;
+        let elements: Vec<(Key, Body)> = values
+            .into_iter()
+            .map(|(key, value)| {
+                let value = value.into();
+                datatype = value.datatype;
+                let span = Span::One(self.0.number(key.into()));
+                let element =
+                    Element::new(Key { datatype: self.0.datatype(), span, invalid: None }).value(value);
+                (element.key, element.body)
+            })
+            .collect();
+        let source = Source::inline_of(&self.0, Maps::Value(datatype), elements);
+        Self(Term::Map { key: Box::new(self.0), source })
+    }
+
+    /// Equals this value.
+    #[must_use]
+    pub fn is(self, value: impl Into<Value>) -> Match {
+        let value = value.into();
+        let is_one = value.datatype.parts().len() == 1 && value.datatype != self.0.datatype();
+        let data = match value.datatype.number_of(&value.data) {
+            Some(number) if is_one => self.0.number(number),
+            _ => value.data,
+        };
+        Match::new(self.0, Test::Is(data))
+    }
+
+    /// Equals this number: `ip ttl 1`.
+    #[must_use]
+    pub fn is_number(self, number: u64) -> Match {
+        let data = self.0.number(number.into());
+        Match::new(self.0, Test::Is(data))
+    }
+
+    /// Is between these numbers, both included: `ip ttl 1-10`.
+    #[must_use]
+    pub fn in_range(self, numbers: std::ops::RangeInclusive<u64>) -> Match {
+        let number = |number: u64| self.0.number(number.into());
+        let test = Test::Range(number(*numbers.start()), number(*numbers.end()));
+        Match::new(self.0, test)
+    }
+
+    /// Is smaller than this number: `ip ttl < 5`.
+    #[must_use]
+    pub fn less_than(self, number: u64) -> Match {
+        let data = self.0.number(number.into());
+        Match::new(self.0, Test::Compare(NFT_CMP_LT, data))
+    }
+
+    /// Is greater than this number: `ip length > 1000`.
+    #[must_use]
+    pub fn greater_than(self, number: u64) -> Match {
+        let data = self.0.number(number.into());
+        Match::new(self.0, Test::Compare(NFT_CMP_GT, data))
+    }
+
+    /// Is one of these numbers: `ip ttl { 1, 2 }`.
+    #[must_use]
+    pub fn one_of(self, numbers: impl IntoIterator<Item = u64>) -> Match {
+        let datatype = self.0.datatype();
+        let key =
+            |number: u64| Key { datatype, span: Span::One(self.0.number(number.into())), invalid: None };
+        let keys: Vec<Key> = numbers.into_iter().map(key).collect();
+        Match::one_of(self.0, keys)
+    }
+
+    /// Is in a named set: `ip saddr . tcp dport @SET`.
+    #[must_use]
+    pub fn in_set(self, set: &SetName) -> Match {
+        Match::named(self.0, set)
+    }
+}
+
+impl From<Field> for Expression {
+    fn from(field: Field) -> Self {
+        Self(Term::Field(field))
+    }
+}
+
+impl<V: Into<Value>> From<V> for Expression {
+    fn from(value: V) -> Self {
+        Self(Term::Constant(value.into()))
+    }
+}
+
+macro_rules! of_field {
+    ($($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
+        impl Field { $($(#[$doc])* #[must_use] pub fn $name(self, $($argument: $type),*) -> $result {
+            Expression::from(self).$name($($argument),*)
+        })* }
+    };
+}
+
+of_field! {
+    /// Equals this value.
+    is(value: impl Into<Value>) -> Match;
+    /// Equals this number: `ip ttl 1`.
+    is_number(number: u64) -> Match;
+    /// Is between these numbers, both included: `ip ttl 1-10`.
+    in_range(numbers: std::ops::RangeInclusive<u64>) -> Match;
+    /// Is smaller than this number: `ip ttl < 5`.
+    less_than(number: u64) -> Match;
+    /// Is greater than this number: `ip length > 1000`.
+    greater_than(number: u64) -> Match;
+    /// Is one of these numbers: `ip ttl { 1, 2 }`.
+    one_of(numbers: impl IntoIterator<Item = u64>) -> Match;
+    /// Is in a named set: `ip saddr @SET`.
+    in_set(set: &SetName) -> Match;
+    /// The bits under `mask`, the others become 0: `meta mark & 0xff`.
+    and(mask: u32) -> Expression;
+    /// With these bits set: `meta mark | 0x10`.
+    or(bits: u32) -> Expression;
+    /// With these bits inverted: `meta mark ^ 0x10`.
+    xor(bits: u32) -> Expression;
+    /// Jenkins' hash: see [`Expression::jhash`].
+    jhash(modulus: u32, seed: Option<u32>, offset: u32) -> Expression;
+    /// The value that a named map has for this key: `tcp dport map @MAP`.
+    map(map: &SetName) -> Expression;
+}

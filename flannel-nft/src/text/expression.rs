@@ -1,0 +1,412 @@
+//! Expressions, and the values that they are compared with.
+
+use std::fmt::{self, Formatter, Write as _};
+
+use crate::model::data::Data;
+use crate::model::datatype::{Datatype, Format};
+use crate::model::element::{Body, Span};
+use crate::model::expression::Term;
+use crate::model::exthdr::Exthdr;
+use crate::model::field::{self, Field, Kind};
+use crate::model::format::write_bits;
+use crate::model::header;
+use crate::model::matching::{Match, Source, Test};
+use crate::model::set::Set;
+use crate::text::element_rest;
+use crate::uapi::*;
+
+impl fmt::Display for Match {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        condition(self, f)
+    }
+}
+
+impl fmt::Display for crate::model::expression::Expression {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        term(&self.0, f)
+    }
+}
+
+pub(super) fn condition(condition: &Match, f: &mut Formatter<'_>) -> fmt::Result {
+    let Match { left, test, inverted, .. } = condition;
+    let datatype = left.datatype();
+    term(left, f)?;
+    f.write_char(' ')?;
+    let names = match datatype.format() {
+        Some(Format::Bits(names)) => Some(names),
+        _ => None,
+    };
+    let is_bits = names.is_some() || matches!(datatype.format(), Some(Format::Labels));
+    // Several bits that must all be set, and no others, are a number.
+    let exactly = |wanted: &Data, f: &mut Formatter<'_>| {
+        f.write_str(if *inverted { "!= " } else { "== " })?;
+        match datatype.number_of(wanted) {
+            Some(bits) if bits.count_ones() != 1 => write!(f, "0x{bits:x}"),
+            _ => value(left, wanted, f),
+        }
+    };
+    let not_equal = if *inverted { "!= " } else { "" };
+    match test {
+        Test::AnyBit(bits) => {
+            f.write_str(if *inverted { "! " } else { "" })?;
+            value(left, bits, f)
+        }
+        Test::Masked { mask, value: wanted } if is_bits => {
+            let bits = datatype.number_of(mask).unwrap_or(0).count_ones();
+            if datatype == Datatype::TcpFlag && bits == 8 {
+                return exactly(wanted, f);
+            }
+            if mask == wanted && bits == 1 {
+                f.write_str("& ")?;
+                value(left, mask, f)?;
+                f.write_str(if *inverted { " != " } else { " == " })?;
+                return value(left, wanted, f);
+            }
+            f.write_str(not_equal)?;
+            value(left, wanted, f)?;
+            f.write_str(" / ")?;
+            value(left, mask, f)
+        }
+        Test::Masked { mask, value: wanted } => {
+            let is_prefix = matches!(datatype, Datatype::Ipv4Addr | Datatype::Ipv6Addr | Datatype::Mark);
+            if is_prefix && let Some(length) = datatype.swapped(mask).prefix_length() {
+                f.write_str(not_equal)?;
+                value(left, wanted, f)?;
+                return write!(f, "/{length}");
+            }
+            f.write_str("& ")?;
+            value(left, mask, f)?;
+            f.write_str(if *inverted { " != " } else { " == " })?;
+            value(left, wanted, f)
+        }
+        Test::Is(wanted) if names.is_some() => exactly(wanted, f),
+        Test::Is(wanted) => {
+            let is_computed = matches!(left, Term::Bitwise { .. });
+            f.write_str(if is_computed && !inverted { "== " } else { not_equal })?;
+            value(left, wanted, f)
+        }
+        Test::Compare(op, wanted) => {
+            f.write_str(match *op {
+                NFT_CMP_LT => "< ",
+                NFT_CMP_GT => "> ",
+                NFT_CMP_LTE => "<= ",
+                _ => ">= ",
+            })?;
+            value(left, wanted, f)
+        }
+        Test::In(sets) => {
+            f.write_str(not_equal)?;
+            source(sets, left, f)
+        }
+        Test::NamePrefix(prefix) => write!(f, "{not_equal}\"{prefix}*\""),
+        Test::Prefix(address, length) => {
+            f.write_str(not_equal)?;
+            value(left, address, f)?;
+            write!(f, "/{length}")
+        }
+        Test::Range(first, last) => {
+            f.write_str(not_equal)?;
+            limit(left, first, f)?;
+            f.write_char('-')?;
+            limit(left, last, f)
+        }
+    }
+}
+
+/// One end of a range.
+fn limit(left: &Term, data: &Data, f: &mut Formatter<'_>) -> fmt::Result {
+    match left.field() {
+        Some(field) if !is_special(field) => field.datatype().write_end(&unshifted(field, data), f),
+        _ => value(left, data, f),
+    }
+}
+
+/// Whether nft prints values of the field otherwise than other values of its type.
+fn is_special(field: Field) -> bool {
+    matches!(field.0, Kind::Raw { .. }) || field == header::comp::FLAGS || is_fib_present(field)
+}
+
+fn is_fib_present(field: Field) -> bool {
+    matches!(field.0, Kind::Fib { flags, .. } if flags & NFTA_FIB_F_PRESENT != 0)
+}
+
+/// The value of a field whose bits were loaded with those around it.
+fn unshifted(field: Field, data: &Data) -> Data {
+    let loaded = Datatype::Integer { length: 0, host: false }.number_of(data);
+    match (field.narrow(), loaded) {
+        (Some(narrow), Some(number)) => {
+            let datatype = field.datatype();
+            datatype.data_of(number >> narrow.shift, datatype.lengths().0)
+        }
+        _ => data.clone(),
+    }
+}
+
+/// Data that a term is compared with.
+pub(super) fn value(left: &Term, data: &Data, f: &mut Formatter<'_>) -> fmt::Result {
+    match left {
+        Term::Concat(parts) => {
+            let mut rest = data.as_slice();
+            for (index, part) in parts.iter().enumerate() {
+                f.write_str(if index > 0 { " . " } else { "" })?;
+                let (length, padded) = part.datatype().lengths();
+                let bytes = rest.get(..length).unwrap_or(rest);
+                match part.field().filter(|field| field.narrow().is_some()) {
+                    // In a concatenation, a narrow field is not shifted.
+                    Some(field) => field.datatype().write(&Data::new(bytes), f)?,
+                    None => value(part, &Data::new(bytes), f)?,
+                }
+                rest = rest.get(padded..).unwrap_or_default();
+            }
+            Ok(())
+        }
+        Term::Field(field) => match field.datatype().number_of(data) {
+            Some(number) if is_fib_present(*field) => {
+                f.write_str(if number == 0 { "missing" } else { "exists" })
+            }
+            Some(number) if is_special(*field) => write!(f, "0x{number:x}"),
+            _ => field.datatype().write(&unshifted(*field, data), f),
+        },
+        Term::Bitwise { of, .. } => value(of, data, f),
+        other => other.datatype().write(data, f),
+    }
+}
+
+/// A set, named or anonymous, in which a term is looked up.
+pub(super) fn source(source: &Source, key: &Term, f: &mut Formatter<'_>) -> fmt::Result {
+    source_of(source, key, None, f)
+}
+
+/// A set whose values have a type that the set's definition does not say.
+fn source_of(source: &Source, key: &Term, values: Option<Datatype>, f: &mut Formatter<'_>) -> fmt::Result {
+    let inline = match source {
+        Source::Named(name) => return write!(f, "@{name}"),
+        Source::Inline(inline) => inline,
+    };
+    f.write_str("{ ")?;
+    let mut between = "";
+    for (keys, body) in sorted(&inline.set) {
+        f.write_str(between)?;
+        span(&inline.set, key, keys, f)?;
+        element_rest(&inline.set, body, values, f)?;
+        between = ", ";
+    }
+    f.write_str(" }")
+}
+
+/// The elements in nft's order: by number, of the bytes in the order in which nft exports them.
+pub(super) fn sorted(set: &Set) -> Vec<(&Span, &Body)> {
+    let mut elements: Vec<(&Span, &Body)> = set.elements.iter().collect();
+    let parts = set.key.parts();
+    if parts.len() > 1 || (set.key.is_host_order() && !set.is_interval()) {
+        let exported = |data: &Data| -> Vec<u8> {
+            let mut rest = data.as_slice();
+            let mut bytes = Vec::new();
+            for part in &parts {
+                let (length, padded) = part.lengths();
+                bytes.extend_from_slice(rest.get(..length).unwrap_or(rest));
+                rest = rest.get(padded..).unwrap_or_default();
+            }
+            bytes.reverse();
+            bytes
+        };
+        elements.sort_by_key(|(span, _)| (span.first().is_none(), span.first().map(exported)));
+    }
+    elements
+}
+
+/// The keys of an element, in a set in which a term is looked up.
+fn span(set: &Set, key: &Term, span: &Span, f: &mut Formatter<'_>) -> fmt::Result {
+    // The kernel sorts intervals, so their ends are in network byte order.
+    let datatype = key.datatype();
+    let host = |data: &Data| if set.is_interval() { datatype.swapped(data) } else { data.clone() };
+    match (span, key.field()) {
+        (Span::One(data), _) => element_value(key, &host(data), f),
+        (Span::CatchAll, _) => f.write_char('*'),
+        (Span::Range(first, last), Some(field)) if !is_special(field) => {
+            datatype.write_range(&unshifted(field, &host(first)), &unshifted(field, &host(last)), f)
+        }
+        (Span::Range(first, last), Some(_)) => {
+            value(key, &host(first), f)?;
+            f.write_char('-')?;
+            value(key, &host(last), f)
+        }
+        (Span::Range(first, last), None) => datatype.write_range(&host(first), &host(last), f),
+    }
+}
+
+/// In sets, nft separates bits of flags otherwise than in matches.
+fn element_value(key: &Term, data: &Data, f: &mut Formatter<'_>) -> fmt::Result {
+    match (key.datatype().format(), key.datatype().number_of(data)) {
+        (Some(Format::Bits(names)), Some(number)) => write_bits(names, number, " | ", f),
+        _ => value(key, data, f),
+    }
+}
+
+pub(super) fn term(of: &Term, f: &mut Formatter<'_>) -> fmt::Result {
+    match of {
+        Term::Field(field) => write_field(*field, f),
+        Term::Constant(value) => value.datatype.write(&value.data, f),
+        Term::Concat(parts) => parts.iter().enumerate().try_for_each(|(index, part)| {
+            f.write_str(if index > 0 { " . " } else { "" })?;
+            term(part, f)
+        }),
+        Term::Bitwise { of, mask, xor } => bitwise(of, mask, xor, f),
+        Term::Jhash { of, modulus, seed, offset } => {
+            f.write_str("jhash ")?;
+            term(of, f)?;
+            write!(f, " mod {modulus}")?;
+            seed.iter().try_for_each(|seed| write!(f, " seed 0x{seed:x}"))?;
+            write_offset(*offset, f)
+        }
+        Term::Map { key, source: map } => {
+            term(key, f)?;
+            f.write_str(" map ")?;
+            source(map, key, f)
+        }
+    }
+}
+
+/// `(of & mask) ^ xor`, as the operations `&`, `^` and `|` that have the same result.
+fn bitwise(of: &Term, mask: &Data, xor: &Data, f: &mut Formatter<'_>) -> fmt::Result {
+    term(of, f)?;
+    let pairs = || mask.as_slice().iter().zip(xor.as_slice());
+    let or: Vec<u8> = pairs().map(|(mask, xor)| !mask & xor).collect();
+    let and: Vec<u8> = pairs().map(|(mask, xor)| mask | (!mask & xor)).collect();
+    let xor: Vec<u8> = pairs().map(|(mask, xor)| mask & xor).collect();
+    let operations = [("&", and, 0xff), ("^", xor, 0), ("|", or, 0)];
+    for (sign, operand, neutral) in operations {
+        if operand.iter().any(|byte| *byte != neutral) {
+            write!(f, " {sign} ")?;
+            value(of, &Data::new(&operand), f)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_offset(offset: u32, f: &mut Formatter<'_>) -> fmt::Result {
+    if offset > 0 { write!(f, " offset {offset}") } else { Ok(()) }
+}
+
+fn write_named(prefix: &str, named: Option<&field::Named>, key: u32, f: &mut Formatter<'_>) -> fmt::Result {
+    match named {
+        Some(named) => write!(f, "{prefix}{}", named.name),
+        None => write!(f, "{prefix}{key}"),
+    }
+}
+
+pub(super) fn write_field(of: Field, f: &mut Formatter<'_>) -> fmt::Result {
+    match of.0 {
+        Kind::Payload(payload) => write!(f, "{} {}", payload.header.name(), payload.name),
+        Kind::Raw { base, offset, length } => {
+            let base = match base {
+                NFT_PAYLOAD_LL_HEADER => "ll",
+                NFT_PAYLOAD_NETWORK_HEADER => "nh",
+                NFT_PAYLOAD_TRANSPORT_HEADER => "th",
+                _ => "ih",
+            };
+            write!(f, "@{base},{offset},{length}")
+        }
+        Kind::Exthdr(exthdr) => write_exthdr(exthdr, f),
+        Kind::Meta(key) => {
+            let unqualified = matches!(
+                key,
+                NFT_META_IIF
+                    | NFT_META_OIF
+                    | NFT_META_IIFNAME
+                    | NFT_META_OIFNAME
+                    | NFT_META_IIFGROUP
+                    | NFT_META_OIFGROUP
+            );
+            write_named(if unqualified { "" } else { "meta " }, field::meta(key), key, f)
+        }
+        Kind::Ct { key, direction } => {
+            let prefix = match direction {
+                None => "ct ",
+                Some(IP_CT_DIR_ORIGINAL) => "ct original ",
+                Some(_) => "ct reply ",
+            };
+            write_named(prefix, field::ct(key), key, f)
+        }
+        Kind::Rt(key) => write_named("rt ", field::named(field::RT, key), key, f),
+        Kind::Socket { key, level } => {
+            write_named("socket ", field::named(field::SOCKET, key), key, f)?;
+            level.iter().try_for_each(|level| write!(f, " level {level}"))
+        }
+        Kind::Xfrm { key, direction, number } => {
+            f.write_str(if direction == XFRM_POLICY_IN { "ipsec in " } else { "ipsec out " })?;
+            if number > 0 {
+                write!(f, "spnum {number} ")?;
+            }
+            write_named("", field::named(field::XFRM, key), key, f)
+        }
+        Kind::Osf { flags, ttl } => {
+            let ttl = match ttl {
+                0 => "",
+                1 => " ttl loose",
+                _ => " ttl skip",
+            };
+            write!(f, "osf{ttl} {}", if flags & NFT_OSF_F_VERSION != 0 { "version" } else { "name" })
+        }
+        Kind::Numgen { kind, modulus, offset } => {
+            let kind = if kind == NFT_NG_RANDOM { "random" } else { "inc" };
+            write!(f, "numgen {kind} mod {modulus}")?;
+            write_offset(offset, f)
+        }
+        Kind::Symhash { modulus, offset } => {
+            write!(f, "symhash mod {modulus}")?;
+            write_offset(offset, f)
+        }
+        Kind::Fib { result, flags } => {
+            let names = [
+                (NFTA_FIB_F_SADDR, "saddr"),
+                (NFTA_FIB_F_DADDR, "daddr"),
+                (NFTA_FIB_F_MARK, "mark"),
+                (NFTA_FIB_F_IIF, "iif"),
+                (NFTA_FIB_F_OIF, "oif"),
+            ];
+            let names: Vec<&str> =
+                names.into_iter().filter(|(bit, _)| flags & bit != 0).map(|(_, name)| name).collect();
+            let result = match result {
+                NFT_FIB_RESULT_OIF => "oif",
+                NFT_FIB_RESULT_OIFNAME => "oifname",
+                _ => "type",
+            };
+            write!(f, "fib {} {result}", names.join(" . "))
+        }
+    }
+}
+
+fn write_exthdr(exthdr: Exthdr, f: &mut Formatter<'_>) -> fmt::Result {
+    let Exthdr { op, kind, header, name, offset, length, .. } = exthdr;
+    f.write_str(match op {
+        NFT_EXTHDR_OP_IPV4 => "ip option ",
+        NFT_EXTHDR_OP_TCPOPT => "tcp option ",
+        NFT_EXTHDR_OP_SCTP => "sctp chunk ",
+        _ if name.is_empty() => "exthdr ",
+        _ => "",
+    })?;
+    match (header, name) {
+        ("", "@") => write!(f, "@{kind},{offset},{length}"),
+        ("", _) => write!(f, "{kind}"),
+        (header, "") => f.write_str(header),
+        (header, name) => write!(f, "{header} {name}"),
+    }
+}
+
+/// The field of a set statement and its value.
+pub(super) fn write_set(field: Field, to: &Term, f: &mut Formatter<'_>) -> fmt::Result {
+    write_field(field, f)?;
+    f.write_str(" set ")?;
+    match to {
+        Term::Constant(constant) if matches!(field.0, Kind::Raw { .. }) => {
+            value(&Term::Field(field), &constant.data, f)
+        }
+        Term::Map { key, source } => {
+            term(key, f)?;
+            f.write_str(" map ")?;
+            source_of(source, key, Some(field.datatype()), f)
+        }
+        other => term(other, f),
+    }
+}
