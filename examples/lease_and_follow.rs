@@ -31,6 +31,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let request = LeaseRequest {
         attributes: LeaseAttributes { public_ip: Some(address), ..LeaseAttributes::default() },
         previous: None,
+        former: None,
         range: AllocationRange { v4: Some(range), v6: None },
     };
     let store = SqliteStore::open(Path::new(&file), Timing::default()).await?;

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use ipnet::{Ipv4Net, Ipv6Net};
 use rand::RngExt;
 
-use super::{LeaseAttributes, LeaseKey, LeaseRequest};
+use super::{LeaseAttributes, LeaseKey, LeaseRequest, PublicAddress, StoreErrorKind};
 
 /// Where subnets may come from; a family without a range gets none.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -39,27 +39,54 @@ pub struct Choice {
     pub own: Option<LeaseKey>,
 }
 
-/// No subnet of the range is free. The text begins as upstream's whole message does.
+/// Why a node gets no subnets.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("out of subnets: {0}")]
-pub struct OutOfSubnets(String);
+#[non_exhaustive]
+pub enum ChoiceError {
+    /// No subnet of the range is free. The text begins as upstream's whole message does.
+    #[error("out of subnets: {0}")]
+    OutOfSubnets(String),
+    /// A node without a lease would publish the backend data of another node, such as its VTEP MAC address, and peers
+    /// would reach only one of the two.
+    #[error("the node {node} with lease {key} publishes the same backend data as this node")]
+    IdentityTaken {
+        /// The other node's subnets.
+        key: LeaseKey,
+        /// Its public address.
+        node: PublicAddress,
+    },
+}
+
+impl ChoiceError {
+    /// The kind of error that a store reports it as.
+    #[must_use]
+    pub fn kind(&self) -> StoreErrorKind {
+        match self {
+            Self::OutOfSubnets(_) => StoreErrorKind::OutOfSubnets,
+            Self::IdentityTaken { .. } => StoreErrorKind::IdentityTaken,
+        }
+    }
+}
 
 /// Chooses the subnets for `request`, given every lease there is, and the `occupied` keys whose contents nobody can read. Each family gets what the node holds now, else what it
 /// held before if free, else a free subnet, all equally likely. Takes O(n log n) for n leases, whatever the range holds.
 /// A lease on the whole network of many subnets, or on more, is no node's and occupies nothing.
 ///
-/// The node's own lease is the one with its public address, or the one on its previous subnet that carries its own
-/// backend data: then the node's address has changed, and its own past must not lock it out.
+/// The node's own lease is the one with its public address, or the one on its previous subnet that says what the node
+/// is known to have published there: then the node's address has changed, and its own past must not lock it out.
 ///
 /// # Errors
-/// No subnet of a family is free.
+/// [`ChoiceError`].
 pub fn choose<'a>(
     leases: impl IntoIterator<Item = (LeaseKey, &'a LeaseAttributes)>,
     occupied: &[LeaseKey],
     request: &LeaseRequest,
     rng: &mut impl RngExt,
-) -> Result<Choice, OutOfSubnets> {
-    let (own, mut others) = split(leases, request);
+) -> Result<Choice, ChoiceError> {
+    let Split { own, mut others, twin } = split(leases, request);
+    if let (None, Some((key, node))) = (own, twin) {
+        return Err(ChoiceError::IdentityTaken { key, node });
+    }
     others.extend(occupied);
     let wanted = || [own, request.previous].into_iter().flatten();
     let v4 = match request.range.v4 {
@@ -82,8 +109,16 @@ pub fn choose<'a>(
         }
         None => None,
     };
-    let key = LeaseKey::new(v4, v6).ok_or_else(|| OutOfSubnets("no address family is enabled".into()))?;
+    let key = LeaseKey::new(v4, v6)
+        .ok_or_else(|| ChoiceError::OutOfSubnets("no address family is enabled".into()))?;
     Ok(Choice { key, own })
+}
+
+struct Split {
+    own: Option<LeaseKey>,
+    others: Vec<LeaseKey>,
+    /// Another node that publishes this node's backend data.
+    twin: Option<(LeaseKey, PublicAddress)>,
 }
 
 /// The node's own lease, and the keys of all others. Of several that look like the node's, the one with its address
@@ -91,14 +126,19 @@ pub fn choose<'a>(
 fn split<'a>(
     leases: impl IntoIterator<Item = (LeaseKey, &'a LeaseAttributes)>,
     request: &LeaseRequest,
-) -> (Option<LeaseKey>, Vec<LeaseKey>) {
+) -> Split {
     let mut own: Option<((bool, bool), LeaseKey)> = None;
-    let mut others = Vec::new();
+    let (mut others, mut twin) = (Vec::new(), None);
     for (key, attributes) in leases {
         let by_address = attributes.same_node(&request.attributes);
         let previous = request.previous == Some(key);
-        let claim = (by_address || previous && same_data(attributes, &request.attributes))
+        let is_former =
+            |former: &LeaseAttributes| attributes.same_node(former) && attributes.same_backend(former);
+        let claim = (by_address || previous && request.former.as_ref().is_some_and(is_former))
             .then_some(((by_address, previous), key));
+        if claim.is_none() && attributes.publishes_data_of(&request.attributes) {
+            twin = Some((key, attributes.public_address()));
+        }
         let loser = if claim.is_some() && claim.map(|c| c.0) > own.map(|o| o.0) {
             std::mem::replace(&mut own, claim).map(|(_, key)| key)
         } else {
@@ -106,13 +146,7 @@ fn split<'a>(
         };
         others.extend(loser);
     }
-    (own.map(|(_, key)| key), others)
-}
-
-/// Whether two leases publish the same, non-empty backend data: a VTEP MAC or a public key identifies a node.
-fn same_data(a: &LeaseAttributes, b: &LeaseAttributes) -> bool {
-    let data = |lease: &LeaseAttributes| lease.backend_data.clone().or_else(|| lease.backend_v6_data.clone());
-    data(a).is_some_and(|a| Some(a) == data(b))
+    Split { own: own.map(|(_, key)| key), others, twin }
 }
 
 fn span_v4(key: LeaseKey) -> Option<(u128, u128)> {
@@ -227,7 +261,10 @@ impl Slots {
         self.min.saturating_add(slot << self.host_bits)
     }
 
-    fn exhausted(&self, len: u8, min: impl std::fmt::Display, max: impl std::fmt::Display) -> OutOfSubnets {
-        OutOfSubnets(format!("none of the {} /{len} subnets from {min} to {max} is free", self.count))
+    fn exhausted(&self, len: u8, min: impl std::fmt::Display, max: impl std::fmt::Display) -> ChoiceError {
+        ChoiceError::OutOfSubnets(format!(
+            "none of the {} /{len} subnets from {min} to {max} is free",
+            self.count
+        ))
     }
 }

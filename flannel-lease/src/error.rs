@@ -34,6 +34,8 @@ pub enum StoreErrorKind {
     OutOfSubnets,
     /// The lease to be updated is no longer this node's.
     NotHeld,
+    /// Another node publishes the backend data of this one, such as its VTEP MAC address: publish other data.
+    IdentityTaken,
 }
 
 /// Shows an error with its causes: `operation: cause: its cause`.

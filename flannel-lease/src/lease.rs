@@ -1,7 +1,7 @@
 //! A lease: the subnet of a node, and how the other nodes reach it.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::SystemTime;
 
 use ipnet::IpNet;
@@ -89,10 +89,47 @@ impl LeaseAttributes {
         }
     }
 
+    /// Whether both publish the same, non-empty backend data of a family. A VTEP MAC address or a public key identifies
+    /// a node: peers reach only one of two nodes that publish it.
+    #[must_use]
+    pub fn publishes_data_of(&self, other: &Self) -> bool {
+        let same = |a: &Option<BackendData>, b: &Option<BackendData>| a.is_some() && a == b;
+        same(&self.backend_data, &other.backend_data) || same(&self.backend_v6_data, &other.backend_v6_data)
+    }
+
+    /// Whether both publish the same backend, its data included.
+    #[must_use]
+    pub fn same_backend(&self, other: &Self) -> bool {
+        let backend = |lease: &Self| {
+            let Self { backend_type, backend_data, backend_v6_data, .. } = lease.clone();
+            (backend_type, backend_data, backend_v6_data)
+        };
+        backend(self) == backend(other)
+    }
+
+    /// The public address, for messages.
+    #[must_use]
+    pub fn public_address(&self) -> PublicAddress {
+        PublicAddress(self.public_ip.map(IpAddr::V4).or_else(|| self.public_ipv6.map(IpAddr::V6)))
+    }
+
     /// Whether these name a node, and another one than `node`. Without any address they name none.
     #[must_use]
     pub fn is_of_another_node(&self, node: &Self) -> bool {
         (self.public_ip.is_some() || self.public_ipv6.is_some()) && !self.same_node(node)
+    }
+}
+
+/// The public address of a node, IPv4 before IPv6. Displayed as `unknown` if it publishes none.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PublicAddress(Option<IpAddr>);
+
+impl fmt::Display for PublicAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(address) => address.fmt(f),
+            None => f.write_str("unknown"),
+        }
     }
 }
 

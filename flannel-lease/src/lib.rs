@@ -59,6 +59,6 @@ pub use self::error::{Chain, StoreError, StoreErrorKind};
 pub use self::event::LeaseEvent;
 pub use self::health::{Health, StoreHealth};
 pub use self::key::{LeaseKey, Stack};
-pub use self::lease::{BackendType, Gaps, Lease, LeaseAttributes};
+pub use self::lease::{BackendType, Gaps, Lease, LeaseAttributes, PublicAddress};
 pub use self::store::{LEASE_TTL, LeaseLost, LeaseRequest, LeaseStore, StoreFuture, Timing};
 pub use self::table::LeaseTable;

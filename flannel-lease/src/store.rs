@@ -45,6 +45,10 @@ pub struct LeaseRequest {
     pub attributes: LeaseAttributes,
     /// Subnets this node held before, from `subnet.env`: taken again if free.
     pub previous: Option<LeaseKey>,
+    /// What this node is known to have published for `previous`, from a state file that this machine wrote: a lease of
+    /// that address with that backend data is this node's own although its address has changed since. `None` if unknown:
+    /// then a lease of another address is another node's.
+    pub former: Option<LeaseAttributes>,
     /// Where subnets may come from.
     pub range: AllocationRange,
 }
@@ -57,25 +61,13 @@ pub enum LeaseLost {
     #[error("lease {0} has been revoked")]
     Revoked(LeaseKey),
     /// Another node holds the subnet.
-    #[error("lease {key} is now held by the node with public address {}", Address(.holder))]
+    #[error("lease {key} is now held by the node with public address {}", holder.public_address())]
     Taken {
         /// The subnets.
         key: LeaseKey,
         /// What the other node publishes.
         holder: Box<LeaseAttributes>,
     },
-}
-
-struct Address<'a>(&'a LeaseAttributes);
-
-impl fmt::Display for Address<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.0.public_ip, self.0.public_ipv6) {
-            (Some(ip), _) => ip.fmt(f),
-            (None, Some(ip)) => ip.fmt(f),
-            (None, None) => f.write_str("unknown"),
-        }
-    }
 }
 
 /// A future that a [`LeaseStore`] returns; dropping it cancels the call.

@@ -101,10 +101,28 @@ pub async fn a_previous_subnet_that_another_holds_is_not_taken<H: Harness>(harne
 pub async fn a_node_whose_address_changed_keeps_its_subnet<H: Harness>(harness: H) {
     let before = harness.open(quick()).await.acquire(&request(node(1))).await.unwrap();
     let moved = LeaseAttributes { public_ip: node(2).public_ip, ..node(1) };
-    let request = LeaseRequest { previous: Some(before.key), ..request(moved) };
+    let forgotten = LeaseRequest { previous: Some(before.key), ..request(moved.clone()) };
+    let error = harness.open(quick()).await.acquire(&forgotten).await.unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::IdentityTaken, "it may be another machine: {error}");
+    let request = LeaseRequest { previous: Some(before.key), former: Some(node(1)), ..request(moved) };
     let after = harness.open(quick()).await.acquire(&request).await.unwrap();
     assert_eq!(after.key, before.key);
     assert_eq!(after.attributes.public_ip, node(2).public_ip);
+}
+
+pub async fn a_lease_that_another_machine_took_along_is_given_up<H: Harness>(harness: H) {
+    // Two machines with one address, such as 10.0.2.15 behind NAT, cannot know of each other until one changes it.
+    let (one, two) = (harness.open(quick()).await, harness.open(quick()).await);
+    let shared = one.acquire(&request(node(1))).await.unwrap();
+    assert_eq!(two.acquire(&request(node(1))).await.unwrap().key, shared.key);
+    let moved = LeaseAttributes { public_ip: node(2).public_ip, ..node(1) };
+    two.update(&moved).await.unwrap();
+    assert!(matches!(within("the loss", one.hold()).await, LeaseLost::Taken { .. }));
+    let again = LeaseRequest { previous: Some(shared.key), ..request(node(1)) };
+    assert_eq!(one.acquire(&again).await.unwrap_err().kind, StoreErrorKind::IdentityTaken);
+    let data = LeaseAttributes { backend_data: node(3).backend_data, ..node(1) };
+    assert_ne!(one.acquire(&request(data)).await.unwrap().key, shared.key);
+    assert_eq!(harness.read(&shared.key.to_string()).await, Some(moved.to_json().unwrap()));
 }
 
 pub async fn a_lease_outside_a_new_range_is_given_up<H: Harness>(harness: H) {

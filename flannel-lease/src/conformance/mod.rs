@@ -110,7 +110,7 @@ pub fn with_v6(range: AllocationRange, count: u16) -> AllocationRange {
 
 /// A request for a subnet of [`range_v4`], without a previous one.
 pub fn request(attributes: LeaseAttributes) -> LeaseRequest {
-    LeaseRequest { attributes, previous: None, range: range_v4() }
+    LeaseRequest { attributes, previous: None, former: None, range: range_v4() }
 }
 
 /// The key in this text, such as `10.244.1.0-24`.

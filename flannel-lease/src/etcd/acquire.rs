@@ -81,9 +81,13 @@ impl EtcdStore {
         };
         let leases = listed.leases.iter().map(|(key, (attributes, _))| (*key, attributes));
         let choice = choose(leases, &listed.unreadable, request, &mut rand::rng()).map_err(|error| {
-            let advice =
-                format!("{error}; widen the network in `{}` or delete leases no node uses", self.config);
-            self.refused("acquire a lease in", StoreErrorKind::OutOfSubnets, &advice)
+            let advice = match error.kind() {
+                StoreErrorKind::OutOfSubnets => {
+                    format!("{error}; widen the network in `{}` or delete leases no node uses", self.config)
+                }
+                _ => error.to_string(),
+            };
+            self.refused("acquire a lease in", error.kind(), &advice)
         })?;
         let path = self.path(choice.key);
         let lease = |ttl: Option<Duration>| {

@@ -112,8 +112,13 @@ impl Db {
             choose(present, &unreadable, request, &mut rand::rng()).map_err(|source| StoreError {
                 operation: OPERATION,
                 object: path.display().to_string(),
-                advice: format!("{source}; widen the network in net-conf.json or remove leases no node uses"),
-                kind: StoreErrorKind::OutOfSubnets,
+                advice: match source.kind() {
+                    StoreErrorKind::OutOfSubnets => {
+                        format!("{source}; widen the network in net-conf.json or remove leases no node uses")
+                    }
+                    _ => source.to_string(),
+                },
+                kind: source.kind(),
                 source: None,
             })?;
         let held = leases.iter().find(|lease| Some(lease.key) == choice.own);

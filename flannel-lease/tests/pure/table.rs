@@ -158,7 +158,7 @@ proptest! {
         let attributes =
             |n| LeaseAttributes { public_ip: Some(Ipv4Addr::new(192, 0, 2, n)), ..Default::default() };
         let leases: Vec<_> = leases.into_iter().map(|(key, n)| (key, attributes(n))).collect();
-        let request = LeaseRequest { attributes: attributes(node), previous, range: range(min, max) };
+        let request = LeaseRequest { attributes: attributes(node), previous, former: None, range: range(min, max) };
         let present = leases.iter().map(|(key, attributes)| (*key, attributes));
         let choice = choose(present, &unreadable, &request, &mut StdRng::seed_from_u64(seed));
 
@@ -196,7 +196,8 @@ proptest! {
 
 #[test]
 fn a_lease_on_the_whole_network_locks_nobody_out() {
-    let request = LeaseRequest { attributes: lease(1, 0).attributes, previous: None, range: range(1, 1) };
+    let request =
+        LeaseRequest { attributes: lease(1, 0).attributes, previous: None, former: None, range: range(1, 1) };
     let stranger = lease(0, 9).attributes;
     for all in ["10.244.0.0-20", "10.0.0.0-8", "0.0.0.0-1"] {
         let all = all.parse().unwrap();
@@ -212,7 +213,8 @@ fn a_lease_on_the_whole_network_locks_nobody_out() {
 
 #[test]
 fn every_free_subnet_is_as_likely_as_any_other() {
-    let request = LeaseRequest { attributes: lease(1, 0).attributes, previous: None, range: range(1, 8) };
+    let request =
+        LeaseRequest { attributes: lease(1, 0).attributes, previous: None, former: None, range: range(1, 8) };
     let taken = lease(0, 9).attributes;
     let occupied = "10.244.0.64-27".parse().unwrap();
     let mut rng = StdRng::seed_from_u64(1);
@@ -234,8 +236,12 @@ fn a_huge_ipv6_range_takes_no_longer_than_a_small_one() {
     };
     let attributes =
         LeaseAttributes { public_ipv6: Some("2001:db8::1".parse().unwrap()), ..Default::default() };
-    let request =
-        LeaseRequest { attributes, previous: None, range: AllocationRange { v4: None, v6: Some(v6) } };
+    let request = LeaseRequest {
+        attributes,
+        previous: None,
+        former: None,
+        range: AllocationRange { v4: None, v6: Some(v6) },
+    };
     let choice = choose([], &[], &request, &mut rand::rng()).unwrap();
     assert!(v6.network.contains(&choice.key.v6().unwrap()));
 }

@@ -4,6 +4,8 @@
 
 use std::net::IpAddr;
 
+use crate::model::mac::MacAddr;
+
 /// A network interface of the network namespace, with its addresses.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Interface {
@@ -15,6 +17,8 @@ pub struct Interface {
     pub alt_names: Vec<String>,
     /// Kind (`IFLA_INFO_KIND`), such as `bridge`; empty for hardware.
     pub kind: String,
+    /// MAC address (`IFLA_ADDRESS`); `None` without one, such as a tunnel.
+    pub mac: Option<MacAddr>,
     /// Whether this is the loopback interface (`IFF_LOOPBACK`).
     pub loopback: bool,
     /// MTU in bytes; 0 if the kernel reports none.

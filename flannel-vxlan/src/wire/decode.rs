@@ -64,7 +64,7 @@ pub(crate) fn link(message: &Message<'_>) -> Result<(Interface, ObservedDevice),
         master,
     };
     let name = String::from_utf8_lossy(name).into_owned();
-    Ok((Interface { index, name, alt_names, kind, loopback, mtu, up, addresses: Vec::new() }, device))
+    Ok((Interface { index, name, alt_names, kind, mac, loopback, mtu, up, addresses: Vec::new() }, device))
 }
 
 /// Text in any encoding, without the terminating zero.

@@ -21,6 +21,7 @@ use flannel_lease::Stack;
 use flannel_lease::{Lease, LeaseKey, LeaseRequest, LeaseStore, StoreError, StoreErrorKind, allocate};
 use flannel_lease::{LeaseEvent, LeaseTable};
 use flannel_nft::{Kernel as _, Ownership};
+use flannel_vxlan::Kernel as _;
 
 /// How long one question to the lease store may take.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -69,15 +70,15 @@ impl Context {
         match Self::ask(&config, ownership, (links, rules)).await {
             Ok(context) => Ok(context),
             Err(AskError::Other(error)) => Err(error),
-            Err(AskError::Away(error)) => match SavedState::read(&state_file::path(&config.subnet_file)) {
-                Ok(Some(saved)) => Self::from_state_file(
+            Err(AskError::Away(error)) => match read_state_file(&config, links)? {
+                Some(saved) => Self::from_state_file(
                     config,
                     ownership,
                     saved,
                     (links, rules),
                     Chain(&*error).to_string(),
                 ),
-                _ => Err(error),
+                None => Err(error),
             },
         }
     }
@@ -97,7 +98,7 @@ impl Context {
         };
         let stack = Stack::from(&net_conf);
         let node_public = answer(store.node_public(stack)).await?;
-        let saved = SavedState::read(&state_file::path(&config.subnet_file)).ok().flatten();
+        let saved = read_state_file(config, links)?;
         let table_prefix = table_prefix(config, &net_conf, saved.as_ref(), rules)?;
         let config =
             EffectiveConfig::new(config.clone(), ownership, table_prefix).with_node_public(node_public);
@@ -117,9 +118,11 @@ impl Context {
         let mut leases = list(&*open).await.map_err(AskError::Away)?;
 
         let env = subnet_env::Previous::read(&config.asked.subnet_file).ok();
+        let previous = env.and_then(|env| LeaseKey::new(env.ipv4_subnet, env.ipv6_subnet));
         let request = LeaseRequest {
             attributes: spec.attributes()?,
-            previous: env.and_then(|env| LeaseKey::new(env.ipv4_subnet, env.ipv6_subnet)),
+            previous,
+            former: last.published_for(previous),
             range: spec.range(),
         };
         let (lease, annotations) = match answer(store.predict_lease(stack, &request)).await? {
@@ -255,4 +258,13 @@ async fn answer<T>(question: impl Future<Output = Result<T, StoreError>>) -> Res
             Err(AskError::Away(format!("no answer from the lease store within {STORE_TIMEOUT:?}").into()))
         }
     }
+}
+
+/// What an earlier run on this machine remembered, as a start reads it.
+fn read_state_file(
+    config: &Config,
+    links: &mut flannel_vxlan::Netlink,
+) -> Result<Option<SavedState>, flannel_vxlan::ObserveError> {
+    let interfaces = links.interfaces()?;
+    Ok(SavedState::read_own(&state_file::path(&config.subnet_file), &interfaces, &config.host_name))
 }

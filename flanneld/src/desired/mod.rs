@@ -91,6 +91,23 @@ impl VtepMacs {
     }
 }
 
+/// `attributes` with other MAC addresses, for a node whose own are another node's as well; `None` if they have none.
+/// Derived from what they are and from the public addresses, so that two machines with one identity get different ones.
+#[must_use]
+pub fn with_other_macs(attributes: &LeaseAttributes) -> Option<LeaseAttributes> {
+    let LeaseAttributes { public_ip, public_ipv6, .. } = attributes;
+    let other = |data: &BackendData| {
+        let VxlanData { vni, vtep_mac } = data.decode().ok()?;
+        let identity = format!("other than {vtep_mac:?} {public_ip:?} {public_ipv6:?}");
+        VxlanData { vni, vtep_mac: MacAddr::derived(identity.as_bytes()).bytes() }.to_backend_data().ok()
+    };
+    let mut others = attributes.clone();
+    for data in [&mut others.backend_data, &mut others.backend_v6_data].into_iter().flatten() {
+        *data = other(data)?;
+    }
+    (others != *attributes).then_some(others)
+}
+
 /// Why a lease gives no peer of one family.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Skipped {

@@ -284,7 +284,7 @@ impl<'a> Chooser<'a> {
     }
 
     pub(super) fn facts(&self, chosen: &Chosen<'_>) -> Result<NodeFacts, Reason> {
-        let Interface { name, index, mtu, .. } = chosen.interface;
+        let Interface { name, index, mac, mtu, .. } = chosen.interface;
         let missing = |Words { family, network, off, .. }: &Words| {
             Reason(format!(
                 "failed to find {family} address for interface {name}, which {network} in net-conf.json needs: give it one, \
@@ -318,7 +318,7 @@ impl<'a> Chooser<'a> {
         if *mtu == 0 {
             return reason(format!("failed to determine MTU for {name} interface"));
         }
-        Ok(NodeFacts { interface: name.clone(), index: *index, mtu: *mtu, ipv4, ipv6 })
+        Ok(NodeFacts { interface: name.clone(), index: *index, mac: *mac, mtu: *mtu, ipv4, ipv6 })
     }
 }
 

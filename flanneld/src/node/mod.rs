@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use flannel_vxlan::{DefaultRoute, Interface, RouteLookup};
+use flannel_vxlan::{DefaultRoute, Interface, MacAddr, RouteLookup};
 use regex::Regex;
 
 use self::interface::{Chooser, Chosen};
@@ -83,6 +83,8 @@ pub struct NodeFacts {
     pub interface: String,
     /// Its kernel index.
     pub index: u32,
+    /// Its MAC address; `None` without one, such as a tunnel.
+    pub mac: Option<MacAddr>,
     /// Largest packet it carries, in bytes; never 0.
     pub mtu: u32,
     /// `None` if IPv4 is off.

@@ -9,6 +9,7 @@ use super::Reconciler;
 use super::error::{Pass, PassError};
 use crate::desired::subnet_env::SubnetEnv;
 use crate::file;
+use crate::run::machine::Machine;
 use crate::run::state_file::SavedState;
 
 /// How long changes of leases are collected before the state file is written. The file is written whole; with this much
@@ -51,10 +52,15 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         }
     }
 
+    fn machine(&self) -> Machine {
+        Machine::this(self.spec.facts.mac.map(|mac| mac.to_string()), &self.config.asked.host_name)
+    }
+
     /// `None` before the first complete listing: half of it is worse than the file that is there.
     fn saved_state(&self) -> Option<SavedState> {
         self.leases.is_complete().then(|| SavedState {
             net_conf: self.spec.net_conf.clone(),
+            machine: Some(self.machine()),
             key: self.lease.key,
             attributes: self.lease.attributes.clone(),
             node_public: self.config.node_public,

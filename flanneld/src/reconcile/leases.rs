@@ -11,9 +11,10 @@ use super::Reconciler;
 use super::lease_gaps::{Gap, LeaseGaps, keep_known};
 use super::log_once::LogOnce;
 use super::overlay::OverlayState;
+use crate::desired::{NodeSpec, VtepMacs};
 use crate::status::counters::Object;
 use crate::status::readiness::update;
-use flannel_lease::{Gaps, Lease, LeaseEvent, LeaseKey, LeaseTable};
+use flannel_lease::{Chain, Gaps, Lease, LeaseEvent, LeaseKey, LeaseTable};
 
 /// What the lease store says of all nodes, and what flanneld knows of leases that say too little.
 #[derive(Debug)]
@@ -224,6 +225,12 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         for key in self.leases.table.set_own(Some(self.lease.key)) {
             self.update_peer(key);
         }
-        self.apply_spec();
+        // Its MAC addresses are others than before if another node publishes those.
+        let NodeSpec { net_conf, facts, .. } = &self.spec;
+        let published = Some(&self.lease.attributes);
+        let macs = VtepMacs::choose(net_conf, facts, &self.config.asked.host_name, published);
+        if let Err(error) = self.adopt_spec(NodeSpec { macs, ..self.spec.clone() }) {
+            warn!("cannot publish this node's MAC addresses: {}", Chain(&error));
+        }
     }
 }

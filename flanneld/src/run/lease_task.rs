@@ -2,16 +2,27 @@
 
 use std::future::pending;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use crate::desired::with_other_macs;
 use crate::status::readiness::{Condition, Readiness, update};
 use crate::store::ConfiguredStore;
 use flannel_lease::Chain;
 use flannel_lease::LeaseEvent;
 use flannel_lease::Stack;
-use flannel_lease::{Backoff, Lease, LeaseAttributes, LeaseRequest, LeaseStore, StoreErrorKind, StoreHealth};
+use flannel_lease::{
+    Backoff, Lease, LeaseAttributes, LeaseLost, LeaseRequest, LeaseStore, StoreError, StoreErrorKind,
+    StoreHealth,
+};
+
+/// Longest pause before another lease is asked for, if other machines take one after another.
+const MAX_TAKEOVER_PAUSE: Duration = Duration::from_secs(60);
+/// How often a node gets other MAC addresses in one attempt to take a lease.
+const MAX_MACS: u32 = 8;
 
 /// How far the node has come with its store.
 pub(crate) enum LeaseTask {
@@ -76,6 +87,28 @@ async fn open(configured: &ConfiguredStore, stack: Stack, sinks: &LeaseSinks) ->
     }
 }
 
+/// Takes a lease; with other MAC addresses than `request` has if another node publishes those.
+///
+/// # Errors
+/// As [`LeaseStore::acquire`].
+pub(crate) async fn acquire(store: &dyn LeaseStore, request: &LeaseRequest) -> Result<Lease, StoreError> {
+    let mut request = request.clone();
+    for _ in 0..MAX_MACS {
+        match store.acquire(&request).await {
+            Err(error) if error.kind == StoreErrorKind::IdentityTaken => {
+                let Some(others) = with_other_macs(&request.attributes) else { return Err(error) };
+                warn!(
+                    "{}: is one machine a clone of the other? This node takes another VTEP MAC address, so peers reach both",
+                    Chain(&error)
+                );
+                request.attributes = others;
+            }
+            result => return result,
+        }
+    }
+    store.acquire(&request).await
+}
+
 /// Asks for the lease that is remembered or was lost until the store gives one. It may be another: ours expired while we
 /// were away and somebody else has it now.
 async fn confirm_lease(
@@ -87,10 +120,11 @@ async fn confirm_lease(
 ) {
     loop {
         request.attributes = attributes.borrow_and_update().clone();
-        match store.acquire(request).await {
+        match acquire(store, request).await {
             Ok(lease) => {
                 info!(subnet = %lease.key, "lease acquired");
                 retry.end();
+                request.attributes = lease.attributes.clone();
                 sinks.own.send_replace(lease);
                 return;
             }
@@ -110,17 +144,43 @@ async fn hold_lease(
     mut attributes: watch::Receiver<LeaseAttributes>,
     sinks: &LeaseSinks,
 ) {
-    let mut backoff = Backoff::default();
+    let (mut backoff, mut takeovers) = (Backoff::default(), Backoff::up_to(MAX_TAKEOVER_PAUSE));
+    let mut since = Instant::now();
     loop {
         tokio::select! {
             lost = store.hold() => {
-                error!("{lost}; keeping the data plane and asking for a lease again");
-                request.previous = Some(sinks.own.borrow().key);
+                match &lost {
+                    // Whoever holds it renews it, so taking it back would never end: both machines would lose their pods
+                    // again and again.
+                    LeaseLost::Taken { .. } => {
+                        error!(
+                            "{lost}: two machines had one lease. Is one a clone of the other, or have they had the same \
+                             public address? This node takes another subnet; pods that run here keep addresses that peers \
+                             now send to the other node: recreate them, and give each machine an address of its own"
+                        );
+                        update(&sinks.readiness, |readiness| {
+                            readiness.set(Condition::Lease, Err(lost.to_string()));
+                        });
+                        (request.previous, request.former) = (None, None);
+                        if since.elapsed() > MAX_TAKEOVER_PAUSE {
+                            takeovers.reset();
+                        }
+                        tokio::time::sleep(takeovers.next_delay()).await;
+                    }
+                    _ => {
+                        error!("{lost}; keeping the data plane and asking for a lease again");
+                        request.previous = Some(sinks.own.borrow().key);
+                    }
+                }
                 confirm_lease(store, &mut request, &mut attributes, sinks, Retry::new(Effect::Lost, sinks)).await;
+                since = Instant::now();
             }
             changed = attributes.changed() => {
                 if changed.is_err() { return pending().await }
-                request.attributes = attributes.borrow_and_update().clone();
+                let wanted = attributes.borrow_and_update().clone();
+                if std::mem::replace(&mut request.attributes, wanted) == request.attributes {
+                    continue; // published with the lease
+                }
                 while let Err(error) = store.update(&request.attributes).await {
                     warn!("cannot publish this node's new addresses yet: {}", Chain(&error));
                     if error.kind == StoreErrorKind::NotHeld { break }

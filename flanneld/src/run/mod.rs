@@ -3,6 +3,7 @@
 pub mod claims;
 pub mod instances;
 pub(crate) mod lease_task;
+pub mod machine;
 pub mod net_conf;
 pub mod ownership;
 pub mod processes;

@@ -7,19 +7,22 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
 use crate::config::{Backend, Config, EffectiveConfig, NetConf, TxChecksumOffload, Vxlan};
-use crate::desired::{NodeSpec, subnet_env};
+use crate::desired::{NodeSpec, VtepMacs, subnet_env};
 use crate::node::{NodeFacts, Present};
 use crate::reconcile::{RestoredPeers, find_facts};
 use crate::run::Fatal;
 use crate::run::claims::Claims;
-use crate::run::lease_task::LeaseTask;
+use crate::run::lease_task::{LeaseTask, acquire};
 use crate::run::net_conf::Written;
 use crate::run::state_file::{self, SavedState};
 use crate::store::ConfiguredStore;
 use flannel_lease::Chain;
 use flannel_lease::Stack;
-use flannel_lease::{Backoff, Lease, LeaseAttributes, LeaseKey, LeaseRequest, StoreError, StoreErrorKind};
+use flannel_lease::{
+    Backoff, Lease, LeaseAttributes, LeaseKey, LeaseRequest, LeaseStore, StoreError, StoreErrorKind,
+};
 use flannel_nft::Ownership;
+use flannel_vxlan::Kernel as _;
 
 /// How long a lease store may take to answer before what is remembered stands in for it.
 const STORE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -57,7 +60,8 @@ pub(crate) async fn start(
     claims.subnet_file(&config.subnet_file, &waits).await;
     let deadline = Instant::now() + STORE_TIMEOUT;
     let previous = previous_subnet(config);
-    let saved = read_state_file(config);
+    let interfaces = links.interfaces().map_err(|error| Fatal::Interface(error.into()))?;
+    let saved = SavedState::read_own(&state_file::path(&config.subnet_file), &interfaces, &config.host_name);
     let written = Written::of(&configured, config);
     let net_conf = match (&config.net_conf, &saved) {
         (Some(net_conf), _) => net_conf.clone(),
@@ -121,11 +125,14 @@ pub(crate) async fn start(
 pub(crate) struct Former {
     backend: Option<Backend>,
     attributes: LeaseAttributes,
+    /// The lease of the last run, if this machine is known to be the one that had it.
+    key: Option<LeaseKey>,
 }
 
 impl From<&SavedState> for Former {
     fn from(saved: &SavedState) -> Self {
-        Self { backend: Some(saved.net_conf.backend.clone()), attributes: saved.attributes.clone() }
+        let key = saved.machine.as_ref().map(|_| saved.key);
+        Self { backend: Some(saved.net_conf.backend.clone()), attributes: saved.attributes.clone(), key }
     }
 }
 
@@ -166,6 +173,18 @@ impl Former {
 }
 
 impl Former {
+    /// The lease of the last run, if the store still has it as it was then: this node's, whatever its address is now.
+    async fn lease(&self, store: &dyn LeaseStore) -> Result<Option<Lease>, StoreError> {
+        let found = store.find(&self.attributes).await?;
+        Ok(found
+            .filter(|lease| Some(lease.key) == self.key && lease.attributes.same_backend(&self.attributes)))
+    }
+
+    /// What this node published for `previous`, if that is known.
+    pub(crate) fn published_for(&self, previous: Option<LeaseKey>) -> Option<LeaseAttributes> {
+        (self.key.is_some() && self.key == previous).then(|| self.attributes.clone())
+    }
+
     /// The interface and addresses that this node published, if the host still has them and something else was found first:
     /// without a state file a virtual address may rank higher. `None` if what was found is right.
     ///
@@ -184,7 +203,7 @@ impl Former {
         if same {
             return Ok(None);
         }
-        let former = Self { backend: self.backend.clone(), attributes: published.clone() };
+        let former = Self { backend: self.backend.clone(), attributes: published.clone(), key: None };
         let facts = former.find_facts(config, net_conf, links)?;
         Ok((facts != *found).then_some(facts))
     }
@@ -220,7 +239,13 @@ async fn ask_store(
     let shown = previous.map_or_else(|| "None".to_owned(), |key| key.to_string());
     info!("Created subnet manager: {} with Previous Subnet: {shown}", configured.name());
     let published = retry_while_unavailable(waits, || store.find(&attributes)).await.map_err(Fatal::Store)?;
-    let past = published.as_ref().map(|lease| &lease.attributes);
+    let renumbered = match (&published, former.key) {
+        (None, Some(_)) => {
+            retry_while_unavailable(waits, || former.lease(&*store)).await.map_err(Fatal::Store)?
+        }
+        _ => None,
+    };
+    let past = published.as_ref().or(renumbered.as_ref()).map(|lease| &lease.attributes);
     let facts = match past {
         Some(past) => {
             let preferred = former.prefer_published(&facts, past, &config, net_conf, links)?;
@@ -231,8 +256,11 @@ async fn ask_store(
     let mut spec = NodeSpec::new(&config, net_conf.clone(), facts, past).map_err(fail)?;
     spec.restores_checksum = former.turned_checksum_off();
     let attributes = spec.attributes().map_err(|error| Fatal::Desired(error.into()))?;
-    let request = LeaseRequest { attributes, previous, range: spec.range() };
-    let lease = retry_while_unavailable(waits, || store.acquire(&request)).await.map_err(Fatal::Lease)?;
+    let mut request =
+        LeaseRequest { attributes, previous, former: former.published_for(previous), range: spec.range() };
+    let lease = retry_while_unavailable(waits, || acquire(&*store, &request)).await.map_err(Fatal::Lease)?;
+    request.attributes = lease.attributes.clone();
+    spec.macs = VtepMacs::choose(net_conf, &spec.facts, &config.asked.host_name, Some(&lease.attributes));
     log_lease(&lease, published.map(|lease| lease.key), previous);
     let written = Written::of(configured, &config.asked);
     Ok(Started {
@@ -267,7 +295,9 @@ fn from_state_file(
     let attributes = spec.attributes().map_err(|error| Fatal::Desired(error.into()))?;
     spec.restores_checksum = former.turned_checksum_off();
     let lease = Lease::new(key, attributes.clone(), None);
-    let request = LeaseRequest { attributes, previous: Some(key), range: spec.range() };
+    let previous = Some(key);
+    let request =
+        LeaseRequest { attributes, previous, former: former.published_for(previous), range: spec.range() };
     let restored = Some(RestoredPeers { peers: saved.peers, confirmed: false });
     let written = Written::of(&configured, &config.asked);
     let lease_task = LeaseTask::Sought(configured, stack);
@@ -339,12 +369,4 @@ fn previous_subnet(config: &Config) -> Option<LeaseKey> {
             None
         }
     }
-}
-
-/// What an earlier run remembered; nothing if it cannot be read.
-fn read_state_file(config: &Config) -> Option<SavedState> {
-    SavedState::read(&state_file::path(&config.subnet_file)).unwrap_or_else(|error| {
-        warn!("{}; it is ignored", Chain(&error));
-        None
-    })
 }

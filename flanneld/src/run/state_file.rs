@@ -20,8 +20,10 @@ use tracing::{info, warn};
 
 use crate::config::NetConf;
 use crate::file;
+use crate::run::machine::Machine;
 use flannel_lease::Chain;
 use flannel_lease::{LeaseAttributes, LeaseKey, LeaseKeyError};
+use flannel_vxlan::Interface;
 
 /// The only format there is so far.
 const FORMAT_VERSION: u32 = 1;
@@ -33,6 +35,8 @@ const MAX_FILE_BYTES: u64 = 256 << 20;
 pub struct SavedState {
     /// The network configuration that was in force.
     pub net_conf: NetConf,
+    /// The machine that wrote it; `None` in files of earlier releases.
+    pub machine: Option<Machine>,
     /// This node's own subnets.
     pub key: LeaseKey,
     /// What this node published with them.
@@ -125,6 +129,27 @@ impl SavedState {
         }
     }
 
+    /// The same, if this machine wrote it: the one with these interfaces and this name. Anything else is logged, and
+    /// nothing is remembered.
+    #[must_use]
+    pub fn read_own(path: &Path, interfaces: &[Interface], host_name: &str) -> Option<Self> {
+        let saved = Self::read(path).unwrap_or_else(|error| {
+            warn!("{}; it is ignored", Chain(&error));
+            None
+        })?;
+        let other = saved.machine.as_ref().filter(|machine| !machine.is_this(interfaces, host_name));
+        if let Some(Machine { uplink_mac, host_name, .. }) = other {
+            warn!(
+                "state file {} is ignored: another machine wrote it, {host_name:?} with uplink MAC address {}. flanneld \
+                 starts without it and asks the store for a lease; nothing needs to be done",
+                path.display(),
+                uplink_mac.as_deref().unwrap_or("unknown")
+            );
+        }
+        let ours = other.is_none();
+        ours.then_some(saved)
+    }
+
     /// Writes the file whole or not at all, readable by its owner only. Peer after peer, so that there is never a second
     /// copy of them all.
     ///
@@ -161,6 +186,7 @@ impl SavedState {
         let wire = Wire {
             version: FORMAT_VERSION,
             net_conf: RawValue::from_string(self.net_conf.to_json())?,
+            machine: self.machine.clone(),
             subnet: self.key.to_string(),
             lease: raw(&self.attributes)?,
             public_ip: self.node_public.0,
@@ -191,6 +217,7 @@ impl SavedState {
         };
         Ok(Self {
             net_conf: net_conf(&wire.net_conf)?,
+            machine: wire.machine,
             unswept: wire.unswept.iter().map(|raw| net_conf(raw)).collect::<Result<_, _>>()?,
             key: wire.subnet.parse().map_err(|error: LeaseKeyError| Problem::Foreign(error.to_string()))?,
             attributes: LeaseAttributes::from_json(wire.lease.get().as_bytes())?,
@@ -205,6 +232,8 @@ impl SavedState {
 struct Wire<'a> {
     version: u32,
     net_conf: Box<RawValue>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    machine: Option<Machine>,
     subnet: String,
     lease: Box<RawValue>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -301,6 +330,7 @@ mod tests {
         let key = |n: u8| format!("10.244.{n}.0-24").parse().unwrap();
         SavedState {
             net_conf: NetConf::parse(net_conf).unwrap(),
+            machine: Some(Machine::this(Some("02:00:00:00:00:01".to_owned()), "a")),
             key: key(1),
             attributes: attributes(1),
             node_public: (Some(Ipv4Addr::new(203, 0, 113, 1)), None),

@@ -14,11 +14,11 @@ use testkit::{Flannel, Lab, Node, may_make_namespaces, wait_for};
 const BINARY: &str = env!("CARGO_BIN_EXE_flanneld");
 const SOON: Duration = Duration::from_secs(15);
 
-struct Daemon(Child);
+pub(super) struct Daemon(Child);
 
 impl Daemon {
     /// As upstream's documentation starts it.
-    fn start(node: &Node) -> Self {
+    pub(super) fn start(node: &Node) -> Self {
         Self::start_with(node, &node.subnet_file(), &[])
     }
 
@@ -39,7 +39,7 @@ impl Drop for Daemon {
     }
 }
 
-fn log_of(node: &Node) -> String {
+pub(super) fn log_of(node: &Node) -> String {
     fs::read_to_string(node.folder().join("flanneld.log")).unwrap_or_default()
 }
 

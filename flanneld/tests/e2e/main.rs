@@ -13,6 +13,7 @@ mod etcd;
 mod etcd_host;
 mod host_changes;
 mod hostile_leases;
+mod identity;
 mod input;
 mod instances;
 mod migration;

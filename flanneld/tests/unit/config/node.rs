@@ -28,7 +28,17 @@ fn interface(index: u32, name: &str, addresses: &[&str]) -> Interface {
     let addresses = addresses.iter().map(|text| address(text)).collect();
     let (kind, loopback) = (String::new(), name == "lo");
     let mtu = if loopback { 65_536 } else { 1500 };
-    Interface { index, name: name.into(), alt_names: Vec::new(), kind, loopback, mtu, up: true, addresses }
+    Interface {
+        index,
+        name: name.into(),
+        alt_names: Vec::new(),
+        kind,
+        mac: None,
+        loopback,
+        mtu,
+        up: true,
+        addresses,
+    }
 }
 
 /// lo; eth0 with the default routes; eth1; bare without an address.

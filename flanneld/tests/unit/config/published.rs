@@ -52,6 +52,7 @@ fn what_this_daemon_publishes_is_what_upstream_published_for_the_same_node() {
         for json in lines[2..].iter().skip(1).step_by(2) {
             let published = LeaseAttributes::from_json(json.as_bytes()).unwrap();
             let facts = NodeFacts {
+                mac: None,
                 interface: "eth0".to_owned(),
                 index: 2,
                 mtu: 1500,
@@ -75,7 +76,8 @@ fn a_vtep_mac_stays_with_its_node_and_the_next_node_on_its_address_has_another()
     let mac = |host_name: &str, public: [u8; 4], published: Option<&LeaseAttributes>| {
         let config = Config { host_name: host_name.to_owned(), ..(*config).clone() };
         let ipv4 = Some(addresses(public.into()));
-        let facts = NodeFacts { interface: "eth0".to_owned(), index: 2, mtu: 1500, ipv4, ipv6: None };
+        let facts =
+            NodeFacts { interface: "eth0".to_owned(), index: 2, mac: None, mtu: 1500, ipv4, ipv6: None };
         let spec = NodeSpec::new(&effective(config), net_conf.clone(), facts, published).unwrap();
         (spec.macs.ipv4, spec.attributes().unwrap())
     };
