@@ -137,7 +137,7 @@ pub use kernel::monitor::MonitorStream;
 pub use kernel::monitor::{Event, Foreign, Monitor};
 pub use kernel::netlink::Netlink;
 pub use kernel::{Kernel, Observed};
-pub use model::action::{Queue, Quota, SetUpdate, Synproxy};
+pub use model::action::{Queue, Quota, RawExpression, SetUpdate, Synproxy};
 pub use model::chain::{Base, Chain, ChainKind, Device, Hook, Policy, Priority};
 pub use model::datatype::Datatype;
 pub use model::element::{Element, Key};

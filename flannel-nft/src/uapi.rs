@@ -137,6 +137,8 @@ pub(crate) const NFTA_SET_HANDLE: u16 = 16;
 pub(crate) const NFTA_SET_TYPE: u16 = 19;
 pub(crate) const NFTA_SET_COUNT: u16 = 20;
 pub(crate) const NFTA_SET_DESC_SIZE: u16 = 1;
+pub(crate) const NFTA_SET_DESC_CONCAT: u16 = 2;
+pub(crate) const NFTA_SET_FIELD_LEN: u16 = 1;
 pub(crate) const NFT_SET_POL_MEMORY: u32 = 1;
 pub(crate) const NFT_SET_ANONYMOUS: u32 = 0x1;
 pub(crate) const NFT_SET_CONSTANT: u32 = 0x2;
@@ -145,6 +147,7 @@ pub(crate) const NFT_SET_MAP: u32 = 0x8;
 pub(crate) const NFT_SET_TIMEOUT: u32 = 0x10;
 pub(crate) const NFT_SET_EVAL: u32 = 0x20;
 pub(crate) const NFT_SET_OBJECT: u32 = 0x40;
+pub(crate) const NFT_SET_CONCAT: u32 = 0x80;
 pub(crate) const NFT_DATA_VERDICT: u32 = 0xffffff00;
 
 // Elements.

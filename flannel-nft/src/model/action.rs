@@ -8,6 +8,31 @@ use crate::model::name::SetName;
 use crate::model::statement::{Limit, Nat, Statement};
 use crate::uapi::*;
 
+/// An expression of the kernel, as its name and attributes: for what has no type here.
+///
+/// Registers that it reads or writes are those of the expressions around it; nothing is validated.
+/// Numbers are in network byte order.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RawExpression {
+    pub(crate) name: Box<str>,
+    pub(crate) attributes: Vec<(u16, Box<[u8]>)>,
+}
+
+impl RawExpression {
+    /// The expression of this name (`meta`, `last`), without attributes.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self { name: name.into(), attributes: Vec::new() }
+    }
+
+    /// Appends an attribute: its number in `nf_tables.h`, and its payload.
+    #[must_use]
+    pub fn attribute(mut self, kind: u16, payload: &[u8]) -> Self {
+        self.attributes.push((kind, payload.into()));
+        self
+    }
+}
+
 /// A quota: matches until this number of bytes has passed or, with [`Quota::over`], afterwards.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Quota {

@@ -94,6 +94,26 @@ impl Key {
         Self { datatype, span: Span::CatchAll, invalid: None }
     }
 
+    /// The key of a set with a concatenation as its type: `10.0.0.0/8 . 80`. In a set with the
+    /// interval flag, each part can be a prefix or a range.
+    #[must_use]
+    pub fn concat(parts: impl IntoIterator<Item = Self>) -> Self {
+        let (mut datatypes, mut first, mut last) = (Vec::new(), Vec::new(), Vec::new());
+        let mut invalid = None;
+        for part in parts {
+            let padded = part.datatype.lengths().1;
+            for (bytes, end) in [(&mut first, part.span.first()), (&mut last, part.span.last())] {
+                let start = bytes.len();
+                bytes.extend(end.map(Data::as_slice).unwrap_or_default());
+                bytes.resize(start + padded, 0);
+            }
+            datatypes.push(part.datatype);
+            invalid = invalid.or(part.invalid);
+        }
+        let span = Span::between(Data::new(&first), Data::new(&last));
+        Self { datatype: Datatype::concat(&datatypes), span, invalid }
+    }
+
     pub(crate) fn prefix(datatype: Datatype, address: Data, length: u8) -> Self {
         let invalid = (!address.is_network(length)).then(|| {
             let text = Value::new(datatype, address.clone());

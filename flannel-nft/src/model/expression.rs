@@ -3,7 +3,7 @@
 
 use crate::model::data::Data;
 use crate::model::datatype::Datatype;
-use crate::model::element::{Body, Element, Key, Span};
+use crate::model::element::{Body, Key, Mapped, Span};
 use crate::model::field::{Field, Kind};
 use crate::model::matching::{Match, Source, Test};
 use crate::model::name::SetName;
@@ -205,19 +205,15 @@ impl Expression {
 
     /// The value that an anonymous map has for this key: `tcp dport map { 80 : 10.0.0.1 }`.
     #[must_use]
-    pub fn map_inline<V: Into<Value>>(self, values: impl IntoIterator<Item = (u64, V)>) -> Self {
+    pub fn map_inline<K: Into<Key>, V: Into<Value>>(self, values: impl IntoIterator<Item = (K, V)>) -> Self {
         let mut datatype = Datatype::Mark;
-        let elements: Vec<(Key, Body)> = values
-            .into_iter()
-            .map(|(key, value)| {
-                let value = value.into();
-                datatype = value.datatype;
-                let span = Span::One(self.0.number(key.into()));
-                let element =
-                    Element::new(Key { datatype: self.0.datatype(), span, invalid: None }).value(value);
-                (element.key, element.body)
-            })
-            .collect();
+        let mut elements = Vec::new();
+        for (key, value) in values {
+            let value = value.into();
+            datatype = value.datatype;
+            let key = key.into().of(&self.0, self.0.datatype());
+            elements.push((key, Body { mapped: Some(Mapped::Value(value.data)), ..Body::default() }));
+        }
         let source = Source::inline_of(&self.0, Maps::Value(datatype), elements);
         Self(Term::Map { key: Box::new(self.0), source })
     }
@@ -236,40 +232,44 @@ impl Expression {
 
     /// Equals this number: `ip ttl 1`.
     #[must_use]
-    pub fn is_number(self, number: u64) -> Match {
+    pub fn is_number(self, number: u32) -> Match {
         let data = self.0.number(number.into());
         Match::new(self.0, Test::Is(data))
     }
 
     /// Is between these numbers, both included: `ip ttl 1-10`.
     #[must_use]
-    pub fn in_range(self, numbers: std::ops::RangeInclusive<u64>) -> Match {
-        let number = |number: u64| self.0.number(number.into());
+    pub fn in_range(self, numbers: std::ops::RangeInclusive<u32>) -> Match {
+        let number = |number: u32| self.0.number(number.into());
         let test = Test::Range(number(*numbers.start()), number(*numbers.end()));
         Match::new(self.0, test)
     }
 
     /// Is smaller than this number: `ip ttl < 5`.
     #[must_use]
-    pub fn less_than(self, number: u64) -> Match {
+    pub fn less_than(self, number: u32) -> Match {
         let data = self.0.number(number.into());
         Match::new(self.0, Test::Compare(NFT_CMP_LT, data))
     }
 
     /// Is greater than this number: `ip length > 1000`.
     #[must_use]
-    pub fn greater_than(self, number: u64) -> Match {
+    pub fn greater_than(self, number: u32) -> Match {
         let data = self.0.number(number.into());
         Match::new(self.0, Test::Compare(NFT_CMP_GT, data))
     }
 
     /// Is one of these numbers: `ip ttl { 1, 2 }`.
     #[must_use]
-    pub fn one_of(self, numbers: impl IntoIterator<Item = u64>) -> Match {
-        let datatype = self.0.datatype();
-        let key =
-            |number: u64| Key { datatype, span: Span::One(self.0.number(number.into())), invalid: None };
-        let keys: Vec<Key> = numbers.into_iter().map(key).collect();
+    pub fn one_of(self, numbers: impl IntoIterator<Item = u32>) -> Match {
+        self.any_of(numbers.into_iter().map(Value::number))
+    }
+
+    /// Is one of these values, prefixes or ranges: `ip saddr . tcp dport { 10.0.0.0/8 . 22 }`.
+    #[must_use]
+    pub fn any_of<K: Into<Key>>(self, keys: impl IntoIterator<Item = K>) -> Match {
+        let (term, datatype) = (&self.0, self.0.datatype());
+        let keys: Vec<Key> = keys.into_iter().map(|key| key.into().of(term, datatype)).collect();
         Match::one_of(self.0, keys)
     }
 
@@ -277,6 +277,28 @@ impl Expression {
     #[must_use]
     pub fn in_set(self, set: &SetName) -> Match {
         Match::named(self.0, set)
+    }
+}
+
+impl Key {
+    /// The same key, with the type of the term that is looked up. A number is converted, as the
+    /// kernel holds it.
+    fn of(mut self, term: &Term, datatype: Datatype) -> Self {
+        let is_narrow = term.field().is_some_and(|field| field.narrow().is_some());
+        if self.datatype.parts().len() > 1 || (self.datatype == datatype && !is_narrow) {
+            return self;
+        }
+        let convert = |data: Data| match self.datatype.number_of(&data) {
+            Some(number) => term.number(number),
+            None => data,
+        };
+        self.span = match self.span {
+            Span::One(data) => Span::One(convert(data)),
+            Span::Range(first, last) => Span::Range(convert(first), convert(last)),
+            Span::CatchAll => Span::CatchAll,
+        };
+        self.datatype = datatype;
+        self
     }
 }
 
@@ -304,15 +326,17 @@ of_field! {
     /// Equals this value.
     is(value: impl Into<Value>) -> Match;
     /// Equals this number: `ip ttl 1`.
-    is_number(number: u64) -> Match;
+    is_number(number: u32) -> Match;
     /// Is between these numbers, both included: `ip ttl 1-10`.
-    in_range(numbers: std::ops::RangeInclusive<u64>) -> Match;
+    in_range(numbers: std::ops::RangeInclusive<u32>) -> Match;
     /// Is smaller than this number: `ip ttl < 5`.
-    less_than(number: u64) -> Match;
+    less_than(number: u32) -> Match;
     /// Is greater than this number: `ip length > 1000`.
-    greater_than(number: u64) -> Match;
+    greater_than(number: u32) -> Match;
     /// Is one of these numbers: `ip ttl { 1, 2 }`.
-    one_of(numbers: impl IntoIterator<Item = u64>) -> Match;
+    one_of(numbers: impl IntoIterator<Item = u32>) -> Match;
+    /// Is one of these values, prefixes or ranges: see [`Expression::any_of`].
+    any_of(keys: impl IntoIterator<Item = impl Into<Key>>) -> Match;
     /// Is in a named set: `ip saddr @SET`.
     in_set(set: &SetName) -> Match;
     /// The bits under `mask`, the others become 0: `meta mark & 0xff`.

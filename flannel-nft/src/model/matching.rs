@@ -5,7 +5,7 @@ use std::ops::Not;
 use crate::error::InvalidRule;
 use crate::model::data::Data;
 use crate::model::datatype::Datatype;
-use crate::model::element::{Body, Key, Span};
+use crate::model::element::{Body, Element, Key, Span};
 use crate::model::expression::Term;
 use crate::model::field::Field;
 use crate::model::name::SetName;
@@ -86,6 +86,18 @@ impl Source {
         maps: Maps,
         elements: impl IntoIterator<Item = (Key, Body)>,
     ) -> Self {
+        let elements: Vec<(Key, Body)> = elements.into_iter().collect();
+        let interval = elements.iter().any(|(key, _)| matches!(key.span, Span::Range(..)));
+        // The kernel sorts intervals.
+        let swap = |data: Data| if interval { left.datatype().swapped(&data) } else { data };
+        let elements = elements.into_iter().map(|(mut key, body)| {
+            key.span = match key.span {
+                Span::One(data) => Span::One(swap(data)),
+                Span::Range(first, last) => Span::Range(swap(first), swap(last)),
+                Span::CatchAll => Span::CatchAll,
+            };
+            (key, body)
+        });
         Self::inline(left.datatype(), maps, elements)
     }
 
@@ -94,10 +106,12 @@ impl Source {
         let interval = elements.iter().any(|(key, _)| matches!(key.span, Span::Range(..)));
         let mut flags = NFT_SET_ANONYMOUS | NFT_SET_CONSTANT;
         flags |= if interval { NFT_SET_INTERVAL } else { 0 };
+        flags |= if interval && key.parts().len() > 1 { NFT_SET_CONCAT } else { 0 };
         flags |= if maps == Maps::Nothing { 0 } else { NFT_SET_MAP };
         let mut set = Set::with(maps.anonymous_name(), key, maps, flags);
+        let data_type = if let Maps::Value(datatype) = maps { Some(datatype) } else { None };
         for (key, body) in elements {
-            set.insert(crate::model::element::Element { key, data_type: None, body });
+            set.insert(Element { key, data_type, body });
         }
         Self::Inline(Box::new(Inline { set }))
     }

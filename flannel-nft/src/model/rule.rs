@@ -1,6 +1,7 @@
 //! Rules: matches and statements in order.
 
-use crate::model::action::{Computed, NatKind, Queue, Quota, SetUpdate, Synproxy, Target};
+use crate::bytecode::expr::{Expr, OtherExpr};
+use crate::model::action::{Computed, NatKind, Queue, Quota, RawExpression, SetUpdate, Synproxy, Target};
 use crate::model::attached::Attached;
 use crate::model::element::{Body, Key, Mapped};
 use crate::model::expression::{Expression, Term};
@@ -17,7 +18,7 @@ use crate::model::statement::{IpRange, Limit, Log, Mark, Nat, Reject, Statement}
 use crate::model::value::Value;
 use crate::model::verdict::Verdict;
 use crate::uapi::*;
-use crate::wire::exprs;
+use crate::wire::{attribute_bytes, exprs};
 
 /// A rule: matches and statements, evaluated from left to right until a match fails or a verdict is
 /// reached.
@@ -225,6 +226,16 @@ impl Rule {
     fn nat(self, kind: NatKind, version: IpVersion, target: Target, nat: Nat) -> Self {
         let computed = Computed { family: u32::from(version.number()), target, nat };
         self.then(Statement::Nat { kind, computed: Box::new(computed) })
+    }
+
+    /// Adds an expression of the kernel that has no type here.
+    #[must_use]
+    pub fn raw(self, expression: RawExpression) -> Self {
+        let RawExpression { name, attributes } = expression;
+        let data = attribute_bytes(|a| {
+            attributes.iter().for_each(|(kind, payload)| a.bytes(*kind, payload));
+        });
+        self.then(Statement::Other(Expr::Other(Box::new(OtherExpr { name, data }))))
     }
 
     /// Excludes the packet from connection tracking. Valid in prerouting and output chains of

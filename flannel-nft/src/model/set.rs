@@ -121,6 +121,9 @@ impl Set {
     #[must_use]
     pub fn interval(mut self) -> Self {
         self.flags |= NFT_SET_INTERVAL;
+        if self.key.parts().len() > 1 {
+            self.flags |= NFT_SET_CONCAT;
+        }
         if self.key.is_host_order() {
             self.wrong(InvalidRule::NoIntervals { datatype: self.key });
         }
@@ -205,7 +208,7 @@ impl Set {
         if let Some(invalid) = self.check(&key, data_type, &body) {
             return Err(invalid);
         }
-        if self.is_interval() {
+        if self.is_interval() && !self.is_concatenated() {
             return self.put_span(key.span, body);
         }
         let displaced = self.elements.insert(key.span.clone(), body);
@@ -329,7 +332,7 @@ impl Set {
     /// Whether keys are concatenations of which each part may be a range: an element then has both
     /// keys, instead of one element for each end.
     pub(crate) fn is_concatenated(&self) -> bool {
-        self.extra.has(NFTA_SET_DESC)
+        self.flags & NFT_SET_CONCAT != 0 || self.extra.has(NFTA_SET_DESC)
     }
 
     pub(crate) fn is_anonymous(&self) -> bool {

@@ -46,10 +46,30 @@ impl Value {
         Self::new(datatype, datatype.data_of(number.into(), 4))
     }
 
+    /// Text, e.g. the name of an operating system, padded with zeros to `length` bytes.
+    #[must_use]
+    pub fn text(text: &str, length: u8) -> Self {
+        let mut bytes = text.as_bytes().to_vec();
+        bytes.resize(length.into(), 0);
+        Self::new(Datatype::Text { length }, Data::new(&bytes))
+    }
+
     /// An interface index.
     #[must_use]
     pub fn interface_index(index: u32) -> Self {
         Self::new(Datatype::Ifindex, Data::u32(index))
+    }
+
+    /// The value of a map with a concatenation as its type: `10.0.0.1 . 80`.
+    #[must_use]
+    pub fn concat(parts: impl IntoIterator<Item = Self>) -> Self {
+        let (mut datatypes, mut bytes) = (Vec::new(), Vec::new());
+        for part in parts {
+            bytes.extend(part.data.as_slice());
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            datatypes.push(part.datatype);
+        }
+        Self::new(Datatype::concat(&datatypes), Data::new(&bytes))
     }
 
     /// The same number with another type.

@@ -198,7 +198,7 @@ fn source_of(source: &Source, key: &Term, values: Option<Datatype>, f: &mut Form
 pub(super) fn sorted(set: &Set) -> Vec<(&Span, &Body)> {
     let mut elements: Vec<(&Span, &Body)> = set.elements.iter().collect();
     let parts = set.key.parts();
-    if parts.len() > 1 || (set.key.is_host_order() && !set.is_interval()) {
+    if !set.is_interval() && (parts.len() > 1 || set.key.is_host_order()) {
         let exported = |data: &Data| -> Vec<u8> {
             let mut rest = data.as_slice();
             let mut bytes = Vec::new();

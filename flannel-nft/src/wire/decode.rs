@@ -217,6 +217,7 @@ pub(crate) fn rule(attributes: AttributeIter<'_>) -> Result<RawRule, Malformed> 
 pub(crate) fn set(attributes: AttributeIter<'_>) -> Result<(Set, Option<u32>), Malformed> {
     let mut set = Set::with(SetName::observed(""), Datatype::Mark, Maps::Nothing, 0);
     let (mut key, mut key_length, mut data, mut data_length, mut id) = (0, 0, None, 0, None);
+    let mut description = None;
     let mut userdata: &[u8] = &[];
     for attribute in attributes {
         let attribute = attribute?;
@@ -228,17 +229,13 @@ pub(crate) fn set(attributes: AttributeIter<'_>) -> Result<(Set, Option<u32>), M
             NFTA_SET_DATA_TYPE => data = Some(attribute.be32()?),
             NFTA_SET_DATA_LEN => data_length = attribute.be32()?,
             NFTA_SET_DESC => {
-                let mut known = true;
                 for inner in attribute.nested() {
                     let inner = inner?;
-                    match inner.kind {
-                        NFTA_SET_DESC_SIZE => set.size = Some(inner.be32()?),
-                        _ => known = false,
+                    if inner.kind == NFTA_SET_DESC_SIZE {
+                        set.size = Some(inner.be32()?);
                     }
                 }
-                if !known {
-                    keep(&mut set.extra, &attribute);
-                }
+                description = Some(attribute);
             }
             NFTA_SET_ID => id = Some(attribute.be32()?),
             NFTA_SET_TIMEOUT => set.timeout = Some(Duration::from_millis(attribute.be64()?)),
@@ -259,6 +256,9 @@ pub(crate) fn set(attributes: AttributeIter<'_>) -> Result<(Set, Option<u32>), M
         read_udata(userdata).any(|(found, value)| found == kind && value == host)
     };
     set.key = Datatype::from_number(key, key_length).ordered(is_host_order(NFTNL_UDATA_SET_KEYBYTEORDER));
+    if let Some(description) = description.filter(|description| !is_own_description(&set, description)) {
+        keep(&mut set.extra, &description);
+    }
     match data {
         Some(NFT_DATA_VERDICT) => set.maps = Maps::Verdict,
         Some(number) => {
@@ -278,12 +278,31 @@ pub(crate) fn set(attributes: AttributeIter<'_>) -> Result<(Set, Option<u32>), M
     Ok((set, id))
 }
 
+/// Whether `NFTA_SET_DESC` has only what this crate writes itself.
+fn is_own_description(set: &Set, description: &Attribute<'_>) -> bool {
+    let lengths = |parts: &Attribute<'_>| -> Option<Vec<u32>> {
+        let length = |part: Result<Attribute<'_>, Malformed>| part.ok()?.nested().next()?.ok()?.be32().ok();
+        parts.nested().map(length).collect()
+    };
+    let wanted: Vec<u32> = set.key.parts().into_iter().map(Datatype::length).collect();
+    description.nested().flatten().all(|inner| match inner.kind {
+        NFTA_SET_DESC_SIZE => true,
+        NFTA_SET_DESC_CONCAT => wanted.len() > 1 && lengths(&inner).as_ref() == Some(&wanted),
+        _ => false,
+    })
+}
+
 /// Whether a set's userdata has only entries that this crate writes itself. Byte orders are those of
 /// the types, unless a type is unknown.
 fn is_own_udata(set: &Set, userdata: &[u8]) -> bool {
-    let is_other = |datatype| {
-        matches!(datatype, Datatype::Other { .. } | Datatype::Integer { .. } | Datatype::Text { .. })
+    let is_other = |datatype: Datatype| match datatype {
+        Datatype::Integer { .. } | Datatype::Text { .. } => true,
+        Datatype::Other { .. } => datatype.parts().len() == 1,
+        _ => false,
     };
+    // What nft writes for a concatenation that was declared with `type`.
+    let is_empty_typeof =
+        |value| read_udata(value).any(|entry| entry == (NFTNL_UDATA_SET_TYPEOF_DATA, &[][..]));
     let of_value = if let Maps::Value(datatype) = set.maps { Some(datatype) } else { None };
     if userdata.is_empty() || is_other(set.key) || of_value.is_some_and(is_other) {
         return set_userdata(set).as_bytes() == userdata;
@@ -291,6 +310,7 @@ fn is_own_udata(set: &Set, userdata: &[u8]) -> bool {
     read_udata(userdata).all(|(kind, value)| match kind {
         NFTNL_UDATA_SET_KEYBYTEORDER | NFTNL_UDATA_SET_DATABYTEORDER | NFTNL_UDATA_SET_COMMENT => true,
         NFTNL_UDATA_SET_MERGE_ELEMENTS => [0_u32, 1].iter().any(|bit| value == bit.to_ne_bytes()),
+        NFTNL_UDATA_SET_KEY_TYPEOF | NFTNL_UDATA_SET_DATA_TYPEOF => is_empty_typeof(value),
         NFTNL_UDATA_SET_DATA_INTERVAL => value == 0_u32.to_ne_bytes(),
         _ => false,
     })

@@ -204,10 +204,9 @@ pub(crate) fn set(table: &TableId, set: &Set, id: u32, a: &mut Attributes<'_>) {
     if set.memory {
         a.be32(NFTA_SET_POLICY, NFT_SET_POL_MEMORY);
     }
-    if let Some(size) = set.size.or_else(|| fixed_size(set))
-        && !set.extra.has(NFTA_SET_DESC)
-    {
-        a.nested(NFTA_SET_DESC, |a| a.be32(NFTA_SET_DESC_SIZE, size));
+    let size = set.size.or_else(|| fixed_size(set));
+    if (size.is_some() || set.is_concatenated()) && !set.extra.has(NFTA_SET_DESC) {
+        a.nested(NFTA_SET_DESC, |a| set_description(set, size, a));
     }
     a.be32(NFTA_SET_ID, id);
     set.timeout.iter().for_each(|timeout| a.be64(NFTA_SET_TIMEOUT, milliseconds(*timeout)));
@@ -218,6 +217,18 @@ pub(crate) fn set(table: &TableId, set: &Set, id: u32, a: &mut Attributes<'_>) {
         a.bytes(NFTA_SET_USERDATA, set_userdata(set).as_bytes());
     }
     extra(&set.extra, a);
+}
+
+/// The contents of `NFTA_SET_DESC`: the size, and the length of each part of concatenated ranges.
+pub(crate) fn set_description(set: &Set, size: Option<u32>, a: &mut Attributes<'_>) {
+    size.iter().for_each(|size| a.be32(NFTA_SET_DESC_SIZE, *size));
+    if set.is_concatenated() {
+        a.nested(NFTA_SET_DESC_CONCAT, |a| {
+            for part in set.key.parts() {
+                a.nested(NFTA_LIST_ELEM, |a| a.be32(NFTA_SET_FIELD_LEN, part.length()));
+            }
+        });
+    }
 }
 
 /// The number of elements of a set that never changes. The kernel then allocates a hash table of
@@ -231,6 +242,7 @@ fn fixed_size(set: &Set) -> Option<u32> {
 pub(crate) fn set_userdata(set: &Set) -> Userdata {
     let order = |datatype: Datatype| match datatype {
         Datatype::InetProto => BYTEORDER_INVALID, // one byte has no order
+        _ if datatype.parts().len() > 1 => BYTEORDER_INVALID, // each part has its own
         _ if datatype.is_host_order() => BYTEORDER_HOST_ENDIAN,
         _ => BYTEORDER_BIG_ENDIAN,
     };

@@ -14,6 +14,9 @@ pub(crate) const NFTNL_UDATA_SET_ELEM_COMMENT: u8 = 0;
 pub(crate) const NFTNL_UDATA_SET_KEYBYTEORDER: u8 = 0;
 pub(crate) const NFTNL_UDATA_SET_DATABYTEORDER: u8 = 1;
 pub(crate) const NFTNL_UDATA_SET_MERGE_ELEMENTS: u8 = 2;
+pub(crate) const NFTNL_UDATA_SET_KEY_TYPEOF: u8 = 3;
+pub(crate) const NFTNL_UDATA_SET_DATA_TYPEOF: u8 = 4;
+pub(crate) const NFTNL_UDATA_SET_TYPEOF_DATA: u8 = 1;
 pub(crate) const NFTNL_UDATA_SET_DATA_INTERVAL: u8 = 6;
 pub(crate) const NFTNL_UDATA_SET_COMMENT: u8 = 7;
 

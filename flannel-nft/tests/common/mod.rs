@@ -6,6 +6,7 @@
     reason = "clippy.toml allows it in test functions only, this is what they call"
 )]
 
+pub(crate) mod expressions;
 pub(crate) mod generate;
 pub(crate) mod vocabulary;
 

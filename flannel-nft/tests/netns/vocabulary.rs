@@ -73,6 +73,16 @@ fn actions() {
 }
 
 #[test]
+fn expressions() {
+    check(expressions::filters());
+}
+
+#[test]
+fn translations() {
+    check(expressions::translations());
+}
+
+#[test]
 fn actions_over_ipv6() {
     check(statements6());
 }
