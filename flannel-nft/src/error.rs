@@ -10,6 +10,12 @@ use crate::model::ids::Generation;
 #[derive(Clone, Debug, Eq, Hash, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidRule {
+    /// A jump or goto names a base chain, which packets enter only at its hook.
+    #[error("chain `{chain}` is a base chain, to which no rule can jump")]
+    BaseTarget {
+        /// The chain.
+        chain: String,
+    },
     /// The rule needs two different protocols, so it would never match.
     #[error("no packet is both {known} and {wanted}")]
     Contradiction {
@@ -18,17 +24,35 @@ pub enum InvalidRule {
         /// The protocol that a later part of the rule needs.
         wanted: String,
     },
-    /// The first address of a range is above the last.
+    /// An element has the same key as another element of the map, but another value.
+    #[error("element {element} has two values")]
+    Duplicate {
+        /// The key.
+        element: String,
+    },
+    /// The first address or port of a range is above the last.
     #[error("range {range} is empty")]
     EmptyRange {
         /// The range.
         range: String,
     },
+    /// A rule has no matches and no statements. nft cannot read it back.
+    #[error("the rule is empty")]
+    EmptyRule,
     /// A prefix has bits set beyond its length.
     #[error("prefix {prefix} has host bits set")]
     HostBits {
         /// The prefix.
         prefix: String,
+    },
+    /// A log statement has both a level, of the kernel log, and an nflog group.
+    #[error("a log statement has either a level or a group")]
+    LevelAndGroup,
+    /// A chain can jump to itself, also through other chains and verdict maps.
+    #[error("packets can reach chain `{chain}` from itself")]
+    Loop {
+        /// The chain.
+        chain: String,
     },
     /// A jump or goto names a chain that the table does not have.
     #[error("there is no chain `{chain}` in this table")]
@@ -54,6 +78,12 @@ pub enum InvalidRule {
         /// The table.
         table: String,
     },
+    /// The priority of a nat chain is not above that of connection tracking.
+    #[error("priority {priority} is too low for a nat chain: it must be above -200")]
+    NatPriority {
+        /// The priority.
+        priority: i32,
+    },
     /// The family has no base chain of this type at this hook.
     #[error("family {family} has no {kind} chains at hook {hook}")]
     NoSuchHook {
@@ -76,6 +106,12 @@ pub enum InvalidRule {
         /// The type.
         datatype: crate::Datatype,
     },
+    /// Rules cannot add elements to sets of this kind.
+    #[error("rules cannot add elements to this set: flag `dynamic` excludes {other}")]
+    NotDynamic {
+        /// `interval` or `counter map`.
+        other: &'static str,
+    },
     /// A prefix or range in a set without the interval flag.
     #[error("element {element} is a range: its set needs the interval flag")]
     NotInterval {
@@ -97,6 +133,54 @@ pub enum InvalidRule {
         /// The second element.
         element: String,
     },
+    /// A value has bits outside of its mask, so the match is never true, or the bits are ignored.
+    #[error("{value} has bits outside of mask {mask}")]
+    OutsideMask {
+        /// The value.
+        value: String,
+        /// The mask.
+        mask: String,
+    },
+    /// NAT to a port in a rule that does not match a protocol with ports before. nft cannot read it
+    /// back.
+    #[error("a port needs a match of the protocol before it, e.g. `meta l4proto tcp`")]
+    PortWithoutProtocol,
+    /// A rate limit is 0 or too large for the kernel's arithmetic.
+    #[error("a limit of {rate} with burst {burst} is outside of the kernel's range")]
+    Rate {
+        /// Packets or bytes per unit of time.
+        rate: u64,
+        /// Packets or bytes at once.
+        burst: u32,
+    },
+    /// A set has more elements than its size.
+    #[error("{elements} elements do not fit into a set of size {size}")]
+    SetFull {
+        /// Number of elements.
+        elements: usize,
+        /// The size.
+        size: u32,
+    },
+    /// A timeout is less than 1 ms, or longer than the kernel's maximum of 584 years.
+    #[error("timeout {timeout:?} is not between 1 ms and 584 years")]
+    Timeout {
+        /// The timeout.
+        timeout: std::time::Duration,
+    },
+    /// Chains jump to each other more than 15 times, which is the kernel's maximum.
+    #[error("chain `{chain}` is more than 15 jumps below a base chain")]
+    TooDeep {
+        /// The chain.
+        chain: String,
+    },
+    /// A rule has more expressions than the kernel accepts.
+    #[error("the rule has {expressions} expressions, {limit} are allowed")]
+    TooLong {
+        /// Number of expressions.
+        expressions: usize,
+        /// The maximum.
+        limit: usize,
+    },
     /// A statement follows a verdict, which ends the rule.
     #[error("a statement after a verdict is never reached")]
     Unreachable,
@@ -108,6 +192,22 @@ pub enum InvalidRule {
         /// The table's family.
         family: &'static str,
     },
+    /// Packets reach a statement from a base chain of a type or hook that it does not support.
+    #[error(
+        "{statement} needs {needs}, but packets reach it from chain `{chain}` of type {kind} at hook {hook}"
+    )]
+    WrongPlace {
+        /// The statement.
+        statement: &'static str,
+        /// The type and hooks that it supports.
+        needs: String,
+        /// The base chain.
+        chain: String,
+        /// Its type.
+        kind: &'static str,
+        /// Its hook.
+        hook: &'static str,
+    },
     /// A key or set has a different type than its place requires.
     #[error("{object} has type {have}, but type {want} is required")]
     WrongType {
@@ -117,6 +217,14 @@ pub enum InvalidRule {
         want: &'static str,
         /// Its type.
         have: &'static str,
+    },
+    /// A rule looks a verdict up in a set or map without verdicts, or matches against a map.
+    #[error("`{set}` is not a {want}")]
+    WrongUse {
+        /// The set.
+        set: String,
+        /// `set` or `verdict map`.
+        want: &'static str,
     },
     /// An element of a map has no value, or a value of the wrong type.
     #[error("element {element} does not have a value of the type that its map holds")]

@@ -30,21 +30,12 @@ pub(crate) fn linearize(
             linearizer.condition(&needed)?;
         }
     }
-    let mut ended = false;
     for statement in &rule.statements {
-        if ended && !matches!(statement, Statement::Other(_)) {
-            return Err(InvalidRule::Unreachable);
-        }
         for needed in linearizer.context.needed(statement)? {
             linearizer.condition(&needed)?;
         }
         linearizer.statement(statement)?;
         linearizer.context.follow(statement)?;
-        ended |= matches!(
-            statement,
-            Statement::Verdict(Verdict::Accept | Verdict::Drop | Verdict::Return | Verdict::Goto(_))
-                | Statement::Reject(_)
-        );
     }
     Ok(())
 }

@@ -359,7 +359,7 @@ fn linearize_log(log: &Log) -> Expr {
         prefix: log.prefix.as_ref().map(|prefix| prefix.as_str().into()),
         snaplen: log.snaplen,
         threshold: log.threshold,
-        level: if log.group.is_none() { Some(log.level.unwrap_or(NFT_LOGLEVEL_WARNING)) } else { None },
+        level: log.level.or_else(|| log.group.is_none().then_some(NFT_LOGLEVEL_WARNING)),
         flags: log.flags,
     }
 }

@@ -2,7 +2,7 @@
 
 use flannel_netlink::{Errno, Refusal};
 
-use crate::error::{CommitError, ObserveError, RefusalReason};
+use crate::error::{CommitError, InvalidRule, ObserveError, RefusalReason};
 use crate::kernel::{Kernel, Observed};
 use crate::model::chain::Chain;
 use crate::model::ids::{Generation, Handle, TableId};
@@ -11,12 +11,14 @@ use crate::model::rule::Rule;
 use crate::model::ruleset::Ruleset;
 use crate::model::set::Set;
 use crate::model::table::Table;
+use crate::model::validate::{self, Invalid, graph};
 use crate::transaction::change::{Change, RulePlace};
 use crate::transaction::{Sealed, Transaction};
 use crate::uapi::NFT_TABLE_F_PERSIST;
 
 /// A fake nf_tables in memory, for tests and dry runs. It decodes the same bytes that the real
-/// kernel receives, and has transactions, generations, handles and `EBUSY`.
+/// kernel receives, and has transactions, generations and handles. It rejects invalid changes with
+/// the error numbers of Linux 6.18.
 ///
 /// It sees no packets, so counters stay at their values.
 ///
@@ -92,6 +94,13 @@ impl FakeKernel {
         self.refuse = Some((change, errno));
     }
 
+    /// Checks chains as the kernel does before it commits.
+    fn validate(&self) -> Result<(), Errno> {
+        self.tables
+            .iter()
+            .try_for_each(|table| accepted(graph::check(table, |_| true).map_err(|fault| fault.invalid)))
+    }
+
     fn apply(&mut self, change: Change) -> Result<(), Errno> {
         if let Change::AddTable(table) = change {
             if table.flags & NFT_TABLE_F_PERSIST != 0 && !self.keeps_owned_tables {
@@ -125,23 +134,38 @@ fn in_table(table: &mut Table, change: Change, handle: Handle) -> Result<(), Err
                 table.counters.insert(counter);
             }
         }
-        Change::AddChain(_, chain) => match table.chains.find_mut(chain.name.as_str()) {
-            Some(old) => old.base = chain.base,
-            None => drop(table.chains.insert(chain)),
-        },
+        Change::AddChain(id, chain) => {
+            let checked = chain.base.as_ref().map_or(Ok(()), |base| base.check(id.family));
+            accepted(checked.map_err(chain_errno))?;
+            match table.chains.find_mut(chain.name.as_str()) {
+                Some(old) => old.base = chain.base,
+                None => drop(table.chains.insert(chain)),
+            }
+        }
         Change::AddSet(_, set) => {
+            accepted(validate::set::check(&set))?;
             if table.find_set(&set.name).is_none() {
                 table.sets.insert(set);
             }
         }
-        Change::AddElements(_, part) => set_of(table, &part)?.elements.extend(part.elements),
+        Change::AddElements(_, part) => {
+            for (span, body) in part.elements.clone() {
+                accepted_by(|found| validate::references_of_element(&body, table, found))?;
+                let set = set_of(table, &part)?;
+                validate::new_element(set, &span, &body)?;
+                set.elements.insert(span, body);
+            }
+            accepted(validate::set::check_elements(set_of(table, &part)?))?;
+        }
         Change::DeleteElements(_, part) => {
             let set = set_of(table, &part)?;
             for span in part.elements.keys() {
                 set.elements.remove(span).ok_or(Errno::ENOENT)?;
             }
         }
-        Change::AddRule(_, chain, place, mut rule) => {
+        Change::AddRule(id, chain, place, mut rule) => {
+            accepted_by(|found| validate::references_of_rule(&rule, table, found))?;
+            accepted(validate::rule::check(&rule, id.family))?;
             rule.handle = Some(handle);
             let rules = &mut chain_of(table, &chain)?.rules;
             let at = |handle| rules.iter().position(|rule| rule.handle == Some(handle)).ok_or(Errno::ENOENT);
@@ -187,6 +211,29 @@ fn in_table(table: &mut Table, change: Change, handle: Handle) -> Result<(), Err
     Ok(())
 }
 
+/// The kernel's errors for base chains that it does not have.
+fn chain_errno(invalid: InvalidRule) -> Invalid {
+    let errno = match invalid {
+        InvalidRule::NoDevice { .. } => None,
+        InvalidRule::NoSuchHook { kind: "nat" | "route", family: "arp" | "bridge" | "netdev", .. } => {
+            Some(Errno::ENOENT)
+        }
+        _ => Some(Errno::EOPNOTSUPP),
+    };
+    (invalid, errno)
+}
+
+/// An error if the kernel rejects the object.
+fn accepted(checked: Result<(), Invalid>) -> Result<(), Errno> {
+    checked.or_else(|(_, errno)| errno.map_or(Ok(()), Err))
+}
+
+fn accepted_by(check: impl FnOnce(&mut dyn FnMut(Invalid))) -> Result<(), Errno> {
+    let mut rejected = None;
+    check(&mut |(_, errno)| rejected = rejected.or(errno));
+    rejected.map_or(Ok(()), Err)
+}
+
 fn rules(table: &Table) -> impl Iterator<Item = &Rule> {
     table.chains.iter().flat_map(|chain| &chain.rules)
 }
@@ -223,10 +270,14 @@ impl Kernel for FakeKernel {
         }
         let before = self.clone();
         let refuse = self.refuse.take();
-        for (count, (message, change)) in (0..).zip(transaction.changes()) {
+        let changes = transaction.changes();
+        let last = changes.len().checked_sub(1);
+        for (count, (message, change)) in changes.into_iter().enumerate() {
             let operation = change.to_string();
-            let refused = refuse.filter(|(at, _)| *at == count).map(|(_, errno)| errno);
-            if let Some(errno) = refused.or_else(|| self.apply(change).err()) {
+            let refused = refuse.filter(|(at, _)| u32::try_from(count) == Ok(*at)).map(|(_, errno)| errno);
+            let applied = refused.map_or_else(|| self.apply(change), Err);
+            let validated = applied.and_then(|()| if last == Some(count) { self.validate() } else { Ok(()) });
+            if let Err(errno) = validated {
                 *self = Self { refuse: None, ..before };
                 let refusal = Refusal { message, errno, text: None, offset: None };
                 return Err(CommitError::Refused {

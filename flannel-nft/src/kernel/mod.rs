@@ -4,6 +4,8 @@ pub(crate) mod fake;
 pub(crate) mod monitor;
 pub(crate) mod netlink;
 mod read;
+#[cfg(test)]
+mod rejected;
 
 use crate::error::{CommitError, ObserveError};
 use crate::model::ids::{Generation, Handle, TableId};

@@ -53,6 +53,10 @@ impl<T: Named> ByName<T> {
         self.places.get(name).and_then(|place| self.items.get_mut(*place))
     }
 
+    pub(crate) fn place(&self, name: &str) -> Option<usize> {
+        self.places.get(name).copied()
+    }
+
     /// Adds the object at the end, or in the place of the object of the same name, which it
     /// returns.
     pub(crate) fn insert(&mut self, item: T) -> Option<T> {

@@ -258,6 +258,8 @@ impl Base {
     }
 
     pub(crate) fn check(&self, family: Family) -> Result<(), InvalidRule> {
+        // `nft_chain_parse_hook`: NAT needs the packet's connection.
+        const CONNTRACK: Priority = Priority(-200);
         let inet = matches!(family, Family::Inet | Family::Ip | Family::Ip6);
         let layer3 = !matches!(self.hook, Hook::Ingress | Hook::Egress);
         let exists = match (self.kind, family) {
@@ -270,6 +272,9 @@ impl Base {
         };
         if exists && !layer3 && self.devices.is_empty() {
             return Err(InvalidRule::NoDevice { hook: self.hook.name() });
+        }
+        if exists && self.kind == ChainKind::Nat && self.priority <= CONNTRACK {
+            return Err(InvalidRule::NatPriority { priority: self.priority.0 });
         }
         if exists {
             return Ok(());

@@ -195,10 +195,14 @@ impl Set {
     /// Adds an element. In a set with the interval flag, overlapping prefixes and ranges are
     /// merged; in a map they are invalid.
     ///
-    /// An invalid element (wrong type, prefix with host bits, range without the interval flag,
+    /// An invalid element (second value for a key, wrong type, prefix with host bits, range without the interval flag,
     /// overlap in a map) is reported when the transaction is [sealed](crate::Transaction::seal).
     pub fn insert(&mut self, element: impl Into<Element>) {
-        if let Err(invalid) = self.put(element.into()) {
+        let element = element.into();
+        let same_key = self.elements.get(&element.key.span);
+        if same_key.is_some_and(|same_key| same_key.mapped != element.body.mapped) {
+            self.wrong(InvalidRule::Duplicate { element: element.key.to_string() });
+        } else if let Err(invalid) = self.put(element) {
             self.wrong(invalid);
         }
     }
@@ -240,7 +244,7 @@ impl Set {
         if !fits {
             return Some(InvalidRule::WrongValue { element: key.to_string() });
         }
-        if (body.timeout.is_some()) && self.flags & NFT_SET_TIMEOUT == 0 {
+        if body.timeout.is_some() && !self.has_timeouts() {
             return Some(InvalidRule::NoTimeouts { element: key.to_string() });
         }
         None
@@ -317,6 +321,17 @@ impl Set {
             extra: self.extra.clone(),
             ..*self
         }
+    }
+
+    pub(crate) fn has_timeouts(&self) -> bool {
+        self.flags & NFT_SET_TIMEOUT != 0
+    }
+
+    /// Whether an element of the set overlaps these keys.
+    pub(crate) fn overlaps(&self, span: &Span) -> bool {
+        let (Some(first), Some(last)) = (span.first(), span.last()) else { return false };
+        let below = Span::Range(last.clone(), Data::highest(last.len()));
+        self.elements.range(..=below).next_back().is_some_and(|(span, _)| span.overlaps(first, last))
     }
 
     pub(crate) fn is_interval(&self) -> bool {

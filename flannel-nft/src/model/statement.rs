@@ -109,19 +109,19 @@ impl Log {
         self
     }
 
-    /// Sends to the listeners of this nflog group instead of the kernel log.
+    /// Sends to the listeners of this nflog group instead of the kernel log. Invalid together with a
+    /// level.
     #[must_use]
     pub fn group(mut self, group: u16) -> Self {
         self.group = Some(group);
-        self.level = None;
         self
     }
 
-    /// Sets the syslog level, 0 (emerg) to 7 (debug). Default: 4 (warn).
+    /// Sets the syslog level, 0 (emerg) to 7 (debug). Default: 4 (warn). Invalid together with a
+    /// group.
     #[must_use]
     pub fn level(mut self, level: u8) -> Self {
         self.level = Some(u32::from(level.min(7)));
-        self.group = None;
         self
     }
 }

@@ -63,7 +63,7 @@ fn table_diff(new: &Table, old: &Table, port: Option<u32>, transaction: &mut Tra
     if adopt || new.dormant != old.dormant {
         transaction.add_table(new);
     }
-    validate::check_references(new, new, |invalid, object| transaction.check(Err(invalid), || object));
+    validate::check_table(new, |invalid, object| transaction.check(Err(invalid), || object));
     contents_diff(new, old, transaction);
 }
 

@@ -134,7 +134,7 @@ impl Transaction<Building> {
         for chain in &table.chains {
             chain.rules.iter().for_each(|rule| self.append_rule(&table.id, &chain.name, rule));
         }
-        validate::check_references(table, table, |invalid, object| self.check(Err(invalid), || object));
+        validate::check_table(table, |invalid, object| self.check(Err(invalid), || object));
     }
 
     /// Recreates a table: all rules are replaced at once, and counters start at 0.
@@ -211,6 +211,9 @@ impl Transaction<Building> {
         self.push(message::NEWRULE, flags, table, |a| {
             checked = encode::rule(table, chain, rule, place, ids, a);
         });
+        if checked.is_ok() && rule.handle.is_none() {
+            checked = validate::rule::check(rule, table.family).map_err(|(invalid, _)| invalid);
+        }
         checked
     }
 
@@ -242,6 +245,8 @@ impl Transaction<Building> {
         if let Some(invalid) = set.invalid.clone() {
             self.wrong(invalid, || format!("set {table} {}", set.name));
         }
+        let checked = validate::set::check(set).map_err(|(invalid, _)| invalid);
+        self.check(checked, || format!("set {table} {}", set.name));
         let id = self.next_set;
         self.next_set += 1;
         self.push(message::NEWSET, Flags::CREATE, table, |a| encode::set(table, set, id, a));
@@ -271,6 +276,10 @@ impl Transaction<Building> {
     ) {
         if let Some(invalid) = set.invalid.clone() {
             self.wrong(invalid, || format!("element {table} {}", set.name));
+        }
+        if kind == message::NEWSETELEM {
+            let checked = validate::set::check_elements(set).map_err(|(invalid, _)| invalid);
+            self.check(checked, || format!("element {table} {}", set.name));
         }
         self.definitions.push((table.clone(), set.definition()));
         self.element_messages(kind, table, set, None, elements);
@@ -321,6 +330,15 @@ impl Transaction<Building> {
             definitions: self.definitions,
             state: Sealed(()),
         })
+    }
+}
+
+#[cfg(test)]
+impl Transaction<Building> {
+    /// Without validation, to see what a kernel says.
+    pub(crate) fn seal_invalid(mut self) -> Transaction<Sealed> {
+        self.state.invalid = None;
+        self.seal().unwrap()
     }
 }
 
