@@ -146,8 +146,9 @@ pub use model::family::Family;
 pub use model::ids::{Generation, Handle, TableId};
 pub use model::matching::{IpVersion, Match};
 pub use model::name::{
-    ChainName, Comment, CounterName, InterfaceName, LogPrefix, NameError, SetName, TableName,
+    ChainName, Comment, CounterName, InterfaceName, LogPrefix, NameError, ObjectName, SetName, TableName,
 };
+pub use model::object::{Flowtable, Object, ObjectKind};
 pub use model::operand::{Addresses, Ports};
 pub use model::patch::TablePatch;
 pub use model::protocol::Protocol;

@@ -3,8 +3,10 @@
 //! The rest of the crate has no other numbers for the kernel. The test compares them with the installed headers.
 
 mod expressions;
+mod objects;
 
 pub(crate) use expressions::*;
+pub(crate) use objects::*;
 
 // Messages (linux/netfilter/nfnetlink.h, nf_tables.h).
 pub(crate) const NFNL_SUBSYS_NFTABLES: u16 = 10;
@@ -31,6 +33,9 @@ pub(crate) const NFT_MSG_GETGEN: u16 = 16;
 pub(crate) const NFT_MSG_NEWOBJ: u16 = 18;
 pub(crate) const NFT_MSG_GETOBJ: u16 = 19;
 pub(crate) const NFT_MSG_DELOBJ: u16 = 20;
+pub(crate) const NFT_MSG_NEWFLOWTABLE: u16 = 22;
+pub(crate) const NFT_MSG_GETFLOWTABLE: u16 = 23;
+pub(crate) const NFT_MSG_DELFLOWTABLE: u16 = 24;
 
 // Multicast group of all changes.
 pub(crate) const NFNLGRP_NFTABLES: u32 = 7;
@@ -168,14 +173,6 @@ pub(crate) const NFTA_SET_ELEM_KEY_END: u16 = 10;
 pub(crate) const NFTA_SET_ELEM_EXPRESSIONS: u16 = 11;
 pub(crate) const NFT_SET_ELEM_INTERVAL_END: u32 = 0x1;
 pub(crate) const NFT_SET_ELEM_CATCHALL: u32 = 0x2;
-
-// Objects.
-pub(crate) const NFTA_OBJ_TABLE: u16 = 1;
-pub(crate) const NFTA_OBJ_NAME: u16 = 2;
-pub(crate) const NFTA_OBJ_TYPE: u16 = 3;
-pub(crate) const NFTA_OBJ_DATA: u16 = 4;
-pub(crate) const NFTA_OBJ_USERDATA: u16 = 8;
-pub(crate) const NFT_OBJECT_COUNTER: u32 = 1;
 
 // Expressions.
 pub(crate) const NFTA_LIST_ELEM: u16 = 1;
@@ -453,5 +450,6 @@ mod tests {
         let newer = ["NFT_TABLE_F_PERSIST", "NFTA_SET_TYPE", "NFTA_SET_COUNT", "NFTA_DEVICE_PREFIX"];
         testkit::check_uapi(&headers, include_str!("uapi.rs"), &newer);
         testkit::check_uapi(&headers, include_str!("uapi/expressions.rs"), &[]);
+        testkit::check_uapi(&headers, include_str!("uapi/objects.rs"), &newer);
     }
 }

@@ -205,6 +205,18 @@ fn in_table(table: &mut Table, change: Change, handle: Handle) -> Result<(), Err
             }
             table.sets.remove(name.as_str());
         }
+        Change::AddObject(_, object) => {
+            if !table.objects.iter().any(|old| old.is_same_object(&object)) {
+                table.objects.push(object);
+            }
+        }
+        Change::DeleteObject(_, object) => table.objects.retain(|old| !old.is_same_object(&object)),
+        Change::AddFlowtable(_, flowtable) => {
+            if !table.flowtables.iter().any(|old| old.name == flowtable.name) {
+                table.flowtables.push(flowtable);
+            }
+        }
+        Change::DeleteFlowtable(_, name) => table.flowtables.retain(|old| old.name != name),
         Change::DeleteCounter(_, name) => drop(table.counters.remove(&name)),
         Change::AddTable(_) | Change::DeleteTable(_) | Change::Other(_) => {}
     }

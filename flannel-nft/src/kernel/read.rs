@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use flannel_netlink::{AskError, Attributes, Errno, Flags, Malformed, Message, Refusal};
+use flannel_netlink::{AskError, Attributes, Errno, Flags, Malformed, Message, Refusal, TransactError};
 
 use crate::bytecode::delinearize::delinearize;
 use crate::error::ObserveError;
@@ -14,9 +14,10 @@ use crate::model::name::{ChainName, TableName};
 use crate::model::ruleset::Ruleset;
 use crate::model::set::Set;
 use crate::model::table::Table;
+use crate::uapi::NFT_OBJECT_COUNTER;
 use crate::wire::decode::{self, RawRule};
 use crate::wire::elements::{self, RawElement};
-use crate::wire::{encode, header, message};
+use crate::wire::{encode, header, message, objects};
 
 impl Netlink {
     /// Reads these tables, as far as they exist, in this order.
@@ -110,14 +111,21 @@ impl Netlink {
         let in_table = |a: &mut Attributes<'_>| encode::table_name(id, a);
         let objects = self.list("objects", message::GETOBJ, family, in_table, |message| {
             let Some((found, attributes)) = decode::open(message)? else { return Ok(None) };
-            if found == *id { decode::object(attributes).map(Some) } else { Ok(None) }
+            if found == *id { objects::object(attributes).map(Some) } else { Ok(None) }
         })?;
         for object in objects.into_iter().flatten() {
-            match object {
-                Ok(counter) => drop(table.counters.insert(counter)),
-                Err(foreign) => table.foreign.push(foreign),
+            if object.number == NFT_OBJECT_COUNTER {
+                let counter = decode::counter(object).map_err(malformed)?;
+                table.counters.insert(counter);
+            } else {
+                table.objects.push(object);
             }
         }
+        let flowtables = self.list("flowtables", message::GETFLOWTABLE, family, in_table, |message| {
+            let Some((found, attributes)) = decode::open(message)? else { return Ok(None) };
+            if found == *id { objects::flowtable(attributes).map(Some) } else { Ok(None) }
+        })?;
+        table.flowtables = flowtables.into_iter().flatten().collect();
         let sets = self.list("sets", message::GETSET, family, in_table, |message| {
             let Some((found, attributes)) = decode::open(message)? else { return Ok(None) };
             if found != *id {
@@ -209,4 +217,8 @@ fn attach_chains(table: &mut Table) {
     }
     // The kernel deletes an implicit chain with its rule, so none is left.
     table.chains = named.into_iter().chain(implicit.into_values()).collect();
+}
+
+fn malformed(source: Malformed) -> ObserveError {
+    cannot_read("objects", AskError::Transact(TransactError::Malformed(source)))
 }

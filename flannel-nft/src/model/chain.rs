@@ -356,6 +356,25 @@ impl Chain {
         &self.name
     }
 
+    /// The kernel's number of an observed chain; `None` for a new chain.
+    #[must_use]
+    pub fn handle(&self) -> Option<Handle> {
+        self.handle
+    }
+
+    /// The comment.
+    #[must_use]
+    pub fn remark(&self) -> Option<&Comment> {
+        self.comment.as_ref()
+    }
+
+    /// Packets and bytes that the policy decided on, if the kernel counts them for this base chain
+    /// (iptables-nft asks for it).
+    #[must_use]
+    pub fn policy_counts(&self) -> Option<(u64, u64)> {
+        self.counts
+    }
+
     /// The hook and its properties; `None` for a regular chain.
     #[must_use]
     pub fn hooked(&self) -> Option<&Base> {

@@ -16,6 +16,7 @@ pub(crate) mod header;
 pub(crate) mod ids;
 pub(crate) mod matching;
 pub(crate) mod name;
+pub(crate) mod object;
 pub(crate) mod opaque;
 pub(crate) mod operand;
 pub(crate) mod patch;

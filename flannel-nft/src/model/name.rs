@@ -170,6 +170,11 @@ name!(
     CounterName, "counter name", 255, identifier
 );
 name!(
+    /// Name of a quota, limit, conntrack helper, ... or flowtable: a bare word of nft's language, at
+    /// most 255 bytes.
+    ObjectName, "object name", 255, identifier
+);
+name!(
     /// A comment, which the kernel stores with a table, chain, rule, set or element: at most 127
     /// bytes, no double quotes.
     Comment, "comment", 127, quotable

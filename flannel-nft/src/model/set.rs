@@ -288,6 +288,18 @@ impl Set {
         &self.name
     }
 
+    /// The kernel's number of an observed set; `None` for a new set.
+    #[must_use]
+    pub fn handle(&self) -> Option<Handle> {
+        self.handle
+    }
+
+    /// The comment.
+    #[must_use]
+    pub fn remark(&self) -> Option<&Comment> {
+        self.comment.as_ref()
+    }
+
     /// The type of the keys.
     #[must_use]
     pub fn key_type(&self) -> Datatype {

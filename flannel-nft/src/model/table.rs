@@ -5,6 +5,7 @@ use crate::model::chain::Chain;
 use crate::model::family::Family;
 use crate::model::ids::{Handle, TableId};
 use crate::model::name::{Comment, CounterName, SetName, TableName};
+use crate::model::object::{Flowtable, Object};
 use crate::model::opaque::Extra;
 use crate::model::ruleset::Ownership;
 use crate::model::set::Set;
@@ -47,8 +48,8 @@ pub struct Table {
     pub(crate) counters: ByName<Counter>,
     pub(crate) sets: ByName<Set>,
     pub(crate) chains: ByName<Chain>,
-    /// Other objects, by type and name: listed, but not changed.
-    pub(crate) foreign: Vec<String>,
+    pub(crate) objects: Vec<Object>,
+    pub(crate) flowtables: Vec<Flowtable>,
 }
 
 impl Table {
@@ -67,7 +68,8 @@ impl Table {
             counters: ByName::default(),
             sets: ByName::default(),
             chains: ByName::default(),
-            foreign: Vec::new(),
+            objects: Vec::new(),
+            flowtables: Vec::new(),
         }
     }
 
@@ -117,6 +119,26 @@ impl Table {
         self
     }
 
+    /// Adds a named object. Replaces an object of the same kind and name.
+    #[must_use]
+    pub fn object(mut self, object: Object) -> Self {
+        match self.objects.iter_mut().find(|old| old.is_same_object(&object)) {
+            Some(old) => *old = object,
+            None => self.objects.push(object),
+        }
+        self
+    }
+
+    /// Adds a flowtable. Replaces a flowtable of the same name.
+    #[must_use]
+    pub fn flowtable(mut self, flowtable: Flowtable) -> Self {
+        match self.flowtables.iter_mut().find(|old| old.name == flowtable.name) {
+            Some(old) => *old = flowtable,
+            None => self.flowtables.push(flowtable),
+        }
+        self
+    }
+
     /// The identity.
     #[must_use]
     pub fn id(&self) -> &TableId {
@@ -141,6 +163,36 @@ impl Table {
         &self.counters
     }
 
+    /// The named objects other than counters.
+    #[must_use]
+    pub fn objects(&self) -> &[Object] {
+        &self.objects
+    }
+
+    /// The flowtables.
+    #[must_use]
+    pub fn flowtables(&self) -> &[Flowtable] {
+        &self.flowtables
+    }
+
+    /// The kernel's number of an observed table; `None` for a new table.
+    #[must_use]
+    pub fn handle(&self) -> Option<Handle> {
+        self.handle
+    }
+
+    /// The comment.
+    #[must_use]
+    pub fn remark(&self) -> Option<&Comment> {
+        self.comment.as_ref()
+    }
+
+    /// Whether all chains of the table are disabled.
+    #[must_use]
+    pub fn is_dormant(&self) -> bool {
+        self.dormant
+    }
+
     /// The flags `dormant`, `owner` and `persist`: the observed ones, or those of a new table.
     pub(crate) fn flags(&self) -> u32 {
         if self.flags != 0 {
@@ -159,7 +211,7 @@ impl Table {
 }
 
 impl Table {
-    /// The same table without counters, sets and chains.
+    /// The same table without what is in it.
     pub(crate) fn without_objects(&self) -> Self {
         Self {
             id: self.id.clone(),
@@ -168,7 +220,8 @@ impl Table {
             counters: ByName::default(),
             sets: ByName::default(),
             chains: ByName::default(),
-            foreign: Vec::new(),
+            objects: Vec::new(),
+            flowtables: Vec::new(),
             ..*self
         }
     }
@@ -186,18 +239,21 @@ pub struct Counter {
     pub(crate) comment: Option<Comment>,
     pub(crate) packets: u64,
     pub(crate) bytes: u64,
+    pub(crate) handle: Option<Handle>,
+    pub(crate) extra: Extra,
 }
 
 impl Counter {
     /// A counter that starts at 0.
     #[must_use]
     pub fn new(name: CounterName) -> Self {
-        Self { name, comment: None, packets: 0, bytes: 0 }
+        Self { name, comment: None, packets: 0, bytes: 0, handle: None, extra: Extra::default() }
     }
 
     /// Sets a comment, which `nft list` shows. Kernel ≥ 5.10.
     #[must_use]
     pub fn comment(mut self, comment: Comment) -> Self {
+        self.extra.remove(NFTA_OBJ_USERDATA);
         self.comment = Some(comment);
         self
     }
@@ -206,6 +262,18 @@ impl Counter {
     #[must_use]
     pub fn name(&self) -> &CounterName {
         &self.name
+    }
+
+    /// The kernel's number of an observed counter; `None` for a new counter.
+    #[must_use]
+    pub fn handle(&self) -> Option<Handle> {
+        self.handle
+    }
+
+    /// The comment.
+    #[must_use]
+    pub fn remark(&self) -> Option<&Comment> {
+        self.comment.as_ref()
     }
 
     /// Packets and bytes, of an observed counter.

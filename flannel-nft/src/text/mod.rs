@@ -1,6 +1,7 @@
 //! `Display` in nft's syntax, as `nft list table` of version 1.0.6 prints it.
 
 mod expression;
+mod object;
 mod rule;
 mod statement;
 mod table;
@@ -10,7 +11,9 @@ use std::time::Duration;
 
 use crate::model::format::write_duration;
 
+pub(crate) use object::{flowtable_block, object_block, object_kind};
 pub(crate) use rule::{indented_rule, rule};
+pub(crate) use statement::write_limit;
 pub(crate) use table::{
     chain_block, counter_block, element, element_rest, kind, set_block, table_block, verdict,
 };

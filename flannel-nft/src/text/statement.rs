@@ -201,7 +201,7 @@ fn write_update(update: &SetUpdate, family: Family, f: &mut Formatter<'_>) -> fm
     f.write_str(" }")
 }
 
-fn write_limit(limit: &Limit, f: &mut Formatter<'_>) -> fmt::Result {
+pub(crate) fn write_limit(limit: &Limit, f: &mut Formatter<'_>) -> fmt::Result {
     f.write_str(if limit.over { "limit rate over " } else { "limit rate " })?;
     let per = match limit.per {
         1 => "second",

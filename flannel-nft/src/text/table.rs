@@ -11,7 +11,7 @@ use crate::model::set::{Maps, Set};
 use crate::model::table::{Counter, Table};
 use crate::model::verdict::Verdict;
 use crate::text::expression::sorted;
-use crate::text::{duration, indented_rule};
+use crate::text::{duration, flowtable_block, indented_rule, object_block, object_kind};
 use crate::uapi::*;
 
 impl Display for Ruleset {
@@ -31,10 +31,22 @@ impl Display for Table {
             f.write_str("\t}\n")?;
             between = "\n";
         }
+        for object in &self.objects {
+            writeln!(f, "{between}\t{} {} {{", object_kind(object.number), object.name)?;
+            object_block(object, "\t\t", "\n", f)?;
+            f.write_str("\t}\n")?;
+            between = "\n";
+        }
         for set in &self.sets {
             writeln!(f, "{between}\t{} {} {{", kind(set), set.name)?;
             set_block(set, "\t\t", "\n", f)?;
             elements(set, f)?;
+            f.write_str("\t}\n")?;
+            between = "\n";
+        }
+        for flowtable in &self.flowtables {
+            writeln!(f, "{between}\tflowtable {} {{", flowtable.name)?;
+            flowtable_block(flowtable, "\t\t", "\n", f)?;
             f.write_str("\t}\n")?;
             between = "\n";
         }
@@ -49,7 +61,6 @@ impl Display for Table {
             f.write_str("\t}\n")?;
             between = "\n";
         }
-        self.foreign.iter().try_for_each(|object| writeln!(f, "\t# {object}"))?;
         f.write_str("}\n")
     }
 }
@@ -145,8 +156,7 @@ pub(crate) fn set_block(set: &Set, indent: &str, end: &str, f: &mut Formatter<'_
         Maps::Nothing => {}
         Maps::Value(datatype) => write!(f, " : {datatype}")?,
         Maps::Verdict => f.write_str(" : verdict")?,
-        Maps::Object(NFT_OBJECT_COUNTER) => f.write_str(" : counter")?,
-        Maps::Object(kind) => write!(f, " : object {kind}")?,
+        Maps::Object(number) => write!(f, " : {}", object_kind(number))?,
     }
     f.write_str(end)?;
     set.size.iter().try_for_each(|size| write!(f, "{indent}size {size}{end}"))?;

@@ -9,12 +9,14 @@ use crate::bytecode::delinearize::delinearize;
 use crate::model::attached::ChainReference;
 use crate::model::chain::Chain;
 use crate::model::ids::{Handle, TableId};
-use crate::model::name::{ChainName, SetName};
+use crate::model::name::{ChainName, ObjectName, SetName};
+use crate::model::object::{Flowtable, Object};
 use crate::model::rule::Rule;
 use crate::model::set::Set;
 use crate::model::table::{Counter, Table};
 use crate::text::{self, DisplayFn};
-use crate::wire::{decode, elements, message as kind};
+use crate::uapi::NFT_OBJECT_COUNTER;
+use crate::wire::{decode, elements, message as kind, objects};
 
 /// Position of a new rule in its chain.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -39,6 +41,10 @@ pub enum RulePlace {
 pub enum Change {
     /// A counter is added.
     AddCounter(TableId, Counter),
+    /// A flowtable is added.
+    AddFlowtable(TableId, Flowtable),
+    /// A named object is added.
+    AddObject(TableId, Object),
     /// A chain is added, without rules, or its policy is changed.
     AddChain(TableId, Chain),
     /// These elements are added to a set.
@@ -53,6 +59,10 @@ pub enum Change {
     DeleteChain(TableId, ChainName),
     /// A counter is deleted.
     DeleteCounter(TableId, String),
+    /// A flowtable is deleted.
+    DeleteFlowtable(TableId, ObjectName),
+    /// A named object is deleted.
+    DeleteObject(TableId, Object),
     /// These elements are removed from a set.
     DeleteElements(TableId, Set),
     /// A rule is deleted or, without a handle, all rules of the chain.
@@ -74,6 +84,10 @@ impl Change {
             Self::AddCounter(id, _)
             | Self::AddChain(id, _)
             | Self::AddElements(id, _)
+            | Self::AddFlowtable(id, _)
+            | Self::AddObject(id, _)
+            | Self::DeleteFlowtable(id, _)
+            | Self::DeleteObject(id, _)
             | Self::AddRule(id, ..)
             | Self::AddSet(id, _)
             | Self::DeleteChain(id, _)
@@ -184,14 +198,20 @@ impl Reader {
                 elements::assemble(&mut part, list);
                 Self::elements(message.kind, id, part)
             }
-            kind::NEWOBJ => match decode::object(attributes)? {
-                Ok(counter) => Change::AddCounter(id, counter),
-                Err(_) => Change::Other(id),
+            kind::NEWOBJ => match objects::object(attributes)? {
+                object if object.number == NFT_OBJECT_COUNTER => {
+                    Change::AddCounter(id, decode::counter(object)?)
+                }
+                object => Change::AddObject(id, object),
             },
-            kind::DELOBJ => match decode::object(attributes)? {
-                Ok(counter) => Change::DeleteCounter(id, counter.name.as_str().to_owned()),
-                Err(_) => Change::Other(id),
+            kind::DELOBJ => match objects::object(attributes)? {
+                object if object.number == NFT_OBJECT_COUNTER => {
+                    Change::DeleteCounter(id, object.name.as_str().to_owned())
+                }
+                object => Change::DeleteObject(id, object),
             },
+            kind::NEWFLOWTABLE => Change::AddFlowtable(id, objects::flowtable(attributes)?),
+            kind::DELFLOWTABLE => Change::DeleteFlowtable(id, objects::flowtable(attributes)?.name),
             _ => Change::Other(id),
         }))
     }
@@ -273,6 +293,18 @@ impl Display for Change {
                 write!(f, "add counter {id} {}", counter.name)?;
                 block(f, |f| text::counter_block(counter, "", "; ", f))
             }
+            Self::AddObject(id, object) => {
+                write!(f, "add {} {id} {}", text::object_kind(object.number), object.name)?;
+                block(f, |f| text::object_block(object, "", "; ", f))
+            }
+            Self::DeleteObject(id, object) => {
+                write!(f, "delete {} {id} {}", text::object_kind(object.number), object.name)
+            }
+            Self::AddFlowtable(id, flowtable) => {
+                write!(f, "add flowtable {id} {}", flowtable.name)?;
+                block(f, |f| text::flowtable_block(flowtable, "", "; ", f))
+            }
+            Self::DeleteFlowtable(id, flowtable) => write!(f, "delete flowtable {id} {flowtable}"),
             Self::DeleteCounter(id, counter) => write!(f, "delete counter {id} {counter}"),
             Self::Other(id) => write!(f, "# something in table {id}"),
         }

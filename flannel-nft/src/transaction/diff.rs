@@ -16,6 +16,7 @@ use crate::model::set::Set;
 use crate::model::statement::Statement;
 use crate::model::table::Table;
 use crate::model::validate;
+use crate::transaction::objects::{self, Unwanted};
 use crate::transaction::{Building, Transaction};
 use crate::uapi::*;
 use crate::wire::encode::{self, Ids};
@@ -104,6 +105,7 @@ struct Deletions<'a> {
     chains: HashSet<&'a str>,
     sets: HashSet<&'a str>,
     counters: HashSet<&'a str>,
+    unwanted: Unwanted<'a>,
 }
 
 impl<'a> Deletions<'a> {
@@ -122,6 +124,7 @@ impl<'a> Deletions<'a> {
                 })
                 .map(|old| old.name.as_str())
                 .collect(),
+            unwanted: Unwanted::between(new, old),
         }
     }
 
@@ -130,7 +133,9 @@ impl<'a> Deletions<'a> {
             Some(Mapped::Verdict(verdict)) => {
                 verdict.chain().is_some_and(|chain| self.chains.contains(chain.as_str()))
             }
-            Some(Mapped::Object(name)) => self.counters.contains(name.as_str()),
+            Some(Mapped::Object(name)) => {
+                self.counters.contains(name.as_str()) || self.unwanted.has_object(name.as_bytes())
+            }
             Some(Mapped::Value(_)) | None => false,
         }
     }
@@ -142,13 +147,21 @@ impl<'a> Deletions<'a> {
             .any(|chain| self.chains.contains(chain.as_str()))
             || rule.with_implicit().flat_map(|rule| &rule.statements).any(|statement| match statement {
                 Statement::CounterRef(name) => self.counters.contains(name.as_str()),
+                Statement::Object { name, .. } => self.unwanted.has_object(name.as_bytes()),
+                Statement::FlowAdd(name) => self.unwanted.has_flowtable(name.as_bytes()),
                 Statement::Other(expr) => match reference(expr) {
-                    Reference::Nothing | Reference::Flowtable(_) => false,
+                    Reference::Nothing => false,
+                    Reference::Flowtable(name) => self.unwanted.has_flowtable(name),
                     Reference::Chain(name) => self.chains.contains(name.as_str()),
-                    Reference::Object(name) => self.counters.contains(&*escaped(name)),
+                    Reference::Object(name) => {
+                        self.counters.contains(&*escaped(name)) || self.unwanted.has_object(name)
+                    }
                     Reference::Set(name, _) => self.sets.contains(&*escaped(name)),
                     Reference::Unknown => {
-                        !(self.chains.is_empty() && self.sets.is_empty() && self.counters.is_empty())
+                        !(self.chains.is_empty()
+                            && self.sets.is_empty()
+                            && self.counters.is_empty()
+                            && self.unwanted.is_empty())
                     }
                 },
                 other => {
@@ -367,6 +380,7 @@ fn remove(
     for counter in old.counters.iter().filter(|counter| deletions.counters.contains(counter.name.as_str())) {
         transaction.delete_counter(id, &counter.name);
     }
+    deletions.unwanted.remove(id, transaction);
 }
 
 /// Whether an element of the kernel's set is desired unchanged and uses no object that is deleted.
@@ -390,6 +404,7 @@ fn add(
             transaction.add_counter(id, counter);
         }
     }
+    objects::add(new, old, transaction);
     let is_new = |chain: &Chain| {
         deletions.chains.contains(chain.name.as_str()) || old.chains.find(chain.name.as_str()).is_none()
     };

@@ -2,6 +2,7 @@
 
 pub(crate) mod change;
 pub(crate) mod diff;
+mod objects;
 
 use std::fmt;
 use std::iter::Peekable;
@@ -126,6 +127,8 @@ impl Transaction<Building> {
     pub fn create(&mut self, table: &Table) {
         self.add_table(table);
         table.counters.iter().for_each(|counter| self.add_counter(&table.id, counter));
+        table.objects.iter().for_each(|object| self.add_object(&table.id, object));
+        table.flowtables.iter().for_each(|flowtable| self.add_flowtable(&table.id, flowtable));
         table.chains.iter().for_each(|chain| self.add_chain(&table.id, chain));
         for set in &table.sets {
             self.add_set(&table.id, set);

@@ -9,8 +9,8 @@ use crate::model::chain::{Base, Chain, ChainKind, Device, Hook, Policy, Priority
 use crate::model::datatype::Datatype;
 use crate::model::family::Family;
 use crate::model::ids::{Handle, TableId};
-use crate::model::name::{ChainName, Comment, CounterName, SetName, TableName};
-use crate::model::opaque::Extra;
+use crate::model::name::{ChainName, CounterName, SetName, TableName};
+use crate::model::object::Object;
 use crate::model::rule::Rule;
 use crate::model::ruleset::Ownership;
 use crate::model::set::{Maps, Set};
@@ -35,19 +35,6 @@ pub(crate) fn open<'a>(message: &Message<'a>) -> Result<Option<(TableId, Attribu
         }
     }
     Ok(table.map(|table| (table, attributes)))
-}
-
-pub(crate) fn keep(extra: &mut Extra, attribute: &Attribute<'_>) {
-    extra.0.push((attribute.kind, attribute.payload.into()));
-}
-
-/// Reads userdata: the comment. Other userdata is kept too.
-pub(crate) fn comment(attribute: &Attribute<'_>, kind: u8, extra: &mut Extra) -> Option<Comment> {
-    let comment = read_comment(attribute.payload, kind);
-    if !is_only_comment(attribute.payload, kind, comment.as_ref()) {
-        keep(extra, attribute);
-    }
-    comment
 }
 
 pub(crate) fn table(id: TableId, attributes: AttributeIter<'_>) -> Result<Table, Malformed> {
@@ -85,7 +72,7 @@ pub(crate) fn chain(family: Family, attributes: AttributeIter<'_>) -> Result<Cha
             NFTA_CHAIN_HOOK => hook = Some(attribute),
             NFTA_CHAIN_POLICY => policy = Some(attribute),
             NFTA_CHAIN_TYPE => kind = Some(attribute),
-            NFTA_CHAIN_COUNTERS => chain.counts = Some(counts(&attribute)?),
+            NFTA_CHAIN_COUNTERS => chain.counts = Some(counts(attribute.payload)?),
             NFTA_CHAIN_FLAGS => {
                 let flags = attribute.be32()?;
                 chain.implicit = flags & NFT_CHAIN_BINDING != 0;
@@ -159,9 +146,9 @@ fn base(
 }
 
 /// Reads packets and bytes.
-fn counts(attribute: &Attribute<'_>) -> Result<(u64, u64), Malformed> {
+fn counts(data: &[u8]) -> Result<(u64, u64), Malformed> {
     let (mut packets, mut bytes) = (0, 0);
-    for inner in attribute.nested() {
+    for inner in flannel_netlink::attributes(data) {
         let inner = inner?;
         match inner.kind {
             NFTA_COUNTER_BYTES => bytes = inner.be64()?,
@@ -323,23 +310,10 @@ pub(crate) fn count_of_set(mut attributes: AttributeIter<'_>) -> Result<Option<u
     count.map(|attribute| attribute?.be32()).transpose()
 }
 
-/// Reads an object: a counter or, for other objects, type and name.
-pub(crate) fn object(attributes: AttributeIter<'_>) -> Result<Result<Counter, String>, Malformed> {
-    let (mut name, mut kind, mut text) = ("", 0, None);
-    let (mut packets, mut bytes) = (0, 0);
-    for attribute in attributes {
-        let attribute = attribute?;
-        match attribute.kind {
-            NFTA_OBJ_NAME => name = attribute.text()?,
-            NFTA_OBJ_TYPE => kind = attribute.be32()?,
-            NFTA_OBJ_DATA if kind == NFT_OBJECT_COUNTER => (packets, bytes) = counts(&attribute)?,
-            NFTA_OBJ_USERDATA => text = read_comment(attribute.payload, NFTNL_UDATA_OBJ_COMMENT),
-            _ => {}
-        }
-    }
-    if kind != NFT_OBJECT_COUNTER {
-        return Ok(Err(format!("object of type {kind} {name}")));
-    }
-    let counter = Counter::new(CounterName::observed(name));
-    Ok(Ok(Counter { comment: text, packets, bytes, ..counter }))
+/// The counter that an object of type `NFT_OBJECT_COUNTER` is.
+pub(crate) fn counter(object: Object) -> Result<Counter, Malformed> {
+    let (packets, bytes) = counts(&object.data)?;
+    let name = CounterName::observed(object.name.as_bytes());
+    let Object { comment, handle, extra, .. } = object;
+    Ok(Counter { name, comment, packets, bytes, handle, extra })
 }

@@ -13,7 +13,6 @@ use crate::model::name::{CounterName, SetName};
 use crate::model::set::{Maps, Set};
 use crate::model::verdict::Verdict;
 use crate::uapi::*;
-use crate::wire::decode::{comment, keep};
 use crate::wire::exprs;
 use crate::wire::udata::*;
 

@@ -351,7 +351,8 @@ pub(crate) fn counter(table: &TableId, counter: &Counter, a: &mut Attributes<'_>
         a.be64(NFTA_COUNTER_BYTES, counter.bytes);
         a.be64(NFTA_COUNTER_PACKETS, counter.packets);
     });
-    write_comment(NFTA_OBJ_USERDATA, NFTNL_UDATA_OBJ_COMMENT, counter.comment.as_ref(), a);
+    comment(NFTA_OBJ_USERDATA, NFTNL_UDATA_OBJ_COMMENT, counter.comment.as_ref(), &counter.extra, a);
+    extra(&counter.extra, a);
 }
 
 pub(crate) fn counter_name(table: &TableId, name: &CounterName, a: &mut Attributes<'_>) {

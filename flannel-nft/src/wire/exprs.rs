@@ -65,7 +65,10 @@ field! {
     };
     // `NFT_LOOKUP_F_INV`.
     bool: |value, kind, a| a.be32(kind, u32::from(*value)), |found| match found {
-        Some(found) => Some(found.be32().ok()? & NFT_LOOKUP_F_INV != 0),
+        Some(found) => match found.be32().ok()? {
+            0 => Some(false),
+            flags => (flags == NFT_LOOKUP_F_INV).then_some(true),
+        },
         None => Some(false),
     };
     Nonzero: |value, kind, a| if value.0 != 0 { a.be32(kind, value.0) }, |found| match found {
@@ -111,7 +114,8 @@ macro_rules! expressions {
             }
         }
 
-        fn body(expr: &Expr, a: &mut Attributes<'_>) {
+        /// Appends the attributes of an expression.
+        pub(crate) fn body(expr: &Expr, a: &mut Attributes<'_>) {
             match expr {
                 $(Expr::$variant { $($field),* } => { $($field.write($attribute, a);)* })*
                 Expr::Notrack | Expr::Verdict { .. } | Expr::Other(_) => {}
@@ -253,8 +257,13 @@ pub(crate) fn decode(element: &Attribute<'_>) -> Result<Expr, Malformed> {
             _ => {}
         }
     }
+    Ok(decode_named(name, data))
+}
+
+/// Reads the attributes of the expression of this name.
+pub(crate) fn decode_named(name: &str, data: &[u8]) -> Expr {
     let read = Found::read(data).ok().and_then(|found| typed(name, &found));
-    Ok(read.unwrap_or_else(|| Expr::Other(Box::new(OtherExpr { name: name.into(), data: data.into() }))))
+    read.unwrap_or_else(|| Expr::Other(Box::new(OtherExpr { name: name.into(), data: data.into() })))
 }
 
 /// Whether packets change the expression.

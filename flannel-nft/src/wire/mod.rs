@@ -4,6 +4,7 @@ pub(crate) mod decode;
 pub(crate) mod elements;
 pub(crate) mod encode;
 pub(crate) mod exprs;
+pub(crate) mod objects;
 pub(crate) mod references;
 pub(crate) mod udata;
 
@@ -33,6 +34,9 @@ pub(crate) mod message {
     pub(crate) const NEWOBJ: u16 = of(NFT_MSG_NEWOBJ);
     pub(crate) const GETOBJ: u16 = of(NFT_MSG_GETOBJ);
     pub(crate) const DELOBJ: u16 = of(NFT_MSG_DELOBJ);
+    pub(crate) const NEWFLOWTABLE: u16 = of(NFT_MSG_NEWFLOWTABLE);
+    pub(crate) const GETFLOWTABLE: u16 = of(NFT_MSG_GETFLOWTABLE);
+    pub(crate) const DELFLOWTABLE: u16 = of(NFT_MSG_DELFLOWTABLE);
     pub(crate) const BATCH_BEGIN: u16 = NFNL_MSG_BATCH_BEGIN;
     pub(crate) const BATCH_END: u16 = NFNL_MSG_BATCH_END;
 

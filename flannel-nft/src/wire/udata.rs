@@ -1,9 +1,10 @@
 //! Userdata: nft's own annotations of objects, as type, length and value (libnftnl/udata.h). The
 //! kernel only stores them.
 
-use flannel_netlink::Attributes;
+use flannel_netlink::{Attribute, Attributes};
 
 use crate::model::name::Comment;
+use crate::model::opaque::Extra;
 
 // All objects except sets use the same number for comments.
 pub(crate) const NFTNL_UDATA_TABLE_COMMENT: u8 = 0;
@@ -54,6 +55,20 @@ pub(crate) fn write_comment(attribute: u16, kind: u8, text: Option<&Comment>, a:
         userdata.text(kind, text);
         a.bytes(attribute, userdata.as_bytes());
     }
+}
+
+/// Keeps an attribute that has no type here.
+pub(crate) fn keep(extra: &mut Extra, attribute: &Attribute<'_>) {
+    extra.0.push((attribute.kind, attribute.payload.into()));
+}
+
+/// Reads userdata: the comment. Other userdata is kept too.
+pub(crate) fn comment(attribute: &Attribute<'_>, kind: u8, extra: &mut Extra) -> Option<Comment> {
+    let comment = read_comment(attribute.payload, kind);
+    if !is_only_comment(attribute.payload, kind, comment.as_ref()) {
+        keep(extra, attribute);
+    }
+    comment
 }
 
 /// The entries of userdata: type and value.

@@ -138,6 +138,31 @@ fn the_fake_kernel_holds_a_copy_too() {
 }
 
 #[test]
+fn objects_read_as_nft_prints_them() {
+    netns(|| {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/preserve/objects.nft");
+        sh(&format!("nft -f {}", file.display()));
+        let observed = observe_all(&mut Netlink::open().unwrap());
+        let printed = sh("nft list ruleset");
+        let printed: BTreeSet<&str> = printed.lines().map(|line| line.trim().trim_end_matches(';')).collect();
+        let table = &observed.ruleset.tables()[0];
+        for object in table.objects() {
+            let alone =
+                Table::new(Family::Inet, TableName::new("t").unwrap()).object(object.clone()).to_string();
+            let missing: Vec<&str> =
+                alone.lines().map(str::trim).filter(|line| !printed.contains(line)).collect();
+            assert!(missing.is_empty(), "{missing:?} is not in\n{printed:#?}");
+        }
+        assert_eq!(table.objects().len(), 9);
+        // Without them, nothing that uses them is left either.
+        let id = table.id().clone();
+        let empty = Ruleset::new().table(Table::new(id.family, id.name));
+        converge(&mut Netlink::open().unwrap(), &empty).unwrap();
+        assert_eq!(sh("nft list ruleset"), "table inet t {\n}\n");
+    });
+}
+
+#[test]
 fn an_implicit_chain_reads_as_nft_prints_it() {
     netns(|| {
         sh("nft 'add table ip t; add chain ip t c'");

@@ -6,5 +6,6 @@
 mod common;
 mod golden;
 mod invalid;
+mod objects;
 mod patch;
 mod properties;
