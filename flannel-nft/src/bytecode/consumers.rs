@@ -3,7 +3,10 @@
 use crate::bytecode::delinearize::{Delinearizer, nat_flags};
 use crate::bytecode::expr::{Expr, Nonzero, register};
 use crate::bytecode::registers::{in_bits, run};
-use crate::model::action::{Computed, NatKind, Queue, QueueTo, Quota, SetUpdate, Synproxy, Target, Tproxy};
+use crate::bytecode::statements::usual_write;
+use crate::model::action::{
+    Computed, NatKind, Queue, QueueTo, Quota, SetUpdate, Synproxy, Target, Tproxy, Write,
+};
 use crate::model::data::Data;
 use crate::model::datatype::Datatype;
 use crate::model::expression::Term;
@@ -63,12 +66,14 @@ where
             let (offset, length) = in_bits(*offset, *length)?;
             let field = exthdr::find(*op, *kind, offset, Some(length));
             let field = field.or_else(|| exthdr::unnamed(*op, *kind, offset, length))?;
-            Statement::Set { field, value: typed(*sreg, field.datatype())? }
+            Statement::Set { field, value: typed(*sreg, field.datatype())?, write: None }
         }
         Expr::ExthdrReset { kind, op, .. } => Statement::ResetOption(exthdr::find(*op, *kind, 0, None)?),
-        Expr::PayloadWrite { sreg, base, offset, length, .. } => {
-            let (offset, length) = in_bits(*offset, *length)?;
-            written(d, &d.registers.at(*sreg)?.term, *base, offset, length)?
+        Expr::PayloadWrite { sreg, base, offset, length, checksum, checksum_offset, checksum_flags } => {
+            let (first, length) = in_bits(*offset, *length)?;
+            let (checksum, checksum_offset, checksum_flags) = (*checksum, *checksum_offset, checksum_flags.0);
+            let write = Write { first, length, checksum, checksum_offset, checksum_flags };
+            written(d, &d.registers.at(*sreg)?.term, *base, write)?
         }
         Expr::Masquerade { flags, port_min, port_max } => {
             with_ports(d, NatKind::Masquerade, *flags, *port_min, *port_max)?
@@ -153,7 +158,7 @@ fn stateful(expr: &Expr) -> Option<Statement> {
 }
 
 fn set(kind: Kind, value: Term) -> Statement {
-    Statement::Set { field: Field(kind), value }
+    Statement::Set { field: Field(kind), value, write: None }
 }
 
 /// Constants come without a type; the statement that uses them knows it.
@@ -178,27 +183,33 @@ where
 }
 
 /// A written payload: the field, or the field whose bits an expression changes.
-fn written<'s, F>(d: &Delinearizer<F>, value: &Term, base: u32, offset: u32, length: u32) -> Option<Statement>
+fn written<'s, F>(d: &Delinearizer<F>, value: &Term, base: u32, write: Write) -> Option<Statement>
 where
     F: Fn(&str, Option<u32>) -> Option<&'s Set>,
 {
     let context = d.context();
+    let Write { first, length, .. } = write;
+    let statement = |field: Field, value| {
+        let write = (write != usual_write(field)).then_some(write);
+        Some(Statement::Set { field, value, write })
+    };
     let plain = Datatype::Integer { length: 0, host: false };
     if let Term::Bitwise { of, mask, xor } = value
-        && of.field().is_some_and(|field| field.offset() == offset && field.bits() == length)
+        && of.field().is_some_and(|field| field.offset() == first && field.bits() == length)
     {
         let inverted: Vec<u8> = mask.as_slice().iter().map(|byte| !byte).collect();
         if let Some((start, bits)) = run(&Data::new(&inverted))
-            && let Some(field) = context.field_at(base, offset + start, bits)
+            && let Some(field) = context.field_at(base, first + start, bits)
         {
             let number = plain.number_of(xor)? >> (length - start - bits);
             let datatype = field.datatype();
-            let data = datatype.data_of(number, usize::try_from(datatype.length()).ok()?);
-            return Some(Statement::Set { field, value: Term::Constant(Value::new(datatype, data)) });
+            let data = datatype.data_of(number, datatype.lengths().0);
+            return statement(field, Term::Constant(Value::new(datatype, data)));
         }
     }
-    let field = context.field_at(base, offset, length).unwrap_or(Field(Kind::Raw { base, offset, length }));
-    Some(Statement::Set { field, value: with_type(value.clone(), field.datatype()) })
+    let field = context.field_at(base, first, length);
+    let field = field.unwrap_or(Field(Kind::Raw { base, offset: first, length }));
+    statement(field, with_type(value.clone(), field.datatype()))
 }
 
 fn with_ports<'s, F>(

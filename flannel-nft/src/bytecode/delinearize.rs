@@ -217,12 +217,18 @@ impl<'s, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Delinearizer<F> {
             }
             Expr::Cmp { sreg, op: NFT_CMP_GTE, data: from } => match rest.first() {
                 Some(Expr::Cmp { sreg: same, op: NFT_CMP_LTE, data: to }) if same == sreg => {
-                    (self.range(*sreg, from, to, false)?, 2)
+                    (self.range(*sreg, from, to, Test::Range)?, 2)
                 }
                 _ => (self.comparison(*sreg, NFT_CMP_GTE, from)?, 1),
             },
             Expr::Cmp { sreg, op, data } => (self.comparison(*sreg, *op, data)?, 1),
-            Expr::Range { sreg, op: NFT_RANGE_NEQ, from, to } => (self.range(*sreg, from, to, true)?, 1),
+            Expr::Range { sreg, op: NFT_RANGE_EQ, from, to } => {
+                (self.range(*sreg, from, to, Test::Within)?, 1)
+            }
+            Expr::Range { sreg, op: NFT_RANGE_NEQ, from, to } => {
+                let Statement::Match(within) = self.range(*sreg, from, to, Test::Range)? else { return None };
+                (Statement::Match(!within), 1)
+            }
             Expr::Lookup { set, id, sreg, dreg, inverted } => {
                 let key = self.registers.joined(*sreg, None)?;
                 let source = self.source(set, *id);
@@ -238,10 +244,15 @@ impl<'s, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Delinearizer<F> {
         })
     }
 
-    fn range(&self, sreg: u32, from: &Data, to: &Data, inverted: bool) -> Option<Statement> {
+    fn range(
+        &self,
+        sreg: u32,
+        from: &Data,
+        to: &Data,
+        test: impl Fn(Data, Data) -> Test,
+    ) -> Option<Statement> {
         let slot = self.registers.at(sreg)?;
-        let test = Test::Range(slot.data(from), slot.data(to));
-        Some(Statement::Match(Match { inverted, ..Match::new(slot.term.clone(), test) }))
+        Some(Statement::Match(Match::new(slot.term.clone(), test(slot.data(from), slot.data(to)))))
     }
 
     fn comparison(&self, sreg: u32, op: u32, data: &Data) -> Option<Statement> {

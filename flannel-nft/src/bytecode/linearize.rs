@@ -115,12 +115,14 @@ impl<F: FnMut(Expr)> Linearizer<F> {
                 let data = self.sortable(left, data);
                 (self.emit)(Expr::Cmp { sreg: NFT_REG_1, op: *op, data });
             }
-            Test::Range(first, last) => {
+            Test::Range(first, last) | Test::Within(first, last) => {
+                let is_within = matches!(condition.test, Test::Within(..));
                 self.load(left, 0)?;
                 let from = self.sortable(left, first);
                 let to = left.datatype().swapped(last);
-                if condition.inverted {
-                    (self.emit)(Expr::Range { sreg: NFT_REG_1, op: NFT_RANGE_NEQ, from, to });
+                if condition.inverted || is_within {
+                    let op = if condition.inverted { NFT_RANGE_NEQ } else { NFT_RANGE_EQ };
+                    (self.emit)(Expr::Range { sreg: NFT_REG_1, op, from, to });
                 } else {
                     (self.emit)(Expr::Cmp { sreg: NFT_REG_1, op: NFT_CMP_GTE, data: from });
                     (self.emit)(Expr::Cmp { sreg: NFT_REG_1, op: NFT_CMP_LTE, data: to });

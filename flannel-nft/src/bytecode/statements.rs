@@ -3,7 +3,7 @@
 use crate::bytecode::expr::{Expr, Nonzero, Zero, register};
 use crate::bytecode::linearize::{Linearizer, linearize_verdict};
 use crate::error::InvalidRule;
-use crate::model::action::{Computed, NatKind, Queue, QueueTo, Quota, SetUpdate, Target, Tproxy};
+use crate::model::action::{Computed, NatKind, Queue, QueueTo, Quota, SetUpdate, Target, Tproxy, Write};
 use crate::model::data::Data;
 use crate::model::datatype::Datatype;
 use crate::model::expression::Term;
@@ -33,7 +33,7 @@ pub(crate) fn linearize<F: FnMut(Expr)>(
             let (set, id) = l.set(source)?;
             (l.emit)(Expr::ObjectMap { sreg: NFT_REG_1, set, id });
         }
-        Statement::Set { field, value } => set(l, *field, value)?,
+        Statement::Set { field, value, write } => set(l, *field, value, *write)?,
         Statement::Log(log) => (l.emit)(linearize_log(log)),
         Statement::Masquerade(nat) => {
             inet_only(l, "masquerade")?;
@@ -109,7 +109,12 @@ fn load_next<F: FnMut(Expr)>(
     term.map(|term| l.load(term, word).map(|()| register(word))).transpose()
 }
 
-fn set<F: FnMut(Expr)>(l: &mut Linearizer<F>, field: Field, value: &Term) -> Result<(), InvalidRule> {
+fn set<F: FnMut(Expr)>(
+    l: &mut Linearizer<F>,
+    field: Field,
+    value: &Term,
+    write: Option<Write>,
+) -> Result<(), InvalidRule> {
     let sreg = NFT_REG_1;
     match field.0 {
         Kind::Meta(key) => {
@@ -129,7 +134,9 @@ fn set<F: FnMut(Expr)>(l: &mut Linearizer<F>, field: Field, value: &Term) -> Res
             }
             (l.emit)(Expr::ExthdrWrite { sreg, kind, offset, length, op, flags: Zero });
         }
-        Kind::Payload(_) | Kind::Raw { .. } => write_payload(l, field, value)?,
+        Kind::Payload(_) | Kind::Raw { .. } => {
+            write_payload(l, field, value, write.unwrap_or_else(|| usual_write(field)))?;
+        }
         _ => return Err(InvalidRule::NothingToMatch),
     }
     Ok(())
@@ -167,48 +174,54 @@ fn is_in_pseudo_header(field: Field) -> bool {
     .contains(&field)
 }
 
-/// Writes a field. If it is not made of whole bytes, or if a checksum needs whole 16-bit words, the
-/// bytes around it are read, changed and written.
-fn write_payload<F: FnMut(Expr)>(
-    l: &mut Linearizer<F>,
-    field: Field,
-    value: &Term,
-) -> Result<(), InvalidRule> {
-    let (base, header) = match field.0 {
-        Kind::Payload(Payload { header, .. }) => (header.base(), Some(header)),
-        Kind::Raw { base, .. } => (base, None),
-        _ => return Ok(()),
-    };
+/// How nft 1.0.6 writes a field. If it is not made of whole bytes, or if a checksum needs whole
+/// 16-bit words, the bytes around it are read, changed and written.
+pub(crate) fn usual_write(field: Field) -> Write {
+    let header = if let Kind::Payload(payload) = field.0 { Some(payload.header) } else { None };
     let sum = header.and_then(checksum);
     let (offset, end) = (field.offset(), field.offset() + field.bits());
     let unit = if sum.is_some() { 16 } else { 8 };
     let first = offset / unit * unit;
     let length = (end - first).div_ceil(unit) * unit;
-    let whole = (first, length) == (offset, field.bits());
-    match value {
-        Term::Constant(value) if !whole && length <= 128 => {
-            let shift = first + length - end;
+    let (checksum, checksum_offset) = sum.unwrap_or((NFT_PAYLOAD_CSUM_NONE, 0));
+    let checksum_flags = if is_in_pseudo_header(field) { NFT_PAYLOAD_L4CSUM_PSEUDOHDR } else { 0 };
+    Write { first, length, checksum, checksum_offset, checksum_flags }
+}
+
+fn write_payload<F: FnMut(Expr)>(
+    l: &mut Linearizer<F>,
+    field: Field,
+    value: &Term,
+    write: Write,
+) -> Result<(), InvalidRule> {
+    let base = match field.0 {
+        Kind::Payload(Payload { header, .. }) => header.base(),
+        Kind::Raw { base, .. } => base,
+        _ => return Ok(()),
+    };
+    let Write { first, length, checksum, checksum_offset, checksum_flags } = write;
+    let whole = (first, length) == (field.offset(), field.bits());
+    let shift = (first + length).checked_sub(field.offset() + field.bits());
+    match (value, shift) {
+        (Term::Constant(value), Some(shift)) if !whole && length <= 128 => {
             let bytes = usize::try_from(length / 8).unwrap_or(0);
             let plain = Datatype::Integer { length: 0, host: false };
             let number = value.datatype.number_of(&value.data).unwrap_or(0);
-            let kept = !(((1_u128 << field.bits()) - 1) << shift);
+            let ones = 1_u128.checked_shl(field.bits()).map_or(u128::MAX, |bit| bit - 1);
             (l.emit)(Expr::Payload { base, offset: first / 8, length: length / 8, dreg: NFT_REG_1 });
-            l.mask(0, &plain.data_of(kept, bytes), &plain.data_of(number << shift, bytes));
+            l.mask(0, &plain.data_of(!(ones << shift), bytes), &plain.data_of(number << shift, bytes));
         }
         _ if !whole => return Err(InvalidRule::NothingToMatch),
-        value => l.load(value, 0)?,
+        (value, _) => l.load(value, 0)?,
     }
-    let (checksum, checksum_offset) = sum.unwrap_or((NFT_PAYLOAD_CSUM_NONE, 0));
-    let checksum_flags = Nonzero(if is_in_pseudo_header(field) { NFT_PAYLOAD_L4CSUM_PSEUDOHDR } else { 0 });
-    let (offset, length) = (first / 8, length / 8);
     (l.emit)(Expr::PayloadWrite {
         sreg: NFT_REG_1,
         base,
-        offset,
-        length,
+        offset: first / 8,
+        length: length / 8,
         checksum,
         checksum_offset,
-        checksum_flags,
+        checksum_flags: Nonzero(checksum_flags),
     });
     Ok(())
 }

@@ -11,7 +11,8 @@ use crate::uapi::*;
 /// An expression of the kernel, as its name and attributes: for what has no type here.
 ///
 /// Registers that it reads or writes are those of the expressions around it; nothing is validated.
-/// Numbers are in network byte order.
+/// Numbers are in network byte order. Append the attributes in the order in which the kernel returns
+/// them: otherwise the rule is replaced whenever it is compared.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RawExpression {
     pub(crate) name: Box<str>,
@@ -241,6 +242,22 @@ impl Synproxy {
         self.flags |= NF_SYNPROXY_OPT_SACK_PERM;
         self
     }
+}
+
+/// How a field of a packet is written: the bytes around it that are written too, and the checksum
+/// that the kernel updates.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Write {
+    /// In bits.
+    pub(crate) first: u32,
+    /// In bits.
+    pub(crate) length: u32,
+    /// `NFT_PAYLOAD_CSUM_*`.
+    pub(crate) checksum: u32,
+    /// In bytes.
+    pub(crate) checksum_offset: u32,
+    /// `NFT_PAYLOAD_L4CSUM_PSEUDOHDR`.
+    pub(crate) checksum_flags: u32,
 }
 
 /// A statement of NAT.

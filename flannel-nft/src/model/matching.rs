@@ -56,6 +56,8 @@ pub(crate) enum Test {
     NamePrefix(Box<str>),
     Prefix(Data, u8),
     Range(Data, Data),
+    /// The same in one expression, as nft 1.1 and newer write it.
+    Within(Data, Data),
 }
 
 /// The set that a match or a verdict map looks a value up in.

@@ -1,6 +1,5 @@
 //! Rules: matches and statements in order.
 
-use crate::bytecode::expr::{Expr, OtherExpr};
 use crate::model::action::{Computed, NatKind, Queue, Quota, RawExpression, SetUpdate, Synproxy, Target};
 use crate::model::attached::Attached;
 use crate::model::element::{Body, Key, Mapped};
@@ -122,7 +121,7 @@ impl Rule {
             Term::Constant(value) => Term::Constant(value.to(field.datatype())),
             other => other,
         };
-        self.then(Statement::Set { field, value })
+        self.then(Statement::Set { field, value, write: None })
     }
 
     /// Adds a quota: the rule continues only while bytes are left, or with [`Quota::over`] when
@@ -235,7 +234,7 @@ impl Rule {
         let data = attribute_bytes(|a| {
             attributes.iter().for_each(|(kind, payload)| a.bytes(*kind, payload));
         });
-        self.then(Statement::Other(Expr::Other(Box::new(OtherExpr { name, data }))))
+        self.then(Statement::Other(exprs::decode_named(&name, &data)))
     }
 
     /// Excludes the packet from connection tracking. Valid in prerouting and output chains of

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use crate::bytecode::expr::Expr;
-use crate::model::action::{Computed, NatKind, Queue, QueueTo, Quota, SetUpdate, Synproxy, Target, Tproxy};
+use crate::model::action::{
+    Computed, NatKind, Queue, QueueTo, Quota, SetUpdate, Synproxy, Target, Tproxy, Write,
+};
 use crate::model::data::Data;
 use crate::model::expression::Term;
 use crate::model::field::{Field, ct, meta};
@@ -274,6 +276,8 @@ pub(crate) enum Statement {
     Set {
         field: Field,
         value: Term,
+        /// For a field of a packet, if it is not written as nft 1.0.6 writes it.
+        write: Option<Write>,
     },
     Snat {
         address: Option<IpRange>,
@@ -309,7 +313,7 @@ impl Statement {
                 | Target::Port(term) => found(term),
             },
             Self::Queue(Queue { to: QueueTo::Computed(term), .. }) => found(term),
-            Self::Set { field, value } => {
+            Self::Set { field, value, .. } => {
                 found(&Term::Field(*field));
                 found(value);
             }
@@ -360,7 +364,7 @@ impl Statement {
             Mark::Copy { mask: u32::MAX } => Term::Field(other),
             Mark::Copy { mask } => bitwise(other, mask, 0),
         };
-        Self::Set { field: own, value }
+        Self::Set { field: own, value, write: None }
     }
 }
 

@@ -104,7 +104,7 @@ pub(super) fn condition(condition: &Match, f: &mut Formatter<'_>) -> fmt::Result
             value(left, address, f)?;
             write!(f, "/{length}")
         }
-        Test::Range(first, last) => {
+        Test::Range(first, last) | Test::Within(first, last) => {
             f.write_str(not_equal)?;
             limit(left, first, f)?;
             f.write_char('-')?;

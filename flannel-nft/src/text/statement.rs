@@ -69,7 +69,7 @@ pub(super) fn statement(statement: &Statement, family: Family, f: &mut Formatter
             f.write_str("reset ")?;
             write_field(*field, f)
         }
-        Statement::Set { field, value } => write_set(*field, value, f),
+        Statement::Set { field, value, .. } => write_set(*field, value, f),
         Statement::Synproxy(proxy) => write_synproxy(*proxy, f),
         Statement::Tproxy(proxy) => write_tproxy(proxy, family, f),
         Statement::Update(update) => write_update(update, family, f),

@@ -206,6 +206,9 @@ pub(crate) const NFT_QUEUE_FLAG_CPU_FANOUT: u16 = 0x2;
 // `quota`.
 pub(crate) const NFTA_QUOTA_BYTES: u16 = 1;
 
+// `range`.
+pub(crate) const NFT_RANGE_EQ: u32 = 0;
+
 // Registers.
 pub(crate) const NFT_REG32_00: u32 = 8;
 pub(crate) const NFT_REG32_15: u32 = 23;
