@@ -150,7 +150,7 @@ fn in_table(table: &mut Table, change: Change, handle: Handle) -> Result<(), Err
         }
         Change::AddElements(_, part) => {
             for (span, body) in part.elements.clone() {
-                accepted_by(|found| validate::references_of_element(&body, table, found))?;
+                accepted_by(|found| validate::references_of_element(part.maps, &body, table, found))?;
                 let set = set_of(table, &part)?;
                 validate::new_element(set, &span, &body)?;
                 set.elements.insert(span, body);

@@ -19,6 +19,7 @@ use crate::model::set::{Maps, Set};
 use crate::model::statement::Statement;
 use crate::model::table::Table;
 use crate::model::verdict::Verdict;
+use crate::uapi::NFT_OBJECT_COUNTER;
 
 /// A reason, and the kernel's error if it rejects the object.
 pub(crate) type Invalid = (InvalidRule, Option<Errno>);
@@ -36,7 +37,7 @@ pub(crate) fn check_references(part: &Table, table: &Table, mut found: impl FnMu
     }
     for set in &part.sets {
         for (span, body) in &set.elements {
-            references_of_element(body, table, |(invalid, _)| {
+            references_of_element(set.maps, body, table, |(invalid, _)| {
                 let key = Key { datatype: set.key, span: span.clone(), invalid: None };
                 found(invalid, format!("element {} {} {key}", table.id, set.name));
             });
@@ -100,10 +101,11 @@ pub(crate) fn references_of_rule(rule: &Rule, table: &Table, mut found: impl FnM
 }
 
 /// Checks the chain or counter that an element refers to.
-pub(crate) fn references_of_element(body: &Body, table: &Table, mut found: impl FnMut(Invalid)) {
+pub(crate) fn references_of_element(maps: Maps, body: &Body, table: &Table, mut found: impl FnMut(Invalid)) {
+    let is_counter = maps == Maps::Object(NFT_OBJECT_COUNTER);
     match &body.mapped {
         Some(Mapped::Verdict(verdict)) => target(verdict, table).into_iter().for_each(found),
-        Some(Mapped::Object(name)) if table.counters.find(name.as_str()).is_none() => {
+        Some(Mapped::Object(name)) if is_counter && table.counters.find(name.as_str()).is_none() => {
             found((InvalidRule::MissingCounter { counter: name.to_string() }, Some(Errno::ENOENT)));
         }
         _ => {}
