@@ -27,7 +27,7 @@ where
         return Some(statement);
     }
     let typed = |register: u32, datatype: Datatype| -> Option<Term> {
-        Some(with_type(d.registers.at(register)?.term.clone(), datatype))
+        Some(with_type(d.registers.at(register)?.value()?, datatype))
     };
     // `Some(None)` without a register, `None` for a register without a value.
     let optional = |register: &Option<u32>, datatype: Datatype| match register {
@@ -66,7 +66,11 @@ where
             let (offset, length) = in_bits(*offset, *length)?;
             let field = exthdr::find(*op, *kind, offset, Some(length));
             let field = field.or_else(|| exthdr::unnamed(*op, *kind, offset, length))?;
-            Statement::Set { field, value: typed(*sreg, field.datatype())?, write: None }
+            Statement::Set {
+                field,
+                value: with_type(d.registers.at(*sreg)?.term.clone(), field.datatype()),
+                write: None,
+            }
         }
         Expr::ExthdrReset { kind, op, .. } => Statement::ResetOption(exthdr::find(*op, *kind, 0, None)?),
         Expr::PayloadWrite { sreg, base, offset, length, checksum, checksum_offset, checksum_flags } => {
@@ -145,6 +149,7 @@ fn stateful(expr: &Expr) -> Option<Statement> {
             Statement::Connlimit { count: *count, over: flags.0 == NFT_CONNLIMIT_F_INV }
         }
         Expr::Counter { packets, bytes } => Statement::Counter { packets: *packets, bytes: *bytes },
+        Expr::Last { set, milliseconds } => Statement::Last(milliseconds.filter(|_| set.0 != 0)),
         Expr::Limit { rate, unit, burst, kind, flags } => {
             let (bytes, over) = (*kind == NFT_LIMIT_PKT_BYTES, *flags == NFT_LIMIT_F_INV);
             Statement::Limit(Limit { rate: *rate, per: *unit, burst: *burst, bytes, over })

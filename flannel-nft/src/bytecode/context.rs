@@ -15,7 +15,7 @@ use crate::model::statement::{Reject, Statement};
 use crate::uapi::*;
 
 /// The protocols that all packets have which reach the next statement.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Context {
     family: Family,
     is_ethernet: bool,
@@ -42,19 +42,21 @@ impl Context {
 
     /// The matches that a statement needs before it.
     pub(crate) fn needed(&self, statement: &Statement) -> Result<Vec<Match>, InvalidRule> {
-        let mut fields = Vec::new();
-        statement.each_term(&mut |term: &Term| term.each_field(&mut |field| fields.push(field)));
-        let (mut context, mut needed) = (self.clone(), Vec::new());
-        for field in fields {
-            context.need_field(field, &mut needed)?;
-        }
-        Ok(needed)
+        let (mut context, mut needed, mut done) = (*self, Vec::new(), Ok(()));
+        statement.each_term(&mut |term: &Term| {
+            term.each_field(&mut |field| {
+                if done.is_ok() {
+                    done = context.need_field(field, &mut needed);
+                }
+            });
+        });
+        done.map(|()| needed)
     }
 
     /// The match that a rule needs at its start, because one of its statements rejects packets of
     /// one protocol: otherwise the statements before it would also run for other packets.
     pub(crate) fn needed_at_start(&self, statements: &[Statement]) -> Result<Vec<Match>, InvalidRule> {
-        let (mut context, mut needed) = (self.clone(), Vec::new());
+        let (mut context, mut needed) = (*self, Vec::new());
         for statement in statements {
             match statement {
                 Statement::Reject(Reject::TcpReset) => context.need_transport(IPPROTO_TCP, &mut needed)?,

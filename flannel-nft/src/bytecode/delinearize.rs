@@ -131,7 +131,7 @@ impl<'s, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Delinearizer<F> {
     }
 
     pub(crate) fn context(&self) -> Context {
-        self.contexts.last().cloned().unwrap_or_else(|| Context::new(self.family))
+        self.contexts.last().copied().unwrap_or_else(|| Context::new(self.family))
     }
 
     /// Whether the expression only writes a register.
@@ -152,7 +152,10 @@ impl<'s, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Delinearizer<F> {
     /// Adds a statement and removes the matches before it that it implies: `tcp dport 80` implies
     /// `meta l4proto tcp`.
     fn push(&mut self, statement: Statement) {
-        for count in (1..=3).rev() {
+        let last = self.statements.last();
+        let may_be_implied =
+            matches!(last, Some(Statement::Match(Match { test: Test::Is(_), inverted: false, .. })));
+        for count in (1..=3).rev().filter(|_| may_be_implied) {
             let Some(at) = self.statements.len().checked_sub(count) else { continue };
             let (Some(context), Some(before)) = (self.contexts.get(at), self.statements.get(at..)) else {
                 continue;
@@ -232,6 +235,12 @@ impl<'s, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Delinearizer<F> {
             Expr::Lookup { set, id, sreg, dreg, inverted } => {
                 let key = self.registers.joined(*sreg, None)?;
                 let source = self.source(set, *id);
+                // In an anonymous set of intervals, linearizing converts the key itself.
+                let is_interval = matches!(&source, Source::Inline(inline) if inline.set.is_interval());
+                let key = match key {
+                    Term::Swapped { of, .. } if dreg.is_none() && is_interval => *of,
+                    key => key,
+                };
                 let statement = match dreg {
                     None => {
                         Statement::Match(Match { inverted: *inverted, ..Match::new(key, Test::In(source)) })

@@ -147,6 +147,11 @@ pub(crate) enum Expr {
         dreg: u32,
         data: Data,
     },
+    /// When a packet was last seen.
+    Last {
+        set: Nonzero,
+        milliseconds: Option<u64>,
+    },
     Limit {
         rate: u64,
         unit: u64,

@@ -134,7 +134,7 @@ impl<F: FnMut(Expr)> Linearizer<F> {
                     && inline.set.is_interval()
                     && left.datatype().is_swapped()
                 {
-                    self.swap(left.datatype());
+                    self.swap(left.datatype(), NFT_REG_1, NFT_BYTEORDER_HTON);
                 }
                 self.lookup(source, 0, None, condition.inverted)?;
             }
@@ -146,21 +146,15 @@ impl<F: FnMut(Expr)> Linearizer<F> {
     /// too.
     fn sortable(&mut self, left: &Term, data: &Data) -> Data {
         if left.datatype().is_swapped() {
-            self.swap(left.datatype());
+            self.swap(left.datatype(), NFT_REG_1, NFT_BYTEORDER_HTON);
         }
         left.datatype().swapped(data)
     }
 
-    fn swap(&mut self, datatype: Datatype) {
+    fn swap(&mut self, datatype: Datatype, register: u32, op: u32) {
         let length = datatype.length();
-        let (sreg, dreg, op) = (NFT_REG_1, NFT_REG_1, NFT_BYTEORDER_HTON);
-        (self.emit)(Expr::Byteorder {
-            sreg,
-            dreg,
-            op,
-            length,
-            size: if length == 8 { 8 } else { length.min(4) },
-        });
+        let size = if length == 8 { 8 } else { length.min(4) };
+        (self.emit)(Expr::Byteorder { sreg: register, dreg: register, op, length, size });
     }
 
     fn adjacent(&mut self, fields: &[(Field, Data)]) {
@@ -200,6 +194,15 @@ impl<F: FnMut(Expr)> Linearizer<F> {
             Term::Bitwise { of, mask, xor } => {
                 self.load(of, word)?;
                 self.mask(word, mask, xor);
+            }
+            Term::Shifted { of, op, length, bits } => {
+                self.load(of, word)?;
+                let data = Data::u32(*bits);
+                (self.emit)(Expr::Shift { sreg: dreg, dreg, length: *length, op: *op, data });
+            }
+            Term::Swapped { of, op } => {
+                self.load(of, word)?;
+                self.swap(of.datatype(), dreg, *op);
             }
             Term::Jhash { of, modulus, seed, offset } => {
                 // The value has registers of its own.

@@ -16,20 +16,44 @@ use crate::uapi::*;
 pub(crate) struct Slot {
     pub(crate) term: Term,
     words: usize,
-    /// Whether it was converted to network byte order.
-    pub(crate) is_swapped: bool,
+    /// `NFT_BYTEORDER_*`, if it was converted.
+    swapped: Option<u32>,
     /// Whether a narrow field was shifted to the right.
     is_shifted: bool,
 }
 
 impl Slot {
     fn new(term: Term, bytes: usize) -> Self {
-        Self { term, words: bytes.div_ceil(4).max(1), is_swapped: false, is_shifted: false }
+        Self { term, words: bytes.div_ceil(4).max(1), swapped: None, is_shifted: false }
     }
 
     /// Compared data in the byte order of the field.
     pub(crate) fn data(&self, data: &Data) -> Data {
-        if self.is_swapped { self.term.datatype().swapped(data) } else { data.clone() }
+        if self.swapped.is_some() { self.term.datatype().swapped(data) } else { data.clone() }
+    }
+
+    /// The term with its conversions.
+    pub(crate) fn value(&self) -> Option<Term> {
+        let mut term = self.term.clone();
+        if self.is_shifted {
+            let narrow = self.term.field()?.narrow()?;
+            let (length, bits) = (narrow.bytes, narrow.shift);
+            term = Term::Shifted { of: Box::new(term), op: NFT_BITWISE_RSHIFT, length, bits };
+        }
+        Some(self.convert(term))
+    }
+
+    fn convert(&self, term: Term) -> Term {
+        match self.swapped {
+            Some(op) => Term::Swapped { of: Box::new(term), op },
+            None => term,
+        }
+    }
+
+    /// The term as part of a concatenation, in which narrow fields are shifted.
+    fn as_part(&self) -> Option<Term> {
+        let shift = self.term.field().and_then(Field::narrow).map_or(0, |narrow| narrow.shift);
+        (self.is_shifted == (shift > 0)).then(|| self.convert(self.term.clone()))
     }
 }
 
@@ -38,7 +62,7 @@ pub(crate) struct Registers([Option<Slot>; 20]);
 
 impl Registers {
     pub(crate) fn clear(&mut self) {
-        *self = Self::default();
+        self.0.iter_mut().filter(|slot| slot.is_some()).for_each(|slot| *slot = None);
     }
 
     pub(crate) fn at(&self, register: u32) -> Option<&Slot> {
@@ -66,7 +90,7 @@ impl Registers {
         }
         match slots.as_slice() {
             [] => None,
-            [slot] => (!slot.is_shifted).then(|| slot.term.clone()),
+            [slot] => slot.value(),
             slots => slots.iter().map(|slot| slot.as_part()).collect::<Option<_>>().map(Term::Concat),
         }
     }
@@ -133,15 +157,21 @@ impl Registers {
             Expr::Bitwise { sreg, dreg, mask, xor, .. } => {
                 (dreg, (self.masked(*sreg, mask, xor, context)?, mask.len()))
             }
-            Expr::Byteorder { sreg, dreg, op: NFT_BYTEORDER_HTON, .. } if sreg == dreg => {
-                self.0.get_mut(word(*sreg)?)?.as_mut()?.is_swapped = true;
-                return Some(());
-            }
-            Expr::Shift { sreg, dreg, op: NFT_BITWISE_RSHIFT, data, .. } if sreg == dreg => {
+            Expr::Byteorder { sreg, dreg, op, .. } if sreg == dreg => {
                 let slot = self.0.get_mut(word(*sreg)?)?.as_mut()?;
-                let narrow = slot.term.field()?.narrow()?;
-                slot.is_shifted = Data::u32(narrow.shift) == *data;
-                return slot.is_shifted.then_some(());
+                return slot.swapped.replace(*op).is_none().then_some(());
+            }
+            Expr::Shift { sreg, dreg, op, length, data } if sreg == dreg => {
+                let bits = u32::from_ne_bytes(data.as_slice().try_into().ok()?);
+                let slot = self.0.get_mut(word(*sreg)?)?.as_mut()?;
+                let narrow = slot.term.field().and_then(Field::narrow);
+                let is_own = narrow.is_some_and(|narrow| (narrow.shift, narrow.bytes) == (bits, *length));
+                if is_own && *op == NFT_BITWISE_RSHIFT && !slot.is_shifted {
+                    slot.is_shifted = true;
+                    return Some(());
+                }
+                let of = Box::new(slot.value()?);
+                (dreg, (Term::Shifted { of, op: *op, length: *length, bits }, usize::try_from(*length).ok()?))
             }
             _ => return None,
         };
@@ -150,7 +180,7 @@ impl Registers {
 
     /// A masked value: a narrow field, if the bits are those of one.
     fn masked(&self, sreg: u32, mask: &Data, xor: &Data, context: &Context) -> Option<Term> {
-        let term = self.at(sreg)?.term.clone();
+        let term = self.at(sreg)?.value()?;
         if let (Term::Field(field), true) = (&term, xor.is_zero())
             && let Some((offset, length)) = run(mask)
         {
@@ -167,14 +197,6 @@ impl Registers {
             }
         }
         Some(Term::Bitwise { of: Box::new(term), mask: mask.clone(), xor: xor.clone() })
-    }
-}
-
-impl Slot {
-    /// The term as part of a concatenation, in which narrow fields are shifted.
-    fn as_part(&self) -> Option<Term> {
-        let shift = self.term.field().and_then(Field::narrow).map_or(0, |narrow| narrow.shift);
-        (self.is_shifted == (shift > 0)).then(|| self.term.clone())
     }
 }
 

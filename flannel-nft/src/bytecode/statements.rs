@@ -92,6 +92,9 @@ fn stateful(statement: &Statement) -> Option<Expr> {
             Expr::Connlimit { count: *count, flags: Nonzero(if *over { NFT_CONNLIMIT_F_INV } else { 0 }) }
         }
         Statement::Counter { packets, bytes } => Expr::Counter { packets: *packets, bytes: *bytes },
+        Statement::Last(milliseconds) => {
+            Expr::Last { set: Nonzero(u32::from(milliseconds.is_some())), milliseconds: *milliseconds }
+        }
         Statement::Limit(limit) => linearize_limit(limit),
         Statement::Quota(Quota { bytes, used, over }) => {
             let flags = if *over { NFT_QUOTA_F_INV } else { 0 };

@@ -49,6 +49,19 @@ pub(crate) enum Term {
         key: Box<Self>,
         source: Source,
     },
+    /// Shifted by bits to the left or right: `NFT_BITWISE_LSHIFT` or `NFT_BITWISE_RSHIFT`, over so
+    /// many bytes.
+    Shifted {
+        of: Box<Self>,
+        op: u32,
+        length: u32,
+        bits: u32,
+    },
+    /// In the other byte order: `NFT_BYTEORDER_*`.
+    Swapped {
+        of: Box<Self>,
+        op: u32,
+    },
 }
 
 /// The bits of a field that is not made of whole bytes: the bytes to load, their mask, and the
@@ -103,7 +116,7 @@ impl Term {
                 let parts: Vec<Datatype> = parts.iter().map(Self::datatype).collect();
                 Datatype::concat(&parts)
             }
-            Self::Bitwise { of, .. } => of.datatype(),
+            Self::Bitwise { of, .. } | Self::Shifted { of, .. } | Self::Swapped { of, .. } => of.datatype(),
             Self::Jhash { .. } => Datatype::Integer { length: 4, host: true },
             Self::Map { source: Source::Inline(inline), .. } => match inline.set.maps {
                 Maps::Value(datatype) => datatype,
@@ -127,9 +140,12 @@ impl Term {
         match self {
             Self::Field(field) => found(*field),
             Self::Concat(parts) => parts.iter().for_each(|part| part.each_field(found)),
-            Self::Bitwise { of, .. } | Self::Jhash { of, .. } | Self::Map { key: of, .. } => {
-                of.each_field(found)
-            }
+            Self::Bitwise { of, .. }
+            | Self::Jhash { of, .. }
+            | Self::Map { key: of, .. }
+            | Self::Shifted { of, .. }
+            | Self::Swapped { of, .. } => of.each_field(found),
+
             Self::Constant(_) => {}
         }
     }
@@ -138,7 +154,10 @@ impl Term {
     pub(crate) fn each_source<'s>(&'s self, found: &mut impl FnMut(&'s Source, &Self)) {
         match self {
             Self::Concat(parts) => parts.iter().for_each(|part| part.each_source(found)),
-            Self::Bitwise { of, .. } | Self::Jhash { of, .. } => of.each_source(found),
+            Self::Bitwise { of, .. }
+            | Self::Jhash { of, .. }
+            | Self::Shifted { of, .. }
+            | Self::Swapped { of, .. } => of.each_source(found),
             Self::Map { key, source } => {
                 key.each_source(found);
                 found(source, key);

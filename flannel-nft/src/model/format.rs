@@ -63,6 +63,22 @@ impl Datatype {
         }
     }
 
+    /// A key of a set with intervals, whose parts the kernel keeps in network byte order.
+    pub(crate) fn unsorted(self, data: &Data) -> Data {
+        let parts = self.parts();
+        if parts.len() < 2 {
+            return self.swapped(data);
+        }
+        let (mut rest, mut bytes) = (data.as_slice(), Vec::new());
+        for part in parts {
+            let (length, padded) = part.lengths();
+            bytes.extend(part.swapped(&Data::new(rest.get(..length).unwrap_or(rest))).as_slice());
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            rest = rest.get(padded..).unwrap_or_default();
+        }
+        Data::new(&bytes)
+    }
+
     /// The ends of a range, if this is the type of ranges in the values of a map.
     pub(crate) fn halves(self, data: &Data) -> Option<(Self, Data, Data)> {
         let Self::Other { number, length } = self else { return None };

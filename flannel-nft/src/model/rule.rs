@@ -124,6 +124,12 @@ impl Rule {
         self.then(Statement::Set { field, value, write: None })
     }
 
+    /// Remembers when a packet was last seen: `last`. Kernel ≥ 5.14.
+    #[must_use]
+    pub fn last(self) -> Self {
+        self.then(Statement::Last(None))
+    }
+
     /// Adds a quota: the rule continues only while bytes are left, or with [`Quota::over`] when
     /// they are used up.
     #[must_use]
@@ -391,6 +397,7 @@ impl Rule {
         let Self { statements, comment, handle: _, attached, extra } = self;
         let same = |(a, b): (&Statement, &Statement)| match (a, b) {
             (Statement::Counter { .. }, Statement::Counter { .. }) => true,
+            (Statement::Last(_), Statement::Last(_)) => true,
             (Statement::Quota(a), Statement::Quota(b)) => a.unused() == b.unused(),
             (a, b) => a == b,
         };
@@ -407,6 +414,7 @@ impl Rule {
     pub(crate) fn has_counts(&self) -> bool {
         self.statements.iter().any(|statement| match statement {
             Statement::Counter { packets, bytes } => packets | bytes != 0,
+            Statement::Last(milliseconds) => milliseconds.is_some(),
             Statement::Quota(quota) => *quota != quota.unused(),
             Statement::Other(expr) => exprs::has_state(expr),
             _ => false,
@@ -419,6 +427,7 @@ impl Rule {
         for statement in &mut rule.statements {
             match statement {
                 Statement::Counter { packets, bytes } => (*packets, *bytes) = (0, 0),
+                Statement::Last(milliseconds) => *milliseconds = None,
                 Statement::Quota(quota) => *quota = quota.unused(),
                 Statement::Other(expr) if exprs::has_state(expr) => *expr = exprs::without_state(expr),
                 _ => {}

@@ -244,6 +244,8 @@ pub(crate) enum Statement {
         /// `NFPROTO_*` and address.
         address: Option<(u32, Term)>,
     },
+    /// When a packet was last seen, in milliseconds before.
+    Last(Option<u64>),
     Limit(Limit),
     Log(Log),
     Match(Match),

@@ -167,7 +167,12 @@ pub(super) fn value(left: &Term, data: &Data, f: &mut Formatter<'_>) -> fmt::Res
             Some(number) if is_special(*field) => write!(f, "0x{number:x}"),
             _ => field.datatype().write(&unshifted(*field, data), f),
         },
-        Term::Bitwise { of, .. } => value(of, data, f),
+        // The operands of operations with shifts are numbers.
+        Term::Shifted { .. } => match (Datatype::Integer { length: 0, host: true }).number_of(data) {
+            Some(number) => write!(f, "0x{number:x}"),
+            None => left.datatype().write(data, f),
+        },
+        Term::Bitwise { of, .. } | Term::Swapped { of, .. } => value(of, data, f),
         other => other.datatype().write(data, f),
     }
 }
@@ -219,7 +224,7 @@ pub(super) fn sorted(set: &Set) -> Vec<(&Span, &Body)> {
 fn span(set: &Set, key: &Term, span: &Span, f: &mut Formatter<'_>) -> fmt::Result {
     // The kernel sorts intervals, so their ends are in network byte order.
     let datatype = key.datatype();
-    let host = |data: &Data| if set.is_interval() { datatype.swapped(data) } else { data.clone() };
+    let host = |data: &Data| if set.is_interval() { datatype.unsorted(data) } else { data.clone() };
     match (span, key.field()) {
         (Span::One(data), _) => element_value(key, &host(data), f),
         (Span::CatchAll, _) => f.write_char('*'),
@@ -252,6 +257,17 @@ pub(super) fn term(of: &Term, f: &mut Formatter<'_>) -> fmt::Result {
             term(part, f)
         }),
         Term::Bitwise { of, mask, xor } => bitwise(of, mask, xor, f),
+        Term::Swapped { of, .. } => term(of, f),
+        // The bits of a narrow field are a number.
+        Term::Shifted { of, op: NFT_BITWISE_RSHIFT, bits, .. }
+            if of.field().and_then(Field::narrow).is_some_and(|narrow| narrow.shift == *bits) =>
+        {
+            term(of, f)
+        }
+        Term::Shifted { of, op, bits, .. } => {
+            term(of, f)?;
+            write!(f, " {} {bits}", if *op == NFT_BITWISE_LSHIFT { "<<" } else { ">>" })
+        }
         Term::Jhash { of, modulus, seed, offset } => {
             f.write_str("jhash ")?;
             term(of, f)?;

@@ -51,6 +51,11 @@ pub(super) fn statement(statement: &Statement, family: Family, f: &mut Formatter
             }
             write_space(device, f)
         }
+        Statement::Last(None) => f.write_str("last used never"),
+        Statement::Last(Some(milliseconds)) => {
+            f.write_str("last used ")?;
+            duration(Duration::from_millis(*milliseconds), f)
+        }
         Statement::Limit(limit) => write_limit(limit, f),
         Statement::Log(log) => write_log(log, f),
         Statement::Match(matched) => condition(matched, f),

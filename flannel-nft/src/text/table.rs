@@ -3,6 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 
 use crate::model::chain::{Base, Chain, Hook, Policy};
+use crate::model::data::Data;
 use crate::model::datatype::Datatype;
 use crate::model::element::{Body, Mapped, Span};
 use crate::model::family::Family;
@@ -209,7 +210,12 @@ fn elements(set: &Set, f: &mut Formatter<'_>) -> fmt::Result {
 }
 
 pub(crate) fn element(set: &Set, span: &Span, body: &Body, f: &mut Formatter<'_>) -> fmt::Result {
-    span.write(set.key, f)?;
+    let host = |data: &Data| if set.is_interval() { set.key.unsorted(data) } else { data.clone() };
+    match span {
+        Span::One(data) => set.key.write(&host(data), f)?,
+        Span::Range(first, last) => set.key.write_range(&host(first), &host(last), f)?,
+        Span::CatchAll => f.write_str("*")?,
+    }
     element_rest(set, body, None, f)
 }
 

@@ -52,6 +52,7 @@ pub(crate) const IPPROTO_UDP: u8 = 17;
 pub(crate) const IPPROTO_UDPLITE: u8 = 136;
 
 // `bitwise`.
+pub(crate) const NFT_BITWISE_LSHIFT: u32 = 1;
 pub(crate) const NFT_BITWISE_RSHIFT: u32 = 2;
 
 // `cmp`.
@@ -128,6 +129,10 @@ pub(crate) const NFTA_HASH_SEED: u16 = 5;
 pub(crate) const NFTA_HASH_SREG: u16 = 1;
 pub(crate) const NFTA_HASH_TYPE: u16 = 7;
 pub(crate) const NFT_HASH_SYM: u32 = 1;
+
+// `last`.
+pub(crate) const NFTA_LAST_MSECS: u16 = 2;
+pub(crate) const NFTA_LAST_SET: u16 = 1;
 
 // `meta`.
 pub(crate) const NFT_META_BRI_IIFNAME: u32 = 17;

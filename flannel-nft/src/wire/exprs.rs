@@ -186,6 +186,7 @@ expressions! {
         dreg NFTA_HASH_DREG, modulus NFTA_HASH_MODULUS, offset NFTA_HASH_OFFSET, kind NFTA_HASH_TYPE
     }
     "immediate" Immediate { dreg NFTA_IMMEDIATE_DREG, data NFTA_IMMEDIATE_DATA }
+    "last" Last { set NFTA_LAST_SET, milliseconds NFTA_LAST_MSECS }
     "limit" Limit {
         rate NFTA_LIMIT_RATE, unit NFTA_LIMIT_UNIT, burst NFTA_LIMIT_BURST, kind NFTA_LIMIT_TYPE,
         flags NFTA_LIMIT_FLAGS
@@ -268,11 +269,7 @@ pub(crate) fn decode_named(name: &str, data: &[u8]) -> Expr {
 
 /// Whether packets change the expression.
 pub(crate) fn has_state(expr: &Expr) -> bool {
-    match expr {
-        Expr::Counter { .. } | Expr::Quota { .. } => true,
-        Expr::Other(other) => &*other.name == "last",
-        _ => false,
-    }
+    matches!(expr, Expr::Counter { .. } | Expr::Last { .. } | Expr::Quota { .. })
 }
 
 /// The expression without what packets change in it.
@@ -280,9 +277,7 @@ pub(crate) fn without_state(expr: &Expr) -> Expr {
     match expr {
         Expr::Counter { .. } => Expr::Counter { packets: 0, bytes: 0 },
         Expr::Quota { bytes, flags, .. } => Expr::Quota { bytes: *bytes, flags: *flags, consumed: 0 },
-        Expr::Other(other) if has_state(expr) => {
-            Expr::Other(Box::new(OtherExpr { name: other.name.clone(), data: Box::default() }))
-        }
+        Expr::Last { .. } => Expr::Last { set: Nonzero(0), milliseconds: None },
         expr => expr.clone(),
     }
 }
@@ -347,6 +342,7 @@ fn typed(name: &str, found: &Found<'_>) -> Option<Expr> {
         // The kernel refuses the flag that it sets when the quota is used up.
         Expr::Quota { flags, .. } => *flags &= NFT_QUOTA_F_INV,
         Expr::Reject { code, .. } => *code = code.or(Some(0)),
+        Expr::Last { set: Nonzero(0), milliseconds } => *milliseconds = None,
         Expr::Log { flags, .. } => *flags = flags.filter(|flags| *flags != 0),
         _ => {}
     }

@@ -21,15 +21,22 @@ fn what_we_do_not_know_is_seen_and_kept() {
         sh("nft 'add set inet theirs marks { type mark; flags interval; elements = { 1-5 }; }'");
         sh("nft 'add rule inet theirs c meta mark @marks accept'");
         sh("nft 'add quota inet theirs q { over 10 mbytes }'");
-        let before = sh("nft -a list ruleset");
         let mut kernel = Netlink::open().unwrap();
+        // A TCP reset without a match of TCP has no type.
+        let reset = RawExpression::new("reject")
+            .attribute(1, &1_u32.to_be_bytes()) // NFTA_REJECT_TYPE: NFT_REJECT_TCP_RST
+            .attribute(2, &[0]); // NFTA_REJECT_ICMP_CODE
+        let mut transaction = Transaction::unchecked();
+        transaction.append_rule(&id_in(Family::Inet, "theirs"), &chain("c"), &Rule::new().raw(reset));
+        transaction.seal().unwrap().commit(&mut kernel).unwrap();
+        let before = sh("nft -a list ruleset");
         let observed = observe(&mut kernel, &[id_in(Family::Inet, "theirs")]).unwrap();
         let rules = observed.ruleset.tables()[0].chains()[0].list();
         let understood: Vec<bool> = rules.iter().map(Rule::is_understood).collect();
-        assert_eq!(understood, [true, true, true, true, false]);
+        assert_eq!(understood, [true, true, true, true, true, false]);
         assert!(diff(&observed.ruleset, &observed).is_empty());
         // Moved to another place, an unknown rule is written back as it was.
-        let odd = rules[4].clone();
+        let odd = rules[5].clone();
         let mut transaction = Transaction::at(observed.generation);
         transaction.delete_rule(&id_in(Family::Inet, "theirs"), &chain("c"), odd.handle().unwrap());
         transaction.append_rule(&id_in(Family::Inet, "theirs"), &chain("c"), &odd);
