@@ -24,8 +24,8 @@
 //! - A [`Ruleset`] describes whole tables. To change a table that another program manages, add
 //!   single changes to a [`Transaction`] yourself.
 //! - There is no parser for nft scripts.
-//! - What has no type here (tunnels, iptables' own matches and targets, what newer kernels add) is
-//!   kept as the kernel returned it; [`Rule::is_understood`] is false for such a rule. It is written
+//! - What has no type here (keys of tunnel metadata, iptables' own matches and targets, what newer
+//!   kernels add) is kept as the kernel returned it; [`Rule::is_understood`] is false for such a rule. It is written
 //!   back unchanged, with its anonymous sets and maps.
 //! - nft may compare two adjacent fields of a packet with one expression (`tcp sport 1 tcp dport
 //!   2`), a rule built with this crate with two. A built rule is not recognized as equal to such a
@@ -173,8 +173,9 @@ pub mod field {
         Base, Field, cgroupv2, ct, ipsec, meta, numgen_inc, numgen_random, osf, rt, socket, symhash,
     };
     pub use crate::model::header::{
-        ah, arp, comp, dccp, esp, ether, icmp, icmpv6, igmp, ip, ip6, sctp, tcp, th, udp, udplite, vlan,
+        ah, arp, comp, dccp, esp, ether, gre, icmp, icmpv6, igmp, ip, ip6, sctp, tcp, th, udp, udplite, vlan,
     };
+    pub use crate::model::tunnel::{GENEVE_VNI, Tunnel, VXLAN_FLAGS, VXLAN_VNI};
 }
 
 /// Compiles the example of README.md.

@@ -449,7 +449,21 @@ mod tests {
         // Linux 6.9; 6.14; 6.18.
         let newer = ["NFT_TABLE_F_PERSIST", "NFTA_SET_TYPE", "NFTA_SET_COUNT", "NFTA_DEVICE_PREFIX"];
         testkit::check_uapi(&headers, include_str!("uapi.rs"), &newer);
-        testkit::check_uapi(&headers, include_str!("uapi/expressions.rs"), &[]);
+        let newer_expressions = [
+            "NFTA_INNER_NUM", // 6.2, with the others
+            "NFTA_INNER_TYPE",
+            "NFTA_INNER_FLAGS",
+            "NFTA_INNER_HDRSIZE",
+            "NFTA_INNER_EXPR",
+            "NFT_INNER_VXLAN",
+            "NFT_INNER_GENEVE",
+            "NFT_INNER_HDRSIZE",
+            "NFT_INNER_LL",
+            "NFT_INNER_NH",
+            "NFT_INNER_TH",
+            "NFT_PAYLOAD_TUN_HEADER",
+        ];
+        testkit::check_uapi(&headers, include_str!("uapi/expressions.rs"), &newer_expressions);
         testkit::check_uapi(&headers, include_str!("uapi/objects.rs"), &newer);
     }
 }

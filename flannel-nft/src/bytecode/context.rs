@@ -12,6 +12,7 @@ use crate::model::header::{self, Header, Payload};
 use crate::model::matching::{Match, Test};
 use crate::model::protocol::Protocol;
 use crate::model::statement::{Reject, Statement};
+use crate::model::tunnel::{GENEVE_VNI, Inner, Tunnel, VXLAN_FLAGS, VXLAN_VNI};
 use crate::uapi::*;
 
 /// The protocols that all packets have which reach the next statement.
@@ -25,6 +26,15 @@ pub(crate) struct Context {
     /// `IPPROTO_*`.
     pub(crate) transport: Option<u8>,
     icmp_type: Option<u8>,
+    inside: Option<Inside>,
+}
+
+/// What is known of the packet inside of a tunnel.
+#[derive(Clone, Copy, Debug)]
+struct Inside {
+    tunnel: Tunnel,
+    network: Option<u32>,
+    transport: Option<u8>,
 }
 
 impl Context {
@@ -37,7 +47,7 @@ impl Context {
             Family::Bridge | Family::Inet | Family::Netdev => None,
         };
         let is_ethernet = family == Family::Bridge;
-        Self { family, is_ethernet, has_vlan: false, network, transport: None, icmp_type: None }
+        Self { family, is_ethernet, has_vlan: false, network, transport: None, icmp_type: None, inside: None }
     }
 
     /// The matches that a statement needs before it.
@@ -112,6 +122,19 @@ impl Context {
                 self.has_vlan = true;
             }
             meta::PROTOCOL | header::ether::TYPE | header::vlan::TYPE => self.network = number,
+            Field(Kind::Inner { tunnel, inner }) => {
+                let mut inside = self.inside(tunnel);
+                match inner {
+                    Inner::Meta(NFT_META_PROTOCOL) => inside.network = number,
+                    Inner::Meta(_) => inside.transport = data.u8(),
+                    Inner::Payload(payload) => match Field(Kind::Payload(payload)) {
+                        header::ether::TYPE => inside.network = number,
+                        header::ip::PROTOCOL | header::ip6::NEXTHDR => inside.transport = data.u8(),
+                        _ => {}
+                    },
+                }
+                self.inside = Some(inside);
+            }
             meta::IIFTYPE => self.is_ethernet = *data == ethernet(),
             header::icmp::TYPE | header::icmpv6::TYPE => self.icmp_type = data.u8(),
             _ => {}
@@ -135,19 +158,8 @@ impl Context {
             NFT_PAYLOAD_LL_HEADER if !self.is_ethernet => None,
             NFT_PAYLOAD_LL_HEADER if offset < 112 => Some(Header::Ether),
             NFT_PAYLOAD_LL_HEADER => self.has_vlan.then_some(Header::Vlan),
-            NFT_PAYLOAD_NETWORK_HEADER => match self.network? {
-                ETH_P_IP => Some(Header::Ip),
-                ETH_P_IPV6 => Some(Header::Ip6),
-                ETH_P_ARP => Some(Header::Arp),
-                _ => None,
-            },
-            NFT_PAYLOAD_TRANSPORT_HEADER => match self.transport {
-                Some(number) => header::FIELDS
-                    .iter()
-                    .map(|(header, _)| *header)
-                    .find(|header| header.transport() == Some(number)),
-                None => Some(Header::Th),
-            },
+            NFT_PAYLOAD_NETWORK_HEADER => header_of_network(self.network?),
+            NFT_PAYLOAD_TRANSPORT_HEADER => header_of_transport(self.transport),
             _ => None,
         }
     }
@@ -160,6 +172,7 @@ impl Context {
     fn need_field(&mut self, field: Field, needed: &mut Vec<Match>) -> Result<(), InvalidRule> {
         match field.0 {
             Kind::Payload(payload) => self.need_header(field, payload, needed),
+            Kind::Inner { tunnel, inner } => self.need_inside(tunnel, inner, needed),
             Kind::Exthdr(Exthdr { op: NFT_EXTHDR_OP_IPV4, .. }) => {
                 self.need_network(ETH_P_IP, || "ip option".to_owned(), false, needed)
             }
@@ -169,6 +182,73 @@ impl Context {
             Kind::Meta(NFT_META_NFPROTO) if self.family != Family::Inet => Err(self.wrong("meta nfproto")),
             _ => Ok(()),
         }
+    }
+
+    fn need_inside(
+        &mut self,
+        tunnel: Tunnel,
+        inner: Inner,
+        needed: &mut Vec<Match>,
+    ) -> Result<(), InvalidRule> {
+        if let Some(transport) = tunnel.transport() {
+            self.need_transport(transport, needed)?;
+        }
+        let Inner::Payload(Payload { header, .. }) = inner else { return Ok(()) };
+        let of_tunnel = |key| Field(Kind::Inner { tunnel, inner: Inner::Meta(key) });
+        let (inside, transport) = (self.inside(tunnel), header.transport());
+        let is_known = transport.is_some() && transport == inside.transport;
+        if let Some(network) =
+            header.network().filter(|network| !is_known && inside.network != Some(*network))
+        {
+            self.need(of_tunnel(NFT_META_PROTOCOL), protocol_data(network), needed);
+        }
+        if let Some(transport) = transport.filter(|_| !is_known) {
+            self.need(of_tunnel(NFT_META_L4PROTO), Data::new(&[transport]), needed);
+        }
+        Ok(())
+    }
+
+    fn inside(&self, tunnel: Tunnel) -> Inside {
+        let known = self.inside.filter(|inside| inside.tunnel == tunnel);
+        known.unwrap_or(Inside { tunnel, network: None, transport: None })
+    }
+
+    /// The header that is known to be at this place inside of a tunnel.
+    fn header_inside(&self, tunnel: Tunnel, base: u32) -> Option<Header> {
+        let inside = self.inside(tunnel);
+        match base {
+            NFT_PAYLOAD_TUN_HEADER => tunnel.header(),
+            NFT_PAYLOAD_LL_HEADER => Some(Header::Ether),
+            NFT_PAYLOAD_NETWORK_HEADER => header_of_network(inside.network?),
+            NFT_PAYLOAD_TRANSPORT_HEADER => header_of_transport(inside.transport),
+            _ => None,
+        }
+    }
+
+    /// The field at this place, in bits, inside of a tunnel.
+    pub(crate) fn field_inside(&self, tunnel: Tunnel, base: u32, offset: u32, length: u32) -> Option<Field> {
+        let own = [VXLAN_FLAGS, VXLAN_VNI, GENEVE_VNI].into_iter();
+        if base == NFT_PAYLOAD_TUN_HEADER {
+            let is_there = |field: &Field| (field.offset(), field.bits()) == (offset, length);
+            let is_own =
+                |field: &Field| matches!(field.0, Kind::Inner { tunnel: found, .. } if found == tunnel);
+            return own.filter(is_there).find(is_own);
+        }
+        let field = header::find(self.header_inside(tunnel, base)?, offset, length)?;
+        Some(field.inside(tunnel))
+    }
+
+    /// Bytes of a header inside of a tunnel, which have no name.
+    pub(crate) fn unnamed_inside(
+        &self,
+        tunnel: Tunnel,
+        base: u32,
+        offset: u32,
+        length: u32,
+    ) -> Option<Field> {
+        let header = self.header_inside(tunnel, base)?;
+        let datatype = Datatype::Integer { length: u8::try_from(length / 8).ok()?, host: false };
+        Some(Field(Kind::Payload(Payload { header, name: "@", offset, length, datatype })).inside(tunnel))
     }
 
     fn need_header(
@@ -257,6 +337,24 @@ fn ethernet() -> Data {
 
 fn protocol_data(protocol: u32) -> Data {
     Datatype::EtherType.data_of(protocol.into(), 2)
+}
+
+fn header_of_network(protocol: u32) -> Option<Header> {
+    match protocol {
+        ETH_P_IP => Some(Header::Ip),
+        ETH_P_IPV6 => Some(Header::Ip6),
+        ETH_P_ARP => Some(Header::Arp),
+        _ => None,
+    }
+}
+
+fn header_of_transport(protocol: Option<u8>) -> Option<Header> {
+    match protocol {
+        Some(_) => {
+            header::FIELDS.iter().map(|(header, _)| *header).find(|header| header.transport() == protocol)
+        }
+        None => Some(Header::Th),
+    }
 }
 
 fn network_of(nfproto: u8) -> Option<u32> {

@@ -11,12 +11,13 @@ use crate::model::expression::Term;
 use crate::model::exthdr::Exthdr;
 use crate::model::family::Family;
 use crate::model::field::{Field, Kind};
-use crate::model::header;
+use crate::model::header::{self, Payload};
 use crate::model::matching::{Inline, Match, Source, Test};
 use crate::model::name::SetName;
 use crate::model::rule::Rule;
 use crate::model::set::Set;
 use crate::model::statement::{Reject, Statement};
+use crate::model::tunnel::Inner;
 use crate::model::verdict::Verdict;
 use crate::uapi::*;
 
@@ -75,8 +76,11 @@ fn has_syntax(statement: &Statement) -> bool {
     let mut has_syntax = true;
     statement.each_term(&mut |term: &Term| {
         term.each_field(&mut |field| {
-            has_syntax &=
-                !matches!(field.0, Kind::Exthdr(Exthdr { name: "@", op, .. }) if op != NFT_EXTHDR_OP_TCPOPT);
+            has_syntax &= match field.0 {
+                Kind::Exthdr(Exthdr { name, op, .. }) => name != "@" || op == NFT_EXTHDR_OP_TCPOPT,
+                Kind::Inner { inner: Inner::Payload(Payload { name, .. }), .. } => name != "@",
+                _ => true,
+            };
         });
     });
     has_syntax

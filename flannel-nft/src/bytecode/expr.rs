@@ -147,6 +147,14 @@ pub(crate) enum Expr {
         dreg: u32,
         data: Data,
     },
+    /// Evaluates an expression for the packet inside of a tunnel.
+    Inner {
+        number: Zero,
+        kind: u32,
+        flags: u32,
+        header_size: u32,
+        expr: Box<Self>,
+    },
     /// When a packet was last seen.
     Last {
         set: Nonzero,

@@ -13,6 +13,7 @@ use crate::model::field::{Field, Kind};
 use crate::model::matching::{Match, Source, Test};
 use crate::model::rule::Rule;
 use crate::model::statement::{Reject, Statement};
+use crate::model::tunnel::Inner;
 use crate::model::verdict::Verdict;
 use crate::uapi::*;
 
@@ -231,6 +232,16 @@ impl<F: FnMut(Expr)> Linearizer<F> {
         (self.emit)(match field.0 {
             Kind::Payload(payload) => {
                 Expr::Payload { base: payload.header.base(), offset: first, length: bytes, dreg }
+            }
+            Kind::Inner { tunnel, inner } => {
+                let (kind, header_size, flags) = tunnel.parameters();
+                let expr = Box::new(match inner {
+                    Inner::Meta(key) => Expr::MetaLoad { key, dreg },
+                    Inner::Payload(payload) => {
+                        Expr::Payload { base: payload.header.base(), offset: first, length: bytes, dreg }
+                    }
+                });
+                Expr::Inner { number: Zero, kind, flags, header_size, expr }
             }
             Kind::Raw { base, .. } => Expr::Payload { base, offset: first, length: bytes, dreg },
             Kind::Exthdr(Exthdr { op, kind, name, .. }) => {

@@ -8,6 +8,7 @@ use crate::model::expression::Term;
 use crate::model::exthdr;
 use crate::model::field::{Field, Kind};
 use crate::model::header;
+use crate::model::tunnel::{Inner, Tunnel};
 use crate::model::value::Value;
 use crate::uapi::*;
 
@@ -125,6 +126,22 @@ impl Registers {
                 let field = field.or_else(|| exthdr::unnamed(op.0, *kind, offset, length?))?;
                 (dreg, (Term::Field(field), usize::try_from(field.bits() / 8).ok()?))
             }
+            Expr::Inner { kind, header_size, flags, expr, .. } => {
+                let tunnel = Tunnel::from_parameters((*kind, *header_size, *flags))?;
+                match &**expr {
+                    Expr::MetaLoad { key: key @ (NFT_META_PROTOCOL | NFT_META_L4PROTO), dreg } => {
+                        (dreg, known(Kind::Inner { tunnel, inner: Inner::Meta(*key) }))
+                    }
+                    Expr::Payload { base, offset, length, dreg } => {
+                        let (offset, length) = in_bits(*offset, *length)?;
+                        let field = context.field_inside(tunnel, *base, offset, length);
+                        let field =
+                            field.or_else(|| context.unnamed_inside(tunnel, *base, offset, length))?;
+                        (dreg, (Term::Field(field), usize::try_from(length / 8).ok()?))
+                    }
+                    _ => return None,
+                }
+            }
             Expr::MetaLoad { key, dreg } if crate::model::field::meta(*key).is_some() => {
                 (dreg, known(Kind::Meta(*key)))
             }
@@ -187,6 +204,9 @@ impl Registers {
             let offset = field.offset() + offset;
             let narrow = match field.0 {
                 Kind::Payload(payload) => context.field_at(payload.header.base(), offset, length),
+                Kind::Inner { tunnel, inner: Inner::Payload(payload) } => {
+                    context.field_inside(tunnel, payload.header.base(), offset, length)
+                }
                 Kind::Raw { base, .. } => context.field_at(base, offset, length),
                 Kind::Exthdr(found) => exthdr::find(found.op, found.kind, offset, Some(length)),
                 _ => None,

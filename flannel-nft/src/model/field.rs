@@ -7,6 +7,7 @@
 use crate::model::datatype::Datatype;
 use crate::model::exthdr::Exthdr;
 use crate::model::header::Payload;
+use crate::model::tunnel::{Inner, Tunnel};
 use crate::uapi::*;
 
 /// What an expression reads: `tcp dport`, `meta mark`, `ct state`.
@@ -26,6 +27,11 @@ pub(crate) enum Kind {
     Fib {
         result: u32,
         flags: u32,
+    },
+    /// A field of a packet inside of a tunnel.
+    Inner {
+        tunnel: Tunnel,
+        inner: Inner,
     },
     Meta(u32),
     /// `NFT_NG_*`.
@@ -86,7 +92,10 @@ impl Field {
             Kind::Fib { result: NFT_FIB_RESULT_OIF, .. } => Datatype::Ifindex,
             Kind::Fib { result: NFT_FIB_RESULT_OIFNAME, .. } => Datatype::Ifname,
             Kind::Fib { .. } => Datatype::FibAddrtype,
-            Kind::Meta(key) => meta(key).map_or_else(|| number(4), |key| key.datatype),
+            Kind::Inner { inner: Inner::Payload(field), .. } => field.datatype,
+            Kind::Inner { inner: Inner::Meta(key), .. } | Kind::Meta(key) => {
+                meta(key).map_or_else(|| number(4), |key| key.datatype)
+            }
             Kind::Numgen { .. } | Kind::Symhash { .. } => number(4),
             Kind::Osf { .. } => Datatype::Text { length: 16 },
             Kind::Payload(field) => field.datatype,
@@ -102,7 +111,7 @@ impl Field {
     /// Length of a value in bits.
     pub(crate) fn bits(self) -> u32 {
         match self.0 {
-            Kind::Payload(field) => field.length,
+            Kind::Payload(field) | Kind::Inner { inner: Inner::Payload(field), .. } => field.length,
             Kind::Exthdr(field) => field.length,
             Kind::Raw { length, .. } => length,
             _ => self.datatype().length() * 8,
@@ -113,6 +122,7 @@ impl Field {
     pub(crate) fn offset(self) -> u32 {
         match self.0 {
             Kind::Payload(Payload { offset, .. })
+            | Kind::Inner { inner: Inner::Payload(Payload { offset, .. }), .. }
             | Kind::Exthdr(Exthdr { offset, .. })
             | Kind::Raw { offset, .. } => offset,
             _ => 0,

@@ -13,6 +13,9 @@ pub(crate) enum Header {
     Dccp,
     Esp,
     Ether,
+    /// The header of a Geneve tunnel.
+    Geneve,
+    Gre,
     Icmp,
     Icmpv6,
     Igmp,
@@ -25,6 +28,8 @@ pub(crate) enum Header {
     Udp,
     Udplite,
     Vlan,
+    /// The header of a VXLAN tunnel.
+    Vxlan,
 }
 
 impl Header {
@@ -32,6 +37,7 @@ impl Header {
         match self {
             Self::Ether | Self::Vlan => NFT_PAYLOAD_LL_HEADER,
             Self::Arp | Self::Ip | Self::Ip6 => NFT_PAYLOAD_NETWORK_HEADER,
+            Self::Geneve | Self::Vxlan => NFT_PAYLOAD_TUN_HEADER,
             _ => NFT_PAYLOAD_TRANSPORT_HEADER,
         }
     }
@@ -43,6 +49,7 @@ impl Header {
             Self::Comp => IPPROTO_COMP,
             Self::Dccp => IPPROTO_DCCP,
             Self::Esp => IPPROTO_ESP,
+            Self::Gre => IPPROTO_GRE,
             Self::Icmp => IPPROTO_ICMP,
             Self::Icmpv6 => IPPROTO_ICMPV6,
             Self::Igmp => IPPROTO_IGMP,
@@ -50,7 +57,14 @@ impl Header {
             Self::Tcp => IPPROTO_TCP,
             Self::Udp => IPPROTO_UDP,
             Self::Udplite => IPPROTO_UDPLITE,
-            Self::Arp | Self::Ether | Self::Ip | Self::Ip6 | Self::Th | Self::Vlan => return None,
+            Self::Arp
+            | Self::Ether
+            | Self::Geneve
+            | Self::Ip
+            | Self::Ip6
+            | Self::Th
+            | Self::Vlan
+            | Self::Vxlan => return None,
         })
     }
 
@@ -86,7 +100,11 @@ macro_rules! headers {
         { $($name:ident $label:literal $offset:literal $length:literal $datatype:expr;)* })*) => {
         impl Header {
             pub(crate) fn name(self) -> &'static str {
-                match self { $(Self::$header => $text,)* }
+                match self {
+                    $(Self::$header => $text,)*
+                    Self::Geneve => "geneve",
+                    Self::Vxlan => "vxlan",
+                }
             }
         }
 
@@ -159,6 +177,12 @@ headers! {
         SADDR "saddr" 48 48 EtherAddr;
         TYPE "type" 96 16 EtherType;
     }
+    /// GRE, RFC 2784. nft ≥ 1.0.8 prints these fields.
+    gre Gre "gre" {
+        FLAGS "flags" 0 5 number(1);
+        VERSION "version" 13 3 number(1);
+        PROTOCOL "protocol" 16 16 EtherType;
+    }
     /// ICMP, RFC 792.
     icmp Icmp "icmp" {
         TYPE "type" 0 8 IcmpType;
@@ -179,6 +203,8 @@ headers! {
         SEQUENCE "sequence" 48 16 number(2);
         MAX_DELAY "max-delay" 32 16 number(2);
         PARAMETER_PROBLEM "parameter-problem" 32 32 number(4);
+        TADDR "taddr" 64 128 Ipv6Addr;
+        DADDR "daddr" 192 128 Ipv6Addr;
     }
     /// IGMP, RFC 3376.
     igmp Igmp "igmp" {

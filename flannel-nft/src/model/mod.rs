@@ -28,6 +28,7 @@ pub(crate) mod set;
 pub(crate) mod statement;
 pub(crate) mod symbols;
 pub(crate) mod table;
+pub(crate) mod tunnel;
 pub(crate) mod validate;
 pub(crate) mod value;
 pub(crate) mod verdict;

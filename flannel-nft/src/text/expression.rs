@@ -12,6 +12,7 @@ use crate::model::format::write_bits;
 use crate::model::header;
 use crate::model::matching::{Match, Source, Test};
 use crate::model::set::Set;
+use crate::model::tunnel::Inner;
 use crate::text::element_rest;
 use crate::uapi::*;
 
@@ -314,6 +315,17 @@ fn write_named(prefix: &str, named: Option<&field::Named>, key: u32, f: &mut For
 pub(super) fn write_field(of: Field, f: &mut Formatter<'_>) -> fmt::Result {
     match of.0 {
         Kind::Payload(payload) => write!(f, "{} {}", payload.header.name(), payload.name),
+        Kind::Inner { tunnel, inner: Inner::Payload(payload) } => {
+            write!(f, "{} ", tunnel.name())?;
+            if tunnel.header() != Some(payload.header) {
+                write!(f, "{} ", payload.header.name())?;
+            }
+            f.write_str(payload.name)
+        }
+        Kind::Inner { tunnel, inner: Inner::Meta(key) } => {
+            write!(f, "{} ", tunnel.name())?;
+            write_named("meta ", field::meta(key), key, f)
+        }
         Kind::Raw { base, offset, length } => {
             let base = match base {
                 NFT_PAYLOAD_LL_HEADER => "ll",

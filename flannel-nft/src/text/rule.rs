@@ -12,6 +12,7 @@ use crate::model::header::{self, Header};
 use crate::model::matching::{Match, Test};
 use crate::model::rule::Rule;
 use crate::model::statement::{Reject, Statement};
+use crate::model::tunnel::Inner;
 use crate::model::verdict::Verdict;
 use crate::text::statement::statement;
 use crate::uapi::*;
@@ -125,7 +126,16 @@ fn is_implied(condition: &Match, later: &[Statement], family: Family) -> bool {
     };
     let message = matches!(*field, header::icmp::TYPE | header::icmpv6::TYPE);
     let ethernet = *field == meta::IIFTYPE && Context::new(family).learns_ethernet(condition);
+    let inside = match field.0 {
+        Kind::Inner { tunnel, inner: Inner::Meta(key) } => Some((tunnel, key)),
+        _ => None,
+    };
     let implies = |used: Field| match used.0 {
+        Kind::Inner { tunnel, inner: Inner::Payload(payload) } => match inside {
+            Some((known, NFT_META_PROTOCOL)) => known == tunnel && payload.header.network() == number,
+            Some((known, _)) => known == tunnel && payload.header.transport() == data.u8(),
+            None => transport.is_some() && tunnel.transport() == transport,
+        },
         Kind::Payload(payload) => {
             let header = payload.header;
             let is_vlan =

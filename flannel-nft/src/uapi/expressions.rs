@@ -43,6 +43,7 @@ pub(crate) const IPPROTO_AH: u8 = 51;
 pub(crate) const IPPROTO_COMP: u8 = 108;
 pub(crate) const IPPROTO_DCCP: u8 = 33;
 pub(crate) const IPPROTO_ESP: u8 = 50;
+pub(crate) const IPPROTO_GRE: u8 = 47;
 pub(crate) const IPPROTO_ICMP: u8 = 1;
 pub(crate) const IPPROTO_ICMPV6: u8 = 58;
 pub(crate) const IPPROTO_IGMP: u8 = 2;
@@ -271,3 +272,17 @@ pub(crate) const TC_H_UNSPEC: u32 = 0x0;
 // Directions of IPsec transforms (linux/xfrm.h).
 pub(crate) const XFRM_POLICY_IN: u8 = 0;
 pub(crate) const XFRM_POLICY_OUT: u8 = 1;
+
+// `inner`. Linux 6.2; the numbers of nft for GRE are not the kernel's.
+pub(crate) const NFTA_INNER_NUM: u16 = 1;
+pub(crate) const NFTA_INNER_TYPE: u16 = 2;
+pub(crate) const NFTA_INNER_FLAGS: u16 = 3;
+pub(crate) const NFTA_INNER_HDRSIZE: u16 = 4;
+pub(crate) const NFTA_INNER_EXPR: u16 = 5;
+pub(crate) const NFT_INNER_VXLAN: u32 = 1;
+pub(crate) const NFT_INNER_GENEVE: u32 = 2;
+pub(crate) const NFT_INNER_HDRSIZE: u32 = 0x1;
+pub(crate) const NFT_INNER_LL: u32 = 0x2;
+pub(crate) const NFT_INNER_NH: u32 = 0x4;
+pub(crate) const NFT_INNER_TH: u32 = 0x8;
+pub(crate) const NFT_PAYLOAD_TUN_HEADER: u32 = 4;

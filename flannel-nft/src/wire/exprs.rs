@@ -79,6 +79,7 @@ field! {
         Some(found) => (found.be32().ok()? == 0).then_some(Self),
         None => Some(Self),
     };
+    Box<Expr>: |expr, kind, a| encode_as(kind, expr, a), |found| decode(&found?).ok().map(Box::new);
     // One expression is `NFTA_DYNSET_EXPR`, several are in `NFTA_DYNSET_EXPRESSIONS`.
     Box<[Expr]>: |exprs, _kind, a| match &**exprs {
         [] => {}
@@ -186,6 +187,10 @@ expressions! {
         dreg NFTA_HASH_DREG, modulus NFTA_HASH_MODULUS, offset NFTA_HASH_OFFSET, kind NFTA_HASH_TYPE
     }
     "immediate" Immediate { dreg NFTA_IMMEDIATE_DREG, data NFTA_IMMEDIATE_DATA }
+    "inner" Inner {
+        number NFTA_INNER_NUM, kind NFTA_INNER_TYPE, flags NFTA_INNER_FLAGS, header_size NFTA_INNER_HDRSIZE,
+        expr NFTA_INNER_EXPR
+    }
     "last" Last { set NFTA_LAST_SET, milliseconds NFTA_LAST_MSECS }
     "limit" Limit {
         rate NFTA_LIMIT_RATE, unit NFTA_LIMIT_UNIT, burst NFTA_LIMIT_BURST, kind NFTA_LIMIT_TYPE,

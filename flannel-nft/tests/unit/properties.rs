@@ -1,5 +1,7 @@
 //! What holds for every ruleset: it is read back as it was written, a difference converges, equal means nothing to do.
 
+use std::net::Ipv4Addr;
+
 use crate::common::generate::*;
 use crate::common::*;
 use flannel_nft::*;
@@ -37,6 +39,24 @@ proptest! {
         settled(&mut kernel, &second);
         settled(&mut kernel, &first);
     }
+}
+
+#[test]
+fn fields_inside_of_a_tunnel_are_read_back() {
+    let vni = Rule::new().when(udp::dport(4789)).when(field::VXLAN_VNI.is_number(10));
+    let rule = vni
+        .when(field::ip::SADDR.inside(field::Tunnel::Vxlan).is(Ipv4Addr::new(10, 0, 0, 1)))
+        .when(field::tcp::DPORT.inside(field::Tunnel::Vxlan).is(Value::port(80)))
+        .accept();
+    let text = "udp dport 4789 vxlan vni 10 vxlan ip saddr 10.0.0.1 vxlan tcp dport 80 accept";
+    assert_eq!(rule.to_string(), text);
+    let mut transaction = Transaction::unchecked();
+    let id = TableId::new(Family::Inet, TableName::new("t").unwrap());
+    transaction.append_rule(&id, &chain("c"), &rule);
+    let changes = transaction.changes();
+    let Some((_, Change::AddRule(_, _, _, read))) = changes.last() else { panic!("{changes:?}") };
+    assert!(read.is_understood());
+    assert_eq!(read.to_string(), text);
 }
 
 #[test]
