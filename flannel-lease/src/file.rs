@@ -2,15 +2,19 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+
+use nix::fcntl::OFlag;
 
 /// Bytes of the largest file of configuration that is read.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
-/// Reads a file of configuration: at most 16 MiB, so that a wrong path cannot fill the memory.
+/// Reads a file of configuration: at most 16 MiB, so that a wrong path cannot fill the memory, and only a regular
+/// file, as reading a pipe or a device may never end.
 ///
 /// # Errors
-/// As [`std::fs::read`]; [`io::ErrorKind::FileTooLarge`].
+/// As [`std::fs::read`]; [`io::ErrorKind::FileTooLarge`]; [`io::ErrorKind::InvalidInput`] if it is no regular file.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     read_up_to(MAX_FILE_BYTES, path)
 }
@@ -21,7 +25,13 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
 /// As [`read`].
 pub fn read_up_to(largest: u64, path: &Path) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
-    let mut file = File::open(path)?.take(largest.saturating_add(1));
+    // open(2) of a pipe without O_NONBLOCK waits for a writer.
+    let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    let kind = file.metadata()?.file_type();
+    if !kind.is_file() && !kind.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    let mut file = file.take(largest.saturating_add(1));
     file.read_to_end(&mut content)?;
     if file.limit() == 0 {
         let problem = format!("larger than {} MiB", largest >> 20);
@@ -44,9 +54,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_without_end_is_refused_instead_of_read() {
-        let error = read(Path::new("/dev/zero")).unwrap_err();
-        assert_eq!(error.to_string(), "larger than 16 MiB");
+    fn what_may_never_end_is_refused_instead_of_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        for path in [Path::new("/dev/zero"), &pipe] {
+            assert_eq!(read(path).unwrap_err().to_string(), "not a regular file", "{}", path.display());
+        }
+        assert_eq!(read(folder.path()).unwrap_err().kind(), io::ErrorKind::IsADirectory);
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(MAX_FILE_BYTES).unwrap();
         assert_eq!(read(file.path()).unwrap().len(), 16 << 20);

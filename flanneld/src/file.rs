@@ -1,11 +1,18 @@
 //! Small files that others read and write too: replaced whole, never half; read whole, never without end.
 
-use std::fs::{File, Permissions};
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, Metadata, Permissions};
 use std::io::{self, BufWriter, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use tracing::debug;
+
 pub use flannel_lease::file::{read, read_text, read_up_to};
+
+/// Characters at the end of a temporary file's name.
+const RANDOM_CHARACTERS: usize = 6;
 
 /// Replaces `path` by `content`: a temporary file beside it, synced, then renamed over it.
 ///
@@ -26,13 +33,12 @@ pub fn replace_by(
     mode: u32,
     write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
 ) -> io::Result<()> {
-    let directory =
-        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let directory = directory_of(path);
     std::fs::DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
-    let mut prefix = std::ffi::OsString::from(".");
-    prefix.push(path.file_name().unwrap_or_default());
-    prefix.push(".");
-    let file = tempfile::Builder::new().prefix(&prefix).tempfile_in(directory)?;
+    let file = tempfile::Builder::new()
+        .prefix(&temporary_prefix(path))
+        .rand_bytes(RANDOM_CHARACTERS)
+        .tempfile_in(directory)?;
     let mut buffered = BufWriter::with_capacity(64 << 10, file.as_file());
     write(&mut buffered)?;
     buffered.flush()?;
@@ -41,6 +47,35 @@ pub fn replace_by(
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
+}
+
+/// Removes the temporary files of [`replace`] that processes which were killed have left beside `path`. Only for a
+/// caller that is the only one to replace `path`.
+pub fn remove_leftovers(path: &Path) {
+    let prefix = temporary_prefix(path);
+    let entries = std::fs::read_dir(directory_of(path)).into_iter().flatten().flatten();
+    let is_leftover = |name: &OsStr| {
+        let random = name.as_bytes().strip_prefix(prefix.as_bytes());
+        random.is_some_and(|random| {
+            random.len() == RANDOM_CHARACTERS && random.iter().all(u8::is_ascii_alphanumeric)
+        })
+    };
+    for entry in entries.filter(|entry| is_leftover(&entry.file_name())) {
+        if let Err(error) = std::fs::remove_file(entry.path()) {
+            debug!(%error, path = %entry.path().display(), "cannot remove a temporary file of an earlier run");
+        }
+    }
+}
+
+fn temporary_prefix(path: &Path) -> OsString {
+    let mut prefix = OsString::from(".");
+    prefix.push(path.file_name().unwrap_or_default());
+    prefix.push(".");
+    prefix
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
 /// A file that goes with `path`: of its name, less `.env`, with `.suffix` at the end.
@@ -55,15 +90,30 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// The permission bits of `path`; nothing if there is no such file.
+/// The permission bits of `path`; nothing if there is no such regular file.
 #[must_use]
 pub fn mode(path: &Path) -> Option<u32> {
-    std::fs::metadata(path).ok().map(|metadata| metadata.permissions().mode() & 0o7777)
+    let metadata = std::fs::metadata(path).ok().filter(Metadata::is_file)?;
+    Some(metadata.permissions().mode() & 0o7777)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn temporary_files_of_a_killed_process_are_removed_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("subnet.env");
+        let others = ["subnet.env", ".subnet.env.swp", ".subnet.env.backup.1", ".subnet.state.json.aB3dE6"];
+        for name in others.iter().chain(&[".subnet.env.aB3dE6", ".subnet.env.000000"]) {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        remove_leftovers(&path);
+        let left = std::fs::read_dir(folder.path()).unwrap();
+        let left: std::collections::BTreeSet<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, others.iter().map(OsString::from).collect());
+    }
 
     #[test]
     fn files_that_differ_in_more_than_env_have_companions_of_their_own() {

@@ -58,8 +58,8 @@ pub async fn run(config: Config) -> Result<Verdict, Box<dyn Error>> {
     let sweeps = sweeps(&context, &overlay, &mut links)?;
     let shared = !sweeps.is_empty() && instances::has_company_after_restart(&subnet_file)?;
     let sweeps = if shared { Vec::new() } else { sweeps };
-    let env = context.spec.subnet_env(context.lease).to_string();
-    let env_stands = file::read(&subnet_file).is_ok_and(|present| present == env.as_bytes());
+    let env = context.spec.subnet_env(context.lease);
+    let env_stands = file::read(&subnet_file).is_ok_and(|present| env.is_in(&present));
 
     for script in scripts.iter().filter(|script| !script.is_empty()) {
         write!(text, "nft -f - <<'END'\n{script}END\n")?;

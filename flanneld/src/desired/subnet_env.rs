@@ -77,17 +77,60 @@ pub enum SubnetEnvError {
 }
 
 impl SubnetEnv {
-    /// Writes the file whole or not at all: a temporary file beside it, synced, then renamed over it.
+    /// Writes the file whole or not at all: a temporary file beside it, synced, then renamed over it. Returns whether
+    /// that was necessary.
     ///
+    /// Lines that assign keys of other programs, such as those of `mk-docker-opts.sh`, stay, at the end of the file.
     /// Its directory is made if absent (mode 0755). A new file has mode 0644 whatever the umask; that of an existing
     /// one is kept.
     ///
     /// # Errors
     /// [`SubnetEnvError::Write`].
-    pub fn write(&self, path: &Path) -> Result<(), SubnetEnvError> {
-        file::replace(path, self.to_string().as_bytes(), file::mode(path).unwrap_or(0o644))
-            .map_err(|source| SubnetEnvError::Write { path: path.to_owned(), source })
+    pub fn write(&self, path: &Path) -> Result<bool, SubnetEnvError> {
+        // What cannot be read is replaced.
+        let present = file::read(path).unwrap_or_default();
+        if self.is_in(&present) {
+            return Ok(false);
+        }
+        let mut content = self.to_string().into_bytes();
+        for line in present.split_inclusive(|byte| *byte == b'\n') {
+            if owner(line) == Owner::Other {
+                content.extend_from_slice(line);
+            }
+        }
+        if !content.ends_with(b"\n") {
+            content.push(b'\n');
+        }
+        file::replace(path, &content, file::mode(path).unwrap_or(0o644))
+            .map_err(|source| SubnetEnvError::Write { path: path.to_owned(), source })?;
+        Ok(true)
     }
+
+    /// Whether these are the contents of a file that says this, whatever other programs have added.
+    #[must_use]
+    pub fn is_in(&self, contents: &[u8]) -> bool {
+        let lines = contents.split_inclusive(|byte| *byte == b'\n');
+        let ours: Vec<&[u8]> = lines.filter(|line| owner(line) != Owner::Other).collect();
+        ours.concat() == self.to_string().as_bytes()
+    }
+}
+
+/// The program that a line of subnet.env belongs to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Owner {
+    /// flannel's, or what is left of a damaged line.
+    Flannel,
+    /// Another program's assignment, or a comment.
+    Other,
+}
+
+fn owner(line: &[u8]) -> Owner {
+    let line = String::from_utf8_lossy(line);
+    let is_others = match assignment(&line) {
+        Some((name, _)) => !name.starts_with("FLANNEL_"),
+        None => line.trim().is_empty(),
+    };
+    if is_others || line.trim_start().starts_with('#') { Owner::Other } else { Owner::Flannel }
 }
 
 /// What an earlier run left in subnet.env: the subnet to ask for again. Hosts' bits are cleared.

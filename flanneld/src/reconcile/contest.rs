@@ -21,6 +21,8 @@ pub(super) enum Subject {
     Tables,
     /// The accept rules in chains of iptables.
     AcceptRules,
+    /// subnet.env.
+    SubnetFile,
     /// A part of the overlay.
     Overlay(Part),
 }
@@ -31,7 +33,7 @@ impl Subject {
     fn limits(self) -> (u32, Duration) {
         match self {
             Self::Tables | Self::Overlay(_) => (8, MIN_HOLD),
-            Self::AcceptRules => (3, 5 * MIN_HOLD),
+            Self::AcceptRules | Self::SubnetFile => (3, 5 * MIN_HOLD),
         }
     }
 }
@@ -132,7 +134,7 @@ impl Contests {
         let held = self.contested().filter(|(subject, streak)| now < streak.held_until(*subject));
         held.filter_map(|(subject, _)| match subject {
             Subject::Overlay(part) => Some(part),
-            Subject::Tables | Subject::AcceptRules => None,
+            Subject::Tables | Subject::AcceptRules | Subject::SubnetFile => None,
         })
         .collect()
     }

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::info;
 
 use super::Reconciler;
+use super::contest::Subject;
 use super::error::{Pass, PassError};
-use crate::desired::subnet_env::SubnetEnv;
-use crate::file;
 use crate::run::machine::Machine;
 use crate::run::state_file::SavedState;
+use crate::run::subnet_file::SubnetFileCheck;
+use crate::status::readiness::Condition;
 
 /// How long changes of leases are collected before the state file is written. The file is written whole; with this much
 /// more per peer, writing takes a few percent of a CPU at most.
@@ -18,15 +18,20 @@ const SAVE_DELAY: Duration = Duration::from_secs(5);
 const SAVE_DELAY_PER_PEER: Duration = Duration::from_micros(100);
 
 impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
-    pub(super) fn write_subnet_file(&mut self) -> Result<Pass, PassError> {
-        let path = &self.config.asked.subnet_file;
-        let desired: SubnetEnv = self.spec.subnet_env(self.lease.key);
-        if file::read(path).is_ok_and(|present| present == desired.to_string().as_bytes()) {
-            return Ok(Pass::Done);
+    /// Has the thread for files write subnet.env, if it does not say this yet.
+    pub(super) fn publish_subnet_env(&self) {
+        self.outputs.subnet_env.send_replace(Some(self.spec.subnet_env(self.lease.key)));
+    }
+
+    /// Records a look at subnet.env that the thread for files had.
+    pub(super) fn note_subnet_file(&mut self, check: SubnetFileCheck) {
+        let SubnetFileCheck { began, result, restored } = check;
+        let outcome = result.map(|()| Pass::Done).map_err(PassError::from);
+        self.record_outcome(Condition::SubnetFile, began, outcome);
+        if let Some(next_check) = restored {
+            let object = format!("subnet file {}", self.config.asked.subnet_file.display());
+            self.record_contest(Subject::SubnetFile, next_check, object);
         }
-        desired.write(path)?;
-        info!("Wrote subnet file to {}", path.display());
-        Ok(Pass::Done)
     }
 
     pub(super) fn save_delay(&self) -> Duration {

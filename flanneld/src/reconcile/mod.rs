@@ -12,9 +12,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tracing::{info, warn};
 
 use crate::config::{EffectiveConfig, NetConf};
+use crate::desired::subnet_env::SubnetEnv;
 use crate::desired::{NodeSpec, rules};
 use crate::run::reload::{Reload, live_change};
 use crate::run::state_file::SavedState;
+use crate::run::subnet_file::SubnetFileCheck;
 use crate::status::counters::{Counters, Object};
 use crate::status::model::Cause;
 use crate::status::readiness::Readiness;
@@ -80,6 +82,8 @@ pub struct Inputs {
     pub reloads: mpsc::Receiver<Reload>,
     /// Who wants to know how things are.
     pub requests: mpsc::Receiver<StatusRequest>,
+    /// Each look at subnet.env.
+    pub subnet_file: mpsc::Receiver<SubnetFileCheck>,
 }
 
 /// What the reconciler tells others.
@@ -91,6 +95,8 @@ pub struct Outputs {
     pub readiness: watch::Sender<Readiness>,
     /// What to remember over a restart: [`state_file::keep`](crate::run::state_file::keep) writes it.
     pub state: mpsc::Sender<SavedState>,
+    /// What subnet.env should say: [`subnet_file::keep`](crate::run::subnet_file::keep) writes it.
+    pub subnet_env: watch::Sender<Option<SubnetEnv>>,
     /// What it notes as it works.
     pub counters: Counters,
 }
@@ -130,7 +136,6 @@ struct Schedule {
     overlay: Due,
     /// To try peers again that the kernel refused.
     refused: Due,
-    subnet_file: Due,
     state: Due,
     /// To check what another process keeps undoing, or to end that.
     contests: Due,
@@ -204,7 +209,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         self.due.host.now();
         self.due.rules.now();
         self.due.overlay.now();
-        self.due.subnet_file.now();
+        self.publish_subnet_env();
         tokio::pin!(shutdown);
         loop {
             self.outputs.counters.heartbeat();
@@ -241,6 +246,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                     self.due.rules.at = Some(self.rules_at(Instant::now()));
                 }
                 Some(request) = inputs.requests.recv() => self.answer(request),
+                Some(check) = inputs.subnet_file.recv() => self.note_subnet_file(check),
                 _ = check.tick() => {
                     self.outputs.counters.found(Object::Rules, Cause::Check);
                     self.due.rules.at = Some(self.rules_at(Instant::now()));
@@ -259,8 +265,8 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
 
     /// When the next work is due.
     fn next(&self) -> Option<Instant> {
-        let Schedule { host, rules, foreign_rules, subnet_file, state, contests, .. } = &self.due;
-        let times = [host, rules, foreign_rules, subnet_file, state, contests].map(|due| due.at);
+        let Schedule { host, rules, foreign_rules, state, contests, .. } = &self.due;
+        let times = [host, rules, foreign_rules, state, contests].map(|due| due.at);
         times.into_iter().chain([self.overlay_due()]).flatten().min()
     }
 
@@ -324,6 +330,6 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         self.outputs.counters.expect(Object::Overlay);
         self.due.rules.now();
         self.due.overlay.now();
-        self.due.subnet_file.now();
+        self.publish_subnet_env();
     }
 }

@@ -28,9 +28,6 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         if self.overlay_due().is_some_and(|at| at <= Instant::now()) {
             self.run_pass(Condition::Device, Self::reconcile_overlay, |due| &mut due.overlay);
         }
-        if self.due.subnet_file.take() {
-            self.run_pass(Condition::SubnetFile, Self::write_subnet_file, |due| &mut due.subnet_file);
-        }
         if self.due.state.take() {
             self.save_state();
         }
@@ -51,9 +48,17 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     ) {
         let began = std::time::Instant::now();
         let outcome = pass(self);
-        let is_done = matches!(outcome, Ok(Pass::Done));
-        due(&mut self.due).settle(is_done);
-        self.outputs.counters.passed(condition, began, is_done);
+        due(&mut self.due).settle(matches!(outcome, Ok(Pass::Done)));
+        self.record_outcome(condition, began, outcome);
+    }
+
+    pub(super) fn record_outcome(
+        &mut self,
+        condition: Condition,
+        began: std::time::Instant,
+        outcome: Result<Pass, PassError>,
+    ) {
+        self.outputs.counters.passed(condition, began, matches!(outcome, Ok(Pass::Done)));
         let state = outcome.map(drop).map_err(|error| Chain(&error).to_string());
         if let Err(reason) = &state
             && self.outputs.readiness.borrow().reason(condition) != Some(reason)

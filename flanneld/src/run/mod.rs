@@ -1,23 +1,28 @@
 //! The life of the daemon: look around, take a lease, keep the kernel in order, leave it as it is.
 
 pub mod claims;
+mod file_watch;
 pub mod instances;
 pub(crate) mod lease_task;
 pub mod machine;
 pub mod net_conf;
 pub mod ownership;
 pub mod processes;
+pub(crate) mod progress;
 pub mod reload;
 pub(crate) mod start;
 pub mod state_file;
+pub mod subnet_file;
 
+use std::convert::Infallible;
 use std::io::ErrorKind;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::config::{Config, HealthzAddress};
 use crate::desired::NodeSpec;
@@ -27,7 +32,9 @@ use crate::reconcile::{DesiredError, HostError, Inputs, Outputs, Reconciler};
 use crate::run::claims::PrefixError;
 use crate::run::instances::Claim;
 use crate::run::lease_task::LeaseSinks;
+use crate::run::net_conf::Written;
 use crate::run::ownership::OwnershipError;
+use crate::run::progress::Thread;
 use crate::run::start::{Started, start};
 use crate::serve::http::{self, View};
 use crate::serve::listen::listen;
@@ -37,6 +44,7 @@ use crate::status::counters::Counters;
 use crate::status::model;
 use crate::status::query::StatusQuery;
 use crate::status::readiness::{Condition, Readiness};
+use crate::status::snapshot::StatusRequest;
 use flannel_lease::Chain;
 use flannel_lease::{StoreError, StoreHealth};
 
@@ -90,9 +98,6 @@ pub enum Fatal {
     /// The names of the tables cannot be settled.
     #[error("cannot choose the names of the nftables tables")]
     Tables(#[source] PrefixError),
-    /// The kernel gave no thread.
-    #[error("cannot start the reconciler's thread")]
-    Thread(#[source] std::io::Error),
     /// The health port.
     #[error("cannot serve health on {address}: choose another --healthz-ip or --healthz-port")]
     Healthz {
@@ -102,6 +107,9 @@ pub enum Fatal {
         #[source]
         source: std::io::Error,
     },
+    /// The kernel refuses another thread.
+    #[error("cannot start a thread: raise the limit of processes or memory (ulimit -u, TasksMax=, pids.max)")]
+    Thread(#[source] std::io::Error),
     /// The task that writes to the kernel ended by itself.
     #[error("the reconciler ended unexpectedly; see the log")]
     Ended,
@@ -109,25 +117,24 @@ pub enum Fatal {
 
 /// Runs the daemon until `shutdown` resolves. The data plane stays as it is, whatever happens.
 ///
+/// The calling thread handles signals and answers probes, and makes no call that may block. Three others may block:
+/// `leases` (the start, the lease store, the status socket), `reconcile` (the kernel) and `files` (subnet.env, the state
+/// file, net-conf.json).
+///
 /// # Errors
 /// [`Fatal`], only while starting: afterwards everything is tried again.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), Fatal> {
     info!("Installing signal handlers");
-    let again = hangups();
+    let sighups = hangups();
     info!("CLI flags config: {}", config.flags);
     if !may_configure_networks() {
         return Err(Fatal::NotPrivileged);
     }
-    let mut links = flannel_vxlan::Netlink::open().map_err(Fatal::Kernel)?;
-    let mut rules = flannel_nft::Netlink::open().map_err(Fatal::Nftables)?;
-    let ownership = config.ownership.settle(&mut rules).map_err(Fatal::Ownership)?;
-
-    tokio::pin!(shutdown);
     systemd::notify_status("taking a lease");
     // Before the lease, which may take its time: who probes must not take waiting for hanging.
     let (readiness_tx, readiness_rx) = watch::channel(Readiness::starting());
     let (requests_tx, requests_rx) = mpsc::channel(4);
-    let (heartbeat_tx, heartbeat_rx) = watch::channel(std::time::Instant::now());
+    let (heartbeat_tx, heartbeat_rx) = watch::channel(Instant::now());
     let status_query = StatusQuery::new(requests_tx, heartbeat_rx);
     if let Some(address) = config.healthz.clone() {
         let view = View { readiness: readiness_rx, status_query: status_query.clone() };
@@ -145,18 +152,56 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             Err(source) => return Err(Fatal::Healthz { address, source }),
         }
     }
+    let (stop_tx, stop_rx) = oneshot::channel();
+    let probes = Probes { handle: Handle::current(), readiness_tx, status_query, heartbeat_tx, requests_rx };
+    let mut ended = progress::start_thread("leases", move || work(config, probes, sighups, stop_rx))?;
+    tokio::pin!(shutdown);
+    tokio::select! {
+        () = &mut shutdown => {
+            info!("shutdownHandler sent cancel signal...");
+            systemd::notify(&[sd_notify::NotifyState::Stopping]);
+            drop(stop_tx);
+            if tokio::time::timeout(SHUTDOWN_TIMEOUT, &mut ended).await.is_err() {
+                warn!("a call is still under way after {SHUTDOWN_TIMEOUT:?}: ending without waiting for it");
+            }
+            info!("Exiting cleanly...");
+            Ok(())
+        }
+        ended = &mut ended => ended.unwrap_or(Err(Fatal::Ended)),
+    }
+}
+
+/// What the thread that answers probes shares with the others.
+struct Probes {
+    /// Its runtime.
+    handle: Handle,
+    readiness_tx: watch::Sender<Readiness>,
+    status_query: StatusQuery,
+    /// The reconciler's.
+    heartbeat_tx: watch::Sender<Instant>,
+    requests_rx: mpsc::Receiver<StatusRequest>,
+}
+
+/// Starts and keeps everything going, until `stop_rx` is closed.
+async fn work(
+    config: Config,
+    probes: Probes,
+    sighups: mpsc::Receiver<()>,
+    mut stop_rx: oneshot::Receiver<Infallible>,
+) -> Result<(), Fatal> {
+    let Probes { handle, readiness_tx, status_query, heartbeat_tx, requests_rx } = probes;
+    let mut links = flannel_vxlan::Netlink::open().map_err(Fatal::Kernel)?;
+    let mut rules = flannel_nft::Netlink::open().map_err(Fatal::Nftables)?;
+    let ownership = config.ownership.settle(&mut rules).map_err(Fatal::Ownership)?;
     let starting = start(&config, ownership, (&mut links, &mut rules), |problem| {
         systemd::notify_status(&format!("taking a lease: {problem}"));
         readiness_tx.send_modify(|readiness| readiness.set(Condition::Lease, Err(problem.to_owned())));
     });
     let started = tokio::select! {
-        () = &mut shutdown => {
-            systemd::notify(&[sd_notify::NotifyState::Stopping]);
-            info!("Exiting cleanly...");
-            return Ok(());
-        }
+        _ = &mut stop_rx => return Ok(()),
         started = starting => started?,
-        () = send_heartbeats(&heartbeat_tx) => return Err(Fatal::Ended),
+        // There is no reconciler yet.
+        () = progress::send_heartbeats(&heartbeat_tx) => return Err(Fatal::Ended),
     };
     let Started { claims, config, spec, written, request, lease, lease_task, restored, previous } = started;
     let spec = NodeSpec { former_prefixes: claims.former_prefixes.clone(), ..spec };
@@ -173,25 +218,63 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let (reloads_tx, reloads_rx) = mpsc::channel(1);
     let (reloading_tx, reloading_rx) = mpsc::unbounded_channel();
     let (state_tx, state_rx) = mpsc::channel(1);
+    let (subnet_env_tx, subnet_env_rx) = watch::channel(None);
+    let (checks_tx, checks_rx) = mpsc::channel(16);
     let (store_tx, store_rx) = watch::channel(StoreHealth::default());
+    let (leases_heartbeat_tx, leases_heartbeat) = watch::channel(Instant::now());
+    let (files_heartbeat_tx, files_heartbeat) = watch::channel(Instant::now());
     let sinks =
         LeaseSinks { events: events_tx, own: lease_tx, readiness: readiness_tx.clone(), store: store_tx };
-    tokio::spawn(reload::follow(written, again, reloads_tx, readiness_tx.clone(), move |done| {
+    let is_file = matches!(written, Written::File(_));
+    let follow = reload::follow(written, sighups, reloads_tx, readiness_tx.clone(), move |done| {
         // Nobody listens any more when the daemon stops.
         let _unheard = reloading_tx.send(done);
-    }));
+    });
     let former_lease = request.previous;
     info!("Watching for new subnet leases");
     tokio::spawn(lease_task.keep(request, attributes_rx, sinks));
-    let state_writer = tokio::spawn(state_file::keep(state_file::path(&config.asked.subnet_file), state_rx));
+    tokio::spawn(async move { progress::send_heartbeats(&leases_heartbeat_tx).await });
+    let (follow_here, follow_in_files) = if is_file { (None, Some(follow)) } else { (Some(follow), None) };
+    follow_here.map(tokio::spawn);
+    let subnet_file = config.asked.subnet_file.clone();
+    let files_ended = progress::start_thread("files", move || async move {
+        follow_in_files.map(tokio::spawn);
+        tokio::spawn(async move { progress::send_heartbeats(&files_heartbeat_tx).await });
+        let state_file = state_file::keep(state_file::path(&subnet_file), state_rx);
+        tokio::join!(state_file, subnet_file::keep(subnet_file.clone(), subnet_env_rx, checks_tx));
+    })?;
 
-    let counters = Counters::new(config.asked.store.kind(), store_rx, rules_tx.subscribe(), heartbeat_tx);
+    let counters = Counters::new(config.asked.store.kind(), store_rx, rules_tx.subscribe(), heartbeat_tx.clone());
     tokio::spawn(serve_status_socket(model::socket(&config.asked.subnet_file), status_query.clone()));
     let watchdog = sd_notify::watchdog_enabled();
     let notifier =
         Notifier { readiness: readiness_tx.subscribe(), status_query, reloads: reloading_rx, watchdog };
-    tokio::spawn(notifier.run(systemd::notify));
-    let outputs = Outputs { attributes: attributes_tx, readiness: readiness_tx, state: state_tx, counters };
+    handle.spawn(notifier.run(systemd::notify));
+    let threads = [
+        Thread {
+            name: "reconcile",
+            duty: "rules, devices and routes are not checked or repaired",
+            heartbeat: heartbeat_tx.subscribe(),
+        },
+        Thread {
+            name: "leases",
+            duty: "the lease is not renewed and changes of other nodes are not seen",
+            heartbeat: leases_heartbeat,
+        },
+        Thread {
+            name: "files",
+            duty: "subnet.env and the state file are not checked or written",
+            heartbeat: files_heartbeat,
+        },
+    ];
+    handle.spawn(progress::watch_threads(threads, readiness_tx.clone()));
+    let outputs = Outputs {
+        attributes: attributes_tx,
+        readiness: readiness_tx,
+        state: state_tx,
+        subnet_env: subnet_env_tx,
+        counters,
+    };
     // Before the first look at the kernel, so that nothing falls in between.
     let links_monitor = flannel_vxlan::Monitor::open(&links).map_err(Fatal::Kernel)?;
     let rules_monitor = flannel_nft::Monitor::open(&rules).map_err(Fatal::Nftables)?;
@@ -204,42 +287,34 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         reconciler = reconciler.restore_peers(restored);
     }
     info!("Running backend.");
-    let (stop_tx, stop_rx) = oneshot::channel();
-    let (ended_tx, mut ended_rx) = oneshot::channel::<()>();
-    std::thread::Builder::new()
-        .name("reconcile".to_owned())
-        .spawn(move || {
-            let inputs = Inputs {
-                leases: events_rx,
-                own: lease_rx,
-                links: links_rx,
-                rules: rules_rx,
-                reloads: reloads_rx,
-                requests: requests_rx,
-            };
-            let monitors = async {
-                tokio::spawn(monitor::links(links_monitor, links_tx));
-                tokio::spawn(monitor::rules(rules_monitor, tables, rules_tx));
-            };
-            reconcile(reconciler, inputs, monitors, stop_rx);
-            drop(ended_tx);
-        })
-        .map_err(Fatal::Thread)?;
+    let (stop_reconciler_tx, stop_reconciler_rx) = oneshot::channel::<Infallible>();
+    let mut reconciler_ended = progress::start_thread("reconcile", move || async move {
+        tokio::spawn(monitor::links(links_monitor, links_tx));
+        tokio::spawn(monitor::rules(rules_monitor, tables, rules_tx));
+        let inputs = Inputs {
+            leases: events_rx,
+            own: lease_rx,
+            links: links_rx,
+            rules: rules_rx,
+            reloads: reloads_rx,
+            requests: requests_rx,
+            subnet_file: checks_rx,
+        };
+        let stopped = async {
+            let _dropped = stop_reconciler_rx.await;
+        };
+        reconciler.run(inputs, stopped).await;
+    })?;
 
     tokio::select! {
-        () = &mut shutdown => {
-            info!("shutdownHandler sent cancel signal...");
-            systemd::notify(&[sd_notify::NotifyState::Stopping]);
-            drop(stop_tx);
-            let drained = async {
-                let _done = (&mut ended_rx).await;
-                state_writer.await
-            };
-            let _late = tokio::time::timeout(SHUTDOWN_TIMEOUT, drained).await;
-            info!("Exiting cleanly...");
+        _ = &mut stop_rx => {
+            drop(stop_reconciler_tx);
+            let _done = reconciler_ended.await;
+            // It has the last state then.
+            let _done = files_ended.await;
             Ok(())
         }
-        _ = &mut ended_rx => Err(Fatal::Ended),
+        _ = &mut reconciler_ended => Err(Fatal::Ended),
     }
 }
 
@@ -257,15 +332,6 @@ async fn serve_health_later(address: HealthzAddress, view: View) {
             info!("Start healthz server on {address}");
             return http::serve(listener, view).await;
         }
-    }
-}
-
-/// Shows that the daemon is alive while there is no reconciler to do so. Never returns.
-async fn send_heartbeats(heartbeat_tx: &watch::Sender<std::time::Instant>) {
-    let mut interval = tokio::time::interval(Duration::from_secs(5));
-    loop {
-        interval.tick().await;
-        heartbeat_tx.send_replace(std::time::Instant::now());
     }
 }
 
@@ -300,30 +366,6 @@ async fn serve_status_socket(path: PathBuf, status_query: StatusQuery) {
         }
         tokio::time::sleep(SOCKET_RETRY_INTERVAL).await;
     }
-}
-
-/// The reconciler's own thread: its work is short but synchronous, and health must be answered meanwhile.
-fn reconcile(
-    reconciler: Reconciler<flannel_nft::Netlink, flannel_vxlan::Netlink>,
-    inputs: Inputs,
-    monitors: impl Future<Output = ()>,
-    stop_rx: oneshot::Receiver<()>,
-) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            error!("cannot start the reconciler: {}", Chain(&error));
-            return;
-        }
-    };
-    runtime.block_on(async {
-        monitors.await;
-        reconciler
-            .run(inputs, async {
-                let _dropped = stop_rx.await;
-            })
-            .await;
-    });
 }
 
 /// Whether this process has `CAP_NET_ADMIN`, bit 12 of its effective capabilities (capabilities(7)).

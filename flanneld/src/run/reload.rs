@@ -4,28 +4,18 @@
 //! configuration is taken whole or not at all, so that what is in force is always one that somebody wrote.
 
 use std::fmt::Display;
-use std::io;
-use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 use crate::config::{Backend, NetConf, Vxlan};
+use crate::run::file_watch::FileWatch;
 use crate::run::net_conf::Written;
 use crate::status::readiness::{Readiness, update};
 use flannel_lease::Backoff;
 use flannel_lease::Chain;
 #[cfg(feature = "etcd")]
 use flannel_lease::StoreError;
-
-/// How often the file is read although nothing told of a change: its folder may have been replaced.
-const RECHECK_INTERVAL: Duration = Duration::from_secs(60);
-/// How long a file that changes is left to settle.
-const SETTLE_DELAY: Duration = Duration::from_millis(50);
 
 /// A configuration that must not be taken while the daemon runs: each key, and why.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -183,60 +173,10 @@ async fn report(written: Written, texts_rx: mpsc::Sender<Text>) {
     }
 }
 
-/// Hears of changes in a file's folder: of the file itself, and of the link that Kubernetes swaps when a ConfigMap
-/// changes (`..data`), beside which the mounted file is itself a link.
-struct FileWatch {
-    folder: PathBuf,
-    inotify: Option<(Inotify, pipe::Receiver)>,
-}
-
-impl FileWatch {
-    fn new(path: &Path) -> Self {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or_else(|| Path::new(".")).to_owned();
-        let open = || -> io::Result<_> {
-            let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-            let queue = pipe::Receiver::from_owned_fd_unchecked(inotify.as_fd().try_clone_to_owned()?)?;
-            Ok((inotify, queue))
-        };
-        let inotify = open()
-            .inspect_err(|error| {
-                warn!(
-                    "changes of {} are seen only every {RECHECK_INTERVAL:?}: {}",
-                    path.display(),
-                    Chain(error)
-                );
-            })
-            .ok();
-        let watch = Self { folder, inotify };
-        watch.listen();
-        watch
-    }
-
-    /// Follows the path, in case the folder was replaced. The kernel keeps one watch for each inode.
-    fn listen(&self) {
-        let changes = AddWatchFlags::IN_CLOSE_WRITE
-            | AddWatchFlags::IN_CREATE
-            | AddWatchFlags::IN_MOVED_TO
-            | AddWatchFlags::IN_DELETE;
-        if let Some((inotify, _)) = &self.inotify {
-            // Without it there is still the slow look.
-            let _missing = inotify.add_watch(&self.folder, changes);
-        }
-    }
-
-    async fn changed(&mut self) {
-        self.listen();
-        let Some((_, queue)) = &self.inotify else { return tokio::time::sleep(RECHECK_INTERVAL).await };
-        if let Ok(Ok(())) = tokio::time::timeout(RECHECK_INTERVAL, queue.readable()).await {
-            tokio::time::sleep(SETTLE_DELAY).await;
-            while queue.try_read(&mut [0; 4096]).is_ok() {}
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const BASE: &str = r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}"#;

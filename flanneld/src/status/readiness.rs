@@ -24,12 +24,14 @@ pub enum Condition {
     Peers,
     /// No other process keeps undoing what this daemon writes.
     Uncontested,
+    /// No thread is blocked in a call, so that everything else was checked of late.
+    Progress,
     /// No bridge of pods has an address that makes new pods fail. Only an operator can cure that.
     PodBridge,
 }
 
 impl Condition {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Interface,
         Self::Lease,
         Self::Device,
@@ -37,6 +39,7 @@ impl Condition {
         Self::SubnetFile,
         Self::Peers,
         Self::Uncontested,
+        Self::Progress,
         Self::PodBridge,
     ];
 
@@ -46,7 +49,7 @@ impl Condition {
             Self::Device | Self::Peers => "overlay",
             // The bridge is read with the interfaces.
             Self::Interface | Self::PodBridge => Self::Interface.label(),
-            Self::Lease | Self::Rules | Self::SubnetFile | Self::Uncontested => self.label(),
+            Self::Lease | Self::Rules | Self::SubnetFile | Self::Uncontested | Self::Progress => self.label(),
         }
     }
 
@@ -70,6 +73,7 @@ impl Condition {
             Self::SubnetFile => "subnet file",
             Self::Peers => "peers",
             Self::Uncontested => "uncontested",
+            Self::Progress => "progress",
             Self::PodBridge => "pod bridge",
         }
     }
@@ -101,7 +105,8 @@ impl Readiness {
             Condition::PodBridge => "checked once there is a lease",
             _ => "made once there is a lease",
         };
-        let made = Condition::ALL.into_iter().filter(|condition| *condition != Condition::Uncontested);
+        let holds = [Condition::Uncontested, Condition::Progress];
+        let made = Condition::ALL.into_iter().filter(|condition| !holds.contains(condition));
         let unmet = made.map(|condition| (condition, reason(condition).to_owned()));
         Self { unmet: unmet.collect(), notes: BTreeMap::new() }
     }
@@ -191,7 +196,8 @@ mod tests {
     #[test]
     fn ready_only_when_every_condition_holds() {
         let mut readiness = Readiness::starting();
-        for condition in Condition::ALL.into_iter().filter(|condition| *condition != Condition::Uncontested) {
+        let holds = [Condition::Uncontested, Condition::Progress];
+        for condition in Condition::ALL.into_iter().filter(|condition| !holds.contains(condition)) {
             assert!(!readiness.is_ready(), "before {condition:?}");
             readiness.set(condition, Ok(()));
         }

@@ -11,6 +11,7 @@ use testkit::{Daemon, Flannel, Lab, NewFlows, Node, Pod, may_make_namespaces, wa
 mod contest;
 mod etcd;
 mod etcd_host;
+mod files;
 mod host_changes;
 mod hostile_leases;
 mod identity;

@@ -249,8 +249,8 @@ fn overlaps<'a>(
 
 fn subnet_env(context: &Context, subnet_file: &Path) -> Option<Finding> {
     let shown = subnet_file.display();
-    match file::read_text(subnet_file) {
-        Ok(found) if found == context.spec.subnet_env(context.lease).to_string() => None,
+    match file::read(subnet_file) {
+        Ok(found) if context.spec.subnet_env(context.lease).is_in(&found) => None,
         Ok(_) => Some(Finding::warning(
             "subnet_env",
             format!("{shown} is not what it should be: new pods get wrong addresses or MTUs"),

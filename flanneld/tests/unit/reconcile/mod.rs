@@ -24,6 +24,7 @@ use flanneld::reconcile::monitor::ForeignCommits;
 use flanneld::reconcile::{Inputs, Outputs, Reconciler, RestoredPeers, find_facts};
 use flanneld::run::reload::Reload;
 use flanneld::run::state_file::SavedState;
+use flanneld::run::subnet_file;
 use flanneld::status::counters::Counters;
 use flanneld::status::model::{Cause, PeerCounts, PeerState};
 use flanneld::status::query::StatusQuery;
@@ -194,7 +195,10 @@ impl Node {
         let (stop, stopped) = oneshot::channel();
         let (reloads_in, reloads) = mpsc::channel(1);
         let (memory_in, saved) = mpsc::channel(1);
-        let outputs = Outputs { attributes, readiness: readiness_in, state: memory_in, counters };
+        let (subnet_env, wanted) = watch::channel(None);
+        let (checks, subnet_file) = mpsc::channel(16);
+        tokio::spawn(subnet_file::keep(config.asked.subnet_file.clone(), wanted, checks));
+        let outputs = Outputs { attributes, readiness: readiness_in, state: memory_in, subnet_env, counters };
         let mut reconciler =
             Reconciler::new(config, spec, lease(1), rules.clone(), links.clone(), outputs).unwrap();
         if let Some(restored) = restored {
@@ -210,6 +214,7 @@ impl Node {
             rules: rules_out,
             reloads,
             requests,
+            subnet_file,
         };
         tokio::spawn(reconciler.run(inputs, async {
             let _dropped = stopped.await;

@@ -1,0 +1,106 @@
+//! Threads that may block, and what notices that one does: what it checks is then not known to hold.
+
+use std::time::{Duration, Instant};
+
+use flannel_lease::Chain;
+use tokio::sync::{oneshot, watch};
+use tokio::time::interval;
+use tracing::{info, warn};
+
+use crate::run::Fatal;
+use crate::status::readiness::{Condition, Readiness, update};
+
+/// How often a thread shows that it makes progress.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
+/// A thread that has been silent for longer makes the node unready.
+const STALLED_AFTER: Duration = Duration::from_secs(15);
+/// How often that is checked.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Runs `work` in a thread and a runtime of its own, where it may block. The receiver gets what it returns, or an error
+/// if it panics.
+///
+/// # Errors
+/// [`Fatal::Thread`].
+pub(crate) fn start_thread<T, F>(
+    name: &str,
+    work: impl FnOnce() -> F + Send + 'static,
+) -> Result<oneshot::Receiver<T>, Fatal>
+where
+    T: Send + 'static,
+    F: Future<Output = T>,
+{
+    let (done_tx, done_rx) = oneshot::channel();
+    // `spawn_blocking` panics if it has no thread and the kernel refuses another: the first must exist and stay.
+    std::thread::Builder::new().spawn(|| ()).map_err(Fatal::Thread)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .thread_keep_alive(Duration::MAX)
+        .build()
+        .map_err(Fatal::Thread)?;
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            let done = runtime.block_on(async {
+                if let Err(error) = tokio::task::spawn_blocking(|| ()).await {
+                    warn!("cannot start a thread for blocking calls: {}", Chain(&error));
+                }
+                work().await
+            });
+            // Blocking calls may still be under way; they end with the process.
+            runtime.shutdown_background();
+            // Nobody waits any more if it took too long.
+            let _unheard = done_tx.send(done);
+        })
+        .map_err(Fatal::Thread)?;
+    Ok(done_rx)
+}
+
+/// Shows that the calling thread makes progress, for as long as it does. Never returns.
+pub(crate) async fn send_heartbeats(heartbeat_tx: &watch::Sender<Instant>) {
+    let mut interval = interval(HEARTBEAT_INTERVAL);
+    loop {
+        interval.tick().await;
+        heartbeat_tx.send_replace(Instant::now());
+    }
+}
+
+/// A thread, and when it last made progress.
+#[derive(Debug)]
+pub(crate) struct Thread {
+    pub(crate) name: &'static str,
+    /// What is not done while it is blocked.
+    pub(crate) duty: &'static str,
+    pub(crate) heartbeat: watch::Receiver<Instant>,
+}
+
+/// Makes the node unready while one of `threads` is blocked. Never returns.
+pub(crate) async fn watch_threads(threads: [Thread; 3], readiness: watch::Sender<Readiness>) {
+    let mut stalls = threads.map(|thread| (thread, None::<Instant>));
+    let mut interval = interval(CHECK_INTERVAL);
+    loop {
+        interval.tick().await;
+        let mut reasons = Vec::new();
+        for (Thread { name, duty, heartbeat }, stalled) in &mut stalls {
+            let last = *heartbeat.borrow();
+            if last.elapsed() <= STALLED_AFTER {
+                if let Some(since) = stalled.take() {
+                    let blocked = last.duration_since(since).as_secs();
+                    info!("the {name} thread goes on after {blocked} seconds");
+                }
+                continue;
+            }
+            let reason = format!(
+                "{name} thread is blocked for over {} seconds: {duty} until the call returns",
+                STALLED_AFTER.as_secs()
+            );
+            if stalled.is_none() {
+                warn!("the {reason}; /proc/{}/task/*/stack shows the call", std::process::id());
+            }
+            stalled.get_or_insert(last);
+            reasons.push(reason);
+        }
+        let state = if reasons.is_empty() { Ok(()) } else { Err(reasons.join("; ")) };
+        update(&readiness, |readiness| readiness.set(Condition::Progress, state));
+    }
+}

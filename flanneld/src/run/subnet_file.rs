@@ -1,0 +1,85 @@
+//! Keeps subnet.env as it should be, whatever other processes do to it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use flannel_lease::Backoff;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+use crate::desired::subnet_env::{SubnetEnv, SubnetEnvError};
+use crate::file;
+use crate::run::file_watch::FileWatch;
+
+/// Longest pause between two restorations of a file that another process keeps changing.
+const MAX_RESTORE_DELAY: Duration = Duration::from_secs(60);
+
+/// What came of one look at the file.
+#[derive(Debug)]
+pub struct SubnetFileCheck {
+    /// When it began.
+    pub began: std::time::Instant,
+    /// The error, if the file is not as it should be.
+    pub result: Result<(), SubnetEnvError>,
+    /// If the file had to be restored, when it is looked at again at the earliest.
+    pub restored: Option<Instant>,
+}
+
+/// Writes what is `wanted` to `path`, and again whenever another process has removed or changed it, until `wanted` is
+/// closed. Reports each look to `checks`. File calls block the calling thread.
+pub async fn keep(
+    path: PathBuf,
+    mut wanted: watch::Receiver<Option<SubnetEnv>>,
+    checks: mpsc::Sender<SubnetFileCheck>,
+) {
+    file::remove_leftovers(&path);
+    let mut changes = FileWatch::new(&path);
+    let (mut retries, mut restorations) = (Backoff::default(), Backoff::up_to(MAX_RESTORE_DELAY));
+    let mut restored_at: Option<Instant> = None;
+    // What the file held after the last look.
+    let mut held = None;
+    loop {
+        let env = wanted.borrow_and_update().clone();
+        let (mut pause, mut failed) = (Duration::ZERO, false);
+        if let Some(env) = env {
+            let began = std::time::Instant::now();
+            let result = env.write(&path);
+            let written = matches!(result, Ok(true));
+            let restored = written && held.as_ref() == Some(&env);
+            if restored {
+                if restored_at.is_none_or(|at| at.elapsed() > MAX_RESTORE_DELAY) {
+                    restorations.reset();
+                }
+                restored_at = Some(Instant::now());
+                pause = restorations.next_delay();
+                warn!(
+                    "wrote subnet file {} again: another process removed or changed it, and new pods need it",
+                    path.display()
+                );
+            } else if written {
+                info!("Wrote subnet file to {}", path.display());
+            }
+            failed = result.is_err();
+            if failed {
+                pause = retries.next_delay();
+            } else {
+                retries.reset();
+                held = Some(env);
+            }
+            let restored = restored.then(|| Instant::now() + pause);
+            // While the reconciler is busy with something else, a later look will do.
+            let _busy = checks.try_send(SubnetFileCheck { began, result: result.map(drop), restored });
+        }
+        let again = async {
+            sleep(pause).await;
+            if !failed {
+                changes.changed().await;
+            }
+        };
+        tokio::select! {
+            changed = wanted.changed() => if changed.is_err() { return },
+            () = again => {}
+        }
+    }
+}

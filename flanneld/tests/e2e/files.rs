@@ -1,0 +1,162 @@
+//! subnet.env while other processes and the disk misbehave.
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use testkit::{Daemon, Flannel, Node, may_make_namespaces, wait_for};
+
+use super::{Cluster, SOON};
+
+/// How long readiness may take to notice a call that does not return.
+const NOTICED: Duration = Duration::from_secs(30);
+
+fn log_of(node: &Node) -> String {
+    fs::read_to_string(node.folder().join("flanneld.log")).unwrap()
+}
+
+/// Lets each system call `call` of the threads named `thread` take a minute from now on, until it is dropped.
+struct Stuck(Child);
+
+impl Stuck {
+    fn in_call(daemon: &Daemon, thread: &str, call: &str) -> Self {
+        let pid = daemon.pid().unwrap();
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        let tasks: Vec<_> = tasks.map(|task| task.unwrap()).collect();
+        let comm = |task: &&fs::DirEntry| fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        let task = tasks.iter().find(|task| comm(task).trim() == thread).unwrap();
+        let tid = task.file_name().into_string().unwrap();
+        let strace = Command::new("strace")
+            .args(["-o", "/dev/null", "-e", &format!("inject={call}:delay_enter=60s"), "-p", &tid])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let traced = || {
+            let status = fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+            status.lines().any(|line| line == format!("TracerPid:\t{}", strace.id())).then_some(())
+        };
+        wait_for(SOON, traced).expect("strace attaches");
+        Self(strace)
+    }
+}
+
+impl Drop for Stuck {
+    fn drop(&mut self) {
+        let _ended = self.0.kill();
+        let _ended = self.0.wait();
+    }
+}
+
+fn page_says(daemon: &Daemon, text: &str) {
+    let said = wait_for(NOTICED, || daemon.page("/readyz").unwrap_or_default().contains(text).then_some(()));
+    assert!(said.is_some(), "{text} is not in {}", daemon.page("/readyz").unwrap());
+}
+
+#[test]
+fn subnet_env_is_restored_whatever_another_process_makes_of_it() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let cluster = Cluster::start(1, Flannel::NET_CONF);
+    let (node, daemon, _) = &cluster.nodes[0];
+    let file = node.subnet_file();
+    let shown = file.display();
+    let before = fs::read_to_string(&file).unwrap();
+    for disturbance in [
+        format!("rm {shown}"),
+        format!("mv {shown} {shown}.old"),
+        format!("echo FLANNEL_MTU=9000 >> {shown}"),
+        format!("truncate -s 0 {shown}"),
+        format!("rm {shown}; mkfifo {shown}"),
+        format!("rm {shown}; ln -s /dev/zero {shown}"),
+    ] {
+        node.namespace().sh(&disturbance).unwrap();
+        let restored = || {
+            let metadata = fs::symlink_metadata(&file).ok()?;
+            (metadata.is_file() && fs::read_to_string(&file).ok()? == before).then_some(())
+        };
+        assert!(wait_for(SOON, restored).is_some(), "after `{disturbance}`: {}", log_of(node));
+    }
+    assert_eq!(fs::symlink_metadata("/dev/zero").unwrap().len(), 0);
+    assert!(log_of(node).contains("another process removed or changed it"), "{}", log_of(node));
+    wait_for(SOON, || (daemon.status("/readyz").unwrap() == 200).then_some(())).unwrap();
+}
+
+#[test]
+fn lines_of_other_programs_in_subnet_env_outlive_a_live_change() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let cluster = Cluster::start(1, Flannel::NET_CONF);
+    let (node, ..) = &cluster.nodes[0];
+    let file = node.subnet_file();
+    let theirs = "DOCKER_OPTS=\" --bip=10.244.1.1/24\"\n";
+    fs::write(&file, fs::read_to_string(&file).unwrap() + theirs).unwrap();
+    let net_conf = Flannel::NET_CONF.replace("\"vxlan\"", "\"vxlan\", \"MTU\": 1400");
+    fs::write(cluster.flannel.net_conf_file(), net_conf).unwrap();
+    let env = || fs::read_to_string(&file).unwrap();
+    wait_for(SOON, || env().contains("FLANNEL_MTU=1350\n").then_some(())).expect("the change is taken");
+    assert!(env().ends_with(theirs), "{}", env());
+}
+
+#[test]
+fn a_disk_that_hangs_makes_the_node_unready_and_holds_up_neither_repairs_nor_sigterm() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut cluster = Cluster::start(1, Flannel::NET_CONF);
+    let (node, daemon, _) = cluster.nodes.remove(0);
+    let stuck = Stuck::in_call(&daemon, "files", "fsync");
+    fs::remove_file(node.subnet_file()).unwrap();
+    page_says(&daemon, "progress: files");
+    assert_eq!(daemon.status("/readyz").unwrap(), 503);
+    assert_eq!(daemon.status("/healthz").unwrap(), 200, "a restart does not mend a disk");
+    node.namespace().sh("nft flush ruleset").unwrap();
+    let repaired = || node.namespace().sh("nft list ruleset").unwrap().contains("masquerade").then_some(());
+    wait_for(SOON, repaired).expect("the rules do not wait for the disk");
+    drop(stuck);
+    wait_for(SOON, || (daemon.status("/readyz").unwrap() == 200).then_some(())).expect("it goes on");
+    assert!(node.subnet_file().exists());
+
+    let _stuck = Stuck::in_call(&daemon, "files", "fsync");
+    fs::remove_file(node.subnet_file()).unwrap();
+    wait_for(SOON, || log_of(&node).contains("removed or changed").then_some(())).unwrap();
+    assert!(daemon.terminate().unwrap().success());
+}
+
+#[test]
+fn a_reconciler_that_is_stuck_in_a_call_makes_the_node_unready() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut cluster = Cluster::start(1, Flannel::NET_CONF);
+    let (node, daemon, _) = cluster.nodes.remove(0);
+    let stuck = Stuck::in_call(&daemon, "reconcile", "sendto,sendmsg");
+    node.namespace().sh("nft flush ruleset").unwrap();
+    page_says(&daemon, "progress: reconcile");
+    assert_eq!(daemon.status("/readyz").unwrap(), 503);
+    drop(stuck);
+    wait_for(SOON, || (daemon.status("/readyz").unwrap() == 200).then_some(())).expect("it goes on");
+
+    let _stuck = Stuck::in_call(&daemon, "reconcile", "sendto,sendmsg");
+    node.namespace().sh("nft flush ruleset").unwrap();
+    node.namespace().sh(&format!("kill {}", daemon.pid().unwrap())).unwrap();
+    // strace keeps the thread until its minute is over, though the process has ended.
+    wait_for(SOON, || log_of(&node).contains("Exiting cleanly").then_some(())).expect("it ends");
+}
+
+#[test]
+fn a_pipe_in_place_of_subnet_env_does_not_hold_up_a_start() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut cluster = Cluster::start(1, Flannel::NET_CONF);
+    let (node, daemon, _) = cluster.nodes.remove(0);
+    daemon.terminate().unwrap();
+    fs::remove_file(node.subnet_file()).unwrap();
+    node.namespace().sh(&format!("mkfifo {}", node.subnet_file().display())).unwrap();
+    let mut daemon = cluster.flannel.start(&node).unwrap();
+    daemon.ready(SOON).unwrap();
+    assert!(fs::symlink_metadata(node.subnet_file()).unwrap().is_file());
+}
