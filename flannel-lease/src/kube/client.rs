@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use hyper::header::{InvalidHeaderValue, USER_AGENT};
+use hyper_util::client::proxy::matcher::Matcher;
 use kube::Client;
 use kube::api::GetParams;
 use kube::config::KubeConfigOptions;
@@ -43,12 +44,16 @@ impl ApiServer {
             kind: StoreErrorKind::Unusable,
             source: Some(source),
         };
+        let mut proxy = None;
         let mut config = if let Some(path) = &options.kubeconfig {
             let advice = format!("cannot use --kubeconfig-file {}", path.display());
             let file = kubeconfig::read(path).map_err(|error| unusable(&advice, error))?;
-            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+            let proxies = kubeconfig::proxies(&file);
+            let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
                 .await
-                .map_err(|error| unusable(&advice, error.into()))?
+                .map_err(|error| unusable(&advice, error.into()))?;
+            proxy = connect::proxy(&config, &proxies, &Matcher::from_env());
+            config
         } else if options.api_url.is_some() {
             kube::Config::new(hyper::Uri::default())
         } else {
@@ -78,7 +83,7 @@ impl ApiServer {
             unusable("the user agent is no header's value", error.into())
         })?;
         config.headers.push((USER_AGENT, agent));
-        let client = connect::client(config)
+        let client = connect::client(config, proxy)
             .map_err(|error| unusable("its address or TLS settings cannot be used", error))?;
         Ok(Self { client, url })
     }

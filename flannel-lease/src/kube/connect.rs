@@ -3,13 +3,18 @@
 //! The client sends those as they are, since only the server judges them, and reads them again for
 //! each new connection, since a kubelet or cert-manager replaces the files.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hyper::Uri;
+use hyper::rt::{Read, Write};
 use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_timeout::TimeoutConnector;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::legacy::connect::{Connection, HttpConnector};
+use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use hyper_util::rt::TokioExecutor;
 use kube::client::{Body, ConfigExt as _};
 use kube::config::AuthInfo;
@@ -18,17 +23,52 @@ use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
 use rustls::sign::CertifiedKey;
 use secrecy::ExposeSecret as _;
-use tower::{BoxError, ServiceBuilder, service_fn};
+use tower::{BoxError, Service, ServiceBuilder, service_fn};
 
-use crate::dial::{resolve, server_name};
+use crate::dial::{host_of, resolve, server_name};
 use crate::tls::{Pem, PemContent, PemError, Reread, client_identity};
 
-/// A client for this configuration; connects to nothing.
-pub(super) fn client(mut config: Config) -> Result<Client, BoxError> {
-    if let Some(proxy) = &config.proxy_url {
-        let host = proxy.host().unwrap_or_default();
-        return Err(format!("a proxy is configured ({host}), which is not supported").into());
+/// The proxy on the way to the API server: that of the kubeconfig, else that of `HTTPS_PROXY`, unless `NO_PROXY` names
+/// the server or the server is this host. `proxies` are those that the kubeconfig names, `environment` has the variables.
+pub(super) fn proxy(config: &Config, proxies: &[Uri], environment: &Matcher) -> Option<Intercept> {
+    // `kube` takes it from either, and compares NO_PROXY with the proxy's own address.
+    let chosen = config.proxy_url.as_ref()?;
+    if proxies.contains(chosen) {
+        return Matcher::builder().all(chosen.to_string()).build().intercept(&config.cluster_url);
     }
+    let host = host_of(config.cluster_url.host()?);
+    let is_this_host =
+        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    if is_this_host { None } else { environment.intercept(&config.cluster_url) }
+}
+
+/// A client for this configuration; connects to nothing.
+pub(super) fn client(config: Config, proxy: Option<Intercept>) -> Result<Client, BoxError> {
+    let mut http = HttpConnector::new_with_resolver(service_fn(resolve));
+    http.enforce_http(false);
+    let Some(proxy) = proxy else { return client_over(http, config) };
+    if proxy.uri().scheme_str() != Some("http") {
+        let host = proxy.uri().host().unwrap_or_default();
+        return Err(format!(
+            "the proxy at {host} is not an HTTP proxy: name it by http://HOST:PORT in HTTPS_PROXY or proxy-url, or name \
+             the API server in NO_PROXY"
+        )
+        .into());
+    }
+    let mut tunnel = Tunnel::new(proxy.uri().clone(), http);
+    if let Some(credentials) = proxy.basic_auth() {
+        tunnel = tunnel.with_auth(credentials.clone());
+    }
+    client_over(tunnel, config)
+}
+
+fn client_over<C>(connector: C, mut config: Config) -> Result<Client, BoxError>
+where
+    C: Service<Uri> + Clone + Send + Sync + 'static,
+    C::Response: Connection + Read + Write + Send + Unpin + 'static,
+    C::Future: Send + 'static,
+    C::Error: Into<BoxError>,
+{
     let identity = take_identity(&mut config.auth_info)?;
     let mut tls = config.rustls_client_config()?;
     if let Some((certificate, key)) = identity {
@@ -36,15 +76,13 @@ pub(super) fn client(mut config: Config) -> Result<Client, BoxError> {
         let identity = Reread::new(move || client_identity(&certificate, &key, &provider))?;
         tls.client_auth_cert_resolver = Arc::new(Identity(identity));
     }
-    let mut http = HttpConnector::new_with_resolver(service_fn(resolve));
-    http.enforce_http(false);
     let mut https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
     if config.cluster_url.scheme_str() == Some("https") {
         let host =
             config.tls_server_name.as_deref().or_else(|| config.cluster_url.host()).unwrap_or_default();
         https = https.with_server_name_resolver(FixedServerNameResolver::new(server_name(host)?));
     }
-    let https = https.enable_http1().wrap_connector(http);
+    let https = https.enable_http1().wrap_connector(connector);
     let mut connector = TimeoutConnector::new(https);
     connector.set_connect_timeout(config.connect_timeout);
     connector.set_read_timeout(config.read_timeout);
@@ -100,5 +138,37 @@ impl ResolvesClientCert for Identity {
 
     fn has_certs(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kubeconfigs_proxy_counts_before_the_environment_and_no_proxy_before_both_for_the_latter() {
+        let environment =
+            Matcher::builder().https("http://environment:3128").no("10.0.0.0/8,.cluster.local").build();
+        let chosen = |server: &str, proxy: Option<&'static str>, named: &[Uri]| {
+            let mut config = Config::new(server.parse().unwrap());
+            config.proxy_url = proxy.map(Uri::from_static);
+            super::proxy(&config, named, &environment).map(|proxy| proxy.uri().to_string())
+        };
+        let environments = Some("http://environment:3128");
+        for (server, through) in [
+            ("https://192.0.2.1:6443", Some("http://environment:3128/")),
+            ("https://10.0.0.1:6443", None),
+            ("https://api.cluster.local", None),
+            ("https://localhost:6443", None),
+            ("https://127.0.0.1:6443", None),
+            ("https://[::1]:6443", None),
+            ("http://192.0.2.1:8080", None),
+        ] {
+            assert_eq!(chosen(server, environments, &[]).as_deref(), through, "{server}");
+            assert_eq!(chosen(server, None, &[]), None, "{server}");
+        }
+        let named = "http://named:3128";
+        let proxy = chosen("https://10.0.0.1:6443", Some(named), &[Uri::from_static(named)]);
+        assert_eq!(proxy.as_deref(), Some("http://named:3128/"));
     }
 }

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::path::Path;
 
+use hyper::Uri;
 use kube::config::{Kubeconfig, KubeconfigError};
 
 use crate::file;
@@ -48,6 +49,12 @@ pub(super) fn read(path: &Path) -> Result<Kubeconfig, Box<dyn Error + Send + Syn
         }
     }
     Ok(merged)
+}
+
+/// The proxies that its clusters name.
+pub(super) fn proxies(config: &Kubeconfig) -> Vec<Uri> {
+    let clusters = config.clusters.iter().filter_map(|named| named.cluster.as_ref());
+    clusters.filter_map(|cluster| cluster.proxy_url.as_ref()?.parse().ok()).collect()
 }
 
 /// What names files. A plugin without a slash is searched in `PATH`.

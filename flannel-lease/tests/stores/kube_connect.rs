@@ -1,6 +1,7 @@
 //! How the API server is reached: kubeconfig, TLS, credentials, and the name that flanneld goes by.
 
 use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -187,4 +188,58 @@ async fn a_kubeconfig_brings_server_and_token() {
     let store = KubeStore::open(&options, V4).await.unwrap();
     assert_eq!(store.acquire(&request(node(1))).await.unwrap().key, key("10.244.1.0-24"));
     assert!(!format!("{store:?}").contains("s3cret"));
+}
+
+/// An HTTP proxy; returns its URL and what it was asked to connect to.
+fn proxy() -> (String, std::sync::mpsc::Receiver<String>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://me:secret@{}", listener.local_addr().unwrap());
+    let (asked_tx, asked) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let mut client = client.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                client.read_exact(&mut byte).unwrap();
+                head.extend(byte);
+            }
+            let head = String::from_utf8(head).unwrap();
+            let target = head.split(' ').nth(1).unwrap().to_owned();
+            let mut server = std::net::TcpStream::connect(&target).unwrap();
+            let (mut from_server, mut to_client) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+            client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").unwrap();
+            asked_tx.send(head).unwrap();
+            std::thread::spawn(move || std::io::copy(&mut from_server, &mut to_client));
+            std::thread::spawn(move || std::io::copy(&mut client, &mut server));
+        }
+    });
+    (url, asked)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kubeconfig_may_name_a_proxy_with_a_password() {
+    let api = server();
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    certificates(folder);
+    let front = TlsFront::start(folder, &api.url());
+    let (url, asked) = proxy();
+    let options = with_kubeconfig(&api, folder, &front.url(), &files());
+    let set_proxy = |url: &str| {
+        let file = options.kubeconfig.as_ref().unwrap();
+        let mut config: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+        config["clusters"][0]["cluster"]["proxy-url"] = json!(url);
+        std::fs::write(file, config.to_string()).unwrap();
+    };
+    set_proxy(&url);
+    take(&options).await.unwrap();
+    let head = asked.recv().unwrap();
+    assert!(head.starts_with(&format!("CONNECT {} ", front.url().replace("https://", ""))), "{head}");
+    assert!(head.to_lowercase().contains("proxy-authorization: basic bwu6c2vjcmv0"), "{head}");
+
+    set_proxy("socks5://me:secret@127.0.0.1:1080");
+    let error = take(&options).await.unwrap_err();
+    assert!(error.contains("the proxy at 127.0.0.1 is not an HTTP proxy"), "{error}");
+    assert!(!error.contains("secret"), "{error}");
 }

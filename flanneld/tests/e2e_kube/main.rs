@@ -35,6 +35,10 @@ impl Daemon {
     }
 
     fn start_with(node: &Node, name: &str, server: &str, text: &str) -> Self {
+        Self::start_in(node, name, server, text, &[])
+    }
+
+    fn start_in(node: &Node, name: &str, server: &str, text: &str, environment: &[(&str, &str)]) -> Self {
         let net_conf = node.folder().join("net-conf.json");
         fs::write(&net_conf, text).unwrap();
         let log = File::options().create(true).append(true).open(node.folder().join("flanneld.log")).unwrap();
@@ -44,6 +48,7 @@ impl Daemon {
         command.arg("--net-config-path").arg(net_conf).arg("--subnet-file").arg(node.subnet_file());
         // As in an image that holds nothing else: no CA certificates of the system.
         command.env("SSL_CERT_FILE", "/dev/null").env_remove("SSL_CERT_DIR");
+        command.envs(environment.iter().copied());
         command.env("NODE_NAME", name).stdin(Stdio::null()).stderr(log);
         Self(node.namespace().spawn(&mut command).unwrap())
     }
@@ -161,6 +166,28 @@ fn nodes_on_kubernetes_wait_for_their_pod_subnets_and_come_back_with_the_server_
     api.set_away(false);
     wait_for(SOON, || routes().is_empty().then_some(())).expect("a node that is gone is no peer");
     drop(daemons);
+}
+
+#[test]
+fn a_proxy_in_the_environment_that_is_not_for_the_api_server_prevents_no_start() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let node = lab.add_node().unwrap();
+    let api = FakeApi::start_in(lab.outside(), SERVER.parse().unwrap()).unwrap();
+    api.add_node("a", &["10.244.1.0/24"]);
+    let kubeconfig = node.folder().join("kubeconfig");
+    let text = format!(
+        "{{kind: Config, current-context: c, contexts: [{{name: c, context: {{cluster: c, user: u}}}}], \
+         users: [{{name: u, user: {{}}}}], clusters: [{{name: c, cluster: {{server: 'http://{SERVER}'}}}}]}}"
+    );
+    fs::write(&kubeconfig, text).unwrap();
+    let server = format!("--kubeconfig-file={}", kubeconfig.display());
+    let proxies = [("HTTPS_PROXY", "http://192.0.2.1:3128"), ("NO_PROXY", "192.168.77.0/24")];
+    let _daemon = Daemon::start_in(&node, "a", &server, NET_CONF, &proxies);
+    let written = wait_for(SOON, || node.subnet_file().exists().then_some(()));
+    assert!(written.is_some(), "{}", log_of(&node));
 }
 
 #[test]
