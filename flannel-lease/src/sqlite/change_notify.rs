@@ -6,54 +6,93 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::net::unix::pipe;
 
 /// Notifies all processes that watch the lease file at `db`.
 pub(super) fn notify(db: &Path) -> io::Result<()> {
-    let file = File::options().write(true).create(true).truncate(false).open(notify_path(db))?;
-    file.write_all_at(b"\n", 0)
+    open(&notify_path(db))?.write_all_at(b"\n", 0)
 }
 
-/// Hears [`notify`] of every process, from the moment it exists.
+/// Opens the notification file, making it if there is none. Whoever may write to its folder could put a link or a pipe
+/// there: a link is not followed, and a pipe neither waited for nor used.
+fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let mut options = File::options();
+    let file = options.write(true).create(true).truncate(false).custom_flags(flags.bits()).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    Ok(file)
+}
+
+/// Receives [`notify`] of every process, from the moment it exists.
 #[derive(Debug)]
 pub(super) struct ChangeNotify {
     path: PathBuf,
-    inotify: Inotify,
-    /// The same queue, as something to wait for: like a pipe, it is read in chunks and says when there is one.
-    queue: pipe::Receiver,
+    inotify: Option<Queue>,
+    failing: bool,
 }
 
+/// The same queue twice, the second time as something to wait for: like a pipe, it is read in chunks and says when
+/// there is one.
+#[derive(Debug)]
+struct Queue(Inotify, pipe::Receiver);
+
 impl ChangeNotify {
-    pub(super) fn listen(db: &Path) -> io::Result<Self> {
-        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        let queue = pipe::Receiver::from_owned_fd_unchecked(inotify.as_fd().try_clone_to_owned()?)?;
-        let change_notify = Self { path: notify_path(db), inotify, queue };
-        change_notify.watch()?;
-        Ok(change_notify)
+    pub(super) fn new(db: &Path) -> Self {
+        let mut change_notify = Self { path: notify_path(db), inotify: None, failing: false };
+        let result = change_notify.listen();
+        change_notify.note(result);
+        change_notify
     }
 
     /// Waits for a notification, at most this long. Notifications since the last wait count, and several count as one.
-    pub(super) async fn wait(&self, at_most: Duration) {
-        if self.watch().is_err() {
+    /// While nothing can be received, it waits that long.
+    pub(super) async fn wait(&mut self, at_most: Duration) {
+        let result = self.listen();
+        self.note(result);
+        let Some(Queue(_, queue)) = self.inotify.as_ref().filter(|_| !self.failing) else {
             return tokio::time::sleep(at_most).await;
-        }
-        if let Ok(Ok(())) = tokio::time::timeout(at_most, self.queue.readable()).await {
+        };
+        if let Ok(Ok(())) = tokio::time::timeout(at_most, queue.readable()).await {
             // The events carry nothing of use; they only have to be drained.
-            while self.queue.try_read(&mut [0; 4096]).is_ok() {}
+            while queue.try_read(&mut [0; 4096]).is_ok() {}
         }
     }
 
-    /// Follows the path, in case somebody removed the file. The kernel keeps one watch for each inode.
-    fn watch(&self) -> io::Result<()> {
-        File::options().write(true).create(true).truncate(false).open(&self.path)?;
-        let changes = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_DELETE_SELF;
-        self.inotify.add_watch(&self.path, changes)?;
+    /// Follows the path, in case another process removed the file. The kernel keeps one watch for each inode.
+    fn listen(&mut self) -> io::Result<()> {
+        if self.inotify.is_none() {
+            let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+            let queue = pipe::Receiver::from_owned_fd_unchecked(inotify.as_fd().try_clone_to_owned()?)?;
+            self.inotify = Some(Queue(inotify, queue));
+        }
+        open(&self.path)?;
+        let changes =
+            AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_DONT_FOLLOW;
+        if let Some(Queue(inotify, _)) = &self.inotify {
+            inotify.add_watch(&self.path, changes)?;
+        }
         Ok(())
+    }
+
+    fn note(&mut self, result: io::Result<()>) {
+        if let Err(error) = &result
+            && !self.failing
+        {
+            tracing::warn!(
+                "cannot watch {} ({error}): changes of other daemons are seen later, at the next look at the lease \
+                 file; will try again",
+                self.path.display()
+            );
+        }
+        self.failing = result.is_err();
     }
 }
 

@@ -22,11 +22,13 @@ use super::{
     StoreFuture, StoreHealth, Timing,
 };
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::Chain;
 use crate::LeaseEvent;
 
+/// How long a call may take until the store counts as unreachable: the file system may hang.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time a call goes on trying while other processes keep the file locked.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -142,7 +144,7 @@ impl SqliteStore {
     }
 
     async fn watch(&self, events: mpsc::Sender<LeaseEvent>) {
-        let change_notify = self.listen().await;
+        let mut change_notify = ChangeNotify::new(&self.path);
         let mut cursor = None;
         let mut settling: Option<Instant> = None;
         let mut malformed = Malformed::default();
@@ -196,7 +198,7 @@ impl SqliteStore {
     }
 
     async fn hold(&self) -> LeaseLost {
-        let change_notify = self.listen().await;
+        let mut change_notify = ChangeNotify::new(&self.path);
         let mut backoff = Backoff::default();
         loop {
             let timing = self.timing;
@@ -227,21 +229,6 @@ impl SqliteStore {
                 }
                 Ok(None) => change_notify.wait(self.timing.recheck).await,
                 Err(_) => sleep(backoff.next_delay()).await,
-            }
-        }
-    }
-
-    /// Opens the watch on the notification file, with retries.
-    async fn listen(&self) -> ChangeNotify {
-        let mut backoff = Backoff::default();
-        loop {
-            match ChangeNotify::listen(&self.path) {
-                Ok(change_notify) => return change_notify,
-                Err(error) => {
-                    self.health
-                        .failed(format!("cannot watch `{}` for changes: {error}", self.path.display()));
-                    sleep(backoff.next_delay()).await;
-                }
             }
         }
     }
@@ -284,7 +271,16 @@ where
     let deadline = Instant::now() + RETRY_TIMEOUT;
     let mut backoff = Backoff::default();
     loop {
-        let result = tokio::task::spawn_blocking(make()).await.unwrap_or_else(|panic| {
+        let mut call = tokio::task::spawn_blocking(make());
+        let done = match timeout(CALL_TIMEOUT, &mut call).await {
+            Ok(done) => done,
+            Err(_late) => {
+                let seconds = CALL_TIMEOUT.as_secs();
+                health.failed(format!("no answer from the lease file's file system for {seconds} seconds"));
+                call.await
+            }
+        };
+        let result = done.unwrap_or_else(|panic| {
             Err(StoreError {
                 kind: StoreErrorKind::Unavailable,
                 source: Some(Box::new(panic)),

@@ -289,3 +289,25 @@ fn a_full_and_a_read_only_file_system_are_errors_with_advice_and_nothing_is_lost
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("all of it held"), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn a_link_in_place_of_the_notification_file_is_not_followed_and_the_lease_is_renewed() {
+    let lab = run(SqliteLab::new());
+    let victim = lab.path().with_file_name("victim");
+    std::os::unix::fs::symlink(&victim, lab.path().with_file_name("leases.db-changed")).unwrap();
+    let timing = Timing { ttl: Duration::from_secs(6), renew_margin: Duration::from_secs(5), ..quick() };
+    run(async {
+        let store = lab.open(timing).await;
+        let lease = store.acquire(&request(node(1))).await.unwrap();
+        let renewed = async {
+            let mut health = store.health();
+            let renewed = health.wait_for(|health| health.lease_expires > lease.expires);
+            within("a renewal", renewed).await.map(drop).unwrap();
+        };
+        tokio::select! {
+            lost = store.hold() => panic!("{lost}"),
+            () = renewed => {}
+        }
+    });
+    assert!(!victim.exists());
+}
