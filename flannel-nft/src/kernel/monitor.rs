@@ -69,8 +69,12 @@ impl Monitor {
     /// # Kernel
     /// `nft monitor`
     pub fn open(ours: &Netlink) -> Result<Self, OpenError> {
+        Self::subscribe(ours.port())
+    }
+
+    fn subscribe(own: u32) -> Result<Self, OpenError> {
         let socket = flannel_netlink::Monitor::open(Protocol::Netfilter, &[NFNLGRP_NFTABLES])?;
-        Ok(Self { socket, own: ours.port(), open: Vec::new(), reader: Reader::default() })
+        Ok(Self { socket, own, open: Vec::new(), reader: Reader::default() })
     }
 
     /// Takes the events that have arrived, without waiting; 4096 at most.
@@ -176,6 +180,16 @@ impl MonitorStream {
     /// As [`Monitor::take`].
     pub async fn next(&mut self) -> io::Result<Event> {
         std::future::poll_fn(|cx| self.poll_event(cx)).await
+    }
+
+    /// Subscribes again after the socket broke. Observe everything afterwards: what changed meanwhile is not
+    /// reported.
+    ///
+    /// # Errors
+    /// As [`Monitor::open`] and [`Monitor::into_stream`]. The stream is as before then.
+    pub fn reopen(&mut self) -> io::Result<()> {
+        *self = Monitor::subscribe(self.fd.get_ref().own).map_err(io::Error::other)?.into_stream()?;
+        Ok(())
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Event>> {

@@ -93,6 +93,8 @@ pub enum Notification {
 /// Open it before the first [`Overlay::converge`](crate::Overlay::converge), so that no change is missed in between.
 pub struct Monitor {
     socket: flannel_netlink::Monitor,
+    /// Port of the socket whose changes are ours.
+    own: u32,
 }
 
 impl Monitor {
@@ -105,6 +107,10 @@ impl Monitor {
     /// # Kernel
     /// `ip monitor link address route neigh nexthop; bridge monitor fdb`
     pub fn open(ours: &Netlink) -> Result<Self, OpenError> {
+        Self::subscribe(ours.port())
+    }
+
+    fn subscribe(own: u32) -> Result<Self, OpenError> {
         let mut groups = GROUPS.to_vec();
         groups.push(RTNLGRP_NEXTHOP);
         let socket = flannel_netlink::Monitor::open(Protocol::Route, &groups)
@@ -113,9 +119,9 @@ impl Monitor {
         // Linux 5.10 to 6.12 report each FDB entry a second time, without its address.
         let repeated =
             Incomplete { kinds: [RTM_NEWNEIGH, RTM_DELNEIGH], header: encode::NDMSG_LEN, attribute: NDA_DST };
-        let filtered = socket.leave_out(ours.port(), RTM_DELLINK, Some(repeated));
+        let filtered = socket.leave_out(own, RTM_DELLINK, Some(repeated));
         filtered.map_err(|source| OpenError { step: "filter", protocol: Protocol::Route, source })?;
-        Ok(Self { socket })
+        Ok(Self { socket, own })
     }
 
     /// Takes the notifications that have arrived, without waiting, up to a few thousand.
@@ -186,6 +192,15 @@ impl MonitorStream {
                 return Ok(list);
             }
         }
+    }
+
+    /// Subscribes again after the socket broke. Observe everything afterwards: what changed meanwhile is not reported.
+    ///
+    /// # Errors
+    /// As [`Monitor::open`] and [`Monitor::into_stream`]. The stream is as before then.
+    pub fn reopen(&mut self) -> io::Result<()> {
+        *self = Monitor::subscribe(self.0.get_ref().own).map_err(io::Error::other)?.into_stream()?;
+        Ok(())
     }
 }
 

@@ -5,29 +5,61 @@ use std::io;
 use flannel_nft::{Event, TableId};
 use flannel_vxlan::Notification;
 use tokio::sync::{mpsc, watch};
-use tracing::{debug, warn};
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
 
-use flannel_lease::Chain;
+use flannel_lease::{Backoff, Chain};
 
 /// Passes on what others do to links, addresses, routes and what is on our devices, until nobody listens.
-///
-/// If the socket breaks, which it never should, the slow verification goes on finding what changes.
 pub async fn links(monitor: flannel_vxlan::Monitor, to: mpsc::Sender<Vec<Notification>>) {
-    let passed: io::Result<()> = async {
-        let mut stream = monitor.into_stream()?;
-        loop {
-            let notifications = stream.next().await?;
-            if to.send(notifications).await.is_err() {
-                return Ok(());
+    let mut stream = match monitor.into_stream() {
+        Ok(stream) => stream,
+        Err(error) => {
+            warn!("{}", lost("links and routes", &error));
+            // Dropping `to` would end the reconciler.
+            return to.closed().await;
+        }
+    };
+    let mut backoff = Backoff::default();
+    loop {
+        let notifications = match stream.next().await {
+            Ok(notifications) => {
+                backoff.reset();
+                notifications
             }
+            Err(error) => {
+                reopen("links and routes", &error, &mut backoff, || stream.reopen()).await;
+                vec![Notification::Overflow]
+            }
+        };
+        if to.send(notifications).await.is_err() {
+            return;
         }
     }
-    .await;
-    if let Err(error) = passed {
-        warn!("no more notifications of links and routes: {}", Chain(&error));
-        // Changes are still found by the slow timer; dropping `to` would end the reconciler.
-        to.closed().await;
+}
+
+/// Tries to subscribe again until that works.
+async fn reopen(
+    what: &str,
+    error: &io::Error,
+    backoff: &mut Backoff,
+    mut attempt: impl FnMut() -> io::Result<()>,
+) {
+    warn!("{}; subscribing again", lost(what, error));
+    loop {
+        sleep(backoff.next_delay()).await;
+        match attempt() {
+            Ok(()) => return info!("the kernel's notifications of {what} arrive again"),
+            Err(error) => debug!("cannot subscribe to notifications of {what}: {}", Chain(&error)),
+        }
     }
+}
+
+fn lost(what: &str, error: &io::Error) -> String {
+    format!(
+        "lost the kernel's notifications of {what}: {}; until they are back, flanneld finds changes at its regular checks",
+        Chain(error)
+    )
 }
 
 /// What others did to the nftables ruleset so far.
@@ -47,30 +79,36 @@ pub struct ForeignCommits {
 ///
 /// Whether our tables still are as they should be is found by looking.
 pub async fn rules(monitor: flannel_nft::Monitor, tables: Vec<TableId>, to: watch::Sender<ForeignCommits>) {
-    let passed: io::Result<()> = async {
-        let mut stream = monitor.into_stream()?;
-        loop {
-            let event = stream.next().await?;
-            if to.is_closed() {
-                return Ok(());
-            }
-            to.send_modify(|commits| match event {
-                Event::Foreign(foreign) => {
-                    debug!(pid = foreign.pid, process = foreign.process, "ruleset changed by others");
-                    if foreign.changes.iter().any(|change| tables.contains(change.table())) {
-                        commits.ours += 1;
-                        commits.culprit = Some((foreign.process, foreign.pid));
-                    } else {
-                        commits.others += 1;
-                    }
-                }
-                Event::Overflow => commits.overflows += 1,
-            });
+    let mut stream = match monitor.into_stream() {
+        Ok(stream) => stream,
+        Err(error) => {
+            warn!("{}", lost("rules", &error));
+            return to.closed().await;
         }
-    }
-    .await;
-    if let Err(error) = passed {
-        warn!("no more notifications of rules: {}", Chain(&error));
-        to.closed().await;
+    };
+    let mut backoff = Backoff::default();
+    while !to.is_closed() {
+        let event = match stream.next().await {
+            Ok(event) => {
+                backoff.reset();
+                event
+            }
+            Err(error) => {
+                reopen("rules", &error, &mut backoff, || stream.reopen()).await;
+                Event::Overflow
+            }
+        };
+        to.send_modify(|commits| match event {
+            Event::Foreign(foreign) => {
+                debug!(pid = foreign.pid, process = foreign.process, "ruleset changed by others");
+                if foreign.changes.iter().any(|change| tables.contains(change.table())) {
+                    commits.ours += 1;
+                    commits.culprit = Some((foreign.process, foreign.pid));
+                } else {
+                    commits.others += 1;
+                }
+            }
+            Event::Overflow => commits.overflows += 1,
+        });
     }
 }

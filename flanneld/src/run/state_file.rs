@@ -9,6 +9,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::de::{self, MapAccess, Visitor};
@@ -16,12 +17,13 @@ use serde::ser::{self, SerializeMap as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::config::NetConf;
 use crate::file;
 use crate::run::machine::Machine;
-use flannel_lease::Chain;
+use flannel_lease::{Backoff, Chain};
 use flannel_lease::{LeaseAttributes, LeaseKey, LeaseKeyError};
 use flannel_vxlan::Interface;
 
@@ -29,6 +31,8 @@ use flannel_vxlan::Interface;
 const FORMAT_VERSION: u32 = 1;
 /// Largest state file that is read, in bytes; 10 000 peers take 1.5 MB.
 const MAX_FILE_BYTES: u64 = 256 << 20;
+/// Longest pause between two attempts to write the file.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
 
 /// All that is remembered.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -96,22 +100,39 @@ pub fn path(subnet_file: &Path) -> PathBuf {
     file::beside(subnet_file, "state.json")
 }
 
-/// Writes each memory to `path` and forgets it, until there are no more. What cannot be written is logged once.
+/// Writes each state to `path` and forgets it, until there are no more. One that cannot be written is tried again until
+/// there is a newer one. File calls block the calling thread.
 pub async fn keep(path: PathBuf, mut states: mpsc::Receiver<SavedState>) {
-    let mut failing = false;
-    while let Some(saved) = states.recv().await {
-        let target = path.clone();
-        let written = tokio::task::spawn_blocking(move || saved.write(&target)).await;
-        match written {
-            Ok(Err(error)) if !failing => {
-                warn!("{}; a restart while the lease store is away would know no peers", Chain(&error));
-                failing = true;
-            }
-            Ok(Ok(())) if failing => {
-                info!("state file {} is written again", path.display());
+    file::remove_leftovers(&path);
+    let (mut unwritten, mut failing) = (None, false);
+    let mut backoff = Backoff::up_to(MAX_RETRY_DELAY);
+    loop {
+        let saved = match unwritten.take() {
+            None => states.recv().await,
+            Some(older) => match timeout(backoff.next_delay(), states.recv()).await {
+                Ok(newer) => newer,
+                Err(_due) => Some(older),
+            },
+        };
+        let Some(saved) = saved else { return };
+        match saved.write(&path) {
+            Ok(()) => {
+                if failing {
+                    info!("state file {} is written again", path.display());
+                }
                 failing = false;
+                backoff.reset();
             }
-            _ => {}
+            Err(error) => {
+                if !failing {
+                    warn!(
+                        "{}; a restart while the lease store is away would know no peers; will try again",
+                        Chain(&error)
+                    );
+                }
+                failing = true;
+                unwritten = Some(saved);
+            }
         }
     }
 }
@@ -356,6 +377,23 @@ mod tests {
         saved().write(&path).unwrap();
         assert_eq!(SavedState::read(&path).unwrap(), Some(saved()));
         assert_eq!(file::mode(&path), Some(0o600));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_state_that_could_not_be_written_is_written_once_there_is_space() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("flannel");
+        std::fs::write(&place, "").unwrap();
+        let path = path(&place.join("subnet.env"));
+        let (states_tx, states) = mpsc::channel(1);
+        let writer = tokio::spawn(keep(path.clone(), states));
+        states_tx.send(saved()).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        std::fs::remove_file(&place).unwrap();
+        tokio::time::sleep(MAX_RETRY_DELAY).await;
+        assert_eq!(SavedState::read(&path).unwrap(), Some(saved()));
+        drop(states_tx);
+        writer.await.unwrap();
     }
 
     #[test]
