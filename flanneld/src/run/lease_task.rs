@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
 use crate::desired::with_other_macs;
+use crate::run::store_outages::{Line, Outages};
 use crate::status::readiness::{Condition, Readiness, update};
 use crate::store::ConfiguredStore;
 use flannel_lease::Chain;
@@ -200,12 +201,22 @@ async fn mark_node_ready(store: Arc<dyn LeaseStore>, mut readiness: watch::Recei
 }
 
 async fn follow_health(mut health: watch::Receiver<StoreHealth>, sinks: LeaseSinks) {
+    let mut outages = Outages::default();
     loop {
         let now = health.borrow_and_update().clone();
         note(&sinks.readiness, "store", now.last_error.clone());
+        let line = outages.note(now.last_error.as_deref(), Instant::now());
         sinks.store.send_replace(now);
-        if health.changed().await.is_err() {
-            return;
+        for line in line.into_iter().chain(outages.tick(Instant::now())) {
+            match line {
+                Line::Warning(text) => warn!("{text}"),
+                Line::Info(text) => info!("{text}"),
+            }
+        }
+        let due = outages.due();
+        tokio::select! {
+            changed = health.changed() => if changed.is_err() { return },
+            () = async { sleep_until(due.unwrap_or_else(Instant::now)).await }, if due.is_some() => {}
         }
     }
 }

@@ -12,6 +12,7 @@ pub(crate) mod progress;
 pub mod reload;
 pub(crate) mod start;
 pub mod state_file;
+mod store_outages;
 pub mod subnet_file;
 
 use std::convert::Infallible;
@@ -244,7 +245,8 @@ async fn work(
         tokio::join!(state_file, subnet_file::keep(subnet_file.clone(), subnet_env_rx, checks_tx));
     })?;
 
-    let counters = Counters::new(config.asked.store.kind(), store_rx, rules_tx.subscribe(), heartbeat_tx.clone());
+    let counters =
+        Counters::new(config.asked.store.kind(), store_rx, rules_tx.subscribe(), heartbeat_tx.clone());
     tokio::spawn(serve_status_socket(model::socket(&config.asked.subnet_file), status_query.clone()));
     let watchdog = sd_notify::watchdog_enabled();
     let notifier =
