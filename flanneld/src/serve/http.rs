@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 use crate::serve::metrics::{self, Format};
@@ -23,8 +24,13 @@ use crate::serve::status_page;
 use crate::status::query::StatusQuery;
 use crate::status::readiness::Readiness;
 
-/// Connections served at once; beyond that the oldest is cut, so that a new one, the kubelet's perhaps, is served.
-const MAX_CONNECTIONS: usize = 64;
+/// Connections of this host, the kubelet's among them, that are served at once; beyond that the oldest is cut.
+const MAX_LOCAL_CONNECTIONS: usize = 256;
+/// The same for connections of other hosts and of pods.
+const MAX_REMOTE_CONNECTIONS: usize = 64;
+/// How long a connection is served at least: a probe sends its request at once, and must not be cut by a burst before
+/// it is answered.
+const MIN_LIFE: Duration = Duration::from_millis(100);
 /// Largest request head, in bytes; a larger one is answered with 431.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// Longest time a client may take to send its request head.
@@ -43,25 +49,58 @@ pub struct View {
 
 /// Answers requests until the task is dropped. No client can hold it up, whatever it sends or leaves unsent.
 pub async fn serve(listener: TcpListener, view: View) {
-    let mut connections: VecDeque<AbortHandle> = VecDeque::with_capacity(MAX_CONNECTIONS);
+    let mut local = Connections::up_to(MAX_LOCAL_CONNECTIONS);
+    let mut remote = Connections::up_to(MAX_REMOTE_CONNECTIONS);
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
-                connections.retain(|connection| !connection.is_finished());
-                if connections.len() >= MAX_CONNECTIONS
-                    && let Some(oldest) = connections.pop_front()
-                {
-                    oldest.abort();
+            Ok((stream, peer)) => {
+                // A process of this host that connects to an address of this host has that same address.
+                let is_local = peer.ip().to_canonical().is_loopback()
+                    || stream.local_addr().is_ok_and(|own| own.ip() == peer.ip());
+                let connections = if is_local { &mut local } else { &mut remote };
+                if connections.make_room(is_local).await {
+                    connections.push(tokio::spawn(converse(stream, view.clone())).abort_handle());
                 }
-                let connection = tokio::spawn(converse(stream, view.clone()));
-                connections.push_back(connection.abort_handle());
             }
             Err(error) => {
                 // Out of descriptors, most likely: connections that end give some back.
                 debug!(%error, "cannot accept a health connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                sleep(Duration::from_millis(100)).await;
             }
         }
+    }
+}
+
+/// Connections that are served, the oldest first.
+struct Connections {
+    max: usize,
+    open: VecDeque<(Instant, AbortHandle)>,
+}
+
+impl Connections {
+    fn up_to(max: usize) -> Self {
+        Self { max, open: VecDeque::new() }
+    }
+
+    /// Makes room for another connection. If none may be cut yet, waits until one may, or returns `false`.
+    async fn make_room(&mut self, waits: bool) -> bool {
+        self.open.retain(|(_, connection)| !connection.is_finished());
+        if self.open.len() < self.max {
+            return true;
+        }
+        let Some((since, oldest)) = self.open.pop_front() else { return false };
+        let left = MIN_LIFE.saturating_sub(since.elapsed());
+        if !left.is_zero() && !waits {
+            self.open.push_front((since, oldest));
+            return false;
+        }
+        sleep(left).await;
+        oldest.abort();
+        true
+    }
+
+    fn push(&mut self, connection: AbortHandle) {
+        self.open.push_back((Instant::now(), connection));
     }
 }
 

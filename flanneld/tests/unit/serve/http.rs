@@ -154,6 +154,23 @@ fn a_large_head_is_refused() {
 }
 
 #[test]
+fn a_burst_of_connections_does_not_cut_a_probe_before_it_is_answered() {
+    let daemon = Daemon::start();
+    let mut mute = Vec::new();
+    for _ in 0..20 {
+        let mut probe = daemon.connect();
+        // As the kubelet waits by default.
+        probe.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        mute.extend((0..50).map(|_| daemon.connect()));
+        write!(probe, "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        mute.extend((0..50).map(|_| daemon.connect()));
+        let mut answer = String::new();
+        probe.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+}
+
+#[test]
 fn many_who_say_nothing_keep_nobody_from_an_answer() {
     let daemon = Daemon::start();
     let mute: Vec<TcpStream> = (0..300)
