@@ -3,7 +3,7 @@
 pub mod rules;
 pub mod subnet_env;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use flannel_nft::Ownership;
 use flannel_vxlan::{
@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use crate::config::{Backend, EffectiveConfig, NetConf, TxChecksumOffload, Vxlan};
 use crate::desired::rules::{RuleSpec, TablePrefix};
 use crate::desired::subnet_env::SubnetEnv;
-use crate::node::{Mtus, NodeError, NodeFacts};
+use crate::node::{Addresses, Mtus, NodeError, NodeFacts};
 use flannel_lease::codec::{cut, quote};
 use flannel_lease::{
     AllocationRange, BackendData, BackendType, FamilyRange, LeaseAttributes, LeaseKey, VxlanData,
@@ -177,6 +177,24 @@ impl NodeSpec {
         })
     }
 
+    /// The node's IPv6 addresses, unless the interface is too small for IPv6 in VXLAN.
+    pub(crate) fn ipv6(&self) -> Option<Addresses<Ipv6Addr>> {
+        let fits = !matches!(self.net_conf.backend, Backend::Vxlan(_)) || self.mtus.ipv6_device.is_some();
+        self.facts.ipv6.filter(|_| fits)
+    }
+
+    /// Why this node has no IPv6 although it is configured; `None` if it has.
+    #[must_use]
+    pub fn ipv6_problem(&self) -> Option<String> {
+        (self.facts.ipv6.is_some() && self.ipv6().is_none()).then(|| {
+            let (interface, mtu) = (&self.facts.interface, self.facts.mtu);
+            format!(
+                "this node goes without IPv6, IPv4 works: interface {interface} carries {mtu} bytes, IPv6 in VXLAN needs \
+                 1350; raise its MTU, which flanneld notices by itself"
+            )
+        })
+    }
+
     /// What the node publishes with its lease.
     ///
     /// # Errors
@@ -188,13 +206,13 @@ impl NodeSpec {
             Backend::Vxlan(vxlan) => {
                 let data = |mac: MacAddr| VxlanData::new(vxlan.vni, mac.bytes()).to_backend_data();
                 let ipv4 = self.facts.ipv4.map(|_| data(self.macs.ipv4)).transpose()?;
-                let ipv6 = self.facts.ipv6.map(|_| data(self.macs.ipv6)).transpose()?;
+                let ipv6 = self.ipv6().map(|_| data(self.macs.ipv6)).transpose()?;
                 (BackendType::Vxlan, ipv4, ipv6)
             }
         };
         Ok(LeaseAttributes {
             public_ip: self.facts.ipv4.map(|own| own.public),
-            public_ipv6: self.facts.ipv6.map(|own| own.public),
+            public_ipv6: self.ipv6().map(|own| own.public),
             backend_type,
             backend_data,
             backend_v6_data,
@@ -222,7 +240,7 @@ impl NodeSpec {
     pub fn turns_checksum_off(&self) -> bool {
         let Backend::Vxlan(vxlan) = &self.net_conf.backend else { return false };
         let ipv4 = self.facts.ipv4.is_some_and(|own| tx_checksum(vxlan, own.public_is_local) == Some(false));
-        ipv4 || self.facts.ipv6.is_some_and(|own| tx_checksum(vxlan, own.public_is_local) == Some(false))
+        ipv4 || self.ipv6().is_some_and(|own| tx_checksum(vxlan, own.public_is_local) == Some(false))
     }
 
     /// Whether peers on the same link are routed to without wrapping, so that routes decide.
@@ -255,7 +273,8 @@ impl NodeSpec {
     pub fn subnet_env(&self, lease: LeaseKey) -> SubnetEnv {
         SubnetEnv {
             ipv4: self.net_conf.ipv4.map(|pool| pool.network).zip(lease.v4()),
-            ipv6: self.net_conf.ipv6.map(|pool| pool.network).zip(lease.v6()),
+            // With it new pods would get IPv6 addresses, which the kernel refuses below an MTU of 1280.
+            ipv6: self.ipv6().and(self.net_conf.ipv6).map(|pool| pool.network).zip(lease.v6()),
             mtu: self.mtus.pods,
             ip_masq: self.masquerade,
         }
@@ -277,7 +296,7 @@ impl NodeSpec {
                 tunnel,
             )
         });
-        let ipv6 = self.net_conf.ipv6.zip(self.facts.ipv6).zip(lease.v6()).map(|((pool, own), subnet)| {
+        let ipv6 = self.net_conf.ipv6.zip(self.ipv6()).zip(lease.v6()).map(|((pool, own), subnet)| {
             let tunnel = self.mtus.ipv6_device.zip(Some(self.macs.ipv6));
             (
                 IpNet::from(subnet),
@@ -329,7 +348,7 @@ impl NodeSpec {
             Family::V4 if self.facts.ipv4.is_some() => {
                 (key.v4().map(IpNet::from), attributes.public_ip.map(IpAddr::from), &attributes.backend_data)
             }
-            Family::V6 if self.facts.ipv6.is_some() => (
+            Family::V6 if self.ipv6().is_some() => (
                 key.v6().map(IpNet::from),
                 attributes.public_ipv6.map(IpAddr::from),
                 &attributes.backend_v6_data,

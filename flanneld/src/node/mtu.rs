@@ -7,7 +7,7 @@ use crate::config::Backend;
 ///
 /// | backend | `ipv4_device` | `ipv6_device` | `pods` |
 /// |---|---|---|---|
-/// | vxlan | underlay − 50 | underlay − 70 | `ipv4_device`; `ipv6_device` without IPv4 |
+/// | vxlan | underlay − 50 | underlay − 70, at least 1280 | `ipv4_device`; `ipv6_device` without IPv4 |
 /// | host-gw, alloc | – | – | interface |
 ///
 /// For vxlan the underlay is `Backend.MTU`, as with upstream, or the interface's if that is not set, or has become lower.
@@ -25,7 +25,8 @@ pub struct Mtus {
 }
 
 impl NodeFacts {
-    /// Checks that `backend` works on this node, and tells the MTUs.
+    /// Checks that `backend` works on this node, and returns the MTUs. In dual stack an interface that is too small for
+    /// IPv6 leaves IPv4: `ipv6_device` is `None` then.
     ///
     /// # Errors
     /// [`NodeError::NatUnderHostGw`], [`NodeError::MtuTooSmall`].
@@ -44,7 +45,11 @@ impl NodeFacts {
                         }
                     };
                 let ipv4_device = inside(self.ipv4.is_some(), 50, "IPv4", 68)?;
-                let ipv6_device = inside(self.ipv6.is_some(), 70, "IPv6", 1280)?;
+                let ipv6_device = match inside(self.ipv6.is_some(), 70, "IPv6", 1280) {
+                    // IPv4 works all the same.
+                    Err(_too_small) if ipv4_device.is_some() => None,
+                    device => device?,
+                };
                 let pods = ipv4_device.or(ipv6_device).unwrap_or(underlay);
                 Ok(Mtus { ipv4_device, ipv6_device, pods })
             }

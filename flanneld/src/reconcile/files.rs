@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::Reconciler;
 use super::contest::Subject;
@@ -10,7 +11,7 @@ use super::error::{Pass, PassError};
 use crate::run::machine::Machine;
 use crate::run::state_file::SavedState;
 use crate::run::subnet_file::SubnetFileCheck;
-use crate::status::readiness::Condition;
+use crate::status::readiness::{Condition, update};
 
 /// How long changes of leases are collected before the state file is written. The file is written whole; with this much
 /// more per peer, writing takes a few percent of a CPU at most.
@@ -20,6 +21,15 @@ const SAVE_DELAY_PER_PEER: Duration = Duration::from_micros(100);
 impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     /// Has the thread for files write subnet.env, if it does not say this yet.
     pub(super) fn publish_subnet_env(&self) {
+        let problem = self.spec.ipv6_problem();
+        update(&self.outputs.readiness, |readiness| {
+            if let Some(text) = &problem
+                && !readiness.notes().any(|(_, noted)| noted == text)
+            {
+                warn!("{text}");
+            }
+            readiness.note("ipv6", problem);
+        });
         self.outputs.subnet_env.send_replace(Some(self.spec.subnet_env(self.lease.key)));
     }
 

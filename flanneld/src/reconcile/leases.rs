@@ -150,7 +150,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         let gap = |subnet: IpNet| {
             let used = match subnet {
                 IpNet::V4(_) => self.spec.facts.ipv4.is_some(),
-                IpNet::V6(_) => self.spec.facts.ipv6.is_some(),
+                IpNet::V6(_) => self.spec.ipv6().is_some(),
             };
             let text = gaps.of(subnet).filter(|_| used)?.to_owned();
             Some((subnet, Gap { text, kept: self.overlay.desired.peer(subnet).is_some() }))

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use testkit::{Daemon, Flannel, Node, may_make_namespaces, wait_for};
 
-use super::{Cluster, SOON};
+use super::{Cluster, SOON, pause};
 
 /// How long readiness may take to notice a call that does not return.
 const NOTICED: Duration = Duration::from_secs(30);
@@ -15,11 +15,17 @@ fn log_of(node: &Node) -> String {
     fs::read_to_string(node.folder().join("flanneld.log")).unwrap()
 }
 
-/// Lets each system call `call` of the threads named `thread` take a minute from now on, until it is dropped.
-struct Stuck(Child);
+/// Changes what system calls of one thread do, until it is dropped.
+struct Injection(Child);
 
-impl Stuck {
-    fn in_call(daemon: &Daemon, thread: &str, call: &str) -> Self {
+impl Injection {
+    /// Lets each `call` take a minute.
+    fn stuck(daemon: &Daemon, thread: &str, call: &str) -> Self {
+        Self::start(daemon, thread, &format!("{call}:delay_enter=60s"))
+    }
+
+    /// `what` as in `strace -e inject=..`.
+    fn start(daemon: &Daemon, thread: &str, what: &str) -> Self {
         let pid = daemon.pid().unwrap();
         let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
         let tasks: Vec<_> = tasks.map(|task| task.unwrap()).collect();
@@ -27,7 +33,7 @@ impl Stuck {
         let task = tasks.iter().find(|task| comm(task).trim() == thread).unwrap();
         let tid = task.file_name().into_string().unwrap();
         let strace = Command::new("strace")
-            .args(["-o", "/dev/null", "-e", &format!("inject={call}:delay_enter=60s"), "-p", &tid])
+            .args(["-o", "/dev/null", "-e", &format!("inject={what}"), "-p", &tid])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -41,7 +47,7 @@ impl Stuck {
     }
 }
 
-impl Drop for Stuck {
+impl Drop for Injection {
     fn drop(&mut self) {
         let _ended = self.0.kill();
         let _ended = self.0.wait();
@@ -107,7 +113,7 @@ fn a_disk_that_hangs_makes_the_node_unready_and_holds_up_neither_repairs_nor_sig
     }
     let mut cluster = Cluster::start(1, Flannel::NET_CONF);
     let (node, daemon, _) = cluster.nodes.remove(0);
-    let stuck = Stuck::in_call(&daemon, "files", "fsync");
+    let stuck = Injection::stuck(&daemon, "files", "fsync");
     fs::remove_file(node.subnet_file()).unwrap();
     page_says(&daemon, "progress: files");
     assert_eq!(daemon.status("/readyz").unwrap(), 503);
@@ -119,7 +125,7 @@ fn a_disk_that_hangs_makes_the_node_unready_and_holds_up_neither_repairs_nor_sig
     wait_for(SOON, || (daemon.status("/readyz").unwrap() == 200).then_some(())).expect("it goes on");
     assert!(node.subnet_file().exists());
 
-    let _stuck = Stuck::in_call(&daemon, "files", "fsync");
+    let _stuck = Injection::stuck(&daemon, "files", "fsync");
     fs::remove_file(node.subnet_file()).unwrap();
     wait_for(SOON, || log_of(&node).contains("removed or changed").then_some(())).unwrap();
     assert!(daemon.terminate().unwrap().success());
@@ -132,18 +138,45 @@ fn a_reconciler_that_is_stuck_in_a_call_makes_the_node_unready() {
     }
     let mut cluster = Cluster::start(1, Flannel::NET_CONF);
     let (node, daemon, _) = cluster.nodes.remove(0);
-    let stuck = Stuck::in_call(&daemon, "reconcile", "sendto,sendmsg");
+    let stuck = Injection::stuck(&daemon, "reconcile", "sendto,sendmsg");
     node.namespace().sh("nft flush ruleset").unwrap();
     page_says(&daemon, "progress: reconcile");
     assert_eq!(daemon.status("/readyz").unwrap(), 503);
     drop(stuck);
     wait_for(SOON, || (daemon.status("/readyz").unwrap() == 200).then_some(())).expect("it goes on");
 
-    let _stuck = Stuck::in_call(&daemon, "reconcile", "sendto,sendmsg");
+    let _stuck = Injection::stuck(&daemon, "reconcile", "sendto,sendmsg");
     node.namespace().sh("nft flush ruleset").unwrap();
     node.namespace().sh(&format!("kill {}", daemon.pid().unwrap())).unwrap();
     // strace keeps the thread until its minute is over, though the process has ended.
     wait_for(SOON, || log_of(&node).contains("Exiting cleanly").then_some(())).expect("it ends");
+}
+
+#[test]
+fn lost_notifications_of_the_kernel_are_subscribed_to_again() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut cluster = Cluster::start(0, Flannel::NET_CONF);
+    let node = cluster.lab.add_node().unwrap();
+    // No regular check may find what is broken.
+    let mut daemon = cluster.flannel.clone().arg("--iptables-resync=3600").start(&node).unwrap();
+    daemon.ready(SOON).unwrap();
+    for (what, disturbance, repaired) in [
+        ("rules", "nft flush ruleset", "nft list ruleset | grep -q masquerade"),
+        ("links and routes", "ip link set flannel.1 down", "ip link show flannel.1 | grep -q LOWER_UP"),
+    ] {
+        pause(1_500);
+        let once = Injection::start(&daemon, "reconcile", "recvfrom:error=EIO:when=1");
+        let trigger = ["nft add table ip other", "ip link add other type bridge"];
+        node.namespace().sh(trigger[usize::from(what != "rules")]).unwrap();
+        let again = format!("the kernel's notifications of {what} arrive again");
+        wait_for(SOON, || log_of(&node).contains(&again).then_some(())).expect("subscribed again");
+        drop(once);
+        node.namespace().sh(disturbance).unwrap();
+        let repaired = wait_for(Duration::from_secs(3), || node.namespace().sh(repaired).ok());
+        assert!(repaired.is_some(), "`{disturbance}` is noticed: {}", log_of(&node));
+    }
 }
 
 #[test]

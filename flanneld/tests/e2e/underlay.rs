@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use testkit::{Flannel, may_make_namespaces, wait_for};
+use testkit::{Flannel, Lab, Node, may_make_namespaces, wait_for};
 
-use crate::{Cluster, SOON};
+use crate::{BINARY, Cluster, SOON};
 
 #[test]
 fn direct_routing_is_decided_again_when_a_route_changes() {
@@ -104,4 +104,32 @@ fn a_node_keeps_its_addresses_beside_virtual_ones_and_takes_no_link_local_one() 
     sh("ip addr add fd00:77::1/64 dev eth0 nodad");
     daemon.ready(SOON).unwrap();
     assert!(is_at("flannel-v6.1", "fd00:77::1"));
+}
+
+#[test]
+fn an_uplink_too_small_for_ipv6_leaves_ipv4_and_gets_ipv6_when_it_grows() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let flannel = Flannel::new(&lab, BINARY, Flannel::NET_CONF).unwrap();
+    let mut nodes = [lab.add_node().unwrap(), lab.add_node().unwrap()];
+    nodes[0].namespace().sh("ip link set eth0 mtu 1280").unwrap();
+    let mut daemons = nodes.each_ref().map(|node| flannel.start(node).unwrap());
+    for daemon in &mut daemons {
+        daemon.ready(SOON).unwrap();
+    }
+    let env = |node: &Node| fs::read_to_string(node.subnet_file()).unwrap();
+    assert!(env(&nodes[0]).contains("FLANNEL_MTU=1230\n"), "{}", env(&nodes[0]));
+    assert!(!env(&nodes[0]).contains("IPV6"), "{}", env(&nodes[0]));
+    let page = daemons[0].page("/readyz").unwrap();
+    assert!(page.contains("note: ipv6: this node goes without IPv6"), "{page}");
+    let pods = nodes.each_mut().map(|node| node.add_pod().unwrap());
+    let target = pods[1].addresses().find(|address| address.is_ipv4()).unwrap();
+    assert!(pods[0].namespace().reaches(target, SOON).unwrap());
+
+    nodes[0].namespace().sh("ip link set eth0 mtu 1500").unwrap();
+    wait_for(SOON, || env(&nodes[0]).contains("FLANNEL_IPV6_SUBNET").then_some(())).expect("it is noticed");
+    wait_for(SOON, || nodes[0].namespace().sh("ip link show flannel-v6.1").ok()).expect("a device");
+    wait_for(SOON, || (!daemons[0].page("/readyz").unwrap().contains("ipv6")).then_some(())).unwrap();
 }

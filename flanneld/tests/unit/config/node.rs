@@ -355,13 +355,15 @@ fn pods_get_what_ipv4s_device_carries_and_without_ipv4_what_ipv6s_does() {
         (r#""Type": "vxlan""#, DUAL, 1500, Some(1450), Some(1430), 1450),
         (r#""Type": "vxlan", "MTU": 1400"#, IPV4, 1500, Some(1350), None, 1350),
         (r#""Type": "vxlan", "MTU": 9000"#, IPV4, 1500, Some(1450), None, 1450), // the link no longer carries 9000
+        (r#""Type": "vxlan""#, DUAL, 1350, Some(1300), Some(1280), 1300),
+        (r#""Type": "vxlan""#, DUAL, 1349, Some(1299), None, 1299), // too small for IPv6, not for IPv4
         (r#""Type": "host-gw""#, DUAL, 9000, None, None, 9000),
         (r#""Type": "alloc""#, DUAL, 1500, None, None, 1500),
     ] {
         let wanted = Mtus { ipv4_device: device4, ipv6_device: device6, pods };
         assert_eq!(mtus(backend, stack, link), Ok(wanted), "{backend} {stack:?}");
     }
-    let error = mtus(r#""Type": "vxlan""#, DUAL, 1349).unwrap_err();
+    let error = mtus(r#""Type": "vxlan""#, IPV6, 1349).unwrap_err();
     assert_eq!(error, "interface eth0: MTU 1349 leaves 1279 bytes for IPv6 pods, 1280 are needed; raise it");
 }
 
