@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use tracing::debug;
 
 pub use flannel_lease::file::{read, read_text, read_up_to};
@@ -47,6 +48,19 @@ pub fn replace_by(
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
+}
+
+/// What the operator has to do if a file cannot be written.
+#[must_use]
+pub fn write_advice(error: &io::Error) -> &'static str {
+    // Below the path that tempfile adds.
+    let inner = || error.get_ref()?.source()?.downcast_ref::<io::Error>()?.raw_os_error();
+    match (error.kind(), error.raw_os_error().or_else(inner).map(Errno::from_raw)) {
+        (io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, _) => "free space on its file system",
+        (_, Some(Errno::EMFILE | Errno::ENFILE)) => "raise the limit of open files (ulimit -n)",
+        (_, Some(Errno::EIO)) => "its disk fails, the kernel's log has more",
+        _ => "make its directory writable",
+    }
 }
 
 /// Removes the temporary files of [`replace`] that processes which were killed have left beside `path`. Only for a

@@ -4,9 +4,13 @@
 //! quieter: warnings always, info from 4, debug from 6, trace from 10. `-vmodule` sets levels by source file.
 
 use std::fmt;
+use std::io::Write as _;
+use std::os::fd::AsFd;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::subscriber::{Interest, SetGlobalDefaultError};
@@ -110,11 +114,43 @@ impl FromStr for BacktraceAt {
 /// # Errors
 /// If somebody else already receives them.
 pub fn start(options: LogOptions) -> Result<(), SetGlobalDefaultError> {
-    let to_stderr = |line: &str| {
-        // One write per event, so that lines of several threads do not mix. There is no one to tell of a failure.
-        let _ = std::io::Write::write_all(&mut std::io::stderr().lock(), line.as_bytes());
+    let dropped = AtomicU64::new(0);
+    let format = options.format;
+    let to_stderr = move |line: &str| {
+        // One lock per event, so that lines of several threads do not mix.
+        let mut stderr = std::io::stderr().lock();
+        let before = dropped.load(Ordering::Relaxed);
+        let wait = if before == 0 { STDERR_TIMEOUT } else { Duration::ZERO };
+        if !is_writable(&stderr, wait) {
+            dropped.store(before + 1, Ordering::Relaxed);
+            return;
+        }
+        // There is nobody to report a failure to.
+        if before > 0 {
+            let message = format!(
+                "{before} log lines before this one were dropped: the reader of stderr did not keep up"
+            );
+            let fields = Fields { message, values: Vec::new() };
+            let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let caller = format!("{}:{}", base_name(file!()), line!());
+            let _ = stderr.write_all(fields.line(format, Level::WARN, &caller, time).as_bytes());
+            dropped.store(0, Ordering::Relaxed);
+        }
+        let _ = stderr.write_all(line.as_bytes());
     };
     tracing::subscriber::set_global_default(Registry::default().with(Lines::new(options, to_stderr)))
+}
+
+/// How long a line waits for a reader of stderr that does not keep up. Later lines are dropped at once until it does:
+/// what flanneld does must not wait for its log.
+const STDERR_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Whether a write would return: a pipe that poll(2) reports has room for `PIPE_BUF` bytes, more than most lines have.
+fn is_writable(stderr: &impl AsFd, wait: Duration) -> bool {
+    let mut polled = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+    let milliseconds = u16::try_from(wait.as_millis()).unwrap_or(u16::MAX);
+    // A closed pipe is an error of the write, not a reason to wait.
+    !matches!(poll(&mut polled, PollTimeout::from(milliseconds)), Ok(0))
 }
 
 /// Formats events and hands each finished line to `write`.
@@ -167,11 +203,7 @@ impl<S: Subscriber, W: Fn(&str) + 'static> Layer<S> for Lines<W> {
         }
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let caller = format!("{file}:{line}");
-        let text = match self.options.format {
-            LogFormat::Json => fields.json(*metadata.level(), &caller, time),
-            LogFormat::Text => fields.text(*metadata.level(), &caller, time),
-        };
-        (self.write)(&text);
+        (self.write)(&fields.line(self.options.format, *metadata.level(), &caller, time));
     }
 }
 
@@ -192,6 +224,13 @@ struct Fields {
 }
 
 impl Fields {
+    fn line(self, format: LogFormat, level: Level, caller: &str, time: Duration) -> String {
+        match format {
+            LogFormat::Json => self.json(level, caller, time),
+            LogFormat::Text => self.text(level, caller, time),
+        }
+    }
+
     fn text(&self, level: Level, caller: &str, time: Duration) -> String {
         let letter = match level {
             Level::ERROR => 'E',

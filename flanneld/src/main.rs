@@ -44,7 +44,7 @@ fn carry_out(
     command: impl Future<Output = Result<Verdict, Box<dyn std::error::Error>>>,
     stay: bool,
 ) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match event_loop() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
@@ -105,7 +105,7 @@ fn run(config: Config) -> ExitCode {
     if let Err(error) = flanneld::logging::start(config.log.clone()) {
         return fail(&error);
     }
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match event_loop() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
@@ -119,6 +119,11 @@ fn run(config: Config) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&*error),
     }
+}
+
+fn event_loop() -> std::io::Result<tokio::runtime::Runtime> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| std::io::Error::other(format!("the kernel gives no event loop (epoll): {error}")))
 }
 
 /// Resolves at SIGTERM or SIGINT.

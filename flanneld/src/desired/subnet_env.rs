@@ -47,7 +47,7 @@ impl fmt::Display for SubnetEnv {
 #[non_exhaustive]
 pub enum SubnetEnvError {
     /// The previous file, if any, is as it was.
-    #[error("cannot write subnet file {}: make its directory writable or name another with --subnet-file", path.display())]
+    #[error("cannot write subnet file {}: {}, or name another with --subnet-file", path.display(), file::write_advice(source))]
     Write {
         /// The file.
         path: PathBuf,

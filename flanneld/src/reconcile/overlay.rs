@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use flannel_vxlan::{Family, FamilySpec, Overlay, Part, PeerStatus, PeerStatusChange, Report, Written};
+use flannel_vxlan::{
+    Errno, Family, FamilySpec, Overlay, Part, PeerStatus, PeerStatusChange, RefusedStep, Report, Written,
+};
 use ipnet::IpNet;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -75,6 +77,20 @@ impl<L> OverlayState<L> {
         let Self { logged_refusals, desired, .. } = self;
         logged_refusals.retain(|(peer, _)| peer.is_some_and(|peer| desired.is_refused(peer)));
         logged_refusals.extend(now);
+    }
+
+    /// What the operator has to do about a refused step of a device, in words to be added.
+    fn advice(&self, refused: &RefusedStep) -> String {
+        let device = refused.device.and_then(|family| self.desired.family(family)?.device.as_ref());
+        match (device, refused.device, refused.errno) {
+            // net/ipv6/addrconf.c, inet6_addr_add: "IPv6 is disabled on this device".
+            (Some(device), Some(Family::V6), Errno::EACCES) => format!(
+                "; run `sysctl -w net/ipv6/conf/{}/disable_ipv6=0`, and set net.ipv6.conf.default.disable_ipv6=0, which holds \
+                 for devices that are made later",
+                device.name
+            ),
+            _ => String::new(),
+        }
     }
 
     /// Names the written parts of the overlay.
@@ -168,7 +184,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             return Err(PassError::NoDevice { family: *family, reason: reason.unwrap_or_default() });
         }
         if let Some(refused) = report.refused.iter().find(|step| step.device.is_some()) {
-            return Err(PassError::Device(refused.to_string()));
+            return Err(PassError::Device(format!("{refused}{}", self.overlay.advice(refused))));
         }
         Ok(if report.is_clean_but_for_peers() { Pass::Done } else { Pass::Again })
     }

@@ -100,7 +100,7 @@ pub enum Fatal {
     #[error("cannot choose the names of the nftables tables")]
     Tables(#[source] PrefixError),
     /// The health port.
-    #[error("cannot serve health on {address}: choose another --healthz-ip or --healthz-port")]
+    #[error("cannot serve health on {address}: {}", listen_advice(source))]
     Healthz {
         /// What was asked for.
         address: HealthzAddress,
@@ -109,7 +109,9 @@ pub enum Fatal {
         source: std::io::Error,
     },
     /// The kernel refuses another thread.
-    #[error("cannot start a thread: raise the limit of processes or memory (ulimit -u, TasksMax=, pids.max)")]
+    #[error(
+        "cannot start a thread: raise the limit of processes or memory (ulimit -u, TasksMax=, pids.max)"
+    )]
     Thread(#[source] std::io::Error),
     /// The task that writes to the kernel ended by itself.
     #[error("the reconciler ended unexpectedly; see the log")]
@@ -317,6 +319,16 @@ async fn work(
             Ok(())
         }
         _ = &mut reconciler_ended => Err(Fatal::Ended),
+    }
+}
+
+/// What the operator has to do if the health port cannot be opened.
+fn listen_advice(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable | ErrorKind::PermissionDenied => {
+            "choose another --healthz-ip or --healthz-port"
+        }
+        _ => "the kernel gives no socket",
     }
 }
 

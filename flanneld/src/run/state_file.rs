@@ -58,7 +58,7 @@ pub struct SavedState {
 #[non_exhaustive]
 pub enum StateFileError {
     /// The previous file, if any, is as it was.
-    #[error("cannot write state file {}: make its directory writable", path.display())]
+    #[error("cannot write state file {}: {}", path.display(), file::write_advice(source))]
     Write {
         /// The file.
         path: PathBuf,

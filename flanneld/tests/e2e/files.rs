@@ -4,9 +4,9 @@ use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use testkit::{Daemon, Flannel, Node, may_make_namespaces, wait_for};
+use testkit::{Daemon, Flannel, Lab, Node, may_make_namespaces, wait_for};
 
-use super::{Cluster, SOON, pause};
+use super::{BINARY, Cluster, SOON, pause};
 
 /// How long readiness may take to notice a call that does not return.
 const NOTICED: Duration = Duration::from_secs(30);
@@ -192,4 +192,32 @@ fn a_pipe_in_place_of_subnet_env_does_not_hold_up_a_start() {
     let mut daemon = cluster.flannel.start(&node).unwrap();
     daemon.ready(SOON).unwrap();
     assert!(fs::symlink_metadata(node.subnet_file()).unwrap().is_file());
+}
+
+#[test]
+fn a_log_that_is_not_read_holds_up_neither_a_start_nor_repairs_nor_sigterm() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let node = lab.add_node().unwrap();
+    let flannel = Flannel::new(&lab, BINARY, Flannel::NET_CONF).unwrap();
+    let mut command = Command::new(BINARY);
+    let (unread, log) = std::io::pipe().unwrap();
+    nix::fcntl::fcntl(&unread, nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+    command.args(flannel.arguments(&node)).stdin(Stdio::null()).stderr(log);
+    let mut daemon = node.namespace().spawn(&mut command).unwrap();
+    let masquerades =
+        || node.namespace().sh("nft list ruleset").unwrap().contains("masquerade").then_some(());
+    wait_for(SOON, masquerades).expect("it starts");
+    for _ in 0..10 {
+        node.namespace().sh("nft flush ruleset").unwrap();
+        wait_for(SOON, masquerades).expect("it repairs");
+    }
+    let pid = nix::unistd::Pid::from_raw(daemon.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    let ended = wait_for(SOON, || daemon.try_wait().unwrap());
+    drop(daemon.kill());
+    assert!(ended.expect("it ends").success());
+    drop(unread);
 }

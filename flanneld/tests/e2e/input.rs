@@ -94,7 +94,8 @@ fn an_ipv6_host_is_told_what_an_ipv4_network_needs_and_nothing_is_touched() {
 /// All that a daemon might have touched on a node.
 fn all_of(node: &Node) -> (String, bool) {
     let kernel = "ip -o link; ip -o addr; ip route; ip -6 route; ip nexthop; nft list ruleset";
-    (node.namespace().sh(kernel).unwrap(), node.subnet_file().exists())
+    // An address is tentative for a second or two.
+    (node.namespace().sh(kernel).unwrap().replace(" tentative", ""), node.subnet_file().exists())
 }
 
 #[test]

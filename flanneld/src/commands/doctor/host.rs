@@ -212,7 +212,10 @@ fn overlaps<'a>(
 ) -> Vec<Finding> {
     let meets = |net: &IpNet| pools.iter().find(|pool| pool.contains(net) || net.contains(*pool));
     let mut findings = Vec::new();
-    for interface in interfaces.iter().filter(|found| !found.name.starts_with("flannel")) {
+    // kube-proxy and NodeLocal DNSCache give these devices the addresses of services, which no pod has.
+    let is_others =
+        |name: &str| !name.starts_with("flannel") && !["kube-ipvs0", "nodelocaldns"].contains(&name);
+    for interface in interfaces.iter().filter(|found| is_others(&found.name)) {
         for address in &interface.addresses {
             let Ok(net) = IpNet::new(address.address, address.prefix_len) else { continue };
             let net = net.trunc();
