@@ -88,14 +88,19 @@ impl Context {
         for needed in self.needed(statement)? {
             self.learn(&needed);
         }
+        self.note(statement);
+        Ok(())
+    }
+
+    /// Takes note of a statement, after the matches that it needs.
+    pub(crate) fn note(&mut self, statement: &Statement) {
         match statement {
             Statement::Match(condition) => self.learn(condition),
             Statement::Adjacent(fields) => {
-                fields.iter().for_each(|(field, data)| self.learn_equal(*field, data))
+                fields.iter().for_each(|(field, data)| self.learn_equal(*field, data));
             }
             _ => {}
         }
-        Ok(())
     }
 
     pub(crate) fn learn(&mut self, condition: &Match) {
@@ -161,6 +166,18 @@ impl Context {
             NFT_PAYLOAD_NETWORK_HEADER => header_of_network(self.network?),
             NFT_PAYLOAD_TRANSPORT_HEADER => header_of_transport(self.transport),
             _ => None,
+        }
+    }
+
+    /// Whether a match of the field can be one that a later statement needs.
+    pub(crate) fn is_protocol(field: Field) -> bool {
+        match field.0 {
+            Kind::Inner { inner: Inner::Meta(_), .. } => true,
+            Kind::Meta(key) => {
+                matches!(key, NFT_META_L4PROTO | NFT_META_NFPROTO | NFT_META_PROTOCOL | NFT_META_IIFTYPE)
+            }
+            Kind::Payload(payload) => payload.name == "type",
+            _ => false,
         }
     }
 

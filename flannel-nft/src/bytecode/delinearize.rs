@@ -156,9 +156,11 @@ impl<'s, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Delinearizer<F> {
     /// Adds a statement and removes the matches before it that it implies: `tcp dport 80` implies
     /// `meta l4proto tcp`.
     fn push(&mut self, statement: Statement) {
-        let last = self.statements.last();
-        let may_be_implied =
-            matches!(last, Some(Statement::Match(Match { test: Test::Is(_), inverted: false, .. })));
+        let may_be_implied = matches!(
+            self.statements.last(),
+            Some(Statement::Match(Match { left: Term::Field(field), test: Test::Is(_), inverted: false, .. }))
+                if Context::is_protocol(*field)
+        );
         for count in (1..=3).rev().filter(|_| may_be_implied) {
             let Some(at) = self.statements.len().checked_sub(count) else { continue };
             let (Some(context), Some(before)) = (self.contexts.get(at), self.statements.get(at..)) else {

@@ -36,7 +36,7 @@ pub(crate) fn linearize(
             linearizer.condition(&needed)?;
         }
         linearizer.statement(statement)?;
-        linearizer.context.follow(statement)?;
+        linearizer.context.note(statement);
     }
     Ok(())
 }
