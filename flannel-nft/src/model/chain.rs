@@ -33,6 +33,7 @@ impl ChainKind {
 
 /// The point in a packet's path at which a base chain runs.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
 pub enum Hook {
     /// Packets that leave a device. Kernel ≥ 5.16.
     Egress,

@@ -6,6 +6,7 @@ use crate::uapi::*;
 
 /// The address family of a table.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[non_exhaustive]
 pub enum Family {
     /// ARP packets.
     Arp,

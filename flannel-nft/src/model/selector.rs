@@ -177,6 +177,7 @@ pub mod ct {
 
     /// Status bits of a connection.
     #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+    #[non_exhaustive]
     pub enum Status {
         /// Kept even if the table is full.
         Assured,
@@ -269,6 +270,7 @@ pub mod fib {
 
     /// Type of an address (`RTN_*`).
     #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+    #[non_exhaustive]
     pub enum AddressType {
         /// An anycast address.
         Anycast,

@@ -196,6 +196,7 @@ impl Limit {
 
 /// How a statement changes a mark.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Mark {
     /// Sets the mark to this value.
     To(u32),

@@ -5,6 +5,7 @@ use crate::uapi::*;
 
 /// What happens to a packet next.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
 pub enum Verdict {
     /// Accepts the packet in this base chain; later base chains of the same hook still see it.
     Accept,
