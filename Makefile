@@ -106,11 +106,11 @@ fuzz: ## damage everything that is read from outside, CASES=5000 times each, and
 	PROPTEST_CASES=$(or $(CASES),5000) cargo test --locked --all-features -p flannel-lease -p flannel-netlink -p flannel-nft -p flannel-vxlan -p flanneld \
 	    --lib --test codec --test unit --test pure -- panic
 
-bench: ## measure; BENCH=name runs one, QUICK=1 takes under a minute each
+bench: ## measure; BENCH=name runs one, QUICK=1 takes under a minute each, BENCH=rule_swap RULESET=file.json your own rules
 	@$(if $(ROOT),:,echo "make bench needs root to make network namespaces: sudo make bench" >&2; exit 1)
 	@scripts/install-deps bench
 	cargo build --quiet --locked --release -p flanneld
-	cargo bench --locked -p flannel-benches -p flannel-bench-rules $(if $(BENCH),--bench $(BENCH))
+	cargo bench --locked -p flannel-benches -p flannel-bench-rules $(if $(BENCH),--bench $(BENCH)) $(if $(RULESET),-- $(abspath $(RULESET)))
 
 ci: lint demo test test-deploy ## what CI runs
 

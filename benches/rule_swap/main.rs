@@ -4,12 +4,15 @@
 #![expect(clippy::unwrap_used, reason = "a bench that cannot be set up has to end")]
 
 mod changes;
+mod own;
 mod repair;
 mod rivals;
 
 use std::cell::RefCell;
 use std::fs;
 use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use flannel_benches::{Case, FLOOR, OURS, Report, quick};
@@ -28,7 +31,18 @@ const SWAP_AS_SHIPPED: &str = "whole-ruleset swap, against what opens a socket e
 /// Builds and sends in a rival's own way; its error is what it says.
 type AsShipped = fn(&Wanted<'_>) -> Result<(), String>;
 
-fn main() {
+fn main() -> ExitCode {
+    // cargo adds flags of its own.
+    let own = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    if let Some(path) = own {
+        return match own::measure(Path::new(&path)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let sizes: &[u32] = if quick() { &[6, 100, 1_000] } else { &[6, 100, 1_000, 10_000] };
     let mut report = Report::new(
         "rule_swap",
@@ -43,6 +57,7 @@ fn main() {
     report.plot(SWAP, "rules", "median, us", |row| row.p50);
     report.plot(SWAP_AS_SHIPPED, "rules", "median, us", |row| row.p50);
     report.write().unwrap();
+    ExitCode::SUCCESS
 }
 
 /// Replays a batch that was encoded beforehand: what the kernel alone takes.

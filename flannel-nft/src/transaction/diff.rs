@@ -64,8 +64,12 @@ fn table_diff(new: &Table, old: &Table, port: Option<u32>, transaction: &mut Tra
     if adopt || new.dormant != old.dormant {
         transaction.add_table(new);
     }
-    validate::check_table(new, |invalid, object| transaction.check(Err(invalid), || object));
+    let before = transaction.len();
     contents_diff(new, old, transaction);
+    // If nothing differs, the kernel has accepted the table already.
+    if transaction.len() > before {
+        validate::check_table(new, |invalid, object| transaction.check(Err(invalid), || object));
+    }
 }
 
 /// Computes the changes that turn the old part of `table` into the new part.
