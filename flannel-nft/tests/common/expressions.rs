@@ -3,6 +3,8 @@
 use flannel_nft::field::{self, Field};
 use flannel_nft::*;
 
+use testkit::kernel_version;
+
 use super::vocabulary::*;
 use super::*;
 
@@ -21,7 +23,7 @@ pub(crate) fn filters() -> Table {
     let pairs = Datatype::concat(&[Datatype::Ipv4Addr, Datatype::InetService]);
     let recent = set("recent");
     let port = set("port");
-    let rules = [
+    let mut rules = vec![
         when(field::ip::TTL.is_number(64)),
         when(!field::ip::TTL.in_range(1..=5)),
         when(field::ip::LENGTH.greater_than(1000)),
@@ -53,7 +55,6 @@ pub(crate) fn filters() -> Table {
         when(Field::tcp_option(253).is_number(0)),
         when(field::exthdr::FRAG_MORE_FRAGMENTS.is_number(1)),
         when(field::ip_option::LSRR.is_number(1)),
-        when(field::sctp_chunk::DATA_TSN.is_number(23)),
         when(Field::raw(field::Base::Transport, 160, 32).is_number(0x0102_0304)),
         when(field::osf().is(Value::text("Linux", 16))),
         when(field::symhash(16, 0).is_number(3)),
@@ -87,10 +88,15 @@ pub(crate) fn filters() -> Table {
             )
             .drop(),
         Rule::new().update_set(SetUpdate::add(&port, field::ip::SADDR).value(field::tcp::DPORT)),
-        Rule::new().reset_option(field::tcp_option::SACK_PERM),
         Rule::new().synproxy(Synproxy::new().mss(1460).wscale(7).timestamp().sack_perm()),
         when(ip::saddr(v4("10.0.0.1"))).comment(Comment::new("last").unwrap()),
     ];
+    if kernel_version() >= (5, 14) {
+        rules.push(when(field::sctp_chunk::DATA_TSN.is_number(23)));
+    }
+    if kernel_version() >= (5, 18) {
+        rules.push(Rule::new().reset_option(field::tcp_option::SACK_PERM));
+    }
     table("filters", Base::filter_forward(), rules)
         .set(Set::new(set("pairs"), pairs).interval().elements([
             key("10.0.0.0/8", 22),

@@ -109,9 +109,7 @@ pub enum Fatal {
         source: std::io::Error,
     },
     /// The kernel refuses another thread.
-    #[error(
-        "cannot start a thread: raise the limit of processes or memory (ulimit -u, TasksMax=, pids.max)"
-    )]
+    #[error("cannot start a thread: raise the limit of processes or memory (ulimit -u, TasksMax=, pids.max)")]
     Thread(#[source] std::io::Error),
     /// The task that writes to the kernel ended by itself.
     #[error("the reconciler ended unexpectedly; see the log")]
