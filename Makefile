@@ -1,5 +1,5 @@
 # Everything a person or CI does here. Each target installs what it needs first (Debian packages, only missing ones).
-.PHONY: help demo test prove-no-gap test-compat test-kernels test-kube test-deploy test-page test-release release package lint fuzz bench ci check-long
+.PHONY: help demo test prove-no-gap test-compat test-faults test-kernels test-kube test-deploy test-page test-release release package lint fuzz bench ci check-long
 .DEFAULT_GOAL := help
 
 ROOT := $(filter 0,$(shell id -u))
@@ -40,6 +40,12 @@ test-compat: ## our tables before every nft from 0.9.8 to sid's, unpacked beside
 	@$(if $(ROOT),:,echo "make test-compat needs root to make network namespaces: sudo make test-compat" >&2; exit 1)
 	@scripts/install-deps test compat
 	scripts/test-compat
+
+test-faults: ## system calls of a real daemon fail, full disks, limits: writes docs/faults.md (root; five minutes)
+	@$(if $(ROOT),:,echo "make test-faults needs root to make network namespaces: sudo make test-faults" >&2; exit 1)
+	@scripts/install-deps faults
+	cargo build --quiet --locked -p flanneld
+	scripts/faults $(TARGET)/debug/flanneld
 
 test-kernels: ## the kernel tests in virtual machines with Debian's kernels (KERNELS="bullseye sid" chooses; minutes each)
 	@scripts/install-deps test kernels
@@ -114,4 +120,4 @@ bench: ## measure; BENCH=name runs one, QUICK=1 takes under a minute each, BENCH
 
 ci: lint demo test test-deploy ## what CI runs
 
-check-long: prove-no-gap test-compat test-kernels test-release test-kube test-page package ## what is too long for CI; before a release (root; hours)
+check-long: prove-no-gap test-compat test-faults test-kernels test-release test-kube test-page package ## what is too long for CI; before a release (root; hours)
