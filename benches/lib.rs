@@ -262,6 +262,13 @@ pub fn release_binary() -> PathBuf {
     beside.filter(|path| path.exists()).unwrap_or(target)
 }
 
+/// Upstream's `flanneld` as `scripts/build-upstream` leaves it, if it has.
+#[must_use]
+pub fn upstream_binary() -> Option<PathBuf> {
+    let path = release_binary().parent()?.parent()?.join("upstream-0.28.9/flanneld");
+    path.exists().then_some(path)
+}
+
 fn home() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use crate::{LabError, Namespace, setting, wait_for};
 
 mod cluster;
+mod datastore;
 mod scale;
 
 /// How long the servers may take to be ready; the first start of an API server writes its own roles first.
@@ -22,6 +23,7 @@ const ADMIN: &str = "token-of-the-administrator";
 const FLANNEL: &str = "token-of-flannel";
 
 /// `kube-apiserver` and `etcd` from the folder that `KUBEBUILDER_ASSETS` names, which is controller-runtime's convention.
+/// With `KUBE_DATASTORE=kine`, `kine` with SQLite takes the place of `etcd`.
 ///
 /// It has no nodes but those that are added, nothing gives them subnets, and `flannel` may do what the cluster role of
 /// the same name in `deploy/` allows. [`Self::start_controllers`] and [`Self::play_kubelets`] make a cluster of it. Dropping it
@@ -31,7 +33,7 @@ pub struct KubeApiserver {
     folder: TempDir,
     namespace: Option<Namespace>,
     address: SocketAddr,
-    etcd: Child,
+    datastore: Child,
     server: Mutex<Option<Child>>,
     controllers: Option<Child>,
 }
@@ -55,30 +57,25 @@ impl KubeApiserver {
     }
 
     fn serve(namespace: Option<Namespace>, address: IpAddr) -> Result<Self, LabError> {
-        let assets = assets()?;
         let folder = TempDir::new().map_err(LabError::system("make a folder"))?;
         let (client, peer) = (free_port()?, free_port()?);
-        let url = |port| format!("http://127.0.0.1:{port}");
-        let mut command = Command::new(assets.join("etcd"));
-        command.arg("--data-dir").arg(folder.path().join("etcd")).arg("--unsafe-no-fsync").args([
-            format!("--listen-client-urls={}", url(client)),
-            format!("--advertise-client-urls={}", url(client)),
-            format!("--listen-peer-urls={}", url(peer)),
-        ]);
-        let etcd = spawn(namespace.as_ref(), &mut command, &folder.path().join("etcd.log"))?;
+        let datastore = datastore::start(namespace.as_ref(), folder.path(), [client, peer])?;
         let port = if namespace.is_some() { 6443 } else { free_port()? };
         let this = Self {
             address: (address, port).into(),
             namespace,
-            etcd,
+            datastore,
             server: Mutex::default(),
             controllers: None,
             folder,
         };
         let at = this.folder.path();
-        fs::write(at.join("etcd.url"), url(client)).map_err(LabError::system("write etcd.url"))?;
+        fs::write(at.join("etcd.url"), format!("http://127.0.0.1:{client}"))
+            .map_err(LabError::system("write etcd.url"))?;
         fs::write(at.join("tokens.csv"), format!("{ADMIN},admin,1,system:masters\n{FLANNEL},flannel,2\n"))
             .map_err(LabError::system("write tokens.csv"))?;
+        fs::write(at.join("audit-policy.json"), audit_policy().to_string())
+            .map_err(LabError::system("write audit-policy.json"))?;
         this.run(Command::new("openssl").args(["genrsa", "-out"]).arg(at.join("sa.key")).arg("2048"), None)?;
         this.write_kubeconfig(&this.kubeconfig(), FLANNEL)?;
         this.write_kubeconfig(&this.admin_kubeconfig(), ADMIN)?;
@@ -191,6 +188,9 @@ impl KubeApiserver {
             format!("--advertise-address={}", self.address.ip()),
             format!("--secure-port={}", self.address.port()),
             format!("--token-auth-file={}", at.join("tokens.csv").display()),
+            format!("--audit-policy-file={}", at.join("audit-policy.json").display()),
+            format!("--audit-log-path={}", at.join("audit.log").display()),
+            "--audit-log-mode=blocking".to_owned(),
             "--authorization-mode=RBAC".to_owned(),
             "--disable-admission-plugins=ServiceAccount".to_owned(),
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
@@ -213,6 +213,18 @@ impl KubeApiserver {
             let tail: Vec<&str> = log.lines().rev().take(5).collect();
             LabError::unreadable("kube-apiserver", format!("not ready after {READY:?}: {}", tail.join(" | ")))
         })
+    }
+
+    /// Whether `KUBEBUILDER_ASSETS` names a folder.
+    #[must_use]
+    pub fn is_installed() -> bool {
+        assets().is_ok()
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     fn url(&self) -> String {
@@ -285,8 +297,18 @@ impl Drop for KubeApiserver {
         if let Some(mut server) = self.server.lock().unwrap_or_else(PoisonError::into_inner).take() {
             end(&mut server);
         }
-        end(&mut self.etcd);
+        end(&mut self.datastore);
     }
+}
+
+/// Logs what `flannel` asks for.
+fn audit_policy() -> Value {
+    json!({
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["ResponseStarted", "ResponseComplete", "Panic"],
+        "rules": [{ "level": "Metadata", "users": ["flannel"] }, { "level": "None" }],
+    })
 }
 
 fn end(child: &mut Child) {

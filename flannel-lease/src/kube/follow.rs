@@ -53,6 +53,11 @@ struct Follower<'a> {
     simple: bool,
     /// UID and pod subnets of nodes whose metadata does not show these.
     known: HashMap<String, (String, Vec<String>)>,
+    /// Version of the last complete list.
+    listed: u64,
+    /// Whether a watch has only what happened after its version. If not, as with KubeEdge's metaServer, what
+    /// happens between two watches is seen in a list alone.
+    watches_continue: bool,
     backoff: Backoff,
     overload: Backoff,
 }
@@ -67,6 +72,8 @@ impl KubeStore {
             step: Step::List(Since::Any),
             simple: false,
             known: HashMap::new(),
+            listed: 0,
+            watches_continue: true,
             backoff: Backoff::default(),
             overload: Backoff::up_to(MAX_OVERLOAD_PAUSE),
         };
@@ -105,6 +112,7 @@ impl Follower<'_> {
                 Step::List(Since::Version(version))
             }
             (Step::Watch(_), BAD_REQUEST) => Step::List(Since::Any),
+            (Step::Watch(_), _) if !self.watches_continue => Step::List(Since::Any),
             // The version is unknown to this API server: too old, or of a time before a restored backup.
             (Step::List(Since::Version(_)), BAD_REQUEST | GONE | GATEWAY_TIMEOUT) => Step::List(Since::Now),
             (step, _) => step,
@@ -181,7 +189,8 @@ impl Follower<'_> {
         }
         self.known = known;
         self.answered();
-        let certain = self.tell(Event::InitDone { version: version_number(&version) }).await?;
+        self.listed = version_number(&version);
+        let certain = self.tell(Event::InitDone { version: self.listed }).await?;
         self.step = if certain { Step::Watch(version) } else { Step::List(Since::Version(version)) };
         Ok(true)
     }
@@ -198,6 +207,10 @@ impl Follower<'_> {
                     WatchItem::Delete(node) => {
                         self.known.remove(node.name());
                         (node.resource_version().to_owned(), self.tell(Event::Delete(node)).await?)
+                    }
+                    WatchItem::Apply(node) if self.is_listed(&node) => {
+                        self.watches_continue = false;
+                        continue;
                     }
                     WatchItem::Apply(node) => {
                         let version = node.resource_version().to_owned();
@@ -219,9 +232,17 @@ impl Follower<'_> {
                 self.step = Step::Watch(version);
             }
         }
+        if !self.watches_continue {
+            self.step = Step::List(Since::Any);
+        }
         // An API server that ends each watch at once must not be asked again at once.
         sleep(self.backoff.next_delay()).await;
         Ok(())
+    }
+
+    /// Whether the last list had the node as it is, or without it if it was deleted before.
+    fn is_listed(&self, node: &Node) -> bool {
+        (1..=self.listed).contains(&node.version())
     }
 
     /// Whether it takes no reading of the node to know what matters of it. Of this node that is its

@@ -6,6 +6,7 @@ mod etcd_members;
 mod etcd_tls;
 mod harness;
 mod kube;
+mod kube_apiserver;
 mod kube_connect;
 mod kube_families;
 mod kube_scale;

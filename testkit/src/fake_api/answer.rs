@@ -150,7 +150,7 @@ fn watch(shared: &Arc<Shared>, query: &HashMap<String, String>, encoding: Encodi
     answered(200, encoding.content_type(true), Stream(stream).boxed())
 }
 
-/// Sends the nodes there are unless `since` is given, then every change.
+/// Sends the nodes there are unless `since` is given, then every change. A metaServer sends what it has in any case.
 async fn follow(
     shared: Arc<Shared>,
     lines: mpsc::Sender<Bytes>,
@@ -170,11 +170,17 @@ async fn follow(
         let metadata = json!({ "resourceVersion": version.to_string() });
         json!({ "kind": "Node", "apiVersion": "v1", "metadata": metadata, "spec": {}, "status": {} })
     };
-    let mut at = match since {
-        Some(since) => since,
-        None => {
+    let local = lock(&shared.local).clone();
+    let bookmarks = bookmarks && local.is_none();
+    let mut at = match (since, &local) {
+        (Some(since), None) => since,
+        _ => {
             let (version, nodes) = lock(&shared.nodes).all();
-            for node in nodes {
+            let is_gone = |former: &Arc<Value>| {
+                nodes.iter().all(|node| node["metadata"]["name"] != former["metadata"]["name"])
+            };
+            let gone: Vec<_> = local.into_iter().flatten().filter(is_gone).collect();
+            for node in gone.into_iter().chain(nodes) {
                 if !send("ADDED", &node).await {
                     return;
                 }

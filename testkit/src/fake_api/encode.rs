@@ -40,7 +40,7 @@ impl Encoding {
                 _ => return None,
             };
             let metadata = parts.any(|part| part.starts_with("as=PartialObjectMetadata"));
-            (known == MediaTypes::All || !metadata).then_some(Self { protobuf, metadata, gzip })
+            (known != MediaTypes::WholeJson || !metadata).then_some(Self { protobuf, metadata, gzip })
         })
     }
 

@@ -48,6 +48,8 @@ struct Shared {
     bytes: AtomicU64,
     user_agents: Mutex<BTreeSet<String>>,
     watch_timeouts: Mutex<Vec<u64>>,
+    /// The local database of a metaServer.
+    local: Mutex<Option<Vec<Arc<Value>>>>,
 }
 
 /// The encodings that a server has.
@@ -56,9 +58,11 @@ pub enum MediaTypes {
     /// Those of kube-apiserver: JSON and protobuf, whole objects and metadata only, zipped.
     #[default]
     All,
+    /// JSON, of whole objects and of metadata only, as KubeEdge's metaServer.
+    Json,
     /// JSON of whole objects; a client that takes nothing else gets a 406.
-    JsonOnly,
-    /// JSON of whole objects, whatever the client accepts, as KubeEdge's metaServer.
+    WholeJson,
+    /// JSON of whole objects, whatever the client accepts.
     IgnoresAccept,
 }
 
@@ -109,6 +113,7 @@ impl FakeApi {
             bytes: AtomicU64::new(0),
             user_agents: Mutex::default(),
             watch_timeouts: Mutex::default(),
+            local: Mutex::default(),
         });
         let (stop, mut stopped) = watch::channel(());
         let served = Arc::clone(&shared);
@@ -225,6 +230,15 @@ impl FakeApi {
     /// The encodings of its answers.
     pub fn set_media_types(&self, known: MediaTypes) {
         *lock(&self.shared.media_types) = known;
+    }
+
+    /// Answers as KubeEdge's metaServer from now on: in JSON, without bookmarks, and with watches that do not continue at
+    /// a version. Each begins with all nodes of its local database, in which those that are here now stay when they are
+    /// deleted.
+    pub fn imitate_meta_server(&self) {
+        self.set_media_types(MediaTypes::Json);
+        *lock(&self.shared.local) = Some(lock(&self.shared.nodes).all().1);
+        self.cut_watches();
     }
 
     /// Whether nodes that are written from now on show `managedFields`; they do unless told otherwise.

@@ -30,6 +30,8 @@ pub(super) fn fresh(name: &str, pod_cidrs: &[&str]) -> Value {
         json!({ "type": kind, "status": status, "reason": reason, "message": format!("kubelet reports {reason}"),
                 "lastHeartbeatTime": "2026-01-01T00:00:00Z", "lastTransitionTime": "2026-01-01T00:00:00Z" })
     };
+    let resources = json!({ "cpu": "8", "memory": "32768Mi", "pods": "110", "ephemeral-storage": "101430960Ki",
+                            "hugepages-1Gi": "0", "hugepages-2Mi": "0" });
     let mut node = json!({
         "apiVersion": "v1",
         "kind": "Node",
@@ -40,6 +42,16 @@ pub(super) fn fresh(name: &str, pod_cidrs: &[&str]) -> Value {
         },
         "spec": {},
         "status": {
+            "addresses": [{ "type": "InternalIP", "address": "192.0.2.1" }, { "type": "Hostname", "address": name }],
+            "allocatable": resources,
+            "capacity": resources,
+            "daemonEndpoints": { "kubeletEndpoint": { "Port": 10250 } },
+            "nodeInfo": {
+                "architecture": "amd64", "bootID": "0d3c8f5e-7a86-4d9c-8e27-2a4b6f3a9c51",
+                "containerRuntimeVersion": "containerd://2.1.4", "kernelVersion": "6.12.48", "kubeProxyVersion": "",
+                "kubeletVersion": "v1.36.3", "machineID": "6f0e4c2b9d7a4f0f8d0d5a3a1b2c3d4e", "operatingSystem": "linux",
+                "osImage": "Debian GNU/Linux 13 (trixie)", "systemUUID": "6f0e4c2b-9d7a-4f0f-8d0d-5a3a1b2c3d4e",
+            },
             "conditions": [
                 condition("Ready", "True", "KubeletReady"),
                 condition("NetworkUnavailable", "True", "NoRouteCreated"),

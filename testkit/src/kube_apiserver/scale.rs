@@ -1,31 +1,68 @@
 //! Many nodes at once, and what clients ask for.
 
 use std::fmt::Write as _;
-use std::process::Command;
+use std::fs;
+use std::process::{Child, Command};
+use std::sync::PoisonError;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{ADMIN, KubeApiserver};
 use crate::LabError;
 
 impl KubeApiserver {
-    /// Makes nodes, status included, over a few connections.
+    /// Makes nodes as kubelets do: the kubelet owns each field of the status in `managedFields`. Uses a few connections.
     ///
     /// # Errors
     /// The server refuses one.
     pub fn add_nodes(&self, nodes: &[Value]) -> Result<(), LabError> {
-        let mut config = String::new();
-        for node in nodes {
+        let made = nodes.iter().map(|node| {
             let mut node = node.clone();
             if let Some(metadata) = node["metadata"].as_object_mut() {
                 metadata
                     .retain(|key, _| !["managedFields", "resourceVersion", "uid"].contains(&key.as_str()));
             }
-            let body = node.to_string().replace('\\', "\\\\").replace('"', "\\\"");
+            if let Some(node) = node.as_object_mut() {
+                node.remove("status");
+            }
+            ("/api/v1/nodes?fieldManager=kubelet".to_owned(), node)
+        });
+        self.send_all("POST", "application/json", made)?;
+        let filled = nodes.iter().map(|node| {
+            let name = node["metadata"]["name"].as_str().unwrap_or_default();
+            let path = format!("/api/v1/nodes/{name}/status?fieldManager=kubelet");
+            (path, json!({ "status": node["status"] }))
+        });
+        self.send_all("PATCH", "application/strategic-merge-patch+json", filled)
+    }
+
+    /// Lets the kubelet of each of these nodes report at this time that it is ready.
+    ///
+    /// # Errors
+    /// The server refuses one.
+    pub fn heartbeat(&self, names: &[String], time: &str) -> Result<(), LabError> {
+        let condition = json!({ "type": "Ready", "status": "True", "lastHeartbeatTime": time });
+        let patch = json!({ "status": { "conditions": [condition] } });
+        let bodies = names
+            .iter()
+            .map(|name| (format!("/api/v1/nodes/{name}/status?fieldManager=kubelet"), patch.clone()));
+        self.send_all("PATCH", "application/strategic-merge-patch+json", bodies)
+    }
+
+    /// Sends requests of the administrator over a few connections.
+    fn send_all(
+        &self,
+        method: &str,
+        kind: &str,
+        bodies: impl Iterator<Item = (String, Value)>,
+    ) -> Result<(), LabError> {
+        let mut config = String::new();
+        for (path, body) in bodies {
+            let body = body.to_string().replace('\\', "\\\\").replace('"', "\\\"");
             let _infallible = write!(
                 config,
-                "next\nurl = \"{}/api/v1/nodes\"\ndata-binary = \"{body}\"\nsilent\nshow-error\nfail\ninsecure\n\
-                 max-time = 60\noutput = /dev/null\nheader = \"Content-Type: application/json\"\n\
+                "next\nurl = \"{}{path}\"\nrequest = {method}\ndata-binary = \"{body}\"\nsilent\nshow-error\nfail\ninsecure\n\
+                 max-time = 60\noutput = /dev/null\nheader = \"Content-Type: {kind}\"\n\
                  header = \"Authorization: Bearer {ADMIN}\"\n",
                 self.url()
             );
@@ -36,18 +73,22 @@ impl KubeApiserver {
         self.run(&mut command, Some(config)).map(drop)
     }
 
-    /// Requests for nodes with this verb (`LIST`, `WATCH`, `GET`) that the API server has answered with
-    /// 200. A watch counts when it ends.
+    /// Process number of the API server, unless it is away.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        let server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        server.as_ref().map(Child::id)
+    }
+
+    /// Paths and queries of the requests with this verb (`get`, `list`, `watch`, `patch`) that the daemons have sent.
     ///
     /// # Errors
-    /// The server does not answer.
-    pub fn node_requests(&self, verb: &str) -> Result<u64, LabError> {
-        let page = self.ask("GET", "/metrics", None)?;
-        let counted = |line: &&str| {
-            let wanted = ["code=\"200\"", "resource=\"nodes\"", &format!("verb=\"{verb}\"")];
-            line.starts_with("apiserver_request_total{") && wanted.iter().all(|label| line.contains(label))
-        };
-        let counts = page.lines().filter(counted);
-        Ok(counts.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum())
+    /// The audit log cannot be read.
+    pub fn requests(&self, verb: &str) -> Result<Vec<String>, LabError> {
+        let path = self.folder.path().join("audit.log");
+        let log = fs::read_to_string(&path).map_err(LabError::system(format!("read {}", path.display())))?;
+        let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let wanted = events.filter(|event| event["verb"] == verb);
+        Ok(wanted.filter_map(|event| Some(event["requestURI"].as_str()?.to_owned())).collect())
     }
 }
