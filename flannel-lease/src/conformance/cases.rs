@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::{Harness, Watcher, first_v4, key, node, node_v6, quick, range_v4, request, with_v6, within};
 use crate::{
     BackendType, Lease, LeaseAttributes, LeaseEvent, LeaseLost, LeaseRequest, StoreErrorKind, Timing,
@@ -77,10 +79,18 @@ pub async fn a_node_that_turns_dual_stack_keeps_its_ipv4_subnet<H: Harness>(harn
     let after = store.acquire(&dual).await.unwrap();
     assert_eq!(after.key.v4(), before.key.v4());
     assert!(after.key.v6().is_some());
-    watcher.until("one lease in place of the other", |t| t.peer(after.key).is_some() && t.len() == 1).await;
+    let subnet = IpNet::from(before.key.v4().unwrap());
+    let mut replaced = async |key| {
+        while watcher.table.peer(key).is_none() || watcher.table.len() != 1 {
+            watcher.next().await;
+            assert!(watcher.table.holder(subnet).is_some(), "{subnet} is never absent: {:?}", watcher.seen);
+        }
+    };
+    replaced(after.key).await;
     // And back again.
     let single = store.acquire(&request(node(1))).await.unwrap();
     assert_eq!(single.key, before.key);
+    replaced(single.key).await;
     assert_eq!(harness.read(&after.key.to_string()).await, None);
 }
 

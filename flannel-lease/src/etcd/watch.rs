@@ -83,7 +83,7 @@ impl EtcdStore {
                     continue;
                 }
             };
-            let answer = match answer {
+            let mut answer = match answer {
                 Ok(Some(answer)) => answer,
                 Ok(None) => return Ok(End::Broken),
                 Err(status) => return Err(self.client.failed(&self.subnets, &status)),
@@ -97,6 +97,10 @@ impl EtcdStore {
                 return Err(self.client.failed(&self.subnets, &status));
             }
             progress.advance(&answer);
+            // Of one transaction, removals come last: a subnet that moves to another lease of its node always has one.
+            answer.events.sort_by_key(|event| {
+                (event.kv.as_ref().map(|entry| entry.mod_revision), event.kind == Event::DELETE)
+            });
             for event in answer.events {
                 let Some(event) = self.translate(event, progress) else { continue };
                 if events.send(event).await.is_err() {

@@ -175,7 +175,8 @@ impl SqliteStore {
 
             let start = changes.whole.then_some(LeaseEvent::Resync);
             let removed = changes.removed.into_iter().map(LeaseEvent::Remove);
-            for event in start.into_iter().chain(removed).chain(changes.present) {
+            // Removals last: a subnet that moves to another lease of its node, as when IPv6 is turned on, always has one.
+            for event in start.into_iter().chain(changes.present).chain(removed) {
                 if events.send(event).await.is_err() {
                     return;
                 }
