@@ -13,7 +13,7 @@ use crate::{AllocationRange, Lease, LeaseAttributes, LeaseEvent, LeaseKey, Store
 /// How long a lease lives unless renewed: upstream's 24 hours.
 pub const LEASE_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The periods a store works with. The defaults suit everybody; tests shorten them.
+/// The periods a store works with. Tests shorten the defaults.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Timing {
     /// How long a lease lives unless renewed. Default: [`LEASE_TTL`].
@@ -22,7 +22,7 @@ pub struct Timing {
     pub renew_margin: Duration,
     /// How often a store is looked at although it told of no change. Default: 10 seconds.
     pub recheck: Duration,
-    /// How long the leases of a store that was wiped and set up anew are kept, so that their nodes can register
+    /// How long the leases of a store that was wiped and recreated are kept, so that their nodes can register
     /// again before anybody forgets them. Default: 30 seconds.
     pub settle: Duration,
 }
@@ -57,7 +57,7 @@ pub struct LeaseRequest {
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LeaseLost {
-    /// The store no longer has it: deleted by somebody, expired, or the store was set up anew.
+    /// The store no longer has it: deleted, expired, or the store was recreated.
     #[error("lease {0} has been revoked")]
     Revoked(LeaseKey),
     /// Another node holds the subnet.

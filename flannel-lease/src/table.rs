@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv6Net};
 
 use crate::{Lease, LeaseAttributes, LeaseEvent, LeaseKey};
 
-/// Every lease known, and which changed. The node's own lease is kept apart: it is nobody's peer.
+/// Every lease known, and which changed. The node's own lease is kept apart: it is never a peer.
 #[derive(Debug, Default)]
 pub struct LeaseTable {
     own: Option<LeaseKey>,

@@ -17,7 +17,7 @@ pub fn is_called(name: &str) -> bool {
 }
 
 /// Starts this program over, in the same process, if a password is among its arguments: without it there, and with it in
-/// the environment (`/proc/PID/environ` is for the process's own user, `/proc/PID/cmdline` for everybody).
+/// the environment (`/proc/PID/environ` is for the process's own user, `/proc/PID/cmdline` for all users).
 ///
 /// Returns if there is none, or if that is not possible: then things are as they were. It is better never to write the
 /// password there, as it can be read until this is done.

@@ -15,7 +15,7 @@ pub use flannel_lease::file::{read, read_text, read_up_to};
 /// Characters at the end of a temporary file's name.
 const RANDOM_CHARACTERS: usize = 6;
 
-/// Replaces `path` by `content`: a temporary file beside it, synced, then renamed over it.
+/// Replaces `path` by `content`: writes a temporary file in the same directory, syncs it, and renames it over `path`.
 ///
 /// Its directory is made if absent (mode 0755). The new file has permission bits `mode`, whatever the umask.
 ///

@@ -112,7 +112,7 @@ impl FromStr for BacktraceAt {
 /// Sends every event of this process to stderr as `options` say. Call it once.
 ///
 /// # Errors
-/// If somebody else already receives them.
+/// Another subscriber already receives them.
 pub fn start(options: LogOptions) -> Result<(), SetGlobalDefaultError> {
     let dropped = AtomicU64::new(0);
     let format = options.format;

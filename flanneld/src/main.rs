@@ -142,7 +142,7 @@ fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Prints; if nobody reads, there is nobody to tell.
+/// Prints. A closed pipe is not an error.
 fn print(mut to: impl std::io::Write, text: &str) -> ExitCode {
     let _closed = to.write_all(text.as_bytes());
     ExitCode::SUCCESS

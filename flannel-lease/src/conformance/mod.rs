@@ -179,7 +179,7 @@ impl Watcher {
         .await;
     }
 
-    /// The watch ends when nobody listens any more.
+    /// The watch ends when the receiver is dropped.
     pub async fn stop(self) {
         drop(self.events);
         within("the end of the watch", self.task).await.unwrap();

@@ -1,4 +1,4 @@
-//! Taking a lease: list, choose, and put on the condition that nobody has been faster.
+//! Taking a lease: list, choose, and write on the condition that no other node was faster.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
@@ -40,7 +40,7 @@ impl EtcdStore {
             match self.take(request, &mut known, &mut granted).await {
                 Ok(Some(taken)) => break Ok(taken),
                 Ok(None) if Instant::now() < deadline => {
-                    // Somebody was faster. Make room for each other, the more the longer it goes on.
+                    // Another node was faster. Back off, with growing pauses.
                     lost = (lost + 1).min(3);
                     let pause = rand::rng().random_range(Duration::ZERO..Duration::from_millis(10 << lost));
                     sleep(pause).await;
@@ -66,7 +66,7 @@ impl EtcdStore {
         Ok(lease)
     }
 
-    /// One attempt: `None` if somebody else was faster. `known` is what is known of the leases, `granted` an etcd lease
+    /// One attempt: `None` if another node was faster. `known` is what is known of the leases, `granted` an etcd lease
     /// that no key hangs on yet; both outlive the attempt.
     async fn take(
         &self,

@@ -277,7 +277,7 @@ impl Client {
         Ok(session)
     }
 
-    /// Uses the next member from now on, unless somebody else has moved on already.
+    /// Uses the next member from now on, unless another call has already moved on.
     async fn give_up(&self, number: u64) {
         let mut current = self.current.lock().await;
         if current.session.as_ref().is_some_and(|session| number == session.number) {

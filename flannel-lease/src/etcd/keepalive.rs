@@ -46,10 +46,14 @@ impl EtcdStore {
                 return Err(self.refused(OPERATION, StoreErrorKind::NotHeld, &lost.to_string()));
             }
         }
-        Err(self.refused(OPERATION, StoreErrorKind::Unavailable, "somebody keeps changing it; try again"))
+        Err(self.refused(
+            OPERATION,
+            StoreErrorKind::Unavailable,
+            "another process keeps changing it; try again",
+        ))
     }
 
-    /// Writes what the lease held says, unless somebody has changed its key since; then what is there now is the error.
+    /// Writes what the lease held says, unless its key has changed since; then what is there now is the error.
     async fn write(
         &self,
         held: &mut Own,
@@ -121,7 +125,7 @@ impl EtcdStore {
                 info!("Lease renewed, new expiration: in {ttl:?}");
             }
         }
-        // Also when nothing was renewed: the lease may be a new one, or a reservation since somebody put its key anew.
+        // Also when nothing was renewed: the lease may be a new one, or a reservation since its key was written again.
         self.client.health.renewed(held.lease.expires);
         Ok(Some(Ok(Held { path, revision: header.revision, written })))
     }

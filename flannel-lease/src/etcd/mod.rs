@@ -1,8 +1,8 @@
 //! Leases in etcd v3, under upstream's keys: `<prefix>/subnets/10.244.1.0-24`, and `<prefix>/config`.
 //!
-//! A subnet is taken by one transaction on the condition that nobody has written an overlapping lease since they were
+//! A subnet is taken by one transaction on the condition that no other node has written an overlapping lease since they were
 //! listed, so two nodes never share one, whatever their families, sizes and kind of flanneld. A held lease is renewed by
-//! keep-alive of its etcd lease, which writes no key: peers hear nothing, and a subnet that somebody else took in the
+//! keep-alive of its etcd lease, which writes no key: peers hear nothing, and a subnet that another node took in the
 //! meantime cannot be taken back. A key without an etcd lease is a reservation and stays one.
 
 mod acquire;

@@ -1,4 +1,4 @@
-//! Everybody's leases, live: one listing, then what changes, resumed where it broke off.
+//! Follows the leases of all nodes: one listing, then changes, resumed after an interruption.
 
 use super::wire::{Event, Header, KeyValue, WatchResponse, prefix_end};
 use super::{EtcdStore, parse_key};
@@ -26,7 +26,7 @@ struct Progress {
 
 /// Why a connection's watch ended.
 enum End {
-    /// Nobody listens any more.
+    /// The receiver is gone.
     Closed,
     /// Its place in the history is compacted away; list again at once.
     Compacted,
@@ -121,7 +121,7 @@ impl EtcdStore {
         Ok(continued && entry.is_some_and(|e| (e.mod_revision, e.lease) == (*mod_revision, *lease)))
     }
 
-    /// Reports a listing. If the store may have been set up anew (`suspect`), its end is told only after a while.
+    /// Reports a listing. If the store may have been recreated (`suspect`), the end is reported only after a while.
     async fn report_all(
         &self,
         events: &mpsc::Sender<LeaseEvent>,
@@ -196,7 +196,7 @@ impl Progress {
     }
 }
 
-/// Tells the end of a listing. `false` if nobody listens any more.
+/// Reports the end of a listing. `false` if the receiver is gone.
 async fn settle(events: &mpsc::Sender<LeaseEvent>, progress: &mut Progress) -> bool {
     match progress.settling.take() {
         Some(_) => events.send(LeaseEvent::Synced { unreadable: Vec::new() }).await.is_ok(),

@@ -28,7 +28,7 @@ pub(super) struct Claims {
 /// What a change of one node's claim means for all leases.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Shift {
-    /// Leases that nobody holds any more.
+    /// Leases without a holder.
     pub(super) lost: Vec<LeaseKey>,
     /// Whether another node holds its lease now, and did not before.
     pub(super) heirs: bool,
@@ -78,7 +78,7 @@ impl Claims {
         self.leases.get(name).map(|(key, _)| *key)
     }
 
-    /// The node that nobody with this lease comes before: the oldest that claims any of its subnets.
+    /// The oldest node that claims any of the lease's subnets.
     pub(super) fn holder(&self, key: LeaseKey) -> Option<&Claimant> {
         key.subnets().filter_map(|subnet| self.claimants(subnet).next()).min()
     }

@@ -12,7 +12,7 @@ use super::proto;
 
 /// Most bytes of one object. The API server takes no larger one.
 const MAX_OBJECT_BYTES: usize = 4 << 20;
-/// Most bytes of a list beside its items.
+/// Most bytes of a list without its items.
 const MAX_ENVELOPE_BYTES: usize = 64 << 10;
 /// Most nodes of a list.
 const MAX_NODES: usize = 1 << 17;
@@ -27,7 +27,7 @@ pub(super) enum Format {
     Protobuf,
 }
 
-/// What a list says beside its nodes.
+/// The metadata of a list.
 #[derive(Debug, Default, Eq, PartialEq)]
 pub(super) struct ListEnd {
     /// The version to watch from.

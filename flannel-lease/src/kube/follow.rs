@@ -24,7 +24,7 @@ const MAX_OVERLOAD_PAUSE: Duration = Duration::from_secs(30);
 
 /// Why a step ends early.
 enum Stop {
-    /// Nobody listens.
+    /// The receiver is gone.
     Closed,
     /// It could not do this.
     Failed(&'static str, Failure),
@@ -63,7 +63,7 @@ struct Follower<'a> {
 }
 
 impl KubeStore {
-    /// Follows all nodes until nobody listens.
+    /// Follows all nodes until the receiver is dropped.
     pub(super) async fn follow(&self, events: mpsc::Sender<LeaseEvent>) {
         let mut follower = Follower {
             store: self,

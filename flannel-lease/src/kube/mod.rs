@@ -267,7 +267,7 @@ impl KubeStore {
         self.server.patch(&self.name, &patch, &self.health).await.map(drop)
     }
 
-    /// Compares this node with what was published and mends what somebody else changed.
+    /// Compares this node with what was published and restores what another client changed.
     async fn keep(&self, node: &Node, published: &Published) -> Result<(), StoreError> {
         let changes = self.names.changes(&published.attributes, node.annotations());
         if !changes.is_empty() {
@@ -284,7 +284,7 @@ impl KubeStore {
     }
 }
 
-/// Somebody has to do something first, and may at any time.
+/// An operator or controller has to act first, and may do so at any time.
 fn not_yet(operation: &'static str, object: &str, advice: String) -> StoreError {
     let object = object.to_owned();
     StoreError { operation, object, advice, kind: StoreErrorKind::Unavailable, source: None }

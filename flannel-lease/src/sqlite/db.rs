@@ -24,7 +24,7 @@ const VERSION: i32 = 1;
 
 const SCHEMA: &str = include_str!("schema.sql");
 
-/// So that nobody has to look at every lease to find those that have ended, at each change. Not in [`SCHEMA`], as files
+/// So that finding expired leases at each change does not read every lease. Not in [`SCHEMA`], as files
 /// made before it lack it.
 const EXPIRY: &str = "CREATE INDEX IF NOT EXISTS lease_expiry ON lease (expires_ms)";
 
@@ -84,7 +84,7 @@ impl Db {
         Ok(Self { identity: identity(path)?, path: path.into(), connection })
     }
 
-    /// Whether somebody put another file in this one's place, or took it away.
+    /// Whether another process replaced or removed this file.
     pub(super) fn replaced(&self) -> bool {
         identity(&self.path).ok() != Some(self.identity)
     }
@@ -270,7 +270,7 @@ impl Db {
         Ok(gone > 0)
     }
 
-    /// A transaction that holds the write lock from its start, so nobody can decide on the same facts at once.
+    /// A transaction that holds the write lock from its start, so that no two processes decide on the same facts.
     fn write(&mut self, operation: &'static str) -> Result<Transaction<'_>, StoreError> {
         let Self { connection, path, .. } = self;
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed(operation, path))
@@ -398,7 +398,7 @@ fn expire(tx: &Transaction<'_>, now: SystemTime, timing: &Timing) -> rusqlite::R
     tx.execute("DELETE FROM lease WHERE expires_ms <= ?1", [to_ms(abandoned(now, timing))])
 }
 
-/// A lease that ended before this moment is nobody's. Between its end and then it is left to its holder, whose machine
+/// A lease that ended before this moment is free. Between its end and then it is left to its holder, whose machine
 /// may just have woken up.
 fn abandoned(now: SystemTime, timing: &Timing) -> SystemTime {
     now.checked_sub(timing.recheck.saturating_mul(6)).unwrap_or(UNIX_EPOCH)

@@ -23,7 +23,7 @@ use flannel_lease::Chain;
 
 /// A daemon would put everything back.
 #[derive(Debug, thiserror::Error)]
-#[error("flanneld runs here ({0}) and would put everything back: stop it first, or pass --force")]
+#[error("flanneld runs on this host ({0}) and would restore everything: stop it first, or pass --force")]
 pub struct Running(String);
 
 /// Removes routes and nexthops of our protocol, the VXLAN devices and tables of our names, the accept rules in others'

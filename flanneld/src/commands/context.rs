@@ -28,7 +28,7 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 
 type BoxError = Box<dyn Error>;
 
-/// The configuration of a start, and everybody's leases.
+/// The configuration of a start, and the leases of all nodes.
 #[derive(Debug)]
 pub(super) struct Context {
     pub(super) spec: NodeSpec,
@@ -143,7 +143,7 @@ impl Context {
     ) -> Result<Self, BoxError> {
         let net_conf = config.net_conf.clone().unwrap_or_else(|| saved.net_conf.clone());
         if let Some(reason) = saved.unfit_for(&net_conf) {
-            return Err(format!("{why}; what is remembered is of no use: {reason}").into());
+            return Err(format!("{why}; the state file cannot be used instead: {reason}").into());
         }
         let (v4, v6) = net_conf.networks();
         let lease = saved.key.within(v4, v6).unwrap_or(saved.key);
@@ -214,7 +214,7 @@ fn use_copy(config: &mut Config) -> Result<Option<TempDir>, BoxError> {
         // Opening it will say so, as at a start, and make nothing.
         return Ok(None);
     }
-    // Our image has no /tmp, and the daemon must be able to write beside its leases in any case.
+    // Our image has no /tmp, and the daemon must be able to write to the directory of its leases in any case.
     let folder = tempfile::tempdir().or_else(|_absent| tempfile::tempdir_in(beside))?;
     let copy = folder.path().join("leases.db");
     if path.exists() {

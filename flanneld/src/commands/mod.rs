@@ -1,4 +1,4 @@
-//! What `flanneld NAME` does besides being the daemon.
+//! The subcommands of flanneld.
 
 pub mod cleanup;
 mod context;

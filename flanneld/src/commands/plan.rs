@@ -36,12 +36,12 @@ pub async fn run(config: Config) -> Result<Verdict, Box<dyn Error>> {
     if let Some(why) = &context.store_away {
         writeln!(
             text,
-            "# The lease store gives no lease now, so as a start would go on with what is remembered: {}",
+            "# The lease store is unavailable. This is the plan of a start from the state file: {}",
             one_line(why)
         )?;
     }
     if context.published.is_none() {
-        writeln!(text, "# This node has published no lease yet; as if it were given {}.", context.lease)?;
+        writeln!(text, "# This node has no lease yet. This is the plan for subnet {}.", context.lease)?;
     }
 
     let spec = context.spec.rules(context.lease);
@@ -85,7 +85,7 @@ pub async fn run(config: Config) -> Result<Verdict, Box<dyn Error>> {
     if shared {
         writeln!(
             text,
-            "# What this node's previous configuration left stays: another flanneld runs on this host and may need it."
+            "# Objects of this node's previous configuration stay: another flanneld on this host may use them."
         )?;
     }
     for taken in commands.taken() {

@@ -69,7 +69,10 @@ impl fmt::Display for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.processes.as_slice(), &self.answers_at) {
             ([], Some(address)) => {
-                write!(f, "upstream's flanneld answers on {address}; its process is not visible from here")
+                write!(
+                    f,
+                    "upstream's flanneld answers on {address}, but its process is not visible from here"
+                )
             }
             (processes, _) => {
                 write!(f, "upstream's flanneld runs here ({})", shown(processes))
@@ -163,7 +166,9 @@ impl State {
         let subnets = networks(previous.ipv4_subnet, previous.ipv6_subnet);
         let within = networks(previous.ipv4_network, previous.ipv6_network);
         if subnets.is_empty() {
-            state.unmet.insert("subnet_file".to_owned(), "there is none, or it names no subnet".to_owned());
+            state
+                .unmet
+                .insert("subnet_file".to_owned(), "it does not exist, or it names no subnet".to_owned());
         }
         let mut found = Vec::new();
         for wanted in std::iter::once(Vec::new()).chain(devices::all(links)?) {
@@ -195,7 +200,7 @@ impl State {
             within.iter().filter(|net| !is_masqueraded(net)).map(ToString::to_string).collect();
         if previous.ip_masq == Some(true) && !bare.is_empty() && !has_legacy_nat() {
             let text =
-                format!("no rule masquerades what pods of {} send to other networks", bare.join(" and "));
+                format!("no rule masquerades packets of pods of {} to other networks", bare.join(" and "));
             state.unmet.insert("rules".to_owned(), text);
         }
         Ok(state)

@@ -88,7 +88,7 @@ pub struct Doctor {
 /// What `flanneld status` was asked.
 #[derive(Debug)]
 pub struct StatusOptions {
-    /// As for the daemon: its socket is beside it.
+    /// As for the daemon. The status socket is in the same directory.
     pub subnet_file: PathBuf,
     /// As for the daemon.
     pub table_prefix: Option<TablePrefix>,

@@ -46,7 +46,7 @@ pub struct NodeSpec {
     /// A blackhole route for the node's own subnet.
     pub blackhole_route: bool,
     /// Whether this daemon, or the one before it, turned checksum offload off: then it is turned on again where it is no longer
-    /// to be off. Otherwise it is left as whoever set it wants it.
+    /// to be off. Otherwise flanneld leaves the setting of other programs alone.
     pub restores_checksum: bool,
 }
 
@@ -112,7 +112,7 @@ pub fn with_other_macs(attributes: &LeaseAttributes) -> Option<LeaseAttributes> 
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Skipped {
     /// The node moves packets in another way than this one.
-    #[error("its backend is `{theirs}`, that of this node `{ours}`")]
+    #[error("its backend is `{theirs}` but this node's is `{ours}`")]
     Backend {
         /// As published.
         theirs: String,
@@ -120,7 +120,7 @@ pub enum Skipped {
         ours: &'static str,
     },
     /// The node is on another VXLAN network.
-    #[error("its VNI is {theirs}, that of this node {ours}")]
+    #[error("its VNI is {theirs} but this node's is {ours}")]
     Vni {
         /// As published.
         theirs: u32,

@@ -77,7 +77,7 @@ pub enum SubnetEnvError {
 }
 
 impl SubnetEnv {
-    /// Writes the file whole or not at all: a temporary file beside it, synced, then renamed over it. Returns whether
+    /// Writes the file whole or not at all: writes a temporary file in the same directory, syncs it, and renames it. Returns whether
     /// that was necessary.
     ///
     /// Lines that assign keys of other programs, such as those of `mk-docker-opts.sh`, stay, at the end of the file.

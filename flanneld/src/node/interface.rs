@@ -77,7 +77,7 @@ impl<'a> Chooser<'a> {
             return reason(format!("error looking up interface {name}: No interface with given IP found"));
         };
         if self.is_of_pods(interface) {
-            return reason(format!("{address} is on {}, which belongs to the pods", interface.name));
+            return reason(format!("{address} is on {}, which belongs to pods", interface.name));
         }
         let mut chosen = Chosen::with(self.uplink_of(interface, address)?, Some(address));
         // In dual stack the other family's public address, if this host has it, must be on the same interface.
@@ -170,7 +170,7 @@ impl<'a> Chooser<'a> {
     pub(super) fn by_route(&self, route: RouteLookup) -> Result<Chosen<'a>, Reason> {
         match self.indexed(route.interface) {
             Some(interface) if self.is_of_pods(interface) => {
-                reason(format!("the route leads to {}, which belongs to the pods", interface.name))
+                reason(format!("the route leads to {}, which belongs to pods", interface.name))
             }
             // The route may name another source since; what is in use and still there is as good.
             Some(interface) if self.is_present(interface) => Ok(Chosen::whole(interface)),

@@ -207,7 +207,7 @@ impl<'a> From<&'a NodeFacts> for Present<'a> {
 /// Chooses the interface and addresses. `route_to` asks the kernel for the way to an address.
 ///
 /// An address that is in use stays while the chosen interface has it and it is not deprecated: a virtual address that
-/// comes and goes beside it (keepalived, kube-vip) is not this node's. Nor does a node that runs go from a global address to a
+/// comes and goes on the same interface (keepalived, kube-vip) is not this node's. A running node does not go from a global address to a
 /// link-local one: without any other it waits for one.
 ///
 /// An interface that is in use also stays while it has its addresses, whatever default route appears elsewhere: a VPN

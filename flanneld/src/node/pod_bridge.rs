@@ -2,7 +2,7 @@
 //!
 //! The CNI plugin `bridge` compares the bridge's addresses with the gateway of a new pod's subnet, and refuses the pod
 //! if it finds another IPv4 address first, or an IPv6 address whose network overlaps (`ensureAddr`,
-//! plugins/main/bridge/bridge.go). Other IPv6 addresses may stay beside the gateway.
+//! plugins/main/bridge/bridge.go). Other IPv6 addresses may stay in addition to the gateway.
 
 use std::net::IpAddr;
 
@@ -23,7 +23,7 @@ pub(crate) struct StaleBridge {
     address: IpNet,
     /// This node's subnet of that family.
     subnet: IpNet,
-    /// Whether new pods fail; else they work beside the former address.
+    /// Whether new pods fail; otherwise they work although the former address stays.
     pub(crate) blocks: bool,
 }
 
@@ -96,13 +96,12 @@ impl StaleBridge {
         let Self { name, address, subnet, blocks } = self;
         match blocks {
             true => format!(
-                "bridge {name} has the address {address}, and this node's pod subnet is {subnet}: new pods fail with \
+                "bridge {name} has the address {address} but this node's pod subnet is {subnet}: new pods fail with \
                  \"{name}\" already has an IP address different from {}",
                 gateway(*subnet)
             ),
             false => format!(
-                "bridge {name} still has the address {address}, and this node's pod subnet is {subnet}: new pods work, but \
-                 no other node's pods can be reached in {}",
+                "bridge {name} still has the address {address} but this node's pod subnet is {subnet}: new pods work, but this node cannot reach pods of other nodes in {}",
                 address.trunc()
             ),
         }
@@ -114,12 +113,10 @@ impl StaleBridge {
         let former = address.trunc();
         match blocks {
             true => format!(
-                "run `ip link del {name}` on this node, then delete its pods that have an address in {former}: nobody can \
-                 reach them, and they keep the bridge in use"
+                "run `ip link del {name}` on this node, then delete its pods with an address in {former}: other nodes cannot reach them, and they keep the bridge in use"
             ),
             false => format!(
-                "delete this node's pods that have an address in {former}, then run `ip address del {address} dev {name}` \
-                 on it"
+                "delete this node's pods with an address in {former}, then run `ip address del {address} dev {name}` on it"
             ),
         }
     }
@@ -134,7 +131,7 @@ fn gateway(subnet: IpNet) -> IpNet {
     IpNet::new(first, subnet.prefix_len()).unwrap_or(subnet)
 }
 
-/// An address with its prefix; link-local ones are nobody's gateway.
+/// An address with its prefix; a link-local address is never a pod gateway.
 fn network_of(found: &InterfaceAddress) -> Option<IpNet> {
     let is_link_local = match found.address {
         IpAddr::V4(v4) => v4.is_link_local(),

@@ -1,5 +1,5 @@
-//! What another process keeps undoing: each repair of it waits longer than the one before, up to a minute, and it is
-//! reported until nobody undoes it any more. Pure.
+//! Objects that another process keeps undoing. Each repair waits longer than the one before, up to a minute, and the
+//! object is reported until it stays repaired. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

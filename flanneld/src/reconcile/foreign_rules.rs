@@ -24,14 +24,14 @@ pub const UPSTREAM: iptables::Leftovers<'static> = iptables::Leftovers {
 /// Chains that Docker reserves for rules of the administrator.
 pub const USER_CHAINS: [&str; 1] = ["DOCKER-USER"];
 
-/// Least time between two looks at iptables' tables: others may change theirs many times a second.
+/// Least time between two checks of iptables' tables: other programs may change them many times a second.
 const MIN_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// Least time between two looks at everybody's tables.
+/// Least time between two scans of all tables.
 const MIN_SCAN_INTERVAL: Duration = Duration::from_secs(10);
-/// A look is followed by at least this many times its own duration without one, so that tables with many thousand rules
+/// The pause after a check is at least this many times its duration, so that tables with many thousand rules
 /// cost little too.
 const REST_FACTOR: u32 = 500;
-/// Time between two looks whether upstream's daemon still runs, while its rules are here.
+/// Time between two checks for upstream's daemon while its rules are present.
 const UPSTREAM_POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// Least time between two removals of upstream's rules: a daemon of upstream's that cannot be seen from this container
 /// puts them back every few seconds (`--iptables-resync`).
@@ -57,7 +57,7 @@ pub struct ForeignRules {
     /// Whether our rules were written since this was last asked.
     changed: bool,
     next_check: Option<Instant>,
-    /// What everybody's tables were last read at, and when they may be read again.
+    /// The generation of the last scan of all tables, and when the next scan may run.
     scanned: Option<(Generation, Instant)>,
     obstacles: Vec<ForwardDrop>,
 }
@@ -119,7 +119,7 @@ impl ForeignRules {
         }
     }
 
-    /// When it is worth looking again, if somebody changes something now.
+    /// When the next check may run.
     #[must_use]
     pub fn next_check(&self) -> Instant {
         self.next_check.unwrap_or_else(Instant::now)
@@ -136,7 +136,7 @@ impl ForeignRules {
         std::mem::take(&mut self.changed)
     }
 
-    /// Chains that still drop what is forwarded for pods.
+    /// Chains that still drop forwarded pod traffic.
     #[must_use]
     pub fn obstacles(&self) -> &[ForwardDrop] {
         &self.obstacles
@@ -146,9 +146,8 @@ impl ForeignRules {
     /// removes what upstream's iptables mode left as soon as our own tables, `ours`, are in place and its daemon has ended,
     /// and finds other chains that drop.
     ///
-    /// Costs one question if nobody has changed any table since. Returns when it is to be called again even if nobody
-    /// changes anything: everybody's tables are not read at each of their changes, and no change says that upstream's
-    /// daemon has ended.
+    /// Costs one request if no table has changed since. Returns when to call it again even without a change: not every
+    /// change is followed by a scan of all tables, and no change announces the end of upstream's daemon.
     ///
     /// # Errors
     /// [`ConvergeError`]; what others hold is as it was.
@@ -209,7 +208,7 @@ impl ForeignRules {
                 );
             } else {
                 self.changed = true;
-                info!(changes, "Changing rules in iptables' chains that drop what is forwarded");
+                info!(changes, "wrote accept rules into iptables chains that drop forwarded packets");
             }
         }
         self.clear_at = match left {
@@ -257,7 +256,7 @@ impl ForeignRules {
         let found = forward_drops(&observed.ruleset, ours, &self.mark, networks);
         for obstacle in found.iter().filter(|found| !self.obstacles.contains(found)) {
             warn!(
-                "{obstacle}: it may drop what pods send to other nodes, whatever flannel's own table accepts"
+                "{obstacle}: it may drop pod traffic to other nodes, whatever flannel's own table accepts; `flanneld doctor` gives advice"
             );
         }
         self.obstacles = found;

@@ -1,7 +1,7 @@
-//! The host around the overlay: its interfaces and routes, looked at again as far as somebody changed them.
+//! The host around the overlay: its interfaces and routes, read again as far as they changed.
 //!
-//! What a pod that starts or a route of somebody else's costs must not depend on how many peers there are, so the main
-//! table is not read for each, nor is the way to every peer asked for.
+//! The cost of a pod that starts, or of another program's route, must not depend on the number of peers. So flanneld does
+//! not read the main table for each change, nor look up the route to every peer.
 
 use std::collections::BTreeSet;
 
@@ -25,12 +25,12 @@ use flannel_lease::{Chain, LeaseKey, Stack};
 /// The default routes of the main table, IPv4's and IPv6's.
 type DefaultRoutes = [Vec<DefaultRoute>; 2];
 
-/// What is remembered of the host between two looks at it.
+/// What flanneld remembers of the host between two checks.
 #[derive(Debug, Default)]
 pub(super) struct HostWatch {
-    /// As last read; `None` if they may have changed since. To read them is to read the whole table, peers and all.
+    /// As last read; `None` if they may have changed since. Reading them means a dump of the main table with all peers.
     defaults: Option<DefaultRoutes>,
-    /// Where packets may take another way since the last look, for peers that are routed to without wrapping.
+    /// Networks whose routes changed since the last check, for peers that are routed to without encapsulation.
     rerouted: BTreeSet<IpNet>,
     /// Pod subnets that this node held before.
     former: Vec<IpNet>,
@@ -49,7 +49,7 @@ impl HostWatch {
 }
 
 impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
-    /// Others changed something: look again at what that may have broken.
+    /// Schedules checks of what other processes' changes may have broken.
     pub(super) fn notice(&mut self, notifications: &[Notification], cause: Cause) {
         let rerouted = self.overlay.desired.rerouted(notifications);
         let invalidation = self.overlay.desired.notice(notifications);
@@ -66,22 +66,22 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             self.due.overlay.now();
         }
         let now = Instant::now();
-        // Pods that start and stop change links too: several such changes are one look. A retry far off is brought
-        // forward.
+        // Pods that start and stop change links too: one check covers several such changes. A later retry is
+        // brought forward.
         if host && self.due.host.at.is_none_or(|at| at > now + HOST_CHANGE_DELAY) {
             self.due.host.at = Some(now + HOST_CHANGE_DELAY);
         }
         if invalidation.overlay {
             self.outputs.counters.found(Object::Overlay, cause);
         }
-        // What is due soon anyway will see this too; a retry far off is brought forward.
+        // A check that is due soon covers this too; a later retry is brought forward.
         let longest = self.repairs.max_delay();
         if invalidation.overlay && self.due.overlay.at.is_none_or(|at| at > now + longest) {
             self.due.overlay.at = Some(self.repairs.repair_at(now));
         }
     }
 
-    /// Looks at the interface between nodes again, and follows it.
+    /// Reads the uplink again and follows its changes.
     pub(super) fn check_host(&mut self) -> Result<Pass, PassError> {
         let interfaces = self.overlay.kernel.interfaces().map_err(HostError::from)?;
         self.check_pod_bridge(&interfaces);
@@ -104,7 +104,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             self.update_peer_routes(&rerouted);
             return Ok(Pass::Done);
         }
-        info!("the interface between nodes has changed");
+        info!("the uplink changed");
         facts.log();
         let net_conf = self.spec.net_conf.clone();
         facts.warn_of_mtu(&net_conf.backend);
@@ -133,10 +133,10 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         let (blocked, beside) = (describe(true), describe(false));
         if self.host.stale != (blocked.clone(), beside.clone()) {
             for text in blocked.iter().chain(&beside) {
-                warn!("{text}; flanneld notices by itself when it is done");
+                warn!("{text}; flanneld detects the change by itself");
             }
             if self.host.stale.0.is_some() && blocked.is_none() {
-                info!("no bridge keeps new pods from starting any more");
+                info!("no bridge blocks new pods any more");
             }
             self.host.stale = (blocked.clone(), beside.clone());
         }
@@ -146,7 +146,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         });
     }
 
-    /// Decides anew which of the peers in these networks are routed to without wrapping.
+    /// Decides again which peers in these networks are routed to without encapsulation.
     fn update_peer_routes(&mut self, rerouted: &BTreeSet<IpNet>) {
         let peers = rerouted.iter().flat_map(|network| self.overlay.desired.peers_within(*network));
         let peers: BTreeSet<IpNet> = peers.collect();

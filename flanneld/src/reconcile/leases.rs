@@ -72,7 +72,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         let listed = matches!(event, LeaseEvent::Synced { .. });
         let mut noted = false;
         let event = match event {
-            // Its own lease is nobody's peer, whatever its subnet: the store may report a new one before it is adopted.
+            // The node's own lease is never a peer, whatever its subnet: the store may report a new one before it is adopted.
             LeaseEvent::Upsert(lease) if self.is_own(&lease) => LeaseEvent::Remove(lease.key),
             LeaseEvent::Upsert(mut lease) => {
                 noted = self.note_gaps(&mut lease);
@@ -219,7 +219,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         if !changed {
             return;
         }
-        warn!(subnet = %self.lease.key, "this node has another subnet now; pods that run keep their old addresses");
+        warn!(subnet = %self.lease.key, "the subnet of this node changed; running pods keep their old addresses, which other nodes no longer reach: restart these pods");
         self.host.note_former(Some(former), self.lease.key);
         self.due.host.now();
         for key in self.leases.table.set_own(Some(self.lease.key)) {

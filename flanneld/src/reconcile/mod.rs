@@ -1,7 +1,7 @@
-//! The one task that writes to the kernel: it is told what should be, reads what is, and writes the difference.
+//! The only task that writes to the kernel: it derives the desired state, observes the kernel, and writes the difference.
 //!
-//! Events only change what should be, or say that a look at the kernel is due. Each kind of work fails and is tried
-//! again by itself, so that rules never wait for peers, nor peers for rules.
+//! Events only change the desired state, or make a check of the kernel due. Each pass fails and is retried on its own, so
+//! that rules never wait for peers, nor peers for rules.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,17 +54,17 @@ use overlay::OverlayState;
 use repairs::Repairs;
 use tables::Tables;
 
-/// Events that are folded before the kernel is written to, at most.
+/// Most events that are folded before the kernel is written to.
 const MAX_BATCHED_EVENTS: usize = 65_536;
-/// Time between two full readings of devices, peers and routes. Notifications are what finds changes; this is the
-/// net under them, and it costs a few microseconds per peer.
+/// Time between two full checks of devices, peers and routes, in case a notification is lost. A check costs a few
+/// microseconds per peer.
 const FULL_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Longest time between two rounds of the loop, so that those who watch it see it alive.
+/// Longest time between two heartbeats of the loop.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
-/// How long changes of the host's interfaces are collected before they are looked at.
+/// How long changes of the host's interfaces are collected before a check.
 const HOST_CHANGE_DELAY: Duration = Duration::from_millis(5);
-/// How long a store that gave a lease may take to list the others before remembered peers are written without it.
+/// How long a store that gave a lease may take for its first listing before restored peers are written without it.
 const FIRST_LISTING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What reaches the reconciler from outside.
@@ -74,30 +74,30 @@ pub struct Inputs {
     pub leases: mpsc::Receiver<LeaseEvent>,
     /// This node's own lease.
     pub own: watch::Receiver<Lease>,
-    /// What others did to links, addresses, routes, neighbours, forwarding entries and nexthops.
+    /// Other processes' changes of links, addresses, routes, neighbor entries, FDB entries and nexthops.
     pub links: mpsc::Receiver<Vec<Notification>>,
-    /// Others have changed the nftables ruleset.
+    /// Other processes' commits to the nftables ruleset.
     pub rules: watch::Receiver<ForeignCommits>,
-    /// Somebody has changed the network configuration.
+    /// Changed network configurations.
     pub reloads: mpsc::Receiver<Reload>,
-    /// Who wants to know how things are.
+    /// Requests for the status.
     pub requests: mpsc::Receiver<StatusRequest>,
     /// Each look at subnet.env.
     pub subnet_file: mpsc::Receiver<SubnetFileCheck>,
 }
 
-/// What the reconciler tells others.
+/// What the reconciler reports.
 #[derive(Debug)]
 pub struct Outputs {
     /// What this node should publish with its lease.
     pub attributes: watch::Sender<LeaseAttributes>,
-    /// What holds, for `/readyz`.
+    /// The conditions, for `/readyz`.
     pub readiness: watch::Sender<Readiness>,
-    /// What to remember over a restart: [`state_file::keep`](crate::run::state_file::keep) writes it.
+    /// State for a restart: [`state_file::keep`](crate::run::state_file::keep) writes it.
     pub state: mpsc::Sender<SavedState>,
     /// What subnet.env should say: [`subnet_file::keep`](crate::run::subnet_file::keep) writes it.
     pub subnet_env: watch::Sender<Option<SubnetEnv>>,
-    /// What it notes as it works.
+    /// Counters for status and metrics.
     pub counters: Counters,
 }
 
@@ -170,8 +170,8 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         })
     }
 
-    /// Sweeps what earlier runs left, whose configurations these are, and names what else is there, once everything is
-    /// in place. Without this nothing is swept.
+    /// Sweeps the objects of these earlier configurations once everything desired is in place, and reports other devices
+    /// with flannel's names. Without this call nothing is swept.
     #[must_use]
     pub fn sweep_after(mut self, previous: Vec<NetConf>) -> Self {
         self.sweep = Sweep::after(previous);
@@ -185,8 +185,8 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         self
     }
 
-    /// Starts with peers from memory: they are written and repaired, and nothing is taken for stale, until the store
-    /// has listed everything.
+    /// Starts with peers from the state file. Until the store has listed all leases, they are written and repaired, and no
+    /// object counts as stale.
     #[must_use]
     pub fn restore_peers(mut self, restored: RestoredPeers) -> Self {
         let wait = if restored.confirmed { FIRST_LISTING_TIMEOUT } else { Duration::ZERO };
@@ -198,8 +198,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         self
     }
 
-    /// Keeps the kernel as it should be until `shutdown` resolves or all inputs are closed. Leaves everything in
-    /// place.
+    /// Keeps the kernel in the desired state until `shutdown` resolves or an input is closed. Leaves everything in place.
     pub async fn run(mut self, mut inputs: Inputs, shutdown: impl Future<Output = ()>) {
         let mut check = interval_at(Instant::now() + self.config.asked.resync, self.config.asked.resync);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -252,7 +251,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                     self.due.rules.at = Some(self.rules_at(Instant::now()));
                 }
                 Some(Reload { net_conf, done }) = inputs.reloads.recv() => {
-                    // Nobody waits for the answer if it was not asked for.
+                    // The sender may not wait for the answer.
                     let _unheard = done.send(self.adopt_net_conf(net_conf));
                 }
                 _ = verify.tick() => {
@@ -315,15 +314,21 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         Ok(())
     }
 
-    /// Derives everything anew after the setting or the own lease has changed.
+    /// Derives the desired state again after the spec or this node's lease changed.
     fn apply_spec(&mut self) {
         match rules::ruleset(&self.spec.rules(self.lease.key)) {
             Ok(ruleset) => self.tables.set_desired(ruleset),
-            Err(error) => warn!("keeping the present rules: {}", Chain(&error)),
+            Err(error) => warn!(
+                "cannot derive rules from the new configuration; flanneld keeps the present rules: {}",
+                Chain(&error)
+            ),
         }
         match self.spec.families(self.lease.key) {
             Ok(families) => families.into_iter().for_each(|family| self.overlay.desired.set_family(family)),
-            Err(error) => warn!("keeping the present devices: {}", Chain(&error)),
+            Err(error) => warn!(
+                "cannot derive devices from the new configuration; flanneld keeps the present devices: {}",
+                Chain(&error)
+            ),
         }
         self.update_all_peers();
         self.outputs.counters.expect(Object::Rules);

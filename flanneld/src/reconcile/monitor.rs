@@ -10,7 +10,8 @@ use tracing::{debug, info, warn};
 
 use flannel_lease::{Backoff, Chain};
 
-/// Passes on what others do to links, addresses, routes and what is on our devices, until nobody listens.
+/// Passes on other processes' changes of links, addresses, routes and the objects on flannel's devices, until the receiver
+/// is dropped.
 pub async fn links(monitor: flannel_vxlan::Monitor, to: mpsc::Sender<Vec<Notification>>) {
     let mut stream = match monitor.into_stream() {
         Ok(stream) => stream,
@@ -75,7 +76,7 @@ pub struct ForeignCommits {
     pub culprit: Option<(String, u32)>,
 }
 
-/// Counts what others do to the ruleset, until nobody listens.
+/// Counts other processes' changes of the ruleset, until the receiver is dropped.
 ///
 /// Whether our tables still are as they should be is found by looking.
 pub async fn rules(monitor: flannel_nft::Monitor, tables: Vec<TableId>, to: watch::Sender<ForeignCommits>) {

@@ -89,7 +89,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         })
     }
 
-    /// What the next start has to sweep, besides what the present configuration makes.
+    /// What the next start has to sweep in addition to the objects of the present configuration.
     pub(super) fn unswept(&self) -> Vec<NetConf> {
         let now = &self.spec.net_conf;
         let mut unswept = self.sweep.previous.clone();
@@ -122,7 +122,11 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             let applied = self.overlay.kernel.apply(&plan)?;
             let steps = plan.steps().len() - applied.refused.len();
             let devices: Vec<_> = observed.devices.iter().map(|device| device.name.to_string()).collect();
-            info!(steps, devices = devices.join(", "), "removed what this node's last configuration left");
+            info!(
+                steps,
+                devices = devices.join(", "),
+                "removed devices and routes of this node's previous configuration"
+            );
             for refused in &applied.refused {
                 let step = plan.steps().get(refused.step).map(|step| plan.command(step)).unwrap_or_default();
                 warn!(
@@ -137,8 +141,8 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         }
         for other in others {
             warn!(
-                "device {other} is not of this network configuration, and no other flanneld runs here: if nobody needs it, \
-                 `ip link del {other}`"
+                "device {other} is not part of this network configuration, and no other flanneld runs on this host; traffic is not \
+                 affected. If it is unused, run `ip link del {other}`"
             );
         }
         let recorded = matches!(&self.sweep.previous[..], [previous] if previous == now);

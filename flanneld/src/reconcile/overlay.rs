@@ -51,18 +51,20 @@ impl<L> OverlayState<L> {
             match (now, before) {
                 (Some(PeerStatus::SharesUnderlay(address)), _) => {
                     let other = self.desired.peers_at(*address).next().unwrap_or(*peer);
-                    warn!("peers {other} and {peer} have one public address, {address}: both are programmed");
+                    warn!(
+                        "peers {other} and {peer} publish the same public address {address}; flanneld programs both"
+                    );
                 }
                 (Some(status), _) => warn!("peer {peer} {status}"),
                 (None, Some(PeerStatus::NotProgrammed(_))) if self.desired.peer(*peer).is_some() => {
-                    info!("peer {peer} is programmed: what kept it out is gone");
+                    info!("peer {peer} is programmed again");
                 }
                 (None, _) => {}
             }
         }
         if let Some(more @ 1..) = changes.len().checked_sub(MAX_LOGGED_CHANGES) {
             warn!(
-                "and the like of {more} more peers: `flanneld status --peers` lists those that are not programmed"
+                "the status of {more} more peers changed; `flanneld status --peers` lists those that are not programmed"
             );
         }
     }
@@ -71,7 +73,7 @@ impl<L> OverlayState<L> {
     fn log_refused(&mut self, report: &Report) {
         let now: BTreeSet<_> = report.refused.iter().map(|step| (step.peer, step.to_string())).collect();
         for (_, refusal) in now.difference(&self.logged_refusals) {
-            warn!("{refusal}; will try again");
+            warn!("{refusal}; flanneld retries with backoff");
         }
         // Peers that were not tried this time still are refused.
         let Self { logged_refusals, desired, .. } = self;

@@ -1,7 +1,7 @@
-//! How soon a disturbance is repaired, and how often that is logged: at once, unless somebody keeps undoing the repair.
+//! How soon a disturbance is repaired, and how often that is logged: at once, unless another process keeps undoing the repair.
 //!
 //! `ip route flush` and `ip neigh flush` delete and list again, for up to 30 seconds, until nothing is left to delete. A
-//! repair that is faster than they are keeps them going, and the routes away; a short pause lets them end.
+//! faster repair keeps them running, and the routes away; a short pause lets them end.
 
 use std::time::Duration;
 

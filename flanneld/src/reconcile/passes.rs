@@ -63,7 +63,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         if let Err(reason) = &state
             && self.outputs.readiness.borrow().reason(condition) != Some(reason)
         {
-            warn!("cannot bring {} up to date, will try again: {reason}", condition.name());
+            warn!("cannot bring {} up to date; flanneld retries with backoff: {reason}", condition.name());
         }
         update(&self.outputs.readiness, |readiness| readiness.set(condition, state));
     }

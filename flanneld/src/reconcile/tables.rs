@@ -120,7 +120,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             }
             Err(error) => {
                 let problem = Chain(&error).to_string();
-                warn!("cannot look after rules of other programs, will try again: {problem}");
+                warn!("cannot check the rules of other programs; flanneld retries with backoff: {problem}");
                 Some(problem)
             }
         };

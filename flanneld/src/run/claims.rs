@@ -102,7 +102,7 @@ impl Claims {
                 Ok(Attempt::Taken(other)) => holder = format!(" (flanneld {})", other.process()),
                 Err(error) => {
                     warn!(
-                        "cannot find out whether another flanneld has tables `{prefix}`: {}",
+                        "cannot check whether another flanneld uses tables `{prefix}`; this process uses them: {}",
                         Chain(&error)
                     );
                     return Ok(prefix);
@@ -110,7 +110,7 @@ impl Claims {
             }
         }
         if own != TablePrefix::default() {
-            info!("table prefix {own}: another network{holder} has the tables of prefix flannel");
+            info!("using table prefix {own}: another network{holder} uses prefix flannel");
         }
         self.take(&Claim::Tables(own.clone()), waits).await;
         Ok(own)

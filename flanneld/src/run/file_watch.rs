@@ -35,7 +35,7 @@ impl FileWatch {
         let inotify = open()
             .inspect_err(|error| {
                 warn!(
-                    "changes of {} are seen only every {RECHECK_INTERVAL:?}: {}",
+                    "cannot watch {} for changes; flanneld reads it every {RECHECK_INTERVAL:?}: {}",
                     path.display(),
                     Chain(error)
                 );

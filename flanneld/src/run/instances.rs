@@ -43,7 +43,7 @@ const NAME_PREFIX: &str = "flanneld.";
 const MAX_SLOTS: u8 = 16;
 /// Daemons that wait for this one and are told of its end; others ask again.
 const MAX_WAITING: usize = 16;
-/// How long a socket may have no room for a connection before it counts as one that nobody serves.
+/// How long a socket may have no room for a connection before it counts as abandoned.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// When to ask again whether a claim is free, should its holder's end not be told.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
@@ -225,7 +225,7 @@ pub async fn claim(claim: &Claim, waits: impl Fn(Option<&str>)) -> Option<Held> 
         match attempt(claim).await {
             Ok(Attempt::Held(held)) => {
                 if waited.is_some() {
-                    info!("the other flanneld has ended: this one takes {claim}");
+                    info!("the other flanneld ended; this process takes over {claim}");
                     waits(None);
                 }
                 return Some(held);
@@ -246,7 +246,7 @@ pub async fn claim(claim: &Claim, waits: impl Fn(Option<&str>)) -> Option<Held> 
             }
             Err(error) => {
                 warn!(
-                    "cannot claim {claim}, so that a second flanneld for it would not be noticed: {}",
+                    "cannot claim {claim}; a second flanneld that uses it would not be detected: {}",
                     Chain(&error)
                 );
                 return None;
@@ -279,7 +279,7 @@ async fn serve(listener: tokio::net::UnixListener) {
     }
 }
 
-/// The daemon that listens on this name; `None` if nobody does, or a process that is not to be trusted.
+/// The daemon that listens on this name; `None` if there is none, or if it is not trusted.
 async fn holder(name: &str, slot: u8) -> Option<Holder> {
     let busy = || async {
         loop {
@@ -389,7 +389,7 @@ pub fn upstream_runs() -> bool {
     upstream().is_ok_and(|found| !found.is_empty())
 }
 
-/// Whether another daemon runs here beside this one.
+/// Whether another daemon runs on this host.
 ///
 /// # Errors
 /// As [`daemons`].
@@ -398,7 +398,7 @@ pub fn has_company() -> io::Result<bool> {
     Ok(daemons()?.iter().any(|daemon| *daemon != own))
 }
 
-/// Whether a daemon with this subnet file, started in place of the one that runs now if any, would have another beside it.
+/// Whether a daemon with this subnet file, started in place of the one that runs now if any, would share the host with another.
 ///
 /// # Errors
 /// As [`daemons`].

@@ -33,10 +33,10 @@ pub(crate) enum LeaseTask {
     Sought(ConfiguredStore, Stack),
 }
 
-/// Where a lease_task tells what happens.
+/// Where the lease task reports.
 #[derive(Clone, Debug)]
 pub(crate) struct LeaseSinks {
-    /// Everybody's leases.
+    /// The leases of all nodes.
     pub(crate) events: mpsc::Sender<LeaseEvent>,
     /// This node's own.
     pub(crate) own: watch::Sender<Lease>,
@@ -111,7 +111,7 @@ pub(crate) async fn acquire(store: &dyn LeaseStore, request: &LeaseRequest) -> R
 }
 
 /// Asks for the lease that is remembered or was lost until the store gives one. It may be another: ours expired while we
-/// were away and somebody else has it now.
+/// was stopped, and another node has it now.
 async fn confirm_lease(
     store: &dyn LeaseStore,
     request: &mut LeaseRequest,
@@ -183,7 +183,7 @@ async fn hold_lease(
                     continue; // published with the lease
                 }
                 while let Err(error) = store.update(&request.attributes).await {
-                    warn!("cannot publish this node's new addresses yet: {}", Chain(&error));
+                    warn!("cannot publish this node's new addresses; other nodes send to the old ones until a retry succeeds: {}", Chain(&error));
                     if error.kind == StoreErrorKind::NotHeld { break }
                     tokio::time::sleep(backoff.next_delay()).await;
                 }
@@ -249,7 +249,7 @@ impl<'a> Retry<'a> {
 
     async fn wait(&mut self, problem: String) {
         if self.logged != problem {
-            warn!("{problem}; will try again");
+            warn!("{problem}; flanneld retries with backoff");
             self.update(Some(problem.clone()));
             self.logged = problem;
         }

@@ -112,7 +112,7 @@ pub enum Fatal {
     #[error("cannot start a thread: raise the limit of processes or memory (ulimit -u, TasksMax=, pids.max)")]
     Thread(#[source] std::io::Error),
     /// The task that writes to the kernel ended by itself.
-    #[error("the reconciler ended unexpectedly; see the log")]
+    #[error("the reconciler ended unexpectedly: see the log")]
     Ended,
 }
 
@@ -228,7 +228,7 @@ async fn work(
         LeaseSinks { events: events_tx, own: lease_tx, readiness: readiness_tx.clone(), store: store_tx };
     let is_file = matches!(written, Written::File(_));
     let follow = reload::follow(written, sighups, reloads_tx, readiness_tx.clone(), move |done| {
-        // Nobody listens any more when the daemon stops.
+        // The receiver is gone when the daemon stops.
         let _unheard = reloading_tx.send(done);
     });
     let former_lease = request.previous;
@@ -357,7 +357,10 @@ fn hangups() -> mpsc::Receiver<()> {
                 let _full = hangup_tx.try_send(());
             }
         })),
-        Err(error) => warn!("SIGHUP cannot be handled: {}", Chain(&error)),
+        Err(error) => warn!(
+            "cannot handle SIGHUP; flanneld still follows changes of the configuration by itself: {}",
+            Chain(&error)
+        ),
     }
     hangups
 }

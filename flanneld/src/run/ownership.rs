@@ -1,4 +1,4 @@
-//! Who may change this node's tables besides the daemon (`--table-ownership`).
+//! Which processes may change flannel's tables (`--table-ownership`).
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,9 +11,9 @@ use tracing::info;
 pub enum TableOwnership {
     /// Owned where the kernel has it, else shared.
     Auto,
-    /// Nobody else, as long as the daemon runs.
+    /// Only flanneld, while it runs.
     Owner,
-    /// Whoever has CAP_NET_ADMIN; what others break is put back.
+    /// Every process with CAP_NET_ADMIN. flanneld repairs what other processes change.
     #[default]
     Shared,
 }
@@ -45,7 +45,9 @@ impl TableOwnership {
             (_, Ownership::Owner) => Ok(Ownership::Owner),
             (Self::Owner, Ownership::Shared) => Err(OwnershipError::Unsupported),
             (_, Ownership::Shared) => {
-                info!("this kernel would remove tables with their owner (needs Linux 6.9): they are shared");
+                info!(
+                    "this kernel removes tables together with their owner (before Linux 6.9); flanneld uses shared tables"
+                );
                 Ok(Ownership::Shared)
             }
         }

@@ -1,7 +1,7 @@
 //! A changed network configuration while the daemon runs: what can change does, anything else is refused and named.
 //!
 //! Upstream reads its configuration once. Here SIGHUP, a changed net-conf.json and a changed etcd key are followed. A
-//! configuration is taken whole or not at all, so that what is in force is always one that somebody wrote.
+//! configuration is applied whole or not at all, so that flanneld always follows a configuration that an operator wrote.
 
 use std::fmt::Display;
 
@@ -99,7 +99,7 @@ pub async fn follow(
                 None => return,
             },
             Some(()) = sighups.recv() => {
-                info!("reading the network configuration again");
+                info!("rereading the network configuration");
                 around(false);
                 (written.read().await, true)
             }
@@ -113,11 +113,11 @@ pub async fn follow(
             let outcome = take(&written, text.clone(), &reloads).await;
             last = Some(text);
             if asked && matches!(outcome, Ok(false)) {
-                info!("the network configuration is as before");
+                info!("the network configuration is unchanged");
             }
             let trouble = outcome.err();
             if let Some(problem) = &trouble {
-                warn!("keeping the network configuration that is in force: {problem}");
+                warn!("keeping the present network configuration: {problem}");
             }
             update(&readiness, |readiness| readiness.note("configuration", trouble));
         }

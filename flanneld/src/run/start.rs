@@ -70,7 +70,7 @@ pub(crate) async fn start(
             Ok(net_conf) => net_conf,
             Err(_late) => {
                 warn!(
-                    "no network configuration that can be used in {STORE_TIMEOUT:?}: going on with the last one until there is"
+                    "no usable network configuration within {STORE_TIMEOUT:?}; starting with the previous one until there is"
                 );
                 saved.net_conf.clone()
             }
@@ -89,7 +89,7 @@ pub(crate) async fn start(
     let saved = saved.filter(|saved| match saved.unfit_for(&net_conf) {
         None => true,
         Some(reason) => {
-            warn!("state file {} is ignored: {reason}", state_file::path(&config.subnet_file).display());
+            warn!("ignoring state file {}: {reason}", state_file::path(&config.subnet_file).display());
             false
         }
     });
@@ -115,7 +115,9 @@ pub(crate) async fn start(
         Err(_late) => format!("the lease store gave no lease in {STORE_TIMEOUT:?}"),
     };
     let peers = saved.peers.len();
-    warn!("{problem}; starting with subnet {key} and {peers} peers as remembered until it answers");
+    warn!(
+        "{problem}; starting with subnet {key} and {peers} peers from the state file until the lease store answers"
+    );
     let started = from_state_file(effective, configured, net_conf, key, saved, links)?;
     Ok(Started { claims, previous: earlier, ..started })
 }
@@ -154,7 +156,7 @@ impl Former {
         net_conf: &NetConf,
         links: &mut flannel_vxlan::Netlink,
     ) -> Result<NodeFacts, Fatal> {
-        // What was published is the interface's own address only if nobody chose another.
+        // What was published is the interface's own address only if the operator did not choose another.
         let (chosen, public) = (&config.selection, &self.attributes);
         let present = Present {
             interface: None,
@@ -321,7 +323,7 @@ where
             done => return done,
         };
         if said != problem {
-            warn!("{problem}; will try again");
+            warn!("{problem}; flanneld retries with backoff");
             waits(&problem);
             said = problem;
         }
@@ -356,7 +358,7 @@ fn log_backend(net_conf: &NetConf) {
         );
     }
     if !net_conf.nftables_asked {
-        info!("EnableNFTables is not set; rules are made with nftables all the same");
+        info!("EnableNFTables is not set; flanneld uses nftables in any case");
     }
 }
 
@@ -365,7 +367,7 @@ fn previous_subnet(config: &Config) -> Option<LeaseKey> {
     match subnet_env::Previous::read(&config.subnet_file) {
         Ok(previous) => LeaseKey::new(previous.ipv4_subnet, previous.ipv6_subnet),
         Err(error) => {
-            warn!("going on without a previous subnet: {}", Chain(&error));
+            warn!("starting without the previous subnet: {}", Chain(&error));
             None
         }
     }

@@ -1,4 +1,4 @@
-//! What this node remembers over a restart: the state file beside subnet.env.
+//! What this node remembers over a restart: the state file in the directory of subnet.env.
 //!
 //! With it the daemon comes up while its lease store is away: own lease, network configuration and peers as they were
 //! last known. It is never more than a stand-in: what the store says counts as soon as the store says something.

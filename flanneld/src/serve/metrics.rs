@@ -98,7 +98,7 @@ pub const FAMILIES: &[Family] = &[
     Family {
         name: "flanneld_build",
         kind: Kind::Info,
-        help: "Version of flanneld and what it works with.",
+        help: "Version of flanneld, its backend and its lease store.",
         samples: |status, put| {
             let labels =
                 [("version", &*status.version), ("backend", &status.backend), ("store", &status.store.kind)];
@@ -125,7 +125,7 @@ pub const FAMILIES: &[Family] = &[
     Family {
         name: "flanneld_reconcile_passes",
         kind: Kind::Counter,
-        help: "Passes by kind of work and how they ended.",
+        help: "Reconcile passes, by pass and result.",
         samples: |status, put| {
             for (work, noted) in &status.work {
                 put.sample("_total", &[("work", work), ("result", "succeeded")], &noted.succeeded);
@@ -136,7 +136,7 @@ pub const FAMILIES: &[Family] = &[
     Family {
         name: "flanneld_reconcile_duration_seconds",
         kind: Kind::Histogram,
-        help: "Time that passes took.",
+        help: "Duration of reconcile passes.",
         samples: |status, put| {
             for (work, noted) in &status.work {
                 durations(work, noted, put);
@@ -146,7 +146,7 @@ pub const FAMILIES: &[Family] = &[
     Family {
         name: "flanneld_reconcile_lag_seconds",
         kind: Kind::Gauge,
-        help: "For how long this kind of work has been failing, 0 if it is not.",
+        help: "Time since this pass started to fail; 0 if it succeeds.",
         samples: |status, put| {
             status.work.iter().for_each(|(work, noted)| put.sample("", &[("work", work)], &noted.lag));
         },
@@ -154,7 +154,7 @@ pub const FAMILIES: &[Family] = &[
     Family {
         name: "flanneld_reconcile_last_success_timestamp_seconds",
         kind: Kind::Gauge,
-        help: "When this kind of work last succeeded.",
+        help: "Time of the last successful pass.",
         samples: |status, put| {
             for (work, noted) in &status.work {
                 put.maybe(&[("work", work)], noted.last_success);
@@ -164,7 +164,7 @@ pub const FAMILIES: &[Family] = &[
     Family {
         name: "flanneld_nft_in_place",
         kind: Kind::Gauge,
-        help: "1 if the kernel held exactly the wanted rules at the last look.",
+        help: "1 if the kernel held exactly the desired rules at the last check.",
         samples: |status, put| put.only(&u8::from(status.rules.right)),
     },
     Family {
@@ -176,13 +176,13 @@ pub const FAMILIES: &[Family] = &[
     Family {
         name: "flanneld_nft_changes",
         kind: Kind::Counter,
-        help: "Changes in those transactions.",
+        help: "Changes in these transactions.",
         samples: |status, put| put.sample("_total", &[], &status.rules.changes),
     },
     Family {
         name: "flanneld_nft_foreign_commits",
         kind: Kind::Counter,
-        help: "Commits to nftables by other programs: to flannel's tables (ours) or only to others.",
+        help: "Commits to nftables by other processes: with changes to flannel's tables (ours), or to other tables only (others).",
         samples: |status, put| {
             put.sample("_total", &[("tables", "ours")], &status.foreign.ours);
             put.sample("_total", &[("tables", "others")], &status.foreign.others);
@@ -191,19 +191,19 @@ pub const FAMILIES: &[Family] = &[
     Family {
         name: "flanneld_nft_notification_overflows",
         kind: Kind::Counter,
-        help: "Times that notifications of nftables were lost, because they came too fast; then everything is looked at.",
+        help: "Overflows of the nftables notification queue. Each is followed by a full check.",
         samples: |status, put| put.sample("_total", &[], &status.foreign.overflows),
     },
     Family {
         name: "flanneld_forward_obstacles",
         kind: Kind::Gauge,
-        help: "Chains of other programs that may drop what is forwarded for pods; /readyz names them.",
+        help: "Chains of other programs that may drop forwarded pod traffic; /readyz names them.",
         samples: |status, put| put.only(&status.obstacles.len()),
     },
     Family {
         name: "flanneld_repairs",
         kind: Kind::Counter,
-        help: "Times that something others broke was put back, by what it was and how it was found.",
+        help: "Repairs of changes by other processes, by repaired object and by how flanneld detected the change.",
         samples: |status, put| {
             for object in ["overlay", "rules"] {
                 for (cause, label) in [(Cause::Notification, "notification"), (Cause::Check, "check")] {
@@ -221,7 +221,7 @@ pub const FAMILIES: &[Family] = &[
     Family {
         name: "flanneld_peers",
         kind: Kind::Gauge,
-        help: "Subnets of other nodes: in the kernel (programmed), waiting or refused (pending), not usable (skipped).",
+        help: "Subnets of other nodes: in the kernel (programmed), waiting or refused by the kernel (pending), unusable (skipped).",
         samples: |status, put| {
             let PeerCounts { programmed, pending, skipped, .. } = &status.peers;
             for (state, count) in [("programmed", programmed), ("pending", pending), ("skipped", skipped)] {
@@ -244,7 +244,7 @@ pub const FAMILIES: &[Family] = &[
     Family {
         name: "flanneld_store_requests",
         kind: Kind::Counter,
-        help: "Requests to the lease store and its messages, by how they ended.",
+        help: "Requests to and messages from the lease store, by result.",
         samples: |status, put| {
             put.sample("_total", &[("result", "answered")], &status.store.answers);
             put.sample("_total", &[("result", "failed")], &status.store.failures);
@@ -253,31 +253,31 @@ pub const FAMILIES: &[Family] = &[
     Family {
         name: "flanneld_store_last_contact_timestamp_seconds",
         kind: Kind::Gauge,
-        help: "When the lease store last answered.",
+        help: "Time of the last answer of the lease store.",
         samples: |status, put| put.maybe(&[], status.store.last_contact),
     },
     Family {
         name: "flanneld_store_last_event_timestamp_seconds",
         kind: Kind::Gauge,
-        help: "When the watch last told of a lease, or of a complete listing.",
+        help: "Time of the last lease event or complete listing of the watch.",
         samples: |status, put| put.maybe(&[], status.store.last_event),
     },
     Family {
         name: "flanneld_lease_expiry_timestamp_seconds",
         kind: Kind::Gauge,
-        help: "When this node's lease ends unless renewed; absent if it never does.",
+        help: "Time when this node's lease expires unless renewed; absent if it does not expire.",
         samples: |status, put| put.maybe(&[], status.lease.expires),
     },
     Family {
         name: "flanneld_lease_renew_margin_seconds",
         kind: Kind::Gauge,
-        help: "How long before its end the lease is renewed; absent on Kubernetes, where leases never end.",
+        help: "Time before the expiry at which the lease is renewed; absent on Kubernetes, where leases do not expire.",
         samples: |status, put| put.maybe(&[], status.lease.renew_margin),
     },
     Family {
         name: "flanneld_masqueraded_connections",
         kind: Kind::Counter,
-        help: "Connections masqueraded, by the rules' own counters: from pods to the world, or from the world to pods.",
+        help: "Masqueraded connections, from the rules' counters: from pods to other networks, or from other networks to pods.",
         samples: |status, put| {
             put.counters(status, MASQUERADED_FROM_PODS, MASQUERADED_TO_PODS, |counter| counter.packets);
         },
@@ -285,7 +285,7 @@ pub const FAMILIES: &[Family] = &[
     Family {
         name: "flanneld_forwarded_packets",
         kind: Kind::Counter,
-        help: "Packets accepted for forwarding, by the rules' own counters.",
+        help: "Forwarded packets that flannel's rules accept, from the rules' counters.",
         samples: |status, put| {
             put.counters(status, FORWARDED_FROM_PODS, FORWARDED_TO_PODS, |counter| counter.packets);
         },
@@ -293,7 +293,7 @@ pub const FAMILIES: &[Family] = &[
     Family {
         name: "flanneld_forwarded_bytes",
         kind: Kind::Counter,
-        help: "Bytes of those packets.",
+        help: "Bytes of these packets.",
         samples: |status, put| {
             put.counters(status, FORWARDED_FROM_PODS, FORWARDED_TO_PODS, |counter| counter.bytes);
         },
@@ -301,7 +301,7 @@ pub const FAMILIES: &[Family] = &[
     Family {
         name: "flanneld_mtu_bytes",
         kind: Kind::Gauge,
-        help: "Largest packet: of the interface between nodes, and what is left for pods.",
+        help: "MTU of the uplink, and of pods.",
         samples: |status, put| {
             put.sample("", &[("of", "interface")], &status.interface.mtu);
             put.sample("", &[("of", "pods")], &status.interface.pod_mtu);
@@ -310,25 +310,25 @@ pub const FAMILIES: &[Family] = &[
     Family {
         name: "process_start_time_seconds",
         kind: Kind::Gauge,
-        help: "When flanneld started.",
+        help: "Start time of flanneld.",
         samples: |status, put| put.only(&status.started),
     },
     Family {
         name: "process_cpu_seconds",
         kind: Kind::Counter,
-        help: "Processor time that flanneld has used.",
+        help: "CPU time that flanneld has used.",
         samples: |status, put| put.sample("_total", &[], &status.process.cpu_seconds),
     },
     Family {
         name: "process_resident_memory_bytes",
         kind: Kind::Gauge,
-        help: "Memory that flanneld holds.",
+        help: "Resident memory of flanneld.",
         samples: |status, put| put.only(&status.process.resident_bytes),
     },
     Family {
         name: "process_open_fds",
         kind: Kind::Gauge,
-        help: "File descriptors that flanneld holds.",
+        help: "Open file descriptors of flanneld.",
         samples: |status, put| put.only(&status.process.open_fds),
     },
 ];

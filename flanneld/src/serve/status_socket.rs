@@ -1,4 +1,4 @@
-//! The local unix socket: a running daemon tells its [`Status`] to whoever may connect, as one JSON text.
+//! The local unix socket: a running daemon sends its [`Status`] to each client as one JSON text.
 
 use std::io::{self, Read as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
@@ -13,7 +13,7 @@ use tracing::debug;
 use crate::status::model::Status;
 use crate::status::query::StatusQuery;
 
-/// Longest time for one who asks to read the answer; whoever is next waits in the kernel's queue.
+/// Longest time for a client to read the answer. The next client waits in the kernel's queue.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time to wait for the daemon's answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,7 +48,7 @@ impl Socket {
         Ok(Self { listener, path: path.to_owned(), inode: std::fs::metadata(path)?.ino() })
     }
 
-    /// Tells everybody who connects, one after the other, until the task is dropped.
+    /// Answers one client after the other until the task is dropped.
     pub async fn serve(self, status_query: StatusQuery) {
         loop {
             let told: io::Result<()> = async {
@@ -67,7 +67,7 @@ impl Socket {
     }
 }
 
-/// Whether `path` is a socket that nobody listens at any more, as a daemon that was killed leaves it.
+/// Whether `path` is a socket without a listener, as a killed daemon leaves it.
 pub async fn is_abandoned(path: &Path) -> bool {
     // The kernel refuses connections to any other file in the same words.
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|there| there.file_type().is_socket());

@@ -1,6 +1,6 @@
 //! What the running daemon looks like from outside: one value, asked for and never pushed.
 //!
-//! The reconciler fills it when somebody asks, so that nothing is kept up to date that nobody reads. Metrics, the status
+//! The reconciler fills it on request, so that nothing is kept up to date without need. Metrics, the status
 //! page and `flanneld status` are three ways to show it.
 
 use std::collections::BTreeMap;
@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::file;
 
-/// Where the running daemon answers with its [`Status`] as one JSON text to whoever connects, and hangs up: a unix
-/// socket beside subnet.env. Only its owner, root, may connect.
+/// Where the running daemon answers with its [`Status`] as one JSON text to each client, and closes the connection: a unix
+/// socket in the directory of subnet.env. Only its owner, root, may connect.
 ///
 /// `/run/flannel/subnet.env` → `/run/flannel/subnet.sock`: several daemons with a subnet file each do not meet
 /// ([`file::beside`]).
@@ -148,7 +148,7 @@ pub struct DeviceStatus {
 pub struct RulesStatus {
     /// Names of the tables, with family.
     pub tables: Vec<String>,
-    /// Whether nobody but their owner can change them (`--table-ownership`), or they are shared.
+    /// Whether only their owner can change them (`--table-ownership`), or they are shared.
     pub owned: bool,
     /// Whether the kernel held exactly these rules at `generation`, the last look.
     pub right: bool,

@@ -1,4 +1,4 @@
-//! Asks the reconciler for the status on behalf of everybody outside: page, metrics and local socket.
+//! Asks the reconciler for the status on behalf of the status page, metrics and the local socket.
 //!
 //! However many ask and however often, the reconciler is asked once at a time and at most a few times a second.
 

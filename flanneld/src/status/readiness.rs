@@ -86,7 +86,7 @@ pub struct Readiness {
     notes: BTreeMap<&'static str, String>,
 }
 
-/// Changes what is told; whoever listens is woken only if that makes a difference.
+/// Updates the readiness. Receivers wake only if it changes.
 pub(crate) fn update(readiness: &watch::Sender<Readiness>, change: impl FnOnce(&mut Readiness)) {
     readiness.send_if_modified(|readiness| {
         let before = readiness.clone();
@@ -161,7 +161,7 @@ impl Readiness {
         self.unmet.iter().map(|(condition, reason)| (*condition, reason.as_str()))
     }
 
-    /// What is worth knowing besides.
+    /// Notes: worth knowing, without effect on readiness.
     pub(crate) fn notes(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.notes.iter().map(|(subject, text)| (*subject, text.as_str()))
     }

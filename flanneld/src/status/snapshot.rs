@@ -1,4 +1,4 @@
-//! Describes the desired state and how far the kernel has it, when somebody asks. Work for every peer, on request only.
+//! Describes, on request, the desired state and how much of it the kernel has. The cost grows with the number of peers.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -23,7 +23,7 @@ use flannel_lease::{Lease, LeaseAttributes, LeaseKey};
 pub struct StatusRequest {
     /// With every peer, not only their numbers.
     pub peers: bool,
-    /// Where to; whoever asked may have gone.
+    /// Where to send the answer. The client may be gone.
     pub answer: oneshot::Sender<Box<Status>>,
 }
 

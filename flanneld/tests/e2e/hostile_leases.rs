@@ -103,7 +103,7 @@ fn hostile(own: &str, own_subnet: &str) -> Vec<(String, String, String)> {
         (
             "10.244.117.0-24".into(),
             r#"{"PublicIP":"192.168.77.67","BackendType":"host-gw"}"#.into(),
-            "Ignoring lease 10.244.117.0-24: its backend is `host-gw`, that of this node `vxlan`".into(),
+            "Ignoring lease 10.244.117.0-24: its backend is `host-gw` but this node's is `vxlan`".into(),
         ),
         peer("172.16.5.0/24", "192.168.77.66", "its subnet is outside the pod network"),
     ]

@@ -337,7 +337,7 @@ fn whatever_others_break_is_back_at_once() {
                 "ip -o link show type vxlan | cut -d: -f2-; ip -o addr show dev flannel.1 scope global; ip route; ip -6 route; \
                  ip neigh show nud permanent; bridge fdb show dev flannel.1; bridge fdb show dev flannel-v6.1; ip nexthop",
             );
-            // Indices, numbers of nexthops and random link-local addresses change when a device is made anew.
+            // Indices, numbers of nexthops and random link-local addresses change when a device is recreated.
             let kept = |line: &&str| !line.contains("fe80:");
             let lines = lines.unwrap_or_default();
             let mut lines: Vec<String> = lines.lines().filter(kept).map(without_numbers).collect();

@@ -54,7 +54,7 @@ fn owned_tables_outlive_a_crash_and_are_taken_up_again_in_place() {
     let again = in_node("nft -a list ruleset").unwrap();
     assert_eq!(again, owned, "taken up in place");
 
-    // Shared again: made anew in one commit, and put back when others flush it.
+    // Shared again: recreated in one commit, and repaired when other processes flush it.
     daemon.kill().unwrap();
     let mut daemon = flannel.start(&node).unwrap();
     daemon.ready(SOON).unwrap();

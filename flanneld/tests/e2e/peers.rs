@@ -58,7 +58,7 @@ fn a_conflict_is_told_once_when_it_begins_and_once_when_it_ends() {
     let begun = [
         "peer 10.244.20.0/24 contains 10.244.20.0/25, the subnet of another peer",
         "peer 10.244.20.0/25 is not programmed: its subnet starts with the same address as 10.244.20.0/24, the subnet of another peer",
-        "peers 10.244.30.0/24 and 10.244.31.0/24 have one public address, 172.30.0.30: both are programmed",
+        "peers 10.244.30.0/24 and 10.244.31.0/24 publish the same public address 172.30.0.30; flanneld programs both",
         "peer 10.244.41.0/24 is not programmed: the peer 10.244.40.0/24 has the same MAC address at another underlay address",
         "peer 10.244.50.0/24 is not programmed: this host has a route of another program to its subnet: 10.244.50.0/24 via 192.168.77.254",
     ];
@@ -88,13 +88,13 @@ fn a_conflict_is_told_once_when_it_begins_and_once_when_it_ends() {
 
     // Each ends by itself; of others nothing is said.
     network.sh("ip route del 10.244.50.0/24 metric 100").unwrap();
-    heard(&node, "peer 10.244.50.0/24 is programmed: what kept it out is gone");
+    heard(&node, "peer 10.244.50.0/24 is programmed again");
     assert!(network.sh("ip route show 10.244.50.0/24").unwrap().contains("proto 70"));
     for key in ["10.244.20.0-24", "10.244.40.0-24"] {
         store.execute("DELETE FROM lease WHERE key = ?1", [key]).unwrap();
     }
-    heard(&node, "peer 10.244.20.0/25 is programmed: what kept it out is gone");
-    heard(&node, "peer 10.244.41.0/24 is programmed: what kept it out is gone");
+    heard(&node, "peer 10.244.20.0/25 is programmed again");
+    heard(&node, "peer 10.244.41.0/24 is programmed again");
     daemon.terminate().unwrap();
     let log = log_of(&node);
     for words in begun {
@@ -152,6 +152,6 @@ fn what_the_last_configuration_made_is_gone_after_a_restart_with_another_and_not
         );
         let objects = usize::from(!backend.contains("host-gw"));
         assert_eq!(shown("ip nexthop").lines().count(), objects, "{more} {backend}:\n{}", all());
-        heard(&node, "if nobody needs it, `ip link del flannel.9`");
+        heard(&node, "If it is unused, run `ip link del flannel.9`");
     }
 }

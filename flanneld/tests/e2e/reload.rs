@@ -142,7 +142,7 @@ fn what_can_change_does_under_traffic_and_no_packet_between_pods_is_lost() {
         assert_eq!(report.lost, 0, "{report:?}");
         assert!(report.sent > 200, "{report:?}");
     }
-    assert_eq!(index(), device, "the device is never made anew");
+    assert_eq!(index(), device, "the device is never recreated");
     assert_eq!(daemons[0].page("/readyz").unwrap(), "flanneld is ready", "{}", log_of(&nodes[0]));
 }
 
@@ -193,11 +193,11 @@ fn what_cannot_change_or_cannot_be_read_is_named_and_nothing_moves() {
     fs::remove_file(&file).unwrap();
     soon("a file that is gone", || daemon.page("/readyz").unwrap().contains("net-conf.json: No such file"));
     hang_up(&daemon);
-    soon("SIGHUP is answered", || log_of(&node).contains("reading the network configuration again"));
+    soon("SIGHUP is answered", || log_of(&node).contains("rereading the network configuration"));
     fs::write(&file, &whole).unwrap();
     soon("no complaint stays", is_well);
     assert_eq!(state(&node), before);
-    let logged_refusals = log_of(&node).matches("keeping the network configuration that is in force").count();
+    let logged_refusals = log_of(&node).matches("keeping the present network configuration").count();
     assert!(
         (13..=15).contains(&logged_refusals),
         "each is logged, and not again and again: {logged_refusals}"

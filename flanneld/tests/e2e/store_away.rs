@@ -170,7 +170,7 @@ fn without_its_api_server_a_node_starts_as_it_was_and_then_learns_exactly_what_h
     first.ready(SOON).unwrap();
     is_repaired(&nodes[0], &nodes[1]);
     readyz_says(&first, "note: store: ");
-    assert!(log_of(&nodes[0]).contains("starting with subnet 10.244.1.0-24 and 2 peers as remembered"));
+    assert!(log_of(&nodes[0]).contains("starting with subnet 10.244.1.0-24 and 2 peers from the state file"));
     assert!(routes(&nodes[0]).contains("10.244.3.0/24"), "only the server can say that it is gone");
     // For as long as it may take, whatever others do meanwhile.
     for _ in 0..3 {
@@ -254,7 +254,7 @@ fn a_subnet_that_was_given_to_another_node_meanwhile_is_left_to_it() {
     wait_for(SOON, || (subnet(&node) != before).then_some(())).expect("it takes another subnet");
     wait_for(SOON, || routes(&node).contains(&before).then_some(())).expect("the other node is a peer now");
     assert!(etcd.subnets().contains(&format!("{key}\n{other}")), "its lease is as it was");
-    assert!(log_of(&node).contains("this node has another subnet now"));
+    assert!(log_of(&node).contains("the subnet of this node changed"));
 }
 
 /// Keeps a SQLite file locked until it is dropped.

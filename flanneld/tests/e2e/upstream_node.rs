@@ -245,7 +245,7 @@ fn a_preflight_check_tells_apart_swaps_that_nobody_notices_those_that_change_som
         let (lab, nodes) = lab_of_three();
         let cluster = Cluster::start(&lab, nodes, kind, mode, "flanneld-amd64");
         let (found, text) = cluster.ask("doctor --preflight");
-        let verdict = if status == 0 { "safe: a swap changes nothing" } else { "safe: a swap works, and" };
+        let verdict = if status == 0 { "safe: a swap changes nothing" } else { "safe: a swap works and" };
         assert!(found == status && text.starts_with(verdict), "{found} {text}");
         for part in ["(process ", "lease: 10.244.32.0/24", " stays", "2 peers stay reachable"] {
             let part =
@@ -270,7 +270,7 @@ fn a_preflight_check_tells_apart_swaps_that_nobody_notices_those_that_change_som
         assert_eq!(fs::read_to_string(nodes.node(0).subnet_file()).unwrap(), env);
         let again = || {
             let (status, text) = flanneld(nodes.node(0), &format!("doctor --preflight {flags}"));
-            (status == 0 && text.contains("this program runs here already")).then_some(())
+            (status == 0 && text.contains("flanneld already runs on this host")).then_some(())
         };
         assert!(
             wait_for(SOON, again).is_some(),
@@ -299,8 +299,8 @@ fn a_preflight_check_names_what_makes_a_swap_unsafe_and_what_it_changes() {
 
     cluster.flags = flags.replace("--ip-masq=true", "--ip-masq=false");
     preflight(&cluster, 3, "change  flags: ", "--ip-masq is `true` for upstream's daemon and `false` here");
-    preflight(&cluster, 3, "change  masquerade: ", "ip nat FLANNEL-POSTRTG goes");
-    preflight(&cluster, 3, "change  subnet_env: ", "FLANNEL_IPMASQ goes from true to false");
+    preflight(&cluster, 3, "change  masquerade: ", "ip nat FLANNEL-POSTRTG is removed");
+    preflight(&cluster, 3, "change  subnet_env: ", "FLANNEL_IPMASQ changes from true to false");
     cluster.flags = format!("{flags} --public-ip=192.168.77.99 --iface=eth0");
     preflight(&cluster, 1, "error   lease: ", "the pods of this node are in 10.244.32.0/24");
     cluster.flags = flags.replace(ENDPOINT, "http://192.168.77.254:1");
@@ -316,11 +316,11 @@ fn a_preflight_check_names_what_makes_a_swap_unsafe_and_what_it_changes() {
         &cluster,
         1,
         "error   port: ",
-        "flannel.1 receives at UDP port 8472 and the network configuration has 4789",
+        "flannel.1 uses UDP port 8472 but the network configuration has 4789",
     );
-    preflight(&cluster, 1, "change  device: ", "flannel.1 is made anew");
+    preflight(&cluster, 1, "change  device: ", "flannel.1 is recreated");
     config(&cluster, r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "MTU": 1400}}"#);
-    preflight(&cluster, 3, "change  mtu: ", "FLANNEL_MTU goes from 1450 to 1350");
+    preflight(&cluster, 3, "change  mtu: ", "FLANNEL_MTU changes from 1450 to 1350");
     preflight(
         &cluster,
         3,
@@ -332,7 +332,7 @@ fn a_preflight_check_names_what_makes_a_swap_unsafe_and_what_it_changes() {
         &cluster,
         3,
         "change  subnet_env: ",
-        "FLANNEL_NETWORK goes from 10.244.0.0/16 to 10.240.0.0/12",
+        "FLANNEL_NETWORK changes from 10.244.0.0/16 to 10.240.0.0/12",
     );
     config(&cluster, VXLAN.net_conf);
 
@@ -341,21 +341,16 @@ fn a_preflight_check_names_what_makes_a_swap_unsafe_and_what_it_changes() {
     cluster
         .etcd
         .ctl(&format!("put --ignore-lease {key} '{}'", lease.trim().replace("192.168.77.2", "127.0.0.1")));
-    preflight(&cluster, 1, "error   peer: ", "peer 10.244.6.0/24 is not programmed by this program");
+    preflight(&cluster, 1, "error   peer: ", "flanneld does not program peer 10.244.6.0/24");
     cluster.etcd.ctl(&format!("put --ignore-lease {key} '{}'", lease.trim()));
 
     cluster.sh("nft 'table ip flannel-ipv4 { chain extra { type filter hook input priority 0; accept; }; }'");
-    preflight(
-        &cluster,
-        3,
-        "change  rules: ",
-        "chain ip flannel-ipv4 extra, which is not flannel's, is removed",
-    );
+    preflight(&cluster, 3, "change  rules: ", "chain ip flannel-ipv4 extra of another program is removed");
     cluster.sh("nft delete table ip flannel-ipv4");
 
     let other_network = format!("--ip-masq --subnet-file={}", lab.folder().join("other.env").display());
     let second = Dummy::start(cluster.node(), "flanneld-v0.28.9", false, &other_network, &[]);
-    let stays = format!("other networks stay, with their rules: process {}, ", second.0.id());
+    let stays = format!("other networks keep running and keep their rules: process {}, ", second.0.id());
     preflight(&cluster, 0, "info    daemon: ", &stays);
     drop(second);
     let same_file = format!("{flags} stray --iptables-resync=0");
@@ -444,7 +439,8 @@ fn on_kubernetes_a_preflight_check_lists_the_annotations_that_a_swap_writes() {
     };
     let (status, text) = preflight();
     assert!(
-        status == Some(0) && text.contains("published: what other nodes know of this one stays"),
+        status == Some(0)
+            && text.contains("published: the addresses that other nodes use for this node do not change"),
         "{text}"
     );
     api.annotate("node1", overwrite, None);
@@ -457,6 +453,6 @@ fn on_kubernetes_a_preflight_check_lists_the_annotations_that_a_swap_writes() {
     });
     let (status, text) = preflight();
     let told =
-        "error   lease: the pods of this node are in 10.244.32.0/24, and flanneld would get 10.244.99.0/24";
+        "error   lease: the pods of this node are in 10.244.32.0/24, but flanneld would get 10.244.99.0/24";
     assert!(status == Some(1) && text.contains(told), "{text}");
 }

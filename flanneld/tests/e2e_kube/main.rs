@@ -88,7 +88,7 @@ fn plan_knows_the_pod_subnet_and_publishes_nothing(lab: &mut Lab, api: &FakeApi,
     api.edit_node("c", |node| node["spec"]["podCIDR"] = "10.244.3.0/24".into());
     let before = api.node("c").unwrap();
     let (code, text) = plan();
-    assert!(code == Some(3) && text.contains("as if it were given 10.244.3.0-24"), "{text}");
+    assert!(code == Some(3) && text.contains("This is the plan for subnet 10.244.3.0-24"), "{text}");
     assert!(text.contains("ip route replace 10.244.2.0/24"), "{text}");
     assert_eq!(api.node("c").unwrap(), before);
     api.delete_node("c");

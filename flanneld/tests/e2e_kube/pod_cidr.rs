@@ -91,7 +91,7 @@ fn blocked_until_the_documented_commands(net_conf: &'static str, cidrs: &dyn Fn(
     let refused = cluster.nodes[0].add_pod().unwrap_err().to_string();
     assert!(refused.contains(&REFUSED.replace('"', "\\\"")) || refused.contains(REFUSED), "{refused}");
 
-    let problem = "pod bridge: bridge cni0 has the address 10.244.1.1/24, and this node's pod subnet is 10.244.9.0/24: \
+    let problem = "pod bridge: bridge cni0 has the address 10.244.1.1/24 but this node's pod subnet is 10.244.9.0/24: \
                    new pods fail";
     let told = || get(&cluster.nodes[0], "/readyz").filter(|body| body.contains(problem));
     let body = wait_for(SOON, told).unwrap_or_else(|| panic!("{}", log_of(&cluster.nodes[0])));
@@ -165,7 +165,7 @@ fn blocked_until_the_documented_commands(net_conf: &'static str, cidrs: &dyn Fn(
     assert!(is_ready(&cluster.nodes[0]));
     let log = log_of(&cluster.nodes[0]);
     assert_eq!(log.matches("] bridge cni0 has the address").count(), 2, "once in each run: {log}");
-    assert_eq!(log.matches("no bridge keeps new pods from starting any more").count(), 1, "{log}");
+    assert_eq!(log.matches("no bridge blocks new pods any more").count(), 1, "{log}");
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn cleanup_leaves_exactly_what_others_made() {
     }
 
     let (status, text) = flanneld(&node, &words("cleanup"));
-    assert!(status == 1 && text.contains("flanneld runs here (process "), "{status} {text}");
+    assert!(status == 1 && text.contains("flanneld runs on this host (process "), "{status} {text}");
     let (status, promised) = flanneld(&node, &words("cleanup --dry-run"));
     assert_eq!(status, 3, "{promised}");
     assert_same(&state(node.namespace()), &running);
@@ -194,7 +194,7 @@ fn the_cleanup_pod_waits_for_daemons_to_end_and_leaves_a_node_without_flannel() 
         let mut pod = container(&node, &cni, &output);
         let status = wait_for(SOON, || pod.try_wait().unwrap());
         let failed = status.is_some_and(|status| status.code() == Some(1));
-        assert!(failed && text().contains("flanneld runs here"), "{status:?} {}", text());
+        assert!(failed && text().contains("flanneld runs on this host"), "{status:?} {}", text());
     };
 
     let mut daemon = flannel.start(&node).unwrap();

@@ -74,7 +74,7 @@ fn twins(net_conf: &str, prepare: &str, flags: &[&str]) -> String {
     let (before, leases) = (state(node.namespace()), fs::read(flannel.lease_file()).unwrap());
     let (status, text) = flanneld(&node, &plan);
     assert!(
-        status == 3 && text.starts_with("# This node has published no lease yet; as if it were given "),
+        status == 3 && text.starts_with("# This node has no lease yet. This is the plan for subnet "),
         "{text}"
     );
     assert_same(&state(node.namespace()), &before);
@@ -119,7 +119,7 @@ fn a_plan_without_the_store_is_one_with_what_is_remembered() {
     let mut away = words("plan --etcd-endpoints=http://127.0.0.1:1");
     away.extend(flannel.arguments(&node).into_iter().filter(|argument| !argument.starts_with("--lease-db")));
     let (status, text) = flanneld(&node, &away);
-    assert!(status == 0 && text.starts_with("# The lease store gives no lease now"), "{status} {text}");
+    assert!(status == 0 && text.starts_with("# The lease store is unavailable"), "{status} {text}");
 }
 
 #[test]
@@ -340,7 +340,10 @@ fn status_is_the_daemons_word_and_without_one_the_kernels() {
         flanneld(&node, &words(&line))
     };
     let (code, text) = status("");
-    assert!(code == 1 && text.contains("NOT READY") && text.contains("daemon: none runs here"), "{text}");
+    assert!(
+        code == 1 && text.contains("NOT READY") && text.contains("daemon: none runs on this host"),
+        "{text}"
+    );
     assert!(text.contains("lease       none") && text.contains("rules       none"), "{text}");
 
     let mut daemon = flannel.start(&node).unwrap();

@@ -76,7 +76,7 @@ impl Host {
             findings.push(Finding::error(
                 "interface",
                 format!(
-                    "{} with {VAGRANT} is the NAT of a Vagrant machine: every node has that address",
+                    "{} has {VAGRANT}, the NAT address that Vagrant gives every machine",
                     facts.interface
                 ),
                 "name the interface between the machines: --iface=eth1",
@@ -102,10 +102,10 @@ impl Host {
                 findings.push(Finding::warning(
                     "legacy",
                     format!(
-                        "legacy {family} has the tables {}, whose rules nftables cannot see",
+                        "legacy {family} has the tables {}, whose rules nftables does not show",
                         tables.join(", ")
                     ),
-                    format!("look at `{family}-legacy-save`; better move everything to {family}-nft"),
+                    format!("check the output of `{family}-legacy-save`, and move its rules to {family}-nft"),
                 ));
             }
         }
@@ -127,7 +127,7 @@ impl Host {
                 Finding::warning(
                     "bridge",
                     format!(
-                        "{what}: a service whose pod is on the same node cannot be reached through kube-proxy"
+                        "{what}: pods cannot reach a service through kube-proxy if its endpoint is on the same node"
                     ),
                     format!("modprobe br_netfilter; sysctl -w {name}=1"),
                 )
@@ -142,8 +142,8 @@ impl Host {
         off.map(|(name, _)| {
             Finding::error(
                 "forwarding",
-                format!("{name} is not 1: this host forwards nothing for its pods"),
-                format!("sysctl -w {name}=1, and for good in /etc/sysctl.d"),
+                format!("{name} is not 1: the kernel does not forward packets of pods"),
+                format!("run `sysctl -w {name}=1`, and set it in /etc/sysctl.d to keep it"),
             )
         })
         .collect()
@@ -156,9 +156,11 @@ impl Host {
             Finding::info(
                 "rp_filter",
                 format!(
-                    "{device} drops packets whose answers would leave by another interface (rp_filter 1)"
+                    "{device} drops packets whose replies would leave through another interface (rp_filter 1)"
                 ),
-                format!("only if routes are asymmetric: sysctl -w net.ipv4.conf.{device}.rp_filter=2"),
+                format!(
+                    "if routes are asymmetric, run `sysctl -w net.ipv4.conf.{device}.rp_filter=2`; otherwise nothing is needed"
+                ),
             )
         };
         devices.iter().filter(strict).map(told).collect()
@@ -178,12 +180,14 @@ impl Host {
         })?;
         Some(Finding::info(
             "manager",
-            format!("{name} runs and is not told to leave {device} alone"),
-            format!("tell it in /{folder} that flannel* is unmanaged"),
+            format!(
+                "{name} runs and its configuration does not exclude {device}: it may delete addresses and routes"
+            ),
+            format!("declare flannel* unmanaged in /{folder}"),
         ))
     }
 
-    /// Somebody who holds the VXLAN port.
+    /// Another user of the VXLAN port.
     fn port(&self, port: u16) -> Option<Finding> {
         let held = |file: &str| {
             let listed = self.text(&format!("proc/thread-self/net/{file}")).unwrap_or_default();
@@ -193,10 +197,9 @@ impl Host {
         (held("udp") || held("udp6")).then(|| {
             Finding::error(
                 "port",
-                format!("something has UDP port {port}, which flannel's VXLAN device needs"),
+                format!("another socket or device uses UDP port {port}, which flannel's VXLAN device needs"),
                 format!(
-                    "`ss -lunp sport = {port}` names a process, `ip -d link show type vxlan` a device; stop it, or set another \
-                     Backend.Port on every node"
+                    "find it with `ss -lunp sport = {port}` or `ip -d link show type vxlan`; stop it, or set another Backend.Port on every node"
                 ),
             )
         })
@@ -224,10 +227,7 @@ fn overlaps<'a>(
             {
                 findings.push(Finding::error(
                     "duplicate",
-                    format!(
-                        "{} is in {net}, which shares addresses with the pod network {pool}",
-                        interface.name
-                    ),
+                    format!("{} is in {net}, which overlaps the pod network {pool}", interface.name),
                     "choose a Network that nothing else uses",
                 ));
             }
@@ -256,13 +256,13 @@ fn subnet_env(context: &Context, subnet_file: &Path) -> Option<Finding> {
         Ok(found) if context.spec.subnet_env(context.lease).is_in(&found) => None,
         Ok(_) => Some(Finding::warning(
             "subnet_env",
-            format!("{shown} is not what it should be: new pods get wrong addresses or MTUs"),
-            "start the daemon, which writes it; check that its --subnet-file is this one",
+            format!("{shown} differs from the desired file: new pods get wrong addresses or MTUs"),
+            "start flanneld, which writes it; if it runs, pass doctor the same --subnet-file",
         )),
         Err(error) => Some(Finding::error(
             "subnet_env",
             format!("{shown} cannot be read ({error}): the CNI plugin cannot set up pods"),
-            "start the daemon, which writes it",
+            "start flanneld, which writes it",
         )),
     }
 }
@@ -273,8 +273,8 @@ fn cni(configuration: &Path, plugins: &Path) -> Vec<Finding> {
     if let Some(absent) = [configuration, plugins].into_iter().find(|folder| !folder.exists()) {
         return vec![Finding::warning(
             "cni",
-            format!("{} is not here", absent.display()),
-            "run doctor on the host if this is a container; else install the CNI plugins and 10-flannel.conflist",
+            format!("{} does not exist", absent.display()),
+            "if this is a container, run doctor on the host; otherwise install the CNI plugins and 10-flannel.conflist",
         )];
     }
     let names = fs::read_dir(configuration).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -287,8 +287,8 @@ fn cni(configuration: &Path, plugins: &Path) -> Vec<Finding> {
         Some((_, text)) if text.contains("\"flannel\"") => {}
         Some((path, _)) => findings.push(Finding::error(
             "cni",
-            format!("the runtime uses {}, which does not name the plugin flannel", path.display()),
-            "remove it, or what was installed beside flannel",
+            format!("the container runtime uses {}, which does not name the plugin flannel: pods get no addresses from flannel", path.display()),
+            "remove that file, or the network plugin that installed it",
         )),
         None => findings.push(Finding::error(
             "cni",

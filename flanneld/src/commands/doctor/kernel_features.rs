@@ -24,7 +24,9 @@ pub(super) fn check(context: &Context) -> Vec<Finding> {
         Ok(Ok((rules, overlay))) => judge(rules, overlay),
         Ok(Err(errno)) => vec![Finding::info(
             "features",
-            format!("the kernel's features were not tried: no network namespace can be made ({errno})"),
+            format!(
+                "doctor cannot test the kernel's features: it cannot create a network namespace ({errno})"
+            ),
             "run doctor as root, outside of the pod",
         )],
         Err(_panic) => Vec::new(),
@@ -36,20 +38,20 @@ fn judge(rules: Result<(), Failure>, overlay: Result<bool, Failure>) -> Vec<Find
     if let Err(error) = rules {
         findings.push(Finding::error(
             "features",
-            format!("this kernel does not take the nftables rules: {}", Chain(&*error)),
-            "it needs nf_tables, nft_chain_nat, nft_masq and nft_ct, built in or as modules (nftables: 3.18 or later)",
+            format!("this kernel refuses the nftables rules: {}", Chain(&*error)),
+            "enable nf_tables, nft_chain_nat, nft_masq and nft_ct, built in or as modules (Linux 3.18 or later)",
         ));
     }
     match overlay {
         Err(error) => findings.push(Finding::error(
             "features",
-            format!("this kernel does not take the devices and routes: {}", Chain(&*error)),
-            "it needs vxlan, built in or as a module",
+            format!("this kernel refuses the devices and routes: {}", Chain(&*error)),
+            "enable vxlan, built in or as a module",
         )),
         Ok(false) => findings.push(Finding::info(
             "features",
-            "this kernel has no nexthop objects: each peer costs more the more there are",
-            "Linux 5.3 or later has them",
+            "this kernel has no nexthop objects: the cost of a peer grows with the number of peers",
+            "use Linux 5.3 or later; traffic is not affected",
         )),
         Ok(true) => {}
     }

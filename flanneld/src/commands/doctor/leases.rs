@@ -35,16 +35,16 @@ fn contradictions<'a>(leases: impl Iterator<Item = (LeaseKey, &'a LeaseAttribute
     for (address, keys) in addresses.into_iter().filter(|(_, keys)| keys.len() > 1) {
         findings.push(Finding::error(
             "duplicate",
-            format!("the public address {address} stands in the leases {}", list(&keys)),
-            "give each node its own: --iface or --public-ip; a lease of a node that is gone ends by itself",
+            format!("the leases {} have the same public address {address}", list(&keys)),
+            "give each node its own address with --iface or --public-ip; the lease of a node that is gone expires",
         ));
     }
     for (mac, keys) in macs.into_iter().filter(|(_, keys)| keys.iter().any(|key| Some(key) != keys.first())) {
         let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
         findings.push(Finding::error(
             "duplicate",
-            format!("the VTEP MAC address {mac} stands in the leases {}", list(&keys)),
-            "machines were cloned: delete flannel.* on one of them and restart its daemon",
+            format!("the leases {} have the same VTEP MAC address {mac}", list(&keys)),
+            "if a machine was cloned, delete flannel.* on the clone and restart flanneld there",
         ));
     }
     // In order, a network that overlaps another one follows it or one that overlaps it too.
@@ -53,8 +53,8 @@ fn contradictions<'a>(leases: impl Iterator<Item = (LeaseKey, &'a LeaseAttribute
         if key != other && net.contains(next) {
             findings.push(Finding::error(
                 "duplicate",
-                format!("the leases {key} and {other} share addresses"),
-                "delete the lease of the node that has fewer pods and restart its daemon",
+                format!("the leases {key} and {other} overlap"),
+                "delete the lease of the node that has fewer pods, and restart flanneld there",
             ));
         }
     }
@@ -86,8 +86,11 @@ mod tests {
     fn two_leases_of_one_address_or_of_overlapping_subnets_are_told() {
         assert_eq!(found(&[("10.0.1.0/24", "1.1.1.1"), ("10.0.2.0/24", "1.1.1.2")]), "");
         let same = found(&[("10.0.1.0/24", "1.1.1.1"), ("10.0.2.0/24", "1.1.1.1")]);
-        assert!(same.contains("1.1.1.1 stands in the leases 10.0.1.0-24, 10.0.2.0-24"), "{same}");
+        assert!(
+            same.contains("the leases 10.0.1.0-24, 10.0.2.0-24 have the same public address 1.1.1.1"),
+            "{same}"
+        );
         let shared = found(&[("10.0.0.0/16", "1.1.1.1"), ("10.0.2.0/24", "1.1.1.2")]);
-        assert!(shared.contains("10.0.0.0-16 and 10.0.2.0-24 share"), "{shared}");
+        assert!(shared.contains("10.0.0.0-16 and 10.0.2.0-24 overlap"), "{shared}");
     }
 }

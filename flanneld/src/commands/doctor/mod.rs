@@ -101,7 +101,7 @@ pub async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
     } else if instances::daemons()?.is_empty() {
         findings.push(Finding::warning(
             "daemon",
-            "no flanneld runs here: what is in the kernel stays, but nothing is kept up to date",
+            "no flanneld runs on this host: existing traffic passes, but nothing is updated or repaired",
             "start it",
         ));
     }
@@ -114,8 +114,8 @@ pub async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
                 findings.extend(context.store_away.as_ref().map(|why| {
                     Finding::error(
                         "store",
-                        format!("the lease store is away, what is remembered stands in for it: {why}"),
-                        "look after the store; until it is back this node learns of no new nodes",
+                        format!("the lease store is unavailable; doctor uses the state file instead: {why}"),
+                        "restore the lease store; until then this node learns of no new nodes",
                     )
                 }));
                 let (stale, others) = pod_bridge::check(&context, links.interfaces()?, owns_cni0);
@@ -135,7 +135,7 @@ pub async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
             Err(error) => findings.push(Finding::error(
                 "start",
                 flannel_lease::Chain(&*error).to_string(),
-                "the daemon could not start like this either: pass doctor the daemon's flags, or correct them",
+                "flanneld cannot start with these flags either: pass doctor the flags that flanneld has, or correct them",
             )),
         }
     }
@@ -168,8 +168,8 @@ fn or_told(looked: Result<Vec<Finding>, Box<dyn Error>>) -> Vec<Finding> {
     looked.unwrap_or_else(|error| {
         vec![Finding::error(
             "doctor",
-            format!("some things could not be looked at: {}", flannel_lease::Chain(&*error)),
-            "run doctor as root, and again",
+            format!("some checks failed: {}", flannel_lease::Chain(&*error)),
+            "run doctor as root",
         )]
     })
 }
@@ -190,10 +190,10 @@ fn kernel(context: &Context, links: &mut flannel_vxlan::Netlink) -> Result<Vec<F
         findings.push(Finding::error(
             "kernel",
             format!(
-                "devices, peers and routes differ from what they should be in {} steps",
+                "devices, peers and routes differ from the desired state by {} steps",
                 plan.steps().len()
             ),
-            "start the daemon if it does not run; `flanneld plan` with the same flags shows the steps",
+            "if flanneld does not run, start it; `flanneld plan` with the same flags shows the steps",
         ));
     }
     findings.extend(overlay.conflicts().map(|(subnet, conflict)| {
@@ -216,7 +216,7 @@ fn kernel(context: &Context, links: &mut flannel_vxlan::Netlink) -> Result<Vec<F
             findings.push(Finding::warning(
                 "checksum",
                 format!(
-                    "{} leaves checksums to the network card, and the public address is behind NAT",
+                    "{} leaves checksums to the network card although the public address is behind NAT: packets may arrive with wrong checksums",
                     device.name
                 ),
                 "set \"TxChecksumOffload\": \"off\" in the backend's configuration",

@@ -33,7 +33,7 @@ pub(super) async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
     if !may_configure_networks() {
         findings.push(Finding::error(
             "capability",
-            "this process lacks the capability CAP_NET_ADMIN, without which flanneld does not start",
+            "this process lacks the capability CAP_NET_ADMIN, which flanneld needs",
             "run the check as root, or grant the capability in the pod",
         ));
     }
@@ -45,17 +45,17 @@ pub(super) async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
             Err(error) => findings.push(Finding::error(
                 "start",
                 Chain(&*error).to_string(),
-                "flanneld would not become ready: pass the flags that upstream's daemon has, or correct the configuration",
+                "flanneld would not become ready: pass the flags of upstream's daemon, or correct the configuration",
             )),
         }
     }
     let has = |severity| findings.iter().any(|finding| finding.severity == severity);
     let (code, verdict) = if has(Severity::Error) {
-        (1, "unsafe: a swap fails or cuts traffic off; each `error` says why")
+        (1, "unsafe: a swap fails or interrupts traffic; each `error` gives the reason")
     } else if has(Severity::Change) {
-        (SOMETHING, "safe: a swap works, and changes what is listed as `change`")
+        (SOMETHING, "safe: a swap works and makes the changes listed as `change`")
     } else {
-        (0, "safe: a swap changes nothing that pods notice")
+        (0, "safe: a swap changes nothing that affects pods")
     };
     let text = shown(findings, json)?;
     Ok(Verdict { text: if json { text } else { format!("{verdict}\n{text}") }, code })
@@ -76,18 +76,18 @@ fn daemons(config: &Config) -> Result<Vec<Finding>, Box<dyn Error>> {
         }
         (Some(upstream), Some(ours)) => findings.push(Finding::warning(
             "daemon",
-            format!("this program runs here already ({ours}), and {upstream}"),
-            "stop upstream's daemon if it has the same network: each undoes what the other writes",
+            format!("flanneld already runs on this host ({ours}), and {upstream}"),
+            "if upstream's daemon has the same network, stop it: each daemon reverts the changes of the other",
         )),
         (None, Some(ours)) => findings.push(Finding::info(
             "daemon",
-            format!("this program runs here already ({ours}): there is nothing to swap"),
+            format!("flanneld already runs on this host ({ours}): there is nothing to swap"),
             "",
         )),
         (None, None) => findings.push(Finding::warning(
             "daemon",
-            "no daemon of upstream's is visible here",
-            "if it runs in a container, run the check with the host's processes (hostPID) or pass its --healthz-port",
+            "no daemon of upstream's is visible on this host",
+            "if it runs in a container, run the check in the host's PID namespace (hostPID), or pass its --healthz-port",
         )),
     }
     Ok(findings)
@@ -109,13 +109,13 @@ fn replaced(
     let mut findings = vec![if replaced.len() > 1 {
         Finding::error(
             "daemon",
-            format!("several of upstream's daemons may have this node's subnet file: {upstream}"),
-            "stop all but one; run the check as root, so that it can read their flags",
+            format!("several of upstream's daemons may use this node's subnet file: {upstream}"),
+            "stop all but one of them, and run the check as root so that it can read their flags",
         )
     } else if replaced.is_empty() && !read.is_empty() {
         Finding::warning(
             "daemon",
-            format!("{upstream}, and none has --subnet-file={}", config.subnet_file.display()),
+            format!("{upstream}, but none of them has --subnet-file={}", config.subnet_file.display()),
             "pass the flags of the daemon that is to be replaced",
         )
     } else {
@@ -125,7 +125,7 @@ fn replaced(
         let processes = shown_processes(others.iter().map(|(process, _)| *process));
         findings.push(Finding::info(
             "daemon",
-            format!("upstream's daemons of other networks stay, with their rules: {processes}"),
+            format!("upstream's daemons of other networks keep running and keep their rules: {processes}"),
             "",
         ));
     }
@@ -154,8 +154,8 @@ fn flags(config: &Config, pid: u32, foreign: &std::io::Result<Foreign>) -> Vec<F
         Err(error) => {
             return vec![Finding::warning(
                 "flags",
-                format!("the flags of process {pid} cannot be read ({error}), and were not compared"),
-                "pass the check the same flags; as root outside of a container it can compare them",
+                format!("the check cannot read the flags of process {pid} and did not compare them: {error}"),
+                "pass the check the same flags, or run it as root outside of a container",
             )];
         }
     };
@@ -166,7 +166,7 @@ fn flags(config: &Config, pid: u32, foreign: &std::io::Result<Foreign>) -> Vec<F
                 Finding::change(
                     "flags",
                     format!("--{flag} is `{there}` for upstream's daemon and `{here}` here"),
-                    "pass the check the flags that the daemon will have; if the difference is meant, nothing is to be done",
+                    "pass the check the flags that flanneld will have; if the difference is intended, nothing is needed",
                 )
             })
             .collect(),
@@ -177,7 +177,7 @@ fn flags(config: &Config, pid: u32, foreign: &std::io::Result<Foreign>) -> Vec<F
                 Finding::error(
                     "flags",
                     format!("this program refuses the flags of process {pid}: {problem}"),
-                    "correct that flag or variable where the daemon is started",
+                    "correct that flag or variable in the unit or manifest",
                 )
             })
             .collect(),
@@ -194,8 +194,8 @@ fn compare(
     if let Some(why) = &context.store_away {
         findings.push(Finding::error(
             "store",
-            format!("the lease store does not answer, so a swap cannot be judged: {why}"),
-            "repair the store, or the flags that lead to it, and run the check again",
+            format!("the lease store does not answer, so that the check cannot judge a swap: {why}"),
+            "restore the store or correct its flags, then run the check again",
         ));
         return findings;
     }
@@ -212,7 +212,7 @@ fn compare(
                 findings.push(Finding::change(
                     "subnet_env",
                     format!("{file} does not exist: flanneld writes it"),
-                    "if upstream's daemon has another --subnet-file, pass that",
+                    "if upstream's daemon has another --subnet-file, pass it",
                 ));
             }
         }
@@ -246,17 +246,16 @@ fn lease(context: &Context, previous: &Previous) -> Finding {
         (Some(held), _) if !is_kept => Finding::error(
             "lease",
             format!(
-                "the pods of this node are in {}, and flanneld would get {}: they would lose their network",
+                "the pods of this node are in {}, but flanneld would get {}: they would lose their network",
                 shown(held),
                 shown(lease)
             ),
-            "pass the flags that upstream's daemon has (--iface, --public-ip, --etcd-prefix); if they are right, drain the \
-             node first",
+            "pass the flags of upstream's daemon (--iface, --public-ip, --etcd-prefix); if they are right, drain the node first",
         ),
         (_, None) => Finding::change(
             "lease",
             format!("the store holds no lease of this node: flanneld publishes {}", shown(lease)),
-            "if upstream's daemon runs here, pass the flags that it has",
+            "if upstream's daemon runs on this host, pass its flags",
         ),
         (_, Some(_)) => Finding::info("lease", format!("{} stays", shown(lease)), ""),
     }
@@ -264,8 +263,7 @@ fn lease(context: &Context, previous: &Previous) -> Finding {
 
 /// What other nodes learn of this one.
 fn published(context: &Context) -> Vec<Finding> {
-    let advice =
-        "other nodes follow within a second; if it is not meant, pass the flags that upstream's daemon has";
+    let advice = "other nodes follow within a second; if the change is not intended, pass the flags of upstream's daemon";
     let changed: Vec<_> = match (&context.annotations, &context.published, context.spec.attributes()) {
         (Some(annotations), ..) => annotations
             .iter()
@@ -275,7 +273,11 @@ fn published(context: &Context) -> Vec<Finding> {
         _ => return Vec::new(),
     };
     if changed.is_empty() {
-        return vec![Finding::info("published", "what other nodes know of this one stays", "")];
+        return vec![Finding::info(
+            "published",
+            "the addresses that other nodes use for this node do not change",
+            "",
+        )];
     }
     changed.into_iter().map(|changed| Finding::change("published", changed, advice)).collect()
 }
@@ -298,7 +300,7 @@ fn differences(past: &LeaseAttributes, next: &LeaseAttributes) -> Vec<String> {
     pairs
         .map(|((what, there), (_, here))| {
             let (there, here) = (shown_or_none(there), shown_or_none(here));
-            format!("the {what} that other nodes know changes from {there} to {here}")
+            format!("the {what} that other nodes use for this node changes from {there} to {here}")
         })
         .collect()
 }
@@ -310,16 +312,15 @@ fn subnet_env(previous: &Previous, env: &SubnetEnv) -> Vec<Finding> {
         Some(mtu) if mtu > env.mtu => findings.push(Finding::change(
             "mtu",
             format!(
-                "FLANNEL_MTU goes from {mtu} to {}: new pods and cni0 follow, and this node's older pods lose larger packets \
-                 to its new ones",
+                "FLANNEL_MTU changes from {mtu} to {}: new pods and cni0 follow, and older pods of this node lose larger packets to the new ones",
                 env.mtu
             ),
             "drain the node before the swap, or replace its pods afterwards",
         )),
         Some(mtu) if mtu < env.mtu => findings.push(Finding::change(
             "mtu",
-            format!("FLANNEL_MTU goes from {mtu} to {}: new pods get it, older ones keep theirs", env.mtu),
-            "replace the node's pods after the swap, so that all have one MTU",
+            format!("FLANNEL_MTU changes from {mtu} to {}: new pods get the new value, older pods keep theirs", env.mtu),
+            "replace the node's pods after the swap, so that all have the same MTU",
         )),
         _ => {}
     }
@@ -327,8 +328,8 @@ fn subnet_env(previous: &Previous, env: &SubnetEnv) -> Vec<Finding> {
     if was_masquerading != env.ip_masq {
         findings.push(Finding::change(
             "subnet_env",
-            format!("FLANNEL_IPMASQ goes from {was_masquerading} to {}: the CNI plugin masquerades if it is false", env.ip_masq),
-            "pass --ip-masq as upstream's daemon has it, unless this is meant",
+            format!("FLANNEL_IPMASQ changes from {was_masquerading} to {}: the CNI plugin masquerades if it is false", env.ip_masq),
+            "pass the same --ip-masq as upstream's daemon, unless the change is intended",
         ));
     }
     let (ipv4, ipv6) = (env.ipv4.map(|(network, _)| network), env.ipv6.map(|(network, _)| network));
@@ -339,14 +340,14 @@ fn subnet_env(previous: &Previous, env: &SubnetEnv) -> Vec<Finding> {
     for (key, there, here) in networks.iter().filter(|(_, there, here)| there != here) {
         findings.push(Finding::change(
             "subnet_env",
-            format!("{key} goes from {there} to {here}: it is what new pods route to"),
-            "upstream's daemon would change it too when it restarts: the network configuration is newer than the daemon",
+            format!("{key} changes from {there} to {here}: new pods route to it"),
+            "upstream's daemon would change it too at its next start, because the network configuration changed since its last one",
         ));
     }
     if findings.is_empty() {
         findings.push(Finding::info(
             "subnet_env",
-            format!("stays, with an MTU of {} bytes for pods", env.mtu),
+            format!("does not change; pods have an MTU of {} bytes", env.mtu),
             "",
         ));
     }
@@ -379,23 +380,24 @@ mod tests {
         assert_eq!(
             written(upstreams),
             [
-                "Change FLANNEL_MTU goes from 1450 to 1430: new pods and cni0 follow, and this node's older pods lose larger \
-              packets to its new ones"
+                "Change FLANNEL_MTU changes from 1450 to 1430: new pods and cni0 follow, and older pods of this node lose larger packets to the new ones"
             ]
         );
         let same = upstreams.replace("1450", "1430");
-        assert_eq!(written(&same), ["Info stays, with an MTU of 1430 bytes for pods"]);
+        assert_eq!(written(&same), ["Info does not change; pods have an MTU of 1430 bytes"]);
         let found = written(&same.replace("1430", "1400"));
         assert_eq!(
             found,
-            ["Change FLANNEL_MTU goes from 1400 to 1430: new pods get it, older ones keep theirs"]
+            [
+                "Change FLANNEL_MTU changes from 1400 to 1430: new pods get the new value, older pods keep theirs"
+            ]
         );
         let found = written(&same.replace("true", "false"));
-        assert!(found[0].starts_with("Change FLANNEL_IPMASQ goes from false to true"), "{found:?}");
+        assert!(found[0].starts_with("Change FLANNEL_IPMASQ changes from false to true"), "{found:?}");
         let found = written(&format!("FLANNEL_NETWORK=10.244.0.0/16\n{same}"));
         assert_eq!(
             found,
-            ["Change FLANNEL_NETWORK goes from 10.244.0.0/16 to none: it is what new pods route to"]
+            ["Change FLANNEL_NETWORK changes from 10.244.0.0/16 to none: new pods route to it"]
         );
     }
 
@@ -415,8 +417,8 @@ mod tests {
         assert_eq!(
             differences(&past, &next),
             [
-                "the public IPv4 address that other nodes know changes from 192.0.2.1 to 192.0.2.9",
-                "the VTEP MAC address for IPv4 that other nodes know changes from 02:00:00:00:00:01 to none"
+                "the public IPv4 address that other nodes use for this node changes from 192.0.2.1 to 192.0.2.9",
+                "the VTEP MAC address for IPv4 that other nodes use for this node changes from 02:00:00:00:00:01 to none"
             ]
         );
     }

@@ -1,6 +1,6 @@
 //! Do packets reach other nodes, and how large may they be?
 //!
-//! A UDP datagram to a port where nobody listens is answered with "port unreachable" (RFC 1122, 4.1.3.1), an echo request
+//! A UDP datagram to a closed port is answered with "port unreachable" (RFC 1122, 4.1.3.1), an echo request
 //! with a reply, both by the host itself: proof that it arrived whole, for which no helper on the other side is needed.
 //! Either will do, as firewalls differ in what they let pass; echo requests need `net.ipv4.ping_group_range` (icmp(7)).
 //! Sent to the address of a peer's VXLAN device, the answer proves that the tunnel, UDP port 8472, works both ways.
@@ -19,7 +19,7 @@ use super::Finding;
 use crate::commands::context::Context;
 use crate::config::Backend;
 
-/// Where traceroute begins, and nobody listens.
+/// The first port of traceroute, which is usually closed.
 const PORT: u16 = 33_434;
 /// How long one answer may take. Hosts answer a few probes at once and then one a second (`icmp_ratelimit`).
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(700);
@@ -53,8 +53,8 @@ pub(super) async fn check(context: &Context) -> Vec<Finding> {
     if others > 0 {
         findings.push(Finding::info(
             "probes",
-            format!("only {MAX_PROBED_PEERS} nodes were sent packets; {others} more were not"),
-            "run doctor on those, too",
+            format!("doctor probed only {MAX_PROBED_PEERS} nodes; {others} more were not probed"),
+            "run doctor on these nodes too",
         ));
     }
     findings
@@ -89,7 +89,7 @@ async fn ask(underlay: IpAddr, vtep: Option<(IpAddr, u16)>, mtu: u32, carried: u
     let through = async {
         let vtep = vtep?;
         let (small, full) = small_and_full(vtep, carried).await;
-        // Inside the tunnel nobody but the peer itself refuses.
+        // Inside the tunnel only the peer itself refuses.
         Some(((vtep, small.or_refused()), full.map(Answer::or_refused)))
     };
     let ((near, near_full), through) = tokio::join!(small_and_full(underlay, mtu), through);
@@ -115,21 +115,20 @@ fn judge(asked: Asked) -> Option<Finding> {
             let ping = if answered {
                 ""
             } else {
-                "; if all that is so, let this host ping and ask again: sysctl -w net.ipv4.ping_group_range='0 0'"
+                "; if all of this is right, allow ping on this host with `sysctl -w net.ipv4.ping_group_range='0 0'` and run doctor again"
             };
             Some(Finding::error(
                 "tunnel",
                 format!("no answer from {vtep} through the tunnel to {underlay}, which itself {near}"),
                 format!(
-                    "let UDP port {port} pass on both nodes and between them (ufw allow {port}/udp; firewall-cmd --permanent \
-                     --add-port={port}/udp, and --reload); is the daemon there running?{ping}"
+                    "allow UDP port {port} on both nodes and between them (ufw allow {port}/udp; firewall-cmd --permanent --add-port={port}/udp, then --reload), and check that flanneld runs there{ping}"
                 ),
             ))
         }
         (_, Some((vtep, Answer::NoWay))) => Some(Finding::error(
             "tunnel",
             format!("no route to {vtep}, the device of the node {underlay}"),
-            "start the daemon on this node; `flanneld plan` shows what is missing",
+            "start flanneld on this node; `flanneld plan` shows what is missing",
         )),
         (Answer::NoWay, _) => Some(Finding::error(
             "underlay",
@@ -138,7 +137,7 @@ fn judge(asked: Asked) -> Option<Finding> {
         )),
         (Answer::Silent | Answer::Refused, None) => Some(Finding::warning(
             "underlay",
-            format!("no answer from the node {underlay}; it may be away, or a firewall in between"),
+            format!("no answer from the node {underlay}: it may be down, or a firewall may drop the packets"),
             "ping it",
         )),
         _ if blocked(near_full) => Some(Finding::error(
@@ -146,14 +145,14 @@ fn judge(asked: Asked) -> Option<Finding> {
             format!(
                 "packets of {mtu} bytes, the interface's MTU, do not reach the node {underlay}; small ones do"
             ),
-            "lower the interface's MTU to what the path carries, or set Backend.MTU",
+            "lower the interface's MTU to the path's MTU, or set Backend.MTU",
         )),
         (_, Some((vtep, _))) if blocked(through_full) => Some(Finding::error(
             "mtu",
             format!(
                 "packets of {carried} bytes, the VXLAN device's MTU, do not reach {vtep} through the tunnel; small ones do"
             ),
-            "set Backend.MTU to what the path carries",
+            "set Backend.MTU to the path's MTU minus the encapsulation",
         )),
         _ => None,
     }

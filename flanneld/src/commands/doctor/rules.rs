@@ -28,13 +28,13 @@ fn judge_obstacles(spec: &RuleSpec, everything: &Observed) -> Result<Vec<Finding
             format!("firewall-cmd --permanent --zone=trusted{sources}; firewall-cmd --reload")
         } else {
             let networks = networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
-            format!("let chain {table} {chain} accept what comes from {networks} before it drops the rest")
+            format!(
+                "add a rule to chain {table} {chain} that accepts packets from {networks} before the drop"
+            )
         };
         findings.push(Finding::error(
             "forward",
-            format!(
-                "{drop}: it may drop what pods send to other nodes, whatever flannel's own table accepts"
-            ),
+            format!("{drop}: it may drop pod traffic to other nodes, whatever flannel's own table accepts"),
             advice,
         ));
     }
@@ -53,8 +53,8 @@ fn judge_tables(wanted: &Ruleset, kernel: &mut impl Kernel) -> Result<Vec<Findin
     if changes > 0 {
         findings.push(Finding::error(
             "rules",
-            format!("flannel's tables differ from what they should be in {changes} steps"),
-            "pass doctor the daemon's flags, --ip-masq for one; start it if it does not run; `flanneld plan` shows the steps",
+            format!("flannel's tables differ from the desired tables by {changes} steps"),
+            "pass doctor flanneld's flags, for example --ip-masq; if flanneld does not run, start it; `flanneld plan` shows the steps",
         ));
     }
     let mut leftovers = Transaction::at(others.generation);
@@ -62,8 +62,8 @@ fn judge_tables(wanted: &Ruleset, kernel: &mut impl Kernel) -> Result<Vec<Findin
     if !leftovers.is_empty() {
         findings.push(Finding::info(
             "leftovers",
-            "iptables' tables have chains or rules of upstream's flannel",
-            "if its daemon is gone for good: `flanneld cleanup --upstream`, or start this daemon, which removes them",
+            "iptables' tables contain chains or rules of upstream's flannel",
+            "if upstream's daemon no longer runs, run `flanneld cleanup --upstream`, or start flanneld, which removes them",
         ));
     }
     Ok(findings)

@@ -12,8 +12,7 @@ use crate::desired::subnet_env::Previous;
 use crate::status::model::PeerStatus;
 
 /// Upstream's daemon programs a peer once, when it learns of it; only iptables mode is checked again.
-const ADVICE: &str =
-    "restart upstream's daemon, which programs it again: it repairs rules of iptables mode alone";
+const ADVICE: &str = "restart upstream's daemon: it repairs only iptables rules while it runs";
 
 pub(super) fn check(
     context: &Context,
@@ -32,9 +31,9 @@ fn judge(state: &State, peers: impl Iterator<Item = Peer>) -> Vec<Finding> {
     }
     for peer in peers {
         let problem = match state.peers.get(&peer.subnet) {
-            None => "upstream's daemon keeps no route to it".to_owned(),
+            None => "upstream's daemon has no route to it".to_owned(),
             Some(found) if leads_elsewhere(found, peer.via) => {
-                format!("its lease says {}, and the kernel sends to {}", shown(&peer), address(found))
+                format!("its lease has {}, but the kernel sends to {}", shown(&peer), address(found))
             }
             Some(_) => continue,
         };

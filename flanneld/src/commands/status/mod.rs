@@ -50,12 +50,11 @@ fn is_none(error: &std::io::Error) -> bool {
 
 fn absence(daemons: &BTreeSet<DaemonId>) -> String {
     if daemons.is_empty() {
-        return "none runs here; this is what the kernel holds".to_owned();
+        return "none runs on this host; this is the kernel's state".to_owned();
     }
     let pids: Vec<_> = daemons.iter().map(ToString::to_string).collect();
     format!(
-        "one runs ({}) but has no socket here: pass its --subnet-file, unless it is starting; this is what the kernel \
-         holds",
+        "runs ({}) but has no socket here: pass its --subnet-file, unless it is starting; this is the kernel's state",
         pids.join(", ")
     )
 }
@@ -251,7 +250,7 @@ mod tests {
             }],
             peer_list: vec![
                 peer("10.244.2.0/24", PeerState::Programmed, None),
-                peer("10.244.3.0/24", PeerState::Skipped, Some("its VNI is 2, that of this node 1")),
+                peer("10.244.3.0/24", PeerState::Skipped, Some("its VNI is 2 but this node's is 1")),
             ],
             ..Status::default()
         };

@@ -447,7 +447,7 @@ fn no_selector_chooses_an_interface_of_the_pods() {
     assert!(told.contains("Could not match pattern") && !told.contains("cni0"), "{told}");
     assert_eq!(lab.chosen(&regex("flannel|docker|cni|eth1"), IPV4), "eth1 10.1.0.1");
     let told = lab.chosen(&iface(&["10.244.7.1"]), IPV4);
-    assert!(told.contains("10.244.7.1 is on cni0, which belongs to the pods"), "{told}");
+    assert!(told.contains("10.244.7.1 is on cni0, which belongs to pods"), "{told}");
     let told = lab.chosen(&iface(&["flannel.1"]), IPV4);
     assert!(told.contains("flannel.1 is flannel's own device"), "{told}");
 

@@ -33,18 +33,18 @@ pub(super) fn check(
             .collect::<Vec<_>>()
     });
     for (subnet, why) in left_out.chain(skipped) {
-        let finding = format!("peer {subnet} is not programmed by this program: {why}");
+        let finding = format!("flanneld does not program peer {subnet}: {why}");
         findings.push(if reached.contains(&subnet) {
             Finding::error(
                 "peer",
-                format!("{finding}; upstream's daemon does"),
+                format!("{finding}; upstream's daemon programs it"),
                 "correct that node's lease first",
             )
         } else {
             Finding::warning(
                 "peer",
                 finding,
-                "correct that node's lease; upstream's daemon does not reach it either",
+                "correct that node's lease; upstream's daemon does not program it either",
             )
         });
     }
@@ -54,7 +54,7 @@ pub(super) fn check(
     Ok(findings)
 }
 
-/// Devices that are taken over, changed or made anew.
+/// Devices that are taken over, changed or recreated.
 fn devices(plan: &Plan, observed: &Observed) -> Vec<Finding> {
     let mut findings = taken_devices(plan);
     let steps = |wanted: Family| {
@@ -69,18 +69,18 @@ fn devices(plan: &Plan, observed: &Observed) -> Vec<Finding> {
         findings.push(if is(|step| matches!(step, DeviceStep::Delete | DeviceStep::Create(_))) {
             Finding::change(
                 "device",
-                format!("{} is made anew, and traffic through it stops meanwhile", device.name),
+                format!("{} is recreated, which interrupts traffic through it", device.name),
                 "`flanneld plan` with the same flags shows the steps",
             )
         } else if is(|step| !matches!(step, DeviceStep::IgnoreRouterAdvertisements)) {
             Finding::change(
                 "device",
                 format!("{} is changed in place: {}", device.name, commands.join("; ")),
-                "nothing: packets pass meanwhile",
+                "nothing is needed: packets pass during the change",
             )
         } else {
             let mac = device.mac.map(|mac| format!(", MAC address {mac}")).unwrap_or_default();
-            Finding::info("device", format!("{} stays: MTU {}{mac}", device.name, device.mtu), "")
+            Finding::info("device", format!("{} does not change: MTU {}{mac}", device.name, device.mtu), "")
         });
     }
     findings
@@ -93,8 +93,7 @@ fn ports(wanted: u16, observed: &Observed) -> Vec<Finding> {
         Some(Finding::error(
             "port",
             format!(
-                "{} receives at UDP port {port} and the network configuration has {wanted}: nodes whose daemon has not been \
-                 restarted since are cut off",
+                "{} uses UDP port {port} but the network configuration has {wanted}: nodes whose daemon has not been restarted since the change become unreachable",
                 device.name
             ),
             "restore Backend.Port, or restart upstream's daemon on all nodes first",
@@ -112,20 +111,22 @@ fn routes(plan: &Plan, wanted: &BTreeSet<IpNet>, reached: &BTreeSet<IpNet>, stal
     let stays = format!("{kept} peers stay reachable");
     let stays = match replaced {
         0 => stays,
-        _ => format!("{stays}; {replaced} routes become protocol 70, each in one step"),
+        _ => format!("{stays}; {replaced} routes become protocol 70, each in a single step"),
     };
     let mut findings = vec![Finding::info("peer", stays, "")];
     if new > 0 {
         findings.push(Finding::change(
             "peer",
-            format!(
-                "{new} peers become reachable: their leases are in the store, and no route leads to them now"
-            ),
+            format!("{new} peers become reachable: they have leases but no routes now"),
             "nothing",
         ));
     }
     if stale > 0 {
-        findings.push(Finding::info("peer", format!("routes to {stale} nodes that have no lease go"), ""));
+        findings.push(Finding::info(
+            "peer",
+            format!("routes to {stale} nodes without a lease are removed"),
+            "",
+        ));
     }
     findings
 }

@@ -29,7 +29,7 @@ pub(super) fn check(
     if !accepting.is_empty() {
         findings.push(Finding::info(
             "rules",
-            "rules that accept pod traffic go into iptables' FORWARD or DOCKER-USER chain, which would drop it",
+            "flanneld adds rules that accept pod traffic to iptables' FORWARD or DOCKER-USER chain, which would drop it",
             "",
         ));
     }
@@ -38,7 +38,7 @@ pub(super) fn check(
     if !leftovers.is_empty() {
         findings.push(Finding::info(
             "rules",
-            "the chains FLANNEL-POSTRTG and FLANNEL-FWD are removed once the nftables tables are in place",
+            "flanneld removes the chains FLANNEL-POSTRTG and FLANNEL-FWD once its nftables tables are in place",
             "",
         ));
     }
@@ -46,8 +46,11 @@ pub(super) fn check(
     findings.extend(host::Host::here().legacy().into_iter().map(|legacy| {
         Finding::change(
             "legacy",
-            format!("{}; if upstream's are among them, they stay beside this program's", legacy.finding),
-            "after the swap: iptables-legacy-save | grep -v FLANNEL | iptables-legacy-restore",
+            format!(
+                "{}; if upstream's rules are among them, they stay in addition to flanneld's",
+                legacy.finding
+            ),
+            "after the swap, run `iptables-legacy-save | grep -v FLANNEL | iptables-legacy-restore`",
         )
     }));
     Ok(findings)
@@ -64,13 +67,13 @@ fn judge(spec: &RuleSpec, state: &State, wanted: &Ruleset, ours: &Observed) -> V
         match (state.rules.masquerade.get(&family), spec.masquerade) {
             (Some(chain), false) => findings.push(Finding::change(
                 "masquerade",
-                format!("what pods of {cluster} send to other networks keeps their address: chain {chain} goes"),
-                "pass --ip-masq as upstream's daemon has it, unless this is meant",
+                format!("packets of pods of {cluster} to other networks are no longer masqueraded: chain {chain} is removed"),
+                "pass the same --ip-masq as upstream's daemon, unless the change is intended",
             )),
             (None, true) => findings.push(Finding::change(
                 "masquerade",
-                format!("what pods of {cluster} send to other networks gets the node's address: nothing masquerades it now"),
-                "leave --ip-masq out if upstream's daemon has it not, unless this is meant",
+                format!("packets of pods of {cluster} to other networks are masqueraded, which no rule does now"),
+                "omit --ip-masq if upstream's daemon does not have it, unless the change is intended",
             )),
             _ => {}
         }
@@ -84,10 +87,9 @@ fn judge(spec: &RuleSpec, state: &State, wanted: &Ruleset, ours: &Observed) -> V
             findings.push(Finding::change(
                 "masquerade",
                 format!(
-                    "what other hosts send through this node to pods of {cluster} on other nodes gets this node's address, as \
-                     in upstream's iptables mode; its nftables mode leaves theirs"
+                    "packets that other hosts send through this node to pods of {cluster} on other nodes are masqueraded, as in upstream's iptables mode; its nftables mode does not masquerade them"
                 ),
-                "nothing, unless a pod has to see the addresses of hosts that route to the pod network through a node",
+                "nothing is needed, unless pods have to see the addresses of hosts that route to the pod network through a node",
             ));
         }
     }
@@ -98,8 +100,8 @@ fn judge(spec: &RuleSpec, state: &State, wanted: &Ruleset, ours: &Observed) -> V
         for name in strangers.filter(|name| !is_wanted(name) && !["postrtg", "forward"].contains(name)) {
             findings.push(Finding::change(
                 "rules",
-                format!("chain {} {name}, which is not flannel's, is removed", table.id()),
-                "move it into a table of its own, or pass a --table-prefix",
+                format!("chain {} {name} of another program is removed", table.id()),
+                "move it into another table, or pass a --table-prefix",
             ));
         }
     }
@@ -108,11 +110,8 @@ fn judge(spec: &RuleSpec, state: &State, wanted: &Ruleset, ours: &Observed) -> V
         "rules",
         match (changes, state.rules.is_iptables_mode()) {
             (0, _) => "stay as they are".to_owned(),
-            (_, true) => {
-                "the tables of nftables mode take over from iptables mode, without a moment without rules"
-                    .to_owned()
-            }
-            (_, false) => "the tables are changed in one transaction".to_owned(),
+            (_, true) => "the nftables tables replace iptables mode without a gap".to_owned(),
+            (_, false) => "flanneld changes the tables in one transaction".to_owned(),
         },
         "",
     ));
