@@ -4,9 +4,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use flannel_nft::Ownership;
 
-use super::Config;
+use super::{Config, Selection};
 use crate::desired::rules::TablePrefix;
-use crate::node::Selection;
 
 /// A [`Config`] with the values that depend on the kernel, on other daemons of the host, and on the lease store.
 #[derive(Clone, Debug)]

@@ -11,6 +11,7 @@ mod healthz;
 mod json;
 mod net_conf;
 mod pool;
+mod selection;
 mod subcommand;
 mod values;
 
@@ -26,10 +27,10 @@ pub use self::effective::EffectiveConfig;
 pub use self::healthz::{HealthzAddress, HealthzIp};
 pub use self::net_conf::{Backend, KeyProblem, NetConf, NetConfError, TxChecksumOffload, Vxlan};
 pub use self::pool::{Ipv4Pool, Ipv6Pool};
+pub use self::selection::Selection;
 pub use self::subcommand::definition;
 use crate::desired::rules::TablePrefix;
 use crate::logging::LogOptions;
-use crate::node::Selection;
 use crate::run::ownership::TableOwnership;
 
 /// What one call of `flanneld` is for.

@@ -6,7 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use flannel_vxlan::{DefaultRoute, Interface, InterfaceAddress, RouteLookup, Vni};
 use regex::Regex;
 
-use super::{Addresses, Host, NodeFacts, Present, Reason, Selection};
+use crate::config::Selection;
+
+use super::{Addresses, Host, NodeFacts, Present, Reason};
 use flannel_lease::Stack;
 
 fn reason<T>(text: impl Into<String>) -> Result<T, Reason> {

@@ -14,48 +14,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use flannel_vxlan::{DefaultRoute, Interface, MacAddr, RouteLookup};
-use regex::Regex;
 
 use self::interface::{Chooser, Chosen};
 pub use self::mtu::Mtus;
-use crate::config::NetConf;
-
-/// What the operator said about the interface; all empty means the interface of the default route.
-#[derive(Clone, Debug, Default)]
-pub struct Selection {
-    /// Names or addresses (`--iface`), tried in order.
-    pub interfaces: Vec<String>,
-    /// Patterns for addresses, then names (`--iface-regex`), tried next.
-    pub patterns: Vec<Regex>,
-    /// Tried last: the interface of the route there (`--iface-can-reach`).
-    pub can_reach: Option<IpAddr>,
-    /// Address told to peers (`--public-ip`). Without any of the above it also selects the interface.
-    pub public_ipv4: Option<Ipv4Addr>,
-    /// Address told to peers (`--public-ipv6`); selects as the IPv4 one does if that is absent.
-    pub public_ipv6: Option<Ipv6Addr>,
-}
-
-impl Selection {
-    /// Whether default routes have a say. They have none if interfaces are given by name only, and reading them means
-    /// reading the main table with the routes of all peers.
-    #[must_use]
-    pub fn needs_default_routes(&self) -> bool {
-        let by_name = |selector: &String| selector.parse::<IpAddr>().is_err();
-        let names_only = !self.interfaces.is_empty() && self.interfaces.iter().all(by_name);
-        !names_only || !self.patterns.is_empty() || self.can_reach.is_some()
-    }
-
-    /// Whether anything is said, so that the default route does not decide alone.
-    #[must_use]
-    pub fn is_explicit(&self) -> bool {
-        let Self { interfaces, patterns, can_reach, public_ipv4, public_ipv6 } = self;
-        !interfaces.is_empty()
-            || !patterns.is_empty()
-            || can_reach.is_some()
-            || public_ipv4.is_some()
-            || public_ipv6.is_some()
-    }
-}
+use crate::config::{NetConf, Selection};
 
 impl From<&NetConf> for Stack {
     fn from(net_conf: &NetConf) -> Self {

@@ -2,8 +2,8 @@ use std::net::IpAddr;
 
 use flannel_lease::Stack;
 use flannel_vxlan::{DefaultRoute, Interface, InterfaceAddress, RouteLookup};
-use flanneld::config::NetConf;
-use flanneld::node::{Host, Mtus, NodeError, NodeFacts, Present, Selection, choose};
+use flanneld::config::{NetConf, Selection};
+use flanneld::node::{Host, Mtus, NodeError, NodeFacts, Present, choose};
 use ipnet::IpNet;
 use proptest::prelude::*;
 
