@@ -12,16 +12,18 @@ use std::process::{Command, Stdio};
 use flannel_nft::*;
 use testkit::{kernel_version, netns, sh, try_sh};
 
-fn nft(script: &str) -> bool {
+/// Runs each line as a transaction of its own, in one process: processes that start keep the sockets of other tests
+/// open for a moment, and with them the tables that these own.
+fn nft(script: &str) {
     let mut child = Command::new("nft")
-        .args(["-f", "-"])
+        .arg("-i")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
     child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
-    child.wait().unwrap().success()
+    child.wait().unwrap();
 }
 
 /// The rules of chain `c` as nft lists them, by handle.
@@ -45,23 +47,27 @@ fn check(section: &str, tally: &mut Tally) {
     let (head, lines) = lines.split_first().unwrap();
     let (family, base) = head.strip_prefix("table ").and_then(|head| head.split_once(" t ")).unwrap();
     let (objects, rules): (Vec<&str>, Vec<&str>) = lines.iter().partition(|line| line.starts_with("> "));
-    let objects: String = objects.iter().fold(String::new(), |text, line| text + &line[2..] + "\n");
-    if !nft(&format!("flush ruleset; table {family} t {{\n{objects} chain c {{ {base}; }}\n}}")) {
-        tally.refused += rules.len();
-        return;
+    let mut script = format!("flush ruleset\nadd table {family} t\n");
+    for object in objects {
+        let (kind, definition) = object.trim_start_matches("> ").split_once(' ').unwrap();
+        writeln!(script, "add {kind} {family} t {}", definition.trim_start()).unwrap();
     }
-    for rule in &rules {
-        tally.refused += usize::from(!nft(&format!("add rule {family} t c {rule}")));
-    }
+    writeln!(script, "add chain {family} t c {{ {base}; }}").unwrap();
+    rules.iter().for_each(|rule| writeln!(script, "add rule {family} t c {rule}").unwrap());
+    nft(&script);
     let mut kernel = Netlink::open().unwrap();
     let id = TableId::new(family_of(family), TableName::new("t").unwrap());
     let observed = kernel.observe(&[id]).unwrap();
     let table = observed.ruleset.tables().first().unwrap();
     let text = table.to_string();
-    let (_, chain) = text.split_once("chain c {\n").unwrap();
+    let Some((_, chain)) = text.split_once("chain c {\n") else {
+        tally.refused += rules.len();
+        return;
+    };
     let ours: Vec<&str> = chain.lines().skip(1).take_while(|line| *line != "\t}").collect();
     let theirs = listed(family);
     let found = table.chains().iter().find(|chain| chain.name().as_str() == "c").unwrap();
+    tally.refused += rules.len() - found.list().len();
     for (rule, text) in found.list().iter().zip(ours) {
         let Some(expected) = theirs.get(&rule.handle().unwrap().number()) else { continue };
         tally.rules += 1;
