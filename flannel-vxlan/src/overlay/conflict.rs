@@ -54,9 +54,13 @@ pub enum PeerConflict {
     /// Another program has a route to exactly this subnet, with any metric.
     #[error("this host has a route of another program to its subnet: {0}")]
     HostRoute(ObservedRoute),
-    /// A larger subnet of another peer starts with the same address, which would be the address of both tunnel endpoints.
+    /// The subnet of an older peer, or a larger one of a peer that is as old, starts with the same address, which would be
+    /// the address of both tunnel endpoints.
     #[error("its subnet starts with the same address as {0}, the subnet of another peer")]
     EndpointTaken(IpNet),
+    /// The subnet is inside the subnet of an older peer: a route to it would take packets from that peer's pods.
+    #[error("its subnet is inside {0}, the subnet of a peer that registered before it")]
+    InsideOlder(IpNet),
     /// The underlay address lies in the subnet of another peer: see [`Overlay`](crate::Overlay).
     #[error("its underlay address is in {0}, the subnet of another peer")]
     UnderlayInside(IpNet),
@@ -68,7 +72,8 @@ pub enum PeerConflict {
         /// Its underlay address.
         address: IpAddr,
     },
-    /// Another peer has the same MAC address at another underlay address. The peer with the lowest subnet is programmed.
+    /// Another peer has the same MAC address at another underlay address. The peer that registered first is programmed, of
+    /// two that are as old the one with the lowest subnet.
     #[error("the peer {0} has the same MAC address at another underlay address")]
     MacTaken(IpNet),
 }
@@ -92,7 +97,7 @@ pub(crate) struct Affected {
 
 impl Rules<'_> {
     /// Why this peer is not programmed.
-    pub(crate) fn conflict(&self, subnet: IpNet, via: Via) -> Option<PeerConflict> {
+    pub(crate) fn conflict(&self, subnet: IpNet, via: Via, since: u64) -> Option<PeerConflict> {
         if let Some(conflict) = self.harm(subnet, via) {
             return Some(conflict);
         }
@@ -108,33 +113,46 @@ impl Rules<'_> {
                 return Some(PeerConflict::UnderlayInside(holder));
             }
         }
+        let is_older = |other: &IpNet| self.peers.get(*other).is_some_and(|other| other.since < since);
+        let mut outer = self.peers.containing(subnet.addr(), subnet.prefix_len()).filter(is_older);
+        if let Some(outer) = outer.find(|outer| self.is_harmless(*outer)) {
+            return Some(PeerConflict::InsideOlder(outer));
+        }
         let mac = via.mac()?;
-        let mut outer = self.peers.starting_at(subnet.addr()).take_while(|(other, _)| *other < subnet);
-        let is_rival =
-            |(other, entry): &(IpNet, PeerEntry)| entry.via.mac().is_some() && self.is_harmless(*other);
-        if let Some((other, _)) = outer.find(is_rival) {
+        let mut rivals = self.peers.starting_at(subnet.addr());
+        let is_rival = |(other, entry): &(IpNet, PeerEntry)| {
+            let comes_first = (entry.since, *other) < (since, subnet);
+            comes_first && entry.via.mac().is_some() && self.is_harmless(*other)
+        };
+        if let Some((other, _)) = rivals.find(is_rival) {
             return Some(PeerConflict::EndpointTaken(other));
         }
         // For most peers this lookup is the only one that follows.
-        if !self.peers.shares_mac_with_lower(subnet, mac) {
+        if !self.peers.shares_mac_with_older((since, subnet), mac) {
             return None;
         }
-        let mut lower = self.peers.with_mac(Family::of_net(subnet), mac).take_while(|other| *other < subnet);
-        let first = lower.find(|other| self.is_harmless(*other))?;
+        let family = Family::of_net(subnet);
+        let mut older = self.peers.with_mac(family, mac).take_while(|(_, other)| *other != subnet);
+        let Some((_, first)) = older.find(|(_, other)| self.is_harmless(*other)) else {
+            let is_considered = self.peers.with_mac(family, mac).any(|(_, other)| other == subnet);
+            let (_, first) = self.peers.with_mac(family, mac).next().filter(|_| !is_considered)?;
+            return Some(PeerConflict::MacTaken(first));
+        };
         let first_underlay = self.peers.get(first)?.via.underlay();
         (first_underlay != underlay).then_some(PeerConflict::MacTaken(first))
     }
 
     /// Why this peer is not programmed; `None` if it is, or if there is no such peer.
     pub(crate) fn conflict_of(&self, subnet: IpNet) -> Option<PeerConflict> {
-        self.conflict(subnet, self.peers.get(subnet)?.via)
+        let PeerEntry { via, since, .. } = self.peers.get(subnet)?;
+        self.conflict(subnet, via, since)
     }
 
     /// All conflicts, by subnet.
     pub(crate) fn all_conflicts(&self) -> Vec<(IpNet, PeerConflict)> {
         let rivals = self.peers.possible_rivals();
         let conflict = |subnet: IpNet, via| match rivals.contains(&subnet) {
-            true => self.conflict(subnet, via),
+            true => self.conflict_of(subnet),
             false => self.harm(subnet, via),
         };
         let peers = self.peers.iter();
@@ -195,13 +213,17 @@ impl Rules<'_> {
     }
 
     /// Peers that are affected if this peer changes to `next` (`None`: it is removed), itself included.
-    pub(crate) fn affected_by(&self, subnet: IpNet, next: Option<Via>) -> Affected {
-        let old = self.peers.get(subnet).map(|entry| entry.via);
+    pub(crate) fn affected_by(&self, subnet: IpNet, next: Option<(Via, u64)>) -> Affected {
+        let old = self.peers.get(subnet).map(|entry| (entry.via, entry.since));
         let mut rewrite: Vec<IpNet> = vec![subnet];
         rewrite.extend(self.peers.starting_at(subnet.addr()).map(|(other, _)| other));
         rewrite.extend(self.peers.underlays_inside(subnet).map(|(_, peer)| peer));
+        if let Some(since) = [old, next].into_iter().flatten().map(|(_, since)| since).min() {
+            let younger = self.peers.inside(subnet).filter(|(_, inner)| inner.since > since);
+            rewrite.extend(younger.map(|(inner, _)| inner));
+        }
         let mut review: Vec<IpNet> = self.peers.containing(subnet.addr(), subnet.prefix_len()).collect();
-        for via in [old, next].into_iter().flatten() {
+        for (via, since) in [old, next].into_iter().flatten() {
             let underlay = via.underlay();
             let spec = self.families[Family::of(underlay)].as_ref();
             if spec.is_some_and(|spec| spec.may_hold_pods(underlay.into())) {
@@ -212,8 +234,9 @@ impl Rules<'_> {
                 let family = Family::of_net(subnet);
                 // Only the first harmless peer with a MAC address decides about the others.
                 let mut same_mac = self.peers.with_mac(family, mac);
-                if same_mac.find(|other| self.is_harmless(*other)).is_none_or(|first| subnet <= first) {
-                    rewrite.extend(self.peers.with_mac(family, mac));
+                let first = same_mac.find(|(_, other)| self.is_harmless(*other));
+                if first.is_none_or(|first| (since, subnet) <= first) {
+                    rewrite.extend(self.peers.with_mac(family, mac).map(|(_, other)| other));
                 }
             }
         }

@@ -39,12 +39,14 @@ use crate::plan::part::Part;
 /// The result depends only on the peers, not on the order in which they were set:
 /// - Same subnet: the peer that was set last replaces the other.
 /// - A subnet inside another: both peers are programmed, and the longer prefix gets its packets, as with all routes. But
-///   if the subnets of two tunnel peers start with the same address, which is the address of their VXLAN devices, only
-///   the peer with the larger subnet is programmed.
+///   a subnet inside that of an older peer is not programmed; and if the subnets of two tunnel peers start with the same
+///   address, which is the address of their VXLAN devices, only the older peer is programmed, of peers that are as old
+///   the one with the larger subnet.
 /// - A subnet that contains the underlay address of another peer: one of the two is not programmed. If the address lies
 ///   in the pod network ([`FamilySpec::networks`]), and in no smaller network that this host is attached to, it is the
 ///   other peer. Otherwise it is the peer with the subnet, which would capture the other peer's packets.
-/// - One MAC address at two underlay addresses: only the peer with the lowest subnet is programmed.
+/// - One MAC address at two underlay addresses: only the oldest peer is programmed, see
+///   [`Overlay::set_peer_since`]; of peers that are as old, the one with the lowest subnet.
 /// - One underlay address with two MAC addresses or two subnets: both peers are programmed.
 ///
 /// A peer that would harm this host (see [`PeerConflict`]) is not programmed and does not affect other peers. The
@@ -103,17 +105,27 @@ impl Overlay {
     /// # Errors
     /// [`PeerConflict`]: why the peer is not programmed. The overlay keeps it, and programs it when the conflict ends.
     pub fn set_peer(&mut self, peer: Peer) -> Result<(), PeerConflict> {
+        self.set_peer_since(peer, 0)
+    }
+
+    /// The same for a peer that registered at `since`, in any unit that grows: seconds, or a revision of a store. If two
+    /// peers contradict each other, the one that registered first is programmed, so that no newcomer takes over an
+    /// address or a subnet. Default: 0, before every other.
+    ///
+    /// # Errors
+    /// As [`Overlay::set_peer`].
+    pub fn set_peer_since(&mut self, peer: Peer, since: u64) -> Result<(), PeerConflict> {
         let subnet = peer.subnet.trunc();
         let old = self.peers.get(subnet);
-        if old.is_none_or(|old| old.via != peer.via) {
-            let reviewed = self.mark_affected(subnet, Some(peer.via));
+        if old.is_none_or(|old| (old.via, old.since) != (peer.via, since)) {
+            let reviewed = self.mark_affected(subnet, Some((peer.via, since)));
             let nexthop_id = match (peer.via, old) {
                 (Via::Direct { .. }, _) => 0,
                 (Via::Tunnel { .. } | Via::Outer { .. }, Some(old)) if old.nexthop_id != 0 => old.nexthop_id,
                 // A peer that was removed and returns before the removal was written keeps its nexthop object.
                 (Via::Tunnel { .. } | Via::Outer { .. }, _) => self.pending.programmed_nexthop_id(subnet),
             };
-            self.peers.insert(subnet, PeerEntry { via: peer.via, nexthop_id });
+            self.peers.insert(subnet, PeerEntry { via: peer.via, since, nexthop_id });
             self.review(&reviewed);
         }
         self.conflict_of(subnet).map_or(Ok(()), Err)
@@ -147,6 +159,12 @@ impl Overlay {
         self.peers.get(subnet).map(|entry| Peer { subnet, via: entry.via })
     }
 
+    /// When this peer registered; 0 if unknown, or if there is no such peer.
+    #[must_use]
+    pub fn peer_since(&self, subnet: IpNet) -> u64 {
+        self.peers.get(subnet.trunc()).map_or(0, |entry| entry.since)
+    }
+
     /// All peers, by subnet.
     pub fn peers(&self) -> impl ExactSizeIterator<Item = Peer> {
         self.peers.iter()
@@ -164,7 +182,7 @@ impl Overlay {
 
     /// Peers that are not programmed, and why. Looks at every peer.
     pub fn conflicts(&self) -> impl Iterator<Item = (IpNet, PeerConflict)> {
-        let conflict = |peer: Peer| Some((peer.subnet, self.rules().conflict(peer.subnet, peer.via)?));
+        let conflict = |peer: Peer| Some((peer.subnet, self.rules().conflict_of(peer.subnet)?));
         self.peers.iter().filter_map(conflict)
     }
 
@@ -262,7 +280,7 @@ impl Overlay {
 
     /// Notes that this peer, and the peers that its change to `next` affects, are to be written. Returns the peers whose
     /// status has to be reviewed after the change.
-    fn mark_affected(&mut self, subnet: IpNet, next: Option<Via>) -> Vec<IpNet> {
+    fn mark_affected(&mut self, subnet: IpNet, next: Option<(Via, u64)>) -> Vec<IpNet> {
         if !self.pending.is_in_sync() {
             return Vec::new(); // everything will be compared
         }
@@ -308,7 +326,7 @@ impl Overlay {
 
     /// The underlay address of frames for this MAC address: the first programmed peer with that MAC address decides.
     fn fdb_target(&self, family: Family, mac: MacAddr) -> Option<IpAddr> {
-        self.peers.with_mac(family, mac).find_map(|subnet| {
+        self.peers.with_mac(family, mac).find_map(|(_, subnet)| {
             let via = self.peers.get(subnet)?.via;
             self.conflict_of(subnet).is_none().then(|| via.underlay())
         })

@@ -234,7 +234,7 @@ impl Overlay {
     /// As `mark_affected`, for a peer that does not change while the host does.
     fn mark_unchanged(&mut self, subnet: IpNet) -> Vec<IpNet> {
         match self.peers.get(subnet) {
-            Some(entry) => self.mark_affected(subnet, Some(entry.via)),
+            Some(entry) => self.mark_affected(subnet, Some((entry.via, entry.since))),
             None => Vec::new(),
         }
     }

@@ -11,6 +11,9 @@ use crate::model::family::Family;
 use crate::model::mac::MacAddr;
 use crate::model::peer::{Peer, Via};
 
+/// Most peers with one MAC address that are considered; all younger ones are in conflict with the oldest.
+pub(crate) const MAX_MAC_CLAIMANTS: usize = 64;
+
 /// Sorts before every other subnet.
 const LOWEST_SUBNET: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0));
 
@@ -22,16 +25,21 @@ const LOWEST_SUBNET: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PeerTable {
     peers: BTreeMap<IpNet, PeerEntry>,
-    by_mac: BTreeSet<(Family, MacAddr, IpNet)>,
+    by_mac: BTreeSet<(Family, MacAddr, Seniority)>,
     by_underlay: BTreeSet<(IpAddr, IpNet)>,
     /// Number of peers with each prefix length.
     prefix_lengths: BTreeMap<(Family, u8), usize>,
 }
 
+/// How old a peer is: when it registered, then its subnet. The lower of two peers is the older one.
+pub(crate) type Seniority = (u64, IpNet);
+
 /// A peer in the table; its subnet is the key.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PeerEntry {
     pub(crate) via: Via,
+    /// When the peer registered, see [`Overlay::set_peer_since`](crate::Overlay::set_peer_since).
+    pub(crate) since: u64,
     /// ID of the peer's nexthop object; 0 if it has none.
     pub(crate) nexthop_id: u32,
 }
@@ -40,24 +48,24 @@ impl PeerTable {
     /// Adds a peer, or replaces the peer with this subnet.
     pub(crate) fn insert(&mut self, subnet: IpNet, entry: PeerEntry) {
         if let Some(old) = self.peers.insert(subnet, entry) {
-            self.unindex(subnet, old.via);
+            self.unindex(subnet, old);
         }
         let family = Family::of_net(subnet);
-        self.by_mac.extend(entry.via.mac().map(|mac| (family, mac, subnet)));
+        self.by_mac.extend(entry.via.mac().map(|mac| (family, mac, (entry.since, subnet))));
         self.by_underlay.insert((entry.via.underlay(), subnet));
         *self.prefix_lengths.entry((family, subnet.prefix_len())).or_default() += 1;
     }
 
     pub(crate) fn remove(&mut self, subnet: IpNet) {
         if let Some(old) = self.peers.remove(&subnet) {
-            self.unindex(subnet, old.via);
+            self.unindex(subnet, old);
         }
     }
 
-    fn unindex(&mut self, subnet: IpNet, via: Via) {
+    fn unindex(&mut self, subnet: IpNet, PeerEntry { via, since, .. }: PeerEntry) {
         let family = Family::of_net(subnet);
         if let Some(mac) = via.mac() {
-            self.by_mac.remove(&(family, mac, subnet));
+            self.by_mac.remove(&(family, mac, (since, subnet)));
         }
         self.by_underlay.remove(&(via.underlay(), subnet));
         if let Entry::Occupied(mut count) = self.prefix_lengths.entry((family, subnet.prefix_len())) {
@@ -94,16 +102,18 @@ impl PeerTable {
             .map(|(subnet, entry)| (Peer { subnet: *subnet, via: entry.via }, &mut entry.nexthop_id))
     }
 
-    /// Subnets of the peers with this MAC address, lowest first.
-    pub(crate) fn with_mac(&self, family: Family, mac: MacAddr) -> impl Iterator<Item = IpNet> {
-        let same = move |entry: &&(Family, MacAddr, IpNet)| entry.0 == family && entry.1 == mac;
-        self.by_mac.range((family, mac, LOWEST_SUBNET)..).take_while(same).map(|entry| entry.2)
+    /// The peers with this MAC address that may be programmed, the oldest first: at most [`MAX_MAC_CLAIMANTS`], so that
+    /// many leases with one MAC address cost no more than a few.
+    pub(crate) fn with_mac(&self, family: Family, mac: MacAddr) -> impl Iterator<Item = Seniority> {
+        let same = move |entry: &&(Family, MacAddr, Seniority)| entry.0 == family && entry.1 == mac;
+        let all = self.by_mac.range((family, mac, (0, LOWEST_SUBNET))..).take_while(same);
+        all.map(|entry| entry.2).take(MAX_MAC_CLAIMANTS)
     }
 
-    /// Whether another peer with this MAC address has a lower subnet.
-    pub(crate) fn shares_mac_with_lower(&self, subnet: IpNet, mac: MacAddr) -> bool {
-        let family = Family::of_net(subnet);
-        let before = self.by_mac.range(..(family, mac, subnet)).next_back();
+    /// Whether an older peer has this MAC address.
+    pub(crate) fn shares_mac_with_older(&self, peer: Seniority, mac: MacAddr) -> bool {
+        let family = Family::of_net(peer.1);
+        let before = self.by_mac.range(..(family, mac, peer)).next_back();
         before.is_some_and(|before| (before.0, before.1) == (family, mac))
     }
 
@@ -135,6 +145,13 @@ impl PeerTable {
         subnets.map(|subnet| subnet.trunc()).filter(|subnet| self.peers.contains_key(subnet))
     }
 
+    /// The peers whose subnets are inside this one, itself excepted.
+    pub(crate) fn inside(&self, subnet: IpNet) -> impl Iterator<Item = (IpNet, PeerEntry)> {
+        let after = (Bound::Excluded(subnet), Bound::Unbounded);
+        let inside = move |(next, _): &(&IpNet, &PeerEntry)| subnet.contains(*next);
+        self.peers.range(after).take_while(inside).map(|(subnet, entry)| (*subnet, *entry))
+    }
+
     /// The lowest subnet of another peer inside this one.
     pub(crate) fn first_inside(&self, subnet: IpNet) -> Option<IpNet> {
         // A subnet inside another sorts directly after it.
@@ -143,16 +160,22 @@ impl PeerTable {
         subnet.contains(next).then_some(*next)
     }
 
-    /// Subnets of peers that may conflict with another peer: they share a first address or a MAC address, or one
+    /// Subnets of peers that may conflict with another peer: they share a MAC address, one is inside the other, or one
     /// contains the underlay address of the other. Two walks over all peers, without a lookup per peer.
     pub(crate) fn possible_rivals(&self) -> BTreeSet<IpNet> {
         let mut rivals = BTreeSet::new();
-        let pairs = self.peers.keys().zip(self.peers.keys().skip(1));
-        let pairs = pairs.filter(|(outer, inner)| outer.addr() == inner.addr());
-        rivals.extend(pairs.map(|(_, inner)| *inner));
+        // A subnet inside others sorts after the innermost of them.
+        let mut around: Vec<IpNet> = Vec::new();
+        for subnet in self.peers.keys() {
+            while around.pop_if(|outer| !outer.contains(subnet)).is_some() {}
+            if let Some(outer) = around.last() {
+                rivals.extend([*outer, *subnet]);
+            }
+            around.push(*subnet);
+        }
         let pairs = self.by_mac.iter().zip(self.by_mac.iter().skip(1));
         let pairs = pairs.filter(|(first, second)| (first.0, first.1) == (second.0, second.1));
-        rivals.extend(pairs.flat_map(|(first, second)| [first.2, second.2]));
+        rivals.extend(pairs.flat_map(|(first, second)| [first.2.1, second.2.1]));
         let mut underlays = self.by_underlay.iter().peekable();
         for subnet in self.peers.keys() {
             while underlays.next_if(|(address, _)| *address < subnet.network()).is_some() {}

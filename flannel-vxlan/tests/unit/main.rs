@@ -8,6 +8,7 @@
 mod ipip;
 mod plans;
 mod properties;
+mod seniority;
 
 use std::net::IpAddr;
 

@@ -74,6 +74,14 @@ fn peer() -> impl Strategy<Value = Peer> {
     )
 }
 
+/// Few different ages, so that some peers are as old as others.
+fn age(via: Via) -> u64 {
+    match via.underlay() {
+        IpAddr::V4(v4) => u64::from(v4.octets()[3] % 3),
+        IpAddr::V6(v6) => u64::from(v6.segments()[7] % 3),
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Event {
     Set(Peer),
@@ -128,7 +136,7 @@ fn follow(overlay: &mut Overlay, known: &mut BTreeMap<IpNet, PeerStatus>) -> boo
 fn play(overlay: &mut Overlay, kernel: &mut FakeKernel, events: &[Event]) {
     for event in events {
         match event {
-            Event::Set(peer) => drop(overlay.set_peer(*peer)),
+            Event::Set(peer) => drop(overlay.set_peer_since(*peer, age(peer.via))),
             Event::Remove(subnet) => drop(overlay.remove_peer(*subnet)),
             Event::Flush => assert!(overlay.flush(kernel).unwrap().is_clean()),
             Event::Route(subnet, gone) => {
@@ -182,7 +190,7 @@ proptest! {
         at_once.routes = stepwise.routes.clone();
         at_once.routes.retain(|_, route| route.protocol != flannel_vxlan::ROUTE_PROTOCOL);
         for peer in overlay.peers() {
-            let _conflict = fresh.set_peer(peer);
+            let _conflict = fresh.set_peer_since(peer, age(peer.via));
         }
         prop_assert!(fresh.converge(&mut at_once).unwrap().is_clean());
         prop_assert_eq!(contents(&stepwise), contents(&at_once));
@@ -197,7 +205,7 @@ proptest! {
     ) {
         let (mut old, mut kernel) = (overlay(), kernel());
         for peer in &left {
-            let _conflict = old.set_peer(*peer);
+            let _conflict = old.set_peer_since(*peer, age(peer.via));
         }
         prop_assert!(old.flush(&mut kernel).unwrap().is_clean());
         let routes: Vec<_> = kernel.routes.keys().copied().collect();
@@ -205,7 +213,7 @@ proptest! {
         let mut new = overlay();
         new.keep_unknown(true);
         for peer in &known {
-            let _conflict = new.set_peer(*peer);
+            let _conflict = new.set_peer_since(*peer, age(peer.via));
         }
         prop_assert!(new.flush(&mut kernel).unwrap().is_clean());
         prop_assert!(routes.iter().all(|(subnet, _)| kernel.routes.keys().any(|(there, _)| there == subnet)));
@@ -219,7 +227,7 @@ proptest! {
         prop_assert!(new.flush(&mut kernel).unwrap().is_clean());
         let (mut fresh, mut at_once) = (overlay(), self::kernel());
         for peer in new.peers() {
-            let _conflict = fresh.set_peer(peer);
+            let _conflict = fresh.set_peer_since(peer, age(peer.via));
         }
         prop_assert!(fresh.flush(&mut at_once).unwrap().is_clean());
         prop_assert_eq!(contents(&kernel), contents(&at_once));
@@ -237,7 +245,7 @@ proptest! {
             let (mut overlay, mut kernel) = (overlay_of(vni), kernel());
             overlay.converge(&mut kernel).unwrap();
             for peer in order {
-                let _conflict = overlay.set_peer(peer);
+                let _conflict = overlay.set_peer_since(peer, age(peer.via));
                 assert!(overlay.flush(&mut kernel).unwrap().is_clean());
             }
             contents(&kernel)
@@ -274,7 +282,7 @@ proptest! {
         clean.routes = kernel.routes.clone();
         clean.routes.retain(|_, route| route.protocol != flannel_vxlan::ROUTE_PROTOCOL);
         for peer in &wanted {
-            let _conflict = new.set_peer(*peer);
+            let _conflict = new.set_peer_since(*peer, age(peer.via));
         }
         let mut same = new.clone();
         prop_assert!(new.converge(&mut kernel).unwrap().is_clean());
@@ -298,7 +306,7 @@ proptest! {
     ) {
         let (mut old, mut kernel) = (overlay_of(vni), kernel());
         for peer in &before {
-            let _conflict = old.set_peer(*peer);
+            let _conflict = old.set_peer_since(*peer, age(peer.via));
         }
         prop_assert!(old.flush(&mut kernel).unwrap().is_clean());
         // Routes over the underlay, outside the present network.
@@ -313,7 +321,7 @@ proptest! {
             new.set_family(spec.blackhole(blackhole));
         }
         for peer in &wanted {
-            let _conflict = new.set_peer(*peer);
+            let _conflict = new.set_peer_since(*peer, age(peer.via));
         }
         prop_assert!(new.flush(&mut kernel).unwrap().is_clean());
 
@@ -378,7 +386,7 @@ proptest! {
         let refused = at.get(&peers).subnet;
         kernel.refused_peers.insert(refused);
         for peer in &peers {
-            let _conflict = overlay.set_peer(*peer);
+            let _conflict = overlay.set_peer_since(*peer, age(peer.via));
         }
         let report = overlay.flush(&mut kernel).unwrap();
         prop_assert!(report.refused.iter().all(|step| step.peer == Some(refused)));
