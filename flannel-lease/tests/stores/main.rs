@@ -9,6 +9,7 @@ mod kube;
 mod kube_apiserver;
 mod kube_connect;
 mod kube_families;
+mod kube_policy;
 mod kube_scale;
 mod sqlite;
 
