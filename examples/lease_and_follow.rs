@@ -32,7 +32,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         attributes: LeaseAttributes { public_ip: Some(address), ..LeaseAttributes::default() },
         previous: None,
         former: None,
-        range: AllocationRange { v4: Some(range), v6: None },
+        range: AllocationRange { v4: Some(range), ..AllocationRange::default() },
     };
     let store = SqliteStore::open(Path::new(&file), Timing::default()).await?;
     let lease = store.acquire(&request).await?;

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rand::RngExt;
 
 use super::{LeaseAttributes, LeaseKey, LeaseRequest, PublicAddress, StoreErrorKind};
@@ -14,6 +14,9 @@ pub struct AllocationRange {
     pub v4: Option<FamilyRange<Ipv4Net, Ipv4Addr>>,
     /// IPv6 subnets.
     pub v6: Option<FamilyRange<Ipv6Net, Ipv6Addr>>,
+    /// Networks of this host, such as its LAN: no new subnet shares addresses with them. A subnet that the node holds or
+    /// held stays, and a network that contains the whole pod network does not count.
+    pub avoid: Vec<IpNet>,
 }
 
 /// One family's part of net-conf.json: `Network`, `SubnetLen`, `SubnetMin`, `SubnetMax`.
@@ -92,8 +95,12 @@ pub fn choose<'a>(
     let v4 = match request.range.v4 {
         Some(range) => {
             let slots = Slots::v4(&range);
-            let first =
-                slots.pick(wanted().filter_map(span_v4), others.iter().copied().filter_map(span_v4), rng);
+            let avoid = request.range.avoid.iter().filter_map(|net| match net {
+                IpNet::V4(net) => Some(of_v4(*net)),
+                IpNet::V6(_) => None,
+            });
+            let occupied = others.iter().copied().filter_map(span_v4);
+            let first = slots.pick(wanted().filter_map(span_v4), occupied, avoid, rng);
             let net = first.and_then(|first| Ipv4Net::new(v4_address(first)?, range.subnet_len).ok());
             Some(net.ok_or_else(|| slots.exhausted(range.subnet_len, range.min, range.max))?)
         }
@@ -102,8 +109,12 @@ pub fn choose<'a>(
     let v6 = match request.range.v6 {
         Some(range) => {
             let slots = Slots::v6(&range);
-            let first =
-                slots.pick(wanted().filter_map(span_v6), others.iter().copied().filter_map(span_v6), rng);
+            let avoid = request.range.avoid.iter().filter_map(|net| match net {
+                IpNet::V4(_) => None,
+                IpNet::V6(net) => Some(of_v6(*net)),
+            });
+            let occupied = others.iter().copied().filter_map(span_v6);
+            let first = slots.pick(wanted().filter_map(span_v6), occupied, avoid, rng);
             let net = first.and_then(|first| Ipv6Net::new(first.into(), range.subnet_len).ok());
             Some(net.ok_or_else(|| slots.exhausted(range.subnet_len, range.min, range.max))?)
         }
@@ -199,13 +210,15 @@ impl Slots {
         Self { network, min, count, host_bits }
     }
 
-    /// First address of the first of `wanted` that is a free slot, else of a random free slot.
+    /// First address of the first of `wanted` that is a free slot, else of a random free slot outside of `avoid`.
     fn pick(
         &self,
         mut wanted: impl Iterator<Item = (u128, u128)>,
-        occupied: impl Iterator<Item = (u128, u128)>,
+        occupied: impl Iterator<Item = (u128, u128)> + Clone,
+        avoid: impl Iterator<Item = (u128, u128)>,
         rng: &mut impl RngExt,
     ) -> Option<u128> {
+        let all = occupied.clone().chain(avoid);
         let occupied = self.merge(occupied);
         let found = wanted.find_map(|(first, last)| {
             let slot = first.checked_sub(self.min)? >> self.host_bits;
@@ -213,7 +226,7 @@ impl Slots {
             let free = !occupied.iter().any(|&(from, to)| (from..=to).contains(&slot));
             (whole && free && slot < self.count).then_some(first)
         });
-        found.or_else(|| self.random(&occupied, rng))
+        found.or_else(|| self.random(&self.merge(all), rng))
     }
 
     /// The slots that any of `spans` touches, as sorted, disjoint, inclusive ranges.

@@ -21,7 +21,7 @@ const NO_IPV4: &str = "0.0.0.0-0";
 const MAX_QUOTED_CHARS: usize = 80;
 
 /// Longest JSON of a lease that is read, in bytes. Upstream's have some 200.
-const MAX_LEASE_BYTES: usize = 16 << 10;
+pub(crate) const MAX_LEASE_BYTES: usize = 16 << 10;
 
 /// Text that is not a lease key as upstream writes it.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -117,17 +117,40 @@ pub fn quote(text: &str) -> String {
 /// What is wrong with foreign text, for a log: a parser's words may repeat any amount of it.
 pub fn cut(problem: &str) -> String {
     let end = problem.char_indices().nth(3 * MAX_QUOTED_CHARS).map(|(end, _)| end);
-    end.and_then(|end| problem.get(..end)).map_or_else(|| problem.to_owned(), |start| format!("{start}.."))
+    match end.and_then(|end| problem.get(..end)) {
+        Some(start) => format!("{}..", printable(start)),
+        None => printable(problem),
+    }
+}
+
+/// `text` on one line, with every character escaped that a terminal or browser would obey instead of show: control
+/// characters (ESC, CR, LF), line separators, and those that change the direction of text.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut shown, c| {
+        match is_obeyed(c) {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+        shown
+    })
+}
+
+/// Whether [`printable`] escapes this character.
+#[must_use]
+pub fn is_obeyed(c: char) -> bool {
+    // Unicode's Bidi_Control, zero-width characters and separators of lines.
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 /// # Errors
 /// `json` is too long for a lease.
 fn check_length(json: &[u8]) -> Result<(), serde_json::Error> {
-    let length = json.len();
-    if length <= MAX_LEASE_BYTES {
+    if json.len() <= MAX_LEASE_BYTES {
         return Ok(());
     }
-    Err(de::Error::custom(format!("it has {length} bytes, and a lease has {MAX_LEASE_BYTES} at most")))
+    Err(de::Error::custom(format!("it is longer than the {MAX_LEASE_BYTES} bytes that a lease may have")))
 }
 
 impl LeaseAttributes {

@@ -4,6 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
+use crate::codec::printable;
+
 /// How a store fares, for `/readyz`, metrics and logs.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct StoreHealth {
@@ -11,6 +13,8 @@ pub struct StoreHealth {
     pub last_contact: Option<SystemTime>,
     /// Why the latest attempt failed, causes included; `None` if it succeeded.
     pub last_error: Option<String>,
+    /// What another process keeps doing to this node's lease, for an operator; `None` if it stays as published.
+    pub contested: Option<String>,
     /// Answers so far.
     pub answers: u64,
     /// Failed attempts so far.
@@ -38,9 +42,14 @@ impl Health {
     /// The store did not answer, or refused.
     pub fn failed(&self, error: String) {
         self.0.send_modify(|health| {
-            health.last_error = Some(error);
+            health.last_error = Some(printable(&error));
             health.failures += 1;
         });
+    }
+
+    /// Another process keeps changing this node's lease, or no longer does.
+    pub fn contested(&self, problem: Option<String>) {
+        self.0.send_modify(|health| health.contested = problem);
     }
 
     /// This node's lease ends then.

@@ -234,6 +234,10 @@ pub struct Lease {
     /// When the lease ends unless renewed. `None`: a reservation, which never ends; or another node's lease, in a
     /// store that does not report its end.
     pub expires: Option<SystemTime>,
+    /// When the lease was made, in a unit of the store that grows: etcd's create revision, or the seconds since 1970 when
+    /// the Kubernetes node was created. Of two leases that contradict each other the older one counts.
+    /// 0 if unknown, as in SQLite.
+    pub created: u64,
     /// Name of the node; `None` in a store that keeps no names.
     pub node: Option<String>,
     /// What `attributes` lack. The other node is still there, so keep using what it published before.
@@ -244,7 +248,7 @@ impl Lease {
     /// A lease without a node's name and without gaps.
     #[must_use]
     pub fn new(key: LeaseKey, attributes: LeaseAttributes, expires: Option<SystemTime>) -> Self {
-        Self { key, attributes, expires, node: None, gaps: Gaps::default() }
+        Self { key, attributes, expires, created: 0, node: None, gaps: Gaps::default() }
     }
 
     /// Notes what the JSON that `attributes` were read from lacks; `entry` names its place in the store.

@@ -31,6 +31,8 @@ mod backoff;
 pub mod codec;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(any(feature = "etcd", feature = "kubernetes", feature = "sqlite"))]
+mod contest;
 #[cfg(any(feature = "etcd", feature = "kubernetes"))]
 mod dial;
 mod error;

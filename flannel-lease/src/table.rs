@@ -1,5 +1,6 @@
 //! Every lease known: the table that lease events fold into. Pure.
 
+use std::cmp::Reverse;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub struct LeaseTable {
 #[derive(Debug)]
 struct Known {
     attributes: Arc<LeaseAttributes>,
+    created: u64,
     listing: u32,
 }
 
@@ -81,16 +83,26 @@ impl LeaseTable {
         (Some(key) != self.own).then(|| self.leases.get(&key)).flatten().map(|known| &*known.attributes)
     }
 
-    /// The peer whose lease decides where packets for this subnet go, of all leases that hold it.
+    /// When the lease of this peer was made, see [`Lease::created`]; 0 if unknown, or if there is no such peer.
+    #[must_use]
+    pub fn created(&self, key: LeaseKey) -> u64 {
+        self.leases.get(&key).map_or(0, |known| known.created)
+    }
+
+    /// The peer whose lease decides where packets for this subnet go, of all leases that hold it: one of the node whose
+    /// lease is the oldest.
     ///
     /// A node that changes from one family to two has two leases for a while: `10.244.1.0-24` until it expires, and
     /// `10.244.1.0-24&fd00::-64`. The one with both families counts; when one of them ends, the other remains.
     #[must_use]
     pub fn holder(&self, subnet: IpNet) -> Option<LeaseKey> {
-        self.claimants(subnet).last()
+        let oldest = self.claimants(subnet).max_by_key(|key| Reverse(self.created(*key)))?;
+        let node = self.peer(oldest)?;
+        let is_its_own = |key: &LeaseKey| self.peer(*key).is_some_and(|other| other.same_node(node));
+        self.claimants(subnet).filter(is_its_own).last().or(Some(oldest))
     }
 
-    /// All peers whose leases hold this subnet, the one that decides last.
+    /// All peers whose leases hold this subnet, those of both families last.
     pub fn claimants(&self, subnet: IpNet) -> impl Iterator<Item = LeaseKey> {
         let v4 = match subnet {
             IpNet::V4(v4) => LeaseKey::new(Some(v4), None),
@@ -143,10 +155,14 @@ impl LeaseTable {
     }
 
     fn upsert(&mut self, lease: Lease) -> Vec<LeaseKey> {
-        let known = Known { attributes: Arc::new(lease.attributes), listing: self.listing };
+        let Lease { attributes, created, .. } = lease;
+        let known = Known { attributes: Arc::new(attributes), created, listing: self.listing };
         self.by_v6.extend(lease.key.v6().map(|v6| (v6, lease.key)));
         let changed = match self.leases.entry(lease.key) {
-            Entry::Occupied(mut entry) => entry.insert(known).attributes != entry.get().attributes,
+            Entry::Occupied(mut entry) => {
+                let before = entry.insert(known);
+                (before.created, before.attributes) != (created, Arc::clone(&entry.get().attributes))
+            }
             Entry::Vacant(entry) => {
                 entry.insert(known);
                 true

@@ -10,6 +10,7 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use flannel_lease::codec::{is_obeyed, printable};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
@@ -242,7 +243,7 @@ impl Fields {
         let (micros, process) = (time.subsec_micros(), std::process::id());
         let mut line = format!(
             "{letter}{month:02}{day:02} {hour:02}:{minute:02}:{second:02}.{micros:06} {process:>7} {caller}] {}",
-            one_line(&self.message)
+            printable(&self.message)
         );
         for (name, value) in &self.values {
             let value = match value {
@@ -266,7 +267,15 @@ impl Fields {
         object.insert("caller".to_owned(), caller.into());
         object.insert("msg".to_owned(), self.message.into());
         object.extend(self.values.into_iter().map(|(name, value)| (name.to_owned(), value)));
-        format!("{}\n", Value::Object(object))
+        // JSON has escaped LF and ESC; what it leaves as it is would still reach a terminal.
+        let mut line = String::new();
+        for c in Value::Object(object).to_string().chars() {
+            match is_obeyed(c) {
+                true => line.push_str(&format!("\\u{:04x}", u32::from(c))),
+                false => line.push(c),
+            }
+        }
+        line + "\n"
     }
 
     fn push(&mut self, field: &Field, value: impl Into<Value>) {
@@ -308,22 +317,10 @@ fn base_name(file: &str) -> &str {
     file.rsplit('/').next().unwrap_or(file)
 }
 
-/// Control characters escaped, so that what a peer published cannot forge a line.
-fn one_line(text: &str) -> String {
-    text.chars().fold(String::with_capacity(text.len()), |mut line, c| {
-        if c.is_control() {
-            line.extend(c.escape_default())
-        } else {
-            line.push(c)
-        }
-        line
-    })
-}
-
 fn quoted(text: &str) -> String {
-    let plain = !text.is_empty()
-        && !text.chars().any(|c| c.is_whitespace() || c.is_control() || c == '"' || c == '=');
-    if plain { text.to_owned() } else { format!("{text:?}") }
+    let plain =
+        !text.is_empty() && !text.chars().any(|c| c.is_whitespace() || is_obeyed(c) || c == '"' || c == '=');
+    if plain { text.to_owned() } else { printable(&format!("{text:?}")) }
 }
 
 /// Whether `text` is an instance of `pattern`. Steps back to the last `*` only, so it is at worst quadratic.
@@ -405,6 +402,22 @@ mod tests {
         assert_eq!(vmodule.verbosity("main.rs"), None);
         assert!("main".parse::<Vmodule>().is_err());
         assert!("main=x".parse::<Vmodule>().is_err());
+    }
+
+    #[test]
+    fn no_character_that_a_terminal_obeys_reaches_a_line() {
+        let evil = "\u{1b}]0;x\u{7}\r\u{9b}31m\u{202e}\u{2066}\u{2028}\u{200f}\u{7f}";
+        let fields =
+            || Fields { message: evil.to_owned(), values: vec![("name", Value::String(evil.to_owned()))] };
+        let text = fields().text(Level::INFO, "main.rs:1", Duration::ZERO);
+        let json = fields().json(Level::INFO, "main.rs:1", Duration::ZERO);
+        for line in [text, json] {
+            assert!(line.trim_end_matches('\n').chars().all(|c| !is_obeyed(c)), "{}", line.escape_debug());
+            assert!(line.contains("31m"), "{line}");
+        }
+        let json: Value =
+            serde_json::from_str(&fields().json(Level::INFO, "main.rs:1", Duration::ZERO)).unwrap();
+        assert_eq!(json["msg"], evil, "JSON stays JSON");
     }
 
     #[test]

@@ -87,7 +87,7 @@ pub fn range_v4() -> AllocationRange {
         min: Ipv4Addr::new(10, 244, 1, 0),
         max: Ipv4Addr::new(10, 244, 255, 0),
     };
-    AllocationRange { v4: Some(v4), v6: None }
+    AllocationRange { v4: Some(v4), ..AllocationRange::default() }
 }
 
 /// The first `count` subnets of [`range_v4`].
@@ -216,6 +216,7 @@ macro_rules! lease_store_conformance {
             the_previous_subnet_is_taken_again_if_free
             a_previous_subnet_that_another_holds_is_not_taken
             a_node_whose_address_changed_keeps_its_subnet
+            a_lease_that_another_machine_took_along_is_given_up
             a_lease_outside_a_new_range_is_given_up
             a_full_range_says_out_of_subnets
             a_watch_tells_what_is_there_then_what_changes

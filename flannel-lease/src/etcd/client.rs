@@ -21,14 +21,27 @@ use super::wire::{
     LeaseKeepAliveRequest, LeaseResponse, LeaseRevokeRequest, Nothing, RangeRequest, RangeResponse,
     TxnRequest, TxnResponse, WatchCreateRequest, WatchRequest, WatchResponse, prefix_end,
 };
+use crate::codec::MAX_LEASE_BYTES;
 use crate::health::Health;
 use crate::{StoreError, StoreErrorKind};
 
 /// Longest time one call may take, connecting included.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Entries asked for at once in a listing: about 1 MB.
+/// Entries asked for at once in a listing: about 1 MB. Fewer if they are so large that etcd's answer is.
 const PAGE_SIZE: i64 = 5000;
+
+/// Most entries of a listing.
+const MAX_ENTRIES: usize = 1 << 17;
+
+/// Bytes of all values of a listing that are kept.
+const MAX_LISTING_BYTES: usize = 256 << 20;
+
+/// Longest key that is kept whole, in bytes. Keys of leases have 60.
+const MAX_KEY_BYTES: usize = 256;
+
+/// Longest time to live that is believed: a century. The clock of a machine has no date that is 2^63 seconds away.
+const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// A listing, and the moment it is true for.
 #[derive(Debug)]
@@ -87,24 +100,36 @@ impl Client {
             limit: PAGE_SIZE,
             ..Default::default()
         };
-        let mut listing: Option<Listing> = None;
+        let (mut header, mut entries, mut bytes) = (None, Vec::new(), 0_usize);
         loop {
-            let answer: RangeResponse = self.call("/etcdserverpb.KV/Range", prefix, request.clone()).await?;
-            let header = answer.header.unwrap_or_default();
-            let more = answer.more.then(|| answer.kvs.last().map(|last| last.key.clone())).flatten();
-            let listing = match &mut listing {
-                Some(listing) => {
-                    listing.entries.extend(answer.kvs);
-                    listing
+            let page = self.ask("/etcdserverpb.KV/Range", request.clone()).await;
+            let answer: RangeResponse = match page {
+                // Values of a megabyte each; a page of one always fits, because etcd accepts none of that size.
+                Err(status) if is_too_large(&status) && request.limit > 1 => {
+                    request.limit = (request.limit / 8).max(1);
+                    continue;
                 }
-                None => listing.insert(Listing { header, entries: answer.kvs }),
+                page => page.map_err(|status| self.failed(prefix, &status))?,
             };
-            let Some(mut next) = more else {
-                return Ok(Listing { header: listing.header, entries: std::mem::take(&mut listing.entries) });
-            };
+            request.limit = request.limit.saturating_mul(2).min(PAGE_SIZE);
+            let first = *header.get_or_insert_with(|| answer.header.unwrap_or_default());
+            let more = answer.more.then(|| answer.kvs.last().map(|last| last.key.clone())).flatten();
+            for mut entry in answer.kvs {
+                bytes = bytes.saturating_add(bound(&mut entry));
+                if bytes > MAX_LISTING_BYTES {
+                    entry.value.clear(); // named like any other that cannot be read
+                }
+                entries.push(entry);
+            }
+            let Some(mut next) = more else { return Ok(Listing { header: first, entries }) };
             next.push(0);
+            if next <= request.key || entries.len() > MAX_ENTRIES {
+                let status =
+                    Status::data_loss(format!("the listing has more than {MAX_ENTRIES} entries, or no end"));
+                return Err(self.failed(prefix, &status));
+            }
             request.key = next;
-            request.revision = listing.header.revision;
+            request.revision = first.revision;
         }
     }
 
@@ -147,7 +172,13 @@ impl Client {
         range_end: Vec<u8>,
         start_revision: i64,
     ) -> Result<Streaming<WatchResponse>, StoreError> {
-        let create = WatchCreateRequest { key: key.into(), range_end, start_revision, progress_notify: true };
+        let create = WatchCreateRequest {
+            key: key.into(),
+            range_end,
+            start_revision,
+            progress_notify: true,
+            fragment: true,
+        };
         let request = || {
             // The request side has to stay open, or etcd ends the watch.
             let open = tokio_stream::once(()).then(|()| pending());
@@ -175,18 +206,24 @@ impl Client {
         Q: Message + Clone + Default + 'static,
         A: Message + Default + 'static,
     {
-        let result = self
-            .attempt(|session| {
-                let request = request.clone();
-                async move {
-                    let mut grpc = grpc(session.channel.clone()).await?;
-                    let codec = ProstCodec::<Q, A>::default();
-                    let request = session.authorize(Request::new(request));
-                    Ok(grpc.unary(request, PathAndQuery::from_static(path), codec).await?.into_inner())
-                }
-            })
-            .await;
-        result.map_err(|status| self.failed(object, &status))
+        self.ask(path, request).await.map_err(|status| self.failed(object, &status))
+    }
+
+    async fn ask<Q, A>(&self, path: &'static str, request: Q) -> Result<A, Status>
+    where
+        Q: Message + Clone + Default + 'static,
+        A: Message + Default + 'static,
+    {
+        self.attempt(|session| {
+            let request = request.clone();
+            async move {
+                let mut grpc = grpc(session.channel.clone()).await?;
+                let codec = ProstCodec::<Q, A>::default();
+                let request = session.authorize(Request::new(request));
+                Ok(grpc.unary(request, PathAndQuery::from_static(path), codec).await?.into_inner())
+            }
+        })
+        .await
     }
 
     async fn stream<Q, A, S>(
@@ -328,6 +365,10 @@ fn advice(status: &Status) -> (StoreErrorKind, &'static str) {
         Code::FailedPrecondition if text.contains("authentication is not enabled") => {
             (StoreErrorKind::Unusable, "this etcd knows no users: leave out --etcd-username")
         }
+        Code::DataLoss => (
+            StoreErrorKind::Unavailable,
+            "delete under --etcd-prefix what is no lease; peers stay as they are",
+        ),
         Code::ResourceExhausted => {
             (StoreErrorKind::Unavailable, "its space is used up; compact and defragment it")
         }
@@ -367,5 +408,44 @@ pub(super) fn still_at(key: &str, revision: i64) -> Compare {
 }
 
 fn seconds(ttl: i64) -> Duration {
-    Duration::from_secs(u64::try_from(ttl).unwrap_or(0))
+    Duration::from_secs(u64::try_from(ttl).unwrap_or(0)).min(MAX_TTL)
+}
+
+/// Whether an answer is larger than this client accepts, or etcd sends.
+fn is_too_large(status: &Status) -> bool {
+    matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted) && status.message().contains("larg")
+}
+
+/// Cuts what is too long to be a lease, so that it takes no memory and still cannot be read as one. Returns the length.
+pub(super) fn bound(entry: &mut KeyValue) -> usize {
+    for (field, most) in [(&mut entry.value, MAX_LEASE_BYTES + 1), (&mut entry.key, MAX_KEY_BYTES)] {
+        field.truncate(most);
+        field.shrink_to_fit();
+    }
+    entry.value.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[test]
+    fn a_time_to_live_that_no_clock_has_is_cut() {
+        for ttl in [i64::MIN, -1, 0, 60, i64::MAX] {
+            assert!(SystemTime::now() + seconds(ttl) < SystemTime::now() + 2 * MAX_TTL, "{ttl}");
+        }
+        assert_eq!(seconds(60), Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_value_that_is_too_long_takes_no_memory_and_is_still_no_lease() {
+        let mut entry =
+            KeyValue { key: vec![b'k'; 1 << 20], value: vec![b' '; 1 << 20], ..KeyValue::default() };
+        bound(&mut entry);
+        assert!(entry.value.capacity() < 2 * MAX_LEASE_BYTES && entry.key.len() == MAX_KEY_BYTES);
+        let error = crate::LeaseAttributes::from_json(&entry.value).unwrap_err();
+        assert!(error.to_string().contains("longer than the 16384 bytes"), "{error}");
+    }
 }

@@ -2,12 +2,13 @@
 
 use std::time::SystemTime;
 
-use tokio::time::sleep;
-use tracing::{info, warn};
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::info;
 
 use super::client::still_at;
 use super::wire::{KeyValue, Operation, RangeRequest, TxnRequest};
 use super::{EtcdStore, operation, put};
+use crate::contest::Contest;
 use crate::{Backoff, Lease, LeaseAttributes, LeaseLost, StoreError, StoreErrorKind};
 
 /// The lease held, and how etcd knows it.
@@ -24,8 +25,8 @@ struct Held {
     path: String,
     /// The revision up to which it is known to be ours.
     revision: i64,
-    /// Whether it had to be published again.
-    written: bool,
+    /// Whether another process changed it.
+    changed: bool,
 }
 
 impl EtcdStore {
@@ -75,16 +76,19 @@ impl EtcdStore {
     }
 
     pub(super) async fn hold(&self) -> LeaseLost {
-        let mut backoff = Backoff::default();
+        let (mut backoff, mut contest) = (Backoff::default(), Contest::new(Instant::now()));
         loop {
-            match self.check().await {
+            match self.check(&mut contest).await {
                 Ok(Some(Err(lost))) => return lost,
-                Ok(Some(Ok(Held { path, revision, written }))) => {
-                    // Where another hand changes it again and again, the pauses grow.
-                    if !written {
+                Ok(Some(Ok(Held { path, revision, changed }))) => {
+                    // Where another process changes it again and again, the pauses grow.
+                    if !changed {
                         backoff.reset();
                     }
-                    self.wait_for_news(&path, revision).await;
+                    tokio::select! {
+                        () = self.wait_for_news(&path, revision) => {}
+                        () = sleep_until(contest.ends().unwrap_or_else(Instant::now)), if contest.ends().is_some() => {}
+                    }
                 }
                 Ok(None) => sleep(self.timing.recheck).await,
                 Err(_) => {}
@@ -93,9 +97,9 @@ impl EtcdStore {
         }
     }
 
-    /// Compares the lease held with etcd, publishes it again if another hand changed it, and renews it if it is due.
+    /// Compares the lease held with etcd, publishes it again if another process changed it, and renews it if it is due.
     /// `None` if none is held.
-    async fn check(&self) -> Result<Option<Result<Held, LeaseLost>>, StoreError> {
+    async fn check(&self, contest: &mut Contest) -> Result<Option<Result<Held, LeaseLost>>, StoreError> {
         let mut own = self.own.lock().await;
         let Some(held) = own.as_mut() else { return Ok(None) };
         let path = self.path(held.lease.key);
@@ -105,13 +109,17 @@ impl EtcdStore {
             *own = None;
             return Ok(Some(Err(lost)));
         }
-        let written = published.as_ref() != Some(&held.lease.attributes);
-        if written {
+        let changed = published.as_ref() != Some(&held.lease.attributes);
+        let now = Instant::now();
+        if !changed {
+            contest.is_right(now, &self.client.health);
+        } else if contest.held_until(now).is_none() {
             // Nodes that start now would not know how to reach this one, and this one would not recognize its lease.
-            warn!("publishing {path} again, which another process or an operator changed");
             let json = self.json(&held.lease.attributes)?;
             // Changed once more: seen at the next look.
             let _changed = self.write(held, &path, &json).await?;
+            let what = || format!("another process or an operator changes {path}");
+            contest.published_again(now, &self.client.health, what);
         }
         if held.id != 0
             && held
@@ -127,7 +135,7 @@ impl EtcdStore {
         }
         // Also when nothing was renewed: the lease may be a new one, or a reservation since its key was written again.
         self.client.health.renewed(held.lease.expires);
-        Ok(Some(Ok(Held { path, revision: header.revision, written })))
+        Ok(Some(Ok(Held { path, revision: header.revision, changed })))
     }
 
     /// Returns when something happened to the key, when that cannot be told, or when renewal is due.

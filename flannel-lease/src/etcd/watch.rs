@@ -169,7 +169,11 @@ impl EtcdStore {
             }
         };
         Some(match LeaseAttributes::from_json(&entry.value) {
-            Ok(attributes) => LeaseEvent::Upsert(Lease::new(key, attributes, None).with_gaps_of_json(&path)),
+            Ok(attributes) => {
+                let created = u64::try_from(entry.create_revision).unwrap_or_default();
+                let lease = Lease { created, ..Lease::new(key, attributes, None) };
+                LeaseEvent::Upsert(lease.with_gaps_of_json(&path))
+            }
             Err(error) => {
                 LeaseEvent::Malformed { key, problem: format!("{path}: {}", cut(&error.to_string())) }
             }
@@ -182,6 +186,9 @@ impl Progress {
     /// With events, that may be ahead: a watch that catches up is told of at most 1000 revisions at once (etcd
     /// `mvcc/watchable_store.go`, `watchBatchMaxRevs`).
     fn advance(&mut self, answer: &WatchResponse) {
+        if answer.fragment {
+            return; // the rest may be of the same revision
+        }
         let Some((seen, header)) = self.seen.as_mut().zip(answer.header) else { return };
         let last = answer.events.last().and_then(|event| event.kv.as_ref()).map(|kv| kv.mod_revision);
         let told = if answer.created { None } else { last.or(Some(header.revision)) };

@@ -18,6 +18,8 @@ pub(super) struct Header {
 pub(super) struct KeyValue {
     #[prost(bytes = "vec", tag = "1")]
     pub(super) key: Vec<u8>,
+    #[prost(int64, tag = "2")]
+    pub(super) create_revision: i64,
     #[prost(int64, tag = "3")]
     pub(super) mod_revision: i64,
     #[prost(bytes = "vec", tag = "5")]
@@ -196,6 +198,8 @@ pub(super) struct WatchCreateRequest {
     pub(super) start_revision: i64,
     #[prost(bool, tag = "4")]
     pub(super) progress_notify: bool,
+    #[prost(bool, tag = "8")]
+    pub(super) fragment: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -210,6 +214,9 @@ pub(super) struct WatchResponse {
     pub(super) compact_revision: i64,
     #[prost(string, tag = "6")]
     pub(super) cancel_reason: String,
+    /// Whether the rest of a large answer follows.
+    #[prost(bool, tag = "7")]
+    pub(super) fragment: bool,
     #[prost(message, repeated, tag = "11")]
     pub(super) events: Vec<Event>,
 }

@@ -31,11 +31,12 @@ use super::{
 };
 use serde_json::json;
 use tokio::sync::{mpsc, watch as latest};
-use tokio::time::sleep;
-use tracing::{info, warn};
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::warn;
 
 use crate::LeaseEvent;
 use crate::Stack;
+use crate::contest::Contest;
 
 /// A lease store on the nodes of a Kubernetes cluster.
 #[derive(Debug)]
@@ -181,7 +182,8 @@ impl KubeStore {
         }
         // Its pod subnets are its lease, whatever is missing of how to reach them: a family goes with its podCIDR.
         let gaps = gaps.in_entry(format_args!("node {:?}", node.name()));
-        Ok(Lease { node: Some(node.name().to_owned()), gaps, ..Lease::new(key, attributes, None) })
+        let (created, node) = (node.created(), Some(node.name().to_owned()));
+        Ok(Lease { created, node, gaps, ..Lease::new(key, attributes, None) })
     }
 
     /// The node's subnets, if they lie in the networks of net-conf.json.
@@ -267,20 +269,57 @@ impl KubeStore {
         self.server.patch(&self.name, &patch, &self.health).await.map(drop)
     }
 
-    /// Compares this node with what was published and restores what another client changed.
-    async fn keep(&self, node: &Node, published: &Published) -> Result<(), StoreError> {
+    /// Compares this node with what was published and restores what another process changed, unless that has just been done
+    /// too often.
+    async fn keep(
+        &self,
+        node: &Node,
+        published: &Published,
+        contest: &mut Contest,
+    ) -> Result<(), StoreError> {
         let changes = self.names.changes(&published.attributes, node.annotations());
+        let is_unavailable =
+            self.sets_condition && published.ready && node.network_is_available == Some(false);
+        let now = Instant::now();
+        if changes.is_empty() && !is_unavailable {
+            contest.is_right(now, &self.health);
+            return Ok(());
+        }
+        if contest.held_until(now).is_some() {
+            return Ok(());
+        }
+        let what = || self.damage(node, published, &changes);
         if !changes.is_empty() {
-            let names: Vec<&str> = changes.keys().map(String::as_str).collect();
-            info!("publishing annotations of this node again that others changed: {}", names.join(", "));
             let patch = json!({ "metadata": { "annotations": changes } });
             let node = self.server.patch(&self.name, &patch, &self.health).await?;
             self.seen.send_replace(Seen::Present(Box::new(node)));
         }
-        if self.sets_condition && published.ready && node.network_is_available == Some(false) {
+        if is_unavailable {
             self.clear_network_unavailable().await?;
         }
+        contest.published_again(now, &self.health, what);
         Ok(())
+    }
+
+    /// What another process did to this node, with its probable cause.
+    fn damage(&self, node: &Node, published: &Published, changes: &BTreeMap<String, String>) -> String {
+        let name = &self.name;
+        let (holder, _) = self.names.read(node.annotations(), published.key);
+        if holder.is_of_another_node(&published.attributes) {
+            return format!(
+                "the host with public address {} publishes under the name of this node, {name:?} (two hosts have one \
+                 NODE_NAME)",
+                holder.public_address()
+            );
+        }
+        if changes.is_empty() {
+            return format!("another process sets condition NetworkUnavailable of node {name:?}");
+        }
+        let names: Vec<&str> = changes.keys().map(String::as_str).collect();
+        format!(
+            "another process, such as an admission webhook, changes or removes annotations of node {name:?} ({})",
+            names.join(", ")
+        )
     }
 }
 
@@ -335,7 +374,7 @@ impl LeaseStore for KubeStore {
     fn hold(&self) -> StoreFuture<'_, LeaseLost> {
         Box::pin(async move {
             let (mut seen, mut published) = (self.seen.subscribe(), self.published.subscribe());
-            let mut backoff = Backoff::default();
+            let (mut backoff, mut contest) = (Backoff::default(), Contest::new(Instant::now()));
             loop {
                 let now = published.borrow_and_update().clone();
                 let node = seen.borrow_and_update().clone();
@@ -347,7 +386,7 @@ impl LeaseStore for KubeStore {
                     }
                     (Seen::Present(node), Some(published)) => match self.key_of(&node) {
                         Ok(Some(key)) if key == published.key => {
-                            let kept = self.keep(&node, &published).await;
+                            let kept = self.keep(&node, &published, &mut contest).await;
                             failed = kept.is_err();
                             if let Err(error) = kept {
                                 warn!("{}; will try again", crate::Chain(&error));
@@ -367,6 +406,7 @@ impl LeaseStore for KubeStore {
                     _ = seen.changed() => {}
                     _ = published.changed() => {}
                     () = sleep(backoff.next_delay()), if failed => {}
+                    () = sleep_until(contest.ends().unwrap_or_else(Instant::now)), if contest.ends().is_some() && !failed => {}
                 }
             }
         })

@@ -218,6 +218,11 @@ impl Node {
         Claimant { created: self.created.unwrap_or(i64::MAX), name: self.name().into() }
     }
 
+    /// When it was created, in seconds since 1970. Without a time it is the youngest.
+    pub(super) fn created(&self) -> u64 {
+        self.created.and_then(|seconds| seconds.try_into().ok()).unwrap_or(u64::MAX)
+    }
+
     /// Its annotations.
     pub(super) fn annotations(&self) -> &Annotations {
         &self.annotations

@@ -169,11 +169,12 @@ impl Db {
         Ok(Ok(Lease::new(own.key, attributes.clone(), expires)))
     }
 
-    /// Checks that a lease is still `own`'s, publishes it again if another hand changed it, and prolongs it if it ends
-    /// within the margin.
+    /// Checks that a lease is still `own`'s, publishes it again if another process changed it and this node
+    /// `publishes_again`, and prolongs it if it ends within the margin.
     pub(super) fn renew(
         &mut self,
         own: &Lease,
+        publishes_again: bool,
         now: SystemTime,
         timing: &Timing,
     ) -> Result<Result<Held, LeaseLost>, StoreError> {
@@ -183,7 +184,7 @@ impl Db {
         let tx = self.connection.transaction().map_err(wrong)?;
         let due = |expires: SystemTime| expires <= now + timing.renew_margin;
         match held(&tx, own).map_err(wrong)? {
-            Ok(held) if held.changed || held.expires.is_some_and(due) => {}
+            Ok(held) if (held.changed && publishes_again) || held.expires.is_some_and(due) => {}
             settled => return Ok(settled),
         }
         drop(tx);
@@ -199,7 +200,7 @@ impl Db {
         let until = |expires: SystemTime| if due(expires) { expires.max(now + timing.ttl) } else { expires };
         held.expires = held.expires.map(until);
         let key = own.key.to_string();
-        if held.changed {
+        if held.changed && publishes_again {
             tx.execute("UPDATE lease SET attributes = ?2 WHERE key = ?1", params![key, json])
                 .map_err(wrong)?;
         }

@@ -26,6 +26,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::Chain;
 use crate::LeaseEvent;
+use crate::contest::Contest;
 
 /// How long a call may take until the store counts as unreachable: the file system may hang.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -200,12 +201,14 @@ impl SqliteStore {
 
     async fn hold(&self) -> LeaseLost {
         let mut change_notify = ChangeNotify::new(&self.path);
-        let mut backoff = Backoff::default();
+        let (mut backoff, mut contest) = (Backoff::default(), Contest::new(Instant::now()));
         loop {
             let timing = self.timing;
+            let now = Instant::now();
+            let publishes_again = contest.held_until(now).is_none();
             let renewed = self.run(move |shared| {
                 let Some(own) = &shared.own else { return Ok(None) };
-                let renewed = shared.db.renew(own, SystemTime::now(), &timing)?;
+                let renewed = shared.db.renew(own, publishes_again, SystemTime::now(), &timing)?;
                 if renewed.is_err() {
                     shared.own = None;
                 }
@@ -216,17 +219,21 @@ impl SqliteStore {
                 Ok(Some(Ok(held))) => {
                     self.health.renewed(held.expires);
                     if held.changed {
-                        let path = self.path.display();
-                        tracing::warn!(
-                            "published this node's lease in {path} again, which another process changed"
-                        );
-                        self.notify();
+                        if publishes_again {
+                            let path = self.path.display();
+                            let what = || format!("another process changes this node's lease in {path}");
+                            contest.published_again(now, &self.health, what);
+                            self.notify();
+                        }
                         // Where it is changed again and again, the pauses grow.
                         sleep(backoff.next_delay()).await;
                     } else {
                         backoff.reset();
+                        contest.is_right(now, &self.health);
                     }
-                    change_notify.wait(self.timing.recheck).await;
+                    let due =
+                        contest.ends().map_or(Duration::MAX, |ends| ends.duration_since(Instant::now()));
+                    change_notify.wait(self.timing.recheck.min(due)).await;
                 }
                 Ok(None) => change_notify.wait(self.timing.recheck).await,
                 Err(_) => sleep(backoff.next_delay()).await,

@@ -137,7 +137,7 @@ fn range(min: u8, max: u8) -> AllocationRange {
     let address = |slot| Ipv4Addr::from_bits((10 << 24) + (244 << 16) + u32::from(slot) * 16);
     let network = "10.244.0.0/20".parse().unwrap();
     let v4 = FamilyRange { network, subnet_len: 28, min: address(min), max: address(max) };
-    AllocationRange { v4: Some(v4), v6: None }
+    AllocationRange { v4: Some(v4), ..AllocationRange::default() }
 }
 
 fn any_subnet() -> impl Strategy<Value = LeaseKey> {
@@ -240,7 +240,7 @@ fn a_huge_ipv6_range_takes_no_longer_than_a_small_one() {
         attributes,
         previous: None,
         former: None,
-        range: AllocationRange { v4: None, v6: Some(v6) },
+        range: AllocationRange { v6: Some(v6), ..AllocationRange::default() },
     };
     let choice = choose([], &[], &request, &mut rand::rng()).unwrap();
     assert!(v6.network.contains(&choice.key.v6().unwrap()));
@@ -276,4 +276,23 @@ fn of_two_leases_on_one_subnet_the_one_with_both_families_counts_and_either_may_
     assert_eq!(table.holder(v4.into()), None);
     assert_eq!(table.holder(v6.into()), Some(only_v6.key));
     assert_eq!(LeaseTable::new(Some(dual.key)).holder(v4.into()), None);
+}
+
+/// A newcomer that claims an older node's IPv4 subnet with an IPv6 subnet beside it gets none of its packets.
+#[test]
+fn of_two_nodes_on_one_subnet_the_older_one_counts_with_its_lease_of_both_families() {
+    let v4 = key(7).v4().unwrap();
+    let dual = |v6: &str| LeaseKey::new(Some(v4), v6.parse().ok()).unwrap();
+    let older = Lease { created: 1, ..lease(7, 1) };
+    let grown = Lease { key: dual("fd00:10:244:7::/64"), created: 3, ..older.clone() };
+    let newcomer = Lease { key: dual("fd00:10:244:8::/64"), created: 2, ..lease(7, 2) };
+    let mut table = LeaseTable::new(None);
+    for (lease, holder) in [(&newcomer, &newcomer), (&older, &older), (&grown, &grown)] {
+        assert_eq!(table.apply(LeaseEvent::Upsert(lease.clone())), [lease.key]);
+        assert_eq!(table.holder(v4.into()), Some(holder.key));
+    }
+    assert_eq!(table.apply(LeaseEvent::Upsert(older.clone())), [], "nothing new");
+    let made_again = Lease { created: 9, ..older.clone() };
+    assert_eq!(table.apply(LeaseEvent::Upsert(made_again)), [older.key]);
+    assert_eq!(table.holder(v4.into()), Some(newcomer.key));
 }

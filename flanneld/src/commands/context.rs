@@ -180,7 +180,7 @@ impl Context {
                     && let Some(Ok(peer)) = self.spec.peer(key, subnet, attributes, &mut on_link)
                 {
                     // One that is kept out is so in the daemon too.
-                    let _conflict = overlay.set_peer(peer);
+                    let _conflict = overlay.set_peer_since(peer, self.leases.created(key));
                 }
             }
         }

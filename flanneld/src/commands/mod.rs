@@ -46,7 +46,7 @@ fn table_prefixes(
 /// Text of others, such as a server's error or a lease's contents, on one line and without a terminal's control codes: it
 /// is shown to an operator, or stands in a comment of a script.
 fn one_line(text: &str) -> String {
-    text.chars().map(|char| if char.is_control() { ' ' } else { char }).collect()
+    text.chars().map(|char| if flannel_lease::codec::is_obeyed(char) { ' ' } else { char }).collect()
 }
 
 /// What it takes to make the kernel hold these tables. Nothing if the daemon only has to own them (again), which no

@@ -265,6 +265,7 @@ impl NodeSpec {
                 min: pool.subnet_min,
                 max: pool.subnet_max,
             }),
+            avoid: Vec::new(),
         }
     }
 

@@ -136,21 +136,8 @@ impl<'a> Chooser<'a> {
         usable.map(available).collect::<Vec<_>>().join(", ")
     }
 
-    /// Whether the interface belongs to the pods: flannel made it, or it is a bridge in the pod network by which no default
-    /// route leaves, as a CNI plugin or Docker makes it.
     fn is_of_pods(&self, interface: &Interface) -> bool {
-        let in_network =
-            |address: IpAddr| self.host.networks.iter().any(|network| network.contains(&address));
-        let is_uplink = || {
-            let routes = self.host.default_ipv4.iter().chain(self.host.default_ipv6);
-            let mut indexes = routes.map(|route| route.interface);
-            indexes.any(|index| index == interface.index)
-        };
-        is_flannels(&interface.name)
-            || interface.kind == "bridge"
-                && Some(interface.name.as_str()) != self.present.interface
-                && interface.addresses.iter().any(|own| in_network(own.address))
-                && !is_uplink()
+        self.host.is_of_pods(interface, self.present.interface)
     }
 
     /// The interface that packets from an address of this one leave by: the one of the default route for addresses of the
@@ -321,6 +308,23 @@ impl<'a> Chooser<'a> {
             return reason(format!("failed to determine MTU for {name} interface"));
         }
         Ok(NodeFacts { interface: name.clone(), index: *index, mac: *mac, mtu: *mtu, ipv4, ipv6 })
+    }
+}
+
+impl Host<'_> {
+    /// Whether the interface belongs to the pods: flannel made it, or it is a bridge in the pod network by which no default
+    /// route leaves, as a CNI plugin or Docker makes it; not if it is the `uplink`.
+    pub(super) fn is_of_pods(&self, interface: &Interface, uplink: Option<&str>) -> bool {
+        let in_network = |address: IpAddr| self.networks.iter().any(|network| network.contains(&address));
+        let has_default_route = || {
+            let mut routes = self.default_ipv4.iter().chain(self.default_ipv6);
+            routes.any(|route| route.interface == interface.index)
+        };
+        is_flannels(&interface.name)
+            || interface.kind == "bridge"
+                && Some(interface.name.as_str()) != uplink
+                && interface.addresses.iter().any(|own| in_network(own.address))
+                && !has_default_route()
     }
 }
 

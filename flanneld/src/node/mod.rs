@@ -3,6 +3,7 @@
 //! The rules and the searchable parts of messages are upstream's (`pkg/ipmatch/match.go`). Where upstream crashes or
 //! ends up without an address in dual stack, the address is chosen as for a single family.
 
+mod host_networks;
 mod interface;
 mod mtu;
 pub(crate) mod pod_bridge;

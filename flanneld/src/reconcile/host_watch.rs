@@ -36,6 +36,8 @@ pub(super) struct HostWatch {
     former: Vec<IpNet>,
     /// What was logged of bridges of pods, and still holds: what makes new pods fail, and what does not.
     stale: (Option<String>, Option<String>),
+    /// What of the host shares addresses with this node's subnet.
+    overlap: Option<String>,
 }
 
 impl HostWatch {
@@ -99,6 +101,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             &mut self.overlay.kernel,
         )
         .inspect_err(|_| self.host.defaults = None)?;
+        self.check_own_subnet(&interfaces, &facts.interface);
         let rerouted = std::mem::take(&mut self.host.rerouted);
         if facts == self.spec.facts {
             self.update_peer_routes(&rerouted);
@@ -144,6 +147,23 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             readiness.set(Condition::PodBridge, blocked.map_or(Ok(()), Err));
             readiness.note("pod bridge", beside);
         });
+    }
+
+    /// Reports a network of the host that shares addresses with this node's subnet.
+    fn check_own_subnet(&mut self, interfaces: &[Interface], uplink: &str) {
+        let networks = self.spec.net_conf.all_networks();
+        let [default_ipv4, default_ipv6] =
+            self.host.defaults.as_ref().map_or([&[][..]; 2], |[v4, v6]| [v4, v6]);
+        let host = node::Host { interfaces, default_ipv4, default_ipv6, networks: &networks };
+        let overlap = host.overlap(self.lease.key, uplink);
+        if self.host.overlap != overlap {
+            match &overlap {
+                Some(text) => warn!("{text}"),
+                None => info!("no network of this host shares addresses with its pod subnet any more"),
+            }
+            self.host.overlap = overlap.clone();
+            update(&self.outputs.readiness, |readiness| readiness.note("pod subnet", overlap));
+        }
     }
 
     /// Decides again which peers in these networks are routed to without encapsulation.

@@ -29,6 +29,8 @@ pub(crate) struct Gap {
 /// The gaps of all leases. Each is logged once when it begins and once when it ends.
 #[derive(Debug, Default)]
 pub(crate) struct LeaseGaps {
+    /// Whether to log changes now.
+    pub(super) log: bool,
     gaps: BTreeMap<(LeaseKey, IpNet), Gap>,
     /// Leases with gaps in the listing that has not ended.
     listing: Option<BTreeSet<LeaseKey>>,
@@ -47,6 +49,7 @@ impl LeaseGaps {
                 (before, Some(gap)) if before == Some(gap) => {}
                 (_, Some(gap)) if gap.kept || self.gaps.len() < MAX_UNKNOWN_GAPS => {
                     match gap.kept {
+                        _ if !self.log => {}
                         true => warn!(
                             "{}; peer {subnet} stays as it was and its traffic goes on; its node publishes it again once \
                              flanneld runs there",
@@ -62,7 +65,9 @@ impl LeaseGaps {
                     changed = true;
                 }
                 (Some(before), None) => {
-                    info!("no longer: {}; {subnet} is as its node publishes it", before.text);
+                    if self.log {
+                        info!("no longer: {}; {subnet} is as its node publishes it", before.text);
+                    }
                     self.gaps.remove(&(key, subnet));
                     changed = true;
                 }

@@ -11,6 +11,7 @@ use super::Reconciler;
 use super::lease_gaps::{Gap, LeaseGaps, keep_known};
 use super::log_once::LogOnce;
 use super::overlay::OverlayState;
+use super::pacing::{ChangeLog, LogDecision};
 use crate::desired::{NodeSpec, VtepMacs};
 use crate::status::counters::Object;
 use crate::status::readiness::update;
@@ -23,6 +24,8 @@ pub(super) struct LeaseView {
     gaps: LeaseGaps,
     /// Leases that give no peer, or contradict another.
     warnings: LogOnce<IpNet>,
+    /// Changes of each lease that were logged in the last minute.
+    changes: ChangeLog,
     /// From when on peers are written although the store has not listed all leases; `None` if no peer was restored.
     use_restored_from: Option<Instant>,
 }
@@ -33,6 +36,7 @@ impl LeaseView {
             table: LeaseTable::new(Some(own)),
             gaps: LeaseGaps::default(),
             warnings: LogOnce::default(),
+            changes: ChangeLog::default(),
             use_restored_from: None,
         }
     }
@@ -60,6 +64,24 @@ impl LeaseView {
         if self.is_listed() { Some(at) } else { Some(at.max(self.use_restored_from?)) }
     }
 
+    /// Whether to log a change of this lease: not if it changes again and again, which is logged once a minute.
+    fn should_log(&mut self, key: LeaseKey) -> bool {
+        let now = Instant::now();
+        let decisions: Vec<_> = key.subnets().map(|subnet| self.changes.changed(subnet, now)).collect();
+        if decisions.contains(&LogDecision::Summarize) {
+            warn!(
+                "lease {key} changed more than 30 times in one minute: flanneld follows it and logs no more of it for the rest \
+                 of the minute; other leases are not affected. Check the flanneld that publishes it"
+            );
+        }
+        decisions.iter().all(|decision| *decision == LogDecision::Write)
+    }
+
+    /// Whether enough of this subnet's lease has been logged.
+    pub(super) fn is_quiet(&self, subnet: IpNet) -> bool {
+        self.changes.is_quiet(subnet)
+    }
+
     /// Lets restored peers be written at `from` although the store has not listed all leases.
     pub(super) fn use_restored_from(&mut self, from: Instant) {
         self.use_restored_from = Some(from);
@@ -70,6 +92,12 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     /// Applies one event of the lease store.
     pub(super) fn apply_lease_event(&mut self, event: LeaseEvent) {
         let listed = matches!(event, LeaseEvent::Synced { .. });
+        if let LeaseEvent::Upsert(Lease { key, .. })
+        | LeaseEvent::Malformed { key, .. }
+        | LeaseEvent::Remove(key) = &event
+        {
+            self.leases.gaps.log = self.leases.should_log(*key);
+        }
         let mut noted = false;
         let event = match event {
             // The node's own lease is never a peer, whatever its subnet: the store may report a new one before it is adopted.
@@ -161,7 +189,8 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
 
     /// Puts what is now known of a lease's subnets into the overlay, or takes them out.
     pub(super) fn update_peer(&mut self, key: LeaseKey) {
-        let Self { spec, leases: LeaseView { table: leases, gaps, warnings, .. }, overlay, .. } = self;
+        let Self { spec, leases: LeaseView { table: leases, gaps, warnings, changes, .. }, overlay, .. } =
+            self;
         let OverlayState { desired: overlay, kernel: links, .. } = overlay;
         let mut on_link = |address: IpAddr| {
             let way = links.route_to(address).ok().flatten();
@@ -180,12 +209,16 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                     )
                 }));
             }
+            let since = holder.map_or(0, |(holder, _)| leases.created(holder));
+            let loud = !changes.is_quiet(subnet);
             let peer = holder.and_then(|(holder, lease)| spec.peer(holder, subnet, lease, &mut on_link));
             match peer {
-                Some(Ok(peer)) if overlay.peer(subnet) == Some(peer) => {}
+                Some(Ok(peer))
+                    if (overlay.peer(subnet), overlay.peer_since(subnet)) == (Some(peer), since) => {}
                 Some(Ok(peer)) => {
                     // Why it is not programmed, if so, is told after the next pass, which knows more.
-                    if overlay.set_peer(peer).is_ok() {
+                    let is_new = overlay.peer(subnet) != Some(peer);
+                    if overlay.set_peer_since(peer, since).is_ok() && is_new && loud {
                         info!("Subnet added: {subnet} via {}", peer.via.underlay());
                     }
                 }
@@ -195,12 +228,14 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                     {
                         said.push(format!("Ignoring lease {key}: {skipped}"));
                     }
-                    if overlay.remove_peer(subnet) {
+                    if overlay.remove_peer(subnet) && loud {
                         info!("Subnet removed: {subnet}");
                     }
                 }
             }
-            warnings.set(subnet, said);
+            if loud {
+                warnings.set(subnet, said);
+            }
         }
     }
 

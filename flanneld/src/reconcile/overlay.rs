@@ -13,6 +13,7 @@ use super::Reconciler;
 use super::contest::Subject;
 use super::due::Due;
 use super::error::{Pass, PassError};
+use super::leases::LeaseView;
 use crate::status::counters::Object;
 use crate::status::readiness::{Condition, update};
 
@@ -45,8 +46,9 @@ impl<L> OverlayState<L> {
     }
 
     /// Logs each change of a peer's status.
-    fn log_peer_changes(&mut self) {
-        let changes = self.desired.take_status_changes();
+    fn log_peer_changes(&mut self, leases: &LeaseView) {
+        let mut changes = self.desired.take_status_changes();
+        changes.retain(|change| !leases.is_quiet(change.peer));
         for PeerStatusChange { peer, before, now } in changes.iter().take(MAX_LOGGED_CHANGES) {
             match (now, before) {
                 (Some(PeerStatus::SharesUnderlay(address)), _) => {
@@ -151,7 +153,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         state.desired.keep_unknown(!self.leases.is_listed());
         state.desired.hold(self.repairs.contests.held_parts(Instant::now()));
         let flushed = state.desired.flush(&mut state.kernel);
-        state.log_peer_changes();
+        state.log_peer_changes(&self.leases);
         let mut report = flushed?;
         state.log_refused(&report);
         let refused = state.desired.refused();

@@ -3,8 +3,10 @@
 //! `ip route flush` and `ip neigh flush` delete and list again, for up to 30 seconds, until nothing is left to delete. A
 //! faster repair keeps them running, and the routes away; a short pause lets them end.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::time::Instant;
 
 /// How long it must have been quiet for the next disturbance to be repaired at once.
@@ -47,7 +49,7 @@ pub(crate) struct RepairLog {
     repairs: u32,
 }
 
-/// Whether to log a repair.
+/// Whether to log a repair or change.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum LogDecision {
     /// As ever.
@@ -73,9 +75,45 @@ impl RepairLog {
     }
 }
 
+/// Counts the changes of each subnet's lease, so that one that changes hundreds of times a second does not fill the log.
+#[derive(Debug, Default)]
+pub(crate) struct ChangeLog {
+    by_subnet: BTreeMap<IpNet, RepairLog>,
+    pruned: Option<Instant>,
+}
+
+impl ChangeLog {
+    /// What to log of a change of this subnet's lease `now`.
+    pub(crate) fn changed(&mut self, subnet: IpNet, now: Instant) -> LogDecision {
+        let is_over = |since: Instant| now.duration_since(since) >= LOG_WINDOW;
+        if self.pruned.is_none_or(is_over) {
+            self.by_subnet.retain(|_, log| log.since.is_some_and(|since| !is_over(since)));
+            self.pruned = Some(now);
+        }
+        self.by_subnet.entry(subnet).or_default().repaired(now)
+    }
+
+    /// Whether enough has been logged of this subnet's lease in this minute.
+    pub(crate) fn is_quiet(&self, subnet: IpNet) -> bool {
+        self.by_subnet.get(&subnet).is_some_and(|log| log.repairs > MAX_LOGGED_REPAIRS)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lease_that_changes_all_the_time_is_named_once_a_minute_and_hides_no_other() {
+        let (mut changes, start) = (ChangeLog::default(), Instant::now());
+        let (busy, other) = ("10.244.1.0/24".parse().unwrap(), "10.244.2.0/24".parse().unwrap());
+        let logs: Vec<_> = (0..1000).map(|_| changes.changed(busy, start)).collect();
+        assert_eq!(logs.iter().filter(|log| **log != LogDecision::Suppress).count(), 31);
+        assert!(changes.is_quiet(busy) && !changes.is_quiet(other));
+        assert_eq!(changes.changed(other, start), LogDecision::Write);
+        assert_eq!(changes.changed(other, start + LOG_WINDOW), LogDecision::Write);
+        assert!(!changes.is_quiet(busy), "what is over takes no memory");
+    }
 
     #[test]
     fn a_fight_is_named_once_a_minute_and_not_told_blow_by_blow() {

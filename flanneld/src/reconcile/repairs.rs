@@ -15,6 +15,8 @@ pub(super) struct Repairs {
     pacing: RepairPacing,
     pub(super) contests: Contests,
     log: RepairLog,
+    /// What was written because something was requested, such as another lease.
+    requested: RepairLog,
 }
 
 impl Repairs {
@@ -40,7 +42,14 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         subjects: Vec<(Subject, String)>,
     ) -> bool {
         if !self.outputs.counters.wrote(object, steps) {
-            return true;
+            let log = self.repairs.requested.repaired(Instant::now());
+            if log == LogDecision::Summarize {
+                info!(
+                    "written more than 30 times in one minute because leases or this host change: flanneld goes on and does \
+                     not log it for the rest of the minute"
+                );
+            }
+            return log == LogDecision::Write;
         }
         let now = Instant::now();
         for (subject, object) in subjects {

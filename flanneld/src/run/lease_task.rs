@@ -201,10 +201,15 @@ async fn mark_node_ready(store: Arc<dyn LeaseStore>, mut readiness: watch::Recei
 }
 
 async fn follow_health(mut health: watch::Receiver<StoreHealth>, sinks: LeaseSinks) {
-    let mut outages = Outages::default();
+    let (mut outages, mut contested) = (Outages::default(), None);
     loop {
         let now = health.borrow_and_update().clone();
         note(&sinks.readiness, "store", now.last_error.clone());
+        if contested != now.contested {
+            contested.clone_from(&now.contested);
+            let state = now.contested.clone().map_or(Ok(()), Err);
+            update(&sinks.readiness, |readiness| readiness.set(Condition::Lease, state));
+        }
         let line = outages.note(now.last_error.as_deref(), Instant::now());
         sinks.store.send_replace(now);
         for line in line.into_iter().chain(outages.tick(Instant::now())) {

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use crate::config::{Backend, Config, EffectiveConfig, NetConf, TxChecksumOffload, Vxlan};
 use crate::desired::{NodeSpec, VtepMacs, subnet_env};
-use crate::node::{NodeFacts, Present};
+use crate::node::{Host, NodeFacts, Present};
 use crate::reconcile::{RestoredPeers, find_facts};
 use crate::run::Fatal;
 use crate::run::claims::Claims;
@@ -22,7 +22,8 @@ use flannel_lease::{
     Backoff, Lease, LeaseAttributes, LeaseKey, LeaseRequest, LeaseStore, StoreError, StoreErrorKind,
 };
 use flannel_nft::Ownership;
-use flannel_vxlan::Kernel as _;
+use flannel_vxlan::{Family, Kernel as _};
+use ipnet::IpNet;
 
 /// How long a lease store may take to answer before what is remembered stands in for it.
 const STORE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -258,8 +259,12 @@ async fn ask_store(
     let mut spec = NodeSpec::new(&config, net_conf.clone(), facts, past).map_err(fail)?;
     spec.restores_checksum = former.turned_checksum_off();
     let attributes = spec.attributes().map_err(|error| Fatal::Desired(error.into()))?;
-    let mut request =
-        LeaseRequest { attributes, previous, former: former.published_for(previous), range: spec.range() };
+    let mut range = spec.range();
+    if past.is_none() && previous.is_none() {
+        range.avoid = host_networks(&spec, links)?;
+    }
+    let former = former.published_for(previous);
+    let mut request = LeaseRequest { attributes, previous, former, range };
     let lease = retry_while_unavailable(waits, || acquire(&*store, &request)).await.map_err(Fatal::Lease)?;
     request.attributes = lease.attributes.clone();
     spec.macs = VtepMacs::choose(net_conf, &spec.facts, &config.asked.host_name, Some(&lease.attributes));
@@ -276,6 +281,16 @@ async fn ask_store(
         restored: None,
         previous: Vec::new(),
     })
+}
+
+/// The networks, addresses and gateways of this host: a new subnet of the node keeps clear of them.
+fn host_networks(spec: &NodeSpec, links: &mut flannel_vxlan::Netlink) -> Result<Vec<IpNet>, Fatal> {
+    let observed = links.observe(&[]).map_err(|error| Fatal::Interface(error.into()))?;
+    let networks = spec.net_conf.all_networks();
+    let mut routes = |family| links.default_routes(family).map_err(|error| Fatal::Interface(error.into()));
+    let (default_ipv4, default_ipv6) = (&*routes(Family::V4)?, &*routes(Family::V6)?);
+    let host = Host { interfaces: &observed.interfaces, default_ipv4, default_ipv6, networks: &networks };
+    Ok(host.networks_in_use(&spec.facts.interface, observed.gateways.iter().map(|(gateway, _)| *gateway)))
 }
 
 /// A start without the store: everything is as it was.

@@ -97,7 +97,7 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// A line break would begin another message.
 fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars().map(|c| if flannel_lease::codec::is_obeyed(c) { ' ' } else { c }).collect()
 }
 
 fn summary(status: &Status) -> String {

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use flannel_lease::codec::printable;
 use tokio::sync::watch;
 
 /// Something that must be true for the node to be ready.
@@ -124,7 +125,7 @@ impl Readiness {
     pub fn set(&mut self, condition: Condition, state: Result<(), String>) {
         match state {
             Ok(()) => self.unmet.remove(&condition),
-            Err(reason) => self.unmet.insert(condition, reason),
+            Err(reason) => self.unmet.insert(condition, printable(&reason)),
         };
     }
 
@@ -132,7 +133,7 @@ impl Readiness {
     /// removes it.
     pub fn note(&mut self, subject: &'static str, text: Option<String>) {
         match text {
-            Some(text) => self.notes.insert(subject, text),
+            Some(text) => self.notes.insert(subject, printable(&text)),
             None => self.notes.remove(subject),
         };
     }
@@ -219,6 +220,20 @@ mod tests {
         assert!(!readiness.is_ready() && readiness.is_set_up());
         readiness.set(Condition::Rules, Err("gone".to_owned()));
         assert!(!readiness.is_set_up());
+    }
+
+    #[test]
+    fn what_others_wrote_forges_no_line() {
+        let mut readiness = ready();
+        readiness.note("leases", Some("node \u{1b}[2J\r\nrules: gone\u{202e}".to_owned()));
+        readiness.set(Condition::Peers, Err("x\ny".to_owned()));
+        let body = readiness.body();
+        assert_eq!(body.lines().count(), 3, "{body}");
+        assert!(
+            body.chars().all(|c| c == '\n' || !flannel_lease::codec::is_obeyed(c)),
+            "{}",
+            body.escape_debug()
+        );
     }
 
     #[test]

@@ -81,7 +81,11 @@ fn hostile(own: &str, own_subnet: &str) -> Vec<(String, String, String)> {
             r#"{"VNI":-1}"#,
             "leases.db: BackendData cannot be used: invalid value: integer `-1`",
         ),
-        data("10.244.110.0-24", &format!(r#""{long}""#), "lease 10.244.110.0-24 in LEASES: it has 1048"),
+        data(
+            "10.244.110.0-24",
+            &format!(r#""{long}""#),
+            "lease 10.244.110.0-24 in LEASES: it is longer than the 16384 bytes",
+        ),
         data("10.244.111.0-24", &"[".repeat(8000), "lease 10.244.111.0-24 in LEASES: "),
         data(
             "10.244.112.0-24",

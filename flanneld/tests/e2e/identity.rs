@@ -141,3 +141,36 @@ fn a_node_that_restarts_with_another_address_keeps_its_subnet_and_mac() {
     assert_eq!(etcd.subnets(), subnets.replace("192.168.77.1", "192.168.77.77"));
     assert_eq!(mac(&node), former);
 }
+
+#[test]
+fn a_subnet_of_the_hosts_own_network_is_not_taken_and_an_assigned_one_is_reported() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let node = lab.add_node().unwrap();
+    let etcd = Etcd::start(&lab);
+    // Of the four subnets, one is the LAN and two contain gateways of other routes.
+    let config = r#"{"Network": "192.168.0.0/16", "SubnetMin": "192.168.76.0", "SubnetMax": "192.168.79.0", "Backend": {"Type": "vxlan"}}"#;
+    etcd.ctl(&format!("put /coreos.com/network/config '{config}'"));
+    node.namespace()
+        .sh("ip route add 172.30.1.0/24 via 192.168.76.9 dev eth0 onlink;
+            ip route add 172.30.2.0/24 via 192.168.78.9 dev eth0 onlink")
+        .unwrap();
+    let daemon = Daemon::start(&node);
+    is_ready(&node, 1);
+    let subnets = etcd.subnets();
+    assert_eq!(lease_of(&subnets, "192.168.77.1").0, "/coreos.com/network/subnets/192.168.79.0-24");
+    assert!(!log_of(&node).contains("shares addresses"), "{}", log_of(&node));
+
+    drop(daemon);
+    let moved = subnets.replace("192.168.79.0-24", "192.168.77.0-24");
+    let (key, value) = lease_of(&moved, "192.168.77.1");
+    etcd.ctl("del --prefix /coreos.com/network/subnets/");
+    etcd.ctl(&format!("put {key} '{value}'"));
+    let _daemon = Daemon::start(&node);
+    let text =
+        "this node's pod subnet 192.168.77.0/24 shares addresses with 192.168.77.0/24 of interface eth0";
+    wait_for(SOON, || log_of(&node).contains(text).then_some(()))
+        .unwrap_or_else(|| panic!("{}", log_of(&node)));
+}
