@@ -288,8 +288,10 @@ impl Socket {
     fn discard_stale(&mut self) {
         for _ in 0..1_000_000 {
             match receive(&self.socket, &mut self.receive) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                _ => {}
+                Ok(_) => {}
+                Err(error) if error.raw_os_error().map(Errno::from_raw) == Some(Errno::ENOBUFS) => {}
+                // Nothing is left; or the socket is broken, which the next operation reports.
+                Err(_) => return,
             }
         }
     }

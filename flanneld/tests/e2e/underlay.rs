@@ -133,3 +133,21 @@ fn an_uplink_too_small_for_ipv6_leaves_ipv4_and_gets_ipv6_when_it_grows() {
     wait_for(SOON, || nodes[0].namespace().sh("ip link show flannel-v6.1").ok()).expect("a device");
     wait_for(SOON, || (!daemons[0].page("/readyz").unwrap().contains("ipv6")).then_some(())).unwrap();
 }
+
+#[test]
+fn ipv6_that_a_sysctl_disables_on_new_devices_is_reported_with_the_command_that_helps() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let flannel = Flannel::new(&lab, BINARY, Flannel::NET_CONF).unwrap();
+    let node = lab.add_node().unwrap();
+    node.namespace().sh("sysctl -qw net.ipv6.conf.default.disable_ipv6=1").unwrap();
+    let mut daemon = flannel.start(&node).unwrap();
+    let command = "sysctl -w net/ipv6/conf/flannel-v6.1/disable_ipv6=0";
+    let page = || daemon.page("/readyz").unwrap_or_default();
+    let said = wait_for(SOON, || page().contains(command).then_some(()));
+    assert!(said.is_some(), "{}", page());
+    node.namespace().sh(command).unwrap();
+    daemon.ready(SOON).unwrap();
+}
