@@ -114,6 +114,14 @@ impl Batch {
         &self.bytes
     }
 
+    /// Overwrites bytes of the encoded messages, e.g. to send the batch again with another number in
+    /// it. Does nothing if they are not within the batch.
+    pub fn overwrite(&mut self, offset: usize, bytes: &[u8]) {
+        if let Some(place) = self.bytes.get_mut(offset..offset + bytes.len()) {
+            place.copy_from_slice(bytes);
+        }
+    }
+
     /// Number of the first message with an attribute that is too long.
     pub(crate) fn oversize(&self) -> Option<u32> {
         self.oversize

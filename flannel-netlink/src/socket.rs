@@ -140,18 +140,25 @@ impl Socket {
         mut fold: impl FnMut(&mut C, Message<'_>) -> Result<(), Malformed>,
     ) -> Result<C, DumpError> {
         for _ in 0..DUMP_ATTEMPTS {
-            if let Some(whole) = self.dump_once(question, &mut fold).map_err(DumpError::Ask)? {
-                return Ok(whole);
+            if let (list, true) = self.dump_once(question, &mut fold).map_err(DumpError::Ask)? {
+                return Ok(list);
             }
         }
         Err(DumpError::Interrupted { attempts: DUMP_ATTEMPTS })
     }
 
-    fn dump_once<C: Default>(
+    /// Lists objects once. Returns also whether the list is whole: if other writers changed objects
+    /// meanwhile (`NLM_F_DUMP_INTR`), some may be missing and others listed twice.
+    ///
+    /// For callers that find out otherwise whether the changes matter to them.
+    ///
+    /// # Errors
+    /// Like [`Socket::ask`].
+    pub fn dump_once<C: Default>(
         &mut self,
         question: &mut Batch,
-        fold: &mut impl FnMut(&mut C, Message<'_>) -> Result<(), Malformed>,
-    ) -> Result<Option<C>, AskError> {
+        mut fold: impl FnMut(&mut C, Message<'_>) -> Result<(), Malformed>,
+    ) -> Result<(C, bool), AskError> {
         let mut list = C::default();
         // An error of the reader must not leave the rest of the dump in the socket.
         let mut mistake = None;
@@ -162,9 +169,8 @@ impl Socket {
             Ok(ControlFlow::Continue(()))
         })?;
         match mistake {
-            _ if !whole => Ok(None),
-            Some(mistake) => Err(malformed(mistake)),
-            None => Ok(Some(list)),
+            Some(mistake) if whole => Err(malformed(mistake)),
+            _ => Ok((list, whole)),
         }
     }
 

@@ -97,7 +97,7 @@ pub fn converge_with(
                 };
                 return Ok(Outcome::Changed { generation, changes });
             }
-            Err(CommitError::Stale | CommitError::Unanswered { .. }) => {}
+            Err(CommitError::Stale | CommitError::Overtaken { .. } | CommitError::Unanswered { .. }) => {}
             Err(error) => return Err(ConvergeError::Commit(error)),
         }
     }

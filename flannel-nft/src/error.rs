@@ -266,6 +266,9 @@ pub enum ReadError {
         /// Number of attempts.
         attempts: u32,
     },
+    /// The notifications of other processes' changes could not be received.
+    #[error("cannot receive notifications of changes")]
+    Notifications(#[source] std::io::Error),
     /// A dump failed.
     #[error(transparent)]
     Dump(#[from] DumpError),
@@ -292,6 +295,13 @@ pub enum CommitError {
     /// Another process changed the ruleset first. Nothing was applied; observe and diff again.
     #[error("another process changed the ruleset first")]
     Stale,
+    /// The batch was applied, but another process had changed the same tables after they were read.
+    /// Observe and diff again. Only if other processes kept committing during several attempts.
+    #[error("applied as generation {generation}, after another process changed the same tables")]
+    Overtaken {
+        /// The generation that the commit made.
+        generation: Generation,
+    },
     /// The batch could not be sent. Nothing was applied.
     #[error("cannot send the batch")]
     NotSent(#[source] TransactError),
@@ -321,7 +331,10 @@ impl CommitError {
     /// Whether the kernel may have applied the batch although this is an error.
     #[must_use]
     pub fn may_be_applied(&self) -> bool {
-        matches!(self, Self::Unanswered { .. } | Self::Malformed(_) | Self::Unknown(_))
+        matches!(
+            self,
+            Self::Overtaken { .. } | Self::Unanswered { .. } | Self::Malformed(_) | Self::Unknown(_)
+        )
     }
 }
 

@@ -107,6 +107,7 @@
 //! |---|---|
 //! | [`SealError`], [`ObserveError`] | the old ruleset; nothing was sent |
 //! | [`CommitError::Refused`], [`CommitError::Stale`], [`CommitError::NotSent`], [`CommitError::Lost`] | the old ruleset |
+//! | [`CommitError::Overtaken`] | the changes, on top of those of another process |
 //! | [`CommitError::Unanswered`] and others with [`CommitError::may_be_applied`] | all of the old or all of the new |
 //!
 //! # Features

@@ -150,7 +150,7 @@ fn commit(
     }
     match kernel.send(&mut sealed) {
         Ok(generation) => Ok(generation.map(|generation| Outcome::Changed { generation, changes })),
-        Err(CommitError::Stale | CommitError::Unanswered { .. }) => Ok(None),
+        Err(CommitError::Stale | CommitError::Overtaken { .. } | CommitError::Unanswered { .. }) => Ok(None),
         Err(error) => Err(ConvergeError::Commit(error)),
     }
 }

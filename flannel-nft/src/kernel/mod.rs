@@ -6,6 +6,7 @@ pub(crate) mod netlink;
 mod read;
 #[cfg(test)]
 mod rejected;
+mod watch;
 
 use crate::error::{CommitError, ObserveError};
 use crate::model::ids::{Generation, Handle, TableId};

@@ -4,11 +4,12 @@ use std::error::Error as _;
 use std::io;
 
 use flannel_netlink::{
-    AskError, Attributes, Batch, Errno, Flags, LostReply, Malformed, OpenError, Protocol, Refusal, Socket,
+    AskError, Attributes, Batch, Errno, Flags, LostReply, OpenError, Protocol, Refusal, Socket,
     TransactError, attributes, messages,
 };
 
-use crate::error::{CommitError, ObserveError, ReadError, RefusalReason};
+use crate::error::{CommitError, ObserveError, RefusalReason};
+use crate::kernel::watch::Watch;
 use crate::kernel::{Kernel, Observed};
 use crate::model::family::Family;
 use crate::model::ids::{Generation, Handle, TableId};
@@ -21,6 +22,9 @@ use crate::wire::{batch_header, header, message};
 
 /// Number of attempts to read tables that change meanwhile.
 pub(super) const ATTEMPTS: u32 = 16;
+/// Number of attempts to read tables at one generation, before a watch tells changes of these tables
+/// from changes of others.
+const UNWATCHED_ATTEMPTS: u32 = 2;
 
 /// The nf_tables of a network namespace.
 ///
@@ -32,6 +36,12 @@ pub struct Netlink {
     pub(super) question: Batch,
     /// Whether the kernel acknowledges the end of a batch (≥ 6.10). Determined on first use.
     acks_end: Option<bool>,
+    /// The changes since the last reading, if other processes kept committing during it.
+    pub(super) watch: Option<Watch>,
+    /// Whether another process committed between the last reading and the last commit.
+    contended: bool,
+    /// Whether changes interrupted a list of the current reading.
+    pub(super) interrupted: bool,
 }
 
 impl Netlink {
@@ -47,7 +57,14 @@ impl Netlink {
     /// ([`Socket::open_limited`]).
     #[must_use]
     pub fn over(socket: Socket) -> Self {
-        Self { socket, question: Batch::new(), acks_end: None }
+        Self {
+            socket,
+            question: Batch::new(),
+            acks_end: None,
+            watch: None,
+            contended: false,
+            interrupted: false,
+        }
     }
 
     /// The netlink port of the socket. Commits through it carry this number.
@@ -123,16 +140,7 @@ impl Kernel for Netlink {
     fn generation(&mut self) -> Result<Generation, ObserveError> {
         self.question.clear();
         self.question.message(message::GETGEN, Flags::NONE, &header(NFPROTO_UNSPEC), |_| {});
-        let asked = self.socket.ask(&mut self.question, |message| {
-            let (_, attributes) = message.split::<4>()?;
-            for attribute in attributes {
-                let attribute = attribute?;
-                if attribute.kind == NFTA_GEN_ID {
-                    return Ok(Generation(attribute.be32()?));
-                }
-            }
-            Err(Malformed::Value { what: "generation without a number" })
-        });
+        let asked = self.socket.ask(&mut self.question, |message| decode::generation(&message));
         asked.map_err(|source| cannot_read("the ruleset's generation", source))
     }
 
@@ -157,7 +165,8 @@ impl Kernel for Netlink {
     }
 
     fn observe(&mut self, wanted: &[TableId]) -> Result<Observed, ObserveError> {
-        for _ in 0..ATTEMPTS {
+        let unwatched = if self.contended { 0 } else { UNWATCHED_ATTEMPTS };
+        for _ in 0..unwatched {
             let generation = self.generation()?;
             if !self.is_settled(generation)? {
                 continue;
@@ -166,10 +175,11 @@ impl Kernel for Netlink {
             if self.generation()? != generation {
                 continue; // the result or error may mix two generations
             }
-            let ruleset = read?;
+            let (ruleset, _) = read?;
+            self.watch = None;
             return Ok(Observed { generation, ruleset, port: Some(self.socket.port()) });
         }
-        Err(ObserveError { what: "tables", source: ReadError::Busy { attempts: ATTEMPTS } })
+        self.observe_watched(wanted)
     }
 
     fn rule_handles(&mut self, table: &TableId, chain: &ChainName) -> Result<Vec<Handle>, ObserveError> {
@@ -188,6 +198,21 @@ impl Kernel for Netlink {
     }
 
     fn send(&mut self, transaction: &mut Transaction<Sealed>) -> Result<Option<Generation>, CommitError> {
+        let watch = self.watch.take_if(|watch| watch.read_at == transaction.expected());
+        let sent = match (self.send_once(transaction), watch) {
+            (Err(CommitError::Stale), Some(watch)) => self.send_watched(transaction, watch),
+            (sent, _) => sent,
+        };
+        self.contended = matches!(sent, Err(CommitError::Stale));
+        sent
+    }
+}
+
+impl Netlink {
+    pub(super) fn send_once(
+        &mut self,
+        transaction: &mut Transaction<Sealed>,
+    ) -> Result<Option<Generation>, CommitError> {
         let expected = transaction.expected();
         match self.socket.transact(transaction.batch_mut(), |_| Ok(())) {
             Ok(answer) => match (answer.refused.into_iter().next(), expected) {
@@ -213,18 +238,7 @@ impl Netlink {
     ///
     /// An empty batch waits for the commit in progress, and fails if that made another generation.
     fn is_settled(&mut self, generation: Generation) -> Result<bool, ObserveError> {
-        self.question.clear();
-        self.question.message(message::BATCH_BEGIN, Flags::NONE, &batch_header(), |a| {
-            a.be32(NFNL_BATCH_GENID, generation.0)
-        });
-        self.question.message(message::BATCH_END, Flags::NONE, &batch_header(), |_| {});
-        match self.socket.transact(&mut self.question, |_| Ok(())) {
-            Ok(answer) => Ok(answer.refused.is_empty()),
-            // Before 6.10 the kernel does not acknowledge the end of a batch. Refusals always
-            // arrive.
-            Err(TransactError::Lost(_)) => Ok(true),
-            Err(source) => Err(cannot_read("the ruleset's generation", AskError::Transact(source))),
-        }
+        self.empty_batch(|a| a.be32(NFNL_BATCH_GENID, generation.0))
     }
 }
 

@@ -20,8 +20,11 @@ use crate::wire::elements::{self, RawElement};
 use crate::wire::{encode, header, message, objects};
 
 impl Netlink {
-    /// Reads these tables, as far as they exist, in this order.
-    pub(super) fn read(&mut self, wanted: &[TableId]) -> Result<Ruleset, ObserveError> {
+    /// Reads these tables, as far as they exist, in this order. Returns also whether they are
+    /// complete, provided that nobody changed them meanwhile: chains, objects and flowtables of all
+    /// tables are in one list, of which the kernel may leave out some if others are deleted.
+    pub(super) fn read(&mut self, wanted: &[TableId]) -> Result<(Ruleset, bool), ObserveError> {
+        self.interrupted = false;
         let mut tables = Vec::new();
         for id in wanted {
             tables.extend(self.table(id)?);
@@ -37,10 +40,32 @@ impl Netlink {
                 table.chains = chains.remove(&table.id.name).unwrap_or_default().into_iter().collect();
             }
         }
+        let mut complete = true;
         for table in &mut tables {
-            self.read_table(table)?;
+            complete &= self.read_table(table)?;
         }
-        Ok(tables.into_iter().collect())
+        Ok((tables.into_iter().collect(), complete))
+    }
+
+    /// Lists objects once, even if that is interrupted.
+    fn list_once<T>(
+        &mut self,
+        what: &'static str,
+        kind: u16,
+        family: u8,
+        filter: impl FnOnce(&mut Attributes<'_>),
+        read: impl Fn(&Message<'_>) -> Result<T, Malformed>,
+    ) -> Result<Vec<T>, ObserveError> {
+        self.question.clear();
+        self.question.message(kind, Flags::DUMP, &header(family), filter);
+        let fold = |list: &mut Vec<T>, message: Message<'_>| {
+            list.push(read(&message)?);
+            Ok(())
+        };
+        let dumped = self.socket.dump_once(&mut self.question, fold);
+        let (list, whole) = dumped.map_err(|source| cannot_read(what, source))?;
+        self.interrupted |= !whole;
+        Ok(list)
     }
 
     pub(super) fn list<T>(
@@ -85,7 +110,7 @@ impl Netlink {
         tables: impl Iterator<Item = TableName>,
     ) -> Result<HashMap<TableName, Vec<Chain>>, ObserveError> {
         let mut of_table: HashMap<TableName, Vec<Chain>> = tables.map(|name| (name, Vec::new())).collect();
-        let chains = self.list(
+        let chains = self.list_once(
             "chains",
             message::GETCHAIN,
             family.number(),
@@ -104,12 +129,12 @@ impl Netlink {
         Ok(of_table)
     }
 
-    /// Reads what is in a table.
-    fn read_table(&mut self, table: &mut Table) -> Result<(), ObserveError> {
+    /// Reads what is in a table. Returns whether it is complete.
+    fn read_table(&mut self, table: &mut Table) -> Result<bool, ObserveError> {
         let id = &table.id.clone();
         let family = id.family.number();
         let in_table = |a: &mut Attributes<'_>| encode::table_name(id, a);
-        let objects = self.list("objects", message::GETOBJ, family, in_table, |message| {
+        let objects = self.list_once("objects", message::GETOBJ, family, in_table, |message| {
             let Some((found, attributes)) = decode::open(message)? else { return Ok(None) };
             if found == *id { objects::object(attributes).map(Some) } else { Ok(None) }
         })?;
@@ -117,16 +142,22 @@ impl Netlink {
             if object.number == NFT_OBJECT_COUNTER {
                 let counter = decode::counter(object).map_err(malformed)?;
                 table.counters.insert(counter);
-            } else {
+            } else if !self.interrupted || !table.objects.iter().any(|listed| listed.is_same_object(&object))
+            {
                 table.objects.push(object);
             }
         }
-        let flowtables = self.list("flowtables", message::GETFLOWTABLE, family, in_table, |message| {
-            let Some((found, attributes)) = decode::open(message)? else { return Ok(None) };
-            if found == *id { objects::flowtable(attributes).map(Some) } else { Ok(None) }
-        })?;
-        table.flowtables = flowtables.into_iter().flatten().collect();
-        let sets = self.list("sets", message::GETSET, family, in_table, |message| {
+        let flowtables =
+            self.list_once("flowtables", message::GETFLOWTABLE, family, in_table, |message| {
+                let Some((found, attributes)) = decode::open(message)? else { return Ok(None) };
+                if found == *id { objects::flowtable(attributes).map(Some) } else { Ok(None) }
+            })?;
+        for flowtable in flowtables.into_iter().flatten() {
+            if !table.flowtables.iter().any(|listed| listed.name == flowtable.name) {
+                table.flowtables.push(flowtable);
+            }
+        }
+        let sets = self.list_once("sets", message::GETSET, family, in_table, |message| {
             let Some((found, attributes)) = decode::open(message)? else { return Ok(None) };
             if found != *id {
                 return Ok(None);
@@ -144,7 +175,7 @@ impl Netlink {
             }
         }
         let rules: Vec<Option<RawRule>> =
-            self.list("rules", message::GETRULE, family, in_table, |message| {
+            self.list_once("rules", message::GETRULE, family, in_table, |message| {
                 let Some((found, attributes)) = decode::open(message)? else { return Ok(None) };
                 if found == *id { decode::rule(attributes).map(Some) } else { Ok(None) }
             })?;
@@ -157,8 +188,14 @@ impl Netlink {
                 chain.rules.push(rule);
             }
         }
+        let count = table.chains.len()
+            + table.sets.len()
+            + anonymous.len()
+            + table.counters.len()
+            + table.objects.len()
+            + table.flowtables.len();
         attach_chains(table);
-        Ok(())
+        Ok(!self.interrupted || u32::try_from(count).is_ok_and(|count| table.uses == Some(count)))
     }
 
     /// Lists the elements of a set.
@@ -194,10 +231,11 @@ impl Netlink {
 
     fn list_elements(&mut self, table: &TableId, set: &Set) -> Result<Vec<RawElement>, ObserveError> {
         let of_set = |a: &mut Attributes<'_>| encode::elements_of(table, &set.name, a);
-        let parts = self.list("elements", message::GETSETELEM, table.family.number(), of_set, |message| {
-            let (_, attributes) = message.split::<4>()?;
-            Ok(elements::elements(attributes)?.2)
-        })?;
+        let parts =
+            self.list_once("elements", message::GETSETELEM, table.family.number(), of_set, |message| {
+                let (_, attributes) = message.split::<4>()?;
+                Ok(elements::elements(attributes)?.2)
+            })?;
         Ok(parts.into_iter().flatten().collect())
     }
 }

@@ -44,6 +44,8 @@ pub struct Table {
     /// The flags, of an observed table.
     pub(crate) flags: u32,
     pub(crate) handle: Option<Handle>,
+    /// The number of chains, sets, objects and flowtables, as the kernel counts them.
+    pub(crate) uses: Option<u32>,
     pub(crate) extra: Extra,
     pub(crate) counters: ByName<Counter>,
     pub(crate) sets: ByName<Set>,
@@ -64,6 +66,7 @@ impl Table {
             owner: None,
             flags: 0,
             handle: None,
+            uses: None,
             extra: Extra::default(),
             counters: ByName::default(),
             sets: ByName::default(),

@@ -64,7 +64,8 @@ impl Transaction<Building> {
     }
 
     /// A transaction that fails with [`CommitError::Stale`] unless the ruleset is still at
-    /// `generation`.
+    /// `generation`. After an [`observe`](crate::observe) during which other processes kept
+    /// committing, it is enough that the observed tables are still the same.
     pub fn at(generation: Generation) -> Self {
         Self::begin(Some(generation))
     }
@@ -362,6 +363,16 @@ impl Transaction<Sealed> {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.batch.as_bytes()
+    }
+
+    /// Expects another generation than that of [`Transaction::at`], for which it was built.
+    pub(crate) fn expect(&mut self, generation: Generation) {
+        // The attribute is the first of the first message.
+        const HEADERS: usize = 16 + 4 + 4; // nlmsghdr, nfgenmsg, nlattr
+        if self.expected.is_some() {
+            self.expected = Some(generation);
+            self.batch.overwrite(HEADERS, &generation.0.to_be_bytes());
+        }
     }
 
     /// The messages, for implementations of [`Kernel`].

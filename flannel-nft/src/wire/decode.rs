@@ -8,7 +8,7 @@ use crate::bytecode::expr::Expr;
 use crate::model::chain::{Base, Chain, ChainKind, Device, Hook, Policy, Priority};
 use crate::model::datatype::Datatype;
 use crate::model::family::Family;
-use crate::model::ids::{Handle, TableId};
+use crate::model::ids::{Generation, Handle, TableId};
 use crate::model::name::{ChainName, CounterName, SetName, TableName};
 use crate::model::object::Object;
 use crate::model::rule::Rule;
@@ -54,7 +54,8 @@ pub(crate) fn table(id: TableId, attributes: AttributeIter<'_>) -> Result<Table,
             }
             NFTA_TABLE_OWNER => table.owner = Some(attribute.be32()?),
             NFTA_TABLE_HANDLE => table.handle = Some(Handle(attribute.be64()?)),
-            NFTA_TABLE_NAME | NFTA_TABLE_USE | NFTA_TABLE_PAD => {}
+            NFTA_TABLE_USE => table.uses = Some(attribute.be32()?),
+            NFTA_TABLE_NAME | NFTA_TABLE_PAD => {}
             _ => keep(&mut table.extra, &attribute),
         }
     }
@@ -301,6 +302,26 @@ fn is_own_udata(set: &Set, userdata: &[u8]) -> bool {
         NFTNL_UDATA_SET_DATA_INTERVAL => value == 0_u32.to_ne_bytes(),
         _ => false,
     })
+}
+
+/// The family and name of the table that a message is about.
+pub(crate) fn table_of<'a>(message: &Message<'a>) -> Option<(u8, &'a [u8])> {
+    let ([family, ..], mut attributes) = message.split::<4>().ok()?;
+    let name =
+        attributes.find_map(|attribute| attribute.ok().filter(|found| found.kind == NFTA_TABLE_NAME))?;
+    Some((*family, name.string()))
+}
+
+/// Reads `NFTA_GEN_ID`.
+pub(crate) fn generation(message: &Message<'_>) -> Result<Generation, Malformed> {
+    let (_, attributes) = message.split::<4>()?;
+    for attribute in attributes {
+        let attribute = attribute?;
+        if attribute.kind == NFTA_GEN_ID {
+            return Ok(Generation(attribute.be32()?));
+        }
+    }
+    Err(Malformed::Value { what: "generation without a number" })
 }
 
 /// Reads `NFTA_SET_COUNT`, the number of elements.

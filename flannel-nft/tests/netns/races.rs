@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -89,6 +89,91 @@ fn interrupt(times: u32, sides: [Ruleset; 2]) {
             stop.store(true, Ordering::Relaxed);
             eprintln!("{interrupted} interrupted, {whole} whole, in {:?}", begun.elapsed());
             assert!(interrupted >= times && whole >= 20, "{interrupted} interrupted, {whole} whole");
+        });
+    });
+}
+
+/// Three other processes change their own tables as fast as they can.
+#[test]
+fn changes_of_other_tables_delay_nobody() {
+    netns(|| {
+        let stop = AtomicBool::new(false);
+        let commits = AtomicU32::new(0);
+        let mut kernel = Netlink::open().unwrap();
+        thread::scope(|scope| {
+            for writer in 0..3 {
+                let (stop, commits) = (&stop, &commits);
+                scope.spawn(move || {
+                    let mut kernel = Netlink::open().unwrap();
+                    let table = |chains: u32| {
+                        let chains = (0..chains).map(|number| Chain::regular(chain(&format!("c{number}"))));
+                        let name = TableName::new(&format!("o{writer}")).unwrap();
+                        Ruleset::new().table(chains.fold(Table::new(Family::Ip, name), Table::chain))
+                    };
+                    let sides = [table(1), table(40)];
+                    while !stop.load(Ordering::Relaxed) {
+                        let turn = commits.fetch_add(1, Ordering::Relaxed);
+                        replace(&mut kernel, &sides[usize::from(turn % 2 == 0)]);
+                    }
+                });
+            }
+            let sides = [numbered(1, 200), numbered(2, 201)];
+            for turn in 0..6 {
+                let desired = &sides[turn % 2];
+                let outcome = converge(&mut kernel, desired);
+                let held = observe(&mut kernel, &desired.scope());
+                let failed = outcome.is_err() || held.is_err();
+                if failed || turn == 5 {
+                    stop.store(true, Ordering::Relaxed);
+                }
+                assert!(matches!(outcome.unwrap(), Outcome::Changed { .. }), "turn {turn}");
+                assert_eq!(held.unwrap().ruleset.to_string(), desired.to_string(), "turn {turn}");
+            }
+        });
+        assert!(commits.load(Ordering::Relaxed) > 20, "nobody disturbed");
+    });
+}
+
+/// Another process changes the same table as fast as it can: whatever is observed and committed is whole.
+#[test]
+fn changes_of_the_same_table_are_never_mixed_with_ours() {
+    netns(|| {
+        let stop = AtomicBool::new(false);
+        let sides = [numbered(1, 300), numbered(2, 301)];
+        let texts = sides.each_ref().map(ToString::to_string);
+        let mut kernel = Netlink::open().unwrap();
+        replace(&mut kernel, &sides[0]);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut other = Netlink::open().unwrap();
+                for turn in 0_usize.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    replace(&mut other, &sides[turn % 2]);
+                    thread::park_timeout(Duration::from_micros(u64::try_from(turn % 20).unwrap() * 300));
+                }
+            });
+            let (mut whole, begun) = (0, Instant::now());
+            while whole < 200 && begun.elapsed() < Duration::from_secs(30) {
+                match observe(&mut kernel, &[id("t")]) {
+                    Ok(observed) => {
+                        let found = observed.ruleset.to_string();
+                        if !texts.contains(&found) {
+                            stop.store(true, Ordering::Relaxed);
+                        }
+                        assert!(texts.contains(&found), "of two minds:\n{found}");
+                        whole += 1;
+                    }
+                    Err(ObserveError { source: ReadError::Busy { .. }, .. }) => {}
+                    Err(error) => {
+                        stop.store(true, Ordering::Relaxed);
+                        panic!("{error:?}");
+                    }
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+            assert!(whole >= 20, "{whole} whole");
         });
     });
 }
