@@ -117,6 +117,36 @@ fn ip_masq_agent_follows_its_file_with_elements_only() {
 }
 
 #[test]
+fn who_drops_names_the_rule() {
+    netns(|| {
+        let script = "table inet guard {
+    chain deny { counter packets 3 bytes 252 drop; }
+    chain forward { type filter hook forward priority 0; policy accept; ip saddr 10.0.0.0/8 tcp dport 22 drop; ip saddr 10.0.0.0/8 jump deny; }
+}
+table ip strict {
+    chain forward { type filter hook forward priority 10; policy drop; ip saddr 192.168.0.0/16 accept; }
+}
+table ip open {
+    chain forward { type filter hook forward priority 20; policy accept; tcp sport 1 tcp dport 2 drop; }
+}
+";
+        sh(&format!("nft -f - <<'END'\n{script}END"));
+        let found = output("who_drops", &["10.244.0.0/16"]);
+        let lines: Vec<&str> = found.lines().collect();
+        assert_eq!(lines.len(), 3, "{found}");
+        assert!(
+            lines[0]
+                .starts_with("chain inet guard forward: in deny: counter packets 3 bytes 252 drop # handle "),
+            "{found}"
+        );
+        assert_eq!(lines[1], "  3 packets and 252 bytes so far");
+        assert_eq!(lines[2], "chain ip strict forward: policy drop");
+        let none = output("who_drops", &["fd00::/64"]);
+        assert_eq!(none, "no chain on the forward hook drops fd00::/64\n");
+    });
+}
+
+#[test]
 fn dry_run_rules_prints_what_nft_can_run_and_changes_nothing() {
     netns(|| {
         let script = output("dry_run_rules", &[]);

@@ -13,12 +13,12 @@ use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter};
 use std::net::IpAddr;
 
-use flannel_netlink::attributes;
 use ipnet::IpNet;
 
 use crate::bytecode::expr::Expr;
+use crate::evaluate::{End, MAX_JUMPS, Packet, end, end_index, policy_drops, sees, xt};
 use crate::kernel::Observed;
-use crate::model::chain::{Chain, Hook, Policy};
+use crate::model::chain::{Chain, Hook};
 use crate::model::family::Family;
 use crate::model::ids::{Handle, TableId};
 use crate::model::matching::{Match, Test};
@@ -32,10 +32,6 @@ use crate::model::table::Table;
 use crate::model::verdict::Verdict;
 use crate::text::DisplayFn;
 use crate::transaction::{Building, Transaction};
-use crate::uapi::{NFTA_MATCH_INFO, NFTA_MATCH_NAME};
-
-/// Maximum depth of jumps, as in the kernel (`NFT_JUMP_STACK_SIZE`).
-const MAX_JUMPS: u8 = 16;
 
 /// A base chain that drops forwarded packets by default, whatever other tables accept.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -85,25 +81,20 @@ pub fn forward_drops(
     networks: &[IpNet],
 ) -> Vec<ForwardDrop> {
     let mut found = Vec::new();
+    let is_ours = |rule: &Rule| is_marked(rule, mark);
+    let known = |within| Packet { is_ours: &is_ours, within };
     let layer3 = |table: &&Table| matches!(table.id.family, Family::Inet | Family::Ip | Family::Ip6);
     for table in
         ruleset.tables.iter().filter(layer3).filter(|table| !table.dormant && !ours.contains(&table.id))
     {
-        let passes = |net: &&IpNet| match table.id.family {
-            Family::Ip => net.addr().is_ipv4(),
-            Family::Ip6 => net.addr().is_ipv6(),
-            _ => true,
-        };
-        let packets =
-            networks.iter().filter(passes).map(|net| Packet { mark: Some(mark), within: Some(*net) });
         let packets: Vec<_> = if networks.is_empty() {
-            vec![Packet { mark: Some(mark), within: None }]
+            vec![known(None)]
         } else {
-            packets.collect()
+            networks.iter().filter(|net| sees(table, **net)).map(|net| known(Some(*net))).collect()
         };
         for chain in table.chains.iter().filter(|chain| is_forward(chain)) {
             let cause = packets.iter().find_map(|packet| match end(table, chain, *packet, MAX_JUMPS) {
-                End::Dropped(chain) => Some(DropCause::Rule(chain.clone())),
+                End::Dropped(chain, _) => Some(DropCause::Rule(chain.name.clone())),
                 End::Open if policy_drops(chain) => Some(DropCause::Policy),
                 _ => None,
             });
@@ -144,8 +135,8 @@ pub fn accept_forwarded(
         let networks: Vec<IpNet> =
             networks.iter().filter(|net| net.addr().is_ipv4() == v4).copied().collect();
         let Some(forward) = chain(table, "FORWARD").filter(|chain| is_forward(chain)) else { continue };
-        let drops = match end(table, forward, Packet::default(), MAX_JUMPS) {
-            End::Dropped(_) => true,
+        let drops = match end(table, forward, Packet::ANY, MAX_JUMPS) {
+            End::Dropped(..) => true,
             End::Open => policy_drops(forward),
             End::Accepted | End::Left => false,
         };
@@ -315,112 +306,6 @@ fn is_forward(chain: &Chain) -> bool {
     chain.base.as_ref().is_some_and(|base| base.hook == Hook::Forward)
 }
 
-fn policy_drops(chain: &Chain) -> bool {
-    chain.base.as_ref().is_some_and(|base| base.policy == Policy::Drop)
-}
-
-/// What is known about a packet.
-#[derive(Clone, Copy, Default)]
-struct Packet<'p> {
-    /// Rules with this comment accept the packet.
-    mark: Option<&'p Comment>,
-    /// Source and destination are in this network.
-    within: Option<IpNet>,
-}
-
-impl Packet<'_> {
-    /// Whether the statement is a condition that may be false for the packet.
-    fn may_fail(self, statement: &Statement) -> bool {
-        let Statement::Match(condition) = statement else { return is_condition(statement) };
-        let mut larger = std::iter::successors(self.within, IpNet::supernet);
-        !larger.any(|net| *condition == ip::saddr(net) || *condition == ip::daddr(net))
-    }
-}
-
-/// What happens to a packet in a chain if no condition is known to be true.
-enum End<'t> {
-    /// A rule accepts it.
-    Accepted,
-    /// A rule of this chain drops it.
-    Dropped(&'t ChainName),
-    /// A rule returns it to the calling chain, or to the policy.
-    Left,
-    /// It reaches the end of the chain.
-    Open,
-}
-
-fn end<'t>(table: &'t Table, chain: &'t Chain, packet: Packet<'_>, jumps: u8) -> End<'t> {
-    for rule in &chain.rules {
-        if packet.mark.is_some_and(|mark| is_marked(rule, mark)) {
-            return End::Accepted;
-        }
-        match step(table, chain, rule, packet, jumps) {
-            // A packet that returns from a jump continues with the next rule.
-            End::Open => {}
-            // Return in a base chain: the policy applies.
-            End::Left if chain.base.is_some() => return End::Open,
-            decided => return decided,
-        }
-    }
-    End::Open
-}
-
-/// Index of the first rule that ends the chain for every packet; the number of rules if there is
-/// none.
-fn end_index(table: &Table, chain: &Chain) -> usize {
-    let decides = |rule: &Rule| !matches!(step(table, chain, rule, Packet::default(), MAX_JUMPS), End::Open);
-    chain.rules.iter().position(decides).unwrap_or(chain.rules.len())
-}
-
-/// What a rule does to a packet if no condition is known to be true; [`End::Open`] if nothing.
-fn step<'t>(table: &'t Table, at: &'t Chain, rule: &'t Rule, packet: Packet<'_>, jumps: u8) -> End<'t> {
-    let enter = |name: &ChainName, is_goto: bool| {
-        let implicit = rule.implicit_chains().iter().find(|chain| chain.name == *name);
-        let target = implicit.or_else(|| table.chains.find(name.as_str()));
-        match target.filter(|_| jumps > 0).map(|target| end(table, target, packet, jumps - 1)) {
-            Some(End::Left | End::Open) if is_goto => End::Left,
-            Some(End::Left) | None => End::Open,
-            Some(end) => end,
-        }
-    };
-    let unconditional = rule.statements.iter().all(|statement| !packet.may_fail(statement));
-    // A rule with conditions does not apply to every packet.
-    if !unconditional {
-        return End::Open;
-    }
-    for statement in &rule.statements {
-        match statement {
-            Statement::Verdict(Verdict::Accept) => return End::Accepted,
-            Statement::Verdict(Verdict::Drop) | Statement::Reject(_) => return End::Dropped(&at.name),
-            Statement::Verdict(Verdict::Return) => return End::Left,
-            Statement::Verdict(Verdict::Jump(chain)) => return enter(chain, false),
-            Statement::Verdict(Verdict::Goto(chain)) => return enter(chain, true),
-            Statement::Other(Expr::Other(other)) if &*other.name == "target" => {
-                if matches!(xt(&other.data).map(|(name, _)| name), Some("REJECT" | "DROP")) {
-                    return End::Dropped(&at.name);
-                }
-            }
-            _ => {}
-        }
-    }
-    End::Open
-}
-
-/// Whether a rule with this statement applies to some packets only.
-fn is_condition(statement: &Statement) -> bool {
-    match statement {
-        Statement::Match(_) | Statement::Limit(_) | Statement::Vmap { .. } => true,
-        Statement::Other(Expr::Other(other)) => match &*other.name {
-            "match" => xt(&other.data).is_none_or(|(name, _)| name != "comment"),
-            "target" => false,
-            // Unknown expressions may be conditions.
-            _ => true,
-        },
-        Statement::Other(_) => true,
-        _ => false,
-    }
-}
-
 /// Chains that a rule may jump to.
 fn targets(rule: &Rule) -> impl Iterator<Item = &str> {
     let of_verdicts = rule.verdicts().filter_map(Verdict::chain).map(ChainName::as_str);
@@ -448,19 +333,4 @@ fn by_iptables(statement: &Statement) -> Option<Cow<'_, str>> {
     let Statement::Other(Expr::Other(other)) = statement else { return None };
     let (_, text) = xt(&other.data).filter(|(name, _)| &*other.name == "match" && *name == "comment")?;
     Some(String::from_utf8_lossy(text.split(|byte| *byte == 0).next().unwrap_or_default()))
-}
-
-/// Name and data of an iptables match or target. `NFTA_TARGET_NAME` and `_INFO` have the same
-/// numbers as those of matches.
-fn xt(data: &[u8]) -> Option<(&str, &[u8])> {
-    let (mut name, mut info) = (None, &[][..]);
-    for attribute in attributes(data) {
-        let attribute = attribute.ok()?;
-        match attribute.kind {
-            NFTA_MATCH_NAME => name = Some(attribute.text().ok()?),
-            NFTA_MATCH_INFO => info = attribute.payload,
-            _ => {}
-        }
-    }
-    Some((name?, info))
 }

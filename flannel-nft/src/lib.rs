@@ -120,6 +120,7 @@
 mod bytecode;
 mod converge;
 mod error;
+mod evaluate;
 pub mod iptables;
 mod kernel;
 mod model;
@@ -131,6 +132,7 @@ mod wire;
 
 pub use converge::{Outcome, converge, converge_with, generation, observe};
 pub use error::{CommitError, ConvergeError, InvalidRule, ObserveError, ReadError, RefusalReason, SealError};
+pub use evaluate::{Dropped, dropped};
 pub use flannel_netlink::{Errno, OpenError};
 pub use kernel::fake::FakeKernel;
 #[cfg(feature = "tokio")]
@@ -141,7 +143,7 @@ pub use kernel::{Kernel, Observed};
 pub use model::action::{Queue, Quota, RawExpression, SetUpdate, Synproxy};
 pub use model::chain::{Base, Chain, ChainKind, Device, Hook, Policy, Priority};
 pub use model::datatype::Datatype;
-pub use model::element::{Element, Key};
+pub use model::element::{Element, Key, MappedTo};
 pub use model::expression::Expression;
 pub use model::family::Family;
 pub use model::ids::{Generation, Handle, TableId};

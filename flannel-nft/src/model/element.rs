@@ -17,7 +17,7 @@ use crate::model::opaque::Extra;
 use crate::model::value::Value;
 use crate::model::verdict::Verdict;
 use crate::uapi::NFTA_SET_ELEM_USERDATA;
-use crate::wire::exprs::without_state;
+use crate::wire::exprs::{self, without_state};
 
 /// The keys of an element, both ends included.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -290,6 +290,69 @@ impl Element {
     #[must_use]
     pub fn key(&self) -> &Key {
         &self.key
+    }
+}
+
+/// What a map holds for a key.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum MappedTo {
+    /// The name of a counter, quota, limit, ...
+    Object(String),
+    /// A value.
+    Value(Value),
+    /// A verdict.
+    Verdict(Verdict),
+}
+
+impl Element {
+    /// What the map holds for the key; `None` for the element of a set.
+    #[must_use]
+    pub fn mapped(&self) -> Option<MappedTo> {
+        Some(match self.body.mapped.as_ref()? {
+            Mapped::Object(name) => MappedTo::Object(name.to_string()),
+            Mapped::Value(data) => {
+                let unknown = Datatype::Other { number: 0, length: u32::try_from(data.len()).unwrap_or(0) };
+                MappedTo::Value(Value::new(self.data_type.unwrap_or(unknown), data.clone()))
+            }
+            Mapped::Verdict(verdict) => MappedTo::Verdict(verdict.clone()),
+        })
+    }
+
+    /// The comment.
+    #[must_use]
+    pub fn remark(&self) -> Option<&Comment> {
+        self.body.comment.as_ref()
+    }
+
+    /// The lifetime of the element; `None` if it is that of the set.
+    #[must_use]
+    pub fn lifetime(&self) -> Option<Duration> {
+        self.body.timeout
+    }
+
+    /// What was left of the lifetime when the element was observed.
+    #[must_use]
+    pub fn expires(&self) -> Option<Duration> {
+        self.body.expires
+    }
+
+    /// Packets and bytes, if the element has a counter.
+    #[must_use]
+    pub fn counts(&self) -> Option<(u64, u64)> {
+        self.body.exprs.iter().find_map(exprs::counts)
+    }
+
+    /// Bytes of its quota that are used up, if the element has a quota.
+    #[must_use]
+    pub fn quota_used(&self) -> Option<u64> {
+        self.body.exprs.iter().find_map(exprs::quota_used)
+    }
+
+    /// How long ago a packet last matched, if the element has `last` and a packet has.
+    #[must_use]
+    pub fn last_used(&self) -> Option<Duration> {
+        self.body.exprs.iter().find_map(exprs::last_used)
     }
 }
 

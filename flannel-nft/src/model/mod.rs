@@ -21,6 +21,7 @@ pub(crate) mod opaque;
 pub(crate) mod operand;
 pub(crate) mod patch;
 pub(crate) mod protocol;
+mod readings;
 pub(crate) mod rule;
 pub(crate) mod ruleset;
 pub(crate) mod selector;

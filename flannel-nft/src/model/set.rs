@@ -311,6 +311,16 @@ impl Set {
         self.elements.keys().map(|span| Key { datatype: self.key, span: span.clone(), invalid: None })
     }
 
+    /// The elements, in order of their keys.
+    pub fn list(&self) -> impl Iterator<Item = Element> + '_ {
+        let data_type = if let Maps::Value(datatype) = self.maps { Some(datatype) } else { None };
+        self.elements.iter().map(move |(span, body)| Element {
+            key: Key { datatype: self.key, span: span.clone(), invalid: None },
+            data_type,
+            body: body.clone(),
+        })
+    }
+
     /// The number of elements.
     #[must_use]
     pub fn len(&self) -> usize {

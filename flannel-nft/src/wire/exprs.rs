@@ -1,5 +1,7 @@
 //! Expressions to netlink attributes and back.
 
+use std::time::Duration;
+
 use flannel_netlink::{Attribute, Attributes, Malformed};
 
 use crate::bytecode::expr::{Expr, NAT_CHOICES, Nonzero, OtherExpr, Zero};
@@ -270,6 +272,25 @@ pub(crate) fn decode(element: &Attribute<'_>) -> Result<Expr, Malformed> {
 pub(crate) fn decode_named(name: &str, data: &[u8]) -> Expr {
     let read = Found::read(data).ok().and_then(|found| typed(name, &found));
     read.unwrap_or_else(|| Expr::Other(Box::new(OtherExpr { name: name.into(), data: data.into() })))
+}
+
+/// Packets and bytes of a counter.
+pub(crate) fn counts(expr: &Expr) -> Option<(u64, u64)> {
+    if let Expr::Counter { packets, bytes } = expr { Some((*packets, *bytes)) } else { None }
+}
+
+/// Bytes that a quota has counted.
+pub(crate) fn quota_used(expr: &Expr) -> Option<u64> {
+    if let Expr::Quota { consumed, .. } = expr { Some(*consumed) } else { None }
+}
+
+/// How long ago `last` saw a packet; `None` if it has seen none.
+pub(crate) fn last_used(expr: &Expr) -> Option<Duration> {
+    let Expr::Other(other) = expr else { return None };
+    let found = Found::read(&other.data).ok().filter(|_| &*other.name == "last")?;
+    let seen = found.at(NFTA_LAST_SET)?.be32().ok()? != 0;
+    let since = found.at(NFTA_LAST_MSECS)?.be64().ok()?;
+    seen.then(|| Duration::from_millis(since))
 }
 
 /// Whether packets change the expression.

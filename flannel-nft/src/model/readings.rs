@@ -1,0 +1,38 @@
+//! What packets changed in observed rules.
+
+use std::time::Duration;
+
+use crate::model::rule::Rule;
+use crate::model::statement::Statement;
+use crate::wire::exprs;
+
+impl Rule {
+    /// Packets and bytes that the rule's first counter has counted; `None` if it has none.
+    #[must_use]
+    pub fn counts(&self) -> Option<(u64, u64)> {
+        self.statements.iter().find_map(|statement| match statement {
+            Statement::Counter { packets, bytes } => Some((*packets, *bytes)),
+            Statement::Other(expr) => exprs::counts(expr),
+            _ => None,
+        })
+    }
+
+    /// Bytes of its quota that are used up, if the rule has a quota.
+    #[must_use]
+    pub fn quota_used(&self) -> Option<u64> {
+        self.statements.iter().find_map(|statement| match statement {
+            Statement::Quota(quota) => Some(quota.used),
+            Statement::Other(expr) => exprs::quota_used(expr),
+            _ => None,
+        })
+    }
+
+    /// How long ago a packet last reached `last` in the rule, if it has `last` and a packet has.
+    #[must_use]
+    pub fn last_used(&self) -> Option<Duration> {
+        self.statements.iter().find_map(|statement| match statement {
+            Statement::Other(expr) => exprs::last_used(expr),
+            _ => None,
+        })
+    }
+}
