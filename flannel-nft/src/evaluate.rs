@@ -184,6 +184,7 @@ fn is_condition(statement: &Statement) -> bool {
         | Statement::CounterRef(_)
         | Statement::Dnat { .. }
         | Statement::Dup { .. }
+        | Statement::Last(_)
         | Statement::Log(_)
         | Statement::Masquerade(_)
         | Statement::Nat { .. }
@@ -197,7 +198,7 @@ fn is_condition(statement: &Statement) -> bool {
         Statement::Object { kind, .. } => matches!(*kind, NFT_OBJECT_LIMIT | NFT_OBJECT_QUOTA),
         Statement::Other(Expr::Other(other)) => match &*other.name {
             "match" => xt(&other.data).is_none_or(|(name, _)| name != "comment"),
-            "target" | "last" => false,
+            "target" => false,
             // Unknown expressions may be conditions.
             _ => true,
         },

@@ -31,6 +31,7 @@ impl Rule {
     #[must_use]
     pub fn last_used(&self) -> Option<Duration> {
         self.statements.iter().find_map(|statement| match statement {
+            Statement::Last(milliseconds) => milliseconds.map(Duration::from_millis),
             Statement::Other(expr) => exprs::last_used(expr),
             _ => None,
         })

@@ -1,9 +1,5 @@
 //! Named objects and flowtables (linux/netfilter/nf_tables.h).
 
-// `last`.
-pub(crate) const NFTA_LAST_SET: u16 = 1;
-pub(crate) const NFTA_LAST_MSECS: u16 = 2;
-
 // Objects.
 pub(crate) const NFTA_OBJ_TABLE: u16 = 1;
 pub(crate) const NFTA_OBJ_NAME: u16 = 2;

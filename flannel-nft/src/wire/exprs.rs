@@ -286,11 +286,8 @@ pub(crate) fn quota_used(expr: &Expr) -> Option<u64> {
 
 /// How long ago `last` saw a packet; `None` if it has seen none.
 pub(crate) fn last_used(expr: &Expr) -> Option<Duration> {
-    let Expr::Other(other) = expr else { return None };
-    let found = Found::read(&other.data).ok().filter(|_| &*other.name == "last")?;
-    let seen = found.at(NFTA_LAST_SET)?.be32().ok()? != 0;
-    let since = found.at(NFTA_LAST_MSECS)?.be64().ok()?;
-    seen.then(|| Duration::from_millis(since))
+    let Expr::Last { set: Nonzero(1..), milliseconds } = expr else { return None };
+    milliseconds.map(Duration::from_millis)
 }
 
 /// Whether packets change the expression.

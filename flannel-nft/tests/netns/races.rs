@@ -237,7 +237,7 @@ fn whenever_others_commit_ours_is_all_old_or_all_new_and_the_error_says_which() 
                 Ok(made) => {
                     assert_eq!(holds.ruleset.to_string(), texts[new]);
                     let made = made.unwrap();
-                    assert_eq!(made, generation.next());
+                    assert!(made >= generation.next(), "{made}");
                     *if holds.generation == made { &mut before } else { &mut after } += 1;
                     (applied, old) = (applied + 1, new);
                 }
