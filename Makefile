@@ -1,5 +1,5 @@
 # Everything a person or CI does here. Each target installs what it needs first (Debian packages, only missing ones).
-.PHONY: help demo test prove-no-gap test-compat test-faults test-kernels test-kube test-deploy test-page test-release release package lint fuzz bench ci check-long
+.PHONY: help demo test prove-no-gap test-compat test-faults test-kernels test-kube test-deploy test-page test-release test-image test-packages release package lint fuzz bench ci check-long
 .DEFAULT_GOAL := help
 
 ROOT := $(filter 0,$(shell id -u))
@@ -89,13 +89,22 @@ test-page: ## the status page of a real node in headless Chromium, as wide as a 
 	scripts/check-page flanneld/tests/unit/serve/golden/page.html
 	cargo test --locked --package flanneld --test e2e -- --ignored serve::
 
-test-release: release ## the static program where nothing else is: names by /etc/hosts and DNS, `cp` of init containers (root)
+test-release: ## dist/: the static program where nothing else is: names by /etc/hosts and DNS, `cp` of init containers (root)
 	@$(if $(ROOT),:,echo "make test-release needs root to change the root directory: sudo make test-release" >&2; exit 1)
-	@scripts/install-deps release
+	@scripts/install-deps check-release
 	scripts/check-release
 
-release: ## dist/: static programs, image root file systems, bill of materials
-	scripts/release
+test-image: ## dist/: each architecture under qemu-user, the images in Docker, podman and containerd (root)
+	@scripts/install-deps images
+	scripts/check-image
+
+test-packages: ## dist/: install, start, upgrade under traffic and remove the packages in a Debian of their own (root)
+	@scripts/install-deps images
+	scripts/check-packages
+
+release: ## dist/: static programs, images, packages, bill of materials, for ARCHITECTURES="amd64 ..." (default: all six; Go; an hour)
+	@$(if $(ROOT),scripts/install-deps release,:)
+	scripts/release $(ARCHITECTURES)
 
 package: ## each published crate as crates.io would get it, without publishing it
 	cargo package --quiet --locked --no-verify $(PUBLISHED:%=--package %)
@@ -130,4 +139,4 @@ bench: ## measure; BENCH=name runs one, QUICK=1 takes under a minute each, BENCH
 
 ci: lint demo test test-deploy ## what CI runs
 
-check-long: prove-no-gap test-compat test-faults test-kernels test-release test-kube test-page package ## what is too long for CI; before a release (root; hours)
+check-long: prove-no-gap test-compat test-faults test-kernels release test-release test-image test-packages test-kube test-page package ## what is too long for CI; before a release (root; hours)

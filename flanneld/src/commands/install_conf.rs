@@ -1,4 +1,4 @@
-//! `install-conf SOURCE DESTINATION`: puts the CNI configuration where the container runtime looks for it.
+//! `install-conf SOURCE... DESTINATION`: puts the CNI configuration, or plugins, where the container runtime looks for it.
 //!
 //! A program of its own in upstream's image, called by an init container; here a name of the daemon's, as the image
 //! holds nothing else. The runtime may read the directory at any moment, so the file appears whole. Manifests that call
@@ -23,9 +23,15 @@ const MAX_FILE_BYTES: u64 = 64 << 20;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InstallError {
-    /// Not two paths.
-    #[error("usage: {NAME} SOURCE DESTINATION")]
+    /// Not at least two paths.
+    #[error("usage: {NAME} SOURCE... DESTINATION")]
     Usage,
+    /// Several files for what is no directory.
+    #[error("{} is not a directory: several files can only be installed into one", path.display())]
+    NotADirectory {
+        /// The destination.
+        path: PathBuf,
+    },
     /// The source cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
@@ -59,13 +65,24 @@ pub fn asked(arguments: impl IntoIterator<Item = OsString>) -> Option<Vec<OsStri
     })
 }
 
-/// Copies `SOURCE` to `DESTINATION`, permissions included, in one step. A directory gets a file of the source's name.
+/// Copies each source to the destination, permissions included, each in one step. A directory gets files of the sources'
+/// names.
 ///
 /// # Errors
-/// [`InstallError`].
+/// [`InstallError`]. Sources before the one that failed are installed.
 pub fn run(arguments: &[OsString]) -> Result<(), InstallError> {
-    let [source, destination] = arguments else { return Err(InstallError::Usage) };
-    let (source, destination) = (Path::new(source), Path::new(destination));
+    let Some((destination, sources)) = arguments.split_last().filter(|(_, sources)| !sources.is_empty())
+    else {
+        return Err(InstallError::Usage);
+    };
+    let destination = Path::new(destination);
+    if sources.len() > 1 && !destination.is_dir() {
+        return Err(InstallError::NotADirectory { path: destination.to_owned() });
+    }
+    sources.iter().try_for_each(|source| install(Path::new(source), destination))
+}
+
+fn install(source: &Path, destination: &Path) -> Result<(), InstallError> {
     let unread = |error| InstallError::Read { path: source.to_owned(), source: error };
     let content = file::read_up_to(MAX_FILE_BYTES, source).map_err(unread)?;
     let inside = source.file_name().filter(|_| destination.is_dir()).map(|name| destination.join(name));
@@ -112,6 +129,21 @@ mod tests {
         run(&[to.clone().into(), folder.into()]).expect("onto itself, by its folder");
         let names = std::fs::read_dir(folder).expect("listed").count();
         assert_eq!(names, 1, "no temporary file stays");
+    }
+
+    #[test]
+    fn several_files_go_into_a_directory_only() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (a, b, to) =
+            (folder.path().join("bridge"), folder.path().join("portmap"), folder.path().join("bin"));
+        std::fs::write(&a, "1").expect("written");
+        std::fs::write(&b, "2").expect("written");
+        let arguments: Vec<OsString> = [&a, &b, &to].map(Into::into).into();
+        assert!(matches!(run(&arguments), Err(InstallError::NotADirectory { .. })));
+        std::fs::create_dir(&to).expect("made");
+        run(&arguments).expect("installed");
+        assert_eq!(std::fs::read_to_string(to.join("bridge")).expect("read"), "1");
+        assert_eq!(std::fs::read_to_string(to.join("portmap")).expect("read"), "2");
     }
 
     #[test]

@@ -18,7 +18,7 @@ annotations:
 {{- define "flannel.image" -}}
 {{- $public := list "ghcr.io/flannel-io/flannel" "docker.io/flannel/flannel" "flannel/flannel" "quay.io/coreos/flannel" -}}
 {{- if has .Values.flannel.image.repository $public -}}
-{{- fail (printf "flannel.image.repository %q is upstream's image: set it, and flannel.image.tag, to the image that you built with deploy/Dockerfile" .Values.flannel.image.repository) -}}
+{{- fail (printf "flannel.image.repository %q is upstream's image: set it, and flannel.image.tag, to the image that `make release` wrote" .Values.flannel.image.repository) -}}
 {{- end -}}
 {{- include "flannel.reference" .Values.flannel.image -}}
 {{- end -}}
