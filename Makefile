@@ -1,5 +1,5 @@
 # Everything a person or CI does here. Each target installs what it needs first (Debian packages, only missing ones).
-.PHONY: help demo test prove-no-gap test-compat test-faults test-kernels test-kube test-deploy test-page test-release test-image test-packages release package lint fuzz bench ci check-long
+.PHONY: help demo test prove-no-gap test-compat test-faults test-kernels test-kube test-deploy test-page test-release test-image test-packages release package book lint fuzz bench ci check-long
 .DEFAULT_GOAL := help
 
 ROOT := $(filter 0,$(shell id -u))
@@ -97,6 +97,7 @@ test-release: ## dist/: the static program where nothing else is: names by /etc/
 test-image: ## dist/: each architecture under qemu-user, the images in Docker, podman and containerd (root)
 	@scripts/install-deps images
 	scripts/check-image
+	scripts/check-docker-guide
 
 test-packages: ## dist/: install, start, upgrade under traffic and remove the packages in a Debian of their own (root)
 	@scripts/install-deps images
@@ -105,6 +106,10 @@ test-packages: ## dist/: install, start, upgrade under traffic and remove the pa
 release: ## dist/: static programs, images, packages, bill of materials, for ARCHITECTURES="amd64 ..." (default: all six; Go; an hour)
 	@$(if $(ROOT),scripts/install-deps release,:)
 	scripts/release $(ARCHITECTURES)
+
+book: ## target/book: the documentation as a web site; every link leads somewhere
+	@$(if $(ROOT),scripts/install-deps compat,:)
+	scripts/book
 
 package: ## each published crate as crates.io would get it, without publishing it
 	cargo package --quiet --locked --no-verify $(PUBLISHED:%=--package %)
@@ -137,6 +142,6 @@ bench: ## measure; BENCH=name runs one, QUICK=1 takes under a minute each, BENCH
 	cargo build --quiet --locked --release -p flanneld
 	cargo bench --locked -p flannel-benches -p flannel-bench-rules $(if $(BENCH),--bench $(BENCH)) $(if $(RULESET),-- $(abspath $(RULESET)))
 
-ci: lint demo test test-deploy ## what CI runs
+ci: lint book demo test test-deploy ## what CI runs
 
 check-long: prove-no-gap test-compat test-faults test-kernels release test-release test-image test-packages test-kube test-page package ## what is too long for CI; before a release (root; hours)

@@ -3,6 +3,8 @@
 //! Levels: errors, warnings and info always; `debug` from `-v=2`, `trace` from `-v=5`. Other people's crates are
 //! quieter: warnings always, info from 4, debug from 6, trace from 10. `-vmodule` sets levels by source file.
 
+use std::borrow::Cow;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::Write as _;
 use std::os::fd::AsFd;
@@ -12,6 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use flannel_lease::codec::{is_obeyed, printable};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::fstat;
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::subscriber::{Interest, SetGlobalDefaultError};
@@ -30,6 +33,10 @@ pub struct LogOptions {
     pub vmodule: Vmodule,
     /// `-log_backtrace_at`: the source line whose messages get a stack trace.
     pub backtrace_at: Option<BacktraceAt>,
+    /// Flags of glog that were given and have no effect, such as `logtostderr`. Default: none.
+    pub glog_flags: Vec<&'static str>,
+    /// The variable `JOURNAL_STREAM`: device and inode of the stream to systemd's journal (systemd.exec(5)). Default: none.
+    pub journal_stream: Option<OsString>,
 }
 
 /// Form of a log line (`--log-format`).
@@ -115,9 +122,11 @@ impl FromStr for BacktraceAt {
 /// # Errors
 /// Another subscriber already receives them.
 pub fn start(options: LogOptions) -> Result<(), SetGlobalDefaultError> {
+    let glog_flags = options.glog_flags.clone();
+    let in_journal = is_journal(options.journal_stream.as_deref(), std::io::stderr());
     let dropped = AtomicU64::new(0);
     let format = options.format;
-    let to_stderr = move |line: &str| {
+    let to_stderr = move |level: Level, line: &str| {
         // One lock per event, so that lines of several threads do not mix.
         let mut stderr = std::io::stderr().lock();
         let before = dropped.load(Ordering::Relaxed);
@@ -134,12 +143,40 @@ pub fn start(options: LogOptions) -> Result<(), SetGlobalDefaultError> {
             let fields = Fields { message, values: Vec::new() };
             let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             let caller = format!("{}:{}", base_name(file!()), line!());
-            let _ = stderr.write_all(fields.line(format, Level::WARN, &caller, time).as_bytes());
+            let notice = fields.line(format, Level::WARN, &caller, time);
+            let _ = stderr.write_all(marked(in_journal, Level::WARN, &notice).as_bytes());
             dropped.store(0, Ordering::Relaxed);
         }
-        let _ = stderr.write_all(line.as_bytes());
+        let _ = stderr.write_all(marked(in_journal, level, line).as_bytes());
     };
-    tracing::subscriber::set_global_default(Registry::default().with(Lines::new(options, to_stderr)))
+    tracing::subscriber::set_global_default(Registry::default().with(Lines::new(options, to_stderr)))?;
+    for flag in glog_flags {
+        tracing::warn!("-{flag} has no effect: the log always goes to stderr; remove the flag");
+    }
+    Ok(())
+}
+
+/// Whether a file is the stream that `JOURNAL_STREAM` names. Processes whose output goes elsewhere inherit the variable.
+fn is_journal(stream: Option<&OsStr>, file: impl AsFd) -> bool {
+    let named = stream.and_then(|stream| stream.to_str()?.split_once(':'));
+    let named = named.and_then(|(device, inode)| Some((device.parse().ok()?, inode.parse().ok()?)));
+    let found = fstat(file).map(|found| (found.st_dev, found.st_ino));
+    named.is_some_and(|named| found == Ok(named))
+}
+
+/// A line, with its priority if it goes to the journal.
+fn marked(in_journal: bool, level: Level, line: &str) -> Cow<'_, str> {
+    if in_journal { Cow::Owned(format!("<{}>{line}", priority(level))) } else { Cow::Borrowed(line) }
+}
+
+/// The journal's priority of a level, which it takes from the beginning of a line (sd-daemon(3)).
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 3,
+        Level::WARN => 4,
+        Level::INFO => 6,
+        _ => 7,
+    }
 }
 
 /// How long a line waits for a reader of stderr that does not keep up. Later lines are dropped at once until it does:
@@ -161,8 +198,8 @@ pub struct Lines<W> {
     write: W,
 }
 
-impl<W: Fn(&str)> Lines<W> {
-    /// `write` gets one event at a time, its line end included.
+impl<W: Fn(Level, &str)> Lines<W> {
+    /// `write` gets one event at a time, with its level, its line end included.
     pub fn new(options: LogOptions, write: W) -> Self {
         Self { options, write }
     }
@@ -184,7 +221,7 @@ impl<W: Fn(&str)> Lines<W> {
     }
 }
 
-impl<S: Subscriber, W: Fn(&str) + 'static> Layer<S> for Lines<W> {
+impl<S: Subscriber, W: Fn(Level, &str) + 'static> Layer<S> for Lines<W> {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
         if self.wanted(metadata) { Interest::always() } else { Interest::never() }
     }
@@ -204,7 +241,8 @@ impl<S: Subscriber, W: Fn(&str) + 'static> Layer<S> for Lines<W> {
         }
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let caller = format!("{file}:{line}");
-        (self.write)(&fields.line(self.options.format, *metadata.level(), &caller, time));
+        let level = *metadata.level();
+        (self.write)(level, &fields.line(self.options.format, level, &caller, time));
     }
 }
 
@@ -391,6 +429,17 @@ mod tests {
             assert_eq!((year, month, day), date, "{seconds}");
         }
         assert_eq!(clock(Duration::from_secs(1_795_219_445)), (0, 4, 5));
+    }
+
+    #[test]
+    fn the_journal_is_the_stream_that_its_variable_names() {
+        let file = tempfile::tempfile().unwrap();
+        let found = fstat(&file).unwrap();
+        let stream = format!("{}:{}", found.st_dev, found.st_ino);
+        assert!(is_journal(Some(stream.as_ref()), &file));
+        for other in ["1:2", "", "x:y", ":"] {
+            assert!(!is_journal(Some(other.as_ref()), &file), "{other:?}");
+        }
     }
 
     #[test]

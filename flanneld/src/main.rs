@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         Ok(Command::Help(text)) => print(std::io::stdout(), &text),
         Ok(Command::Plan(config)) => carry_out(commands::plan::run(*config), false),
         Ok(Command::Status(asked)) => carry_out(commands::status::run(&asked), false),
-        Ok(Command::Version) => print(std::io::stderr(), concat!(env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Command::Version) => print(std::io::stdout(), concat!(env!("CARGO_PKG_VERSION"), "\n")),
         Ok(Command::Run(config)) => run(*config),
         Err(problems) => {
             print(std::io::stderr(), &format!("{problems}\n"));

@@ -173,7 +173,19 @@ pub(super) struct Flags {
     #[arg(long, value_name = "text|json", default_value = "text", help_heading = "Log")]
     pub(super) log_format: LogFormat,
 
-    /// Print the version on stderr and exit
+    /// glog's flags in units of old versions: accepted with a warning, the log always goes to stderr
+    #[arg(long, hide = true, value_name = "BOOL", value_parser = values::go_bool, action = ArgAction::Set)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    logtostderr: Option<bool>,
+    /// As `logtostderr`
+    #[arg(long, hide = true, value_name = "BOOL", value_parser = values::go_bool, action = ArgAction::Set)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    alsologtostderr: Option<bool>,
+    /// As `logtostderr`
+    #[arg(long, hide = true, value_name = "LEVEL")]
+    stderrthreshold: Option<String>,
+
+    /// Print the version on stdout and exit
     #[arg(long, help_heading = "Other")]
     #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -183,6 +195,18 @@ pub(super) struct Flags {
     #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) help: bool,
+}
+
+impl Flags {
+    /// The flags of glog that are given; they have no effect.
+    pub(super) fn glog_flags(&self) -> Vec<&'static str> {
+        let given = [
+            ("logtostderr", self.logtostderr.is_some()),
+            ("alsologtostderr", self.alsologtostderr.is_some()),
+            ("stderrthreshold", self.stderrthreshold.is_some()),
+        ];
+        given.into_iter().filter_map(|(flag, is_given)| is_given.then_some(flag)).collect()
+    }
 }
 
 /// One flag as given somewhere.

@@ -48,7 +48,7 @@ pub enum Command {
     Run(Box<Config>),
     /// `status`: tell how the daemon is.
     Status(StatusOptions),
-    /// `--version`: print it on stderr, where upstream does, and leave with status 0.
+    /// `--version`: print it on stdout and leave with status 0.
     Version,
 }
 
@@ -357,6 +357,7 @@ impl Config {
             None
         };
         let values = FlagValues::from(&flags);
+        let glog_flags = flags.glog_flags();
         let store = store(&flags, source, problems)?;
         Some(Self {
             store,
@@ -385,6 +386,8 @@ impl Config {
                 verbosity: flags.v,
                 vmodule: flags.vmodule.unwrap_or_default(),
                 backtrace_at: flags.log_backtrace_at,
+                glog_flags,
+                journal_stream: source.env("JOURNAL_STREAM"),
             },
             flags: values,
         })

@@ -402,6 +402,8 @@ fn every_exit_status_is_the_documented_one() {
         let text = String::from_utf8(done.stdout).unwrap() + &String::from_utf8(done.stderr).unwrap();
         (done.status.code().unwrap(), text)
     };
+    let version = Command::new(BINARY).arg("--version").output().unwrap();
+    assert_eq!(String::from_utf8(version.stdout).unwrap(), concat!(env!("CARGO_PKG_VERSION"), "\n"));
     let folder = tempfile::tempdir().unwrap();
     let net_conf = folder.path().join("net-conf.json");
     fs::write(&net_conf, Flannel::NET_CONF).unwrap();
@@ -424,6 +426,7 @@ fn every_exit_status_is_the_documented_one() {
             "failed to read net conf",
         ),
         (&*daemon, 1, "Could not find valid interface matching absent0"),
+        (&*format!("-logtostderr {daemon}"), 1, "-logtostderr has no effect"),
     ] {
         let (found, text) = status(line);
         assert!(found == code && text.contains(said), "{line}: {found} {text}");

@@ -29,6 +29,7 @@ fn argument_lists_made_for_upstream_start_unchanged() {
         "--public-ip= --iface= --iface-regex= --kubeconfig-file= --healthz-ip=",
         "--healthz-ip=::ffff:127.0.0.1 --public-ip=::ffff:192.0.2.1 --iface-can-reach=::ffff:192.0.2.2",
         "--healthz-ip=fe80::1%eth0",
+        "-logtostderr -alsologtostderr=true -stderrthreshold INFO --ip-masq",
     ] {
         line(upstream).config();
     }

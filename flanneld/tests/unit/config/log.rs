@@ -7,7 +7,7 @@ use tracing_subscriber::layer::SubscriberExt;
 fn logged(options: LogOptions, work: impl FnOnce()) -> String {
     let lines = Arc::new(Mutex::new(String::new()));
     let sink = Arc::clone(&lines);
-    let layer = Lines::new(options, move |line: &str| sink.lock().unwrap().push_str(line));
+    let layer = Lines::new(options, move |_, line: &str| sink.lock().unwrap().push_str(line));
     tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), work);
     let lines = lines.lock().unwrap();
     lines.clone()
