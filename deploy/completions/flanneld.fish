@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_flanneld_global_optspecs
-    string join \n iface= iface-regex= iface-can-reach= public-ip= public-ipv6= lease-db= kube-subnet-mgr= net-config-path= subnet-lease-renew-margin= etcd-endpoints= etcd-prefix= etcd-keyfile= etcd-certfile= etcd-cafile= etcd-username= etcd-password= kube-api-url= kubeconfig-file= kube-annotation-prefix= set-node-network-unavailable= ip-masq= ip-masq-fully-random-disable= iptables-forward-rules= table-ownership= table-prefix= iptables-resync= ip-blackhole-route= subnet-file= healthz-ip= healthz-port= v= vmodule= log_backtrace_at= log-format= version= help=
+    string join \n iface= iface-regex= iface-can-reach= public-ip= public-ipv6= lease-db= kube-subnet-mgr= net-config-path= subnet-lease-renew-margin= etcd-endpoints= etcd-prefix= etcd-keyfile= etcd-certfile= etcd-cafile= etcd-username= etcd-password= kube-api-url= kubeconfig-file= kube-annotation-prefix= set-node-network-unavailable= ip-masq= ip-masq-fully-random-disable= iptables-forward-rules= table-ownership= table-prefix= iptables-resync= ip-blackhole-route= subnet-file= healthz-ip= healthz-port= v= vmodule= log_backtrace_at= log-format= logtostderr= alsologtostderr= stderrthreshold= version= help=
 end
 
 function __fish_flanneld_needs_command
@@ -58,11 +58,15 @@ complete -c flanneld -n "__fish_flanneld_needs_command" -l v -d 'Log verbosity: 
 complete -c flanneld -n "__fish_flanneld_needs_command" -l vmodule -d 'Log verbosity by source file: reconcile=4,lease*=2' -r
 complete -c flanneld -n "__fish_flanneld_needs_command" -l log_backtrace_at -d 'Add a stack trace to the messages of this source line' -r
 complete -c flanneld -n "__fish_flanneld_needs_command" -l log-format -d 'Log format: klog\'s text, or one JSON object per line' -r
-complete -c flanneld -n "__fish_flanneld_needs_command" -l version -d 'Print the version on stderr and exit' -r
+complete -c flanneld -n "__fish_flanneld_needs_command" -l logtostderr -d 'glog\'s flags in units of old versions: accepted with a warning, the log always goes to stderr' -r
+complete -c flanneld -n "__fish_flanneld_needs_command" -l alsologtostderr -d 'As `logtostderr`' -r
+complete -c flanneld -n "__fish_flanneld_needs_command" -l stderrthreshold -d 'As `logtostderr`' -r
+complete -c flanneld -n "__fish_flanneld_needs_command" -l version -d 'Print the version on stdout and exit' -r
 complete -c flanneld -n "__fish_flanneld_needs_command" -l help -d 'Print this help on stdout and exit' -r
 complete -c flanneld -n "__fish_flanneld_needs_command" -f -a "status" -d 'Show the status of this node\'s daemon'
 complete -c flanneld -n "__fish_flanneld_needs_command" -f -a "plan" -d 'Show what a start with these flags would change on this host'
 complete -c flanneld -n "__fish_flanneld_needs_command" -f -a "doctor" -d 'Find what keeps pods from reaching each other, and show what to do'
+complete -c flanneld -n "__fish_flanneld_needs_command" -f -a "manifest" -d 'Print the Kubernetes objects that run flanneld on every node'
 complete -c flanneld -n "__fish_flanneld_needs_command" -f -a "cleanup" -d 'Remove what flanneld created on this host'
 complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l o -d 'Output format: text, or one JSON object' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l peers -d 'List all peers instead of those that are not programmed. JSON always lists all' -r
@@ -100,7 +104,10 @@ complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l v -d 'Log v
 complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l vmodule -d 'Log verbosity by source file: reconcile=4,lease*=2' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l log_backtrace_at -d 'Add a stack trace to the messages of this source line' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l log-format -d 'Log format: klog\'s text, or one JSON object per line' -r
-complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l version -d 'Print the version on stderr and exit' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l logtostderr -d 'glog\'s flags in units of old versions: accepted with a warning, the log always goes to stderr' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l alsologtostderr -d 'As `logtostderr`' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l stderrthreshold -d 'As `logtostderr`' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l version -d 'Print the version on stdout and exit' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l help -d 'Print this help on stdout and exit' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l iface -d 'Interface that carries traffic between nodes, by name or by one of its addresses. Repeatable; the first match wins. Default: the interface of the default route' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l iface-regex -d 'Regular expression for that interface, matched against addresses, then names, after every --iface. Repeatable' -r
@@ -136,10 +143,14 @@ complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l v -d 'Log ver
 complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l vmodule -d 'Log verbosity by source file: reconcile=4,lease*=2' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l log_backtrace_at -d 'Add a stack trace to the messages of this source line' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l log-format -d 'Log format: klog\'s text, or one JSON object per line' -r
-complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l version -d 'Print the version on stderr and exit' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l logtostderr -d 'glog\'s flags in units of old versions: accepted with a warning, the log always goes to stderr' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l alsologtostderr -d 'As `logtostderr`' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l stderrthreshold -d 'As `logtostderr`' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l version -d 'Print the version on stdout and exit' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l help -d 'Print this help on stdout and exit' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l o -d 'Output format: text, or one JSON array' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l preflight -d 'Report whether flanneld can take over from upstream\'s daemon on this host, and what that changes. Sends nothing to other nodes' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l collect -d 'Write an archive (tar) for a bug report to this file: flags, configuration, leases, status, findings, rules, plan, metrics, routes. Contains no secrets' -r -F
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l iface -d 'Interface that carries traffic between nodes, by name or by one of its addresses. Repeatable; the first match wins. Default: the interface of the default route' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l iface-regex -d 'Regular expression for that interface, matched against addresses, then names, after every --iface. Repeatable' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l iface-can-reach -d 'Use the interface of the route to this address, if --iface and --iface-regex match nothing' -r
@@ -174,8 +185,59 @@ complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l v -d 'Log v
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l vmodule -d 'Log verbosity by source file: reconcile=4,lease*=2' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l log_backtrace_at -d 'Add a stack trace to the messages of this source line' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l log-format -d 'Log format: klog\'s text, or one JSON object per line' -r
-complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l version -d 'Print the version on stderr and exit' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l logtostderr -d 'glog\'s flags in units of old versions: accepted with a warning, the log always goes to stderr' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l alsologtostderr -d 'As `logtostderr`' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l stderrthreshold -d 'As `logtostderr`' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l version -d 'Print the version on stdout and exit' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l help -d 'Print this help on stdout and exit' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l image -d 'Image of the daemon. Default: flannel and the version of this program' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l network -d 'IPv4 network that pods get addresses from: the controller manager\'s --cluster-cidr. Default: 10.244.0.0/16, none if only --ipv6-network is given' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l ipv6-network -d 'IPv6 network that pods get addresses from. Default: none' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l backend -d 'How packets reach other nodes: vxlan, host-gw or alloc' -r -f -a "vxlan\t''
+host-gw\t''
+alloc\t''"
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l platform -d 'Where CNI plugins and their configuration are: /opt/cni/bin and /etc/cni/net.d (kubernetes), the folders of k3s, or as kubernetes with the reference plugins installed too (kind)' -r -f -a "kubernetes\t'`/opt/cni/bin` with the reference plugins, `/etc/cni/net.d`: kubeadm, RKE2, kubespray, kOps, Talos'
+k3s\t'Folders of its own'
+kind\t'No bridge plugin'"
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l iface -d 'Interface that carries traffic between nodes, by name or by one of its addresses. Repeatable; the first match wins. Default: the interface of the default route' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l iface-regex -d 'Regular expression for that interface, matched against addresses, then names, after every --iface. Repeatable' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l iface-can-reach -d 'Use the interface of the route to this address, if --iface and --iface-regex match nothing' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l public-ip -d 'IPv4 address that other nodes send to. Without --iface, it also selects the interface. Default: the interface\'s address' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l public-ipv6 -d 'IPv6 address that other nodes send to; see --public-ip' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l lease-db -d 'Store leases in this SQLite file, which the daemons of one machine share' -r -F
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l kube-subnet-mgr -d 'Store leases as annotations of the Kubernetes nodes. NODE_NAME, or POD_NAME and POD_NAMESPACE, identify this node' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l net-config-path -d 'File with the cluster\'s networks and backend. With etcd they are in the store, under PREFIX/config' -r -F
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l subnet-lease-renew-margin -d 'Renew a lease this many minutes before it expires, 1 to 1439' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l etcd-endpoints -d 'URLs of the etcd members, separated by commas' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l etcd-prefix -d 'Prefix of all keys' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l etcd-keyfile -d 'Private key of the client certificate (PEM)' -r -F
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l etcd-certfile -d 'Client certificate (PEM)' -r -F
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l etcd-cafile -d 'CA certificates that the servers\' certificates are verified with (PEM); works without a client certificate' -r -F
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l etcd-username -d 'User name' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l etcd-password -d 'Password. Prefer FLANNELD_ETCD_PASSWORD: a process list shows flags until flanneld has moved the password away' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l kube-api-url -d 'URL of the API server. Default: the kubeconfig\'s, otherwise the cluster\'s that this pod runs in' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l kubeconfig-file -d 'kubeconfig file' -r -F
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l kube-annotation-prefix -d 'Prefix of the node annotations' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l set-node-network-unavailable -d 'Set the node\'s condition NetworkUnavailable to False when flanneld becomes ready' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l ip-masq -d 'Masquerade traffic that leaves the pod network' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l ip-masq-fully-random-disable -d 'Keep source ports where possible when masquerading, instead of choosing random ports' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l iptables-forward-rules -d 'Accept forwarded pod traffic' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l table-ownership -d 'Which processes may change flannel\'s nftables tables: every privileged process (shared), only flanneld (owner; Linux 6.9 or later), or owner where the kernel supports it (auto)' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l table-prefix -d 'Prefix for nftables table names. Must be unique among the flanneld processes of one host. Default: flannel, or flannel-NETWORK if the flanneld of another network uses these tables' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l iptables-resync -d 'Compare the rules with the kernel\'s every SECONDS seconds, at least 1' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l ip-blackhole-route -d 'Add a blackhole route for the node\'s subnet, so that the kernel drops packets for pods that do not exist' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l subnet-file -d 'File that passes this node\'s subnet and MTU to the CNI plugin' -r -F
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l healthz-ip -d 'Address of the HTTP server for /healthz, /readyz and /metrics. 0.0.0.0, :: and empty: all addresses, IPv4 and IPv6' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l healthz-port -d 'Port of that server. 0 turns it off' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l v -d 'Log verbosity: 0 logs changes, 2 adds each object, 5 adds each step' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l vmodule -d 'Log verbosity by source file: reconcile=4,lease*=2' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l log_backtrace_at -d 'Add a stack trace to the messages of this source line' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l log-format -d 'Log format: klog\'s text, or one JSON object per line' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l logtostderr -d 'glog\'s flags in units of old versions: accepted with a warning, the log always goes to stderr' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l alsologtostderr -d 'As `logtostderr`' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l stderrthreshold -d 'As `logtostderr`' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l version -d 'Print the version on stdout and exit' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l help -d 'Print this help on stdout and exit' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l dry-run -d 'Print what would be removed, and remove nothing' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l upstream -d 'Also remove the iptables chains and rules that upstream\'s iptables mode leaves' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l files -d 'Also remove the subnet file and the state file. The next start may then get another subnet' -r
@@ -216,5 +278,8 @@ complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l v -d 'Log 
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l vmodule -d 'Log verbosity by source file: reconcile=4,lease*=2' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l log_backtrace_at -d 'Add a stack trace to the messages of this source line' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l log-format -d 'Log format: klog\'s text, or one JSON object per line' -r
-complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l version -d 'Print the version on stderr and exit' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l logtostderr -d 'glog\'s flags in units of old versions: accepted with a warning, the log always goes to stderr' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l alsologtostderr -d 'As `logtostderr`' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l stderrthreshold -d 'As `logtostderr`' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l version -d 'Print the version on stdout and exit' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l help -d 'Print this help on stdout and exit' -r

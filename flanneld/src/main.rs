@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         Ok(Command::Cleanup(asked)) => carry_out(commands::cleanup::run(&asked), asked.stay),
         Ok(Command::Doctor(asked)) => carry_out(commands::doctor::run(asked), false),
         Ok(Command::Help(text)) => print(std::io::stdout(), &text),
+        Ok(Command::Manifest(options)) => print(std::io::stdout(), &commands::manifest::render(&options)),
         Ok(Command::Plan(config)) => carry_out(commands::plan::run(*config), false),
         Ok(Command::Status(asked)) => carry_out(commands::status::run(&asked), false),
         Ok(Command::Version) => print(std::io::stdout(), concat!(env!("CARGO_PKG_VERSION"), "\n")),

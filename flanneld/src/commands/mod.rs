@@ -5,6 +5,7 @@ mod context;
 mod devices;
 pub mod doctor;
 pub mod install_conf;
+pub mod manifest;
 mod peers;
 pub mod plan;
 pub mod status;

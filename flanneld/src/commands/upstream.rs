@@ -104,11 +104,16 @@ pub(super) fn is_listening(address: &HealthzAddress) -> bool {
 
 /// The body of a `/healthz` that answers 200 on this port of this host. `None` if nothing answers so.
 fn health(address: &HealthzAddress) -> Option<String> {
+    get(address, "/healthz", 4096)
+}
+
+/// The body of what answers 200 under this path, on this port of this host, if it has at most `limit` bytes with its header.
+pub(super) fn get(address: &HealthzAddress, path: &str, limit: u64) -> Option<String> {
     let mut stream = connect(address).ok()?;
     stream.set_read_timeout(Some(HEALTH_TIMEOUT)).ok()?;
-    stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").ok()?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).ok()?;
     let mut answer = Vec::new();
-    stream.take(4096).read_to_end(&mut answer).ok()?;
+    stream.take(limit).read_to_end(&mut answer).ok()?;
     let (head, body) = std::str::from_utf8(&answer).ok()?.split_once("\r\n\r\n")?;
     (head.split(' ').nth(1) == Some("200")).then(|| body.trim().to_owned())
 }

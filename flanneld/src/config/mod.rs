@@ -28,7 +28,7 @@ pub use self::healthz::{HealthzAddress, HealthzIp};
 pub use self::net_conf::{Backend, KeyProblem, NetConf, NetConfError, TxChecksumOffload, Vxlan};
 pub use self::pool::{Ipv4Pool, Ipv6Pool};
 pub use self::selection::Selection;
-pub use self::subcommand::definition;
+pub use self::subcommand::{ManifestOptions, Platform, StatusOptions, definition};
 use crate::desired::rules::TablePrefix;
 use crate::logging::LogOptions;
 use crate::run::ownership::TableOwnership;
@@ -42,6 +42,8 @@ pub enum Command {
     Doctor(Doctor),
     /// `--help`: print this on stdout and leave with status 0.
     Help(String),
+    /// `manifest`: print Kubernetes objects.
+    Manifest(ManifestOptions),
     /// `plan`: show what a start would change.
     Plan(Box<Config>),
     /// The daemon.
@@ -82,23 +84,10 @@ pub struct Doctor {
     pub problems: Vec<Problem>,
     /// Say whether this program can take over from upstream's daemon. Default: no.
     pub preflight: bool,
+    /// Write an archive for a bug report to this file. Default: none.
+    pub collect: Option<PathBuf>,
     /// Print JSON. Default: no.
     pub json: bool,
-}
-
-/// What `flanneld status` was asked.
-#[derive(Debug)]
-pub struct StatusOptions {
-    /// As for the daemon. The status socket is in the same directory.
-    pub subnet_file: PathBuf,
-    /// As for the daemon.
-    pub table_prefix: Option<TablePrefix>,
-    /// As for the daemon: where upstream's answers too.
-    pub healthz: Option<HealthzAddress>,
-    /// Print JSON. Default: no.
-    pub json: bool,
-    /// Print every peer, not only those that are not programmed. JSON has them all. Default: no.
-    pub peers: bool,
 }
 
 /// Everything the daemon is told at its start.

@@ -1,15 +1,19 @@
 //! `flanneld SUBCOMMAND [flags]`. Subcommands take the daemon's flags, with the same meaning.
 
 use std::ffi::OsString;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use clap::{ArgAction, CommandFactory, Parser};
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::cli::{self, Flags};
-use super::{Cleanup, Command, Config, Doctor, Problem, Problems, Source, StatusOptions, values};
+use super::{Cleanup, Command, Config, Doctor, HealthzAddress, Problem, Problems, Source, values};
+use crate::desired::rules::TablePrefix;
 
 const CLEANUP: &str = "cleanup";
 const DOCTOR: &str = "doctor";
+const MANIFEST: &str = "manifest";
 const PLAN: &str = "plan";
 const STATUS: &str = "status";
 
@@ -33,6 +37,82 @@ struct StatusFlags {
     flags: Flags,
 }
 
+/// What `flanneld status` was asked.
+#[derive(Debug)]
+pub struct StatusOptions {
+    /// As for the daemon. The status socket is in the same directory.
+    pub subnet_file: PathBuf,
+    /// As for the daemon.
+    pub table_prefix: Option<TablePrefix>,
+    /// As for the daemon: where upstream's answers too.
+    pub healthz: Option<HealthzAddress>,
+    /// Print JSON. Default: no.
+    pub json: bool,
+    /// Print every peer, not only those that are not programmed. JSON has them all. Default: no.
+    pub peers: bool,
+}
+
+/// What `flanneld manifest` was asked.
+#[derive(Clone, Debug)]
+pub struct ManifestOptions {
+    /// The image. Default: `flannel:` and this program's version.
+    pub image: Option<String>,
+    /// Pod network, IPv4. Default: 10.244.0.0/16; none if only the other one is given.
+    pub network: Option<Ipv4Net>,
+    /// Pod network, IPv6. Default: none.
+    pub ipv6_network: Option<Ipv6Net>,
+    /// `vxlan` (default), `host-gw` or `alloc`.
+    pub backend: String,
+    /// What kind of nodes.
+    pub platform: Platform,
+}
+
+/// Nodes that differ in where CNI plugins and their configuration are.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub enum Platform {
+    /// `/opt/cni/bin` with the reference plugins, `/etc/cni/net.d`: kubeadm, RKE2, kubespray, kOps, Talos.
+    #[default]
+    Kubernetes,
+    /// Folders of its own.
+    K3s,
+    /// No bridge plugin.
+    Kind,
+}
+
+#[derive(Debug, Parser)]
+#[command(no_binary_name = true, disable_help_flag = true)]
+struct ManifestFlags {
+    /// Image of the daemon. Default: flannel and the version of this program
+    #[arg(long, value_name = "NAME", help_heading = "This command")]
+    image: Option<String>,
+    /// IPv4 network that pods get addresses from: the controller manager's --cluster-cidr. Default: 10.244.0.0/16, none if
+    /// only --ipv6-network is given
+    #[arg(long, value_name = "CIDR", help_heading = "This command")]
+    network: Option<Ipv4Net>,
+    /// IPv6 network that pods get addresses from. Default: none
+    #[arg(long, value_name = "CIDR", help_heading = "This command")]
+    ipv6_network: Option<Ipv6Net>,
+    /// How packets reach other nodes: vxlan, host-gw or alloc
+    #[arg(long, value_name = "TYPE", default_value = "vxlan", help_heading = "This command")]
+    #[arg(value_parser = ["vxlan", "host-gw", "alloc"], hide_possible_values = true)]
+    backend: String,
+    /// Where CNI plugins and their configuration are: /opt/cni/bin and /etc/cni/net.d (kubernetes), the folders of k3s, or as
+    /// kubernetes with the reference plugins installed too (kind)
+    #[arg(long, value_enum, value_name = "kubernetes|k3s|kind", default_value = "kubernetes")]
+    #[arg(help_heading = "This command", hide_possible_values = true)]
+    platform: Platform,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+impl ManifestFlags {
+    fn options(self) -> ManifestOptions {
+        let Self { image, network, ipv6_network, backend, platform, .. } = self;
+        let usual = ipv6_network.is_none().then(|| Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 0, 0), 16));
+        ManifestOptions { image, network: network.or(usual), ipv6_network, backend, platform }
+    }
+}
+
 #[derive(Debug, Parser)]
 #[command(no_binary_name = true, disable_help_flag = true)]
 struct DoctorFlags {
@@ -46,6 +126,10 @@ struct DoctorFlags {
     #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     preflight: bool,
+    /// Write an archive (tar) for a bug report to this file: flags, configuration, leases, status, findings, rules, plan,
+    /// metrics, routes. Contains no secrets
+    #[arg(long, value_name = "FILE", help_heading = "This command", action = ArgAction::Set)]
+    collect: Option<PathBuf>,
     #[command(flatten)]
     flags: Flags,
 }
@@ -99,10 +183,16 @@ pub(super) fn read(source: &impl Source) -> Option<Result<Command, Problems>> {
         DOCTOR => {
             with_flags::<DoctorFlags>(&name, arguments, source, |own| &own.flags).map(|given| match given {
                 Some((config, problems, own)) => {
-                    let (json, preflight) = (own.o, own.preflight);
-                    Command::Doctor(Doctor { config, problems, preflight, json })
+                    let (json, preflight, collect) = (own.o, own.preflight, own.collect);
+                    Command::Doctor(Doctor { config, problems, preflight, collect, json })
                 }
                 None => Command::Help(help_of(DOCTOR)),
+            })
+        }
+        MANIFEST => {
+            with_flags::<ManifestFlags>(&name, arguments, source, |own| &own.flags).map(|given| match given {
+                Some((_, _, own)) => Command::Manifest(own.options()),
+                None => Command::Help(help_of(MANIFEST)),
             })
         }
         CLEANUP => {
@@ -164,7 +254,15 @@ pub fn definition() -> clap::Command {
             "Changes nothing; sends a few packets to other nodes. Exit status 1 if a finding is an error, otherwise 0.\n\nWith \
              --preflight, reports whether flanneld can take over from upstream's daemon on this host, and what that changes. \
              Takes no lease and sends nothing to other nodes. Exit status 0 if the swap is safe and pods notice nothing, 3 if \
-             it is safe and changes what is listed as `change`, 1 if it is unsafe.",
+             it is safe and changes what is listed as `change`, 1 if it is unsafe.\n\nWith --collect, writes an archive for a \
+             bug report. Exit status 0 if it is written.",
+        ),
+        described(
+            MANIFEST,
+            ManifestFlags::command(),
+            "Print the Kubernetes objects that run flanneld on every node",
+            "For kubectl apply. The defaults print the file deploy/kubernetes/kube-flannel.yml of this version. Changes nothing \
+             and talks to no cluster.",
         ),
         described(
             CLEANUP,

@@ -12,6 +12,7 @@ use flanneld::status::model::socket;
 use testkit::{Flannel, Lab, Namespace, Node, may_make_namespaces, wait_for};
 
 mod cleanup;
+mod collect;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_flanneld");
 const SOON: Duration = Duration::from_secs(10);
@@ -413,6 +414,8 @@ fn every_exit_status_is_the_documented_one() {
         ("--help", 0, "Exit status:"),
         ("--version", 0, env!("CARGO_PKG_VERSION")),
         ("plan --help", 0, "flanneld plan [--flag[=value]]..."),
+        ("manifest --ip-masq", 0, "kind: DaemonSet"),
+        ("manifest --backend=udp", 2, "--backend=udp"),
         ("cleanup -h", 0, "--dry-run[=<BOOL>]"),
         ("--bogus", 2, "flag provided but not defined: -bogus"),
         ("status --bogus --iptables-resync=0", 2, "--iptables-resync=0"),

@@ -7,7 +7,7 @@ use clap_mangen::roff::{Roff, bold, roman};
 use testkit::{golden, sh};
 
 const DEPLOY: &str = "../deploy";
-const SUBCOMMANDS: [&str; 4] = ["status", "plan", "doctor", "cleanup"];
+const SUBCOMMANDS: [&str; 5] = ["status", "plan", "doctor", "manifest", "cleanup"];
 
 /// What no flag says.
 const SECTIONS: [(&str, &[(&str, &str)]); 4] = [

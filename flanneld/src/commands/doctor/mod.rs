@@ -1,5 +1,6 @@
 //! `flanneld doctor`: what keeps pods from reaching each other, and what to do about it.
 
+mod collect;
 mod host;
 mod kernel_features;
 mod leases;
@@ -85,6 +86,9 @@ impl fmt::Display for Finding {
 pub async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
     if asked.preflight {
         return preflight::run(asked).await;
+    }
+    if let Some(to) = asked.collect.clone() {
+        return collect::run(asked, &to).await;
     }
     let Doctor { config, problems, json, .. } = asked;
     let mut findings = configuration(&problems);

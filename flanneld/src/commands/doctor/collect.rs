@@ -1,0 +1,138 @@
+//! `flanneld doctor --collect=FILE`: one archive for a bug report, without secrets.
+
+use std::error::Error;
+use std::path::Path;
+use std::time::SystemTime;
+
+use flannel_lease::Chain;
+use flannel_nft::Kernel as _;
+use flannel_nft::iptables::iptables_tables;
+
+use crate::commands::{Verdict, plan, status, table_prefixes, upstream};
+use crate::config::{Config, Doctor, StatusOptions};
+use crate::desired::rules::TablePrefix;
+use crate::file;
+use crate::run::state_file;
+
+/// What the kernel reports as text, and what system this is.
+const SYSTEM: [&str; 7] = [
+    "/etc/os-release",
+    "/proc/modules",
+    "/proc/net/arp",
+    "/proc/net/dev",
+    "/proc/net/ipv6_route",
+    "/proc/net/route",
+    "/proc/version",
+];
+/// Bytes of the largest file that goes into the archive.
+const MAX_PART_BYTES: u64 = 16 << 20;
+/// Bytes of the header of a file, and the unit of a file's length, in a tar archive.
+const BLOCK: usize = 512;
+
+/// Writes the archive. What cannot be had is a text in its place that says why.
+///
+/// # Errors
+/// The archive cannot be written.
+pub(super) async fn run(asked: Doctor, to: &Path) -> Result<Verdict, Box<dyn Error>> {
+    let config = asked.config.clone();
+    let options = StatusOptions {
+        subnet_file: config.subnet_file.clone(),
+        table_prefix: config.table_prefix.clone(),
+        healthz: config.healthz.clone(),
+        json: true,
+        peers: true,
+    };
+    let findings = Box::pin(super::run(Doctor { json: true, collect: None, ..asked })).await;
+    let metrics = config.healthz.as_ref().map(|address| {
+        upstream::get(address, "/metrics", MAX_PART_BYTES)
+            .ok_or_else(|| "no answer on the health port".into())
+    });
+    let mut parts = vec![
+        ("flags.txt", Ok(format!("flanneld {}\n{}\n", env!("CARGO_PKG_VERSION"), config.flags))),
+        ("doctor.json", findings.map(|found| found.text)),
+        ("status.json", status::run(&options).await.map(|found| found.text)),
+        ("rules.txt", rules(&config)),
+        ("net-conf.json", text(&config.net_conf_file)),
+        ("subnet.env", text(&config.subnet_file)),
+        ("subnet.state.json", text(&state_file::path(&config.subnet_file))),
+        ("metrics.txt", metrics.unwrap_or_else(|| Err("--healthz-port is not set".into()))),
+        ("plan.txt", plan::run(*config).await.map(|found| found.text)),
+    ];
+    parts.extend(SYSTEM.map(|path| (path.trim_start_matches('/'), text(Path::new(path)))));
+
+    let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
+    let mut archive = Vec::new();
+    for (name, content) in parts {
+        let content =
+            content.unwrap_or_else(|error: Box<dyn Error>| format!("not available: {}\n", Chain(&*error)));
+        append(&mut archive, &format!("flannel/{name}"), content.as_bytes(), time);
+    }
+    // Two blocks of zeros end an archive.
+    archive.resize(archive.len() + 2 * BLOCK, 0);
+    file::replace(to, &archive, 0o600)?;
+    let text = format!(
+        "{}: flags, configuration, leases, status, findings, rules, plan and metrics. Look into it before you publish it: it \
+         names addresses and nodes. Add the log: journalctl --unit=flanneld, or kubectl logs\n",
+        to.display()
+    );
+    Ok(Verdict { text, code: 0 })
+}
+
+/// A file that is text.
+fn text(path: &Path) -> Result<String, Box<dyn Error>> {
+    let content = file::read_up_to(MAX_PART_BYTES, path)?;
+    Ok(String::from_utf8_lossy(&content).into_owned())
+}
+
+/// flannel's tables, and those of iptables, as nft shows them.
+fn rules(config: &Config) -> Result<String, Box<dyn Error>> {
+    let mut nft = flannel_nft::Netlink::open()?;
+    let prefixes = table_prefixes(config.table_prefix.as_ref(), &mut nft)?;
+    let tables = prefixes.iter().map(TablePrefix::tables).collect::<Result<Vec<_>, _>>()?.concat();
+    Ok(nft.observe(&[tables, iptables_tables()].concat())?.ruleset.to_string())
+}
+
+/// Appends a file of mode 0644 to an archive in POSIX' ustar format (pax(1)). `time` is in seconds since 1970.
+fn append(archive: &mut Vec<u8>, name: &str, content: &[u8], time: u64) {
+    let fields = |checksum: &str| {
+        let (mode, owner, group, size) = ("0000644", "0000000", "0000000", content.len());
+        let (regular_file, link, magic, version) = ("0", "", "ustar", "00");
+        format!(
+            "{name:\0<100}{mode}\0{owner}\0{group}\0{size:011o}\0{time:011o}\0{checksum}{regular_file}{link:\0<100}\
+             {magic}\0{version}"
+        )
+    };
+    // Its own field counts as spaces.
+    let checksum: u32 = fields("        ").bytes().map(u32::from).sum();
+    let start = archive.len();
+    archive.extend(fields(&format!("{checksum:06o}\0 ")).bytes());
+    archive.resize(start + BLOCK, 0);
+    archive.extend(content);
+    archive.resize(archive.len().next_multiple_of(BLOCK), 0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tar_reads_the_archive() {
+        let mut archive = Vec::new();
+        append(&mut archive, "flannel/a", b"one\n", 1_700_000_000);
+        append(&mut archive, "flannel/proc/net/dev", &[b'x'; 1024], 1_700_000_000);
+        archive.resize(archive.len() + 2 * BLOCK, 0);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.tar");
+        std::fs::write(&path, archive).unwrap();
+        let done = std::process::Command::new("tar")
+            .arg("xf")
+            .arg(&path)
+            .arg("-C")
+            .arg(folder.path())
+            .output()
+            .unwrap();
+        assert!(done.status.success() && done.stderr.is_empty(), "{}", String::from_utf8_lossy(&done.stderr));
+        assert_eq!(std::fs::read(folder.path().join("flannel/a")).unwrap(), b"one\n");
+        assert_eq!(std::fs::read(folder.path().join("flannel/proc/net/dev")).unwrap().len(), 1024);
+    }
+}
