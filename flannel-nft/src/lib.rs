@@ -175,10 +175,11 @@ pub mod field {
     pub use crate::model::field::{
         Base, Field, cgroupv2, ct, ipsec, meta, numgen_inc, numgen_random, osf, rt, socket, symhash,
     };
+    pub use crate::model::field::{GENEVE_VNI, VXLAN_FLAGS, VXLAN_VNI};
     pub use crate::model::header::{
         ah, arp, comp, dccp, esp, ether, gre, icmp, icmpv6, igmp, ip, ip6, sctp, tcp, th, udp, udplite, vlan,
     };
-    pub use crate::model::tunnel::{GENEVE_VNI, Tunnel, VXLAN_FLAGS, VXLAN_VNI};
+    pub use crate::model::tunnel::Tunnel;
 }
 
 /// Compiles the example of README.md.

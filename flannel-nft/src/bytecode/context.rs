@@ -8,11 +8,12 @@ use crate::model::expression::Term;
 use crate::model::exthdr::Exthdr;
 use crate::model::family::Family;
 use crate::model::field::{Field, Kind, meta};
+use crate::model::field::{GENEVE_VNI, Inner, VXLAN_FLAGS, VXLAN_VNI};
 use crate::model::header::{self, Header, Payload};
 use crate::model::matching::{Match, Test};
 use crate::model::protocol::Protocol;
 use crate::model::statement::{Reject, Statement};
-use crate::model::tunnel::{GENEVE_VNI, Inner, Tunnel, VXLAN_FLAGS, VXLAN_VNI};
+use crate::model::tunnel::Tunnel;
 use crate::uapi::*;
 
 /// The protocols that all packets have which reach the next statement.

@@ -10,6 +10,7 @@ use crate::model::datatype::{Datatype, Format};
 use crate::model::expression::Term;
 use crate::model::exthdr::Exthdr;
 use crate::model::family::Family;
+use crate::model::field::Inner;
 use crate::model::field::{Field, Kind};
 use crate::model::header::{self, Payload};
 use crate::model::matching::{Inline, Match, Source, Test};
@@ -17,7 +18,6 @@ use crate::model::name::SetName;
 use crate::model::rule::Rule;
 use crate::model::set::Set;
 use crate::model::statement::{Reject, Statement};
-use crate::model::tunnel::Inner;
 use crate::model::verdict::Verdict;
 use crate::uapi::*;
 

@@ -9,11 +9,11 @@ use crate::model::datatype::Datatype;
 use crate::model::expression::Term;
 use crate::model::exthdr::Exthdr;
 use crate::model::family::Family;
+use crate::model::field::Inner;
 use crate::model::field::{Field, Kind};
 use crate::model::matching::{Match, Source, Test};
 use crate::model::rule::Rule;
 use crate::model::statement::{Reject, Statement};
-use crate::model::tunnel::Inner;
 use crate::model::verdict::Verdict;
 use crate::uapi::*;
 

@@ -6,9 +6,10 @@ use crate::model::data::Data;
 use crate::model::datatype::Datatype;
 use crate::model::expression::Term;
 use crate::model::exthdr;
+use crate::model::field::Inner;
 use crate::model::field::{Field, Kind};
 use crate::model::header;
-use crate::model::tunnel::{Inner, Tunnel};
+use crate::model::tunnel::Tunnel;
 use crate::model::value::Value;
 use crate::uapi::*;
 

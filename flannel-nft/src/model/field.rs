@@ -6,8 +6,8 @@
 
 use crate::model::datatype::Datatype;
 use crate::model::exthdr::Exthdr;
-use crate::model::header::Payload;
-use crate::model::tunnel::{Inner, Tunnel};
+use crate::model::header::{Header, Payload};
+use crate::model::tunnel::Tunnel;
 use crate::uapi::*;
 
 /// What an expression reads: `tcp dport`, `meta mark`, `ct state`.
@@ -378,3 +378,46 @@ pub const fn symhash(modulus: u32, offset: u32) -> Field {
 pub const fn osf() -> Field {
     Field(Kind::Osf { flags: 0, ttl: 0 })
 }
+
+/// What is read inside of a tunnel.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum Inner {
+    Meta(u32),
+    Payload(Payload),
+}
+
+impl Tunnel {
+    /// The header of the tunnel itself, if nft reads it as part of the tunnel.
+    pub(crate) fn header(self) -> Option<Header> {
+        match self {
+            Self::Vxlan => Some(Header::Vxlan),
+            Self::Geneve => Some(Header::Geneve),
+            Self::Gre | Self::Gretap => None,
+        }
+    }
+}
+
+impl Field {
+    /// The same field of the packet inside of a tunnel: `vxlan ip saddr`. Other fields than those of
+    /// headers stay as they are.
+    #[must_use]
+    pub const fn inside(self, tunnel: Tunnel) -> Self {
+        match self.0 {
+            Kind::Payload(payload) => Self(Kind::Inner { tunnel, inner: Inner::Payload(payload) }),
+            _ => self,
+        }
+    }
+}
+
+const fn of_tunnel(tunnel: Tunnel, header: Header, name: &'static str, offset: u32, length: u32) -> Field {
+    let bytes = if length == 8 { 1 } else { 3 };
+    let datatype = Datatype::Integer { length: bytes, host: false };
+    Field(Kind::Inner { tunnel, inner: Inner::Payload(Payload { header, name, offset, length, datatype }) })
+}
+
+/// `vxlan flags`, 8 bits
+pub const VXLAN_FLAGS: Field = of_tunnel(Tunnel::Vxlan, Header::Vxlan, "flags", 0, 8);
+/// `vxlan vni`, 24 bits
+pub const VXLAN_VNI: Field = of_tunnel(Tunnel::Vxlan, Header::Vxlan, "vni", 32, 24);
+/// `geneve vni`, 24 bits
+pub const GENEVE_VNI: Field = of_tunnel(Tunnel::Geneve, Header::Geneve, "vni", 32, 24);

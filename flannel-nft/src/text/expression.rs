@@ -7,12 +7,12 @@ use crate::model::datatype::{Datatype, Format};
 use crate::model::element::{Body, Span};
 use crate::model::expression::Term;
 use crate::model::exthdr::Exthdr;
+use crate::model::field::Inner;
 use crate::model::field::{self, Field, Kind};
 use crate::model::format::write_bits;
 use crate::model::header;
 use crate::model::matching::{Match, Source, Test};
 use crate::model::set::Set;
-use crate::model::tunnel::Inner;
 use crate::text::element_rest;
 use crate::uapi::*;
 
