@@ -1,5 +1,5 @@
 # Everything a person or CI does here. Each target installs what it needs first (Debian packages, only missing ones).
-.PHONY: help demo test prove-no-gap test-compat test-faults test-kernels test-kube test-deploy test-page test-release test-image test-packages release package book lint fuzz bench ci check-long
+.PHONY: help demo test prove-no-gap test-compat test-faults test-backends test-kernels test-kube test-deploy test-page test-release test-image test-packages release package book lint fuzz bench ci check-long
 .DEFAULT_GOAL := help
 
 ROOT := $(filter 0,$(shell id -u))
@@ -46,6 +46,10 @@ test-faults: ## system calls of a real daemon fail, full disks, limits: writes d
 	@scripts/install-deps faults
 	cargo build --quiet --locked -p flanneld
 	scripts/faults $(TARGET)/debug/flanneld
+
+test-backends: ## the backends that not every kernel has, with real packets, in a virtual machine with one Debian kernel (KERNELS="trixie"; minutes)
+	@scripts/install-deps test kernels
+	KERNELS="$(or $(KERNELS),trixie)" PACKAGES="flannel-vxlan flanneld" scripts/test-kernels 'netns/ipip::|e2e/backends::'
 
 test-kernels: ## the kernel tests in virtual machines with Debian's kernels (KERNELS="bullseye sid" chooses; minutes each)
 	@scripts/install-deps test kernels

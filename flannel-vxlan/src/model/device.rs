@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 
 use crate::model::family::Family;
 use crate::model::flannel_device::FlannelDevice;
@@ -67,6 +68,15 @@ impl DeviceKind {
         match self {
             Self::Vxlan(vxlan) => Some(vxlan),
             Self::Ipip(_) => None,
+        }
+    }
+
+    /// UDP port that the device sends to and receives at; `None` without one.
+    #[must_use]
+    pub fn port(&self) -> Option<NonZeroU16> {
+        match self {
+            Self::Vxlan(vxlan) => Some(vxlan.port),
+            Self::Ipip(ipip) => ipip.fou,
         }
     }
 

@@ -1,15 +1,15 @@
-//! Which VXLAN devices of this host have flannel's names.
+//! Which devices of this host have flannel's names.
 
 use std::collections::BTreeMap;
 
-use flannel_vxlan::{Kernel, Links, ObserveError, Vni};
+use flannel_vxlan::{FlannelDevice, Kernel, Links, ObserveError};
 
-/// The devices to look at, the two families of each VNI together.
+/// The devices to look at, the two families of each together.
 pub(super) fn all(kernel: &mut impl Kernel) -> Result<Vec<Vec<Links>>, ObserveError> {
-    let mut found: BTreeMap<Vni, Vec<Links>> = BTreeMap::new();
+    let mut found: BTreeMap<FlannelDevice, Vec<Links>> = BTreeMap::new();
     for interface in kernel.interfaces()? {
-        if let Some((vni, family)) = Vni::of_device(&interface.name) {
-            found.entry(vni).or_default().push(Links::of(vni.device_name(family), family));
+        if let Some((device, family)) = FlannelDevice::of_name(&interface.name) {
+            found.entry(device).or_default().push(Links::of(device.name(family), family));
         }
     }
     Ok(found.into_values().collect())

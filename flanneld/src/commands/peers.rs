@@ -8,9 +8,26 @@ use ipnet::IpNet;
 use crate::status::model::{PeerState, PeerStatus};
 
 /// A peer for each of these routes: the route, the neighbor of its next hop, and where packets for that neighbor's MAC
-/// address go. A peer behind a VXLAN device that lacks one of them is pending.
+/// address go. A peer behind a VXLAN device that lacks one of them is pending. Behind an IP-in-IP device packets go to the
+/// next hop of the route.
 pub(super) fn of_routes(observed: &Observed, is_meant: impl Fn(&ObservedRoute) -> bool) -> Vec<PeerStatus> {
-    let routes = observed.routes.iter().filter(|route| is_meant(route)).filter_map(|route| match route.to {
+    let outer = |route: &ObservedRoute| {
+        let on_ipip =
+            observed.devices.iter().any(|found| found.index == route.interface && found.ipip().is_some());
+        let gateway = match route.to {
+            ObservedRouteTo::Gateway { gateway, .. } => Some(gateway),
+            ObservedRouteTo::Nexthop { id } => {
+                let nexthop = observed.nexthops.iter().find(|found| found.id == id);
+                nexthop.and_then(|found| found.gateway).map(IpAddr::from)
+            }
+            _ => None,
+        };
+        gateway.filter(|_| on_ipip)
+    };
+    let routes = observed.routes.iter().filter(|route| is_meant(route));
+    let (outer, others): (Vec<_>, Vec<_>) =
+        routes.map(|route| (route, outer(route))).partition(|(_, outer)| outer.is_some());
+    let others = others.into_iter().filter_map(|(route, _)| match route.to {
         ObservedRouteTo::Gateway { gateway, onlink } => Some((route.subnet, gateway, onlink)),
         ObservedRouteTo::Nexthop { .. } => Some((route.subnet, route.subnet.network(), true)),
         _ => None,
@@ -31,8 +48,17 @@ pub(super) fn of_routes(observed: &Observed, is_meant: impl Fn(&ObservedRoute) -
             state: if missing.is_some() { PeerState::Pending } else { PeerState::Programmed },
             underlay: if tunnel { entry.map(|entry| entry.underlay) } else { Some(gateway) },
             mac: mac.map(|mac| mac.to_string()),
+            direct: !tunnel,
             reason: missing,
         }
     };
-    routes.map(peer).collect()
+    let reached = |(route, underlay): (&ObservedRoute, Option<IpAddr>)| PeerStatus {
+        subnet: route.subnet,
+        state: PeerState::Programmed,
+        underlay,
+        mac: None,
+        direct: false,
+        reason: None,
+    };
+    others.map(peer).chain(outer.into_iter().map(reached)).collect()
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use flannel_nft::iptables::iptables_tables;
 use flannel_nft::{Chain, Kernel as _, Table, Verdict};
-use flannel_vxlan::{Family, Kernel as _, ObservedDevice, ObservedRoute, ObservedRouteTo, Vni};
+use flannel_vxlan::{Family, FlannelDevice, Kernel as _, ObservedDevice, ObservedRoute, ObservedRouteTo};
 use ipnet::IpNet;
 
 use super::{devices, peers};
@@ -221,14 +221,14 @@ impl State {
             let more = if others == 0 { String::new() } else { format!("; and {others} more") };
             self.unmet.insert("peers".to_owned(), format!("{first}{more}"));
         }
-        let is_direct = |peer: &PeerStatus| peer.mac.is_none() && peer.state == PeerState::Programmed;
+        let is_direct = |peer: &PeerStatus| peer.direct && peer.state == PeerState::Programmed;
         if !self.peers.is_empty() && self.peers.values().all(is_direct) {
             // host-gw: a device may be left of another backend.
             return;
         }
         let lacks = |subnet: &&IpNet| {
             let of_family = |device: &&ObservedDevice| {
-                Vni::of_device(device.name.as_str())
+                FlannelDevice::of_name(device.name.as_str())
                     .is_some_and(|(_, family)| family == Family::of_net(**subnet))
             };
             let has_it = |device: &ObservedDevice| {
@@ -240,7 +240,7 @@ impl State {
         let lacking: Vec<_> =
             subnets.iter().filter(lacks).map(|subnet| subnet.network().to_string()).collect();
         if !lacking.is_empty() {
-            let text = format!("no VXLAN device that is up has the address {}", lacking.join(" or "));
+            let text = format!("no device of flannel that is up has the address {}", lacking.join(" or "));
             self.unmet.insert("device".to_owned(), text);
         }
     }

@@ -25,7 +25,7 @@ pub use self::cli::FlagValues;
 use self::cli::Flags;
 pub use self::effective::EffectiveConfig;
 pub use self::healthz::{HealthzAddress, HealthzIp};
-pub use self::net_conf::{Backend, KeyProblem, NetConf, NetConfError, TxChecksumOffload, Vxlan};
+pub use self::net_conf::{Backend, Ipip, KeyProblem, NetConf, NetConfError, TxChecksumOffload, Udp, Vxlan};
 pub use self::pool::{Ipv4Pool, Ipv6Pool};
 pub use self::selection::Selection;
 pub use self::subcommand::{ManifestOptions, Platform, StatusOptions, definition};

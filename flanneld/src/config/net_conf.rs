@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 use std::ops::RangeInclusive;
 
-use flannel_vxlan::VxlanSpec;
+use flannel_vxlan::{FlannelDevice, IpipSpec, Vni, VxlanSpec};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::json::{Object, describe};
@@ -42,7 +42,11 @@ pub enum Backend {
     Alloc,
     /// Plain routes through the other nodes' addresses, which must be on the same link.
     HostGw,
-    /// Wrapped in UDP.
+    /// Wrapped in an IPv4 header.
+    Ipip(Ipip),
+    /// Wrapped in a UDP datagram, without a header between it and the packet. A configuration without `Backend` means this.
+    Udp(Udp),
+    /// Wrapped in UDP, VXLAN and Ethernet headers.
     Vxlan(Vxlan),
 }
 
@@ -52,9 +56,46 @@ impl Backend {
         match self {
             Self::Alloc => "alloc",
             Self::HostGw => "host-gw",
+            Self::Ipip(_) => "ipip",
+            Self::Udp(_) => "udp",
             Self::Vxlan(_) => "vxlan",
         }
     }
+
+    /// The device that it makes; `None` if it makes none.
+    #[must_use]
+    pub fn device(&self) -> Option<FlannelDevice> {
+        match self {
+            Self::Alloc | Self::HostGw => None,
+            Self::Ipip(_) => Some(FlannelDevice::Ipip),
+            Self::Udp(_) => Some(FlannelDevice::Udp),
+            Self::Vxlan(vxlan) => Vni::new(vxlan.vni).ok().map(FlannelDevice::Vxlan),
+        }
+    }
+
+    /// UDP port that the device receives at; `None` without one.
+    #[must_use]
+    pub fn port(&self) -> Option<NonZeroU16> {
+        match self {
+            Self::Alloc | Self::HostGw | Self::Ipip(_) => None,
+            Self::Udp(udp) => Some(udp.port),
+            Self::Vxlan(vxlan) => Some(vxlan.port),
+        }
+    }
+}
+
+/// Settings of the `ipip` backend.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Ipip {
+    /// Routes without wrapping to nodes on the same link. Default: false.
+    pub direct_routing: bool,
+}
+
+/// Settings of the `udp` backend.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Udp {
+    /// UDP source and destination port. Default: 8285.
+    pub port: NonZeroU16,
 }
 
 /// Settings of the `vxlan` backend.
@@ -205,6 +246,10 @@ impl Backend {
     fn to_json(&self) -> serde_json::Value {
         match self {
             Self::Alloc | Self::HostGw => serde_json::json!({ "Type": self.name() }),
+            Self::Ipip(ipip) => {
+                serde_json::json!({ "Type": self.name(), "DirectRouting": ipip.direct_routing })
+            }
+            Self::Udp(udp) => serde_json::json!({ "Type": self.name(), "Port": udp.port }),
             Self::Vxlan(vxlan) => {
                 let mut json = serde_json::json!({
                     "Type": self.name(),
@@ -228,7 +273,7 @@ impl Backend {
     pub fn mtu(&self) -> Option<u32> {
         match self {
             Self::Vxlan(vxlan) => vxlan.mtu.map(u32::from),
-            Self::Alloc | Self::HostGw => None,
+            Self::Alloc | Self::HostGw | Self::Ipip(_) | Self::Udp(_) => None,
         }
     }
 }
@@ -361,11 +406,8 @@ impl Reader<'_> {
 
     fn backend(&mut self, ipv6: bool) -> Option<Backend> {
         let Some(raw) = self.object.last("Backend") else {
-            self.report(
-                "Backend.Type",
-                format!("no Backend is given, which means udp, and udp is {UNSUPPORTED}"),
-            );
-            return None;
+            self.ipv4_only(ipv6, "udp (no Backend is given)");
+            return Some(Backend::Udp(Udp { port: IpipSpec::FOU_PORT }));
         };
         let object = match Object::parse(raw.get().as_bytes()) {
             Ok(object) => object,
@@ -389,8 +431,18 @@ impl Reader<'_> {
         match name.to_ascii_lowercase().as_str() {
             "alloc" => Some(Backend::Alloc),
             "host-gw" => Some(Backend::HostGw),
+            "ipip" => {
+                let direct_routing = reader.flag("DirectRouting", false);
+                self.ipv4_only(ipv6, "ipip");
+                Some(Backend::Ipip(Ipip { direct_routing }))
+            }
+            "udp" => {
+                let port = reader.port();
+                self.ipv4_only(ipv6, "udp");
+                Some(Backend::Udp(Udp { port: port.ok()?.unwrap_or(IpipSpec::FOU_PORT) }))
+            }
             "vxlan" => reader.vxlan(ipv6).map(Backend::Vxlan),
-            "extension" | "ipip" | "ipsec" | "tencent-vpc" | "udp" | "wireguard" => {
+            "extension" | "ipsec" | "tencent-vpc" | "wireguard" => {
                 reader.report("Type", format!("backend type {name} is {UNSUPPORTED}"));
                 None
             }
@@ -405,8 +457,7 @@ impl Reader<'_> {
         // IPv6 needs 1280 bytes inside (RFC 8200 section 5), IPv4 68 (RFC 791); the wrapping takes 70 and 50.
         let least_mtu = if ipv6 { 1280 + 70 } else { 68 + 50 };
         let vni = self.number("VNI", 0..=0x00ff_ffff);
-        let port = self.number("Port", 1..=u32::from(u16::MAX));
-        let in_range = |port| NonZeroU16::new(u16::try_from(port).ok()?);
+        let port = self.port();
         let mtu =
             match self.number("MTU", 0..=u32::from(u16::MAX)) {
                 Ok(Some(mtu)) if mtu < least_mtu => Err(self
@@ -419,13 +470,25 @@ impl Reader<'_> {
         let tx_checksum_offload = self.tx_checksum_offload();
         Some(Vxlan {
             vni: vni.ok()?.unwrap_or(1),
-            port: port.ok()?.and_then(in_range).unwrap_or(VxlanSpec::PORT),
+            port: port.ok()?.unwrap_or(VxlanSpec::PORT),
             mtu: mtu.ok()?.and_then(|mtu| u16::try_from(mtu).ok()),
             gbp,
             learning,
             direct_routing,
             tx_checksum_offload: tx_checksum_offload.ok()?,
         })
+    }
+
+    fn port(&mut self) -> Result<Option<NonZeroU16>, Reported> {
+        let port = self.number("Port", 1..=u32::from(u16::MAX))?;
+        Ok(port.and_then(|port| NonZeroU16::new(u16::try_from(port).ok()?)))
+    }
+
+    fn ipv4_only(&mut self, ipv6: bool, backend: &str) {
+        if ipv6 {
+            let reason = format!("the backend {backend} carries IPv4 only; use vxlan or host-gw for IPv6");
+            self.report("EnableIPv6", reason);
+        }
     }
 
     fn tx_checksum_offload(&mut self) -> Result<TxChecksumOffload, Reported> {
@@ -443,5 +506,5 @@ impl Reader<'_> {
     }
 }
 
-const SUPPORTED: &str = "vxlan, host-gw, alloc";
-const UNSUPPORTED: &str = "not supported by this flanneld; use vxlan, host-gw or alloc";
+const SUPPORTED: &str = "vxlan, host-gw, ipip, udp, alloc";
+const UNSUPPORTED: &str = "not supported by this flanneld; use vxlan, host-gw, ipip, udp or alloc";

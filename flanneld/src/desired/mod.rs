@@ -7,7 +7,8 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use flannel_nft::Ownership;
 use flannel_vxlan::{
-    DeviceSpec, Family, FamilySpec, IfName, Link, MacAddr, OverlayMtu, Peer, ValueError, Via, Vni, VxlanSpec,
+    DeviceKind, DeviceSpec, Family, FamilySpec, IfName, IpipSpec, Link, MacAddr, OverlayMtu, Peer,
+    ValueError, Via, Vni, VxlanSpec,
 };
 use ipnet::IpNet;
 
@@ -201,7 +202,9 @@ impl NodeSpec {
     /// None in practice; serialization is fallible by signature.
     pub fn attributes(&self) -> Result<LeaseAttributes, serde_json::Error> {
         let (backend_type, backend_data, backend_v6_data) = match &self.net_conf.backend {
-            Backend::Alloc => (BackendType::Unnamed, None, None),
+            // Upstream's udp nodes publish no type either.
+            Backend::Alloc | Backend::Udp(_) => (BackendType::Unnamed, None, None),
+            Backend::Ipip(_) => (BackendType::Ipip, None, None),
             Backend::HostGw => (BackendType::HostGw, None, None),
             Backend::Vxlan(vxlan) => {
                 let data = |mac: MacAddr| VxlanData::new(vxlan.vni, mac.bytes()).to_backend_data();
@@ -246,7 +249,11 @@ impl NodeSpec {
     /// Whether peers on the same link are routed to without wrapping, so that routes decide.
     #[must_use]
     pub fn is_direct_routing(&self) -> bool {
-        matches!(&self.net_conf.backend, Backend::Vxlan(vxlan) if vxlan.direct_routing)
+        match &self.net_conf.backend {
+            Backend::Vxlan(vxlan) => vxlan.direct_routing,
+            Backend::Ipip(ipip) => ipip.direct_routing,
+            Backend::Alloc | Backend::HostGw | Backend::Udp(_) => false,
+        }
     }
 
     /// Where the node's subnet may come from.
@@ -314,25 +321,33 @@ impl NodeSpec {
             let name: IfName = self.facts.interface.parse().map_err(fail)?;
             let underlay = Link { index: self.facts.index, name };
             let mut spec = FamilySpec::new(underlay, subnet, vec![network]).blackhole(self.blackhole_route);
-            match (&self.net_conf.backend, tunnel) {
-                (Backend::Vxlan(vxlan), Some((mtu, mac))) => {
-                    let mtu = OverlayMtu::new(mtu, family).map_err(fail)?;
-                    let vni = Vni::new(vxlan.vni).map_err(fail)?;
-                    let vxlan = VxlanSpec::new(vni, mac)
-                        .port(vxlan.port)
-                        .learning(vxlan.learning)
-                        .gbp(vxlan.gbp)
-                        .tx_checksum(
-                            tx_checksum(vxlan, public_is_local)
-                                .or_else(|| self.restores_checksum.then_some(true)),
-                        );
-                    spec = spec.device(DeviceSpec::new(vxlan, underlay, local, subnet.network(), mtu));
-                }
-                (Backend::Alloc | Backend::HostGw | Backend::Vxlan(_), _) => {}
+            if let Some((mtu, mac)) = tunnel
+                && let Some(kind) = self.device_kind(mac, public_is_local).map_err(fail)?
+            {
+                let mtu = OverlayMtu::new(mtu, family).map_err(fail)?;
+                spec = spec.device(DeviceSpec::new(kind, underlay, local, subnet.network(), mtu));
             }
             families.push(spec);
         }
         Ok(families)
+    }
+
+    /// The kind of the backend's device; `None` if it has none.
+    fn device_kind(&self, mac: MacAddr, public_is_local: bool) -> Result<Option<DeviceKind>, ValueError> {
+        Ok(match &self.net_conf.backend {
+            Backend::Alloc | Backend::HostGw => None,
+            Backend::Ipip(_) => Some(IpipSpec::new().into()),
+            Backend::Udp(udp) => Some(IpipSpec::new().fou(udp.port).into()),
+            Backend::Vxlan(vxlan) => {
+                let checksum = tx_checksum(vxlan, public_is_local);
+                let spec = VxlanSpec::new(Vni::new(vxlan.vni)?, mac)
+                    .port(vxlan.port)
+                    .learning(vxlan.learning)
+                    .gbp(vxlan.gbp)
+                    .tx_checksum(checksum.or_else(|| self.restores_checksum.then_some(true)));
+                Some(spec.into())
+            }
+        })
     }
 
     /// The peer that one subnet of a lease stands for; `None` if this node does not have that family, or no overlay at
@@ -377,14 +392,21 @@ impl NodeSpec {
         let expected = match ours {
             Backend::Alloc => return Ok(None),
             Backend::HostGw => BackendType::HostGw,
+            Backend::Ipip(_) => BackendType::Ipip,
+            Backend::Udp(_) => BackendType::Unnamed,
             Backend::Vxlan(_) => BackendType::Vxlan,
         };
         if attributes.backend_type != expected {
             let theirs = quote(attributes.backend_type.as_str());
             return Err(Skipped::Backend { theirs, ours: ours.name() });
         }
-        let Backend::Vxlan(vxlan) = ours else {
-            return Ok(Some(Via::Direct { gateway: public }));
+        let vxlan = match ours {
+            Backend::Alloc | Backend::HostGw => return Ok(Some(Via::Direct { gateway: public })),
+            Backend::Ipip(ipip) if ipip.direct_routing && on_link(public) => {
+                return Ok(Some(Via::Direct { gateway: public }));
+            }
+            Backend::Ipip(_) | Backend::Udp(_) => return Ok(Some(Via::Outer { underlay: public })),
+            Backend::Vxlan(vxlan) => vxlan,
         };
         let unusable = |problem: String| Skipped::BackendData { family, problem };
         let data = data.ok_or_else(|| unusable("there is none".to_owned()))?;

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use flannel_vxlan::{DefaultRoute, Interface, InterfaceAddress, RouteLookup, Vni};
+use flannel_vxlan::{DefaultRoute, FlannelDevice, Interface, InterfaceAddress, RouteLookup};
 use regex::Regex;
 
 use crate::config::Selection;
@@ -330,8 +330,7 @@ impl Host<'_> {
 
 /// Whether flannel gives devices this name: `flannel.1`, `flannel-v6.1` and those of upstream's other backends.
 fn is_flannels(name: &str) -> bool {
-    Vni::of_device(name).is_some()
-        || ["flannel0", "flannel.ipip", "flannel-wg", "flannel-wg-v6"].contains(&name)
+    FlannelDevice::of_name(name).is_some() || ["flannel-wg", "flannel-wg-v6"].contains(&name)
 }
 
 /// Unicast addresses beyond this host: good ones before tentative ones, and these before those that are deprecated; global

@@ -8,6 +8,8 @@ use crate::config::Backend;
 /// | backend | `ipv4_device` | `ipv6_device` | `pods` |
 /// |---|---|---|---|
 /// | vxlan | underlay − 50 | underlay − 70, at least 1280 | `ipv4_device`; `ipv6_device` without IPv4 |
+/// | ipip | interface − 20 | – | `ipv4_device` |
+/// | udp | interface − 28 | – | `ipv4_device` |
 /// | host-gw, alloc | – | – | interface |
 ///
 /// For vxlan the underlay is `Backend.MTU`, as with upstream, or the interface's if that is not set, or has become lower.
@@ -16,9 +18,9 @@ use crate::config::Backend;
 /// the reasons.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Mtus {
-    /// Of `flannel.<VNI>`; `None` without one.
+    /// Of the IPv4 device; `None` without one.
     pub ipv4_device: Option<u32>,
-    /// Of `flannel-v6.<VNI>`; `None` without one.
+    /// Of the IPv6 device; `None` without one.
     pub ipv6_device: Option<u32>,
     /// What pods may send: `FLANNEL_MTU`.
     pub pods: u32,
@@ -35,24 +37,11 @@ impl NodeFacts {
             Backend::Vxlan(vxlan) => {
                 let underlay = vxlan.mtu.map_or(self.mtu, |mtu| self.mtu.min(mtu.into()));
                 // Outer IP 20 or 40 + UDP 8 + VXLAN 8 + inner Ethernet 14.
-                let inside =
-                    |in_use: bool, overhead: u32, family, least| match underlay.saturating_sub(overhead) {
-                        _ if !in_use => Ok(None),
-                        left if left >= least => Ok(Some(left)),
-                        left => {
-                            let interface = self.interface.clone();
-                            Err(NodeError::MtuTooSmall { interface, underlay, left, family, least })
-                        }
-                    };
-                let ipv4_device = inside(self.ipv4.is_some(), 50, "IPv4", 68)?;
-                let ipv6_device = match inside(self.ipv6.is_some(), 70, "IPv6", 1280) {
-                    // IPv4 works all the same.
-                    Err(_too_small) if ipv4_device.is_some() => None,
-                    device => device?,
-                };
-                let pods = ipv4_device.or(ipv6_device).unwrap_or(underlay);
-                Ok(Mtus { ipv4_device, ipv6_device, pods })
+                self.inside(underlay, 50, 70)
             }
+            // Outer IP 20, with UDP 8.
+            Backend::Ipip(_) => self.inside(self.mtu, 20, 0),
+            Backend::Udp(_) => self.inside(self.mtu, 28, 0),
             Backend::HostGw => {
                 let ipv4 = self.ipv4.map(|own| (own.public.into(), own.interface.into()));
                 let ipv6 = self.ipv6.map(|own| (own.public.into(), own.interface.into()));
@@ -63,6 +52,26 @@ impl NodeFacts {
             }
             Backend::Alloc => Ok(Mtus { ipv4_device: None, ipv6_device: None, pods: self.mtu }),
         }
+    }
+
+    /// What headers of these lengths leave of the underlay's MTU.
+    fn inside(&self, underlay: u32, ipv4: u32, ipv6: u32) -> Result<Mtus, NodeError> {
+        let inside = |in_use: bool, overhead: u32, family, least| match underlay.saturating_sub(overhead) {
+            _ if !in_use => Ok(None),
+            left if left >= least => Ok(Some(left)),
+            left => {
+                let interface = self.interface.clone();
+                Err(NodeError::MtuTooSmall { interface, underlay, left, family, least })
+            }
+        };
+        let ipv4_device = inside(self.ipv4.is_some(), ipv4, "IPv4", 68)?;
+        let ipv6_device = match inside(self.ipv6.is_some(), ipv6, "IPv6", 1280) {
+            // IPv4 works all the same.
+            Err(_too_small) if ipv4_device.is_some() => None,
+            device => device?,
+        };
+        let pods = ipv4_device.or(ipv6_device).unwrap_or(underlay);
+        Ok(Mtus { ipv4_device, ipv6_device, pods })
     }
 
     /// Checks that the interface carries `Backend.MTU`. A node that is to run with it for the first time must not start

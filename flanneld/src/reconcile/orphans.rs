@@ -3,13 +3,13 @@
 
 use std::collections::BTreeSet;
 
-use flannel_vxlan::{Family, IfName, Links, Observed, Overlay, Plan, Vni};
+use flannel_vxlan::{Family, FlannelDevice, IfName, Links, Observed, Overlay, Plan};
 use ipnet::IpNet;
 use tracing::{info, warn};
 
 use super::Reconciler;
 use super::error::SweepError;
-use crate::config::{Backend, NetConf};
+use crate::config::NetConf;
 use crate::run::instances;
 use flannel_lease::Chain;
 
@@ -50,10 +50,9 @@ impl Orphans {
 }
 
 fn devices(net_conf: &NetConf) -> Vec<(IfName, Family)> {
-    let Backend::Vxlan(vxlan) = &net_conf.backend else { return Vec::new() };
-    let Ok(vni) = Vni::new(vxlan.vni) else { return Vec::new() };
+    let Some(device) = net_conf.backend.device() else { return Vec::new() };
     let families = net_conf.all_networks().into_iter().map(Family::of_net);
-    families.map(|family| (vni.device_name(family), family)).collect()
+    families.map(|family| (device.name(family), family)).collect()
 }
 
 /// The sweep of what earlier configurations left in the kernel.
@@ -103,7 +102,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             self.unswept().iter().map(|previous| Orphans::between(previous, now)).collect();
         let ours: BTreeSet<IfName> = devices(now).into_iter().map(|(device, _)| device).collect();
         let interfaces = self.overlay.kernel.interfaces()?;
-        let named = interfaces.iter().filter(|found| Vni::of_device(&found.name).is_some());
+        let named = interfaces.iter().filter(|found| FlannelDevice::of_name(&found.name).is_some());
         let others = named.filter(|found| !ours.iter().any(|device| device.as_str() == found.name));
         let mut others: BTreeSet<&str> = others.map(|found| found.name.as_str()).collect();
         let anything = !others.is_empty() || left.iter().any(|left| !left.networks.is_empty());

@@ -3,13 +3,12 @@
 //! Claims are taken in one order (subnet file, networks, devices, tables), so that no two daemons wait for each other.
 
 use flannel_nft::{Kernel, NameError, ObserveError};
-use flannel_vxlan::Vni;
 use ipnet::IpNet;
 use std::fs;
 use std::path::Path;
 use tracing::{info, warn};
 
-use crate::config::{Backend, Config, NetConf};
+use crate::config::{Config, NetConf};
 use crate::desired::rules::TablePrefix;
 use crate::run::instances::{self, Attempt, Claim, Held, attempt, claim};
 use flannel_lease::Chain;
@@ -49,10 +48,9 @@ impl Claims {
         for network in &networks {
             self.take(&Claim::Network(*network), waits).await;
         }
-        let Backend::Vxlan(vxlan) = &net_conf.backend else { return };
-        let Ok(vni) = Vni::new(vxlan.vni) else { return };
+        let Some(device) = net_conf.backend.device() else { return };
         for network in networks {
-            let device = vni.device_name(flannel_vxlan::Family::of_net(network));
+            let device = device.name(flannel_vxlan::Family::of_net(network));
             self.take(&Claim::Device(device.to_string()), waits).await;
         }
     }

@@ -71,6 +71,9 @@ pub fn live_change(old: &NetConf, new: &NetConf) -> Result<NetConf, Refused> {
         fixed("Backend.Port", port, &new.port, device);
         fixed("Backend.GBP", gbp, &new.gbp, device);
     }
+    if let (Backend::Udp(old), Backend::Udp(new)) = (&old.backend, &new.backend) {
+        fixed("Backend.Port", &old.port, &new.port, "is where the other nodes send to");
+    }
     if refused.is_empty() { Ok(new.clone()) } else { Err(Refused(refused)) }
 }
 

@@ -372,6 +372,14 @@ fn log_backend(net_conf: &NetConf) {
             "VXLAN config: VNI={vni} Port={port} GBP={gbp} Learning={learning} DirectRouting={direct_routing}"
         );
     }
+    match &net_conf.backend {
+        Backend::Ipip(ipip) => info!("IPIP config: DirectRouting={}", ipip.direct_routing),
+        Backend::Udp(_) => info!(
+            "backend udp, which a configuration without Backend means, has no IPv6 and no receive offload; vxlan is \
+             recommended: docs/migration.md describes the change"
+        ),
+        Backend::Alloc | Backend::HostGw | Backend::Vxlan(_) => {}
+    }
     if !net_conf.nftables_asked {
         info!("EnableNFTables is not set; flanneld uses nftables in any case");
     }

@@ -97,10 +97,9 @@ fn this_node(status: &Status) -> String {
         row("Backend", &status.backend);
     }
     for device in &status.devices {
-        let text = format!(
-            "{} {}, VNI {}, port {}, MTU {}",
-            device.name, device.address, device.vni, device.port, device.mtu
-        );
+        let vni = device.vni.map(|vni| format!(", VNI {vni}")).unwrap_or_default();
+        let port = device.port.map(|port| format!(", port {port}")).unwrap_or_default();
+        let text = format!("{} {}{vni}{port}, MTU {}", device.name, device.address, device.mtu);
         row("Device", &text);
     }
     let rules = &status.rules;
@@ -124,7 +123,7 @@ fn picture(status: &Status) -> String {
         let angle = TAU * f64::from(n) / f64::from(count) - FRAC_PI_2;
         let (x, y) = (200.0 + 170.0 * angle.cos(), 200.0 + 170.0 * angle.sin());
         let state = word(peer.state);
-        let direct = if peer.state == PeerState::Programmed && peer.mac.is_none() { " direct" } else { "" };
+        let direct = if peer.state == PeerState::Programmed && peer.direct { " direct" } else { "" };
         let _infallible = writeln!(
             lines,
             "<line class=\"{state}{direct}\" x1=\"200\" y1=\"200\" x2=\"{x:.0}\" y2=\"{y:.0}\"/>"
@@ -156,11 +155,11 @@ fn peers(status: &Status) -> String {
     for (number, peer) in (1_u32..).zip(status.peer_list.iter().take(MAX_LISTED_PEERS)) {
         let state = word(peer.state);
         let underlay = peer.underlay.map(|address| address.to_string()).unwrap_or_default();
-        let how = match (&peer.reason, &peer.mac, peer.underlay) {
-            (Some(reason), _, _) => reason,
-            (None, Some(mac), _) => mac,
-            (None, None, Some(_)) => "routed directly",
-            (None, None, None) => "",
+        let how = match (&peer.reason, &peer.mac) {
+            (Some(reason), _) => reason,
+            (None, Some(mac)) => mac,
+            (None, None) if peer.direct => "routed directly",
+            (None, None) => "",
         };
         let _infallible = writeln!(
             rows,

@@ -125,21 +125,24 @@ pub struct InterfaceStatus {
     pub public: Vec<IpAddr>,
 }
 
-/// A VXLAN device.
+/// The tunnel device of one family.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct DeviceStatus {
     /// Its name.
     pub name: String,
-    /// VXLAN network identifier.
-    pub vni: u32,
+    /// VXLAN network identifier; absent for another kind of device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vni: Option<u32>,
     /// Its address.
     pub address: IpAddr,
-    /// Its MAC address.
-    pub mac: String,
+    /// Its MAC address; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
     /// In bytes.
     pub mtu: u32,
-    /// UDP destination port.
-    pub port: u16,
+    /// UDP destination port; absent without UDP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
 }
 
 /// The nftables rules.
@@ -198,8 +201,11 @@ pub struct PeerStatus {
     pub state: PeerState,
     /// Where packets for it are sent.
     pub underlay: Option<IpAddr>,
-    /// MAC address of its VXLAN device; `None` if it is routed to directly.
+    /// MAC address of its VXLAN device; `None` without one.
     pub mac: Option<String>,
+    /// Whether its packets are routed without encapsulation.
+    #[serde(default)]
+    pub direct: bool,
     /// Why it is skipped or pending, or what its lease lacks.
     pub reason: Option<String>,
 }

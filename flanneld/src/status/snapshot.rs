@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 
 use flannel_nft::Observed;
 use flannel_vxlan::{DeviceSpec, Family, Overlay, Via};
@@ -95,7 +96,7 @@ fn peer(
             Ok(_) => (PeerState::Pending, None),
             Err(skipped) => (PeerState::Skipped, Some(skipped.to_string())),
         };
-        return Some(PeerStatus { subnet, state, underlay: None, mac: None, reason });
+        return Some(PeerStatus { subnet, state, underlay: None, mac: None, direct: false, reason });
     };
     let (state, reason) = match overlay.conflict_of(subnet) {
         Some(conflict) => (PeerState::Skipped, Some(conflict.to_string())),
@@ -109,23 +110,24 @@ fn peer(
         Via::Tunnel { mac, .. } => Some(mac.to_string()),
         Via::Outer { .. } | Via::Direct { .. } => None,
     };
-    Some(PeerStatus { subnet, state, underlay: Some(peer.via.underlay()), mac, reason })
+    let direct = matches!(peer.via, Via::Direct { .. });
+    Some(PeerStatus { subnet, state, underlay: Some(peer.via.underlay()), mac, direct, reason })
 }
 
 fn devices(overlay: &Overlay) -> Vec<DeviceStatus> {
     let specs = Family::ALL.into_iter().filter_map(|family| overlay.family(family)?.device.as_ref());
     let status = |device: &DeviceSpec| {
-        let vxlan = device.kind.vxlan()?;
-        Some(DeviceStatus {
+        let vxlan = device.kind.vxlan();
+        DeviceStatus {
             name: device.name.to_string(),
-            vni: vxlan.vni.number(),
+            vni: vxlan.map(|vxlan| vxlan.vni.number()),
             address: device.address,
-            mac: vxlan.mac.to_string(),
+            mac: vxlan.map(|vxlan| vxlan.mac.to_string()),
             mtu: device.mtu.bytes(),
-            port: vxlan.port.get(),
-        })
+            port: device.kind.port().map(NonZeroU16::get),
+        }
     };
-    specs.filter_map(status).collect()
+    specs.map(status).collect()
 }
 
 /// Puts what does not hold and what is worth knowing into a status.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use testkit::{Daemon, Flannel, Lab, NewFlows, Node, Pod, may_make_namespaces, wait_for};
 
+mod backends;
 mod contest;
 mod etcd;
 mod etcd_host;

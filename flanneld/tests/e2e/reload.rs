@@ -431,7 +431,7 @@ fn a_restart_with_a_configuration_that_cannot_be_used_goes_on_with_the_last_one(
     let mut daemon = flannel.start(&node).unwrap();
     daemon.ready(SOON).unwrap();
     assert!(daemon.terminate().unwrap().success());
-    fs::write(flannel.net_conf_file(), net_conf("", "").replace("vxlan", "ipip")).unwrap();
+    fs::write(flannel.net_conf_file(), net_conf("", "").replace("vxlan", "ipsec")).unwrap();
     let mut daemon = flannel.start(&node).unwrap();
     daemon.ready(SOON).unwrap();
     let noted = || daemon.page("/readyz").unwrap().contains("configuration: error parsing subnet config: ");

@@ -33,8 +33,11 @@ annotations:
 {{- if not (or .Values.podCidr .Values.podCidrv6) -}}
 {{- fail "set podCidr, podCidrv6 or both" -}}
 {{- end -}}
-{{- if not (has $flannel.backend (list "vxlan" "host-gw" "alloc")) -}}
-{{- fail (printf "flannel.backend %q: this flannel has vxlan, host-gw and alloc" $flannel.backend) -}}
+{{- if not (has $flannel.backend (list "vxlan" "host-gw" "ipip" "udp" "alloc")) -}}
+{{- fail (printf "flannel.backend %q: this flannel has vxlan, host-gw, ipip, udp and alloc" $flannel.backend) -}}
+{{- end -}}
+{{- if and .Values.podCidrv6 (has $flannel.backend (list "ipip" "udp")) -}}
+{{- fail (printf "podCidrv6: the backend %s carries IPv4 only; use vxlan or host-gw" $flannel.backend) -}}
 {{- end -}}
 {{- $conf := dict "EnableNFTables" $flannel.enableNFTables -}}
 {{- if .Values.podCidr -}}
@@ -47,6 +50,12 @@ annotations:
 {{- $_ := set $conf "IPv6Network" .Values.podCidrv6 -}}
 {{- end -}}
 {{- $backend := dict "Type" $flannel.backend -}}
+{{- if and (eq $flannel.backend "udp") $flannel.backendPort -}}
+{{- $_ := set $backend "Port" (int $flannel.backendPort) -}}
+{{- end -}}
+{{- if and (eq $flannel.backend "ipip") $flannel.directRouting -}}
+{{- $_ := set $backend "DirectRouting" $flannel.directRouting -}}
+{{- end -}}
 {{- if eq $flannel.backend "vxlan" -}}
 {{- range $key, $value := dict "Port" $flannel.backendPort "VNI" $flannel.vni "MTU" $flannel.mtu -}}
 {{- if $value }}{{ $_ := set $backend $key (int $value) }}{{ end -}}

@@ -5,12 +5,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use flannel_vxlan::Interface;
-use flannel_vxlan::{Family, Vni};
+use flannel_vxlan::{Family, FlannelDevice};
 use ipnet::IpNet;
 
 use super::Finding;
 use crate::commands::context::Context;
-use crate::config::{Backend, Config, Store};
+use crate::config::{Config, Store};
 use crate::file;
 use flannel_lease::{LeaseAttributes, LeaseKey};
 
@@ -58,15 +58,16 @@ impl Host {
         let mut findings = self.forwarding(facts.ipv4.is_some(), facts.ipv6.is_some());
         findings.extend(self.bridges(facts.ipv4.is_some(), facts.ipv6.is_some()));
         let mut devices = vec![facts.interface.clone()];
-        if let Backend::Vxlan(vxlan) = &context.spec.net_conf.backend {
-            let is_ours = |name: &str| Vni::of_device(name).is_some_and(|(vni, _)| vni.number() == vxlan.vni);
+        let backend = &context.spec.net_conf.backend;
+        if let Some(device) = backend.device() {
+            let is_ours = |name: &str| FlannelDevice::of_name(name).is_some_and(|(found, _)| found == device);
             let is_up = |found: &Interface| found.up && is_ours(&found.name);
-            let device = Vni::new(vxlan.vni).map(|vni| vni.device_name(Family::V4).to_string());
-            findings.extend(device.as_ref().ok().and_then(|device| self.managers(device)));
-            devices.extend(device);
+            let name = device.name(Family::V4).to_string();
+            findings.extend(self.managers(&name));
+            devices.push(name);
             // A device that is up holds the port itself, and has it.
-            if !interfaces.iter().any(is_up) {
-                findings.extend(self.port(vxlan.port.get()));
+            if let Some(port) = backend.port().filter(|_| !interfaces.iter().any(is_up)) {
+                findings.extend(self.port(port.get()));
             }
         }
         if facts.ipv4.is_some() {

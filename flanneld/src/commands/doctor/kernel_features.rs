@@ -21,7 +21,7 @@ pub(super) fn check(context: &Context) -> Vec<Finding> {
         unshare(CloneFlags::CLONE_NEWNET).map(|()| (try_rules(&spec, lease), try_overlay(&spec, lease)))
     });
     match tried.join() {
-        Ok(Ok((rules, overlay))) => judge(rules, overlay),
+        Ok(Ok((rules, overlay))) => judge(rules, overlay, context.spec.net_conf.backend.name()),
         Ok(Err(errno)) => vec![Finding::info(
             "features",
             format!(
@@ -33,7 +33,7 @@ pub(super) fn check(context: &Context) -> Vec<Finding> {
     }
 }
 
-fn judge(rules: Result<(), Failure>, overlay: Result<bool, Failure>) -> Vec<Finding> {
+fn judge(rules: Result<(), Failure>, overlay: Result<bool, Failure>, backend: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Err(error) = rules {
         findings.push(Finding::error(
@@ -46,7 +46,11 @@ fn judge(rules: Result<(), Failure>, overlay: Result<bool, Failure>) -> Vec<Find
         Err(error) => findings.push(Finding::error(
             "features",
             format!("this kernel refuses the devices and routes: {}", Chain(&*error)),
-            "enable vxlan, built in or as a module",
+            match backend {
+                "udp" => "load the modules ipip and fou; the kernel does not load fou by itself",
+                "ipip" => "enable ipip, built in or as a module",
+                _ => "enable vxlan, built in or as a module",
+            },
         )),
         Ok(false) => findings.push(Finding::info(
             "features",

@@ -15,7 +15,7 @@ use std::fmt;
 
 use super::context::Context;
 use super::{Verdict, one_line};
-use flannel_vxlan::{Family, Kernel as _, Vni};
+use flannel_vxlan::{Family, FlannelDevice, Kernel as _};
 use serde::Serialize;
 
 use super::upstream::Upstream;
@@ -215,7 +215,7 @@ fn kernel(context: &Context, links: &mut flannel_vxlan::Netlink) -> Result<Vec<F
     if matches!(context.spec.net_conf.backend, Backend::Vxlan(_)) {
         let offloading = observed.devices.iter().filter(|device| device.tx_checksum == Some(true));
         for device in offloading.filter(|device| {
-            Vni::of_device(device.name.as_str()).is_some_and(|(_, family)| is_behind_nat(family))
+            FlannelDevice::of_name(device.name.as_str()).is_some_and(|(_, family)| is_behind_nat(family))
         }) {
             findings.push(Finding::warning(
                 "checksum",

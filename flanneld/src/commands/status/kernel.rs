@@ -61,16 +61,16 @@ pub(super) fn read(
 
 fn device_status(observed: &Observed) -> Vec<DeviceStatus> {
     let status = |device: &flannel_vxlan::ObservedDevice| {
-        let vxlan = device.vxlan()?;
-        let family = if device.name.as_str().starts_with("flannel-v6.") { Family::V6 } else { Family::V4 };
+        let (_, family) = device.flannel_device()?;
+        let vxlan = device.vxlan();
         let mut addresses = device.addresses.iter().map(|(address, _)| *address);
         Some(DeviceStatus {
             name: device.name.to_string(),
-            vni: vxlan.vni,
+            vni: vxlan.map(|vxlan| vxlan.vni),
             address: addresses.find(|address| Family::of(*address) == family && !is_link_local(*address))?,
-            mac: device.mac.map(|mac| mac.to_string()).unwrap_or_default(),
+            mac: device.mac.map(|mac| mac.to_string()),
             mtu: device.mtu,
-            port: vxlan.port,
+            port: vxlan.map(|vxlan| vxlan.port).or_else(|| device.ipip()?.fou),
         })
     };
     observed.devices.iter().filter_map(status).collect()

@@ -100,9 +100,19 @@ impl fmt::Display for Shown<'_> {
         writeln!(f)?;
         self.daemon(f)?;
         for device in &status.devices {
-            let (name, vni, address, mac) = (&device.name, device.vni, device.address, &device.mac);
-            let (mtu, port) = (device.mtu, device.port);
-            writeln!(f, "{:12}{name}: VNI {vni}, {address}, {mac}, MTU {mtu}, UDP port {port}", "device")?;
+            write!(f, "{:12}{}: ", "device", device.name)?;
+            if let Some(vni) = device.vni {
+                write!(f, "VNI {vni}, ")?;
+            }
+            write!(f, "{}", device.address)?;
+            if let Some(mac) = &device.mac {
+                write!(f, ", {mac}")?;
+            }
+            write!(f, ", MTU {}", device.mtu)?;
+            match device.port {
+                Some(port) => writeln!(f, ", UDP port {port}")?,
+                None => writeln!(f)?,
+            }
         }
         let tables =
             if status.rules.tables.is_empty() { "none".to_owned() } else { status.rules.tables.join(", ") };
@@ -187,7 +197,7 @@ fn peer_table(f: &mut fmt::Formatter<'_>, peers: &[PeerStatus]) -> fmt::Result {
             PeerState::Programmed => "programmed",
         };
         let node = peer.underlay.map(|address| address.to_string()).unwrap_or_default();
-        let direct = peer.underlay.map(|_| "direct").unwrap_or_default();
+        let direct = if peer.direct { "direct" } else { "" };
         let mac = peer.mac.as_deref().unwrap_or(direct);
         let line = format!("{:width$}  {state:10}  {node:39}  {mac}", peer.subnet.to_string());
         match &peer.reason {
@@ -232,6 +242,7 @@ mod tests {
             state,
             underlay: reason.is_none().then(|| "192.0.2.12".parse().unwrap()),
             mac: reason.is_none().then(|| "02:00:00:00:00:12".to_owned()),
+            direct: false,
             reason: reason.map(str::to_owned),
         };
         let mut status = Status {
@@ -277,8 +288,14 @@ mod tests {
         status.store.last_error = Some(hostile.clone());
         let subnet = "10.244.3.0/24".parse().unwrap();
         let state = PeerState::Skipped;
-        status.peer_list =
-            vec![PeerStatus { subnet, state, underlay: None, mac: None, reason: Some(hostile) }];
+        status.peer_list = vec![PeerStatus {
+            subnet,
+            state,
+            underlay: None,
+            mac: None,
+            direct: false,
+            reason: Some(hostile),
+        }];
         let text = Shown(&status).to_string();
         assert!(text.chars().all(|char| char == '\n' || !char.is_control()), "{text:?}");
         assert_eq!(text.lines().filter(|line| line.starts_with("node ")).count(), 1, "{text}");

@@ -1,4 +1,4 @@
-use flanneld::config::{Backend, NetConf, TxChecksumOffload, Vxlan};
+use flanneld::config::{Backend, Ipip, NetConf, TxChecksumOffload, Udp, Vxlan};
 use proptest::prelude::*;
 
 fn parse(text: &str) -> NetConf {
@@ -121,6 +121,26 @@ fn the_backends_without_settings_are_known() {
 }
 
 #[test]
+fn the_ipv4_backends_have_upstreams_keys_and_no_backend_means_udp() {
+    let backend = |backend: &str| parse(&format!(r#"{{"Network": "10.244.0.0/16"{backend}}}"#)).backend;
+    let udp = |port: u16| Backend::Udp(Udp { port: port.try_into().unwrap() });
+    assert_eq!(backend(""), udp(8285));
+    assert_eq!(backend(r#", "Backend": {"Type": "UDP"}"#), udp(8285));
+    assert_eq!(backend(r#", "Backend": {"Type": "udp", "port": 9285}"#), udp(9285));
+    let ipip = |direct_routing| Backend::Ipip(Ipip { direct_routing });
+    assert_eq!(backend(r#", "Backend": {"Type": "ipip"}"#), ipip(false));
+    assert_eq!(backend(r#", "Backend": {"Type": "ipip", "directrouting": true}"#), ipip(true));
+    for text in [
+        "",
+        r#", "Backend": {"Type": "udp", "Port": 9285}"#,
+        r#", "Backend": {"Type": "ipip", "DirectRouting": true}"#,
+    ] {
+        let conf = parse(&format!(r#"{{"Network": "10.244.0.0/16"{text}}}"#));
+        assert_eq!(parse(&conf.to_json()), conf);
+    }
+}
+
+#[test]
 fn each_mistake_is_told_in_upstreams_words_under_its_key() {
     let v4 = |members: &str| with_backend(&format!(r#""Network": "10.244.0.0/16", {members}"#));
     let v6 = |members: &str| {
@@ -214,8 +234,17 @@ fn each_mistake_is_told_in_upstreams_words_under_its_key() {
             "NonMasqueradeCIDRs: json: cannot unmarshal string into a list",
         ),
         (
-            r#"{"Network": "10.244.0.0/16"}"#.into(),
-            "Backend.Type: no Backend is given, which means udp, and udp is not supported by this flanneld",
+            r#"{"Network": "10.244.0.0/16", "EnableIPv6": true, "IPv6Network": "fc00::/48"}"#.into(),
+            "EnableIPv6: the backend udp (no Backend is given) carries IPv4 only; use vxlan or host-gw for IPv6",
+        ),
+        (
+            r#"{"Network": "10.244.0.0/16", "EnableIPv6": true, "IPv6Network": "fc00::/48", "Backend": {"Type": "ipip"}}"#
+                .into(),
+            "EnableIPv6: the backend ipip carries IPv4 only; use vxlan or host-gw for IPv6",
+        ),
+        (
+            r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "udp", "Port": 65536}}"#.into(),
+            "Backend.Port: 65536 is out of range: a whole number from 1 to 65535",
         ),
         (r#"{"Network": "10.244.0.0/16", "Backend": {}}"#.into(), "Backend.Type: unknown backend type: "),
         (r#"{"Network": "10.244.0.0/16", "Backend": null}"#.into(), "Backend.Type: unknown backend type: "),
@@ -233,7 +262,7 @@ fn each_mistake_is_told_in_upstreams_words_under_its_key() {
         ),
         (
             r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "WireGuard"}}"#.into(),
-            "Backend.Type: backend type WireGuard is not supported by this flanneld; use vxlan, host-gw or alloc",
+            "Backend.Type: backend type WireGuard is not supported by this flanneld; use vxlan, host-gw, ipip, udp or alloc",
         ),
         (
             with_vxlan(r#""VNI": 16777216"#),

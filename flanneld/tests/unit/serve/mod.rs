@@ -17,6 +17,7 @@ fn sample() -> Status {
         state,
         underlay: underlay.map(|address| address.parse().unwrap()),
         mac: mac.map(str::to_owned),
+        direct: mac.is_none() && underlay.is_some(),
         reason: reason.map(str::to_owned),
     };
     let work = WorkStatus {
@@ -67,11 +68,11 @@ fn sample() -> Status {
         },
         devices: vec![DeviceStatus {
             name: "flannel.1".to_owned(),
-            vni: 1,
+            vni: Some(1),
             address: "10.244.1.0".parse().unwrap(),
-            mac: "02:00:00:00:00:01".to_owned(),
+            mac: Some("02:00:00:00:00:01".to_owned()),
             mtu: 1450,
-            port: 8472,
+            port: Some(8472),
         }],
         rules: RulesStatus {
             owned: false,

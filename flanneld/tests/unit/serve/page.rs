@@ -58,6 +58,7 @@ fn ten_thousand_peers_are_a_page_that_can_still_be_loaded() {
         state: PeerState::Programmed,
         underlay: "192.0.2.2".parse().ok(),
         mac: Some("02:00:00:00:00:02".to_owned()),
+        direct: false,
         reason: None,
     };
     let status = Status { peer_list: (0..10_000).map(peer).collect(), ..sample() };

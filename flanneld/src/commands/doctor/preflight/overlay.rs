@@ -61,7 +61,7 @@ fn devices(plan: &Plan, observed: &Observed) -> Vec<Finding> {
         plan.steps().iter().filter(move |step| matches!(step, Step::Device(family, _) if *family == wanted))
     };
     for device in &observed.devices {
-        let Some((_, family)) = flannel_vxlan::Vni::of_device(device.name.as_str()) else { continue };
+        let Some((_, family)) = flannel_vxlan::FlannelDevice::of_name(device.name.as_str()) else { continue };
         let is = |wanted: fn(&DeviceStep) -> bool| {
             steps(family).any(|step| matches!(step, Step::Device(_, step) if wanted(step)))
         };
