@@ -413,7 +413,7 @@ fn seconds(ttl: i64) -> Duration {
 
 /// Whether an answer is larger than this client accepts, or etcd sends.
 fn is_too_large(status: &Status) -> bool {
-    matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted) && status.message().contains("larg")
+    matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted) && status.message().contains("large")
 }
 
 /// Cuts what is too long to be a lease, so that it takes no memory and still cannot be read as one. Returns the length.

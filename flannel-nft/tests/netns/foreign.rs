@@ -292,7 +292,7 @@ fn a_flushed_table_is_back_after_one_event() {
             for _ in 0..3 {
                 converge(&mut kernel, &flannel()).unwrap();
                 sh("nft flush ruleset");
-                let limit = std::time::Duration::from_secs(10);
+                let limit = Duration::from_secs(10);
                 let event = tokio::time::timeout(limit, events.next()).await.unwrap().unwrap();
                 assert!(matches!(event[..], [Ok(Event::Foreign(_))]), "{event:?}");
             }

@@ -55,7 +55,7 @@ fn settles(etcd: &Etcd<'_>, most: u64) {
 }
 
 #[test]
-fn a_machine_with_a_copy_of_anothers_state_becomes_a_node_of_its_own() {
+fn a_machine_with_a_copied_state_file_becomes_a_node_of_its_own() {
     if !may_make_namespaces() {
         return;
     }
