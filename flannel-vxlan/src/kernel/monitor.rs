@@ -93,7 +93,8 @@ pub enum Notification {
 /// Open it before the first [`Overlay::converge`](crate::Overlay::converge), so that no change is missed in between.
 pub struct Monitor {
     socket: flannel_netlink::Monitor,
-    /// Port of the socket whose changes are ours.
+    /// Port of the socket whose changes are ours, to subscribe again.
+    #[cfg(feature = "tokio")]
     own: u32,
 }
 
@@ -121,7 +122,11 @@ impl Monitor {
             Incomplete { kinds: [RTM_NEWNEIGH, RTM_DELNEIGH], header: encode::NDMSG_LEN, attribute: NDA_DST };
         let filtered = socket.leave_out(own, RTM_DELLINK, Some(repeated));
         filtered.map_err(|source| OpenError { step: "filter", protocol: Protocol::Route, source })?;
-        Ok(Self { socket, own })
+        Ok(Self {
+            socket,
+            #[cfg(feature = "tokio")]
+            own,
+        })
     }
 
     /// Takes the notifications that have arrived, without waiting, up to a few thousand.

@@ -13,9 +13,8 @@ use crate::run::file_watch::FileWatch;
 use crate::run::net_conf::Written;
 use crate::status::readiness::{Readiness, update};
 use flannel_lease::Backoff;
-use flannel_lease::Chain;
 #[cfg(feature = "etcd")]
-use flannel_lease::StoreError;
+use flannel_lease::{Chain, StoreError};
 
 /// A configuration that must not be taken while the daemon runs: each key, and why.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
