@@ -31,8 +31,6 @@ mod backoff;
 pub mod codec;
 #[cfg(feature = "conformance")]
 pub mod conformance;
-#[cfg(any(feature = "etcd", feature = "kubernetes", feature = "sqlite"))]
-mod contest;
 #[cfg(any(feature = "etcd", feature = "kubernetes"))]
 mod dial;
 mod error;
@@ -47,6 +45,8 @@ pub mod kube;
 mod lease;
 #[cfg(any(feature = "etcd", feature = "kubernetes", feature = "sqlite"))]
 mod malformed;
+#[cfg(any(feature = "etcd", feature = "kubernetes", feature = "sqlite"))]
+mod rewrite_backoff;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 mod store;

@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::bytecode::expr::Expr;
-use crate::evaluate::{End, MAX_JUMPS, Packet, end, end_index, policy_drops, sees, xt};
+use crate::dropped::{End, MAX_JUMPS, Packet, end, end_index, policy_drops, sees, xt};
 use crate::kernel::Observed;
 use crate::model::chain::{Chain, Hook};
 use crate::model::family::Family;

@@ -119,8 +119,8 @@
 
 mod bytecode;
 mod converge;
+mod dropped;
 mod error;
-mod evaluate;
 pub mod iptables;
 mod kernel;
 mod model;
@@ -131,8 +131,8 @@ mod uapi;
 mod wire;
 
 pub use converge::{Outcome, converge, converge_with, generation, observe};
+pub use dropped::{Dropped, dropped};
 pub use error::{CommitError, ConvergeError, InvalidRule, ObserveError, ReadError, RefusalReason, SealError};
-pub use evaluate::{Dropped, dropped};
 pub use flannel_netlink::{Errno, OpenError};
 pub use kernel::fake::FakeKernel;
 #[cfg(feature = "tokio")]

@@ -118,7 +118,10 @@ fn run(config: Config) -> ExitCode {
     runtime.shutdown_background();
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&*error),
+        Err(error) => {
+            print(std::io::stderr(), &format!("flanneld exits: {}\n", Chain(&*error)));
+            ExitCode::FAILURE
+        }
     }
 }
 

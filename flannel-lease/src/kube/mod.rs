@@ -36,7 +36,7 @@ use tracing::warn;
 
 use crate::LeaseEvent;
 use crate::Stack;
-use crate::contest::Contest;
+use crate::rewrite_backoff::Contest;
 
 /// A lease store on the nodes of a Kubernetes cluster.
 #[derive(Debug)]

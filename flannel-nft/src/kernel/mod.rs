@@ -1,12 +1,12 @@
 //! Access to nf_tables: the trait, the real kernel, the fake kernel, and notifications.
 
+mod contention;
 pub(crate) mod fake;
 pub(crate) mod monitor;
 pub(crate) mod netlink;
 mod read;
 #[cfg(test)]
 mod rejected;
-mod watch;
 
 use crate::error::{CommitError, ObserveError};
 use crate::model::ids::{Generation, Handle, TableId};

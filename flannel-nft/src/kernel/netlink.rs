@@ -9,7 +9,7 @@ use flannel_netlink::{
 };
 
 use crate::error::{CommitError, ObserveError, RefusalReason};
-use crate::kernel::watch::Watch;
+use crate::kernel::contention::Watch;
 use crate::kernel::{Kernel, Observed};
 use crate::model::family::Family;
 use crate::model::ids::{Generation, Handle, TableId};

@@ -4,6 +4,11 @@ use std::fmt;
 
 use crate::model::symbols::*;
 
+// nft's `enum byteorder` (include/datatype.h in nft's source). No installed header has it.
+pub(crate) const BYTEORDER_INVALID: u32 = 0;
+pub(crate) const BYTEORDER_HOST_ENDIAN: u32 = 1;
+pub(crate) const BYTEORDER_BIG_ENDIAN: u32 = 2;
+
 /// The byte order in which the kernel keeps values of a type.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Order {

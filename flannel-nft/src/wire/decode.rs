@@ -6,7 +6,7 @@ use flannel_netlink::{Attribute, AttributeIter, Malformed, Message};
 
 use crate::bytecode::expr::Expr;
 use crate::model::chain::{Base, Chain, ChainKind, Device, Hook, Policy, Priority};
-use crate::model::datatype::Datatype;
+use crate::model::datatype::{BYTEORDER_HOST_ENDIAN, Datatype};
 use crate::model::family::Family;
 use crate::model::ids::{Generation, Handle, TableId};
 use crate::model::name::{ChainName, CounterName, SetName, TableName};

@@ -11,7 +11,7 @@ use crate::error::InvalidRule;
 use crate::model::attached::Attached;
 use crate::model::chain::{Chain, Policy};
 use crate::model::data::Data;
-use crate::model::datatype::Datatype;
+use crate::model::datatype::{BYTEORDER_BIG_ENDIAN, BYTEORDER_HOST_ENDIAN, BYTEORDER_INVALID, Datatype};
 use crate::model::element::{Body, Mapped, Span};
 use crate::model::family::Family;
 use crate::model::ids::{Handle, TableId};

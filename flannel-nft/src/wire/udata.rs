@@ -21,11 +21,6 @@ pub(crate) const NFTNL_UDATA_SET_TYPEOF_DATA: u8 = 1;
 pub(crate) const NFTNL_UDATA_SET_DATA_INTERVAL: u8 = 6;
 pub(crate) const NFTNL_UDATA_SET_COMMENT: u8 = 7;
 
-// nft's `enum byteorder` (include/datatype.h).
-pub(crate) const BYTEORDER_INVALID: u32 = 0;
-pub(crate) const BYTEORDER_HOST_ENDIAN: u32 = 1;
-pub(crate) const BYTEORDER_BIG_ENDIAN: u32 = 2;
-
 /// Userdata under construction.
 #[derive(Debug, Default)]
 pub(crate) struct Userdata(Vec<u8>);

@@ -17,8 +17,8 @@ use crate::overlay::conflict::PeerConflict;
 use crate::overlay::nexthop_ids::NexthopIds;
 use crate::overlay::peer_table::PeerTable;
 use crate::plan::Plan;
-use crate::plan::claim_index::ClaimIndex;
 use crate::plan::device_diff::{DeviceFate, DevicesDiff};
+use crate::plan::observed_index::ClaimIndex;
 use crate::plan::part::Part;
 use crate::plan::step::Step;
 

@@ -1,9 +1,9 @@
 //! Ordered steps that bring the kernel to the desired state. Each can be repeated without harm.
 
-pub(crate) mod claim_index;
 pub(crate) mod command;
 pub(crate) mod device_diff;
 pub(crate) mod diff;
+pub(crate) mod observed_index;
 pub(crate) mod part;
 pub(crate) mod report;
 pub(crate) mod step;

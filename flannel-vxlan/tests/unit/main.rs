@@ -5,10 +5,10 @@
     reason = "clippy.toml allows it in tests, but does not see helpers of integration tests as such"
 )]
 
+mod conflict_by_age;
 mod ipip;
 mod plans;
 mod properties;
-mod seniority;
 
 use std::net::IpAddr;
 

@@ -98,8 +98,7 @@ pub enum NodeError {
     },
     /// `Backend.MTU` is the underlay's, and the interface does not carry that much.
     #[error(
-        "Backend.MTU {configured} is more than the {carried} bytes that interface {interface} carries: lower it, or leave \
-         it out to follow the interface"
+        "Backend.MTU {configured} is more than the MTU {carried} of interface {interface}: lower it, or remove it to follow the interface"
     )]
     MtuAboveUnderlay {
         /// The underlay interface.

@@ -33,7 +33,7 @@ pub(super) enum PassError {
     /// A device of another program has a name that flanneld needs, or the kernel refused to change flanneld's device.
     #[error("{0}")]
     Device(String),
-    #[error("no {family} device: {reason}")]
+    #[error("no {family} device, so this node does not reach {family} pods of other nodes: {reason}")]
     NoDevice { family: Family, reason: String },
     #[error(transparent)]
     SubnetEnv(#[from] SubnetEnvError),

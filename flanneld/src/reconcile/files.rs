@@ -6,9 +6,9 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::Reconciler;
-use super::contest::Subject;
 use super::error::{Pass, PassError};
-use crate::run::machine::Machine;
+use super::repair_backoff::Subject;
+use crate::run::machine_identity::Machine;
 use crate::run::state_file::SavedState;
 use crate::run::subnet_file::SubnetFileCheck;
 use crate::status::readiness::{Condition, update};

@@ -256,7 +256,7 @@ impl ForeignRules {
         let found = forward_drops(&observed.ruleset, ours, &self.mark, networks);
         for obstacle in found.iter().filter(|found| !self.obstacles.contains(found)) {
             warn!(
-                "{obstacle}: it may drop pod traffic to other nodes, whatever flannel's own table accepts; `flanneld doctor` gives advice"
+                "{obstacle}: it may drop pod traffic to and from other nodes, whatever flannel's own table accepts; flanneld does not change this chain: `flanneld doctor` names the rule to add"
             );
         }
         self.obstacles = found;

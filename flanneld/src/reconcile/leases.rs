@@ -254,7 +254,11 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         if !changed {
             return;
         }
-        warn!(subnet = %self.lease.key, "the subnet of this node changed; running pods keep their old addresses, which other nodes no longer reach: restart these pods");
+        warn!(
+            "the subnet of this node changed from {former} to {}: other nodes no longer reach running pods with addresses of \
+             {former}. Delete these pods, so that they are created again with new addresses",
+            self.lease.key
+        );
         self.host.note_former(Some(former), self.lease.key);
         self.due.host.now();
         for key in self.leases.table.set_own(Some(self.lease.key)) {

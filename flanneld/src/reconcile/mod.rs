@@ -25,7 +25,6 @@ use flannel_lease::Chain;
 use flannel_lease::LeaseEvent;
 use flannel_lease::{Lease, LeaseAttributes, LeaseKey};
 
-mod contest;
 mod due;
 mod error;
 mod files;
@@ -39,10 +38,10 @@ pub(crate) mod orphans;
 mod overlay;
 mod pacing;
 mod passes;
+mod repair_backoff;
 mod repairs;
 mod tables;
 
-use contest::Subject;
 use due::Due;
 pub use error::{DesiredError, HostError};
 use host_watch::HostWatch;
@@ -51,6 +50,7 @@ use leases::LeaseView;
 use monitor::ForeignCommits;
 use orphans::Sweep;
 use overlay::OverlayState;
+use repair_backoff::Subject;
 use repairs::Repairs;
 use tables::Tables;
 

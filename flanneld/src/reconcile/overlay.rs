@@ -10,10 +10,10 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::Reconciler;
-use super::contest::Subject;
 use super::due::Due;
 use super::error::{Pass, PassError};
 use super::leases::LeaseView;
+use super::repair_backoff::Subject;
 use crate::status::counters::Object;
 use crate::status::readiness::{Condition, update};
 
@@ -54,7 +54,7 @@ impl<L> OverlayState<L> {
                 (Some(PeerStatus::SharesUnderlay(address)), _) => {
                     let other = self.desired.peers_at(*address).next().unwrap_or(*peer);
                     warn!(
-                        "peers {other} and {peer} publish the same public address {address}; flanneld programs both"
+                        "peers {other} and {peer} publish the same public address {address}; flanneld programs both, but pods of one of them are unreachable unless one host has both subnets: delete the stale lease"
                     );
                 }
                 (Some(status), _) => warn!("peer {peer} {status}"),

@@ -4,8 +4,8 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::Reconciler;
-use super::contest::{Contests, Subject};
 use super::pacing::{LogDecision, MAX_CONTESTED_REPAIR_DELAY, MAX_REPAIR_DELAY, RepairLog, RepairPacing};
+use super::repair_backoff::{Contests, Subject};
 use crate::status::counters::Object;
 use crate::status::readiness::{Condition, update};
 

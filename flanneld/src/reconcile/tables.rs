@@ -5,10 +5,10 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::Reconciler;
-use super::contest::Subject;
 use super::error::{Pass, PassError};
 use super::foreign_rules::ForeignRules;
 use super::pacing::MIN_RULES_INTERVAL;
+use super::repair_backoff::Subject;
 use crate::desired::NodeSpec;
 use crate::desired::rules::ruleset;
 use crate::status::counters::Object;

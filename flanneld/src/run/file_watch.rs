@@ -12,11 +12,13 @@ use tracing::warn;
 
 /// How often the file is read although the kernel reports no change: its folder may have been replaced.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(60);
+/// How often the file is read if the kernel gives no inotify instance (fs.inotify.max_user_instances).
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a file that changes is left to settle.
 const SETTLE_DELAY: Duration = Duration::from_millis(50);
 
 /// Reports changes in a file's folder: of the file itself, and of the link that Kubernetes swaps when a ConfigMap
-/// changes (`..data`), beside which the mounted file is itself a link.
+/// changes (`..data`), in the same directory, where the mounted file is itself a link.
 #[derive(Debug)]
 pub(super) struct FileWatch {
     folder: PathBuf,
@@ -35,7 +37,7 @@ impl FileWatch {
         let inotify = open()
             .inspect_err(|error| {
                 warn!(
-                    "cannot watch {} for changes; flanneld reads it every {RECHECK_INTERVAL:?}: {}",
+                    "cannot watch {} for changes; flanneld reads it every {POLL_INTERVAL:?}: {}",
                     path.display(),
                     Chain(error)
                 );
@@ -59,10 +61,11 @@ impl FileWatch {
         }
     }
 
-    /// Waits until something in the folder has changed, at most [`RECHECK_INTERVAL`].
+    /// Waits until something in the folder has changed, at most [`RECHECK_INTERVAL`], or [`POLL_INTERVAL`]
+    /// without inotify.
     pub(super) async fn changed(&mut self) {
         self.listen();
-        let Some((_, queue)) = &self.inotify else { return tokio::time::sleep(RECHECK_INTERVAL).await };
+        let Some((_, queue)) = &self.inotify else { return tokio::time::sleep(POLL_INTERVAL).await };
         if let Ok(Ok(())) = tokio::time::timeout(RECHECK_INTERVAL, queue.readable()).await {
             tokio::time::sleep(SETTLE_DELAY).await;
             while queue.try_read(&mut [0; 4096]).is_ok() {}

@@ -246,7 +246,7 @@ pub async fn claim(claim: &Claim, waits: impl Fn(Option<&str>)) -> Option<Held> 
             }
             Err(error) => {
                 warn!(
-                    "cannot claim {claim}; a second flanneld that uses it would not be detected: {}",
+                    "cannot check whether a second flanneld uses {claim}; traffic is not affected: {}",
                     Chain(&error)
                 );
                 return None;

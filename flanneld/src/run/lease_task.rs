@@ -169,7 +169,7 @@ async fn hold_lease(
                         tokio::time::sleep(takeovers.next_delay()).await;
                     }
                     _ => {
-                        error!("{lost}; keeping the data plane and asking for a lease again");
+                        error!("{lost}; flanneld keeps devices, rules and routes and asks for this lease again, but other nodes may have removed their routes to it");
                         request.previous = Some(sinks.own.borrow().key);
                     }
                 }

@@ -4,7 +4,7 @@ pub mod claims;
 mod file_watch;
 pub mod instances;
 pub(crate) mod lease_task;
-pub mod machine;
+pub mod machine_identity;
 pub mod net_conf;
 pub mod ownership;
 pub mod processes;
@@ -100,7 +100,7 @@ pub enum Fatal {
     #[error("cannot choose the names of the nftables tables")]
     Tables(#[source] PrefixError),
     /// The health port.
-    #[error("cannot serve health on {address}: {}", listen_advice(source))]
+    #[error("cannot listen on {address} for health ({})", listen_advice(source))]
     Healthz {
         /// What was asked for.
         address: HealthzAddress,
@@ -109,10 +109,12 @@ pub enum Fatal {
         source: std::io::Error,
     },
     /// The kernel refuses another thread.
-    #[error("cannot start a thread: raise the limit of processes or memory (ulimit -u, TasksMax=, pids.max)")]
+    #[error(
+        "cannot start a thread: raise the limit of processes, memory or open files (ulimit -u, TasksMax=, pids.max, ulimit -n)"
+    )]
     Thread(#[source] std::io::Error),
-    /// The task that writes to the kernel ended by itself.
-    #[error("the reconciler ended unexpectedly: see the log")]
+    /// A thread ended by itself.
+    #[error("a thread of flanneld ended unexpectedly: see the log")]
     Ended,
 }
 
@@ -238,7 +240,7 @@ async fn work(
     let (follow_here, follow_in_files) = if is_file { (None, Some(follow)) } else { (Some(follow), None) };
     follow_here.map(tokio::spawn);
     let subnet_file = config.asked.subnet_file.clone();
-    let files_ended = progress::start_thread("files", move || async move {
+    let mut files_ended = progress::start_thread("files", move || async move {
         follow_in_files.map(tokio::spawn);
         tokio::spawn(async move { progress::send_heartbeats(&files_heartbeat_tx).await });
         let state_file = state_file::keep(state_file::path(&subnet_file), state_rx);
@@ -317,6 +319,7 @@ async fn work(
             Ok(())
         }
         _ = &mut reconciler_ended => Err(Fatal::Ended),
+        _ = &mut files_ended => Err(Fatal::Ended),
     }
 }
 

@@ -72,7 +72,7 @@ impl Written {
             if is_due {
                 warn!(
                     "Couldn't fetch network config: {problem}; flanneld tries again every second and leaves devices, \
-                     rules and routes as they are until then"
+                     rules and routes as they are until it is valid"
                 );
             }
         })

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use flannel_lease::Chain;
 use tokio::sync::{oneshot, watch};
 use tokio::time::interval;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::run::Fatal;
 use crate::status::readiness::{Condition, Readiness, update};
@@ -31,16 +31,13 @@ where
     F: Future<Output = T>,
 {
     let (done_tx, done_rx) = oneshot::channel();
-    // `spawn_blocking` panics if it has no thread and the kernel refuses another: the first must exist and stay.
-    std::thread::Builder::new().spawn(|| ()).map_err(Fatal::Thread)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .thread_keep_alive(Duration::MAX)
-        .build()
-        .map_err(Fatal::Thread)?;
     std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(move || {
+            let runtime = match runtime() {
+                Ok(runtime) => runtime,
+                Err(error) => return error!("{}", Chain(&Fatal::Thread(error))),
+            };
             let done = runtime.block_on(async {
                 if let Err(error) = tokio::task::spawn_blocking(|| ()).await {
                     warn!("cannot start a thread for blocking calls: {}", Chain(&error));
@@ -54,6 +51,14 @@ where
         })
         .map_err(Fatal::Thread)?;
     Ok(done_rx)
+}
+
+/// A runtime for the calling thread. Its first thread for blocking calls will start, and stays: `spawn_blocking` panics if
+/// it has none and the kernel refuses another.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let probe = std::thread::Builder::new().spawn(|| ())?;
+    let _ended = probe.join();
+    tokio::runtime::Builder::new_current_thread().enable_all().thread_keep_alive(Duration::MAX).build()
 }
 
 /// Shows that the calling thread makes progress, for as long as it does. Never returns.

@@ -18,7 +18,7 @@ use flannel_lease::{Chain, StoreError};
 
 /// A configuration that must not be taken while the daemon runs: each key, and why.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("{}: restart flanneld to apply it", .0.join("; "))]
+#[error("{}: restart flanneld on every node to apply it", .0.join("; "))]
 pub struct Refused(pub Vec<String>);
 
 /// What the reconciler is asked to take, and where it says what came of it.
@@ -226,7 +226,7 @@ mod tests {
         let refused = live_change(&conf(BASE), &conf(&BASE.replace("vxlan\"", "vxlan\", \"Port\": 4789")));
         assert_eq!(
             refused.unwrap_err().to_string(),
-            "Backend.Port 8472 -> 4789 needs another device, which the other nodes must have too: restart flanneld to apply it"
+            "Backend.Port 8472 -> 4789 needs another device, which the other nodes must have too: restart flanneld on every node to apply it"
         );
     }
 

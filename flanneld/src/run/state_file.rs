@@ -22,7 +22,7 @@ use tracing::{info, warn};
 
 use crate::config::NetConf;
 use crate::file;
-use crate::run::machine::Machine;
+use crate::run::machine_identity::Machine;
 use flannel_lease::{Backoff, Chain};
 use flannel_lease::{LeaseAttributes, LeaseKey, LeaseKeyError};
 use flannel_vxlan::Interface;

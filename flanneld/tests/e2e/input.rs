@@ -21,7 +21,7 @@ fn bad_input_is_one_clear_line_and_leaves_nothing_behind() {
             &vxlan(r#""MTU": 1501"#),
             &[],
             1,
-            "Backend.MTU 1501 is more than the 1500 bytes that interface eth0 carries",
+            "Backend.MTU 1501 is more than the MTU 1500 of interface eth0",
         ),
         (
             "an interface without address",
@@ -110,7 +110,7 @@ fn a_link_that_shrinks_below_the_configured_mtu_is_followed_and_a_restart_goes_o
     let mut daemon = flannel.start(&node).unwrap();
     daemon.ready(SOON).unwrap();
     let env = || fs::read_to_string(node.subnet_file()).unwrap();
-    let problem = "Backend.MTU 1500 is more than the 1400 bytes that interface eth0 carries";
+    let problem = "Backend.MTU 1500 is more than the MTU 1400 of interface eth0";
     let warned = || fs::read_to_string(node.folder().join("flanneld.log")).unwrap().matches(problem).count();
 
     node.namespace().sh("ip link set eth0 mtu 1400").unwrap();
@@ -125,7 +125,7 @@ fn a_link_that_shrinks_below_the_configured_mtu_is_followed_and_a_restart_goes_o
 
     // Another one that the link does not carry either is a mistake of whoever writes it, live and at a start.
     fs::write(flannel.net_conf_file(), net_conf.replace("1500", "1401")).unwrap();
-    let refused = "Backend.MTU 1401 is more than the 1400 bytes that interface eth0 carries";
+    let refused = "Backend.MTU 1401 is more than the MTU 1400 of interface eth0";
     let page = || daemon.page("/readyz").unwrap();
     assert!(wait_for(SOON, || page().contains(refused).then_some(())).is_some(), "{}", page());
     assert!(env().contains("FLANNEL_MTU=1350\n"), "{}", env());

@@ -34,7 +34,7 @@ fn judge_obstacles(spec: &RuleSpec, everything: &Observed) -> Result<Vec<Finding
         };
         findings.push(Finding::error(
             "forward",
-            format!("{drop}: it may drop pod traffic to other nodes, whatever flannel's own table accepts"),
+            format!("{drop}: it may drop pod traffic to and from other nodes, whatever flannel's own table accepts"),
             advice,
         ));
     }

@@ -378,7 +378,7 @@ fn an_mtu_above_the_links_is_refused_by_key_value_and_link() {
     assert_eq!(carries(1500), Ok(()));
     assert_eq!(
         carries(1501),
-        Err("Backend.MTU 1501 is more than the 1500 bytes that interface eth0 carries: lower it, or leave it out to follow the interface".to_owned())
+        Err("Backend.MTU 1501 is more than the MTU 1500 of interface eth0: lower it, or remove it to follow the interface".to_owned())
     );
     assert_eq!(facts.carries(&flanneld::config::Backend::HostGw), Ok(()));
 }

@@ -185,7 +185,7 @@ impl fmt::Display for Change {
             Self::Began(object) => write!(
                 f,
                 "another process keeps undoing {object}: pod traffic that needs it is lost meanwhile. flanneld repairs it \
-                 after pauses of 1 to 60 seconds and is not ready until that process stops"
+                 after pauses of 1 to 60 seconds and is not ready until the changes stop: find what runs that process (a firewall service, a cron job) and stop it"
             ),
             Self::Ended(object) => write!(f, "another process no longer undoes {object}"),
         }
