@@ -119,7 +119,7 @@ fn run(config: Config) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            print(std::io::stderr(), &format!("flanneld exits: {}\n", Chain(&*error)));
+            print(std::io::stderr(), &format!("flanneld: {}; flanneld exits\n", Chain(&*error)));
             ExitCode::FAILURE
         }
     }
