@@ -275,7 +275,7 @@ impl KubeStore {
         &self,
         node: &Node,
         published: &Published,
-        contest: &mut Contest,
+        (contest, was_available): (&mut Contest, &mut bool),
     ) -> Result<(), StoreError> {
         let changes = self.names.changes(&published.attributes, node.annotations());
         let is_unavailable =
@@ -297,7 +297,11 @@ impl KubeStore {
         if is_unavailable {
             self.clear_network_unavailable().await?;
         }
-        contest.published_again(now, &self.health, what);
+        // The condition stands on every new node of a cloud: to clear it once is no repair.
+        let is_start = is_unavailable && !std::mem::replace(was_available, true);
+        if !(is_start && changes.is_empty()) {
+            contest.published_again(now, &self.health, what);
+        }
         Ok(())
     }
 
@@ -375,6 +379,7 @@ impl LeaseStore for KubeStore {
         Box::pin(async move {
             let (mut seen, mut published) = (self.seen.subscribe(), self.published.subscribe());
             let (mut backoff, mut contest) = (Backoff::default(), Contest::new(Instant::now()));
+            let mut was_available = false;
             loop {
                 let now = published.borrow_and_update().clone();
                 let node = seen.borrow_and_update().clone();
@@ -386,7 +391,7 @@ impl LeaseStore for KubeStore {
                     }
                     (Seen::Present(node), Some(published)) => match self.key_of(&node) {
                         Ok(Some(key)) if key == published.key => {
-                            let kept = self.keep(&node, &published, &mut contest).await;
+                            let kept = self.keep(&node, &published, (&mut contest, &mut was_available)).await;
                             failed = kept.is_err();
                             if let Err(error) = kept {
                                 warn!("{}; will try again", crate::Chain(&error));

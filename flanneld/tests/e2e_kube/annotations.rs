@@ -170,16 +170,23 @@ fn a_node_whose_own_annotations_are_removed_publishes_them_again_and_is_no_peer_
     let own = &cluster.nodes[0];
     wait_for(SOON, || own.subnet_file().exists().then_some(())).expect("it takes its lease");
     cluster.ready("a");
-    for name in
-        ["public-ip", "public-ipv6", "backend-data", "backend-v6-data", "backend-type", "kube-subnet-manager"]
-    {
-        let annotation = format!("{PREFIX}{name}");
-        let before = cluster.api.annotation("a", &annotation).unwrap();
-        for damage in [None, Some("nonsense")] {
-            cluster.api.annotate("a", &annotation, damage);
-            let again = || (cluster.api.annotation("a", &annotation).as_ref() == Some(&before)).then_some(());
-            wait_for(SOON, again).unwrap_or_else(|| panic!("{name}: {damage:?}\n{}", log_of(own)));
-        }
+    // All at once: what is changed again and again is published after growing pauses.
+    let names = [
+        "public-ip",
+        "public-ipv6",
+        "backend-data",
+        "backend-v6-data",
+        "backend-type",
+        "kube-subnet-manager",
+    ]
+    .map(|name| format!("{PREFIX}{name}"));
+    let published = || names.clone().map(|name| cluster.api.annotation("a", &name));
+    let before = published();
+    assert!(before.iter().all(Option::is_some), "{before:?}");
+    for damage in [None, Some("nonsense")] {
+        cluster.api.annotate_all("a", &names, damage);
+        let again = || (published() == before).then_some(());
+        wait_for(SOON, again).unwrap_or_else(|| panic!("{damage:?}\n{}", log_of(own)));
     }
     cluster.seen_by_a(100);
     let log = log_of(own);
@@ -188,5 +195,11 @@ fn a_node_whose_own_annotations_are_removed_publishes_them_again_and_is_no_peer_
             assert!(!log.contains(&format!("Subnet {word}: {subnet}")), "{log}");
         }
     }
-    assert!(!log.contains("node \"a\""), "its own lease is not reported as another node's: {log}");
+    let is_of_a_peer = |line: &&str| line.contains("] node \"a\"");
+    assert_eq!(
+        log.lines().find(is_of_a_peer),
+        None,
+        "its own lease is not reported as another node's: {log}"
+    );
+    assert!(!log.contains("sets condition"), "the condition of a new node is not a repair: {log}");
 }

@@ -184,13 +184,22 @@ impl FakeApi {
 
     /// Sets or, with `None`, removes an annotation.
     pub fn annotate(&self, node: &str, name: &str, value: Option<&str>) {
+        self.annotate_all(node, &[name.to_owned()], value);
+    }
+
+    /// Sets all these annotations of a node to `value` in one update, or removes them.
+    pub fn annotate_all(&self, node: &str, names: &[String], value: Option<&str>) {
         self.edit_node(node, |node| {
-            let annotations = node["metadata"]["annotations"].as_object_mut();
-            match (annotations, value) {
-                (Some(all), Some(value)) => drop(all.insert(name.to_owned(), value.into())),
-                (Some(all), None) => drop(all.remove(name)),
-                (None, Some(value)) => node["metadata"]["annotations"] = serde_json::json!({ name: value }),
-                (None, None) => {}
+            let metadata = &mut node["metadata"];
+            if !metadata["annotations"].is_object() {
+                metadata["annotations"] = serde_json::json!({});
+            }
+            let Some(all) = metadata["annotations"].as_object_mut() else { return };
+            for name in names {
+                match value {
+                    Some(value) => drop(all.insert(name.clone(), value.into())),
+                    None => drop(all.remove(name)),
+                }
             }
         });
     }
