@@ -19,6 +19,16 @@ use crate::wire::decode::{self, RawRule};
 use crate::wire::elements::{self, RawElement};
 use crate::wire::{encode, header, message, objects};
 
+/// Adds to a list what `read` makes of each message of a dump.
+fn push_each<T>(
+    read: impl Fn(&Message<'_>) -> Result<T, Malformed>,
+) -> impl FnMut(&mut Vec<T>, Message<'_>) -> Result<(), Malformed> {
+    move |list, message| {
+        list.push(read(&message)?);
+        Ok(())
+    }
+}
+
 impl Netlink {
     /// Reads these tables, as far as they exist, in this order. Returns also whether they are
     /// complete, provided that nobody changed them meanwhile: chains, objects and flowtables of all
@@ -47,6 +57,12 @@ impl Netlink {
         Ok((tables.into_iter().collect(), complete))
     }
 
+    /// Prepares a dump of one kind of objects.
+    fn ask_for_all(&mut self, kind: u16, family: u8, filter: impl FnOnce(&mut Attributes<'_>)) {
+        self.question.clear();
+        self.question.message(kind, Flags::DUMP, &header(family), filter);
+    }
+
     /// Lists objects once, even if that is interrupted.
     fn list_once<T>(
         &mut self,
@@ -56,13 +72,8 @@ impl Netlink {
         filter: impl FnOnce(&mut Attributes<'_>),
         read: impl Fn(&Message<'_>) -> Result<T, Malformed>,
     ) -> Result<Vec<T>, ObserveError> {
-        self.question.clear();
-        self.question.message(kind, Flags::DUMP, &header(family), filter);
-        let fold = |list: &mut Vec<T>, message: Message<'_>| {
-            list.push(read(&message)?);
-            Ok(())
-        };
-        let dumped = self.socket.dump_once(&mut self.question, fold);
+        self.ask_for_all(kind, family, filter);
+        let dumped = self.socket.dump_once(&mut self.question, push_each(read));
         let (list, whole) = dumped.map_err(|source| cannot_read(what, source))?;
         self.interrupted |= !whole;
         Ok(list)
@@ -76,14 +87,9 @@ impl Netlink {
         filter: impl FnOnce(&mut Attributes<'_>),
         read: impl Fn(&Message<'_>) -> Result<T, Malformed>,
     ) -> Result<Vec<T>, ObserveError> {
-        self.question.clear();
-        self.question.message(kind, Flags::DUMP, &header(family), filter);
-        let fold = |list: &mut Vec<T>, message: Message<'_>| {
-            list.push(read(&message)?);
-            Ok(())
-        };
+        self.ask_for_all(kind, family, filter);
         self.socket
-            .dump(&mut self.question, fold)
+            .dump(&mut self.question, push_each(read))
             .map_err(|source| ObserveError { what, source: source.into() })
     }
 
