@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use crate::health::Health;
 
-/// Times in a row that a lease is published again at once; and the same for a newcomer, so that of two hosts with one name
-/// the one that was there first prevails.
+/// Times in a row that a lease is published again without a pause. A newcomer has fewer, so that of two hosts with the same
+/// name the older prevails.
 const FREE_WRITES: u32 = 8;
 const FREE_WRITES_OF_NEWCOMER: u32 = 3;
 /// How long a lease has been held when its holder is no newcomer any more.

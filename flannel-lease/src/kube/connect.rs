@@ -28,8 +28,8 @@ use tower::{BoxError, Service, ServiceBuilder, service_fn};
 use crate::dial::{host_of, resolve, server_name};
 use crate::tls::{Pem, PemContent, PemError, Reread, client_identity};
 
-/// The proxy on the way to the API server: that of the kubeconfig, else that of `HTTPS_PROXY`, unless `NO_PROXY` names
-/// the server or the server is this host. `proxies` are those that the kubeconfig names, `environment` has the variables.
+/// The proxy to the API server: the kubeconfig's, otherwise the one in `HTTPS_PROXY`. None if `NO_PROXY` names the
+/// server, or if the server is this host. `proxies` are those that the kubeconfig names, `environment` has the variables.
 pub(super) fn proxy(config: &Config, proxies: &[Uri], environment: &Matcher) -> Option<Intercept> {
     // `kube` takes it from either, and compares NO_PROXY with the proxy's own address.
     let chosen = config.proxy_url.as_ref()?;

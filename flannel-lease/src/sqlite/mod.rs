@@ -1,7 +1,7 @@
 //! Leases in one SQLite file that the daemons of a machine share: `--lease-db PATH`.
 //!
 //! Every decision is one write transaction, so two processes never decide on the same facts. A change in one process
-//! wakes the others through inotify (`change_notify.rs`); besides that, nothing runs but a look every
+//! wakes the others through inotify (`change_notify.rs`); in addition, each process checks the file every
 //! [`Timing::recheck`]. Leases end after [`Timing::ttl`] unless renewed, as in etcd; a row without end is a
 //! reservation. Every commit is on disk before its call returns.
 
