@@ -88,6 +88,15 @@ pub enum ValueError {
         "`{0}` is not the MAC address of a single host: write six hexadecimal bytes, e.g. 0a:58:0a:f4:01:00"
     )]
     Mac(String),
+    /// Not the base64 of 32 bytes.
+    #[error("`{0}` is not a WireGuard public key: write the base64 of 32 bytes, as `wg pubkey` prints it")]
+    PublicKey(String),
+    /// Not the base64 of 32 bytes. The text is withheld, because it may be most of a key.
+    #[error("not a WireGuard private key: write the base64 of 32 bytes, as `wg genkey` prints it")]
+    PrivateKey,
+    /// Not the base64 of 32 bytes, or all of them are zero. The text is withheld, because it may be most of a key.
+    #[error("not a WireGuard preshared key: write the base64 of 32 bytes, as `wg genpsk` prints it")]
+    PresharedKey,
     /// Not a valid name of an interface.
     #[error("`{0}` is not an interface name: use 1 to 15 bytes without `/`, `:` and white space")]
     IfName(String),

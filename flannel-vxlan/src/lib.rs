@@ -108,6 +108,8 @@ pub use model::objects::{
 pub use model::peer::{Peer, Via};
 pub use model::vni::Vni;
 pub use model::vxlan::{ObservedVxlan, VxlanSpec};
+pub use model::wireguard::{ObservedWireguard, ObservedWireguardPeer, WireguardPeer, WireguardSpec};
+pub use model::wireguard_key::{PresharedKey, PrivateKey, PublicKey};
 pub use overlay::Overlay;
 pub use overlay::conflict::PeerConflict;
 pub use overlay::notice::Invalidation;

@@ -16,10 +16,12 @@ use crate::model::objects::{ObservedNexthop, ROUTE_PROTOCOL, RouteTo};
 use crate::model::vxlan::VxlanSpec;
 use crate::plan::Plan;
 use crate::plan::step::{DeviceStep, Step};
-use crate::wire::{encode, encode::Indexes, ethtool, fou};
+use crate::wire::{encode, encode::Indexes, ethtool, fou, wireguard};
 
 /// Messages per datagram, with one ack for all. From 64 on, more messages per datagram save no more time.
 const STEPS_PER_DATAGRAM: usize = 128;
+/// A datagram with this many bytes is sent. A WireGuard peer with many subnets takes up to 64 KiB.
+const MAX_DATAGRAM_BYTES: usize = 64 * 1024;
 
 pub(crate) fn apply(kernel: &mut Netlink, plan: &Plan) -> Result<Applied, ApplyError> {
     let mut applied = Applied::default();
@@ -63,6 +65,11 @@ fn device_steps(
             }
             (_, None) if !create => Some((Errno::ENODEV, None)),
             (DeviceStep::IgnoreRouterAdvertisements, _) => ignore_router_advertisements(name),
+            (DeviceStep::SetWireguard(spec), Some(index)) => {
+                execute_generic(kernel, wireguard::FAMILY, |batch, family| {
+                    wireguard::set_device(batch, family, index, spec);
+                })
+            }
             (DeviceStep::SetTxChecksum(on), Some(index)) => set_tx_checksum(kernel, index, *on),
             _ => {
                 let mut execute = |down: bool| {
@@ -91,10 +98,12 @@ fn device_steps(
             if matches!(step, DeviceStep::DeleteAddress(..)) && errno == Errno::EADDRNOTAVAIL {
                 continue;
             }
-            let text = explain(kernel, plan, step, errno).or(text);
+            let text = explain(kernel, plan, *family, step, errno).or(text);
             applied.refused.push(StepRefusal { step: number, errno, text });
             if create {
-                applied.without_device.push(*family);
+                let on_device =
+                    |family: &Family| plan.links(*family).and_then(|links| links.device) == Some(name);
+                applied.without_device.extend(Family::ALL.into_iter().filter(on_device));
             }
         }
     }
@@ -115,14 +124,24 @@ fn ignore_router_advertisements(device: IfName) -> Option<(Errno, Option<String>
 }
 
 /// Explains errors for which the kernel gives no explanation.
-fn explain(kernel: &mut Netlink, plan: &Plan, step: &DeviceStep, errno: Errno) -> Option<String> {
+fn explain(
+    kernel: &mut Netlink,
+    plan: &Plan,
+    family: Family,
+    step: &DeviceStep,
+    errno: Errno,
+) -> Option<String> {
     match (step, errno) {
         (DeviceStep::Create(spec), Errno::EEXIST) => {
-            let DeviceKind::Vxlan(VxlanSpec { vni, port, .. }) = spec.kind else {
-                return Some(format!(
-                    "another ipip device has the local address {} and no remote address: remove it",
-                    spec.local
-                ));
+            let VxlanSpec { vni, port, .. } = match spec.kind {
+                DeviceKind::Vxlan(vxlan) => vxlan,
+                DeviceKind::Ipip(_) => {
+                    return Some(format!(
+                        "another ipip device has the local address {} and no remote address: remove it",
+                        spec.local
+                    ));
+                }
+                DeviceKind::Wireguard(_) => return None,
             };
             let others = kernel.vxlan_with(vni.number(), port.get()).ok()?;
             let other = others.first()?;
@@ -132,14 +151,14 @@ fn explain(kernel: &mut Netlink, plan: &Plan, step: &DeviceStep, errno: Errno) -
         }
         (DeviceStep::Up, Errno::EADDRINUSE) => {
             let ports = plan.steps().iter().find_map(|step| match step {
-                Step::Device(_, DeviceStep::Create(spec)) => {
-                    spec.kind.vxlan().map(|vxlan| format!("UDP port {}", vxlan.port))
+                Step::Device(of, DeviceStep::Create(spec)) if *of == family => {
+                    spec.kind.port().map(|port| format!("UDP port {port}"))
                 }
                 _ => None,
             });
             let port = ports.unwrap_or_else(|| "its UDP port".to_owned());
             Some(format!(
-                "{port} is used by another program, or by a VXLAN device with other options: choose another Port"
+                "{port} is used by another program, or by a tunnel device with other options: choose another port"
             ))
         }
         // The kernel creates devices only of kinds whose module is loaded or can be loaded (`rtnl_newlink`).
@@ -147,8 +166,16 @@ fn explain(kernel: &mut Netlink, plan: &Plan, step: &DeviceStep, errno: Errno) -
             let (kind, option) = match spec.kind {
                 DeviceKind::Vxlan(_) => ("vxlan", "CONFIG_VXLAN"),
                 DeviceKind::Ipip(_) => ("ipip", "CONFIG_NET_IPIP"),
+                DeviceKind::Wireguard(_) => ("wireguard", "CONFIG_WIREGUARD"),
             };
             Some(missing_module(kind, option))
+        }
+        (DeviceStep::SetWireguard(spec), Errno::EADDRINUSE) => Some(format!(
+            "UDP port {} is used by another program or WireGuard device: stop it, or choose another ListenPort",
+            spec.port
+        )),
+        (DeviceStep::Create(_), Errno::EPERM) => {
+            Some("the process needs the capability CAP_NET_ADMIN in its network namespace".to_owned())
         }
         (DeviceStep::PutFouPort(_), Errno::EOPNOTSUPP) => Some(missing_module("fou", "CONFIG_NET_FOU")),
         (DeviceStep::PutFouPort(port), Errno::EADDRINUSE) => Some(format!(
@@ -242,7 +269,9 @@ fn indexes(
 /// The family whose device a step needs; `None` if it needs none.
 fn device_of(step: &Step) -> Option<Family> {
     match step {
-        Step::Device(family, _) => Some(*family),
+        Step::Device(family, _)
+        | Step::PutWireguardPeer(family, _)
+        | Step::DeleteWireguardPeer(family, _) => Some(*family),
         Step::PutFdbEntry(entry) | Step::DeleteFdbEntry(entry) => Some(entry.family),
         Step::PutNeighbor(entry) => Some(Family::of(entry.address)),
         Step::DeleteNeighbor { address } => Some(Family::of(*address)),
@@ -266,21 +295,48 @@ fn entry_steps(
 ) -> Result<(), ApplyError> {
     let mut batch = std::mem::take(&mut kernel.batch);
     let mut sent = Vec::with_capacity(STEPS_PER_DATAGRAM);
-    let mut steps = numbered(plan, steps);
+    let has_device = |(_, step): &(usize, &Step)| {
+        !device_of(step).is_some_and(|family| applied.without_device.contains(&family))
+    };
+    let steps: Vec<(usize, &Step)> = numbered(plan, steps).filter(has_device).collect();
+    let mut steps = steps.into_iter().peekable();
+    let wireguard = match plan.steps().iter().any(is_wireguard) {
+        true => kernel.generic_family(wireguard::FAMILY),
+        false => None,
+    };
     loop {
         batch.clear();
         sent.clear();
-        for (number, step) in steps.by_ref() {
-            if !device_of(step).is_some_and(|family| applied.without_device.contains(&family)) {
-                encode::step(&mut batch, step, &indexes);
-                sent.push(number);
-                if sent.len() == STEPS_PER_DATAGRAM {
-                    break;
+        let by_generic = steps.peek().is_some_and(|(_, step)| is_wireguard(step));
+        while sent.len() < STEPS_PER_DATAGRAM && batch.as_bytes().len() < MAX_DATAGRAM_BYTES {
+            let Some((number, step)) = steps.next_if(|(_, step)| is_wireguard(step) == by_generic) else {
+                break;
+            };
+            match step {
+                Step::PutWireguardPeer(family, peer) => {
+                    let index = indexes[*family].device;
+                    wireguard::put_peer(&mut batch, wireguard.unwrap_or(0), index, peer);
                 }
+                Step::DeleteWireguardPeer(family, key) => {
+                    let index = indexes[*family].device;
+                    wireguard::delete_peer(&mut batch, wireguard.unwrap_or(0), index, *key);
+                }
+                _ => encode::step(&mut batch, step, &indexes),
             }
+            sent.push(number);
         }
         let (Some(start), Some(last)) = (sent.first(), sent.last()) else { break };
-        let refused = kernel.route.execute(&mut batch, u32::MAX).map_err(|source| ApplyError::Batch {
+        let socket = match (by_generic, kernel.generic.as_mut()) {
+            (false, _) => &mut kernel.route,
+            (true, Some(generic)) if wireguard.is_some() => generic,
+            // The module is gone, and its devices with it.
+            (true, _) => {
+                let refusal = |step: &usize| StepRefusal { step: *step, errno: Errno::ENODEV, text: None };
+                applied.refused.extend(sent.iter().map(refusal));
+                continue;
+            }
+        };
+        let refused = socket.execute(&mut batch, u32::MAX).map_err(|source| ApplyError::Batch {
             first: *start,
             last: *last,
             source,
@@ -294,6 +350,10 @@ fn entry_steps(
     }
     kernel.batch = batch;
     Ok(())
+}
+
+fn is_wireguard(step: &Step) -> bool {
+    matches!(step, Step::PutWireguardPeer(..) | Step::DeleteWireguardPeer(..))
 }
 
 fn numbered(plan: &Plan, steps: Range<usize>) -> impl Iterator<Item = (usize, &Step)> {

@@ -21,6 +21,7 @@ use crate::model::objects::{
     ObservedRoute, ObservedRouteTo, ROUTE_PROTOCOL, Route, RouteTo,
 };
 use crate::model::vxlan::ObservedVxlan;
+use crate::model::wireguard::{ObservedWireguard, ObservedWireguardPeer, WireguardPeer};
 use crate::plan::Plan;
 use crate::plan::step::{DeviceStep, Step};
 use crate::wire::uapi::RTPROT_BOOT;
@@ -52,6 +53,10 @@ pub struct FakeKernel {
     pub lost_with_route: BTreeMap<IpNet, IpNet>,
     /// Peers whose steps are refused with `ENOBUFS`.
     pub refused_peers: BTreeSet<IpNet>,
+    /// Whether the kernel has no module `wireguard`.
+    pub without_wireguard: bool,
+    /// UDP ports that other programs use; refused for WireGuard devices.
+    pub used_ports: BTreeSet<u16>,
     /// Whether the kernel has no nexthop objects, as before Linux 5.3.
     pub without_nexthops: bool,
     /// If set, [`Kernel::observe`] fails with this text.
@@ -173,6 +178,14 @@ impl FakeKernel {
                 self.routes.retain(|_, route| route.to != ObservedRouteTo::Nexthop { id: *id });
                 Ok(())
             }
+            Step::PutWireguardPeer(family, peer) => {
+                put_wireguard_peer(wireguard_of(self.device(plan, *family)?)?, peer);
+                Ok(())
+            }
+            Step::DeleteWireguardPeer(family, key) => {
+                wireguard_of(self.device(plan, *family)?)?.peers.retain(|peer| peer.key != *key);
+                Ok(())
+            }
             Step::PutRoute { route, .. } => self.put_route(plan, route),
             Step::DeleteRoute { subnet, metric, .. } => {
                 self.routes.remove(&(*subnet, *metric));
@@ -197,7 +210,7 @@ impl FakeKernel {
                 let underlay = plan.links(family).map_or(0, |links| links.underlay.index);
                 (ObservedRouteTo::Gateway { gateway, onlink: false }, underlay)
             }
-            RouteTo::Device => (ObservedRouteTo::Other, self.device(plan, family)?.index),
+            RouteTo::Device => (ObservedRouteTo::Device, self.device(plan, family)?.index),
             RouteTo::Blackhole => (ObservedRouteTo::Blackhole, 0),
         };
         let (subnet, metric) = (route.subnet, route.metric());
@@ -217,6 +230,9 @@ impl FakeKernel {
                 if self.devices.contains_key(&spec.name) {
                     return Err(Errno::EEXIST);
                 }
+                if self.without_wireguard && spec.kind.wireguard().is_some() {
+                    return Err(Errno::EOPNOTSUPP);
+                }
                 self.last_index += 1;
                 self.devices.insert(spec.name, made(spec, self.last_index));
                 return Ok(());
@@ -226,6 +242,9 @@ impl FakeKernel {
                 let device = self.devices.remove(from).ok_or(Errno::ENODEV)?;
                 self.devices.insert(name, ObservedDevice { name, ..device });
                 return Ok(());
+            }
+            DeviceStep::SetWireguard(spec) if self.used_ports.contains(&spec.port.get()) => {
+                return Err(Errno::EADDRINUSE);
             }
             DeviceStep::PutFouPort(port) => {
                 self.fou_ports.insert(port.get());
@@ -256,6 +275,13 @@ impl FakeKernel {
                 if let ObservedKind::Vxlan(vxlan) = &mut device.kind {
                     vxlan.resettable_options_differ = false;
                 }
+            }
+            DeviceStep::SetWireguard(spec) => {
+                let found = wireguard_of(device)?;
+                found.private_key = Some(spec.private_key);
+                (found.port, found.fwmark) = (spec.port.get(), 0);
+                // A device does not send to itself (`wg_set_device`, drivers/net/wireguard/netlink.c).
+                found.peers.retain(|peer| peer.key != spec.public_key);
             }
             DeviceStep::Release => device.master = 0,
             DeviceStep::SetMac(mac) => device.mac = Some(*mac),
@@ -314,7 +340,39 @@ fn made_kind(spec: &DeviceSpec) -> ObservedKind {
             fou: ipip.fou.map(NonZeroU16::get),
             ..ObservedIpip::default()
         }),
+        DeviceKind::Wireguard(_) => ObservedKind::Wireguard(Some(ObservedWireguard::default())),
     }
+}
+
+fn wireguard_of(device: &mut ObservedDevice) -> Result<&mut ObservedWireguard, Errno> {
+    match &mut device.kind {
+        ObservedKind::Wireguard(Some(wireguard)) => Ok(wireguard),
+        _ => Err(Errno::EOPNOTSUPP),
+    }
+}
+
+/// As `set_peer` of drivers/net/wireguard/netlink.c.
+fn put_wireguard_peer(device: &mut ObservedWireguard, peer: &WireguardPeer) {
+    if device.private_key.is_some_and(|private| private.public() == peer.key) {
+        return; // ignored without an error
+    }
+    for other in device.peers.iter_mut().filter(|other| other.key != peer.key) {
+        other.subnets.retain(|subnet| !peer.subnets.contains(subnet));
+    }
+    let at = device.peers.iter().position(|found| found.key == peer.key);
+    let at = at.unwrap_or_else(|| {
+        device.peers.push(ObservedWireguardPeer::new(peer.key));
+        device.peers.len() - 1
+    });
+    let Some(found) = device.peers.get_mut(at) else { return };
+    (found.psk, found.keepalive) = (peer.psk, peer.keepalive);
+    found.endpoint = peer.endpoint.or(found.endpoint);
+    if peer.replaces_subnets {
+        found.subnets.clear();
+    }
+    let new = peer.subnets.iter().filter(|subnet| !found.subnets.contains(subnet));
+    let new: Vec<IpNet> = new.copied().collect();
+    found.subnets.extend(new);
 }
 
 impl Kernel for FakeKernel {
@@ -378,5 +436,10 @@ impl Kernel for FakeKernel {
     fn route_to(&mut self, address: IpAddr) -> Result<Option<RouteLookup>, ObserveError> {
         self.reads += 1;
         Ok(self.route_lookups.get(&address).copied())
+    }
+
+    fn wireguard(&mut self, device: IfName) -> Result<Option<ObservedWireguard>, ObserveError> {
+        self.reads += 1;
+        Ok(self.devices.get(&device).and_then(|device| device.wireguard()).cloned())
     }
 }

@@ -10,8 +10,10 @@ use std::net::IpAddr;
 use crate::error::{ApplyError, ObserveError, StepRefusal};
 use crate::model::family::{Family, PerFamily};
 use crate::model::family_spec::Links;
+use crate::model::if_name::IfName;
 use crate::model::interface::{DefaultRoute, Interface, RouteLookup};
 use crate::model::objects::Observed;
+use crate::model::wireguard::ObservedWireguard;
 use crate::plan::Plan;
 
 /// A kernel with VXLAN devices and routes.
@@ -57,6 +59,15 @@ pub trait Kernel {
     /// # Kernel
     /// `ip route get ADDRESS`
     fn route_to(&mut self, address: IpAddr) -> Result<Option<RouteLookup>, ObserveError>;
+
+    /// Reads a WireGuard device with its private key and its peers; `None` if there is no WireGuard device with this name.
+    ///
+    /// # Errors
+    /// [`ObserveError`], e.g. without `CAP_NET_ADMIN`.
+    ///
+    /// # Kernel
+    /// `wg show DEVICE dump`
+    fn wireguard(&mut self, device: IfName) -> Result<Option<ObservedWireguard>, ObserveError>;
 }
 
 /// The result of applying a plan.

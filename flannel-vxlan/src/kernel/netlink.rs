@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs;
 use std::net::IpAddr;
 use std::ops::BitOr;
+use std::time::SystemTime;
 
 use flannel_netlink::{
     AskError, Batch, DumpError, Errno, Flags, Malformed, Message, OpenError, Protocol, Refusal, Socket,
@@ -14,13 +15,14 @@ use crate::error::{ApplyError, ObserveError, ReadError};
 use crate::kernel::{Applied, Kernel, apply};
 use crate::model::device::{ObservedDevice, ObservedKind};
 use crate::model::family::Family;
-use crate::model::family_spec::Links;
+use crate::model::family_spec::{Identity, Links};
 use crate::model::if_name::IfName;
 use crate::model::interface::{DefaultRoute, Interface, RouteLookup};
 use crate::model::objects::{Observed, ObservedNexthop, ROUTE_PROTOCOL, is_host_gateway};
+use crate::model::wireguard::ObservedWireguard;
 use crate::plan::Plan;
 use crate::wire::uapi::*;
-use crate::wire::{address_family, decode, encode, ethtool, fou, generic};
+use crate::wire::{address_family, decode, encode, ethtool, fou, generic, wireguard};
 
 /// The kernel, in the network namespace in which this was opened.
 ///
@@ -229,6 +231,28 @@ impl Netlink {
         Some(ports.map_err(|error| ObserveError { what: "FOU ports", source: error.into() }))
     }
 
+    /// The WireGuard device with this index; `None` if there is none.
+    fn wireguard_device(&mut self, index: u32) -> Result<Option<ObservedWireguard>, ObserveError> {
+        let fail = |source| ObserveError { what: "the peers of a WireGuard device", source };
+        let family = self.generic_family(wireguard::FAMILY);
+        let (Some(family), Some(socket)) = (family, self.generic.as_mut()) else { return Ok(None) };
+        let mut question = Batch::new();
+        wireguard::get_device(&mut question, family, index);
+        let now = SystemTime::now();
+        let found = socket.dump(&mut question, |found: &mut ObservedWireguard, message| {
+            wireguard::device(found, &message, now)
+        });
+        match found {
+            Ok(found) => Ok(Some(found)),
+            // The device is gone, or is of another kind.
+            Err(DumpError::Ask(AskError::Refused(Refusal {
+                errno: Errno::ENODEV | Errno::EOPNOTSUPP,
+                ..
+            }))) => Ok(None),
+            Err(error) => Err(fail(error.into())),
+        }
+    }
+
     fn dump<C: Default>(
         &mut self,
         what: &'static str,
@@ -265,7 +289,15 @@ impl Kernel for Netlink {
         let mut links = self.links()?;
         self.add_addresses(&mut links)?;
         let mut observed = Observed::default();
+        let is_wireguard = |links: &Links| matches!(links.identity, Some(Identity::Wireguard { .. }));
+        let reads_all_wireguard = wanted.iter().any(is_wireguard);
         for (interface, mut device) in links {
+            let is_named = wanted.iter().any(|links| links.device == Some(device.name));
+            if let ObservedKind::Wireguard(options) = &mut device.kind
+                && (is_named || reads_all_wireguard)
+            {
+                *options = self.wireguard_device(device.index)?;
+            }
             let is_it = |links: &&Links| links.device == Some(device.name) || links.is_renamed(&device);
             let asked = wanted.iter().filter(is_it).map(|links| links.tx_checksum).reduce(BitOr::bitor);
             if let Some(tx_checksum) = asked {
@@ -338,6 +370,13 @@ impl Kernel for Netlink {
                 ..
             })) => Ok(None),
             Err(error) => Err(ObserveError { what: "a route", source: error.into() }),
+        }
+    }
+
+    fn wireguard(&mut self, device: IfName) -> Result<Option<ObservedWireguard>, ObserveError> {
+        match self.index_of(device)? {
+            Some(index) => self.wireguard_device(index),
+            None => Ok(None),
         }
     }
 }

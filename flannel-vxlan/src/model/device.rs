@@ -11,6 +11,8 @@ use crate::model::ipip::{IpipSpec, ObservedIpip};
 use crate::model::mac::MacAddr;
 use crate::model::mtu::OverlayMtu;
 use crate::model::vxlan::{ObservedVxlan, VxlanSpec};
+use crate::model::wireguard::{ObservedWireguard, WireguardSpec};
+use crate::model::wireguard_key::PublicKey;
 
 /// An interface of the physical network (an uplink).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -29,9 +31,10 @@ pub struct DeviceSpec {
     pub name: IfName,
     /// The uplink that outer packets use.
     pub underlay: Link,
-    /// Source address of outer packets: an address of `underlay`. Its family is the family of the overlay.
+    /// Source address of outer packets: an address of `underlay`. Its family is the family of the overlay, except in
+    /// WireGuard, where the kernel chooses the source address by its routes.
     pub local: IpAddr,
-    /// The only address of the device, with a full-length prefix: the first address of this node's subnet.
+    /// The only address of the device in its family, with a full-length prefix: the first address of this node's subnet.
     pub address: IpAddr,
     /// Largest packet that the device accepts.
     pub mtu: OverlayMtu,
@@ -47,6 +50,14 @@ pub enum DeviceKind {
     Vxlan(VxlanSpec),
     /// Packets are encapsulated in IPv4, and with FOU also in UDP. The kernel finds a peer by the gateway of its route.
     Ipip(IpipSpec),
+    /// Packets are encrypted and encapsulated in UDP. The kernel finds a peer by its subnets.
+    Wireguard(WireguardSpec),
+}
+
+impl From<WireguardSpec> for DeviceKind {
+    fn from(wireguard: WireguardSpec) -> Self {
+        Self::Wireguard(wireguard)
+    }
 }
 
 impl From<IpipSpec> for DeviceKind {
@@ -67,16 +78,26 @@ impl DeviceKind {
     pub fn vxlan(&self) -> Option<&VxlanSpec> {
         match self {
             Self::Vxlan(vxlan) => Some(vxlan),
-            Self::Ipip(_) => None,
+            Self::Ipip(_) | Self::Wireguard(_) => None,
         }
     }
 
-    /// UDP port that the device sends to and receives at; `None` without one.
+    /// The WireGuard options; `None` for another kind.
+    #[must_use]
+    pub fn wireguard(&self) -> Option<&WireguardSpec> {
+        match self {
+            Self::Wireguard(wireguard) => Some(wireguard),
+            Self::Vxlan(_) | Self::Ipip(_) => None,
+        }
+    }
+
+    /// UDP port at which the device receives; `None` without one. In VXLAN and FOU it also sends to this port.
     #[must_use]
     pub fn port(&self) -> Option<NonZeroU16> {
         match self {
             Self::Vxlan(vxlan) => Some(vxlan.port),
             Self::Ipip(ipip) => ipip.fou,
+            Self::Wireguard(wireguard) => Some(wireguard.port),
         }
     }
 
@@ -87,6 +108,7 @@ impl DeviceKind {
             Self::Vxlan(vxlan) => FlannelDevice::Vxlan(vxlan.vni),
             Self::Ipip(IpipSpec { fou: None }) => FlannelDevice::Ipip,
             Self::Ipip(IpipSpec { fou: Some(_) }) => FlannelDevice::Udp,
+            Self::Wireguard(_) => FlannelDevice::Wireguard,
         }
     }
 }
@@ -102,18 +124,25 @@ impl DeviceSpec {
         mtu: OverlayMtu,
     ) -> Self {
         let kind = kind.into();
-        Self { name: kind.device().name(Family::of(local)), underlay, local, address, mtu, kind }
+        let is_shared = kind.wireguard().is_some_and(|wireguard| wireguard.is_shared);
+        let family = if is_shared { Family::V4 } else { Family::of(address) };
+        Self { name: kind.device().name(family), underlay, local, address, mtu, kind }
     }
 
-    /// Family of the overlay and of its uplink address.
+    /// Family of the overlay.
     #[must_use]
     pub fn family(&self) -> Family {
-        Family::of(self.local)
+        Family::of(self.address)
     }
 
     /// MAC address that peers have in their neighbor entries; `None` for a device without one.
     pub(crate) fn mac(&self) -> Option<MacAddr> {
         self.kind.vxlan().map(|vxlan| vxlan.mac)
+    }
+
+    /// The public key of a WireGuard device.
+    pub(crate) fn public_key(&self) -> Option<PublicKey> {
+        self.kind.wireguard().map(|wireguard| wireguard.public_key)
     }
 
     /// The desired checksum offload; `None`: unchanged.
@@ -153,7 +182,16 @@ impl ObservedDevice {
     pub fn vxlan(&self) -> Option<&ObservedVxlan> {
         match &self.kind {
             ObservedKind::Vxlan(vxlan) => Some(vxlan),
-            ObservedKind::Ipip(_) | ObservedKind::Other(_) => None,
+            _ => None,
+        }
+    }
+
+    /// The WireGuard options and peers; `None` for another kind of device, and in a notification.
+    #[must_use]
+    pub fn wireguard(&self) -> Option<&ObservedWireguard> {
+        match &self.kind {
+            ObservedKind::Wireguard(wireguard) => wireguard.as_ref(),
+            _ => None,
         }
     }
 
@@ -162,7 +200,7 @@ impl ObservedDevice {
     pub fn ipip(&self) -> Option<&ObservedIpip> {
         match &self.kind {
             ObservedKind::Ipip(ipip) => Some(ipip),
-            ObservedKind::Vxlan(_) | ObservedKind::Other(_) => None,
+            _ => None,
         }
     }
 
@@ -174,6 +212,7 @@ impl ObservedDevice {
             (FlannelDevice::Vxlan(vni), ObservedKind::Vxlan(found)) => found.vni == vni.number(),
             (FlannelDevice::Ipip, ObservedKind::Ipip(found)) => found.fou.is_none(),
             (FlannelDevice::Udp, ObservedKind::Ipip(found)) => found.fou.is_some(),
+            (FlannelDevice::Wireguard, ObservedKind::Wireguard(_)) => true,
             _ => false,
         };
         is_it.then_some((device, family))
@@ -188,6 +227,8 @@ pub enum ObservedKind {
     Vxlan(ObservedVxlan),
     /// An IP-in-IP device.
     Ipip(ObservedIpip),
+    /// A WireGuard device. `None`: its options and peers were not read. A notification does not contain them.
+    Wireguard(Option<ObservedWireguard>),
     /// Another kind (`IFLA_INFO_KIND`), e.g. `dummy`; empty for hardware.
     Other(String),
 }
@@ -200,6 +241,7 @@ impl fmt::Display for ObservedKind {
             Self::Ipip(ObservedIpip { fou: Some(port), .. }) => {
                 write!(f, "an ipip device with FOU at port {port}")
             }
+            Self::Wireguard(_) => f.write_str("a WireGuard device"),
             Self::Other(kind) if kind.is_empty() => f.write_str("not a virtual device"),
             Self::Other(kind) => write!(f, "a device of kind {kind}"),
         }

@@ -8,7 +8,9 @@ use crate::model::device::{DeviceKind, DeviceSpec, Link, ObservedDevice, Observe
 use crate::model::family::{Family, PerFamily};
 use crate::model::if_name::IfName;
 use crate::model::mac::MacAddr;
+use crate::model::objects::{Route, RouteTo};
 use crate::model::vni::Vni;
+use crate::model::wireguard_key::PublicKey;
 
 /// One address family of the overlay, as this node sees it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -19,9 +21,10 @@ pub struct FamilySpec {
     /// The subnet of this node's pods.
     pub subnet: IpNet,
     /// The networks of all pods of the cluster. The subnets of peers must lie inside; stale routes and neighbor entries
-    /// inside are removed. Empty: no restriction.
+    /// inside are removed. Empty: no restriction, but with a WireGuard device no peer is programmed, because the routes to
+    /// that device are those of the networks.
     pub networks: Vec<IpNet>,
-    /// The VXLAN device. Default: none; all peers are direct (`host-gw`).
+    /// The tunnel device. Default: none; all peers are direct (`host-gw`).
     pub device: Option<DeviceSpec>,
     /// Whether the kernel drops packets for nonexistent pods of this node, instead of sending them along the default
     /// route. Default: no. Every other route to the subnet takes precedence.
@@ -29,13 +32,13 @@ pub struct FamilySpec {
 }
 
 impl FamilySpec {
-    /// A family without a VXLAN device and without a blackhole route.
+    /// A family without a tunnel device and without a blackhole route.
     #[must_use]
     pub fn new(underlay: Link, subnet: IpNet, networks: Vec<IpNet>) -> Self {
         Self { underlay, subnet: subnet.trunc(), networks, device: None, blackhole: false }
     }
 
-    /// Sets the VXLAN device. Default: none.
+    /// Sets the tunnel device. Default: none.
     #[must_use]
     pub fn device(mut self, device: DeviceSpec) -> Self {
         self.device = Some(device);
@@ -57,7 +60,18 @@ impl FamilySpec {
 
     /// Whether pods may have addresses in `net`: it lies inside one of [`FamilySpec::networks`], or there are none.
     pub(crate) fn may_hold_pods(&self, net: IpNet) -> bool {
-        self.networks.is_empty() || self.networks.iter().any(|network| network.contains(&net))
+        let is_unrestricted = self.networks.is_empty() && !self.has_wireguard();
+        is_unrestricted || self.networks.iter().any(|network| network.contains(&net))
+    }
+
+    pub(crate) fn has_wireguard(&self) -> bool {
+        self.device.as_ref().is_some_and(|device| device.kind.wireguard().is_some())
+    }
+
+    /// The routes of the networks to a WireGuard device. Pod traffic takes them also while its peer is missing.
+    pub(crate) fn network_routes(&self) -> impl Iterator<Item = Route> {
+        let networks = self.networks.iter().filter(|_| self.has_wireguard());
+        networks.map(|network| Route { subnet: network.trunc(), to: RouteTo::Device })
     }
 
     /// Whether `net` could be the subnet of a peer: pods may have addresses there, and it is not part of this node's
@@ -88,7 +102,13 @@ impl PerFamily<Option<FamilySpec>> {
         self.specs().any(|spec| spec.underlay.index == index)
     }
 
-    /// Whether this is the name of a desired VXLAN device.
+    /// The family whose index stands for the device of `family`: IPv4 if one WireGuard device carries both.
+    pub(crate) fn device_owner(&self, family: Family) -> Family {
+        let name = |family: Family| self[family].as_ref()?.device.as_ref().map(|device| device.name);
+        if name(family).is_some() && name(family) == name(Family::V4) { Family::V4 } else { family }
+    }
+
+    /// Whether this is the name of a desired tunnel device.
     pub(crate) fn is_device(&self, name: &str) -> bool {
         self.specs().filter_map(|spec| spec.device.as_ref()).any(|device| device.name.as_str() == name)
     }
@@ -97,7 +117,7 @@ impl PerFamily<Option<FamilySpec>> {
 /// The interfaces to observe for one family.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Links {
-    /// Name of the VXLAN device; `None` if there is none (`host-gw`).
+    /// Name of the tunnel device; `None` if there is none (`host-gw`).
     pub device: Option<IfName>,
     /// The uplink.
     pub underlay: Link,
@@ -125,6 +145,13 @@ pub enum Identity {
         /// The address of the device.
         address: IpAddr,
     },
+    /// A WireGuard device with the private key of this public key, and with this address.
+    Wireguard {
+        /// The public key.
+        key: PublicKey,
+        /// An address of the device.
+        address: IpAddr,
+    },
 }
 
 impl Identity {
@@ -133,6 +160,9 @@ impl Identity {
             DeviceKind::Vxlan(vxlan) => Self::Vxlan(vxlan.vni, vxlan.mac),
             DeviceKind::Ipip(ipip) => {
                 Self::Ipip { local: device.local, link: ipip.link(device.underlay), address: device.address }
+            }
+            DeviceKind::Wireguard(wireguard) => {
+                Self::Wireguard { key: wireguard.public_key, address: device.address }
             }
         }
     }
@@ -157,6 +187,7 @@ impl Links {
 
     /// Whether this is the device under another name.
     pub(crate) fn is_renamed(&self, found: &ObservedDevice) -> bool {
+        let has_address = |address| found.addresses.iter().any(|(found, _)| *found == address);
         let is_it = match (&found.kind, self.identity) {
             (ObservedKind::Vxlan(vxlan), Some(Identity::Vxlan(vni, mac))) => {
                 let family = vxlan.local.map(Family::of);
@@ -164,10 +195,12 @@ impl Links {
                     && family == Some(Family::of_net(self.networks))
             }
             (ObservedKind::Ipip(ipip), Some(Identity::Ipip { local, link, address })) => {
-                let has_address = found.addresses.iter().any(|(found, _)| *found == address);
-                has_address
+                has_address(address)
                     && (ipip.local.map(IpAddr::from), ipip.underlay, ipip.fixed_options_differ)
                         == (Some(local), link, false)
+            }
+            (ObservedKind::Wireguard(Some(wireguard)), Some(Identity::Wireguard { key, address })) => {
+                has_address(address) && wireguard.private_key.is_some_and(|private| private.public() == key)
             }
             _ => false,
         };

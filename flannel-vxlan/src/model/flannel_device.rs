@@ -14,6 +14,8 @@ pub enum FlannelDevice {
     Ipip,
     /// `flannel0`, an IP-in-IP device with FOU. IPv4 only. Upstream's `flannel0` is a TUN device.
     Udp,
+    /// `flannel-wg`, which carries IPv4 or both families, and `flannel-wg-v6`.
+    Wireguard,
 }
 
 impl FlannelDevice {
@@ -24,15 +26,22 @@ impl FlannelDevice {
             Self::Vxlan(vni) => vni.device_name(family),
             Self::Ipip => IfName::from_checked("flannel.ipip"),
             Self::Udp => IfName::from_checked("flannel0"),
+            Self::Wireguard => IfName::from_checked(match family {
+                Family::V4 => "flannel-wg",
+                Family::V6 => "flannel-wg-v6",
+            }),
         }
     }
 
-    /// The device with this name and the family of its overlay; `None` if flannel has no device of this name.
+    /// The device with this name and the family of its overlay; `None` if flannel has no device of this name. `flannel-wg`
+    /// counts as IPv4, also if it carries IPv6.
     #[must_use]
     pub fn of_name(name: &str) -> Option<(Self, Family)> {
         match name {
             "flannel.ipip" => Some((Self::Ipip, Family::V4)),
             "flannel0" => Some((Self::Udp, Family::V4)),
+            "flannel-wg" => Some((Self::Wireguard, Family::V4)),
+            "flannel-wg-v6" => Some((Self::Wireguard, Family::V6)),
             _ => Vni::of_device(name).map(|(vni, family)| (Self::Vxlan(vni), family)),
         }
     }
@@ -49,6 +58,7 @@ mod tests {
             (vxlan, &Family::ALL[..]),
             (FlannelDevice::Ipip, &[Family::V4]),
             (FlannelDevice::Udp, &[Family::V4]),
+            (FlannelDevice::Wireguard, &Family::ALL),
         ] {
             for family in families {
                 assert_eq!(FlannelDevice::of_name(device.name(*family).as_str()), Some((device, *family)));

@@ -13,3 +13,5 @@ pub(crate) mod objects;
 pub(crate) mod peer;
 pub(crate) mod vni;
 pub(crate) mod vxlan;
+pub(crate) mod wireguard;
+pub(crate) mod wireguard_key;

@@ -41,6 +41,17 @@ impl UnderlayMtu {
         OverlayMtu::new(self.0.saturating_sub(outer), Family::V4)
     }
 
+    /// The MTU that remains for pods of family `overlay` inside WireGuard: 80 bytes less, whatever the family of the outer
+    /// addresses is, as `wg-quick` and upstream flannel count.
+    ///
+    /// Outer IP header 40 (IPv6) + UDP 8 + WireGuard 32. Over IPv4 20 of them remain unused.
+    ///
+    /// # Errors
+    /// [`ValueError::Mtu`] if less than 68 bytes remain for IPv4, or less than 1280 for IPv6.
+    pub fn inside_wireguard(self, overlay: Family) -> Result<OverlayMtu, ValueError> {
+        OverlayMtu::new(self.0.saturating_sub(40 + 8 + 32), overlay)
+    }
+
     /// The number of bytes.
     #[must_use]
     pub fn bytes(self) -> u32 {
@@ -89,6 +100,8 @@ mod tests {
         assert_eq!(underlay.inside_vxlan(Family::V4).unwrap().bytes(), 1450);
         assert_eq!(underlay.inside_vxlan(Family::V6).unwrap().bytes(), 1430);
         assert!(UnderlayMtu::new(1349).inside_vxlan(Family::V6).is_err());
+        assert_eq!(underlay.inside_wireguard(Family::V6).unwrap().bytes(), 1420);
+        assert!(UnderlayMtu::new(1359).inside_wireguard(Family::V6).is_err());
         assert!(UnderlayMtu::new(117).inside_vxlan(Family::V4).is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! The kernel objects of a peer (FDB entry, neighbor entry, nexthop object, route), as desired and as observed.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::IpNet;
 
@@ -10,6 +10,7 @@ use crate::model::family::Family;
 use crate::model::interface::Interface;
 use crate::model::mac::MacAddr;
 use crate::model::peer::{Peer, Via};
+use crate::model::wireguard_key::PublicKey;
 use crate::wire::uapi::RTPROT_BOOT;
 
 /// Protocol number (`rtm_protocol`) of every route, nexthop object and neighbor entry that this crate writes. It marks
@@ -96,7 +97,8 @@ pub enum RouteTo {
         /// Its address.
         gateway: IpAddr,
     },
-    /// The tunnel device without a gateway. Temporary, while an IPv6 route moves to another interface.
+    /// The tunnel device without a gateway: the route of a network to a WireGuard device, or a temporary route, while an
+    /// IPv6 route moves to another interface.
     Device,
     /// The kernel drops the packets.
     Blackhole,
@@ -141,7 +143,16 @@ pub(crate) struct Entries {
     pub(crate) fdb_entry: Option<FdbEntry>,
     pub(crate) neighbor: Option<Neighbor>,
     pub(crate) nexthop: Option<Nexthop>,
-    pub(crate) route: Route,
+    /// `None` for a peer of a WireGuard device, to which the route of the network leads.
+    pub(crate) route: Option<Route>,
+    pub(crate) wireguard: Option<WireguardEntry>,
+}
+
+/// What the kernel has of a subnet in a WireGuard device: the peer with this key has it among its subnets.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct WireguardEntry {
+    pub(crate) key: PublicKey,
+    pub(crate) endpoint: SocketAddr,
 }
 
 impl Entries {
@@ -154,15 +165,14 @@ impl Entries {
             Some(object) => Route { subnet, to: RouteTo::Nexthop { id: object.id } },
             None => Route { subnet, to: RouteTo::Onlink { gateway } },
         };
+        let nothing = Self { fdb_entry: None, neighbor: None, nexthop: None, route: None, wireguard: None };
         match via {
-            Via::Direct { gateway } => Self {
-                fdb_entry: None,
-                neighbor: None,
-                nexthop: None,
-                route: Route { subnet, to: RouteTo::Direct { gateway } },
-            },
-            Via::Outer { underlay } => {
-                Self { fdb_entry: None, neighbor: None, nexthop: object, route: via_device(underlay) }
+            Via::Direct { gateway } => {
+                Self { route: Some(Route { subnet, to: RouteTo::Direct { gateway } }), ..nothing }
+            }
+            Via::Outer { underlay } => Self { nexthop: object, route: Some(via_device(underlay)), ..nothing },
+            Via::Key { key, endpoint } => {
+                Self { wireguard: Some(WireguardEntry { key, endpoint }), ..nothing }
             }
             Via::Tunnel { mac, underlay } => {
                 let gateway = subnet.network();
@@ -170,7 +180,8 @@ impl Entries {
                     fdb_entry: Some(FdbEntry { family: Family::of(gateway), mac, underlay }),
                     neighbor: Some(Neighbor { address: gateway, mac }),
                     nexthop: object,
-                    route: via_device(gateway),
+                    route: Some(via_device(gateway)),
+                    ..nothing
                 }
             }
         }
@@ -182,7 +193,7 @@ impl Entries {
 pub struct Observed {
     /// Whether the kernel has nexthop objects (since Linux 5.3).
     pub has_nexthops: bool,
-    /// The requested VXLAN devices that exist, and other interfaces with their names.
+    /// The requested devices that exist, and other interfaces with their names.
     pub devices: Vec<ObservedDevice>,
     /// All interfaces of the network namespace.
     pub interfaces: Vec<Interface>,
@@ -275,19 +286,20 @@ impl ObservedRoute {
                 RouteTo::Nexthop { id } => self.to == ObservedRouteTo::Nexthop { id },
                 RouteTo::Onlink { gateway } => is_via(gateway, true),
                 RouteTo::Direct { gateway } => is_via(gateway, false),
-                RouteTo::Device => false,
+                RouteTo::Device => self.to == ObservedRouteTo::Device,
                 RouteTo::Blackhole => self.to == ObservedRouteTo::Blackhole,
             }
     }
 
     /// Whether upstream flannel may have written the route to its device of this kind: it is on-link, in VXLAN via the
-    /// first address of its destination.
+    /// first address of its destination, in WireGuard without a gateway.
     pub(crate) fn is_upstreams(&self, device: &DeviceKind) -> bool {
         let onlink = match (self.to, device) {
             (ObservedRouteTo::Gateway { gateway, onlink: true }, DeviceKind::Vxlan(_)) => {
                 gateway == self.subnet.addr()
             }
             (ObservedRouteTo::Gateway { onlink, .. }, DeviceKind::Ipip(_)) => onlink,
+            (to, DeviceKind::Wireguard(_)) => to == ObservedRouteTo::Device,
             _ => false,
         };
         onlink && self.protocol == RTPROT_BOOT
@@ -334,6 +346,8 @@ pub enum ObservedRouteTo {
         /// Whether the kernel takes it to be on the link (`RTNH_F_ONLINK`).
         onlink: bool,
     },
+    /// An interface without a gateway.
+    Device,
     /// The kernel drops the packets.
     Blackhole,
     /// A target that this crate never writes.
@@ -350,7 +364,7 @@ impl fmt::Display for ObservedRoute {
         match to {
             ObservedRouteTo::Gateway { gateway, .. } => write!(f, " via {gateway}")?,
             ObservedRouteTo::Nexthop { id } => write!(f, " nhid {id}")?,
-            ObservedRouteTo::Blackhole | ObservedRouteTo::Other => {}
+            ObservedRouteTo::Device | ObservedRouteTo::Blackhole | ObservedRouteTo::Other => {}
         }
         if interface != 0 {
             write!(f, " dev index {interface}")?;

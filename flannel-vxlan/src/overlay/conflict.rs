@@ -10,9 +10,12 @@ use crate::model::device::DeviceSpec;
 use crate::model::family::{Family, PerFamily};
 use crate::model::family_spec::FamilySpec;
 use crate::model::objects::ObservedRoute;
-use crate::model::peer::Via;
+use crate::model::peer::{EndpointId, Via};
 use crate::overlay::host::{HostView, RouteHarm};
-use crate::overlay::peer_table::{PeerEntry, PeerTable};
+use crate::overlay::peer_table::{PeerEntry, PeerTable, Seniority};
+
+/// Most peers with one MAC address or key that are considered; all younger ones are in conflict with the oldest.
+const MAX_CLAIMANTS: usize = 64;
 
 /// Why a peer is not programmed. The overlay keeps the peer and programs it as soon as the reason is gone.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -21,7 +24,7 @@ pub enum PeerConflict {
     /// This node has no overlay of the peer's family, or no device in it that reaches the peer this way.
     #[error("this node has no {0} overlay for it")]
     NoSuchOverlay(Family),
-    /// Subnet and underlay address have different families.
+    /// Subnet and underlay address have different families. Only WireGuard can carry one family in the other.
     #[error("its underlay address {0} is not of the same family as its subnet")]
     FamilyMismatch(IpAddr),
     /// The subnet overlaps this node's own.
@@ -76,6 +79,17 @@ pub enum PeerConflict {
     /// two that are as old the one with the lowest subnet.
     #[error("the peer {0} has the same MAC address at another underlay address")]
     MacTaken(IpNet),
+    /// The public key is also that of this node. The kernel would ignore the peer.
+    #[error("its public key is the public key of this node")]
+    OwnKey,
+    /// Another peer of the same WireGuard device has the same public key at another endpoint. The same peer is programmed as
+    /// with [`PeerConflict::MacTaken`].
+    #[error("the peer {0} has the same public key at another endpoint")]
+    KeyTaken(IpNet),
+    /// The endpoint of a WireGuard peer lies in the pod network, whose route leads to the WireGuard device: the tunnel would
+    /// carry its own packets.
+    #[error("its endpoint {0} is inside the pod network")]
+    UnderlayInPodNetwork(IpAddr),
 }
 
 /// What the rules depend on.
@@ -118,8 +132,8 @@ impl Rules<'_> {
         if let Some(outer) = outer.find(|outer| self.is_harmless(*outer)) {
             return Some(PeerConflict::InsideOlder(outer));
         }
-        let mac = via.mac()?;
-        let mut rivals = self.peers.starting_at(subnet.addr());
+        let id = via.endpoint_id(subnet)?;
+        let mut rivals = self.peers.starting_at(subnet.addr()).filter(|_| via.mac().is_some());
         let is_rival = |(other, entry): &(IpNet, PeerEntry)| {
             let comes_first = (entry.since, *other) < (since, subnet);
             comes_first && entry.via.mac().is_some() && self.is_harmless(*other)
@@ -128,18 +142,32 @@ impl Rules<'_> {
             return Some(PeerConflict::EndpointTaken(other));
         }
         // For most peers this lookup is the only one that follows.
-        if !self.peers.shares_mac_with_older((since, subnet), mac) {
+        if !self.peers.shares_id_with_older((since, subnet), id) {
             return None;
         }
-        let family = Family::of_net(subnet);
-        let mut older = self.peers.with_mac(family, mac).take_while(|(_, other)| *other != subnet);
-        let Some((_, first)) = older.find(|(_, other)| self.is_harmless(*other)) else {
-            let is_considered = self.peers.with_mac(family, mac).any(|(_, other)| other == subnet);
-            let (_, first) = self.peers.with_mac(family, mac).next().filter(|_| !is_considered)?;
-            return Some(PeerConflict::MacTaken(first));
+        let taken = match id {
+            EndpointId::Mac(..) => PeerConflict::MacTaken,
+            EndpointId::Key(_) => PeerConflict::KeyTaken,
         };
-        let first_underlay = self.peers.get(first)?.via.underlay();
-        (first_underlay != underlay).then_some(PeerConflict::MacTaken(first))
+        let family = Family::of_net(subnet);
+        let mut older = self.claimants(id, family).take_while(|(_, other)| *other != subnet);
+        let Some((_, first)) = older.find(|(_, other)| self.is_harmless(*other)) else {
+            let is_considered = self.claimants(id, family).any(|(_, other)| other == subnet);
+            let (_, first) = self.claimants(id, family).next().filter(|_| !is_considered)?;
+            return Some(taken(first));
+        };
+        (!self.peers.get(first)?.via.leads_to_same(&via)).then_some(taken(first))
+    }
+
+    /// The peers of the device of `family` with this MAC address or key that may be programmed, the oldest first: at most
+    /// [`MAX_CLAIMANTS`], so that many leases with one MAC address or key cost no more than a few.
+    pub(crate) fn claimants(&self, id: EndpointId, family: Family) -> impl Iterator<Item = Seniority> {
+        let device = self.families.device_owner(family);
+        let is_here = move |(_, subnet): &Seniority| {
+            let of = Family::of_net(*subnet);
+            of == family || self.families.device_owner(of) == device
+        };
+        self.peers.with_id(id).filter(is_here).take(MAX_CLAIMANTS)
     }
 
     /// Why this peer is not programmed; `None` if it is, or if there is no such peer.
@@ -181,7 +209,8 @@ impl Rules<'_> {
         if !via.fits(spec.device.as_ref()) {
             return Some(PeerConflict::NoSuchOverlay(family));
         }
-        if Family::of(underlay) != family {
+        let is_wireguard = matches!(via, Via::Key { .. });
+        if Family::of(underlay) != family && !is_wireguard {
             return Some(PeerConflict::FamilyMismatch(underlay));
         }
         if subnet.contains(&spec.subnet) || spec.subnet.contains(&subnet) {
@@ -199,6 +228,15 @@ impl Rules<'_> {
         }
         if local.is_some_and(|local| self.host.is_broadcast(local, underlay)) {
             return Some(PeerConflict::NotHostAddress(underlay));
+        }
+        if let (Via::Key { key, .. }, Some(ours)) =
+            (via, spec.device.as_ref().and_then(DeviceSpec::public_key))
+            && key == ours
+        {
+            return Some(PeerConflict::OwnKey);
+        }
+        if is_wireguard && self.is_for_pods(underlay) {
+            return Some(PeerConflict::UnderlayInPodNetwork(underlay));
         }
         if via.mac().is_some() && via.mac() == spec.device.as_ref().and_then(DeviceSpec::mac) {
             return Some(PeerConflict::OwnMac);
@@ -230,13 +268,12 @@ impl Rules<'_> {
                 rewrite.extend(self.peers.containing(underlay, u8::MAX));
             }
             review.extend(self.peers.with_underlay(underlay).take(2));
-            if let Some(mac) = via.mac() {
+            if let Some(id) = via.endpoint_id(subnet) {
                 let family = Family::of_net(subnet);
-                // Only the first harmless peer with a MAC address decides about the others.
-                let mut same_mac = self.peers.with_mac(family, mac);
-                let first = same_mac.find(|(_, other)| self.is_harmless(*other));
+                // Only the first harmless peer with a MAC address or key decides about the others.
+                let first = self.claimants(id, family).find(|(_, other)| self.is_harmless(*other));
                 if first.is_none_or(|first| (since, subnet) <= first) {
-                    rewrite.extend(self.peers.with_mac(family, mac).map(|(_, other)| other));
+                    rewrite.extend(self.claimants(id, family).map(|(_, other)| other));
                 }
             }
         }

@@ -5,13 +5,14 @@ use ipnet::IpNet;
 
 use crate::error::ConvergeError;
 use crate::kernel::{Applied, Kernel};
-use crate::model::family::PerFamily;
+use crate::model::family::{Family, PerFamily};
 use crate::model::objects::{Entries, FdbEntry, Observed, ROUTE_PROTOCOL};
 use crate::model::peer::{Peer, Via};
 use crate::overlay::Overlay;
 use crate::overlay::host::HostView;
 use crate::overlay::peer_status::all_statuses;
 use crate::overlay::pending::Programmed;
+use crate::overlay::wireguard::ChangedKeys;
 use crate::plan::Plan;
 use crate::plan::device_diff::{DeviceFate, diff_devices};
 use crate::plan::diff::Desired;
@@ -74,13 +75,17 @@ impl Overlay {
     /// | route | protocol 70, and: on our device, or with a stale nexthop object, or inside the cluster's networks | protocol `boot`, on our device, on-link via its own first address; for a peer's subnet any route of protocol `boot` |
     /// | nexthop object | protocol 70, on our device | |
     /// | neighbor entry of our device | protocol 70 | no protocol, permanent, inside the cluster's networks |
+    /// | peer of our WireGuard device | every peer | every peer |
     /// | FDB entry of our device | permanent and `extern_learn` | state `NUD_PERMANENT` and flags `NTF_SELF`, nothing else; or permanent with the MAC address of such a neighbor entry |
     /// | blackhole route | protocol 70 | protocol `boot`, and exactly our subnet |
     ///
     /// Everything else is kept. With [`Overlay::keep_unknown`] stale objects are kept, too; parts of [`Overlay::hold`] are
     /// left as they are.
     pub fn diff(&mut self, observed: &Observed) -> Plan {
-        let held = PerFamily::from_fn(|family| self.hold.contains(&Part::Device(family)));
+        let held = PerFamily::from_fn(|family| {
+            let owner = self.families.device_owner(family);
+            [family, owner].into_iter().any(|family| self.hold.contains(&Part::Device(family)))
+        });
         let devices = diff_devices(&self.families, self.devices.must_recreate(), held, observed);
         for (family, is_right) in devices.is_right.iter() {
             if let Some(is_right) = is_right {
@@ -102,6 +107,7 @@ impl Overlay {
             conflicts: &conflicts,
             keeps_unknown: self.keeps_unknown,
             hold: &self.hold,
+            sent: &mut self.sent,
         };
         let withheld = desired.diff(devices, observed, &mut plan);
         self.pending.start_over(withheld);
@@ -117,7 +123,10 @@ impl Overlay {
             return plan;
         }
         let mut released = Vec::new();
-        for (subnet, programmed) in self.pending.take_dirty() {
+        let dirty = self.pending.take_dirty();
+        let mut keys = ChangedKeys::default();
+        for (subnet, programmed) in &dirty {
+            let (subnet, programmed) = (*subnet, *programmed);
             let first = plan.steps.len();
             let wanted = self.assign(subnet);
             let old = programmed.map(|programmed| programmed.entries(subnet));
@@ -130,8 +139,12 @@ impl Overlay {
                     nexthop,
                     replace: certain.is_some_and(|old| old.nexthop_id == nexthop.id),
                 }));
-                plan.put_route(wanted.route, certain.is_some(), was_direct);
+                if let Some(route) = wanted.route {
+                    plan.put_route(route, certain.is_some(), was_direct);
+                }
             }
+            let owner = self.families.device_owner(Family::of_net(subnet));
+            keys.note(owner, old.as_ref(), wanted.as_ref());
             if let Some(old) = old {
                 self.delete_unneeded(&old, wanted.as_ref(), &mut plan.steps, &mut released);
             }
@@ -141,6 +154,7 @@ impl Overlay {
             }
             plan.end_peer(subnet, first);
         }
+        self.write_keys(keys, &dirty, &mut plan);
         // Only now: an ID must not be used again before the step that frees it.
         released.into_iter().for_each(|id| self.nexthops.release(id));
         plan
@@ -154,6 +168,11 @@ impl Overlay {
                 self.pending.invalidate();
             }
             match (plan.peer_of(refusal.step), plan.steps.get(refusal.step)) {
+                (Some(_), Some(step @ Step::PutWireguardPeer(_, peer))) => {
+                    for subnet in &peer.subnets {
+                        self.settle_refused(*subnet, step, refusal.errno);
+                    }
+                }
                 (Some(subnet), Some(step)) => {
                     self.settle_refused(subnet, step, refusal.errno);
                     let exists = refusal.errno == Errno::EEXIST;
@@ -190,8 +209,11 @@ impl Overlay {
                 self.peers.set_nexthop_id(subnet, 0);
                 self.pending.forget_nexthop(subnet);
             }
-            Step::PutFdbEntry(_) | Step::PutNeighbor(_) | Step::PutNexthop { .. } | Step::PutRoute { .. } => {
-            }
+            Step::PutFdbEntry(_)
+            | Step::PutNeighbor(_)
+            | Step::PutNexthop { .. }
+            | Step::PutRoute { .. }
+            | Step::PutWireguardPeer(..) => {}
             _ => self.pending.invalidate(),
         }
     }
@@ -204,8 +226,9 @@ impl Overlay {
         steps: &mut Vec<Step>,
         released: &mut Vec<u32>,
     ) {
-        if wanted.is_none() {
-            let (subnet, metric) = (old.route.subnet, old.route.metric());
+        let keeps_route = wanted.is_some_and(|wanted| wanted.route.is_some());
+        if let Some(route) = old.route.filter(|_| !keeps_route) {
+            let (subnet, metric) = (route.subnet, route.metric());
             steps.push(Step::DeleteRoute { subnet, metric, protocol: ROUTE_PROTOCOL });
         }
         let kept = wanted.and_then(|wanted| wanted.nexthop).map(|nexthop| nexthop.id);

@@ -10,6 +10,7 @@ pub(crate) mod notice;
 pub(crate) mod peer_status;
 pub(crate) mod peer_table;
 pub(crate) mod pending;
+mod wireguard;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -19,8 +20,8 @@ use ipnet::IpNet;
 use crate::model::family::{Family, PerFamily};
 use crate::model::family_spec::{FamilySpec, Links};
 use crate::model::mac::MacAddr;
-use crate::model::objects::{BLACKHOLE_METRIC, Entries, ObservedRoute};
-use crate::model::peer::{Peer, Via};
+use crate::model::objects::{BLACKHOLE_METRIC, Entries, ObservedRoute, Route};
+use crate::model::peer::{EndpointId, Peer, Via};
 use crate::overlay::conflict::{PeerConflict, Rules};
 use crate::overlay::device_state::DeviceState;
 use crate::overlay::host::HostView;
@@ -29,6 +30,7 @@ use crate::overlay::peer_status::{PeerStatusChange, PeerStatuses, status_of};
 use crate::overlay::peer_table::{PeerEntry, PeerTable};
 use crate::overlay::pending::{Pending, Programmed};
 use crate::plan::part::Part;
+use crate::plan::wireguard::SentBytes;
 
 /// The desired devices and peers, and which of them the kernel does not have yet.
 ///
@@ -47,7 +49,9 @@ use crate::plan::part::Part;
 ///   other peer. Otherwise it is the peer with the subnet, which would capture the other peer's packets.
 /// - One MAC address at two underlay addresses: only the oldest peer is programmed, see
 ///   [`Overlay::set_peer_since`]; of peers that are as old, the one with the lowest subnet.
-/// - One underlay address with two MAC addresses or two subnets: both peers are programmed.
+/// - One public key at two endpoints: the same. In WireGuard a node may have several subnets, with the same key and
+///   endpoint.
+/// - One underlay address with two MAC addresses, keys or subnets: both peers are programmed.
 ///
 /// A peer that would harm this host (see [`PeerConflict`]) is not programmed and does not affect other peers. The
 /// overlay programs a peer by itself when its conflict ends. [`Overlay::take_status_changes`] reports each change.
@@ -67,6 +71,8 @@ pub struct Overlay {
     keeps_unknown: bool,
     /// Parts that are not repaired.
     hold: BTreeSet<Part>,
+    /// Whether WireGuard peers at other endpoints are sending.
+    sent: SentBytes,
 }
 
 impl Overlay {
@@ -120,7 +126,7 @@ impl Overlay {
         if old.is_none_or(|old| (old.via, old.since) != (peer.via, since)) {
             let reviewed = self.mark_affected(subnet, Some((peer.via, since)));
             let nexthop_id = match (peer.via, old) {
-                (Via::Direct { .. }, _) => 0,
+                (Via::Key { .. } | Via::Direct { .. }, _) => 0,
                 (Via::Tunnel { .. } | Via::Outer { .. }, Some(old)) if old.nexthop_id != 0 => old.nexthop_id,
                 // A peer that was removed and returns before the removal was written keeps its nexthop object.
                 (Via::Tunnel { .. } | Via::Outer { .. }, _) => self.pending.programmed_nexthop_id(subnet),
@@ -321,12 +327,15 @@ impl Overlay {
             .families
             .specs()
             .any(|spec| spec.blackhole && (spec.subnet, BLACKHOLE_METRIC) == (found.subnet, found.metric));
-        is_blackhole || self.wanted(found.subnet).is_some_and(|wanted| wanted.route.metric() == found.metric)
+        let is = |route: Route| (route.subnet, route.metric()) == (found.subnet, found.metric);
+        is_blackhole
+            || self.families.specs().flat_map(FamilySpec::network_routes).any(is)
+            || self.wanted(found.subnet).and_then(|wanted| wanted.route).is_some_and(is)
     }
 
     /// The underlay address of frames for this MAC address: the first programmed peer with that MAC address decides.
     fn fdb_target(&self, family: Family, mac: MacAddr) -> Option<IpAddr> {
-        self.peers.with_mac(family, mac).find_map(|(_, subnet)| {
+        self.rules().claimants(EndpointId::Mac(family, mac), family).find_map(|(_, subnet)| {
             let via = self.peers.get(subnet)?.via;
             self.conflict_of(subnet).is_none().then(|| via.underlay())
         })

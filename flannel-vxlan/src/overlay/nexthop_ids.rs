@@ -34,6 +34,7 @@ impl NexthopIds {
             DeviceKind::Vxlan(vxlan) => 0x4000_0000 | ((vxlan.vni.number() & 0xff) * RANGE),
             DeviceKind::Ipip(IpipSpec { fou: None }) => 0x8000_0000,
             DeviceKind::Ipip(IpipSpec { fou: Some(_) }) => 0x8000_0000 + RANGE,
+            DeviceKind::Wireguard(_) => 0x8000_0000 + 2 * RANGE, // never taken: its peers have no nexthop objects
         };
         if self.base != base {
             *self = Self { base, next: base, supported: self.supported, ..Self::default() };

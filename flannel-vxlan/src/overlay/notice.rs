@@ -9,6 +9,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use crate::kernel::monitor::Notification;
 use crate::model::device::ObservedDevice;
 use crate::model::family::Family;
+use crate::model::family_spec::FamilySpec;
 use crate::model::objects::{ObservedFdbEntry, ObservedNexthop, ObservedRoute, ROUTE_PROTOCOL, RouteTo};
 use crate::model::peer::Peer;
 use crate::overlay::Overlay;
@@ -168,7 +169,8 @@ impl Overlay {
     }
 
     fn notice_address(&self, interface: u32, address: IpAddr, gone: bool) -> Invalidation {
-        if let Some(family) = self.devices.family_on(interface) {
+        if self.devices.family_on(interface).is_some() {
+            let family = Family::of(address);
             let device = self.families[family].as_ref().and_then(|spec| spec.device.as_ref());
             return Invalidation::overlay_if(gone && device.is_some_and(|device| device.address == address));
         }
@@ -191,7 +193,9 @@ impl Overlay {
         if route.is_foreign() {
             return Invalidation { overlay: false, peers, host };
         }
-        let wanted = self.wanted(route.subnet).map(|entries| entries.route);
+        let wanted = self.wanted(route.subnet).and_then(|entries| entries.route);
+        let mut networks = self.families.specs().flat_map(FamilySpec::network_routes);
+        let wanted = networks.find(|network| network.subnet == route.subnet).or(wanted);
         match wanted.filter(|wanted| wanted.metric() == route.metric) {
             Some(wanted) => Invalidation::overlay_if(gone || !self.is_desired_route(wanted.to, route)),
             None if route.protocol == ROUTE_PROTOCOL => {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::model::peer::Via;
 use crate::overlay::conflict::{PeerConflict, Rules};
 
 /// Something about a peer that operators should know.
@@ -102,12 +103,21 @@ impl PeerStatuses {
 /// The status of one peer.
 pub(crate) fn status_of(rules: Rules<'_>, subnet: IpNet) -> Option<PeerStatus> {
     let underlay = rules.peers.get(subnet)?.via.underlay();
-    let shares = || rules.peers.with_underlay(underlay).next().filter(|first| *first != subnet);
     rules
         .conflict_of(subnet)
         .map(PeerStatus::NotProgrammed)
         .or_else(|| rules.peers.first_inside(subnet).map(PeerStatus::HoldsSubnet))
-        .or_else(|| shares().map(|_| PeerStatus::SharesUnderlay(underlay)))
+        .or_else(|| shares_underlay(rules, underlay, subnet).then_some(PeerStatus::SharesUnderlay(underlay)))
+}
+
+/// Whether another peer with a lower subnet has this underlay address. Subnets with the same key belong to the same peer.
+fn shares_underlay(rules: Rules<'_>, underlay: IpAddr, subnet: IpNet) -> bool {
+    let key = |subnet| match rules.peers.get(subnet)?.via {
+        Via::Key { key, .. } => Some(key),
+        _ => None,
+    };
+    let first = rules.peers.with_underlay(underlay).next().filter(|first| *first != subnet);
+    first.is_some_and(|first| key(first).is_none() || key(first) != key(subnet))
 }
 
 /// The status of all peers, given all conflicts. The same as [`status_of`] for each peer.
@@ -117,6 +127,7 @@ pub(crate) fn all_statuses(
 ) -> BTreeMap<IpNet, PeerStatus> {
     let mut all = BTreeMap::new();
     let shared = rules.peers.shared_underlays();
+    let shared = shared.filter(|(address, subnet)| shares_underlay(rules, *address, *subnet));
     all.extend(shared.map(|(address, subnet)| (subnet, PeerStatus::SharesUnderlay(address))));
     let nested = rules.peers.nested_subnets();
     all.extend(nested.map(|(outer, inner)| (outer, PeerStatus::HoldsSubnet(inner))));

@@ -1,4 +1,4 @@
-//! The peers, findable by subnet, MAC address, underlay address and contained address.
+//! The peers, findable by subnet, MAC address or key, underlay address and contained address.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,24 +8,20 @@ use std::ops::Bound;
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::model::family::Family;
-use crate::model::mac::MacAddr;
-use crate::model::peer::{Peer, Via};
-
-/// Most peers with one MAC address that are considered; all younger ones are in conflict with the oldest.
-pub(crate) const MAX_MAC_CLAIMANTS: usize = 64;
+use crate::model::peer::{EndpointId, Peer, Via};
 
 /// Sorts before every other subnet.
 const LOWEST_SUBNET: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0));
 
 /// All desired peers.
 ///
-/// Invariant: `by_mac`, `by_underlay` and `prefix_lengths` are indexes of `peers`. They contain exactly one entry (one
-/// count) per peer, except that `by_mac` has none for peers without a MAC address. Only [`PeerTable::insert`] and
+/// Invariant: `by_id`, `by_underlay` and `prefix_lengths` are indexes of `peers`. They contain exactly one entry (one
+/// count) per peer, except that `by_id` has none for peers without a MAC address or key. Only [`PeerTable::insert`] and
 /// [`PeerTable::remove`] change them, always together.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PeerTable {
     peers: BTreeMap<IpNet, PeerEntry>,
-    by_mac: BTreeSet<(Family, MacAddr, Seniority)>,
+    by_id: BTreeSet<(EndpointId, Seniority)>,
     by_underlay: BTreeSet<(IpAddr, IpNet)>,
     /// Number of peers with each prefix length.
     prefix_lengths: BTreeMap<(Family, u8), usize>,
@@ -51,7 +47,7 @@ impl PeerTable {
             self.unindex(subnet, old);
         }
         let family = Family::of_net(subnet);
-        self.by_mac.extend(entry.via.mac().map(|mac| (family, mac, (entry.since, subnet))));
+        self.by_id.extend(entry.via.endpoint_id(subnet).map(|id| (id, (entry.since, subnet))));
         self.by_underlay.insert((entry.via.underlay(), subnet));
         *self.prefix_lengths.entry((family, subnet.prefix_len())).or_default() += 1;
     }
@@ -64,8 +60,8 @@ impl PeerTable {
 
     fn unindex(&mut self, subnet: IpNet, PeerEntry { via, since, .. }: PeerEntry) {
         let family = Family::of_net(subnet);
-        if let Some(mac) = via.mac() {
-            self.by_mac.remove(&(family, mac, (since, subnet)));
+        if let Some(id) = via.endpoint_id(subnet) {
+            self.by_id.remove(&(id, (since, subnet)));
         }
         self.by_underlay.remove(&(via.underlay(), subnet));
         if let Entry::Occupied(mut count) = self.prefix_lengths.entry((family, subnet.prefix_len())) {
@@ -102,19 +98,16 @@ impl PeerTable {
             .map(|(subnet, entry)| (Peer { subnet: *subnet, via: entry.via }, &mut entry.nexthop_id))
     }
 
-    /// The peers with this MAC address that may be programmed, the oldest first: at most [`MAX_MAC_CLAIMANTS`], so that
-    /// many leases with one MAC address cost no more than a few.
-    pub(crate) fn with_mac(&self, family: Family, mac: MacAddr) -> impl Iterator<Item = Seniority> {
-        let same = move |entry: &&(Family, MacAddr, Seniority)| entry.0 == family && entry.1 == mac;
-        let all = self.by_mac.range((family, mac, (0, LOWEST_SUBNET))..).take_while(same);
-        all.map(|entry| entry.2).take(MAX_MAC_CLAIMANTS)
+    /// The peers with this MAC address or key, the oldest first.
+    pub(crate) fn with_id(&self, id: EndpointId) -> impl Iterator<Item = Seniority> {
+        let all = self.by_id.range((id, (0, LOWEST_SUBNET))..).take_while(move |entry| entry.0 == id);
+        all.map(|entry| entry.1)
     }
 
-    /// Whether an older peer has this MAC address.
-    pub(crate) fn shares_mac_with_older(&self, peer: Seniority, mac: MacAddr) -> bool {
-        let family = Family::of_net(peer.1);
-        let before = self.by_mac.range(..(family, mac, peer)).next_back();
-        before.is_some_and(|before| (before.0, before.1) == (family, mac))
+    /// Whether an older peer has this MAC address or key.
+    pub(crate) fn shares_id_with_older(&self, peer: Seniority, id: EndpointId) -> bool {
+        let before = self.by_id.range(..(id, peer)).next_back();
+        before.is_some_and(|before| before.0 == id)
     }
 
     /// Subnets of the peers with this underlay address, lowest first.
@@ -160,7 +153,7 @@ impl PeerTable {
         subnet.contains(next).then_some(*next)
     }
 
-    /// Subnets of peers that may conflict with another peer: they share a MAC address, one is inside the other, or one
+    /// Subnets of peers that may conflict with another peer: they share a MAC address or key, one is inside the other, or one
     /// contains the underlay address of the other. Two walks over all peers, without a lookup per peer.
     pub(crate) fn possible_rivals(&self) -> BTreeSet<IpNet> {
         let mut rivals = BTreeSet::new();
@@ -173,9 +166,9 @@ impl PeerTable {
             }
             around.push(*subnet);
         }
-        let pairs = self.by_mac.iter().zip(self.by_mac.iter().skip(1));
-        let pairs = pairs.filter(|(first, second)| (first.0, first.1) == (second.0, second.1));
-        rivals.extend(pairs.flat_map(|(first, second)| [first.2.1, second.2.1]));
+        let pairs = self.by_id.iter().zip(self.by_id.iter().skip(1));
+        let pairs = pairs.filter(|(first, second)| first.0 == second.0);
+        rivals.extend(pairs.flat_map(|(first, second)| [first.1.1, second.1.1]));
         let mut underlays = self.by_underlay.iter().peekable();
         for subnet in self.peers.keys() {
             while underlays.next_if(|(address, _)| *address < subnet.network()).is_some() {}

@@ -1,6 +1,7 @@
-//! Steps as shell commands of `ip`, `bridge`, `ethtool` and `sysctl`.
+//! Steps as shell commands of `ip`, `bridge`, `ethtool`, `sysctl` and `wg`.
 
 use std::fmt;
+use std::num::NonZeroU16;
 
 use crate::model::device::{DeviceKind, DeviceSpec};
 use crate::model::family::{Family, PerFamily};
@@ -9,6 +10,7 @@ use crate::model::if_name::IfName;
 use crate::model::ipip::IpipSpec;
 use crate::model::objects::{FdbEntry, Neighbor, Nexthop, ROUTE_PROTOCOL, Route, RouteTo};
 use crate::model::vxlan::VxlanSpec;
+use crate::model::wireguard::{WireguardPeer, WireguardSpec};
 use crate::plan::step::{DEFAULT_AGEING_SECONDS, DeviceStep, Step};
 
 /// A step as a shell command.
@@ -90,6 +92,10 @@ impl fmt::Display for Command<'_> {
             Step::DeleteFdbEntry(FdbEntry { family, mac, underlay }) => {
                 write!(f, "bridge fdb del {mac} dev {} dst {underlay} self", device(*family))
             }
+            Step::PutWireguardPeer(family, peer) => write_peer(f, device(*family), peer),
+            Step::DeleteWireguardPeer(family, key) => {
+                write!(f, "wg set {} peer {key} remove", device(*family))
+            }
         }
     }
 }
@@ -116,11 +122,14 @@ fn write_device(f: &mut fmt::Formatter<'_>, dev: &str, step: &DeviceStep) -> fmt
                 f.write_str(if kind.gbp { " gbp" } else { "" })
             }
             DeviceKind::Ipip(kind) => write!(f, "ip link add {dev} mtu {} {}", spec.mtu, ipip(spec, *kind)),
+            DeviceKind::Wireguard(_) => write!(f, "ip link add {dev} mtu {} type wireguard", spec.mtu),
         },
         DeviceStep::Change(spec) => match &spec.kind {
             DeviceKind::Vxlan(kind) => write!(f, "ip link set {dev} {}", vxlan(spec, kind)),
             DeviceKind::Ipip(kind) => write!(f, "ip link set {dev} mtu {} {}", spec.mtu, ipip(spec, *kind)),
+            DeviceKind::Wireguard(wireguard) => write_wireguard(f, dev, wireguard),
         },
+        DeviceStep::SetWireguard(wireguard) => write_wireguard(f, dev, wireguard),
         DeviceStep::PutFouPort(port) => write!(f, "ip fou add port {port} ipproto 4"),
         DeviceStep::DeleteFouPort(port) => write!(f, "ip fou del port {port}"),
         DeviceStep::ResetOptions(vni) => write!(
@@ -143,6 +152,26 @@ fn write_device(f: &mut fmt::Formatter<'_>, dev: &str, step: &DeviceStep) -> fmt
         }
         DeviceStep::DeleteAddress(address, prefix) => write!(f, "ip addr del {address}/{prefix} dev {dev}"),
     }
+}
+
+/// Without the private key, which `wg` reads from its standard input.
+fn write_wireguard(f: &mut fmt::Formatter<'_>, dev: &str, wireguard: &WireguardSpec) -> fmt::Result {
+    write!(f, "wg set {dev} private-key /dev/stdin listen-port {} fwmark 0", wireguard.port)
+}
+
+/// Without the preshared key, which `wg` reads from its standard input.
+fn write_peer(f: &mut fmt::Formatter<'_>, dev: &str, peer: &WireguardPeer) -> fmt::Result {
+    write!(f, "wg set {dev} peer {}", peer.key)?;
+    let psk = if peer.psk.is_some() { "/dev/stdin" } else { "/dev/null" };
+    write!(f, " preshared-key {psk}")?;
+    if let Some(endpoint) = peer.endpoint {
+        write!(f, " endpoint {endpoint}")?;
+    }
+    write!(f, " persistent-keepalive {}", peer.keepalive.map_or(0, NonZeroU16::get))?;
+    for (number, subnet) in peer.subnets.iter().enumerate() {
+        write!(f, "{}{subnet}", if number == 0 { " allowed-ips " } else { "," })?;
+    }
+    Ok(())
 }
 
 fn ipip(spec: &DeviceSpec, ipip: IpipSpec) -> String {

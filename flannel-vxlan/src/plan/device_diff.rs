@@ -11,6 +11,7 @@ use crate::model::family_spec::FamilySpec;
 use crate::model::ipip::{IpipSpec, ObservedIpip};
 use crate::model::objects::Observed;
 use crate::model::vxlan::{ObservedVxlan, VxlanSpec};
+use crate::model::wireguard::{ObservedWireguard, WireguardSpec};
 use crate::plan::step::{DeviceStep, Step};
 
 /// The device of one family, as it will be after the plan's device steps.
@@ -74,7 +75,21 @@ pub(crate) fn diff_devices(
         let (mut devices, links) = (observed.devices.iter(), spec.links());
         let named = devices.clone().find(|device| device.name == wanted.name);
         let device = named.or_else(|| devices.find(|device| links.is_renamed(device)));
+        // One WireGuard device may carry both families. Then IPv4 comes first, and IPv6 adds what differs only for it.
+        let owner = families.device_owner(family);
         match diff_device(wanted, &spec.networks, device, recreate[family]) {
+            Ok(mut diff) if owner != family => {
+                let (fate, is_held) = (all.fates[owner], held[family] && !diff.steps.is_empty());
+                let is_known = |step: &DeviceStep| {
+                    all.steps.iter().any(|known| matches!(known, Step::Device(_, known) if known == step))
+                };
+                diff.steps.retain(|step| !is_known(step) && !matches!(step, DeviceStep::Create(_)));
+                all.fates[family] = fate;
+                if !fate.is_off() && !is_held {
+                    all.is_right[family] = Some(diff.steps.is_empty());
+                    all.steps.extend(diff.steps.into_iter().map(|step| Step::Device(family, step)));
+                }
+            }
             Ok(diff) => {
                 let index = device.map_or(0, |device| device.index);
                 if held[family] && !diff.steps.is_empty() {
@@ -90,6 +105,7 @@ pub(crate) fn diff_devices(
                 all.is_right[family] = Some(diff.steps.is_empty());
                 all.steps.extend(diff.steps.into_iter().map(|step| Step::Device(family, step)));
             }
+            Err(taken) if owner != family && all.taken.contains(&taken) => {}
             Err(taken) => all.taken.push(taken),
         }
     }
@@ -109,7 +125,7 @@ pub(crate) struct DeviceDiff {
 
 /// Compares one device with `spec`.
 ///
-/// Changed in place: name, MAC, MTU, local address, underlay, learning, options with
+/// Changed in place: everything of WireGuard; name, MAC, MTU, local address, underlay, learning, options with
 /// [`resettable_options_differ`](crate::ObservedVxlan::resettable_options_differ), master, state, addresses, sysctl,
 /// offload. The kernel refuses to change port, GBP, options with
 /// [`fixed_options_differ`](crate::ObservedVxlan::fixed_options_differ) (`vxlan_nl2conf`,
@@ -127,6 +143,9 @@ pub(crate) fn diff_device(
             diff_vxlan(spec, vxlan, found)
         }
         (DeviceKind::Ipip(ipip), ObservedKind::Ipip(found)) => diff_ipip(spec, *ipip, found),
+        (DeviceKind::Wireguard(wireguard), ObservedKind::Wireguard(found)) => {
+            Some(diff_wireguard(wireguard, found.as_ref()))
+        }
         (wanted, found) => {
             let is_vxlan_wanted = matches!(wanted, DeviceKind::Vxlan(_));
             return Err(NameTaken { name: spec.name, what: found.to_string(), is_vxlan_wanted });
@@ -223,6 +242,15 @@ fn diff_ipip(spec: &DeviceSpec, ipip: IpipSpec, found: &ObservedIpip) -> Option<
     Some(steps)
 }
 
+/// The steps that change the WireGuard options. `None`: they were not read.
+fn diff_wireguard(wireguard: &WireguardSpec, found: Option<&ObservedWireguard>) -> Vec<DeviceStep> {
+    let differs = found.is_some_and(|found| {
+        found.private_key != Some(wireguard.private_key)
+            || (found.port, found.fwmark) != (wireguard.port.get(), 0)
+    });
+    differs.then(|| DeviceStep::SetWireguard(Box::new(*wireguard))).into_iter().collect()
+}
+
 impl DeviceDiff {
     fn recreated(spec: &DeviceSpec, rename: Option<DeviceStep>) -> Self {
         Self::created(spec, rename.into_iter().chain([DeviceStep::Delete]).collect())
@@ -234,6 +262,9 @@ impl DeviceDiff {
             steps.push(DeviceStep::PutFouPort(port));
         }
         steps.push(DeviceStep::Create(Box::new(spec.clone())));
+        if let DeviceKind::Wireguard(wireguard) = spec.kind {
+            steps.push(DeviceStep::SetWireguard(Box::new(wireguard)));
+        }
         // Before the device is up: the first router advertisement could arrive immediately.
         steps.push(DeviceStep::IgnoreRouterAdvertisements);
         steps.extend(spec.tx_checksum().map(DeviceStep::SetTxChecksum));

@@ -21,6 +21,7 @@ use crate::plan::device_diff::{DeviceFate, DevicesDiff};
 use crate::plan::observed_index::ClaimIndex;
 use crate::plan::part::Part;
 use crate::plan::step::Step;
+use crate::plan::wireguard::{PeersDiff, SentBytes, wanted_peers};
 
 /// The desired state. Nexthop IDs are found in the observed state, or assigned.
 pub(crate) struct Desired<'a> {
@@ -32,6 +33,7 @@ pub(crate) struct Desired<'a> {
     pub(crate) keeps_unknown: bool,
     /// Parts that are not repaired.
     pub(crate) hold: &'a BTreeSet<Part>,
+    pub(crate) sent: &'a mut SentBytes,
 }
 
 impl Desired<'_> {
@@ -49,7 +51,9 @@ impl Desired<'_> {
         plan.steps.append(&mut devices.steps);
         let stale_nexthops = self.match_nexthops(observed, &fates);
         let mut found = Found::new(observed, &fates);
-        let withheld = self.put_missing(&fates, &mut found, plan);
+        self.put_network_routes(&fates, &mut found, plan);
+        let mut withheld = self.put_missing(&fates, &mut found, plan);
+        self.diff_wireguard_peers(observed, &fates, &mut withheld, plan);
         if !self.hold.contains(&Part::Rest) {
             self.put_blackholes(observed, &fates, plan);
             if !self.keeps_unknown {
@@ -111,10 +115,11 @@ impl Desired<'_> {
             }
             let link = match via {
                 Via::Direct { .. } => underlays[family],
-                Via::Tunnel { .. } | Via::Outer { .. } => fates[family].index(),
+                Via::Tunnel { .. } | Via::Outer { .. } | Via::Key { .. } => fates[family].index(),
             };
             let mut wanted = Entries::of(peer, *nexthop_id);
-            let route = found.claim_route(&wanted.route, link);
+            let Some(wanted_route) = wanted.route else { continue };
+            let route = found.claim_route(&wanted_route, link);
             let is_held = self.hold.contains(&Part::Peer(subnet));
             let needs_nexthop = route != RouteMatch::Right
                 && *nexthop_id == 0
@@ -135,12 +140,12 @@ impl Desired<'_> {
             let nexthop = wanted.nexthop.filter(|_| needs_nexthop);
             plan.steps.extend(nexthop.map(|nexthop| Step::PutNexthop { nexthop, replace: false }));
             if route == RouteMatch::ExtraAttrs {
-                let (metric, protocol) = (wanted.route.metric(), ROUTE_PROTOCOL);
+                let (metric, protocol) = (wanted_route.metric(), ROUTE_PROTOCOL);
                 plan.steps.push(Step::DeleteRoute { subnet, metric, protocol });
             }
-            if route != RouteMatch::Right {
+            if let Some(wanted_route) = wanted.route.filter(|_| route != RouteMatch::Right) {
                 let elsewhere = route == RouteMatch::OtherInterface;
-                plan.put_route(wanted.route, route != RouteMatch::Missing, elsewhere);
+                plan.put_route(wanted_route, route != RouteMatch::Missing, elsewhere);
             }
             if plan.steps.len() > first && is_held {
                 plan.steps.truncate(first);
@@ -150,6 +155,54 @@ impl Desired<'_> {
             }
         }
         withheld
+    }
+
+    /// Puts the missing and wrong routes of the networks to WireGuard devices, and claims the right ones.
+    fn put_network_routes(&self, fates: &PerFamily<DeviceFate>, found: &mut Found<'_>, plan: &mut Plan) {
+        for spec in self.families.specs().filter(|spec| !fates[spec.family()].is_off()) {
+            for route in spec.network_routes() {
+                let matched = found.claim_route(&route, fates[spec.family()].index());
+                if matched != RouteMatch::Right && !self.hold.contains(&Part::Rest) {
+                    plan.put_route(route, matched != RouteMatch::Missing, false);
+                }
+            }
+        }
+    }
+
+    /// Puts the missing and wrong peers of WireGuard devices, and deletes the stale ones.
+    fn diff_wireguard_peers(
+        &mut self,
+        observed: &Observed,
+        fates: &PerFamily<DeviceFate>,
+        withheld: &mut BTreeSet<IpNet>,
+        plan: &mut Plan,
+    ) {
+        let earlier = std::mem::take(self.sent);
+        for family in Family::ALL {
+            let spec = self.families[family].as_ref().and_then(|spec| spec.device.as_ref());
+            let Some(spec) = spec.and_then(|device| device.kind.wireguard()) else { continue };
+            if self.families.device_owner(family) != family || fates[family].is_off() {
+                continue;
+            }
+            let is_on_device = |subnet| self.families.device_owner(Family::of_net(subnet)) == family;
+            let programmed = self
+                .peers
+                .iter()
+                .filter(|peer| is_on_device(peer.subnet) && is_programmed(self.conflicts, peer.subnet));
+            let wanted = wanted_peers(programmed.map(|peer| (peer.subnet, peer.via)));
+            let diff = PeersDiff {
+                family,
+                spec,
+                wanted: &wanted,
+                found: observed.wireguard_peers(fates[family].index()),
+                keeps_unknown: self.keeps_unknown,
+                hold: self.hold,
+            };
+            diff.put(&earlier, self.sent, withheld, plan);
+            if !self.keeps_unknown && !self.hold.contains(&Part::Rest) {
+                diff.delete_stale(plan);
+            }
+        }
     }
 
     fn put_blackholes(&self, observed: &Observed, fates: &PerFamily<DeviceFate>, plan: &mut Plan) {

@@ -8,6 +8,7 @@ pub(crate) mod part;
 pub(crate) mod report;
 pub(crate) mod step;
 pub(crate) mod teardown;
+pub(crate) mod wireguard;
 
 use std::fmt;
 

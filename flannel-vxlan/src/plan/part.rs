@@ -11,20 +11,21 @@ use crate::plan::step::Step;
 /// A part of the overlay that is written, and can be [withheld](crate::Overlay::hold), as a unit.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Part {
-    /// The VXLAN device of a family.
+    /// The tunnel device of a family.
     Device(Family),
-    /// Route, nexthop object, neighbor entry and FDB entry of the peer with this subnet.
+    /// Route, nexthop object, neighbor entry and FDB entry of the peer with this subnet; or the peer of a WireGuard device
+    /// whose first subnet this is.
     Peer(IpNet),
-    /// The blackhole routes, and the deletion of stale objects.
+    /// The blackhole routes, the routes of the networks to WireGuard devices, and the deletion of stale objects.
     Rest,
 }
 
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Device(family) => write!(f, "the {family} VXLAN device"),
+            Self::Device(family) => write!(f, "the {family} tunnel device"),
             Self::Peer(subnet) => write!(f, "peer {subnet}"),
-            Self::Rest => f.write_str("a blackhole route or stale entries"),
+            Self::Rest => f.write_str("a route of a whole network, or stale entries"),
         }
     }
 }

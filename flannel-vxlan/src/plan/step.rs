@@ -12,6 +12,8 @@ use crate::model::mac::MacAddr;
 use crate::model::mtu::OverlayMtu;
 use crate::model::objects::{FdbEntry, Neighbor, Nexthop, Route};
 use crate::model::vni::Vni;
+use crate::model::wireguard::{WireguardPeer, WireguardSpec};
+use crate::model::wireguard_key::PublicKey;
 
 /// The kernel's default ageing time of learned FDB entries, `FDB_AGE_DEFAULT` (drivers/net/vxlan/vxlan_core.c).
 pub(crate) const DEFAULT_AGEING_SECONDS: u32 = 300;
@@ -63,6 +65,10 @@ pub enum Step {
     },
     /// Delete an FDB entry.
     DeleteFdbEntry(FdbEntry),
+    /// Create or change a peer of the WireGuard device of this family.
+    PutWireguardPeer(Family, Box<WireguardPeer>),
+    /// Delete a peer of the WireGuard device of this family.
+    DeleteWireguardPeer(Family, PublicKey),
 }
 
 impl Step {
@@ -74,6 +80,7 @@ impl Step {
                 | Self::DeleteNeighbor { .. }
                 | Self::DeleteNexthop { .. }
                 | Self::DeleteRoute { .. }
+                | Self::DeleteWireguardPeer(..)
         )
     }
 }
@@ -86,6 +93,8 @@ pub enum DeviceStep {
     Delete,
     /// Create the device.
     Create(Box<DeviceSpec>),
+    /// Set private key and port of a WireGuard device, and remove its mark. Its peers stay.
+    SetWireguard(Box<WireguardSpec>),
     /// Change in place: in VXLAN local address, underlay and learning; in IP-in-IP all options.
     Change(Box<DeviceSpec>),
     /// Rename the device from this name, which another program gave it, back to its own.

@@ -104,6 +104,7 @@ fn link_info(attributes: AttributeIter<'_>) -> Result<(String, ObservedKind), Ma
     }
     let observed = match (kind, data) {
         ("vxlan", Some(data)) => ObservedKind::Vxlan(vxlan(data.nested())?),
+        ("wireguard", _) => ObservedKind::Wireguard(None),
         ("ipip", Some(data)) => ObservedKind::Ipip(ipip(data.nested())?),
         _ => ObservedKind::Other(kind.to_owned()),
     };
@@ -374,6 +375,7 @@ pub(crate) fn route(message: &Message<'_>) -> Result<Option<RouteMessage>, Malfo
     let to = match (kind, id, gateway) {
         (&RTN_UNICAST, Some(id), _) => ObservedRouteTo::Nexthop { id },
         (&RTN_UNICAST, None, Some(gateway)) => ObservedRouteTo::Gateway { gateway, onlink },
+        (&RTN_UNICAST, None, None) if interface != 0 => ObservedRouteTo::Device,
         (&RTN_BLACKHOLE, ..) => ObservedRouteTo::Blackhole,
         _ => ObservedRouteTo::Other,
     };
@@ -419,7 +421,7 @@ impl RouteMessage {
     }
 }
 
-fn address(attribute: &Attribute<'_>) -> Result<IpAddr, Malformed> {
+pub(crate) fn address(attribute: &Attribute<'_>) -> Result<IpAddr, Malformed> {
     match attribute.payload.len() {
         4 => attribute.array::<4>().map(IpAddr::from),
         _ => attribute.array::<16>().map(IpAddr::from),

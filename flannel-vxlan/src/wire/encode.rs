@@ -57,6 +57,8 @@ pub(crate) fn step(batch: &mut Batch, step: &Step, links: &PerFamily<Indexes>) {
             let flags = if *replace { PUT } else { ADD };
             put_route(batch, flags, route, links[Family::of_net(route.subnet)]);
         }
+        // Over generic netlink: see `wire::wireguard`.
+        Step::PutWireguardPeer(..) | Step::DeleteWireguardPeer(..) => {}
         Step::DeleteRoute { subnet, metric, protocol } => {
             let header = rtmsg(*subnet, *protocol, RT_SCOPE_NOWHERE, RTN_UNSPEC, 0);
             batch.message(RTM_DELROUTE, Flags::NONE, &header, |a| {
@@ -101,7 +103,11 @@ pub(crate) fn put_route(batch: &mut Batch, flags: Flags, route: &Route, links: I
         RouteTo::Onlink { .. } => (RTN_UNICAST, RTNH_F_ONLINK),
         RouteTo::Nexthop { .. } | RouteTo::Direct { .. } | RouteTo::Device => (RTN_UNICAST, 0),
     };
-    let header = rtmsg(route.subnet, ROUTE_PROTOCOL, RT_SCOPE_UNIVERSE, kind, hop_flags);
+    let scope = match (route.to, Family::of_net(route.subnet)) {
+        (RouteTo::Device, Family::V4) => RT_SCOPE_LINK,
+        _ => RT_SCOPE_UNIVERSE,
+    };
+    let header = rtmsg(route.subnet, ROUTE_PROTOCOL, scope, kind, hop_flags);
     batch.message(RTM_NEWROUTE, flags, &header, |a| {
         put_address(a, RTA_DST, route.subnet.network());
         match route.to {
@@ -165,6 +171,7 @@ pub(crate) fn device_step(batch: &mut Batch, step: &DeviceStep, name: IfName, in
         }
         DeviceStep::IgnoreRouterAdvertisements
         | DeviceStep::SetTxChecksum(_)
+        | DeviceStep::SetWireguard(_)
         | DeviceStep::PutFouPort(_)
         | DeviceStep::DeleteFouPort(_) => return false,
     }
@@ -207,6 +214,8 @@ fn link_info(a: &mut Attributes<'_>, spec: &DeviceSpec, new: bool) {
             a.text(IFLA_INFO_KIND, "ipip");
             a.nested(IFLA_INFO_DATA, |a| ipip_options(a, spec, ipip));
         }
+        // Its options are not set by rtnetlink.
+        DeviceKind::Wireguard(_) => a.text(IFLA_INFO_KIND, "wireguard"),
     });
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod generic;
 #[cfg(test)]
 mod tests;
 pub(crate) mod uapi;
+pub(crate) mod wireguard;
 
 use crate::model::family::Family;
 use crate::wire::uapi::{AF_INET, AF_INET6};

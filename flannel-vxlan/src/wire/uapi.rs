@@ -114,6 +114,30 @@ pub(crate) const FOU_ATTR_PEER_PORT: u16 = 10;
 pub(crate) const FOU_ATTR_IFINDEX: u16 = 11;
 pub(crate) const FOU_ENCAP_DIRECT: u8 = 1;
 
+// WireGuard devices (linux/wireguard.h).
+pub(crate) const WG_GENL_VERSION: u8 = 1;
+pub(crate) const WG_CMD_GET_DEVICE: u8 = 0;
+pub(crate) const WG_CMD_SET_DEVICE: u8 = 1;
+pub(crate) const WGDEVICE_A_IFINDEX: u16 = 1;
+pub(crate) const WGDEVICE_A_PRIVATE_KEY: u16 = 3;
+pub(crate) const WGDEVICE_A_LISTEN_PORT: u16 = 6;
+pub(crate) const WGDEVICE_A_FWMARK: u16 = 7;
+pub(crate) const WGDEVICE_A_PEERS: u16 = 8;
+pub(crate) const WGPEER_F_REMOVE_ME: u32 = 1;
+pub(crate) const WGPEER_F_REPLACE_ALLOWEDIPS: u32 = 2;
+pub(crate) const WGPEER_A_PUBLIC_KEY: u16 = 1;
+pub(crate) const WGPEER_A_PRESHARED_KEY: u16 = 2;
+pub(crate) const WGPEER_A_FLAGS: u16 = 3;
+pub(crate) const WGPEER_A_ENDPOINT: u16 = 4;
+pub(crate) const WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL: u16 = 5;
+pub(crate) const WGPEER_A_LAST_HANDSHAKE_TIME: u16 = 6;
+pub(crate) const WGPEER_A_RX_BYTES: u16 = 7;
+pub(crate) const WGPEER_A_TX_BYTES: u16 = 8;
+pub(crate) const WGPEER_A_ALLOWEDIPS: u16 = 9;
+pub(crate) const WGALLOWEDIP_A_FAMILY: u16 = 1;
+pub(crate) const WGALLOWEDIP_A_IPADDR: u16 = 2;
+pub(crate) const WGALLOWEDIP_A_CIDR_MASK: u16 = 3;
+
 // Addresses (linux/if_addr.h).
 pub(crate) const IFA_ADDRESS: u16 = 1;
 pub(crate) const IFA_LOCAL: u16 = 2;
@@ -164,6 +188,7 @@ pub(crate) const RTN_UNSPEC: u8 = 0;
 pub(crate) const RTN_UNICAST: u8 = 1;
 pub(crate) const RTN_BLACKHOLE: u8 = 6;
 pub(crate) const RT_SCOPE_UNIVERSE: u8 = 0;
+pub(crate) const RT_SCOPE_LINK: u8 = 253;
 pub(crate) const RT_SCOPE_NOWHERE: u8 = 255;
 pub(crate) const RT_TABLE_MAIN: u8 = 254;
 
@@ -206,6 +231,7 @@ mod tests {
             "linux/neighbour.h",
             "linux/nexthop.h",
             "linux/rtnetlink.h",
+            "linux/wireguard.h",
         ];
         // Linux 6.4; 6.6; 6.10.
         let newer = ["IFLA_VXLAN_LOCALBYPASS", "IFLA_VXLAN_LABEL_POLICY"];

@@ -9,6 +9,7 @@ mod conflict_by_age;
 mod ipip;
 mod plans;
 mod properties;
+mod wireguard;
 
 use std::net::IpAddr;
 

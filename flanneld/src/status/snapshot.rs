@@ -108,7 +108,7 @@ fn peer(
     };
     let mac = match peer.via {
         Via::Tunnel { mac, .. } => Some(mac.to_string()),
-        Via::Outer { .. } | Via::Direct { .. } => None,
+        Via::Outer { .. } | Via::Key { .. } | Via::Direct { .. } => None,
     };
     let direct = matches!(peer.via, Via::Direct { .. });
     Some(PeerStatus { subnet, state, underlay: Some(peer.via.underlay()), mac, direct, reason })

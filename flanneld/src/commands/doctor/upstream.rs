@@ -56,6 +56,7 @@ fn shown(peer: &Peer) -> String {
         Via::Direct { gateway } => gateway.to_string(),
         Via::Outer { underlay } => underlay.to_string(),
         Via::Tunnel { mac, underlay } => format!("{underlay}, {mac}"),
+        Via::Key { key, endpoint } => format!("{endpoint}, {key}"),
     }
 }
 

@@ -13,8 +13,8 @@ use flannel_nft::{
     CommitError, Errno, FakeKernel as FakeNft, Generation, Ruleset, Sealed, TableId, Transaction,
 };
 use flannel_vxlan::{
-    Applied, ApplyError, Family, Links, Notification, ObserveError, Observed, ObservedDevice, ObservedRoute,
-    ObservedRouteTo, Plan,
+    Applied, ApplyError, Family, IfName, Links, Notification, ObserveError, Observed, ObservedDevice,
+    ObservedRoute, ObservedRouteTo, ObservedWireguard, Plan,
 };
 use flannel_vxlan::{DefaultRoute, FakeKernel, Interface, InterfaceAddress, RouteLookup};
 use flanneld::config::{Command, Config, NetConf, Source};
@@ -78,6 +78,9 @@ impl flannel_vxlan::Kernel for Shared<FakeKernel> {
     }
     fn route_to(&mut self, address: IpAddr) -> Result<Option<RouteLookup>, ObserveError> {
         self.with(|kernel| kernel.route_to(address))
+    }
+    fn wireguard(&mut self, device: IfName) -> Result<Option<ObservedWireguard>, ObserveError> {
+        self.with(|kernel| kernel.wireguard(device))
     }
 }
 
