@@ -113,7 +113,9 @@ impl Client {
             };
             request.limit = request.limit.saturating_mul(2).min(PAGE_SIZE);
             let first = *header.get_or_insert_with(|| answer.header.unwrap_or_default());
-            let more = answer.more.then(|| answer.kvs.last().map(|last| last.key.clone())).flatten();
+            // A page without entries that promises more does not advance: an error below.
+            let more =
+                answer.more.then(|| answer.kvs.last().map(|last| last.key.clone()).unwrap_or_default());
             for mut entry in answer.kvs {
                 bytes = bytes.saturating_add(bound(&mut entry));
                 if bytes > MAX_LISTING_BYTES {

@@ -16,13 +16,15 @@ use tonic::transport::{Channel, Endpoint};
 use tower::{ServiceExt as _, service_fn};
 
 use crate::StoreError;
-use crate::dial::{resolve, server_name};
+use crate::dial::{Resolver, server_name};
 use crate::tls::Reread;
 
 use super::options::unusable;
 
 /// Longest time for one connection to come about, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How much of it a lookup of the name may take, so that the error says that the name is at fault.
+const RESOLVE_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// TLS settings, read from the files for each connection.
 pub(super) type Tls = Arc<Reread<ClientConfig>>;
@@ -37,6 +39,7 @@ pub(super) struct Member {
     uri: Uri,
     endpoint: Endpoint,
     tls: Option<(ServerName<'static>, Tls)>,
+    resolver: Resolver,
 }
 
 impl Member {
@@ -77,7 +80,13 @@ impl Member {
             .keep_alive_while_idle(true);
         let shows_certificate =
             tls.as_ref().is_some_and(|(_, tls)| tls.get().client_auth_cert_resolver.has_certs());
-        Ok(Self { url: url.to_owned(), shows_certificate, uri, endpoint, tls })
+        let resolver = Resolver::new(RESOLVE_TIMEOUT);
+        Ok(Self { url: url.to_owned(), shows_certificate, uri, endpoint, tls, resolver })
+    }
+
+    /// Whether connections are encrypted.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// Connects. The channel reconnects by itself, and then reads the TLS files again.
@@ -85,8 +94,8 @@ impl Member {
     /// # Errors
     /// Name resolution, TCP or TLS failed.
     pub(super) async fn connect(&self) -> Result<Channel, tonic::transport::Error> {
-        let (uri, tls) = (self.uri.clone(), self.tls.clone());
-        let connector = service_fn(move |_same: Uri| dial(uri.clone(), tls.clone()));
+        let (uri, tls, resolver) = (self.uri.clone(), self.tls.clone(), self.resolver.clone());
+        let connector = service_fn(move |_same: Uri| dial(uri.clone(), tls.clone(), resolver.clone()));
         self.endpoint.connect_with_connector(connector).await
     }
 
@@ -94,7 +103,7 @@ impl Member {
     /// client certificate after the handshake, and the HTTP client drops the alert.
     pub(super) async fn tls_refusal(&self) -> Option<io::Error> {
         self.tls.as_ref()?;
-        let stream = dial(self.uri.clone(), self.tls.clone()).await.ok()?;
+        let stream = dial(self.uri.clone(), self.tls.clone(), self.resolver.clone()).await.ok()?;
         TokioIo::new(stream).read_u8().await.err()
     }
 }
@@ -104,8 +113,9 @@ type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 async fn dial(
     uri: Uri,
     tls: Option<(ServerName<'static>, Tls)>,
+    resolver: Resolver,
 ) -> Result<Stream, Box<dyn std::error::Error + Send + Sync>> {
-    let mut tcp = HttpConnector::new_with_resolver(service_fn(resolve));
+    let mut tcp = HttpConnector::new_with_resolver(service_fn(move |name| resolver.clone().resolve(name)));
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
     tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));

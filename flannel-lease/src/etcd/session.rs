@@ -115,7 +115,10 @@ async fn open(member: &Member) -> Result<Channel, Failure> {
     match answer {
         Err(status) if is_silence(&status) => {
             let refusal = member.tls_refusal().await;
-            Err(refusal.map_or_else(|| Failure::by(member, &status), |refusal| Failure::by(member, &refusal)))
+            Err(refusal.map_or_else(
+                || Failure::unanswered(member, &status),
+                |refusal| Failure::by(member, &refusal),
+            ))
         }
         // Any answer will do: without a login the member may refuse the call.
         _ => Ok(channel),
@@ -161,10 +164,10 @@ impl fmt::Display for Unreachable {
 }
 
 impl Unreachable {
-    /// What to do about it: TLS problems first, since an unreachable member may just be down.
+    /// What to do about it: wrong settings first, since an unreachable member may just be down.
     pub(super) fn advice(&self) -> &'static str {
-        let tls = self.0.iter().find_map(|(_, failure)| failure.tls_advice);
-        tls.unwrap_or("check that an etcd member runs there")
+        let known = self.0.iter().find_map(|(_, failure)| failure.advice);
+        known.unwrap_or("check that an etcd member runs there")
     }
 }
 
@@ -172,20 +175,25 @@ impl Unreachable {
 #[derive(Debug)]
 struct Failure {
     cause: String,
-    /// What to do, if TLS is at fault.
-    tls_advice: Option<&'static str>,
+    /// What to do, if a setting is at fault.
+    advice: Option<&'static str>,
 }
 
 impl Failure {
     fn by(member: &Member, error: &(dyn Error + 'static)) -> Self {
-        Self {
-            cause: causes(error),
-            tls_advice: tls_error(error).and_then(|error| tls_advice(member, error)),
-        }
+        Self { cause: causes(error), advice: tls_error(error).and_then(|error| tls_advice(member, error)) }
+    }
+
+    /// The member accepted a connection and did not answer as etcd.
+    fn unanswered(member: &Member, status: &Status) -> Self {
+        let failure = Self::by(member, status);
+        let advice = (!member.is_encrypted())
+            .then_some("check that an etcd member runs there, and whether its URL begins with https://");
+        Self { advice: failure.advice.or(advice), ..failure }
     }
 
     fn silent() -> Self {
-        Self { cause: "no answer in time".to_owned(), tls_advice: None }
+        Self { cause: "no answer in time".to_owned(), advice: None }
     }
 }
 

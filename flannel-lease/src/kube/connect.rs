@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -25,8 +26,11 @@ use rustls::sign::CertifiedKey;
 use secrecy::ExposeSecret as _;
 use tower::{BoxError, Service, ServiceBuilder, service_fn};
 
-use crate::dial::{host_of, resolve, server_name};
+use crate::dial::{Resolver, host_of, server_name};
 use crate::tls::{Pem, PemContent, PemError, Reread, client_identity};
+
+/// Longest wait of one connection for a lookup of the server's name: less than a connection may take.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The proxy to the API server: the kubeconfig's, otherwise the one in `HTTPS_PROXY`. None if `NO_PROXY` names the
 /// server, or if the server is this host. `proxies` are those that the kubeconfig names, `environment` has the variables.
@@ -44,7 +48,8 @@ pub(super) fn proxy(config: &Config, proxies: &[Uri], environment: &Matcher) -> 
 
 /// A client for this configuration; connects to nothing.
 pub(super) fn client(config: Config, proxy: Option<Intercept>) -> Result<Client, BoxError> {
-    let mut http = HttpConnector::new_with_resolver(service_fn(resolve));
+    let resolver = Resolver::new(RESOLVE_TIMEOUT);
+    let mut http = HttpConnector::new_with_resolver(service_fn(move |name| resolver.clone().resolve(name)));
     http.enforce_http(false);
     let Some(proxy) = proxy else { return client_over(http, config) };
     if proxy.uri().scheme_str() != Some("http") {

@@ -142,6 +142,13 @@ async fn renewed_certificates_are_read_for_each_new_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_url_without_tls_for_a_member_with_tls_is_named_as_a_possible_cause() {
+    let lab = tls_lab(certificates, false).await;
+    let text = refusal(&EtcdOptions::new(vec![lab.url().replace("https", "http")])).await;
+    assert!(text.contains("whether its URL begins with https://"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn files_matter_to_https_members_only() {
     let lab = EtcdLab::new().await;
     let options = EtcdOptions {
