@@ -13,6 +13,17 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 type Addresses = Vec<SocketAddr>;
+/// A host and the lookup of its addresses.
+type Lookup = (String, JoinHandle<io::Result<Addresses>>);
+
+/// A host whose addresses are not known.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LookupError {
+    #[error("cannot look up the name `{0}`")]
+    Failed(String, #[source] io::Error),
+    #[error("no DNS server answered for the name `{0}` in {1:?}")]
+    Late(String, Duration),
+}
 
 /// Looks up the addresses of hosts. A lookup that takes longer than one connection may wait goes on, and the next
 /// connection gets its result: while the first of two DNS servers is down, every lookup takes five seconds
@@ -20,7 +31,7 @@ type Addresses = Vec<SocketAddr>;
 #[derive(Clone, Debug)]
 pub(crate) struct Resolver {
     timeout: Duration,
-    running: Arc<Mutex<Option<(String, JoinHandle<io::Result<Addresses>>)>>>,
+    running: Arc<Mutex<Option<Lookup>>>,
 }
 
 impl Resolver {
@@ -31,13 +42,13 @@ impl Resolver {
 
     /// The addresses of a host. A link-local address may have a zone, `fe80::1%eth0`; in a URL that is
     /// `%25eth0` (RFC 6874).
-    pub(crate) async fn resolve(self, name: Name) -> io::Result<std::vec::IntoIter<SocketAddr>> {
+    pub(crate) async fn resolve(self, name: Name) -> Result<std::vec::IntoIter<SocketAddr>, LookupError> {
         let host = host_of(name.as_str()).replacen("%25", "%", 1);
         let lookup = |host| async move { Ok(lookup_host((host, 0)).await?.collect()) };
         Ok(self.wait(host, lookup).await?.into_iter())
     }
 
-    async fn wait<F>(&self, host: String, lookup: impl Fn(String) -> F) -> io::Result<Addresses>
+    async fn wait<F>(&self, host: String, lookup: impl Fn(String) -> F) -> Result<Addresses, LookupError>
     where
         F: Future<Output = io::Result<Addresses>> + Send + 'static,
     {
@@ -47,14 +58,10 @@ impl Resolver {
         }
         let (_, task) = running.get_or_insert_with(|| (host.clone(), tokio::spawn(lookup(host.clone()))));
         let Ok(found) = timeout(self.timeout, task).await else {
-            let waited = self.timeout.as_secs_f32();
-            return Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!("no DNS server answered for the name `{host}` in {waited} seconds"),
-            ));
+            return Err(LookupError::Late(host, self.timeout));
         };
         *running = None;
-        found?
+        found.map_err(io::Error::from).flatten().map_err(|error| LookupError::Failed(host, error))
     }
 }
 
@@ -99,7 +106,7 @@ mod tests {
         };
         for _ in 0..2 {
             let error = resolver.wait("etcd".to_owned(), slow).await.unwrap_err();
-            assert_eq!(error.to_string(), "no DNS server answered for the name `etcd` in 2 seconds");
+            assert_eq!(error.to_string(), "no DNS server answered for the name `etcd` in 2s");
         }
         let other = |_host| std::future::pending();
         assert_eq!(resolver.wait("etcd".to_owned(), other).await.unwrap().len(), 1);

@@ -18,6 +18,8 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
+use crate::dial::LookupError;
+
 use super::member::Member;
 use super::wire::{AuthenticateRequest, AuthenticateResponse, Nothing};
 
@@ -181,7 +183,7 @@ struct Failure {
 
 impl Failure {
     fn by(member: &Member, error: &(dyn Error + 'static)) -> Self {
-        Self { cause: causes(error), advice: tls_error(error).and_then(|error| tls_advice(member, error)) }
+        Self { cause: causes(error), advice: connection_advice(member, error) }
     }
 
     /// The member accepted a connection and did not answer as etcd.
@@ -202,14 +204,14 @@ pub(super) fn causes(error: &(dyn Error + 'static)) -> String {
     let below = successors(error.source(), |cause| (*cause).source()).map(ToString::to_string);
     let mut causes: Vec<String> = below.filter(|text| text != "transport error").collect();
     if causes.is_empty() {
-        causes.extend(tls_error(error).map(ToString::to_string));
+        causes.extend(cause::<TlsError>(error).map(ToString::to_string));
     }
     causes.dedup();
     if causes.is_empty() { error.to_string() } else { causes.join(": ") }
 }
 
-/// The TLS error among the causes.
-fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a TlsError> {
+/// The cause of this type.
+fn cause<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
     // An I/O error's source is that of the error in it.
     let below = |cause: &&'a (dyn Error + 'static)| -> Option<&'a (dyn Error + 'static)> {
         let cause: &'a (dyn Error + 'static) = *cause;
@@ -219,6 +221,14 @@ fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a TlsError> {
         }
     };
     successors(Some(error), below).find_map(|cause| cause.downcast_ref())
+}
+
+/// What to do about an error of the connection, if a setting may be at fault.
+fn connection_advice(member: &Member, error: &(dyn Error + 'static)) -> Option<&'static str> {
+    if cause::<LookupError>(error).is_some() {
+        return Some("check the name in --etcd-endpoints and the DNS servers in /etc/resolv.conf");
+    }
+    cause(error).and_then(|error| tls_advice(member, error))
 }
 
 fn tls_advice(member: &Member, error: &TlsError) -> Option<&'static str> {

@@ -44,6 +44,7 @@ async fn why_etcd_is_out_of_reach_is_said_once_and_for_each_member() {
         "{text}"
     );
     assert!(text.contains("failed to lookup address information"), "{text}");
+    assert!(text.contains("check the name in --etcd-endpoints and the DNS servers"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
