@@ -65,15 +65,16 @@ fn total(row: &[Disturbed], of: impl FnMut(&Disturbed) -> u64) -> u64 {
 fn table(rounds: usize, disturbances: &[Disturbance], rows: &[Vec<Disturbed>]) -> String {
     let mut text = String::from(
         "# Outages\n\n\
-         Made by `make bench BENCH=outage`; do not edit. Three nodes with dual-stack VXLAN; between every two pods, in\n\
-         each direction and family, 250 packets a second that are sent back. Each disturbance is done to one node.\n\
-         On a machine with other work, `nice -n -15 make bench BENCH=outage` measures the repair and not the wait for a\n\
-         processor.\n\n\
-         - **outage**: the longest time, of the disturbed node's eight streams, from the sending of a packet that never\n  \
-           came back to that of the next one that did. It includes what the disturbing commands take between their\n  \
-           first and last change (**commands**, with the start of their processes).\n\
-         - **lost**: packets of these streams that never came back, of all sent.\n\
-         - **lost between others**: packets between the two other nodes. The run fails unless it is 0 everywhere.\n\
+         For operators who want to know how long pod traffic stops when another program damages flannel's objects or the host's\n\
+         network changes. Made by `make bench BENCH=outage`; do not edit.\n\n\
+         Three nodes with dual-stack VXLAN. Between every two pods, in each direction and family, 250 packets a second travel\n\
+         and are sent back. Each disturbance happens on one node. On a machine with other work, run\n\
+         `nice -n -15 make bench BENCH=outage`: otherwise the bench measures the wait for a processor too.\n\n\
+         - **outage**: the longest time, of the disturbed node's eight streams, from the sending of a packet that did not\n  \
+           come back to the sending of the next one that did. It includes the time between the first and the last change of\n  \
+           the disturbing commands (**commands**, with the start of their processes).\n\
+         - **lost**: packets of these streams that did not come back, of all sent.\n\
+         - **lost between others**: packets between the two other nodes. The run fails unless this is 0 everywhere.\n\
          - *repair*: only the daemon of the disturbed node has to act. *others*: the peers have to learn a new address\n  \
            through the lease store, or the commands themselves take the network away.\n\n",
     );

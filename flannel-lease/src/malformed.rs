@@ -23,7 +23,7 @@ impl Malformed {
             let entry = (quote(key), cut(problem));
             if self.0.len() < Self::MAX_REMEMBERED && self.0.insert(entry.clone()) {
                 let (key, problem) = entry;
-                tracing::warn!(%store, key, problem, "ignoring an entry that is no lease: {advice}");
+                tracing::warn!(%store, key, problem, "ignoring an entry that is not a valid lease; other leases are not affected: {advice}");
             }
         }
     }

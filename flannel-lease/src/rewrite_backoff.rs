@@ -64,14 +64,14 @@ impl Contest {
         self.last = Some(now);
         if self.warned.is_none_or(|warned| now.duration_since(warned) >= WARNING_INTERVAL) {
             self.warned = Some(now);
-            tracing::warn!("published again: {}; nothing needs to be done unless this goes on", what());
+            tracing::info!("published again: {}; nothing is needed unless this repeats", what());
         }
         if self.writes <= self.free_writes || self.reported {
             return;
         }
         let text = format!(
-            "{} again and again: peers may not reach this node's pods meanwhile. flanneld publishes it after pauses of \
-             1 to 60 seconds, and this node is not ready until that process stops",
+            "{} again and again: peers may not reach this node's pods until it stops. flanneld publishes its own values \
+             after pauses of 1 to 60 seconds, and this node is not ready. Find that process and stop it",
             what()
         );
         tracing::error!("{text}");

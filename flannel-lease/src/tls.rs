@@ -142,8 +142,8 @@ impl<T> Reread<T> {
                 let problem = Chain(&error).to_string();
                 if last.1.as_ref() != Some(&problem) {
                     warn!(
-                        "{problem}; flanneld goes on with what it read before and tries again at the next \
-                         connection; traffic is not affected"
+                        "new connections use the previous TLS files, which are read again at each connection; traffic is not \
+                         affected: {problem}"
                     );
                     last.1 = Some(problem);
                 }

@@ -53,7 +53,7 @@ impl Disturbance {
     /// All of them. Each leaves the node so that the next one can follow, in this order; the nodes' daemons must look
     /// for their interface by the default route ([`Flannel::by_default_route`](crate::Flannel::by_default_route)).
     pub const ALL: &[Self] = &[
-        repair("nothing at all: what the streams themselves show", "true"),
+        repair("nothing: what the streams themselves show", "true"),
         repair("`ip link del flannel.1`", "ip link del flannel.1"),
         repair("both devices deleted", "ip link del flannel.1; ip link del flannel-v6.1"),
         repair("`ip link set flannel.1 down`", "ip link set flannel.1 down"),
@@ -83,7 +83,7 @@ impl Disturbance {
         ),
         repair("MTU changed", "ip link set flannel.1 mtu 1280; ip link set flannel-v6.1 mtu 1280"),
         repair(
-            "as systemd-networkd with its defaults: all foreign routes, nexthops and neighbours",
+            "as systemd-networkd with its defaults: all foreign routes, nexthops and neighbor entries",
             "ip route flush proto 70; ip -6 route flush proto 70; ip nexthop flush; ip neigh flush dev flannel.1 nud permanent",
         ),
         repair(
@@ -117,7 +117,7 @@ impl Disturbance {
             "ip link del eth1; ip route add default via 192.168.77.254; ip -6 route add default via fd00:77::fe",
         ),
         others(
-            "eth0 down and up, its IPv6 address added anew",
+            "eth0 down and up, its IPv6 address added again",
             "ip link set eth0 down; ip link set eth0 up; ip addr add fd00:77::1/64 dev eth0 nodad
             ip route add default via 192.168.77.254; ip -6 route add default via fd00:77::fe",
         ),

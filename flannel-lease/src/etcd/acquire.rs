@@ -49,7 +49,7 @@ impl EtcdStore {
                     break Err(self.refused(
                         "acquire a lease in",
                         StoreErrorKind::Unavailable,
-                        "others keep being faster; try again",
+                        "other nodes took each subnet first; the same call may succeed later",
                     ));
                 }
                 Err(error) => break Err(error),

@@ -355,24 +355,24 @@ fn advice(status: &Status) -> (StoreErrorKind, &'static str) {
     match status.code() {
         Code::PermissionDenied => (
             StoreErrorKind::Unusable,
-            "grant the user of --etcd-username reading and writing under --etcd-prefix",
+            "grant the user of --etcd-username read and write access under --etcd-prefix",
         ),
         Code::Unauthenticated => (StoreErrorKind::Unusable, "check --etcd-username and --etcd-password"),
         Code::InvalidArgument if text.contains("authentication failed") => {
             (StoreErrorKind::Unusable, "check --etcd-username and --etcd-password")
         }
         Code::InvalidArgument if text.contains("user name is empty") => {
-            (StoreErrorKind::Unusable, "this etcd wants a user: give --etcd-username and --etcd-password")
+            (StoreErrorKind::Unusable, "this etcd requires a user: pass --etcd-username and --etcd-password")
         }
         Code::FailedPrecondition if text.contains("authentication is not enabled") => {
-            (StoreErrorKind::Unusable, "this etcd knows no users: leave out --etcd-username")
+            (StoreErrorKind::Unusable, "this etcd has no users: remove --etcd-username")
         }
         Code::DataLoss => (
             StoreErrorKind::Unavailable,
-            "delete under --etcd-prefix what is no lease; peers stay as they are",
+            "delete entries under --etcd-prefix that are not leases; peers stay as they are",
         ),
         Code::ResourceExhausted => {
-            (StoreErrorKind::Unavailable, "its space is used up; compact and defragment it")
+            (StoreErrorKind::Unavailable, "its storage quota is used up: compact and defragment it")
         }
         _ => {
             let advice =

@@ -50,7 +50,7 @@ impl EtcdStore {
         Err(self.refused(
             OPERATION,
             StoreErrorKind::Unavailable,
-            "another process keeps changing it; try again",
+            "another process keeps changing it; find that process and stop it",
         ))
     }
 

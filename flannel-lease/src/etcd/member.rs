@@ -53,7 +53,7 @@ impl Member {
         tls: Option<Tls>,
         user_agent: &str,
     ) -> Result<Self, StoreError> {
-        const FORM: &str = "it is no member's URL such as https://192.0.2.1:2379";
+        const FORM: &str = "it is not the URL of a member, such as https://192.0.2.1:2379";
         let wrong = |source| unusable(&format!("--etcd-endpoints {url}"), FORM, source);
         let parse = |scheme| {
             format!("{scheme}://{authority}").parse::<Uri>().map_err(|error| wrong(Some(error.into())))

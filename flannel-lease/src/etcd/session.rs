@@ -241,7 +241,7 @@ fn tls_advice(member: &Member, error: &TlsError) -> Option<&'static str> {
              --etcd-keyfile is its key",
         ),
         TlsError::AlertReceived(alert) if is_about_certificates(*alert) => {
-            Some("it wants a client certificate: give --etcd-certfile and --etcd-keyfile")
+            Some("it requires a client certificate: pass --etcd-certfile and --etcd-keyfile")
         }
         _ => Some("check that it speaks TLS there"),
     }

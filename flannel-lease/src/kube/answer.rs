@@ -67,7 +67,10 @@ impl std::fmt::Display for Failure {
             Self::Broken(error) => Chain(&**error).fmt(f),
             Self::Silent(time) => write!(f, "the API server sent nothing for {} s", time.as_secs()),
             Self::Unreadable(problem) => {
-                write!(f, "the answer of the API server cannot be read: {problem}; is a proxy in between?")
+                write!(
+                    f,
+                    "the answer of the API server cannot be read: {problem}; check whether a proxy changes it"
+                )
             }
         }
     }

@@ -57,7 +57,7 @@ impl ApiServer {
         } else if options.api_url.is_some() {
             kube::Config::new(hyper::Uri::default())
         } else {
-            let advice = "this is no pod with a service account; give --kubeconfig-file or --kube-api-url";
+            let advice = "this process does not run in a pod with a service account; pass --kubeconfig-file or --kube-api-url";
             kube::Config::incluster().map_err(|error| unusable(advice, error.into()))?
         };
         if let Some(url) = &options.api_url {
@@ -69,7 +69,7 @@ impl ApiServer {
         config.default_retry = false;
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         if config.cluster_url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            let instead = "leave them out and put a user into a kubeconfig".into();
+            let instead = "remove them, and name the user in a kubeconfig".into();
             return Err(unusable("the API server's URL contains credentials", instead));
         }
         // Without a CA of its own a client reads the system's. Where none is asked for, there need not be any.
@@ -80,7 +80,7 @@ impl ApiServer {
         }
         let url = config.cluster_url.to_string();
         let agent = options.user_agent.parse().map_err(|error: InvalidHeaderValue| {
-            unusable("the user agent is no header's value", error.into())
+            unusable("the user agent is not a valid header value", error.into())
         })?;
         config.headers.push((USER_AGENT, agent));
         let client = connect::client(config, proxy)
@@ -151,7 +151,7 @@ impl ApiServer {
                 return Ok(value);
             }
             Ok(Err(Failure::Broken(error))) => {
-                (format!("is the API server at {} up and reachable?", self.url), Some(error))
+                (format!("check that the API server at {} runs and is reachable", self.url), Some(error))
             }
             Ok(Err(failure @ (Failure::Refused(_) | Failure::Unreadable(_)))) => (failure.to_string(), None),
             Ok(Err(Failure::Silent(_))) | Err(_) => (
@@ -192,9 +192,9 @@ impl std::fmt::Debug for ApiServer {
 /// What the API server said, and what to do about it.
 pub(super) fn refused(status: &Status) -> String {
     let advice = match status.code {
-        401 => "; the credentials are not valid (any more)",
-        403 => "; see deploy/kubernetes for the rights that flannel's service account needs",
-        404 => "; is NODE_NAME the name that `kubectl get nodes` shows?",
+        401 => "; the credentials are invalid or have expired",
+        403 => "; grant it to flannel's service account, as deploy/kubernetes does",
+        404 => "; check that `kubectl get nodes` shows the node that NODE_NAME names",
         _ => "",
     };
     format!("{}{advice}", status.message)

@@ -32,7 +32,7 @@ use super::{
 use serde_json::json;
 use tokio::sync::{mpsc, watch as latest};
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::LeaseEvent;
 use crate::Stack;
@@ -112,7 +112,7 @@ impl KubeStore {
                 let node = server.node_of_pod(namespace, pod, &health).await?;
                 node.ok_or_else(|| {
                     let advice = format!(
-                        "pod '{namespace}/{pod}' runs on no node yet; are POD_NAME and POD_NAMESPACE its own?"
+                        "pod '{namespace}/{pod}' runs on no node yet; check that POD_NAME and POD_NAMESPACE are those of this pod"
                     );
                     not_yet("find", "this node's name", advice)
                 })?
@@ -222,7 +222,8 @@ impl KubeStore {
                 _ => "",
             };
             let advice = format!(
-                "node {:?} pod cidr not assigned{family}; has the controller manager --allocate-node-cidrs and --cluster-cidr?",
+                "node {:?} pod cidr not assigned{family}; start the controller manager with --allocate-node-cidrs and \
+                 --cluster-cidr, or set spec.podCIDR",
                 self.name
             );
             not_yet("acquire", LEASE, advice)
@@ -343,7 +344,7 @@ impl LeaseStore for KubeStore {
             let node = self.server.node(&self.name, &self.health).await?;
             let lease = self.lease_of(&node);
             if let Err(NoLease::Unreadable(problem)) = &lease {
-                warn!("not reusing what node {:?} published: {problem}", self.name);
+                info!("node {:?} publishes no usable lease, so a new one is published: {problem}", self.name);
             }
             Ok(lease.ok())
         })
@@ -354,7 +355,7 @@ impl LeaseStore for KubeStore {
             let not_held = || StoreError {
                 operation: "update",
                 object: format!("the lease of node {:?}", self.name),
-                advice: "this node holds none; acquire first".to_owned(),
+                advice: "this node holds no lease; acquire one first".to_owned(),
                 kind: StoreErrorKind::NotHeld,
                 source: None,
             };
@@ -394,7 +395,12 @@ impl LeaseStore for KubeStore {
                             let kept = self.keep(&node, &published, (&mut contest, &mut was_available)).await;
                             failed = kept.is_err();
                             if let Err(error) = kept {
-                                warn!("{}; will try again", crate::Chain(&error));
+                                warn!(
+                                    "node {:?} does not publish what peers need; retrying with backoff, peers that know this node \
+                                     are not affected: {}",
+                                    self.name,
+                                    crate::Chain(&error)
+                                );
                             }
                         }
                         _ => {

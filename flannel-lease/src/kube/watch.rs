@@ -1,6 +1,6 @@
 //! From the API server's stream of nodes to lease events.
 
-use tracing::{info, warn};
+use tracing::{error, info};
 
 use super::claims::{Claimant, Claims, Shift};
 use super::node::Node;
@@ -209,8 +209,7 @@ impl Malformed {
                 problem: format!("node {:?}: {problem}", node.name()),
             });
         }
-        let advice =
-            "it is no peer until its flanneld publishes how to reach it; see the log of that flanneld";
+        let advice = "its pods cannot be reached until flanneld on it publishes its addresses: check that it runs, and its log";
         self.report(&"Kubernetes", &[(node.name().to_owned(), problem)], advice);
         None
     }
@@ -224,9 +223,9 @@ fn removed(lost: Vec<LeaseKey>) -> impl Iterator<Item = LeaseEvent> {
 fn warn_of_two(known: bool, claimant: &Claimant, holder: &Claimant, lease: LeaseKey) {
     if !known {
         let (name, holder) = (&claimant.name, &holder.name);
-        warn!(
-            "node {name:?} with {lease} has a pod subnet of node {holder:?}, which is older: its pods cannot be reached; \
-             give it other podCIDRs, or delete the node that is no more"
+        error!(
+            "node {name:?} with {lease} has a pod subnet of node {holder:?}, which is older: pods of node {name:?} cannot be \
+             reached. Give it other podCIDRs, or delete the Node that no longer exists"
         );
     }
 }

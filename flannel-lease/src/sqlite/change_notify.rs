@@ -86,9 +86,9 @@ impl ChangeNotify {
         if let Err(error) = &result
             && !self.failing
         {
-            tracing::warn!(
-                "cannot watch {} ({error}): changes of other daemons are seen later, at the next look at the lease \
-                 file; will try again",
+            tracing::info!(
+                "cannot watch {}; this daemon sees changes by other daemons later, when it next reads the lease file, and \
+                 retries: {error}",
                 self.path.display()
             );
         }

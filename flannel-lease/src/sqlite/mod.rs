@@ -47,7 +47,7 @@ pub fn copy(from: &Path, to: &Path, patience: Duration) -> Result<(), StoreError
     copied.map(drop).map_err(|error| StoreError {
         operation: "copy",
         object: format!("lease file {}", from.display()),
-        advice: "is it a lease file that this process may read?".to_owned(),
+        advice: "check that it is a lease file and that this process may read it".to_owned(),
         kind: StoreErrorKind::Unusable,
         source: Some(error.into()),
     })
@@ -107,7 +107,7 @@ impl SqliteStore {
     /// Tells the others of a change. If that fails they see it at their next recheck.
     fn notify(&self) {
         if let Err(error) = change_notify::notify(&self.path) {
-            tracing::debug!(%error, path = %self.path.display(), "cannot tell other daemons of a lease change");
+            tracing::debug!(%error, path = %self.path.display(), "cannot notify other daemons of a lease change");
         }
     }
 
@@ -284,7 +284,9 @@ where
             Ok(done) => done,
             Err(_late) => {
                 let seconds = CALL_TIMEOUT.as_secs();
-                health.failed(format!("no answer from the lease file's file system for {seconds} seconds"));
+                health.failed(format!(
+                    "a call to the file system of the lease file has not returned for {seconds} seconds"
+                ));
                 call.await
             }
         };

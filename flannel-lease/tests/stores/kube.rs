@@ -85,7 +85,7 @@ async fn a_node_without_a_pod_subnet_is_told_what_assigns_one_and_may_ask_again(
     let store = open(&api, "a").await;
     let error = store.acquire(&request(node(1))).await.unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Unavailable);
-    let told = "node \"a\" pod cidr not assigned; has the controller manager --allocate-node-cidrs";
+    let told = "node \"a\" pod cidr not assigned; start the controller manager with --allocate-node-cidrs";
     assert!(error.to_string().contains(told), "{error}");
     api.edit_node("a", |node| node["spec"]["podCIDR"] = "10.244.7.0/24".into());
     assert_eq!(store.acquire(&request(node(1))).await.unwrap().key, key("10.244.7.0-24"));

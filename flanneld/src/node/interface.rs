@@ -253,7 +253,10 @@ impl<'a> Chooser<'a> {
         link_local: bool,
     ) -> Result<(), Reason> {
         if self.present.interface.is_some() && before == Some(false) && link_local {
-            return reason(format!("interface {name} has only a link-local {} address left", words.family));
+            return reason(format!(
+                "interface {name} has only a link-local {} address left; flanneld keeps the former address: add a global one",
+                words.family
+            ));
         }
         Ok(())
     }

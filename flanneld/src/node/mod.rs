@@ -223,6 +223,20 @@ pub fn choose<E: fmt::Display>(
     Err(NodeError::NoMatch { rejected, candidates: chooser.candidates() })
 }
 
+/// The interface with its addresses and MTU, for the log.
+impl fmt::Display for NodeFacts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.interface)?;
+        if let Some(Addresses { interface, .. }) = self.ipv4 {
+            write!(f, " {interface}")?;
+        }
+        if let Some(Addresses { interface, .. }) = self.ipv6 {
+            write!(f, " {interface}")?;
+        }
+        write!(f, " (MTU {})", self.mtu)
+    }
+}
+
 impl NodeFacts {
     /// Logs the choice in upstream's words.
     pub fn log(&self) {

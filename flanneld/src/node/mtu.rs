@@ -93,7 +93,7 @@ impl NodeFacts {
     /// Warns if the interface carries less than `Backend.MTU`.
     pub fn warn_of_mtu(&self, backend: &Backend) {
         if let Err(problem) = self.carries(backend) {
-            tracing::warn!("{problem}; going on with {}", self.mtu);
+            tracing::warn!("{problem}; until then flanneld uses an MTU of {}", self.mtu);
         }
     }
 }

@@ -208,7 +208,10 @@ impl ForeignRules {
                 );
             } else {
                 self.changed = true;
-                info!(changes, "wrote accept rules into iptables chains that drop forwarded packets");
+                info!(
+                    changes,
+                    "added accept rules for pod traffic to iptables chains that drop forwarded packets"
+                );
             }
         }
         self.clear_at = match left {
@@ -256,7 +259,7 @@ impl ForeignRules {
         let found = forward_drops(&observed.ruleset, ours, &self.mark, networks);
         for obstacle in found.iter().filter(|found| !self.obstacles.contains(found)) {
             warn!(
-                "{obstacle}: it may drop pod traffic to and from other nodes, whatever flannel's own table accepts; flanneld does not change this chain: `flanneld doctor` names the rule to add"
+                "{obstacle}: it may drop pod traffic to and from other nodes, whatever flannel's own table accepts; flanneld does not change this chain: run `flanneld doctor`, which names the rule to add"
             );
         }
         self.obstacles = found;

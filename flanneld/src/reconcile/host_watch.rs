@@ -9,7 +9,7 @@ use flannel_vxlan::DefaultRoute;
 use flannel_vxlan::{Family, Interface, Notification};
 use ipnet::IpNet;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::error::{DesiredError, HostError, Pass, PassError};
 use super::{HOST_CHANGE_DELAY, Reconciler};
@@ -107,7 +107,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             self.update_peer_routes(&rerouted);
             return Ok(Pass::Done);
         }
-        info!("the uplink changed");
+        info!("the uplink changed from {} to {facts}", self.spec.facts);
         facts.log();
         let net_conf = self.spec.net_conf.clone();
         facts.warn_of_mtu(&net_conf.backend);
@@ -135,11 +135,14 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         };
         let (blocked, beside) = (describe(true), describe(false));
         if self.host.stale != (blocked.clone(), beside.clone()) {
-            for text in blocked.iter().chain(&beside) {
-                warn!("{text}; flanneld detects the change by itself");
+            if let Some(text) = &blocked {
+                error!("{text}; flanneld detects when this is done");
+            }
+            if let Some(text) = &beside {
+                warn!("{text}; flanneld detects when this is done");
             }
             if self.host.stale.0.is_some() && blocked.is_none() {
-                info!("no bridge blocks new pods any more");
+                info!("new pods start again: no bridge has an address of a former pod subnet");
             }
             self.host.stale = (blocked.clone(), beside.clone());
         }
@@ -158,8 +161,10 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         let overlap = host.overlap(self.lease.key, uplink);
         if self.host.overlap != overlap {
             match &overlap {
-                Some(text) => warn!("{text}"),
-                None => info!("no network of this host shares addresses with its pod subnet any more"),
+                Some(text) => error!("{text}"),
+                None => {
+                    info!("no network of this host shares addresses with this node's pod subnet any longer")
+                }
             }
             self.host.overlap = overlap.clone();
             update(&self.outputs.readiness, |readiness| readiness.note("pod subnet", overlap));

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::desired::{NodeSpec, Skipped};
 use flannel_lease::{BackendType, Gaps, LeaseAttributes, LeaseKey};
@@ -51,11 +51,11 @@ impl LeaseGaps {
                     match gap.kept {
                         _ if !self.log => {}
                         true => warn!(
-                            "{}; peer {subnet} stays as it was and its traffic goes on; its node publishes it again once \
-                             flanneld runs there",
+                            "{}; peer {subnet} stays as it was and its traffic continues; flanneld on that node publishes \
+                             it again: check that it runs there",
                             gap.text
                         ),
-                        false => warn!(
+                        false => error!(
                             "{}; pods in {subnet} cannot be reached until flanneld on that node publishes it: check that it \
                              runs there",
                             gap.text
@@ -66,7 +66,7 @@ impl LeaseGaps {
                 }
                 (Some(before), None) => {
                     if self.log {
-                        info!("no longer: {}; {subnet} is as its node publishes it", before.text);
+                        info!("resolved: {}; {subnet} is as its node publishes it", before.text);
                     }
                     self.gaps.remove(&(key, subnet));
                     changed = true;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::Reconciler;
 use super::lease_gaps::{Gap, LeaseGaps, keep_known};
@@ -70,8 +70,8 @@ impl LeaseView {
         let decisions: Vec<_> = key.subnets().map(|subnet| self.changes.changed(subnet, now)).collect();
         if decisions.contains(&LogDecision::Summarize) {
             warn!(
-                "lease {key} changed more than 30 times in one minute: flanneld follows it and logs no more of it for the rest \
-                 of the minute; other leases are not affected. Check the flanneld that publishes it"
+                "lease {key} changed more than 30 times in one minute: flanneld applies every change, but does not log it for \
+                 the rest of the minute; other leases are not affected. Check flanneld on the node that publishes it"
             );
         }
         decisions.iter().all(|decision| *decision == LogDecision::Write)
@@ -205,7 +205,8 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                 });
                 said.extend(others.map(|other| {
                     format!(
-                        "leases {holder} and {other} of two nodes are for {subnet}: its packets go to that of {holder}"
+                        "leases {holder} and {other} of two nodes are for {subnet}: its packets go to the node of {holder}, and \
+                         pods of the other node are unreachable; delete the lease that is not in use"
                     )
                 }));
             }
@@ -226,7 +227,10 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                     if let Some(Err(skipped)) = unusable
                         && gaps.of(key, subnet).is_none()
                     {
-                        said.push(format!("Ignoring lease {key}: {skipped}"));
+                        said.push(format!(
+                            "Ignoring lease {key}: {skipped}; this node does not reach pods in {subnet} until their node \
+                             publishes a usable lease"
+                        ));
                     }
                     if overlay.remove_peer(subnet) && loud {
                         info!("Subnet removed: {subnet}");
@@ -254,7 +258,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         if !changed {
             return;
         }
-        warn!(
+        error!(
             "the subnet of this node changed from {former} to {}: other nodes no longer reach running pods with addresses of \
              {former}. Delete these pods, so that they are created again with new addresses",
             self.lease.key
@@ -269,7 +273,10 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         let published = Some(&self.lease.attributes);
         let macs = VtepMacs::choose(net_conf, facts, &self.config.asked.host_name, published);
         if let Err(error) = self.adopt_spec(NodeSpec { macs, ..self.spec.clone() }) {
-            warn!("cannot publish this node's MAC addresses: {}", Chain(&error));
+            error!(
+                "cannot publish this node's new VTEP MAC addresses; peers cannot reach its pods, restart flanneld: {}",
+                Chain(&error)
+            );
         }
     }
 }

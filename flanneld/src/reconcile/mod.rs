@@ -287,7 +287,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             return Ok(false);
         }
         let net_conf = live_change(&self.spec.net_conf, &net_conf).map_err(|refused| refused.to_string())?;
-        let text = net_conf.to_json();
+        let (former, text) = (self.spec.net_conf.to_json(), net_conf.to_json());
         let facts = self.spec.facts.clone();
         if net_conf.backend.mtu() != self.spec.net_conf.backend.mtu() {
             facts.carries(&net_conf.backend).map_err(|error| error.to_string())?;
@@ -295,7 +295,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         let spec = NodeSpec::new(&self.config, net_conf, facts, Some(&self.lease.attributes))
             .map_err(|error| Chain(&error).to_string())?;
         spec.families(self.lease.key).map_err(|error| Chain(&error).to_string())?;
-        info!("network configuration changed to {text}");
+        info!("network configuration changed from {former} to {text}");
         self.adopt_spec(spec).map_err(|error| Chain(&error).to_string())?;
         self.due.state.now();
         Ok(true)
@@ -319,14 +319,16 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         match rules::ruleset(&self.spec.rules(self.lease.key)) {
             Ok(ruleset) => self.tables.set_desired(ruleset),
             Err(error) => warn!(
-                "cannot derive rules from the new configuration; flanneld keeps the present rules: {}",
+                "cannot apply the new configuration or lease to the rules; the present rules stay, and flanneld tries again at \
+                 the next change: {}",
                 Chain(&error)
             ),
         }
         match self.spec.families(self.lease.key) {
             Ok(families) => families.into_iter().for_each(|family| self.overlay.desired.set_family(family)),
             Err(error) => warn!(
-                "cannot derive devices from the new configuration; flanneld keeps the present devices: {}",
+                "cannot apply the new configuration or lease to the devices; the present devices stay, and flanneld tries again \
+                 at the next change: {}",
                 Chain(&error)
             ),
         }

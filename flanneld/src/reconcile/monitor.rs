@@ -16,7 +16,7 @@ pub async fn links(monitor: flannel_vxlan::Monitor, to: mpsc::Sender<Vec<Notific
     let mut stream = match monitor.into_stream() {
         Ok(stream) => stream,
         Err(error) => {
-            warn!("{}", lost("links and routes", &error));
+            warn!("{}", missed("links and routes", "restart flanneld", &error));
             // Dropping `to` would end the reconciler.
             return to.closed().await;
         }
@@ -46,19 +46,23 @@ async fn reopen(
     backoff: &mut Backoff,
     mut attempt: impl FnMut() -> io::Result<()>,
 ) {
-    warn!("{}; subscribing again", lost(what, error));
+    info!("lost notifications of {what} from the kernel; flanneld subscribes again: {}", Chain(error));
+    let mut warned = false;
     loop {
         sleep(backoff.next_delay()).await;
         match attempt() {
             Ok(()) => return info!("the kernel's notifications of {what} arrive again"),
+            Err(error) if !warned => warn!("{}", missed(what, "flanneld retries with backoff", &error)),
             Err(error) => debug!("cannot subscribe to notifications of {what}: {}", Chain(&error)),
         }
+        warned = true;
     }
 }
 
-fn lost(what: &str, error: &io::Error) -> String {
+fn missed(what: &str, next: &str, error: &io::Error) -> String {
     format!(
-        "lost the kernel's notifications of {what}: {}; until they are back, flanneld finds changes at its regular checks",
+        "cannot receive the kernel's notifications of {what}; traffic is not affected, but flanneld finds changes by other \
+         processes only at its check every 60 seconds; {next}: {}",
         Chain(error)
     )
 }
@@ -83,7 +87,7 @@ pub async fn rules(monitor: flannel_nft::Monitor, tables: Vec<TableId>, to: watc
     let mut stream = match monitor.into_stream() {
         Ok(stream) => stream,
         Err(error) => {
-            warn!("{}", lost("rules", &error));
+            warn!("{}", missed("rules", "restart flanneld", &error));
             return to.closed().await;
         }
     };

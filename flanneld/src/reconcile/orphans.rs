@@ -79,8 +79,8 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         }
         self.sweep_now().unwrap_or_else(|error| {
             warn!(
-                "cannot remove devices and routes of this node's previous configuration: {}; traffic is not affected, \
-                 flanneld tries again within 60 seconds",
+                "cannot remove devices and routes of this node's previous configuration; traffic is not affected, flanneld \
+                 tries again within 60 seconds: {}",
                 Chain(&error)
             );
             self.sweep.is_due = true;
@@ -129,8 +129,8 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             for refused in &applied.refused {
                 let step = plan.steps().get(refused.step).map(|step| plan.command(step)).unwrap_or_default();
                 warn!(
-                    "the kernel refused `{step}`: {}; an object of this node's previous configuration stays, traffic is not \
-                     affected, flanneld does not try again: run the command by hand",
+                    "cannot remove an object of this node's previous configuration; traffic is not affected, flanneld does not \
+                     retry. Run `{step}` by hand: {}",
                     refused.errno.desc()
                 );
             }
@@ -139,7 +139,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             }
         }
         for other in others {
-            warn!(
+            info!(
                 "device {other} is not part of this network configuration, and no other flanneld runs on this host; traffic is not \
                  affected. If it is unused, run `ip link del {other}`"
             );

@@ -7,7 +7,7 @@ use flannel_vxlan::{
 };
 use ipnet::IpNet;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::Reconciler;
 use super::due::Due;
@@ -57,7 +57,15 @@ impl<L> OverlayState<L> {
                         "peers {other} and {peer} publish the same public address {address}; flanneld programs both, but pods of one of them are unreachable unless one host has both subnets: delete the stale lease"
                     );
                 }
-                (Some(status), _) => warn!("peer {peer} {status}"),
+                (Some(status @ PeerStatus::HoldsSubnet(inner)), _) => {
+                    warn!(
+                        "peer {peer} {status}; packets to {inner} go to the other peer: delete the lease that is not in use"
+                    );
+                }
+                (Some(status), _) => error!(
+                    "peer {peer} {status}; this node does not reach pods in {peer}. Correct what their node publishes, or \
+                     delete its lease if the node is gone; flanneld programs the peer once the conflict ends"
+                ),
                 (None, Some(PeerStatus::NotProgrammed(_))) if self.desired.peer(*peer).is_some() => {
                     info!("peer {peer} is programmed again");
                 }
@@ -74,8 +82,13 @@ impl<L> OverlayState<L> {
     /// Logs each refused step once, however often it is tried.
     fn log_refused(&mut self, report: &Report) {
         let now: BTreeSet<_> = report.refused.iter().map(|step| (step.peer, step.to_string())).collect();
-        for (_, refusal) in now.difference(&self.logged_refusals) {
-            warn!("{refusal}; flanneld retries with backoff");
+        for (peer, refusal) in now.difference(&self.logged_refusals) {
+            match peer {
+                Some(peer) => warn!(
+                    "{refusal}; this node does not reach pods in {peer} until flanneld, which retries with backoff, succeeds"
+                ),
+                None => warn!("{refusal}; flanneld retries with backoff"),
+            }
         }
         // Peers that were not tried this time still are refused.
         let Self { logged_refusals, desired, .. } = self;
@@ -174,8 +187,11 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         let peers = self.overlay.peers_condition();
         update(&self.outputs.readiness, |readiness| {
             readiness.set(Condition::Peers, peers);
-            readiness
-                .note("peers", (refused > 0).then(|| format!("{refused} of the peers refused, see the log")));
+            readiness.note(
+                "peers",
+                (refused > 0)
+                    .then(|| format!("the kernel refuses {refused} of the peers; the log names them")),
+            );
         });
         if report.is_clean_but_for_peers() {
             self.outputs.counters.settled(Object::Overlay);

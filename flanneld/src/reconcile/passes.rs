@@ -63,7 +63,18 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         if let Err(reason) = &state
             && self.outputs.readiness.borrow().reason(condition) != Some(reason)
         {
-            warn!("cannot bring {} up to date; flanneld retries with backoff: {reason}", condition.name());
+            let (what, effect) = match condition {
+                Condition::Interface => {
+                    ("read the uplink", "changes of its address, MTU or routes are not followed")
+                }
+                Condition::Rules => ("update the nftables rules", "the kernel keeps its present rules"),
+                Condition::Device => {
+                    ("update devices, peers and routes", "the kernel keeps the present ones")
+                }
+                Condition::SubnetFile => ("update the subnet file", "new pods fail or get former values"),
+                _ => (condition.name(), "traffic may be affected"),
+            };
+            warn!("cannot {what}; {effect}, flanneld retries with backoff: {reason}");
         }
         update(&self.outputs.readiness, |readiness| readiness.set(condition, state));
     }

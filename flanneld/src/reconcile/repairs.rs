@@ -1,7 +1,7 @@
 //! Repairs: how soon each is made, which are logged, and which another process keeps undoing.
 
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::Reconciler;
 use super::pacing::{LogDecision, MAX_CONTESTED_REPAIR_DELAY, MAX_REPAIR_DELAY, RepairLog, RepairPacing};
@@ -45,8 +45,8 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             let log = self.repairs.requested.repaired(Instant::now());
             if log == LogDecision::Summarize {
                 info!(
-                    "written more than 30 times in one minute because leases or this host change: flanneld goes on and does \
-                     not log it for the rest of the minute"
+                    "leases or this host made flanneld write rules, devices or routes more than 30 times in one minute: it \
+                     continues, and does not log this for the rest of the minute"
                 );
             }
             return log == LogDecision::Write;
@@ -59,7 +59,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         if log == LogDecision::Summarize {
             warn!(
                 "repaired more than 30 times in one minute: another process keeps changing rules or routes; further \
-                 repairs are not logged for the rest of the minute"
+                 repairs are not logged for the rest of the minute. `flanneld status` shows the last repair and its cause"
             );
         }
         log == LogDecision::Write
@@ -69,7 +69,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     pub(super) fn record_contest(&mut self, subject: Subject, next_check: Instant, object: String) {
         let now = Instant::now();
         if let Some(began) = self.repairs.contests.repaired(subject, (now, next_check), || object) {
-            warn!("{began}");
+            error!("{began}");
         }
         self.due.contests.at = self.repairs.contests.next(now);
     }

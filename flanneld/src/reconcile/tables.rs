@@ -91,7 +91,9 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     fn drop_former_prefixes(&mut self) {
         let former = std::mem::take(&mut self.spec.former_prefixes);
         for prefix in &former {
-            info!("removed the tables of this node's former prefix {prefix}");
+            info!(
+                "removed tables {prefix}-*, which this node used before its network or --table-prefix changed"
+            );
             self.tables.foreign.add_former(prefix.mark().ok());
         }
         if let (false, Ok(ruleset)) = (former.is_empty(), ruleset(&self.spec.rules(self.lease.key))) {
@@ -116,11 +118,14 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                 let obstacles: Vec<String> =
                     self.tables.foreign.obstacles().iter().map(ToString::to_string).collect();
                 (!obstacles.is_empty())
-                    .then(|| format!("may be dropped: {}; ask `flanneld doctor`", obstacles.join("; ")))
+                    .then(|| format!("may be dropped: {}; run `flanneld doctor`", obstacles.join("; ")))
             }
             Err(error) => {
                 let problem = Chain(&error).to_string();
-                warn!("cannot check the rules of other programs; flanneld retries with backoff: {problem}");
+                warn!(
+                    "cannot check whether rules of other programs drop pod traffic; flanneld's own rules are not affected, it \
+                     retries with backoff: {problem}"
+                );
                 Some(problem)
             }
         };

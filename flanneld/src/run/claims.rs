@@ -25,7 +25,7 @@ pub(crate) struct Claims {
 #[derive(Debug, thiserror::Error)]
 pub enum PrefixError {
     /// The tables there are cannot be read.
-    #[error("cannot read the nftables tables of flannel's names")]
+    #[error("cannot read the nftables tables that flannel may have made")]
     Observe(#[from] ObserveError),
     /// None in practice.
     #[error(transparent)]
@@ -100,7 +100,8 @@ impl Claims {
                 Ok(Attempt::Taken(other)) => holder = format!(" (flanneld {})", other.process()),
                 Err(error) => {
                     warn!(
-                        "cannot check whether another flanneld uses tables `{prefix}`; this process uses them: {}",
+                        "cannot check whether another flanneld uses tables `{prefix}`; this process uses them. If a second \
+                         network runs on this host, give each flanneld its own --table-prefix: {}",
                         Chain(&error)
                     );
                     return Ok(prefix);

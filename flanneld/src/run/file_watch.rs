@@ -8,7 +8,7 @@ use std::time::Duration;
 use flannel_lease::Chain;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::net::unix::pipe;
-use tracing::warn;
+use tracing::info;
 
 /// How often the file is read although the kernel reports no change: its folder may have been replaced.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(60);
@@ -36,8 +36,8 @@ impl FileWatch {
         };
         let inotify = open()
             .inspect_err(|error| {
-                warn!(
-                    "cannot watch {} for changes; flanneld reads it every {POLL_INTERVAL:?}: {}",
+                info!(
+                    "cannot watch {} for changes; flanneld reads it every {POLL_INTERVAL:?} instead: {}",
                     path.display(),
                     Chain(error)
                 );

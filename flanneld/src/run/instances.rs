@@ -236,7 +236,9 @@ pub async fn claim(claim: &Claim, waits: impl Fn(Option<&str>)) -> Option<Held> 
                     let problem = format!(
                         "another flanneld ({process}) on this host has {claim}: this one waits until it ends"
                     );
-                    warn!("{problem}; traffic is not affected");
+                    warn!(
+                        "{problem}; traffic is not affected. In an upgrade nothing is needed; otherwise stop one of them"
+                    );
                     waits(Some(&problem));
                     waited = Some(process);
                 }
@@ -246,7 +248,7 @@ pub async fn claim(claim: &Claim, waits: impl Fn(Option<&str>)) -> Option<Held> 
             }
             Err(error) => {
                 warn!(
-                    "cannot check whether a second flanneld uses {claim}; traffic is not affected: {}",
+                    "cannot check whether a second flanneld uses {claim}; this one continues: make sure that no other does: {}",
                     Chain(&error)
                 );
                 return None;

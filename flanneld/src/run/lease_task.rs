@@ -99,7 +99,8 @@ pub(crate) async fn acquire(store: &dyn LeaseStore, request: &LeaseRequest) -> R
             Err(error) if error.kind == StoreErrorKind::IdentityTaken => {
                 let Some(others) = with_other_macs(&request.attributes) else { return Err(error) };
                 warn!(
-                    "{}: is one machine a clone of the other? This node takes another VTEP MAC address, so peers reach both",
+                    "another node has this node's VTEP MAC address: check whether one machine is a clone of the other. This \
+                     node takes another MAC address, so that peers reach both: {}",
                     Chain(&error)
                 );
                 request.attributes = others;
@@ -130,8 +131,11 @@ async fn confirm_lease(
                 return;
             }
             Err(error) => {
-                let is = if retry.effect == Effect::Lost { "lost" } else { "not confirmed" };
-                let problem = format!("{} is {is}: {}", sinks.own.borrow().key, Chain(&error));
+                let is = match retry.effect {
+                    Effect::Lost => "is lost",
+                    Effect::Note(_) => "is in use but not confirmed by the store",
+                };
+                let problem = format!("lease {} {is}: {}", sinks.own.borrow().key, Chain(&error));
                 retry.wait(problem).await;
             }
         }
@@ -155,9 +159,9 @@ async fn hold_lease(
                     // again and again.
                     LeaseLost::Taken { .. } => {
                         error!(
-                            "{lost}: two machines had one lease. Is one a clone of the other, or have they had the same \
-                             public address? This node takes another subnet; pods that run here keep addresses that peers \
-                             now send to the other node: recreate them, and give each machine an address of its own"
+                            "{lost}: two machines had one lease, because one is a clone of the other or both had one public \
+                             address. This node takes another subnet. Peers send packets for the pods that run here to the \
+                             other machine: recreate these pods, and give each machine a public address of its own"
                         );
                         update(&sinks.readiness, |readiness| {
                             readiness.set(Condition::Lease, Err(lost.to_string()));
@@ -169,7 +173,10 @@ async fn hold_lease(
                         tokio::time::sleep(takeovers.next_delay()).await;
                     }
                     _ => {
-                        error!("{lost}; flanneld keeps devices, rules and routes and asks for this lease again, but other nodes may have removed their routes to it");
+                        error!(
+                            "{lost}; flanneld keeps devices, rules and routes and asks for this lease again until it gets one. \
+                             Other nodes may have removed their routes to this node's pods until then"
+                        );
                         request.previous = Some(sinks.own.borrow().key);
                     }
                 }
@@ -254,7 +261,7 @@ impl<'a> Retry<'a> {
 
     async fn wait(&mut self, problem: String) {
         if self.logged != problem {
-            warn!("{problem}; flanneld retries with backoff");
+            warn!("{problem}; devices, rules and routes stay as they are, flanneld retries with backoff");
             self.update(Some(problem.clone()));
             self.logged = problem;
         }

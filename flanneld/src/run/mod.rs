@@ -73,7 +73,7 @@ pub enum Fatal {
     #[error("cannot reach nftables in the kernel")]
     Nftables(#[source] flannel_nft::OpenError),
     /// Tables cannot be owned here.
-    #[error("cannot own tables")]
+    #[error("cannot apply --table-ownership")]
     Ownership(#[source] OwnershipError),
     /// No interface to send through.
     #[error("no interface to other nodes")]
@@ -114,7 +114,7 @@ pub enum Fatal {
     )]
     Thread(#[source] std::io::Error),
     /// A thread ended by itself.
-    #[error("a thread of flanneld ended unexpectedly: see the log")]
+    #[error("a thread of flanneld ended unexpectedly: see the log, and report this bug")]
     Ended,
 }
 
@@ -165,7 +165,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             systemd::notify(&[sd_notify::NotifyState::Stopping]);
             drop(stop_tx);
             if tokio::time::timeout(SHUTDOWN_TIMEOUT, &mut ended).await.is_err() {
-                warn!("a call is still under way after {SHUTDOWN_TIMEOUT:?}: ending without waiting for it");
+                info!("a call has not returned within {SHUTDOWN_TIMEOUT:?}: flanneld exits without waiting for it");
             }
             info!("Exiting cleanly...");
             Ok(())
@@ -360,8 +360,8 @@ fn hangups() -> mpsc::Receiver<()> {
                 let _full = hangup_tx.try_send(());
             }
         })),
-        Err(error) => warn!(
-            "cannot handle SIGHUP; flanneld still follows changes of the configuration by itself: {}",
+        Err(error) => info!(
+            "cannot handle SIGHUP; flanneld follows changes of the configuration without it: {}",
             Chain(&error)
         ),
     }
@@ -377,7 +377,10 @@ async fn serve_status_socket(path: PathBuf, status_query: StatusQuery) {
             Ok(socket) => socket.serve(status_query.clone()).await,
             Err(error) if !warned => {
                 let path = path.display();
-                warn!("`flanneld status` will not reach this daemon: cannot listen on {path}: {error}");
+                warn!(
+                    "`flanneld status` does not reach this daemon; traffic is not affected, flanneld retries: cannot listen on \
+                     {path}: {error}"
+                );
                 warned = true;
             }
             Err(_) => {}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use tracing::warn;
+use tracing::error;
 
 use crate::config::{Config, NetConf};
 use crate::file;
@@ -70,7 +70,7 @@ impl Written {
         poll(attempt, |problem, is_due| {
             waits(&format!("Couldn't fetch network config: {problem}"));
             if is_due {
-                warn!(
+                error!(
                     "Couldn't fetch network config: {problem}; flanneld tries again every second and leaves devices, \
                      rules and routes as they are until it is valid"
                 );

@@ -23,7 +23,9 @@ pub enum TableOwnership {
 #[non_exhaustive]
 pub enum OwnershipError {
     /// The kernel did not answer.
-    #[error("cannot find out whether the kernel lets tables outlive their owner")]
+    #[error(
+        "cannot find out whether the kernel lets tables outlive their owner; --table-ownership=shared does not need it"
+    )]
     Kernel(#[source] ObserveError),
     /// A crash or restart would take the rules away.
     #[error(

@@ -40,7 +40,11 @@ where
             };
             let done = runtime.block_on(async {
                 if let Err(error) = tokio::task::spawn_blocking(|| ()).await {
-                    warn!("cannot start a thread for blocking calls: {}", Chain(&error));
+                    warn!(
+                        "cannot start a helper thread, so some calls fail: raise the limit of processes (ulimit -u, TasksMax=, \
+                         pids.max) and restart flanneld: {}",
+                        Chain(&error)
+                    );
                 }
                 work().await
             });
@@ -91,16 +95,20 @@ pub(crate) async fn watch_threads(threads: [Thread; 3], readiness: watch::Sender
             if last.elapsed() <= STALLED_AFTER {
                 if let Some(since) = stalled.take() {
                     let blocked = last.duration_since(since).as_secs();
-                    info!("the {name} thread goes on after {blocked} seconds");
+                    info!("the call in thread `{name}` returned after {blocked} seconds: flanneld continues");
                 }
                 continue;
             }
             let reason = format!(
-                "{name} thread is blocked for over {} seconds: {duty} until the call returns",
+                "a call in thread `{name}` has not returned for over {} seconds: {duty} until it does",
                 STALLED_AFTER.as_secs()
             );
             if stalled.is_none() {
-                warn!("the {reason}; /proc/{}/task/*/stack shows the call", std::process::id());
+                warn!(
+                    "{reason}; pod traffic continues. Check the disks, network file systems and the kernel's log; \
+                     /proc/{}/task/*/stack shows the call",
+                    std::process::id()
+                );
             }
             stalled.get_or_insert(last);
             reasons.push(reason);

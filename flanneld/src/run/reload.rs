@@ -119,7 +119,7 @@ pub async fn follow(
             }
             let trouble = outcome.err();
             if let Some(problem) = &trouble {
-                warn!("keeping the present network configuration: {problem}");
+                warn!("keeping the present network configuration, traffic is not affected: {problem}");
             }
             update(&readiness, |readiness| readiness.note("configuration", trouble));
         }

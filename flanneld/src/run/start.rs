@@ -71,7 +71,8 @@ pub(crate) async fn start(
             Ok(net_conf) => net_conf,
             Err(_late) => {
                 warn!(
-                    "no usable network configuration within {STORE_TIMEOUT:?}; starting with the previous one until there is"
+                    "no usable network configuration within {STORE_TIMEOUT:?}; flanneld starts with the one in its state file and \
+                     applies another when there is one"
                 );
                 saved.net_conf.clone()
             }
@@ -90,7 +91,10 @@ pub(crate) async fn start(
     let saved = saved.filter(|saved| match saved.unfit_for(&net_conf) {
         None => true,
         Some(reason) => {
-            warn!("ignoring state file {}: {reason}", state_file::path(&config.subnet_file).display());
+            info!(
+                "ignoring state file {}: {reason}; flanneld asks the store for a lease",
+                state_file::path(&config.subnet_file).display()
+            );
             false
         }
     });
@@ -117,7 +121,8 @@ pub(crate) async fn start(
     };
     let peers = saved.peers.len();
     warn!(
-        "{problem}; starting with subnet {key} and {peers} peers from the state file until the lease store answers"
+        "starting with subnet {key} and {peers} peers from the state file until the lease store answers; running pods are \
+         not affected, flanneld retries: {problem}"
     );
     let started = from_state_file(effective, configured, net_conf, key, saved, links)?;
     Ok(Started { claims, previous: earlier, ..started })
@@ -338,7 +343,9 @@ where
             done => return done,
         };
         if said != problem {
-            warn!("{problem}; flanneld retries with backoff");
+            warn!(
+                "waiting for a lease; devices, rules and routes stay as they are, flanneld retries with backoff: {problem}"
+            );
             waits(&problem);
             said = problem;
         }
@@ -375,7 +382,7 @@ fn log_backend(net_conf: &NetConf) {
     match &net_conf.backend {
         Backend::Ipip(ipip) => info!("IPIP config: DirectRouting={}", ipip.direct_routing),
         Backend::Udp(_) => info!(
-            "backend udp, which a configuration without Backend means, has no IPv6 and no receive offload; vxlan is \
+            "backend udp (the default of a configuration without Backend) has no IPv6 and no receive offload; vxlan is \
              recommended: docs/migration.md describes the change"
         ),
         Backend::Alloc | Backend::HostGw | Backend::Vxlan(_) => {}
@@ -390,7 +397,10 @@ fn previous_subnet(config: &Config) -> Option<LeaseKey> {
     match subnet_env::Previous::read(&config.subnet_file) {
         Ok(previous) => LeaseKey::new(previous.ipv4_subnet, previous.ipv6_subnet),
         Err(error) => {
-            warn!("starting without the previous subnet: {}", Chain(&error));
+            warn!(
+                "starting without the previous subnet, so that the store may give this node another one: {}",
+                Chain(&error)
+            );
             None
         }
     }

@@ -126,7 +126,8 @@ pub async fn keep(path: PathBuf, mut states: mpsc::Receiver<SavedState>) {
             Err(error) => {
                 if !failing {
                     warn!(
-                        "{}; a restart while the lease store is away would know no peers; will try again",
+                        "the state file is not up to date; traffic is not affected and flanneld retries, but a restart \
+                         while the lease store is away would not know the present peers: {}",
                         Chain(&error)
                     );
                 }
@@ -155,14 +156,17 @@ impl SavedState {
     #[must_use]
     pub fn read_own(path: &Path, interfaces: &[Interface], host_name: &str) -> Option<Self> {
         let saved = Self::read(path).unwrap_or_else(|error| {
-            warn!("{}; it is ignored", Chain(&error));
+            warn!(
+                "starting without the state file; flanneld waits for the lease store, and writes the file again: {}",
+                Chain(&error)
+            );
             None
         })?;
         let other = saved.machine.as_ref().filter(|machine| !machine.is_this(interfaces, host_name));
         if let Some(Machine { uplink_mac, host_name, .. }) = other {
-            warn!(
+            info!(
                 "state file {} is ignored: another machine wrote it, {host_name:?} with uplink MAC address {}. flanneld \
-                 starts without it and asks the store for a lease; nothing needs to be done",
+                 starts without it and asks the store for a lease; nothing is needed",
                 path.display(),
                 uplink_mac.as_deref().unwrap_or("unknown")
             );

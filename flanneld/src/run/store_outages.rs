@@ -81,10 +81,9 @@ impl Outages {
             self.logged.retain(|at| now - *at < PERIOD);
             self.logged.push_back(now);
             let error = &outage.error;
-            let mut line = format!(
-                "the lease store does not answer: {error}; traffic and peers stay as they are, changes of other nodes are \
-                 not seen; will try again"
-            );
+            let mut line = "the lease store does not answer; traffic and peers stay as they are, changes of other nodes \
+                 are not seen, flanneld retries with backoff"
+                .to_owned();
             if self.logged.len() > MAX_LOGGED {
                 line += &format!(
                     "; this is outage {} within {} minutes: the next ones are summarized",
@@ -93,7 +92,7 @@ impl Outages {
                 );
                 self.summary = Some(Summary { until: now + PERIOD, outages: 0, away: Duration::ZERO });
             }
-            return Some(Line::Warning(line));
+            return Some(Line::Warning(format!("{line}: {error}")));
         }
         let summary = self.summary.as_mut().filter(|summary| summary.until <= now)?;
         let minutes = PERIOD.as_secs() / 60;
@@ -152,7 +151,8 @@ mod tests {
 
         let (lines, _) = outage(&mut outages, now + SECOND, 90);
         let text = texts(&lines);
-        assert!(text.starts_with("W the lease store does not answer: refused; traffic"), "{text}");
+        assert!(text.starts_with("W the lease store does not answer; traffic"), "{text}");
+        assert!(text.contains("retries with backoff: refused\n"), "{text}");
         assert!(text.ends_with("I the lease store answers again after 90 seconds\n"), "{text}");
         assert_eq!(lines.len(), 2, "{text}");
     }

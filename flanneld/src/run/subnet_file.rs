@@ -54,7 +54,8 @@ pub async fn keep(
                 restored_at = Some(Instant::now());
                 pause = restorations.next_delay();
                 warn!(
-                    "wrote subnet file {} again: another process removed or changed it, and new pods need it",
+                    "wrote subnet file {} again: another process removed or changed it, and new pods need it. Nothing is \
+                     needed unless this repeats",
                     path.display()
                 );
             } else if written {

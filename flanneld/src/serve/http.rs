@@ -133,8 +133,9 @@ async fn respond(method: &Method, path: &str, headers: &HeaderMap, view: &View) 
     let silent = || {
         let silence = view.status_query.silence().as_secs();
         let readiness = view.readiness.borrow().body();
-        let reason =
-            format!("no answer from the reconciler, which last came round {silence} s ago\n{readiness}\n");
+        let reason = format!(
+            "the reconcile loop does not answer; it last made progress {silence} s ago\n{readiness}\n"
+        );
         response(StatusCode::SERVICE_UNAVAILABLE, PLAIN, reason)
     };
     match path {

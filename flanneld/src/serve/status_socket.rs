@@ -90,7 +90,7 @@ impl Drop for Socket {
 #[non_exhaustive]
 pub enum AskError {
     /// No daemon listens at this socket, or it may not be connected to.
-    #[error("no daemon answers at {path}")]
+    #[error("no flanneld answers at {path}: start it, or pass the --subnet-file of the one that runs")]
     Absent {
         /// The socket.
         path: PathBuf,
@@ -99,7 +99,7 @@ pub enum AskError {
         source: io::Error,
     },
     /// It said nothing in time.
-    #[error("the daemon at {path} does not answer")]
+    #[error("flanneld at {path} does not answer: see its log and /readyz")]
     Silent {
         /// The socket.
         path: PathBuf,
@@ -109,7 +109,7 @@ pub enum AskError {
     },
     /// What it said is no status.
     #[error(
-        "the daemon at {path} gave no status that can be read: its reconciler is stuck or it is of another version"
+        "flanneld at {path} sent no readable status: its reconcile loop hangs, or it is another version than this program"
     )]
     Unreadable {
         /// The socket.

@@ -21,7 +21,10 @@ const SETTLE_DELAY: Duration = Duration::from_millis(500);
 /// Sends this now.
 pub(crate) fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        warn!("cannot notify systemd: {}", Chain(&error));
+        warn!(
+            "cannot notify systemd, which may restart flanneld for it (Type=notify, WatchdogSec=); traffic is not affected: {}",
+            Chain(&error)
+        );
     }
 }
 
@@ -83,7 +86,7 @@ impl Notifier {
             }
             let line = match self.status_query.ask(false).await {
                 Some(status) => summary(&status),
-                None => "the reconciler does not answer".to_owned(),
+                None => "the reconcile loop does not answer".to_owned(),
             };
             if line != said {
                 notify(&[NotifyState::Status(&line)]);

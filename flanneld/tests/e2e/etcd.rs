@@ -169,7 +169,7 @@ fn a_node_whose_only_subnet_another_took_is_not_ready_until_it_has_one_again() {
     etcd.ctl(&format!("put {lease} '{other}'"));
     let unready = wait_for(SOON, || status().filter(|status| !status.ready));
     let unready = unready.unwrap_or_else(|| panic!("it stays ready: {}", log_of(&node)));
-    assert!(unready.unmet["lease"].starts_with("10.244.1.0-24 is lost: "), "{:?}", unready.unmet);
+    assert!(unready.unmet["lease"].starts_with("lease 10.244.1.0-24 is lost: "), "{:?}", unready.unmet);
     assert!(!unready.notes.contains_key("lease"), "{:?}", unready.notes);
     etcd.ctl(&format!("del {lease}"));
     wait_for(SOON, || status().filter(|status| status.ready)).expect("it is ready again");
@@ -197,7 +197,7 @@ fn a_reload_while_etcd_is_away_is_done_when_it_is_back() {
     node.namespace().sh(&format!("kill -HUP {}", daemon.0.id())).unwrap();
     assert!(noted(true), "{:?}", status());
     let logged = |text: &str| wait_for(SOON, || log_of(&node).contains(text).then_some(())).is_some();
-    assert!(logged("the lease store does not answer: "), "{}", log_of(&node));
+    assert!(logged("the lease store does not answer; "), "{}", log_of(&node));
     let _etcd = Etcd::start(&lab);
     assert!(noted(false), "{:?}", status());
     assert!(logged("the lease store answers again after "), "{}", log_of(&node));

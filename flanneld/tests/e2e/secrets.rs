@@ -53,7 +53,7 @@ fn the_password_for_etcd_is_seen_nowhere_however_it_is_given_and_whatever_comes_
     let refused = flannel(&lab).arg("--etcd-username=flannel").arg(format!("--etcd-password={SECRET}"));
     let daemon = refused.start(node).unwrap();
     let log = || fs::read_to_string(node.folder().join("flanneld.log")).unwrap();
-    assert!(wait_for(SOON, || log().contains("knows no users").then_some(())).is_some(), "{}", log());
+    assert!(wait_for(SOON, || log().contains("has no users").then_some(())).is_some(), "{}", log());
     is_seen_nowhere("without users", node, Some(&daemon));
     drop(daemon);
 

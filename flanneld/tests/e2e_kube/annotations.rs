@@ -149,7 +149,7 @@ fn an_annotation_that_is_lost_or_damaged_while_its_daemon_is_away_costs_no_packe
     let (first_run, second_run) = log.split_at(log.find("Exiting cleanly").expect("it was stopped"));
     for (name, times) in [("public-ip", 3), ("public-ipv6", 2), ("backend-data", 2), ("backend-v6-data", 2)] {
         let begun = format!("] node \"b\": annotation {PREFIX}{name} ");
-        let over = format!("] no longer: node \"b\": annotation {PREFIX}{name} ");
+        let over = format!("] resolved: node \"b\": annotation {PREFIX}{name} ");
         let again = usize::from(name == "public-ip");
         assert_eq!(first_run.matches(&begun).count(), times, "{name}: {log}");
         assert_eq!(first_run.matches(&over).count(), times - again, "{name}: {log}");

@@ -229,7 +229,7 @@ fn overlaps<'a>(
                 findings.push(Finding::error(
                     "duplicate",
                     format!("{} is in {net}, which overlaps the pod network {pool}", interface.name),
-                    "choose a Network that nothing else uses",
+                    "choose a Network that no host uses, or remove that address",
                 ));
             }
         }

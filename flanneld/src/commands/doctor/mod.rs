@@ -106,7 +106,7 @@ pub async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
         findings.push(Finding::warning(
             "daemon",
             "no flanneld runs on this host: existing traffic passes, but nothing is updated or repaired",
-            "start it",
+            "start flanneld",
         ));
     }
     findings.extend(host.check(&config));
@@ -119,7 +119,7 @@ pub async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
                     Finding::error(
                         "store",
                         format!("the lease store is unavailable; doctor uses the state file instead: {why}"),
-                        "restore the lease store; until then this node learns of no new nodes",
+                        "restore the lease store; until then this node does not see changes of other nodes, and traffic continues",
                     )
                 }));
                 let (stale, others) = pod_bridge::check(&context, links.interfaces()?, owns_cni0);
@@ -139,7 +139,7 @@ pub async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
             Err(error) => findings.push(Finding::error(
                 "start",
                 flannel_lease::Chain(&*error).to_string(),
-                "flanneld cannot start with these flags either: pass doctor the flags that flanneld has, or correct them",
+                "flanneld cannot start with these flags: pass doctor the flags of flanneld, or correct them",
             )),
         }
     }
@@ -172,8 +172,8 @@ fn or_told(looked: Result<Vec<Finding>, Box<dyn Error>>) -> Vec<Finding> {
     looked.unwrap_or_else(|error| {
         vec![Finding::error(
             "doctor",
-            format!("some checks failed: {}", flannel_lease::Chain(&*error)),
-            "run doctor as root",
+            format!("some checks could not run: {}", flannel_lease::Chain(&*error)),
+            "run doctor as root, on the host or with the privileges of flanneld's pod",
         )]
     })
 }
@@ -204,7 +204,7 @@ fn kernel(context: &Context, links: &mut flannel_vxlan::Netlink) -> Result<Vec<F
         Finding::error(
             "peer",
             format!("peer {subnet} is not programmed: {conflict}"),
-            "correct that node's lease",
+            "correct what that node publishes (its podCIDR, --iface or --public-ip), or delete its lease if the node is gone",
         )
     }));
     let facts = &context.spec.facts;

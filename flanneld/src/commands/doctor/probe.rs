@@ -138,7 +138,7 @@ fn judge(asked: Asked) -> Option<Finding> {
         (Answer::Silent | Answer::Refused, None) => Some(Finding::warning(
             "underlay",
             format!("no answer from the node {underlay}: it may be down, or a firewall may drop the packets"),
-            "ping it",
+            "check that the node runs and that `ping` from this host reaches it",
         )),
         _ if blocked(near_full) => Some(Finding::error(
             "mtu",

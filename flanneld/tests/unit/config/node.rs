@@ -267,15 +267,18 @@ fn the_best_address_is_global_permanent_and_stable() {
 
 #[test]
 fn an_address_in_use_stays_while_it_is_there_and_no_link_local_one_takes_its_place() {
+    let keeps = "address left; flanneld keeps the former address: add a global one";
+    let no_ipv4 = &*format!("interface e has only a link-local IPv4 {keeps}");
+    let no_ipv6 = &*format!("interface e has only a link-local IPv6 {keeps}");
     for (now, addresses, stack, wanted) in [
         ("10.0.0.5", &["10.0.0.5 dynamic", "10.0.0.100"][..], IPV4, Ok("10.0.0.5")),
         ("10.0.0.5", &["10.0.0.5 dynamic deprecated", "10.0.0.100"][..], IPV4, Ok("10.0.0.100")),
         ("10.0.0.5", &["10.0.0.100"][..], IPV4, Ok("10.0.0.100")),
-        ("10.0.0.5", &["169.254.1.1"][..], IPV4, Err("interface e has only a link-local IPv4 address left")),
+        ("10.0.0.5", &["169.254.1.1"][..], IPV4, Err(no_ipv4)),
         ("169.254.1.1", &["169.254.1.1"][..], IPV4, Ok("169.254.1.1")),
         ("169.254.1.1", &["169.254.1.1", "10.0.0.5"][..], IPV4, Ok("10.0.0.5")),
         ("fd00::7", &["fd00::7 dynamic temporary", "fd00::8"][..], IPV6, Ok("fd00::7")),
-        ("fd00::7", &["fe80::1"][..], IPV6, Err("interface e has only a link-local IPv6 address left")),
+        ("fd00::7", &["fe80::1"][..], IPV6, Err(no_ipv6)),
         ("fd00::7", &["fe80::1", "fd00::7 deprecated", "fd00::9"][..], IPV6, Ok("fd00::9")),
     ] {
         let lab = Lab {

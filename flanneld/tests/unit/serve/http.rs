@@ -87,7 +87,10 @@ fn ready_and_alive_say_why_not() {
 
     daemon.pulse.send_replace(Instant::now().checked_sub(Duration::from_secs(61)).unwrap());
     let answer = daemon.ask("GET /healthz HTTP/1.1");
-    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("last came round 61 s ago"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 503 ") && answer.contains("last made progress 61 s ago"),
+        "{answer}"
+    );
 }
 
 #[test]

@@ -38,13 +38,13 @@ pub(super) fn check(
             Finding::error(
                 "peer",
                 format!("{finding}; upstream's daemon programs it"),
-                "correct that node's lease first",
+                "first correct what that node publishes (its podCIDR, --iface or --public-ip), or delete its lease",
             )
         } else {
             Finding::warning(
                 "peer",
                 finding,
-                "correct that node's lease; upstream's daemon does not program it either",
+                "correct what that node publishes, or delete its lease; upstream's daemon does not program it either",
             )
         });
     }
@@ -118,7 +118,7 @@ fn routes(plan: &Plan, wanted: &BTreeSet<IpNet>, reached: &BTreeSet<IpNet>, stal
         findings.push(Finding::change(
             "peer",
             format!("{new} peers become reachable: they have leases but no routes now"),
-            "nothing",
+            "nothing is needed",
         ));
     }
     if stale > 0 {
