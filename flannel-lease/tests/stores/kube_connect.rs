@@ -75,7 +75,7 @@ async fn client_certificates_of_any_x509_version_are_shown() {
         let upper = front.url().replace("https", "HTTPS");
         take(&with_kubeconfig(&api, folder, &upper, &files())).await.unwrap();
         let error = take(&with_kubeconfig(&api, folder, &front.url(), &json!({}))).await.unwrap_err();
-        assert!(error.contains("is the API server at"), "{error}");
+        assert!(error.contains("check that the API server at"), "{error}");
         // The server's certificate is for 127.0.0.1 only.
         let elsewhere = front.url().replace("127.0.0.1", "localhost");
         let error = take(&with_kubeconfig(&api, folder, &elsewhere, &files())).await.unwrap_err();

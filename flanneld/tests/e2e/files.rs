@@ -115,7 +115,7 @@ fn a_disk_that_hangs_makes_the_node_unready_and_holds_up_neither_repairs_nor_sig
     let (node, daemon, _) = cluster.nodes.remove(0);
     let stuck = Injection::stuck(&daemon, "files", "fsync");
     fs::remove_file(node.subnet_file()).unwrap();
-    page_says(&daemon, "progress: files");
+    page_says(&daemon, "progress: a call in thread `files`");
     assert_eq!(daemon.status("/readyz").unwrap(), 503);
     assert_eq!(daemon.status("/healthz").unwrap(), 200, "a restart does not mend a disk");
     node.namespace().sh("nft flush ruleset").unwrap();
@@ -140,7 +140,7 @@ fn a_reconciler_that_is_stuck_in_a_call_makes_the_node_unready() {
     let (node, daemon, _) = cluster.nodes.remove(0);
     let stuck = Injection::stuck(&daemon, "reconcile", "sendto,sendmsg");
     node.namespace().sh("nft flush ruleset").unwrap();
-    page_says(&daemon, "progress: reconcile");
+    page_says(&daemon, "progress: a call in thread `reconcile`");
     assert_eq!(daemon.status("/readyz").unwrap(), 503);
     drop(stuck);
     wait_for(SOON, || (daemon.status("/readyz").unwrap() == 200).then_some(())).expect("it goes on");
