@@ -7,15 +7,15 @@ use rand::RngExt;
 
 use super::{LeaseAttributes, LeaseKey, LeaseRequest, PublicAddress, StoreErrorKind};
 
-/// Where subnets may come from; a family without a range gets none.
+/// The subnets that a node may get. A family without a range gets no subnet.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct AllocationRange {
     /// IPv4 subnets.
     pub v4: Option<FamilyRange<Ipv4Net, Ipv4Addr>>,
     /// IPv6 subnets.
     pub v6: Option<FamilyRange<Ipv6Net, Ipv6Addr>>,
-    /// Networks of this host, such as its LAN: no new subnet shares addresses with them. A subnet that the node holds or
-    /// held stays, and a network that contains the whole pod network does not count.
+    /// Networks of this host, such as its LAN. A new subnet shares no addresses with them. A subnet that the node holds
+    /// or held is kept, and a network that contains the whole pod network is ignored.
     pub avoid: Vec<IpNet>,
 }
 
@@ -26,31 +26,31 @@ pub struct FamilyRange<Net, Address> {
     pub network: Net,
     /// Prefix length of every subnet, in bits.
     pub subnet_len: u8,
-    /// First subnet that may be given.
+    /// Network address of the first subnet that may be allocated.
     pub min: Address,
-    /// Last subnet that may be given, itself included.
+    /// Network address of the last subnet that may be allocated (inclusive).
     pub max: Address,
 }
 
-/// What an acquisition has to do.
+/// The result of [`choose`]: what a store has to write.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Choice {
     /// The subnets to lease.
     pub key: LeaseKey,
-    /// The lease this node has already, to be replaced: under the same key, or under another one that the range no
-    /// longer allows.
+    /// The lease that this node already has and that is to be replaced: under the same key, or under another key that
+    /// the range no longer allows.
     pub own: Option<LeaseKey>,
 }
 
-/// Why a node gets no subnets.
+/// Why a node gets no subnet.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChoiceError {
-    /// No subnet of the range is free. The text begins as upstream's whole message does.
+    /// No subnet of the range is free. The text begins with upstream's message.
     #[error("out of subnets: {0}")]
     OutOfSubnets(String),
-    /// A node without a lease would publish the backend data of another node, such as its VTEP MAC address, and peers
-    /// would reach only one of the two.
+    /// A node without a lease would publish the backend data of another node, such as its VTEP MAC address, so that
+    /// peers reach only one of the two.
     #[error("the node {node} with lease {key} publishes the same backend data as this node")]
     IdentityTaken {
         /// The other node's subnets.
@@ -61,7 +61,7 @@ pub enum ChoiceError {
 }
 
 impl ChoiceError {
-    /// The kind of error that a store reports it as.
+    /// The [`StoreErrorKind`] with which a store reports this error.
     #[must_use]
     pub fn kind(&self) -> StoreErrorKind {
         match self {
@@ -71,12 +71,13 @@ impl ChoiceError {
     }
 }
 
-/// Chooses the subnets for `request`, given every lease there is, and the `occupied` keys whose contents nobody can read. Each family gets what the node holds now, else what it
-/// held before if free, else a free subnet, all equally likely. Takes O(n log n) for n leases, whatever the range holds.
-/// A lease on the whole network of many subnets, or on more, is no node's and occupies nothing.
+/// Chooses the subnets for `request`, given all leases, and the keys in `occupied` whose contents are unreadable. Each
+/// family gets the subnet that the node holds, else the subnet that it held before if that is free, else a random free
+/// subnet. Takes O(n log n) for n leases, however large the range is. A lease on the whole pod network belongs to no
+/// node and occupies nothing.
 ///
-/// The node's own lease is the one with its public address, or the one on its previous subnet that says what the node
-/// is known to have published there: then the node's address has changed, and its own past must not lock it out.
+/// The node's own lease is the lease with its public address. If the node's address has changed, it is the lease on its
+/// previous subnet with the backend data that the node is known to have published there.
 ///
 /// # Errors
 /// [`ChoiceError`].

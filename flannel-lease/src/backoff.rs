@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-/// Pauses that double from 100 ms to a longest one, by default 5 s, each reduced by a random part of up
-/// to one half, so that many nodes that lost the same store do not come back in step.
+/// Pauses between retries. They double from 100 ms up to a maximum, by default 5 s. Each is reduced by a random part of
+/// up to one half, so that nodes that lost the same store do not retry in step.
 #[derive(Debug)]
 pub struct Backoff {
     failures: u32,
@@ -22,7 +22,7 @@ impl Backoff {
     const FIRST_DELAY: Duration = Duration::from_millis(100);
     const MAX_DELAY: Duration = Duration::from_secs(5);
 
-    /// Pauses up to this one.
+    /// Pauses of up to `longest`.
     #[must_use]
     pub fn up_to(longest: Duration) -> Self {
         Self { failures: 0, longest }
@@ -35,7 +35,7 @@ impl Backoff {
         whole.mul_f64(rand::rng().random_range(0.5..=1.0))
     }
 
-    /// Starts over after a success.
+    /// Starts again at 100 ms. Call it after a success.
     pub fn reset(&mut self) {
         self.failures = 0;
     }

@@ -23,7 +23,7 @@ const MAX_QUOTED_CHARS: usize = 80;
 /// Longest JSON of a lease that is read, in bytes. Upstream's have some 200.
 pub(crate) const MAX_LEASE_BYTES: usize = 16 << 10;
 
-/// Text that is not a lease key as upstream writes it.
+/// A text that is not a lease key in upstream's form.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("lease key `{text}` {problem}")]
 pub struct LeaseKeyError {
@@ -33,7 +33,7 @@ pub struct LeaseKeyError {
     pub problem: LeaseKeyProblem,
 }
 
-/// What is wrong with a lease key.
+/// Why a text is not a lease key.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LeaseKeyProblem {
@@ -51,7 +51,7 @@ pub enum LeaseKeyProblem {
     /// An address has bits set after its prefix.
     #[error("has address bits set after the prefix length")]
     HostBits,
-    /// The same subnet would be written differently, so two keys would mean one subnet.
+    /// The text is not in the shortest lower-case form. Accepting it would give one subnet two keys.
     #[error("is not in its shortest lower-case form")]
     Form,
     /// Neither family has a subnet.
@@ -109,12 +109,13 @@ fn parse_v6(text: &str) -> Result<Ipv6Net, LeaseKeyProblem> {
     }
 }
 
-/// The beginning of foreign text, for a log.
+/// The first 80 characters of a text from outside, escaped with [`char::escape_debug`], for a log.
 pub fn quote(text: &str) -> String {
     text.chars().take(MAX_QUOTED_CHARS).flat_map(char::escape_debug).collect()
 }
 
-/// What is wrong with foreign text, for a log: a parser's words may repeat any amount of it.
+/// A shortened, escaped error message about a text from outside, for a log. A parser's message may repeat any amount of
+/// the text.
 pub fn cut(problem: &str) -> String {
     let end = problem.char_indices().nth(3 * MAX_QUOTED_CHARS).map(|(end, _)| end);
     match end.and_then(|end| problem.get(..end)) {
@@ -123,8 +124,8 @@ pub fn cut(problem: &str) -> String {
     }
 }
 
-/// `text` on one line, with every character escaped that a terminal or browser would obey instead of show: control
-/// characters (ESC, CR, LF), line separators, and those that change the direction of text.
+/// `text` on one line, with every character escaped that a terminal or browser interprets instead of showing it:
+/// control characters (ESC, CR, LF), line separators, and characters that change the direction of text.
 #[must_use]
 pub fn printable(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut shown, c| {
@@ -157,7 +158,7 @@ impl LeaseAttributes {
     /// The JSON that upstream writes for these attributes.
     ///
     /// # Errors
-    /// None in practice: the only foreign part is JSON already. Serialization is fallible by signature.
+    /// Never in practice: the only part from outside is valid JSON already. `serde_json` has no infallible variant.
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
         serde_json::to_string(&Wire {
             public_ip: self.public_ip.unwrap_or(Ipv4Addr::UNSPECIFIED),
@@ -168,11 +169,11 @@ impl LeaseAttributes {
         })
     }
 
-    /// Reads the JSON of a lease as upstream would.
+    /// Reads the JSON of a lease with upstream's rules.
     ///
     /// # Errors
-    /// Not a JSON object, or a field of the wrong type, such as a `PublicIP` that is no IPv4 address; or more than 16
-    /// KiB of text.
+    /// The text is not a JSON object, has more than 16 KiB, or has a field of the wrong type, such as a `PublicIP` that
+    /// is not an IPv4 address.
     pub fn from_json(json: &[u8]) -> Result<Self, serde_json::Error> {
         check_length(json)?;
         let mut attributes = Self::default();
@@ -236,23 +237,23 @@ struct Wire<'a> {
     backend_v6_data: Option<&'a BackendData>,
 }
 
-/// What a backend publishes about its node: JSON, kept exactly as it was written.
+/// What a backend publishes about its node: JSON, kept byte for byte.
 #[derive(Clone)]
 pub struct BackendData(Box<RawValue>);
 
 impl BackendData {
-    /// Writes `value` as JSON without spaces, as Go does.
+    /// Encodes `value` as JSON without spaces, as Go does.
     ///
     /// # Errors
-    /// `value` has no JSON form.
+    /// `value` has no JSON form, for example a map with keys that are not strings.
     pub fn new(value: &impl Serialize) -> Result<Self, serde_json::Error> {
         serde_json::value::to_raw_value(value).map(Self)
     }
 
-    /// Takes JSON text as it is.
+    /// Takes a JSON text unchanged.
     ///
     /// # Errors
-    /// `json` is not one JSON value, or has more than 16 KiB.
+    /// `json` is not exactly one JSON value, or has more than 16 KiB.
     pub fn from_json(json: String) -> Result<Self, serde_json::Error> {
         check_length(json.as_bytes())?;
         RawValue::from_string(json).map(Self)
@@ -300,22 +301,22 @@ impl Serialize for BackendData {
 /// `BackendData` and `BackendV6Data` of backend `vxlan`: `{"VNI":1,"VtepMAC":"12:c6:65:89:b4:e3"}`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct VxlanData {
-    /// VXLAN network identifier as published; a foreign lease may say anything, and one of flannel before 0.13 says
-    /// nothing, which is 0.
+    /// VXLAN network identifier as published, not validated. 0 if the lease has none, as with flannel before 0.13.
     pub vni: u32,
     /// MAC address of the node's VXLAN device, as on the wire.
     pub vtep_mac: [u8; 6],
 }
 
 impl VxlanData {
-    /// What a node on the network `vni` publishes: its low 16 bits. Upstream's field has no more and it reads no larger
-    /// number, though its devices have all 24.
+    /// Data of a node in the network `vni`, with the low 16 bits of `vni` only: upstream's field has 16 bits, and
+    /// upstream rejects larger numbers, although its devices use all 24.
     #[must_use]
     pub fn new(vni: u32, vtep_mac: [u8; 6]) -> Self {
         Self { vni: vni & 0xffff, vtep_mac }
     }
 
-    /// Whether this can be a node of the network `vni`. Upstream compares nothing at all.
+    /// Whether a node of the network `vni` may publish this: `vni`, its low 16 bits, or nothing. Upstream does not
+    /// compare VNIs.
     #[must_use]
     pub fn is_of(&self, vni: u32) -> bool {
         [0, vni & 0xffff, vni].contains(&self.vni)
@@ -324,7 +325,7 @@ impl VxlanData {
     /// The JSON that upstream writes.
     ///
     /// # Errors
-    /// None in practice; serialization is fallible by signature.
+    /// Never in practice; `serde_json` has no infallible variant.
     pub fn to_backend_data(self) -> Result<BackendData, serde_json::Error> {
         BackendData::new(&self)
     }

@@ -3,44 +3,44 @@
 use std::error::Error;
 use std::fmt;
 
-/// Why a store did not do what it was asked. Nothing was changed in it unless said otherwise.
+/// Why a store call failed. Unless stated otherwise, the call changed nothing in the store.
 ///
-/// The text names operation and object and says what to do; the cause is in `source`.
+/// `Display` prints the operation, the object and the advice; the cause is in `source`.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {operation} {object}: {advice}")]
 pub struct StoreError {
-    /// What was tried, such as `acquire a lease in`.
+    /// The operation, such as `acquire a lease in`. Fits after "cannot".
     pub operation: &'static str,
-    /// What it was tried on: a path, an endpoint, a key.
+    /// The object of the operation: a path, an endpoint, a key.
     pub object: String,
-    /// What is wrong, and what to do about it.
+    /// The problem, and what to do about it.
     pub advice: String,
-    /// What kind of trouble, for deciding whether to wait.
+    /// The kind, for code that decides whether to retry.
     pub kind: StoreErrorKind,
-    /// The cause, if it comes from below.
+    /// The underlying error, if there is one.
     #[source]
     pub source: Option<Box<dyn Error + Send + Sync>>,
 }
 
-/// The kinds of [`StoreError`].
+/// The kinds of [`StoreError`], by what the caller has to do.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum StoreErrorKind {
-    /// Busy, locked, unreachable or full: the same call may succeed later.
+    /// The store is busy, locked, unreachable or full. The same call may succeed later.
     Unavailable,
-    /// No permission, wrong path or damaged contents: an operator has to act first.
+    /// A permission is missing, a path is wrong or contents are damaged. An operator has to act first.
     Unusable,
     /// Every subnet of the range is leased.
     OutOfSubnets,
-    /// The lease to be updated is no longer this node's.
+    /// This node no longer holds the lease that it wants to update.
     NotHeld,
-    /// Another node publishes the backend data of this one, such as its VTEP MAC address: publish other data.
+    /// Another node already publishes this node's backend data, such as its VTEP MAC address. Publish other data.
     IdentityTaken,
 }
 
-/// Shows an error with its causes: `operation: cause: its cause`.
+/// Prints an error followed by its causes: `operation: cause: its cause`.
 ///
-/// Our errors never print their cause themselves, so nothing appears twice.
+/// This crate's errors do not print their causes themselves, so no text appears twice.
 #[derive(Clone, Copy, Debug)]
 pub struct Chain<'a>(pub &'a (dyn Error + 'static));
 

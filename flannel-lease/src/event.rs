@@ -2,16 +2,17 @@
 
 use crate::{Lease, LeaseKey};
 
-/// What a lease store reports to the daemon. Every store uses these five events.
+/// What a lease store reports. Every store uses these five events.
 ///
-/// A store that fails sends none; it never sends [`Self::Remove`], nor [`Self::Synced`] after a partial listing.
+/// A store that cannot be reached sends nothing. In particular it sends neither [`Self::Remove`] nor, after a partial
+/// listing, [`Self::Synced`].
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum LeaseEvent {
     /// A full listing starts. Keep using the previous leases until [`Self::Synced`].
     Resync,
     /// This lease exists, with these contents.
     Upsert(Lease),
-    /// This lease exists, and its contents cannot be read. Keep using what it said before.
+    /// This lease exists, but its contents are unreadable. Keep using its previous contents.
     Malformed {
         /// The subnets.
         key: LeaseKey,

@@ -10,16 +10,16 @@ use nix::fcntl::OFlag;
 /// Bytes of the largest file of configuration that is read.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
-/// Reads a file of configuration: at most 16 MiB, so that a wrong path cannot fill the memory, and only a regular
-/// file, as reading a pipe or a device may never end.
+/// Reads a configuration file. It reads at most 16 MiB, so that a wrong path cannot exhaust memory, and only a regular
+/// file, because reading a pipe or a device may never end.
 ///
 /// # Errors
-/// As [`std::fs::read`]; [`io::ErrorKind::FileTooLarge`]; [`io::ErrorKind::InvalidInput`] if it is no regular file.
+/// As [`std::fs::read`]; [`io::ErrorKind::FileTooLarge`]; [`io::ErrorKind::InvalidInput`] if it is not a regular file.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     read_up_to(MAX_FILE_BYTES, path)
 }
 
-/// The same for a file of at most `largest` bytes.
+/// As [`read`], with a limit of `largest` bytes.
 ///
 /// # Errors
 /// As [`read`].
@@ -40,10 +40,10 @@ pub fn read_up_to(largest: u64, path: &Path) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// The same as text.
+/// As [`read`], decoded as UTF-8.
 ///
 /// # Errors
-/// As [`read`]; [`io::ErrorKind::InvalidData`] if it is not UTF-8.
+/// As [`read`]; [`io::ErrorKind::InvalidData`] if the file is not UTF-8.
 pub fn read_text(path: &Path) -> io::Result<String> {
     String::from_utf8(read(path)?)
         .map_err(|_where| io::Error::new(io::ErrorKind::InvalidData, "not UTF-8 text"))

@@ -6,22 +6,23 @@ use tokio::sync::watch;
 
 use crate::codec::printable;
 
-/// How a store fares, for `/readyz`, metrics and logs.
+/// The state of a store, for `/readyz`, metrics and logs.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct StoreHealth {
     /// When the store last answered; `None` before the first answer.
     pub last_contact: Option<SystemTime>,
-    /// Why the latest attempt failed, causes included; `None` if it succeeded.
+    /// The error of the latest attempt with its causes; `None` if the attempt succeeded.
     pub last_error: Option<String>,
-    /// What another process keeps doing to this node's lease, for an operator; `None` if it stays as published.
+    /// How another process keeps changing this node's lease, as text for an operator; `None` if the lease stays as
+    /// published.
     pub contested: Option<String>,
-    /// Answers so far.
+    /// Number of answers so far.
     pub answers: u64,
-    /// Failed attempts so far.
+    /// Number of failed attempts so far.
     pub failures: u64,
-    /// When this node's lease ends, as last heard; `None` before it is held, or if it never ends.
+    /// When this node's lease expires, as last reported; `None` if no lease is held or the lease does not expire.
     pub lease_expires: Option<SystemTime>,
-    /// How long before its end a lease is renewed; `None` if leases never end.
+    /// How long before its expiry a lease is renewed; `None` if leases do not expire.
     pub renew_margin: Option<Duration>,
 }
 
@@ -30,7 +31,7 @@ pub struct StoreHealth {
 pub struct Health(watch::Sender<StoreHealth>);
 
 impl Health {
-    /// The store answered, whatever it said.
+    /// Records that the store answered, whatever the answer was.
     pub fn answered(&self) {
         self.0.send_modify(|health| {
             health.last_contact = Some(SystemTime::now());
@@ -39,7 +40,7 @@ impl Health {
         });
     }
 
-    /// The store did not answer, or refused.
+    /// Records that the store did not answer or refused the call.
     pub fn failed(&self, error: String) {
         self.0.send_modify(|health| {
             health.last_error = Some(printable(&error));
@@ -47,22 +48,22 @@ impl Health {
         });
     }
 
-    /// Another process keeps changing this node's lease, or no longer does.
+    /// Records how another process keeps changing this node's lease, or with `None` that it stopped.
     pub fn contested(&self, problem: Option<String>) {
         self.0.send_modify(|health| health.contested = problem);
     }
 
-    /// This node's lease ends then.
+    /// Records when this node's lease expires; `None` if it does not.
     pub fn renewed(&self, expires: Option<SystemTime>) {
         self.0.send_modify(|health| health.lease_expires = expires);
     }
 
-    /// Leases end unless renewed, which is done so long before.
+    /// Records that leases expire, and are renewed `margin` before that.
     pub fn renews(&self, margin: Duration) {
         self.0.send_modify(|health| health.renew_margin = Some(margin));
     }
 
-    /// A receiver of every change.
+    /// A receiver that sees the present state and every change.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<StoreHealth> {
         self.0.subscribe()

@@ -9,11 +9,11 @@ use ipnet::IpNet;
 use crate::codec::cut;
 use crate::{BackendData, LeaseKey, VxlanData};
 
-/// How packets for a node's pods travel, as the node itself published it in `BackendType`.
+/// The backend that a node uses, as it publishes it in `BackendType`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum BackendType {
-    /// Nothing published: upstream's `udp`, `alloc` and `tencent-vpc` backends.
+    /// No name published: upstream's backends `udp`, `alloc` and `tencent-vpc`.
     #[default]
     Unnamed,
     /// `extension`
@@ -28,12 +28,12 @@ pub enum BackendType {
     Vxlan,
     /// `wireguard`
     Wireguard,
-    /// Any other word.
+    /// Any other name.
     Other(Box<str>),
 }
 
 impl BackendType {
-    /// The word in the store; empty for [`Self::Unnamed`].
+    /// The name in the store; empty for [`Self::Unnamed`].
     #[must_use]
     pub fn as_str(&self) -> &str {
         match self {
@@ -64,18 +64,18 @@ impl From<&str> for BackendType {
     }
 }
 
-/// What a node publishes with its lease: the whole protocol between peers.
+/// What a node publishes with its lease. Peers need nothing else to reach its pods.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct LeaseAttributes {
-    /// Address that peers send IPv4 pod traffic to; absent is `0.0.0.0` in the store.
+    /// Address to which peers send IPv4 pod traffic. `None` is `0.0.0.0` in the store.
     pub public_ip: Option<Ipv4Addr>,
-    /// Address that peers send IPv6 pod traffic to.
+    /// Address to which peers send IPv6 pod traffic.
     pub public_ipv6: Option<Ipv6Addr>,
-    /// How the node is reached.
+    /// The node's backend.
     pub backend_type: BackendType,
-    /// What that backend needs to reach IPv4 pods, such as [`VxlanData`](crate::VxlanData).
+    /// What the backend needs to reach IPv4 pods, such as [`VxlanData`](crate::VxlanData).
     pub backend_data: Option<BackendData>,
-    /// The same for IPv6 pods.
+    /// What the backend needs to reach IPv6 pods.
     pub backend_v6_data: Option<BackendData>,
 }
 
@@ -90,14 +90,14 @@ impl LeaseAttributes {
     }
 
     /// Whether both publish the same, non-empty backend data of a family. A VTEP MAC address or a public key identifies
-    /// a node: peers reach only one of two nodes that publish it.
+    /// a node: peers reach only one of two nodes with the same data.
     #[must_use]
     pub fn publishes_data_of(&self, other: &Self) -> bool {
         let same = |a: &Option<BackendData>, b: &Option<BackendData>| a.is_some() && a == b;
         same(&self.backend_data, &other.backend_data) || same(&self.backend_v6_data, &other.backend_v6_data)
     }
 
-    /// Whether both publish the same backend, its data included.
+    /// Whether both publish the same backend type and data.
     #[must_use]
     pub fn same_backend(&self, other: &Self) -> bool {
         let backend = |lease: &Self| {
@@ -107,13 +107,13 @@ impl LeaseAttributes {
         backend(self) == backend(other)
     }
 
-    /// The public address, for messages.
+    /// The public address to name the node in messages.
     #[must_use]
     pub fn public_address(&self) -> PublicAddress {
         PublicAddress(self.public_ip.map(IpAddr::V4).or_else(|| self.public_ipv6.map(IpAddr::V6)))
     }
 
-    /// Whether these name a node, and another one than `node`. Without any address they name none.
+    /// Whether these attributes identify a node other than `node`. Attributes without any address identify no node.
     #[must_use]
     pub fn is_of_another_node(&self, node: &Self) -> bool {
         (self.public_ip.is_some() || self.public_ipv6.is_some()) && !self.same_node(node)
@@ -133,30 +133,31 @@ impl fmt::Display for PublicAddress {
     }
 }
 
-/// Which families of a lease do not say how to reach their pods, and why: text for an operator that names the entry in
-/// the store and its field, such as ``node "b": annotation flannel.alpha.coreos.com/public-ip is missing``.
+/// The families of a lease without usable information on how to reach their pods, each with the reason: text for an
+/// operator that names the entry in the store and its field, such as ``node "b": annotation
+/// flannel.alpha.coreos.com/public-ip is missing``.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Gaps {
-    /// What IPv4 pods lack.
+    /// What is missing for IPv4 pods; `None` if nothing is.
     pub ipv4: Option<String>,
-    /// What IPv6 pods lack.
+    /// What is missing for IPv6 pods; `None` if nothing is.
     pub ipv6: Option<String>,
 }
 
 impl Gaps {
-    /// The same `problem` for every family of `key`.
+    /// Gaps with the same `problem` for every family of `key`.
     #[must_use]
     pub fn all(key: LeaseKey, problem: &str) -> Self {
         Self { ipv4: key.v4().map(|_| problem.to_owned()), ipv6: key.v6().map(|_| problem.to_owned()) }
     }
 
-    /// Whether both families say how to reach their pods.
+    /// Whether nothing is missing in either family.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ipv4.is_none() && self.ipv6.is_none()
     }
 
-    /// What the family of `subnet` lacks.
+    /// What is missing for the family of `subnet`; `None` if nothing is.
     #[must_use]
     pub fn of(&self, subnet: IpNet) -> Option<&str> {
         match subnet {
@@ -224,23 +225,23 @@ impl fmt::Display for Gaps {
     }
 }
 
-/// A subnet, the node that holds it, and until when.
+/// A pod subnet, the node that holds it, and its expiry.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Lease {
     /// The subnets.
     pub key: LeaseKey,
-    /// How to reach their node.
+    /// How peers reach the node.
     pub attributes: LeaseAttributes,
-    /// When the lease ends unless renewed. `None`: a reservation, which never ends; or another node's lease, in a
-    /// store that does not report its end.
+    /// When the lease expires unless it is renewed. `None` for a reservation, which does not expire, and for leases of
+    /// other nodes in a store that does not report their expiry.
     pub expires: Option<SystemTime>,
-    /// When the lease was made, in a unit of the store that grows: etcd's create revision, or the seconds since 1970 when
-    /// the Kubernetes node was created. Of two leases that contradict each other the older one counts.
-    /// 0 if unknown, as in SQLite.
+    /// When the lease was created, in a unit of the store that grows: etcd's create revision, or the creation time of
+    /// the Kubernetes node in seconds since 1970. Of two leases that contradict each other, the older one counts. 0 if
+    /// unknown, as in SQLite.
     pub created: u64,
-    /// Name of the node; `None` in a store that keeps no names.
+    /// Name of the node; `None` in a store without node names.
     pub node: Option<String>,
-    /// What `attributes` lack. The other node is still there, so keep using what it published before.
+    /// What is missing in `attributes`. The node still exists, so keep using what it published before.
     pub gaps: Gaps,
 }
 

@@ -10,20 +10,20 @@ use tokio::sync::{mpsc, watch};
 use crate::StoreErrorKind;
 use crate::{AllocationRange, Lease, LeaseAttributes, LeaseEvent, LeaseKey, StoreError, StoreHealth};
 
-/// How long a lease lives unless renewed: upstream's 24 hours.
+/// Default lifetime of a lease unless it is renewed: upstream's 24 hours.
 pub const LEASE_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The periods a store works with. Tests shorten the defaults.
+/// The periods of a store. Tests shorten the defaults.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Timing {
-    /// How long a lease lives unless renewed. Default: [`LEASE_TTL`].
+    /// Lifetime of a lease unless it is renewed. Default: [`LEASE_TTL`].
     pub ttl: Duration,
-    /// How long before its end a lease is renewed: `--subnet-lease-renew-margin`. Default: 60 minutes.
+    /// How long before its expiry a lease is renewed (`--subnet-lease-renew-margin`). Default: 60 minutes.
     pub renew_margin: Duration,
-    /// How often a store is looked at although it told of no change. Default: 10 seconds.
+    /// How often the store is read although it reported no change. Default: 10 seconds.
     pub recheck: Duration,
-    /// How long the leases of a store that was wiped and recreated are kept, so that their nodes can register
-    /// again before anybody forgets them. Default: 30 seconds.
+    /// How long the leases of a store that was erased and recreated stay known, so that their nodes can register again
+    /// first. Default: 30 seconds.
     pub settle: Duration,
 }
 
@@ -38,26 +38,26 @@ impl Default for Timing {
     }
 }
 
-/// What a node asks a store for.
+/// What a node asks a store for in [`LeaseStore::acquire`].
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct LeaseRequest {
-    /// What to publish. Its public addresses decide which existing lease is this node's own.
+    /// The attributes to publish. Their public addresses identify an existing lease of this node.
     pub attributes: LeaseAttributes,
-    /// Subnets this node held before, from `subnet.env`: taken again if free.
+    /// The subnets that this node held before, from `subnet.env`. The node gets them again if they are free.
     pub previous: Option<LeaseKey>,
-    /// What this node is known to have published for `previous`, from a state file that this machine wrote: a lease of
-    /// that address with that backend data is this node's own although its address has changed since. `None` if unknown:
-    /// then a lease of another address is another node's.
+    /// The attributes that this node is known to have published for `previous`, from a state file that this machine
+    /// wrote. A lease with that address and backend data belongs to this node although its address has changed since.
+    /// If `None`, a lease with another address belongs to another node.
     pub former: Option<LeaseAttributes>,
-    /// Where subnets may come from.
+    /// The subnets that this node may get.
     pub range: AllocationRange,
 }
 
-/// How a lease was lost while it was held. The data plane stays as it is; acquire again.
+/// How a held lease was lost. Devices and routes can stay as they are; acquire a lease again.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LeaseLost {
-    /// The store no longer has it: deleted, expired, or the store was recreated.
+    /// The store no longer has the lease: it was deleted or expired, or the store was recreated.
     #[error("lease {0} has been revoked")]
     Revoked(LeaseKey),
     /// Another node holds the subnet.
@@ -73,41 +73,41 @@ pub enum LeaseLost {
 /// A future that a [`LeaseStore`] returns; dropping it cancels the call.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Where leases live. One value serves one node, which holds at most one lease through it.
+/// A place where leases are stored. One value serves one node, which holds at most one lease through it.
 pub trait LeaseStore: fmt::Debug + Send + Sync {
-    /// Takes a lease: the one this node already has, else its previous subnet, else a free one chosen at random.
-    /// Two nodes never get overlapping subnets. The lease stays the store value's own until the next `acquire`.
+    /// Takes a lease: the lease that this node already has, else its previous subnet, else a random free subnet. Two
+    /// nodes never get overlapping subnets. The store holds this lease until the next `acquire`.
     ///
     /// # Errors
-    /// [`StoreErrorKind::OutOfSubnets`], or the store cannot be used.
+    /// [`StoreErrorKind::OutOfSubnets`] and [`StoreErrorKind::IdentityTaken`], or the store cannot be used.
     fn acquire<'a>(&'a self, request: &'a LeaseRequest) -> StoreFuture<'a, Result<Lease, StoreError>>;
 
-    /// Reads the lease that the node with the public addresses in `node` has, for what it published last, such as its
-    /// VTEP MAC. Changes nothing.
+    /// Reads the lease of the node with the public addresses in `node`, for example to get the VTEP MAC address that it
+    /// published last. Changes nothing.
     ///
     /// # Errors
     /// The store cannot be used.
     fn find<'a>(&'a self, node: &'a LeaseAttributes) -> StoreFuture<'a, Result<Option<Lease>, StoreError>>;
 
-    /// Publishes other attributes with the lease held.
+    /// Publishes other attributes with the lease that is held.
     ///
     /// # Errors
-    /// [`StoreErrorKind::NotHeld`] if no lease is held, or another node has the subnet by now; or the store cannot be
-    /// used.
+    /// [`StoreErrorKind::NotHeld`] if no lease is held, or another node has the subnet; or the store cannot be used.
     fn update<'a>(&'a self, attributes: &'a LeaseAttributes) -> StoreFuture<'a, Result<Lease, StoreError>>;
 
-    /// Reports every lease, then every change, until the receiver is dropped. Survives every error: it tries again
-    /// with growing, jittered pauses, and [`Self::health`] tells.
+    /// Reports every lease and then every change, until the receiver is dropped. After an error it retries with backoff
+    /// and jitter; [`Self::health`] reports the error.
     fn watch(&self, events: mpsc::Sender<LeaseEvent>) -> StoreFuture<'_, ()>;
 
-    /// Keeps the lease from [`Self::acquire`] renewed. Returns only when the store says that it is lost, never because
-    /// the store cannot be asked.
+    /// Renews the lease from [`Self::acquire`]. Returns only when the store reports that the lease is lost, never
+    /// because the store is unavailable.
     fn hold(&self) -> StoreFuture<'_, LeaseLost>;
 
-    /// This node is ready for pods: its rules, device and peers are in the kernel. A store that others look at for that
-    /// tells them, and goes on telling them as long as [`Self::hold`] runs.
+    /// Tells the store that this node is ready for pods, because its rules, device and peers are in the kernel. The
+    /// Kubernetes store then clears the condition `NetworkUnavailable`, and keeps it cleared while [`Self::hold`] runs.
+    /// Other stores do nothing.
     fn ready(&self) {}
 
-    /// How the store fares, live.
+    /// A receiver of the store's state.
     fn health(&self) -> watch::Receiver<StoreHealth>;
 }

@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv6Net};
 
 use crate::{Lease, LeaseAttributes, LeaseEvent, LeaseKey};
 
-/// Every lease known, and which changed. The node's own lease is kept apart: it is never a peer.
+/// All known leases. The node's own lease is kept apart, because it is never a peer.
 #[derive(Debug, Default)]
 pub struct LeaseTable {
     own: Option<LeaseKey>,
@@ -29,13 +29,13 @@ struct Known {
 }
 
 impl LeaseTable {
-    /// An empty table; `own` is the lease that is never reported as a peer.
+    /// An empty table; `own` is this node's lease, which is never reported as a peer.
     #[must_use]
     pub fn new(own: Option<LeaseKey>) -> Self {
         Self { own, ..Self::default() }
     }
 
-    /// Takes in one event. Returns exactly the peers that appeared, changed or vanished: look each up with
+    /// Applies one event. Returns exactly the peers that appeared, changed or disappeared; look them up with
     /// [`Self::peer`]. One lease costs O(1), a listing O(leases).
     #[must_use = "these peers have to be reconciled"]
     pub fn apply(&mut self, event: LeaseEvent) -> Vec<LeaseKey> {
@@ -60,8 +60,8 @@ impl LeaseTable {
         changed
     }
 
-    /// The node has another lease now. Returns the peers that this adds and removes: a former own lease that is still
-    /// in the store becomes a peer.
+    /// Changes this node's own lease. Returns the peers that this adds and removes: a former own lease that is still in
+    /// the store becomes a peer.
     #[must_use = "these peers have to be reconciled"]
     pub fn set_own(&mut self, own: Option<LeaseKey>) -> Vec<LeaseKey> {
         let former = std::mem::replace(&mut self.own, own);
@@ -71,29 +71,29 @@ impl LeaseTable {
         [former, own].into_iter().flatten().filter(|key| self.leases.contains_key(key)).collect()
     }
 
-    /// The lease that is never reported as a peer.
+    /// This node's own lease, which is never reported as a peer.
     #[must_use]
     pub fn own(&self) -> Option<LeaseKey> {
         self.own
     }
 
-    /// What the peer with this lease published; `None` if there is no such peer.
+    /// The attributes of the peer with this lease; `None` if there is no such peer.
     #[must_use]
     pub fn peer(&self, key: LeaseKey) -> Option<&LeaseAttributes> {
         (Some(key) != self.own).then(|| self.leases.get(&key)).flatten().map(|known| &*known.attributes)
     }
 
-    /// When the lease of this peer was made, see [`Lease::created`]; 0 if unknown, or if there is no such peer.
+    /// When the lease of this peer was created ([`Lease::created`]); 0 if unknown, or if there is no such peer.
     #[must_use]
     pub fn created(&self, key: LeaseKey) -> u64 {
         self.leases.get(&key).map_or(0, |known| known.created)
     }
 
-    /// The peer whose lease decides where packets for this subnet go, of all leases that hold it: one of the node whose
-    /// lease is the oldest.
+    /// Of all leases with this subnet, the one that decides where its packets go: a lease of the node with the oldest
+    /// lease.
     ///
     /// A node that changes from one family to two has two leases for a while: `10.244.1.0-24` until it expires, and
-    /// `10.244.1.0-24&fd00::-64`. The one with both families counts; when one of them ends, the other remains.
+    /// `10.244.1.0-24&fd00::-64`. The lease with both families counts. When either ends, the other remains.
     #[must_use]
     pub fn holder(&self, subnet: IpNet) -> Option<LeaseKey> {
         let oldest = self.claimants(subnet).max_by_key(|key| Reverse(self.created(*key)))?;
@@ -102,7 +102,7 @@ impl LeaseTable {
         self.claimants(subnet).filter(is_its_own).last().or(Some(oldest))
     }
 
-    /// All peers whose leases hold this subnet, those of both families last.
+    /// All peers whose leases contain this subnet, leases with both families last.
     pub fn claimants(&self, subnet: IpNet) -> impl Iterator<Item = LeaseKey> {
         let v4 = match subnet {
             IpNet::V4(v4) => LeaseKey::new(Some(v4), None),
@@ -130,7 +130,7 @@ impl LeaseTable {
             .map(|(key, known)| (*key, &*known.attributes))
     }
 
-    /// All peers, to be kept elsewhere too: nothing is copied but pointers.
+    /// All peers with shared attributes, to keep them elsewhere without a copy.
     pub fn shared(&self) -> impl Iterator<Item = (LeaseKey, Arc<LeaseAttributes>)> {
         let peers = self.leases.iter().filter(|(key, _)| Some(**key) != self.own);
         peers.map(|(key, known)| (*key, Arc::clone(&known.attributes)))
@@ -148,7 +148,7 @@ impl LeaseTable {
         self.len() == 0
     }
 
-    /// Whether a full listing has been taken in: before that, an unknown route may well belong to a peer.
+    /// Whether the table has received a complete listing. Before that, an unknown route may belong to a peer.
     #[must_use]
     pub fn synced(&self) -> bool {
         self.synced

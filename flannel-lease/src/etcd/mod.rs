@@ -30,7 +30,7 @@ use super::{
 };
 use crate::LeaseEvent;
 
-/// A lease store in etcd.
+/// A lease store in etcd v3, with upstream's keys.
 #[derive(Debug)]
 pub struct EtcdStore {
     client: Client,
@@ -46,7 +46,7 @@ pub struct EtcdStore {
 }
 
 impl EtcdStore {
-    /// A store at these members. Connects when first used.
+    /// A store that uses these members. It connects with the first call.
     ///
     /// # Errors
     /// A URL is malformed, or a TLS file cannot be read or used.
@@ -69,17 +69,17 @@ impl EtcdStore {
         &self.config
     }
 
-    /// The network configuration that the cluster shares.
+    /// Reads the network configuration that the cluster shares: `etcdctl get PREFIX/config`.
     ///
     /// # Errors
-    /// There is none, or etcd cannot be used.
+    /// The key does not exist, or etcd is unavailable.
     pub async fn config(&self) -> Result<String, StoreError> {
         let (_, entry) = self.client.read(&self.config).await?;
         self.text(entry)
     }
 
-    /// Reports the configuration, or that there is none, whenever that differs from what was last reported, starting
-    /// with the present one, until the receiver is dropped.
+    /// Sends the present network configuration and then each change of it, or that there is none, until the receiver is
+    /// dropped.
     pub async fn watch_config(&self, configs: mpsc::Sender<Result<String, StoreError>>) {
         let mut last = None;
         let mut backoff = Backoff::default();

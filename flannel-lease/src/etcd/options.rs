@@ -14,12 +14,13 @@ use crate::{StoreError, StoreErrorKind};
 
 use super::member::{Member, Tls};
 
-/// How to reach etcd. Messages call each field by flanneld's flag for it.
+/// How to reach etcd. Error messages name flanneld's flag for each field.
 #[derive(Clone, Eq, PartialEq)]
 pub struct EtcdOptions {
-    /// `--etcd-endpoints`: URLs of the members. `https` means TLS; without a scheme, TLS if any file is given.
+    /// `--etcd-endpoints`: URLs of the members. `https` selects TLS; a URL without a scheme uses TLS if a TLS file is
+    /// set.
     pub endpoints: Vec<String>,
-    /// `--etcd-prefix`: what all keys start with. Upstream's default: `/coreos.com/network`.
+    /// `--etcd-prefix`: prefix of all keys. Default: `/coreos.com/network`.
     pub prefix: String,
     /// `--etcd-cafile`: authorities to trust, PEM. Default: those that the host trusts. This file and
     /// the next two are read for each new connection, and only if a member has TLS.
@@ -28,16 +29,16 @@ pub struct EtcdOptions {
     pub cert_file: Option<PathBuf>,
     /// `--etcd-keyfile`: the certificate's key, PEM.
     pub key_file: Option<PathBuf>,
-    /// `--etcd-username`
+    /// `--etcd-username`. Default: no authentication.
     pub username: Option<String>,
-    /// `--etcd-password`; never shown.
+    /// `--etcd-password`. No log or error shows it.
     pub password: Option<String>,
     /// `User-Agent` of every call. Default: `flannel-lease/VERSION`.
     pub user_agent: String,
 }
 
 impl EtcdOptions {
-    /// Options with upstream's defaults for everything else.
+    /// Options for these members, with upstream's defaults for everything else.
     #[must_use]
     pub fn new(endpoints: Vec<String>) -> Self {
         Self {

@@ -38,7 +38,7 @@ use crate::LeaseEvent;
 use crate::Stack;
 use crate::rewrite_backoff::Contest;
 
-/// A lease store on the nodes of a Kubernetes cluster.
+/// A lease store in the annotations of a Kubernetes cluster's nodes.
 #[derive(Debug)]
 pub struct KubeStore {
     server: ApiServer,
@@ -91,10 +91,10 @@ impl From<String> for NoLease {
 }
 
 impl KubeStore {
-    /// Finds the API server and this node's name; leases are of the families in `stack`.
+    /// Finds the API server and this node's name. Leases have the families in `stack`.
     ///
     /// # Errors
-    /// The annotation prefix, the kubeconfig or the environment cannot be used, or this pod cannot be read.
+    /// The annotation prefix, the kubeconfig or the environment is invalid, or this pod cannot be read.
     pub async fn open(options: &KubeOptions, stack: Stack) -> Result<Self, StoreError> {
         let unusable = |advice: String| StoreError {
             operation: "use",
@@ -141,7 +141,8 @@ impl KubeStore {
         &self.name
     }
 
-    /// The public addresses that annotations of this node ask for, as `--public-ip` and `--public-ipv6` would.
+    /// The public addresses that annotations of this node request; they mean the same as `--public-ip` and
+    /// `--public-ipv6`.
     ///
     /// # Errors
     /// The node cannot be read.
@@ -150,10 +151,11 @@ impl KubeStore {
         Ok(self.names.node_public(node.annotations()))
     }
 
-    /// The lease that this node would get, and the annotations that would be written to it, without writing them.
+    /// The lease that this node would get, and the annotations that [`LeaseStore::acquire`] would write. Writes
+    /// nothing.
     ///
     /// # Errors
-    /// It has no podCIDR yet, or one outside of the pod network; the server does not answer.
+    /// The node has no podCIDR yet, or a podCIDR outside of the pod network; the API server does not answer.
     pub async fn predict_lease(
         &self,
         request: &LeaseRequest,

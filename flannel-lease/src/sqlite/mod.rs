@@ -33,11 +33,11 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time a call goes on trying while other processes keep the file locked.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Copies the lease file at `from` to `to`, which must not exist, as it is between two transactions of others.
-/// Nothing in `from` changes. Waits up to `patience` while other processes keep the file locked.
+/// Copies the lease file `from`, as it is between two transactions of other processes, to `to`, which must not exist.
+/// Does not change `from`. Waits up to `patience` while other processes lock the file.
 ///
 /// # Errors
-/// `from` cannot be read or is no database, or `to` cannot be written.
+/// `from` cannot be read or is not a database, or `to` cannot be written.
 pub fn copy(from: &Path, to: &Path, patience: Duration) -> Result<(), StoreError> {
     let copied = rusqlite::Connection::open_with_flags(from, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)
         .and_then(|file| {
@@ -53,7 +53,7 @@ pub fn copy(from: &Path, to: &Path, patience: Duration) -> Result<(), StoreError
     })
 }
 
-/// A lease store in a file.
+/// A lease store in a SQLite file, shared by the processes of one machine.
 #[derive(Debug)]
 pub struct SqliteStore {
     path: PathBuf,
@@ -70,10 +70,11 @@ struct Shared {
 }
 
 impl SqliteStore {
-    /// Opens the lease file at `path`, making it if there is none, and checks that it can be used.
+    /// Opens the lease file at `path`, creates it if it does not exist, and checks that it is usable.
     ///
     /// # Errors
-    /// It cannot be opened or written, is locked for over five seconds, damaged, or the file of another program.
+    /// The file cannot be opened or written, is locked for over five seconds, is damaged, or belongs to another
+    /// program.
     pub async fn open(path: &Path, timing: Timing) -> Result<Self, StoreError> {
         let health = Health::default();
         health.renews(timing.renew_margin);

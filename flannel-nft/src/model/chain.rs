@@ -252,7 +252,7 @@ impl Base {
         &self.devices
     }
 
-    /// The policy.
+    /// The verdict for packets that no rule decides.
     #[must_use]
     pub fn default_policy(&self) -> Policy {
         self.policy

@@ -45,7 +45,7 @@ pub struct Nat {
 }
 
 impl Nat {
-    /// The kernel's default.
+    /// NAT with the kernel's defaults, which keep the source port where possible.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -98,7 +98,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// A line in the kernel log.
+    /// One line in the kernel log for each packet: `log`. By default with level `warn` and without a prefix.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

@@ -27,7 +27,7 @@ impl Value {
         Self::new(Datatype::EtherAddr, Data::new(&address))
     }
 
-    /// A port.
+    /// A port of TCP, UDP, SCTP or DCCP: type `inet_service`.
     #[must_use]
     pub fn port(port: u16) -> Self {
         Self::new(Datatype::InetService, Data::new(&port.to_be_bytes()))
@@ -88,7 +88,7 @@ impl Value {
         self.datatype
     }
 
-    /// The bytes as the kernel compares them.
+    /// The value's bytes as the kernel compares them: in network byte order for addresses and ports.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.data.as_slice()

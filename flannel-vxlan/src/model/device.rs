@@ -101,7 +101,7 @@ impl DeviceKind {
         }
     }
 
-    /// The device of flannel that this is.
+    /// Which of flannel's devices this is.
     #[must_use]
     pub fn device(&self) -> FlannelDevice {
         match self {

@@ -160,7 +160,7 @@ impl Overlay {
         plan
     }
 
-    /// Takes note of the result of a plan. Peers with a refused step stay noted: see [`Overlay::retry`].
+    /// Records the result of a plan. Peers with a refused step stay pending until [`Overlay::retry`].
     pub fn settle(&mut self, plan: &Plan, applied: Applied) -> Report {
         for refusal in &applied.refused {
             if refusal.errno == Errno::ENODEV {

@@ -100,7 +100,7 @@ impl Overlay {
         }
     }
 
-    /// The family as it was last set.
+    /// The present specification of this family; `None` if the overlay does not have the family.
     #[must_use]
     pub fn family(&self, family: Family) -> Option<&FamilySpec> {
         self.families[family].as_ref()
@@ -158,7 +158,7 @@ impl Overlay {
         }
     }
 
-    /// The peer with this subnet.
+    /// The peer with this subnet, whether it is programmed or not; `None` if there is none.
     #[must_use]
     pub fn peer(&self, subnet: IpNet) -> Option<Peer> {
         let subnet = subnet.trunc();

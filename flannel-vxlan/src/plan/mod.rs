@@ -78,7 +78,7 @@ impl Plan {
         self.steps.is_empty()
     }
 
-    /// The steps, in order.
+    /// The steps in the order in which the kernel has to receive them.
     #[must_use]
     pub fn steps(&self) -> &[Step] {
         &self.steps
