@@ -37,7 +37,7 @@ impl Request {
     /// Takes the request from environment variables, which `variable` looks up.
     ///
     /// # Errors
-    /// One that the command needs is missing or invalid.
+    /// A variable that the command needs is missing or invalid.
     pub fn from_environment(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, CniError> {
         let text = |name: &str| variable(name).unwrap_or_default().to_string_lossy().into_owned();
         let request = Self {

@@ -63,7 +63,7 @@ impl Outcome {
 /// It is idempotent. If the reply to a commit is lost, it observes again.
 ///
 /// # Errors
-/// [`ConvergeError`]. Unless its source tells otherwise, the kernel holds the old ruleset.
+/// [`ConvergeError`]. Unless its source states otherwise, the kernel holds the old ruleset.
 ///
 /// # Kernel
 /// Needs CAP_NET_ADMIN in the network namespace's user namespace.

@@ -1,4 +1,4 @@
-//! What chains do to packets of a network, as far as their rules tell.
+//! What chains do to packets of a network, as far as their rules show.
 
 use flannel_netlink::attributes;
 use ipnet::IpNet;

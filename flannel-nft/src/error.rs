@@ -277,7 +277,7 @@ pub enum ReadError {
     Ask(#[from] AskError),
 }
 
-/// A commit failed. The variant tells what the kernel holds now.
+/// A commit failed. The variant states what the kernel holds now.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommitError {
@@ -388,7 +388,7 @@ pub enum ConvergeError {
     /// The desired ruleset is invalid. Nothing was changed.
     #[error("the desired ruleset is invalid")]
     Seal(#[source] SealError),
-    /// The commit failed; the source tells what the kernel holds.
+    /// The commit failed; the source states what the kernel holds.
     #[error("cannot commit the changes")]
     Commit(#[source] CommitError),
     /// Other processes changed the ruleset before each attempt to commit. Nothing was applied.

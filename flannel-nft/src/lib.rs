@@ -11,7 +11,7 @@
 //!   removed one by one.
 //! - **Safe next to other writers.** A transaction applies only to the generation of the ruleset
 //!   that it was computed from. If another process commits first, `converge` starts over.
-//! - **Definite errors.** Each error tells what the kernel holds afterwards.
+//! - **Definite errors.** Each error states what the kernel holds afterwards.
 //!
 //! ```text
 //! Ruleset ──┐

@@ -1,4 +1,4 @@
-//! The log: klog's text lines on stderr, which guides tell people to grep, or one JSON object on each line.
+//! The log: klog's text lines on stderr, for which guides tell people to search, or one JSON object on each line.
 //!
 //! Levels: errors, warnings and info always; `debug` from `-v=2`, `trace` from `-v=5`. Other people's crates are
 //! quieter: warnings always, info from 4, debug from 6, trace from 10. `-vmodule` sets levels by source file.

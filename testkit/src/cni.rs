@@ -15,7 +15,7 @@ use crate::{LabError, Namespace};
 /// Where Debian's `containernetworking-plugins` puts the plugins.
 const PLUGINS: &str = "/usr/lib/cni";
 
-/// What a daemon tells the CNI plugin: the content of subnet.env.
+/// What a daemon passes to the CNI plugin: the content of subnet.env.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SubnetEnv {
     /// All pods of the cluster, and this node's pods with the address of their gateway.

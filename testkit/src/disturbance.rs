@@ -23,7 +23,7 @@ pub struct Disturbance {
 pub enum Needs {
     /// Only the repair on the disturbed node.
     Repair,
-    /// The other nodes have to learn this node's new address, or whoever disturbed it has to finish.
+    /// The other nodes have to learn this node's new address, or the disturbing commands have to finish.
     Others,
 }
 

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 
 use crate::{LabError, Namespace, Pod, SubnetEnv, try_sh};
 
-/// Every namespace and folder of a lab is called `flannel-lab-PID-N-..`, so that a later run can tell whose it was.
+/// Every namespace and folder of a lab is called `flannel-lab-PID-N-..`, so that a later run can identify its process.
 const PREFIX: &str = "flannel-lab-";
 
 /// A network on one machine: nodes on an Ethernet switch, and an outside host that is also their default gateway.

@@ -54,7 +54,7 @@ pub struct KubeStore {
     seen: latest::Sender<Seen>,
 }
 
-/// What this node holds and tells.
+/// What this node holds and publishes.
 #[derive(Clone, Debug)]
 struct Published {
     key: LeaseKey,

@@ -13,7 +13,8 @@ pub struct KubeOptions {
     /// Prefix of the annotations. As with upstream, a slash is added if it has none, and a dash if it ends in a word.
     /// Default: `flannel.alpha.coreos.com`.
     pub annotation_prefix: String,
-    /// Whether [`LeaseStore::ready`] sets the node's condition `NetworkUnavailable` to `False`. Default: yes.
+    /// Whether [`LeaseStore::ready`](crate::LeaseStore::ready) sets the condition `NetworkUnavailable` of the node to
+    /// `False`. Default: yes.
     pub set_network_unavailable: bool,
     /// Name of this node in the cluster (`NODE_NAME`).
     pub node_name: Option<String>,

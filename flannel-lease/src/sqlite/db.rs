@@ -40,7 +40,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct Db {
     path: Arc<Path>,
     connection: Connection,
-    /// Device and inode: tells whether the path still leads to this file.
+    /// Device and inode, to detect that the path leads to another file.
     identity: (u64, u64),
 }
 

@@ -77,7 +77,7 @@ pub trait Kernel {
     /// asked.
     ///
     /// # Errors
-    /// [`CommitError`], whose variants tell what the kernel holds.
+    /// [`CommitError`], whose variants state what the kernel holds.
     fn send(&mut self, transaction: &mut Transaction<Sealed>) -> Result<Option<Generation>, CommitError>;
 }
 

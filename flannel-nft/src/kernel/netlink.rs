@@ -22,7 +22,7 @@ use crate::wire::{batch_header, header, message};
 
 /// Number of attempts to read tables that change meanwhile.
 pub(super) const ATTEMPTS: u32 = 16;
-/// Number of attempts to read tables at one generation, before a watch tells changes of these tables
+/// Number of attempts to read tables at one generation, before a watch reports changes of these tables
 /// from changes of others.
 const UNWATCHED_ATTEMPTS: u32 = 2;
 

@@ -104,13 +104,13 @@ pub struct Priority(i32);
 impl Priority {
     /// -300: before connection tracking.
     pub const RAW: Self = Self(-300);
-    /// -150.
+    /// -150: changes of headers and marks.
     pub const MANGLE: Self = Self(-150);
     /// -100: destination NAT.
     pub const DSTNAT: Self = Self(-100);
-    /// 0.
+    /// 0: filtering.
     pub const FILTER: Self = Self(0);
-    /// 50.
+    /// 50: mandatory access control, such as SELinux.
     pub const SECURITY: Self = Self(50);
     /// 100: source NAT.
     pub const SRCNAT: Self = Self(100);

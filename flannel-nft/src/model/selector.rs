@@ -97,7 +97,7 @@ pub mod meta {
         interface(field::meta::IIFNAME, name)
     }
 
-    /// Outgoing interface, by name or prefix.
+    /// Outgoing interface, by name or prefix: `oifname "eth0"`, `oifname "veth*"`.
     #[must_use]
     pub fn oifname(name: &InterfaceName) -> Match {
         interface(field::meta::OIFNAME, name)
@@ -109,7 +109,7 @@ pub mod meta {
         Match::named(field::meta::IIFNAME, set)
     }
 
-    /// Outgoing interface, in a named set.
+    /// Outgoing interface, in a named set: `oifname @SET`.
     #[must_use]
     pub fn oifname_in(set: &SetName) -> Match {
         Match::named(field::meta::OIFNAME, set)
@@ -122,7 +122,7 @@ pub mod meta {
         Match::key(field::meta::IIF, Value::interface_index(index).into())
     }
 
-    /// Outgoing interface, by index.
+    /// Outgoing interface, by index: `oif 2`.
     #[must_use]
     pub fn oif(index: u32) -> Match {
         Match::key(field::meta::OIF, Value::interface_index(index).into())
@@ -338,12 +338,12 @@ macro_rules! transport {
         pub mod $module {
             use super::{Match, Ports, header};
 
-            /// Source port.
+            /// Source port, for example `udp sport 53`.
             pub fn sport(ports: impl Into<Ports>) -> Match {
                 ports.into().matched(header::$module::SPORT)
             }
 
-            /// Destination port.
+            /// Destination port, for example `udp dport 53`.
             pub fn dport(ports: impl Into<Ports>) -> Match {
                 ports.into().matched(header::$module::DPORT)
             }
@@ -372,7 +372,7 @@ pub mod tcp {
     const SYN: u8 = 0x2;
     const RST: u8 = 0x4;
 
-    /// Source port.
+    /// Source port: `tcp sport 80`.
     pub fn sport(ports: impl Into<Ports>) -> Match {
         ports.into().matched(header::tcp::SPORT)
     }

@@ -33,7 +33,7 @@ pub enum Reject {
     /// ICMP or ICMPv6 `port-unreachable`, nft's default.
     #[default]
     PortUnreachable,
-    /// TCP reset. Matches TCP too.
+    /// A TCP reset. The rule then matches TCP only.
     TcpReset,
 }
 

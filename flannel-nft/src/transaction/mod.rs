@@ -113,18 +113,18 @@ impl Transaction<Building> {
         self.effective |= self.changes > 0;
     }
 
-    /// Adds an empty table, or changes the flags of an existing table.
+    /// Adds an empty table, or changes the flags of an existing table: `nft add table`.
     pub fn add_table(&mut self, table: &Table) {
         let flags = table.flags();
         self.push(message::NEWTABLE, Flags::CREATE, &table.id, |a| encode::table(table, flags, a));
     }
 
-    /// Deletes a table and everything in it.
+    /// Deletes a table and everything in it: `nft delete table`.
     pub fn delete_table(&mut self, table: &TableId) {
         self.push(message::DELTABLE, Flags::NONE, table, |a| encode::table_name(table, a));
     }
 
-    /// Adds a table with everything in it.
+    /// Adds a table with everything in it: a `table` block in a script for `nft -f`.
     pub fn create(&mut self, table: &Table) {
         self.add_table(table);
         table.counters.iter().for_each(|counter| self.add_counter(&table.id, counter));
@@ -148,7 +148,7 @@ impl Transaction<Building> {
         self.create(table);
     }
 
-    /// Adds a chain without its rules, or changes the policy of an existing base chain.
+    /// Adds a chain without its rules, or changes the policy of an existing base chain: `nft add chain`.
     pub fn add_chain(&mut self, table: &TableId, chain: &Chain) {
         // An observed chain may have lost its device.
         let new = chain.base.as_ref().filter(|_| chain.handle.is_none());
@@ -157,27 +157,27 @@ impl Transaction<Building> {
         self.push(message::NEWCHAIN, Flags::CREATE, table, |a| encode::chain(table, chain, a));
     }
 
-    /// Deletes a chain without rules that no rule or element jumps to.
+    /// Deletes a chain without rules that no rule or element jumps to: `nft delete chain`.
     pub fn delete_chain(&mut self, table: &TableId, chain: &ChainName) {
         self.push(message::DELCHAIN, Flags::NONE, table, |a| encode::chain_name(table, chain, a));
     }
 
-    /// Appends a rule to a chain.
+    /// Appends a rule to a chain: `nft add rule`.
     pub fn append_rule(&mut self, table: &TableId, chain: &ChainName, rule: &Rule) {
         self.rule(table, chain, rule, Place::End, Flags::CREATE.and(Flags::APPEND));
     }
 
-    /// Inserts a rule at the start of a chain.
+    /// Inserts a rule at the start of a chain: `nft insert rule`.
     pub fn prepend_rule(&mut self, table: &TableId, chain: &ChainName, rule: &Rule) {
         self.rule(table, chain, rule, Place::End, Flags::CREATE);
     }
 
-    /// Inserts a rule before another rule.
+    /// Inserts a rule before another rule: `nft insert rule TABLE CHAIN handle BEFORE ..`.
     pub fn insert_rule(&mut self, table: &TableId, chain: &ChainName, before: Handle, rule: &Rule) {
         self.rule(table, chain, rule, Place::At(before), Flags::CREATE);
     }
 
-    /// Replaces a rule. Its counter starts at 0.
+    /// Replaces a rule: `nft replace rule TABLE CHAIN handle OLD ..`. Its counter starts at 0.
     pub fn replace_rule(&mut self, table: &TableId, chain: &ChainName, old: Handle, rule: &Rule) {
         self.rule(table, chain, rule, Place::Instead(old), Flags::CREATE.and(Flags::REPLACE));
     }
@@ -230,21 +230,21 @@ impl Transaction<Building> {
         self.element_messages(message::NEWSETELEM, table, set, Some(id), set.elements.iter().peekable());
     }
 
-    /// Deletes a rule.
+    /// Deletes a rule: `nft delete rule TABLE CHAIN handle HANDLE`.
     pub fn delete_rule(&mut self, table: &TableId, chain: &ChainName, handle: Handle) {
         self.push(message::DELRULE, Flags::NONE, table, |a| {
             encode::rule_handle(table, ChainRef::Name(chain), Some(handle), a);
         });
     }
 
-    /// Deletes all rules of a chain.
+    /// Deletes all rules of a chain: `nft flush chain`.
     pub fn flush_chain(&mut self, table: &TableId, chain: &ChainName) {
         self.push(message::DELRULE, Flags::NONE, table, |a| {
             encode::rule_handle(table, ChainRef::Name(chain), None, a)
         });
     }
 
-    /// Adds a set or map, without elements.
+    /// Adds a set or map without elements: `nft add set`, `nft add map`.
     pub fn add_set(&mut self, table: &TableId, set: &Set) {
         if let Some(invalid) = set.invalid.clone() {
             self.wrong(invalid, || format!("set {table} {}", set.name));
@@ -256,17 +256,17 @@ impl Transaction<Building> {
         self.push(message::NEWSET, Flags::CREATE, table, |a| encode::set(table, set, id, a));
     }
 
-    /// Deletes a set or map that no rule uses.
+    /// Deletes a set or map that no rule uses: `nft delete set`.
     pub fn delete_set(&mut self, table: &TableId, set: &SetName) {
         self.push(message::DELSET, Flags::NONE, table, |a| encode::set_name(table, set, a));
     }
 
-    /// Adds the elements of `set` to the kernel's set of the same name.
+    /// Adds the elements of `set` to the kernel's set of the same name: `nft add element`.
     pub fn add_elements(&mut self, table: &TableId, set: &Set) {
         self.some_elements(message::NEWSETELEM, table, set, set.elements.iter().peekable());
     }
 
-    /// Removes the elements of `set` from the kernel's set of the same name.
+    /// Removes the elements of `set` from the kernel's set of the same name: `nft delete element`.
     pub fn delete_elements(&mut self, table: &TableId, set: &Set) {
         self.some_elements(message::DELSETELEM, table, set, set.elements.iter().peekable());
     }
@@ -303,12 +303,12 @@ impl Transaction<Building> {
         }
     }
 
-    /// Adds a counter.
+    /// Adds a named counter: `nft add counter`.
     pub fn add_counter(&mut self, table: &TableId, counter: &Counter) {
         self.push(message::NEWOBJ, Flags::CREATE, table, |a| encode::counter(table, counter, a));
     }
 
-    /// Deletes a counter that no rule uses.
+    /// Deletes a named counter that no rule uses: `nft delete counter`.
     pub fn delete_counter(&mut self, table: &TableId, counter: &CounterName) {
         self.push(message::DELOBJ, Flags::NONE, table, |a| {
             encode::counter_name(table, counter, a);
@@ -354,7 +354,7 @@ impl Transaction<Sealed> {
     /// [`generation`](crate::generation), which includes later commits of other processes.
     ///
     /// # Errors
-    /// [`CommitError`], whose variants tell what the kernel holds.
+    /// [`CommitError`], whose variants state what the kernel holds.
     pub fn commit(mut self, kernel: &mut impl Kernel) -> Result<Option<Generation>, CommitError> {
         kernel.send(&mut self)
     }

@@ -10,7 +10,7 @@ use crate::wire::{message, objects};
 use flannel_netlink::Flags;
 
 impl Transaction<Building> {
-    /// Adds a named object.
+    /// Adds a named object: `nft add quota`, `nft add limit` and so on.
     pub fn add_object(&mut self, table: &TableId, object: &Object) {
         self.push(message::NEWOBJ, Flags::CREATE, table, |a| objects::encode_object(table, object, a));
     }
@@ -22,14 +22,14 @@ impl Transaction<Building> {
         });
     }
 
-    /// Adds a flowtable.
+    /// Adds a flowtable: `nft add flowtable`.
     pub fn add_flowtable(&mut self, table: &TableId, flowtable: &Flowtable) {
         self.push(message::NEWFLOWTABLE, Flags::CREATE, table, |a| {
             objects::encode_flowtable(table, flowtable, a);
         });
     }
 
-    /// Deletes a flowtable that no rule uses.
+    /// Deletes a flowtable that no rule uses: `nft delete flowtable`.
     pub fn delete_flowtable(&mut self, table: &TableId, flowtable: &ObjectName) {
         self.push(message::DELFLOWTABLE, Flags::NONE, table, |a| {
             objects::flowtable_name(table, flowtable, a);

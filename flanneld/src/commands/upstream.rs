@@ -149,7 +149,7 @@ impl Source for Foreign {
 /// What the kernel holds of upstream's, and what of it is missing.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// The peers of its routes. One that lacks its neighbor or FDB entry is pending.
+    /// The peers of its routes. A peer without its neighbor or FDB entry is pending.
     pub(super) peers: BTreeMap<IpNet, PeerStatus>,
     /// Its chains.
     pub(super) rules: Rules,

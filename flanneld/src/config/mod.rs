@@ -48,7 +48,7 @@ pub enum Command {
     Plan(Box<Config>),
     /// The daemon.
     Run(Box<Config>),
-    /// `status`: tell how the daemon is.
+    /// `status`: show the state of the daemon.
     Status(StatusOptions),
     /// `--version`: print it on stdout and leave with status 0.
     Version,
@@ -101,7 +101,7 @@ pub struct Config {
     pub net_conf_file: PathBuf,
     /// Which interface and addresses to use.
     pub selection: Selection,
-    /// Name of the host: what tells it from another one that has its address later.
+    /// Name of the host. It distinguishes this host from another that gets its address later.
     pub host_name: String,
     /// Where subnet.env is written. Default: `/run/flannel/subnet.env`.
     pub subnet_file: PathBuf,

@@ -351,7 +351,7 @@ impl NodeSpec {
     }
 
     /// The peer that one subnet of a lease stands for; `None` if this node does not have that family, or no overlay at
-    /// all. `on_link` tells whether an address is reached without a router, through the interface between nodes.
+    /// all. `on_link` returns whether an address is reached without a router, through the interface between nodes.
     pub fn peer(
         &self,
         key: LeaseKey,

@@ -44,7 +44,7 @@ pub struct ForeignRules {
     mark: Comment,
     /// Comments of the same before, whose rules are to be gone.
     former: Vec<Comment>,
-    /// The generation at which everything was as it should be.
+    /// The generation at which nothing had to be changed.
     converged_at: Option<Generation>,
     /// When upstream's rules were last removed.
     cleared: Option<Instant>,

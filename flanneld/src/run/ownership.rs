@@ -6,7 +6,7 @@ use std::str::FromStr;
 use flannel_nft::{Kernel, ObserveError, Ownership};
 use tracing::info;
 
-/// What is asked for; docs/nft-versions.md tells what speaks for which.
+/// The requested ownership; docs/nft-versions.md explains when to choose which.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum TableOwnership {
     /// Owned where the kernel has it, else shared.

@@ -66,7 +66,7 @@ pub(super) fn daemons() -> io::Result<Vec<Process>> {
     Ok(pids.filter_map(|pid| daemon(pid, &here)).collect())
 }
 
-/// This process if it is a daemon in this network namespace. One that has ended, or that we may not look at, is none.
+/// This process if it is a daemon in this network namespace. A process that has ended or is not readable is no daemon.
 fn daemon(pid: u32, here: &Path) -> Option<Process> {
     let mut process = Process { pid, program: PathBuf::new(), is_built_from_upstream: false };
     if fs::read_link(process.file("ns/net")).ok()? != here {

@@ -25,7 +25,7 @@ use flannel_nft::Ownership;
 use flannel_vxlan::{Family, Kernel as _};
 use ipnet::IpNet;
 
-/// How long a lease store may take to answer before what is remembered stands in for it.
+/// How long a lease store may take to answer before flanneld starts from the state file.
 const STORE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What is known once the node has a lease.
@@ -217,7 +217,7 @@ impl Former {
     }
 }
 
-/// A start as it should be: the store knows best.
+/// A normal start: the store decides.
 async fn ask_store(
     config: EffectiveConfig,
     configured: &ConfiguredStore,

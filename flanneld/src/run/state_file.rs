@@ -100,7 +100,7 @@ pub fn path(subnet_file: &Path) -> PathBuf {
     file::beside(subnet_file, "state.json")
 }
 
-/// Writes each state to `path` and forgets it, until there are no more. One that cannot be written is tried again until
+/// Writes each state to `path` and forgets it, until there are no more. A state that cannot be written is retried until
 /// there is a newer one. File calls block the calling thread.
 pub async fn keep(path: PathBuf, mut states: mpsc::Receiver<SavedState>) {
     file::remove_leftovers(&path);

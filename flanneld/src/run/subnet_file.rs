@@ -1,4 +1,4 @@
-//! Keeps subnet.env as it should be, whatever other processes do to it.
+//! Writes subnet.env, and restores it when another process changes or removes it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,7 +20,7 @@ const MAX_RESTORE_DELAY: Duration = Duration::from_secs(60);
 pub struct SubnetFileCheck {
     /// When it began.
     pub began: std::time::Instant,
-    /// The error, if the file is not as it should be.
+    /// The error, if the file does not have the desired content.
     pub result: Result<(), SubnetEnvError>,
     /// If the file had to be restored, when it is looked at again at the earliest.
     pub restored: Option<Instant>,

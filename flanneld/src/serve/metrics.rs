@@ -75,7 +75,7 @@ pub struct Family {
     pub name: &'static str,
     /// Of its values.
     pub kind: Kind,
-    /// What it tells, as a sentence.
+    /// What it measures, as a sentence.
     pub help: &'static str,
     samples: fn(&Status, &mut Samples<'_>),
 }

@@ -85,7 +85,7 @@ impl Drop for Socket {
     }
 }
 
-/// Why a running daemon did not tell its status.
+/// Why a running daemon did not report its status.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AskError {

@@ -166,7 +166,7 @@ mod tests {
             Self { heard, readiness, pulse, reloads }
         }
 
-        /// What was heard since the last time, besides signs of life if `work` only is of interest.
+        /// What was received since the last call, without watchdog messages if only `work` is of interest.
         async fn hears(&self, what: &str) -> bool {
             sleep(Duration::from_millis(10)).await;
             self.heard.lock().expect("unpoisoned").drain(..).any(|line| line.starts_with(what))

@@ -24,7 +24,7 @@ pub fn socket(subnet_file: &Path) -> PathBuf {
 
 /// The daemon, its node, and what it keeps in the kernel. Times are seconds since 1970.
 ///
-/// As JSON, what a daemon of another version does not tell reads as nothing.
+/// In JSON, fields that a daemon of another version does not send are read as absent.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default)]
 pub struct Status {

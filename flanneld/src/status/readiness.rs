@@ -15,7 +15,7 @@ pub enum Condition {
     Interface,
     /// A subnet is leased to this node.
     Lease,
-    /// The backend's device is as it should be.
+    /// The kernel holds the desired devices and routes.
     Device,
     /// Masquerade and forward rules are in the kernel.
     Rules,

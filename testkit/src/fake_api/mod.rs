@@ -1,4 +1,4 @@
-//! A Kubernetes API server for nodes and pods, in memory, with the real one's semantics where a client can tell.
+//! A Kubernetes API server for nodes and pods, in memory, with the semantics of a real server as far as a client can observe them.
 //!
 //! Resource versions, paged lists that stay consistent, watches with history, `410 Gone` after a compaction, strategic
 //! merge patches of a node's status, answers in JSON or protobuf, zipped, with whole objects or metadata only. And its
@@ -144,7 +144,7 @@ impl FakeApi {
         format!("http://{}", self.address)
     }
 
-    /// Makes a node with these pod subnets, as the controller manager leaves it. One that is there is replaced.
+    /// Makes a node with these pod subnets, as the controller manager leaves it. Replaces an existing node.
     pub fn add_node(&self, name: &str, pod_cidrs: &[&str]) {
         self.change(|nodes| nodes.put(name, nodes::fresh(name, pod_cidrs)));
     }

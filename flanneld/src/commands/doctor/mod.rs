@@ -184,7 +184,7 @@ fn taken_devices(plan: &flannel_vxlan::Plan) -> Vec<Finding> {
     plan.taken().iter().map(|taken| Finding::error("device", taken.to_string(), advice)).collect()
 }
 
-/// What a plan of the overlay and the device tell.
+/// Findings from a plan of the overlay and from the device.
 fn kernel(context: &Context, links: &mut flannel_vxlan::Netlink) -> Result<Vec<Finding>, Box<dyn Error>> {
     let mut overlay = context.overlay(links)?;
     let observed = links.observe(&overlay.links())?;

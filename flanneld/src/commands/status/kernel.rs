@@ -1,4 +1,4 @@
-//! What flannel left in the kernel, without a daemon that could tell what should be there.
+//! What flannel left in the kernel, if no daemon runs that knows the desired state.
 
 use std::collections::BTreeMap;
 use std::error::Error;
