@@ -41,6 +41,20 @@ impl Backoff {
     }
 }
 
+/// The pause before something is written again that another process undoes each time: none for the first `free` times in
+/// a row, then 1 second, doubled each time up to 60. `times` counts what was written in a row so far.
+#[must_use]
+pub fn pause_before_rewrite(times: u32, free: u32) -> Duration {
+    const FIRST: Duration = Duration::from_secs(1);
+    match times.checked_sub(free) {
+        None | Some(0) => Duration::ZERO,
+        Some(more) => FIRST.saturating_mul(1 << (more - 1).min(6)).min(MAX_REWRITE_PAUSE),
+    }
+}
+
+/// The longest [`pause_before_rewrite`].
+pub const MAX_REWRITE_PAUSE: Duration = Duration::from_secs(60);
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -55,7 +55,7 @@ mod table;
 mod tls;
 
 pub use self::allocate::{AllocationRange, FamilyRange};
-pub use self::backoff::Backoff;
+pub use self::backoff::{Backoff, MAX_REWRITE_PAUSE, pause_before_rewrite};
 pub use self::codec::{BackendData, LeaseKeyError, VxlanData};
 pub use self::error::{Chain, StoreError, StoreErrorKind};
 pub use self::event::LeaseEvent;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::backoff::pause_before_rewrite;
 use crate::health::Health;
 
 /// Times in a row that a lease is published again without a pause. A newcomer has fewer, so that of two hosts with the same
@@ -16,7 +17,6 @@ const NEW: Duration = Duration::from_secs(10);
 /// Least time between two warnings of what is no contest.
 const WARNING_INTERVAL: Duration = Duration::from_secs(600);
 const MIN_HOLD: Duration = Duration::from_secs(1);
-const MAX_HOLD: Duration = Duration::from_secs(60);
 
 /// How often in a row this node's lease was published again.
 #[derive(Debug)]
@@ -37,10 +37,7 @@ impl Contest {
     }
 
     fn hold(&self) -> Duration {
-        match self.writes.checked_sub(self.free_writes) {
-            None | Some(0) => Duration::ZERO,
-            Some(more) => MIN_HOLD.saturating_mul(1 << (more - 1).min(16)).min(MAX_HOLD),
-        }
+        pause_before_rewrite(self.writes, self.free_writes)
     }
 
     /// Until when a changed lease is left as it is; `None` if it may be published again `now`.
@@ -94,6 +91,7 @@ impl Contest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backoff::MAX_REWRITE_PAUSE;
 
     #[test]
     fn a_lease_that_is_changed_at_once_is_published_after_pauses_that_grow_to_a_minute() {
@@ -121,7 +119,7 @@ mod tests {
         let start = Instant::now();
         let (health, mut contest) = (Health::default(), Contest::new(start));
         for minute in 0..60 {
-            let now = start + minute * MAX_HOLD;
+            let now = start + minute * MAX_REWRITE_PAUSE;
             contest.is_right(now, &health);
             assert_eq!(contest.held_until(now), None);
             contest.published_again(now, &health, || "x".to_owned());

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
+use flannel_lease::pause_before_rewrite;
 use flannel_vxlan::Part;
 use tokio::time::Instant;
 
-/// Longest pause between two repairs of one subject.
-const MAX_HOLD: Duration = Duration::from_secs(60);
-const MIN_HOLD: Duration = Duration::from_secs(1);
+/// How soon after a repair the next one is in a row with it, at least.
+const MIN_QUIET: Duration = Duration::from_secs(1);
 /// How long a look at the end of a hold may take.
 const CHECK_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -32,8 +32,8 @@ impl Subject {
     /// iptables are looked at once a second at most.
     fn limits(self) -> (u32, Duration) {
         match self {
-            Self::Tables | Self::Overlay(_) => (8, MIN_HOLD),
-            Self::AcceptRules | Self::SubnetFile => (3, 5 * MIN_HOLD),
+            Self::Tables | Self::Overlay(_) => (8, MIN_QUIET),
+            Self::AcceptRules | Self::SubnetFile => (3, 5 * MIN_QUIET),
         }
     }
 }
@@ -52,10 +52,7 @@ struct Streak {
 impl Streak {
     fn hold(&self, subject: Subject) -> Duration {
         let (free, _) = subject.limits();
-        match self.repairs.checked_sub(free) {
-            None | Some(0) => Duration::ZERO,
-            Some(more) => MIN_HOLD.saturating_mul(1 << (more - 1).min(16)).min(MAX_HOLD),
-        }
+        pause_before_rewrite(self.repairs, free)
     }
 
     /// Until when it is not repaired again.
@@ -194,6 +191,8 @@ impl fmt::Display for Change {
 
 #[cfg(test)]
 mod tests {
+    use flannel_lease::MAX_REWRITE_PAUSE;
+
     use super::*;
 
     const TABLES: Subject = Subject::Tables;
@@ -236,8 +235,8 @@ mod tests {
         let told: Vec<_> =
             (0..20).filter_map(|_| contests.repaired(TABLES, (now, now), || "it".to_owned())).collect();
         assert_eq!(told, [Change::Began("it".to_owned())]);
-        assert_eq!(contests.settle(now + MAX_HOLD), []);
-        let over = now + MAX_HOLD + CHECK_TIMEOUT;
+        assert_eq!(contests.settle(now + MAX_REWRITE_PAUSE), []);
+        let over = now + MAX_REWRITE_PAUSE + CHECK_TIMEOUT;
         assert_eq!(contests.settle(over), [Change::Ended("it".to_owned())]);
         assert_eq!((contests.summary(), contests.next(over)), (None, None));
     }

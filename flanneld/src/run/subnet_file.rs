@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use flannel_lease::Backoff;
+use flannel_lease::{Backoff, MAX_REWRITE_PAUSE};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
@@ -11,9 +11,6 @@ use tracing::{info, warn};
 use crate::desired::subnet_env::{SubnetEnv, SubnetEnvError};
 use crate::file;
 use crate::run::file_watch::FileWatch;
-
-/// Longest pause between two restorations of a file that another process keeps changing.
-const MAX_RESTORE_DELAY: Duration = Duration::from_secs(60);
 
 /// What came of one look at the file.
 #[derive(Debug)]
@@ -35,7 +32,7 @@ pub async fn keep(
 ) {
     file::remove_leftovers(&path);
     let mut changes = FileWatch::new(&path);
-    let (mut retries, mut restorations) = (Backoff::default(), Backoff::up_to(MAX_RESTORE_DELAY));
+    let (mut retries, mut restorations) = (Backoff::default(), Backoff::up_to(MAX_REWRITE_PAUSE));
     let mut restored_at: Option<Instant> = None;
     // What the file held after the last look.
     let mut held = None;
@@ -48,7 +45,7 @@ pub async fn keep(
             let written = matches!(result, Ok(true));
             let restored = written && held.as_ref() == Some(&env);
             if restored {
-                if restored_at.is_none_or(|at| at.elapsed() > MAX_RESTORE_DELAY) {
+                if restored_at.is_none_or(|at| at.elapsed() > MAX_REWRITE_PAUSE) {
                     restorations.reset();
                 }
                 restored_at = Some(Instant::now());
