@@ -175,7 +175,9 @@ impl KubeStore {
         if !self.names.is_managed(annotations) {
             return Err(NoLease::Unmanaged(self.names.managed().to_owned()));
         }
-        let key = self.key_of(node)?.ok_or_else(|| "it has no podCIDR of a family in use".to_owned())?;
+        let key = self
+            .key_of(node)?
+            .ok_or_else(|| "it has no podCIDR of the address families in net-conf.json".to_owned())?;
         let (attributes, gaps) = self.names.read(annotations, key);
         let reachable_v4 = key.v4().is_some() && attributes.public_ip.is_some();
         let reachable_v6 = key.v6().is_some() && attributes.public_ipv6.is_some();

@@ -102,9 +102,9 @@ impl Readiness {
     pub fn starting() -> Self {
         let reason = |condition| match condition {
             Condition::Lease => "asking the lease store",
-            Condition::Interface => "settled with the lease",
+            Condition::Interface => "chosen together with the lease",
             Condition::PodBridge => "checked once there is a lease",
-            _ => "made once there is a lease",
+            _ => "waits for the lease",
         };
         let holds = [Condition::Uncontested, Condition::Progress];
         let made = Condition::ALL.into_iter().filter(|condition| !holds.contains(condition));
@@ -117,7 +117,7 @@ impl Readiness {
         self.set(Condition::Interface, Ok(()));
         self.set(Condition::Lease, Ok(()));
         for condition in [Condition::Device, Condition::Peers] {
-            self.set(condition, Err("made once the lease store has listed the other nodes".to_owned()));
+            self.set(condition, Err("waits until the lease store has listed the other nodes".to_owned()));
         }
     }
 

@@ -101,9 +101,11 @@ fn peer(
     let (state, reason) = match overlay.conflict_of(subnet) {
         Some(conflict) => (PeerState::Skipped, Some(conflict.to_string())),
         None if overlay.needs_observe() => {
-            (PeerState::Pending, Some("the kernel is to be looked at again".to_owned()))
+            (PeerState::Pending, Some("flanneld checks the kernel next".to_owned()))
         }
-        None if waiting.contains(&subnet) => (PeerState::Pending, Some("to be written".to_owned())),
+        None if waiting.contains(&subnet) => {
+            (PeerState::Pending, Some("not written yet, or refused by the kernel".to_owned()))
+        }
         None => (PeerState::Programmed, None),
     };
     let mac = match peer.via {

@@ -14,8 +14,8 @@ const SECTIONS: [(&str, &[(&str, &str)]); 4] = [
     (
         "SIGNALS",
         &[
-            ("SIGTERM, SIGINT", "End, within two seconds. Rules, devices and routes stay as they are."),
-            ("SIGHUP", "Read the network configuration again and follow what can change without a restart."),
+            ("SIGTERM, SIGINT", "Exit within two seconds. Rules, devices and routes stay as they are."),
+            ("SIGHUP", "Read the network configuration again, and apply changes that need no restart."),
         ],
     ),
     (
@@ -25,20 +25,20 @@ const SECTIONS: [(&str, &[(&str, &str)]); 4] = [
             ("/run/flannel/subnet.env", "This node's subnet and MTU, for the CNI plugin, see --subnet-file."),
             (
                 "/run/flannel/subnet.state.json",
-                "What is remembered for a start while the lease store is away.",
+                "This node's lease and peers, for a start while the lease store is unavailable.",
             ),
-            ("/run/flannel/subnet.sock", "Where the daemon answers flanneld status."),
+            ("/run/flannel/subnet.sock", "Socket on which the daemon answers flanneld status."),
         ],
     ),
     (
         "EXIT STATUS",
         &[
-            ("0", "Done; the daemon was told to end."),
+            ("0", "Success; the daemon received SIGTERM or SIGINT."),
             (
                 "1",
-                "It failed; status: not ready; doctor: an error was found, or a swap is unsafe; cleanup: refused, or not all went.",
+                "Failure; status: not ready; doctor: found an error, or a swap is unsafe; cleanup: refused, or objects remain.",
             ),
-            ("2", "The command line is wrong. Nothing was done."),
+            ("2", "Invalid command line. Nothing was done."),
             ("3", "plan, cleanup --dry-run, doctor --preflight: there is something to change."),
         ],
     ),

@@ -79,7 +79,7 @@ fn ready_and_alive_say_why_not() {
     assert!(daemon.is_well());
     let answer = daemon.ask("GET /readyz HTTP/1.1");
     assert!(
-        answer.starts_with("HTTP/1.1 503 ") && answer.contains("\nrules: made once there is a lease"),
+        answer.starts_with("HTTP/1.1 503 ") && answer.contains("\nrules: waits for the lease"),
         "{answer}"
     );
     daemon.readiness.send_replace(Readiness::default());

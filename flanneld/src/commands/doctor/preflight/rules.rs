@@ -109,7 +109,7 @@ fn judge(spec: &RuleSpec, state: &State, wanted: &Ruleset, ours: &Observed) -> V
     findings.push(Finding::info(
         "rules",
         match (changes, state.rules.is_iptables_mode()) {
-            (0, _) => "stay as they are".to_owned(),
+            (0, _) => "flannel's tables do not change".to_owned(),
             (_, true) => "the nftables tables replace iptables mode without a gap".to_owned(),
             (_, false) => "flanneld changes the tables in one transaction".to_owned(),
         },
