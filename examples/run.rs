@@ -133,7 +133,7 @@ table ip open {
         sh(&format!("nft -f - <<'END'\n{script}END"));
         let found = output("who_drops", &["10.244.0.0/16"]);
         let lines: Vec<&str> = found.lines().collect();
-        assert_eq!(lines.len(), 3, "{found}");
+        assert_eq!(lines.len(), 4, "{found}");
         assert!(
             lines[0]
                 .starts_with("chain inet guard forward: in deny: counter packets 3 bytes 252 drop # handle "),
@@ -141,6 +141,8 @@ table ip open {
         );
         assert_eq!(lines[1], "  3 packets and 252 bytes so far");
         assert_eq!(lines[2], "chain ip strict forward: policy drop");
+        let some = "chain inet guard forward drops some of its packets: ip saddr 10.0.0.0/8 tcp dport 22 drop # handle ";
+        assert!(lines[3].starts_with(some), "{found}");
         let none = output("who_drops", &["fd00::/64"]);
         assert_eq!(none, "no chain on the forward hook drops fd00::/64\n");
     });

@@ -22,6 +22,7 @@ impl<'a> Attributes<'a> {
 
     /// Appends an attribute with these bytes as its payload.
     pub fn bytes(&mut self, kind: u16, payload: &[u8]) {
+        self.reserve(payload.len());
         let start = self.open(kind);
         self.bytes.extend_from_slice(payload);
         self.close(start);
@@ -34,37 +35,37 @@ impl<'a> Attributes<'a> {
 
     /// Appends a byte.
     pub fn u8(&mut self, kind: u16, value: u8) {
-        self.bytes(kind, &[value]);
+        self.number(kind, [value]);
     }
 
     /// Appends a 16-bit number in host byte order.
     pub fn u16(&mut self, kind: u16, value: u16) {
-        self.bytes(kind, &value.to_ne_bytes());
+        self.number(kind, value.to_ne_bytes());
     }
 
     /// Appends a 32-bit number in host byte order.
     pub fn u32(&mut self, kind: u16, value: u32) {
-        self.bytes(kind, &value.to_ne_bytes());
+        self.number(kind, value.to_ne_bytes());
     }
 
     /// Appends a 64-bit number in host byte order.
     pub fn u64(&mut self, kind: u16, value: u64) {
-        self.bytes(kind, &value.to_ne_bytes());
+        self.number(kind, value.to_ne_bytes());
     }
 
     /// Appends a 16-bit number in network byte order.
     pub fn be16(&mut self, kind: u16, value: u16) {
-        self.bytes(kind, &value.to_be_bytes());
+        self.number(kind, value.to_be_bytes());
     }
 
     /// Appends a 32-bit number in network byte order, as most numbers of nf_tables.
     pub fn be32(&mut self, kind: u16, value: u32) {
-        self.bytes(kind, &value.to_be_bytes());
+        self.number(kind, value.to_be_bytes());
     }
 
     /// Appends a 64-bit number in network byte order.
     pub fn be64(&mut self, kind: u16, value: u64) {
-        self.bytes(kind, &value.to_be_bytes());
+        self.number(kind, value.to_be_bytes());
     }
 
     /// Appends text with a terminating zero, which `NLA_NUL_STRING` attributes require and
@@ -76,6 +77,7 @@ impl<'a> Attributes<'a> {
     /// Appends bytes with a terminating zero, like [`Attributes::text`]: the kernel does not require
     /// names to be UTF-8.
     pub fn string(&mut self, kind: u16, value: &[u8]) {
+        self.reserve(value.len() + 1);
         let start = self.open(kind);
         self.bytes.extend_from_slice(value);
         self.bytes.push(0);
@@ -96,10 +98,26 @@ impl<'a> Attributes<'a> {
         self.bytes.len()
     }
 
+    /// A whole attribute in one copy: most attributes are numbers.
+    fn number<const N: usize>(&mut self, kind: u16, value: [u8; N]) {
+        let mut attribute = [0; HEADER + 8];
+        let length = HEADER + N;
+        let [low, high] = u16::try_from(length).unwrap_or(u16::MAX).to_ne_bytes();
+        let [kind_low, kind_high] = kind.to_ne_bytes();
+        let header = [low, high, kind_low, kind_high];
+        header.into_iter().chain(value).zip(&mut attribute).for_each(|(byte, place)| *place = byte);
+        self.bytes.extend_from_slice(attribute.get(..length.next_multiple_of(4)).unwrap_or_default());
+    }
+
+    /// Makes room for an attribute with a payload of this length.
+    fn reserve(&mut self, payload: usize) {
+        self.bytes.reserve(HEADER + payload.next_multiple_of(4));
+    }
+
     fn open(&mut self, kind: u16) -> usize {
         let start = self.bytes.len();
-        self.bytes.extend_from_slice(&[0, 0]); // length, known at close
-        self.bytes.extend_from_slice(&kind.to_ne_bytes());
+        let [low, high] = kind.to_ne_bytes();
+        self.bytes.extend_from_slice(&[0, 0, low, high]); // length, known at close
         start
     }
 
@@ -111,7 +129,8 @@ impl<'a> Attributes<'a> {
         if let Some(field) = self.bytes.get_mut(start..start + 2) {
             field.copy_from_slice(&length.to_ne_bytes());
         }
-        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+        let padding = self.bytes.len().next_multiple_of(4) - self.bytes.len();
+        self.bytes.extend_from_slice([0; 3].get(..padding).unwrap_or_default());
     }
 }
 

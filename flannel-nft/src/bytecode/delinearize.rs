@@ -62,10 +62,11 @@ pub(crate) fn delinearize<'s>(
     let unused = exprs.get(exprs.len() - pending..).unwrap_or_default();
     unused.iter().for_each(|expr| delinearizer.push(Statement::Other(expr.clone())));
     rule.statements = delinearizer.statements;
-    let mut again = Vec::with_capacity(exprs.len());
-    let linearized = linearize(&rule, family, 0, |expr| again.push(expr));
-    let same = again.len() == exprs.len() && again.iter().zip(&exprs).all(|(a, b)| equivalent(a, b));
-    if linearized.is_err() || !same {
+    let (mut wanted, mut same) = (exprs.iter(), true);
+    let linearized = linearize(&rule, family, 0, |expr| {
+        same &= wanted.next().is_some_and(|wanted| equivalent(&expr, wanted));
+    });
+    if linearized.is_err() || !same || wanted.next().is_some() {
         rule.statements = exprs.into_iter().map(Statement::Other).collect();
     }
     rule

@@ -36,7 +36,6 @@ pub(crate) fn linearize(
             linearizer.condition(&needed)?;
         }
         linearizer.statement(statement)?;
-        linearizer.context.note(statement);
     }
     Ok(())
 }
@@ -54,6 +53,7 @@ impl<F: FnMut(Expr)> Linearizer<F> {
             Statement::Match(condition) => self.condition(condition),
             Statement::Adjacent(fields) => {
                 self.adjacent(fields);
+                self.context.note(statement);
                 Ok(())
             }
             Statement::Vmap { key, source } => {

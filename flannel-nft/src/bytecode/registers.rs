@@ -59,12 +59,16 @@ impl Slot {
     }
 }
 
+/// By 32-bit word, up to the last that is used: most rules use one register.
 #[derive(Debug, Default)]
-pub(crate) struct Registers([Option<Slot>; 20]);
+pub(crate) struct Registers(Vec<Option<Slot>>);
+
+/// Words of the registers, and of the register after them: a value may be too long.
+const WORDS: usize = 20;
 
 impl Registers {
     pub(crate) fn clear(&mut self) {
-        self.0.iter_mut().filter(|slot| slot.is_some()).for_each(|slot| *slot = None);
+        self.0.clear();
     }
 
     pub(crate) fn at(&self, register: u32) -> Option<&Slot> {
@@ -72,7 +76,9 @@ impl Registers {
     }
 
     pub(crate) fn put(&mut self, register: u32, term: Term, bytes: usize) -> Option<()> {
-        *self.0.get_mut(word(register)?)? = Some(Slot::new(term, bytes));
+        let word = word(register).filter(|word| *word < WORDS)?;
+        self.0.resize_with(self.0.len().max(word + 1), || None);
+        *self.0.get_mut(word)? = Some(Slot::new(term, bytes));
         Some(())
     }
 
@@ -85,7 +91,7 @@ impl Registers {
         };
         let mut slots = Vec::new();
         while at < end
-            && let Some(slot) = self.0.get(at)?
+            && let Some(Some(slot)) = self.0.get(at)
         {
             slots.push(slot);
             at += slot.words;
@@ -99,8 +105,7 @@ impl Registers {
 
     /// Replaces all values from `sreg` on by the result of an expression.
     pub(crate) fn replace(&mut self, sreg: u32, dreg: u32, term: Term, bytes: usize) -> Option<()> {
-        let first = word(sreg)?;
-        self.0.iter_mut().skip(first).for_each(|slot| *slot = None);
+        self.0.truncate(word(sreg)?);
         self.put(dreg, term, bytes)
     }
 

@@ -127,14 +127,13 @@ impl Netlink {
 
 impl Kernel for Netlink {
     fn tables(&mut self) -> Result<Vec<TableId>, ObserveError> {
-        let all: Vec<Option<TableId>> = self.list(
+        self.list(
             "tables",
             message::GETTABLE,
             NFPROTO_UNSPEC,
             |_| {},
             |message| Ok(decode::open(message)?.map(|(id, _)| id)),
-        )?;
-        Ok(all.into_iter().flatten().collect())
+        )
     }
 
     fn generation(&mut self) -> Result<Generation, ObserveError> {
@@ -184,7 +183,7 @@ impl Kernel for Netlink {
 
     fn rule_handles(&mut self, table: &TableId, chain: &ChainName) -> Result<Vec<Handle>, ObserveError> {
         let of_chain = |a: &mut Attributes<'_>| encode::rule_handle(table, ChainRef::Name(chain), None, a);
-        let handles = self.list("rules", message::GETRULE, table.family.number(), of_chain, |message| {
+        self.list("rules", message::GETRULE, table.family.number(), of_chain, |message| {
             let Some((_, attributes)) = decode::open(message)? else { return Ok(None) };
             for attribute in attributes {
                 let attribute = attribute?;
@@ -193,8 +192,7 @@ impl Kernel for Netlink {
                 }
             }
             Ok(None)
-        })?;
-        Ok(handles.into_iter().flatten().collect())
+        })
     }
 
     fn send(&mut self, transaction: &mut Transaction<Sealed>) -> Result<Option<Generation>, CommitError> {

@@ -15,16 +15,16 @@ use crate::model::ruleset::Ruleset;
 use crate::model::set::Set;
 use crate::model::table::Table;
 use crate::uapi::NFT_OBJECT_COUNTER;
-use crate::wire::decode::{self, RawRule};
+use crate::wire::decode;
 use crate::wire::elements::{self, RawElement};
 use crate::wire::{encode, header, message, objects};
 
-/// Adds to a list what `read` makes of each message of a dump.
+/// Adds to a list what `read` makes of each message of a dump, unless it makes nothing.
 fn push_each<T>(
-    read: impl Fn(&Message<'_>) -> Result<T, Malformed>,
+    read: impl Fn(&Message<'_>) -> Result<Option<T>, Malformed>,
 ) -> impl FnMut(&mut Vec<T>, Message<'_>) -> Result<(), Malformed> {
     move |list, message| {
-        list.push(read(&message)?);
+        list.extend(read(&message)?);
         Ok(())
     }
 }
@@ -70,7 +70,7 @@ impl Netlink {
         kind: u16,
         family: u8,
         filter: impl FnOnce(&mut Attributes<'_>),
-        read: impl Fn(&Message<'_>) -> Result<T, Malformed>,
+        read: impl Fn(&Message<'_>) -> Result<Option<T>, Malformed>,
     ) -> Result<Vec<T>, ObserveError> {
         self.ask_for_all(kind, family, filter);
         let dumped = self.socket.dump_once(&mut self.question, push_each(read));
@@ -85,7 +85,7 @@ impl Netlink {
         kind: u16,
         family: u8,
         filter: impl FnOnce(&mut Attributes<'_>),
-        read: impl Fn(&Message<'_>) -> Result<T, Malformed>,
+        read: impl Fn(&Message<'_>) -> Result<Option<T>, Malformed>,
     ) -> Result<Vec<T>, ObserveError> {
         self.ask_for_all(kind, family, filter);
         self.socket
@@ -129,7 +129,7 @@ impl Netlink {
                 Ok(Some((id.name, decode::chain(family, attributes)?)))
             },
         )?;
-        for (table, chain) in chains.into_iter().flatten() {
+        for (table, chain) in chains {
             of_table.entry(table).or_default().push(chain);
         }
         Ok(of_table)
@@ -141,10 +141,9 @@ impl Netlink {
         let family = id.family.number();
         let in_table = |a: &mut Attributes<'_>| encode::table_name(id, a);
         let objects = self.list_once("objects", message::GETOBJ, family, in_table, |message| {
-            let Some((found, attributes)) = decode::open(message)? else { return Ok(None) };
-            if found == *id { objects::object(attributes).map(Some) } else { Ok(None) }
+            decode::in_table(message, id)?.map(objects::object).transpose()
         })?;
-        for object in objects.into_iter().flatten() {
+        for object in objects {
             if object.number == NFT_OBJECT_COUNTER {
                 let counter = decode::counter(object).map_err(malformed)?;
                 table.counters.insert(counter);
@@ -155,24 +154,20 @@ impl Netlink {
         }
         let flowtables =
             self.list_once("flowtables", message::GETFLOWTABLE, family, in_table, |message| {
-                let Some((found, attributes)) = decode::open(message)? else { return Ok(None) };
-                if found == *id { objects::flowtable(attributes).map(Some) } else { Ok(None) }
+                decode::in_table(message, id)?.map(objects::flowtable).transpose()
             })?;
-        for flowtable in flowtables.into_iter().flatten() {
+        for flowtable in flowtables {
             if !table.flowtables.iter().any(|listed| listed.name == flowtable.name) {
                 table.flowtables.push(flowtable);
             }
         }
         let sets = self.list_once("sets", message::GETSET, family, in_table, |message| {
-            let Some((found, attributes)) = decode::open(message)? else { return Ok(None) };
-            if found != *id {
-                return Ok(None);
-            }
+            let Some(attributes) = decode::in_table(message, id)? else { return Ok(None) };
             let count = decode::count_of_set(attributes.clone())?;
             Ok(Some((decode::set(attributes)?.0, count)))
         })?;
         let mut anonymous: HashMap<String, Set> = HashMap::new();
-        for (mut set, count) in sets.into_iter().flatten() {
+        for (mut set, count) in sets {
             self.read_elements(id, &mut set, count)?;
             if set.is_anonymous() {
                 anonymous.insert(set.name.as_str().to_owned(), set);
@@ -180,18 +175,23 @@ impl Netlink {
                 table.sets.insert(set);
             }
         }
-        let rules: Vec<Option<RawRule>> =
-            self.list_once("rules", message::GETRULE, family, in_table, |message| {
-                let Some((found, attributes)) = decode::open(message)? else { return Ok(None) };
-                if found == *id { decode::rule(attributes).map(Some) } else { Ok(None) }
-            })?;
-        for raw in rules.into_iter().flatten() {
-            let mut rule = delinearize(raw.rule, raw.exprs, id.family, |name, _| {
-                anonymous.get(name).or_else(|| table.sets.find(name))
-            });
+        let sets = &table.sets;
+        let rules = self.list_once("rules", message::GETRULE, family, in_table, |message| {
+            let Some(attributes) = decode::in_table(message, id)? else { return Ok(None) };
+            let raw = decode::rule(attributes)?;
+            let find = |name: &str, _| anonymous.get(name).or_else(|| sets.find(name));
+            let mut rule = delinearize(raw.rule, raw.exprs, id.family, find);
             rule.attach_sets(|set, _| anonymous.get(std::str::from_utf8(set).ok()?));
-            if let Some(chain) = table.chains.find_mut(raw.chain.as_str()) {
-                chain.rules.push(rule);
+            Ok(Some((raw.chain, rule)))
+        })?;
+        let mut of_chain = rules.into_iter().peekable();
+        while let Some((name, rule)) = of_chain.next() {
+            // The kernel lists the rules of a chain together.
+            let same = std::iter::from_fn(|| of_chain.next_if(|(next, _)| *next == name));
+            let rules = std::iter::once(rule).chain(same.map(|(_, rule)| rule));
+            match table.chains.find_mut(name.as_str()) {
+                Some(chain) => chain.rules.extend(rules),
+                None => rules.for_each(drop),
             }
         }
         let count = table.chains.len()
@@ -240,7 +240,7 @@ impl Netlink {
         let parts =
             self.list_once("elements", message::GETSETELEM, table.family.number(), of_set, |message| {
                 let (_, attributes) = message.split::<4>()?;
-                Ok(elements::elements(attributes)?.2)
+                Ok(Some(elements::elements(attributes)?.2))
             })?;
         Ok(parts.into_iter().flatten().collect())
     }

@@ -160,6 +160,15 @@ impl SetUpdate {
         self
     }
 
+    /// nft's word for what is done.
+    pub(crate) fn operation(&self) -> &'static str {
+        match self.op {
+            NFT_DYNSET_OP_UPDATE => "update",
+            NFT_DYNSET_OP_DELETE => "delete",
+            _ => "add",
+        }
+    }
+
     fn with(mut self, statement: Statement) -> Self {
         self.statements.push(statement);
         self
@@ -262,10 +271,14 @@ pub(crate) struct Write {
 
 /// A statement of NAT.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum NatKind {
+pub enum NatKind {
+    /// `dnat`: another destination address.
     Dnat,
+    /// `masquerade`: the source address of the outgoing interface.
     Masquerade,
+    /// `redirect`: to this host.
     Redirect,
+    /// `snat`: another source address.
     Snat,
 }
 

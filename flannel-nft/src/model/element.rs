@@ -114,6 +114,21 @@ impl Key {
         Self { datatype: Datatype::concat(&datatypes), span, invalid }
     }
 
+    /// The first and the last value, which are equal for a key that is no range; `None` for the
+    /// catch-all key.
+    #[must_use]
+    pub fn bounds(&self) -> Option<(Value, Value)> {
+        let value = |data: &Data| Value::new(self.datatype, data.clone());
+        Some((value(self.span.first()?), value(self.span.last()?)))
+    }
+
+    /// The network, if the key is an IP address or all addresses of a network.
+    #[must_use]
+    pub fn network(&self) -> Option<IpNet> {
+        let (first, _) = self.bounds()?;
+        IpNet::new(first.address()?, self.span.first()?.prefix_to(self.span.last()?)?).ok()
+    }
+
     pub(crate) fn prefix(datatype: Datatype, address: Data, length: u8) -> Self {
         let invalid = (!address.is_network(length)).then(|| {
             let text = Value::new(datatype, address.clone());

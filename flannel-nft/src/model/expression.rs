@@ -89,6 +89,18 @@ impl Field {
         Some(Narrow { first, bytes, mask, shift })
     }
 
+    /// The value of a field whose bits were loaded with those around it.
+    pub(crate) fn unshifted(self, data: &Data) -> Data {
+        let loaded = Datatype::Integer { length: 0, host: false }.number_of(data);
+        match (self.narrow(), loaded) {
+            (Some(narrow), Some(number)) => {
+                let datatype = self.datatype();
+                datatype.data_of(number >> narrow.shift, datatype.lengths().0)
+            }
+            _ => data.clone(),
+        }
+    }
+
     /// Length of a value in a register, in bytes, outside of concatenations.
     pub(crate) fn loaded(self) -> u32 {
         self.narrow().map_or_else(|| self.datatype().length(), |narrow| narrow.bytes)
@@ -186,6 +198,26 @@ impl Expression {
     #[must_use]
     pub fn concat<E: Into<Self>>(parts: impl IntoIterator<Item = E>) -> Self {
         Self(Term::Concat(parts.into_iter().map(|part| part.into().0).collect()))
+    }
+
+    /// The field, if the expression is nothing else.
+    #[must_use]
+    pub fn field(&self) -> Option<Field> {
+        self.0.field()
+    }
+
+    /// The value, if the expression is a constant.
+    #[must_use]
+    pub fn constant(&self) -> Option<&Value> {
+        if let Term::Constant(value) = &self.0 { Some(value) } else { None }
+    }
+
+    /// The fields that the expression reads, in order: those of a concatenation, the key of a map.
+    #[must_use]
+    pub fn fields(&self) -> Vec<Field> {
+        let mut fields = Vec::new();
+        self.0.each_field(&mut |field| fields.push(field));
+        fields
     }
 
     /// The bits under `mask`, the others become 0: `meta mark & 0xff`.

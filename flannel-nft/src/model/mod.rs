@@ -33,3 +33,4 @@ pub(crate) mod tunnel;
 pub(crate) mod validate;
 pub(crate) mod value;
 pub(crate) mod verdict;
+pub(crate) mod view;

@@ -12,6 +12,22 @@ use crate::model::statement::Limit;
 use crate::uapi::*;
 use crate::wire::objects;
 
+/// nft's name of a kind of object, by `NFT_OBJECT_*`.
+pub(crate) fn object_kind(number: u32) -> &'static str {
+    match number {
+        NFT_OBJECT_COUNTER => "counter",
+        NFT_OBJECT_CT_EXPECT => "ct expectation",
+        NFT_OBJECT_CT_HELPER => "ct helper",
+        NFT_OBJECT_CT_TIMEOUT => "ct timeout",
+        NFT_OBJECT_LIMIT => "limit",
+        NFT_OBJECT_QUOTA => "quota",
+        NFT_OBJECT_SECMARK => "secmark",
+        NFT_OBJECT_SYNPROXY => "synproxy",
+        NFT_OBJECT_TUNNEL => "tunnel",
+        _ => "unknown object",
+    }
+}
+
 /// A named object: a quota, limit, conntrack helper, ... It keeps its state when rules that use it
 /// change.
 ///

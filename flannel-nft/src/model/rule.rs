@@ -392,6 +392,15 @@ impl Rule {
         own.filter(move |verdict| !is_implicit(verdict)).chain(implicit)
     }
 
+    /// Whether one of the [`verdicts`](Self::verdicts) can name a chain: most rules have none.
+    pub(crate) fn may_jump(&self) -> bool {
+        self.statements.iter().any(|statement| match statement {
+            Statement::Verdict(verdict) => verdict.chain().is_some(),
+            Statement::Vmap { .. } => true,
+            _ => false,
+        })
+    }
+
     /// Whether both rules are certainly equal except for their counts and handles.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         let Self { statements, comment, handle: _, attached, extra } = self;

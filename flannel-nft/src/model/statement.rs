@@ -79,6 +79,12 @@ impl Nat {
         self
     }
 
+    /// The ports that [`Nat::ports`] set.
+    #[must_use]
+    pub fn port_range(&self) -> Option<&RangeInclusive<u16>> {
+        self.ports.as_ref()
+    }
+
     /// This port. The rule must match a protocol with ports.
     #[must_use]
     pub fn port(self, port: u16) -> Self {

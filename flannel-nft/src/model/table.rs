@@ -229,8 +229,9 @@ impl Table {
         }
     }
 
-    /// The set with this name.
-    pub(crate) fn find_set(&self, name: &SetName) -> Option<&Set> {
+    /// The set or map of this name.
+    #[must_use]
+    pub fn find_set(&self, name: &SetName) -> Option<&Set> {
         self.sets.find(name.as_str())
     }
 }

@@ -88,6 +88,22 @@ impl Value {
         self.datatype
     }
 
+    /// The IP address, if the value is one.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        match self.datatype {
+            Datatype::Ipv4Addr => <[u8; 4]>::try_from(self.as_bytes()).ok().map(IpAddr::from),
+            Datatype::Ipv6Addr => <[u8; 16]>::try_from(self.as_bytes()).ok().map(IpAddr::from),
+            _ => None,
+        }
+    }
+
+    /// The number that the value is: a port, mark, protocol. `None` for a concatenation.
+    #[must_use]
+    pub fn to_number(&self) -> Option<u128> {
+        self.datatype.number_of(&self.data).filter(|_| self.datatype.parts().len() == 1)
+    }
+
     /// The value's bytes as the kernel compares them: in network byte order for addresses and ports.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {

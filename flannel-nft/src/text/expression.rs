@@ -117,7 +117,7 @@ pub(super) fn condition(condition: &Match, f: &mut Formatter<'_>) -> fmt::Result
 /// One end of a range.
 fn limit(left: &Term, data: &Data, f: &mut Formatter<'_>) -> fmt::Result {
     match left.field() {
-        Some(field) if !is_special(field) => field.datatype().write_end(&unshifted(field, data), f),
+        Some(field) if !is_special(field) => field.datatype().write_end(&field.unshifted(data), f),
         _ => value(left, data, f),
     }
 }
@@ -129,18 +129,6 @@ fn is_special(field: Field) -> bool {
 
 fn is_fib_present(field: Field) -> bool {
     matches!(field.0, Kind::Fib { flags, .. } if flags & NFTA_FIB_F_PRESENT != 0)
-}
-
-/// The value of a field whose bits were loaded with those around it.
-fn unshifted(field: Field, data: &Data) -> Data {
-    let loaded = Datatype::Integer { length: 0, host: false }.number_of(data);
-    match (field.narrow(), loaded) {
-        (Some(narrow), Some(number)) => {
-            let datatype = field.datatype();
-            datatype.data_of(number >> narrow.shift, datatype.lengths().0)
-        }
-        _ => data.clone(),
-    }
 }
 
 /// Data that a term is compared with.
@@ -166,7 +154,7 @@ pub(super) fn value(left: &Term, data: &Data, f: &mut Formatter<'_>) -> fmt::Res
                 f.write_str(if number == 0 { "missing" } else { "exists" })
             }
             Some(number) if is_special(*field) => write!(f, "0x{number:x}"),
-            _ => field.datatype().write(&unshifted(*field, data), f),
+            _ => field.datatype().write(&field.unshifted(data), f),
         },
         // The operands of operations with shifts are numbers.
         Term::Shifted { .. } => match (Datatype::Integer { length: 0, host: true }).number_of(data) {
@@ -230,7 +218,7 @@ fn span(set: &Set, key: &Term, span: &Span, f: &mut Formatter<'_>) -> fmt::Resul
         (Span::One(data), _) => element_value(key, &host(data), f),
         (Span::CatchAll, _) => f.write_char('*'),
         (Span::Range(first, last), Some(field)) if !is_special(field) => {
-            datatype.write_range(&unshifted(field, &host(first)), &unshifted(field, &host(last)), f)
+            datatype.write_range(&field.unshifted(&host(first)), &field.unshifted(&host(last)), f)
         }
         (Span::Range(first, last), Some(_)) => {
             value(key, &host(first), f)?;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::model::format::write_duration;
 
-pub(crate) use object::{flowtable_block, object_block, object_kind};
+pub(crate) use object::{flowtable_block, object_block};
 pub(crate) use rule::{indented_rule, rule};
 pub(crate) use statement::write_limit;
 pub(crate) use table::{

@@ -8,22 +8,6 @@ use crate::model::protocol::Protocol;
 use crate::text::{DisplayFn, duration, write_limit};
 use crate::uapi::*;
 
-/// nft's name of a kind of object, by `NFT_OBJECT_*`.
-pub(crate) fn object_kind(number: u32) -> &'static str {
-    match number {
-        NFT_OBJECT_COUNTER => "counter",
-        NFT_OBJECT_CT_EXPECT => "ct expectation",
-        NFT_OBJECT_CT_HELPER => "ct helper",
-        NFT_OBJECT_CT_TIMEOUT => "ct timeout",
-        NFT_OBJECT_LIMIT => "limit",
-        NFT_OBJECT_QUOTA => "quota",
-        NFT_OBJECT_SECMARK => "secmark",
-        NFT_OBJECT_SYNPROXY => "synproxy",
-        NFT_OBJECT_TUNNEL => "tunnel",
-        _ => "unknown object",
-    }
-}
-
 /// Starts each line with `indent` and ends it with `end`.
 pub(crate) fn object_block(object: &Object, indent: &str, end: &str, f: &mut Formatter<'_>) -> fmt::Result {
     object.comment.iter().try_for_each(|comment| write!(f, "{indent}comment \"{comment}\"{end}"))?;

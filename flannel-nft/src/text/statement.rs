@@ -173,11 +173,7 @@ fn write_tproxy(proxy: &Tproxy, family: Family, f: &mut Formatter<'_>) -> fmt::R
 }
 
 fn write_update(update: &SetUpdate, family: Family, f: &mut Formatter<'_>) -> fmt::Result {
-    let word = match update.op {
-        NFT_DYNSET_OP_UPDATE => "update",
-        NFT_DYNSET_OP_DELETE => "delete",
-        _ => "add",
-    };
+    let word = update.operation();
     match &update.set {
         Source::Named(set) => write!(f, "{word} @{set}")?,
         Source::Inline(inline) => {

@@ -7,12 +7,13 @@ use crate::model::data::Data;
 use crate::model::datatype::Datatype;
 use crate::model::element::{Body, Mapped, Span};
 use crate::model::family::Family;
+use crate::model::object::object_kind;
 use crate::model::ruleset::Ruleset;
 use crate::model::set::{Maps, Set};
 use crate::model::table::{Counter, Table};
 use crate::model::verdict::Verdict;
 use crate::text::expression::sorted;
-use crate::text::{duration, flowtable_block, indented_rule, object_block, object_kind};
+use crate::text::{duration, flowtable_block, indented_rule, object_block};
 use crate::uapi::*;
 
 impl Display for Ruleset {

@@ -10,7 +10,7 @@ use crate::model::attached::ChainReference;
 use crate::model::chain::Chain;
 use crate::model::ids::{Handle, TableId};
 use crate::model::name::{ChainName, ObjectName, SetName};
-use crate::model::object::{Flowtable, Object};
+use crate::model::object::{Flowtable, Object, object_kind};
 use crate::model::rule::Rule;
 use crate::model::set::Set;
 use crate::model::table::{Counter, Table};
@@ -294,11 +294,11 @@ impl Display for Change {
                 block(f, |f| text::counter_block(counter, "", "; ", f))
             }
             Self::AddObject(id, object) => {
-                write!(f, "add {} {id} {}", text::object_kind(object.number), object.name)?;
+                write!(f, "add {} {id} {}", object_kind(object.number), object.name)?;
                 block(f, |f| text::object_block(object, "", "; ", f))
             }
             Self::DeleteObject(id, object) => {
-                write!(f, "delete {} {id} {}", text::object_kind(object.number), object.name)
+                write!(f, "delete {} {id} {}", object_kind(object.number), object.name)
             }
             Self::AddFlowtable(id, flowtable) => {
                 write!(f, "add flowtable {id} {}", flowtable.name)?;

@@ -37,6 +37,20 @@ pub(crate) fn open<'a>(message: &Message<'a>) -> Result<Option<(TableId, Attribu
     Ok(table.map(|table| (table, attributes)))
 }
 
+/// The attributes of a message about this table; `None` if it is about another table.
+pub(crate) fn in_table<'a>(
+    message: &Message<'a>,
+    table: &TableId,
+) -> Result<Option<AttributeIter<'a>>, Malformed> {
+    let ([family, ..], attributes) = message.split::<4>()?;
+    let mut is_in = false;
+    for attribute in attributes.clone() {
+        let attribute = attribute?;
+        is_in |= attribute.kind == NFTA_TABLE_NAME && attribute.string() == table.name.as_bytes();
+    }
+    Ok((is_in && *family == table.family.number()).then_some(attributes))
+}
+
 pub(crate) fn table(id: TableId, attributes: AttributeIter<'_>) -> Result<Table, Malformed> {
     let mut table = Table::new(id.family, id.name);
     for attribute in attributes {

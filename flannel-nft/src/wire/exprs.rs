@@ -108,7 +108,8 @@ impl<T: Field> Field for Option<T> {
 
 macro_rules! expressions {
     ($($name:literal $variant:ident { $($field:ident $attribute:ident $(| $or:ident)?),* })*) => {
-        fn name(expr: &Expr) -> &str {
+        /// The kernel's name of an expression.
+        pub(crate) fn name(expr: &Expr) -> &str {
             match expr {
                 $(Expr::$variant { .. } => $name,)*
                 Expr::Notrack => "notrack",
@@ -126,9 +127,9 @@ macro_rules! expressions {
         }
 
         /// The expression of this name whose attributes are exactly those that are found.
-        fn known(name: &str, found: &Found<'_>) -> Option<Expr> {
+        fn known(name: &[u8], found: &Found<'_>) -> Option<Expr> {
             $(
-                if name == $name && found.only(&[$($attribute, $($or,)?)*])
+                if name == $name.as_bytes() && found.only(&[$($attribute, $($or,)?)*])
                     && let Some(expr) = (|| Some(Expr::$variant {
                         $($field: Field::read(found.at($attribute)$(.or_else(|| found.at($or)))?)?,)*
                     }))()
@@ -256,22 +257,27 @@ pub(crate) fn verdict(code: i32, chain: Option<&ChainName>, id: Option<u32>, a: 
 /// Reads an `NFTA_LIST_ELEM`. If its attributes are not exactly those that [`encode`] writes, they
 /// are kept as bytes.
 pub(crate) fn decode(element: &Attribute<'_>) -> Result<Expr, Malformed> {
-    let (mut name, mut data) = ("", &[][..]);
+    let (mut name, mut data) = (&[][..], &[][..]);
     for attribute in element.nested() {
         let attribute = attribute?;
         match attribute.kind {
-            NFTA_EXPR_NAME => name = attribute.text()?,
+            NFTA_EXPR_NAME => name = attribute.string(),
             NFTA_EXPR_DATA => data = attribute.payload,
             _ => {}
         }
     }
-    Ok(decode_named(name, data))
+    Ok(read_named(name, data))
 }
 
 /// Reads the attributes of the expression of this name.
 pub(crate) fn decode_named(name: &str, data: &[u8]) -> Expr {
+    read_named(name.as_bytes(), data)
+}
+
+fn read_named(name: &[u8], data: &[u8]) -> Expr {
     let read = Found::read(data).ok().and_then(|found| typed(name, &found));
-    read.unwrap_or_else(|| Expr::Other(Box::new(OtherExpr { name: name.into(), data: data.into() })))
+    let other = || OtherExpr { name: String::from_utf8_lossy(name).into(), data: data.into() };
+    read.unwrap_or_else(|| Expr::Other(Box::new(other())))
 }
 
 /// Packets and bytes of a counter.
@@ -332,11 +338,11 @@ impl<'a> Found<'a> {
     }
 }
 
-fn typed(name: &str, found: &Found<'_>) -> Option<Expr> {
-    if name == "notrack" {
+fn typed(name: &[u8], found: &Found<'_>) -> Option<Expr> {
+    if name == b"notrack" {
         return Some(Expr::Notrack);
     }
-    if name == "immediate" && found.at(NFTA_IMMEDIATE_DREG)?.be32().ok()? == NFT_REG_VERDICT {
+    if name == b"immediate" && found.at(NFTA_IMMEDIATE_DREG)?.be32().ok()? == NFT_REG_VERDICT {
         let verdict = found.at(NFTA_IMMEDIATE_DATA)?.nested().next()?.ok()?;
         let (code, chain, id) = decode_verdict(&verdict)?;
         return Some(Expr::Verdict { code, chain, id });

@@ -75,6 +75,8 @@ fn check(section: &str, tally: &mut Tally) {
         if text != expected || !rule.is_understood() {
             writeln!(tally.different, "{family}: {expected}\n      {text}").unwrap();
         }
+        let has_unknown = rule.statements().any(|found| matches!(found, StatementView::Unknown(_)));
+        assert_eq!(rule.is_understood(), !has_unknown, "{expected}");
         if !rule.is_understood() {
             writeln!(tally.opaque, "{family}: {expected}").unwrap();
         }

@@ -9,3 +9,4 @@ mod invalid;
 mod objects;
 mod patch;
 mod properties;
+mod view;

@@ -65,7 +65,7 @@ impl<'t> Graph<'t> {
         }
         self.path.push(chain);
         let mut deepest = 0;
-        for rule in &chain.rules {
+        for rule in chain.rules.iter().filter(|rule| rule.may_jump()) {
             for target in targets(self.table, rule) {
                 deepest = deepest.max(self.depth(target, Some((chain, rule)))?);
             }
@@ -119,6 +119,9 @@ fn check_places<'t>(
                 };
                 let invalid = (invalid, Some(Errno::EOPNOTSUPP));
                 return Err(Fault { chain, rule: Some(rule), invalid });
+            }
+            if !rule.may_jump() {
+                continue;
             }
             for target in targets(table, rule) {
                 let place = table.chains.place(target.name.as_str());

@@ -61,7 +61,9 @@ pub(crate) fn check_table(table: &Table, mut found: impl FnMut(InvalidRule, Stri
 
 /// Checks the chains, sets and counters that a rule refers to.
 pub(crate) fn references_of_rule(rule: &Rule, table: &Table, mut found: impl FnMut(Invalid)) {
-    rule.verdicts().filter_map(|verdict| target(verdict, table)).for_each(&mut found);
+    if rule.may_jump() {
+        rule.verdicts().filter_map(|verdict| target(verdict, table)).for_each(&mut found);
+    }
     for statement in &rule.statements {
         if let Statement::CounterRef(name) = statement
             && table.counters.find(name.as_str()).is_none()

@@ -28,16 +28,13 @@ pub(crate) fn check(rule: &Rule, family: Family) -> Result<(), Invalid> {
     if rule.statements.is_empty() {
         return Err((InvalidRule::EmptyRule, None));
     }
-    let mut context = Context::new(family);
-    let mut has_ports = false;
     let mut ended = false;
-    for statement in &rule.statements {
+    for (index, statement) in rule.statements.iter().enumerate() {
         if ended && !matches!(statement, Statement::Other(_)) {
             return Err((InvalidRule::Unreachable, None));
         }
-        check_statement(statement, has_ports)?;
-        let _reported_when_encoded = context.follow(statement);
-        has_ports |= context.transport.is_some() || may_have_ports(statement);
+        let before = rule.statements.get(..index).unwrap_or_default();
+        check_statement(statement, || have_ports(before, family))?;
         ended |= matches!(
             statement,
             Statement::Verdict(Verdict::Accept | Verdict::Drop | Verdict::Return | Verdict::Goto(_))
@@ -54,6 +51,15 @@ pub(crate) fn check(rule: &Rule, family: Family) -> Result<(), Invalid> {
     Ok(())
 }
 
+/// Whether the packets that pass these statements have ports.
+fn have_ports(statements: &[Statement], family: Family) -> bool {
+    let mut context = Context::new(family);
+    statements.iter().any(|statement| {
+        let _reported_when_encoded = context.follow(statement);
+        context.transport.is_some() || may_have_ports(statement)
+    })
+}
+
 /// Whether a statement may leave packets of several protocols with ports, for which nft accepts a
 /// port for NAT too.
 fn may_have_ports(statement: &Statement) -> bool {
@@ -66,7 +72,7 @@ fn may_have_ports(statement: &Statement) -> bool {
     }
 }
 
-fn check_statement(statement: &Statement, has_ports: bool) -> Result<(), Invalid> {
+fn check_statement(statement: &Statement, has_ports: impl FnOnce() -> bool) -> Result<(), Invalid> {
     match statement {
         Statement::Vmap { source: Source::Inline(inline), .. } if inline.set.is_empty() => {
             Err((InvalidRule::NothingToMatch, None))
@@ -92,7 +98,7 @@ fn check_statement(statement: &Statement, has_ports: bool) -> Result<(), Invalid
     }
 }
 
-fn check_nat(address: Option<&IpRange>, nat: &Nat, has_ports: bool) -> Result<(), Invalid> {
+fn check_nat(address: Option<&IpRange>, nat: &Nat, has_ports: impl FnOnce() -> bool) -> Result<(), Invalid> {
     if let Some(IpRange { first, last }) = address
         && first > last
     {
@@ -104,7 +110,7 @@ fn check_nat(address: Option<&IpRange>, nat: &Nat, has_ports: bool) -> Result<()
     if ports.is_empty() {
         return Err((InvalidRule::EmptyRange { range: format!("{}-{}", ports.start(), ports.end()) }, None));
     }
-    if has_ports { Ok(()) } else { Err((InvalidRule::PortWithoutProtocol, None)) }
+    if has_ports() { Ok(()) } else { Err((InvalidRule::PortWithoutProtocol, None)) }
 }
 
 /// Repeats the arithmetic of `nft_limit_init`, net/netfilter/nft_limit.c.
