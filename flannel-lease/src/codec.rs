@@ -5,8 +5,10 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU16;
 use std::str::FromStr;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::de::{self, DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -361,6 +363,61 @@ impl<'de> Deserialize<'de> for VxlanData {
         let vtep_mac = parse_mac(&mac)
             .ok_or_else(|| de::Error::custom(format!("VtepMAC `{}` is not six bytes", quote(&mac))))?;
         Ok(Self { vni, vtep_mac })
+    }
+}
+
+/// `BackendData` and `BackendV6Data` of backend `wireguard`: `{"PublicKey":"<base64>","Port":51820}`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct WireguardData {
+    /// Public key of the node's WireGuard device.
+    pub public_key: [u8; 32],
+    /// UDP port at which the node receives. `None`: not published, as by flannel before 0.20; it is then the reader's own.
+    pub port: Option<NonZeroU16>,
+}
+
+impl WireguardData {
+    /// The JSON that upstream writes.
+    ///
+    /// # Errors
+    /// None in practice; serialization is fallible by signature.
+    pub fn to_backend_data(self) -> Result<BackendData, serde_json::Error> {
+        BackendData::new(&self)
+    }
+}
+
+impl Serialize for WireguardData {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Wire {
+            #[serde(rename = "PublicKey")]
+            public_key: String,
+            #[serde(rename = "Port")]
+            port: u16,
+        }
+        let port = self.port.map_or(0, NonZeroU16::get);
+        Wire { public_key: BASE64_STANDARD.encode(self.public_key), port }.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for WireguardData {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (mut key, mut port) = (None, None);
+        for (name, value) in Fields::deserialize(deserializer)?.0 {
+            let text = value.get();
+            match name.to_ascii_lowercase().as_str() {
+                "publickey" => {
+                    key = serde_json::from_str::<Option<String>>(text).map_err(de::Error::custom)?
+                }
+                "port" => port = serde_json::from_str::<Option<u16>>(text).map_err(de::Error::custom)?,
+                _ => {}
+            }
+        }
+        let key = key.ok_or_else(|| de::Error::missing_field("PublicKey"))?;
+        let bytes = BASE64_STANDARD.decode(key.trim()).ok().and_then(|bytes| bytes.try_into().ok());
+        let public_key = bytes.ok_or_else(|| {
+            de::Error::custom(format!("PublicKey `{}` is not base64 of 32 bytes", quote(&key)))
+        })?;
+        Ok(Self { public_key, port: port.and_then(NonZeroU16::new) })
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use ipnet::IpNet;
 
 use crate::codec::cut;
-use crate::{BackendData, LeaseKey, VxlanData};
+use crate::{BackendData, LeaseKey, VxlanData, WireguardData};
 
 /// The backend that a node uses, as it publishes it in `BackendType`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -184,14 +184,19 @@ impl Gaps {
                 if !has_address {
                     return Some(missing(address));
                 }
+                let problem = |found: &BackendData| match backend_type {
+                    BackendType::Vxlan => found.decode::<VxlanData>().err(),
+                    BackendType::Wireguard => found.decode::<WireguardData>().err(),
+                    _ => None,
+                };
                 match (kind, backend_type, found) {
                     (Some(kind), ..) => Some(missing(kind)),
-                    (None, BackendType::Vxlan, None) => Some(missing(data)),
-                    (None, BackendType::Vxlan, Some(found)) => {
-                        let error = found.decode::<VxlanData>().err()?;
+                    (None, BackendType::Vxlan | BackendType::Wireguard, None) => Some(missing(data)),
+                    (None, _, Some(found)) => {
+                        let error = problem(found)?;
                         Some(format!("{}{} cannot be used: {}", data.0, data.1, cut(&error.to_string())))
                     }
-                    _ => None,
+                    (None, _, None) => None,
                 }
             };
         let noted = (self.ipv4.take(), self.ipv6.take());

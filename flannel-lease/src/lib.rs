@@ -56,7 +56,7 @@ mod tls;
 
 pub use self::allocate::{AllocationRange, FamilyRange};
 pub use self::backoff::{Backoff, MAX_REWRITE_PAUSE, pause_before_rewrite};
-pub use self::codec::{BackendData, LeaseKeyError, VxlanData};
+pub use self::codec::{BackendData, LeaseKeyError, VxlanData, WireguardData};
 pub use self::error::{Chain, StoreError, StoreErrorKind};
 pub use self::event::LeaseEvent;
 pub use self::health::{Health, StoreHealth};

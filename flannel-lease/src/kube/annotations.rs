@@ -174,7 +174,7 @@ mod tests {
 
     use super::super::node::Node;
     use super::*;
-    use crate::VxlanData;
+    use crate::{VxlanData, WireguardData};
 
     fn vxlan() -> LeaseAttributes {
         let data = VxlanData { vni: 1, vtep_mac: [0x12, 0xc6, 0x65, 0x89, 0xb4, 0xe3] };
@@ -253,6 +253,29 @@ mod tests {
         let written = names.changes(&v6_only, &Annotations::new());
         assert!(!written.contains_key("f.io/public-ip") && !written.contains_key("f.io/backend-data"));
         assert_eq!(names.read(&written, key("0.0.0.0-0&fd00:1::-64")), (v6_only, Gaps::default()));
+        let data = |port: u16| {
+            WireguardData { public_key: [7; 32], port: port.try_into().ok() }.to_backend_data().ok()
+        };
+        let wireguard = LeaseAttributes {
+            backend_type: BackendType::Wireguard,
+            backend_data: data(51820),
+            public_ipv6: v6,
+            backend_v6_data: data(51821),
+            ..vxlan()
+        };
+        let written = names.changes(&wireguard, &Annotations::new());
+        assert_eq!(
+            written["f.io/backend-v6-data"],
+            r#"{"PublicKey":"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=","Port":51821}"#
+        );
+        assert_eq!(names.read(&written, dual), (wireguard, Gaps::default()));
+        let damaged =
+            Annotations::from_iter(written.into_iter().chain([("f.io/backend-data".into(), "{}".into())]));
+        let gap = names.read(&damaged, dual).1.ipv4;
+        assert_eq!(
+            gap.as_deref(),
+            Some("annotation f.io/backend-data cannot be used: missing field `PublicKey`")
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Keys and JSON of leases, against what upstream flannel wrote.
 
 use flannel_lease::codec::LeaseKeyProblem;
-use flannel_lease::{BackendData, BackendType, LeaseAttributes, LeaseKey, VxlanData};
+use flannel_lease::{BackendData, BackendType, LeaseAttributes, LeaseKey, VxlanData, WireguardData};
 use ipnet::{Ipv4Net, Ipv6Net};
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -72,6 +72,36 @@ fn a_lease_from_before_leases_had_a_vni_is_of_any_network() {
     let data: VxlanData =
         BackendData::from_json(r#"{"VtepMAC":"02:00:00:00:00:01"}"#.into()).unwrap().decode().unwrap();
     assert!(data.is_of(1) && data.is_of(4096));
+}
+
+/// `json.Marshal` of upstream's `wireguardLeaseAttrs` (pkg/backend/wireguard).
+#[test]
+fn wireguard_data_is_upstreams_and_a_port_that_is_missing_or_zero_is_none() {
+    const KEY: &str = "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=";
+    let public_key = std::array::from_fn(|at| u8::try_from(at + 1).unwrap());
+    let data = WireguardData { public_key, port: 51820.try_into().ok() };
+    let json = format!(r#"{{"PublicKey":"{KEY}","Port":51820}}"#);
+    assert_eq!(data.to_backend_data().unwrap().as_str(), json);
+    let read = |json: String| BackendData::from_json(json).unwrap().decode::<WireguardData>();
+    assert_eq!(read(json).unwrap(), data);
+    for old in [
+        format!(r#"{{"PublicKey":"{KEY}"}}"#),
+        format!(r#"{{"PublicKey":"{KEY}","Port":0}}"#),
+        format!(r#"{{"port":null,"publickey":"{KEY}"}}"#),
+    ] {
+        assert_eq!(read(old).unwrap(), WireguardData { public_key, port: None });
+    }
+    for bad in [
+        "{}".to_owned(),
+        r#"{"PublicKey":null,"Port":51820}"#.to_owned(),
+        r#"{"PublicKey":"","Port":51820}"#.to_owned(),
+        r#"{"PublicKey":"AQID","Port":51820}"#.to_owned(),
+        format!(r#"{{"PublicKey":"{KEY}","Port":65536}}"#),
+        format!(r#"{{"PublicKey":"{KEY}","Port":"51820"}}"#),
+        format!(r#"{{"PublicKey":"{}","Port":51820}}"#, KEY.replace('=', "")),
+    ] {
+        assert!(read(bad.clone()).is_err(), "{bad}");
+    }
 }
 
 #[test]
@@ -165,7 +195,9 @@ proptest! {
         }
         let _read_or_refused = String::from_utf8_lossy(&key).parse::<LeaseKey>();
         if let Ok(attributes) = LeaseAttributes::from_json(&json) {
-            let _read_or_refused = attributes.backend_data.map(|data| data.decode::<VxlanData>());
+            if let Some(data) = attributes.backend_data {
+                let _read_or_refused = (data.decode::<VxlanData>(), data.decode::<WireguardData>());
+            }
         }
     }
 
