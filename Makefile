@@ -49,7 +49,7 @@ test-faults: ## system calls of a real daemon fail, full disks, limits: writes d
 
 test-backends: ## the backends that not every kernel has, with real packets, in a virtual machine with one Debian kernel (KERNELS="trixie"; minutes)
 	@scripts/install-deps test kernels
-	KERNELS="$(or $(KERNELS),trixie)" PACKAGES="flannel-vxlan flanneld" scripts/test-kernels 'netns/ipip::|e2e/backends::'
+	KERNELS="$(or $(KERNELS),trixie)" PACKAGES="flannel-vxlan flanneld" scripts/test-kernels 'netns/(ipip|wireguard)::|e2e/(backends|wireguard)::'
 
 test-kernels: ## the kernel tests in virtual machines with Debian's kernels (KERNELS="bullseye sid" chooses; minutes each)
 	@scripts/install-deps test kernels

@@ -603,7 +603,7 @@ _flanneld() {
                     return 0
                     ;;
                 --backend)
-                    COMPREPLY=($(compgen -W "vxlan host-gw ipip udp alloc" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "vxlan wireguard host-gw ipip udp alloc" -- "${cur}"))
                     return 0
                     ;;
                 --platform)

@@ -193,7 +193,8 @@ complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l help -d 'Pr
 complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l image -d 'Image of the daemon. Default: flannel and the version of this program' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l network -d 'IPv4 network that pods get addresses from: the controller manager\'s --cluster-cidr. Default: 10.244.0.0/16, none if only --ipv6-network is given' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l ipv6-network -d 'IPv6 network that pods get addresses from. Default: none' -r
-complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l backend -d 'How packets reach other nodes: vxlan, host-gw, ipip, udp or alloc' -r -f -a "vxlan\t''
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l backend -d 'How packets reach other nodes: vxlan, wireguard (encrypted), host-gw, ipip, udp or alloc' -r -f -a "vxlan\t''
+wireguard\t''
 host-gw\t''
 ipip\t''
 udp\t''

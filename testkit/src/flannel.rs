@@ -155,6 +155,7 @@ impl Flannel {
         let mut words = self.wrapper.iter().map(PathBuf::from).chain([self.binary.clone()]);
         let mut command = Command::new(words.next().unwrap_or_default());
         command.args(words);
+        command.env("WIREGUARD_KEY_FILE", node.folder().join(format!("{}wgkey", self.name)));
         command.envs(self.environment.iter().cloned());
         command.args(self.arguments(node)).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
         let namespace = node.namespace().clone();

@@ -36,6 +36,9 @@ impl KernelOption {
     /// FOU ports. The kernel does not load the module by itself.
     pub const FOU: Self = Self { name: "CONFIG_NET_FOU", probe: "ip fou add port 5555 ipproto 4" };
 
+    /// WireGuard devices.
+    pub const WIREGUARD: Self = Self { name: "CONFIG_WIREGUARD", probe: "ip link add probe type wireguard" };
+
     /// Whether the kernel has the option.
     ///
     /// # Panics

@@ -194,10 +194,8 @@ proptest! {
             *at.get_mut(&mut json) = value;
         }
         let _read_or_refused = String::from_utf8_lossy(&key).parse::<LeaseKey>();
-        if let Ok(attributes) = LeaseAttributes::from_json(&json) {
-            if let Some(data) = attributes.backend_data {
-                let _read_or_refused = (data.decode::<VxlanData>(), data.decode::<WireguardData>());
-            }
+        if let Some(data) = LeaseAttributes::from_json(&json).ok().and_then(|read| read.backend_data) {
+            let _read_or_refused = (data.decode::<VxlanData>(), data.decode::<WireguardData>());
         }
     }
 

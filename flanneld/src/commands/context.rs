@@ -10,18 +10,19 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::config::{Config, EffectiveConfig, NetConf, Store};
+use crate::config::{Backend, Config, EffectiveConfig, NetConf, Store};
 use crate::desired::rules::TablePrefix;
 use crate::desired::{NodeSpec, subnet_env};
 use crate::run::start::Former;
 use crate::run::state_file::{self, SavedState};
+use crate::run::wireguard_key::{self, KeyError};
 use crate::store::ConfiguredStore;
 use flannel_lease::Chain;
 use flannel_lease::Stack;
 use flannel_lease::{Lease, LeaseKey, LeaseRequest, LeaseStore, StoreError, StoreErrorKind, allocate};
 use flannel_lease::{LeaseEvent, LeaseTable};
 use flannel_nft::{Kernel as _, Ownership};
-use flannel_vxlan::Kernel as _;
+use flannel_vxlan::{Kernel as _, PrivateKey};
 
 /// How long one question to the lease store may take.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -100,8 +101,9 @@ impl Context {
         let node_public = answer(store.node_public(stack)).await?;
         let saved = read_state_file(config, links)?;
         let table_prefix = table_prefix(config, &net_conf, saved.as_ref(), rules)?;
-        let config =
-            EffectiveConfig::new(config.clone(), ownership, table_prefix).with_node_public(node_public);
+        let config = EffectiveConfig::new(config.clone(), ownership, table_prefix)
+            .with_wireguard_key(wireguard_key(config, &net_conf, links)?)
+            .with_node_public(node_public);
         let last = saved.as_ref().map(Former::from).unwrap_or_default();
         let facts = last.find_facts(&config, &net_conf, links)?;
         let spec = NodeSpec::new(&config, net_conf.clone(), facts.clone(), None)?;
@@ -141,15 +143,22 @@ impl Context {
         (links, rules): (&mut flannel_vxlan::Netlink, &mut flannel_nft::Netlink),
         why: String,
     ) -> Result<Self, BoxError> {
-        let net_conf = config.net_conf.clone().unwrap_or_else(|| saved.net_conf.clone());
+        let net_conf = config.net_conf.clone().or_else(|| saved.usable_net_conf().cloned());
+        let Some(net_conf) = net_conf else {
+            return Err(
+                format!("{why}; the state file cannot be used instead: it does not have the PSK").into()
+            );
+        };
         if let Some(reason) = saved.unfit_for(&net_conf) {
             return Err(format!("{why}; the state file cannot be used instead: {reason}").into());
         }
         let (v4, v6) = net_conf.networks();
         let lease = saved.key.within(v4, v6).unwrap_or(saved.key);
         let table_prefix = table_prefix(&config, &net_conf, Some(&saved), rules)?;
-        let config =
-            EffectiveConfig::new(config, ownership, table_prefix).with_node_public(saved.node_public);
+        let key = wireguard_key(&config, &net_conf, links)?;
+        let config = EffectiveConfig::new(config, ownership, table_prefix)
+            .with_wireguard_key(key)
+            .with_node_public(saved.node_public);
         let facts = Former::from(&saved).find_facts(&config, &net_conf, links)?;
         let spec = NodeSpec::new(&config, net_conf, facts, Some(&saved.attributes))?;
         let mut leases = LeaseTable::new(Some(lease));
@@ -203,6 +212,16 @@ fn table_prefix(
         last.map(SavedState::configurations).iter().flatten().flat_map(NetConf::all_networks).collect();
     let present = rules.observe(&TablePrefix::choices(&networks)?)?.ruleset;
     Ok(TablePrefix::candidates(&networks, &former, &present).into_iter().next().unwrap_or_default())
+}
+
+/// The private key that a start would use with backend `wireguard`: a new one if there is none yet.
+fn wireguard_key(
+    config: &Config,
+    net_conf: &NetConf,
+    links: &mut flannel_vxlan::Netlink,
+) -> Result<Option<PrivateKey>, KeyError> {
+    let is_needed = matches!(net_conf.backend, Backend::Wireguard(_));
+    is_needed.then(|| wireguard_key::find(&config.wireguard_key_file, links)).transpose()
 }
 
 /// Puts a copy of a lease file in its place: even reading one would drop expired leases, and make the file if absent.

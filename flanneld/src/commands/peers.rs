@@ -50,6 +50,7 @@ pub(super) fn of_routes(observed: &Observed, is_meant: impl Fn(&ObservedRoute) -
             mac: mac.map(|mac| mac.to_string()),
             direct: !tunnel,
             reason: missing,
+            session: None,
         }
     };
     let reached = |(route, underlay): (&ObservedRoute, Option<IpAddr>)| PeerStatus {
@@ -59,6 +60,7 @@ pub(super) fn of_routes(observed: &Observed, is_meant: impl Fn(&ObservedRoute) -
         mac: None,
         direct: false,
         reason: None,
+        session: None,
     };
     others.map(peer).chain(outer.into_iter().map(reached)).collect()
 }

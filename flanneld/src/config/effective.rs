@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use flannel_nft::Ownership;
+use flannel_vxlan::PrivateKey;
 
 use super::{Config, Selection};
 use crate::desired::rules::TablePrefix;
@@ -21,13 +22,24 @@ pub struct EffectiveConfig {
     pub ownership: Ownership,
     /// Prefix of the names of flannel's tables.
     pub table_prefix: TablePrefix,
+    /// The private key of this node's WireGuard devices. Default: none; only backend `wireguard` has one.
+    pub wireguard_key: Option<PrivateKey>,
 }
 
 impl EffectiveConfig {
     /// A configuration to which the lease store has added nothing yet.
     #[must_use]
     pub fn new(asked: Config, ownership: Ownership, table_prefix: TablePrefix) -> Self {
-        Self { selection: asked.selection.clone(), asked, node_public: (None, None), ownership, table_prefix }
+        let selection = asked.selection.clone();
+        let (node_public, wireguard_key) = ((None, None), None);
+        Self { asked, selection, node_public, ownership, table_prefix, wireguard_key }
+    }
+
+    /// The same with the private key of this node's WireGuard devices.
+    #[must_use]
+    pub fn with_wireguard_key(mut self, key: Option<PrivateKey>) -> Self {
+        self.wireguard_key = key;
+        self
     }
 
     /// The same with the public addresses that the lease store gives this node.

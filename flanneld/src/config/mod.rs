@@ -5,12 +5,14 @@
 //! refused instead of silently ending the flags; net-conf.json is checked whichever store is used, and
 //! the daemon waits while it cannot be used.
 
+mod backend;
 mod cli;
 mod effective;
 mod healthz;
 mod json;
 mod net_conf;
 mod pool;
+mod reader;
 mod selection;
 mod subcommand;
 mod values;
@@ -21,12 +23,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use self::backend::wireguard_key_file;
+pub use self::backend::{Backend, Ipip, TxChecksumOffload, Udp, Vxlan, Wireguard, WireguardMode};
 pub use self::cli::FlagValues;
 use self::cli::Flags;
 pub use self::effective::EffectiveConfig;
 pub use self::healthz::{HealthzAddress, HealthzIp};
-pub use self::net_conf::{Backend, Ipip, KeyProblem, NetConf, NetConfError, TxChecksumOffload, Udp, Vxlan};
+pub use self::net_conf::{NetConf, NetConfError};
 pub use self::pool::{Ipv4Pool, Ipv6Pool};
+pub use self::reader::KeyProblem;
 pub use self::selection::Selection;
 pub use self::subcommand::{ManifestOptions, Platform, StatusOptions, definition};
 use crate::desired::rules::TablePrefix;
@@ -105,6 +110,8 @@ pub struct Config {
     pub host_name: String,
     /// Where subnet.env is written. Default: `/run/flannel/subnet.env`.
     pub subnet_file: PathBuf,
+    /// Where the private key of backend `wireguard` is kept (`WIREGUARD_KEY_FILE`). Default: `/run/flannel/wgkey`.
+    pub wireguard_key_file: PathBuf,
     /// Masquerade what leaves the pod network (`--ip-masq`). Default: no.
     pub masquerade: bool,
     /// Choose masqueraded source ports at random (not `--ip-masq-fully-random-disable`). Default: yes.
@@ -360,6 +367,7 @@ impl Config {
                 public_ipv6: flags.public_ipv6,
             },
             subnet_file: flags.subnet_file,
+            wireguard_key_file: wireguard_key_file(source),
             masquerade: flags.ip_masq,
             fully_random: !flags.ip_masq_fully_random_disable,
             forward_rules: flags.iptables_forward_rules,

@@ -4,16 +4,14 @@
 //! upstream, the rules hold whichever store the leases are in, all mistakes are reported at once, and each names
 //! its key.
 
-use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::num::NonZeroU16;
-use std::ops::RangeInclusive;
 
-use flannel_vxlan::{FlannelDevice, IpipSpec, Vni, VxlanSpec};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::json::{Object, describe};
+use super::backend::Backend;
+use super::json::Object;
 use super::pool::{self, Ipv4Pool, Ipv6Pool};
+use super::reader::{KeyProblem, Reader};
 
 /// What net-conf.json asks for, checked.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -35,124 +33,10 @@ pub struct NetConf {
     pub fully_random: Option<bool>,
 }
 
-/// How packets for other nodes' pods leave this node (`Backend.Type`).
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Backend {
-    /// Leases only; no device and no route.
-    Alloc,
-    /// Plain routes through the other nodes' addresses, which must be on the same link.
-    HostGw,
-    /// Wrapped in an IPv4 header.
-    Ipip(Ipip),
-    /// Wrapped in a UDP datagram, without a header between it and the packet. A configuration without `Backend` means this.
-    Udp(Udp),
-    /// Wrapped in UDP, VXLAN and Ethernet headers.
-    Vxlan(Vxlan),
-}
-
-impl Backend {
-    /// The name in net-conf.json.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Alloc => "alloc",
-            Self::HostGw => "host-gw",
-            Self::Ipip(_) => "ipip",
-            Self::Udp(_) => "udp",
-            Self::Vxlan(_) => "vxlan",
-        }
-    }
-
-    /// The device that it makes; `None` if it makes none.
-    #[must_use]
-    pub fn device(&self) -> Option<FlannelDevice> {
-        match self {
-            Self::Alloc | Self::HostGw => None,
-            Self::Ipip(_) => Some(FlannelDevice::Ipip),
-            Self::Udp(_) => Some(FlannelDevice::Udp),
-            Self::Vxlan(vxlan) => Vni::new(vxlan.vni).ok().map(FlannelDevice::Vxlan),
-        }
-    }
-
-    /// UDP port that the device receives at; `None` without one.
-    #[must_use]
-    pub fn port(&self) -> Option<NonZeroU16> {
-        match self {
-            Self::Alloc | Self::HostGw | Self::Ipip(_) => None,
-            Self::Udp(udp) => Some(udp.port),
-            Self::Vxlan(vxlan) => Some(vxlan.port),
-        }
-    }
-}
-
-/// Settings of the `ipip` backend.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Ipip {
-    /// Routes without wrapping to nodes on the same link. Default: false.
-    pub direct_routing: bool,
-}
-
-/// Settings of the `udp` backend.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Udp {
-    /// UDP source and destination port. Default: 8285.
-    pub port: NonZeroU16,
-}
-
-/// Settings of the `vxlan` backend.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Vxlan {
-    /// VXLAN network identifier, 0..=16777215. Default: 1.
-    pub vni: u32,
-    /// UDP destination port. Default: 8472, the port Linux used before IANA assigned 4789.
-    pub port: NonZeroU16,
-    /// Largest packet of the *underlay*, in bytes. `None`: that of the chosen interface, which it must not exceed.
-    pub mtu: Option<u16>,
-    /// Group policy extension: carries the packet mark between nodes. Default: false.
-    pub gbp: bool,
-    /// Lets the device learn peers from traffic. Default: false.
-    pub learning: bool,
-    /// Routes without wrapping to nodes on the same link. Default: false.
-    pub direct_routing: bool,
-    /// Default: [`TxChecksumOffload::Auto`]. Ours, not upstream's.
-    pub tx_checksum_offload: TxChecksumOffload,
-}
-
-/// Whether the VXLAN device leaves inner checksums to the network card (`Backend.TxChecksumOffload`).
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum TxChecksumOffload {
-    /// Off when the public address is not an address of this host (a NAT recomputes what it cannot see), else as it is
-    /// (the kernel makes devices with it on), and on again if flanneld itself had turned it off.
-    #[default]
-    Auto,
-    /// As the kernel has it.
-    On,
-    /// Off, as `ethtool -K flannel.1 tx-checksum-ip-generic off`.
-    Off,
-}
-
 /// Everything that is wrong with a net-conf.json; printed in one line.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{}", join(.0))]
 pub struct NetConfError(pub Vec<KeyProblem>);
-
-/// One mistake, with the key it is under; the key is empty if the text is no JSON object at all.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct KeyProblem {
-    /// Such as `SubnetLen` or `Backend.VNI`.
-    pub key: String,
-    /// What is wrong and what would be right.
-    pub reason: String,
-}
-
-impl fmt::Display for KeyProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.key.is_empty() {
-            f.write_str(&self.reason)
-        } else {
-            write!(f, "{}: {}", self.key, self.reason)
-        }
-    }
-}
 
 fn join(problems: &[KeyProblem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
@@ -177,7 +61,7 @@ impl NetConf {
         let no_masquerade = reader.cidrs("NonMasqueradeCIDRs");
         let masquerade = reader.switch("IPMasq");
         let fully_random = reader.switch("IPMasqFullyRandom");
-        let backend = reader.backend(enable_ipv6);
+        let backend = reader.backend(enable_ipv4, enable_ipv6);
 
         if !enable_ipv4 && !enable_ipv6 {
             reader.report(
@@ -210,7 +94,7 @@ impl NetConf {
         v4.map(IpNet::from).into_iter().chain(v6.map(IpNet::from)).collect()
     }
 
-    /// The text of a net-conf.json that means the same, with every default written out.
+    /// The text of a net-conf.json that means the same, with every default written out, but without `Backend.PSK`.
     #[must_use]
     pub fn to_json(&self) -> String {
         let mut text = serde_json::Map::new();
@@ -242,120 +126,7 @@ impl NetConf {
     }
 }
 
-impl Backend {
-    fn to_json(&self) -> serde_json::Value {
-        match self {
-            Self::Alloc | Self::HostGw => serde_json::json!({ "Type": self.name() }),
-            Self::Ipip(ipip) => {
-                serde_json::json!({ "Type": self.name(), "DirectRouting": ipip.direct_routing })
-            }
-            Self::Udp(udp) => serde_json::json!({ "Type": self.name(), "Port": udp.port }),
-            Self::Vxlan(vxlan) => {
-                let mut json = serde_json::json!({
-                    "Type": self.name(),
-                    "VNI": vxlan.vni,
-                    "Port": vxlan.port,
-                    "GBP": vxlan.gbp,
-                    "Learning": vxlan.learning,
-                    "DirectRouting": vxlan.direct_routing,
-                    "TxChecksumOffload": vxlan.tx_checksum_offload.as_str(),
-                });
-                if let (Some(mtu), Some(object)) = (vxlan.mtu, json.as_object_mut()) {
-                    object.insert("MTU".to_owned(), mtu.into());
-                }
-                json
-            }
-        }
-    }
-
-    /// `Backend.MTU`, if it is written.
-    #[must_use]
-    pub fn mtu(&self) -> Option<u32> {
-        match self {
-            Self::Vxlan(vxlan) => vxlan.mtu.map(u32::from),
-            Self::Alloc | Self::HostGw | Self::Ipip(_) | Self::Udp(_) => None,
-        }
-    }
-}
-
-impl TxChecksumOffload {
-    /// The word in net-conf.json.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::On => "on",
-            Self::Off => "off",
-        }
-    }
-}
-
-/// Says that the problem is already in the list, so nothing that depends on the value need be checked.
-struct Reported;
-
-/// Reads members of one object and notes what is wrong with them.
-struct Reader<'a> {
-    object: &'a Object,
-    /// `Backend.` inside the backend's object.
-    parent: &'static str,
-    problems: &'a mut Vec<KeyProblem>,
-}
-
 impl Reader<'_> {
-    fn report(&mut self, key: &str, reason: impl Into<String>) -> Reported {
-        self.problems.push(KeyProblem { key: format!("{}{key}", self.parent), reason: reason.into() });
-        Reported
-    }
-
-    fn flag(&mut self, key: &str, default: bool) -> bool {
-        self.switch(key).unwrap_or(default)
-    }
-
-    /// `true`, `false`, or nothing said.
-    fn switch(&mut self, key: &str) -> Option<bool> {
-        match self.object.value(key, "true or false") {
-            Ok(value) => value,
-            Err(reason) => {
-                self.report(key, reason);
-                None
-            }
-        }
-    }
-
-    /// A whole number within `range`.
-    fn number(&mut self, key: &str, range: RangeInclusive<u32>) -> Result<Option<u32>, Reported> {
-        let wanted = format!("a whole number from {} to {}", range.start(), range.end());
-        match self.object.value::<u32>(key, &wanted) {
-            Ok(Some(number)) if !range.contains(&number) => {
-                Err(self.report(key, format!("{number} is out of range: {wanted} is expected")))
-            }
-            Ok(number) => Ok(number),
-            Err(reason) => Err(self.report(key, reason)),
-        }
-    }
-
-    /// An address; the unspecified one is upstream's way to say none.
-    fn address<A: std::str::FromStr>(&mut self, key: &str) -> Result<Option<A>, Reported> {
-        match self.object.value::<String>(key, "an address in quotes") {
-            Ok(None) => Ok(None),
-            Ok(Some(text)) => match text.parse() {
-                Ok(address) => Ok(Some(address)),
-                Err(_) => Err(self.report(key, format!("invalid IP address format: {text}"))),
-            },
-            Err(reason) => Err(self.report(key, reason)),
-        }
-    }
-
-    /// A network in CIDR notation. Upstream does not take `null` for one, so neither is it taken here.
-    fn network(&mut self, key: &str) -> Result<Option<IpNet>, Reported> {
-        let Some(raw) = self.object.last(key) else { return Ok(None) };
-        let text = serde_json::from_str(raw.get()).unwrap_or_else(|_| raw.get().to_owned());
-        match text.parse::<IpNet>() {
-            Ok(network) => Ok(Some(network.trunc())),
-            Err(_) => Err(self.report(key, format!("invalid CIDR address: {text}"))),
-        }
-    }
-
     fn ipv4(&mut self) -> Option<pool::Wanted<Ipv4Net, Ipv4Addr>> {
         let network = match self.network("Network") {
             Ok(Some(IpNet::V6(network))) => {
@@ -403,108 +174,4 @@ impl Reader<'_> {
         }
         IpNet::aggregate(&networks)
     }
-
-    fn backend(&mut self, ipv6: bool) -> Option<Backend> {
-        let Some(raw) = self.object.last("Backend") else {
-            self.ipv4_only(ipv6, "udp (no Backend is given)");
-            return Some(Backend::Udp(Udp { port: IpipSpec::FOU_PORT }));
-        };
-        let object = match Object::parse(raw.get().as_bytes()) {
-            Ok(object) => object,
-            Err(_) => {
-                let found = describe(raw);
-                self.report(
-                    "Backend",
-                    format!("error decoding Backend property of config: json: cannot unmarshal {found} into an object"),
-                );
-                return None;
-            }
-        };
-        let mut reader = Reader { object: &object, parent: "Backend.", problems: self.problems };
-        let name = match object.value::<String>("Type", "the name of a backend in quotes") {
-            Ok(name) => name.unwrap_or_default(),
-            Err(reason) => {
-                reader.report("Type", format!("error decoding Backend property of config: {reason}"));
-                return None;
-            }
-        };
-        match name.to_ascii_lowercase().as_str() {
-            "alloc" => Some(Backend::Alloc),
-            "host-gw" => Some(Backend::HostGw),
-            "ipip" => {
-                let direct_routing = reader.flag("DirectRouting", false);
-                self.ipv4_only(ipv6, "ipip");
-                Some(Backend::Ipip(Ipip { direct_routing }))
-            }
-            "udp" => {
-                let port = reader.port();
-                self.ipv4_only(ipv6, "udp");
-                Some(Backend::Udp(Udp { port: port.ok()?.unwrap_or(IpipSpec::FOU_PORT) }))
-            }
-            "vxlan" => reader.vxlan(ipv6).map(Backend::Vxlan),
-            "extension" | "ipsec" | "tencent-vpc" | "wireguard" => {
-                reader.report("Type", format!("backend type {name} is {UNSUPPORTED}"));
-                None
-            }
-            _ => {
-                reader.report("Type", format!("unknown backend type: {name} (supported: {SUPPORTED})"));
-                None
-            }
-        }
-    }
-
-    fn vxlan(&mut self, ipv6: bool) -> Option<Vxlan> {
-        // IPv6 needs 1280 bytes inside (RFC 8200 section 5), IPv4 68 (RFC 791); the wrapping takes 70 and 50.
-        let least_mtu = if ipv6 { 1280 + 70 } else { 68 + 50 };
-        let vni = self.number("VNI", 0..=0x00ff_ffff);
-        let port = self.port();
-        let mtu =
-            match self.number("MTU", 0..=u32::from(u16::MAX)) {
-                Ok(Some(mtu)) if mtu < least_mtu => Err(self
-                    .report("MTU", format!("{mtu} leaves no room for pods: at least {least_mtu} is needed"))),
-                mtu => mtu,
-            };
-        let gbp = self.flag("GBP", false);
-        let learning = self.flag("Learning", false);
-        let direct_routing = self.flag("DirectRouting", false);
-        let tx_checksum_offload = self.tx_checksum_offload();
-        Some(Vxlan {
-            vni: vni.ok()?.unwrap_or(1),
-            port: port.ok()?.unwrap_or(VxlanSpec::PORT),
-            mtu: mtu.ok()?.and_then(|mtu| u16::try_from(mtu).ok()),
-            gbp,
-            learning,
-            direct_routing,
-            tx_checksum_offload: tx_checksum_offload.ok()?,
-        })
-    }
-
-    fn port(&mut self) -> Result<Option<NonZeroU16>, Reported> {
-        let port = self.number("Port", 1..=u32::from(u16::MAX))?;
-        Ok(port.and_then(|port| NonZeroU16::new(u16::try_from(port).ok()?)))
-    }
-
-    fn ipv4_only(&mut self, ipv6: bool, backend: &str) {
-        if ipv6 {
-            let reason = format!("the backend {backend} carries IPv4 only; use vxlan or host-gw for IPv6");
-            self.report("EnableIPv6", reason);
-        }
-    }
-
-    fn tx_checksum_offload(&mut self) -> Result<TxChecksumOffload, Reported> {
-        const KEY: &str = "TxChecksumOffload";
-        let text = match self.object.value::<String>(KEY, "\"auto\", \"on\" or \"off\"") {
-            Ok(text) => text.unwrap_or_default().to_ascii_lowercase(),
-            Err(reason) => return Err(self.report(KEY, reason)),
-        };
-        match text.as_str() {
-            "" | "auto" => Ok(TxChecksumOffload::Auto),
-            "on" => Ok(TxChecksumOffload::On),
-            "off" => Ok(TxChecksumOffload::Off),
-            _ => Err(self.report(KEY, format!("`{text}` is none of auto, on, off"))),
-        }
-    }
 }
-
-const SUPPORTED: &str = "vxlan, host-gw, ipip, udp, alloc";
-const UNSUPPORTED: &str = "not supported by this flanneld; use vxlan, host-gw, ipip, udp or alloc";

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-use super::net_conf::KeyProblem;
+use super::reader::KeyProblem;
 
 /// IPv4 subnets for nodes: those of `subnet_len` bits from `subnet_min` to `subnet_max`, both included.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

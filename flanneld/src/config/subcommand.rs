@@ -61,7 +61,7 @@ pub struct ManifestOptions {
     pub network: Option<Ipv4Net>,
     /// Pod network, IPv6. Default: none.
     pub ipv6_network: Option<Ipv6Net>,
-    /// `vxlan` (default), `host-gw`, `ipip`, `udp` or `alloc`.
+    /// `vxlan` (default), `wireguard`, `host-gw`, `ipip`, `udp` or `alloc`.
     pub backend: String,
     /// What kind of nodes.
     pub platform: Platform,
@@ -92,9 +92,9 @@ struct ManifestFlags {
     /// IPv6 network that pods get addresses from. Default: none
     #[arg(long, value_name = "CIDR", help_heading = "This command")]
     ipv6_network: Option<Ipv6Net>,
-    /// How packets reach other nodes: vxlan, host-gw, ipip, udp or alloc
+    /// How packets reach other nodes: vxlan, wireguard (encrypted), host-gw, ipip, udp or alloc
     #[arg(long, value_name = "TYPE", default_value = "vxlan", help_heading = "This command")]
-    #[arg(value_parser = ["vxlan", "host-gw", "ipip", "udp", "alloc"], hide_possible_values = true)]
+    #[arg(value_parser = ["vxlan", "wireguard", "host-gw", "ipip", "udp", "alloc"], hide_possible_values = true)]
     backend: String,
     /// Where CNI plugins and their configuration are: /opt/cni/bin and /etc/cni/net.d (kubernetes), the folders of k3s, or as
     /// kubernetes with the reference plugins installed too (kind)

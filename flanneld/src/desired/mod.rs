@@ -1,5 +1,6 @@
 //! What the kernel should hold for this node. Pure: configuration, node facts and leases in, rules and peers out.
 
+mod peer;
 pub mod rules;
 pub mod subnet_env;
 
@@ -7,18 +8,19 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use flannel_nft::Ownership;
 use flannel_vxlan::{
-    DeviceKind, DeviceSpec, Family, FamilySpec, IfName, IpipSpec, Link, MacAddr, OverlayMtu, Peer,
-    ValueError, Via, Vni, VxlanSpec,
+    DeviceKind, DeviceSpec, Family, FamilySpec, IfName, IpipSpec, Link, MacAddr, OverlayMtu, PrivateKey,
+    ValueError, Vni, VxlanSpec, WireguardSpec,
 };
 use ipnet::IpNet;
 
 use crate::config::{Backend, EffectiveConfig, NetConf, TxChecksumOffload, Vxlan};
+pub use crate::desired::peer::Skipped;
 use crate::desired::rules::{RuleSpec, TablePrefix};
 use crate::desired::subnet_env::SubnetEnv;
 use crate::node::{Addresses, Mtus, NodeError, NodeFacts};
-use flannel_lease::codec::{cut, quote};
 use flannel_lease::{
     AllocationRange, BackendData, BackendType, FamilyRange, LeaseAttributes, LeaseKey, VxlanData,
+    WireguardData,
 };
 
 /// Everything that decides what this node looks like, its peers apart.
@@ -32,6 +34,8 @@ pub struct NodeSpec {
     pub mtus: Mtus,
     /// MAC addresses of the VXLAN devices.
     pub macs: VtepMacs,
+    /// The private key of the WireGuard devices; `None` with another backend.
+    pub wireguard_key: Option<PrivateKey>,
     /// Masquerade what leaves the pod network (`IPMasq`, else `--ip-masq`).
     pub masquerade: bool,
     /// Choose masqueraded source ports at random.
@@ -109,38 +113,6 @@ pub fn with_other_macs(attributes: &LeaseAttributes) -> Option<LeaseAttributes> 
     (others != *attributes).then_some(others)
 }
 
-/// Why a lease gives no peer of one family.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum Skipped {
-    /// The node moves packets in another way than this one.
-    #[error("its backend is `{theirs}` but this node's is `{ours}`")]
-    Backend {
-        /// As published.
-        theirs: String,
-        /// `Backend.Type` here.
-        ours: &'static str,
-    },
-    /// The node is on another VXLAN network.
-    #[error("its VNI is {theirs} but this node's is {ours}")]
-    Vni {
-        /// As published.
-        theirs: u32,
-        /// `Backend.VNI` here.
-        ours: u32,
-    },
-    /// The node did not say where to send to.
-    #[error("it publishes no public {0} address")]
-    NoAddress(Family),
-    /// The node did not say what its VXLAN device is, or said nonsense.
-    #[error("its {family} backend data is unusable: {problem}")]
-    BackendData {
-        /// The family.
-        family: Family,
-        /// What is wrong.
-        problem: String,
-    },
-}
-
 /// Some part of the setting has a value that the overlay cannot have.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot set up the {family} overlay")]
@@ -165,6 +137,7 @@ impl NodeSpec {
         Ok(Self {
             mtus: facts.mtus(&net_conf.backend)?,
             macs: VtepMacs::choose(&net_conf, &facts, &asked.host_name, published),
+            wireguard_key: config.wireguard_key,
             masquerade: net_conf.masquerade.unwrap_or(asked.masquerade),
             fully_random: net_conf.fully_random.unwrap_or(asked.fully_random),
             net_conf,
@@ -178,9 +151,10 @@ impl NodeSpec {
         })
     }
 
-    /// The node's IPv6 addresses, unless the interface is too small for IPv6 in VXLAN.
+    /// The node's IPv6 addresses, unless the interface is too small for IPv6 in the tunnel.
     pub(crate) fn ipv6(&self) -> Option<Addresses<Ipv6Addr>> {
-        let fits = !matches!(self.net_conf.backend, Backend::Vxlan(_)) || self.mtus.ipv6_device.is_some();
+        let is_tunneled = matches!(self.net_conf.backend, Backend::Vxlan(_) | Backend::Wireguard(_));
+        let fits = !is_tunneled || self.mtus.ipv6_device.is_some();
         self.facts.ipv6.filter(|_| fits)
     }
 
@@ -189,9 +163,13 @@ impl NodeSpec {
     pub fn ipv6_problem(&self) -> Option<String> {
         (self.facts.ipv6.is_some() && self.ipv6().is_none()).then(|| {
             let (interface, mtu) = (&self.facts.interface, self.facts.mtu);
+            let (tunnel, needed) = match self.net_conf.backend {
+                Backend::Wireguard(_) => ("WireGuard", 1360),
+                _ => ("VXLAN", 1350),
+            };
             format!(
-                "this node goes without IPv6, IPv4 works: interface {interface} carries {mtu} bytes, IPv6 in VXLAN needs \
-                 1350; raise its MTU, which flanneld notices by itself"
+                "this node goes without IPv6, IPv4 works: interface {interface} carries {mtu} bytes, IPv6 in {tunnel} needs \
+                 {needed}; raise its MTU, which flanneld notices by itself"
             )
         })
     }
@@ -211,6 +189,16 @@ impl NodeSpec {
                 let ipv4 = self.facts.ipv4.map(|_| data(self.macs.ipv4)).transpose()?;
                 let ipv6 = self.ipv6().map(|_| data(self.macs.ipv6)).transpose()?;
                 (BackendType::Vxlan, ipv4, ipv6)
+            }
+            Backend::Wireguard(wireguard) => {
+                let data = |family| {
+                    let public_key = self.wireguard_key.map(|key| key.public().bytes());
+                    let data = |public_key| WireguardData { public_key, port: Some(wireguard.port(family)) };
+                    public_key.map(|key| data(key).to_backend_data()).transpose()
+                };
+                let ipv4 = self.facts.ipv4.map(|_| data(Family::V4)).transpose()?.flatten();
+                let ipv6 = self.ipv6().map(|_| data(Family::V6)).transpose()?.flatten();
+                (BackendType::Wireguard, ipv4, ipv6)
             }
         };
         Ok(LeaseAttributes {
@@ -252,7 +240,7 @@ impl NodeSpec {
         match &self.net_conf.backend {
             Backend::Vxlan(vxlan) => vxlan.direct_routing,
             Backend::Ipip(ipip) => ipip.direct_routing,
-            Backend::Alloc | Backend::HostGw | Backend::Udp(_) => false,
+            Backend::Alloc | Backend::HostGw | Backend::Udp(_) | Backend::Wireguard(_) => false,
         }
     }
 
@@ -322,7 +310,7 @@ impl NodeSpec {
             let underlay = Link { index: self.facts.index, name };
             let mut spec = FamilySpec::new(underlay, subnet, vec![network]).blackhole(self.blackhole_route);
             if let Some((mtu, mac)) = tunnel
-                && let Some(kind) = self.device_kind(mac, public_is_local).map_err(fail)?
+                && let Some(kind) = self.device_kind(family, mac, public_is_local).map_err(fail)?
             {
                 let mtu = OverlayMtu::new(mtu, family).map_err(fail)?;
                 spec = spec.device(DeviceSpec::new(kind, underlay, local, subnet.network(), mtu));
@@ -333,7 +321,12 @@ impl NodeSpec {
     }
 
     /// The kind of the backend's device; `None` if it has none.
-    fn device_kind(&self, mac: MacAddr, public_is_local: bool) -> Result<Option<DeviceKind>, ValueError> {
+    fn device_kind(
+        &self,
+        family: Family,
+        mac: MacAddr,
+        public_is_local: bool,
+    ) -> Result<Option<DeviceKind>, ValueError> {
         Ok(match &self.net_conf.backend {
             Backend::Alloc | Backend::HostGw => None,
             Backend::Ipip(_) => Some(IpipSpec::new().into()),
@@ -347,79 +340,15 @@ impl NodeSpec {
                     .tx_checksum(checksum.or_else(|| self.restores_checksum.then_some(true)));
                 Some(spec.into())
             }
+            Backend::Wireguard(wireguard) => self.wireguard_key.map(|key| {
+                WireguardSpec::new(key)
+                    .port(wireguard.port(family))
+                    .psk(wireguard.psk)
+                    .keepalive(wireguard.keepalive)
+                    .shared(wireguard.is_shared())
+                    .into()
+            }),
         })
-    }
-
-    /// The peer that one subnet of a lease stands for; `None` if this node does not have that family, or no overlay at
-    /// all. `on_link` returns whether an address is reached without a router, through the interface between nodes.
-    pub fn peer(
-        &self,
-        key: LeaseKey,
-        subnet: IpNet,
-        attributes: &LeaseAttributes,
-        mut on_link: impl FnMut(IpAddr) -> bool,
-    ) -> Option<Result<Peer, Skipped>> {
-        let family = Family::of_net(subnet);
-        let (held, public, data) = match family {
-            Family::V4 if self.facts.ipv4.is_some() => {
-                (key.v4().map(IpNet::from), attributes.public_ip.map(IpAddr::from), &attributes.backend_data)
-            }
-            Family::V6 if self.ipv6().is_some() => (
-                key.v6().map(IpNet::from),
-                attributes.public_ipv6.map(IpAddr::from),
-                &attributes.backend_v6_data,
-            ),
-            Family::V4 | Family::V6 => return None,
-        };
-        if held != Some(subnet) {
-            return None;
-        }
-        let via = public
-            .ok_or(Skipped::NoAddress(family))
-            .and_then(|public| self.via(family, public, attributes, data.as_ref(), &mut on_link));
-        via.map(|via| via.map(|via| Peer { subnet, via })).transpose()
-    }
-
-    fn via(
-        &self,
-        family: Family,
-        public: IpAddr,
-        attributes: &LeaseAttributes,
-        data: Option<&BackendData>,
-        on_link: &mut impl FnMut(IpAddr) -> bool,
-    ) -> Result<Option<Via>, Skipped> {
-        let ours = &self.net_conf.backend;
-        let expected = match ours {
-            Backend::Alloc => return Ok(None),
-            Backend::HostGw => BackendType::HostGw,
-            Backend::Ipip(_) => BackendType::Ipip,
-            Backend::Udp(_) => BackendType::Unnamed,
-            Backend::Vxlan(_) => BackendType::Vxlan,
-        };
-        if attributes.backend_type != expected {
-            let theirs = quote(attributes.backend_type.as_str());
-            return Err(Skipped::Backend { theirs, ours: ours.name() });
-        }
-        let vxlan = match ours {
-            Backend::Alloc | Backend::HostGw => return Ok(Some(Via::Direct { gateway: public })),
-            Backend::Ipip(ipip) if ipip.direct_routing && on_link(public) => {
-                return Ok(Some(Via::Direct { gateway: public }));
-            }
-            Backend::Ipip(_) | Backend::Udp(_) => return Ok(Some(Via::Outer { underlay: public })),
-            Backend::Vxlan(vxlan) => vxlan,
-        };
-        let unusable = |problem: String| Skipped::BackendData { family, problem };
-        let data = data.ok_or_else(|| unusable("there is none".to_owned()))?;
-        let data: VxlanData = data.decode().map_err(|error| unusable(cut(&error.to_string())))?;
-        if !data.is_of(vxlan.vni) {
-            return Err(Skipped::Vni { theirs: data.vni, ours: vxlan.vni });
-        }
-        let mac = MacAddr::new(data.vtep_mac).map_err(|error| unusable(error.to_string()))?;
-        Ok(Some(if vxlan.direct_routing && on_link(public) {
-            Via::Direct { gateway: public }
-        } else {
-            Via::Tunnel { mac, underlay: public }
-        }))
     }
 }
 

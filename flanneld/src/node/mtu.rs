@@ -10,9 +10,10 @@ use crate::config::Backend;
 /// | vxlan | underlay − 50 | underlay − 70, at least 1280 | `ipv4_device`; `ipv6_device` without IPv4 |
 /// | ipip | interface − 20 | – | `ipv4_device` |
 /// | udp | interface − 28 | – | `ipv4_device` |
+/// | wireguard | underlay − 80 | underlay − 80, at least 1280 | `ipv4_device`; `ipv6_device` without IPv4 |
 /// | host-gw, alloc | – | – | interface |
 ///
-/// For vxlan the underlay is `Backend.MTU`, as with upstream, or the interface's if that is not set, or has become lower.
+/// For vxlan and wireguard the underlay is `Backend.MTU`, as with upstream, or the interface's if that is not set, or has become lower.
 /// Upstream writes underlay − 50 for pods in every case. In dual stack so does flanneld: the kernel answers an IPv6 packet
 /// that is up to 20 bytes too large with "packet too big", and the pod sends smaller ones from then on. docs/design.md has
 /// the reasons.
@@ -38,6 +39,11 @@ impl NodeFacts {
                 let underlay = vxlan.mtu.map_or(self.mtu, |mtu| self.mtu.min(mtu.into()));
                 // Outer IP 20 or 40 + UDP 8 + VXLAN 8 + inner Ethernet 14.
                 self.inside(underlay, 50, 70)
+            }
+            Backend::Wireguard(wireguard) => {
+                let underlay = wireguard.mtu.map_or(self.mtu, |mtu| self.mtu.min(mtu.into()));
+                // Outer IP 20 or 40 + UDP 8 + WireGuard 32; upstream takes 40 for both families.
+                self.inside(underlay, 80, 80)
             }
             // Outer IP 20, with UDP 8.
             Backend::Ipip(_) => self.inside(self.mtu, 20, 0),

@@ -75,6 +75,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     fn saved_state(&self) -> Option<SavedState> {
         self.leases.is_complete().then(|| SavedState {
             net_conf: self.spec.net_conf.clone(),
+            psk_withheld: self.spec.net_conf.backend.has_psk(),
             machine: Some(self.machine()),
             key: self.lease.key,
             attributes: self.lease.attributes.clone(),

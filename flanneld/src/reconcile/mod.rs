@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tracing::{info, warn};
 
-use crate::config::{EffectiveConfig, NetConf};
+use crate::config::{Backend, EffectiveConfig, NetConf};
 use crate::desired::subnet_env::SubnetEnv;
 use crate::desired::{NodeSpec, rules};
 use crate::run::reload::{Reload, live_change};
@@ -40,6 +40,7 @@ mod pacing;
 mod passes;
 mod repair_backoff;
 mod repairs;
+pub(crate) mod sessions;
 mod tables;
 
 use due::Due;
@@ -56,6 +57,9 @@ use tables::Tables;
 
 /// Most events that are folded before the kernel is written to.
 const MAX_BATCHED_EVENTS: usize = 65_536;
+/// Time between two checks of WireGuard devices: the kernel does not notify of changed keys and peers, and flanneld
+/// restores the endpoint of a peer that does not answer.
+const WIREGUARD_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Time between two full checks of devices, peers and routes, in case a notification is lost. A check costs a few
 /// microseconds per peer.
 const FULL_CHECK_INTERVAL: Duration = Duration::from_secs(60);
@@ -200,6 +204,9 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
 
     /// Keeps the kernel in the desired state until `shutdown` resolves or an input is closed. Leaves everything in place.
     pub async fn run(mut self, mut inputs: Inputs, shutdown: impl Future<Output = ()>) {
+        let mut wireguard = interval_at(Instant::now() + WIREGUARD_CHECK_INTERVAL, WIREGUARD_CHECK_INTERVAL);
+        wireguard.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let has_wireguard = matches!(self.spec.net_conf.backend, Backend::Wireguard(_));
         let mut check = interval_at(Instant::now() + self.config.asked.resync, self.config.asked.resync);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut verify = interval_at(Instant::now() + FULL_CHECK_INTERVAL, FULL_CHECK_INTERVAL);
@@ -254,6 +261,11 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                     // The sender may not wait for the answer.
                     let _unheard = done.send(self.adopt_net_conf(net_conf));
                 }
+                _ = wireguard.tick(), if has_wireguard => {
+                    self.outputs.counters.found(Object::Overlay, Cause::Check);
+                    self.overlay.desired.invalidate();
+                    self.due.overlay.now();
+                }
                 _ = verify.tick() => {
                     self.notice(&[Notification::Overflow], Cause::Check);
                 }
@@ -277,6 +289,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         status.rules.owned = self.spec.ownership == flannel_nft::Ownership::Owner;
         fill_readiness(&self.outputs.readiness.borrow(), &mut status);
         self.outputs.counters.fill(&mut status);
+        sessions::fill(&mut status, &self.overlay.desired, &mut self.overlay.kernel);
         // The process that asked may have gone.
         let _unheard = request.answer.send(Box::new(status));
     }

@@ -1,7 +1,7 @@
 //! Devices and routes that an earlier configuration of this node left in the kernel, after a change of VNI, backend or
 //! network, or without a family.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flannel_vxlan::{Family, FlannelDevice, IfName, Links, Observed, Overlay, Plan};
 use ipnet::IpNet;
@@ -27,13 +27,13 @@ impl Orphans {
     pub(crate) fn between(before: &NetConf, now: &NetConf) -> Self {
         let (present, kept) = (devices(now), now.all_networks());
         let gone =
-            devices(before).into_iter().filter(|(device, _)| !present.iter().any(|(kept, _)| kept == device));
+            devices(before).into_iter().filter(|(_, device)| !present.values().any(|kept| kept == device));
         let networks = before
             .all_networks()
             .into_iter()
             .filter(|network| !kept.iter().any(|kept| kept.contains(network)));
         Self {
-            devices: gone.map(|(device, family)| Links::of(device, family)).collect(),
+            devices: gone.map(|(family, device)| Links::of(device, family)).collect(),
             networks: networks.collect(),
         }
     }
@@ -49,10 +49,8 @@ impl Orphans {
     }
 }
 
-fn devices(net_conf: &NetConf) -> Vec<(IfName, Family)> {
-    let Some(device) = net_conf.backend.device() else { return Vec::new() };
-    let families = net_conf.all_networks().into_iter().map(Family::of_net);
-    families.map(|family| (device.name(family), family)).collect()
+fn devices(net_conf: &NetConf) -> BTreeMap<Family, IfName> {
+    net_conf.backend.devices(net_conf.all_networks().into_iter().map(Family::of_net))
 }
 
 /// The sweep of what earlier configurations left in the kernel.
@@ -100,7 +98,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         let now = &self.spec.net_conf;
         let left: Vec<Orphans> =
             self.unswept().iter().map(|previous| Orphans::between(previous, now)).collect();
-        let ours: BTreeSet<IfName> = devices(now).into_iter().map(|(device, _)| device).collect();
+        let ours: BTreeSet<IfName> = devices(now).into_values().collect();
         let interfaces = self.overlay.kernel.interfaces()?;
         let named = interfaces.iter().filter(|found| FlannelDevice::of_name(&found.name).is_some());
         let others = named.filter(|found| !ours.iter().any(|device| device.as_str() == found.name));
@@ -181,5 +179,15 @@ mod tests {
         assert_eq!(left(&host_gw, &ipv4), ["10.99.0.0/16"]);
         assert_eq!(left(&ipv4, &wide), [""; 0]);
         assert_eq!(left(&wide, &ipv4), ["10.240.0.0/12"]);
+        let wireguard = |mode: &str| {
+            conf(&format!(
+                r#"{{"Network": "10.244.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00::/48",
+                     "Backend": {{"Type": "wireguard", "Mode": "{mode}"}}}}"#
+            ))
+        };
+        let (separate, shared) = (wireguard("separate"), wireguard("auto"));
+        assert_eq!(left(&separate, &shared), ["flannel-wg-v6"]);
+        assert_eq!(left(&shared, &separate), [""; 0]);
+        assert_eq!(left(&shared, &dual), ["flannel-wg"]);
     }
 }

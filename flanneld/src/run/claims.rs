@@ -48,9 +48,8 @@ impl Claims {
         for network in &networks {
             self.take(&Claim::Network(*network), waits).await;
         }
-        let Some(device) = net_conf.backend.device() else { return };
-        for network in networks {
-            let device = device.name(flannel_vxlan::Family::of_net(network));
+        let families = networks.into_iter().map(flannel_vxlan::Family::of_net);
+        for device in net_conf.backend.devices(families).into_values() {
             self.take(&Claim::Device(device.to_string()), waits).await;
         }
     }

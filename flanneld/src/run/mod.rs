@@ -14,6 +14,7 @@ pub(crate) mod start;
 pub mod state_file;
 mod store_outages;
 pub mod subnet_file;
+pub mod wireguard_key;
 
 use std::convert::Infallible;
 use std::io::ErrorKind;
@@ -99,6 +100,9 @@ pub enum Fatal {
     /// The names of the tables cannot be settled.
     #[error("cannot choose the names of the nftables tables")]
     Tables(#[source] PrefixError),
+    /// No private key for backend `wireguard`.
+    #[error("cannot use backend `wireguard` on this node")]
+    WireguardKey(#[source] wireguard_key::KeyError),
     /// The health port.
     #[error("cannot listen on {address} for health ({})", listen_advice(source))]
     Healthz {

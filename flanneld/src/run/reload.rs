@@ -8,7 +8,7 @@ use std::fmt::Display;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
-use crate::config::{Backend, NetConf, Vxlan};
+use crate::config::{Backend, NetConf, Vxlan, Wireguard};
 use crate::run::file_watch::FileWatch;
 use crate::run::net_conf::Written;
 use crate::status::readiness::{Readiness, update};
@@ -33,7 +33,7 @@ pub struct Reload {
 /// The configuration to go on with when `new` is written while `old` is in force.
 ///
 /// Live: `NonMasqueradeCIDRs`, `IPMasq`, `IPMasqFullyRandom`, `Backend.MTU`, `Backend.DirectRouting`, `Backend.Learning`,
-/// `Backend.TxChecksumOffload`, and `EnableNFTables`, which means nothing here. Everything else decides which subnets
+/// `Backend.TxChecksumOffload`, `Backend.PersistentKeepaliveInterval`, and `EnableNFTables`, which means nothing here. Everything else decides which subnets
 /// there are, how nodes understand each other, or needs a new device.
 ///
 /// # Errors
@@ -72,6 +72,16 @@ pub fn live_change(old: &NetConf, new: &NetConf) -> Result<NetConf, Refused> {
     }
     if let (Backend::Udp(old), Backend::Udp(new)) = (&old.backend, &new.backend) {
         fixed("Backend.Port", &old.port, &new.port, "is where the other nodes send to");
+    }
+    if let (Backend::Wireguard(old), Backend::Wireguard(new)) = (&old.backend, &new.backend) {
+        let Wireguard { listen_port, listen_port_v6, psk, mode, .. } = old;
+        let port = "is where the other nodes send to";
+        fixed("Backend.ListenPort", listen_port, &new.listen_port, port);
+        fixed("Backend.ListenPortV6", listen_port_v6, &new.listen_port_v6, port);
+        fixed("Backend.Mode", &mode.as_str(), &new.mode.as_str(), "needs other devices");
+        if *psk != new.psk {
+            refused.push("Backend.PSK must be the same on all nodes".to_owned());
+        }
     }
     if refused.is_empty() { Ok(new.clone()) } else { Err(Refused(refused)) }
 }
@@ -206,6 +216,11 @@ mod tests {
         ] {
             assert_eq!(change(new), Ok(conf(new)));
         }
+        let wireguard = conf(r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "wireguard"}}"#);
+        let new = conf(
+            r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "wireguard", "PersistentKeepaliveInterval": 25, "MTU": 1400}}"#,
+        );
+        assert_eq!(live_change(&wireguard, &new), Ok(new));
     }
 
     #[test]
@@ -223,6 +238,15 @@ mod tests {
             let named: Vec<&str> = refused.iter().filter_map(|line| line.split(' ').next()).collect();
             assert_eq!(named, keys, "{new}");
         }
+        const PSK: &str = "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=";
+        let wireguard = |members: &str| {
+            conf(&format!(r#"{{"Network": "10.244.0.0/16", "Backend": {{"Type": "wireguard"{members}}}}}"#))
+        };
+        let new = format!(r#", "ListenPort": 7000, "ListenPortV6": 7001, "Mode": "auto", "PSK": "{PSK}""#);
+        let Refused(refused) = live_change(&wireguard(""), &wireguard(&new)).unwrap_err();
+        let named: Vec<&str> = refused.iter().filter_map(|line| line.split(' ').next()).collect();
+        assert_eq!(named, ["Backend.ListenPort", "Backend.ListenPortV6", "Backend.Mode", "Backend.PSK"]);
+        assert!(!refused.join(" ").contains(PSK));
         let refused = live_change(&conf(BASE), &conf(&BASE.replace("vxlan\"", "vxlan\", \"Port\": 4789")));
         assert_eq!(
             refused.unwrap_err().to_string(),

@@ -1,12 +1,13 @@
 //! From configuration to a lease: the store's if it answers, else the one remembered.
 
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
-use crate::config::{Backend, Config, EffectiveConfig, NetConf, TxChecksumOffload, Vxlan};
+use crate::config::{Backend, Config, EffectiveConfig, NetConf, TxChecksumOffload, Vxlan, Wireguard};
 use crate::desired::{NodeSpec, VtepMacs, subnet_env};
 use crate::node::{Host, NodeFacts, Present};
 use crate::reconcile::{RestoredPeers, find_facts};
@@ -15,6 +16,7 @@ use crate::run::claims::Claims;
 use crate::run::lease_task::{LeaseTask, acquire};
 use crate::run::net_conf::Written;
 use crate::run::state_file::{self, SavedState};
+use crate::run::wireguard_key;
 use crate::store::ConfiguredStore;
 use flannel_lease::Chain;
 use flannel_lease::Stack;
@@ -67,6 +69,13 @@ pub(crate) async fn start(
     let net_conf = match (&config.net_conf, &saved) {
         (Some(net_conf), _) => net_conf.clone(),
         (None, None) => written.wait_until_usable(&waits).await,
+        // The state file does not have its PSK, and peers without it would reject this node's packets.
+        (None, Some(saved)) if saved.usable_net_conf().is_none() => {
+            info!(
+                "waiting for the lease store: only the network configuration there has the PSK; the kernel forwards as before"
+            );
+            written.wait_until_usable(&waits).await
+        }
         (None, Some(saved)) => match timeout_at(deadline, written.wait_until_usable(&waits)).await {
             Ok(net_conf) => net_conf,
             Err(_late) => {
@@ -85,7 +94,13 @@ pub(crate) async fn start(
     let former: Vec<_> = earlier.iter().flat_map(NetConf::all_networks).collect();
     let prefix = claims.tables(config, &net_conf, &former, rules, &waits).await;
     let prefix = prefix.map_err(Fatal::Tables)?;
-    let effective = EffectiveConfig::new(config.clone(), ownership, prefix);
+    let key = match &net_conf.backend {
+        Backend::Wireguard(_) => {
+            Some(wireguard_key::settle(&config.wireguard_key_file, links).map_err(Fatal::WireguardKey)?)
+        }
+        _ => None,
+    };
+    let effective = EffectiveConfig::new(config.clone(), ownership, prefix).with_wireguard_key(key);
     // The store has its time, however long another daemon was waited for.
     let deadline = deadline + began.elapsed();
     let saved = saved.filter(|saved| match saved.unfit_for(&net_conf) {
@@ -385,6 +400,16 @@ fn log_backend(net_conf: &NetConf) {
             "backend udp (the default of a configuration without Backend) has no IPv6 and no receive offload; vxlan is \
              recommended: docs/migration.md describes the change"
         ),
+        Backend::Wireguard(wireguard) => {
+            let Wireguard { listen_port, listen_port_v6, mode, .. } = wireguard;
+            info!(
+                "WireGuard config: Mode={} ListenPort={listen_port} ListenPortV6={listen_port_v6} PSK={} \
+                 PersistentKeepaliveInterval={}",
+                mode.as_str(),
+                if wireguard.psk.is_some() { "set" } else { "none" },
+                wireguard.keepalive.map_or(0, NonZeroU16::get)
+            );
+        }
         Backend::Alloc | Backend::HostGw | Backend::Vxlan(_) => {}
     }
     if !net_conf.nftables_asked {

@@ -3,12 +3,13 @@
 //!
 //! [OpenMetrics]: https://prometheus.io/docs/specs/om/open_metrics_spec/
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
 use crate::desired::rules::{
     FORWARDED_FROM_PODS, FORWARDED_TO_PODS, MASQUERADED_FROM_PODS, MASQUERADED_TO_PODS,
 };
-use crate::status::model::{BUCKETS, Cause, CounterStatus, PeerCounts, Status, WorkStatus};
+use crate::status::model::{BUCKETS, Cause, CounterStatus, PeerCounts, SessionCounts, Status, WorkStatus};
 use crate::status::readiness::Condition;
 
 /// A text format.
@@ -230,6 +231,32 @@ pub const FAMILIES: &[Family] = &[
         },
     },
     Family {
+        name: "flanneld_wireguard_peers",
+        kind: Kind::Gauge,
+        help: "Peers of a WireGuard device: with a handshake in the last 180 seconds (connected), or without (disconnected), which an idle peer is too.",
+        samples: |status, put| {
+            put.sessions(status, |device, sessions, put| {
+                for (state, count) in
+                    [("connected", sessions.connected), ("disconnected", sessions.disconnected)]
+                {
+                    put.sample("", &[("device", device), ("state", state)], &count);
+                }
+            });
+        },
+    },
+    Family {
+        name: "flanneld_wireguard_peer_bytes",
+        kind: Kind::Gauge,
+        help: "Bytes that a WireGuard device has exchanged with its present peers.",
+        samples: |status, put| {
+            put.sessions(status, |device, sessions, put| {
+                for (direction, bytes) in [("received", sessions.rx_bytes), ("sent", sessions.tx_bytes)] {
+                    put.sample("", &[("device", device), ("direction", direction)], &bytes);
+                }
+            });
+        },
+    },
+    Family {
         name: "flanneld_peer_leases",
         kind: Kind::Gauge,
         help: "Leases of other nodes in the store.",
@@ -404,6 +431,16 @@ impl Samples<'_> {
                 _ => continue,
             };
             self.sample("_total", &[("family", &counter.family), ("direction", direction)], &value(counter));
+        }
+    }
+
+    /// Samples of each WireGuard device.
+    fn sessions(&mut self, status: &Status, put: impl Fn(&str, SessionCounts, &mut Self)) {
+        // One device may carry both families.
+        let by_name: BTreeMap<&str, SessionCounts> =
+            status.devices.iter().filter_map(|device| Some((&*device.name, device.sessions?))).collect();
+        for (device, sessions) in by_name {
+            put(device, sessions, self);
         }
     }
 }

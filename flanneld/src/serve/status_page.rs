@@ -155,9 +155,10 @@ fn peers(status: &Status) -> String {
     for (number, peer) in (1_u32..).zip(status.peer_list.iter().take(MAX_LISTED_PEERS)) {
         let state = word(peer.state);
         let underlay = peer.underlay.map(|address| address.to_string()).unwrap_or_default();
-        let how = match (&peer.reason, &peer.mac) {
+        let session = peer.session.as_ref().map(ToString::to_string);
+        let how = match (&peer.reason, peer.mac.as_ref().or(session.as_ref())) {
             (Some(reason), _) => reason,
-            (None, Some(mac)) => mac,
+            (None, Some(how)) => how,
             (None, None) if peer.direct => "routed directly",
             (None, None) => "",
         };

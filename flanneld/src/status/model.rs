@@ -4,7 +4,8 @@
 //! page and `flanneld status` are three ways to show it.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -140,9 +141,56 @@ pub struct DeviceStatus {
     pub mac: Option<String>,
     /// In bytes.
     pub mtu: u32,
-    /// UDP destination port; absent without UDP.
+    /// UDP port at which it receives; absent without UDP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+    /// Its public key; absent for another kind of device than WireGuard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Its sessions; absent for another kind of device than WireGuard, and if they cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<SessionCounts>,
+}
+
+/// The sessions of a WireGuard device with its peers. Nodes of which a device carries both families are one peer.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default)]
+pub struct SessionCounts {
+    /// Peers with a handshake in the last 180 seconds.
+    pub connected: u64,
+    /// Peers without: no packets are waiting for them, or they do not answer.
+    pub disconnected: u64,
+    /// Bytes received from the present peers.
+    pub rx_bytes: u64,
+    /// Bytes sent to the present peers.
+    pub tx_bytes: u64,
+}
+
+/// The session of a WireGuard device with a peer.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct SessionStatus {
+    /// The public key of the peer.
+    pub key: String,
+    /// Where packets are sent; absent if nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<SocketAddr>,
+    /// Seconds since the last handshake; absent if there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handshake_age: Option<u64>,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+}
+
+impl fmt::Display for SessionStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.handshake_age {
+            Some(age) => write!(f, "last handshake {age} s ago")?,
+            None => f.write_str("no handshake yet")?,
+        }
+        write!(f, ", {} bytes received, {} bytes sent", self.rx_bytes, self.tx_bytes)
+    }
 }
 
 /// The nftables rules.
@@ -208,6 +256,9 @@ pub struct PeerStatus {
     pub direct: bool,
     /// Why it is skipped or pending, or what its lease lacks.
     pub reason: Option<String>,
+    /// Its session with the WireGuard device; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionStatus>,
 }
 
 /// What became of a peer.

@@ -96,7 +96,15 @@ fn peer(
             Ok(_) => (PeerState::Pending, None),
             Err(skipped) => (PeerState::Skipped, Some(skipped.to_string())),
         };
-        return Some(PeerStatus { subnet, state, underlay: None, mac: None, direct: false, reason });
+        return Some(PeerStatus {
+            subnet,
+            state,
+            underlay: None,
+            mac: None,
+            direct: false,
+            reason,
+            session: None,
+        });
     };
     let (state, reason) = match overlay.conflict_of(subnet) {
         Some(conflict) => (PeerState::Skipped, Some(conflict.to_string())),
@@ -113,7 +121,15 @@ fn peer(
         Via::Outer { .. } | Via::Key { .. } | Via::Direct { .. } => None,
     };
     let direct = matches!(peer.via, Via::Direct { .. });
-    Some(PeerStatus { subnet, state, underlay: Some(peer.via.underlay()), mac, direct, reason })
+    Some(PeerStatus {
+        subnet,
+        state,
+        underlay: Some(peer.via.underlay()),
+        mac,
+        direct,
+        reason,
+        session: None,
+    })
 }
 
 fn devices(overlay: &Overlay) -> Vec<DeviceStatus> {
@@ -127,6 +143,8 @@ fn devices(overlay: &Overlay) -> Vec<DeviceStatus> {
             mac: vxlan.map(|vxlan| vxlan.mac.to_string()),
             mtu: device.mtu.bytes(),
             port: device.kind.port().map(NonZeroU16::get),
+            key: device.kind.wireguard().map(|wireguard| wireguard.public_key.to_string()),
+            sessions: None,
         }
     };
     specs.map(status).collect()

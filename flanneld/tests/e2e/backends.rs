@@ -10,6 +10,7 @@ use crate::{Cluster, SOON, Witness, pause};
 const UDP: (&str, &str) = ("", "flannel0");
 const IPIP: (&str, &str) = (r#", "Backend": {"Type": "ipip"}"#, "flannel.ipip");
 const DIRECT: (&str, &str) = (r#", "Backend": {"Type": "ipip", "DirectRouting": true}"#, "flannel.ipip");
+const WIREGUARD: (&str, &str) = (r#", "Backend": {"Type": "wireguard"}"#, "flannel-wg");
 const VXLAN: (&str, &str) = (r#", "Backend": {"Type": "vxlan"}"#, "flannel.1");
 
 fn net_conf(backend: &str) -> String {
@@ -17,15 +18,15 @@ fn net_conf(backend: &str) -> String {
 }
 
 fn can_run() -> bool {
-    KernelOption::IPIP.is_usable() && KernelOption::FOU.is_usable()
+    [KernelOption::IPIP, KernelOption::FOU, KernelOption::WIREGUARD].iter().all(|option| option.is_usable())
 }
 
 impl Cluster {
-    fn sh(&self, at: usize, command: &str) -> String {
+    pub(crate) fn sh(&self, at: usize, command: &str) -> String {
         self.nodes[at].0.namespace().sh(command).unwrap()
     }
 
-    fn restart_node(&mut self, at: usize) {
+    pub(crate) fn restart_node(&mut self, at: usize) {
         let (node, daemon, pod) = self.nodes.remove(at);
         assert!(daemon.terminate().unwrap().success());
         let mut daemon = self.flannel.start(&node).unwrap();
@@ -101,7 +102,7 @@ fn a_cluster_changes_its_backend_node_by_node() {
         return;
     }
     let mut cluster = Cluster::start(2, &net_conf(VXLAN.0));
-    for (backend, device) in [IPIP, UDP, VXLAN, UDP, IPIP, VXLAN] {
+    for (backend, device) in [WIREGUARD, IPIP, UDP, VXLAN, WIREGUARD, UDP, IPIP, VXLAN] {
         fs::write(cluster.flannel.net_conf_file(), net_conf(backend)).unwrap();
         for at in 0..2 {
             cluster.restart_node(at);
@@ -120,7 +121,8 @@ fn a_cluster_changes_its_backend_node_by_node() {
         }
         cluster.every_pod_reaches_every_other();
         let nexthops = cluster.sh(0, "ip nexthop | wc -l");
-        assert_eq!(nexthops.trim(), "1", "{backend}");
+        let expected = if device == WIREGUARD.1 { "0" } else { "1" };
+        assert_eq!(nexthops.trim(), expected, "{backend}");
     }
 }
 

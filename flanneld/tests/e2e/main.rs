@@ -31,6 +31,7 @@ mod store_away;
 mod underlay;
 mod upstream_cluster;
 mod upstream_node;
+mod wireguard;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_flanneld");
 const SOON: Duration = Duration::from_secs(10);

@@ -33,11 +33,11 @@ annotations:
 {{- if not (or .Values.podCidr .Values.podCidrv6) -}}
 {{- fail "set podCidr, podCidrv6 or both" -}}
 {{- end -}}
-{{- if not (has $flannel.backend (list "vxlan" "host-gw" "ipip" "udp" "alloc")) -}}
-{{- fail (printf "flannel.backend %q: this flannel has vxlan, host-gw, ipip, udp and alloc" $flannel.backend) -}}
+{{- if not (has $flannel.backend (list "vxlan" "wireguard" "host-gw" "ipip" "udp" "alloc")) -}}
+{{- fail (printf "flannel.backend %q: this flannel has vxlan, wireguard, host-gw, ipip, udp and alloc" $flannel.backend) -}}
 {{- end -}}
 {{- if and .Values.podCidrv6 (has $flannel.backend (list "ipip" "udp")) -}}
-{{- fail (printf "podCidrv6: the backend %s carries IPv4 only; use vxlan or host-gw" $flannel.backend) -}}
+{{- fail (printf "podCidrv6: the backend %s carries IPv4 only; use vxlan, wireguard or host-gw" $flannel.backend) -}}
 {{- end -}}
 {{- $conf := dict "EnableNFTables" $flannel.enableNFTables -}}
 {{- if .Values.podCidr -}}
@@ -55,6 +55,14 @@ annotations:
 {{- end -}}
 {{- if and (eq $flannel.backend "ipip") $flannel.directRouting -}}
 {{- $_ := set $backend "DirectRouting" $flannel.directRouting -}}
+{{- end -}}
+{{- if eq $flannel.backend "wireguard" -}}
+{{- range $key, $value := dict "ListenPort" $flannel.backendPort "ListenPortV6" $flannel.backendPortv6 "MTU" $flannel.mtu "PersistentKeepaliveInterval" $flannel.keepaliveInterval -}}
+{{- if $value }}{{ $_ := set $backend $key (int $value) }}{{ end -}}
+{{- end -}}
+{{- range $key, $value := dict "PSK" $flannel.psk "Mode" $flannel.tunnelMode -}}
+{{- if $value }}{{ $_ := set $backend $key $value }}{{ end -}}
+{{- end -}}
 {{- end -}}
 {{- if eq $flannel.backend "vxlan" -}}
 {{- range $key, $value := dict "Port" $flannel.backendPort "VNI" $flannel.vni "MTU" $flannel.mtu -}}

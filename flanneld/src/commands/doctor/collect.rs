@@ -52,7 +52,7 @@ pub(super) async fn run(asked: Doctor, to: &Path) -> Result<Verdict, Box<dyn Err
         ("doctor.json", findings.map(|found| found.text)),
         ("status.json", status::run(&options).await.map(|found| found.text)),
         ("rules.txt", rules(&config)),
-        ("net-conf.json", text(&config.net_conf_file)),
+        ("net-conf.json", text(&config.net_conf_file).map(|text| without_psk(&text))),
         ("subnet.env", text(&config.subnet_file)),
         ("subnet.state.json", text(&state_file::path(&config.subnet_file))),
         ("metrics.txt", metrics.unwrap_or_else(|| Err("--healthz-port is not set".into()))),
@@ -82,6 +82,29 @@ pub(super) async fn run(asked: Doctor, to: &Path) -> Result<Verdict, Box<dyn Err
 fn text(path: &Path) -> Result<String, Box<dyn Error>> {
     let content = file::read_up_to(MAX_PART_BYTES, path)?;
     Ok(String::from_utf8_lossy(&content).into_owned())
+}
+
+/// A net-conf.json without the value of `PSK`; nothing of a text that is no JSON, where a key cannot be found.
+fn without_psk(net_conf: &str) -> String {
+    fn hide(value: &mut serde_json::Value) {
+        match value {
+            serde_json::Value::Object(members) => members.iter_mut().for_each(|(name, value)| {
+                if name.eq_ignore_ascii_case("PSK") {
+                    *value = "***".into();
+                }
+                hide(value);
+            }),
+            serde_json::Value::Array(values) => values.iter_mut().for_each(hide),
+            _ => {}
+        }
+    }
+    match serde_json::from_str::<serde_json::Value>(net_conf) {
+        Ok(mut value) => {
+            hide(&mut value);
+            format!("{value:#}\n")
+        }
+        Err(error) => format!("not available: it is not JSON, and may contain a key: {error}\n"),
+    }
 }
 
 /// flannel's tables, and those of iptables, as nft shows them.
@@ -114,6 +137,18 @@ fn append(archive: &mut Vec<u8>, name: &str, content: &[u8], time: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_psk_is_left_out_wherever_and_however_it_is_written() {
+        let text = r#"{"Network": "10.244.0.0/16", "backend": {"type": "wireguard", "psk": "c2VjcmV0", "PSK": "c2VjcmV0"}}"#;
+        let shown = without_psk(text);
+        assert!(
+            shown.contains("10.244.0.0/16") && shown.contains("***") && !shown.contains("c2VjcmV0"),
+            "{shown}"
+        );
+        let shown = without_psk(&text.replace("}}", "}"));
+        assert!(shown.starts_with("not available") && !shown.contains("c2VjcmV0"), "{shown}");
+    }
 
     #[test]
     fn tar_reads_the_archive() {

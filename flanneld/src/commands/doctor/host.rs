@@ -66,8 +66,10 @@ impl Host {
             findings.extend(self.managers(&name));
             devices.push(name);
             // A device that is up holds the port itself, and has it.
-            if let Some(port) = backend.port().filter(|_| !interfaces.iter().any(is_up)) {
-                findings.extend(self.port(port.get()));
+            if !interfaces.iter().any(is_up) {
+                let networks = context.spec.net_conf.all_networks();
+                let ports = backend.ports(networks.into_iter().map(Family::of_net));
+                findings.extend(ports.into_iter().flat_map(|port| self.port(port.get())));
             }
         }
         if facts.ipv4.is_some() {
@@ -198,9 +200,10 @@ impl Host {
         (held("udp") || held("udp6")).then(|| {
             Finding::error(
                 "port",
-                format!("another socket or device uses UDP port {port}, which flannel's VXLAN device needs"),
+                format!("another socket or device uses UDP port {port}, which flannel's device needs"),
                 format!(
-                    "find it with `ss -lunp sport = {port}` or `ip -d link show type vxlan`; stop it, or set another Backend.Port on every node"
+                    "find it with `ss -lunp sport = {port}` or `ip -d link show type vxlan`; stop it, or set another Backend.Port (wireguard: \
+                     Backend.ListenPort) on every node"
                 ),
             )
         })

@@ -49,6 +49,7 @@ fn judge(rules: Result<(), Failure>, overlay: Result<bool, Failure>, backend: &s
             match backend {
                 "udp" => "load the modules ipip and fou; the kernel does not load fou by itself",
                 "ipip" => "enable ipip, built in or as a module",
+                "wireguard" => "load the module wireguard (Linux 5.6 or later), or choose another backend",
                 _ => "enable vxlan, built in or as a module",
             },
         )),

@@ -9,6 +9,7 @@ mod preflight;
 mod probe;
 mod rules;
 mod upstream;
+mod wireguard;
 
 use std::error::Error;
 use std::fmt;
@@ -133,6 +134,7 @@ pub async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
                     findings.extend(or_told(rules::tables(&context, &mut nft)));
                     findings.extend(or_told(kernel(&context, &mut links)));
                 }
+                findings.extend(wireguard::check(&context, &mut links));
                 findings.extend(kernel_features::check(&context));
                 findings.extend(probe::check(&context).await);
             }

@@ -12,6 +12,7 @@ use crate::commands::upstream::{State, Upstream};
 use crate::commands::{devices, peers, table_prefixes};
 use crate::desired::rules::TablePrefix;
 use crate::desired::subnet_env;
+use crate::reconcile::sessions;
 use crate::status::model::{DeviceStatus, PeerState, Status};
 
 /// Devices of flannel's names, its tables or `upstream`'s chains, and the peers of its routes. Ready only if upstream's
@@ -70,7 +71,12 @@ fn device_status(observed: &Observed) -> Vec<DeviceStatus> {
             address: addresses.find(|address| Family::of(*address) == family && !is_link_local(*address))?,
             mac: device.mac.map(|mac| mac.to_string()),
             mtu: device.mtu,
-            port: vxlan.map(|vxlan| vxlan.port).or_else(|| device.ipip()?.fou),
+            port: vxlan
+                .map(|vxlan| vxlan.port)
+                .or_else(|| device.ipip()?.fou)
+                .or_else(|| Some(device.wireguard()?.port)),
+            key: device.wireguard().and_then(|found| Some(found.private_key?.public().to_string())),
+            sessions: device.wireguard().map(sessions::counts),
         })
     };
     observed.devices.iter().filter_map(status).collect()

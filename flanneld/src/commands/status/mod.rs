@@ -109,10 +109,17 @@ impl fmt::Display for Shown<'_> {
                 write!(f, ", {mac}")?;
             }
             write!(f, ", MTU {}", device.mtu)?;
-            match device.port {
-                Some(port) => writeln!(f, ", UDP port {port}")?,
-                None => writeln!(f)?,
+            if let Some(port) = device.port {
+                write!(f, ", UDP port {port}")?;
             }
+            if let Some(key) = &device.key {
+                write!(f, ", public key {key}")?;
+            }
+            if let Some(sessions) = device.sessions {
+                let all = sessions.connected + sessions.disconnected;
+                write!(f, ", sessions with {} of {all} peers", sessions.connected)?;
+            }
+            writeln!(f)?;
         }
         let tables =
             if status.rules.tables.is_empty() { "none".to_owned() } else { status.rules.tables.join(", ") };
@@ -197,9 +204,13 @@ fn peer_table(f: &mut fmt::Formatter<'_>, peers: &[PeerStatus]) -> fmt::Result {
             PeerState::Programmed => "programmed",
         };
         let node = peer.underlay.map(|address| address.to_string()).unwrap_or_default();
-        let direct = if peer.direct { "direct" } else { "" };
-        let mac = peer.mac.as_deref().unwrap_or(direct);
-        let line = format!("{:width$}  {state:10}  {node:39}  {mac}", peer.subnet.to_string());
+        let how = match (&peer.mac, &peer.session) {
+            (Some(mac), _) => mac.clone(),
+            (None, Some(session)) => session.to_string(),
+            (None, None) if peer.direct => "direct".to_owned(),
+            (None, None) => String::new(),
+        };
+        let line = format!("{:width$}  {state:10}  {node:39}  {how}", peer.subnet.to_string());
         match &peer.reason {
             Some(reason) => writeln!(f, "{}  {}", line.trim_end(), one_line(reason))?,
             None => writeln!(f, "{}", line.trim_end())?,
@@ -244,6 +255,7 @@ mod tests {
             mac: reason.is_none().then(|| "02:00:00:00:00:12".to_owned()),
             direct: false,
             reason: reason.map(str::to_owned),
+            session: None,
         };
         let mut status = Status {
             version: "0.1.0".to_owned(),
@@ -295,6 +307,7 @@ mod tests {
             mac: None,
             direct: false,
             reason: Some(hostile),
+            session: None,
         }];
         let text = Shown(&status).to_string();
         assert!(text.chars().all(|char| char == '\n' || !char.is_control()), "{text:?}");

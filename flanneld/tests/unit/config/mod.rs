@@ -7,6 +7,7 @@ mod net_conf;
 mod node;
 mod published;
 mod subnet_env;
+mod wireguard;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

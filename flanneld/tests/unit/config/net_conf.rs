@@ -1,4 +1,5 @@
-use flanneld::config::{Backend, Ipip, NetConf, TxChecksumOffload, Udp, Vxlan};
+use flannel_vxlan::PresharedKey;
+use flanneld::config::{Backend, Ipip, NetConf, TxChecksumOffload, Udp, Vxlan, Wireguard, WireguardMode};
 use proptest::prelude::*;
 
 fn parse(text: &str) -> NetConf {
@@ -14,6 +15,13 @@ fn with_backend(members: &str) -> String {
 fn with_vxlan(members: &str) -> String {
     format!(r#"{{"Network": "10.244.0.0/16", "Backend": {{"Type": "vxlan", {members}}}}}"#)
 }
+
+/// The same for backend `wireguard`.
+fn with_wireguard(members: &str) -> String {
+    format!(r#"{{"Network": "10.244.0.0/16", "Backend": {{"Type": "wireguard", {members}}}}}"#)
+}
+
+const DUAL_STACK: &str = r#"{"EnableIPv6": true, "IPv6Network": "fc00::/48", "#;
 
 fn problems(text: &str) -> Vec<String> {
     NetConf::parse(text.as_bytes()).unwrap_err().0.iter().map(ToString::to_string).collect()
@@ -141,6 +149,53 @@ fn the_ipv4_backends_have_upstreams_keys_and_no_backend_means_udp() {
 }
 
 #[test]
+fn wireguard_has_upstreams_keys_and_defaults() {
+    let backend = |text: &str| {
+        let Backend::Wireguard(wireguard) = parse(text).backend else { panic!("{text}") };
+        wireguard
+    };
+    let default = Wireguard {
+        listen_port: 51820.try_into().unwrap(),
+        listen_port_v6: 51821.try_into().unwrap(),
+        mtu: None,
+        psk: None,
+        keepalive: None,
+        mode: WireguardMode::Separate,
+    };
+    let text = r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "WireGuard"}}"#;
+    assert_eq!(backend(text), default);
+    let text = with_wireguard(
+        r#""Mode": "", "PSK": "", "PersistentKeepaliveInterval": 0, "MTU": null, "ListenPort": null"#,
+    );
+    assert_eq!(backend(&text), default);
+    const PSK: &str = "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=";
+    let text = with_wireguard(&format!(
+        r#""listenport": 7000, "ListenPortV6": 7000, "MTU": 1400, "PSK": "{PSK}", "PersistentKeepaliveInterval": 25,
+           "Mode": "Auto""#
+    ));
+    let wanted = Wireguard {
+        listen_port: 7000.try_into().unwrap(),
+        listen_port_v6: 7000.try_into().unwrap(),
+        mtu: Some(1400),
+        psk: PresharedKey::from_base64(PSK).ok(),
+        keepalive: 25.try_into().ok(),
+        mode: WireguardMode::Auto,
+    };
+    assert_eq!(backend(&text), wanted);
+    // What is logged and saved has all but the key.
+    let json = parse(&text).to_json();
+    assert!(!json.contains("PSK") && !json.contains(PSK), "{json}");
+    assert_eq!(backend(&json), Wireguard { psk: None, ..wanted });
+    let dual = with_wireguard(r#""Mode": "ipv6", "MTU": 1360"#).replacen('{', DUAL_STACK, 1);
+    assert_eq!(backend(&dual).mode, WireguardMode::Ipv6);
+    let ipv6 = dual.replacen('{', r#"{"EnableIPv4": false, "#, 1);
+    assert_eq!(
+        problems(&ipv6.replace(r#""ipv6""#, r#""ipv4""#)),
+        ["Backend.Mode: ipv4 needs EnableIPv4; use auto or ipv6"]
+    );
+}
+
+#[test]
 fn each_mistake_is_told_in_upstreams_words_under_its_key() {
     let v4 = |members: &str| with_backend(&format!(r#""Network": "10.244.0.0/16", {members}"#));
     let v6 = |members: &str| {
@@ -235,12 +290,12 @@ fn each_mistake_is_told_in_upstreams_words_under_its_key() {
         ),
         (
             r#"{"Network": "10.244.0.0/16", "EnableIPv6": true, "IPv6Network": "fc00::/48"}"#.into(),
-            "EnableIPv6: the backend udp (no Backend is given) carries IPv4 only; use vxlan or host-gw for IPv6",
+            "EnableIPv6: the backend udp (no Backend is given) carries IPv4 only; use vxlan, wireguard or host-gw for IPv6",
         ),
         (
             r#"{"Network": "10.244.0.0/16", "EnableIPv6": true, "IPv6Network": "fc00::/48", "Backend": {"Type": "ipip"}}"#
                 .into(),
-            "EnableIPv6: the backend ipip carries IPv4 only; use vxlan or host-gw for IPv6",
+            "EnableIPv6: the backend ipip carries IPv4 only; use vxlan, wireguard or host-gw for IPv6",
         ),
         (
             r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "udp", "Port": 65536}}"#.into(),
@@ -261,8 +316,34 @@ fn each_mistake_is_told_in_upstreams_words_under_its_key() {
             "Backend.Type: unknown backend type: geneve",
         ),
         (
-            r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "WireGuard"}}"#.into(),
-            "Backend.Type: backend type WireGuard is not supported by this flanneld; use vxlan, host-gw, ipip, udp or alloc",
+            r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "IPsec"}}"#.into(),
+            "Backend.Type: backend type IPsec is not supported by this flanneld; use wireguard, which encrypts as well",
+        ),
+        (
+            r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "extension"}}"#.into(),
+            "Backend.Type: backend type extension is not supported by this flanneld; use vxlan or host-gw, or alloc",
+        ),
+        (
+            r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "tencent-vpc"}}"#.into(),
+            "Backend.Type: backend type tencent-vpc is not supported by this flanneld; use vxlan, or alloc",
+        ),
+        (
+            with_wireguard(r#""PSK": "QUJDREVG""#),
+            "Backend.PSK: not a WireGuard preshared key: write the base64 of 32 bytes, as `wg genpsk` prints it",
+        ),
+        (with_wireguard(r#""PSK": true"#), "Backend.PSK: json: cannot unmarshal bool into base64 of 32 bytes"),
+        (with_wireguard(r#""ListenPort": 0"#), "Backend.ListenPort: 0 is out of range"),
+        (with_wireguard(r#""ListenPortV6": 65536"#), "Backend.ListenPortV6: 65536 is out of range"),
+        (
+            with_wireguard(r#""PersistentKeepaliveInterval": 65536"#),
+            "Backend.PersistentKeepaliveInterval: 65536 is out of range: a whole number from 0 to 65535",
+        ),
+        (with_wireguard(r#""MTU": 147"#), "Backend.MTU: 147 leaves no room for pods: at least 148 is needed"),
+        (with_wireguard(r#""Mode": "both""#), "Backend.Mode: `both` is none of separate, auto, ipv4, ipv6"),
+        (with_wireguard(r#""Mode": "ipv6""#), "Backend.Mode: ipv6 needs EnableIPv6; use auto or ipv4"),
+        (
+            with_wireguard(r#""ListenPort": 7000, "ListenPortV6": 7000"#).replacen('{', DUAL_STACK, 1),
+            "Backend.ListenPortV6: 7000 is ListenPort too; in mode separate each device needs its own port",
         ),
         (
             with_vxlan(r#""VNI": 16777216"#),

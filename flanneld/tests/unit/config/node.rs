@@ -360,6 +360,9 @@ fn pods_get_what_ipv4s_device_carries_and_without_ipv4_what_ipv6s_does() {
         (r#""Type": "vxlan", "MTU": 9000"#, IPV4, 1500, Some(1450), None, 1450), // the link no longer carries 9000
         (r#""Type": "vxlan""#, DUAL, 1350, Some(1300), Some(1280), 1300),
         (r#""Type": "vxlan""#, DUAL, 1349, Some(1299), None, 1299), // too small for IPv6, not for IPv4
+        (r#""Type": "wireguard""#, IPV4, 1500, Some(1420), None, 1420),
+        (r#""Type": "wireguard", "MTU": 1480"#, DUAL, 1500, Some(1400), Some(1400), 1400),
+        (r#""Type": "wireguard""#, DUAL, 1359, Some(1279), None, 1279), // too small for IPv6, not for IPv4
         (r#""Type": "host-gw""#, DUAL, 9000, None, None, 9000),
         (r#""Type": "alloc""#, DUAL, 1500, None, None, 1500),
     ] {

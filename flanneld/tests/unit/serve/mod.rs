@@ -7,7 +7,8 @@ mod page;
 
 use flanneld::status::model::{
     Cause, CounterStatus, DeviceStatus, ForeignStatus, InterfaceStatus, LeaseStatus, PeerCounts, PeerState,
-    PeerStatus, ProcessStatus, Repair, RepairCount, RulesStatus, Status, StoreStatus, WorkStatus,
+    PeerStatus, ProcessStatus, Repair, RepairCount, RulesStatus, SessionCounts, Status, StoreStatus,
+    WorkStatus,
 };
 
 /// A node of a small cluster: one peer in a tunnel, one routed directly, one refused, one that makes no sense.
@@ -19,6 +20,7 @@ fn sample() -> Status {
         mac: mac.map(str::to_owned),
         direct: mac.is_none() && underlay.is_some(),
         reason: reason.map(str::to_owned),
+        session: None,
     };
     let work = WorkStatus {
         succeeded: 11,
@@ -73,6 +75,8 @@ fn sample() -> Status {
             mac: Some("02:00:00:00:00:01".to_owned()),
             mtu: 1450,
             port: Some(8472),
+            key: None,
+            sessions: Some(SessionCounts { connected: 2, disconnected: 1, rx_bytes: 4096, tx_bytes: 8192 }),
         }],
         rules: RulesStatus {
             owned: false,

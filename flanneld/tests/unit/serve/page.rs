@@ -60,6 +60,7 @@ fn ten_thousand_peers_are_a_page_that_can_still_be_loaded() {
         mac: Some("02:00:00:00:00:02".to_owned()),
         direct: false,
         reason: None,
+        session: None,
     };
     let status = Status { peer_list: (0..10_000).map(peer).collect(), ..sample() };
     let page = render(&status);
