@@ -12,8 +12,9 @@ use crate::plan::step::{DeviceStep, Step};
 
 impl Plan {
     /// Deletes every observed object of this crate: routes and nexthop objects of protocol [`ROUTE_PROTOCOL`], then
-    /// the devices of `links` that are what their name says: VXLAN devices of that VNI, or IP-in-IP devices. The kernel deletes neighbor entries, FDB
-    /// entries and other routes with their device. A device that has such a name but is something else stays.
+    /// the devices of `links` whose kind matches their name: VXLAN devices of that VNI, or IP-in-IP devices. The kernel
+    /// deletes neighbor entries, FDB entries and other routes with their device. A device of such a name but of another
+    /// kind stays.
     ///
     /// `links` must be those that were observed, at most one per family.
     pub fn removal(links: &[Links], observed: &Observed) -> Self {
