@@ -199,3 +199,40 @@ fn two_agents_that_share_a_lease_file_learn_each_others_subnets() {
     second.says("via 192.0.2.1");
     first.says("via 192.0.2.2");
 }
+
+#[test]
+fn from_nftables_crate() {
+    netns(|| {
+        let said = output("from_nftables_crate", &[]);
+        assert!(said.contains("4 changes in one commit") && said.contains("has 2 statements"), "{said}");
+        let listed = sh("nft list table ip forwarded-ports");
+        assert!(listed.contains("tcp dport 8081 dnat to 10.88.0.3:80"), "{listed}");
+        assert!(output("from_nftables_crate", &[]).starts_with("nothing to do\n"));
+    });
+}
+
+#[test]
+fn json_converge() {
+    netns(|| {
+        sh("nft 'table inet t { set s { type ipv4_addr; elements = { 10.0.0.1, 10.0.0.2 }; }; chain c { \
+            type filter hook input priority 0; policy drop; ip saddr @s counter accept; tcp dport { 22, 80 } accept; }; }'");
+        let file = std::env::temp_dir().join(format!("json-converge-{}.json", std::process::id()));
+        let path = file.display().to_string();
+        sh(&format!("nft -j list ruleset >{path}"));
+        let before = sh("nft list ruleset");
+        assert_eq!(output("json_converge", &[&path]), "");
+        sh("nft 'delete table inet t; table ip other { }'");
+        assert!(output("json_converge", &[&path]).contains("add rule inet t c tcp dport { 22, 80 } accept"));
+        assert_eq!(sh("nft list table inet t"), before);
+        assert_eq!(sh("nft list tables").lines().count(), 2);
+        // Its own output too.
+        fs::write(&file, output("json_converge", &[])).unwrap();
+        assert_eq!(output("json_converge", &[&path]), "");
+        fs::write(&file, "{}").unwrap();
+        let refused = example("json_converge").arg(&path).output().unwrap();
+        assert!(
+            String::from_utf8_lossy(&refused.stderr).contains("expected an object with property `nftables`")
+        );
+        fs::remove_file(&file).unwrap();
+    });
+}

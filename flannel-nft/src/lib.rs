@@ -114,6 +114,7 @@
 //!
 //! No feature is on by default. Nothing here needs an async runtime, and all types are `Send`.
 //!
+//! - `json`: module `json`, which reads and writes rulesets and commands in the format of `nft -j`.
 //! - `tokio`: `Monitor::into_stream`, the commits of other processes as an async stream
 //!   (`futures_core::Stream`).
 
@@ -122,6 +123,8 @@ mod converge;
 mod dropped;
 mod error;
 pub mod iptables;
+#[cfg(feature = "json")]
+pub mod json;
 mod kernel;
 mod model;
 mod retained;

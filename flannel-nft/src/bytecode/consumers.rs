@@ -143,7 +143,7 @@ where
 }
 
 /// A statement that elements of sets can have, too.
-fn stateful(expr: &Expr) -> Option<Statement> {
+pub(crate) fn stateful(expr: &Expr) -> Option<Statement> {
     Some(match expr {
         Expr::Connlimit { count, flags } => {
             Statement::Connlimit { count: *count, over: flags.0 == NFT_CONNLIMIT_F_INV }

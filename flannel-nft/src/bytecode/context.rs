@@ -54,6 +54,11 @@ impl Context {
     /// The matches that a statement needs before it.
     pub(crate) fn needed(&self, statement: &Statement) -> Result<Vec<Match>, InvalidRule> {
         let (mut context, mut needed, mut done) = (*self, Vec::new(), Ok(()));
+        // nft prints `ether type 8021q` before a match of one `vlan type`, so it is a match of its own.
+        context.has_vlan |= matches!(
+            statement,
+            Statement::Match(Match { left: Term::Field(header::vlan::TYPE), test: Test::Is(_), .. })
+        );
         statement.each_term(&mut |term: &Term| {
             term.each_field(&mut |field| {
                 if done.is_ok() {
@@ -279,7 +284,7 @@ impl Context {
         if header.base() == NFT_PAYLOAD_LL_HEADER && !self.is_ethernet {
             self.need(meta::IIFTYPE, ethernet(), needed);
         }
-        if header == Header::Vlan && !self.has_vlan && field != header::vlan::TYPE {
+        if header == Header::Vlan && !self.has_vlan {
             self.need(header::ether::TYPE, protocol_data(ETH_P_8021Q), needed);
         }
         let is_known = header.transport().is_some() && header.transport() == self.transport;

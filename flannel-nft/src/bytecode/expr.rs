@@ -149,7 +149,7 @@ pub(crate) enum Expr {
     },
     /// Evaluates an expression for the packet inside of a tunnel.
     Inner {
-        number: Zero,
+        number: u32,
         kind: u32,
         flags: u32,
         header_size: u32,

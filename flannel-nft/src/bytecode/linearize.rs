@@ -241,7 +241,7 @@ impl<F: FnMut(Expr)> Linearizer<F> {
                         Expr::Payload { base: payload.header.base(), offset: first, length: bytes, dreg }
                     }
                 });
-                Expr::Inner { number: Zero, kind, flags, header_size, expr }
+                Expr::Inner { number: 0, kind, flags, header_size, expr }
             }
             Kind::Raw { base, .. } => Expr::Payload { base, offset: first, length: bytes, dreg },
             Kind::Exthdr(Exthdr { op, kind, name, .. }) => {

@@ -1,9 +1,9 @@
 //! Rules as the expressions that the kernel runs, and back: nft's linearize and delinearize steps.
 
-mod consumers;
+pub(crate) mod consumers;
 pub(crate) mod context;
 pub(crate) mod delinearize;
 pub(crate) mod expr;
 pub(crate) mod linearize;
 mod registers;
-mod statements;
+pub(crate) mod statements;

@@ -86,7 +86,7 @@ pub(crate) fn linearize<F: FnMut(Expr)>(
 }
 
 /// The expression of a statement that elements of sets can have, too.
-fn stateful(statement: &Statement) -> Option<Expr> {
+pub(crate) fn stateful(statement: &Statement) -> Option<Expr> {
     Some(match statement {
         Statement::Connlimit { count, over } => {
             Expr::Connlimit { count: *count, flags: Nonzero(if *over { NFT_CONNLIMIT_F_INV } else { 0 }) }

@@ -64,6 +64,15 @@ impl Hook {
         }
     }
 
+    /// The hook of this name.
+    #[cfg(feature = "json")]
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        use Hook::{Egress, Forward, Ingress, Input, Output, Postrouting, Prerouting};
+        [Egress, Forward, Ingress, Input, Output, Postrouting, Prerouting]
+            .into_iter()
+            .find(|hook| hook.name() == name)
+    }
+
     /// `NF_INET_*`, `NF_NETDEV_*`.
     pub(crate) fn number(self, family: Family) -> u32 {
         match (family, self) {

@@ -289,6 +289,18 @@ impl Datatype {
         }
     }
 
+    /// The type of ranges of these values, in the values of a map.
+    #[cfg(feature = "json")]
+    pub(crate) fn doubled(self) -> Self {
+        Self::Other { number: self.number(), length: self.length() * 2 }
+    }
+
+    /// The type of this name, if it has a fixed length.
+    #[cfg(feature = "json")]
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::KNOWN.iter().find(|known| known.name() == name).copied()
+    }
+
     /// The type of numbers in this byte order; other types have an order of their own.
     pub(crate) fn ordered(self, host: bool) -> Self {
         match self {

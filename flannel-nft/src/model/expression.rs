@@ -138,6 +138,18 @@ impl Term {
         }
     }
 
+    /// The type of the keys of a set in which it is looked up: a field that is not made of whole bytes
+    /// is looked up with the bytes around it.
+    pub(crate) fn key_datatype(&self) -> Datatype {
+        let datatype = self.datatype();
+        match self.field().map(Field::loaded) {
+            Some(length) if length != datatype.length() => {
+                Datatype::Other { number: datatype.number(), length }
+            }
+            _ => datatype,
+        }
+    }
+
     /// The number of 32-bit words that the value takes in registers.
     pub(crate) fn words(&self) -> u32 {
         match self {

@@ -48,6 +48,14 @@ impl Family {
         }
     }
 
+    /// The family of this name.
+    #[cfg(feature = "json")]
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        [Self::Arp, Self::Bridge, Self::Inet, Self::Ip, Self::Ip6, Self::Netdev]
+            .into_iter()
+            .find(|family| family.name() == name)
+    }
+
     pub(crate) fn from_number(number: u8) -> Option<Self> {
         [Self::Arp, Self::Bridge, Self::Inet, Self::Ip, Self::Ip6, Self::Netdev]
             .into_iter()

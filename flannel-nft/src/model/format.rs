@@ -79,13 +79,18 @@ impl Datatype {
         Data::new(&bytes)
     }
 
-    /// The ends of a range, if this is the type of ranges in the values of a map.
-    pub(crate) fn halves(self, data: &Data) -> Option<(Self, Data, Data)> {
+    /// The type of one end, if this is the type of ranges in the values of a map.
+    pub(crate) fn end(self) -> Option<Self> {
         let Self::Other { number, length } = self else { return None };
         let end = Self::from_number(number, length / 2);
+        (end.format().is_some() && end.length() * 2 == length).then_some(end)
+    }
+
+    /// The ends of a range, if this is the type of ranges in the values of a map.
+    pub(crate) fn halves(self, data: &Data) -> Option<(Self, Data, Data)> {
+        let end = self.end()?;
         let (first, last) = data.as_slice().split_at_checked(end.lengths().0)?;
-        (end.format().is_some() && first.len() == last.len())
-            .then(|| (end, Data::new(first), Data::new(last)))
+        (first.len() == last.len()).then(|| (end, Data::new(first), Data::new(last)))
     }
 
     /// Writes one end of a range, for which nft uses numbers instead of names.

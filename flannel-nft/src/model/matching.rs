@@ -92,7 +92,11 @@ impl Source {
         let interval = elements.iter().any(|(key, _)| matches!(key.span, Span::Range(..)));
         // The kernel sorts intervals.
         let swap = |data: Data| if interval { left.datatype().swapped(&data) } else { data };
+        let datatype = left.key_datatype();
         let elements = elements.into_iter().map(|(mut key, body)| {
+            if key.datatype == left.datatype() {
+                key.datatype = datatype;
+            }
             key.span = match key.span {
                 Span::One(data) => Span::One(swap(data)),
                 Span::Range(first, last) => Span::Range(swap(first), swap(last)),
@@ -100,7 +104,7 @@ impl Source {
             };
             (key, body)
         });
-        Self::inline(left.datatype(), maps, elements)
+        Self::inline(datatype, maps, elements)
     }
 
     pub(crate) fn inline(key: Datatype, maps: Maps, elements: impl IntoIterator<Item = (Key, Body)>) -> Self {

@@ -41,6 +41,14 @@ impl Protocol {
     }
 }
 
+#[cfg(feature = "json")]
+impl Protocol {
+    /// The protocol of this name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        NAMES.iter().find(|(_, known)| *known == name).map(|(number, _)| Self(*number))
+    }
+}
+
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match NAMES.iter().find(|(number, _)| *number == self.0) {

@@ -19,6 +19,12 @@ pub enum Tunnel {
 impl Tunnel {
     const ALL: [Self; 4] = [Self::Geneve, Self::Gre, Self::Gretap, Self::Vxlan];
 
+    /// The kind of tunnel of this name.
+    #[cfg(feature = "json")]
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|tunnel| tunnel.name() == name)
+    }
+
     /// nft's name.
     pub(crate) fn name(self) -> &'static str {
         match self {

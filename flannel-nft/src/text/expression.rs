@@ -123,11 +123,11 @@ fn limit(left: &Term, data: &Data, f: &mut Formatter<'_>) -> fmt::Result {
 }
 
 /// Whether nft prints values of the field otherwise than other values of its type.
-fn is_special(field: Field) -> bool {
+pub(crate) fn is_special(field: Field) -> bool {
     matches!(field.0, Kind::Raw { .. }) || field == header::comp::FLAGS || is_fib_present(field)
 }
 
-fn is_fib_present(field: Field) -> bool {
+pub(crate) fn is_fib_present(field: Field) -> bool {
     matches!(field.0, Kind::Fib { flags, .. } if flags & NFTA_FIB_F_PRESENT != 0)
 }
 
@@ -189,7 +189,7 @@ fn source_of(source: &Source, key: &Term, values: Option<Datatype>, f: &mut Form
 }
 
 /// The elements in nft's order: by number, of the bytes in the order in which nft exports them.
-pub(super) fn sorted(set: &Set) -> Vec<(&Span, &Body)> {
+pub(crate) fn sorted(set: &Set) -> Vec<(&Span, &Body)> {
     let mut elements: Vec<(&Span, &Body)> = set.elements.iter().collect();
     let parts = set.key.parts();
     if !set.is_interval() && (parts.len() > 1 || set.key.is_host_order()) {

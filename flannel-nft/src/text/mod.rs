@@ -1,8 +1,8 @@
 //! `Display` in nft's syntax, as `nft list table` of version 1.0.6 prints it.
 
-mod expression;
-mod object;
-mod rule;
+pub(crate) mod expression;
+pub(crate) mod object;
+pub(crate) mod rule;
 mod statement;
 mod table;
 

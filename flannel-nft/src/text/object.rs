@@ -61,7 +61,7 @@ pub(crate) fn object_block(object: &Object, indent: &str, end: &str, f: &mut For
 }
 
 /// `CTA_TIMEOUT_TCP_*` from 1 on: nft's names and default seconds (src/rule.c, `timeout_protocol`).
-const TCP_STATES: [(&str, u32); 11] = [
+pub(crate) const TCP_STATES: [(&str, u32); 11] = [
     ("syn_sent", 120),
     ("syn_recv", 60),
     ("established", 432_000),
@@ -74,7 +74,7 @@ const TCP_STATES: [(&str, u32); 11] = [
     ("retrans", 300),
     ("unack", 300),
 ];
-const UDP_STATES: [(&str, u32); 2] = [("unreplied", 30), ("replied", 180)];
+pub(crate) const UDP_STATES: [(&str, u32); 2] = [("unreplied", 30), ("replied", 180)];
 
 /// `10 mbytes`, `300 bytes`.
 struct Amount(u64);

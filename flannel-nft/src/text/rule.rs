@@ -58,15 +58,7 @@ pub(crate) fn indented_rule(
             }
         }
         let _contradicts_itself = context.follow(part);
-        let target = if let Statement::Verdict(verdict) = part { verdict.chain() } else { None };
-        match rule.implicit_chains().iter().find(|chain| Some(&chain.name) == target) {
-            Some(chain) => {
-                let verb = if matches!(part, Statement::Verdict(Verdict::Goto(_))) { "goto" } else { "jump" };
-                write!(f, "{verb} {{")?;
-                implicit_chain(chain, family, indent, f)?;
-            }
-            None => statement(part, family, f)?,
-        }
+        indented_statement(rule, part, family, indent, f)?;
         between = " ";
     }
     match &rule.comment {
@@ -75,9 +67,28 @@ pub(crate) fn indented_rule(
     }
 }
 
+/// A statement; a jump to an implicit chain with the chain's rules.
+pub(crate) fn indented_statement(
+    rule: &Rule,
+    part: &Statement,
+    family: Family,
+    indent: Option<&str>,
+    f: &mut Formatter<'_>,
+) -> fmt::Result {
+    let target = if let Statement::Verdict(verdict) = part { verdict.chain() } else { None };
+    match rule.implicit_chains().iter().find(|chain| Some(&chain.name) == target) {
+        Some(chain) => {
+            let verb = if matches!(part, Statement::Verdict(Verdict::Goto(_))) { "goto" } else { "jump" };
+            write!(f, "{verb} {{")?;
+            implicit_chain(chain, family, indent, f)
+        }
+        None => statement(part, family, f),
+    }
+}
+
 /// Whether the statement translates or redirects to a port that an expression returns, and to no
 /// address.
-fn names_ports_only(statement: &Statement) -> bool {
+pub(crate) fn names_ports_only(statement: &Statement) -> bool {
     matches!(statement, Statement::Nat { computed, .. } if matches!(computed.target, Target::Port(_)))
 }
 
@@ -99,7 +110,7 @@ fn implicit_chain(chain: &Chain, family: Family, indent: Option<&str>, f: &mut F
 
 /// Whether the rule sends a TCP reset in a family in which nft prints the match of TCP, although the
 /// rule implies it.
-fn resets_unknown(rule: &Rule, family: Family) -> bool {
+pub(crate) fn resets_unknown(rule: &Rule, family: Family) -> bool {
     let is_reset = |statement: &Statement| matches!(statement, Statement::Reject(Reject::TcpReset));
     !matches!(family, Family::Ip | Family::Ip6)
         && rule.statements.iter().any(is_reset)
@@ -107,7 +118,7 @@ fn resets_unknown(rule: &Rule, family: Family) -> bool {
 }
 
 /// Whether a match only says what a later statement needs: `meta l4proto tcp` before `tcp dport 80`.
-fn is_implied(condition: &Match, later: &[Statement], family: Family) -> bool {
+pub(crate) fn is_implied(condition: &Match, later: &[Statement], family: Family) -> bool {
     let Match { left: Term::Field(field), test: Test::Is(data), inverted: false, .. } = condition else {
         return false;
     };

@@ -299,7 +299,7 @@ fn is_own_description(set: &Set, description: &Attribute<'_>) -> bool {
 fn is_own_udata(set: &Set, userdata: &[u8]) -> bool {
     let is_other = |datatype: Datatype| match datatype {
         Datatype::Integer { .. } | Datatype::Text { .. } => true,
-        Datatype::Other { .. } => datatype.parts().len() == 1,
+        Datatype::Other { .. } => datatype.parts().len() == 1 && datatype.end().is_none(),
         _ => false,
     };
     // What nft writes for a concatenation that was declared with `type`.
@@ -313,7 +313,10 @@ fn is_own_udata(set: &Set, userdata: &[u8]) -> bool {
         NFTNL_UDATA_SET_KEYBYTEORDER | NFTNL_UDATA_SET_DATABYTEORDER | NFTNL_UDATA_SET_COMMENT => true,
         NFTNL_UDATA_SET_MERGE_ELEMENTS => [0_u32, 1].iter().any(|bit| value == bit.to_ne_bytes()),
         NFTNL_UDATA_SET_KEY_TYPEOF | NFTNL_UDATA_SET_DATA_TYPEOF => is_empty_typeof(value),
-        NFTNL_UDATA_SET_DATA_INTERVAL => value == 0_u32.to_ne_bytes(),
+        NFTNL_UDATA_SET_DATA_INTERVAL => {
+            let has_ranges = of_value.is_some_and(|datatype| datatype.end().is_some());
+            value == u32::from(has_ranges).to_ne_bytes()
+        }
         _ => false,
     })
 }

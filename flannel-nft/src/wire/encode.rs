@@ -249,7 +249,13 @@ pub(crate) fn set_userdata(set: &Set) -> Userdata {
     let mut userdata = Userdata::default();
     userdata.u32(NFTNL_UDATA_SET_KEYBYTEORDER, order(set.key));
     match set.maps {
-        Maps::Value(datatype) => userdata.u32(NFTNL_UDATA_SET_DATABYTEORDER, order(datatype)),
+        Maps::Value(datatype) => match datatype.end() {
+            Some(end) => {
+                userdata.u32(NFTNL_UDATA_SET_DATABYTEORDER, order(end));
+                userdata.u32(NFTNL_UDATA_SET_DATA_INTERVAL, 1);
+            }
+            None => userdata.u32(NFTNL_UDATA_SET_DATABYTEORDER, order(datatype)),
+        },
         Maps::Verdict => userdata.u32(NFTNL_UDATA_SET_DATABYTEORDER, BYTEORDER_INVALID),
         Maps::Nothing | Maps::Object(_) => {}
     }

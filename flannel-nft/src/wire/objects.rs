@@ -64,10 +64,12 @@ pub(crate) fn object_name(table: &TableId, number: u32, name: &ObjectName, a: &m
     a.be32(NFTA_OBJ_TYPE, number);
 }
 
-/// The data without what packets change.
+/// The data without what packets change, in the order in which this crate writes it.
 pub(crate) fn without_state(number: u32, data: &[u8]) -> Box<[u8]> {
     if number != NFT_OBJECT_QUOTA {
-        return data.into();
+        let written = decode_kind(number, data).map(|kind| encode_kind(&kind).1);
+        // Attributes without a type here would be missing.
+        return written.filter(|written| written.len() == data.len()).unwrap_or_else(|| data.into());
     }
     attribute_bytes(|a| exprs::body(&exprs::without_state(&exprs::decode_named("quota", data)), a))
 }

@@ -41,7 +41,8 @@ struct Tally {
     opaque: String,
 }
 
-fn check(section: &str, tally: &mut Tally) {
+/// Has nft write a section to the kernel. Returns the family and the number of rules.
+pub(crate) fn load(section: &str) -> (Family, usize) {
     let lines: Vec<&str> =
         section.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
     let (head, lines) = lines.split_first().unwrap();
@@ -55,19 +56,24 @@ fn check(section: &str, tally: &mut Tally) {
     writeln!(script, "add chain {family} t c {{ {base}; }}").unwrap();
     rules.iter().for_each(|rule| writeln!(script, "add rule {family} t c {rule}").unwrap());
     nft(&script);
+    (family_of(family), rules.len())
+}
+
+fn check(section: &str, tally: &mut Tally) {
+    let (family, rules) = load(section);
     let mut kernel = Netlink::open().unwrap();
-    let id = TableId::new(family_of(family), TableName::new("t").unwrap());
+    let id = TableId::new(family, TableName::new("t").unwrap());
     let observed = kernel.observe(&[id]).unwrap();
     let table = observed.ruleset.tables().first().unwrap();
     let text = table.to_string();
     let Some((_, chain)) = text.split_once("chain c {\n") else {
-        tally.refused += rules.len();
+        tally.refused += rules;
         return;
     };
     let ours: Vec<&str> = chain.lines().skip(1).take_while(|line| *line != "\t}").collect();
-    let theirs = listed(family);
+    let theirs = listed(family.name());
     let found = table.chains().iter().find(|chain| chain.name().as_str() == "c").unwrap();
-    tally.refused += rules.len() - found.list().len();
+    tally.refused += rules - found.list().len();
     for (rule, text) in found.list().iter().zip(ours) {
         let Some(expected) = theirs.get(&rule.handle().unwrap().number()) else { continue };
         tally.rules += 1;
@@ -90,17 +96,24 @@ fn family_of(name: &str) -> Family {
         .unwrap()
 }
 
+/// The sections of all files.
+pub(crate) fn sections() -> Vec<String> {
+    let texts = nft_files("tests/corpus").into_iter().map(|file| std::fs::read_to_string(file).unwrap());
+    texts.flat_map(|text| text.split("\n---\n").map(str::to_owned).collect::<Vec<_>>()).collect()
+}
+
+/// The files of a folder that end in `.nft`.
+pub(crate) fn nft_files(folder: &str) -> Vec<std::path::PathBuf> {
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = files.filter(|file| file.extension().is_some_and(|end| end == "nft")).collect();
+    files.sort();
+    files
+}
+
 fn measure() -> Tally {
     sh("ip link set lo up");
-    let mut files: Vec<_> =
-        std::fs::read_dir("tests/corpus").unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "nft"));
-    files.sort();
     let mut tally = Tally::default();
-    for file in files {
-        let text = std::fs::read_to_string(file).unwrap();
-        text.split("\n---\n").for_each(|section| check(section, &mut tally));
-    }
+    sections().iter().for_each(|section| check(section, &mut tally));
     let different = tally.different.lines().count() / 2;
     eprintln!("{} rules, {different} differ, {} refused", tally.rules, tally.refused);
     tally

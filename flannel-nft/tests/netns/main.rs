@@ -9,6 +9,8 @@ mod corpus;
 mod faults;
 mod foreign;
 mod iptables;
+#[cfg(feature = "json")]
+mod json;
 mod no_gap;
 mod preserve;
 mod races;

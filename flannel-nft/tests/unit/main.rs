@@ -6,6 +6,8 @@
 mod common;
 mod golden;
 mod invalid;
+#[cfg(feature = "json")]
+mod json;
 mod objects;
 mod patch;
 mod properties;

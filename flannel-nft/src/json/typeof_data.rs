@@ -1,0 +1,135 @@
+//! The expression of `typeof` in the definition of a set, as nft keeps it in the set's userdata
+//! (`set_udata` in nft's src/netlink.c, `udata` of expressions in src/payload.c, meta.c and ct.c).
+
+use crate::model::expression::Term;
+use crate::model::field::{Field, Kind};
+use crate::model::header::{Header, fields_of};
+use crate::model::set::Set;
+use crate::uapi::{IP_CT_DIR_ORIGINAL, IP_CT_DIR_REPLY, NFTA_SET_USERDATA};
+use crate::wire::encode::set_userdata;
+use crate::wire::udata::{NFTNL_UDATA_SET_KEY_TYPEOF, NFTNL_UDATA_SET_TYPEOF_DATA, read_udata};
+
+/// nft's `enum expr_types`.
+const EXPR_PAYLOAD: u32 = 7;
+const EXPR_META: u32 = 9;
+const EXPR_CT: u32 = 12;
+const EXPR_CONCAT: u32 = 13;
+
+const TYPEOF_EXPR: u8 = 0;
+const PAYLOAD_DESC: u8 = 0;
+const PAYLOAD_TYPE: u8 = 1;
+const PAYLOAD_LEN: u8 = 4;
+const META_KEY: u8 = 0;
+const CT_KEY: u8 = 0;
+const CT_DIRECTION: u8 = 1;
+
+/// nft's `enum proto_desc_id`, of the headers whose fields it numbers as this crate lists them.
+const HEADERS: [(u32, Header); 16] = [
+    (1, Header::Ah),
+    (2, Header::Esp),
+    (3, Header::Comp),
+    (4, Header::Icmp),
+    (5, Header::Igmp),
+    (6, Header::Udp),
+    (7, Header::Udplite),
+    (8, Header::Tcp),
+    (9, Header::Dccp),
+    (10, Header::Sctp),
+    (11, Header::Th),
+    (12, Header::Ip),
+    (13, Header::Ip6),
+    (14, Header::Icmpv6),
+    (15, Header::Arp),
+    (17, Header::Ether),
+];
+
+/// Declares the key of a set with `typeof`; without effect if the expression has no form here.
+pub(super) fn declare(set: &mut Set, key: &Term) {
+    let Some(expression) = expression(key) else { return };
+    let mut userdata = set_userdata(set).as_bytes().to_vec();
+    entry(NFTNL_UDATA_SET_KEY_TYPEOF, &expression, &mut userdata);
+    set.extra.0.push((NFTA_SET_USERDATA, userdata.into()));
+}
+
+/// The expression with which nft declared the key of a set.
+pub(super) fn declared(set: &Set) -> Option<Term> {
+    let (_, userdata) = set.extra.0.iter().find(|(kind, _)| *kind == NFTA_SET_USERDATA)?;
+    term(find(userdata, NFTNL_UDATA_SET_KEY_TYPEOF)?)
+}
+
+fn entry(kind: u8, value: &[u8], to: &mut Vec<u8>) {
+    to.extend([kind, u8::try_from(value.len()).unwrap_or(u8::MAX)]);
+    to.extend(value);
+}
+
+fn expression(term: &Term) -> Option<Vec<u8>> {
+    let mut data = Vec::new();
+    let number = |kind, value: u32, data: &mut Vec<u8>| entry(kind, &value.to_ne_bytes(), data);
+    let kind = match term {
+        Term::Concat(parts) => {
+            for (place, part) in parts.iter().enumerate() {
+                entry(u8::try_from(place).ok()?, &expression(part)?, &mut data);
+            }
+            EXPR_CONCAT
+        }
+        Term::Field(field @ Field(Kind::Payload(payload))) => {
+            let (id, _) = HEADERS.iter().find(|(_, header)| *header == payload.header)?;
+            let place = fields_of(payload.header).iter().position(|other| other == field)?;
+            number(PAYLOAD_DESC, *id, &mut data);
+            number(PAYLOAD_TYPE, u32::try_from(place).ok()? + 1, &mut data);
+            // nft notes the length of a number, which its type does not have.
+            if payload.datatype.name() == "integer" {
+                number(PAYLOAD_LEN, payload.length, &mut data);
+            }
+            EXPR_PAYLOAD
+        }
+        Term::Field(Field(Kind::Meta(key))) => {
+            number(META_KEY, *key, &mut data);
+            EXPR_META
+        }
+        Term::Field(Field(Kind::Ct { key, direction })) => {
+            number(CT_KEY, *key, &mut data);
+            number(CT_DIRECTION, direction.map_or(u32::MAX, u32::from), &mut data);
+            EXPR_CT
+        }
+        _ => return None,
+    };
+    let mut bytes = Vec::new();
+    number(TYPEOF_EXPR, kind, &mut bytes);
+    entry(NFTNL_UDATA_SET_TYPEOF_DATA, &data, &mut bytes);
+    Some(bytes)
+}
+
+fn find(bytes: &[u8], kind: u8) -> Option<&[u8]> {
+    read_udata(bytes).find(|(found, _)| *found == kind).map(|(_, value)| value)
+}
+
+fn number(bytes: &[u8], kind: u8) -> Option<u32> {
+    Some(u32::from_ne_bytes(find(bytes, kind)?.try_into().ok()?))
+}
+
+fn term(bytes: &[u8]) -> Option<Term> {
+    let data = find(bytes, NFTNL_UDATA_SET_TYPEOF_DATA)?;
+    Some(Term::Field(match number(bytes, TYPEOF_EXPR)? {
+        EXPR_CONCAT => {
+            let parts = read_udata(data).map(|(_, part)| term(part)).collect::<Option<Vec<Term>>>()?;
+            return (!parts.is_empty()).then_some(Term::Concat(parts));
+        }
+        EXPR_PAYLOAD => {
+            let id = number(data, PAYLOAD_DESC)?;
+            let (_, header) = HEADERS.iter().find(|(known, _)| *known == id)?;
+            let place = usize::try_from(number(data, PAYLOAD_TYPE)?).ok()?.checked_sub(1)?;
+            *fields_of(*header).get(place)?
+        }
+        EXPR_META => Field(Kind::Meta(number(data, META_KEY)?)),
+        EXPR_CT => {
+            let direction = match number(data, CT_DIRECTION)? {
+                0 => Some(IP_CT_DIR_ORIGINAL),
+                1 => Some(IP_CT_DIR_REPLY),
+                _ => None,
+            };
+            Field(Kind::Ct { key: number(data, CT_KEY)?, direction })
+        }
+        _ => return None,
+    }))
+}
