@@ -136,9 +136,9 @@ lint: ## formatting, spelling, links, warnings, documentation, licences
 	scripts/check-licences
 	@if command -v cargo-deny >/dev/null; then set -x; cargo deny --locked check; fi
 
-fuzz: ## damage everything that is read from outside, CASES=5000 times each, and see that nothing falls over
-	PROPTEST_CASES=$(or $(CASES),5000) cargo test --locked --all-features -p flannel-lease -p flannel-netlink -p flannel-nft -p flannel-vxlan -p flanneld \
-	    --lib --test codec --test unit --test pure -- panic
+fuzz: ## libFuzzer on every decoder of bytes from outside, SECONDS=10 each; TARGETS="nft_changes status" chooses (C++ compiler)
+	@$(if $(ROOT),scripts/install-deps fuzz,echo "NOT ROOT: no seeds from this kernel" >&2)
+	scripts/fuzz $(or $(SECONDS),10) $(TARGETS)
 
 bench: ## measure; BENCH=name runs one, QUICK=1 takes under a minute each, BENCH=rule_swap RULESET=file.json your own rules
 	@$(if $(ROOT),:,echo "make bench needs root to make network namespaces: sudo make bench" >&2; exit 1)
@@ -146,6 +146,6 @@ bench: ## measure; BENCH=name runs one, QUICK=1 takes under a minute each, BENCH
 	cargo build --quiet --locked --release -p flanneld
 	cargo bench --locked -p flannel-benches -p flannel-bench-rules $(if $(BENCH),--bench $(BENCH)) $(if $(RULESET),-- $(abspath $(RULESET)))
 
-ci: lint book demo test test-deploy ## what CI runs
+ci: lint book demo test fuzz test-deploy ## what CI runs
 
 check-long: prove-no-gap test-compat test-faults test-kernels release test-release test-image test-packages test-kube test-page package ## what is too long for CI; before a release (root; hours)

@@ -16,6 +16,9 @@ mod command;
 mod conf;
 mod delegate;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod state;
 pub mod subnet_env;
 mod uapi;

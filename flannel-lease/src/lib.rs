@@ -38,6 +38,9 @@ mod error;
 pub mod etcd;
 mod event;
 pub mod file;
+#[cfg(all(feature = "fuzzing", feature = "etcd", feature = "kubernetes"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod health;
 mod key;
 #[cfg(feature = "kubernetes")]

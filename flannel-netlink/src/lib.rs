@@ -49,6 +49,9 @@
 mod attribute;
 mod batch;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod message;
 mod monitor;
 mod protocol;

@@ -122,6 +122,9 @@ mod bytecode;
 mod converge;
 mod dropped;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod iptables;
 #[cfg(feature = "json")]
 pub mod json;

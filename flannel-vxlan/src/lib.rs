@@ -76,6 +76,9 @@
 //! - `tokio`: [`Monitor::into_stream`](Monitor), notifications as an async stream. Off by default.
 
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod kernel;
 mod model;
 mod overlay;

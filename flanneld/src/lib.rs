@@ -16,6 +16,9 @@ pub mod commands;
 pub mod config;
 pub mod desired;
 pub mod file;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod logging;
 pub mod node;
 pub mod reconcile;

@@ -409,7 +409,7 @@ pub(super) fn still_at(key: &str, revision: i64) -> Compare {
     }
 }
 
-fn seconds(ttl: i64) -> Duration {
+pub(super) fn seconds(ttl: i64) -> Duration {
     Duration::from_secs(u64::try_from(ttl).unwrap_or(0)).min(MAX_TTL)
 }
 

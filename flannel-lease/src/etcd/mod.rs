@@ -8,6 +8,8 @@
 mod acquire;
 mod client;
 mod compare;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod keepalive;
 mod member;
 mod options;

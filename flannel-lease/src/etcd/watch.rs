@@ -13,7 +13,7 @@ use crate::{Backoff, Lease, LeaseAttributes, LeaseKey, StoreError};
 
 /// What a watch remembers from one connection to the next.
 #[derive(Default)]
-struct Progress {
+pub(super) struct Progress {
     /// Where in etcd's history it is; `None` before the first listing and when that place is compacted away.
     seen: Option<Header>,
     /// The latest entry seen written, to recognise the same history: key, revision, etcd lease.
@@ -102,7 +102,7 @@ impl EtcdStore {
                 (event.kv.as_ref().map(|entry| entry.mod_revision), event.kind == Event::DELETE)
             });
             for event in answer.events {
-                let Some(event) = self.translate(event, progress) else { continue };
+                let Some(event) = translate(&self.subnets, event, progress) else { continue };
                 if events.send(event).await.is_err() {
                     return Ok(End::Closed);
                 }
@@ -135,7 +135,7 @@ impl EtcdStore {
         }
         for entry in listing.entries {
             progress.remember(&entry);
-            let Some(event) = self.read_entry(&entry, &mut progress.malformed) else { continue };
+            let Some(event) = read_entry(&self.subnets, &entry, &mut progress.malformed) else { continue };
             if events.send(event).await.is_err() {
                 return Ok(None);
             }
@@ -147,45 +147,44 @@ impl EtcdStore {
         let open = !pause.is_zero() || settle(events, progress).await;
         Ok(open.then_some(listing.header))
     }
+}
 
-    fn translate(&self, event: Event, progress: &mut Progress) -> Option<LeaseEvent> {
-        let entry = event.kv?;
-        if event.kind == Event::DELETE {
-            return parse_key(&self.subnets, &entry.key).map(LeaseEvent::Remove);
+/// What an event of a watch of the keys below `subnets` says of a lease.
+pub(super) fn translate(subnets: &str, event: Event, progress: &mut Progress) -> Option<LeaseEvent> {
+    let entry = event.kv?;
+    if event.kind == Event::DELETE {
+        return parse_key(subnets, &entry.key).map(LeaseEvent::Remove);
+    }
+    progress.remember(&entry);
+    read_entry(subnets, &entry, &mut progress.malformed)
+}
+
+/// What an entry says of its lease. One whose key is none is named once in the log.
+pub(super) fn read_entry(subnets: &str, entry: &KeyValue, malformed: &mut Malformed) -> Option<LeaseEvent> {
+    let path = String::from_utf8_lossy(&entry.key);
+    let name = path.strip_prefix(subnets).unwrap_or(&path);
+    let key = match name.parse::<LeaseKey>() {
+        Ok(key) => key,
+        Err(error) => {
+            malformed.report(&subnets, &[(name.to_owned(), error.to_string())], Malformed::MEND);
+            return None;
         }
-        progress.remember(&entry);
-        self.read_entry(&entry, &mut progress.malformed)
-    }
-
-    /// What an entry says of its lease. One whose key is none is named once in the log.
-    fn read_entry(&self, entry: &KeyValue, malformed: &mut Malformed) -> Option<LeaseEvent> {
-        let path = String::from_utf8_lossy(&entry.key);
-        let name = path.strip_prefix(&self.subnets).unwrap_or(&path);
-        let key = match name.parse::<LeaseKey>() {
-            Ok(key) => key,
-            Err(error) => {
-                malformed.report(&self.subnets, &[(name.to_owned(), error.to_string())], Malformed::MEND);
-                return None;
-            }
-        };
-        Some(match LeaseAttributes::from_json(&entry.value) {
-            Ok(attributes) => {
-                let created = u64::try_from(entry.create_revision).unwrap_or_default();
-                let lease = Lease { created, ..Lease::new(key, attributes, None) };
-                LeaseEvent::Upsert(lease.with_gaps_of_json(&path))
-            }
-            Err(error) => {
-                LeaseEvent::Malformed { key, problem: format!("{path}: {}", cut(&error.to_string())) }
-            }
-        })
-    }
+    };
+    Some(match LeaseAttributes::from_json(&entry.value) {
+        Ok(attributes) => {
+            let created = u64::try_from(entry.create_revision).unwrap_or_default();
+            let lease = Lease { created, ..Lease::new(key, attributes, None) };
+            LeaseEvent::Upsert(lease.with_gaps_of_json(&path))
+        }
+        Err(error) => LeaseEvent::Malformed { key, problem: format!("{path}: {}", cut(&error.to_string())) },
+    })
 }
 
 impl Progress {
     /// Notes how far the watch has come: to its last event, or, if it only reports progress, to the header's revision.
     /// With events, that may be ahead: a watch that catches up is told of at most 1000 revisions at once (etcd
     /// `mvcc/watchable_store.go`, `watchBatchMaxRevs`).
-    fn advance(&mut self, answer: &WatchResponse) {
+    pub(super) fn advance(&mut self, answer: &WatchResponse) {
         if answer.fragment {
             return; // the rest may be of the same revision
         }

@@ -165,7 +165,7 @@ impl Answer {
 }
 
 /// The reason for a refusal: a `Status`, or what a proxy says.
-fn status(code: u16, format: Format, text: &[u8]) -> Status {
+pub(super) fn status(code: u16, format: Format, text: &[u8]) -> Status {
     const MAX_CHARACTERS: usize = 300;
     let parsed = match format {
         Format::Json => serde_json::from_slice(text).ok(),

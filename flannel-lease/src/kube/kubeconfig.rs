@@ -10,7 +10,7 @@ use crate::file;
 
 /// Why a file is no kubeconfig. It holds secrets, so the text has the place and none of the contents.
 #[derive(Debug, thiserror::Error)]
-enum Invalid {
+pub(super) enum Invalid {
     #[error("line {line}, column {column}: not valid YAML, or not what a kubeconfig has there")]
     At { line: u64, column: u64 },
     #[error("not a valid kubeconfig")]
@@ -37,9 +37,7 @@ impl From<KubeconfigError> for Invalid {
 ///
 /// Errors name line and column, not the file, and quote nothing of it.
 pub(super) fn read(path: &Path) -> Result<Kubeconfig, Box<dyn Error + Send + Sync>> {
-    let text = file::read_text(path)?;
-    let mut merged =
-        Kubeconfig::from_yaml(text.strip_prefix('\u{feff}').unwrap_or(&text)).map_err(Invalid::from)?;
+    let mut merged = parse(&file::read_text(path)?)?;
     if let Some(folder) = path.parent() {
         for path in paths(&mut merged) {
             // An absolute path stays as it is.
@@ -49,6 +47,10 @@ pub(super) fn read(path: &Path) -> Result<Kubeconfig, Box<dyn Error + Send + Syn
         }
     }
     Ok(merged)
+}
+
+pub(super) fn parse(text: &str) -> Result<Kubeconfig, Invalid> {
+    Ok(Kubeconfig::from_yaml(text.strip_prefix('\u{feff}').unwrap_or(text))?)
 }
 
 /// The proxies that its clusters name.

@@ -10,6 +10,8 @@ mod client;
 mod connect;
 mod decode;
 mod follow;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod kubeconfig;
 mod node;
 mod nodes;

@@ -101,7 +101,7 @@ impl FakeKernel {
             .try_for_each(|table| accepted(graph::check(table, |_| true).map_err(|fault| fault.invalid)))
     }
 
-    fn apply(&mut self, change: Change) -> Result<(), Errno> {
+    pub(crate) fn apply(&mut self, change: Change) -> Result<(), Errno> {
         if let Change::AddTable(table) = change {
             if table.flags & NFT_TABLE_F_PERSIST != 0 && !self.keeps_owned_tables {
                 return Err(Errno::EOPNOTSUPP);

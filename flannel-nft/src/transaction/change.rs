@@ -365,6 +365,24 @@ mod tests {
         transaction.seal().unwrap()
     }
 
+    #[test]
+    fn concatenated_ranges_of_an_unknown_set_keep_both_ends() {
+        let net = |text: &str| crate::Key::from(text.parse::<ipnet::Ipv4Net>().unwrap());
+        let datatype = Datatype::concat(&[Datatype::Ipv4Addr, Datatype::Ipv4Addr]);
+        let ranges = Set::new(SetName::new("s").unwrap(), datatype)
+            .interval()
+            .elements([crate::Key::concat([net("10.0.0.0/8"), net("192.168.0.0/16")])]);
+        let id = TableId::new(Family::Ip, TableName::new("t").unwrap());
+        let mut written = Transaction::unchecked();
+        written.add_elements(&id, &ranges);
+        let written = written.seal().unwrap();
+        let read = changes(written.as_bytes(), &[]);
+        let [(_, Change::AddElements(_, part))] = read.as_slice() else { panic!("{read:?}") };
+        let mut again = Transaction::unchecked();
+        again.add_elements(&id, part);
+        assert_eq!(again.seal().unwrap().as_bytes(), written.as_bytes());
+    }
+
     proptest! {
         /// A newer kernel may send values that this code does not expect; that must not cause a
         /// panic.

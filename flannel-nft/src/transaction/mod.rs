@@ -337,6 +337,17 @@ impl Transaction<Building> {
     }
 }
 
+#[cfg(feature = "fuzzing")]
+impl Transaction<Building> {
+    pub(crate) fn is_valid(&self) -> bool {
+        self.state.invalid.is_none()
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.batch.as_bytes()
+    }
+}
+
 #[cfg(test)]
 impl Transaction<Building> {
     /// Without validation, to see what a kernel says.

@@ -102,9 +102,12 @@ fn element(attribute: &Attribute<'_>) -> Result<RawElement, Malformed> {
 /// Inserts elements into a set. In a set with the interval flag, each start gets the next end: the
 /// end of a range, or the start of the next.
 pub(crate) fn assemble(set: &mut Set, raw: Vec<RawElement>) {
-    if !set.is_interval() || set.is_concatenated() || raw.iter().any(|raw| raw.last.is_some()) {
+    let has_last_keys = set.is_interval() && set.is_concatenated();
+    if has_last_keys || !set.is_interval() {
         for RawElement { key, last, body, .. } in raw {
-            let span = match (key, last) {
+            // The kernel rejects a last key in other sets (net/netfilter/nf_tables_api.c,
+            // nft_setelem_valid_key_end).
+            let span = match (key, last.filter(|_| has_last_keys)) {
                 (Some(first), Some(last)) => Span::between(first, last),
                 (Some(key), None) => Span::One(key),
                 (None, _) => Span::CatchAll,
@@ -148,6 +151,12 @@ pub(crate) fn guess(name: SetName, elements: &[RawElement]) -> Set {
         16 => Datatype::Ipv6Addr,
         _ => Datatype::Other { number: 0, length: u32::try_from(length).unwrap_or(0) },
     };
-    let interval = elements.iter().any(|raw| raw.end);
-    Set::with(name, key, Maps::Nothing, if interval { NFT_SET_INTERVAL } else { 0 })
+    let flags = if elements.iter().any(|raw| raw.last.is_some()) {
+        NFT_SET_INTERVAL | NFT_SET_CONCAT
+    } else if elements.iter().any(|raw| raw.end) {
+        NFT_SET_INTERVAL
+    } else {
+        0
+    };
+    Set::with(name, key, Maps::Nothing, flags)
 }

@@ -227,7 +227,7 @@ impl fmt::Debug for Monitor {
     }
 }
 
-fn read(message: &Message<'_>) -> Result<Option<Notification>, Malformed> {
+pub(crate) fn read(message: &Message<'_>) -> Result<Option<Notification>, Malformed> {
     Ok(match message.kind {
         RTM_NEWLINK | RTM_DELLINK => {
             // AF_BRIDGE reports a bridge port that changes or leaves its bridge, not a change of the link.

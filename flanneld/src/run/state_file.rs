@@ -215,7 +215,7 @@ impl SavedState {
         key.within(v4, v6).is_none().then(|| format!("its lease {key} is not one of the network"))
     }
 
-    fn write_json(&self, file: impl io::Write) -> Result<(), serde_json::Error> {
+    pub(crate) fn write_json(&self, file: impl io::Write) -> Result<(), serde_json::Error> {
         let wire = Wire {
             version: FORMAT_VERSION,
             net_conf: RawValue::from_string(self.net_conf.to_json())?,
@@ -235,7 +235,7 @@ impl SavedState {
         serde_json::to_writer(file, &wire)
     }
 
-    fn parse(text: &[u8]) -> Result<Self, Problem> {
+    pub(crate) fn parse(text: &[u8]) -> Result<Self, Problem> {
         #[derive(Deserialize)]
         struct Versioned {
             version: u32,
@@ -327,7 +327,8 @@ fn raw(attributes: &LeaseAttributes) -> Result<Box<RawValue>, serde_json::Error>
     attributes.to_json().and_then(RawValue::from_string)
 }
 
-enum Problem {
+#[derive(Debug)]
+pub(crate) enum Problem {
     Foreign(String),
     Version(u32),
 }

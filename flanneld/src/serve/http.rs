@@ -13,7 +13,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
@@ -104,7 +105,7 @@ impl Connections {
     }
 }
 
-async fn converse(stream: TcpStream, view: View) {
+pub(crate) async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, view: View) {
     let service = service_fn(|request: Request<Incoming>| {
         let view = view.clone();
         async move {

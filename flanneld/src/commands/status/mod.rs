@@ -60,7 +60,7 @@ fn absence(daemons: &BTreeSet<DaemonId>) -> String {
 }
 
 /// As lines to read: what is said, then what it is about.
-struct Shown<'a>(&'a Status);
+pub(crate) struct Shown<'a>(pub(crate) &'a Status);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
