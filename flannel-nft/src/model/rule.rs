@@ -298,22 +298,23 @@ impl Rule {
 
     /// Looks the verdict up in a named map: `ip saddr vmap @MAP`.
     #[must_use]
-    pub fn vmap(self, key: VmapKey, map: &SetName) -> Self {
-        self.then(Statement::Vmap { key: Term::Field(key.0), source: Source::Named(map.clone()) })
+    pub fn vmap(self, key: impl Into<VmapKey>, map: &SetName) -> Self {
+        self.then(Statement::Vmap { key: Term::Field(key.into().0), source: Source::Named(map.clone()) })
     }
 
     /// Looks the verdict up in an anonymous map: `tcp dport vmap { 22 : accept, 23 : drop }`.
     #[must_use]
     pub fn vmap_inline<K: Into<Key>>(
         self,
-        key: VmapKey,
+        key: impl Into<VmapKey>,
         verdicts: impl IntoIterator<Item = (K, Verdict)>,
     ) -> Self {
         let elements = verdicts.into_iter().map(|(key, verdict)| {
             (key.into(), Body { mapped: Some(Mapped::Verdict(verdict)), ..Body::default() })
         });
-        let source = Source::inline(key.0.datatype(), Maps::Verdict, elements);
-        self.then(Statement::Vmap { key: Term::Field(key.0), source })
+        let key = Term::Field(key.into().0);
+        let source = Source::inline(key.datatype(), Maps::Verdict, elements);
+        self.then(Statement::Vmap { key, source })
     }
 
     /// Drops the packet and sends an error to its sender.
@@ -456,6 +457,12 @@ impl Rule {
 /// The field whose value a verdict map looks up.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct VmapKey(pub(crate) Field);
+
+impl From<Field> for VmapKey {
+    fn from(field: Field) -> Self {
+        Self(field)
+    }
+}
 
 macro_rules! vmap_key {
     ($($(#[$doc:meta])* $name:ident = $field:expr;)*) => {
