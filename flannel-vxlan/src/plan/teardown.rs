@@ -12,8 +12,8 @@ use crate::plan::step::{DeviceStep, Step};
 
 impl Plan {
     /// Deletes every observed object of this crate: routes and nexthop objects of protocol [`ROUTE_PROTOCOL`], then
-    /// the devices of `links` whose kind matches their name: VXLAN devices of that VNI, or IP-in-IP devices. The kernel
-    /// deletes neighbor entries, FDB entries and other routes with their device. A device of such a name but of another
+    /// the devices of `links` whose kind matches their name: VXLAN devices of that VNI, WireGuard or IP-in-IP devices. The
+    /// kernel deletes neighbor entries, FDB entries and other routes with their device. A device of such a name but of another
     /// kind stays.
     ///
     /// `links` must be those that were observed, at most one per family.

@@ -268,8 +268,8 @@ pub fn definition() -> clap::Command {
             CLEANUP,
             CleanupFlags::command(),
             "Remove what flanneld created on this host",
-            "Removes routes and nexthop objects of protocol 70, the devices flannel.VNI, flannel-v6.VNI, flannel.ipip and \
-             flannel0 with their neighbor and FDB entries, the nftables tables flannel-ipv4 and flannel-ipv6, and the accept rules in iptables' \
+            "Removes routes and nexthop objects of protocol 70, flannel's devices (flannel.VNI, flannel-v6.VNI, \
+             flannel-wg, flannel-wg-v6, flannel.ipip, flannel0) with their neighbor and FDB entries, the nftables tables flannel-ipv4 and flannel-ipv6, and the accept rules in iptables' \
              chains. Prints each step as a command. Objects of other programs stay. The lease stays until it expires or its \
              node is deleted. Refuses to run while a daemon runs on this host. Exit status 3 if --dry-run finds something, \
              otherwise 0.",

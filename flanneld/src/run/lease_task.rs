@@ -261,7 +261,9 @@ impl<'a> Retry<'a> {
 
     async fn wait(&mut self, problem: String) {
         if self.logged != problem {
-            warn!("{problem}; devices, rules and routes stay as they are, flanneld retries with backoff");
+            warn!(
+                "asking the lease store again, with backoff; devices, rules and routes stay as they are: {problem}"
+            );
             self.update(Some(problem.clone()));
             self.logged = problem;
         }

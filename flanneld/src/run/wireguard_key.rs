@@ -61,7 +61,7 @@ pub fn settle(path: &Path, kernel: &mut impl Kernel) -> Result<PrivateKey, KeyEr
     let (key, origin, problem) = look(path, kernel)?;
     let shown = path.display();
     if let Some(problem) = problem {
-        warn!("WireGuard key file {shown} cannot be used: {problem}; flanneld replaces it");
+        warn!("replacing WireGuard key file {shown}, which cannot be used; nothing is needed: {problem}");
     }
     match origin {
         Origin::File { is_private: true } => return Ok(key),
@@ -80,10 +80,10 @@ pub fn settle(path: &Path, kernel: &mut impl Kernel) -> Result<PrivateKey, KeyEr
     match file::replace(path, key.to_base64().as_bytes(), MODE) {
         Ok(()) => file::remove_leftovers(path),
         Err(error) => warn!(
-            "cannot write WireGuard key file {shown}: {}: {}; traffic is not affected while the WireGuard device exists. After a \
-             reboot this node has another key, which the other nodes learn from its lease",
-            Chain(&error),
-            file::write_advice(&error)
+            "cannot write WireGuard key file {shown}: {}; traffic is not affected while the WireGuard device exists. After a \
+             reboot this node has another key, which the other nodes learn from its lease: {}",
+            file::write_advice(&error),
+            Chain(&error)
         ),
     }
     Ok(key)
