@@ -1,5 +1,5 @@
 # Everything a person or CI does here. Each target installs what it needs first (Debian packages, only missing ones).
-.PHONY: help demo test prove-no-gap test-compat test-faults test-backends test-kernels test-kube test-deploy test-page test-release test-image test-packages release package book lint fuzz bench ci check-long
+.PHONY: help demo test prove-no-gap test-compat test-faults test-backends test-kernels test-kube test-deploy test-page test-release test-image test-packages release crates package book lint fuzz bench ci check-long
 .DEFAULT_GOAL := help
 
 ROOT := $(filter 0,$(shell id -u))
@@ -8,6 +8,7 @@ export FLANNEL_NETNS ?= $(if $(ROOT),require)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # In the order in which they can be published.
 PUBLISHED := flannel-netlink flannel-nft flannel-vxlan flannel-lease flannel-cni flanneld
+LIBRARIES := $(filter-out flanneld,$(PUBLISHED))
 # The second opinions need C libraries: root installs them, others leave that crate out if they are missing.
 WORKSPACE := --workspace $(if $(ROOT),,$(shell pkg-config --exists libnftnl libmnl 2>/dev/null || echo --exclude flannel-nft-oracle --exclude flannel-bench-rules))
 
@@ -115,6 +116,13 @@ book: ## target/book: the documentation as a web site; every link leads somewher
 	@$(if $(ROOT),scripts/install-deps compat,:)
 	scripts/book
 
+crates: ## the libraries: each feature alone and none, the oldest Rust, no types of other crates in their interfaces (rustup; minutes)
+	@cargo hack --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-hack@0.6.46
+	RUSTFLAGS="--deny warnings" cargo hack check --quiet --locked --each-feature $(LIBRARIES:%=--package %)
+	rustup run --install 1.88 cargo check --quiet --locked --all-features --package flannel-netlink --package flannel-nft --package flannel-vxlan --package flannel-cni
+	rustup run --install 1.89 cargo check --quiet --locked --all-features --package flannel-lease --package flanneld
+	scripts/check-public-api
+
 package: ## each published crate as crates.io would get it, without publishing it
 	cargo package --quiet --locked --no-verify $(PUBLISHED:%=--package %)
 
@@ -148,4 +156,4 @@ bench: ## measure; BENCH=name runs one, QUICK=1 takes under a minute each, BENCH
 
 ci: lint book demo test fuzz test-deploy ## what CI runs
 
-check-long: prove-no-gap test-compat test-faults test-kernels release test-release test-image test-packages test-kube test-page package ## what is too long for CI; before a release (root; hours)
+check-long: prove-no-gap test-compat test-faults test-kernels release test-release test-image test-packages test-kube test-page crates package ## what is too long for CI; before a release (root; hours)

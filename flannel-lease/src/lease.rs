@@ -169,6 +169,10 @@ impl Gaps {
     /// Adds what `attributes` lack for the subnets in `key`, where nothing is noted yet; `without_type` if the backend type
     /// is missing. `fields` are the store's names, each with a word in front, of the backend type, then of the public
     /// address and the backend data for IPv4, then of these for IPv6.
+    #[cfg_attr(
+        not(any(feature = "etcd", feature = "kubernetes", feature = "sqlite")),
+        expect(dead_code, reason = "the stores call it")
+    )]
     pub(crate) fn complete(
         &mut self,
         attributes: &LeaseAttributes,
@@ -210,6 +214,10 @@ impl Gaps {
     }
 
     /// Puts the name of the entry in front of each text.
+    #[cfg_attr(
+        not(any(feature = "etcd", feature = "kubernetes", feature = "sqlite")),
+        expect(dead_code, reason = "the stores call it")
+    )]
     pub(crate) fn in_entry(self, entry: impl fmt::Display) -> Self {
         let name = |text: String| format!("{entry}: {text}");
         Self { ipv4: self.ipv4.map(name), ipv6: self.ipv6.map(name) }
