@@ -1,5 +1,5 @@
 # Everything a person or CI does here. Each target installs what it needs first (Debian packages, only missing ones).
-.PHONY: help demo test prove-no-gap test-compat test-faults test-backends test-kernels test-kube test-deploy test-page test-release test-image test-packages release crates package book lint fuzz bench ci check-long
+.PHONY: help demo test prove-no-gap test-compat test-faults test-backends test-kernels test-kube test-deploy test-page test-release test-image test-packages release crates package book lint fuzz mutants bench ci check-long
 .DEFAULT_GOAL := help
 
 ROOT := $(filter 0,$(shell id -u))
@@ -147,6 +147,9 @@ lint: ## formatting, spelling, links, warnings, documentation, licences
 fuzz: ## libFuzzer on every decoder of bytes from outside, SECONDS=10 each; TARGETS="nft_changes status" chooses (C++ compiler)
 	@$(if $(ROOT),scripts/install-deps fuzz,echo "NOT ROOT: no seeds from this kernel" >&2)
 	scripts/fuzz $(or $(SECONDS),10) $(TARGETS)
+
+mutants: ## change the pure decisions one place at a time, and name what no test notices; PACKAGES="flannel-lease" chooses (hours)
+	scripts/mutants $(PACKAGES)
 
 bench: ## measure; BENCH=name runs one, QUICK=1 takes under a minute each, BENCH=rule_swap RULESET=file.json your own rules
 	@$(if $(ROOT),:,echo "make bench needs root to make network namespaces: sudo make bench" >&2; exit 1)

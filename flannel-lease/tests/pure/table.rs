@@ -296,3 +296,19 @@ fn of_two_nodes_on_one_subnet_the_older_one_counts_with_its_lease_of_both_famili
     assert_eq!(table.apply(LeaseEvent::Upsert(made_again)), [older.key]);
     assert_eq!(table.holder(v4.into()), Some(newcomer.key));
 }
+
+#[test]
+fn the_nodes_own_lease_is_no_peer_and_peers_are_known_to_be_all_after_a_listing() {
+    let mut table = LeaseTable::new(Some(key(1)));
+    assert_eq!((table.own(), table.is_empty(), table.synced()), (Some(key(1)), true, false));
+    let _ = table.apply(LeaseEvent::Upsert(lease(1, 0)));
+    assert!(table.is_empty());
+    let _ = table.apply(LeaseEvent::Upsert(lease(2, 0)));
+    assert!(!table.is_empty() && !table.synced());
+    let _ = table.apply(LeaseEvent::Resync);
+    let _ = table.apply(LeaseEvent::Upsert(lease(2, 0)));
+    let _ = table.apply(LeaseEvent::Synced { unreadable: vec![] });
+    assert!(table.synced());
+    let shared: Vec<_> = table.shared().map(|(key, attributes)| (key, (*attributes).clone())).collect();
+    assert_eq!(shared, [(key(2), lease(2, 0).attributes)]);
+}
