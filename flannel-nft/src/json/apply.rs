@@ -53,7 +53,7 @@ pub enum ApplyError {
 ///   (`ruleset`), also of one `family`.
 ///
 /// # Errors
-/// [`ApplyError`]. Other commands (`list`, `reset`, `rename`) are an error: [`print`](super::print) an
+/// [`ApplyError`]. Other commands (`list`, `reset`, `rename`) are an error: [`print()`](super::print()) an
 /// observed ruleset instead of `list`.
 ///
 /// # Kernel

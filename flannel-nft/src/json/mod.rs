@@ -3,7 +3,7 @@
 //!
 //! - [`parse`] reads the output of `nft -j list ruleset`; [`converge`](crate::converge) makes the
 //!   kernel hold it, in one commit.
-//! - [`print`] writes a ruleset, e.g. an observed one, as nft prints it.
+//! - [`print()`] writes a ruleset, e.g. an observed one, as nft prints it.
 //! - [`apply`] runs commands (`add`, `delete`, `flush`, ...) in one commit, like `nft -j -f -`.
 //!
 //! No type of another crate is in this interface: it takes and returns text. A program that builds
@@ -40,7 +40,7 @@
 //!   [`parse`] sets the flag if a rule adds elements to the set.
 //! - what has no type in this crate, like matches and targets of iptables.
 //!
-//! [`print`] writes such a part as nft does.
+//! [`print()`] writes such a part as nft does.
 
 mod apply;
 mod error;
@@ -65,7 +65,7 @@ use serde_json::{Value, json};
 
 use crate::model::ruleset::Ruleset;
 
-/// The version of nft whose output [`print`] writes. Each version reads both.
+/// The version of nft whose output [`print()`] writes. Each version reads both.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum Format {
