@@ -1,6 +1,8 @@
 //! Rulesets that the kernel rejects: the builder names the reason, and the fake kernel returns the
 //! error number of the real kernel.
 
+mod places;
+
 use std::time::Duration;
 
 use testkit::netns;
@@ -164,83 +166,6 @@ fn chains() -> Vec<Case> {
     ]
 }
 
-/// Statements in chains of a type or hook that they do not support.
-fn places() -> Vec<Case> {
-    let snat = || Rule::new().snat(v4(1), Nat::new());
-    let dnat = || Rule::new().dnat(v4(1), Nat::new());
-    let masquerade = || Rule::new().masquerade(Nat::new());
-    let redirect = || Rule::new().redirect(Nat::new());
-    let filter = |hook, rule| base(ChainKind::Filter, hook, Priority::FILTER, [rule]);
-    let mut cases = vec![
-        rejected(
-            Errno::EOPNOTSUPP,
-            rule(jump("a")).chain(regular("a", [masquerade()])),
-            "masquerade needs a nat chain at hook postrouting, but packets reach it from chain `base` of type filter at \
-             hook forward",
-        ),
-        rejected(
-            Errno::EOPNOTSUPP,
-            rule(lookup()).set(ports(goto("a"))).chain(regular("a", [redirect()])),
-            "redirect needs a nat chain at hook prerouting or output, but packets reach it from chain `base` of type \
-             filter at hook forward",
-        ),
-        valid(table().chain(regular("a", [masquerade()]))),
-    ];
-    let wrong = [
-        (rule(snat()), "snat needs a nat chain"),
-        (rule(dnat()), "dnat needs a nat chain"),
-        (rule(masquerade()), "masquerade needs a nat chain"),
-        (rule(redirect()), "redirect needs a nat chain"),
-        (
-            table().chain(nat(Hook::Prerouting, [masquerade()])),
-            "masquerade needs a nat chain at hook postrouting",
-        ),
-        (table().chain(nat(Hook::Input, [masquerade()])), "masquerade needs a nat chain at hook postrouting"),
-        (
-            table().chain(nat(Hook::Output, [masquerade()])),
-            "masquerade needs a nat chain at hook postrouting",
-        ),
-        (
-            table().chain(nat(Hook::Prerouting, [snat()])),
-            "snat needs a nat chain at hook postrouting or input",
-        ),
-        (table().chain(nat(Hook::Output, [snat()])), "snat needs a nat chain at hook postrouting or input"),
-        (table().chain(nat(Hook::Input, [dnat()])), "dnat needs a nat chain at hook prerouting or output"),
-        (
-            table().chain(nat(Hook::Postrouting, [dnat()])),
-            "dnat needs a nat chain at hook prerouting or output",
-        ),
-        (
-            table().chain(nat(Hook::Input, [redirect()])),
-            "redirect needs a nat chain at hook prerouting or output",
-        ),
-        (
-            table().chain(nat(Hook::Postrouting, [redirect()])),
-            "redirect needs a nat chain at hook prerouting",
-        ),
-        (
-            table().chain(filter(Hook::Postrouting, Rule::new().reject(Reject::default()))),
-            "reject needs a chain at hook prerouting, input, forward, output or ingress",
-        ),
-        (
-            table().chain(filter(Hook::Input, Rule::new().clamp_mss())),
-            "rt mtu needs a chain at hook forward, output or postrouting",
-        ),
-        (table().chain(filter(Hook::Prerouting, Rule::new().clamp_mss())), "rt mtu needs a chain"),
-    ];
-    cases.extend(wrong.map(|(table, reason)| rejected(Errno::EOPNOTSUPP, table, reason)));
-    let right = [
-        nat(Hook::Postrouting, [masquerade(), snat()]),
-        nat(Hook::Input, [snat()]),
-        nat(Hook::Prerouting, [dnat(), redirect()]),
-        nat(Hook::Output, [dnat(), redirect()]),
-        filter(Hook::Prerouting, Rule::new().reject(Reject::default())),
-        filter(Hook::Forward, Rule::new().clamp_mss()),
-    ];
-    cases.extend(right.map(|chain| valid(table().chain(chain))));
-    cases
-}
-
 fn sets() -> Vec<Case> {
     use Errno::{EINVAL, ENFILE, ENODATA, ENOENT, EOPNOTSUPP, ERANGE};
     let counters = || Set::counter_map(set("s"), Datatype::Ipv4Addr);
@@ -354,6 +279,11 @@ fn statements() -> Vec<Case> {
             rule(Rule::new().when(meta::mark_masked(3, 1))),
             "0x00000003 has bits outside of mask 0x00000001",
         ),
+        useless(
+            rule(Rule::new().set_mark(Mark::Replace { mask: 1, value: 2 })),
+            "0x00000002 has bits outside of mask 0x00000001",
+        ),
+        valid(rule(Rule::new().set_ct_mark(Mark::Replace { mask: 3, value: 2 }))),
         useless(post(from_port().snat(v4(2)..=v4(1), Nat::new())), "range 10.0.0.2-10.0.0.1 is empty"),
         useless(post(from_port().masquerade(Nat::new().ports(high..=low))), "range 9-8 is empty"),
         useless(post(Rule::new().masquerade(Nat::new().port(9))), "a port needs a match of the protocol"),
@@ -364,7 +294,7 @@ fn statements() -> Vec<Case> {
 }
 
 fn cases() -> Vec<Case> {
-    [chains(), places(), sets(), statements()].into_iter().flatten().collect()
+    [chains(), places::cases(), sets(), statements()].into_iter().flatten().collect()
 }
 
 /// The kernel's error for a table that is sent without validation; `None` if it accepts it.

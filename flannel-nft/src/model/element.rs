@@ -148,6 +148,13 @@ impl Key {
 impl<T: Into<Value>> From<T> for Key {
     fn from(value: T) -> Self {
         let value = value.into();
+        if let (Datatype::Ifname, Ok(bits)) = (value.datatype, u8::try_from(value.data.len() * 8))
+            && usize::from(bits) < Datatype::Ifname.lengths().0 * 8
+        {
+            let mut name = value.data.as_slice().to_vec();
+            name.resize(Datatype::Ifname.lengths().0, 0);
+            return Self::prefix(value.datatype, Data::new(&name), bits);
+        }
         Self { datatype: value.datatype, span: Span::One(value.data), invalid: None }
     }
 }

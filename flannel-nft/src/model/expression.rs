@@ -285,6 +285,11 @@ impl Expression {
     #[must_use]
     pub fn is(self, value: impl Into<Value>) -> Match {
         let value = value.into();
+        if let (Datatype::Ifname, Ok(prefix)) = (value.datatype, std::str::from_utf8(value.as_bytes()))
+            && prefix.len() < Datatype::Ifname.lengths().0
+        {
+            return Match::new(self.0, Test::NamePrefix(prefix.into()));
+        }
         let is_one = value.datatype.parts().len() == 1 && value.datatype != self.0.datatype();
         let data = match value.datatype.number_of(&value.data) {
             Some(number) if is_one => self.0.number(number),

@@ -36,4 +36,30 @@ impl Rule {
             _ => None,
         })
     }
+
+    /// Whether packets change a part of the rule.
+    pub(crate) fn has_counts(&self) -> bool {
+        self.statements.iter().any(|statement| match statement {
+            Statement::Counter { packets, bytes } => packets | bytes != 0,
+            Statement::Last(milliseconds) => milliseconds.is_some(),
+            Statement::Quota(quota) => *quota != quota.unused(),
+            Statement::Other(expr) => exprs::has_state(expr),
+            _ => false,
+        })
+    }
+
+    /// The same rule with its counters at 0.
+    pub(crate) fn without_counts(&self) -> Self {
+        let mut rule = self.clone();
+        for statement in &mut rule.statements {
+            match statement {
+                Statement::Counter { packets, bytes } => (*packets, *bytes) = (0, 0),
+                Statement::Last(milliseconds) => *milliseconds = None,
+                Statement::Quota(quota) => *quota = quota.unused(),
+                Statement::Other(expr) if exprs::has_state(expr) => *expr = exprs::without_state(expr),
+                _ => {}
+            }
+        }
+        rule
+    }
 }

@@ -1,5 +1,6 @@
 //! Rules: matches and statements in order.
 
+use crate::error::InvalidRule;
 use crate::model::action::{Computed, NatKind, Queue, Quota, RawExpression, SetUpdate, Synproxy, Target};
 use crate::model::attached::Attached;
 use crate::model::element::{Body, Key, Mapped};
@@ -43,6 +44,7 @@ pub struct Rule {
     pub(crate) comment: Option<Comment>,
     pub(crate) handle: Option<Handle>,
     pub(crate) attached: Option<Box<Attached>>,
+    pub(crate) invalid: Option<Box<InvalidRule>>,
     pub(crate) extra: Extra,
 }
 
@@ -101,16 +103,27 @@ impl Rule {
         self.then(Statement::Limit(limit))
     }
 
+    fn checked(mut self, mark: Mark) -> Self {
+        if let Mark::Replace { mask, value } = mark
+            && value & !mask != 0
+        {
+            let text = |number| Value::mark(number).to_string();
+            let outside = InvalidRule::OutsideMask { value: text(value), mask: text(mask) };
+            self.invalid.get_or_insert_with(|| Box::new(outside));
+        }
+        self
+    }
+
     /// Sets the packet mark.
     #[must_use]
     pub fn set_mark(self, mark: Mark) -> Self {
-        self.then(Statement::mark(mark, true))
+        self.checked(mark).then(Statement::mark(mark, true))
     }
 
     /// Sets the connection mark.
     #[must_use]
     pub fn set_ct_mark(self, mark: Mark) -> Self {
-        self.then(Statement::mark(mark, false))
+        self.checked(mark).then(Statement::mark(mark, false))
     }
 
     /// Sets a field of the packet, its metadata or its connection: `ip ttl set 1`, `meta mark set
@@ -404,7 +417,7 @@ impl Rule {
 
     /// Whether both rules are certainly equal except for their counts and handles.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        let Self { statements, comment, handle: _, attached, extra } = self;
+        let Self { statements, comment, handle: _, attached, invalid: _, extra } = self;
         let same = |(a, b): (&Statement, &Statement)| match (a, b) {
             (Statement::Counter { .. }, Statement::Counter { .. }) => true,
             (Statement::Last(_), Statement::Last(_)) => true,
@@ -418,32 +431,6 @@ impl Rule {
             && statements.iter().zip(&other.statements).all(same)
             && *comment == other.comment
             && extra.same(&other.extra, NFTA_RULE_CHAIN_ID)
-    }
-
-    /// Whether packets change a part of the rule.
-    pub(crate) fn has_counts(&self) -> bool {
-        self.statements.iter().any(|statement| match statement {
-            Statement::Counter { packets, bytes } => packets | bytes != 0,
-            Statement::Last(milliseconds) => milliseconds.is_some(),
-            Statement::Quota(quota) => *quota != quota.unused(),
-            Statement::Other(expr) => exprs::has_state(expr),
-            _ => false,
-        })
-    }
-
-    /// The same rule with its counters at 0.
-    pub(crate) fn without_counts(&self) -> Self {
-        let mut rule = self.clone();
-        for statement in &mut rule.statements {
-            match statement {
-                Statement::Counter { packets, bytes } => (*packets, *bytes) = (0, 0),
-                Statement::Last(milliseconds) => *milliseconds = None,
-                Statement::Quota(quota) => *quota = quota.unused(),
-                Statement::Other(expr) if exprs::has_state(expr) => *expr = exprs::without_state(expr),
-                _ => {}
-            }
-        }
-        rule
     }
 
     /// Whether this crate has types for every part of the rule. If not, it keeps the rest as bytes.

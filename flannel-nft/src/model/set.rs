@@ -117,14 +117,14 @@ impl Set {
     /// Allows prefixes and ranges (`flags interval`). The kernel uses a tree: 9 µs (100 elements)
     /// to 214 µs (10,000) per change.
     ///
-    /// Invalid for values in host byte order (marks, indexes), which the kernel cannot sort.
+    /// Invalid for numbers in host byte order (marks, indexes), which the kernel cannot sort.
     #[must_use]
     pub fn interval(mut self) -> Self {
         self.flags |= NFT_SET_INTERVAL;
         if self.key.parts().len() > 1 {
             self.flags |= NFT_SET_CONCAT;
         }
-        if self.key.is_host_order() {
+        if self.key.is_swapped() {
             self.wrong(InvalidRule::NoIntervals { datatype: self.key });
         }
         self

@@ -139,9 +139,10 @@ impl From<Protocol> for Value {
 }
 
 impl From<&InterfaceName> for Value {
-    /// The name without a trailing `*`: elements of a set are whole names.
+    /// With a trailing `*`, all names that start with the text before it: for matches, and for sets with the interval flag.
     fn from(name: &InterfaceName) -> Self {
-        Self::new(Datatype::Ifname, Data::interface(&name.text))
+        let data = if name.prefix { Data::new(name.text.as_bytes()) } else { Data::interface(&name.text) };
+        Self::new(Datatype::Ifname, data)
     }
 }
 

@@ -69,6 +69,13 @@ pub(crate) fn chain(table: &TableId, chain: &Chain, a: &mut Attributes<'_>) {
                 }),
             }
         });
+        // As in iptables-nft, which shows them.
+        if let Some((packets, bytes)) = chain.counts {
+            a.nested(NFTA_CHAIN_COUNTERS, |a| {
+                a.be64(NFTA_COUNTER_BYTES, bytes);
+                a.be64(NFTA_COUNTER_PACKETS, packets);
+            });
+        }
         let policy = if base.policy == Policy::Accept { NF_ACCEPT } else { NF_DROP };
         a.bytes(NFTA_CHAIN_POLICY, &policy.to_be_bytes());
         a.text(NFTA_CHAIN_TYPE, base.kind.name());

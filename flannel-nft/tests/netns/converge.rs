@@ -100,3 +100,36 @@ fn a_flushed_ruleset_comes_back() {
         assert!(!sh("nft list ruleset").contains("flannel-ipv4"));
     });
 }
+
+#[test]
+fn a_prefix_of_interface_names_stays_one_in_sets_and_matches() {
+    netns(|| {
+        let interface = |name: &str| InterfaceName::new(name).unwrap();
+        let (eth0, veth) = (interface("eth0"), interface("veth*"));
+        let devices = Set::new(SetName::new("devices").unwrap(), Datatype::Ifname).interval();
+        let desired = Ruleset::new().table(
+            Table::new(Family::Ip, TableName::new("t").unwrap()).set(devices.elements([&eth0, &veth])).chain(
+                Chain::regular(ChainName::new("c").unwrap())
+                    .rule(Rule::new().when(field::meta::IIFNAME.any_of([&eth0, &veth])).accept())
+                    .rule(Rule::new().when(field::meta::OIFNAME.is(&veth)).accept()),
+            ),
+        );
+        let mut kernel = Netlink::open().unwrap();
+        converge(&mut kernel, &desired).unwrap();
+        let listed = sh("nft list ruleset").split_whitespace().collect::<Vec<_>>().join(" ");
+        for wanted in [
+            "elements = { \"eth0\", \"veth*\" }",
+            "iifname { \"eth0\", \"veth*\" } accept",
+            "oifname \"veth*\" accept",
+        ] {
+            assert!(listed.contains(wanted), "{wanted}: {listed}");
+        }
+        assert!(matches!(converge(&mut kernel, &desired).unwrap(), Outcome::Unchanged { .. }));
+        let set = Set::new(SetName::new("names").unwrap(), Datatype::Ifname).elements([&veth]);
+        let error = converge(
+            &mut kernel,
+            &Ruleset::new().table(Table::new(Family::Ip, TableName::new("u").unwrap()).set(set)),
+        );
+        assert!(matches!(error, Err(ConvergeError::Seal(_))), "a prefix needs the interval flag");
+    });
+}

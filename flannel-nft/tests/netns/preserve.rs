@@ -255,3 +255,18 @@ fn every_rule_can_be_moved_and_written_again() {
         compare(&before, &listing("nft list ruleset"))
     });
 }
+
+#[test]
+fn the_counters_of_a_base_chain_are_copied() {
+    netns(|| {
+        let rules = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD DROP [5:300]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n";
+        sh(&format!("printf '{}' | iptables-nft-restore -c", rules.replace('\n', "\\n")));
+        let mut kernel = Netlink::open().unwrap();
+        let tables = kernel.tables().unwrap();
+        let observed = kernel.observe(&tables).unwrap().ruleset;
+        sh("nft flush ruleset");
+        converge(&mut kernel, &observed).unwrap();
+        let saved = sh("iptables-nft-save -c");
+        assert!(saved.contains(":FORWARD DROP [5:300]"), "{saved}");
+    });
+}

@@ -8,13 +8,14 @@ use crate::model::action::NatKind;
 use crate::model::chain::{Base, Chain, ChainKind, Hook};
 use crate::model::element::Mapped;
 use crate::model::family::Family;
-use crate::model::field::rt;
+use crate::model::field::{Field, Kind};
 use crate::model::matching::Source;
 use crate::model::rule::Rule;
 use crate::model::statement::{Reject, Statement};
 use crate::model::table::Table;
 use crate::model::validate::Invalid;
 use crate::model::verdict::Verdict;
+use crate::uapi::*;
 
 /// Maximum number of chains below each other, the base chain included (`NFT_JUMP_STACK_SIZE`).
 const MAX_DEPTH: usize = 16;
@@ -105,11 +106,15 @@ fn check_places<'t>(
     let mut reached = vec![base_chain];
     while let Some(chain) = reached.pop() {
         for rule in &chain.rules {
-            for place in rule.statements.iter().filter_map(|statement| Place::of(statement, table.id.family))
-            {
-                if place.allows(base) || !places_of(rule) {
-                    continue;
-                }
+            let mut wrong = None;
+            for statement in rule.statements.iter().filter(|_| places_of(rule)) {
+                Place::each(statement, table.id.family, |place| {
+                    if wrong.is_none() && !place.allows(base) {
+                        wrong = Some(place);
+                    }
+                });
+            }
+            if let Some(place) = wrong {
                 let invalid = InvalidRule::WrongPlace {
                     statement: place.statement,
                     needs: place.to_string(),
@@ -144,11 +149,19 @@ struct Place {
 }
 
 impl Place {
-    /// `None` if the kernel accepts the statement in all chains (`struct nft_expr_ops`, `validate`).
+    /// Calls `found` for what the kernel does not accept in all chains (`struct nft_expr_ops`, `validate`): the statement, and
+    /// the fields that it reads.
+    fn each(statement: &Statement, family: Family, mut found: impl FnMut(Self)) {
+        Self::of(statement, family).into_iter().for_each(&mut found);
+        if matches!(family, Family::Inet | Family::Ip | Family::Ip6) {
+            statement.each_term(&mut |term| {
+                term.each_field(&mut |field| Self::of_field(field).into_iter().for_each(&mut found));
+            });
+        }
+    }
+
     fn of(statement: &Statement, family: Family) -> Option<Self> {
         use Hook::{Forward, Ingress, Input, Output, Postrouting, Prerouting};
-        let mut reads_mtu = false;
-        statement.each_term(&mut |term| term.each_field(&mut |field| reads_mtu |= field == rt::MTU));
         let (statement, nat, hooks): (_, _, &'static [Hook]) = match statement {
             Statement::Masquerade(_) | Statement::Nat { kind: NatKind::Masquerade, .. } => {
                 ("masquerade", true, &[Postrouting])
@@ -171,10 +184,37 @@ impl Place {
                 };
                 (name, false, hooks)
             }
-            _ if reads_mtu => ("rt mtu", false, &[Forward, Output, Postrouting]),
+            Statement::FlowAdd(_) => ("flow add", false, &[Forward]),
+            Statement::Queue(_) => ("queue", false, &[Prerouting, Input, Forward, Output, Postrouting]),
+            Statement::Synproxy(_) | Statement::Object { kind: NFT_OBJECT_SYNPROXY, .. } => {
+                ("synproxy", false, &[Input, Forward])
+            }
+            Statement::Tproxy(_) => ("tproxy", false, &[Prerouting]),
             _ => return None,
         };
         Some(Self { statement, nat, hooks })
+    }
+
+    fn of_field(field: Field) -> Option<Self> {
+        use Hook::{Forward, Input, Output, Postrouting, Prerouting};
+        const ARRIVING: &[Hook] = &[Prerouting, Input, Forward];
+        const LEAVING: &[Hook] = &[Forward, Output, Postrouting];
+        let (statement, hooks): (_, &'static [Hook]) = match field.0 {
+            Kind::Fib { result, flags } => match result {
+                _ if flags & NFTA_FIB_F_IIF != 0 => ("fib with iif", ARRIVING),
+                NFT_FIB_RESULT_ADDRTYPE if flags & NFTA_FIB_F_OIF != 0 => ("fib with oif", LEAVING),
+                NFT_FIB_RESULT_OIF | NFT_FIB_RESULT_OIFNAME => ("fib oif", &[Prerouting]),
+                _ => return None,
+            },
+            Kind::Osf { .. } => ("osf", ARRIVING),
+            Kind::Rt(NFT_RT_TCPMSS) => ("rt mtu", LEAVING),
+            Kind::Rt(NFT_RT_XFRM) => ("rt ipsec", LEAVING),
+            Kind::Socket { .. } => ("socket", &[Prerouting, Input, Output]),
+            Kind::Xfrm { direction: XFRM_POLICY_IN, .. } => ("ipsec in", ARRIVING),
+            Kind::Xfrm { .. } => ("ipsec out", LEAVING),
+            _ => return None,
+        };
+        Some(Self { statement, nat: false, hooks })
     }
 
     fn allows(&self, base: &Base) -> bool {

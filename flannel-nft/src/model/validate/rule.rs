@@ -25,6 +25,9 @@ const MAX_PER_STATEMENT: usize = 8;
 
 /// Checks the statements of a rule.
 pub(crate) fn check(rule: &Rule, family: Family) -> Result<(), Invalid> {
+    if let Some(invalid) = &rule.invalid {
+        return Err(((**invalid).clone(), None));
+    }
     if rule.statements.is_empty() {
         return Err((InvalidRule::EmptyRule, None));
     }
