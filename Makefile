@@ -1,5 +1,5 @@
 # Everything a person or CI does here. Each target installs what it needs first (Debian packages, only missing ones).
-.PHONY: help demo test prove-no-gap test-compat test-faults test-backends test-kernels test-kube test-deploy test-page test-release test-image test-packages release crates package book lint fuzz mutants bench ci check-long
+.PHONY: help demo test prove-no-gap test-compat test-faults test-backends test-backends-short test-kernels test-kube test-deploy test-page test-release test-image test-packages release crates package book lint fuzz mutants bench ci check-long
 .DEFAULT_GOAL := help
 
 ROOT := $(filter 0,$(shell id -u))
@@ -51,6 +51,10 @@ test-faults: ## system calls of a real daemon fail, full disks, limits: writes d
 test-backends: ## the backends that not every kernel has, with real packets, in a virtual machine with one Debian kernel (KERNELS="trixie"; minutes)
 	@scripts/install-deps test kernels
 	KERNELS="$(or $(KERNELS),trixie)" PACKAGES="flannel-vxlan flanneld" scripts/test-kernels 'netns/(ipip|wireguard)::|e2e/(backends|wireguard)::'
+
+test-backends-short: ## the same for wireguard and a change of backends only
+	@scripts/install-deps test kernels
+	KERNELS="$(or $(KERNELS),trixie)" PACKAGES=flanneld scripts/test-kernels 'e2e/wireguard::both_families_are_encrypted_by_one|e2e/backends::a_cluster'
 
 test-kernels: ## the kernel tests in virtual machines with Debian's kernels (KERNELS="bullseye sid" chooses; minutes each)
 	@scripts/install-deps test kernels

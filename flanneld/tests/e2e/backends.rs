@@ -2,6 +2,7 @@
 //! run in the machines of `make test-kernels`.
 
 use std::fs;
+use std::time::Instant;
 
 use testkit::{KernelOption, RoundTrips};
 
@@ -34,6 +35,17 @@ impl Cluster {
         self.nodes.insert(at, (node, daemon, pod));
     }
 
+    /// Deletes a device and the routes to it, and waits until they are back.
+    fn restores(&self, device: &str) {
+        let routes = || self.sh(0, &format!("{{ ip route; ip nexthop; }} | grep -c 'dev {device}' || true"));
+        let right = routes();
+        self.sh(0, &format!("ip link del {device}"));
+        let broken = Instant::now();
+        let restored = testkit::wait_for(SOON, || (routes() == right).then_some(()));
+        assert!(restored.is_some(), "{device}: {} instead of {right}", routes());
+        eprintln!("figure: {device} and its routes are back within {:?}", broken.elapsed());
+    }
+
     /// Flannel's devices on a node, and the nexthop objects and FOU ports.
     fn devices(&self, at: usize) -> String {
         self.sh(at, "ip -br link | grep ^flannel | cut -d' ' -f1; ip fou show")
@@ -57,9 +69,10 @@ fn a_restart_under_traffic_loses_nothing_and_writes_nothing_and_damage_is_repair
         assert!(!changes.contains(device) && !changes.contains("10.244."), "{backend}: {changes}");
         pause(300);
         let report = stream.stop().unwrap();
-        eprintln!("{device}: {} of {} packets lost during a restart", report.lost, report.sent);
+        eprintln!("figure: {device}: {} of {} packets lost during a restart", report.lost, report.sent);
         assert_eq!(report.lost, 0, "{backend}: {report:?}");
 
+        cluster.restores(device);
         for damage in [
             format!("ip link del {device}"),
             "for subnet in $(ip route show proto 70 | cut -d' ' -f1); do ip route del $subnet; done".into(),
@@ -71,6 +84,20 @@ fn a_restart_under_traffic_loses_nothing_and_writes_nothing_and_damage_is_repair
         let page = cluster.nodes[0].1.page("/").unwrap();
         assert!(page.contains(&format!("{device} 10.244.")), "{page}");
     }
+}
+
+/// Runs on every kernel: the figures show how much slower a virtual machine is.
+#[test]
+fn a_deleted_vxlan_device_is_restored() {
+    if !testkit::may_make_namespaces() {
+        return;
+    }
+    let cluster = Cluster::start(3, &net_conf(VXLAN.0));
+    cluster.every_pod_reaches_every_other();
+    for _ in 0..3 {
+        cluster.restores(VXLAN.1);
+    }
+    cluster.every_pod_reaches_every_other();
 }
 
 /// Upstream's text in the log, its MTU in subnet.env, and its address on the device.
