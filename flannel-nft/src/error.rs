@@ -352,7 +352,11 @@ impl RefusalReason {
 
     fn hint(&self) -> Option<&'static str> {
         Some(match self.0.errno {
-            Errno::EPERM => "CAP_NET_ADMIN is missing, or another process owns the table",
+            // netlink_net_capable, net/netlink/af_netlink.c
+            Errno::EPERM => {
+                "this process lacks CAP_NET_ADMIN in the user namespace that owns this network namespace, or another \
+                 process owns the table"
+            }
             Errno::EBUSY => "the object is still in use, or another process owns the table",
             Errno::ENOENT => "the object, or an object that it refers to, does not exist",
             Errno::EEXIST => "an object of this name exists with other properties",
