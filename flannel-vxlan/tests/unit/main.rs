@@ -5,6 +5,7 @@
     reason = "clippy.toml allows it in tests, but does not see helpers of integration tests as such"
 )]
 
+mod conflict_by_address;
 mod conflict_by_age;
 mod ipip;
 mod plans;
