@@ -307,8 +307,8 @@ fn a_preflight_check_names_what_makes_a_swap_unsafe_and_what_it_changes() {
     preflight(&cluster, 1, "error   start: ", "192.168.77.254:1");
     cluster.flags = flags.clone();
 
-    config(&cluster, r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "wireguard"}}"#);
-    preflight(&cluster, 1, "error   start: ", "wireguard");
+    config(&cluster, r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "ipsec"}}"#);
+    preflight(&cluster, 1, "error   start: ", "ipsec");
     config(&cluster, r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "Port": 0}}"#);
     preflight(&cluster, 1, "error   start: ", "Backend.Port");
     config(&cluster, r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "Port": 4789}}"#);
