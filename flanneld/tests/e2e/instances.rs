@@ -166,7 +166,8 @@ fn succeeds(health_port: u16, wrap: &[&str]) {
     };
     wait_for(SOON, is_waiting).expect("it waits");
     if !shares_port {
-        waiting = wait_for(SOON, || unready(&successor).filter(|page| page.contains("waits"))).unwrap();
+        waiting =
+            wait_for(SOON, || unready(&successor).filter(|page| page.contains("this one waits"))).unwrap();
         let process = if wrap.is_empty() { "process " } else { "a process of another container" };
         assert!(waiting.contains(&format!("lease: another flanneld ({process}")), "{waiting}");
     }
@@ -237,7 +238,7 @@ fn names_that_a_user_without_privileges_took_stop_no_daemon_and_no_command() {
     // It still has its claims.
     let other = flannel.beside("other", NET_CONF).unwrap();
     let second = other.start(&node).unwrap();
-    let waiting = wait_for(SOON, || unready(&second).filter(|page| page.contains("waits"))).unwrap();
+    let waiting = wait_for(SOON, || unready(&second).filter(|page| page.contains("this one waits"))).unwrap();
     assert!(waiting.contains("has network 10.244.0.0/16"), "{waiting}");
     drop(second);
     daemon.kill().unwrap();
@@ -258,12 +259,12 @@ fn daemons_that_may_not_share_a_prefix_or_a_device_name_what_is_taken() {
     daemon.ready(SOON).unwrap();
     let explicit = flannel.beside("explicit", OTHER_NET_CONF).unwrap().arg("--table-prefix=flannel");
     let second = explicit.start(&node).unwrap();
-    let waiting = wait_for(SOON, || unready(&second).filter(|page| page.contains("waits"))).unwrap();
+    let waiting = wait_for(SOON, || unready(&second).filter(|page| page.contains("this one waits"))).unwrap();
     assert!(waiting.contains("has the tables of --table-prefix=flannel"), "{waiting}");
     drop(second);
     let same_vni = OTHER_NET_CONF.replace(r#", "VNI": 2"#, "");
     let third = flannel.beside("third", &same_vni).unwrap().start(&node).unwrap();
-    let waiting = wait_for(SOON, || unready(&third).filter(|page| page.contains("waits"))).unwrap();
+    let waiting = wait_for(SOON, || unready(&third).filter(|page| page.contains("this one waits"))).unwrap();
     assert!(waiting.contains("has device flannel.1"), "{waiting}");
 }
 
