@@ -1,5 +1,5 @@
 # Everything a person or CI does here. Each target installs what it needs first (Debian packages, only missing ones).
-.PHONY: help demo test prove-no-gap test-compat test-faults test-backends test-backends-short test-kernels test-kube test-deploy test-page test-release test-image test-packages release crates package book lint fuzz mutants bench ci check-long
+.PHONY: help demo test prove-no-gap test-compat test-cni test-faults test-backends test-backends-short test-kernels test-kube test-deploy test-page test-release test-image test-packages release crates package book lint fuzz mutants bench ci check-long
 .DEFAULT_GOAL := help
 
 ROOT := $(filter 0,$(shell id -u))
@@ -41,6 +41,12 @@ test-compat: ## our tables before every nft from 0.9.8 to sid's, unpacked beside
 	@$(if $(ROOT),:,echo "make test-compat needs root to make network namespaces: sudo make test-compat" >&2; exit 1)
 	@scripts/install-deps test compat
 	scripts/test-compat
+
+test-cni: ## our CNI plugin beside upstream's, on reference plugins of CNI 1.1, all built from their Go modules (root; Go)
+	@$(if $(ROOT),:,echo "make test-cni needs root to make network namespaces: sudo make test-cni" >&2; exit 1)
+	@scripts/install-deps test
+	UPSTREAM_CNI_PLUGIN=$$(scripts/build-upstream-cni) CNI_PLUGINS=$$(scripts/build-cni-plugins) \
+	    cargo test --locked --package flannel-cni --test plugin -- --ignored
 
 test-faults: ## system calls of a real daemon fail, full disks, limits: writes docs/faults.md (root; five minutes)
 	@$(if $(ROOT),:,echo "make test-faults needs root to make network namespaces: sudo make test-faults" >&2; exit 1)
@@ -163,4 +169,4 @@ bench: ## measure; BENCH=name runs one, QUICK=1 takes under a minute each, BENCH
 
 ci: lint book demo test fuzz test-deploy ## what CI runs
 
-check-long: prove-no-gap test-compat test-faults test-kernels release test-release test-image test-packages test-kube test-page crates package ## what is too long for CI; before a release (root; hours)
+check-long: prove-no-gap test-compat test-cni test-faults test-kernels release test-release test-image test-packages test-kube test-page crates package ## what is too long for CI; before a release (root; hours)

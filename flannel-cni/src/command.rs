@@ -126,7 +126,7 @@ fn add(request: &Request, conf: &NetConf) -> Result<Vec<u8>, CniError> {
             format!("cannot save the configuration of {} in {}", request.container, conf.data_dir.display());
         CniError::new(IO, message, error)
     })?;
-    delegate::run(request, "ADD", &delegate)
+    delegate::run(request, "ADD", type_of(&delegate), &delegate)
 }
 
 /// Undoes what ADD did. What was saved stays if the delegate fails, so that the runtime's next try finds it.
@@ -148,7 +148,7 @@ fn del(request: &Request, conf: &NetConf) -> Result<(), CniError> {
         },
     };
     if !delegate.is_empty() {
-        delegate::run(request, "DEL", &delegate)?;
+        delegate::run(request, "DEL", type_of(&delegate), &delegate)?;
     }
     std::fs::remove_file(&file)
         .map_err(|error| CniError::new(IO, format!("cannot remove {}", file.display()), error))
@@ -176,7 +176,7 @@ fn check(request: &Request, conf: &NetConf) -> Result<(), CniError> {
         }
         delegate.insert("prevResult".to_owned(), result);
     }
-    delegate::run(request, "CHECK", &delegate).map(drop)
+    delegate::run(request, "CHECK", type_of(&delegate), &delegate).map(drop)
 }
 
 /// Whether ADD can succeed: there is a subnet, and the delegate and its IPAM plugin are installed and ready.
@@ -184,16 +184,15 @@ fn status(request: &Request, conf: &NetConf) -> Result<(), CniError> {
     let unavailable = |error: CniError| CniError { code: NOT_AVAILABLE, ..error };
     let env = PluginEnv::read(&conf.subnet_file).map_err(unavailable)?;
     let delegate = conf.delegate(&env);
-    let ipam = delegate.get("ipam").and_then(|ipam| ipam.get("type")?.as_str()).unwrap_or_default();
-    delegate::find(&request.path, ipam).map_err(unavailable)?;
+    delegate::find(&request.path, ipam_type(&delegate)).map_err(unavailable)?;
     delegate::find(&request.path, conf.delegate_type()).map_err(unavailable)?;
-    match delegate::run(request, "STATUS", &delegate) {
+    match delegate::run(request, "STATUS", conf.delegate_type(), &delegate) {
         Err(error) if !delegate::does_not_know(&error) => Err(error),
         _ => Ok(()),
     }
 }
 
-/// Deletes what is saved of containers that the runtime no longer has, and has the delegate do the same.
+/// Deletes what is saved of containers that the runtime no longer has, and has the delegate and its IPAM plugin do the same.
 fn collect(request: &Request, conf: &NetConf) -> Result<(), CniError> {
     let Some(valid) = &conf.valid_attachments else {
         return Err(CniError::plain(BAD_CONF, "GC without cni.dev/valid-attachments"));
@@ -222,8 +221,20 @@ fn collect(request: &Request, conf: &NetConf) -> Result<(), CniError> {
     let attachments =
         valid.iter().map(|used| json!({ "containerID": used.container, "ifname": used.ifname }));
     delegate.insert("cni.dev/valid-attachments".to_owned(), attachments.collect::<Vec<_>>().into());
-    match delegate::run(request, "GC", &delegate) {
-        Err(error) if !delegate::does_not_know(&error) => first_failure.and(Err(error)),
-        _ => first_failure,
+    // The reference plugin bridge, up to 1.10, has no GC of its own and does not pass it on; host-local 1.10 has.
+    for plugin in [conf.delegate_type(), ipam_type(&delegate)] {
+        match delegate::run(request, "GC", plugin, &delegate) {
+            Err(error) if !delegate::does_not_know(&error) => first_failure = first_failure.and(Err(error)),
+            _ => {}
+        }
     }
+    first_failure
+}
+
+fn type_of(delegate: &Map<String, Value>) -> &str {
+    delegate.get("type").and_then(Value::as_str).unwrap_or_default()
+}
+
+fn ipam_type(delegate: &Map<String, Value>) -> &str {
+    delegate.get("ipam").and_then(|ipam| ipam.get("type")?.as_str()).unwrap_or_default()
 }

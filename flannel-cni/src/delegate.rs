@@ -26,12 +26,16 @@ pub(crate) fn find(path: &OsStr, plugin: &str) -> Result<PathBuf, CniError> {
     })
 }
 
-/// Runs the delegate with the request's command and this configuration; returns what it printed.
+/// Runs a plugin with the delegate's configuration; returns what it printed.
 ///
 /// # Errors
-/// The delegate's own error as it is; or it cannot be started.
-pub(crate) fn run(request: &Request, command: &str, conf: &Map<String, Value>) -> Result<Vec<u8>, CniError> {
-    let plugin = conf.get("type").and_then(Value::as_str).unwrap_or_default();
+/// The plugin's own error as it is; or it cannot be started.
+pub(crate) fn run(
+    request: &Request,
+    command: &str,
+    plugin: &str,
+    conf: &Map<String, Value>,
+) -> Result<Vec<u8>, CniError> {
     let file = find(&request.path, plugin)?;
     let failed =
         |error: std::io::Error| CniError::new(IO, format!("cannot run plugin {}", file.display()), error);

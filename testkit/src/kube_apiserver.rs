@@ -192,6 +192,7 @@ impl KubeApiserver {
             format!("--audit-log-path={}", at.join("audit.log").display()),
             "--audit-log-mode=blocking".to_owned(),
             "--authorization-mode=RBAC".to_owned(),
+            "--allow-privileged=true".to_owned(), // as kubeadm sets it
             "--disable-admission-plugins=ServiceAccount".to_owned(),
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
             format!("--service-account-key-file={key}"),

@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use testkit::{FakeApi, KubeApiserver, Lab, Node, may_make_namespaces, wait_for};
 
 mod annotations;
+mod manifest;
 mod pod_cidr;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_flanneld");

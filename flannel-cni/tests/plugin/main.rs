@@ -1,113 +1,18 @@
 //! The plugin with the real reference plugins, in network namespaces.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test panics")]
 
-use std::collections::BTreeMap;
+mod node;
+mod upstream;
+
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use flannel_cni::{CniError, Request, answer};
+use flannel_cni::{Request, answer};
 use serde_json::{Value, json};
 use testkit::{netns, sh};
 
-const PLUGINS: &str = "/usr/lib/cni";
-const ENV: &str = "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.7.1/24\n\
-    FLANNEL_IPV6_NETWORK=fd00:10:244::/56\nFLANNEL_IPV6_SUBNET=fd00:10:244:7::1/64\nFLANNEL_MTU=1430\nFLANNEL_IPMASQ=true\n";
-
-/// A node: its files, and what it asks of the plugin.
-struct Node {
-    folder: tempfile::TempDir,
-    version: &'static str,
-}
-
-impl Node {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("subnet.env"), ENV).unwrap();
-        Self { folder, version: "1.1.0" }
-    }
-
-    fn state(&self) -> PathBuf {
-        self.folder.path().join("state")
-    }
-
-    fn saved(&self) -> Vec<String> {
-        let names = fs::read_dir(self.state()).into_iter().flatten();
-        let mut names: Vec<_> =
-            names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.retain(|name| !name.starts_with('.'));
-        names.sort();
-        names
-    }
-
-    /// Addresses that host-local has given away.
-    fn leased(&self) -> usize {
-        let entries = fs::read_dir(self.folder.path().join("addresses/cbr0")).unwrap();
-        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        names.filter(|name| name.starts_with("10.") || name.starts_with("fd")).count()
-    }
-
-    fn conf(&self) -> Value {
-        json!({
-            "cniVersion": self.version,
-            "name": "cbr0",
-            "type": "flannel",
-            "subnetFile": self.folder.path().join("subnet.env"),
-            "dataDir": self.state(),
-            "ipam": { "dataDir": self.folder.path().join("addresses") },
-            "delegate": { "hairpinMode": true, "isDefaultGateway": true },
-        })
-    }
-
-    fn ask(&self, command: &str, container: &str, more: Value) -> Result<Value, CniError> {
-        self.ask_with(command, container, more, PLUGINS)
-    }
-
-    fn ask_with(&self, command: &str, container: &str, more: Value, path: &str) -> Result<Value, CniError> {
-        let variables = BTreeMap::from([
-            ("CNI_COMMAND", command.to_owned()),
-            ("CNI_CONTAINERID", container.to_owned()),
-            ("CNI_NETNS", format!("/proc/{}/ns/net", self.holder(container))),
-            ("CNI_IFNAME", "eth0".to_owned()),
-            ("CNI_PATH", path.to_owned()),
-        ]);
-        let request = Request::from_environment(|name| variables.get(name).map(OsString::from))?;
-        let mut conf = self.conf();
-        conf.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let printed = answer(&request, conf.to_string().as_bytes())?;
-        Ok(if printed.is_empty() { Value::Null } else { serde_json::from_slice(&printed).unwrap() })
-    }
-
-    /// The process whose network namespace is the container's.
-    fn holder(&self, container: &str) -> String {
-        fs::read_to_string(self.folder.path().join(container)).unwrap_or_else(|_| "self".to_owned())
-    }
-
-    /// A namespace for a container; it ends with the returned process.
-    fn container(&self, name: &str) -> Holder {
-        let child = std::process::Command::new("unshare").args(["--net", "sleep", "100"]).spawn().unwrap();
-        let own = fs::read_link("/proc/thread-self/ns/net").unwrap();
-        let link = format!("/proc/{}/ns/net", child.id());
-        let apart = || fs::read_link(&link).is_ok_and(|there| there != own).then_some(());
-        testkit::wait_for(std::time::Duration::from_secs(5), apart).unwrap();
-        fs::write(self.folder.path().join(name), child.id().to_string()).unwrap();
-        Holder(child)
-    }
-}
-
-struct Holder(std::process::Child);
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-fn addresses(result: &Value) -> Vec<String> {
-    let ips = result["ips"].as_array().unwrap().iter();
-    ips.map(|ip| ip["address"].as_str().unwrap().to_owned()).collect()
-}
+use crate::node::{ENV, Node, PLUGINS, addresses};
 
 #[test]
 fn a_container_gets_addresses_of_the_nodes_subnets_and_gives_them_back() {
