@@ -1,5 +1,5 @@
 # Everything a person or CI does here. Each target installs what it needs first (Debian packages, only missing ones).
-.PHONY: help demo test prove-no-gap test-compat test-cni test-faults test-backends test-backends-short test-kernels test-kube test-deploy test-page test-release test-image test-packages release crates package book lint fuzz mutants bench ci check-long
+.PHONY: help demo test prove-no-gap test-compat test-cni test-faults test-backends test-backends-short test-kernels test-kube test-deploy test-page test-release test-image test-packages test-kubeadm release crates package book lint fuzz mutants bench ci check-long
 .DEFAULT_GOAL := help
 
 ROOT := $(filter 0,$(shell id -u))
@@ -118,6 +118,10 @@ test-packages: ## dist/: install, start, upgrade under traffic and remove the pa
 	@scripts/install-deps images
 	scripts/check-packages
 
+test-kubeadm: ## dist/: the kubeadm guide on two nodes with the real kubeadm, kubelet, containerd and kube-proxy (root; Go; minutes)
+	@scripts/install-deps images
+	scripts/check-kubeadm-guide
+
 release: ## dist/: static programs, images, packages, bill of materials, for ARCHITECTURES="amd64 ..." (default: all six; Go; an hour)
 	@$(if $(ROOT),scripts/install-deps release,:)
 	scripts/release $(ARCHITECTURES)
@@ -169,4 +173,4 @@ bench: ## measure; BENCH=name runs one, QUICK=1 takes under a minute each, BENCH
 
 ci: lint book demo test fuzz test-deploy ## what CI runs
 
-check-long: prove-no-gap test-compat test-cni test-faults test-kernels release test-release test-image test-packages test-kube test-page crates package ## what is too long for CI; before a release (root; hours)
+check-long: prove-no-gap test-compat test-cni test-faults test-kernels release test-release test-image test-packages test-kubeadm test-kube test-page crates package ## what is too long for CI; before a release (root; hours)
