@@ -2,12 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "a bench that cannot be set up has to end")]
 
 use std::fs;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use flannel_benches::{OURS, Report, quick, release_binary};
-use testkit::{Flannel, Lab, Node};
+use testkit::{Flannel, Lab, NetlinkMessages, Node};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -58,7 +57,8 @@ fn main() {
 
     forget(&node);
     for what in ["cold", "warm"] {
-        let (sent, changing) = messages(&flannel, &node, &binary);
+        let messages = NetlinkMessages::of_start(&flannel, &node).unwrap();
+        let (sent, changing) = (f64::from(messages.sent), f64::from(messages.changing));
         report.figure(&format!("netlink messages, {what}"), OURS, 2, "messages", &mut [sent]);
         report.figure(&format!("of these changing something, {what}"), OURS, 2, "messages", &mut [changing]);
     }
@@ -71,35 +71,4 @@ fn forget(node: &Node) {
         "for d in flannel.1 flannel-v6.1; do ip link del $d 2>/dev/null || true; done; nft flush ruleset";
     node.namespace().sh(clean).unwrap();
     drop(fs::remove_file(node.subnet_file()));
-}
-
-/// Counts the netlink messages of one start, and those of them that ask for a change.
-fn messages(flannel: &Flannel, node: &Node, binary: &Path) -> (f64, f64) {
-    drop(fs::remove_file(node.subnet_file()));
-    let trace = node.folder().join("netlink.trace");
-    let mut strace = Command::new("strace");
-    strace.args(["-f", "-v", "-s", "65535", "-e", "trace=sendto", "-o"]).arg(&trace);
-    // Ends by itself: whoever kills strace leaves what it traces behind.
-    strace.args(["timeout", "2"]).arg(binary).args(flannel.arguments(node));
-    strace.stdin(Stdio::null()).stderr(Stdio::null());
-    node.namespace().spawn(&mut strace).unwrap().wait().unwrap();
-    assert!(node.subnet_file().exists(), "it came up under strace");
-    let text = fs::read_to_string(trace).unwrap();
-    let kinds = text.match_indices("nlmsg_type=").map(|(at, key)| &text[at + key.len()..]);
-    let (mut sent, mut changing) = (0_u32, 0_u32);
-    for kind in kinds {
-        sent += 1;
-        changing += u32::from(
-            [
-                "RTM_NEW",
-                "RTM_DEL",
-                "RTM_SET",
-                "NFNL_SUBSYS_NFTABLES<<8|NFT_MSG_NEW",
-                "NFNL_SUBSYS_NFTABLES<<8|NFT_MSG_DEL",
-            ]
-            .iter()
-            .any(|change| kind.starts_with(change)),
-        );
-    }
-    (sent.into(), changing.into())
 }

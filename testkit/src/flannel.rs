@@ -128,6 +128,11 @@ impl Flannel {
         node.folder().join(format!("{}subnet.env", self.name))
     }
 
+    /// The program.
+    pub(crate) fn binary(&self) -> &Path {
+        &self.binary
+    }
+
     /// The command line of the daemon on `node`.
     pub fn arguments(&self, node: &Node) -> Vec<String> {
         let mut arguments = vec![

@@ -7,7 +7,7 @@
 //!   real CNI plugins; [`Flannel`] runs daemons that share a lease file.
 //! - [`KubeApiserver`] is a real Kubernetes API server; `FakeApi` is one in memory.
 //! - [`NewFlows`] counts packets that leave a pod lost or un-masqueraded; [`RoundTrips`] counts what is lost between
-//!   pods, and [`Disturbance`] what is lost while something is done to a node.
+//!   pods, [`NetlinkMessages`] counts what a daemon sends to the kernel, and [`Disturbance`] what is lost while something is done to a node.
 //!
 //! Kernel tests need root. Elsewhere they skip, and say so; with `FLANNEL_NETNS=require` (which `make test` sets
 //! for root, so CI too) a test that cannot run fails.
@@ -23,6 +23,7 @@ mod kernel;
 mod kube_apiserver;
 mod lab;
 mod namespace;
+mod netlink_messages;
 mod new_flows;
 mod round_trips;
 mod shell;
@@ -40,6 +41,7 @@ pub use kernel::{KernelOption, kernel_version};
 pub use kube_apiserver::KubeApiserver;
 pub use lab::{Lab, Node};
 pub use namespace::{Namespace, in_netns, may_make_namespaces, netns};
+pub use netlink_messages::NetlinkMessages;
 pub use new_flows::{NewFlows, NewFlowsReport};
 pub use round_trips::{RoundTrips, RoundTripsReport};
 pub use shell::{ShellError, sh, try_sh};

@@ -18,6 +18,7 @@ mod hostile_leases;
 mod identity;
 mod input;
 mod instances;
+mod messages;
 mod migration;
 mod network;
 mod outage;
