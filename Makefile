@@ -18,9 +18,9 @@ help: ## print this
 demo: ## a cluster on this machine: three nodes talk, a daemon dies, nothing is lost (root; KEEP=1 leaves it up)
 	@$(if $(ROOT),:,echo "make demo needs root to make network namespaces: sudo make demo" >&2; exit 1)
 	@scripts/install-deps demo
-	cargo build --quiet --locked --release -p flanneld
-	cargo build --quiet --locked -p testkit --bin demo
-	@$(TARGET)/debug/demo $(TARGET)/release/flanneld
+	@# Not optimized: that takes minutes on a fresh machine and shows the same.
+	cargo build --quiet --locked -p flanneld -p testkit --bin flanneld --bin demo
+	@$(TARGET)/debug/demo $(TARGET)/debug/flanneld
 
 test: ## every test; as root on the kernel too
 	@$(if $(ROOT),scripts/install-deps test,echo "NOT ROOT: kernel tests are SKIPPED; sudo make test runs them" >&2)

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         });
     }
     let named = env::args_os().nth(1).or_else(|| env::var_os("FLANNELD_BIN"));
-    let binary = named.map_or_else(|| PathBuf::from("target/release/flanneld"), PathBuf::from);
+    let binary = named.map_or_else(|| PathBuf::from("target/debug/flanneld"), PathBuf::from);
     let mut show = Show::new();
     match demo(&mut show, binary) {
         Err(error) => fail(&error),
