@@ -1,7 +1,7 @@
-//! Converges VXLAN devices, their peers and routes to a desired state over rtnetlink.
+//! Converges VXLAN, IP-in-IP and WireGuard devices, their peers and routes to a desired state over netlink.
 //!
 //! Describe the desired device and its peers as an [`Overlay`]. This crate compares it with the kernel's state and
-//! writes the difference, without the `ip`, `bridge` and `ethtool` binaries.
+//! writes the difference, without the `ip`, `bridge`, `ethtool` and `wg` binaries.
 //!
 //! ```text
 //! set_peer ─────▶ Overlay ─┐                 ┌─▶ Kernel::apply ─▶ Report: refused steps, by peer
@@ -14,12 +14,14 @@
 //! - **Converges.** [`Overlay::converge`] reaches the desired state from any state of the kernel. If nothing differs,
 //!   it writes nothing, also after a restart.
 //! - **Repairs.** The [`Monitor`] reports when another program deletes or changes a device, address, route, neighbor
-//!   entry, FDB entry or nexthop object. The next flush restores it, without separate recovery code.
+//!   entry, FDB entry or nexthop object. The next flush restores it, without separate recovery code. The kernel does not
+//!   report changes of WireGuard keys, ports and peers: call [`Overlay::converge`] periodically.
 //! - **Keeps objects of other programs.** This crate's routes, nexthop objects and neighbor entries have the protocol
 //!   number [`ROUTE_PROTOCOL`], its FDB entries the flag `extern_learn`. Apart from objects of upstream flannel
 //!   (rules: [`Overlay::diff`]) it deletes nothing else. It never replaces a route or changes a device of another
 //!   program.
-//! - **Constant cost.** A change of one peer takes four messages in one datagram, with ten peers or a hundred thousand.
+//! - **Constant cost.** A change of one peer takes four messages in one datagram, in WireGuard one, with ten peers or a
+//!   hundred thousand.
 //! - **Isolates peers.** A peer that the kernel refuses, or that would harm this host ([`PeerConflict`]), is reported,
 //!   kept and tried again. Other peers are not affected.
 //!
@@ -27,7 +29,7 @@
 //! - Changes are not atomic, because rtnetlink has no transactions. A [`Plan`] is ordered so that each prefix of it is
 //!   harmless, and every plan can be repeated.
 //! - It does not know how nodes get their subnets, or which nodes exist: the caller sets the peers.
-//! - One VXLAN device per address family and [`Overlay`].
+//! - One tunnel device per address family and [`Overlay`]; a WireGuard device may carry both ([`WireguardSpec::is_shared`]).
 //!
 //! # Example
 //! Plan a host without an overlay, without changing it:

@@ -1,6 +1,8 @@
 //! What is encoded is decoded as the same values, and no input makes a decoder panic.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU16;
+use std::time::{Duration, SystemTime};
 
 use flannel_netlink::{Batch, Flags, Message, messages};
 use ipnet::IpNet;
@@ -13,11 +15,13 @@ use crate::model::objects::{
     FdbEntry, Neighbor, Nexthop, ObservedFdbEntry, ObservedNeighbor, ObservedNexthop, ObservedRoute,
     ObservedRouteTo, ROUTE_PROTOCOL, Route, RouteTo,
 };
+use crate::model::wireguard::{ObservedWireguard, ObservedWireguardPeer, WireguardPeer, WireguardSpec};
+use crate::model::wireguard_key::{PresharedKey, PrivateKey, PublicKey};
 use crate::plan::step::Step;
 use crate::wire::decode::{any_neighbor, fdb_entry, interface_address, link, neighbor, nexthop, route};
 use crate::wire::encode::{self, Indexes};
 use crate::wire::uapi::*;
-use crate::wire::{ethtool, fou, generic};
+use crate::wire::{ethtool, fou, generic, wireguard};
 
 fn sent(step: &Step) -> Vec<u8> {
     let mut batch = Batch::new();
@@ -83,6 +87,36 @@ proptest! {
         }
     }
 
+    /// The kernel answers with the attributes that requests have.
+    #[test]
+    fn encoded_wireguard_peers_are_decoded_as_the_same_peers(
+        key in any::<[u8; 32]>(),
+        psk in any::<[u8; 32]>(),
+        endpoint in any::<Option<SocketAddr>>(),
+        keepalive in any::<u16>(),
+        subnets in prop::collection::vec((any::<bool>(), any::<u128>(), 0..=32_u8), 0..5),
+    ) {
+        let subnets: Vec<IpNet> = subnets
+            .into_iter()
+            .map(|(v4, bits, length)| IpNet::new(address_of(v4, bits), length).unwrap().trunc())
+            .collect();
+        // A flow label or scope of an endpoint is not sent.
+        let endpoint = endpoint.map(|endpoint| SocketAddr::new(endpoint.ip(), endpoint.port()));
+        let key = PublicKey::new(key);
+        let (psk, keepalive) = (PresharedKey::new(psk), NonZeroU16::new(keepalive));
+        let peer = WireguardPeer { key, endpoint, subnets: subnets.clone(), replaces_subnets: true, psk, keepalive };
+        let mut batch = Batch::new();
+        wireguard::put_peer(&mut batch, 30, 7, &peer);
+        let mut device = ObservedWireguard::default();
+        wireguard::device(&mut device, &only(batch.as_bytes()), SystemTime::UNIX_EPOCH).unwrap();
+        let wanted = ObservedWireguardPeer { endpoint, subnets, psk, keepalive, ..ObservedWireguardPeer::new(key) };
+        prop_assert_eq!(&device.peers, &vec![wanted.clone()]);
+        // The kernel continues a peer in the next message.
+        wireguard::device(&mut device, &only(batch.as_bytes()), SystemTime::UNIX_EPOCH).unwrap();
+        prop_assert_eq!(device.peers.len(), 1);
+        prop_assert_eq!(device.peers[0].subnets.len(), 2 * wanted.subnets.len());
+    }
+
     /// No bytes make a decoder panic.
     #[test]
     fn no_bytes_make_a_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..120), kind in any::<u16>()) {
@@ -126,10 +160,41 @@ fn options_of_newer_kernels_are_read() {
     assert_eq!(found(&|_before_them| ()), Some((false, false)));
 }
 
+#[test]
+fn a_wireguard_device_and_the_time_of_a_handshake_are_read() {
+    let spec = WireguardSpec::new(PrivateKey::new([7; 32]));
+    let mut batch = Batch::new();
+    wireguard::set_device(&mut batch, 30, 7, &spec);
+    let mut device = ObservedWireguard::default();
+    wireguard::device(&mut device, &only(batch.as_bytes()), SystemTime::UNIX_EPOCH).unwrap();
+    assert_eq!((device.private_key, device.port), (Some(spec.private_key), 51820));
+
+    let age = |seconds: i64, now: u64| {
+        let mut batch = Batch::new();
+        batch.message(30, Flags::NONE, &[WG_CMD_GET_DEVICE, WG_GENL_VERSION, 0, 0], |a| {
+            a.nested(WGDEVICE_A_PEERS, |a| {
+                a.nested(0, |a| {
+                    a.bytes(WGPEER_A_PUBLIC_KEY, &[1; 32]);
+                    a.bytes(WGPEER_A_LAST_HANDSHAKE_TIME, &[seconds.to_ne_bytes(), [0; 8]].concat());
+                });
+            });
+        });
+        let mut device = ObservedWireguard::default();
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now);
+        wireguard::device(&mut device, &only(batch.as_bytes()), now).unwrap();
+        device.peers[0].handshake_age
+    };
+    assert_eq!(age(1000, 1010), Some(Duration::from_secs(10)));
+    assert_eq!(age(0, 1010), None, "never");
+    assert_eq!(age(1000, 990), Some(Duration::ZERO), "the clock was set back");
+}
+
 fn read_all(datagram: &[u8]) {
     for message in messages(datagram).flatten() {
         let _ignored = (link(&message), interface_address(&message), neighbor(&message), fdb_entry(&message));
         let _ignored = (nexthop(&message), route(&message), any_neighbor(&message));
+        let mut device = ObservedWireguard::default();
+        let _ignored = wireguard::device(&mut device, &message, SystemTime::UNIX_EPOCH);
         let _ignored = (ethtool::tx_checksum(&message), generic::family(&message), fou::ipip_port(&message));
     }
 }
@@ -167,5 +232,14 @@ fn link_and_entries() -> Vec<u8> {
     ] {
         encode::step(&mut batch, &step, &PerFamily::from_fn(|_| Indexes { device: 7, underlay: 2 }));
     }
+    let peer = WireguardPeer {
+        key: PublicKey::new([1; 32]),
+        endpoint: Some(SocketAddr::new(underlay, 51820)),
+        subnets: vec![subnet],
+        replaces_subnets: true,
+        psk: None,
+        keepalive: None,
+    };
+    wireguard::put_peer(&mut batch, 30, 7, &peer);
     batch.as_bytes().to_vec()
 }

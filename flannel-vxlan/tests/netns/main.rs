@@ -12,6 +12,7 @@ mod ipip;
 mod notifications;
 mod peers;
 mod underlay;
+mod wireguard;
 
 use flannel_vxlan::{
     DeviceSpec, Family, FamilySpec, Kernel, Link, MacAddr, Netlink, Overlay, Peer, Report, UnderlayMtu, Via,

@@ -1,21 +1,29 @@
 //! Plans of WireGuard devices and peers.
 
 use std::net::SocketAddr;
+use std::sync::LazyLock;
+use std::time::Duration;
 
 use flannel_vxlan::{
-    DeviceSpec, FakeKernel, Family, FamilySpec, Kernel, Overlay, Peer, PeerConflict, Plan, PresharedKey,
-    PrivateKey, PublicKey, UnderlayMtu, Via, WireguardSpec,
+    DeviceSpec, FakeKernel, Family, FamilySpec, FlannelDevice, IfName, IpipSpec, Kernel, Links, ObservedKind,
+    ObservedWireguard, ObservedWireguardPeer, Overlay, Peer, PeerConflict, Plan, PresharedKey, PrivateKey,
+    PublicKey, UnderlayMtu, Via, WireguardSpec,
 };
+use ipnet::IpNet;
+use proptest::prelude::*;
 use testkit::golden;
 
-use super::{eth0, family};
+use super::{eth0, family, ipip};
 
 fn private(n: u8) -> PrivateKey {
     PrivateKey::new([n; 32])
 }
 
 fn key(n: u8) -> PublicKey {
-    private(n).public()
+    // Without optimization each takes milliseconds.
+    static KEYS: LazyLock<[PublicKey; 10]> =
+        LazyLock::new(|| [0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map(|n| private(n).public()));
+    KEYS[usize::from(n)]
 }
 
 fn spec() -> WireguardSpec {
@@ -101,5 +109,261 @@ fn two_endpoints_with_one_key_are_a_conflict_of_one_device_only() {
     for mut overlay in [separate(), shared()] {
         assert_eq!(overlay.set_peer_since(other, 1), Err(PeerConflict::KeyTaken(v4(2).subnet)));
         assert_eq!(overlay.conflicts().count(), 1);
+    }
+}
+
+fn device(kernel: &mut FakeKernel) -> &mut ObservedWireguard {
+    let found = &mut kernel.devices.get_mut(&"flannel-wg".parse().unwrap()).unwrap().kind;
+    match found {
+        ObservedKind::Wireguard(found) => found.as_mut().unwrap(),
+        _ => unreachable!("{found}"),
+    }
+}
+
+fn found(kernel: &mut FakeKernel, n: u8) -> &mut ObservedWireguardPeer {
+    device(kernel).peers.iter_mut().find(|peer| peer.key == key(n)).unwrap()
+}
+
+#[test]
+fn a_change_writes_only_the_peers_that_it_affects() {
+    let (mut overlay, mut kernel) = (shared(), host());
+    assert!(overlay.flush(&mut kernel).unwrap().is_clean());
+    found(&mut kernel, 2).endpoint = "198.51.100.1:4500".parse().ok();
+    found(&mut kernel, 2).handshake_age = Some(Duration::ZERO);
+    // A new peer, a peer that loses a subnet, a peer that leaves, and a subnet that moves to another peer.
+    overlay.set_peer(v4(4)).unwrap();
+    overlay.remove_peer(v6_over_v4(2).subnet);
+    let mut moved = v4(3);
+    moved.via = v4(5).via;
+    overlay.set_peer(moved).unwrap();
+    overlay.remove_peer(v6_over_v4(3).subnet);
+    expect("wireguard_changes", &overlay.clone().pending());
+    assert!(overlay.flush(&mut kernel).unwrap().is_clean());
+    assert_eq!(overlay.converge(&mut kernel).unwrap().steps, 0);
+    let keys: Vec<PublicKey> = device(&mut kernel).peers.iter().map(|peer| peer.key).collect();
+    assert_eq!(keys.len(), 3);
+    // The kernel had followed peer 2, whose endpoint did not change.
+    assert_eq!(found(&mut kernel, 2).endpoint, "198.51.100.1:4500".parse().ok());
+    let mut elsewhere = v4(2);
+    elsewhere.via = Via::Key { key: key(2), endpoint: "192.168.77.22:51820".parse().unwrap() };
+    overlay.set_peer(elsewhere).unwrap();
+    assert_eq!(overlay.flush(&mut kernel).unwrap().steps, 1);
+    assert_eq!(found(&mut kernel, 2).endpoint, "192.168.77.22:51820".parse().ok());
+}
+
+#[test]
+fn every_damage_is_repaired_and_only_that() {
+    for shared_device in [false, true] {
+        let (mut overlay, mut kernel) = (if shared_device { shared() } else { separate() }, host());
+        assert!(overlay.flush(&mut kernel).unwrap().is_clean());
+        let made = kernel.clone();
+        type Damage = fn(&mut FakeKernel);
+        let damages: [(&str, usize, Damage); 12] = [
+            ("peer deleted", 1, |kernel| device(kernel).peers.truncate(1)),
+            ("unknown peer", 1, |kernel| {
+                let mut unknown = found(kernel, 2).clone();
+                (unknown.key, unknown.subnets) = (key(9), vec!["10.99.0.0/16".parse().unwrap()]);
+                device(kernel).peers.push(unknown);
+            }),
+            ("subnet taken away", 1, |kernel| found(kernel, 2).subnets.clear()),
+            ("subnet added", 1, |kernel| found(kernel, 2).subnets.push("0.0.0.0/0".parse().unwrap())),
+            ("preshared key", 1, |kernel| found(kernel, 2).psk = PresharedKey::new([1; 32])),
+            ("keepalive", 1, |kernel| found(kernel, 2).keepalive = 7.try_into().ok()),
+            ("endpoint before any handshake", 1, |kernel| found(kernel, 2).endpoint = None),
+            ("private key", 1, |kernel| device(kernel).private_key = Some(private(7))),
+            ("port", 1, |kernel| device(kernel).port = 1),
+            ("mark", 1, |kernel| device(kernel).fwmark = 1),
+            ("route", 1, |kernel| kernel.routes.retain(|(subnet, _), _| subnet.addr().is_ipv6())),
+            ("state and MTU", 2, |kernel| {
+                let found = kernel.devices.get_mut(&"flannel-wg".parse().unwrap()).unwrap();
+                (found.up, found.mtu) = (false, 1300);
+            }),
+        ];
+        for (damage, steps, apply) in damages {
+            apply(&mut kernel);
+            let report = overlay.converge(&mut kernel).unwrap();
+            assert!(report.is_clean() && report.steps == steps, "{damage}: {report:#?}");
+            device(&mut kernel).peers.sort_by_key(|peer| std::cmp::Reverse(peer.key));
+            device(&mut kernel).peers.iter_mut().for_each(|peer| peer.subnets.sort());
+            let mut expected = made.clone();
+            device(&mut expected).peers.sort_by_key(|peer| std::cmp::Reverse(peer.key));
+            assert_eq!((&kernel.devices, &kernel.routes), (&expected.devices, &expected.routes), "{damage}");
+            assert_eq!(overlay.converge(&mut kernel).unwrap().steps, 0, "{damage}");
+        }
+        kernel.delete_device("flannel-wg".parse().unwrap());
+        assert!(overlay.converge(&mut kernel).unwrap().is_clean());
+        assert_eq!(overlay.converge(&mut kernel).unwrap().steps, 0);
+        assert_eq!(device(&mut kernel).peers.len(), 2);
+    }
+}
+
+#[test]
+fn an_endpoint_that_the_kernel_followed_is_kept_until_the_session_is_dead_and_traffic_waits() {
+    let (mut overlay, mut kernel) = (separate(), host());
+    assert!(overlay.flush(&mut kernel).unwrap().is_clean());
+    let mut after = |age: u64, tx_bytes| {
+        let peer = found(&mut kernel, 2);
+        (peer.handshake_age, peer.tx_bytes) = (Some(Duration::from_secs(age)), tx_bytes);
+        peer.endpoint = "198.51.100.1:4500".parse().ok();
+        overlay.converge(&mut kernel).unwrap().steps
+    };
+    assert_eq!(after(10, 1000), 0);
+    assert_eq!(after(170, 2000), 0);
+    assert_eq!(after(190, 2000), 0, "nothing is sent");
+    assert_eq!(after(250, 2148), 1, "an attempt of a handshake");
+    assert_eq!(found(&mut kernel, 2).endpoint, "192.168.77.2:51820".parse().ok());
+}
+
+#[test]
+fn unknown_peers_and_subnets_are_kept_until_all_peers_are_known() {
+    let mut kernel = host();
+    assert!(shared().flush(&mut kernel).unwrap().is_clean());
+    let mut restarted = Overlay::new(Family::ALL.map(|of| shared().family(of).unwrap().clone()));
+    restarted.keep_unknown(true);
+    restarted.set_peer(v4(2)).unwrap();
+    assert_eq!(restarted.converge(&mut kernel).unwrap().steps, 0);
+    restarted.keep_unknown(false);
+    assert!(restarted.flush(&mut kernel).unwrap().is_clean());
+    assert_eq!(found(&mut kernel, 2).subnets, [v4(2).subnet]);
+    assert_eq!(device(&mut kernel).peers.len(), 1);
+}
+
+#[test]
+fn peers_that_would_harm_this_node_or_the_tunnel_are_not_programmed() {
+    let mut overlay = separate();
+    let via = |n: u8, endpoint: &str| Via::Key { key: key(n), endpoint: endpoint.parse().unwrap() };
+    let subnet = "10.244.9.0/24".parse().unwrap();
+    assert_eq!(overlay.set_peer(Peer { subnet, via: via(1, "192.168.77.9:1") }), Err(PeerConflict::OwnKey));
+    let inside = "10.244.7.7".parse().unwrap();
+    let set = overlay.set_peer(Peer { subnet, via: via(9, "10.244.7.7:1") });
+    assert_eq!(set, Err(PeerConflict::UnderlayInPodNetwork(inside)));
+    let outside = Peer { subnet: "10.245.9.0/24".parse().unwrap(), via: via(9, "192.168.77.9:1") };
+    assert_eq!(overlay.set_peer(outside), Err(PeerConflict::OutsideNetworks));
+    let unlimited = {
+        let mut unlimited = family_with(Family::V4, spec());
+        unlimited.networks.clear();
+        unlimited
+    };
+    assert_eq!(Overlay::new([unlimited]).set_peer(v4(2)), Err(PeerConflict::OutsideNetworks));
+    // A peer behind another device than ours.
+    let refused = Overlay::new([family(Family::V4)]).set_peer(v4(2));
+    assert_eq!(refused, Err(PeerConflict::NoSuchOverlay(Family::V4)));
+}
+
+#[test]
+fn a_missing_module_or_a_port_in_use_is_reported_and_the_rest_is_skipped() {
+    for mut overlay in [separate(), shared()] {
+        let mut kernel = host();
+        kernel.without_wireguard = true;
+        let report = overlay.converge(&mut kernel).unwrap();
+        assert!(!report.is_clean() && kernel.devices.is_empty() && kernel.routes.is_empty(), "{report:#?}");
+        kernel.without_wireguard = false;
+        kernel.used_ports.insert(51820);
+        let report = overlay.converge(&mut kernel).unwrap();
+        assert_eq!(report.refused.len(), 1, "{report:#?}");
+        kernel.used_ports.clear();
+        assert!(overlay.converge(&mut kernel).unwrap().is_clean());
+        assert_eq!(overlay.converge(&mut kernel).unwrap().steps, 0);
+    }
+}
+
+#[test]
+fn a_switch_between_modes_and_backends_leaves_nothing_of_the_old_devices() {
+    let mut kernel = host();
+    assert!(separate().flush(&mut kernel).unwrap().is_clean());
+    let mut now = shared();
+    assert!(now.flush(&mut kernel).unwrap().is_clean());
+    let old = Family::ALL.map(|of| Links::of(FlannelDevice::Wireguard.name(of), of));
+    let plan = Plan::leftovers(&old, &[], &now, &kernel.observe(&old).unwrap());
+    assert!(kernel.apply(&plan).unwrap().refused.is_empty(), "{plan}");
+    assert_eq!(kernel.devices.len(), 1, "{plan}");
+    assert_eq!(now.converge(&mut kernel).unwrap().steps, 0);
+
+    let mut now = Overlay::new([family(Family::V4).device(ipip(IpipSpec::new()))]);
+    assert!(now.flush(&mut kernel).unwrap().is_clean());
+    let networks = ["10.244.0.0/16".parse().unwrap(), "fd00:10:244::/48".parse().unwrap()];
+    let plan = Plan::leftovers(&old, &networks, &now, &kernel.observe(&old).unwrap());
+    assert!(kernel.apply(&plan).unwrap().refused.is_empty(), "{plan}");
+    assert_eq!((kernel.devices.len(), kernel.routes.len()), (1, 0), "{plan}");
+
+    assert!(shared().flush(&mut kernel).unwrap().is_clean());
+    let plan = Plan::removal(&shared().links(), &kernel.observe(&shared().links()).unwrap());
+    assert!(kernel.apply(&plan).unwrap().refused.is_empty(), "{plan}");
+    assert_eq!((kernel.devices.len(), kernel.routes.len()), (1, 0), "{plan}");
+}
+
+/// Peers without anything in common are often in conflict here: few keys, endpoints and subnets.
+fn any_peer() -> impl Strategy<Value = Peer> {
+    (any::<bool>(), 2..7_u8, 1..6_u8, 2..5_u8, 0..4_u8).prop_map(|(is_v4, n, of, at, length)| {
+        let Peer { subnet, .. } = if is_v4 { v4(n) } else { v6(n) };
+        let subnet = IpNet::new(subnet.addr(), subnet.prefix_len() + u8::from(length == 0)).unwrap();
+        let endpoint = format!("192.168.77.{at}:51820").parse().unwrap();
+        Peer { subnet, via: Via::Key { key: key(of), endpoint } }
+    })
+}
+
+fn any_peers() -> impl Strategy<Value = Vec<Peer>> {
+    prop::collection::vec(any_peer(), 0..12)
+}
+
+fn age(peer: &Peer) -> u64 {
+    u64::from(peer.via.underlay().is_ipv4()) * u64::from(peer.subnet.prefix_len() % 3)
+}
+
+/// The peers of all devices, in the same order.
+fn peers_of(kernel: &FakeKernel) -> Vec<(IfName, ObservedWireguardPeer)> {
+    let mut all = Vec::new();
+    for device in kernel.devices.values() {
+        for peer in &device.wireguard().unwrap().peers {
+            let mut peer = peer.clone();
+            peer.subnets.sort();
+            all.push((device.name, peer));
+        }
+    }
+    all.sort_by_key(|(name, peer)| (*name, peer.key));
+    all
+}
+
+proptest! {
+    /// From any peers of the kernel, one pass leads to the desired peers, and a second pass writes nothing. Changes one by
+    /// one lead to the same.
+    #[test]
+    fn any_state_converges_and_changes_one_by_one_lead_to_the_same_state(
+        is_shared in any::<bool>(),
+        before in any_peers(),
+        peers in any_peers(),
+        removed in any_peers(),
+    ) {
+        let empty = || if is_shared { shared() } else { separate() };
+        let set = |overlay: &mut Overlay, peer: &Peer| {
+            let _conflict = overlay.set_peer_since(*peer, age(peer));
+        };
+        // What another configuration left.
+        let (mut other, mut damaged) = (empty(), host());
+        before.iter().for_each(|peer| set(&mut other, peer));
+        prop_assert!(other.converge(&mut damaged).unwrap().is_clean());
+
+        let (mut stepwise, mut kernel) = (empty(), host());
+        for peer in &peers {
+            set(&mut stepwise, peer);
+            prop_assert!(stepwise.flush(&mut kernel).unwrap().is_clean());
+        }
+        for peer in &removed {
+            stepwise.remove_peer(peer.subnet);
+        }
+        prop_assert!(stepwise.flush(&mut kernel).unwrap().is_clean());
+        let expected = peers_of(&kernel);
+        let plan = plan(&mut stepwise, &mut kernel);
+        prop_assert!(plan.is_empty(), "{}", plan);
+
+        let mut fresh = Overlay::new(Family::ALL.map(|of| empty().family(of).unwrap().clone()));
+        for peer in stepwise.peers() {
+            let _conflict = fresh.set_peer_since(peer, stepwise.peer_since(peer.subnet));
+        }
+        for kernel in [&mut host(), &mut damaged] {
+            prop_assert!(fresh.converge(kernel).unwrap().is_clean());
+            prop_assert_eq!(fresh.converge(kernel).unwrap().steps, 0);
+            prop_assert_eq!(&peers_of(kernel), &expected);
+        }
     }
 }
