@@ -31,8 +31,10 @@ pub(crate) struct Contest {
 }
 
 impl Contest {
-    /// Of a lease that was taken `now`.
-    pub(crate) fn new(now: Instant) -> Self {
+    /// Of a lease that was taken `now`. What was reported of the contest before it, which is cut short if the node's
+    /// attributes change, no longer holds: nothing else would take it back.
+    pub(crate) fn new(now: Instant, health: &Health) -> Self {
+        health.contested(None);
         Self { start: now, free_writes: 0, writes: 0, last: None, warned: None, reported: false }
     }
 
@@ -96,7 +98,8 @@ mod tests {
     #[test]
     fn a_lease_that_is_changed_at_once_is_published_after_pauses_that_grow_to_a_minute() {
         let start = Instant::now() + NEW;
-        let (health, mut contest) = (Health::default(), Contest::new(start - NEW));
+        let health = Health::default();
+        let mut contest = Contest::new(start - NEW, &health);
         let (mut now, mut at) = (start, Vec::new());
         while now < start + Duration::from_secs(600) {
             contest.published_again(now, &health, || "x".to_owned());
@@ -115,9 +118,21 @@ mod tests {
     }
 
     #[test]
+    fn a_contest_that_is_cut_short_is_not_reported_for_ever() {
+        let (start, health) = (Instant::now(), Health::default());
+        let mut contest = Contest::new(start, &health);
+        (0..10).for_each(|_| contest.published_again(start, &health, || "x".to_owned()));
+        assert!(health.subscribe().borrow().contested.is_some());
+        // The attributes have changed: the lease is held from the start.
+        Contest::new(start, &health).is_right(start + MAX_REWRITE_PAUSE, &health);
+        assert_eq!(health.subscribe().borrow().contested, None);
+    }
+
+    #[test]
     fn changes_now_and_then_are_no_contest() {
         let start = Instant::now();
-        let (health, mut contest) = (Health::default(), Contest::new(start));
+        let health = Health::default();
+        let mut contest = Contest::new(start, &health);
         for minute in 0..60 {
             let now = start + minute * MAX_REWRITE_PAUSE;
             contest.is_right(now, &health);

@@ -76,7 +76,8 @@ impl EtcdStore {
     }
 
     pub(super) async fn hold(&self) -> LeaseLost {
-        let (mut backoff, mut contest) = (Backoff::default(), Contest::new(Instant::now()));
+        let (mut backoff, mut contest) =
+            (Backoff::default(), Contest::new(Instant::now(), &self.client.health));
         loop {
             match self.check(&mut contest).await {
                 Ok(Some(Err(lost))) => return lost,

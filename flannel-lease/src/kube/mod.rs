@@ -385,7 +385,7 @@ impl LeaseStore for KubeStore {
     fn hold(&self) -> StoreFuture<'_, LeaseLost> {
         Box::pin(async move {
             let (mut seen, mut published) = (self.seen.subscribe(), self.published.subscribe());
-            let (mut backoff, mut contest) = (Backoff::default(), Contest::new(Instant::now()));
+            let (mut backoff, mut contest) = (Backoff::default(), Contest::new(Instant::now(), &self.health));
             let mut was_available = false;
             loop {
                 let now = published.borrow_and_update().clone();

@@ -202,7 +202,7 @@ impl SqliteStore {
 
     async fn hold(&self) -> LeaseLost {
         let mut change_notify = ChangeNotify::new(&self.path);
-        let (mut backoff, mut contest) = (Backoff::default(), Contest::new(Instant::now()));
+        let (mut backoff, mut contest) = (Backoff::default(), Contest::new(Instant::now(), &self.health));
         loop {
             let timing = self.timing;
             let now = Instant::now();

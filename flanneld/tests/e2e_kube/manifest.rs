@@ -53,7 +53,7 @@ fn a_real_kube_apiserver_accepts_every_object_of_every_platform_backend_and_char
         &["--network=10.244.0.0/16", "--ipv6-network=fd00:10:244::/56"],
     ];
     for platform in ["kubernetes", "k3s", "kind"] {
-        for backend in ["vxlan", "host-gw", "ipip", "udp", "alloc"] {
+        for backend in ["vxlan", "host-gw", "ipip", "udp", "wireguard", "alloc"] {
             for network in networks {
                 // UDP tunnels carry IPv4 alone.
                 if backend == "udp" && !network.is_empty() {
