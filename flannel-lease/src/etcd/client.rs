@@ -13,9 +13,9 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
+use super::connection::{Session, Unreachable, causes, first_to_answer, grpc, is_silence, login};
 use super::member::Member;
 use super::options::EtcdOptions;
-use super::session::{Session, Unreachable, causes, first_to_answer, grpc, is_silence, login};
 use super::wire::{
     AuthenticateRequest, Compare, CompareResult, CompareTarget, Header, KeyValue, LeaseGrantRequest,
     LeaseKeepAliveRequest, LeaseResponse, LeaseRevokeRequest, Nothing, RangeRequest, RangeResponse,

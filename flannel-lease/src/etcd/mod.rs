@@ -8,12 +8,12 @@
 mod acquire;
 mod client;
 mod compare;
+mod connection;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod keepalive;
 mod member;
 mod options;
-mod session;
 mod watch;
 mod wire;
 

@@ -25,7 +25,7 @@ fn the_document_names_the_metrics_that_there_are_and_no_others() {
         .collect();
     let made: BTreeMap<String, String> =
         FAMILIES.iter().map(|family| (family.sample(), family.kind.name().to_owned())).collect();
-    assert_eq!(described, made, "docs/metrics.md against flanneld/src/metrics.rs");
+    assert_eq!(described, made, "docs/metrics.md against flanneld/src/serve/metrics.rs");
 }
 
 #[test]
