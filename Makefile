@@ -171,6 +171,6 @@ bench: ## measure; BENCH=name runs one, QUICK=1 takes under a minute each, BENCH
 	cargo build --quiet --locked --release -p flanneld
 	cargo bench --locked -p flannel-benches -p flannel-bench-rules $(if $(BENCH),--bench $(BENCH)) $(if $(RULESET),-- $(abspath $(RULESET)))
 
-ci: lint book demo test fuzz test-deploy ## what CI runs
+ci: lint book demo test fuzz test-deploy test-backends-short ## what CI runs
 
 check-long: prove-no-gap test-compat test-cni test-faults test-kernels release test-release test-image test-packages test-kubeadm test-kube test-page crates package ## what is too long for CI; before a release (root; hours)
