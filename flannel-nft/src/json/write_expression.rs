@@ -14,7 +14,7 @@ use crate::model::header::Payload;
 use crate::model::matching::{Match, Source, Test};
 use crate::model::set::{Maps, Set};
 use crate::model::verdict::Verdict;
-use crate::text::expression::{is_special, sorted};
+use crate::text::expression::{is_special, payload_base, sorted};
 use crate::uapi::*;
 
 impl Format {
@@ -242,12 +242,7 @@ impl Format {
                 json!({ "meta": { "key": name(field::meta(key), key) } })
             }
             Kind::Raw { base, offset, length } => {
-                let base = match base {
-                    NFT_PAYLOAD_LL_HEADER => "ll",
-                    NFT_PAYLOAD_NETWORK_HEADER => "nh",
-                    NFT_PAYLOAD_TRANSPORT_HEADER => "th",
-                    _ => "ih",
-                };
+                let base = payload_base(base);
                 json!({ "payload": { "base": base, "offset": offset, "len": length } })
             }
             Kind::Exthdr(exthdr) => exthdr_of(exthdr),

@@ -314,15 +314,7 @@ pub(super) fn write_field(of: Field, f: &mut Formatter<'_>) -> fmt::Result {
             write!(f, "{} ", tunnel.name())?;
             write_named("meta ", field::meta(key), key, f)
         }
-        Kind::Raw { base, offset, length } => {
-            let base = match base {
-                NFT_PAYLOAD_LL_HEADER => "ll",
-                NFT_PAYLOAD_NETWORK_HEADER => "nh",
-                NFT_PAYLOAD_TRANSPORT_HEADER => "th",
-                _ => "ih",
-            };
-            write!(f, "@{base},{offset},{length}")
-        }
+        Kind::Raw { base, offset, length } => write!(f, "@{},{offset},{length}", payload_base(base)),
         Kind::Exthdr(exthdr) => write_exthdr(exthdr, f),
         Kind::Meta(key) => {
             let unqualified = matches!(
@@ -424,5 +416,15 @@ pub(super) fn write_set(field: Field, to: &Term, f: &mut Formatter<'_>) -> fmt::
             source_of(source, key, Some(field.datatype()), f)
         }
         other => term(other, f),
+    }
+}
+
+/// nft's name of the header at which a raw payload expression begins.
+pub(crate) fn payload_base(base: u32) -> &'static str {
+    match base {
+        NFT_PAYLOAD_LL_HEADER => "ll",
+        NFT_PAYLOAD_NETWORK_HEADER => "nh",
+        NFT_PAYLOAD_TRANSPORT_HEADER => "th",
+        _ => "ih",
     }
 }
