@@ -23,7 +23,7 @@ const UPSTREAM: [&str; 7] = [
 ];
 
 /// A command line without configuration file.
-struct OnEtcd;
+pub(super) struct OnEtcd;
 
 impl Source for OnEtcd {
     fn args(&self) -> Vec<OsString> {
@@ -37,7 +37,8 @@ impl Source for OnEtcd {
     }
 }
 
-fn addresses<A: Copy>(public: A) -> Addresses<A> {
+/// An address of the interface that is also the public one.
+pub(super) fn addresses<A: Copy>(public: A) -> Addresses<A> {
     Addresses { interface: public, public, public_is_local: true }
 }
 

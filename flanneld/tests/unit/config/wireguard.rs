@@ -1,31 +1,14 @@
 //! Backend wireguard: what a node publishes, and at which address and port it reaches the others in each mode.
 
-use std::ffi::OsString;
-use std::io;
-use std::path::Path;
-
 use flannel_lease::{BackendData, BackendType, LeaseAttributes, LeaseKey, WireguardData};
 use flannel_vxlan::{DeviceSpec, Family, PrivateKey, Via};
-use flanneld::config::{Command, NetConf, Source};
+use flanneld::config::{Command, NetConf};
 use flanneld::desired::NodeSpec;
-use flanneld::node::{Addresses, NodeFacts};
+use flanneld::node::NodeFacts;
 use ipnet::IpNet;
 
+use super::published::{OnEtcd, addresses};
 use crate::effective;
-
-struct OnEtcd;
-
-impl Source for OnEtcd {
-    fn args(&self) -> Vec<OsString> {
-        Vec::new()
-    }
-    fn env(&self, _: &str) -> Option<OsString> {
-        None
-    }
-    fn read(&self, _: &Path) -> io::Result<Vec<u8>> {
-        Err(io::ErrorKind::NotFound.into())
-    }
-}
 
 const V4: &str = r#""Network": "10.244.0.0/16""#;
 const V6: &str = r#""EnableIPv4": false, "EnableIPv6": true, "IPv6Network": "fd00:10:244::/56""#;
@@ -33,9 +16,6 @@ const DUAL: &str = r#""Network": "10.244.0.0/16", "EnableIPv6": true, "IPv6Netwo
 
 /// A node with these networks, backend members, and public addresses; one of a family that is off is not used.
 fn node(networks: &str, members: &str, ipv4: &str, ipv6: &str) -> NodeSpec {
-    fn at<A: Copy>(public: A) -> Addresses<A> {
-        Addresses { interface: public, public, public_is_local: true }
-    }
     let Ok(Command::Run(config)) = Command::read(&OnEtcd) else { unreachable!() };
     let config = effective(*config).with_wireguard_key(Some(PrivateKey::new([7; 32])));
     let text = format!(r#"{{{networks}, "Backend": {{"Type": "wireguard"{members}}}}}"#);
@@ -45,8 +25,8 @@ fn node(networks: &str, members: &str, ipv4: &str, ipv6: &str) -> NodeSpec {
         interface: "eth0".to_owned(),
         index: 2,
         mtu: 1500,
-        ipv4: net_conf.ipv4.map(|_| at(ipv4.parse().unwrap())),
-        ipv6: net_conf.ipv6.map(|_| at(ipv6.parse().unwrap())),
+        ipv4: net_conf.ipv4.map(|_| addresses(ipv4.parse().unwrap())),
+        ipv6: net_conf.ipv6.map(|_| addresses(ipv6.parse().unwrap())),
     };
     NodeSpec::new(&config, net_conf, facts, None).unwrap()
 }
