@@ -116,7 +116,8 @@ test-image: ## dist/: each architecture under qemu-user, the images in Docker, p
 
 test-packages: ## dist/: install, start, upgrade under traffic and remove the packages in a Debian of their own (root)
 	@scripts/install-deps images
-	scripts/check-packages
+	scripts/check-packages deb
+	scripts/check-packages rpm
 
 test-kubeadm: ## dist/: the kubeadm guide on two nodes with the real kubeadm, kubelet, containerd and kube-proxy (root; Go; minutes)
 	@scripts/install-deps images
