@@ -89,10 +89,11 @@ test-kube: ## leases, daemons and deploy/ on a real API server: that in KUBEBUIL
 	    echo "SKIPPED the migration and clean-up: no kube-controller-manager in $$KUBEBUILDER_ASSETS" >&2; \
 	fi
 
-test-deploy: ## the Helm chart, the manifest, the unit, alerts and dashboard, with the real Helm engine, Kubernetes' schemas, systemd and promtool
+test-deploy: ## the Helm chart, the manifest, the unit, alerts and dashboard, with the real Helm engine, Kubernetes' schemas, systemd, promtool and Grafana's types
 	@$(if $(ROOT),scripts/install-deps deploy,:)
 	@test -x $(TARGET)/deploy-env/bin/python || python3 -m venv $(TARGET)/deploy-env
-	$(TARGET)/deploy-env/bin/python -m pip install --quiet --disable-pip-version-check helm-python-sdk==0.2.2 kubernetes-validate==1.37.0
+	$(TARGET)/deploy-env/bin/python -m pip install --quiet --disable-pip-version-check helm-python-sdk==0.2.2 kubernetes-validate==1.37.0 \
+	    'grafana-foundation-sdk==1769699998!10.1.0'
 	@# Schemas of Kubernetes 1.20, the oldest version that the chart supports.
 	@test -d $(TARGET)/deploy-env/kubernetes-validate-1.20.0 || $(TARGET)/deploy-env/bin/python -m pip install --quiet --disable-pip-version-check \
 	    --no-deps --target $(TARGET)/deploy-env/kubernetes-validate-1.20.0 kubernetes-validate==1.20.0
