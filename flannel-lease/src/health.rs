@@ -27,7 +27,7 @@ pub struct StoreHealth {
 }
 
 /// The writing end of [`StoreHealth`], for implementations of [`LeaseStore`](crate::LeaseStore).
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Health(watch::Sender<StoreHealth>);
 
 impl Health {

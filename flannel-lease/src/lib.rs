@@ -22,6 +22,7 @@
 //! | `sqlite` | a file shared by the processes of one machine ([`sqlite`]) |
 //! | `etcd` | an etcd v3 cluster, with upstream's keys ([`etcd`]) |
 //! | `kubernetes` | annotations of Kubernetes nodes, as upstream's ([`kube`]) |
+//! | `fake` | an etcd in memory, for tests ([`etcd::FakeEtcd`]) |
 //! | `conformance` | the suite that every store passes ([`conformance`]), for stores of your own |
 //!
 //! None is on by default.

@@ -26,7 +26,7 @@ use crate::health::Health;
 use crate::{StoreError, StoreErrorKind};
 
 /// Longest time one call may take, connecting included.
-const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Entries asked for at once in a listing: about 1 MB. Fewer if they are so large that etcd's answer is.
 const PAGE_SIZE: i64 = 5000;

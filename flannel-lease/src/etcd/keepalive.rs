@@ -77,7 +77,7 @@ impl EtcdStore {
 
     pub(super) async fn hold(&self) -> LeaseLost {
         let (mut backoff, mut contest) =
-            (Backoff::default(), Contest::new(Instant::now(), &self.client.health));
+            (Backoff::default(), Contest::new(Instant::now(), self.client.health()));
         loop {
             match self.check(&mut contest).await {
                 Ok(Some(Err(lost))) => return lost,
@@ -113,14 +113,14 @@ impl EtcdStore {
         let changed = published.as_ref() != Some(&held.lease.attributes);
         let now = Instant::now();
         if !changed {
-            contest.is_right(now, &self.client.health);
+            contest.is_right(now, self.client.health());
         } else if contest.held_until(now).is_none() {
             // Nodes that start now would not know how to reach this one, and this one would not recognize its lease.
             let json = self.json(&held.lease.attributes)?;
             // Changed once more: seen at the next look.
             let _changed = self.write(held, &path, &json).await?;
             let what = || format!("another process or an operator changes {path}");
-            contest.published_again(now, &self.client.health, what);
+            contest.published_again(now, self.client.health(), what);
         }
         if held.id != 0
             && held
@@ -135,7 +135,7 @@ impl EtcdStore {
             }
         }
         // Also when nothing was renewed: the lease may be a new one, or a reservation since its key was written again.
-        self.client.health.renewed(held.lease.expires);
+        self.client.health().renewed(held.lease.expires);
         Ok(Some(Ok(Held { path, revision: header.revision, changed })))
     }
 
@@ -147,7 +147,7 @@ impl EtcdStore {
         loop {
             tokio::select! {
                 answer = stream.message() => match answer {
-                    Ok(Some(answer)) if !answer.canceled && answer.events.is_empty() => self.client.health.answered(),
+                    Ok(Some(answer)) if !answer.canceled && answer.events.is_empty() => self.client.health().answered(),
                     _ => return,
                 },
                 // A suspended machine's timers stand still, so look at the clock again and again.

@@ -6,9 +6,12 @@
 //! meantime cannot be taken back. A key without an etcd lease is a reservation and stays one.
 
 mod acquire;
+mod calls;
 mod client;
 mod compare;
 mod connection;
+#[cfg(feature = "fake")]
+mod fake;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod keepalive;
@@ -20,9 +23,12 @@ mod wire;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::sleep;
 
+#[cfg(feature = "fake")]
+pub use self::fake::{FakeEntry, FakeEtcd, FakeLink};
 pub use self::options::EtcdOptions;
 
 use self::acquire::Known;
+use self::calls::Calls;
 use self::client::Client;
 use self::keepalive::Own;
 use self::wire::{KeyValue, Operation, PutRequest, RequestOp};
@@ -35,7 +41,7 @@ use crate::LeaseEvent;
 /// A lease store in etcd v3, with upstream's keys.
 #[derive(Debug)]
 pub struct EtcdStore {
-    client: Client,
+    client: Box<dyn Calls>,
     timing: Timing,
     /// `<prefix>/config`
     config: String,
@@ -54,15 +60,19 @@ impl EtcdStore {
     /// A URL is malformed, or a TLS file cannot be read or used.
     pub fn new(options: &EtcdOptions, timing: Timing) -> Result<Self, StoreError> {
         let client = Client::new(options)?;
-        client.health.renews(timing.renew_margin);
-        Ok(Self {
+        Ok(Self::with(Box::new(client), &options.prefix, timing))
+    }
+
+    fn with(client: Box<dyn Calls>, prefix: &str, timing: Timing) -> Self {
+        client.health().renews(timing.renew_margin);
+        Self {
             client,
             timing,
-            config: key(&options.prefix, "config"),
-            subnets: key(&options.prefix, "subnets") + "/",
+            config: key(prefix, "config"),
+            subnets: key(prefix, "subnets") + "/",
             own: Mutex::new(None),
             found: Mutex::new(None),
-        })
+        }
     }
 
     /// The key of the network configuration that the cluster shares: `<prefix>/config`.
@@ -200,7 +210,7 @@ impl LeaseStore for EtcdStore {
     }
 
     fn health(&self) -> tokio::sync::watch::Receiver<StoreHealth> {
-        self.client.health.subscribe()
+        self.client.health().subscribe()
     }
 }
 

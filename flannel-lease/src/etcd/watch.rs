@@ -88,7 +88,7 @@ impl EtcdStore {
                 Ok(None) => return Ok(End::Broken),
                 Err(status) => return Err(self.client.failed(&self.subnets, &status)),
             };
-            self.client.health.answered();
+            self.client.health().answered();
             if answer.compact_revision != 0 {
                 return Ok(End::Compacted);
             }

@@ -16,6 +16,7 @@ mod kube_scale;
 mod sqlite;
 
 flannel_lease::lease_store_conformance!(etcd_conformance, crate::harness::etcd::EtcdLab);
+flannel_lease::lease_store_conformance!(fake_etcd_conformance, crate::harness::fake_etcd::FakeLab);
 flannel_lease::lease_store_conformance!(sqlite_conformance, crate::harness::sqlite::SqliteLab);
 flannel_lease::lease_store_conformance!(
     kube_conformance,

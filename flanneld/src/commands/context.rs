@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::config::{Backend, Config, EffectiveConfig, NetConf, Store};
 use crate::desired::rules::TablePrefix;
 use crate::desired::{NodeSpec, subnet_env};
-use crate::run::start::Former;
+use crate::run::former::Former;
 use crate::run::state_file::{self, SavedState};
 use crate::run::wireguard_key::{self, KeyError};
 use crate::store::ConfiguredStore;

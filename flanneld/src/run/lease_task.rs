@@ -26,6 +26,7 @@ const MAX_TAKEOVER_PAUSE: Duration = Duration::from_secs(60);
 const MAX_MACS: u32 = 8;
 
 /// How far the node has come with its store.
+#[derive(Debug)]
 pub(crate) enum LeaseTask {
     /// The store gave the lease.
     Held(Arc<dyn LeaseStore>),

@@ -1,16 +1,19 @@
 //! The life of the daemon: look around, take a lease, keep the kernel in order, leave it as it is.
 
 pub mod claims;
+pub mod fatal;
 mod file_watch;
+pub(crate) mod former;
 pub mod instances;
 pub(crate) mod lease_task;
 pub mod machine_identity;
 pub mod net_conf;
 pub mod ownership;
+pub mod parts;
 pub mod processes;
 pub(crate) mod progress;
 pub mod reload;
-pub(crate) mod start;
+pub mod start;
 pub mod state_file;
 mod store_outages;
 pub mod subnet_file;
@@ -27,31 +30,22 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 use crate::config::{Config, HealthzAddress};
-use crate::desired::NodeSpec;
-use crate::node::NodeError;
-use crate::reconcile::monitor::{self, ForeignCommits};
-use crate::reconcile::{DesiredError, HostError, Inputs, Outputs, Reconciler};
-use crate::run::claims::PrefixError;
+use crate::reconcile::monitor;
+use crate::run::fatal::Fatal;
 use crate::run::instances::Claim;
-use crate::run::lease_task::LeaseSinks;
 use crate::run::net_conf::Written;
-use crate::run::ownership::OwnershipError;
-use crate::run::progress::Thread;
-use crate::run::start::{Started, start};
+use crate::run::parts::{Parts, Shared};
+use crate::run::start::start;
 use crate::serve::http::{self, View};
 use crate::serve::listen::listen;
 use crate::serve::status_socket;
 use crate::serve::systemd::{self, Notifier};
-use crate::status::counters::Counters;
 use crate::status::model;
 use crate::status::query::StatusQuery;
 use crate::status::readiness::{Condition, Readiness};
 use crate::status::snapshot::StatusRequest;
 use flannel_lease::Chain;
-use flannel_lease::{StoreError, StoreHealth};
 
-/// Lease events that may wait for the reconciler; the store waits beyond that.
-const LEASE_EVENT_QUEUE: usize = 4096;
 /// How long to wait for tasks to end after a signal.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 /// When to look again whether the place of the local socket is free.
@@ -59,68 +53,6 @@ const SOCKET_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// When to try again to listen where the daemon before this one still does.
 const HEALTH_RETRY_INTERVAL: Duration = Duration::from_millis(100);
-
-/// Why the daemon could not start. Nothing was changed in the kernel, unless said otherwise.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Fatal {
-    /// Not allowed to configure the network.
-    #[error("flanneld needs the capability CAP_NET_ADMIN: run it as root, or grant it in the unit or pod")]
-    NotPrivileged,
-    /// The kernel offers no way to talk about routes, or about rules.
-    #[error("cannot reach the kernel")]
-    Kernel(#[source] flannel_vxlan::OpenError),
-    /// No nftables.
-    #[error("cannot reach nftables in the kernel")]
-    Nftables(#[source] flannel_nft::OpenError),
-    /// Tables cannot be owned here.
-    #[error("cannot apply --table-ownership")]
-    Ownership(#[source] OwnershipError),
-    /// No interface to send through.
-    #[error("no interface to other nodes")]
-    Interface(#[source] HostError),
-    /// The backend does not work on this node.
-    #[error("cannot use backend `{backend}` on this node")]
-    Backend {
-        /// `Backend.Type`.
-        backend: &'static str,
-        /// Why.
-        #[source]
-        source: NodeError,
-    },
-    /// The lease store cannot be used.
-    #[error("Failed to create SubnetManager")]
-    Store(#[source] StoreError),
-    /// No lease.
-    #[error("Error registering network: failed to acquire lease")]
-    Lease(#[source] StoreError),
-    /// The setting cannot be written to the kernel.
-    #[error("cannot derive rules and devices from the configuration")]
-    Desired(#[source] DesiredError),
-    /// The names of the tables cannot be settled.
-    #[error("cannot choose the names of the nftables tables")]
-    Tables(#[source] PrefixError),
-    /// No private key for backend `wireguard`.
-    #[error("cannot use backend `wireguard` on this node")]
-    WireguardKey(#[source] wireguard_key::KeyError),
-    /// The health port.
-    #[error("cannot listen on {address} for health ({})", listen_advice(source))]
-    Healthz {
-        /// What was asked for.
-        address: HealthzAddress,
-        /// Why not.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The kernel refuses another thread.
-    #[error(
-        "cannot start a thread: raise the limit of processes, memory or open files (ulimit -u, TasksMax=, pids.max, ulimit -n)"
-    )]
-    Thread(#[source] std::io::Error),
-    /// A thread ended by itself.
-    #[error("a thread of flanneld ended unexpectedly: see the log, and report this bug")]
-    Ended,
-}
 
 /// Runs the daemon until `shutdown` resolves. The data plane stays as it is, whatever happens.
 ///
@@ -200,6 +132,7 @@ async fn work(
     let mut links = flannel_vxlan::Netlink::open().map_err(Fatal::Kernel)?;
     let mut rules = flannel_nft::Netlink::open().map_err(Fatal::Nftables)?;
     let ownership = config.ownership.settle(&mut rules).map_err(Fatal::Ownership)?;
+    let subnet_file = config.subnet_file.clone();
     let starting = start(&config, ownership, (&mut links, &mut rules), |problem| {
         systemd::notify_status(&format!("taking a lease: {problem}"));
         readiness_tx.send_modify(|readiness| readiness.set(Condition::Lease, Err(problem.to_owned())));
@@ -210,104 +143,42 @@ async fn work(
         // There is no reconciler yet.
         () = progress::send_heartbeats(&heartbeat_tx) => return Err(Fatal::Ended),
     };
-    let Started { claims, config, spec, written, request, lease, lease_task, restored, previous } = started;
-    let spec = NodeSpec { former_prefixes: claims.former_prefixes.clone(), ..spec };
-    info!("Starting flannel in nftables mode...");
-    if config.asked.masquerade {
-        info!("Setting up masking rules");
-    }
+    let written = started.written.clone();
+    // Before the first look at the kernel, so that nothing falls in between.
+    let links_monitor = flannel_vxlan::Monitor::open(&links).map_err(Fatal::Kernel)?;
+    let rules_monitor = flannel_nft::Monitor::open(&rules).map_err(Fatal::Nftables)?;
+    let shared = Shared { readiness_tx: readiness_tx.clone(), heartbeat_tx, requests_rx };
+    let Parts { leases, files, watchdog, reconciler, inputs, links_tx, rules_tx, tables, reloads_tx } =
+        Parts::of(started, rules, links, shared).map_err(Fatal::Desired)?;
 
-    let (events_tx, events_rx) = mpsc::channel(LEASE_EVENT_QUEUE);
-    let (lease_tx, lease_rx) = watch::channel(lease.clone());
-    let (attributes_tx, attributes_rx) = watch::channel(request.attributes.clone());
-    let (links_tx, links_rx) = mpsc::channel(16);
-    let (rules_tx, rules_rx) = watch::channel(ForeignCommits::default());
-    let (reloads_tx, reloads_rx) = mpsc::channel(1);
     let (reloading_tx, reloading_rx) = mpsc::unbounded_channel();
-    let (state_tx, state_rx) = mpsc::channel(1);
-    let (subnet_env_tx, subnet_env_rx) = watch::channel(None);
-    let (checks_tx, checks_rx) = mpsc::channel(16);
-    let (store_tx, store_rx) = watch::channel(StoreHealth::default());
-    let (leases_heartbeat_tx, leases_heartbeat) = watch::channel(Instant::now());
-    let (files_heartbeat_tx, files_heartbeat) = watch::channel(Instant::now());
-    let sinks =
-        LeaseSinks { events: events_tx, own: lease_tx, readiness: readiness_tx.clone(), store: store_tx };
     let is_file = matches!(written, Written::File(_));
     let follow = reload::follow(written, sighups, reloads_tx, readiness_tx.clone(), move |done| {
         // The receiver is gone when the daemon stops.
         let _unheard = reloading_tx.send(done);
     });
-    let former_lease = request.previous;
-    info!("Watching for new subnet leases");
-    tokio::spawn(lease_task.keep(request, attributes_rx, sinks));
-    tokio::spawn(async move { progress::send_heartbeats(&leases_heartbeat_tx).await });
+    tokio::spawn(leases);
     let (follow_here, follow_in_files) = if is_file { (None, Some(follow)) } else { (Some(follow), None) };
     follow_here.map(tokio::spawn);
-    let subnet_file = config.asked.subnet_file.clone();
     let mut files_ended = progress::start_thread("files", move || async move {
         follow_in_files.map(tokio::spawn);
-        tokio::spawn(async move { progress::send_heartbeats(&files_heartbeat_tx).await });
-        let state_file = state_file::keep(state_file::path(&subnet_file), state_rx);
-        tokio::join!(state_file, subnet_file::keep(subnet_file.clone(), subnet_env_rx, checks_tx));
+        files.await;
     })?;
 
-    let counters =
-        Counters::new(config.asked.store.kind(), store_rx, rules_tx.subscribe(), heartbeat_tx.clone());
-    tokio::spawn(serve_status_socket(model::socket(&config.asked.subnet_file), status_query.clone()));
-    let watchdog = sd_notify::watchdog_enabled();
-    let notifier =
-        Notifier { readiness: readiness_tx.subscribe(), status_query, reloads: reloading_rx, watchdog };
-    handle.spawn(notifier.run(systemd::notify));
-    let threads = [
-        Thread {
-            name: "reconcile",
-            duty: "rules, devices and routes are not checked or repaired",
-            heartbeat: heartbeat_tx.subscribe(),
-        },
-        Thread {
-            name: "leases",
-            duty: "the lease is not renewed and changes of other nodes are not seen",
-            heartbeat: leases_heartbeat,
-        },
-        Thread {
-            name: "files",
-            duty: "subnet.env and the state file are not checked or written",
-            heartbeat: files_heartbeat,
-        },
-    ];
-    handle.spawn(progress::watch_threads(threads, readiness_tx.clone()));
-    let outputs = Outputs {
-        attributes: attributes_tx,
-        readiness: readiness_tx,
-        state: state_tx,
-        subnet_env: subnet_env_tx,
-        counters,
+    tokio::spawn(serve_status_socket(model::socket(&subnet_file), status_query.clone()));
+    let notifier = Notifier {
+        readiness: readiness_tx.subscribe(),
+        status_query,
+        reloads: reloading_rx,
+        watchdog: sd_notify::watchdog_enabled(),
     };
-    // Before the first look at the kernel, so that nothing falls in between.
-    let links_monitor = flannel_vxlan::Monitor::open(&links).map_err(Fatal::Kernel)?;
-    let rules_monitor = flannel_nft::Monitor::open(&rules).map_err(Fatal::Nftables)?;
-    let tables = spec.table_prefix.tables().map_err(|error| Fatal::Desired(error.into()))?.to_vec();
-    let mut reconciler = Reconciler::new(config, spec, lease, rules, links, outputs)
-        .map_err(Fatal::Desired)?
-        .sweep_after(previous)
-        .with_former_lease(former_lease);
-    if let Some(restored) = restored {
-        reconciler = reconciler.restore_peers(restored);
-    }
+    handle.spawn(notifier.run(systemd::notify));
+    handle.spawn(watchdog);
     info!("Running backend.");
     let (stop_reconciler_tx, stop_reconciler_rx) = oneshot::channel::<Infallible>();
     let mut reconciler_ended = progress::start_thread("reconcile", move || async move {
         tokio::spawn(monitor::links(links_monitor, links_tx));
         tokio::spawn(monitor::rules(rules_monitor, tables, rules_tx));
-        let inputs = Inputs {
-            leases: events_rx,
-            own: lease_rx,
-            links: links_rx,
-            rules: rules_rx,
-            reloads: reloads_rx,
-            requests: requests_rx,
-            subnet_file: checks_rx,
-        };
         let stopped = async {
             let _dropped = stop_reconciler_rx.await;
         };
@@ -324,16 +195,6 @@ async fn work(
         }
         _ = &mut reconciler_ended => Err(Fatal::Ended),
         _ = &mut files_ended => Err(Fatal::Ended),
-    }
-}
-
-/// What the operator has to do if the health port cannot be opened.
-fn listen_advice(error: &std::io::Error) -> &'static str {
-    match error.kind() {
-        ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable | ErrorKind::PermissionDenied => {
-            "choose another --healthz-ip or --healthz-port"
-        }
-        _ => "the kernel gives no socket",
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::interval;
 use tracing::{error, info, warn};
 
-use crate::run::Fatal;
+use crate::run::fatal::Fatal;
 use crate::status::readiness::{Condition, Readiness, update};
 
 /// How often a thread shows that it makes progress.

@@ -7,12 +7,13 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
-use crate::config::{Backend, Config, EffectiveConfig, NetConf, TxChecksumOffload, Vxlan, Wireguard};
+use crate::config::{Backend, Config, EffectiveConfig, NetConf, Vxlan, Wireguard};
 use crate::desired::{NodeSpec, VtepMacs, subnet_env};
-use crate::node::{Host, NodeFacts, Present};
-use crate::reconcile::{RestoredPeers, find_facts};
-use crate::run::Fatal;
+use crate::node::{Host, NodeFacts};
+use crate::reconcile::RestoredPeers;
 use crate::run::claims::Claims;
+use crate::run::fatal::Fatal;
+use crate::run::former::Former;
 use crate::run::lease_task::{LeaseTask, acquire};
 use crate::run::net_conf::Written;
 use crate::run::state_file::{self, SavedState};
@@ -20,18 +21,17 @@ use crate::run::wireguard_key;
 use crate::store::ConfiguredStore;
 use flannel_lease::Chain;
 use flannel_lease::Stack;
-use flannel_lease::{
-    Backoff, Lease, LeaseAttributes, LeaseKey, LeaseRequest, LeaseStore, StoreError, StoreErrorKind,
-};
+use flannel_lease::{Backoff, Lease, LeaseAttributes, LeaseKey, LeaseRequest, StoreError, StoreErrorKind};
 use flannel_nft::Ownership;
-use flannel_vxlan::{Family, Kernel as _};
+use flannel_vxlan::{Family, Kernel};
 use ipnet::IpNet;
 
 /// How long a lease store may take to answer before flanneld starts from the state file.
 const STORE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What is known once the node has a lease.
-pub(crate) struct Started {
+#[derive(Debug)]
+pub struct Started {
     /// What no other daemon on this host may have meanwhile.
     pub(crate) claims: Claims,
     /// With what the store adds to it.
@@ -61,40 +61,13 @@ pub(crate) async fn start(
     let configured = ConfiguredStore::new(&config.store).map_err(Fatal::Store)?;
     let mut claims = Claims::default();
     claims.subnet_file(&config.subnet_file, &waits).await;
-    let deadline = Instant::now() + STORE_TIMEOUT;
-    let previous = previous_subnet(config);
-    let interfaces = links.interfaces().map_err(|error| Fatal::Interface(error.into()))?;
-    let saved = SavedState::read_own(&state_file::path(&config.subnet_file), &interfaces, &config.host_name);
-    let written = Written::of(&configured, config);
-    let net_conf = match (&config.net_conf, &saved) {
-        (Some(net_conf), _) => net_conf.clone(),
-        (None, None) => written.wait_until_usable(&waits).await,
-        // The state file does not have its PSK, and peers without it would reject this node's packets.
-        (None, Some(saved)) if saved.usable_net_conf().is_none() => {
-            info!(
-                "waiting for the lease store: only the network configuration there has the PSK; the kernel forwards as before"
-            );
-            written.wait_until_usable(&waits).await
-        }
-        (None, Some(saved)) => match timeout_at(deadline, written.wait_until_usable(&waits)).await {
-            Ok(net_conf) => net_conf,
-            Err(_late) => {
-                warn!(
-                    "no usable network configuration within {STORE_TIMEOUT:?}; flanneld starts with the one in its state file and \
-                     applies another when there is one"
-                );
-                saved.net_conf.clone()
-            }
-        },
-    };
-    info!("Found network config - Backend type: {}", net_conf.backend.name());
-    let earlier = saved.as_ref().map(SavedState::configurations).unwrap_or_default();
+    let mut inputs = StartInputs::read(config, &configured, links, &waits).await?;
     let began = Instant::now();
-    claims.networks(&net_conf, &waits).await;
-    let former: Vec<_> = earlier.iter().flat_map(NetConf::all_networks).collect();
-    let prefix = claims.tables(config, &net_conf, &former, rules, &waits).await;
+    claims.networks(&inputs.net_conf, &waits).await;
+    let former: Vec<_> = inputs.former_net_confs.iter().flat_map(NetConf::all_networks).collect();
+    let prefix = claims.tables(config, &inputs.net_conf, &former, rules, &waits).await;
     let prefix = prefix.map_err(Fatal::Tables)?;
-    let key = match &net_conf.backend {
+    let key = match &inputs.net_conf.backend {
         Backend::Wireguard(_) => {
             Some(wireguard_key::settle(&config.wireguard_key_file, links).map_err(Fatal::WireguardKey)?)
         }
@@ -102,133 +75,121 @@ pub(crate) async fn start(
     };
     let effective = EffectiveConfig::new(config.clone(), ownership, prefix).with_wireguard_key(key);
     // The store has its time, however long another daemon was waited for.
-    let deadline = deadline + began.elapsed();
-    let saved = saved.filter(|saved| match saved.unfit_for(&net_conf) {
-        None => true,
-        Some(reason) => {
-            info!(
-                "ignoring state file {}: {reason}; flanneld asks the store for a lease",
-                state_file::path(&config.subnet_file).display()
-            );
-            false
-        }
-    });
-    let (v4, v6) = net_conf.networks();
-    let usable = saved.and_then(|saved| Some((saved.key.within(v4, v6)?, saved)));
-
-    let former = usable.as_ref().map(|(_, saved)| Former::from(saved)).unwrap_or_default();
-    let ask = ask_store(effective.clone(), &configured, &net_conf, (previous, &former), links, &waits);
-    // subnet.env alone is too little to go on with: upstream's daemon leaves one, and its peers and their MAC address of this
-    // node are only known from the store.
-    let Some((key, saved)) = usable else {
-        return ask.await.map(|started| Started { claims, previous: earlier, ..started });
-    };
-    let problem = match timeout_at(deadline, ask).await {
-        Ok(Ok(mut started)) => {
-            started.restored = Some(RestoredPeers { peers: saved.peers, confirmed: true });
-            return Ok(Started { claims, previous: earlier, ..started });
-        }
-        Ok(Err(Fatal::Store(error) | Fatal::Lease(error))) if error.kind != StoreErrorKind::OutOfSubnets => {
-            Chain(&error).to_string()
-        }
-        Ok(Err(fatal)) => return Err(fatal),
-        Err(_late) => format!("the lease store gave no lease in {STORE_TIMEOUT:?}"),
-    };
-    let peers = saved.peers.len();
-    warn!(
-        "starting with subnet {key} and {peers} peers from the state file until the lease store answers; running pods are \
-         not affected, flanneld retries: {problem}"
-    );
-    let started = from_state_file(effective, configured, net_conf, key, saved, links)?;
-    Ok(Started { claims, previous: earlier, ..started })
+    inputs.deadline += began.elapsed();
+    let started = inputs.take_lease(effective, configured, links, &waits).await?;
+    Ok(Started { claims, ..started })
 }
 
-/// What of the last run decides whether and how the node can go on as it was.
-#[derive(Debug, Default)]
-pub(crate) struct Former {
-    backend: Option<Backend>,
-    attributes: LeaseAttributes,
-    /// The lease of the last run, if this machine is known to be the one that had it.
-    key: Option<LeaseKey>,
+/// What a start reads before it asks for a lease.
+#[derive(Debug)]
+pub struct StartInputs {
+    /// The store's or the file's, or the one in the state file if that cannot be read.
+    net_conf: NetConf,
+    /// The subnet in subnet.env.
+    previous: Option<LeaseKey>,
+    /// The state file, if this machine wrote it.
+    saved: Option<SavedState>,
+    /// The configurations of earlier runs that it names.
+    former_net_confs: Vec<NetConf>,
+    /// Until when the store may answer, if the state file has what a start needs.
+    deadline: Instant,
 }
 
-impl From<&SavedState> for Former {
-    fn from(saved: &SavedState) -> Self {
-        let key = saved.machine.as_ref().map(|_| saved.key);
-        Self { backend: Some(saved.net_conf.backend.clone()), attributes: saved.attributes.clone(), key }
-    }
-}
-
-impl Former {
-    fn turned_checksum_off(&self) -> bool {
-        matches!(&self.backend, Some(Backend::Vxlan(vxlan)) if vxlan.tx_checksum_offload == TxChecksumOffload::Off)
-    }
-
-    /// The interface and addresses to go on with, and whether they carry what is configured.
-    ///
-    /// A `Backend.MTU` that the interface does not carry is refused, unless the last run had it too: then the link has
-    /// shrunk since, and a node with pods on it must not be cut off by a restart.
+impl StartInputs {
+    /// Reads subnet.env, the state file and the network configuration. `waits` is told what is waited for.
     ///
     /// # Errors
-    /// [`Fatal::Interface`], [`Fatal::Backend`].
-    pub(crate) fn find_facts(
-        &self,
-        config: &EffectiveConfig,
-        net_conf: &NetConf,
-        links: &mut flannel_vxlan::Netlink,
-    ) -> Result<NodeFacts, Fatal> {
-        // What was published is the interface's own address only if the operator did not choose another.
-        let (chosen, public) = (&config.selection, &self.attributes);
-        let present = Present {
-            interface: None,
-            ipv4: public.public_ip.filter(|_| chosen.public_ipv4.is_none()),
-            ipv6: public.public_ipv6.filter(|_| chosen.public_ipv6.is_none()),
+    /// [`Fatal::Interface`].
+    pub async fn read(
+        config: &Config,
+        configured: &ConfiguredStore,
+        links: &mut impl Kernel,
+        waits: &impl Fn(&str),
+    ) -> Result<Self, Fatal> {
+        let deadline = Instant::now() + STORE_TIMEOUT;
+        let previous = previous_subnet(config);
+        let interfaces = links.interfaces().map_err(|error| Fatal::Interface(error.into()))?;
+        let path = state_file::path(&config.subnet_file);
+        let saved = SavedState::read_own(&path, &interfaces, &config.host_name);
+        let written = Written::of(configured, config);
+        let net_conf = match (&config.net_conf, &saved) {
+            (Some(net_conf), _) => net_conf.clone(),
+            (None, None) => written.wait_until_usable(waits).await,
+            // The state file does not have its PSK, and peers without it would reject this node's packets.
+            (None, Some(saved)) if saved.usable_net_conf().is_none() => {
+                info!(
+                    "waiting for the lease store: only the network configuration there has the PSK; the kernel forwards as before"
+                );
+                written.wait_until_usable(waits).await
+            }
+            (None, Some(saved)) => match timeout_at(deadline, written.wait_until_usable(waits)).await {
+                Ok(net_conf) => net_conf,
+                Err(_late) => {
+                    warn!(
+                        "no usable network configuration within {STORE_TIMEOUT:?}; flanneld starts with the one in its state file \
+                         and applies another when there is one"
+                    );
+                    saved.net_conf.clone()
+                }
+            },
         };
-        let facts = find_facts(config, net_conf, present, links).map_err(Fatal::Interface)?;
-        if self.backend.as_ref().is_some_and(|former| former.mtu() == net_conf.backend.mtu()) {
-            facts.warn_of_mtu(&net_conf.backend);
-            return Ok(facts);
-        }
-        let backend = net_conf.backend.name();
-        facts.carries(&net_conf.backend).map_err(|source| Fatal::Backend { backend, source })?;
-        Ok(facts)
-    }
-}
-
-impl Former {
-    /// The lease of the last run, if the store still has it as it was then: this node's, whatever its address is now.
-    async fn lease(&self, store: &dyn LeaseStore) -> Result<Option<Lease>, StoreError> {
-        let found = store.find(&self.attributes).await?;
-        Ok(found
-            .filter(|lease| Some(lease.key) == self.key && lease.attributes.same_backend(&self.attributes)))
+        info!("Found network config - Backend type: {}", net_conf.backend.name());
+        let former_net_confs = saved.as_ref().map(SavedState::configurations).unwrap_or_default();
+        Ok(Self { net_conf, previous, saved, former_net_confs, deadline })
     }
 
-    /// What this node published for `previous`, if that is known.
-    pub(crate) fn published_for(&self, previous: Option<LeaseKey>) -> Option<LeaseAttributes> {
-        (self.key.is_some() && self.key == previous).then(|| self.attributes.clone())
-    }
-
-    /// The interface and addresses that this node published, if the host still has them and something else was found first:
-    /// without a state file a virtual address may rank higher. `None` if what was found is right.
+    /// Takes a lease, or starts with the one in the state file if the store does not answer in time.
     ///
     /// # Errors
-    /// As [`Self::find_facts`].
-    pub(crate) fn prefer_published(
-        &self,
-        found: &NodeFacts,
-        published: &LeaseAttributes,
-        config: &EffectiveConfig,
-        net_conf: &NetConf,
-        links: &mut flannel_vxlan::Netlink,
-    ) -> Result<Option<NodeFacts>, Fatal> {
-        let same = published.public_ip == found.ipv4.map(|own| own.public)
-            && published.public_ipv6 == found.ipv6.map(|own| own.public);
-        if same {
-            return Ok(None);
-        }
-        let former = Self { backend: self.backend.clone(), attributes: published.clone(), key: None };
-        let facts = former.find_facts(config, net_conf, links)?;
-        Ok((facts != *found).then_some(facts))
+    /// [`Fatal`].
+    pub async fn take_lease(
+        self,
+        effective: EffectiveConfig,
+        configured: ConfiguredStore,
+        links: &mut impl Kernel,
+        waits: &impl Fn(&str),
+    ) -> Result<Started, Fatal> {
+        let Self { net_conf, previous, saved, former_net_confs, deadline } = self;
+        let saved = saved.filter(|saved| match saved.unfit_for(&net_conf) {
+            None => true,
+            Some(reason) => {
+                info!(
+                    "ignoring state file {}: {reason}; flanneld asks the store for a lease",
+                    state_file::path(&effective.asked.subnet_file).display()
+                );
+                false
+            }
+        });
+        let (v4, v6) = net_conf.networks();
+        let usable = saved.and_then(|saved| Some((saved.key.within(v4, v6)?, saved)));
+
+        let former = usable.as_ref().map(|(_, saved)| Former::from(saved)).unwrap_or_default();
+        let ask = ask_store(effective.clone(), &configured, &net_conf, (previous, &former), links, waits);
+        // subnet.env alone is too little to go on with: upstream's daemon leaves one, and its peers and their MAC address of
+        // this node are only known from the store.
+        let Some((key, saved)) = usable else {
+            return ask.await.map(|started| Started { previous: former_net_confs, ..started });
+        };
+        let problem = match timeout_at(deadline, ask).await {
+            Ok(Ok(mut started)) => {
+                started.restored = Some(RestoredPeers { peers: saved.peers, confirmed: true });
+                return Ok(Started { previous: former_net_confs, ..started });
+            }
+            Ok(Err(Fatal::Store(error) | Fatal::Lease(error)))
+                if error.kind != StoreErrorKind::OutOfSubnets =>
+            {
+                Chain(&error).to_string()
+            }
+            Ok(Err(fatal)) => return Err(fatal),
+            Err(_late) => format!("the lease store gave no lease in {STORE_TIMEOUT:?}"),
+        };
+        let peers = saved.peers.len();
+        warn!(
+            "starting with subnet {key} and {peers} peers from the state file until the lease store answers; running pods are \
+             not affected, flanneld retries: {problem}"
+        );
+        let started = from_state_file(effective, configured, net_conf, key, saved, links)?;
+        Ok(Started { previous: former_net_confs, ..started })
     }
 }
 
@@ -238,7 +199,7 @@ async fn ask_store(
     configured: &ConfiguredStore,
     net_conf: &NetConf,
     (previous, former): (Option<LeaseKey>, &Former),
-    links: &mut flannel_vxlan::Netlink,
+    links: &mut impl Kernel,
     waits: &impl Fn(&str),
 ) -> Result<Started, Fatal> {
     let stack = Stack::from(net_conf);
@@ -304,7 +265,7 @@ async fn ask_store(
 }
 
 /// The networks, addresses and gateways of this host: a new subnet of the node keeps clear of them.
-fn host_networks(spec: &NodeSpec, links: &mut flannel_vxlan::Netlink) -> Result<Vec<IpNet>, Fatal> {
+fn host_networks(spec: &NodeSpec, links: &mut impl Kernel) -> Result<Vec<IpNet>, Fatal> {
     let observed = links.observe(&[]).map_err(|error| Fatal::Interface(error.into()))?;
     let networks = spec.net_conf.all_networks();
     let mut routes = |family| links.default_routes(family).map_err(|error| Fatal::Interface(error.into()));
@@ -320,7 +281,7 @@ fn from_state_file(
     net_conf: NetConf,
     key: LeaseKey,
     saved: SavedState,
-    links: &mut flannel_vxlan::Netlink,
+    links: &mut impl Kernel,
 ) -> Result<Started, Fatal> {
     let stack = Stack::from(&net_conf);
     let config = config.with_node_public(saved.node_public);
