@@ -100,6 +100,16 @@ impl Overlay {
         }
     }
 
+    /// Removes one family, e.g. because its underlay has become too small for it. The next [`Overlay::flush`] is an
+    /// [`Overlay::converge`]. It leaves the objects of the family in the kernel: [`Plan::leftovers`] deletes them. Peers
+    /// stay, and are programmed when the family is set again.
+    pub fn remove_family(&mut self, family: Family) {
+        if self.families[family].take().is_some() {
+            self.devices.desired_changed(family);
+            self.pending.invalidate();
+        }
+    }
+
     /// The present specification of this family; `None` if the overlay does not have the family.
     #[must_use]
     pub fn family(&self, family: Family) -> Option<&FamilySpec> {

@@ -187,3 +187,31 @@ fn a_recreated_device_loses_its_own_routes_first_and_no_others() {
     assert_eq!(plan.lines().take(4).collect::<Vec<_>>(), expected, "{plan}");
     assert_eq!(plan.matches(" del ").count(), 4, "{plan}");
 }
+
+#[test]
+fn a_removed_family_is_left_to_the_plan_for_leftovers_and_returns_with_its_peers() {
+    let addresses = ["192.168.77.1", "fd77::1"].map(|address| address.parse().unwrap());
+    let mut kernel = FakeKernel::new([(addresses[0], 24), (addresses[1], 64)]);
+    let mut overlay = Overlay::new(dual_stack());
+    overlay.set_peer(tunnel("10.244.2.0/24", 2, "192.168.77.2")).unwrap();
+    overlay.set_peer(tunnel("fd00:10:244:2::/64", 3, "fd77::2")).unwrap();
+    assert!(overlay.flush(&mut kernel).unwrap().is_clean());
+    // Routes of IPv6 have no nexthop objects.
+    let contents = |kernel: &FakeKernel| (kernel.devices.len(), kernel.routes.len(), kernel.nexthops.len());
+    assert_eq!(contents(&kernel), (2, 2, 1));
+
+    let links = overlay.links();
+    overlay.remove_family(Family::V6);
+    assert_eq!(overlay.flush(&mut kernel).unwrap().steps, 0);
+    let networks = ["fd00:10:244::/48".parse().unwrap()];
+    let plan = Plan::leftovers(&links, &networks, &overlay, &kernel.observe(&links).unwrap());
+    assert!(kernel.apply(&plan).unwrap().refused.is_empty(), "{plan}");
+    assert_eq!(contents(&kernel), (1, 1, 1));
+    assert_eq!(overlay.converge(&mut kernel).unwrap().steps, 0);
+
+    for family in dual_stack() {
+        overlay.set_family(family);
+    }
+    assert!(overlay.flush(&mut kernel).unwrap().is_clean());
+    assert_eq!(contents(&kernel), (2, 2, 1));
+}

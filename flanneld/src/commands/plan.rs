@@ -110,7 +110,7 @@ fn sweeps(
 ) -> Result<Vec<Plan>, Box<dyn Error>> {
     let mut sweeps = Vec::new();
     for previous in context.previous.iter().filter(|_| context.store_away.is_none()) {
-        let left = Orphans::between(previous, &context.spec.net_conf);
+        let left = Orphans::between(previous, &context.spec.net_conf_in_use());
         if !left.is_empty() {
             sweeps.push(left.plan(desired, &links.observe(&left.devices)?));
         }

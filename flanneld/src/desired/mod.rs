@@ -151,6 +151,12 @@ impl NodeSpec {
         })
     }
 
+    /// The network configuration as far as this node carries it out: without IPv6 if the interface is too small for it.
+    pub(crate) fn net_conf_in_use(&self) -> NetConf {
+        let ipv6 = self.ipv6().and(self.net_conf.ipv6);
+        NetConf { ipv6, ..self.net_conf.clone() }
+    }
+
     /// The node's IPv6 addresses, unless the interface is too small for IPv6 in the tunnel.
     pub(crate) fn ipv6(&self) -> Option<Addresses<Ipv6Addr>> {
         let is_tunneled = matches!(self.net_conf.backend, Backend::Vxlan(_) | Backend::Wireguard(_));
@@ -161,15 +167,16 @@ impl NodeSpec {
     /// Why this node has no IPv6 although it is configured; `None` if it has.
     #[must_use]
     pub fn ipv6_problem(&self) -> Option<String> {
-        (self.facts.ipv6.is_some() && self.ipv6().is_none()).then(|| {
+        (self.net_conf.ipv6.is_some() && self.ipv6().is_none()).then(|| {
             let (interface, mtu) = (&self.facts.interface, self.facts.mtu);
-            let (tunnel, needed) = match self.net_conf.backend {
-                Backend::Wireguard(_) => ("WireGuard", 1360),
-                _ => ("VXLAN", 1350),
+            let (what, needed) = match self.net_conf.backend {
+                Backend::Wireguard(_) => ("IPv6 in WireGuard", 1360),
+                Backend::Vxlan(_) => ("IPv6 in VXLAN", 1350),
+                Backend::Alloc | Backend::HostGw | Backend::Ipip(_) | Backend::Udp(_) => ("IPv6", 1280),
             };
             format!(
-                "this node goes without IPv6, IPv4 works: interface {interface} carries {mtu} bytes, IPv6 in {tunnel} needs \
-                 {needed}; raise its MTU, which flanneld notices by itself"
+                "this node goes without IPv6, IPv4 works: interface {interface} carries {mtu} bytes, {what} needs {needed}; \
+                 raise its MTU, which flanneld notices by itself"
             )
         })
     }

@@ -8,6 +8,7 @@ use regex::Regex;
 
 use crate::config::Selection;
 
+use super::mtu::IPV6_MIN_MTU;
 use super::{Addresses, Host, NodeFacts, Present, Reason};
 use flannel_lease::Stack;
 
@@ -103,7 +104,9 @@ impl<'a> Chooser<'a> {
                 self.ipv4_of(interface).into_iter().find(|address| pattern.is_match(&address.to_string()));
             let ipv6 =
                 self.ipv6_of(interface).into_iter().find(|address| pattern.is_match(&address.to_string()));
-            if (ipv4.is_some() || !self.stack.ipv4) && (ipv6.is_some() || !self.stack.ipv6) {
+            if (ipv4.is_some() || !self.stack.ipv4)
+                && (ipv6.is_some() || !self.stack.ipv6 || self.goes_without_ipv6(interface))
+            {
                 let address = ipv4.map(IpAddr::from).or_else(|| ipv6.map(IpAddr::from));
                 let interface =
                     address.map_or(Ok(interface), |address| self.uplink_of(interface, address))?;
@@ -176,8 +179,8 @@ impl<'a> Chooser<'a> {
         }
         let ipv4 =
             self.stack.ipv4.then(|| self.default_interface(self.host.default_ipv4, &IPV4)).transpose()?;
-        let ipv6 =
-            self.stack.ipv6.then(|| self.default_interface(self.host.default_ipv6, &IPV6)).transpose()?;
+        let needs_ipv6 = self.stack.ipv6 && !ipv4.is_some_and(|interface| self.goes_without_ipv6(interface));
+        let ipv6 = needs_ipv6.then(|| self.default_interface(self.host.default_ipv6, &IPV6)).transpose()?;
         match (ipv4, ipv6) {
             (Some(ipv4), Some(ipv6)) if ipv4.index != ipv6.index => reason(format!(
                 "v6 default route interface {} must be the same with v4 default route interface {}",
@@ -239,20 +242,27 @@ impl<'a> Chooser<'a> {
 
     /// Whether this interface is in use, and has the addresses still that are.
     fn is_present(&self, interface: &Interface) -> bool {
+        let has_ipv6 = || self.present.ipv6.is_none_or(|own| self.ipv6_of(interface).first() == Some(&own));
         Some(interface.name.as_str()) == self.present.interface
             && self.present.ipv4.is_none_or(|own| self.ipv4_of(interface).first() == Some(&own))
-            && self.present.ipv6.is_none_or(|own| self.ipv6_of(interface).first() == Some(&own))
+            && (self.goes_without_ipv6(interface) || has_ipv6())
     }
 
-    /// Refuses to go from a global address to a link-local one while the node runs.
+    /// Whether the node uses this interface for IPv4 alone, because the kernel removes all IPv6 addresses from an
+    /// interface with such an MTU (`addrconf_notify`, net/ipv6/addrconf.c).
+    fn goes_without_ipv6(&self, interface: &Interface) -> bool {
+        self.stack.ipv4 && interface.mtu < IPV6_MIN_MTU
+    }
+
+    /// Refuses to go from a global address, or none, to a link-local one while the node runs.
     fn is_no_worse(
         &self,
         words: &Words,
         name: &str,
-        before: Option<bool>,
+        was_link_local: bool,
         link_local: bool,
     ) -> Result<(), Reason> {
-        if self.present.interface.is_some() && before == Some(false) && link_local {
+        if self.present.interface.is_some() && !was_link_local && link_local {
             return reason(format!(
                 "interface {name} has only a link-local {} address left; flanneld keeps the former address: add a global one",
                 words.family
@@ -289,7 +299,7 @@ impl<'a> Chooser<'a> {
             self.is_no_worse(
                 &IPV4,
                 name,
-                self.present.ipv4.map(|own| own.is_link_local()),
+                self.present.ipv4.is_some_and(|own| own.is_link_local()),
                 interface.is_link_local(),
             )?;
             let public = self.selection.public_ipv4.unwrap_or(interface);
@@ -297,11 +307,11 @@ impl<'a> Chooser<'a> {
         } else {
             None
         };
-        let ipv6 = if self.stack.ipv6 {
+        let ipv6 = if self.stack.ipv6 && !self.goes_without_ipv6(chosen.interface) {
             let first = || self.ipv6_of(chosen.interface).first().copied();
             let interface = chosen.ipv6.or_else(first).ok_or_else(|| missing(&IPV6))?;
-            let before = self.present.ipv6.map(|own| own.is_unicast_link_local());
-            self.is_no_worse(&IPV6, name, before, interface.is_unicast_link_local())?;
+            let was_link_local = self.present.ipv6.is_some_and(|own| own.is_unicast_link_local());
+            self.is_no_worse(&IPV6, name, was_link_local, interface.is_unicast_link_local())?;
             let public = self.selection.public_ipv6.unwrap_or(interface);
             Some(Addresses { interface, public, public_is_local: self.owner(public.into()).is_some() })
         } else {

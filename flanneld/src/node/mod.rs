@@ -52,7 +52,7 @@ pub struct NodeFacts {
     pub mtu: u32,
     /// `None` if IPv4 is off.
     pub ipv4: Option<Addresses<Ipv4Addr>>,
-    /// `None` if IPv6 is off.
+    /// `None` if IPv6 is off, or if IPv4 is on and the interface's MTU is below 1280: then the kernel has no IPv6 on it.
     pub ipv6: Option<Addresses<Ipv6Addr>>,
 }
 

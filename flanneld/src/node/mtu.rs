@@ -3,6 +3,9 @@
 use super::{NodeError, NodeFacts};
 use crate::config::Backend;
 
+/// Least MTU with which an interface has IPv6, in bytes (include/uapi/linux/ipv6.h).
+pub(super) const IPV6_MIN_MTU: u32 = 1280;
+
 /// MTUs in bytes for one backend on one node.
 ///
 /// | backend | `ipv4_device` | `ipv6_device` | `pods` |
@@ -71,7 +74,7 @@ impl NodeFacts {
             }
         };
         let ipv4_device = inside(self.ipv4.is_some(), ipv4, "IPv4", 68)?;
-        let ipv6_device = match inside(self.ipv6.is_some(), ipv6, "IPv6", 1280) {
+        let ipv6_device = match inside(self.ipv6.is_some(), ipv6, "IPv6", IPV6_MIN_MTU) {
             // IPv4 works all the same.
             Err(_too_small) if ipv4_device.is_some() => None,
             device => device?,

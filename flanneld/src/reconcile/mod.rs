@@ -338,7 +338,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             ),
         }
         match self.spec.families(self.lease.key) {
-            Ok(families) => families.into_iter().for_each(|family| self.overlay.desired.set_family(family)),
+            Ok(families) => self.set_families(families),
             Err(error) => warn!(
                 "cannot apply the new configuration or lease to the devices; the present devices stay, and flanneld tries again \
                  at the next change: {}",

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use flannel_vxlan::{Family, FlannelDevice, IfName, Links, Observed, Overlay, Plan};
+use flannel_vxlan::{Family, FamilySpec, FlannelDevice, IfName, Links, Observed, Overlay, Plan};
 use ipnet::IpNet;
 use tracing::{info, warn};
 
@@ -66,9 +66,31 @@ impl Sweep {
     pub(super) fn after(previous: Vec<NetConf>) -> Self {
         Self { previous, is_due: true }
     }
+
+    /// Makes another sweep due, for what the present configuration has and this node no longer carries out.
+    fn again(&mut self, net_conf: &NetConf) {
+        if !self.previous.contains(net_conf) {
+            self.previous.push(net_conf.clone());
+        }
+        self.is_due = true;
+    }
 }
 
 impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
+    /// Makes these the families of the overlay. The device and routes of one that is no longer among them are swept.
+    pub(super) fn set_families(&mut self, families: Vec<FamilySpec>) {
+        for family in Family::ALL {
+            match families.iter().find(|spec| spec.family() == family) {
+                Some(spec) => self.overlay.desired.set_family(spec.clone()),
+                None if self.overlay.desired.family(family).is_some() => {
+                    self.overlay.desired.remove_family(family);
+                    self.sweep.again(&self.spec.net_conf);
+                }
+                None => {}
+            }
+        }
+    }
+
     /// Deletes what earlier configurations left, and names other devices that have flannel's names. Once, when
     /// everything desired is in place. Returns whether the kernel may have been changed.
     pub(super) fn sweep_orphans(&mut self) -> bool {
@@ -88,14 +110,14 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
 
     /// What the next start has to sweep in addition to the objects of the present configuration.
     pub(super) fn unswept(&self) -> Vec<NetConf> {
-        let now = &self.spec.net_conf;
+        let now = &self.spec.net_conf_in_use();
         let mut unswept = self.sweep.previous.clone();
         unswept.retain(|previous| !Orphans::between(previous, now).is_empty());
         unswept
     }
 
     fn sweep_now(&mut self) -> Result<bool, SweepError> {
-        let now = &self.spec.net_conf;
+        let now = &self.spec.net_conf_in_use();
         let left: Vec<Orphans> =
             self.unswept().iter().map(|previous| Orphans::between(previous, now)).collect();
         let ours: BTreeSet<IfName> = devices(now).into_values().collect();
@@ -142,7 +164,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                  affected. If it is unused, run `ip link del {other}`"
             );
         }
-        let recorded = matches!(&self.sweep.previous[..], [previous] if previous == now);
+        let recorded = matches!(&self.sweep.previous[..], [previous] if *previous == self.spec.net_conf);
         self.sweep.previous.clear();
         if !recorded {
             // At once, so that `flanneld plan` and the next start know what is in the kernel.

@@ -135,6 +135,57 @@ fn an_uplink_too_small_for_ipv6_leaves_ipv4_and_gets_ipv6_when_it_grows() {
 }
 
 #[test]
+fn an_uplink_that_shrinks_takes_ipv6_away_and_leaves_ipv4_until_it_grows_again() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let cluster = Cluster::start(2, Flannel::NET_CONF);
+    cluster.every_pod_reaches_every_other();
+    let (node, daemon, _) = &cluster.nodes[0];
+    let sh = |command: &str| node.namespace().sh(command).unwrap_or_default();
+    let soon = |what: &str, holds: &dyn Fn() -> bool| {
+        let state = || sh("ip link; ip -6 route; ip -6 addr") + &daemon.page("/readyz").unwrap_or_default();
+        assert!(wait_for(SOON, || holds().then_some(())).is_some(), "{what}: {}", state());
+    };
+    let mtu = |device: &str| {
+        let link = sh(&format!("ip link show {device}"));
+        link.split_once(" mtu ").and_then(|(_, rest)| rest.split(' ').next()).map(str::to_owned)
+    };
+    let has_ipv6_of_pods = || sh("ip -6 route").contains("flannel-v6.1") || mtu("flannel-v6.1").is_some();
+    let env = || fs::read_to_string(node.subnet_file()).unwrap();
+    let leaves_ipv4 = |uplink: u32| {
+        soon("IPv6's device is deleted", &|| !has_ipv6_of_pods());
+        soon("IPv4's follows", &|| mtu("flannel.1") == Some((uplink - 50).to_string()));
+        soon("subnet.env", &|| !env().contains("IPV6"));
+        let note = format!("this node goes without IPv6, IPv4 works: interface eth0 carries {uplink} bytes");
+        soon("the reason", &|| daemon.page("/readyz").is_ok_and(|page| page.contains(&note)));
+        soon("ready", &|| daemon.page("/readyz").is_ok_and(|page| page.starts_with("flanneld is ready")));
+    };
+    let returns = || {
+        soon("IPv6's device is back", &|| mtu("flannel-v6.1").as_deref() == Some("1430"));
+        soon("subnet.env", &|| env().contains("FLANNEL_IPV6_SUBNET"));
+        soon("no note", &|| !daemon.page("/readyz").unwrap().contains("ipv6"));
+        cluster.every_pod_reaches_every_other();
+    };
+    sh("ip link set eth0 mtu 1349");
+    leaves_ipv4(1349);
+    sh("ip link set eth0 mtu 1500");
+    returns();
+
+    // Below 1280 the kernel removes IPv6 from the uplink itself.
+    sh("ip link set eth0 mtu 1279");
+    leaves_ipv4(1279);
+    sh("ip link set eth0 mtu 1500");
+    // Until the address is back, a link-local one is no substitute.
+    soon("what is missing", &|| {
+        let page = daemon.page("/readyz").unwrap();
+        page.contains("only a link-local IPv6 address left") || page.contains("failed to find IPv6 address")
+    });
+    sh("ip addr add fd00:77::1/64 dev eth0 nodad");
+    returns();
+}
+
+#[test]
 fn ipv6_that_a_sysctl_disables_on_new_devices_is_reported_with_the_command_that_helps() {
     if !may_make_namespaces() {
         return;

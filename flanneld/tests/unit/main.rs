@@ -8,6 +8,7 @@ use flanneld::desired::rules::TablePrefix;
 
 mod config;
 mod manual;
+mod node;
 mod reconcile;
 mod serve;
 

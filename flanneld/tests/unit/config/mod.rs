@@ -4,7 +4,6 @@ mod damage;
 mod flags;
 mod log;
 mod net_conf;
-mod node;
 mod published;
 mod subnet_env;
 mod wireguard;
