@@ -6,7 +6,7 @@
 
 use std::error::Error;
 
-use flannel_nft::{Family, Netlink, Outcome, TableId, TableName, json, observe};
+use flannel_nft::{Family, Netlink, NftVersion, Outcome, TableId, TableName, json, observe};
 use nftables::batch::Batch;
 use nftables::expr::{Expression, NamedExpression, Payload, PayloadField};
 use nftables::schema::{Chain, NfListObject, NfObject, Nftables, Rule, Table};
@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // Before: nftables::helper::get_current_ruleset_with_args(None, Some(["list", "table", "ip", TABLE]))?;
     let observed = observe(&mut kernel, &[TableId::new(Family::Ip, TableName::new(TABLE)?)])?;
-    let text = json::print(&observed.ruleset, json::Format::V1_0);
+    let text = json::print(&observed.ruleset, NftVersion::V1_0);
     let listed: Nftables<'_> = serde_json::from_str(&text)?;
     for object in listed.objects.iter() {
         if let NfObject::ListObject(NfListObject::Rule(rule)) = object {

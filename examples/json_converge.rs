@@ -7,14 +7,14 @@
 use std::error::Error;
 use std::fs;
 
-use flannel_nft::{Kernel, Netlink, converge_with, diff, json, observe};
+use flannel_nft::{Kernel, Netlink, NftVersion, converge_with, diff, json, observe};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut kernel = Netlink::open()?;
     let Some(file) = std::env::args().nth(1) else {
         let tables = kernel.tables()?;
         let observed = observe(&mut kernel, &tables)?;
-        println!("{}", json::print(&observed.ruleset, json::Format::default()));
+        println!("{}", json::print(&observed.ruleset, NftVersion::default()));
         return Ok(());
     };
     let desired = json::parse(&fs::read_to_string(&file)?).map_err(|error| format!("{file}: {error}"))?;

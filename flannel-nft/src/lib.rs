@@ -30,7 +30,7 @@
 //! - nft may compare two adjacent fields of a packet with one expression (`tcp sport 1 tcp dport
 //!   2`), a rule built with this crate with two. A built rule is not recognized as equal to such a
 //!   rule of nft, and replaces it.
-//! - `Display` knows no names of this host: it prints the numbers of users, groups and interfaces,
+//! - `Display` prints the form of the newest nft (1.1.7), [`NftVersion::display`] also that of nft 1.0.6. It knows no names of this host: it prints the numbers of users, groups and interfaces,
 //!   and times in UTC.
 //! - The kernel and `nft list` accept a keyword of nft's language as a name (`fwd`, `route`), but
 //!   `nft -f` cannot read it back.
@@ -171,6 +171,7 @@ pub use model::value::Value;
 pub use model::verdict::Verdict;
 pub use model::view::{Comparison, NatTarget, SetView, StatementView};
 pub use retained::RetainedRuleset;
+pub use text::NftVersion;
 pub use transaction::change::{Change, RulePlace};
 pub use transaction::diff::diff;
 pub use transaction::{Building, Sealed, Transaction};

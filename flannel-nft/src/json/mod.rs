@@ -64,23 +64,13 @@ pub use read::parse;
 use serde_json::{Value, json};
 
 use crate::model::ruleset::Ruleset;
-
-/// The version of nft whose output [`print()`] writes. Each version reads both.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
-#[non_exhaustive]
-pub enum Format {
-    /// nft 1.0.6.
-    V1_0,
-    /// nft 1.1.7.
-    #[default]
-    V1_1,
-}
+use crate::text::NftVersion;
 
 /// Writes a ruleset as `nft -j list ruleset` does, without `metainfo`.
 ///
 /// The numbers of interfaces stay numbers, except for `lo`: names belong to a host.
 #[must_use]
-pub fn print(ruleset: &Ruleset, format: Format) -> String {
-    let objects: Vec<Value> = ruleset.tables.iter().flat_map(|table| format.table(table)).collect();
+pub fn print(ruleset: &Ruleset, version: NftVersion) -> String {
+    let objects: Vec<Value> = ruleset.tables.iter().flat_map(|table| version.table(table)).collect();
     json!({ "nftables": objects }).to_string()
 }

@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 use flannel_netlink::{Attribute, attributes};
 
 use crate::bytecode::expr::Expr;
-use crate::json::Format;
 use crate::json::typeof_data::declared;
 use crate::json::write::limit_of;
 use crate::model::chain::{Chain, Device, Policy};
@@ -18,11 +17,13 @@ use crate::model::protocol::Protocol;
 use crate::model::rule::Rule;
 use crate::model::set::{Maps, Set};
 use crate::model::table::{Counter, Table};
+use crate::text::NftVersion;
+use crate::text::expression::sorted;
 use crate::text::object::{TCP_STATES, UDP_STATES};
 use crate::uapi::*;
 use crate::wire::exprs;
 
-impl Format {
+impl NftVersion {
     /// A table and everything in it, in nft's order.
     pub(super) fn table(self, table: &Table) -> Vec<Value> {
         let id = &table.id;
@@ -133,7 +134,7 @@ impl Format {
         }
         if !set.is_empty() {
             let elements =
-                self.sorted(set).into_iter().map(|(span, body)| self.named_element(set, span, body));
+                sorted(set, self).into_iter().map(|(span, body)| self.named_element(set, span, body));
             value["elem"] = Value::Array(elements.collect());
         }
         let statements: Vec<Value> =

@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::json::Format;
 use crate::model::data::Data;
 use crate::model::datatype::{Datatype, Format as Syntax};
 use crate::model::expression::Term;
 use crate::model::field::Kind;
 use crate::text::DisplayFn;
+use crate::text::NftVersion;
 use crate::text::expression::{is_fib_present, is_special};
 
 /// How nft prints several flags of one value.
@@ -63,7 +63,7 @@ fn bits(syntax: Syntax, value: u128) -> Option<Vec<Value>> {
     }
 }
 
-impl Format {
+impl NftVersion {
     /// A value of this type. Concatenations have a value for each part.
     pub(super) fn value(self, datatype: Datatype, data: &Data, joined: Flags) -> Value {
         let parts = datatype.parts();

@@ -3,10 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::bytecode::consumers;
-use crate::bytecode::context::Context;
 use crate::bytecode::expr::Expr;
 use crate::dropped::xt;
-use crate::json::Format;
 use crate::json::value::Flags;
 use crate::json::write_expression::{numbers, verdict};
 use crate::model::action::{Computed, NatKind, Queue, QueueTo, Quota, SetUpdate, Synproxy, Target, Tproxy};
@@ -15,57 +13,30 @@ use crate::model::datatype::Datatype;
 use crate::model::expression::Term;
 use crate::model::family::Family;
 use crate::model::field::Kind;
-use crate::model::matching::{Match, Source, Test};
+use crate::model::matching::Source;
 use crate::model::object::object_kind;
 use crate::model::rule::Rule;
 use crate::model::statement::{IpRange, Limit, Log, Nat, Reject, Statement};
 use crate::model::symbols::{ICMP_CODES, ICMPV6_CODES};
 use crate::text::DisplayFn;
-use crate::text::rule::{indented_statement, is_implied, names_ports_only, resets_unknown};
+use crate::text::NftVersion;
+use crate::text::rule::{indented_statement, shown};
 use crate::uapi::*;
 
-impl Format {
+impl NftVersion {
     /// The statements of a rule, without the matches that later ones imply.
     pub(super) fn statements(self, rule: &Rule, family: Family) -> Vec<Value> {
-        let mut values = Vec::new();
-        let mut context = Context::new(family);
-        if resets_unknown(rule, family) {
-            let left = json!({ "meta": { "key": "l4proto" } });
-            values.push(json!({ "match": { "op": "==", "left": left, "right": "tcp" } }));
-        }
-        for (index, part) in rule.statements.iter().enumerate() {
-            let later = rule.statements.get(index + 1..).unwrap_or_default();
-            if let Statement::Match(condition) = part
-                && is_implied(condition, later, family)
-            {
-                context.learn(condition);
-                continue;
-            }
-            // nft 1.0.6 does not remove what the port of a redirect needs.
-            if names_ports_only(part) && self == Self::V1_0 {
-                let needed = context.needed(part).unwrap_or_default();
-                values.extend(needed.iter().map(|needed| self.condition(needed)));
-            }
-            let _contradicts_itself = context.follow(part);
+        let value = |part: &Statement| {
             let target = if let Statement::Verdict(verdict) = part { verdict.chain() } else { None };
-            match part {
-                Statement::Verdict(_)
-                    if rule.implicit_chains().iter().any(|chain| Some(&chain.name) == target) =>
-                {
-                    let text = DisplayFn(|f: &mut std::fmt::Formatter<'_>| {
-                        indented_statement(rule, part, family, Some("\t\t"), f)
-                    });
-                    values.push(json!(text.to_string()));
-                }
-                Statement::Adjacent(fields) => values.extend(
-                    fields
-                        .iter()
-                        .map(|(field, data)| self.condition(&Match::new(*field, Test::Is(data.clone())))),
-                ),
-                part => values.push(self.statement(part, family, true)),
+            if rule.implicit_chains().iter().any(|chain| Some(&chain.name) == target) {
+                let text = DisplayFn(|f: &mut std::fmt::Formatter<'_>| {
+                    indented_statement(rule, part, family, Some("\t\t"), f)
+                });
+                return json!(self.display(&text).to_string());
             }
-        }
-        values
+            self.statement(part, family, true)
+        };
+        shown(rule, family, self).iter().map(|part| value(part)).collect()
     }
 
     /// A statement of an element. Without state, nft prints no numbers of counters.
@@ -118,10 +89,8 @@ impl Format {
             Statement::Limit(limit) => json!({ "limit": limit_of(limit) }),
             Statement::Log(log) => json!({ "log": self.log(log) }),
             Statement::Match(condition) => self.condition(condition),
-            Statement::Adjacent(fields) => match fields.first() {
-                Some((field, data)) => self.condition(&Match::new(*field, Test::Is(data.clone()))),
-                None => Value::Null,
-            },
+            // `shown` returns the single matches.
+            Statement::Adjacent(_) => Value::Null,
             Statement::Masquerade(nat) => json!({ "masquerade": self.nat(family, None, nat) }),
             Statement::Redirect(nat) => json!({ "redirect": self.nat(family, None, nat) }),
             Statement::Snat { address, nat } => json!({ "snat": self.nat(family, address.as_ref(), nat) }),
@@ -289,7 +258,7 @@ impl Format {
                 let text = DisplayFn(|f: &mut std::fmt::Formatter<'_>| {
                     indented_statement(&Rule::new(), &statement, family, None, f)
                 });
-                json!(text.to_string())
+                json!(self.display(&text).to_string())
             }
             Some(data) => {
                 value["data"] = self.term(data);

@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 
-use crate::json::Format;
 use crate::json::value::{Flags, number};
 use crate::model::data::Data;
 use crate::model::datatype::{Datatype, Format as Syntax};
@@ -14,10 +13,11 @@ use crate::model::header::Payload;
 use crate::model::matching::{Match, Source, Test};
 use crate::model::set::{Maps, Set};
 use crate::model::verdict::Verdict;
+use crate::text::NftVersion;
 use crate::text::expression::{is_special, payload_base, sorted};
 use crate::uapi::*;
 
-impl Format {
+impl NftVersion {
     /// Flags of masks, and of values that are compared after a mask.
     fn masked_flags(self) -> Flags {
         if self == Self::V1_0 { Flags::List } else { Flags::Or }
@@ -98,23 +98,12 @@ impl Format {
             Source::Named(name) => json!(format!("@{name}")),
             Source::Inline(inline) => {
                 let set = &inline.set;
-                let elements = self
-                    .sorted(set)
+                let elements = sorted(set, self)
                     .into_iter()
                     .map(|(span, body)| self.element(set, self.looked_up(set, key, span), body, values));
                 json!({ "set": elements.collect::<Vec<Value>>() })
             }
         }
-    }
-
-    /// The elements in the order in which nft prints them.
-    pub(super) fn sorted(self, set: &Set) -> Vec<(&Span, &Body)> {
-        let mut elements = sorted(set);
-        if self == Self::V1_1 && !set.is_interval() {
-            let sorted = |data: &Data| set.key.unsorted(data);
-            elements.sort_by_key(|(span, _)| (span.first().is_none(), span.first().map(sorted)));
-        }
-        elements
     }
 
     fn looked_up(self, set: &Set, key: &Term, span: &Span) -> Value {

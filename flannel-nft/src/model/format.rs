@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use crate::model::data::{Data, hex};
 use crate::model::datatype::{Datatype, Format, Order};
 use crate::model::protocol::Protocol;
+use crate::text::NftVersion;
 use crate::uapi::{TC_H_ROOT, TC_H_UNSPEC};
 
 /// The index of the interface `lo` in each network namespace (include/net/flow.h in the kernel).
@@ -118,6 +119,7 @@ impl Datatype {
         let bytes = data.as_slice();
         let number = self.number_of(data);
         let Some(format) = self.format() else { return hex(bytes, f) };
+        let is_code = matches!(self, Self::IcmpCode | Self::Icmpv6Code);
         match (format, number) {
             (Format::Ipv4, _) => match <[u8; 4]>::try_from(bytes) {
                 Ok(bytes) => write!(f, "{}", Ipv4Addr::from(bytes)),
@@ -140,7 +142,7 @@ impl Datatype {
                     None => write!(f, "\"{text}\""),
                 }
             }
-            (Format::Labels, Some(number)) => write_labels(number, f),
+            (Format::Labels, Some(number)) => write_labels(number, ",", f),
             (_, None) => hex(bytes, f),
             (Format::Decimal, Some(number)) => write!(f, "{number}"),
             (Format::Hex(digits), Some(number)) => write!(f, "0x{number:0digits$x}"),
@@ -151,10 +153,9 @@ impl Datatype {
                 Err(_) => write!(f, "{number}"),
             },
             (Format::Bits(names), Some(number)) => write_bits(names, number, ",", f),
-            (Format::Symbols(names), Some(number)) => match name(names, number) {
-                Some(name) => f.write_str(name),
-                None => write!(f, "{number}"),
-            },
+            // The names are those of one type of message only, so newer versions print none.
+            (_, Some(number)) if is_code && NftVersion::of(f) == NftVersion::V1_1 => write!(f, "{number}"),
+            (Format::Symbols(names), Some(number)) => write_name(names, number, f),
             (Format::SymbolsHex(names, digits), Some(number)) => match name(names, number) {
                 Some(name) => f.write_str(name),
                 None => write!(f, "0x{number:0digits$x}"),
@@ -207,6 +208,14 @@ impl Datatype {
     }
 }
 
+/// Writes the name of a number; as a number if it has none.
+pub(crate) fn write_name(names: &[(&'static str, u32)], number: u128, f: &mut Formatter<'_>) -> fmt::Result {
+    match name(names, number) {
+        Some(name) => f.write_str(name),
+        None => write!(f, "{number}"),
+    }
+}
+
 fn name(names: &[(&'static str, u32)], number: u128) -> Option<&'static str> {
     names.iter().find(|(_, value)| u128::from(*value) == number).map(|(name, _)| *name)
 }
@@ -230,14 +239,15 @@ pub(crate) fn write_bits(
     Ok(())
 }
 
-fn write_labels(number: u128, f: &mut Formatter<'_>) -> fmt::Result {
+/// Writes the numbers of the bits that are set.
+pub(crate) fn write_labels(number: u128, separator: &str, f: &mut Formatter<'_>) -> fmt::Result {
     if number == 0 {
         return f.write_str("0");
     }
     let mut between = "";
     for bit in (0..128).filter(|bit| number >> bit & 1 != 0) {
         write!(f, "{between}{bit}")?;
-        between = ",";
+        between = separator;
     }
     Ok(())
 }

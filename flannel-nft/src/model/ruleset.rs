@@ -6,7 +6,8 @@ use crate::model::table::Table;
 /// Tables, each with everything in it: [`diff`](crate::diff) removes what the kernel's table of the
 /// same name has beyond that. Other tables are not touched.
 ///
-/// `Display` prints it like `nft list ruleset`.
+/// `Display` prints it like `nft list ruleset` of nft 1.1.7, [`NftVersion::display`](crate::NftVersion::display) like
+/// another version.
 #[derive(Clone, Debug, Default)]
 pub struct Ruleset {
     pub(crate) tables: Vec<Table>,

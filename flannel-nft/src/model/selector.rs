@@ -382,7 +382,7 @@ pub mod tcp {
         ports.into().matched(header::tcp::DPORT)
     }
 
-    /// The first packet of a direction, SYN without RST: `tcp flags syn / syn,rst`.
+    /// The first packet of a direction, SYN without RST: `tcp flags & (syn | rst) == syn`.
     #[must_use]
     pub fn syn() -> Match {
         Match::new(

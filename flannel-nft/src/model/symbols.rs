@@ -205,6 +205,19 @@ pub(crate) const MH_TYPES: Symbols<13> = [
     ("home-agent-switch-message", 12),
 ];
 
+/// RFC 8684, section 8.1.
+pub(crate) const MPTCP_SUBTYPES: Symbols<9> = [
+    ("mp-capable", 0),
+    ("mp-join", 1),
+    ("dss", 2),
+    ("add-addr", 3),
+    ("remove-addr", 4),
+    ("mp-prio", 5),
+    ("mp-fail", 6),
+    ("mp-fastclose", 7),
+    ("mp-tcprst", 8),
+];
+
 #[expect(clippy::as_conversions, reason = "`From` is not const; u8 fits")]
 pub(crate) const NFPROTOS: Symbols<2> = [("ipv4", NFPROTO_IPV4 as u32), ("ipv6", NFPROTO_IPV6 as u32)];
 

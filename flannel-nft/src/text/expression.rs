@@ -6,14 +6,15 @@ use crate::model::data::Data;
 use crate::model::datatype::{Datatype, Format};
 use crate::model::element::{Body, Span};
 use crate::model::expression::Term;
-use crate::model::exthdr::Exthdr;
+use crate::model::exthdr::{Exthdr, tcp_option};
 use crate::model::field::Inner;
 use crate::model::field::{self, Field, Kind};
-use crate::model::format::write_bits;
+use crate::model::format::{write_bits, write_labels, write_name};
 use crate::model::header;
 use crate::model::matching::{Match, Source, Test};
 use crate::model::set::Set;
-use crate::text::element_rest;
+use crate::model::symbols::MPTCP_SUBTYPES;
+use crate::text::{NftVersion, element_rest};
 use crate::uapi::*;
 
 impl fmt::Display for Match {
@@ -38,15 +39,21 @@ pub(super) fn condition(condition: &Match, f: &mut Formatter<'_>) -> fmt::Result
         _ => None,
     };
     let is_bits = names.is_some() || matches!(datatype.format(), Some(Format::Labels));
-    // Several bits that must all be set, and no others, are a number.
-    let exactly = |wanted: &Data, f: &mut Formatter<'_>| {
-        f.write_str(if *inverted { "!= " } else { "== " })?;
-        match datatype.number_of(wanted) {
-            Some(bits) if bits.count_ones() != 1 => write!(f, "0x{bits:x}"),
-            _ => value(left, wanted, f),
+    let version = NftVersion::of(f);
+    let not_equal = if *inverted { "!= " } else { "" };
+    let equal = if *inverted { "!= " } else { "== " };
+    // Several bits that must all be set, and no others.
+    let exactly = |wanted: &Data, f: &mut Formatter<'_>| match datatype.number_of(wanted) {
+        Some(bits) if bits.count_ones() > 1 && datatype != Datatype::TcpFlag => {
+            f.write_str(not_equal)?;
+            element_value(left, wanted, f)
+        }
+        Some(bits) if bits.count_ones() != 1 => write!(f, "{equal}0x{bits:x}"),
+        _ => {
+            f.write_str(equal)?;
+            value(left, wanted, f)
         }
     };
-    let not_equal = if *inverted { "!= " } else { "" };
     match test {
         Test::AnyBit(bits) => {
             f.write_str(if *inverted { "! " } else { "" })?;
@@ -57,11 +64,11 @@ pub(super) fn condition(condition: &Match, f: &mut Formatter<'_>) -> fmt::Result
             if datatype == Datatype::TcpFlag && bits == 8 {
                 return exactly(wanted, f);
             }
-            if mask == wanted && bits == 1 {
-                f.write_str("& ")?;
-                value(left, mask, f)?;
-                f.write_str(if *inverted { " != " } else { " == " })?;
-                return value(left, wanted, f);
+            if version == NftVersion::V1_1 || (mask == wanted && bits == 1) {
+                f.write_str(if bits > 1 { "& (" } else { "& " })?;
+                element_value(left, mask, f)?;
+                write!(f, "{} {equal}", if bits > 1 { ")" } else { "" })?;
+                return element_value(left, wanted, f);
             }
             f.write_str(not_equal)?;
             value(left, wanted, f)?;
@@ -69,7 +76,10 @@ pub(super) fn condition(condition: &Match, f: &mut Formatter<'_>) -> fmt::Result
             value(left, mask, f)
         }
         Test::Masked { mask, value: wanted } => {
-            let is_prefix = matches!(datatype, Datatype::Ipv4Addr | Datatype::Ipv6Addr | Datatype::Mark);
+            let is_prefix = match datatype {
+                Datatype::Mark => version == NftVersion::V1_0,
+                datatype => matches!(datatype, Datatype::Ipv4Addr | Datatype::Ipv6Addr),
+            };
             if is_prefix && let Some(length) = datatype.swapped(mask).prefix_length() {
                 f.write_str(not_equal)?;
                 value(left, wanted, f)?;
@@ -77,7 +87,7 @@ pub(super) fn condition(condition: &Match, f: &mut Formatter<'_>) -> fmt::Result
             }
             f.write_str("& ")?;
             value(left, mask, f)?;
-            f.write_str(if *inverted { " != " } else { " == " })?;
+            write!(f, " {equal}")?;
             value(left, wanted, f)
         }
         Test::Is(wanted) if names.is_some() => exactly(wanted, f),
@@ -105,6 +115,14 @@ pub(super) fn condition(condition: &Match, f: &mut Formatter<'_>) -> fmt::Result
             value(left, address, f)?;
             write!(f, "/{length}")
         }
+        // The hours outside of a range are a range over midnight.
+        Test::Range(first, last)
+            if *inverted && datatype == Datatype::Hour && version == NftVersion::V1_1 =>
+        {
+            limit(left, last, f)?;
+            f.write_char('-')?;
+            limit(left, first, f)
+        }
         Test::Range(first, last) | Test::Within(first, last) => {
             f.write_str(not_equal)?;
             limit(left, first, f)?;
@@ -117,7 +135,7 @@ pub(super) fn condition(condition: &Match, f: &mut Formatter<'_>) -> fmt::Result
 /// One end of a range.
 fn limit(left: &Term, data: &Data, f: &mut Formatter<'_>) -> fmt::Result {
     match left.field() {
-        Some(field) if !is_special(field) => field.datatype().write_end(&field.unshifted(data), f),
+        Some(field) if !is_hex(field, f) => field.datatype().write_end(&field.unshifted(data), f),
         _ => value(left, data, f),
     }
 }
@@ -125,6 +143,11 @@ fn limit(left: &Term, data: &Data, f: &mut Formatter<'_>) -> fmt::Result {
 /// Whether nft prints values of the field otherwise than other values of its type.
 pub(crate) fn is_special(field: Field) -> bool {
     matches!(field.0, Kind::Raw { .. }) || field == header::comp::FLAGS || is_fib_present(field)
+}
+
+/// Whether numbers of the field are hexadecimal.
+fn is_hex(field: Field, f: &Formatter<'_>) -> bool {
+    is_special(field) || (field == header::ip::FRAG_OFF && NftVersion::of(f) == NftVersion::V1_1)
 }
 
 pub(crate) fn is_fib_present(field: Field) -> bool {
@@ -153,7 +176,10 @@ pub(super) fn value(left: &Term, data: &Data, f: &mut Formatter<'_>) -> fmt::Res
             Some(number) if is_fib_present(*field) => {
                 f.write_str(if number == 0 { "missing" } else { "exists" })
             }
-            Some(number) if is_special(*field) => write!(f, "0x{number:x}"),
+            Some(number) if is_hex(*field, f) => write!(f, "0x{number:x}"),
+            Some(number) if *field == tcp_option::MPTCP_SUBTYPE && NftVersion::of(f) == NftVersion::V1_1 => {
+                write_name(&MPTCP_SUBTYPES, number >> 4, f)
+            }
             _ => field.datatype().write(&field.unshifted(data), f),
         },
         // The operands of operations with shifts are numbers.
@@ -179,7 +205,7 @@ fn source_of(source: &Source, key: &Term, values: Option<Datatype>, f: &mut Form
     };
     f.write_str("{ ")?;
     let mut between = "";
-    for (keys, body) in sorted(&inline.set) {
+    for (keys, body) in sorted(&inline.set, NftVersion::of(f)) {
         f.write_str(between)?;
         span(&inline.set, key, keys, f)?;
         element_rest(&inline.set, body, values, f)?;
@@ -188,11 +214,18 @@ fn source_of(source: &Source, key: &Term, values: Option<Datatype>, f: &mut Form
     f.write_str(" }")
 }
 
-/// The elements in nft's order: by number, of the bytes in the order in which nft exports them.
-pub(crate) fn sorted(set: &Set) -> Vec<(&Span, &Body)> {
+/// The elements in nft's order: by number, of the bytes in the order in which nft 1.0 exports them; part by part in
+/// newer versions.
+pub(crate) fn sorted(set: &Set, version: NftVersion) -> Vec<(&Span, &Body)> {
     let mut elements: Vec<(&Span, &Body)> = set.elements.iter().collect();
+    if set.is_interval() {
+        return elements;
+    }
     let parts = set.key.parts();
-    if !set.is_interval() && (parts.len() > 1 || set.key.is_host_order()) {
+    if version == NftVersion::V1_1 {
+        let ordered = |data: &Data| set.key.unsorted(data);
+        elements.sort_by_key(|(span, _)| (span.first().is_none(), span.first().map(ordered)));
+    } else if parts.len() > 1 || set.key.is_host_order() {
         let exported = |data: &Data| -> Vec<u8> {
             let mut rest = data.as_slice();
             let mut bytes = Vec::new();
@@ -217,7 +250,7 @@ fn span(set: &Set, key: &Term, span: &Span, f: &mut Formatter<'_>) -> fmt::Resul
     match (span, key.field()) {
         (Span::One(data), _) => element_value(key, &host(data), f),
         (Span::CatchAll, _) => f.write_char('*'),
-        (Span::Range(first, last), Some(field)) if !is_special(field) => {
+        (Span::Range(first, last), Some(field)) if !is_hex(field, f) => {
             datatype.write_range(&field.unshifted(&host(first)), &field.unshifted(&host(last)), f)
         }
         (Span::Range(first, last), Some(_)) => {
@@ -229,10 +262,11 @@ fn span(set: &Set, key: &Term, span: &Span, f: &mut Formatter<'_>) -> fmt::Resul
     }
 }
 
-/// In sets, nft separates bits of flags otherwise than in matches.
+/// In sets and after masks, nft separates bits of flags otherwise than in other matches.
 fn element_value(key: &Term, data: &Data, f: &mut Formatter<'_>) -> fmt::Result {
     match (key.datatype().format(), key.datatype().number_of(data)) {
         (Some(Format::Bits(names)), Some(number)) => write_bits(names, number, " | ", f),
+        (Some(Format::Labels), Some(number)) => write_labels(number, " | ", f),
         _ => value(key, data, f),
     }
 }
@@ -379,6 +413,10 @@ pub(super) fn write_field(of: Field, f: &mut Formatter<'_>) -> fmt::Result {
                 NFT_FIB_RESULT_OIF => "oif",
                 NFT_FIB_RESULT_OIFNAME => "oifname",
                 _ => "type",
+            };
+            let result = match NftVersion::of(f) {
+                NftVersion::V1_1 if flags & NFTA_FIB_F_PRESENT != 0 => "check",
+                _ => result,
             };
             write!(f, "fib {} {result}", names.join(" . "))
         }

@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use crate::model::family::Family;
 use crate::model::object::{Flowtable, Object, ObjectKind};
 use crate::model::protocol::Protocol;
-use crate::text::{DisplayFn, duration, write_limit};
+use crate::text::{DisplayFn, duration, write_rate};
 use crate::uapi::*;
 
 /// Starts each line with `indent` and ends it with `end`.
@@ -40,8 +40,9 @@ pub(crate) fn object_block(object: &Object, indent: &str, end: &str, f: &mut For
             line(&format_args!("policy = {{ {} }}", policy.join(", ")))
         }
         Some(ObjectKind::Limit(rate)) => {
-            let statement = DisplayFn(|f: &mut Formatter<'_>| write_limit(&rate, f)).to_string();
-            line(&statement.trim_start_matches("limit "))
+            f.write_str(indent)?;
+            write_rate(&rate, f)?;
+            f.write_str(end)
         }
         Some(ObjectKind::Quota { bytes, over, used }) => {
             let over = if over { "over " } else { "" };

@@ -1,10 +1,12 @@
 //! Rules, and the matches that nft does not print because later ones imply them.
 
+use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter};
 
 use crate::bytecode::context::Context;
 use crate::model::action::Target;
 use crate::model::chain::Chain;
+use crate::model::data::Data;
 use crate::model::expression::Term;
 use crate::model::family::Family;
 use crate::model::field::Inner;
@@ -14,6 +16,7 @@ use crate::model::matching::{Match, Test};
 use crate::model::rule::Rule;
 use crate::model::statement::{Reject, Statement};
 use crate::model::verdict::Verdict;
+use crate::text::NftVersion;
 use crate::text::statement::statement;
 use crate::uapi::*;
 
@@ -37,10 +40,25 @@ pub(crate) fn indented_rule(
     f: &mut Formatter<'_>,
 ) -> fmt::Result {
     let mut between = "";
+    for part in shown(rule, family, NftVersion::of(f)) {
+        f.write_str(between)?;
+        indented_statement(rule, &part, family, indent, f)?;
+        between = " ";
+    }
+    match &rule.comment {
+        Some(comment) => write!(f, "{between}comment \"{comment}\""),
+        None => Ok(()),
+    }
+}
+
+/// What nft prints of a rule: its statements without the matches that later statements imply, and with matches that
+/// nft prints although later statements imply them.
+pub(crate) fn shown(rule: &Rule, family: Family, version: NftVersion) -> Vec<Cow<'_, Statement>> {
+    let owned = |condition| Cow::Owned(Statement::Match(condition));
+    let mut shown = Vec::new();
     let mut context = Context::new(family);
     if resets_unknown(rule, family) {
-        f.write_str("meta l4proto tcp")?;
-        between = " ";
+        shown.push(owned(Match::new(meta::L4PROTO, Test::Is(Data::new(&[IPPROTO_TCP])))));
     }
     for (index, part) in rule.statements.iter().enumerate() {
         let later = rule.statements.get(index + 1..).unwrap_or_default();
@@ -50,21 +68,21 @@ pub(crate) fn indented_rule(
             context.learn(condition);
             continue;
         }
-        f.write_str(between)?;
-        if names_ports_only(part) {
-            // nft does not remove what the port of a redirect needs.
-            for needed in context.needed(part).unwrap_or_default() {
-                write!(f, "{needed} ")?;
-            }
+        // nft 1.0 does not remove what the port of a redirect needs.
+        if names_ports_only(part) && version == NftVersion::V1_0 {
+            shown.extend(context.needed(part).unwrap_or_default().into_iter().map(owned));
         }
         let _contradicts_itself = context.follow(part);
-        indented_statement(rule, part, family, indent, f)?;
-        between = " ";
+        match part {
+            Statement::Adjacent(fields) => {
+                shown.extend(
+                    fields.iter().map(|(field, data)| owned(Match::new(*field, Test::Is(data.clone())))),
+                );
+            }
+            part => shown.push(Cow::Borrowed(part)),
+        }
     }
-    match &rule.comment {
-        Some(comment) => write!(f, "{between}comment \"{comment}\""),
-        None => Ok(()),
-    }
+    shown
 }
 
 /// A statement; a jump to an implicit chain with the chain's rules.
@@ -88,7 +106,7 @@ pub(crate) fn indented_statement(
 
 /// Whether the statement translates or redirects to a port that an expression returns, and to no
 /// address.
-pub(crate) fn names_ports_only(statement: &Statement) -> bool {
+fn names_ports_only(statement: &Statement) -> bool {
     matches!(statement, Statement::Nat { computed, .. } if matches!(computed.target, Target::Port(_)))
 }
 
@@ -110,7 +128,7 @@ fn implicit_chain(chain: &Chain, family: Family, indent: Option<&str>, f: &mut F
 
 /// Whether the rule sends a TCP reset in a family in which nft prints the match of TCP, although the
 /// rule implies it.
-pub(crate) fn resets_unknown(rule: &Rule, family: Family) -> bool {
+fn resets_unknown(rule: &Rule, family: Family) -> bool {
     let is_reset = |statement: &Statement| matches!(statement, Statement::Reject(Reject::TcpReset));
     !matches!(family, Family::Ip | Family::Ip6)
         && rule.statements.iter().any(is_reset)
@@ -118,7 +136,7 @@ pub(crate) fn resets_unknown(rule: &Rule, family: Family) -> bool {
 }
 
 /// Whether a match only says what a later statement needs: `meta l4proto tcp` before `tcp dport 80`.
-pub(crate) fn is_implied(condition: &Match, later: &[Statement], family: Family) -> bool {
+fn is_implied(condition: &Match, later: &[Statement], family: Family) -> bool {
     let Match { left: Term::Field(field), test: Test::Is(data), inverted: false, .. } = condition else {
         return false;
     };
@@ -191,6 +209,7 @@ fn needs_message(field: Field) -> bool {
         header::icmpv6::MTU,
         header::icmpv6::PARAMETER_PROBLEM,
         header::icmpv6::MAX_DELAY,
+        header::icmpv6::DADDR,
     ]
     .contains(&field)
 }

@@ -8,19 +8,17 @@ use crate::model::data::Data;
 use crate::model::datatype::Datatype;
 use crate::model::expression::Term;
 use crate::model::family::Family;
-use crate::model::matching::{Match, Source, Test};
+use crate::model::matching::Source;
 use crate::model::statement::{IpRange, Limit, Log, Nat, Reject, Statement};
 use crate::model::symbols::{ICMP_CODES, ICMPV6_CODES};
 use crate::text::expression::{condition, source, term, write_field, write_set};
-use crate::text::{duration, verdict};
+use crate::text::{NftVersion, duration, verdict};
 use crate::uapi::*;
 
 pub(super) fn statement(statement: &Statement, family: Family, f: &mut Formatter<'_>) -> fmt::Result {
     match statement {
-        Statement::Adjacent(fields) => fields.iter().enumerate().try_for_each(|(index, (field, data))| {
-            f.write_str(if index > 0 { " " } else { "" })?;
-            condition(&Match::new(*field, Test::Is(data.clone())), f)
-        }),
+        // `shown` returns the single matches.
+        Statement::Adjacent(_) => Ok(()),
         Statement::Connlimit { count, over: false } => write!(f, "ct count {count}"),
         Statement::Connlimit { count, over: true } => write!(f, "ct count over {count}"),
         Statement::Counter { packets, bytes } => write!(f, "counter packets {packets} bytes {bytes}"),
@@ -56,7 +54,10 @@ pub(super) fn statement(statement: &Statement, family: Family, f: &mut Formatter
             f.write_str("last used ")?;
             duration(Duration::from_millis(*milliseconds), f)
         }
-        Statement::Limit(limit) => write_limit(limit, f),
+        Statement::Limit(limit) => {
+            f.write_str("limit ")?;
+            write_rate(limit, f)
+        }
         Statement::Log(log) => write_log(log, f),
         Statement::Match(matched) => condition(matched, f),
         Statement::Masquerade(nat) => write_nat("masquerade", family, None, nat, f),
@@ -202,8 +203,9 @@ fn write_update(update: &SetUpdate, family: Family, f: &mut Formatter<'_>) -> fm
     f.write_str(" }")
 }
 
-pub(crate) fn write_limit(limit: &Limit, f: &mut Formatter<'_>) -> fmt::Result {
-    f.write_str(if limit.over { "limit rate over " } else { "limit rate " })?;
+/// The limit without the word `limit`.
+pub(crate) fn write_rate(limit: &Limit, f: &mut Formatter<'_>) -> fmt::Result {
+    f.write_str(if limit.over { "rate over " } else { "rate " })?;
     let per = match limit.per {
         1 => "second",
         60 => "minute",
@@ -218,7 +220,8 @@ pub(crate) fn write_limit(limit: &Limit, f: &mut Formatter<'_>) -> fmt::Result {
         return if burst > 0 { write!(f, " burst {burst} {unit}") } else { Ok(()) };
     }
     write!(f, "{}/{per}", limit.rate)?;
-    if limit.burst > 0 && limit.burst != 5 { write!(f, " burst {} packets", limit.burst) } else { Ok(()) }
+    let shown = limit.burst > 0 && (limit.burst != 5 || NftVersion::of(f) == NftVersion::V1_1);
+    if shown { write!(f, " burst {} packets", limit.burst) } else { Ok(()) }
 }
 
 fn write_log(log: &Log, f: &mut Formatter<'_>) -> fmt::Result {

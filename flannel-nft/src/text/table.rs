@@ -13,7 +13,7 @@ use crate::model::set::{Maps, Set};
 use crate::model::table::{Counter, Table};
 use crate::model::verdict::Verdict;
 use crate::text::expression::sorted;
-use crate::text::{duration, flowtable_block, indented_rule, object_block};
+use crate::text::{NftVersion, duration, flowtable_block, indented_rule, object_block};
 use crate::uapi::*;
 
 impl Display for Ruleset {
@@ -201,7 +201,7 @@ fn elements(set: &Set, f: &mut Formatter<'_>) -> fmt::Result {
         return Ok(());
     }
     f.write_str("\t\telements = { ")?;
-    for (index, (span, body)) in sorted(set).into_iter().enumerate() {
+    for (index, (span, body)) in sorted(set, NftVersion::of(f)).into_iter().enumerate() {
         if index > 0 {
             f.write_str(if index % set.key.per_line() == 0 { ",\n\t\t\t     " } else { ", " })?;
         }

@@ -7,13 +7,7 @@ use flannel_nft::*;
 use serde_json::{Value, json};
 use testkit::{in_netns, may_make_namespaces, sh, try_sh};
 
-use crate::corpus::{load, nft_files, sections};
-
-/// The version whose output this nft prints.
-fn format() -> json::Format {
-    let version = sh("nft --version");
-    if version.contains("v1.0.") { json::Format::V1_0 } else { json::Format::V1_1 }
-}
+use crate::corpus::{load, nft_files, sections, version};
 
 /// The objects that `nft -j list ruleset` prints.
 fn listed() -> Result<Vec<Value>, String> {
@@ -25,7 +19,7 @@ fn listed() -> Result<Vec<Value>, String> {
 }
 
 fn printed(ruleset: &Ruleset) -> Vec<Value> {
-    let document: Value = serde_json::from_str(&json::print(ruleset, format())).unwrap();
+    let document: Value = serde_json::from_str(&json::print(ruleset, version())).unwrap();
     document["nftables"].as_array().unwrap().clone()
 }
 
@@ -57,7 +51,7 @@ fn lasting(object: &Value) -> Value {
 /// The same with the elements of named sets in order: the kernel returns them as its table has them.
 fn comparable(object: &Value) -> String {
     let mut object = without(object, &["handle", "expires"]);
-    if format() == json::Format::V1_0
+    if version() == NftVersion::V1_0
         && let Some(chain) = object.get_mut("chain").and_then(Value::as_object_mut)
     {
         chain.remove("dev");
@@ -115,7 +109,7 @@ fn with_device(chain: &Value) -> Value {
     let mut object = chain.clone();
     if let Some(chain) = object.get_mut("chain").and_then(Value::as_object_mut)
         && chain.get("hook").is_some_and(|hook| hook == "ingress" || hook == "egress")
-        && format() == json::Format::V1_0
+        && version() == NftVersion::V1_0
     {
         chain.insert("dev".to_owned(), json!("lo"));
     }

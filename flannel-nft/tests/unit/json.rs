@@ -75,7 +75,7 @@ fn errors_name_the_place_what_is_there_and_what_is_expected() {
 
 /// What the builder makes is printed and read again as it is, in both formats.
 fn reads_back(ruleset: &Ruleset) {
-    for format in [json::Format::V1_0, json::Format::V1_1] {
+    for format in [NftVersion::V1_0, NftVersion::V1_1] {
         let text = json::print(ruleset, format);
         let read = json::parse(&text).map_err(|error| format!("{error}\n{text}")).unwrap();
         assert_eq!(json::print(&read, format), text);
@@ -85,7 +85,7 @@ fn reads_back(ruleset: &Ruleset) {
 #[test]
 fn flannels_rules_are_printed_and_read_again() {
     reads_back(&flannel());
-    let text = json::print(&flannel(), json::Format::V1_1);
+    let text = json::print(&flannel(), NftVersion::V1_1);
     let read = json::parse(&text).unwrap();
     assert_eq!(read.to_string(), flannel().to_string());
     let mut kernel = FakeKernel::default();
@@ -274,7 +274,7 @@ proptest! {
         damage(&mut document, &mut place, &by);
         let text = document.to_string();
         if let Ok(ruleset) = json::parse(&text) {
-            let _text = (json::print(&ruleset, json::Format::V1_0), ruleset.to_string());
+            let _text = (json::print(&ruleset, NftVersion::V1_0), ruleset.to_string());
         }
         let _refused = json::apply(&mut FakeKernel::default(), &text);
     }
@@ -290,6 +290,6 @@ fn the_sample_is_read() {
     let ruleset = json::parse(SAMPLE).unwrap();
     assert_eq!(ruleset.tables().len(), 3);
     // Version 1.0.6 has no `typeof`.
-    let text = json::print(&ruleset, json::Format::V1_1);
-    assert_eq!(json::print(&json::parse(&text).unwrap(), json::Format::V1_1), text);
+    let text = json::print(&ruleset, NftVersion::V1_1);
+    assert_eq!(json::print(&json::parse(&text).unwrap(), NftVersion::V1_1), text);
 }

@@ -4,6 +4,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod display;
 mod golden;
 mod invalid;
 #[cfg(feature = "json")]

@@ -1,0 +1,52 @@
+//! The forms in which versions of nft print the same rule. `make test-compat` compares both with nft itself.
+
+use crate::common::vocabulary::name;
+use flannel_nft::*;
+
+#[test]
+fn each_version_of_nft_has_its_form() {
+    let when = |condition: Match| Rule::new().when(condition);
+    let names = [Value::from(&name("lo")), (&name("dummy0")).into()];
+    let port = Expression::from(field::tcp::DPORT).map_inline([(Value::port(22), Value::port(222))]);
+    for (rule, newest, old) in [
+        (when(tcp::syn()), "tcp flags & (syn | rst) == syn", "tcp flags syn / syn,rst"),
+        (when(!tcp::syn()), "tcp flags & (syn | rst) != syn", "tcp flags != syn / syn,rst"),
+        (when(field::ip::FRAG_OFF.is_number(0x2000)), "ip frag-off 0x2000", "ip frag-off 8192"),
+        (when(field::ip::FRAG_OFF.in_range(1..=16)), "ip frag-off 0x1-0x10", "ip frag-off 1-16"),
+        (when(field::icmp::CODE.is_number(1)), "icmp code 1", "icmp code host-unreachable"),
+        (
+            when(field::icmpv6::CODE.one_of([0, 4])),
+            "icmpv6 code { 0, 4 }",
+            "icmpv6 code { no-route, port-unreachable }",
+        ),
+        (
+            when(meta::mark_masked(0x10, 0xffff_fff0)),
+            "meta mark & 0xfffffff0 == 0x00000010",
+            "meta mark 0x00000010/28",
+        ),
+        (
+            when(!field::meta::HOUR.in_range(14_400..=82_800)),
+            "meta hour \"23:00\"-\"04:00\"",
+            "meta hour != \"04:00\"-\"23:00\"",
+        ),
+        (
+            when(field::meta::IIFNAME.any_of(names)),
+            "iifname { \"dummy0\", \"lo\" }",
+            "iifname { \"lo\", \"dummy0\" }",
+        ),
+        (
+            Rule::new().limit(Limit::packets(10, Per::Second)),
+            "limit rate 10/second burst 5 packets",
+            "limit rate 10/second",
+        ),
+        (
+            Rule::new().redirect_to(port, Nat::new()),
+            "redirect to :tcp dport map { 22 : 222 }",
+            "meta l4proto tcp redirect to :tcp dport map { 22 : 222 }",
+        ),
+    ] {
+        assert_eq!(rule.to_string(), newest);
+        assert_eq!(NftVersion::V1_1.display(&rule).to_string(), newest);
+        assert_eq!(NftVersion::V1_0.display(&rule).to_string(), old);
+    }
+}
