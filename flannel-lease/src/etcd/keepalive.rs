@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::info;
 
 use super::client::still_at;
-use super::wire::{KeyValue, Operation, RangeRequest, TxnRequest};
+use super::wire::{Header, KeyValue, Operation, RangeRequest, TxnRequest};
 use super::{EtcdStore, operation, put};
 use crate::rewrite_backoff::Contest;
 use crate::{Backoff, Lease, LeaseAttributes, LeaseLost, StoreError, StoreErrorKind};
@@ -23,8 +23,8 @@ pub(super) struct Own {
 /// A lease that is held as far as etcd knows.
 struct Held {
     path: String,
-    /// The revision up to which it is known to be ours.
-    revision: i64,
+    /// Of the answer that shows it as ours.
+    seen: Header,
     /// Whether another process changed it.
     changed: bool,
 }
@@ -81,13 +81,13 @@ impl EtcdStore {
         loop {
             match self.check(&mut contest).await {
                 Ok(Some(Err(lost))) => return lost,
-                Ok(Some(Ok(Held { path, revision, changed }))) => {
+                Ok(Some(Ok(Held { path, seen, changed }))) => {
                     // Where another process changes it again and again, the pauses grow.
                     if !changed {
                         backoff.reset();
                     }
                     tokio::select! {
-                        () = self.wait_for_news(&path, revision) => {}
+                        () = self.wait_for_news(&path, seen) => {}
                         () = sleep_until(contest.ends().unwrap_or_else(Instant::now)), if contest.ends().is_some() => {}
                     }
                 }
@@ -136,17 +136,20 @@ impl EtcdStore {
         }
         // Also when nothing was renewed: the lease may be a new one, or a reservation since its key was written again.
         self.client.health().renewed(held.lease.expires);
-        Ok(Some(Ok(Held { path, revision: header.revision, changed })))
+        Ok(Some(Ok(Held { path, seen: header, changed })))
     }
 
     /// Returns when something happened to the key, when that cannot be told, or when renewal is due.
-    async fn wait_for_news(&self, path: &str, revision: i64) {
-        let Ok(mut stream) = self.client.watch(path, Vec::new(), revision.saturating_add(1)).await else {
+    async fn wait_for_news(&self, path: &str, seen: Header) {
+        let Ok(mut stream) = self.client.watch(path, Vec::new(), seen.revision.saturating_add(1)).await
+        else {
             return;
         };
         loop {
             tokio::select! {
                 answer = stream.message() => match answer {
+                    // Wiped since: nothing of the key would be seen until this store has come as far.
+                    Ok(Some(answer)) if answer.header.is_some_and(|header| seen.is_lost_in(&header)) => return,
                     Ok(Some(answer)) if !answer.canceled && answer.events.is_empty() => self.client.health().answered(),
                     _ => return,
                 },

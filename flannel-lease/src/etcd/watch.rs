@@ -96,6 +96,10 @@ impl EtcdStore {
                 let status = Status::unavailable(answer.cancel_reason);
                 return Err(self.client.failed(&self.subnets, &status));
             }
+            // Wiped since the listing: a watch of this store would wait for a revision that may be far ahead of it.
+            if answer.header.is_some_and(|header| seen.is_lost_in(&header)) {
+                return Ok(End::Broken);
+            }
             progress.advance(&answer);
             // Of one transaction, removals come last: a subnet that moves to another lease of its node always has one.
             answer.events.sort_by_key(|event| {

@@ -14,6 +14,15 @@ pub(super) struct Header {
     pub(super) raft_term: u64,
 }
 
+impl Header {
+    /// Whether `later` comes from a store without the history that `self` has: of another cluster, or at an older revision.
+    /// Zero proves nothing: etcd's gRPC proxy leaves fields of a new watch empty (`grpcproxy/watch_broadcast.go`).
+    pub(super) fn is_lost_in(&self, later: &Self) -> bool {
+        (later.cluster_id != 0 && later.cluster_id != self.cluster_id)
+            || (later.revision != 0 && later.revision < self.revision)
+    }
+}
+
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct KeyValue {
     #[prost(bytes = "vec", tag = "1")]

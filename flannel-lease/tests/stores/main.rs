@@ -6,6 +6,7 @@ mod etcd;
 mod etcd_hostile;
 mod etcd_members;
 mod etcd_tls;
+mod fake_etcd;
 mod harness;
 mod kube;
 mod kube_apiserver;
