@@ -24,6 +24,7 @@ use crate::run::ownership::TableOwnership;
 /// the environment. An empty variable counts as not set. -flag and --flag are the same; true/false flags need `=`.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "flanneld", no_binary_name = true, disable_help_flag = true)]
+#[command(mut_args = values::go_flag)]
 #[command(override_usage = "flanneld [--flag[=value]]...\n       flanneld SUBCOMMAND [--flag[=value]]...")]
 pub(super) struct Flags {
     /// Interface that carries traffic between nodes, by name or by one of its addresses. Repeatable; the first match wins.
@@ -49,9 +50,12 @@ pub(super) struct Flags {
     pub(super) lease_db: Option<PathBuf>,
     /// Store leases as annotations of the Kubernetes nodes. NODE_NAME, or POD_NAME and POD_NAMESPACE, identify this
     /// node
-    #[arg(long, help_heading = "Lease store (choose one; etcd if none)")]
-    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
-    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(
+        long,
+        value_name = "BOOL",
+        default_value = "false",
+        help_heading = "Lease store (choose one; etcd if none)"
+    )]
     pub(super) kube_subnet_mgr: bool,
     /// File with the cluster's networks and backend. With etcd they are in the store, under PREFIX/config
     #[arg(long, value_name = "PATH", default_value = "/etc/kube-flannel/net-conf.json")]
@@ -100,25 +104,17 @@ pub(super) struct Flags {
     )]
     pub(super) kube_annotation_prefix: String,
     /// Set the node's condition NetworkUnavailable to False when flanneld becomes ready
-    #[arg(long, help_heading = "Kubernetes")]
-    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "true", value_parser = values::go_bool)]
-    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", default_value = "true", help_heading = "Kubernetes")]
     pub(super) set_node_network_unavailable: bool,
 
     /// Masquerade traffic that leaves the pod network
-    #[arg(long, help_heading = "Rules and routes")]
-    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
-    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", default_value = "false", help_heading = "Rules and routes")]
     pub(super) ip_masq: bool,
     /// Keep source ports where possible when masquerading, instead of choosing random ports
-    #[arg(long, help_heading = "Rules and routes")]
-    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
-    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", default_value = "false", help_heading = "Rules and routes")]
     pub(super) ip_masq_fully_random_disable: bool,
     /// Accept forwarded pod traffic
-    #[arg(long, help_heading = "Rules and routes")]
-    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "true", value_parser = values::go_bool)]
-    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", default_value = "true", help_heading = "Rules and routes")]
     pub(super) iptables_forward_rules: bool,
     /// Which processes may change flannel's nftables tables: every privileged process (shared), only flanneld (owner; Linux
     /// 6.9 or later), or owner where the kernel supports it (auto)
@@ -138,9 +134,7 @@ pub(super) struct Flags {
     #[arg(allow_negative_numbers = true, help_heading = "Rules and routes")]
     pub(super) iptables_resync: u32,
     /// Add a blackhole route for the node's subnet, so that the kernel drops packets for pods that do not exist
-    #[arg(long, help_heading = "Rules and routes")]
-    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
-    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", default_value = "false", help_heading = "Rules and routes")]
     pub(super) ip_blackhole_route: bool,
 
     /// File that passes this node's subnet and MTU to the CNI plugin
@@ -174,26 +168,20 @@ pub(super) struct Flags {
     pub(super) log_format: LogFormat,
 
     /// glog's flags in units of old versions: accepted with a warning, the log always goes to stderr
-    #[arg(long, hide = true, value_name = "BOOL", value_parser = values::go_bool, action = ArgAction::Set)]
-    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, hide = true, value_name = "BOOL")]
     logtostderr: Option<bool>,
     /// As `logtostderr`
-    #[arg(long, hide = true, value_name = "BOOL", value_parser = values::go_bool, action = ArgAction::Set)]
-    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, hide = true, value_name = "BOOL")]
     alsologtostderr: Option<bool>,
     /// As `logtostderr`
     #[arg(long, hide = true, value_name = "LEVEL")]
     stderrthreshold: Option<String>,
 
     /// Print the version on stdout and exit
-    #[arg(long, help_heading = "Other")]
-    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
-    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", default_value = "false", help_heading = "Other")]
     pub(super) version: bool,
     /// Print this help on stdout and exit
-    #[arg(long, help_heading = "Other")]
-    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
-    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", default_value = "false", help_heading = "Other")]
     pub(super) help: bool,
 }
 

@@ -199,10 +199,6 @@ pub struct Kubernetes {
     pub pod_name: Option<String>,
     /// `POD_NAMESPACE` of that pod.
     pub pod_namespace: Option<String>,
-    /// `EVENT_QUEUE_DEPTH`: how many lease events may wait. Default: 5000.
-    pub event_queue_depth: usize,
-    /// `CONT_WHEN_CACHE_NOT_READY` is `true`: start though the first listing has not come.
-    pub continue_when_cache_not_ready: bool,
 }
 
 /// A password: neither `Debug` nor the log shows it.
@@ -430,11 +426,11 @@ fn etcd(flags: &Flags, problems: &mut Vec<Problem>) -> Option<Etcd> {
         (Some(key), Some(certificate)) => Some((key.clone(), certificate.clone())),
         (None, None) => None,
         (Some(_), None) => {
-            problems.push(Problem::Usage("--etcd-keyfile needs --etcd-certfile beside it".into()));
+            problems.push(Problem::Usage("--etcd-keyfile needs --etcd-certfile".into()));
             None
         }
         (None, Some(_)) => {
-            problems.push(Problem::Usage("--etcd-certfile needs --etcd-keyfile beside it".into()));
+            problems.push(Problem::Usage("--etcd-certfile needs --etcd-keyfile".into()));
             None
         }
     };
@@ -468,18 +464,13 @@ fn etcd(flags: &Flags, problems: &mut Vec<Problem>) -> Option<Etcd> {
 fn kubernetes(flags: &Flags, source: &impl Source, problems: &mut Vec<Problem>) -> Option<Kubernetes> {
     let variable =
         |name| source.env(name).and_then(|value| value.into_string().ok()).filter(|value| !value.is_empty());
-    let event_queue_depth = match variable("EVENT_QUEUE_DEPTH").map(|text| (text.parse::<i64>(), text)) {
-        None => DEFAULT_EVENT_QUEUE_DEPTH,
-        Some((Ok(depth), _)) => {
-            usize::try_from(depth).ok().filter(|depth| *depth != 0).unwrap_or(DEFAULT_EVENT_QUEUE_DEPTH)
-        }
-        Some((Err(_), text)) => {
-            problems.push(Problem::Environment(format!(
-                "env EVENT_QUEUE_DEPTH={text} format error: a whole number of events is expected"
-            )));
-            return None;
-        }
-    };
+    // Upstream's; flanneld has no queue that can overflow.
+    if let Some(depth) = variable("EVENT_QUEUE_DEPTH").filter(|depth| depth.parse::<i64>().is_err()) {
+        problems.push(Problem::Environment(format!(
+            "env EVENT_QUEUE_DEPTH={depth} format error: a whole number of events is expected"
+        )));
+        return None;
+    }
     Some(Kubernetes {
         api_url: flags.kube_api_url.clone(),
         kubeconfig: flags.kubeconfig_file.clone(),
@@ -488,10 +479,5 @@ fn kubernetes(flags: &Flags, source: &impl Source, problems: &mut Vec<Problem>) 
         node_name: variable("NODE_NAME"),
         pod_name: variable("POD_NAME"),
         pod_namespace: variable("POD_NAMESPACE"),
-        event_queue_depth,
-        continue_when_cache_not_ready: variable("CONT_WHEN_CACHE_NOT_READY").as_deref() == Some("true"),
     })
 }
-
-/// Upstream's.
-const DEFAULT_EVENT_QUEUE_DEPTH: usize = 5000;

@@ -22,16 +22,14 @@ const STATUSES: &str = "Exit status:\n  0  success; the daemon received SIGTERM 
     flanneld SUBCOMMAND --help describes a subcommand. Subcommands take the daemon's flags, with the same meaning.";
 
 #[derive(Debug, Parser)]
-#[command(no_binary_name = true, disable_help_flag = true)]
+#[command(no_binary_name = true, disable_help_flag = true, mut_args = values::go_flag)]
 struct StatusFlags {
     /// Output format: text, or one JSON object
     #[arg(long, value_name = "text|json", default_value = "text", help_heading = "This command")]
     #[arg(action = ArgAction::Set, value_parser = is_json)]
     o: bool,
     /// List all peers instead of those that are not programmed. JSON always lists all
-    #[arg(long, help_heading = "This command")]
-    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
-    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", default_value = "false", help_heading = "This command")]
     peers: bool,
     #[command(flatten)]
     flags: Flags,
@@ -80,7 +78,7 @@ pub enum Platform {
 }
 
 #[derive(Debug, Parser)]
-#[command(no_binary_name = true, disable_help_flag = true)]
+#[command(no_binary_name = true, disable_help_flag = true, mut_args = values::go_flag)]
 struct ManifestFlags {
     /// Image of the daemon. Default: flannel and the version of this program
     #[arg(long, value_name = "NAME", help_heading = "This command")]
@@ -114,7 +112,7 @@ impl ManifestFlags {
 }
 
 #[derive(Debug, Parser)]
-#[command(no_binary_name = true, disable_help_flag = true)]
+#[command(no_binary_name = true, disable_help_flag = true, mut_args = values::go_flag)]
 struct DoctorFlags {
     /// Output format: text, or one JSON array
     #[arg(long, value_name = "text|json", default_value = "text", help_heading = "This command")]
@@ -122,9 +120,7 @@ struct DoctorFlags {
     o: bool,
     /// Report whether flanneld can take over from upstream's daemon on this host, and what that changes. Sends nothing to
     /// other nodes
-    #[arg(long, help_heading = "This command")]
-    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
-    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", default_value = "false", help_heading = "This command")]
     preflight: bool,
     /// Write an archive (tar) for a bug report to this file: flags, configuration, leases, status, findings, rules, plan,
     /// metrics, routes. Contains no secrets
@@ -135,35 +131,25 @@ struct DoctorFlags {
 }
 
 #[derive(Debug, Parser)]
-#[command(no_binary_name = true, disable_help_flag = true)]
+#[command(no_binary_name = true, disable_help_flag = true, mut_args = values::go_flag)]
 struct CleanupFlags {
     /// Print what would be removed, and remove nothing
-    #[arg(long, help_heading = "This command")]
-    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
-    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", default_value = "false", help_heading = "This command")]
     dry_run: bool,
     /// Also remove the iptables chains and rules that upstream's iptables mode leaves
-    #[arg(long, help_heading = "This command")]
-    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
-    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", default_value = "false", help_heading = "This command")]
     upstream: bool,
     /// Also remove the subnet file and the state file. The next start may then get another subnet
-    #[arg(long, help_heading = "This command")]
-    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
-    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", default_value = "false", help_heading = "This command")]
     files: bool,
     /// Also remove this CNI configuration if it names the plugin flannel: /etc/cni/net.d/10-flannel.conflist
     #[arg(long, value_name = "PATH", help_heading = "This command", action = ArgAction::Set)]
     cni_config: Option<PathBuf>,
     /// Run until SIGTERM once everything is removed: Kubernetes restarts the pods of a DaemonSet that end
-    #[arg(long, help_heading = "This command")]
-    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
-    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", default_value = "false", help_heading = "This command")]
     stay: bool,
     /// Remove even while a daemon runs on this host, although the daemon restores everything
-    #[arg(long, help_heading = "This command")]
-    #[arg(action = ArgAction::Set, value_name = "BOOL", default_value = "false", value_parser = values::go_bool)]
-    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", default_value = "false", help_heading = "This command")]
     force: bool,
     #[command(flatten)]
     flags: Flags,

@@ -2,10 +2,23 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use clap::{Arg, ArgAction};
 use regex::Regex;
 
+/// Gives a flag whose value is a `BOOL` the syntax of Go's `flag` package: `-flag`, or `-flag=true`.
+pub(super) fn go_flag(flag: Arg) -> Arg {
+    if flag.get_value_names().is_none_or(|names| names != ["BOOL"]) {
+        return flag;
+    }
+    flag.action(ArgAction::Set)
+        .value_parser(go_bool)
+        .num_args(0..=1)
+        .require_equals(true)
+        .default_missing_value("true")
+}
+
 /// The words of Go's `strconv.ParseBool`.
-pub(super) fn go_bool(text: &str) -> Result<bool, &'static str> {
+fn go_bool(text: &str) -> Result<bool, &'static str> {
     match text {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
         "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
