@@ -9,105 +9,29 @@
 //! All functions are pure: they add changes to a transaction, so that several of them take effect
 //! at once. [`converge_with`](crate::converge_with) commits it.
 
-use std::borrow::Cow;
-use std::fmt::{self, Display, Formatter};
+use std::fmt::Formatter;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use crate::bytecode::expr::Expr;
-use crate::dropped::{End, MAX_JUMPS, Packet, end, end_index, policy_drops, sees, xt};
+pub use crate::drops::{DropCause, ForwardDrop, forward_drops};
+use crate::drops::{End, MAX_JUMPS, Packet, end, end_index, is_forward, policy_drops};
 use crate::kernel::Observed;
-use crate::model::chain::{Chain, Hook};
+use crate::model::chain::Chain;
 use crate::model::family::Family;
 use crate::model::ids::{Handle, TableId};
 use crate::model::matching::{Match, Test};
 use crate::model::name::{ChainName, Comment, TableName};
 use crate::model::operand::Addresses;
 use crate::model::rule::Rule;
-use crate::model::ruleset::Ruleset;
 use crate::model::selector::ip;
 use crate::model::statement::Statement;
 use crate::model::table::Table;
 use crate::model::verdict::Verdict;
 use crate::text::DisplayFn;
 use crate::transaction::{Building, Transaction};
-
-/// A base chain that drops forwarded packets by default, whatever other tables accept.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct ForwardDrop {
-    /// Its table.
-    pub table: TableId,
-    /// The base chain.
-    pub chain: ChainName,
-    /// What drops the packets.
-    pub cause: DropCause,
-}
-
-/// What drops packets in a base chain.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum DropCause {
-    /// `policy drop`
-    Policy,
-    /// A rule without conditions, in this chain or one that it jumps to.
-    Rule(ChainName),
-}
-
-impl Display for ForwardDrop {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "chain {} {}", self.table, self.chain)?;
-        match &self.cause {
-            DropCause::Policy => write!(f, " has policy drop"),
-            DropCause::Rule(chain) if *chain == self.chain => write!(f, " ends in a rule that drops"),
-            DropCause::Rule(chain) => write!(f, " jumps to {chain}, which ends in a rule that drops"),
-        }
-    }
-}
-
-/// Finds the base chains on the forward hook that drop packets within one of `networks` by default;
-/// without `networks`, any packets. The tables `ours` are skipped.
-///
-/// A chain is not reported if its rules accept the packets first: rules with the comment `mark`,
-/// which [`accept_forwarded`] adds, or its own rules for the networks (`ip saddr NETWORK accept`),
-/// also behind jumps.
-///
-/// Chains of legacy iptables are not part of nftables and are not found.
-#[must_use]
-pub fn forward_drops(
-    ruleset: &Ruleset,
-    ours: &[TableId],
-    mark: &Comment,
-    networks: &[IpNet],
-) -> Vec<ForwardDrop> {
-    let mut found = Vec::new();
-    let is_ours = |rule: &Rule| is_marked(rule, mark);
-    let known = |within| Packet { is_ours: &is_ours, within };
-    let layer3 = |table: &&Table| matches!(table.id.family, Family::Inet | Family::Ip | Family::Ip6);
-    for table in
-        ruleset.tables.iter().filter(layer3).filter(|table| !table.dormant && !ours.contains(&table.id))
-    {
-        let packets: Vec<_> = if networks.is_empty() {
-            vec![known(None)]
-        } else {
-            networks.iter().filter(|net| sees(table, **net)).map(|net| known(Some(*net))).collect()
-        };
-        for chain in table.chains.iter().filter(|chain| is_forward(chain)) {
-            let cause = packets.iter().find_map(|packet| match end(table, chain, *packet, MAX_JUMPS) {
-                End::Dropped(chain, _) => Some(DropCause::Rule(chain.name.clone())),
-                End::Open if policy_drops(chain) => Some(DropCause::Policy),
-                _ => None,
-            });
-            let (table, chain) = (&table.id, &chain.name);
-            found.extend(cause.map(|cause| ForwardDrop {
-                table: table.clone(),
-                chain: chain.clone(),
-                cause,
-            }));
-        }
-    }
-    found
-}
+use crate::xtables::{by_iptables, is_marked, remark};
 
 /// Keeps rules in iptables-nft's `filter` tables that accept packets from and to `networks`. If
 /// `FORWARD` drops nothing by default, or without `networks`, it removes them.
@@ -302,10 +226,6 @@ fn chain<'t>(table: &'t Table, name: &str) -> Option<&'t Chain> {
     table.chains.find(name)
 }
 
-fn is_forward(chain: &Chain) -> bool {
-    chain.base.as_ref().is_some_and(|base| base.hook == Hook::Forward)
-}
-
 /// Chains that a rule may jump to.
 fn targets(rule: &Rule) -> impl Iterator<Item = &str> {
     let of_verdicts = rule.verdicts().filter_map(Verdict::chain).map(ChainName::as_str);
@@ -316,21 +236,4 @@ fn targets(rule: &Rule) -> impl Iterator<Item = &str> {
         _ => None,
     });
     of_verdicts.chain(opaque)
-}
-
-fn is_marked(rule: &Rule, mark: &Comment) -> bool {
-    remark(rule).is_some_and(|remark| *remark == *mark.as_str())
-}
-
-/// The comment of a rule, from nft or iptables.
-fn remark(rule: &Rule) -> Option<Cow<'_, str>> {
-    let comment = rule.remark().map(|comment| Cow::Borrowed(comment.as_str()));
-    comment.or_else(|| rule.statements.iter().find_map(by_iptables))
-}
-
-/// The comment of `iptables -m comment`.
-fn by_iptables(statement: &Statement) -> Option<Cow<'_, str>> {
-    let Statement::Other(Expr::Other(other)) = statement else { return None };
-    let (_, text) = xt(&other.data).filter(|(name, _)| &*other.name == "match" && *name == "comment")?;
-    Some(String::from_utf8_lossy(text.split(|byte| *byte == 0).next().unwrap_or_default()))
 }

@@ -120,7 +120,7 @@
 
 mod bytecode;
 mod converge;
-mod dropped;
+mod drops;
 mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -135,9 +135,10 @@ mod text;
 mod transaction;
 mod uapi;
 mod wire;
+mod xtables;
 
 pub use converge::{Outcome, converge, converge_with, generation, observe};
-pub use dropped::{Dropped, dropped};
+pub use drops::{Dropped, dropped};
 pub use error::{CommitError, ConvergeError, InvalidRule, ObserveError, ReadError, RefusalReason, SealError};
 pub use flannel_netlink::{Errno, OpenError};
 pub use kernel::fake::FakeKernel;

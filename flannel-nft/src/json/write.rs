@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use crate::bytecode::consumers;
 use crate::bytecode::expr::Expr;
-use crate::dropped::xt;
 use crate::json::value::Flags;
 use crate::json::write_expression::{numbers, verdict};
 use crate::model::action::{Computed, NatKind, Queue, QueueTo, Quota, SetUpdate, Synproxy, Target, Tproxy};
@@ -22,6 +21,7 @@ use crate::text::DisplayFn;
 use crate::text::NftVersion;
 use crate::text::rule::{indented_statement, shown};
 use crate::uapi::*;
+use crate::xtables::xt;
 
 impl NftVersion {
     /// The statements of a rule, without the matches that later ones imply.

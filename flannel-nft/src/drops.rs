@@ -1,12 +1,14 @@
-//! What chains do to packets of a network, as far as their rules show.
+//! Which chains drop the packets of a network, as far as their rules show.
 
-use flannel_netlink::attributes;
+use std::fmt::{self, Display, Formatter};
+
 use ipnet::IpNet;
 
 use crate::bytecode::expr::Expr;
 use crate::model::chain::{Chain, Hook, Policy};
 use crate::model::family::Family;
-use crate::model::name::ChainName;
+use crate::model::ids::TableId;
+use crate::model::name::{ChainName, Comment};
 use crate::model::rule::Rule;
 use crate::model::ruleset::Ruleset;
 use crate::model::selector::ip;
@@ -14,6 +16,7 @@ use crate::model::statement::Statement;
 use crate::model::table::Table;
 use crate::model::verdict::Verdict;
 use crate::uapi::*;
+use crate::xtables::{is_marked, xt};
 
 /// Maximum depth of jumps, as in the kernel (`NFT_JUMP_STACK_SIZE`).
 pub(crate) const MAX_JUMPS: u8 = 16;
@@ -70,8 +73,84 @@ pub fn dropped(ruleset: &Ruleset, hook: Hook, network: IpNet) -> Vec<Dropped<'_>
     found
 }
 
+/// A base chain that drops forwarded packets by default, whatever other tables accept.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ForwardDrop {
+    /// Its table.
+    pub table: TableId,
+    /// The base chain.
+    pub chain: ChainName,
+    /// What drops the packets.
+    pub cause: DropCause,
+}
+
+/// What drops packets in a base chain.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum DropCause {
+    /// `policy drop`
+    Policy,
+    /// A rule without conditions, in this chain or one that it jumps to.
+    Rule(ChainName),
+}
+
+impl Display for ForwardDrop {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "chain {} {}", self.table, self.chain)?;
+        match &self.cause {
+            DropCause::Policy => write!(f, " has policy drop"),
+            DropCause::Rule(chain) if *chain == self.chain => write!(f, " ends in a rule that drops"),
+            DropCause::Rule(chain) => write!(f, " jumps to {chain}, which ends in a rule that drops"),
+        }
+    }
+}
+
+/// Finds the base chains on the forward hook that drop packets within one of `networks` by default;
+/// without `networks`, any packets. The tables `ours` are skipped.
+///
+/// A chain is not reported if its rules accept the packets first: rules with the comment `mark`,
+/// which [`accept_forwarded`](crate::iptables::accept_forwarded) adds, or its own rules for the networks (`ip saddr NETWORK accept`),
+/// also behind jumps.
+///
+/// Chains of legacy iptables are not part of nftables and are not found.
+#[must_use]
+pub fn forward_drops(
+    ruleset: &Ruleset,
+    ours: &[TableId],
+    mark: &Comment,
+    networks: &[IpNet],
+) -> Vec<ForwardDrop> {
+    let mut found = Vec::new();
+    let is_ours = |rule: &Rule| is_marked(rule, mark);
+    let known = |within| Packet { is_ours: &is_ours, within };
+    let layer3 = |table: &&Table| matches!(table.id.family, Family::Inet | Family::Ip | Family::Ip6);
+    for table in
+        ruleset.tables.iter().filter(layer3).filter(|table| !table.dormant && !ours.contains(&table.id))
+    {
+        let packets: Vec<_> = if networks.is_empty() {
+            vec![known(None)]
+        } else {
+            networks.iter().filter(|net| sees(table, **net)).map(|net| known(Some(*net))).collect()
+        };
+        for chain in table.chains.iter().filter(|chain| is_forward(chain)) {
+            let cause = packets.iter().find_map(|packet| match end(table, chain, *packet, MAX_JUMPS) {
+                End::Dropped(chain, _) => Some(DropCause::Rule(chain.name.clone())),
+                End::Open if policy_drops(chain) => Some(DropCause::Policy),
+                _ => None,
+            });
+            let (table, chain) = (&table.id, &chain.name);
+            found.extend(cause.map(|cause| ForwardDrop {
+                table: table.clone(),
+                chain: chain.clone(),
+                cause,
+            }));
+        }
+    }
+    found
+}
+
 /// Whether packets of the network pass the chains of the table.
-pub(crate) fn sees(table: &Table, network: IpNet) -> bool {
+fn sees(table: &Table, network: IpNet) -> bool {
     let family = match table.id.family {
         Family::Inet => true,
         Family::Ip => network.addr().is_ipv4(),
@@ -207,17 +286,7 @@ fn is_condition(statement: &Statement) -> bool {
     }
 }
 
-/// Name and data of an iptables match or target. `NFTA_TARGET_NAME` and `_INFO` have the same
-/// numbers as those of matches.
-pub(crate) fn xt(data: &[u8]) -> Option<(&str, &[u8])> {
-    let (mut name, mut info) = (None, &[][..]);
-    for attribute in attributes(data) {
-        let attribute = attribute.ok()?;
-        match attribute.kind {
-            NFTA_MATCH_NAME => name = Some(attribute.text().ok()?),
-            NFTA_MATCH_INFO => info = attribute.payload,
-            _ => {}
-        }
-    }
-    Some((name?, info))
+/// Whether this is a base chain on the forward hook.
+pub(crate) fn is_forward(chain: &Chain) -> bool {
+    chain.base.as_ref().is_some_and(|base| base.hook == Hook::Forward)
 }
