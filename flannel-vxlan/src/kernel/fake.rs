@@ -76,15 +76,7 @@ impl FakeKernel {
     /// A host with one interface, `eth0` (index 2), which is up and has these addresses and the default routes.
     #[must_use]
     pub fn new(addresses: impl IntoIterator<Item = (IpAddr, u8)>) -> Self {
-        let address = |(address, prefix_len)| InterfaceAddress {
-            address,
-            prefix_len,
-            permanent: true,
-            deprecated: false,
-            temporary: false,
-            tentative: false,
-            duplicate: false,
-        };
+        let address = |(address, prefix_len)| InterfaceAddress::new(address, prefix_len);
         let addresses = addresses.into_iter().map(address).collect();
         let eth0 = Interface {
             index: 2,

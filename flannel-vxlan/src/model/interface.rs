@@ -48,6 +48,22 @@ pub struct InterfaceAddress {
     pub duplicate: bool,
 }
 
+impl InterfaceAddress {
+    /// A permanent address that can be used: `ip address add ADDRESS/PREFIX_LEN dev eth0`.
+    #[must_use]
+    pub fn new(address: IpAddr, prefix_len: u8) -> Self {
+        Self {
+            address,
+            prefix_len,
+            permanent: true,
+            deprecated: false,
+            temporary: false,
+            tentative: false,
+            duplicate: false,
+        }
+    }
+}
+
 /// The kernel's route to an address, as `ip route get` prints it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct RouteLookup {

@@ -40,15 +40,7 @@ fn direct(subnet: &str, gateway: &str) -> Peer {
 
 /// A host with one address and without an overlay.
 fn bare() -> Observed {
-    let address = InterfaceAddress {
-        address: "192.168.77.1".parse().unwrap(),
-        prefix_len: 24,
-        permanent: true,
-        deprecated: false,
-        temporary: false,
-        tentative: false,
-        duplicate: false,
-    };
+    let address = InterfaceAddress::new("192.168.77.1".parse().unwrap(), 24);
     let eth0 = Interface {
         index: 2,
         name: "eth0".to_owned(),

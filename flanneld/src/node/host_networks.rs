@@ -65,21 +65,8 @@ mod tests {
 
     fn interface(name: &str, kind: &str, net: &str) -> Interface {
         let net: IpNet = net.parse().unwrap();
-        let address = InterfaceAddress {
-            address: net.addr(),
-            prefix_len: net.prefix_len(),
-            permanent: true,
-            deprecated: false,
-            temporary: false,
-            tentative: false,
-            duplicate: false,
-        };
-        Interface {
-            name: name.to_owned(),
-            kind: kind.to_owned(),
-            addresses: vec![address],
-            ..Interface::default()
-        }
+        let addresses = vec![InterfaceAddress::new(net.addr(), net.prefix_len())];
+        Interface { name: name.to_owned(), kind: kind.to_owned(), addresses, ..Interface::default() }
     }
 
     fn overlap(network: &str, own: &str, interfaces: &[Interface]) -> Option<String> {

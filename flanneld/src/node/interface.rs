@@ -1,6 +1,8 @@
-//! Each selector's way to an interface, and the addresses on it, best first.
+//! The choice of the uplink, and of the addresses on it: the interface that each selector leads to, and its addresses, best
+//! first.
 
 use std::cmp::Reverse;
+use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use flannel_vxlan::{DefaultRoute, FlannelDevice, Interface, InterfaceAddress, RouteLookup};
@@ -9,15 +11,72 @@ use regex::Regex;
 use crate::config::Selection;
 
 use super::mtu::IPV6_MIN_MTU;
-use super::{Addresses, Host, NodeFacts, Present, Reason};
+use super::{Addresses, Host, NodeError, NodeFacts, Present, Reason, Rejected};
 use flannel_lease::Stack;
+
+/// Chooses the interface and addresses. `route_to` asks the kernel for the way to an address.
+///
+/// An address that is in use stays while the chosen interface has it and it is not deprecated: a virtual address that
+/// comes and goes on the same interface (keepalived, kube-vip) is not this node's. A running node does not go from a global address to a
+/// link-local one: without any other it waits for one.
+///
+/// An interface that is in use also stays while it has its addresses, whatever default route appears elsewhere: a VPN
+/// client's must not take over the underlay. No selector but a plain name chooses an interface that belongs to the pods:
+/// flannel's own devices, and bridges in the pod network.
+///
+/// # Errors
+/// [`NodeError::NoMatch`], [`NodeError::NoDefault`]: each selector with the reason why it gave nothing.
+pub fn choose<E: Display>(
+    selection: &Selection,
+    stack: Stack,
+    host: Host<'_>,
+    present: Present<'_>,
+    mut route_to: impl FnMut(IpAddr) -> Result<RouteLookup, E>,
+) -> Result<NodeFacts, NodeError> {
+    let chooser = Chooser { selection, stack, host, present };
+    if selection.interfaces.is_empty() && selection.patterns.is_empty() && selection.can_reach.is_none() {
+        let public =
+            selection.public_ipv4.map(IpAddr::from).or_else(|| selection.public_ipv6.map(IpAddr::from));
+        let chosen = match public {
+            Some(address) => chooser.by_name_or_address(&address.to_string()),
+            None => chooser.by_default_route(),
+        };
+        return chosen.and_then(|chosen| chooser.facts(&chosen)).map_err(NodeError::NoDefault);
+    }
+
+    let mut rejected = Vec::new();
+    let mut attempt = |selector: String, chosen: Result<Chosen<'_>, Reason>| {
+        chosen
+            .and_then(|chosen| chooser.facts(&chosen))
+            .map_err(|reason| rejected.push(Rejected { selector, reason }))
+            .ok()
+    };
+    for name in &selection.interfaces {
+        if let Some(facts) = attempt(name.clone(), chooser.by_name_or_address(name)) {
+            return Ok(facts);
+        }
+    }
+    for pattern in &selection.patterns {
+        if let Some(facts) = attempt(pattern.to_string(), chooser.by_pattern(pattern)) {
+            return Ok(facts);
+        }
+    }
+    if let Some(target) = selection.can_reach {
+        let route =
+            route_to(target).map_err(|error| Reason(format!("couldn't lookup route to {target}: {error}")));
+        if let Some(facts) = attempt(target.to_string(), route.and_then(|route| chooser.by_route(route))) {
+            return Ok(facts);
+        }
+    }
+    Err(NodeError::NoMatch { rejected, candidates: chooser.candidates() })
+}
 
 fn reason<T>(text: impl Into<String>) -> Result<T, Reason> {
     Err(Reason(text.into()))
 }
 
 /// An interface, with those of its addresses that the selector settled.
-pub(super) struct Chosen<'a> {
+struct Chosen<'a> {
     interface: &'a Interface,
     ipv4: Option<Ipv4Addr>,
     ipv6: Option<Ipv6Addr>,
@@ -55,15 +114,15 @@ const IPV4: Words = Words {
 const IPV6: Words =
     Words { short: "v6 ", family: "IPv6", network: "IPv6Network", off: "set EnableIPv6 to false" };
 
-pub(super) struct Chooser<'a> {
-    pub(super) selection: &'a Selection,
-    pub(super) stack: Stack,
-    pub(super) host: Host<'a>,
-    pub(super) present: Present<'a>,
+struct Chooser<'a> {
+    selection: &'a Selection,
+    stack: Stack,
+    host: Host<'a>,
+    present: Present<'a>,
 }
 
 impl<'a> Chooser<'a> {
-    pub(super) fn by_name_or_address(&self, name: &str) -> Result<Chosen<'a>, Reason> {
+    fn by_name_or_address(&self, name: &str) -> Result<Chosen<'a>, Reason> {
         let Ok(address) = name.parse().map(|address: IpAddr| address.to_canonical()) else {
             let is_called = |interface: &&Interface| {
                 interface.name == name || interface.alt_names.iter().any(|alt| alt == name)
@@ -98,7 +157,7 @@ impl<'a> Chooser<'a> {
     }
 
     /// Addresses of all interfaces first, then names; the pattern may match anywhere in them.
-    pub(super) fn by_pattern(&self, pattern: &Regex) -> Result<Chosen<'a>, Reason> {
+    fn by_pattern(&self, pattern: &Regex) -> Result<Chosen<'a>, Reason> {
         for interface in self.present_first().filter(|interface| !self.is_of_pods(interface)) {
             let ipv4 =
                 self.ipv4_of(interface).into_iter().find(|address| pattern.is_match(&address.to_string()));
@@ -126,7 +185,7 @@ impl<'a> Chooser<'a> {
     }
 
     /// The interfaces that could be chosen, with their addresses.
-    pub(super) fn candidates(&self) -> String {
+    fn candidates(&self) -> String {
         let available = |interface: &Interface| {
             let addresses = if self.stack.ipv4 {
                 self.ipv4_of(interface).iter().map(ToString::to_string).collect::<Vec<_>>()
@@ -159,7 +218,7 @@ impl<'a> Chooser<'a> {
         })
     }
 
-    pub(super) fn by_route(&self, route: RouteLookup) -> Result<Chosen<'a>, Reason> {
+    fn by_route(&self, route: RouteLookup) -> Result<Chosen<'a>, Reason> {
         match self.indexed(route.interface) {
             Some(interface) if self.is_of_pods(interface) => {
                 reason(format!("the route leads to {}, which belongs to pods", interface.name))
@@ -171,7 +230,7 @@ impl<'a> Chooser<'a> {
         }
     }
 
-    pub(super) fn by_default_route(&self) -> Result<Chosen<'a>, Reason> {
+    fn by_default_route(&self) -> Result<Chosen<'a>, Reason> {
         // A link that is down has lost its routes without a word.
         let in_use = |interface: &&Interface| interface.up && self.is_present(interface);
         if let Some(present) = self.host.interfaces.iter().find(in_use) {
@@ -285,7 +344,7 @@ impl<'a> Chooser<'a> {
         usable.filter_map(|address| if let IpAddr::V6(v6) = address { Some(v6) } else { None }).collect()
     }
 
-    pub(super) fn facts(&self, chosen: &Chosen<'_>) -> Result<NodeFacts, Reason> {
+    fn facts(&self, chosen: &Chosen<'_>) -> Result<NodeFacts, Reason> {
         let Interface { name, index, mac, mtu, .. } = chosen.interface;
         let missing = |Words { family, network, off, .. }: &Words| {
             Reason(format!(

@@ -14,11 +14,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use flannel_vxlan::{DefaultRoute, Interface, MacAddr, RouteLookup};
+use flannel_vxlan::{DefaultRoute, Interface, MacAddr};
 
-use self::interface::{Chooser, Chosen};
+pub use self::interface::choose;
 pub use self::mtu::Mtus;
-use crate::config::{NetConf, Selection};
+use crate::config::NetConf;
 
 impl From<&NetConf> for Stack {
     fn from(net_conf: &NetConf) -> Self {
@@ -164,63 +164,6 @@ impl<'a> From<&'a NodeFacts> for Present<'a> {
             ipv6: facts.ipv6.map(|own| own.interface),
         }
     }
-}
-
-/// Chooses the interface and addresses. `route_to` asks the kernel for the way to an address.
-///
-/// An address that is in use stays while the chosen interface has it and it is not deprecated: a virtual address that
-/// comes and goes on the same interface (keepalived, kube-vip) is not this node's. A running node does not go from a global address to a
-/// link-local one: without any other it waits for one.
-///
-/// An interface that is in use also stays while it has its addresses, whatever default route appears elsewhere: a VPN
-/// client's must not take over the underlay. No selector but a plain name chooses an interface that belongs to the pods:
-/// flannel's own devices, and bridges in the pod network.
-///
-/// # Errors
-/// [`NodeError::NoMatch`], [`NodeError::NoDefault`]: each selector with the reason why it gave nothing.
-pub fn choose<E: fmt::Display>(
-    selection: &Selection,
-    stack: Stack,
-    host: Host<'_>,
-    present: Present<'_>,
-    mut route_to: impl FnMut(IpAddr) -> Result<RouteLookup, E>,
-) -> Result<NodeFacts, NodeError> {
-    let chooser = Chooser { selection, stack, host, present };
-    if selection.interfaces.is_empty() && selection.patterns.is_empty() && selection.can_reach.is_none() {
-        let public =
-            selection.public_ipv4.map(IpAddr::from).or_else(|| selection.public_ipv6.map(IpAddr::from));
-        let chosen = match public {
-            Some(address) => chooser.by_name_or_address(&address.to_string()),
-            None => chooser.by_default_route(),
-        };
-        return chosen.and_then(|chosen| chooser.facts(&chosen)).map_err(NodeError::NoDefault);
-    }
-
-    let mut rejected = Vec::new();
-    let mut attempt = |selector: String, chosen: Result<Chosen<'_>, Reason>| {
-        chosen
-            .and_then(|chosen| chooser.facts(&chosen))
-            .map_err(|reason| rejected.push(Rejected { selector, reason }))
-            .ok()
-    };
-    for name in &selection.interfaces {
-        if let Some(facts) = attempt(name.clone(), chooser.by_name_or_address(name)) {
-            return Ok(facts);
-        }
-    }
-    for pattern in &selection.patterns {
-        if let Some(facts) = attempt(pattern.to_string(), chooser.by_pattern(pattern)) {
-            return Ok(facts);
-        }
-    }
-    if let Some(target) = selection.can_reach {
-        let route =
-            route_to(target).map_err(|error| Reason(format!("couldn't lookup route to {target}: {error}")));
-        if let Some(facts) = attempt(target.to_string(), route.and_then(|route| chooser.by_route(route))) {
-            return Ok(facts);
-        }
-    }
-    Err(NodeError::NoMatch { rejected, candidates: chooser.candidates() })
 }
 
 /// The interface with its addresses and MTU, for the log.

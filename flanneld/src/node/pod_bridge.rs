@@ -147,15 +147,7 @@ mod tests {
     fn bridge(name: &str, addresses: &[&str]) -> Interface {
         let address = |text: &&str| {
             let net: IpNet = text.parse().expect("an address");
-            InterfaceAddress {
-                address: net.addr(),
-                prefix_len: net.prefix_len(),
-                permanent: true,
-                deprecated: false,
-                temporary: false,
-                tentative: false,
-                duplicate: false,
-            }
+            InterfaceAddress::new(net.addr(), net.prefix_len())
         };
         let addresses = addresses.iter().map(address).collect();
         Interface { name: name.to_owned(), kind: "bridge".to_owned(), addresses, ..Interface::default() }

@@ -393,15 +393,7 @@ mod tests {
             name: name.to_owned(),
             mtu: 1500,
             up: true,
-            addresses: vec![InterfaceAddress {
-                address: address.parse().unwrap(),
-                prefix_len,
-                permanent: true,
-                deprecated: false,
-                temporary: false,
-                tentative: false,
-                duplicate: false,
-            }],
+            addresses: vec![InterfaceAddress::new(address.parse().unwrap(), prefix_len)],
             ..Interface::default()
         };
         let (pools, own) = (["10.244.0.0/16".parse().unwrap()], ["10.244.1.0/24".parse().unwrap()]);

@@ -133,8 +133,8 @@ proptest! {
         name in ".{0,5}", pattern in "[a-z.*]{0,3}", default in any::<u32>(), ipv4 in any::<bool>(), ipv6 in any::<bool>(), kind in 0..4,
     ) {
         let interfaces: Vec<_> = hosts.iter().map(|(index, name, mtu, v6, v4)| {
-            let own = |address| InterfaceAddress { address, prefix_len: 0, permanent: true, deprecated: false, temporary: false, tentative: false, duplicate: false };
-            let addresses = vec![own(IpAddr::from(*v6)), own(std::net::Ipv4Addr::from(*v4).into())];
+            let own = [IpAddr::from(*v6), std::net::Ipv4Addr::from(*v4).into()];
+            let addresses = own.map(|address| InterfaceAddress::new(address, 0)).to_vec();
             Interface { index: *index, name: name.clone(), mtu: *mtu, up: false, addresses, ..Interface::default() }
         }).collect();
         let route = vec![DefaultRoute { interface: interfaces.first().map_or(default, |first| first.index), metric: 0 }];
