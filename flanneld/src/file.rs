@@ -88,7 +88,8 @@ fn temporary_prefix(path: &Path) -> OsString {
     prefix
 }
 
-fn directory_of(path: &Path) -> &Path {
+/// The directory that a file is in; `.` for a bare name.
+pub(crate) fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use flannel_lease::Chain;
 use flanneld::argv;
 use flanneld::commands::install_conf;
-use flanneld::commands::{self, Verdict};
+use flanneld::commands::{self, CommandError, Verdict};
 use flanneld::config::{Command, Config, Process};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -41,27 +41,27 @@ fn main() -> ExitCode {
 
 /// Runs a subcommand on a runtime of its own, and prints what it found. With `stay` it then waits for SIGTERM, unless the
 /// subcommand found something wrong.
-fn carry_out(
-    command: impl Future<Output = Result<Verdict, Box<dyn std::error::Error>>>,
-    stay: bool,
-) -> ExitCode {
+fn carry_out(command: impl Future<Output = Result<Verdict, CommandError>>, stay: bool) -> ExitCode {
     let runtime = match event_loop() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    let done: Result<u8, Box<dyn std::error::Error>> = runtime.block_on(async {
-        let verdict = command.await?;
+    let done = runtime.block_on(async {
+        let verdict = match command.await {
+            Ok(verdict) => verdict,
+            Err(error) => return fail(&error),
+        };
         print(std::io::stdout(), &verdict.text);
         if stay && verdict.code == 0 {
-            stop_signal()?.await;
+            match stop_signal() {
+                Ok(signal) => signal.await,
+                Err(error) => return fail(&error),
+            }
         }
-        Ok(verdict.code)
+        ExitCode::from(verdict.code)
     });
     runtime.shutdown_background();
-    match done {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => fail(&*error),
-    }
+    done
 }
 
 /// Has the C library give freed memory back at once. By default it keeps what a listing of all leases and a plan for
@@ -131,7 +131,7 @@ fn event_loop() -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 /// Resolves at SIGTERM or SIGINT.
-fn stop_signal() -> Result<impl Future<Output = ()>, Box<dyn std::error::Error>> {
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     Ok(async move {
         tokio::select! {

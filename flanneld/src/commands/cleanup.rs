@@ -1,15 +1,14 @@
 //! `flanneld cleanup`: takes away what the daemon made on this host, and nothing else.
 
 use std::error::Error;
-use std::fmt::Write as _;
 use std::path::Path;
 
 use serde_json::Value;
 
-use super::{SOMETHING, Verdict, devices, table_prefixes};
+use super::{CommandError, SOMETHING, Verdict, devices, table_prefixes};
 use flannel_nft::iptables::{accept_forwarded, filter_tables, iptables_tables, remove_leftovers};
 use flannel_nft::{Building, Kernel as _, Observed, Ruleset, TableId, Transaction};
-use flannel_vxlan::{Kernel as _, Plan};
+use flannel_vxlan::{ConvergeError, Kernel as _, Plan};
 
 use crate::config::Cleanup;
 use crate::desired::rules::TablePrefix;
@@ -21,23 +20,18 @@ use crate::serve::status_socket;
 use crate::status::model;
 use flannel_lease::Chain;
 
-/// A daemon would put everything back.
-#[derive(Debug, thiserror::Error)]
-#[error("flanneld runs on this host ({0}) and would restore everything: stop it first, or pass --force")]
-pub struct Running(String);
-
 /// Removes routes and nexthops of our protocol, the VXLAN devices and tables of our names, the accept rules in others'
 /// chains, and what else is asked for; prints each step as a command.
 ///
 /// The names are upstream's too: what its daemon made under them goes as well, as ours would have taken it over.
 ///
 /// # Errors
-/// [`Running`]; else the kernel cannot be reached. What it does not let go of is told in the report.
-pub async fn run(asked: &Cleanup) -> Result<Verdict, Box<dyn Error>> {
-    let daemons = instances::daemons()?;
+/// [`CommandError::Running`], or the kernel cannot be reached. The report names what the kernel does not remove.
+pub async fn run(asked: &Cleanup) -> Result<Verdict, CommandError> {
+    let daemons = instances::daemons().map_err(CommandError::Processes)?;
     if !daemons.is_empty() && !asked.force && !asked.dry_run {
         let pids: Vec<_> = daemons.iter().map(ToString::to_string).collect();
-        return Err(Running(pids.join(", ")).into());
+        return Err(CommandError::Running(pids.join(", ")));
     }
     let mut sweep = Sweep { dry_run: asked.dry_run, text: String::new(), failed: false };
     let (mut links, mut tables) = (flannel_vxlan::Netlink::open()?, flannel_nft::Netlink::open()?);
@@ -79,7 +73,7 @@ struct Sweep {
 }
 
 impl Sweep {
-    fn overlay(&mut self, kernel: &mut flannel_vxlan::Netlink) -> Result<(), Box<dyn Error>> {
+    fn overlay(&mut self, kernel: &mut flannel_vxlan::Netlink) -> Result<(), CommandError> {
         // Routes first, and only once: they need no device.
         let groups = std::iter::once(Vec::new()).chain(devices::all(kernel)?);
         for (number, wanted) in groups.enumerate() {
@@ -89,20 +83,21 @@ impl Sweep {
                 observed.nexthops.clear();
             }
             let plan = Plan::removal(&wanted, &observed);
-            write!(self.text, "{plan}")?;
+            self.text += &plan.to_string();
             if self.dry_run || plan.is_empty() {
                 continue;
             }
-            for refusal in &kernel.apply(&plan)?.refused {
+            let applied = kernel.apply(&plan).map_err(ConvergeError::Apply)?;
+            for refusal in &applied.refused {
                 self.failed = true;
                 let step = plan.steps().get(refusal.step).map(|step| plan.command(step));
-                writeln!(self.text, "# failed: {}: {}", step.unwrap_or_default(), refusal.errno)?;
+                self.text += &format!("# failed: {}: {}\n", step.unwrap_or_default(), refusal.errno);
             }
         }
         Ok(())
     }
 
-    fn rules(&mut self, asked: &Cleanup, kernel: &mut flannel_nft::Netlink) -> Result<(), Box<dyn Error>> {
+    fn rules(&mut self, asked: &Cleanup, kernel: &mut flannel_nft::Netlink) -> Result<(), CommandError> {
         let prefixes = table_prefixes(asked.table_prefix.as_ref(), kernel)?;
         let tables = prefixes.iter().map(TablePrefix::tables).collect::<Result<Vec<_>, _>>()?.concat();
         let ours = tables.into_iter().fold(Ruleset::new(), Ruleset::without);
@@ -133,17 +128,17 @@ impl Sweep {
         kernel: &mut flannel_nft::Netlink,
         scope: &[TableId],
         plan: impl Fn(&Observed) -> Transaction<Building>,
-    ) -> Result<(), Box<dyn Error>> {
+    ) -> Result<(), CommandError> {
         let script = plan(&kernel.observe(scope)?).to_string();
         if !script.is_empty() {
-            write!(self.text, "nft -f - <<'END'\n{script}END\n")?;
+            self.text += &format!("nft -f - <<'END'\n{script}END\n");
         }
         if !self.dry_run
             && let Err(error) = flannel_nft::converge_with(kernel, scope, plan)
         {
             // A running daemon may own its tables; what else there is can go all the same.
             self.failed = true;
-            writeln!(self.text, "# failed: {}", Chain(&error))?;
+            self.text += &format!("# failed: {}\n", Chain(&error));
         }
         Ok(())
     }
@@ -169,16 +164,15 @@ impl Sweep {
         let command = format!("rm {}", file.display());
         self.text.push_str(&format!("{command}\n"));
         if !self.dry_run {
-            let removed = std::fs::remove_file(file).map_err(Into::into);
-            self.note(&command, removed);
+            self.note(&command, std::fs::remove_file(file));
         }
     }
 
     /// What fails must hide neither what is done by then nor what else can go.
-    fn note(&mut self, what: &str, done: Result<(), Box<dyn Error>>) {
+    fn note(&mut self, what: &str, done: Result<(), impl Error + 'static>) {
         if let Err(error) = done {
             self.failed = true;
-            self.text.push_str(&format!("# failed: {what}: {}\n", Chain(&*error)));
+            self.text.push_str(&format!("# failed: {what}: {}\n", Chain(&error)));
         }
     }
 }

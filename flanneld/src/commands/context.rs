@@ -1,8 +1,6 @@
 //! What a start of the daemon would find and want, without taking a lease or changing anything.
 
 use std::collections::BTreeMap;
-use std::error::Error;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,24 +8,24 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::CommandError;
 use crate::config::{Backend, Config, EffectiveConfig, NetConf, Store};
 use crate::desired::rules::TablePrefix;
 use crate::desired::{NodeSpec, subnet_env};
+use crate::file;
+use crate::run::claims::PrefixError;
 use crate::run::former::Former;
 use crate::run::state_file::{self, SavedState};
 use crate::run::wireguard_key::{self, KeyError};
 use crate::store::ConfiguredStore;
-use flannel_lease::Chain;
-use flannel_lease::Stack;
-use flannel_lease::{Lease, LeaseKey, LeaseRequest, LeaseStore, StoreError, StoreErrorKind, allocate};
-use flannel_lease::{LeaseEvent, LeaseTable};
+use flannel_lease::{
+    Chain, Lease, LeaseEvent, LeaseKey, LeaseRequest, LeaseStore, LeaseTable, Stack, StoreError, allocate,
+};
 use flannel_nft::{Kernel as _, Ownership};
 use flannel_vxlan::{Kernel as _, PrivateKey};
 
 /// How long one question to the lease store may take.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
-
-type BoxError = Box<dyn Error>;
 
 /// The configuration of a start, and the leases of all nodes.
 #[derive(Debug)]
@@ -46,41 +44,24 @@ pub(super) struct Context {
     pub(super) previous: Vec<NetConf>,
 }
 
-/// Why there is no survey.
-enum AskError {
-    /// The lease store may answer later.
-    Away(BoxError),
-    Other(BoxError),
-}
-
-impl<E: Into<BoxError>> From<E> for AskError {
-    fn from(error: E) -> Self {
-        Self::Other(error.into())
-    }
-}
-
 impl Context {
     /// Reads configuration, interfaces and the lease store, each once. If the store is away, what is remembered stands in
     /// for it, as at a start.
     pub(super) async fn gather(
         mut config: Config,
         (links, rules): (&mut flannel_vxlan::Netlink, &mut flannel_nft::Netlink),
-    ) -> Result<Self, BoxError> {
+    ) -> Result<Self, CommandError> {
         let ownership = config.ownership.settle(rules)?;
         let _copy = use_copy(&mut config)?;
         match Self::ask(&config, ownership, (links, rules)).await {
-            Ok(context) => Ok(context),
-            Err(AskError::Other(error)) => Err(error),
-            Err(AskError::Away(error)) => match read_state_file(&config, links)? {
-                Some(saved) => Self::from_state_file(
-                    config,
-                    ownership,
-                    saved,
-                    (links, rules),
-                    Chain(&*error).to_string(),
-                ),
+            Err(error) if error.is_store_away() => match read_state_file(&config, links)? {
+                Some(saved) => {
+                    let why = Chain(&error).to_string();
+                    Self::from_state_file(config, ownership, saved, (links, rules), why)
+                }
                 None => Err(error),
             },
+            result => result,
         }
     }
 
@@ -88,7 +69,7 @@ impl Context {
         config: &Config,
         ownership: Ownership,
         (links, rules): (&mut flannel_vxlan::Netlink, &mut flannel_nft::Netlink),
-    ) -> Result<Self, AskError> {
+    ) -> Result<Self, CommandError> {
         let store = ConfiguredStore::new(&config.store)?;
         let net_conf = match &config.net_conf {
             Some(net_conf) => net_conf.clone(),
@@ -117,7 +98,7 @@ impl Context {
             None => facts,
         };
         let spec = NodeSpec::new(&config, net_conf, facts, attributes)?;
-        let mut leases = list(&*open).await.map_err(AskError::Away)?;
+        let mut leases = list(&*open).await?;
 
         let env = subnet_env::Previous::read(&config.asked.subnet_file).ok();
         let previous = env.and_then(|env| LeaseKey::new(env.ipv4_subnet, env.ipv6_subnet));
@@ -142,16 +123,15 @@ impl Context {
         saved: SavedState,
         (links, rules): (&mut flannel_vxlan::Netlink, &mut flannel_nft::Netlink),
         why: String,
-    ) -> Result<Self, BoxError> {
+    ) -> Result<Self, CommandError> {
         let net_conf = config.net_conf.clone().or_else(|| saved.usable_net_conf().cloned());
-        let Some(net_conf) = net_conf else {
-            return Err(
-                format!("{why}; the state file cannot be used instead: it does not have the PSK").into()
-            );
+        let problem = match &net_conf {
+            Some(net_conf) => saved.unfit_for(net_conf),
+            None => Some("it does not have the PSK".to_owned()),
         };
-        if let Some(reason) = saved.unfit_for(&net_conf) {
-            return Err(format!("{why}; the state file cannot be used instead: {reason}").into());
-        }
+        let (Some(net_conf), None) = (net_conf, &problem) else {
+            return Err(CommandError::StateFile { cause: why, problem: problem.unwrap_or_default() });
+        };
         let (v4, v6) = net_conf.networks();
         let lease = saved.key.within(v4, v6).unwrap_or(saved.key);
         let table_prefix = table_prefix(&config, &net_conf, Some(&saved), rules)?;
@@ -175,7 +155,7 @@ impl Context {
     pub(super) fn overlay(
         &self,
         links: &mut impl flannel_vxlan::Kernel,
-    ) -> Result<flannel_vxlan::Overlay, BoxError> {
+    ) -> Result<flannel_vxlan::Overlay, CommandError> {
         let mut overlay = flannel_vxlan::Overlay::new(self.spec.families(self.lease)?);
         overlay.keep_unknown(self.store_away.is_some());
         let interface = self.spec.facts.index;
@@ -203,7 +183,7 @@ fn table_prefix(
     net_conf: &NetConf,
     last: Option<&SavedState>,
     rules: &mut flannel_nft::Netlink,
-) -> Result<TablePrefix, BoxError> {
+) -> Result<TablePrefix, PrefixError> {
     if let Some(prefix) = &config.table_prefix {
         return Ok(prefix.clone());
     }
@@ -225,16 +205,17 @@ fn wireguard_key(
 }
 
 /// Puts a copy of a lease file in its place: even reading one would drop expired leases, and make the file if absent.
-fn use_copy(config: &mut Config) -> Result<Option<TempDir>, BoxError> {
+fn use_copy(config: &mut Config) -> Result<Option<TempDir>, CommandError> {
     let Store::Sqlite { path, .. } = &mut config.store else { return Ok(None) };
-    let beside =
-        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let beside = file::directory_of(path);
     if path.is_dir() || !beside.is_dir() {
         // Opening it will say so, as at a start, and make nothing.
         return Ok(None);
     }
     // Our image has no /tmp, and the daemon must be able to write to the directory of its leases in any case.
-    let folder = tempfile::tempdir().or_else(|_absent| tempfile::tempdir_in(beside))?;
+    let folder = tempfile::tempdir().or_else(|_absent| tempfile::tempdir_in(beside)).map_err(|source| {
+        CommandError::File { operation: "copy the lease file into", path: beside.to_owned(), source }
+    })?;
     let copy = folder.path().join("leases.db");
     if path.exists() {
         flannel_lease::sqlite::copy(path, &copy, STORE_TIMEOUT)?;
@@ -243,7 +224,7 @@ fn use_copy(config: &mut Config) -> Result<Option<TempDir>, BoxError> {
     Ok(Some(folder))
 }
 
-async fn list(store: &dyn LeaseStore) -> Result<LeaseTable, BoxError> {
+async fn list(store: &dyn LeaseStore) -> Result<LeaseTable, CommandError> {
     let (events_in, mut events) = mpsc::channel(1024);
     let mut table = LeaseTable::new(None);
     let listed = async {
@@ -261,22 +242,16 @@ async fn list(store: &dyn LeaseStore) -> Result<LeaseTable, BoxError> {
         }
     });
     told.await.map_err(|_late| {
-        let health = store.health().borrow().last_error.clone();
-        format!("the lease store gave no listing within {STORE_TIMEOUT:?}: {}", health.unwrap_or_default())
+        let cause = store.health().borrow().last_error.clone();
+        CommandError::StoreSilent(cause.unwrap_or_else(|| format!("no listing within {STORE_TIMEOUT:?}")))
     })?;
     Ok(table)
 }
 
-/// What the store answers in time; trouble that may pass is told apart.
-async fn answer<T>(question: impl Future<Output = Result<T, StoreError>>) -> Result<T, AskError> {
-    match timeout(STORE_TIMEOUT, question).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) if error.kind == StoreErrorKind::Unavailable => Err(AskError::Away(error.into())),
-        Ok(Err(error)) => Err(AskError::Other(error.into())),
-        Err(_late) => {
-            Err(AskError::Away(format!("no answer from the lease store within {STORE_TIMEOUT:?}").into()))
-        }
-    }
+/// What the store answers in time.
+async fn answer<T>(question: impl Future<Output = Result<T, StoreError>>) -> Result<T, CommandError> {
+    let late = |_late| CommandError::StoreSilent(format!("no answer within {STORE_TIMEOUT:?}"));
+    Ok(timeout(STORE_TIMEOUT, question).await.map_err(late)??)
 }
 
 /// What an earlier run on this machine remembered, as a start reads it.

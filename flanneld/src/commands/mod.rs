@@ -4,6 +4,7 @@ pub mod cleanup;
 mod context;
 mod devices;
 pub mod doctor;
+mod error;
 pub mod install_conf;
 pub mod manifest;
 mod peers;
@@ -11,6 +12,7 @@ pub mod plan;
 pub mod status;
 mod upstream;
 
+pub use self::error::CommandError;
 use flannel_nft::{Building, Kernel, ObserveError, Observed, Ruleset, Table, Transaction};
 
 use crate::desired::rules::TablePrefix;
@@ -42,12 +44,6 @@ fn table_prefixes(
         }
     }
     Ok(prefixes)
-}
-
-/// Text of others, such as a server's error or a lease's contents, on one line and without a terminal's control codes: it
-/// is shown to an operator, or stands in a comment of a script.
-fn one_line(text: &str) -> String {
-    text.chars().map(|char| if flannel_lease::codec::is_obeyed(char) { ' ' } else { char }).collect()
 }
 
 /// What it takes to make the kernel hold these tables. Nothing if the daemon only has to own them (again), which no

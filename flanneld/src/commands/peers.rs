@@ -43,24 +43,18 @@ pub(super) fn of_routes(observed: &Observed, is_meant: impl Fn(&ObservedRoute) -
             (true, Some(mac), None) => Some(format!("there is no FDB entry for {mac}")),
             _ => None,
         };
+        let state = if missing.is_some() { PeerState::Pending } else { PeerState::Programmed };
         PeerStatus {
-            subnet,
-            state: if missing.is_some() { PeerState::Pending } else { PeerState::Programmed },
             underlay: if tunnel { entry.map(|entry| entry.underlay) } else { Some(gateway) },
             mac: mac.map(|mac| mac.to_string()),
             direct: !tunnel,
             reason: missing,
-            session: None,
+            ..PeerStatus::new(subnet, state)
         }
     };
     let reached = |(route, underlay): (&ObservedRoute, Option<IpAddr>)| PeerStatus {
-        subnet: route.subnet,
-        state: PeerState::Programmed,
         underlay,
-        mac: None,
-        direct: false,
-        reason: None,
-        session: None,
+        ..PeerStatus::new(route.subnet, PeerState::Programmed)
     };
     others.map(peer).chain(outer.into_iter().map(reached)).collect()
 }

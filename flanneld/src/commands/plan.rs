@@ -1,11 +1,10 @@
 //! `flanneld plan`: what a start would change on this host.
 
 use std::collections::BTreeSet;
-use std::error::Error;
-use std::fmt::Write as _;
 
 use super::context::Context;
-use super::{SOMETHING, Verdict, one_line, table_changes};
+use super::{CommandError, SOMETHING, Verdict, table_changes};
+use flannel_lease::codec::printable;
 use flannel_nft::Kernel as _;
 use flannel_nft::iptables::iptables_tables;
 use flannel_vxlan::{Kernel as _, Overlay, Plan, Step};
@@ -23,7 +22,7 @@ use crate::run::instances;
 ///
 /// # Errors
 /// What stands in the way of a start, or of reading the kernel.
-pub async fn run(config: Config) -> Result<Verdict, Box<dyn Error>> {
+pub async fn run(config: Config) -> Result<Verdict, CommandError> {
     let subnet_file = config.subnet_file.clone();
     let mut links = flannel_vxlan::Netlink::open()?;
     let mut nft = flannel_nft::Netlink::open()?;
@@ -34,14 +33,13 @@ pub async fn run(config: Config) -> Result<Verdict, Box<dyn Error>> {
     spec.former_prefixes = former_prefixes(&spec.table_prefix, &known, &subnet_file, &mut nft).await?;
     let mut text = String::new();
     if let Some(why) = &context.store_away {
-        writeln!(
-            text,
-            "# The lease store is unavailable. This is the plan of a start from the state file: {}",
-            one_line(why)
-        )?;
+        text += &format!(
+            "# The lease store is unavailable. This is the plan of a start from the state file: {}\n",
+            printable(why)
+        );
     }
     if context.published.is_none() {
-        writeln!(text, "# This node has no lease yet. This is the plan for subnet {}.", context.lease)?;
+        text += &format!("# This node has no lease yet. This is the plan for subnet {}.\n", context.lease);
     }
 
     let spec = context.spec.rules(context.lease);
@@ -56,13 +54,14 @@ pub async fn run(config: Config) -> Result<Verdict, Box<dyn Error>> {
     let mut overlay = context.overlay(&mut links)?;
     let commands = overlay.diff(&links.observe(&overlay.links())?);
     let sweeps = sweeps(&context, &overlay, &mut links)?;
-    let shared = !sweeps.is_empty() && instances::has_company_after_restart(&subnet_file)?;
+    let shared = !sweeps.is_empty()
+        && instances::has_company_after_restart(&subnet_file).map_err(CommandError::Processes)?;
     let sweeps = if shared { Vec::new() } else { sweeps };
     let env = context.spec.subnet_env(context.lease);
     let env_stands = file::read(&subnet_file).is_ok_and(|present| env.is_in(&present));
 
     for script in scripts.iter().filter(|script| !script.is_empty()) {
-        write!(text, "nft -f - <<'END'\n{script}END\n")?;
+        text += &format!("nft -f - <<'END'\n{script}END\n");
     }
     let mut written = BTreeSet::new();
     for plan in [&commands].into_iter().chain(&sweeps) {
@@ -78,26 +77,23 @@ pub async fn run(config: Config) -> Result<Verdict, Box<dyn Error>> {
             );
             // A stale route inside the present and the previous network is in both plans.
             if written.insert(command.clone()) {
-                writeln!(text, "{command}{}", if may_fail { " || true" } else { "" })?;
+                text += &format!("{command}{}\n", if may_fail { " || true" } else { "" });
             }
         }
     }
     if shared {
-        writeln!(
-            text,
-            "# Objects of this node's previous configuration stay: another flanneld on this host may use them."
-        )?;
+        text += "# Objects of this node's previous configuration stay: another flanneld on this host may use them.\n";
     }
     for taken in commands.taken() {
-        writeln!(text, "# {taken}")?;
+        text += &format!("# {taken}\n");
     }
     if !env_stands {
-        write!(text, "cat > {} <<'END'\n{env}END\n", subnet_file.display())?;
+        text += &format!("cat > {} <<'END'\n{env}END\n", subnet_file.display());
     }
     let stands = commands.is_empty() && sweeps.is_empty() && commands.taken().is_empty() && env_stands;
     let nothing = stands && scripts.iter().all(String::is_empty);
     if nothing {
-        writeln!(text, "# Nothing to change.")?;
+        text += "# Nothing to change.\n";
     }
     Ok(Verdict { text, code: if nothing { 0 } else { SOMETHING } })
 }
@@ -107,7 +103,7 @@ fn sweeps(
     context: &Context,
     desired: &Overlay,
     links: &mut flannel_vxlan::Netlink,
-) -> Result<Vec<Plan>, Box<dyn Error>> {
+) -> Result<Vec<Plan>, CommandError> {
     let mut sweeps = Vec::new();
     for previous in context.previous.iter().filter(|_| context.store_away.is_none()) {
         let left = Orphans::between(previous, &context.spec.net_conf_in_use());

@@ -1,7 +1,6 @@
 //! Upstream's daemon on this node: whether it runs, and whether the kernel holds what it programs.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Read as _, Write as _};
@@ -14,7 +13,7 @@ use flannel_nft::{Chain, Kernel as _, Table, Verdict};
 use flannel_vxlan::{Family, FlannelDevice, Kernel as _, ObservedDevice, ObservedRoute, ObservedRouteTo};
 use ipnet::IpNet;
 
-use super::{devices, peers};
+use super::{CommandError, devices, peers};
 use crate::config::{HealthzAddress, Source};
 use crate::desired::rules::TablePrefix;
 use crate::desired::subnet_env::Previous;
@@ -42,10 +41,11 @@ impl Upstream {
     /// `None` if no daemon of upstream's is found. `healthz` is where it serves its health, if it does.
     ///
     /// # Errors
-    /// `/proc` cannot be read.
-    pub(super) fn find(healthz: Option<&HealthzAddress>) -> io::Result<Option<Self>> {
-        let processes = instances::upstream()?;
-        let is_unseen = processes.is_empty() && instances::of_this_kind()?.is_empty();
+    /// [`CommandError::Processes`].
+    pub(super) fn find(healthz: Option<&HealthzAddress>) -> Result<Option<Self>, CommandError> {
+        let processes = instances::upstream().map_err(CommandError::Processes)?;
+        let ours = instances::of_this_kind().map_err(CommandError::Processes)?;
+        let is_unseen = processes.is_empty() && ours.is_empty();
         let answers_at =
             healthz.filter(|address| is_unseen && health(address).as_deref() == Some(RUNNING)).cloned();
         let is_here = !processes.is_empty() || answers_at.is_some();
@@ -55,13 +55,14 @@ impl Upstream {
     /// As [`Self::find`], unless a daemon of this program has this subnet file, and so keeps the node itself.
     ///
     /// # Errors
-    /// `/proc` cannot be read.
+    /// [`CommandError::Processes`].
     pub(super) fn find_alone(
         subnet_file: &Path,
         healthz: Option<&HealthzAddress>,
-    ) -> io::Result<Option<Self>> {
+    ) -> Result<Option<Self>, CommandError> {
         let found = Self::find(healthz)?;
-        Ok(if instances::with_subnet_file(subnet_file)?.is_none() { found } else { None })
+        let ours = instances::with_subnet_file(subnet_file).map_err(CommandError::Processes)?;
+        Ok(found.filter(|_| ours.is_none()))
     }
 }
 
@@ -166,7 +167,7 @@ impl State {
         previous: &Previous,
         links: &mut flannel_vxlan::Netlink,
         nft: &mut flannel_nft::Netlink,
-    ) -> Result<Self, Box<dyn Error>> {
+    ) -> Result<Self, CommandError> {
         let mut state = Self::default();
         let subnets = networks(previous.ipv4_subnet, previous.ipv6_subnet);
         let within = networks(previous.ipv4_network, previous.ipv6_network);

@@ -5,7 +5,7 @@ use std::f64::consts::{FRAC_PI_2, TAU};
 use std::fmt::{Display, Write as _};
 use std::net::IpAddr;
 
-use crate::status::model::{Cause, PeerState, PeerStatus, Status};
+use crate::status::model::{PeerState, PeerStatus, Span, Status};
 
 /// Peers in the table; `flanneld status --peers` shows them all.
 const MAX_LISTED_PEERS: usize = 1000;
@@ -67,16 +67,9 @@ fn this_node(status: &Status) -> String {
         let _infallible = writeln!(rows, "<dt>{name}</dt><dd>{}</dd>", Escaped(value));
     };
     let lease = &status.lease;
-    let subnets: Vec<String> = [lease.ipv4.map(|net| net.to_string()), lease.ipv6.map(|net| net.to_string())]
-        .into_iter()
-        .flatten()
-        .collect();
-    row("Pod subnet", &subnets.join(", "));
-    match lease.expires {
-        Some(expires) => {
-            let expires = u32::try_from(expires).map_or(0.0, f64::from);
-            row("Lease", &format!("ends in {} unless renewed", Span(expires - status.time)));
-        }
+    row("Pod subnet", &lease.subnets().join(", "));
+    match lease.ends_after(status.time) {
+        Some(left) => row("Lease", &format!("ends in {left} unless renewed")),
         None => row("Lease", &"does not end"),
     }
     let store = &status.store;
@@ -122,7 +115,7 @@ fn picture(status: &Status) -> String {
     for (n, peer) in (0_u32..).zip(&shown) {
         let angle = TAU * f64::from(n) / f64::from(count) - FRAC_PI_2;
         let (x, y) = (200.0 + 170.0 * angle.cos(), 200.0 + 170.0 * angle.sin());
-        let state = word(peer.state);
+        let state = peer.state;
         let direct = if peer.state == PeerState::Programmed && peer.direct { " direct" } else { "" };
         let _infallible = writeln!(
             lines,
@@ -153,7 +146,7 @@ fn peers(status: &Status) -> String {
     let counts = &status.peers;
     let mut rows = String::new();
     for (number, peer) in (1_u32..).zip(status.peer_list.iter().take(MAX_LISTED_PEERS)) {
-        let state = word(peer.state);
+        let state = peer.state;
         let underlay = peer.underlay.map(|address| address.to_string()).unwrap_or_default();
         let session = peer.session.as_ref().map(ToString::to_string);
         let how = match (&peer.reason, peer.mac.as_ref().or(session.as_ref())) {
@@ -192,15 +185,12 @@ fn repairs(status: &Status) -> String {
     }
     let mut rows = String::new();
     for repair in &status.repairs {
-        let cause = match repair.cause {
-            Cause::Notification => "the kernel told",
-            Cause::Check => "found by a check",
-        };
         let _infallible = writeln!(
             rows,
-            "<tr><td>{} ago</td><td>{}</td><td>{cause}</td><td>{}</td></tr>",
+            "<tr><td>{} ago</td><td>{}</td><td>{}</td><td>{}</td></tr>",
             Span(status.time - repair.time),
             Escaped(&repair.object),
+            repair.cause,
             Escaped(&repair.what),
         );
     }
@@ -209,14 +199,6 @@ fn repairs(status: &Status) -> String {
          <thead><tr><th>When</th><th>What</th><th>How found</th><th>Steps</th></tr></thead>\n\
          <tbody>\n{rows}</tbody>\n</table></div>\n</section>\n"
     )
-}
-
-fn word(state: PeerState) -> &'static str {
-    match state {
-        PeerState::Programmed => "programmed",
-        PeerState::Pending => "pending",
-        PeerState::Skipped => "skipped",
-    }
 }
 
 /// Text as HTML shows it, in elements and in quoted attributes. Store contents and errors come from outside.
@@ -235,21 +217,5 @@ impl<T: Display> Display for Escaped<T> {
             }
         }
         Ok(())
-    }
-}
-
-/// A number of seconds in the two units that matter.
-struct Span(f64);
-
-impl Display for Span {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let seconds = std::time::Duration::try_from_secs_f64(self.0).unwrap_or_default().as_secs();
-        let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
-        match (days, hours, minutes) {
-            (0, 0, 0) => write!(f, "{seconds} s"),
-            (0, 0, _) => write!(f, "{minutes} min {} s", seconds % 60),
-            (0, _, _) => write!(f, "{hours} h {minutes} min"),
-            _ => write!(f, "{days} d {hours} h"),
-        }
     }
 }

@@ -12,6 +12,7 @@ use crate::status::model::Status;
 use crate::status::query::StatusQuery;
 use crate::status::readiness::Readiness;
 use flannel_lease::Chain;
+use flannel_lease::codec::printable;
 
 /// How often the line that `systemctl status` shows is brought up to date while readiness stays the same.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
@@ -30,7 +31,7 @@ pub(crate) fn notify(states: &[NotifyState<'_>]) {
 
 /// Sends what `systemctl status` is to show.
 pub(crate) fn notify_status(text: &str) {
-    notify(&[NotifyState::Status(&one_line(text))]);
+    notify(&[NotifyState::Status(&printable(text))]);
 }
 
 /// Sends what comes up for as long as the daemon runs.
@@ -98,16 +99,8 @@ impl Notifier {
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
-/// A line break would begin another message.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if flannel_lease::codec::is_obeyed(c) { ' ' } else { c }).collect()
-}
-
 fn summary(status: &Status) -> String {
-    let lease = &status.lease;
-    let subnets = [lease.ipv4.map(|net| net.to_string()), lease.ipv6.map(|net| net.to_string())];
-    let subnets: Vec<String> = subnets.into_iter().flatten().collect();
-    let mut line = format!("{}, {} peers", subnets.join(" "), status.peers.programmed);
+    let mut line = format!("{}, {} peers", status.lease.subnets().join(" "), status.peers.programmed);
     let late = status.peers.pending;
     if late > 0 {
         line += &format!(", {late} pending");
@@ -115,7 +108,8 @@ fn summary(status: &Status) -> String {
     for (subject, text) in status.unmet.iter().chain(&status.notes) {
         line += &format!("; {subject}: {text}");
     }
-    one_line(&line)
+    // A line break would begin another message.
+    printable(&line)
 }
 
 #[cfg(test)]
@@ -207,6 +201,6 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_error_text_cannot_speak_for_the_daemon() {
         let manager = Manager::start();
-        assert!(manager.hears("STATUS=, 0 peers; store: away READY=1").await);
+        assert!(manager.hears("STATUS=, 0 peers; store: away\\nREADY=1").await);
     }
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
@@ -88,6 +89,21 @@ pub struct LeaseStatus {
     pub expires: Option<u64>,
     /// How long before that it is renewed, in seconds; `None` if leases never end.
     pub renew_margin: Option<u64>,
+}
+
+impl LeaseStatus {
+    /// The subnets of the node, IPv4's first.
+    #[must_use]
+    pub fn subnets(&self) -> Vec<String> {
+        let ipv4 = self.ipv4.map(|net| net.to_string());
+        ipv4.into_iter().chain(self.ipv6.map(|net| net.to_string())).collect()
+    }
+
+    /// How long after `time` it ends.
+    pub(crate) fn ends_after(&self, time: f64) -> Option<Span> {
+        let expires = Duration::from_secs(self.expires?).as_secs_f64();
+        Some(Span(expires - time))
+    }
 }
 
 /// The lease store.
@@ -261,6 +277,14 @@ pub struct PeerStatus {
     pub session: Option<SessionStatus>,
 }
 
+impl PeerStatus {
+    /// A peer in this state of which nothing else is known.
+    #[must_use]
+    pub fn new(subnet: IpNet, state: PeerState) -> Self {
+        Self { subnet, state, underlay: None, mac: None, direct: false, reason: None, session: None }
+    }
+}
+
 /// What became of a peer.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -271,6 +295,16 @@ pub enum PeerState {
     Pending,
     /// It is in the kernel.
     Programmed,
+}
+
+impl fmt::Display for PeerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Skipped => "skipped",
+            Self::Pending => "pending",
+            Self::Programmed => "programmed",
+        })
+    }
 }
 
 /// Upper bounds of the duration buckets, in seconds.
@@ -316,6 +350,33 @@ pub enum Cause {
     Notification,
     /// A look by the clock found it.
     Check,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Notification => "reported by the kernel",
+            Self::Check => "found by a check",
+        })
+    }
+}
+
+/// A time in seconds, shown in the two largest units: `58s`, `1m40s`, `22h13m`, `3d04h`. A negative time, as when
+/// clocks are set, is none.
+#[derive(Clone, Copy, Debug)]
+pub struct Span(pub f64);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = Duration::try_from_secs_f64(self.0).unwrap_or_default().as_secs();
+        let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
+        match (days, hours, minutes) {
+            (0, 0, 0) => write!(f, "{seconds}s"),
+            (0, 0, _) => write!(f, "{minutes}m{:02}s", seconds % 60),
+            (0, _, _) => write!(f, "{hours}h{:02}m", minutes % 60),
+            _ => write!(f, "{days}d{:02}h", hours % 24),
+        }
+    }
 }
 
 /// Repairs of one kind.

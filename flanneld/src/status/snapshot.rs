@@ -96,15 +96,7 @@ fn peer(
             Ok(_) => (PeerState::Pending, None),
             Err(skipped) => (PeerState::Skipped, Some(skipped.to_string())),
         };
-        return Some(PeerStatus {
-            subnet,
-            state,
-            underlay: None,
-            mac: None,
-            direct: false,
-            reason,
-            session: None,
-        });
+        return Some(PeerStatus { reason, ..PeerStatus::new(subnet, state) });
     };
     let (state, reason) = match overlay.conflict_of(subnet) {
         Some(conflict) => (PeerState::Skipped, Some(conflict.to_string())),
@@ -120,15 +112,12 @@ fn peer(
         Via::Tunnel { mac, .. } => Some(mac.to_string()),
         Via::Outer { .. } | Via::Key { .. } | Via::Direct { .. } => None,
     };
-    let direct = matches!(peer.via, Via::Direct { .. });
     Some(PeerStatus {
-        subnet,
-        state,
         underlay: Some(peer.via.underlay()),
         mac,
-        direct,
+        direct: matches!(peer.via, Via::Direct { .. }),
         reason,
-        session: None,
+        ..PeerStatus::new(subnet, state)
     })
 }
 

@@ -212,9 +212,13 @@ fn the_page_of_a_real_node_is_readable_in_a_browser() {
         --virtual-time-budget=2000 http://127.0.0.1:10256/ 2>chromium.log";
     let there = format!("cd {:?} && {chromium}", node.folder());
     let dom = node.namespace().sh(&there).unwrap();
-    for text in
-        [">ready</p>", "2 programmed, 0 pending", "flannel.1 10.244.", "the kernel told", "class=\"own\""]
-    {
+    for text in [
+        ">ready</p>",
+        "2 programmed, 0 pending",
+        "flannel.1 10.244.",
+        "reported by the kernel",
+        "class=\"own\"",
+    ] {
         assert!(dom.contains(text), "no {text} in {dom}");
     }
     let page = node.folder().join("page.html");

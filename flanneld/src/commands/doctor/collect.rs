@@ -1,6 +1,5 @@
 //! `flanneld doctor --collect=FILE`: one archive for a bug report, without secrets.
 
-use std::error::Error;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -8,11 +7,12 @@ use flannel_lease::Chain;
 use flannel_nft::Kernel as _;
 use flannel_nft::iptables::iptables_tables;
 
-use crate::commands::{Verdict, plan, status, table_prefixes, upstream};
+use crate::commands::{CommandError, Verdict, plan, status, table_prefixes, upstream};
 use crate::config::{Config, Doctor, StatusOptions};
 use crate::desired::rules::TablePrefix;
 use crate::file;
 use crate::run::state_file;
+use crate::status::counters::whole_seconds;
 
 /// What the kernel reports as text, and what system this is.
 const SYSTEM: [&str; 7] = [
@@ -33,7 +33,7 @@ const BLOCK: usize = 512;
 ///
 /// # Errors
 /// The archive cannot be written.
-pub(super) async fn run(asked: Doctor, to: &Path) -> Result<Verdict, Box<dyn Error>> {
+pub(super) async fn run(asked: Doctor, to: &Path) -> Result<Verdict, CommandError> {
     let config = asked.config.clone();
     let options = StatusOptions {
         subnet_file: config.subnet_file.clone(),
@@ -43,33 +43,41 @@ pub(super) async fn run(asked: Doctor, to: &Path) -> Result<Verdict, Box<dyn Err
         peers: true,
     };
     let findings = Box::pin(super::run(Doctor { json: true, collect: None, ..asked })).await;
-    let metrics = config.healthz.as_ref().map(|address| {
-        upstream::get(address, "/metrics", MAX_PART_BYTES)
-            .ok_or_else(|| "no answer on the health port".into())
-    });
+    let metrics = match &config.healthz {
+        Some(address) => {
+            upstream::get(address, "/metrics", MAX_PART_BYTES).ok_or("no answer on the health port")
+        }
+        None => Err("--healthz-port is not set"),
+    };
+    let found = |result: Result<Verdict, CommandError>| {
+        result.map(|found| found.text).map_err(|error| Chain(&error).to_string())
+    };
     let mut parts = vec![
         ("flags.txt", Ok(format!("flanneld {}\n{}\n", env!("CARGO_PKG_VERSION"), config.flags))),
-        ("doctor.json", findings.map(|found| found.text)),
-        ("status.json", status::run(&options).await.map(|found| found.text)),
-        ("rules.txt", rules(&config)),
+        ("doctor.json", found(findings)),
+        ("status.json", found(status::run(&options).await)),
+        ("rules.txt", rules(&config).map_err(|error| Chain(&error).to_string())),
         ("net-conf.json", text(&config.net_conf_file).map(|text| without_psk(&text))),
         ("subnet.env", text(&config.subnet_file)),
         ("subnet.state.json", text(&state_file::path(&config.subnet_file))),
-        ("metrics.txt", metrics.unwrap_or_else(|| Err("--healthz-port is not set".into()))),
-        ("plan.txt", plan::run(*config).await.map(|found| found.text)),
+        ("metrics.txt", metrics.map_err(str::to_owned)),
+        ("plan.txt", found(plan::run(*config).await)),
     ];
     parts.extend(SYSTEM.map(|path| (path.trim_start_matches('/'), text(Path::new(path)))));
 
-    let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
+    let time = whole_seconds(SystemTime::now());
     let mut archive = Vec::new();
     for (name, content) in parts {
-        let content =
-            content.unwrap_or_else(|error: Box<dyn Error>| format!("not available: {}\n", Chain(&*error)));
+        let content = content.unwrap_or_else(|problem| format!("not available: {problem}\n"));
         append(&mut archive, &format!("flannel/{name}"), content.as_bytes(), time);
     }
     // Two blocks of zeros end an archive.
     archive.resize(archive.len() + 2 * BLOCK, 0);
-    file::replace(to, &archive, 0o600)?;
+    file::replace(to, &archive, 0o600).map_err(|source| CommandError::File {
+        operation: "write",
+        path: to.to_owned(),
+        source,
+    })?;
     let text = format!(
         "{}: flags, configuration, leases, status, findings, rules, plan and metrics. Look into it before you publish it: it \
          names addresses and nodes. Add the log: journalctl --unit=flanneld, or kubectl logs\n",
@@ -79,8 +87,8 @@ pub(super) async fn run(asked: Doctor, to: &Path) -> Result<Verdict, Box<dyn Err
 }
 
 /// A file that is text.
-fn text(path: &Path) -> Result<String, Box<dyn Error>> {
-    let content = file::read_up_to(MAX_PART_BYTES, path)?;
+fn text(path: &Path) -> Result<String, String> {
+    let content = file::read_up_to(MAX_PART_BYTES, path).map_err(|error| error.to_string())?;
     Ok(String::from_utf8_lossy(&content).into_owned())
 }
 
@@ -108,7 +116,7 @@ fn without_psk(net_conf: &str) -> String {
 }
 
 /// flannel's tables, and those of iptables, as nft shows them.
-fn rules(config: &Config) -> Result<String, Box<dyn Error>> {
+fn rules(config: &Config) -> Result<String, CommandError> {
     let mut nft = flannel_nft::Netlink::open()?;
     let prefixes = table_prefixes(config.table_prefix.as_ref(), &mut nft)?;
     let tables = prefixes.iter().map(TablePrefix::tables).collect::<Result<Vec<_>, _>>()?.concat();

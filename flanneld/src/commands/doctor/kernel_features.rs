@@ -1,16 +1,12 @@
 //! Does this kernel take what the daemon would write? Tried in an empty network namespace, which goes with its thread.
 
-use std::error::Error;
-
 use super::Finding;
 use nix::sched::{CloneFlags, unshare};
 
+use crate::commands::CommandError;
 use crate::commands::context::Context;
 use crate::desired::{NodeSpec, rules};
-use flannel_lease::Chain;
-use flannel_lease::LeaseKey;
-
-type Failure = Box<dyn Error + Send + Sync>;
+use flannel_lease::{Chain, LeaseKey};
 
 pub(super) fn check(context: &Context) -> Vec<Finding> {
     // `lo` stands in for the interface between nodes.
@@ -33,19 +29,23 @@ pub(super) fn check(context: &Context) -> Vec<Finding> {
     }
 }
 
-fn judge(rules: Result<(), Failure>, overlay: Result<bool, Failure>, backend: &str) -> Vec<Finding> {
+fn judge(
+    rules: Result<(), CommandError>,
+    overlay: Result<bool, CommandError>,
+    backend: &str,
+) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Err(error) = rules {
         findings.push(Finding::error(
             "features",
-            format!("this kernel refuses the nftables rules: {}", Chain(&*error)),
+            format!("this kernel refuses the nftables rules: {}", Chain(&error)),
             "enable nf_tables, nft_chain_nat, nft_masq and nft_ct, built in or as modules (Linux 3.18 or later)",
         ));
     }
     match overlay {
         Err(error) => findings.push(Finding::error(
             "features",
-            format!("this kernel refuses the devices and routes: {}", Chain(&*error)),
+            format!("this kernel refuses the devices and routes: {}", Chain(&error)),
             match backend {
                 "udp" => "load the modules ipip and fou; the kernel does not load fou by itself",
                 "ipip" => "enable ipip, built in or as a module",
@@ -63,19 +63,19 @@ fn judge(rules: Result<(), Failure>, overlay: Result<bool, Failure>, backend: &s
     findings
 }
 
-fn try_rules(spec: &NodeSpec, lease: LeaseKey) -> Result<(), Failure> {
+fn try_rules(spec: &NodeSpec, lease: LeaseKey) -> Result<(), CommandError> {
     let mut kernel = flannel_nft::Netlink::open()?;
     let _changed = flannel_nft::converge(&mut kernel, &rules::ruleset(&spec.rules(lease))?)?;
     Ok(())
 }
 
 /// Whether there are nexthop objects.
-fn try_overlay(spec: &NodeSpec, lease: LeaseKey) -> Result<bool, Failure> {
+fn try_overlay(spec: &NodeSpec, lease: LeaseKey) -> Result<bool, CommandError> {
     let mut kernel = flannel_vxlan::Netlink::open()?;
     let mut overlay = flannel_vxlan::Overlay::new(spec.families(lease)?);
     let report = overlay.flush(&mut kernel)?;
     match report.refused.first() {
-        Some(refused) => Err(refused.to_string().into()),
+        Some(refused) => Err(CommandError::Refused(refused.clone())),
         None => Ok(flannel_vxlan::Kernel::observe(&mut kernel, &overlay.links())?.has_nexthops),
     }
 }

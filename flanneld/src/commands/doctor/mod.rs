@@ -11,11 +11,12 @@ mod rules;
 mod upstream;
 mod wireguard;
 
-use std::error::Error;
 use std::fmt;
 
+use flannel_lease::codec::printable;
+
 use super::context::Context;
-use super::{Verdict, one_line};
+use super::{CommandError, Verdict};
 use flannel_vxlan::{Family, FlannelDevice, Kernel as _};
 use serde::Serialize;
 
@@ -75,7 +76,7 @@ impl fmt::Display for Finding {
             Severity::Change => "change",
             Severity::Error => "error",
         };
-        write!(f, "{severity:7} {}: {}", self.check, one_line(&self.finding))?;
+        write!(f, "{severity:7} {}: {}", self.check, printable(&self.finding))?;
         if self.advice.is_empty() { Ok(()) } else { write!(f, "\n        {}", self.advice) }
     }
 }
@@ -84,7 +85,7 @@ impl fmt::Display for Finding {
 ///
 /// # Errors
 /// The kernel cannot be asked at all.
-pub async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
+pub async fn run(asked: Doctor) -> Result<Verdict, CommandError> {
     if asked.preflight {
         return preflight::run(asked).await;
     }
@@ -103,7 +104,7 @@ pub async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
             upstream.to_string(),
             "`flanneld doctor --preflight` with its flags reports what a swap for this program changes",
         ));
-    } else if instances::daemons()?.is_empty() {
+    } else if instances::daemons().map_err(CommandError::Processes)?.is_empty() {
         findings.push(Finding::warning(
             "daemon",
             "no flanneld runs on this host: existing traffic passes, but nothing is updated or repaired",
@@ -140,7 +141,7 @@ pub async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
             }
             Err(error) => findings.push(Finding::error(
                 "start",
-                flannel_lease::Chain(&*error).to_string(),
+                flannel_lease::Chain(&error).to_string(),
                 "flanneld cannot start with these flags: pass doctor the flags of flanneld, or correct them",
             )),
         }
@@ -170,11 +171,11 @@ fn shown(mut findings: Vec<Finding>, json: bool) -> Result<String, serde_json::E
 }
 
 /// What was found, or that it could not be looked at.
-fn or_told(looked: Result<Vec<Finding>, Box<dyn Error>>) -> Vec<Finding> {
+fn or_told(looked: Result<Vec<Finding>, CommandError>) -> Vec<Finding> {
     looked.unwrap_or_else(|error| {
         vec![Finding::error(
             "doctor",
-            format!("some checks could not run: {}", flannel_lease::Chain(&*error)),
+            format!("some checks could not run: {}", flannel_lease::Chain(&error)),
             "run doctor as root, on the host or with the privileges of flanneld's pod",
         )]
     })
@@ -187,7 +188,7 @@ fn taken_devices(plan: &flannel_vxlan::Plan) -> Vec<Finding> {
 }
 
 /// Findings from a plan of the overlay and from the device.
-fn kernel(context: &Context, links: &mut flannel_vxlan::Netlink) -> Result<Vec<Finding>, Box<dyn Error>> {
+fn kernel(context: &Context, links: &mut flannel_vxlan::Netlink) -> Result<Vec<Finding>, CommandError> {
     let mut overlay = context.overlay(links)?;
     let observed = links.observe(&overlay.links())?;
     let plan = overlay.diff(&observed);

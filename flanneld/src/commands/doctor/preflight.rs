@@ -6,15 +6,14 @@
 mod overlay;
 mod rules;
 
-use std::error::Error;
 use std::path::Path;
 
 use flannel_lease::{BackendData, Chain, LeaseAttributes, LeaseKey, VxlanData};
 
 use super::{Finding, Severity, Verdict, configuration, host, kernel_features, or_told, shown};
-use crate::commands::SOMETHING;
 use crate::commands::context::Context;
 use crate::commands::upstream::{Foreign, State, Upstream, is_listening, shown as shown_processes};
+use crate::commands::{CommandError, SOMETHING};
 use crate::config::{Config, Doctor, read_flags};
 use crate::desired::subnet_env::{Previous, SubnetEnv};
 use crate::run::processes::Process;
@@ -25,7 +24,7 @@ use crate::run::{instances, may_configure_networks};
 ///
 /// # Errors
 /// The kernel cannot be asked at all.
-pub(super) async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
+pub(super) async fn run(asked: Doctor) -> Result<Verdict, CommandError> {
     let Doctor { config, problems, json, .. } = asked;
     let mut findings = configuration(&problems);
     let mut links = flannel_vxlan::Netlink::open()?;
@@ -44,7 +43,7 @@ pub(super) async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
             Ok(context) => findings.extend(compare(&context, &subnet_file, &mut links, &mut nft)),
             Err(error) => findings.push(Finding::error(
                 "start",
-                Chain(&*error).to_string(),
+                Chain(&error).to_string(),
                 "flanneld would not become ready: pass the flags of upstream's daemon, or correct the configuration",
             )),
         }
@@ -62,11 +61,12 @@ pub(super) async fn run(asked: Doctor) -> Result<Verdict, Box<dyn Error>> {
 }
 
 /// Which daemons run here, and whether this program takes the command line of the one that it replaces.
-fn daemons(config: &Config) -> Result<Vec<Finding>, Box<dyn Error>> {
+fn daemons(config: &Config) -> Result<Vec<Finding>, CommandError> {
     let mut findings = Vec::new();
-    let ours = instances::with_subnet_file(&config.subnet_file)?;
+    let ours = instances::with_subnet_file(&config.subnet_file).map_err(CommandError::Processes)?;
     let upstream = Upstream::find(config.healthz.as_ref())?;
-    let is_a_daemons = upstream.is_some() || !instances::of_this_kind()?.is_empty();
+    let is_a_daemons =
+        upstream.is_some() || !instances::of_this_kind().map_err(CommandError::Processes)?.is_empty();
     findings.extend(health_port(config, is_a_daemons));
     match (&upstream, ours) {
         (Some(upstream), None) => {

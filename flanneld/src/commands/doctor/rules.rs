@@ -1,24 +1,22 @@
 //! What the nftables ruleset says: our tables, and others' chains that drop.
 
-use std::error::Error;
-
 use super::Finding;
 use flannel_nft::iptables::{forward_drops, iptables_tables, remove_leftovers};
 use flannel_nft::{Kernel, Observed, Ruleset, Transaction};
 
 use crate::commands::context::Context;
-use crate::commands::table_changes;
+use crate::commands::{CommandError, table_changes};
 use crate::desired::rules::{self, RuleSpec};
 use crate::reconcile::foreign_rules::UPSTREAM;
 
 /// Chains of others that drop what pods send.
-pub(super) fn obstacles(context: &Context, kernel: &mut impl Kernel) -> Result<Vec<Finding>, Box<dyn Error>> {
+pub(super) fn obstacles(context: &Context, kernel: &mut impl Kernel) -> Result<Vec<Finding>, CommandError> {
     let tables = kernel.tables()?;
     let everything = kernel.observe(&tables)?;
     judge_obstacles(&context.spec.rules(context.lease), &everything)
 }
 
-fn judge_obstacles(spec: &RuleSpec, everything: &Observed) -> Result<Vec<Finding>, Box<dyn Error>> {
+fn judge_obstacles(spec: &RuleSpec, everything: &Observed) -> Result<Vec<Finding>, CommandError> {
     let mut findings = Vec::new();
     let networks = spec.networks();
     for drop in forward_drops(&everything.ruleset, &spec.prefix.tables()?, &spec.prefix.mark()?, &networks) {
@@ -42,11 +40,11 @@ fn judge_obstacles(spec: &RuleSpec, everything: &Observed) -> Result<Vec<Finding
 }
 
 /// Our tables, and what upstream's daemon left.
-pub(super) fn tables(context: &Context, kernel: &mut impl Kernel) -> Result<Vec<Finding>, Box<dyn Error>> {
+pub(super) fn tables(context: &Context, kernel: &mut impl Kernel) -> Result<Vec<Finding>, CommandError> {
     judge_tables(&rules::ruleset(&context.spec.rules(context.lease))?, kernel)
 }
 
-fn judge_tables(wanted: &Ruleset, kernel: &mut impl Kernel) -> Result<Vec<Finding>, Box<dyn Error>> {
+fn judge_tables(wanted: &Ruleset, kernel: &mut impl Kernel) -> Result<Vec<Finding>, CommandError> {
     let mut findings = Vec::new();
     let (ours, others) = (kernel.observe(&wanted.scope())?, kernel.observe(&iptables_tables())?);
     let changes = table_changes(wanted, &ours).len();

@@ -1,11 +1,11 @@
 //! Whether a node that upstream's daemon keeps is whole.
 
-use std::error::Error;
 use std::path::Path;
 
 use flannel_vxlan::{Peer, Via};
 
 use super::Finding;
+use crate::commands::CommandError;
 use crate::commands::context::Context;
 use crate::commands::upstream::State;
 use crate::desired::subnet_env::Previous;
@@ -19,7 +19,7 @@ pub(super) fn check(
     subnet_file: &Path,
     links: &mut flannel_vxlan::Netlink,
     nft: &mut flannel_nft::Netlink,
-) -> Result<Vec<Finding>, Box<dyn Error>> {
+) -> Result<Vec<Finding>, CommandError> {
     let state = State::read(&Previous::read(subnet_file).unwrap_or_default(), links, nft)?;
     Ok(judge(&state, context.overlay(links)?.peers()))
 }

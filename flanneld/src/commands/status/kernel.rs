@@ -1,7 +1,6 @@
 //! What flannel left in the kernel, if no daemon runs that knows the desired state.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -9,10 +8,11 @@ use flannel_nft::Kernel as _;
 use flannel_vxlan::{Family, Kernel as _, Observed, ROUTE_PROTOCOL};
 
 use crate::commands::upstream::{State, Upstream};
-use crate::commands::{devices, peers, table_prefixes};
+use crate::commands::{CommandError, devices, peers, table_prefixes};
 use crate::desired::rules::TablePrefix;
 use crate::desired::subnet_env;
 use crate::reconcile::sessions;
+use crate::status::counters::seconds;
 use crate::status::model::{DeviceStatus, PeerState, Status};
 
 /// Devices of flannel's names, its tables or `upstream`'s chains, and the peers of its routes. Ready only if upstream's
@@ -21,10 +21,10 @@ pub(super) fn read(
     subnet_file: &Path,
     prefix: Option<&TablePrefix>,
     upstream: Option<&Upstream>,
-) -> Result<Status, Box<dyn Error>> {
+) -> Result<Status, CommandError> {
     let mut status = Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        time: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs_f64(),
+        time: seconds(SystemTime::now()),
         ..Status::default()
     };
     let previous = subnet_env::Previous::read(subnet_file).unwrap_or_default();
@@ -53,9 +53,9 @@ pub(super) fn read(
         status.ready = status.unmet.is_empty();
         status.upstream = Some(upstream.to_string());
     }
-    let count = |state| u64::try_from(found.values().filter(|peer| peer.state == state).count());
-    status.peers.programmed = count(PeerState::Programmed)?;
-    status.peers.pending = count(PeerState::Pending)?;
+    let count = |state| found.values().fold(0, |count, peer| count + u64::from(peer.state == state));
+    status.peers.programmed = count(PeerState::Programmed);
+    status.peers.pending = count(PeerState::Pending);
     status.peer_list = found.into_values().collect();
     Ok(status)
 }

@@ -3,23 +3,22 @@
 mod kernel;
 
 use std::collections::BTreeSet;
-use std::error::Error;
 use std::fmt;
-use std::time::Duration;
 
-use super::{Verdict, one_line};
+use flannel_lease::codec::printable;
 
 use super::upstream::Upstream;
+use super::{CommandError, Verdict};
 use crate::config::StatusOptions;
 use crate::run::instances::{self, DaemonId};
 use crate::serve::status_socket::{self, AskError};
-use crate::status::model::{Cause, PeerState, PeerStatus, Status, socket};
+use crate::status::model::{PeerCounts, PeerState, PeerStatus, Repair, Span, Status, socket};
 
 /// Asks the daemon whose subnet file is the given one; without one reads the kernel.
 ///
 /// # Errors
 /// The daemon does not answer, or the kernel cannot be read.
-pub async fn run(asked: &StatusOptions) -> Result<Verdict, Box<dyn Error>> {
+pub async fn run(asked: &StatusOptions) -> Result<Verdict, CommandError> {
     let mut status = match status_socket::ask(&socket(&asked.subnet_file)) {
         Ok(status) => status,
         Err(AskError::Absent { source, .. }) if is_none(&source) => {
@@ -27,7 +26,10 @@ pub async fn run(asked: &StatusOptions) -> Result<Verdict, Box<dyn Error>> {
             let mut status =
                 kernel::read(&asked.subnet_file, asked.table_prefix.as_ref(), upstream.as_ref())?;
             if upstream.is_none() {
-                status.unmet.insert("daemon".to_owned(), absence(&instances::daemons()?));
+                status.unmet.insert(
+                    "daemon".to_owned(),
+                    absence(&instances::daemons().map_err(CommandError::Processes)?),
+                );
             }
             status
         }
@@ -69,33 +71,31 @@ impl fmt::Display for Shown<'_> {
         let ready = if status.ready { "ready" } else { "NOT READY" };
         write!(f, "{:12}{ready}", "node")?;
         if !status.node.is_empty() {
-            write!(f, ", {}", one_line(&status.node))?;
+            write!(f, ", {}", printable(&status.node))?;
         }
         if status.started > 0.0 {
-            write!(f, ", flanneld {} for {}", status.version, Span(duration(now - status.started)))?;
+            write!(f, ", flanneld {} for {}", status.version, Span(now - status.started))?;
         }
         if let Some(upstream) = &status.upstream {
-            write!(f, ", {}", one_line(upstream))?;
+            write!(f, ", {}", printable(upstream))?;
         }
         writeln!(f)?;
         for (what, reason) in &status.unmet {
-            writeln!(f, "{:12}{what}: {}", "  unmet", one_line(reason))?;
+            writeln!(f, "{:12}{what}: {}", "  unmet", printable(reason))?;
         }
         for (what, text) in &status.notes {
-            writeln!(f, "{:12}{what}: {}", "  note", one_line(text))?;
+            writeln!(f, "{:12}{what}: {}", "  note", printable(text))?;
         }
         let lease = &status.lease;
-        let subnets = lease.ipv4.map(|net| net.to_string()).into_iter();
-        let subnets: Vec<_> = subnets.chain(lease.ipv6.map(|net| net.to_string())).collect();
+        let subnets = lease.subnets();
         write!(
             f,
             "{:12}{}",
             "lease",
             if subnets.is_empty() { "none".to_owned() } else { subnets.join(", ") }
         )?;
-        if let Some(expires) = lease.expires {
-            let left = Duration::from_secs(expires).saturating_sub(duration(now));
-            write!(f, ", ends in {} unless renewed", Span(left))?;
+        if let Some(left) = lease.ends_after(now) {
+            write!(f, ", ends in {left} unless renewed")?;
         }
         writeln!(f)?;
         self.daemon(f)?;
@@ -130,24 +130,11 @@ impl fmt::Display for Shown<'_> {
             (false, false) => ", shared",
         };
         writeln!(f, "{:12}{tables}{right}{owned}", "rules")?;
-        let peers = status.peers;
-        let counts =
-            [(peers.programmed, "programmed"), (peers.pending, "pending"), (peers.skipped, "skipped")];
-        let counts: Vec<_> = counts.iter().map(|(count, state)| format!("{count} {state}")).collect();
-        writeln!(f, "{:12}{}", "peers", counts.join(", "))?;
-        if let Some(repair) = status.repairs.first() {
-            let cause = match repair.cause {
-                Cause::Notification => "the kernel told",
-                Cause::Check => "found by a check",
-            };
-            let ago = Span(duration(now - repair.time));
-            writeln!(
-                f,
-                "{:12}{ago} ago, {} ({cause}): {}",
-                "last repair",
-                repair.object,
-                one_line(&repair.what)
-            )?;
+        let PeerCounts { programmed, pending, skipped, .. } = status.peers;
+        writeln!(f, "{:12}{programmed} programmed, {pending} pending, {skipped} skipped", "peers")?;
+        if let Some(Repair { time, object, cause, what }) = status.repairs.first() {
+            let (ago, what) = (Span(now - time), printable(what));
+            writeln!(f, "{:12}{ago} ago, {object} ({cause}): {what}", "last repair")?;
         }
         peer_table(f, &status.peer_list)
     }
@@ -162,10 +149,10 @@ impl Shown<'_> {
             write!(f, "{:12}{}, ", "store", store.kind)?;
             match &store.last_error {
                 None => write!(f, "healthy")?,
-                Some(error) => write!(f, "failing: {}", one_line(error))?,
+                Some(error) => write!(f, "failing: {}", printable(error))?,
             }
             if let Some(contact) = store.last_contact {
-                write!(f, ", answered {} ago", Span(duration(status.time - contact)))?;
+                write!(f, ", answered {} ago", Span(status.time - contact))?;
             }
             writeln!(f)?;
         }
@@ -198,11 +185,6 @@ fn peer_table(f: &mut fmt::Formatter<'_>, peers: &[PeerStatus]) -> fmt::Result {
     let width = peers.iter().map(|peer| peer.subnet.to_string().len()).max().unwrap_or_default().max(6);
     writeln!(f, "\n{:width$}  {:10}  {:39}  DEVICE", "SUBNET", "STATE", "NODE")?;
     for peer in peers {
-        let state = match peer.state {
-            PeerState::Skipped => "skipped",
-            PeerState::Pending => "pending",
-            PeerState::Programmed => "programmed",
-        };
         let node = peer.underlay.map(|address| address.to_string()).unwrap_or_default();
         let how = match (&peer.mac, &peer.session) {
             (Some(mac), _) => mac.clone(),
@@ -210,52 +192,28 @@ fn peer_table(f: &mut fmt::Formatter<'_>, peers: &[PeerStatus]) -> fmt::Result {
             (None, None) if peer.direct => "direct".to_owned(),
             (None, None) => String::new(),
         };
-        let line = format!("{:width$}  {state:10}  {node:39}  {how}", peer.subnet.to_string());
+        let line = format!("{:width$}  {:10}  {node:39}  {how}", peer.subnet.to_string(), peer.state);
         match &peer.reason {
-            Some(reason) => writeln!(f, "{}  {}", line.trim_end(), one_line(reason))?,
+            Some(reason) => writeln!(f, "{}  {}", line.trim_end(), printable(reason))?,
             None => writeln!(f, "{}", line.trim_end())?,
         }
     }
     Ok(())
 }
 
-/// Seconds; none if they are negative, as when clocks are set.
-fn duration(seconds: f64) -> Duration {
-    Duration::try_from_secs_f64(seconds).unwrap_or_default()
-}
-
-/// A time in two units at most.
-struct Span(Duration);
-
-impl fmt::Display for Span {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.0.as_secs();
-        let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
-        match (days, hours, minutes) {
-            (0, 0, 0) => write!(f, "{seconds}s"),
-            (0, 0, _) => write!(f, "{minutes}m{:02}s", seconds % 60),
-            (0, _, _) => write!(f, "{hours}h{:02}m", minutes % 60),
-            _ => write!(f, "{days}d{:02}h", hours % 24),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use crate::status::model::{PeerCounts, Repair};
+    use crate::status::model::Cause;
 
     use super::*;
 
     #[test]
     fn a_status_reads_as_a_table() {
         let peer = |subnet: &str, state, reason: Option<&str>| PeerStatus {
-            subnet: subnet.parse().unwrap(),
-            state,
             underlay: reason.is_none().then(|| "192.0.2.12".parse().unwrap()),
             mac: reason.is_none().then(|| "02:00:00:00:00:12".to_owned()),
-            direct: false,
             reason: reason.map(str::to_owned),
-            session: None,
+            ..PeerStatus::new(subnet.parse().unwrap(), state)
         };
         let mut status = Status {
             version: "0.1.0".to_owned(),
@@ -299,16 +257,8 @@ mod tests {
         status.store.kind = "etcd".to_owned();
         status.store.last_error = Some(hostile.clone());
         let subnet = "10.244.3.0/24".parse().unwrap();
-        let state = PeerState::Skipped;
-        status.peer_list = vec![PeerStatus {
-            subnet,
-            state,
-            underlay: None,
-            mac: None,
-            direct: false,
-            reason: Some(hostile),
-            session: None,
-        }];
+        status.peer_list =
+            vec![PeerStatus { reason: Some(hostile), ..PeerStatus::new(subnet, PeerState::Skipped) }];
         let text = Shown(&status).to_string();
         assert!(text.chars().all(|char| char == '\n' || !char.is_control()), "{text:?}");
         assert_eq!(text.lines().filter(|line| line.starts_with("node ")).count(), 1, "{text}");

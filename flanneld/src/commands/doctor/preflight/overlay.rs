@@ -1,11 +1,10 @@
 //! What becomes of devices, peers and routes.
 
-use std::collections::BTreeSet;
-use std::error::Error;
-
 use flannel_vxlan::{DeviceStep, Family, Kernel as _, Observed, Plan, Step};
 use ipnet::IpNet;
+use std::collections::BTreeSet;
 
+use crate::commands::CommandError;
 use crate::commands::context::Context;
 use crate::commands::doctor::{Finding, taken_devices};
 use crate::commands::upstream::State;
@@ -15,7 +14,7 @@ pub(super) fn check(
     context: &Context,
     state: &State,
     links: &mut flannel_vxlan::Netlink,
-) -> Result<Vec<Finding>, Box<dyn Error>> {
+) -> Result<Vec<Finding>, CommandError> {
     let mut overlay = context.overlay(links)?;
     let observed = links.observe(&overlay.links())?;
     let plan = overlay.diff(&observed);

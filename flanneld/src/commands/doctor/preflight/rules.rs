@@ -1,15 +1,13 @@
 //! What becomes of the rules.
 
-use std::error::Error;
-
 use flannel_nft::iptables::{accept_forwarded, iptables_tables, remove_leftovers};
 use flannel_nft::{Kernel, Observed, Ruleset, Transaction};
 use flannel_vxlan::Family;
 
 use crate::commands::context::Context;
 use crate::commands::doctor::{Finding, host};
-use crate::commands::table_changes;
 use crate::commands::upstream::{State, chain};
+use crate::commands::{CommandError, table_changes};
 use crate::desired::rules::{self, RuleSpec};
 use crate::reconcile::foreign_rules::{UPSTREAM, USER_CHAINS};
 
@@ -17,7 +15,7 @@ pub(super) fn check(
     context: &Context,
     state: &State,
     kernel: &mut impl Kernel,
-) -> Result<Vec<Finding>, Box<dyn Error>> {
+) -> Result<Vec<Finding>, CommandError> {
     let spec = context.spec.rules(context.lease);
     let wanted = rules::ruleset(&spec)?;
     let ours = kernel.observe(&wanted.scope())?;
