@@ -1,13 +1,13 @@
 //! What the kernel reports of the sessions with WireGuard peers, for a status.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use flannel_lease::Chain;
-use flannel_vxlan::{DeviceSpec, Family, IfName, Kernel, ObservedWireguard, Overlay};
+use flannel_vxlan::{DeviceSpec, Family, IfName, Kernel, ObservedWireguard, ObservedWireguardPeer, Overlay};
 use ipnet::IpNet;
 
-use crate::status::model::{SessionCounts, SessionStatus, Status};
+use crate::status::model::{SessionCounts, SessionStatus, Status, WireguardPeerStatus};
 
 /// After this time without a handshake the kernel has no session (`REJECT_AFTER_TIME`, drivers/net/wireguard/messages.h).
 const SESSION_LIFETIME: Duration = Duration::from_secs(180);
@@ -20,9 +20,10 @@ pub(super) fn fill(status: &mut Status, overlay: &Overlay, kernel: &mut impl Ker
     for name in names {
         match kernel.wireguard(name) {
             Ok(Some(found)) => {
-                let counts = counts(&found);
+                let (counts, peers) = (counts(&found), peers(&found, SystemTime::now()));
                 for device in status.devices.iter_mut().filter(|device| device.name == name.as_str()) {
                     device.sessions = Some(counts);
+                    device.wireguard_peers.clone_from(&peers);
                 }
                 sessions.extend(by_subnet(&found));
             }
@@ -54,6 +55,27 @@ pub(crate) fn counts(found: &ObservedWireguard) -> SessionCounts {
     counts
 }
 
+/// The peers one by one, unless there are too many. `now`: when they were read.
+fn peers(found: &ObservedWireguard, now: SystemTime) -> Vec<WireguardPeerStatus> {
+    if found.peers.len() > WireguardPeerStatus::MAX {
+        return Vec::new();
+    }
+    let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let peer = |peer: &ObservedWireguardPeer| {
+        let subnets: Vec<String> = peer.subnets.iter().map(ToString::to_string).collect();
+        let at = peer.handshake_age.map(|age| since_epoch.saturating_sub(age));
+        WireguardPeerStatus {
+            key: peer.key.to_string(),
+            subnets: subnets.join(","),
+            // Rounded, so that the moment of reading does not change it.
+            latest_handshake: at.map(|at| at.saturating_add(Duration::from_millis(500)).as_secs()),
+            rx_bytes: peer.rx_bytes,
+            tx_bytes: peer.tx_bytes,
+        }
+    };
+    found.peers.iter().map(peer).collect()
+}
+
 fn by_subnet(found: &ObservedWireguard) -> impl Iterator<Item = (IpNet, SessionStatus)> {
     found.peers.iter().flat_map(|peer| {
         let session = SessionStatus {
@@ -65,4 +87,33 @@ fn by_subnet(found: &ObservedWireguard) -> impl Iterator<Item = (IpNet, SessionS
         };
         peer.subnets.iter().map(move |subnet| (*subnet, session.clone()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use flannel_vxlan::PublicKey;
+
+    use super::*;
+
+    #[test]
+    fn metrics_have_each_peer_of_a_device_with_few_and_no_peer_of_a_device_with_many() {
+        let peer = |handshake_age: Option<u64>| ObservedWireguardPeer {
+            key: PublicKey::new([7; 32]),
+            endpoint: None,
+            subnets: vec!["10.244.1.0/24".parse().unwrap(), "fd00:1::/64".parse().unwrap()],
+            psk: None,
+            keepalive: None,
+            handshake_age: handshake_age.map(Duration::from_millis),
+            rx_bytes: 1,
+            tx_bytes: 2,
+        };
+        let with = |peers| ObservedWireguard { peers, ..ObservedWireguard::default() };
+        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(100_000_001);
+        let found = peers(&with(vec![peer(Some(2_000)), peer(None)]), now);
+        assert_eq!(found.iter().map(|peer| peer.latest_handshake).collect::<Vec<_>>(), [Some(99_998), None]);
+        assert_eq!(found[0].subnets, "10.244.1.0/24,fd00:1::/64");
+        let many = with(vec![peer(None); WireguardPeerStatus::MAX]);
+        assert_eq!(peers(&many, now).len(), WireguardPeerStatus::MAX);
+        assert_eq!(peers(&with(vec![peer(None); WireguardPeerStatus::MAX + 1]), now), []);
+    }
 }

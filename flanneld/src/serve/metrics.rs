@@ -9,7 +9,9 @@ use std::fmt::{Display, Write as _};
 use crate::desired::rules::{
     FORWARDED_FROM_PODS, FORWARDED_TO_PODS, MASQUERADED_FROM_PODS, MASQUERADED_TO_PODS,
 };
-use crate::status::model::{BUCKETS, Cause, CounterStatus, PeerCounts, SessionCounts, Status, WorkStatus};
+use crate::status::model::{
+    BUCKETS, Cause, CounterStatus, DeviceStatus, PeerCounts, Status, WireguardPeerStatus, WorkStatus,
+};
 use crate::status::readiness::Condition;
 
 /// A text format.
@@ -235,13 +237,14 @@ pub const FAMILIES: &[Family] = &[
         kind: Kind::Gauge,
         help: "Peers of a WireGuard device: with a handshake in the last 180 seconds (connected), or without (disconnected), which an idle peer is too.",
         samples: |status, put| {
-            put.sessions(status, |device, sessions, put| {
+            for device in wireguard_devices(status) {
+                let Some(sessions) = device.sessions else { continue };
                 for (state, count) in
                     [("connected", sessions.connected), ("disconnected", sessions.disconnected)]
                 {
-                    put.sample("", &[("device", device), ("state", state)], &count);
+                    put.sample("", &[("device", &device.name), ("state", state)], &count);
                 }
-            });
+            }
         },
     },
     Family {
@@ -249,12 +252,31 @@ pub const FAMILIES: &[Family] = &[
         kind: Kind::Gauge,
         help: "Bytes that a WireGuard device has exchanged with its present peers.",
         samples: |status, put| {
-            put.sessions(status, |device, sessions, put| {
+            for device in wireguard_devices(status) {
+                let Some(sessions) = device.sessions else { continue };
                 for (direction, bytes) in [("received", sessions.rx_bytes), ("sent", sessions.tx_bytes)] {
-                    put.sample("", &[("device", device), ("direction", direction)], &bytes);
+                    put.sample("", &[("device", &device.name), ("direction", direction)], &bytes);
                 }
-            });
+            }
         },
+    },
+    Family {
+        name: "flanneld_wireguard_latest_handshake_timestamp_seconds",
+        kind: Kind::Gauge,
+        help: "Time of the last handshake with a WireGuard peer; absent if there was none. While packets flow, there is one every 2 minutes.",
+        samples: |status, put| put.wireguard_peers(status, "", |peer| peer.latest_handshake),
+    },
+    Family {
+        name: "flanneld_wireguard_received_bytes",
+        kind: Kind::Counter,
+        help: "Bytes received from a WireGuard peer, with the overhead of WireGuard.",
+        samples: |status, put| put.wireguard_peers(status, "_total", |peer| Some(peer.rx_bytes)),
+    },
+    Family {
+        name: "flanneld_wireguard_sent_bytes",
+        kind: Kind::Counter,
+        help: "Bytes sent to a WireGuard peer, with the overhead of WireGuard and with attempts of handshakes.",
+        samples: |status, put| put.wireguard_peers(status, "_total", |peer| Some(peer.tx_bytes)),
     },
     Family {
         name: "flanneld_peer_leases",
@@ -434,15 +456,31 @@ impl Samples<'_> {
         }
     }
 
-    /// Samples of each WireGuard device.
-    fn sessions(&mut self, status: &Status, put: impl Fn(&str, SessionCounts, &mut Self)) {
-        // One device may carry both families.
-        let by_name: BTreeMap<&str, SessionCounts> =
-            status.devices.iter().filter_map(|device| Some((&*device.name, device.sessions?))).collect();
-        for (device, sessions) in by_name {
-            put(device, sessions, self);
+    /// A sample of each peer of the WireGuard devices.
+    fn wireguard_peers(
+        &mut self,
+        status: &Status,
+        suffix: &str,
+        value: fn(&WireguardPeerStatus) -> Option<u64>,
+    ) {
+        for device in wireguard_devices(status) {
+            for peer in &device.wireguard_peers {
+                let labels =
+                    [("device", &*device.name), ("public_key", &peer.key), ("allowed_ips", &peer.subnets)];
+                if let Some(value) = value(peer) {
+                    self.sample(suffix, &labels, &value);
+                }
+            }
         }
     }
+}
+
+/// The WireGuard devices, each once, although it may carry both families.
+fn wireguard_devices(status: &Status) -> impl Iterator<Item = &DeviceStatus> {
+    let with_sessions = status.devices.iter().filter(|device| device.sessions.is_some());
+    let by_name: BTreeMap<&str, &DeviceStatus> =
+        with_sessions.map(|device| (&*device.name, device)).collect();
+    by_name.into_values()
 }
 
 fn durations(work: &str, noted: &WorkStatus, put: &mut Samples<'_>) {

@@ -166,6 +166,31 @@ pub struct DeviceStatus {
     /// Its sessions; absent for another kind of device than WireGuard, and if they cannot be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sessions: Option<SessionCounts>,
+    /// Its peers, for /metrics; empty for another kind of device than WireGuard, and if there are more than
+    /// [`WireguardPeerStatus::MAX`]. A status has them in [`PeerStatus::session`].
+    #[serde(skip)]
+    pub wireguard_peers: Vec<WireguardPeerStatus>,
+}
+
+/// A peer of a WireGuard device as /metrics has it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct WireguardPeerStatus {
+    /// Its public key.
+    pub key: String,
+    /// Its subnets, separated by commas.
+    pub subnets: String,
+    /// Time of the last handshake; `None` if there was none.
+    pub latest_handshake: Option<u64>,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+}
+
+impl WireguardPeerStatus {
+    /// Most peers of a device of which /metrics has time series each. Each node has such series of all other nodes, so
+    /// their number in a cluster is the square of the number of nodes.
+    pub const MAX: usize = 250;
 }
 
 /// The sessions of a WireGuard device with its peers. Nodes of which a device carries both families are one peer.

@@ -134,6 +134,7 @@ fn devices(overlay: &Overlay) -> Vec<DeviceStatus> {
             port: device.kind.port().map(NonZeroU16::get),
             key: device.kind.wireguard().map(|wireguard| wireguard.public_key.to_string()),
             sessions: None,
+            wireguard_peers: Vec::new(),
         }
     };
     specs.map(status).collect()

@@ -77,6 +77,7 @@ fn device_status(observed: &Observed) -> Vec<DeviceStatus> {
                 .or_else(|| Some(device.wireguard()?.port)),
             key: device.wireguard().and_then(|found| Some(found.private_key?.public().to_string())),
             sessions: device.wireguard().map(sessions::counts),
+            wireguard_peers: Vec::new(),
         })
     };
     observed.devices.iter().filter_map(status).collect()

@@ -8,7 +8,7 @@ mod page;
 use flanneld::status::model::{
     Cause, CounterStatus, DeviceStatus, ForeignStatus, InterfaceStatus, LeaseStatus, PeerCounts, PeerState,
     PeerStatus, ProcessStatus, Repair, RepairCount, RulesStatus, SessionCounts, Status, StoreStatus,
-    WorkStatus,
+    WireguardPeerStatus, WorkStatus,
 };
 
 /// A node of a small cluster: one peer in a tunnel, one routed directly, one refused, one that makes no sense.
@@ -77,6 +77,13 @@ fn sample() -> Status {
             port: Some(8472),
             key: None,
             sessions: Some(SessionCounts { connected: 2, disconnected: 1, rx_bytes: 4096, tx_bytes: 8192 }),
+            wireguard_peers: vec![WireguardPeerStatus {
+                key: "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=".to_owned(),
+                subnets: "10.244.2.0/24,2001:cafe:42:2::/64".to_owned(),
+                latest_handshake: Some(1_799_999_990),
+                rx_bytes: 1024,
+                tx_bytes: 2048,
+            }],
         }],
         rules: RulesStatus {
             owned: false,
