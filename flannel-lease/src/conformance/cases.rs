@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use super::published::*;
 use super::{Harness, Watcher, first_v4, key, node, node_v6, quick, range_v4, request, with_v6, within};
 use crate::{
     BackendType, Lease, LeaseAttributes, LeaseEvent, LeaseLost, LeaseRequest, StoreErrorKind, Timing,
@@ -210,40 +211,6 @@ pub async fn a_lease_nobody_renews_ends_and_its_peers_hear_of_it<H: Harness>(har
     let mut watcher = Watcher::start(&observer);
     watcher.until("the listing", |table| table.synced() && table.len() == 1).await;
     watcher.until("the end of the lease", |table| table.is_empty()).await;
-    assert_eq!(harness.read(&lease.key.to_string()).await, None);
-}
-
-pub async fn an_updated_lease_reaches_the_peers<H: Harness>(harness: H) {
-    let store = harness.open(quick()).await;
-    let lease = store.acquire(&request(node(1))).await.unwrap();
-    let observer = harness.open(quick()).await;
-    let mut watcher = Watcher::start(&observer);
-    watcher.until("the listing", |table| table.synced()).await;
-    // Even its address: it is held, so it is this node's all the same.
-    let moved = LeaseAttributes { public_ip: node(2).public_ip, ..node(1) };
-    let held = tokio::spawn({
-        let store = Arc::clone(&store);
-        async move { store.hold().await }
-    });
-    let updated = store.update(&moved).await.unwrap();
-    assert_eq!((updated.key, &updated.attributes), (lease.key, &moved));
-    watcher.until("the update", |table| table.peer(lease.key) == Some(&moved)).await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    assert!(!held.is_finished(), "its own update was taken for a loss");
-    assert!(harness.ends(&lease.key.to_string()).await);
-    held.abort();
-}
-
-pub async fn an_update_of_a_lost_lease_is_refused<H: Harness>(harness: H) {
-    let store = harness.open(quick()).await;
-    assert_eq!(store.update(&node(1)).await.unwrap_err().kind, StoreErrorKind::NotHeld);
-    let lease = store.acquire(&request(node(1))).await.unwrap();
-    let other = node(2).to_json().unwrap();
-    harness.put(&lease.key.to_string(), &other).await;
-    assert_eq!(store.update(&node(1)).await.unwrap_err().kind, StoreErrorKind::NotHeld);
-    assert_eq!(harness.read(&lease.key.to_string()).await, Some(other));
-    harness.delete(&lease.key.to_string()).await;
-    assert_eq!(store.update(&node(1)).await.unwrap_err().kind, StoreErrorKind::NotHeld);
     assert_eq!(harness.read(&lease.key.to_string()).await, None);
 }
 

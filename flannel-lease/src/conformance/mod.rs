@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test panics")]
 
 pub mod cases;
+mod published;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -224,6 +225,7 @@ macro_rules! lease_store_conformance {
             a_held_lease_is_renewed_without_a_word_to_the_peers
             a_lease_nobody_renews_ends_and_its_peers_hear_of_it
             an_updated_lease_reaches_the_peers
+            each_backend_is_stored_as_upstream_does_and_reaches_the_peers
             an_update_of_a_lost_lease_is_refused
             a_deleted_lease_is_reported_lost
             renewal_never_takes_a_subnet_that_another_node_holds
@@ -249,6 +251,7 @@ macro_rules! lease_store_conformance {
             a_watch_tells_what_is_there_then_what_changes
             a_restart_with_nothing_new_tells_the_peers_nothing
             an_updated_lease_reaches_the_peers
+            each_backend_is_stored_as_upstream_does_and_reaches_the_peers
             entries_that_are_no_leases_are_skipped_and_remove_nobody
             an_outage_removes_nobody_and_ends_in_a_catch_up
             after_churn_every_watcher_agrees_with_the_store

@@ -12,7 +12,7 @@ use flannel_lease::kube::KubeStore;
 use flannel_lease::{
     Lease, LeaseAttributes, LeaseLost, LeaseRequest, LeaseStore, StoreError, StoreFuture, StoreHealth, Timing,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 use testkit::{FakeApi, KubeApiserver};
 use tokio::sync::{OnceCell, mpsc, watch};
 
@@ -109,20 +109,19 @@ pub(crate) const DUAL: Stack = Stack { ipv4: true, ipv6: true };
 fn json_of(node: &Value) -> Option<String> {
     let annotation = |name: &str| node["metadata"]["annotations"][format!("{PREFIX}{name}")].as_str();
     (annotation("kube-subnet-manager") == Some("true")).then_some(())?;
-    let data = |name| {
-        annotation(name).filter(|text| *text != "null").map(|text| serde_json::from_str(text).unwrap())
-    };
-    let mut lease = json!({ "PublicIP": annotation("public-ip").unwrap_or("0.0.0.0"), "PublicIPv6": annotation("public-ipv6") });
-    for (name, value) in [
-        ("BackendType", annotation("backend-type").map(Value::from)),
+    // The data as the annotation has it, with its keys in their order.
+    let data = |name| annotation(name).filter(|text| *text != "null").map(str::to_owned);
+    let text = |value: Option<&str>| value.map(|value| Value::from(value).to_string());
+    let fields = [
+        ("PublicIP", text(Some(annotation("public-ip").unwrap_or("0.0.0.0")))),
+        ("PublicIPv6", text(annotation("public-ipv6"))),
+        ("BackendType", text(annotation("backend-type"))),
         ("BackendData", data("backend-data")),
         ("BackendV6Data", data("backend-v6-data")),
-    ] {
-        if let Some(value) = value {
-            lease[name] = value;
-        }
-    }
-    LeaseAttributes::from_json(lease.to_string().as_bytes()).ok()?.to_json().ok()
+    ];
+    let fields: Vec<String> =
+        fields.into_iter().filter_map(|(name, value)| Some(format!("\"{name}\":{}", value?))).collect();
+    LeaseAttributes::from_json(format!("{{{}}}", fields.join(",")).as_bytes()).ok()?.to_json().ok()
 }
 
 /// A node's name made of its address or subnet.
