@@ -15,7 +15,7 @@ use crate::error::{ApplyError, ObserveError, ReadError};
 use crate::kernel::{Applied, Kernel, apply};
 use crate::model::device::{ObservedDevice, ObservedKind};
 use crate::model::family::Family;
-use crate::model::family_spec::{Identity, Links};
+use crate::model::family_spec::Links;
 use crate::model::if_name::IfName;
 use crate::model::interface::{DefaultRoute, Interface, RouteLookup};
 use crate::model::objects::{Observed, ObservedNexthop, ROUTE_PROTOCOL, is_host_gateway};
@@ -289,12 +289,10 @@ impl Kernel for Netlink {
         let mut links = self.links()?;
         self.add_addresses(&mut links)?;
         let mut observed = Observed::default();
-        let is_wireguard = |links: &Links| matches!(links.identity, Some(Identity::Wireguard { .. }));
-        let reads_all_wireguard = wanted.iter().any(is_wireguard);
         for (interface, mut device) in links {
-            let is_named = wanted.iter().any(|links| links.device == Some(device.name));
+            let may_be_ours = wanted.iter().any(|links| links.may_be_wireguard(&device));
             if let ObservedKind::Wireguard(options) = &mut device.kind
-                && (is_named || reads_all_wireguard)
+                && may_be_ours
             {
                 *options = self.wireguard_device(device.index)?;
             }

@@ -185,9 +185,19 @@ impl Links {
         }
     }
 
+    /// Whether this WireGuard device can be ours: it has our name, or our address under another name. The keys and peers of
+    /// other WireGuard devices are not read.
+    pub(crate) fn may_be_wireguard(&self, found: &ObservedDevice) -> bool {
+        let is_renamed = match self.identity {
+            Some(Identity::Wireguard { address, .. }) => has_address(found, address),
+            _ => false,
+        };
+        self.device == Some(found.name) || is_renamed
+    }
+
     /// Whether this is the device under another name.
     pub(crate) fn is_renamed(&self, found: &ObservedDevice) -> bool {
-        let has_address = |address| found.addresses.iter().any(|(found, _)| *found == address);
+        let has_address = |address| has_address(found, address);
         let is_it = match (&found.kind, self.identity) {
             (ObservedKind::Vxlan(vxlan), Some(Identity::Vxlan(vni, mac))) => {
                 let family = vxlan.local.map(Family::of);
@@ -206,6 +216,10 @@ impl Links {
         };
         is_it && self.device != Some(found.name)
     }
+}
+
+fn has_address(device: &ObservedDevice, address: IpAddr) -> bool {
+    device.addresses.iter().any(|(found, _)| *found == address)
 }
 
 /// The smallest network that contains all `networks`; the whole family of `subnet` if there are none.

@@ -7,6 +7,7 @@
 
 mod conflict_by_address;
 mod conflict_by_age;
+mod costs;
 mod ipip;
 mod plans;
 mod properties;

@@ -1,6 +1,7 @@
 //! WireGuard devices: real packets between three nodes, and repairs. These tests need kernels that have them.
 
 mod scale;
+mod wg_messages;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
