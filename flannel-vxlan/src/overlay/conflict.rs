@@ -90,6 +90,18 @@ pub enum PeerConflict {
     /// carry its own packets.
     #[error("its endpoint {0} is inside the pod network")]
     UnderlayInPodNetwork(IpAddr),
+    /// The pod network contains an address or a gateway of this host that no more specific route reaches. The route of the
+    /// network to the WireGuard device is not set, because it would cut this host off.
+    #[error(
+        "the pod network {network} contains {address}, an address or gateway of this host: a route to the WireGuard device \
+         would cut this host off. Choose a pod network without it"
+    )]
+    NetworkCutsOff {
+        /// The pod network.
+        network: IpNet,
+        /// The address or gateway.
+        address: IpAddr,
+    },
 }
 
 /// What the rules depend on.
@@ -234,6 +246,12 @@ impl Rules<'_> {
             && key == ours
         {
             return Some(PeerConflict::OwnKey);
+        }
+        let networks = spec.networks.iter().map(IpNet::trunc).filter(|network| network.contains(&subnet));
+        if let Some((network, address)) =
+            networks.filter(|_| is_wireguard).find_map(|network| Some((network, self.host.cut_off(network)?)))
+        {
+            return Some(PeerConflict::NetworkCutsOff { network, address });
         }
         if is_wireguard && self.is_for_pods(underlay) {
             return Some(PeerConflict::UnderlayInPodNetwork(underlay));

@@ -108,6 +108,7 @@ impl Overlay {
             keeps_unknown: self.keeps_unknown,
             hold: &self.hold,
             sent: &mut self.sent,
+            host: &self.host,
         };
         let withheld = desired.diff(devices, observed, &mut plan);
         self.pending.start_over(withheld);

@@ -25,6 +25,9 @@ pub(crate) struct HostView {
     routes: BTreeMap<(IpNet, u32), ObservedRoute>,
     /// Whether the uplinks are up; `None` if unknown.
     underlay_up: PerFamily<Option<bool>>,
+    /// Pod networks whose route to a WireGuard device would cut this host off, as last observed: each with an address of
+    /// the host or a gateway that no more specific route reaches.
+    cutting: Vec<(IpNet, IpAddr)>,
 }
 
 /// What a route would take from the host.
@@ -62,12 +65,34 @@ impl HostView {
                 .as_ref()
                 .is_some_and(|spec| spec.may_be_peer_subnet(route.subnet))
         });
-        Self {
+        let mut host = Self {
             addresses,
             gateways: gateways.copied().collect(),
             routes: routes.map(|route| ((route.subnet, route.metric), *route)).collect(),
             underlay_up,
-        }
+            cutting: Vec::new(),
+        };
+        let networks = families.specs().flat_map(FamilySpec::network_routes).map(|route| route.subnet);
+        host.cutting = networks.filter_map(|network| Some((network, host.cut_off_by(network)?))).collect();
+        host
+    }
+
+    /// An address of this host or a gateway that a route to `network` would take from the uplink.
+    fn cut_off_by(&self, network: IpNet) -> Option<IpAddr> {
+        let is_reached = |address: &IpAddr| {
+            let routes = self.routes.keys().map(|(subnet, _)| *subnet);
+            let mut closer =
+                self.networks_of(*address).chain(routes.filter(|subnet| subnet.contains(address)));
+            closer.any(|closer| closer.prefix_len() > network.prefix_len())
+        };
+        let own = self.addresses.iter().map(|(address, _)| *address);
+        let mut inside = own.chain(self.gateways.keys().copied()).filter(|address| network.contains(address));
+        inside.find(|address| !is_reached(address))
+    }
+
+    /// The address of the host or gateway that the route of this pod network would cut off.
+    pub(crate) fn cut_off(&self, network: IpNet) -> Option<IpAddr> {
+        self.cutting.iter().find(|(cutting, _)| *cutting == network).map(|(_, address)| *address)
     }
 
     /// What a route to this subnet would take from the host.

@@ -53,6 +53,10 @@ use crate::plan::wireguard::SentBytes;
 ///   endpoint.
 /// - One underlay address with two MAC addresses, keys or subnets: both peers are programmed.
 ///
+/// - A pod network that contains an address or gateway of this host which no more specific route reaches: with WireGuard
+///   its route is not set, and none of its peers is programmed. Pod traffic then follows the host's other routes,
+///   unencrypted.
+///
 /// A peer that would harm this host (see [`PeerConflict`]) is not programmed and does not affect other peers. The
 /// overlay programs a peer by itself when its conflict ends. [`Overlay::take_status_changes`] reports each change.
 ///

@@ -10,7 +10,9 @@ use crate::kernel::monitor::Notification;
 use crate::model::device::ObservedDevice;
 use crate::model::family::Family;
 use crate::model::family_spec::FamilySpec;
-use crate::model::objects::{ObservedFdbEntry, ObservedNexthop, ObservedRoute, ROUTE_PROTOCOL, RouteTo};
+use crate::model::objects::{
+    ObservedFdbEntry, ObservedNexthop, ObservedRoute, ROUTE_PROTOCOL, Route, RouteTo,
+};
 use crate::model::peer::Peer;
 use crate::overlay::Overlay;
 use crate::plan::device_diff::diff_device;
@@ -221,6 +223,10 @@ impl Overlay {
         let gateway = route.foreign_gateway().filter(|_| self.devices.family_on(route.interface).is_none());
         if let Some(gateway) = gateway {
             let is_known = self.host.has_gateway(gateway);
+            let is_inside = |network: Route| network.subnet.contains(&gateway);
+            if is_known == gone && self.families.specs().flat_map(FamilySpec::network_routes).any(is_inside) {
+                return None; // a route of a pod network may cut the gateway off, or no longer
+            }
             let holders: Vec<IpNet> = self.peers.containing(gateway, u8::MAX).collect();
             if is_known && gone && !holders.is_empty() {
                 return None; // other routes may have the same gateway

@@ -14,6 +14,7 @@ use crate::model::objects::{
 };
 use crate::model::peer::{Peer, Via};
 use crate::overlay::conflict::PeerConflict;
+use crate::overlay::host::HostView;
 use crate::overlay::nexthop_ids::NexthopIds;
 use crate::overlay::peer_table::PeerTable;
 use crate::plan::Plan;
@@ -34,6 +35,7 @@ pub(crate) struct Desired<'a> {
     /// Parts that are not repaired.
     pub(crate) hold: &'a BTreeSet<Part>,
     pub(crate) sent: &'a mut SentBytes,
+    pub(crate) host: &'a HostView,
 }
 
 impl Desired<'_> {
@@ -157,10 +159,12 @@ impl Desired<'_> {
         withheld
     }
 
-    /// Puts the missing and wrong routes of the networks to WireGuard devices, and claims the right ones.
+    /// Puts the missing and wrong routes of the networks to WireGuard devices, and claims the right ones. A route that would
+    /// cut this host off is neither.
     fn put_network_routes(&self, fates: &PerFamily<DeviceFate>, found: &mut Found<'_>, plan: &mut Plan) {
         for spec in self.families.specs().filter(|spec| !fates[spec.family()].is_off()) {
-            for route in spec.network_routes() {
+            let is_harmless = |route: &Route| self.host.cut_off(route.subnet).is_none();
+            for route in spec.network_routes().filter(is_harmless) {
                 let matched = found.claim_route(&route, fates[spec.family()].index());
                 if matched != RouteMatch::Right && !self.hold.contains(&Part::Rest) {
                     plan.put_route(route, matched != RouteMatch::Missing, false);

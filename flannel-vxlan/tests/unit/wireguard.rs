@@ -1,13 +1,13 @@
 //! Plans of WireGuard devices and peers.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use flannel_vxlan::{
     DeviceSpec, FakeKernel, Family, FamilySpec, FlannelDevice, IfName, IpipSpec, Kernel, Links, ObservedKind,
-    ObservedWireguard, ObservedWireguardPeer, Overlay, Peer, PeerConflict, Plan, PresharedKey, PrivateKey,
-    PublicKey, UnderlayMtu, Via, WireguardSpec,
+    ObservedRoute, ObservedRouteTo, ObservedWireguard, ObservedWireguardPeer, Overlay, Peer, PeerConflict,
+    Plan, PresharedKey, PrivateKey, PublicKey, UnderlayMtu, Via, WireguardSpec,
 };
 use ipnet::IpNet;
 use proptest::prelude::*;
@@ -99,6 +99,48 @@ fn a_first_start_creates_the_devices_then_the_routes_of_the_networks_then_one_pe
         expect(name, &plan(&mut overlay, &mut kernel));
         assert!(overlay.converge(&mut kernel).unwrap().is_clean());
         assert_eq!(overlay.converge(&mut kernel).unwrap().steps, 0, "{name}");
+    }
+}
+
+#[test]
+fn a_network_that_holds_a_gateway_gets_its_route_only_while_a_closer_route_reaches_the_gateway() {
+    let (mut overlay, mut kernel) = (separate(), host());
+    let (gateway, network): (IpAddr, IpNet) =
+        ("10.244.7.1".parse().unwrap(), "10.244.0.0/16".parse().unwrap());
+    kernel.gateways.push((gateway, 2));
+    let converge = |overlay: &mut Overlay, kernel: &mut FakeKernel| {
+        overlay.invalidate();
+        assert!(overlay.converge(kernel).unwrap().is_clean());
+        assert_eq!(overlay.converge(kernel).unwrap().steps, 0);
+        let v6: IpNet = "fd00:10:244::/48".parse().unwrap();
+        assert!(kernel.routes.contains_key(&(v6, 1024)), "the other family is not affected");
+        (kernel.routes.contains_key(&(network, 0)), overlay.conflict_of(v4(2).subnet))
+    };
+    let cut_off = (false, Some(PeerConflict::NetworkCutsOff { network, address: gateway }));
+    assert_eq!(converge(&mut overlay, &mut kernel), cut_off);
+    let closer: IpNet = "10.244.7.0/28".parse().unwrap();
+    let to = ObservedRouteTo::Gateway { gateway: "192.168.77.254".parse().unwrap(), onlink: false };
+    let route =
+        ObservedRoute { subnet: closer, protocol: 4, metric: 0, interface: 2, to, no_extra_attrs: true };
+    kernel.routes.insert((closer, 0), route);
+    assert_eq!(converge(&mut overlay, &mut kernel), (true, None));
+    kernel.routes.remove(&(closer, 0));
+    assert_eq!(converge(&mut overlay, &mut kernel), cut_off);
+    kernel.gateways.clear();
+    assert_eq!(converge(&mut overlay, &mut kernel), (true, None));
+
+    // An address of this host in a network that is wider than the pod network; in a smaller network it is harmless.
+    for (own, prefix, cuts_off) in
+        [("10.244.9.9", 8, true), ("10.244.9.9", 16, true), ("10.244.9.9", 24, false)]
+    {
+        let own: IpAddr = own.parse().unwrap();
+        let mut kernel = FakeKernel::new([
+            ("192.168.77.1".parse().unwrap(), 24),
+            ("fd77::1".parse().unwrap(), 64),
+            (own, prefix),
+        ]);
+        let conflict = cuts_off.then_some(PeerConflict::NetworkCutsOff { network, address: own });
+        assert_eq!(converge(&mut separate(), &mut kernel), (!cuts_off, conflict), "/{prefix}");
     }
 }
 

@@ -16,8 +16,8 @@ use flannel_lease::Chain;
 use flannel_lease::LeaseEvent;
 use flannel_lease::Stack;
 use flannel_lease::{
-    Backoff, Lease, LeaseAttributes, LeaseLost, LeaseRequest, LeaseStore, StoreError, StoreErrorKind,
-    StoreHealth,
+    BackendType, Backoff, Lease, LeaseAttributes, LeaseLost, LeaseRequest, LeaseStore, StoreError,
+    StoreErrorKind, StoreHealth,
 };
 
 /// Longest pause before another lease is asked for, if other machines take one after another.
@@ -98,7 +98,13 @@ pub(crate) async fn acquire(store: &dyn LeaseStore, request: &LeaseRequest) -> R
     for _ in 0..MAX_MACS {
         match store.acquire(&request).await {
             Err(error) if error.kind == StoreErrorKind::IdentityTaken => {
-                let Some(others) = with_other_macs(&request.attributes) else { return Err(error) };
+                let Some(others) = with_other_macs(&request.attributes) else {
+                    return Err(if request.attributes.backend_type == BackendType::Wireguard {
+                        with_advice_about_key(error)
+                    } else {
+                        error
+                    });
+                };
                 warn!(
                     "another node has this node's VTEP MAC address: check whether one machine is a clone of the other. This \
                      node takes another MAC address, so that peers reach both: {}",
@@ -110,6 +116,16 @@ pub(crate) async fn acquire(store: &dyn LeaseStore, request: &LeaseRequest) -> R
         }
     }
     store.acquire(&request).await
+}
+
+/// A node of which the key is another node's gets no lease. It does not choose another key by itself: both may have one file.
+fn with_advice_about_key(mut error: StoreError) -> StoreError {
+    error.advice.push_str(
+        ": its WireGuard key. One machine is a clone of the other, or both use one key file. That node is not affected. On \
+         this node, delete the WireGuard key file (WIREGUARD_KEY_FILE, default /run/flannel/wgkey) and the devices \
+         flannel-wg and flannel-wg-v6, and start flanneld again: it generates a new key",
+    );
+    error
 }
 
 /// Asks for the lease that is remembered or was lost until the store gives one. It may be another: ours expired while we
