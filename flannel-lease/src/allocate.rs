@@ -34,6 +34,7 @@ pub struct FamilyRange<Net, Address> {
 
 /// The result of [`choose`]: what a store has to write.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Choice {
     /// The subnets to lease.
     pub key: LeaseKey,

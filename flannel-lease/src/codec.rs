@@ -28,6 +28,7 @@ pub(crate) const MAX_LEASE_BYTES: usize = 16 << 10;
 /// A text that is not a lease key in upstream's form.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("lease key `{text}` {problem}")]
+#[non_exhaustive]
 pub struct LeaseKeyError {
     /// The rejected text, cut to 80 characters.
     pub text: String,

@@ -8,6 +8,7 @@ use crate::codec::printable;
 
 /// The state of a store, for `/readyz`, metrics and logs.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct StoreHealth {
     /// When the store last answered; `None` before the first answer.
     pub last_contact: Option<SystemTime>,

@@ -18,16 +18,26 @@ pub struct OpenError {
     pub source: io::Error,
 }
 
-fn hint(protocol: Protocol, source: &io::Error) -> &'static str {
-    let lacks_protocol = source.raw_os_error().map(Errno::from_raw) == Some(Errno::EPROTONOSUPPORT);
-    match protocol {
-        Protocol::Netfilter if lacks_protocol => ": the kernel lacks nf_tables (CONFIG_NF_TABLES)",
-        _ => "",
+fn hint(protocol: Protocol, source: &io::Error) -> String {
+    match (protocol, source.raw_os_error().map(Errno::from_raw)) {
+        (Protocol::Netfilter, Some(Errno::EPROTONOSUPPORT)) => {
+            ": the kernel lacks nf_tables (CONFIG_NF_TABLES)".to_owned()
+        }
+        // Subscribing to notifications of nf_tables needs the capability (`netlink_bind`).
+        (_, Some(Errno::EPERM)) => format!(": {LACKS_CAPABILITY}"),
+        _ => String::new(),
     }
 }
 
+/// The kernel's check of nearly every netlink request that it refuses with `EPERM` (`netlink_net_capable`,
+/// net/netlink/af_netlink.c).
+const LACKS_CAPABILITY: &str = "this process lacks CAP_NET_ADMIN in the user namespace that owns its network namespace; run \
+     it as root, or grant it that capability (a container: NET_ADMIN; a rootless container also needs a network namespace of \
+     its own)";
+
 /// The kernel refused a message.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub struct Refusal {
     /// Number of the message in its [`Batch`](crate::Batch).
     pub message: u32,
@@ -40,10 +50,29 @@ pub struct Refusal {
     pub offset: Option<u32>,
 }
 
+impl Refusal {
+    /// A refusal without an explanation, e.g. of a fake kernel.
+    #[must_use]
+    pub fn new(message: u32, errno: Errno) -> Self {
+        Self { message, errno, text: None, offset: None }
+    }
+
+    /// The kernel's explanation. If it gave none, what the error number means for every request: for `EPERM` the missing
+    /// capability and its namespace.
+    #[must_use]
+    pub fn explanation(&self) -> Option<&str> {
+        match (&self.text, self.errno) {
+            (Some(text), _) => Some(text),
+            (None, Errno::EPERM) => Some(LACKS_CAPABILITY),
+            (None, _) => None,
+        }
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({:?})", self.errno.desc(), self.errno)?;
-        match &self.text {
+        write!(f, "{}", self.errno)?;
+        match self.explanation() {
             Some(text) => write!(f, ": {text}"),
             None => Ok(()),
         }

@@ -48,6 +48,7 @@
 
 mod attribute;
 mod batch;
+mod errno;
 mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -60,10 +61,10 @@ mod uapi;
 
 pub use attribute::{Attribute, AttributeIter, Attributes, attributes};
 pub use batch::{Batch, Flags};
+pub use errno::Errno;
 pub use error::{AskError, DumpError, LostReply, Malformed, OpenError, Refusal, TransactError};
 pub use message::{Message, MessageIter, messages};
 pub use monitor::{Incomplete, Monitor, Received};
-pub use nix::errno::Errno;
 pub use protocol::Protocol;
 pub use socket::{Answer, Socket};
 

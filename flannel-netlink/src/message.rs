@@ -45,12 +45,7 @@ impl<'a> Message<'a> {
         if code == 0 {
             return Ok(None);
         }
-        let mut refusal = Refusal {
-            message: number,
-            errno: Errno::from_raw(code.saturating_neg()),
-            text: None,
-            offset: None,
-        };
+        let mut refusal = Refusal::new(number, Errno::from_raw(code.saturating_neg()));
         if self.flags & NLM_F_ACK_TLVS != 0 {
             // An error contains the request before the attributes: all of it or, if capped, only
             // its header.

@@ -6,6 +6,7 @@ use neli::consts::socket::NlFamily;
 
 /// The netlink protocol of a socket.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Protocol {
     /// Generic netlink families, e.g. ethtool.
     Generic,

@@ -28,6 +28,7 @@ const MIN_BUFFER: usize = 256 * 1024;
 /// The kernel's replies to a datagram.
 #[derive(Debug, Default, Eq, PartialEq)]
 #[must_use = "a batch that was refused changed nothing, or not everything"]
+#[non_exhaustive]
 pub struct Answer {
     /// Whether any message was acknowledged. Check `refused` first.
     pub acknowledged: bool,

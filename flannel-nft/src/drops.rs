@@ -23,6 +23,7 @@ pub(crate) const MAX_JUMPS: u8 = 16;
 
 /// A base chain that drops packets, and what in it does.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Dropped<'r> {
     /// The table.
     pub table: &'r Table,

@@ -237,6 +237,7 @@ pub enum InvalidRule {
 /// A transaction is invalid. Nothing was sent to the kernel.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("`{object}` is invalid")]
+#[non_exhaustive]
 pub struct SealError {
     /// The invalid object, in nft syntax.
     pub object: String,
@@ -352,10 +353,9 @@ impl RefusalReason {
 
     fn hint(&self) -> Option<&'static str> {
         Some(match self.0.errno {
-            // netlink_net_capable, net/netlink/af_netlink.c
+            // `nft_table_lookup`
             Errno::EPERM => {
-                "this process lacks CAP_NET_ADMIN in the user namespace that owns this network namespace, or another \
-                 process owns the table"
+                "if the process has it, another process owns the table, and only that process can change it"
             }
             Errno::EBUSY => "the object is still in use, or another process owns the table",
             Errno::ENOENT => "the object, or an object that it refers to, does not exist",

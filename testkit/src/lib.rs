@@ -2,6 +2,7 @@
 //!
 //! - [`netns`] runs a closure in a fresh network namespace that vanishes with it.
 //! - [`sh`] runs a command there; [`golden`] compares text with a checked-in file.
+//! - [`without_net_admin`] runs a test again as a process that may not change the namespace.
 //! - [`check_uapi`] compares constants with the installed kernel headers.
 //! - [`Lab`] is a network of nodes, an outside host and a switch between them; [`Node::add_pod`] makes pods with the
 //!   real CNI plugins; [`Flannel`] runs daemons that share a lease file.
@@ -28,6 +29,7 @@ mod new_flows;
 mod round_trips;
 mod shell;
 mod uapi;
+mod unprivileged;
 mod wait;
 
 pub use cni::{Pod, SubnetEnv};
@@ -46,6 +48,7 @@ pub use new_flows::{NewFlows, NewFlowsReport};
 pub use round_trips::{RoundTrips, RoundTripsReport};
 pub use shell::{ShellError, sh, try_sh};
 pub use uapi::check_uapi;
+pub use unprivileged::{causes, rerun, without_net_admin};
 pub use wait::{forwarded, wait_for};
 
 /// What the environment says about tests. The one place here that reads it.

@@ -291,12 +291,8 @@ impl Kernel for FakeKernel {
             let validated = applied.and_then(|()| if last == Some(count) { self.validate() } else { Ok(()) });
             if let Err(errno) = validated {
                 *self = Self { refuse: None, ..before };
-                let refusal = Refusal { message, errno, text: None, offset: None };
-                return Err(CommitError::Refused {
-                    operation,
-                    attribute: None,
-                    source: RefusalReason(refusal),
-                });
+                let source = RefusalReason(Refusal::new(message, errno));
+                return Err(CommitError::Refused { operation, attribute: None, source });
             }
         }
         self.script.push_str(&transaction.to_string());

@@ -115,50 +115,53 @@ fn deep(chains: u8) -> Table {
 }
 
 fn chains() -> Vec<Case> {
-    use Errno::{EMLINK, ENOENT, EOPNOTSUPP};
     let inline = |verdict| Rule::new().vmap_inline(VmapKey::TCP_DPORT, [(80, verdict)]);
     let loops = "packets can reach chain `a` from itself";
     let base_target = "chain `base` is a base chain, to which no rule can jump";
     let missing = "there is no chain `gone` in this table";
     vec![
-        rejected(EMLINK, rule(jump("a")).chain(regular("a", [jump("a")])), loops),
+        rejected(Errno::EMLINK, rule(jump("a")).chain(regular("a", [jump("a")])), loops),
         rejected(
-            EMLINK,
+            Errno::EMLINK,
             rule(jump("b")).chain(regular("a", [jump("b")])).chain(regular("b", [jump("a")])),
             loops,
         ),
-        rejected(EMLINK, rule(jump("a")).set(ports(goto("a"))).chain(regular("a", [lookup()])), loops),
-        rejected(EMLINK, rule(jump("a")).chain(regular("a", [inline(goto("a"))])), loops),
+        rejected(Errno::EMLINK, rule(jump("a")).set(ports(goto("a"))).chain(regular("a", [lookup()])), loops),
+        rejected(Errno::EMLINK, rule(jump("a")).chain(regular("a", [inline(goto("a"))])), loops),
         valid(table().chain(regular("a", [jump("a")]))),
-        rejected(EMLINK, deep(16), "chain `c16` is more than 15 jumps below a base chain"),
+        rejected(Errno::EMLINK, deep(16), "chain `c16` is more than 15 jumps below a base chain"),
         valid(deep(15)),
-        rejected(ENOENT, rule(jump("gone")), missing),
-        rejected(ENOENT, table().set(ports(goto("gone"))), missing),
-        rejected(ENOENT, rule(inline(goto("gone"))), missing),
-        rejected(EOPNOTSUPP, rule(Rule::new().accept()).chain(regular("a", [jump("base")])), base_target),
-        rejected(EOPNOTSUPP, rule(Rule::new().accept()).set(ports(goto("base"))), base_target),
+        rejected(Errno::ENOENT, rule(jump("gone")), missing),
+        rejected(Errno::ENOENT, table().set(ports(goto("gone"))), missing),
+        rejected(Errno::ENOENT, rule(inline(goto("gone"))), missing),
         rejected(
-            EOPNOTSUPP,
+            Errno::EOPNOTSUPP,
+            rule(Rule::new().accept()).chain(regular("a", [jump("base")])),
+            base_target,
+        ),
+        rejected(Errno::EOPNOTSUPP, rule(Rule::new().accept()).set(ports(goto("base"))), base_target),
+        rejected(
+            Errno::EOPNOTSUPP,
             table().chain(nat(Hook::Forward, [])),
             "family ip has no nat chains at hook forward",
         ),
         rejected(
-            EOPNOTSUPP,
+            Errno::EOPNOTSUPP,
             table().chain(base(ChainKind::Route, Hook::Input, Priority::MANGLE, [])),
             "family ip has no route chains at hook input",
         ),
         rejected(
-            EOPNOTSUPP,
+            Errno::EOPNOTSUPP,
             table().chain(base(ChainKind::Filter, Hook::Ingress, Priority::FILTER, [])),
             "family ip has no filter chains at hook ingress",
         ),
         rejected(
-            ENOENT,
+            Errno::ENOENT,
             in_family(Family::Bridge, nat(Hook::Prerouting, [])),
             "family bridge has no nat chains at hook prerouting",
         ),
         rejected(
-            EOPNOTSUPP,
+            Errno::EOPNOTSUPP,
             table().chain(base(ChainKind::Nat, Hook::Prerouting, Priority::new(-200), [])),
             "priority -200 is too low for a nat chain: it must be above -200",
         ),
@@ -167,7 +170,6 @@ fn chains() -> Vec<Case> {
 }
 
 fn sets() -> Vec<Case> {
-    use Errno::{EINVAL, ENFILE, ENODATA, ENOENT, EOPNOTSUPP, ERANGE};
     let counters = || Set::counter_map(set("s"), Datatype::Ipv4Addr);
     let marks = || Set::map(set("s"), Datatype::Ipv4Addr, Datatype::Mark);
     let verdicts = || Set::verdict_map(set("s"), Datatype::Ipv4Addr);
@@ -182,33 +184,37 @@ fn sets() -> Vec<Case> {
     };
     let key_of = |datatype| rule(in_set()).set(Set::new(set("s"), datatype));
     vec![
-        rejected(ENOENT, rule(in_set()), "there is no set `s` in this table"),
-        rejected(ENOENT, rule(lookup()), "there is no set `s` in this table"),
-        rejected(ENOENT, rule(Rule::new().counter_named(&gone)), "there is no counter `gone` in this table"),
+        rejected(Errno::ENOENT, rule(in_set()), "there is no set `s` in this table"),
+        rejected(Errno::ENOENT, rule(lookup()), "there is no set `s` in this table"),
         rejected(
-            ENOENT,
+            Errno::ENOENT,
+            rule(Rule::new().counter_named(&gone)),
+            "there is no counter `gone` in this table",
+        ),
+        rejected(
+            Errno::ENOENT,
             table().set(counters().elements([Element::new(v4(1)).counter(&gone)])),
             "there is no counter `gone` in this table",
         ),
-        rejected(EINVAL, rule(lookup()).set(addresses()), "`s` is not a verdict map"),
-        rejected(EINVAL, rule(lookup()).set(marks()), "`s` is not a verdict map"),
+        rejected(Errno::EINVAL, rule(lookup()).set(addresses()), "`s` is not a verdict map"),
+        rejected(Errno::EINVAL, rule(lookup()).set(marks()), "`s` is not a verdict map"),
         useless(rule(in_set()).set(verdicts()), "`s` is not a set"),
         useless(rule(in_set()).set(marks()), "`s` is not a set"),
         useless(rule(in_set()).set(counters()), "`s` is not a set"),
         rejected(
-            ENODATA,
+            Errno::ENODATA,
             key_of(Datatype::Ipv6Addr),
             "@s has type ipv6_addr, but type ipv4_addr is required",
         ),
         useless(key_of(Datatype::Mark), "@s has type mark, but type ipv4_addr is required"),
         rejected(
-            ENFILE,
+            Errno::ENFILE,
             table().set(addresses().size(1).elements([v4(1), v4(2)])),
             "2 elements do not fit into a set of size 1",
         ),
         valid(table().set(addresses().size(2).elements([v4(1), v4(2)]))),
         rejected(
-            EINVAL,
+            Errno::EINVAL,
             forced(addresses(), {
                 let invalid = addresses().elements([Element::new(v4(1)).timeout(second)]).invalid;
                 let timed = addresses().timeouts().elements([Element::new(v4(1)).timeout(second)]);
@@ -217,12 +223,12 @@ fn sets() -> Vec<Case> {
             "element 10.0.0.1 has a timeout, but its set does not allow timeouts",
         ),
         rejected(
-            ERANGE,
+            Errno::ERANGE,
             table().set(addresses().timeout(Duration::MAX)),
             "timeout 18446744073709551615.999999999s is not between 1 ms and 584 years",
         ),
         rejected(
-            ERANGE,
+            Errno::ERANGE,
             table().set(addresses().timeouts().elements([Element::new(v4(1)).timeout(Duration::MAX)])),
             "timeout 18446744073709551615.999999999s is not between 1 ms and 584 years",
         ),
@@ -232,12 +238,12 @@ fn sets() -> Vec<Case> {
         ),
         valid(table().set(addresses().timeout(Duration::from_millis(1)))),
         rejected(
-            EOPNOTSUPP,
+            Errno::EOPNOTSUPP,
             table().set(addresses().interval().dynamic()),
             "rules cannot add elements to this set: flag `dynamic` excludes interval",
         ),
         rejected(
-            EOPNOTSUPP,
+            Errno::EOPNOTSUPP,
             table().set(counters().dynamic()),
             "rules cannot add elements to this set: flag `dynamic` excludes counter map",
         ),
@@ -247,27 +253,46 @@ fn sets() -> Vec<Case> {
 }
 
 fn statements() -> Vec<Case> {
-    use Errno::{EINVAL, EOVERFLOW};
     let limit = |limit| rule(Rule::new().limit(limit));
     let from_port = || Rule::new().when(tcp::dport(1));
     let post = |rule| table().chain(nat(Hook::Postrouting, [rule]));
     let log = |log| rule(Rule::new().log(log));
     let (high, low) = (9, 8);
     vec![
-        rejected(EINVAL, limit(Limit::packets(0, Per::Day)), "a limit of 0 with burst 5 is outside of"),
-        rejected(EOVERFLOW, limit(Limit::packets(u64::MAX, Per::Day)), "a limit of 18446744073709551615"),
         rejected(
-            EOVERFLOW,
+            Errno::EINVAL,
+            limit(Limit::packets(0, Per::Day)),
+            "a limit of 0 with burst 5 is outside of",
+        ),
+        rejected(
+            Errno::EOVERFLOW,
+            limit(Limit::packets(u64::MAX, Per::Day)),
+            "a limit of 18446744073709551615",
+        ),
+        rejected(
+            Errno::EOVERFLOW,
             limit(Limit::packets(1, Per::Week).burst(u32::MAX)),
             "a limit of 1 with burst 4294967295 is outside of the kernel's range",
         ),
-        rejected(EOVERFLOW, limit(Limit::bytes(1 << 35, Per::Second)), "a limit of 34359738368 with burst 0"),
+        rejected(
+            Errno::EOVERFLOW,
+            limit(Limit::bytes(1 << 35, Per::Second)),
+            "a limit of 34359738368 with burst 0",
+        ),
         valid(limit(Limit::bytes(1 << 34, Per::Second))),
         valid(limit(Limit::packets(1, Per::Second).burst(0))),
-        rejected(EINVAL, rule(counted(129)), "the rule has 129 expressions, 128 are allowed"),
+        rejected(Errno::EINVAL, rule(counted(129)), "the rule has 129 expressions, 128 are allowed"),
         valid(rule(counted(128))),
-        rejected(EINVAL, log(Log::new().group(1).level(2)), "a log statement has either a level or a group"),
-        rejected(EINVAL, log(Log::new().level(2).group(1)), "a log statement has either a level or a group"),
+        rejected(
+            Errno::EINVAL,
+            log(Log::new().group(1).level(2)),
+            "a log statement has either a level or a group",
+        ),
+        rejected(
+            Errno::EINVAL,
+            log(Log::new().level(2).group(1)),
+            "a log statement has either a level or a group",
+        ),
         valid(log(Log::new().group(1))),
         useless(rule(Rule::new()), "the rule is empty"),
         useless(

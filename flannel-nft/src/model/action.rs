@@ -271,6 +271,7 @@ pub(crate) struct Write {
 
 /// A statement of NAT.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum NatKind {
     /// `dnat`: another destination address.
     Dnat,

@@ -130,6 +130,7 @@ pub mod meta {
 
     /// Destination of a packet on the link.
     #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+    #[non_exhaustive]
     pub enum PacketType {
         /// All stations.
         Broadcast,
@@ -162,6 +163,7 @@ pub mod ct {
 
     /// State of the connection that a packet belongs to.
     #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+    #[non_exhaustive]
     pub enum State {
         /// The connection has seen packets in both directions.
         Established,

@@ -20,6 +20,7 @@ use crate::wire::{decode, elements, message as kind, objects};
 
 /// Position of a new rule in its chain.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum RulePlace {
     /// At the end.
     Last,

@@ -14,4 +14,5 @@ mod json;
 mod no_gap;
 mod preserve;
 mod races;
+mod unprivileged;
 mod vocabulary;

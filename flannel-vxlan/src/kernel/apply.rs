@@ -86,7 +86,7 @@ fn device_steps(
                         last: number,
                         source,
                     })?;
-                    Ok(refused.into_iter().next().map(|refusal| (refusal.errno, refusal.text)))
+                    Ok(refused.into_iter().next().map(reason))
                 };
                 let refused = execute(false)?;
                 // The next converge restores what the device loses while it is down.
@@ -108,6 +108,11 @@ fn device_steps(
         }
     }
     Ok(())
+}
+
+/// The error and its explanation.
+fn reason(refusal: Refusal) -> (Errno, Option<String>) {
+    (refusal.errno, refusal.explanation().map(str::to_owned))
 }
 
 fn is_errno(refused: &Option<(Errno, Option<String>)>, errno: Errno) -> bool {
@@ -174,9 +179,6 @@ fn explain(
             "UDP port {} is used by another program or WireGuard device: stop it, or choose another ListenPort",
             spec.port
         )),
-        (DeviceStep::Create(_), Errno::EPERM) => {
-            Some("the process needs the capability CAP_NET_ADMIN in its network namespace".to_owned())
-        }
         (DeviceStep::PutFouPort(_), Errno::EOPNOTSUPP) => Some(missing_module("fou", "CONFIG_NET_FOU")),
         (DeviceStep::PutFouPort(port), Errno::EADDRINUSE) => Some(format!(
             "UDP port {port} is used by another program, or by FOU with other options: stop it, or choose another Port"
@@ -230,7 +232,7 @@ fn execute_generic(
     let mut batch = Batch::new();
     build(&mut batch, number);
     match socket.execute(&mut batch, 1) {
-        Ok(refused) => refused.into_iter().next().map(|refusal| (refusal.errno, refusal.text)),
+        Ok(refused) => refused.into_iter().next().map(reason),
         Err(error) => Some((Errno::EIO, Some(error.to_string()))),
     }
 }
@@ -341,8 +343,9 @@ fn entry_steps(
             last: *last,
             source,
         })?;
-        let refused = refused.into_iter().filter_map(|Refusal { message, errno, text, .. }| {
-            let step = *sent.get(usize::try_from(message).ok()?)?;
+        let refused = refused.into_iter().filter_map(|refusal| {
+            let step = *sent.get(usize::try_from(refusal.message).ok()?)?;
+            let (errno, text) = reason(refusal);
             let gone = plan.steps().get(step)?.is_delete() && matches!(errno, Errno::ENOENT | Errno::ESRCH);
             (!gone).then_some(StepRefusal { step, errno, text })
         });

@@ -254,6 +254,7 @@ impl fmt::Display for ObservedKind {
     "{name} exists and is {what}: remove or rename it{}; until then there is no overlay of its address family",
     if *.is_vxlan_wanted { ", or choose another VNI" } else { "" }
 )]
+#[non_exhaustive]
 pub struct NameTaken {
     /// The name.
     pub name: IfName,

@@ -90,7 +90,7 @@ impl fmt::Display for RefusedStep {
         if let Some(peer) = self.peer {
             write!(f, "peer {peer}: ")?;
         }
-        write!(f, "the kernel refused `{}`: {}", self.command, self.errno.desc())?;
+        write!(f, "the kernel refused `{}`: {}", self.command, self.errno)?;
         match &self.text {
             Some(text) => write!(f, ": {text}"),
             None => Ok(()),

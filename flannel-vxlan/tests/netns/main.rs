@@ -12,6 +12,7 @@ mod ipip;
 mod notifications;
 mod peers;
 mod underlay;
+mod unprivileged;
 mod wireguard;
 
 use flannel_vxlan::{

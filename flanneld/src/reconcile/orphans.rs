@@ -151,7 +151,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                 warn!(
                     "cannot remove an object of this node's previous configuration; traffic is not affected, flanneld does not \
                      retry. Run `{step}` by hand: {}",
-                    refused.errno.desc()
+                    refused.errno
                 );
             }
             for gone in &observed.devices {
