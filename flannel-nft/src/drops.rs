@@ -76,6 +76,7 @@ pub fn dropped(ruleset: &Ruleset, hook: Hook, network: IpNet) -> Vec<Dropped<'_>
 
 /// A base chain that drops forwarded packets by default, whatever other tables accept.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct ForwardDrop {
     /// Its table.
     pub table: TableId,

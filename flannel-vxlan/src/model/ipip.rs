@@ -47,7 +47,6 @@ impl IpipSpec {
 
 /// The options of an IP-in-IP device in the kernel.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-#[non_exhaustive]
 pub struct ObservedIpip {
     /// `IFLA_IPTUN_LINK`; 0 if not bound to an interface.
     pub underlay: u32,

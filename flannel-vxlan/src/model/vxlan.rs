@@ -66,7 +66,6 @@ impl VxlanSpec {
 
 /// The VXLAN options of an [`ObservedDevice`](crate::ObservedDevice).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-#[non_exhaustive]
 pub struct ObservedVxlan {
     /// `IFLA_VXLAN_ID`.
     pub vni: u32,

@@ -106,7 +106,6 @@ pub struct WireguardPeer {
 /// # Kernel
 /// `wg show flannel-wg dump`
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-#[non_exhaustive]
 pub struct ObservedWireguard {
     /// Its private key; `None` without one.
     pub private_key: Option<PrivateKey>,
