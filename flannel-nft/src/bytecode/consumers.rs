@@ -1,13 +1,12 @@
 //! The statements that are neither matches nor verdicts, from the expression that ends them.
 
 use crate::bytecode::delinearize::{Delinearizer, nat_flags};
-use crate::bytecode::expr::{Expr, Nonzero, register};
+use crate::bytecode::expr::{Expr, Nonzero, register, word};
 use crate::bytecode::registers::{in_bits, run};
-use crate::bytecode::statements::usual_write;
+use crate::bytecode::statements::{range_registers, usual_word, usual_write};
 use crate::model::action::{
     Computed, NatKind, Queue, QueueTo, Quota, SetUpdate, Synproxy, Target, Tproxy, Write,
 };
-use crate::model::data::Data;
 use crate::model::datatype::Datatype;
 use crate::model::expression::Term;
 use crate::model::exthdr;
@@ -128,10 +127,13 @@ where
                 Some(Maps::Value(datatype)) => value.map(|value| with_type(value, datatype)),
                 _ => value,
             };
+            let key = d.registers.joined(*key, *data)?;
+            let word = data.and_then(word).and_then(|word| u32::try_from(word).ok());
             Statement::Update(Box::new(SetUpdate {
                 op: *op,
                 set: d.source(set, *id),
-                key: d.registers.joined(*key, *data)?,
+                value_word: word.filter(|word| *word != usual_word(&key)),
+                key,
                 value,
                 timeout: *timeout,
                 flags: flags.0 & !NFT_DYNSET_F_EXPR,
@@ -172,6 +174,9 @@ fn with_type(term: Term, datatype: Datatype) -> Term {
         Term::Constant(value) if u32::try_from(value.data.len()) == Ok(datatype.length()) => {
             Term::Constant(Value::new(datatype, value.data))
         }
+        Term::Concat(parts) if datatype.parts().len() == parts.len() => Term::Concat(
+            parts.into_iter().zip(datatype.parts()).map(|(part, of)| with_type(part, of)).collect(),
+        ),
         other => other,
     }
 }
@@ -201,16 +206,13 @@ where
     let plain = Datatype::Integer { length: 0, host: false };
     if let Term::Bitwise { of, mask, xor } = value
         && of.field().is_some_and(|field| field.offset() == first && field.bits() == length)
+        && let Some((start, bits)) = run(&mask.inverted())
+        && let Some(field) = context.field_at(base, first + start, bits)
     {
-        let inverted: Vec<u8> = mask.as_slice().iter().map(|byte| !byte).collect();
-        if let Some((start, bits)) = run(&Data::new(&inverted))
-            && let Some(field) = context.field_at(base, first + start, bits)
-        {
-            let number = plain.number_of(xor)? >> (length - start - bits);
-            let datatype = field.datatype();
-            let data = datatype.data_of(number, datatype.lengths().0);
-            return statement(field, Term::Constant(Value::new(datatype, data)));
-        }
+        let number = plain.number_of(xor)? >> (length - start - bits);
+        let datatype = field.datatype();
+        let data = datatype.data_of(number, datatype.lengths().0);
+        return statement(field, Term::Constant(Value::new(datatype, data)));
     }
     let field = context.field_at(base, first, length);
     let field = field.unwrap_or(Field(Kind::Raw { base, offset: first, length }));
@@ -299,6 +301,9 @@ where
         }
         (Some(Term::Constant(first)), Some(port)) => {
             return computed(Target::PortOf(first.data.clone(), port.clone()));
+        }
+        (Some(term), None) if [*port_min, *address_max, *port_max] == range_registers(*family) => {
+            return computed(Target::Ranges(term.clone()));
         }
         (Some(term), None) if port_min.is_some() && *port_min == second => {
             return computed(Target::Pair(term.clone()));

@@ -34,6 +34,7 @@ pub(crate) struct Context {
 #[derive(Clone, Copy, Debug)]
 struct Inside {
     tunnel: Tunnel,
+    has_vlan: bool,
     network: Option<u32>,
     transport: Option<u8>,
 }
@@ -139,7 +140,8 @@ impl Context {
                     Inner::Meta(NFT_META_PROTOCOL) => inside.network = number,
                     Inner::Meta(_) => inside.transport = data.u8(),
                     Inner::Payload(payload) => match Field(Kind::Payload(payload)) {
-                        header::ether::TYPE => inside.network = number,
+                        header::ether::TYPE if number == Some(ETH_P_8021Q) => inside.has_vlan = true,
+                        header::ether::TYPE | header::vlan::TYPE => inside.network = number,
                         header::ip::PROTOCOL | header::ip6::NEXTHDR => inside.transport = data.u8(),
                         _ => {}
                     },
@@ -219,6 +221,9 @@ impl Context {
         let Inner::Payload(Payload { header, .. }) = inner else { return Ok(()) };
         let of_tunnel = |key| Field(Kind::Inner { tunnel, inner: Inner::Meta(key) });
         let (inside, transport) = (self.inside(tunnel), header.transport());
+        if header == Header::Vlan && !inside.has_vlan {
+            self.need(header::ether::TYPE.inside(tunnel), protocol_data(ETH_P_8021Q), needed);
+        }
         let is_known = transport.is_some() && transport == inside.transport;
         if let Some(network) =
             header.network().filter(|network| !is_known && inside.network != Some(*network))
@@ -233,14 +238,15 @@ impl Context {
 
     fn inside(&self, tunnel: Tunnel) -> Inside {
         let known = self.inside.filter(|inside| inside.tunnel == tunnel);
-        known.unwrap_or(Inside { tunnel, network: None, transport: None })
+        known.unwrap_or(Inside { tunnel, has_vlan: false, network: None, transport: None })
     }
 
     /// The header that is known to be at this place inside of a tunnel.
-    fn header_inside(&self, tunnel: Tunnel, base: u32) -> Option<Header> {
+    fn header_inside(&self, tunnel: Tunnel, base: u32, offset: u32) -> Option<Header> {
         let inside = self.inside(tunnel);
         match base {
             NFT_PAYLOAD_TUN_HEADER => tunnel.header(),
+            NFT_PAYLOAD_LL_HEADER if offset >= 112 && inside.has_vlan => Some(Header::Vlan),
             NFT_PAYLOAD_LL_HEADER => Some(Header::Ether),
             NFT_PAYLOAD_NETWORK_HEADER => header_of_network(inside.network?),
             NFT_PAYLOAD_TRANSPORT_HEADER => header_of_transport(inside.transport),
@@ -257,7 +263,7 @@ impl Context {
                 |field: &Field| matches!(field.0, Kind::Inner { tunnel: found, .. } if found == tunnel);
             return own.filter(is_there).find(is_own);
         }
-        let field = header::find(self.header_inside(tunnel, base)?, offset, length)?;
+        let field = header::find(self.header_inside(tunnel, base, offset)?, offset, length)?;
         Some(field.inside(tunnel))
     }
 
@@ -269,7 +275,7 @@ impl Context {
         offset: u32,
         length: u32,
     ) -> Option<Field> {
-        let header = self.header_inside(tunnel, base)?;
+        let header = self.header_inside(tunnel, base, offset)?;
         let datatype = Datatype::Integer { length: u8::try_from(length / 8).ok()?, host: false };
         Some(Field(Kind::Payload(Payload { header, name: "@", offset, length, datatype })).inside(tunnel))
     }

@@ -303,6 +303,12 @@ impl<'s, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Delinearizer<F> {
                 }
                 (slot.term.clone(), Test::Is(data.clone()), inverted)
             }
+            Term::Field(Field(Kind::Inner { tunnel, inner: Inner::Payload(payload) }))
+                if payload.name == "@" =>
+            {
+                let field = address_at(payload.header, payload.offset, payload.length)?;
+                (Term::Field(field.inside(*tunnel)), first_bytes(field, payload.length, data)?, inverted)
+            }
             term => {
                 let datatype = term.datatype();
                 let is_address = matches!(datatype, Datatype::Ipv4Addr | Datatype::Ipv6Addr);
@@ -326,14 +332,8 @@ impl<'s, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Delinearizer<F> {
     /// The first bytes of an address, or several fields that are compared at once.
     fn unnamed(&self, base: u32, offset: u32, length: u32, data: &Data, inverted: bool) -> Option<Statement> {
         let header = self.context().header(base, offset)?;
-        let longer = header::fields_of(header).iter().copied().find(|field| {
-            let is_address = matches!(field.datatype(), Datatype::EtherAddr) || field.is_address();
-            is_address && field.offset() == offset && field.bits() > length
-        });
-        if let Some(field) = longer {
-            let mut address = data.as_slice().to_vec();
-            address.resize(usize::try_from(field.bits() / 8).ok()?, 0);
-            let test = Test::Prefix(Data::new(&address), u8::try_from(length).ok()?);
+        if let Some(field) = address_at(header, offset, length) {
+            let test = first_bytes(field, length, data)?;
             return Some(Statement::Match(Match { inverted, ..Match::new(field, test) }));
         }
         let mut rest = data.as_slice();
@@ -363,6 +363,21 @@ impl<'s, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Delinearizer<F> {
             _ => None,
         })
     }
+}
+
+/// The address that begins at this place, in bits, and is longer.
+fn address_at(header: header::Header, offset: u32, length: u32) -> Option<Field> {
+    header::fields_of(header).iter().copied().find(|field| {
+        let is_address = matches!(field.datatype(), Datatype::EtherAddr) || field.is_address();
+        is_address && field.offset() == offset && field.bits() > length
+    })
+}
+
+/// The comparison of the first bits of an address.
+fn first_bytes(field: Field, length: u32, data: &Data) -> Option<Test> {
+    let mut address = data.as_slice().to_vec();
+    address.resize(usize::try_from(field.bits() / 8).ok()?, 0);
+    Some(Test::Prefix(Data::new(&address), u8::try_from(length).ok()?))
 }
 
 /// The NAT flags that have names; `None` if there are others.

@@ -5,12 +5,12 @@ use crate::bytecode::expr::{Expr, Nonzero, Zero, register};
 use crate::bytecode::statements;
 use crate::error::InvalidRule;
 use crate::model::data::Data;
-use crate::model::datatype::Datatype;
 use crate::model::expression::Term;
 use crate::model::exthdr::Exthdr;
 use crate::model::family::Family;
 use crate::model::field::Inner;
 use crate::model::field::{Field, Kind};
+use crate::model::header::Payload;
 use crate::model::matching::{Match, Source, Test};
 use crate::model::rule::Rule;
 use crate::model::statement::{Reject, Statement};
@@ -77,12 +77,14 @@ impl<F: FnMut(Expr)> Linearizer<F> {
             Test::Prefix(address, bits) if bits % 8 == 0 && *bits > 0 => {
                 let length = usize::from(*bits / 8);
                 match left.field().map(|field| field.0) {
-                    Some(Kind::Payload(payload)) => (self.emit)(Expr::Payload {
-                        base: payload.header.base(),
-                        offset: payload.offset / 8,
-                        length: u32::from(*bits / 8),
-                        dreg: NFT_REG_1,
-                    }),
+                    Some(Kind::Payload(payload)) => {
+                        let first = Payload { length: u32::from(*bits), ..payload };
+                        self.load_field(Field(Kind::Payload(first)), 0);
+                    }
+                    Some(Kind::Inner { tunnel, inner: Inner::Payload(payload) }) => {
+                        let first = Inner::Payload(Payload { length: u32::from(*bits), ..payload });
+                        self.load_field(Field(Kind::Inner { tunnel, inner: first }), 0);
+                    }
                     _ => self.load(left, 0)?,
                 }
                 (self.emit)(compare(&Data::new(address.as_slice().get(..length).unwrap_or_default())));
@@ -135,7 +137,7 @@ impl<F: FnMut(Expr)> Linearizer<F> {
                     && inline.set.is_interval()
                     && left.datatype().is_swapped()
                 {
-                    self.swap(left.datatype(), NFT_REG_1, NFT_BYTEORDER_HTON);
+                    self.swap(left.datatype().length(), NFT_REG_1, NFT_BYTEORDER_HTON);
                 }
                 self.lookup(source, 0, None, condition.inverted)?;
             }
@@ -147,13 +149,12 @@ impl<F: FnMut(Expr)> Linearizer<F> {
     /// too.
     fn sortable(&mut self, left: &Term, data: &Data) -> Data {
         if left.datatype().is_swapped() {
-            self.swap(left.datatype(), NFT_REG_1, NFT_BYTEORDER_HTON);
+            self.swap(left.datatype().length(), NFT_REG_1, NFT_BYTEORDER_HTON);
         }
         left.datatype().swapped(data)
     }
 
-    fn swap(&mut self, datatype: Datatype, register: u32, op: u32) {
-        let length = datatype.length();
+    fn swap(&mut self, length: u32, register: u32, op: u32) {
         let size = if length == 8 { 8 } else { length.min(4) };
         (self.emit)(Expr::Byteorder { sreg: register, dreg: register, op, length, size });
     }
@@ -203,7 +204,7 @@ impl<F: FnMut(Expr)> Linearizer<F> {
             }
             Term::Swapped { of, op } => {
                 self.load(of, word)?;
-                self.swap(of.datatype(), dreg, *op);
+                self.swap(of.field().map_or_else(|| of.datatype().length(), Field::loaded), dreg, *op);
             }
             Term::Jhash { of, modulus, seed, offset } => {
                 // The value has registers of its own.

@@ -5,5 +5,5 @@ pub(crate) mod context;
 pub(crate) mod delinearize;
 pub(crate) mod expr;
 pub(crate) mod linearize;
-mod registers;
+pub(crate) mod registers;
 pub(crate) mod statements;

@@ -189,7 +189,7 @@ impl Registers {
                 let slot = self.0.get_mut(word(*sreg)?)?.as_mut()?;
                 let narrow = slot.term.field().and_then(Field::narrow);
                 let is_own = narrow.is_some_and(|narrow| (narrow.shift, narrow.bytes) == (bits, *length));
-                if is_own && *op == NFT_BITWISE_RSHIFT && !slot.is_shifted {
+                if is_own && *op == NFT_BITWISE_RSHIFT && !slot.is_shifted && slot.swapped.is_none() {
                     slot.is_shifted = true;
                     return Some(());
                 }

@@ -295,7 +295,8 @@ fn computed_nat<F: FnMut(Expr)>(
     inet_only(l, kind.name())?;
     let Computed { family, target, nat } = computed;
     let second = register(if *family == u32::from(NFPROTO_IPV6) { 4 } else { 1 });
-    let (mut address_min, mut address_max, mut port_min) = (Some(NFT_REG_1), None, None);
+    let (mut address_min, mut address_max) = (Some(NFT_REG_1), None);
+    let (mut port_min, mut port_max) = (None, None);
     match target {
         Target::Address(term) => l.load(term, 0)?,
         Target::Addresses(term) => {
@@ -305,6 +306,10 @@ fn computed_nat<F: FnMut(Expr)>(
         Target::Pair(term) => {
             l.load(term, 0)?;
             port_min = Some(second);
+        }
+        Target::Ranges(term) => {
+            l.load(term, 0)?;
+            [port_min, address_max, port_max] = range_registers(*family);
         }
         Target::PortOf(address, term) => {
             (l.emit)(Expr::Immediate { dreg: NFT_REG_1, data: address.clone() });
@@ -316,7 +321,6 @@ fn computed_nat<F: FnMut(Expr)>(
             (address_min, port_min) = (None, Some(NFT_REG_1));
         }
     }
-    let port_max = None;
     let kind = match kind {
         NatKind::Masquerade => {
             (l.emit)(Expr::Masquerade { flags: flags(nat, port_min), port_min, port_max });
@@ -347,9 +351,20 @@ fn linearize_queue<F: FnMut(Expr)>(l: &mut Linearizer<F>, queue: &Queue) -> Resu
     Ok(())
 }
 
+/// The 32-bit word of the registers after a key: nft 1.0 starts a register, newer versions do so after a single field.
+pub(crate) fn usual_word(key: &Term) -> u32 {
+    if matches!(key, Term::Concat(_)) { key.words() } else { 4 }
+}
+
+/// Where a range of addresses and ports ends up that a map returns: the first port, the last address, the last port.
+pub(crate) fn range_registers(family: u32) -> [Option<u32>; 3] {
+    let words = if family == u32::from(NFPROTO_IPV6) { 4 } else { 1 };
+    [words, words + 1, 2 * words + 1].map(|word| Some(register(word)))
+}
+
 fn linearize_update<F: FnMut(Expr)>(l: &mut Linearizer<F>, update: &SetUpdate) -> Result<(), InvalidRule> {
     l.load(&update.key, 0)?;
-    let word = if matches!(update.key, Term::Concat(_)) { update.key.words() } else { 4 };
+    let word = update.value_word.unwrap_or_else(|| usual_word(&update.key));
     let data = load_next(l, update.value.as_ref(), word)?;
     let exprs: Box<[Expr]> = update.statements.iter().filter_map(stateful).collect();
     let flags = Nonzero(update.flags | if exprs.len() > 1 { NFT_DYNSET_F_EXPR } else { 0 });

@@ -432,7 +432,8 @@ impl Scope<'_> {
         }
         let set = Source::Named(SetName::observed(name));
         let (key, timeout) = (self.term(element)?, milliseconds(&body));
-        Ok(Statement::Update(Box::new(SetUpdate { op, set, key, value, timeout, flags: 0, statements })))
+        let plain = SetUpdate::of(op, set, key);
+        Ok(Statement::Update(Box::new(SetUpdate { value, timeout, statements, ..plain })))
     }
 
     fn meter<'j>(&self, inner: &'j Value) -> Read<'j, Statement> {
@@ -451,16 +452,8 @@ impl Scope<'_> {
         // nft renews the timeout of an element, if it has one.
         let op = if timeout.is_some() { NFT_DYNSET_OP_UPDATE } else { NFT_DYNSET_OP_ADD };
         let set = Source::Inline(Box::new(Inline { set }));
-        let statements = vec![stateful];
-        Ok(Statement::Update(Box::new(SetUpdate {
-            op,
-            set,
-            key,
-            value: None,
-            timeout,
-            flags: 0,
-            statements,
-        })))
+        let (statements, plain) = (vec![stateful], SetUpdate::of(op, set, key));
+        Ok(Statement::Update(Box::new(SetUpdate { timeout, statements, ..plain })))
     }
 
     /// An element: its value, and what `{ "elem": ... }` says about it.

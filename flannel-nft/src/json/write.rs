@@ -182,7 +182,7 @@ impl NftVersion {
         let mut value = json!({});
         let names_family = match computed.target {
             Target::Address(_) | Target::PortOf(..) => family == Family::Inet,
-            Target::Addresses(_) | Target::Pair(_) => true,
+            Target::Addresses(_) | Target::Pair(_) | Target::Ranges(_) => true,
             Target::Port(_) => false,
         };
         match u8::try_from(computed.family) {
@@ -191,7 +191,9 @@ impl NftVersion {
             _ => {}
         }
         match &computed.target {
-            Target::Address(to) | Target::Addresses(to) | Target::Pair(to) => value["addr"] = self.term(to),
+            Target::Address(to) | Target::Addresses(to) | Target::Pair(to) | Target::Ranges(to) => {
+                value["addr"] = self.term(to)
+            }
             Target::PortOf(address, port) => {
                 value["addr"] = self.value(address_type(address), address, Flags::List);
                 value["port"] = self.typed(port, Datatype::InetService);

@@ -14,7 +14,8 @@ use crate::model::matching::{Match, Source, Test};
 use crate::model::set::{Maps, Set};
 use crate::model::verdict::Verdict;
 use crate::text::NftVersion;
-use crate::text::expression::{is_special, payload_base, sorted};
+use crate::text::expression::{is_special, sorted};
+use crate::text::field::payload_base;
 use crate::uapi::*;
 
 impl NftVersion {
@@ -55,7 +56,10 @@ impl NftVersion {
                     None => and(mask, self.compared(left, value, Flags::List)),
                 }
             }
-            Test::Is(wanted) => plain(equal, self.compared(left, wanted, Flags::Number)),
+            Test::Is(wanted) => {
+                let joined = if datatype == Datatype::TcpFlag { Flags::Number } else { Flags::Or };
+                plain(equal, self.compared(left, wanted, joined))
+            }
             Test::Compare(op, wanted) => {
                 let op = match *op {
                     NFT_CMP_LT => "<",

@@ -116,6 +116,8 @@ pub struct SetUpdate {
     pub(crate) set: Source,
     pub(crate) key: Term,
     pub(crate) value: Option<Term>,
+    /// The 32-bit word of the registers from which on the value is, if it is not the usual one.
+    pub(crate) value_word: Option<u32>,
     /// Milliseconds.
     pub(crate) timeout: Option<u64>,
     pub(crate) flags: u32,
@@ -124,8 +126,13 @@ pub struct SetUpdate {
 
 impl SetUpdate {
     fn new(op: u32, set: &SetName, key: Expression) -> Self {
-        let set = Source::Named(set.clone());
-        Self { op, set, key: key.0, value: None, timeout: None, flags: 0, statements: Vec::new() }
+        Self::of(op, Source::Named(set.clone()), key.0)
+    }
+
+    /// A change without a value, timeout or statements.
+    pub(crate) fn of(op: u32, set: Source, key: Term) -> Self {
+        let statements = Vec::new();
+        Self { op, set, key, value: None, value_word: None, timeout: None, flags: 0, statements }
     }
 
     /// Adds the element, unless it exists: `add @SET { ip saddr }`.
@@ -314,6 +321,8 @@ pub(crate) enum Target {
     /// A constant address, and a port.
     PortOf(Data, Term),
     Port(Term),
+    /// First and last address and port: `dnat ip to ip saddr map { 10.0.0.1 : 192.168.0.1 . 80-90 }`.
+    Ranges(Term),
 }
 
 /// A family and the address and port of a socket: `tproxy to 127.0.0.1:8080`.

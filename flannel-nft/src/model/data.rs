@@ -69,6 +69,11 @@ impl Data {
         self.as_slice().len()
     }
 
+    /// Each bit that is set becomes unset, and the reverse.
+    pub(crate) fn inverted(&self) -> Self {
+        Self::new(&self.as_slice().iter().map(|byte| !byte).collect::<Vec<u8>>())
+    }
+
     pub(crate) fn is_zero(&self) -> bool {
         self.as_slice().iter().all(|byte| *byte == 0)
     }

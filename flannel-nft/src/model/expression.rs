@@ -120,6 +120,11 @@ impl Term {
         }
     }
 
+    /// The same in the byte order in which it was loaded.
+    pub(crate) fn unswapped(&self) -> &Self {
+        if let Self::Swapped { of, .. } = self { of } else { self }
+    }
+
     pub(crate) fn datatype(&self) -> Datatype {
         match self {
             Self::Field(field) => field.datatype(),

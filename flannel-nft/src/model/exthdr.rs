@@ -160,7 +160,9 @@ headers! {
             DATA_PPID "ppid" 96 32 number(4);
         }
         "init" 1 INIT {
+            INIT_TYPE "type" 0 8 number(1);
             INIT_FLAGS "flags" 8 8 number(1);
+            INIT_LENGTH "length" 16 16 number(2);
             INIT_TAG "init-tag" 32 32 number(4);
             INIT_A_RWND "a-rwnd" 64 32 number(4);
             INIT_OUTBOUND "num-outbound-streams" 96 16 number(2);
@@ -168,7 +170,9 @@ headers! {
             INIT_TSN "initial-tsn" 128 32 number(4);
         }
         "init-ack" 2 INIT_ACK {
+            INIT_ACK_TYPE "type" 0 8 number(1);
             INIT_ACK_FLAGS "flags" 8 8 number(1);
+            INIT_ACK_LENGTH "length" 16 16 number(2);
             INIT_ACK_TAG "init-tag" 32 32 number(4);
             INIT_ACK_A_RWND "a-rwnd" 64 32 number(4);
             INIT_ACK_OUTBOUND "num-outbound-streams" 96 16 number(2);
@@ -176,26 +180,84 @@ headers! {
             INIT_ACK_TSN "initial-tsn" 128 32 number(4);
         }
         "sack" 3 SACK {
+            SACK_TYPE "type" 0 8 number(1);
             SACK_FLAGS "flags" 8 8 number(1);
+            SACK_LENGTH "length" 16 16 number(2);
             SACK_CUM_TSN_ACK "cum-tsn-ack" 32 32 number(4);
             SACK_A_RWND "a-rwnd" 64 32 number(4);
             SACK_GAP_ACK_BLOCKS "num-gap-ack-blocks" 96 16 number(2);
             SACK_DUP_TSNS "num-dup-tsns" 112 16 number(2);
         }
-        "heartbeat" 4 HEARTBEAT {}
-        "heartbeat-ack" 5 HEARTBEAT_ACK {}
-        "abort" 6 ABORT {}
-        "shutdown" 7 SHUTDOWN { SHUTDOWN_CUM_TSN_ACK "cum-tsn-ack" 32 32 number(4); }
-        "shutdown-ack" 8 SHUTDOWN_ACK {}
-        "error" 9 ERROR {}
-        "cookie-echo" 10 COOKIE_ECHO {}
-        "cookie-ack" 11 COOKIE_ACK {}
-        "ecne" 12 ECNE { ECNE_LOWEST_TSN "lowest-tsn" 32 32 number(4); }
-        "cwr" 13 CWR { CWR_LOWEST_TSN "lowest-tsn" 32 32 number(4); }
-        "shutdown-complete" 14 SHUTDOWN_COMPLETE {}
-        "asconf-ack" 128 ASCONF_ACK { ASCONF_ACK_SEQNO "seqno" 32 32 number(4); }
-        "forward-tsn" 192 FORWARD_TSN { FORWARD_TSN_NEW_CUM_TSN "new-cum-tsn" 32 32 number(4); }
-        "asconf" 193 ASCONF { ASCONF_SEQNO "seqno" 32 32 number(4); }
+        "heartbeat" 4 HEARTBEAT {
+            HEARTBEAT_TYPE "type" 0 8 number(1);
+            HEARTBEAT_FLAGS "flags" 8 8 number(1);
+            HEARTBEAT_LENGTH "length" 16 16 number(2);
+        }
+        "heartbeat-ack" 5 HEARTBEAT_ACK {
+            HEARTBEAT_ACK_TYPE "type" 0 8 number(1);
+            HEARTBEAT_ACK_FLAGS "flags" 8 8 number(1);
+            HEARTBEAT_ACK_LENGTH "length" 16 16 number(2);
+        }
+        "abort" 6 ABORT {
+            ABORT_TYPE "type" 0 8 number(1);
+            ABORT_FLAGS "flags" 8 8 number(1);
+            ABORT_LENGTH "length" 16 16 number(2);
+        }
+        "shutdown" 7 SHUTDOWN {
+            SHUTDOWN_TYPE "type" 0 8 number(1);
+            SHUTDOWN_FLAGS "flags" 8 8 number(1);
+            SHUTDOWN_LENGTH "length" 16 16 number(2);
+            SHUTDOWN_CUM_TSN_ACK "cum-tsn-ack" 32 32 number(4); }
+        "shutdown-ack" 8 SHUTDOWN_ACK {
+            SHUTDOWN_ACK_TYPE "type" 0 8 number(1);
+            SHUTDOWN_ACK_FLAGS "flags" 8 8 number(1);
+            SHUTDOWN_ACK_LENGTH "length" 16 16 number(2);
+        }
+        "error" 9 ERROR {
+            ERROR_TYPE "type" 0 8 number(1);
+            ERROR_FLAGS "flags" 8 8 number(1);
+            ERROR_LENGTH "length" 16 16 number(2);
+        }
+        "cookie-echo" 10 COOKIE_ECHO {
+            COOKIE_ECHO_TYPE "type" 0 8 number(1);
+            COOKIE_ECHO_FLAGS "flags" 8 8 number(1);
+            COOKIE_ECHO_LENGTH "length" 16 16 number(2);
+        }
+        "cookie-ack" 11 COOKIE_ACK {
+            COOKIE_ACK_TYPE "type" 0 8 number(1);
+            COOKIE_ACK_FLAGS "flags" 8 8 number(1);
+            COOKIE_ACK_LENGTH "length" 16 16 number(2);
+        }
+        "ecne" 12 ECNE {
+            ECNE_TYPE "type" 0 8 number(1);
+            ECNE_FLAGS "flags" 8 8 number(1);
+            ECNE_LENGTH "length" 16 16 number(2);
+            ECNE_LOWEST_TSN "lowest-tsn" 32 32 number(4); }
+        "cwr" 13 CWR {
+            CWR_TYPE "type" 0 8 number(1);
+            CWR_FLAGS "flags" 8 8 number(1);
+            CWR_LENGTH "length" 16 16 number(2);
+            CWR_LOWEST_TSN "lowest-tsn" 32 32 number(4); }
+        "shutdown-complete" 14 SHUTDOWN_COMPLETE {
+            SHUTDOWN_COMPLETE_TYPE "type" 0 8 number(1);
+            SHUTDOWN_COMPLETE_FLAGS "flags" 8 8 number(1);
+            SHUTDOWN_COMPLETE_LENGTH "length" 16 16 number(2);
+        }
+        "asconf-ack" 128 ASCONF_ACK {
+            ASCONF_ACK_TYPE "type" 0 8 number(1);
+            ASCONF_ACK_FLAGS "flags" 8 8 number(1);
+            ASCONF_ACK_LENGTH "length" 16 16 number(2);
+            ASCONF_ACK_SEQNO "seqno" 32 32 number(4); }
+        "forward-tsn" 192 FORWARD_TSN {
+            FORWARD_TSN_TYPE "type" 0 8 number(1);
+            FORWARD_TSN_FLAGS "flags" 8 8 number(1);
+            FORWARD_TSN_LENGTH "length" 16 16 number(2);
+            FORWARD_TSN_NEW_CUM_TSN "new-cum-tsn" 32 32 number(4); }
+        "asconf" 193 ASCONF {
+            ASCONF_TYPE "type" 0 8 number(1);
+            ASCONF_FLAGS "flags" 8 8 number(1);
+            ASCONF_LENGTH "length" 16 16 number(2);
+            ASCONF_SEQNO "seqno" 32 32 number(4); }
     }
 }
 

@@ -84,7 +84,8 @@ impl Datatype {
     pub(crate) fn end(self) -> Option<Self> {
         let Self::Other { number, length } = self else { return None };
         let end = Self::from_number(number, length / 2);
-        (end.format().is_some() && end.length() * 2 == length).then_some(end)
+        let is_known = end.format().is_some() || (end.parts().len() > 1 && self.parts().len() < 2);
+        (is_known && end.length() * 2 == length).then_some(end)
     }
 
     /// The ends of a range, if this is the type of ranges in the values of a map.
@@ -126,6 +127,10 @@ impl Datatype {
                 Err(_) => hex(bytes, f),
             },
             (Format::Ipv6, _) => match <[u8; 16]>::try_from(bytes) {
+                // As inet_ntop(3) prints an address with 96 zero bits.
+                Ok([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d]) if (a, b) != (0, 0) => {
+                    write!(f, "::{}", Ipv4Addr::new(a, b, c, d))
+                }
                 Ok(bytes) => write!(f, "{}", Ipv6Addr::from(bytes)),
                 Err(_) => hex(bytes, f),
             },

@@ -318,6 +318,7 @@ impl Statement {
                 Target::Address(term)
                 | Target::Addresses(term)
                 | Target::Pair(term)
+                | Target::Ranges(term)
                 | Target::PortOf(_, term)
                 | Target::Port(term) => found(term),
             },

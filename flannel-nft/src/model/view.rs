@@ -396,9 +396,11 @@ fn view(statement: &Statement) -> StatementView<'_> {
         Statement::Nat { kind, computed } => {
             let (constant, term) = match &computed.target {
                 Target::PortOf(constant, term) => (address(constant), term),
-                Target::Address(term) | Target::Addresses(term) | Target::Pair(term) | Target::Port(term) => {
-                    (None, term)
-                }
+                Target::Address(term)
+                | Target::Addresses(term)
+                | Target::Pair(term)
+                | Target::Ranges(term)
+                | Target::Port(term) => (None, term),
             };
             translated(*kind, NatTarget::Computed(constant, expression(term)), &computed.nat)
         }

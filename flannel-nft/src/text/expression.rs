@@ -2,18 +2,19 @@
 
 use std::fmt::{self, Formatter, Write as _};
 
+use crate::bytecode::registers::run;
 use crate::model::data::Data;
 use crate::model::datatype::{Datatype, Format};
 use crate::model::element::{Body, Span};
 use crate::model::expression::Term;
-use crate::model::exthdr::{Exthdr, tcp_option};
-use crate::model::field::Inner;
-use crate::model::field::{self, Field, Kind};
+use crate::model::exthdr::tcp_option;
+use crate::model::field::{Field, Kind};
 use crate::model::format::{write_bits, write_labels, write_name};
 use crate::model::header;
 use crate::model::matching::{Match, Source, Test};
 use crate::model::set::Set;
 use crate::model::symbols::MPTCP_SUBTYPES;
+use crate::text::field::{write_field, write_offset};
 use crate::text::{NftVersion, element_rest};
 use crate::uapi::*;
 
@@ -30,7 +31,8 @@ impl fmt::Display for crate::model::expression::Expression {
 }
 
 pub(super) fn condition(condition: &Match, f: &mut Formatter<'_>) -> fmt::Result {
-    let Match { left, test, inverted, .. } = condition;
+    let part = if NftVersion::of(f) == NftVersion::V1_1 { match_of_part(condition) } else { None };
+    let Match { left, test, inverted, .. } = part.as_ref().unwrap_or(condition);
     let datatype = left.datatype();
     term(left, f)?;
     f.write_char(' ')?;
@@ -42,6 +44,7 @@ pub(super) fn condition(condition: &Match, f: &mut Formatter<'_>) -> fmt::Result
     let version = NftVersion::of(f);
     let not_equal = if *inverted { "!= " } else { "" };
     let equal = if *inverted { "!= " } else { "== " };
+    let is_computed = matches!(left, Term::Bitwise { .. });
     // Several bits that must all be set, and no others.
     let exactly = |wanted: &Data, f: &mut Formatter<'_>| match datatype.number_of(wanted) {
         Some(bits) if bits.count_ones() > 1 && datatype != Datatype::TcpFlag => {
@@ -92,8 +95,7 @@ pub(super) fn condition(condition: &Match, f: &mut Formatter<'_>) -> fmt::Result
         }
         Test::Is(wanted) if names.is_some() => exactly(wanted, f),
         Test::Is(wanted) => {
-            let is_computed = matches!(left, Term::Bitwise { .. });
-            f.write_str(if is_computed && !inverted { "== " } else { not_equal })?;
+            f.write_str(if is_computed { equal } else { not_equal })?;
             value(left, wanted, f)
         }
         Test::Compare(op, wanted) => {
@@ -106,7 +108,7 @@ pub(super) fn condition(condition: &Match, f: &mut Formatter<'_>) -> fmt::Result
             value(left, wanted, f)
         }
         Test::In(sets) => {
-            f.write_str(not_equal)?;
+            f.write_str(if is_computed { equal } else { not_equal })?;
             source(sets, left, f)
         }
         Test::NamePrefix(prefix) => write!(f, "{not_equal}\"{prefix}*\""),
@@ -130,6 +132,35 @@ pub(super) fn condition(condition: &Match, f: &mut Formatter<'_>) -> fmt::Result
             limit(left, last, f)
         }
     }
+}
+
+/// Some bits of a raw field, which nft 1.1 prints as a field of their own, and how far they are shifted.
+fn part_of(field: Field, mask: &Data) -> Option<(Field, u32)> {
+    let Kind::Raw { base, offset, length } = field.0 else { return None };
+    let (start, bits) = run(mask).filter(|(start, _)| *start > 0)?;
+    Some((Field(Kind::Raw { base, offset: offset + start, length: bits }), length - start - bits))
+}
+
+/// A number whose bits under a mask are compared with or written to that part of a field.
+fn part_data(part: Field, shift: u32, data: &Data) -> Option<Data> {
+    let plain = Datatype::Integer { length: 0, host: false };
+    Some(Term::Field(part).number(plain.number_of(data)? >> shift))
+}
+
+/// The match of some bits of a raw field, as one of that part.
+fn match_of_part(condition: &Match) -> Option<Match> {
+    let (field, mask, data) = match (&condition.left, &condition.test) {
+        (Term::Field(field), Test::Masked { mask, value }) => (*field, mask, value),
+        (Term::Bitwise { of, mask, xor }, Test::Compare(_, value)) if xor.is_zero() => {
+            (of.field()?, mask, value)
+        }
+        _ => return None,
+    };
+    let (part, shift) = part_of(field, mask)?;
+    let data = part_data(part, shift, data)?;
+    let test =
+        if let Test::Compare(op, _) = condition.test { Test::Compare(op, data) } else { Test::Is(data) };
+    Some(Match { inverted: condition.inverted, ..Match::new(part, test) })
 }
 
 /// One end of a range.
@@ -176,7 +207,9 @@ pub(super) fn value(left: &Term, data: &Data, f: &mut Formatter<'_>) -> fmt::Res
             Some(number) if is_fib_present(*field) => {
                 f.write_str(if number == 0 { "missing" } else { "exists" })
             }
-            Some(number) if is_hex(*field, f) => write!(f, "0x{number:x}"),
+            Some(number) if is_hex(*field, f) => {
+                write!(f, "0x{:x}", number >> field.narrow().map_or(0, |narrow| narrow.shift))
+            }
             Some(number) if *field == tcp_option::MPTCP_SUBTYPE && NftVersion::of(f) == NftVersion::V1_1 => {
                 write_name(&MPTCP_SUBTYPES, number >> 4, f)
             }
@@ -258,8 +291,25 @@ fn span(set: &Set, key: &Term, span: &Span, f: &mut Formatter<'_>) -> fmt::Resul
             f.write_char('-')?;
             value(key, &host(last), f)
         }
-        (Span::Range(first, last), None) => datatype.write_range(&host(first), &host(last), f),
+        (Span::Range(first, last), None) => match key {
+            Term::Concat(parts) => concat_range(parts, first, last, f),
+            _ => datatype.write_range(&host(first), &host(last), f),
+        },
     }
+}
+
+/// A range of a concatenation: each part is a range, in network byte order.
+fn concat_range(parts: &[Term], first: &Data, last: &Data, f: &mut Formatter<'_>) -> fmt::Result {
+    let (mut first, mut last) = (first.as_slice(), last.as_slice());
+    for (index, part) in parts.iter().enumerate() {
+        f.write_str(if index > 0 { " . " } else { "" })?;
+        let datatype = part.datatype();
+        let (length, padded) = datatype.lengths();
+        let end = |bytes: &[u8]| datatype.swapped(&Data::new(bytes.get(..length).unwrap_or(bytes)));
+        datatype.write_range(&end(first), &end(last), f)?;
+        (first, last) = (first.get(padded..).unwrap_or_default(), last.get(padded..).unwrap_or_default());
+    }
+    Ok(())
 }
 
 /// In sets and after masks, nft separates bits of flags otherwise than in other matches.
@@ -283,12 +333,15 @@ pub(super) fn term(of: &Term, f: &mut Formatter<'_>) -> fmt::Result {
         Term::Swapped { of, .. } => term(of, f),
         // The bits of a narrow field are a number.
         Term::Shifted { of, op: NFT_BITWISE_RSHIFT, bits, .. }
-            if of.field().and_then(Field::narrow).is_some_and(|narrow| narrow.shift == *bits) =>
+            if of.unswapped().field().and_then(Field::narrow).is_some_and(|narrow| narrow.shift == *bits) =>
         {
             term(of, f)
         }
         Term::Shifted { of, op, bits, .. } => {
+            let is_masked = matches!(**of, Term::Bitwise { .. });
+            f.write_str(if is_masked { "(" } else { "" })?;
             term(of, f)?;
+            f.write_str(if is_masked { ")" } else { "" })?;
             write!(f, " {} {bits}", if *op == NFT_BITWISE_LSHIFT { "<<" } else { ">>" })
         }
         Term::Jhash { of, modulus, seed, offset } => {
@@ -316,132 +369,31 @@ fn bitwise(of: &Term, mask: &Data, xor: &Data, f: &mut Formatter<'_>) -> fmt::Re
     let operations = [("&", and, 0xff), ("^", xor, 0), ("|", or, 0)];
     for (sign, operand, neutral) in operations {
         if operand.iter().any(|byte| *byte != neutral) {
-            write!(f, " {sign} ")?;
-            value(of, &Data::new(&operand), f)?;
+            let operand = Data::new(&operand);
+            let flags = matches!(of.datatype().format(), Some(Format::Bits(_)));
+            let several =
+                flags && of.datatype().number_of(&operand).is_some_and(|bits| bits.count_ones() > 1);
+            write!(f, " {sign} {}", if several { "(" } else { "" })?;
+            element_value(of, &operand, f)?;
+            f.write_str(if several { ")" } else { "" })?;
         }
     }
     Ok(())
 }
 
-fn write_offset(offset: u32, f: &mut Formatter<'_>) -> fmt::Result {
-    if offset > 0 { write!(f, " offset {offset}") } else { Ok(()) }
-}
-
-fn write_named(prefix: &str, named: Option<&field::Named>, key: u32, f: &mut Formatter<'_>) -> fmt::Result {
-    match named {
-        Some(named) => write!(f, "{prefix}{}", named.name),
-        None => write!(f, "{prefix}{key}"),
-    }
-}
-
-pub(super) fn write_field(of: Field, f: &mut Formatter<'_>) -> fmt::Result {
-    match of.0 {
-        Kind::Payload(payload) => write!(f, "{} {}", payload.header.name(), payload.name),
-        Kind::Inner { tunnel, inner: Inner::Payload(payload) } => {
-            write!(f, "{} ", tunnel.name())?;
-            if tunnel.header() != Some(payload.header) {
-                write!(f, "{} ", payload.header.name())?;
-            }
-            f.write_str(payload.name)
-        }
-        Kind::Inner { tunnel, inner: Inner::Meta(key) } => {
-            write!(f, "{} ", tunnel.name())?;
-            write_named("meta ", field::meta(key), key, f)
-        }
-        Kind::Raw { base, offset, length } => write!(f, "@{},{offset},{length}", payload_base(base)),
-        Kind::Exthdr(exthdr) => write_exthdr(exthdr, f),
-        Kind::Meta(key) => {
-            let unqualified = matches!(
-                key,
-                NFT_META_IIF
-                    | NFT_META_OIF
-                    | NFT_META_IIFNAME
-                    | NFT_META_OIFNAME
-                    | NFT_META_IIFGROUP
-                    | NFT_META_OIFGROUP
-            );
-            write_named(if unqualified { "" } else { "meta " }, field::meta(key), key, f)
-        }
-        Kind::Ct { key, direction } => {
-            let prefix = match direction {
-                None => "ct ",
-                Some(IP_CT_DIR_ORIGINAL) => "ct original ",
-                Some(_) => "ct reply ",
-            };
-            write_named(prefix, field::ct(key), key, f)
-        }
-        Kind::Rt(key) => write_named("rt ", field::named(field::RT, key), key, f),
-        Kind::Socket { key, level } => {
-            write_named("socket ", field::named(field::SOCKET, key), key, f)?;
-            level.iter().try_for_each(|level| write!(f, " level {level}"))
-        }
-        Kind::Xfrm { key, direction, number } => {
-            f.write_str(if direction == XFRM_POLICY_IN { "ipsec in " } else { "ipsec out " })?;
-            if number > 0 {
-                write!(f, "spnum {number} ")?;
-            }
-            write_named("", field::named(field::XFRM, key), key, f)
-        }
-        Kind::Osf { flags, ttl } => {
-            let ttl = match ttl {
-                0 => "",
-                1 => " ttl loose",
-                _ => " ttl skip",
-            };
-            write!(f, "osf{ttl} {}", if flags & NFT_OSF_F_VERSION != 0 { "version" } else { "name" })
-        }
-        Kind::Numgen { kind, modulus, offset } => {
-            let kind = if kind == NFT_NG_RANDOM { "random" } else { "inc" };
-            write!(f, "numgen {kind} mod {modulus}")?;
-            write_offset(offset, f)
-        }
-        Kind::Symhash { modulus, offset } => {
-            write!(f, "symhash mod {modulus}")?;
-            write_offset(offset, f)
-        }
-        Kind::Fib { result, flags } => {
-            let names = [
-                (NFTA_FIB_F_SADDR, "saddr"),
-                (NFTA_FIB_F_DADDR, "daddr"),
-                (NFTA_FIB_F_MARK, "mark"),
-                (NFTA_FIB_F_IIF, "iif"),
-                (NFTA_FIB_F_OIF, "oif"),
-            ];
-            let names: Vec<&str> =
-                names.into_iter().filter(|(bit, _)| flags & bit != 0).map(|(_, name)| name).collect();
-            let result = match result {
-                NFT_FIB_RESULT_OIF => "oif",
-                NFT_FIB_RESULT_OIFNAME => "oifname",
-                _ => "type",
-            };
-            let result = match NftVersion::of(f) {
-                NftVersion::V1_1 if flags & NFTA_FIB_F_PRESENT != 0 => "check",
-                _ => result,
-            };
-            write!(f, "fib {} {result}", names.join(" . "))
-        }
-    }
-}
-
-fn write_exthdr(exthdr: Exthdr, f: &mut Formatter<'_>) -> fmt::Result {
-    let Exthdr { op, kind, header, name, offset, length, .. } = exthdr;
-    f.write_str(match op {
-        NFT_EXTHDR_OP_IPV4 => "ip option ",
-        NFT_EXTHDR_OP_TCPOPT => "tcp option ",
-        NFT_EXTHDR_OP_SCTP => "sctp chunk ",
-        _ if name.is_empty() => "exthdr ",
-        _ => "",
-    })?;
-    match (header, name) {
-        ("", "@") => write!(f, "@{kind},{offset},{length}"),
-        ("", _) => write!(f, "{kind}"),
-        (header, "") => f.write_str(header),
-        (header, name) => write!(f, "{header} {name}"),
-    }
-}
-
 /// The field of a set statement and its value.
 pub(super) fn write_set(field: Field, to: &Term, f: &mut Formatter<'_>) -> fmt::Result {
+    if NftVersion::of(f) == NftVersion::V1_1
+        && let Term::Bitwise { of, mask, xor } = to
+        && of.field() == Some(field)
+        && *xor != mask.inverted()
+        && let Some((part, shift)) = part_of(field, &mask.inverted())
+        && let Some(data) = part_data(part, shift, xor)
+    {
+        write_field(part, f)?;
+        f.write_str(" set ")?;
+        return value(&Term::Field(part), &data, f);
+    }
     write_field(field, f)?;
     f.write_str(" set ")?;
     match to {
@@ -454,15 +406,5 @@ pub(super) fn write_set(field: Field, to: &Term, f: &mut Formatter<'_>) -> fmt::
             source_of(source, key, Some(field.datatype()), f)
         }
         other => term(other, f),
-    }
-}
-
-/// nft's name of the header at which a raw payload expression begins.
-pub(crate) fn payload_base(base: u32) -> &'static str {
-    match base {
-        NFT_PAYLOAD_LL_HEADER => "ll",
-        NFT_PAYLOAD_NETWORK_HEADER => "nh",
-        NFT_PAYLOAD_TRANSPORT_HEADER => "th",
-        _ => "ih",
     }
 }

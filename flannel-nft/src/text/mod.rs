@@ -2,6 +2,7 @@
 //! of 1.0 ([`NftVersion::display`]).
 
 pub(crate) mod expression;
+pub(crate) mod field;
 pub(crate) mod object;
 pub(crate) mod rule;
 mod statement;

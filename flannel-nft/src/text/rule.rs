@@ -60,10 +60,20 @@ pub(crate) fn shown(rule: &Rule, family: Family, version: NftVersion) -> Vec<Cow
     if resets_unknown(rule, family) {
         shown.push(owned(Match::new(meta::L4PROTO, Test::Is(Data::new(&[IPPROTO_TCP])))));
     }
-    for (index, part) in rule.statements.iter().enumerate() {
-        let later = rule.statements.get(index + 1..).unwrap_or_default();
-        if let Statement::Match(condition) = part
-            && is_implied(condition, later, family)
+    let mut parts: Vec<Cow<'_, Statement>> = Vec::new();
+    for part in &rule.statements {
+        match part {
+            Statement::Adjacent(fields) => {
+                let matches = fields.iter().map(|(field, data)| Match::new(*field, Test::Is(data.clone())));
+                parts.extend(matches.map(owned));
+            }
+            part => parts.push(Cow::Borrowed(part)),
+        }
+    }
+    for (index, part) in parts.iter().enumerate() {
+        let later = parts.get(index + 1..).unwrap_or_default();
+        if let Statement::Match(condition) = &**part
+            && is_implied(condition, later, family, version)
         {
             context.learn(condition);
             continue;
@@ -73,14 +83,7 @@ pub(crate) fn shown(rule: &Rule, family: Family, version: NftVersion) -> Vec<Cow
             shown.extend(context.needed(part).unwrap_or_default().into_iter().map(owned));
         }
         let _contradicts_itself = context.follow(part);
-        match part {
-            Statement::Adjacent(fields) => {
-                shown.extend(
-                    fields.iter().map(|(field, data)| owned(Match::new(*field, Test::Is(data.clone())))),
-                );
-            }
-            part => shown.push(Cow::Borrowed(part)),
-        }
+        shown.push(part.clone());
     }
     shown
 }
@@ -136,7 +139,7 @@ fn resets_unknown(rule: &Rule, family: Family) -> bool {
 }
 
 /// Whether a match only says what a later statement needs: `meta l4proto tcp` before `tcp dport 80`.
-fn is_implied(condition: &Match, later: &[Statement], family: Family) -> bool {
+fn is_implied(condition: &Match, later: &[Cow<'_, Statement>], family: Family, version: NftVersion) -> bool {
     let Match { left: Term::Field(field), test: Test::Is(data), inverted: false, .. } = condition else {
         return false;
     };
@@ -157,11 +160,17 @@ fn is_implied(condition: &Match, later: &[Statement], family: Family) -> bool {
     let ethernet = *field == meta::IIFTYPE && Context::new(family).learns_ethernet(condition);
     let inside = match field.0 {
         Kind::Inner { tunnel, inner: Inner::Meta(key) } => Some((tunnel, key)),
+        Kind::Inner { tunnel, .. } if *field == header::ether::TYPE.inside(tunnel) => {
+            Some((tunnel, NFT_META_PROTOCOL))
+        }
         _ => None,
     };
     let implies = |used: Field| match used.0 {
         Kind::Inner { tunnel, inner: Inner::Payload(payload) } => match inside {
-            Some((known, NFT_META_PROTOCOL)) => known == tunnel && payload.header.network() == number,
+            Some((known, NFT_META_PROTOCOL)) => {
+                let is_vlan = payload.header == Header::Vlan && number == Some(ETH_P_8021Q);
+                known == tunnel && (is_vlan || payload.header.network() == number)
+            }
             Some((known, _)) => known == tunnel && payload.header.transport() == data.u8(),
             None => transport.is_some() && tunnel.transport() == transport,
         },
@@ -182,11 +191,25 @@ fn is_implied(condition: &Match, later: &[Statement], family: Family) -> bool {
         },
         _ => false,
     };
-    later.iter().filter(|later| !names_ports_only(later)).any(|statement| {
+    // A statement that is no match also runs for packets that the later statements do not match.
+    let matches = later.iter().take_while(|later| matches!(***later, Statement::Match(_))).count();
+    let reached = later.iter().take(matches + 1);
+    let is_known = |later: &Statement| version == NftVersion::V1_1 || !names_ports_only(later);
+    reached.map(|later| &**later).filter(|later| is_known(later)).any(|statement| {
         let mut found = match statement {
             Statement::Reject(Reject::Icmp(_)) => network == Some(ETH_P_IP),
             Statement::Reject(Reject::Icmpv6(_)) => network == Some(ETH_P_IPV6),
             Statement::Reject(Reject::TcpReset) => one_version && transport == Some(IPPROTO_TCP),
+            // nft 1.0 prints `meta nfproto` before an address of the connection, newer versions before a concatenation.
+            Statement::Match(Match { left: Term::Field(Field(Kind::Ct { key, .. })), .. })
+                if version == NftVersion::V1_1 =>
+            {
+                match *key {
+                    NFT_CT_SRC_IP | NFT_CT_DST_IP => network == Some(ETH_P_IP),
+                    NFT_CT_SRC_IP6 | NFT_CT_DST_IP6 => network == Some(ETH_P_IPV6),
+                    _ => false,
+                }
+            }
             _ => false,
         };
         // nft prints `ether type vlan` before one type, but not before a set of them.

@@ -11,7 +11,8 @@ use crate::model::family::Family;
 use crate::model::matching::Source;
 use crate::model::statement::{IpRange, Limit, Log, Nat, Reject, Statement};
 use crate::model::symbols::{ICMP_CODES, ICMPV6_CODES};
-use crate::text::expression::{condition, source, term, write_field, write_set};
+use crate::text::expression::{condition, source, term, write_set};
+use crate::text::field::write_field;
 use crate::text::{NftVersion, duration, verdict};
 use crate::uapi::*;
 
@@ -334,13 +335,13 @@ fn write_computed(kind: NatKind, family: Family, nat: &Computed, f: &mut Formatt
     let is_netmap = nat.nat.flags & NF_NAT_RANGE_NETMAP != 0;
     let names_family = match nat.target {
         Target::Address(_) | Target::PortOf(..) => family == Family::Inet,
-        Target::Addresses(_) | Target::Pair(_) => true,
+        Target::Addresses(_) | Target::Pair(_) | Target::Ranges(_) => true,
         Target::Port(_) => false,
     };
     let word = if names_family { family_word(nat.family) } else { "" };
     write!(f, "{}{word}{} to ", kind.name(), if is_netmap { " prefix" } else { "" })?;
     match &nat.target {
-        Target::Address(to) | Target::Addresses(to) | Target::Pair(to) => term(to, f)?,
+        Target::Address(to) | Target::Addresses(to) | Target::Pair(to) | Target::Ranges(to) => term(to, f)?,
         Target::PortOf(address, port) => {
             write_address(address, f)?;
             f.write_char(':')?;
