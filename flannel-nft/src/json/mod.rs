@@ -52,7 +52,6 @@ mod read_parts;
 mod read_statement;
 mod read_value;
 mod scope;
-mod typeof_data;
 mod value;
 mod write;
 mod write_expression;

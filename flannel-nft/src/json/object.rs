@@ -2,10 +2,6 @@
 
 use serde_json::{Value, json};
 
-use flannel_netlink::{Attribute, attributes};
-
-use crate::bytecode::expr::Expr;
-use crate::json::typeof_data::declared;
 use crate::json::write::limit_of;
 use crate::model::chain::{Chain, Device, Policy};
 use crate::model::datatype::Datatype;
@@ -21,7 +17,7 @@ use crate::text::NftVersion;
 use crate::text::expression::sorted;
 use crate::text::object::{TCP_STATES, UDP_STATES};
 use crate::uapi::*;
-use crate::wire::exprs;
+use crate::wire::definition::{declared, statements_of};
 
 impl NftVersion {
     /// A table and everything in it, in nft's order.
@@ -160,19 +156,6 @@ pub(super) const SET_FLAGS: [(&str, u32); 4] = [
 /// The states of a protocol's connections: nft's names and default timeouts in seconds.
 pub(super) fn states(protocol: Protocol) -> &'static [(&'static str, u32)] {
     if protocol == Protocol::TCP { &TCP_STATES } else { &UDP_STATES }
-}
-
-/// The statements that each new element gets.
-pub(super) fn statements_of(set: &Set) -> Vec<Expr> {
-    let decoded = |kind, payload: &[u8]| exprs::decode(&Attribute { kind, payload }).ok();
-    let each = set.extra.0.iter().flat_map(|(kind, payload)| match *kind {
-        NFTA_SET_EXPR => vec![decoded(*kind, payload)],
-        NFTA_SET_EXPRESSIONS => {
-            attributes(payload).flatten().map(|one| decoded(one.kind, one.payload)).collect()
-        }
-        _ => Vec::new(),
-    });
-    each.flatten().collect()
 }
 
 /// The type, or the types of a concatenation.

@@ -12,7 +12,6 @@ use crate::json::read_expression::{Values, datatype, mapped, unsorted};
 use crate::json::read_parts::{boolean, limit, stateful, synproxy};
 use crate::json::read_value::key;
 use crate::json::scope::{Scope, table_of};
-use crate::json::typeof_data::declare;
 use crate::json::write::OBJECT_WORDS;
 use crate::model::chain::{Base, Chain, ChainKind, Device, Hook, Policy, Priority};
 use crate::model::element::{Body, Element, Key, Span};
@@ -24,6 +23,7 @@ use crate::model::ruleset::Ownership;
 use crate::model::set::{Maps, Set};
 use crate::model::table::{Counter, Table};
 use crate::uapi::*;
+use crate::wire::definition::declare;
 use crate::wire::{attribute_bytes, exprs};
 
 /// What happens to an object that exists already.

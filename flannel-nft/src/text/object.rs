@@ -1,15 +1,17 @@
 //! Named objects and flowtables.
 
 use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
 
 use crate::model::family::Family;
 use crate::model::object::{Flowtable, Object, ObjectKind};
 use crate::model::protocol::Protocol;
-use crate::text::{DisplayFn, duration, write_rate};
+use crate::text::{DisplayFn, NftVersion, duration, write_rate};
 use crate::uapi::*;
 
 /// Starts each line with `indent` and ends it with `end`.
 pub(crate) fn object_block(object: &Object, indent: &str, end: &str, f: &mut Formatter<'_>) -> fmt::Result {
+    let version = NftVersion::of(f);
     object.comment.iter().try_for_each(|comment| write!(f, "{indent}comment \"{comment}\"{end}"))?;
     let mut line = |text: &dyn Display| write!(f, "{indent}{text}{end}");
     let in_family = |family: Option<Family>| family.map(|family| format!("l3proto {family}"));
@@ -32,9 +34,16 @@ pub(crate) fn object_block(object: &Object, indent: &str, end: &str, f: &mut For
             line(&format_args!("protocol {protocol}"))?;
             in_family(family).iter().try_for_each(|family| line(family))?;
             let states: &[(&str, u32)] = if protocol == Protocol::TCP { &TCP_STATES } else { &UDP_STATES };
+            let time = |seconds: u32| match version {
+                NftVersion::V1_0 => seconds.to_string(),
+                NftVersion::V1_1 => {
+                    let time = Duration::from_secs(seconds.into());
+                    DisplayFn(move |f: &mut Formatter<'_>| duration(time, f)).to_string()
+                }
+            };
             let changed = |(state, seconds): &(u16, u32)| {
                 let (name, default) = states.get(usize::from(*state).checked_sub(1)?)?;
-                (seconds != default).then(|| format!("{name} : {seconds}"))
+                (seconds != default).then(|| format!("{name} : {}", time(*seconds)))
             };
             let policy: Vec<String> = seconds.iter().filter_map(changed).collect();
             line(&format_args!("policy = {{ {} }}", policy.join(", ")))

@@ -291,7 +291,7 @@ fn write_nat(
         if family == Family::Inet {
             f.write_str(if range.is_v4() { " ip" } else { " ip6" })?;
         }
-        f.write_str(" to ")?;
+        f.write_str(if choice.flags & NF_NAT_RANGE_NETMAP != 0 { " prefix to " } else { " to " })?;
         let brackets = !range.is_v4() && choice.ports.is_some();
         let one = |data, f: &mut Formatter<'_>| {
             f.write_str(if brackets { "[" } else { "" })?;

@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Display, Formatter};
 
+use crate::bytecode::consumers::stateful;
+use crate::bytecode::expr::Expr;
 use crate::model::chain::{Base, Chain, Hook, Policy};
 use crate::model::data::Data;
 use crate::model::datatype::Datatype;
@@ -10,11 +12,14 @@ use crate::model::family::Family;
 use crate::model::object::object_kind;
 use crate::model::ruleset::Ruleset;
 use crate::model::set::{Maps, Set};
+use crate::model::statement::Statement;
 use crate::model::table::{Counter, Table};
 use crate::model::verdict::Verdict;
-use crate::text::expression::sorted;
+use crate::text::expression::{sorted, term};
+use crate::text::statement::statement;
 use crate::text::{NftVersion, duration, flowtable_block, indented_rule, object_block};
 use crate::uapi::*;
+use crate::wire::definition::{declared, declared_values, statements_of};
 
 impl Display for Ruleset {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -26,7 +31,7 @@ impl Display for Table {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(f, "table {} {{", self.id)?;
         table_block(self, "\t", "\n", f)?;
-        let mut between = "";
+        let mut between = if names_flags(self) { "\n" } else { "" };
         for counter in &self.counters {
             writeln!(f, "{between}\tcounter {} {{", counter.name)?;
             counter_block(counter, "\t\t", "\n", f)?;
@@ -67,6 +72,14 @@ impl Display for Table {
     }
 }
 
+const FLAGS: [(u32, &str); 3] =
+    [(NFT_TABLE_F_DORMANT, "dormant"), (NFT_TABLE_F_OWNER, "owner"), (NFT_TABLE_F_PERSIST, "persist")];
+
+/// Whether the table has flags that are printed.
+fn names_flags(table: &Table) -> bool {
+    FLAGS.iter().any(|(bit, _)| table.flags() & bit != 0)
+}
+
 /// `set` or `map`.
 pub(crate) fn kind(set: &Set) -> &'static str {
     if set.maps == Maps::Nothing { "set" } else { "map" }
@@ -74,10 +87,8 @@ pub(crate) fn kind(set: &Set) -> &'static str {
 
 /// Starts each line with `indent` and ends it with `end`, as the functions below do.
 pub(crate) fn table_block(table: &Table, indent: &str, end: &str, f: &mut Formatter<'_>) -> fmt::Result {
-    let names =
-        [(NFT_TABLE_F_DORMANT, "dormant"), (NFT_TABLE_F_OWNER, "owner"), (NFT_TABLE_F_PERSIST, "persist")];
     let set: Vec<&str> =
-        names.iter().filter(|(bit, _)| table.flags() & bit != 0).map(|(_, name)| *name).collect();
+        FLAGS.iter().filter(|(bit, _)| table.flags() & bit != 0).map(|(_, name)| *name).collect();
     if !set.is_empty() {
         write!(f, "{indent}flags {}{end}", set.join(","))?;
     }
@@ -108,11 +119,11 @@ pub(crate) fn chain_block(
         [] => {}
         [device] => write!(f, " device \"{device}\"")?,
         devices => {
-            f.write_str(" devices = { ")?;
-            for (index, device) in devices.iter().enumerate() {
-                write!(f, "{}\"{device}\"", if index > 0 { ", " } else { "" })?;
-            }
-            f.write_str(" }")?;
+            let quote = if NftVersion::of(f) == NftVersion::V1_0 { "" } else { "\"" };
+            let mut names: Vec<String> =
+                devices.iter().map(|device| format!("{quote}{device}{quote}")).collect();
+            names.sort_unstable();
+            write!(f, " devices = {{ {} }}", names.join(", "))?;
         }
     }
     f.write_str(" priority ")?;
@@ -141,9 +152,13 @@ fn priority(base: &Base, family: Family, f: &mut Formatter<'_>) -> fmt::Result {
             ("srcnat", 100, Some(Hook::Postrouting)),
         ],
     };
-    let near = named
-        .iter()
-        .find(|(_, at, hook)| number.abs_diff(*at) <= 10 && hook.is_none_or(|hook| hook == base.hook));
+    // nft 1.1 also knows the name at the hook at which packets of this host are translated.
+    let also = if NftVersion::of(f) == NftVersion::V1_1 && family != Family::Bridge { "dstnat" } else { "" };
+    let near = named.iter().find(|(name, at, hook)| {
+        let is_here =
+            hook.is_none_or(|hook| hook == base.hook || (*name == also && base.hook == Hook::Output));
+        number.abs_diff(*at) <= 10 && is_here
+    });
     match near {
         Some((name, at, _)) if number == *at => f.write_str(name),
         Some((name, at, _)) if number > *at => write!(f, "{name} + {}", number - at),
@@ -153,15 +168,36 @@ fn priority(base: &Base, family: Family, f: &mut Formatter<'_>) -> fmt::Result {
 }
 
 pub(crate) fn set_block(set: &Set, indent: &str, end: &str, f: &mut Formatter<'_>) -> fmt::Result {
-    write!(f, "{indent}type {}", set.key)?;
+    let version = NftVersion::of(f);
+    match declared(set) {
+        Some(key) => {
+            write!(f, "{indent}typeof ")?;
+            term(&key, f)?;
+        }
+        None => write!(f, "{indent}type {}", set.key)?,
+    }
     match set.maps {
         Maps::Nothing => {}
-        Maps::Value(datatype) => write!(f, " : {datatype}")?,
+        Maps::Value(datatype) => {
+            f.write_str(if datatype.end().is_some() { " : interval " } else { " : " })?;
+            match declared_values(set) {
+                Some(values) => term(&values, f)?,
+                None => write!(f, "{}", datatype.end().unwrap_or(datatype))?,
+            }
+        }
         Maps::Verdict => f.write_str(" : verdict")?,
         Maps::Object(number) => write!(f, " : {}", object_kind(number))?,
     }
     f.write_str(end)?;
-    set.size.iter().try_for_each(|size| write!(f, "{indent}size {size}{end}"))?;
+    let is_constant = set.flags & NFT_SET_CONSTANT != 0;
+    if let Some(size) = set.size.filter(|size| *size > 0 && !is_constant) {
+        write!(f, "{indent}size {size}")?;
+        // The rest of a line would be part of this comment.
+        if version == NftVersion::V1_1 && !set.is_empty() && end == "\n" {
+            write!(f, "\t# count {}", set.len())?;
+        }
+        f.write_str(end)?;
+    }
     let names = [
         (NFT_SET_CONSTANT, "constant"),
         (NFT_SET_EVAL, "dynamic"),
@@ -180,7 +216,13 @@ pub(crate) fn set_block(set: &Set, indent: &str, end: &str, f: &mut Formatter<'_
         }
         f.write_str(end)?;
     }
-    if set.memory {
+    let statements = statements_of(set);
+    if !statements.is_empty() {
+        f.write_str(indent)?;
+        element_statements(&statements, false, f)?;
+        f.write_str(end)?;
+    }
+    if set.memory && !is_constant {
         write!(f, "{indent}policy memory{end}")?;
     }
     for (word, time) in [("timeout", set.timeout), ("gc-interval", set.gc_interval)] {
@@ -201,9 +243,16 @@ fn elements(set: &Set, f: &mut Formatter<'_>) -> fmt::Result {
         return Ok(());
     }
     f.write_str("\t\telements = { ")?;
-    for (index, (span, body)) in sorted(set, NftVersion::of(f)).into_iter().enumerate() {
+    let version = NftVersion::of(f);
+    let is_plain = |body: &Body| {
+        let is_timed = body.timeout.is_some() || body.expires.is_some();
+        !is_timed && body.comment.is_none() && body.mapped.is_none() && body.exprs.is_empty()
+    };
+    let is_long = version == NftVersion::V1_1 && !set.elements.values().all(is_plain);
+    let per_line = if is_long { 1 } else { set.key.per_line() };
+    for (index, (span, body)) in sorted(set, version).into_iter().enumerate() {
         if index > 0 {
-            f.write_str(if index % set.key.per_line() == 0 { ",\n\t\t\t     " } else { ", " })?;
+            f.write_str(if index % per_line == 0 { ",\n\t\t\t     " } else { ", " })?;
         }
         element(set, span, body, f)?;
     }
@@ -228,6 +277,10 @@ pub(crate) fn element_rest(
     values: Option<Datatype>,
     f: &mut Formatter<'_>,
 ) -> fmt::Result {
+    if !body.exprs.is_empty() {
+        f.write_str(" ")?;
+        element_statements(&body.exprs, true, f)?;
+    }
     for (word, time) in [("timeout", body.timeout), ("expires", body.expires)] {
         if let Some(time) = time {
             write!(f, " {word} ")?;
@@ -251,6 +304,20 @@ pub(crate) fn element_rest(
         (Some(Mapped::Object(name)), _) => write!(f, " : \"{name}\""),
         _ => Ok(()),
     }
+}
+
+/// The statements of an element, or those that each new element of a set gets, without state.
+fn element_statements(exprs: &[Expr], with_state: bool, f: &mut Formatter<'_>) -> fmt::Result {
+    for (index, expr) in exprs.iter().enumerate() {
+        f.write_str(if index > 0 { " " } else { "" })?;
+        match stateful(expr) {
+            Some(Statement::Counter { .. }) if !with_state => f.write_str("counter")?,
+            Some(Statement::Last(_)) if !with_state => f.write_str("last")?,
+            Some(found) => statement(&found, Family::Inet, f)?,
+            None => write!(f, "<{expr:?}>")?,
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn verdict(end: &Verdict, f: &mut Formatter<'_>) -> fmt::Result {

@@ -1,6 +1,7 @@
 //! The attributes of nf_tables messages (include/uapi/linux/netfilter/nf_tables.h).
 
 pub(crate) mod decode;
+pub(crate) mod definition;
 pub(crate) mod elements;
 pub(crate) mod encode;
 pub(crate) mod exprs;

@@ -126,7 +126,7 @@ fn measure() -> Tally {
 
 /// Whether this nft is one of the two that this crate displays like: versions between them sort sets differently and
 /// print some statements as 1.0.6 does.
-fn is_displayed() -> bool {
+pub(crate) fn is_displayed() -> bool {
     let nft = sh("nft --version");
     nft.contains("v1.0.6") || !["v0.", "v1.0.", "v1.1.3"].iter().any(|other| nft.contains(other))
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::corpus::{is_displayed, version};
 use flannel_nft::*;
 use testkit::{in_netns, may_make_namespaces, netns, sh};
 
@@ -38,7 +39,10 @@ fn each(check: impl Fn(&Path) -> Result<(), String> + Sync) {
 
 /// `nft list ruleset` without the remaining lifetime of elements, which changes while it is read.
 fn listing(command: &str) -> String {
-    let text = sh(command);
+    comparable(&sh(command))
+}
+
+fn comparable(text: &str) -> String {
     let mut words = Vec::new();
     for line in text.lines() {
         let mut kept = String::new();
@@ -101,6 +105,19 @@ fn converging_to_the_observed_state_changes_nothing() {
             Ok(_) => Err(diff(&observed.ruleset, &observed).to_string()),
             Err(error) => Err(format!("{error:?}\n")),
         }
+    });
+}
+
+/// Sets, objects and tables; `make test-compat` compares them with the newest nft.
+#[test]
+fn a_listing_of_this_nft_is_displayed_as_it_prints_it() {
+    if !may_make_namespaces() || !is_displayed() {
+        return;
+    }
+    each(|_| {
+        let observed = observe_all(&mut Netlink::open().unwrap());
+        let displayed = version().display(&observed.ruleset).to_string();
+        compare(&listing("nft list ruleset"), &comparable(&displayed))
     });
 }
 

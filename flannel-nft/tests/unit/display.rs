@@ -1,7 +1,24 @@
 //! The forms in which versions of nft print the same rule. `make test-compat` compares both with nft itself.
 
+use std::net::Ipv4Addr;
+
+use crate::common::set;
 use crate::common::vocabulary::name;
 use flannel_nft::*;
+
+#[test]
+fn newer_versions_print_an_element_of_a_map_per_line() {
+    let ports = [(80, [1, 1, 1, 1]), (443, [2, 2, 2, 2])];
+    let map = Set::map(set("backends"), Datatype::InetService, Datatype::Ipv4Addr)
+        .elements(ports.map(|(port, address)| Element::new(port).value(Ipv4Addr::from(address))));
+    let table = Table::new(Family::Ip, TableName::new("t").unwrap()).set(map);
+    let elements = |version: NftVersion| {
+        let text = version.display(&table).to_string();
+        text.split_once("elements = ").unwrap().1.split_once('}').unwrap().0.to_owned()
+    };
+    assert_eq!(elements(NftVersion::V1_0), "{ 80 : 1.1.1.1, 443 : 2.2.2.2 ");
+    assert_eq!(elements(NftVersion::V1_1), "{ 80 : 1.1.1.1,\n\t\t\t     443 : 2.2.2.2 ");
+}
 
 #[test]
 fn each_version_of_nft_has_its_form() {

@@ -1,13 +1,21 @@
-//! The expression of `typeof` in the definition of a set, as nft keeps it in the set's userdata
-//! (`set_udata` in nft's src/netlink.c, `udata` of expressions in src/payload.c, meta.c and ct.c).
+//! Parts of a set's definition that are kept as the kernel returned them: the statements that each new element gets, and
+//! the expression of `typeof`, which nft keeps in the set's userdata (`set_udata` in nft's src/netlink.c, `udata` of
+//! expressions in src/payload.c, meta.c and ct.c).
 
+use flannel_netlink::{Attribute, attributes};
+
+use crate::bytecode::expr::Expr;
 use crate::model::expression::Term;
 use crate::model::field::{Field, Kind};
 use crate::model::header::{Header, fields_of};
 use crate::model::set::Set;
-use crate::uapi::{IP_CT_DIR_ORIGINAL, IP_CT_DIR_REPLY, NFTA_SET_USERDATA};
+use crate::uapi::*;
+#[cfg(feature = "json")]
 use crate::wire::encode::set_userdata;
-use crate::wire::udata::{NFTNL_UDATA_SET_KEY_TYPEOF, NFTNL_UDATA_SET_TYPEOF_DATA, read_udata};
+use crate::wire::exprs;
+use crate::wire::udata::{
+    NFTNL_UDATA_SET_DATA_TYPEOF, NFTNL_UDATA_SET_KEY_TYPEOF, NFTNL_UDATA_SET_TYPEOF_DATA, read_udata,
+};
 
 /// nft's `enum expr_types`.
 const EXPR_PAYLOAD: u32 = 7;
@@ -44,7 +52,8 @@ const HEADERS: [(u32, Header); 16] = [
 ];
 
 /// Declares the key of a set with `typeof`; without effect if the expression has no form here.
-pub(super) fn declare(set: &mut Set, key: &Term) {
+#[cfg(feature = "json")]
+pub(crate) fn declare(set: &mut Set, key: &Term) {
     let Some(expression) = expression(key) else { return };
     let mut userdata = set_userdata(set).as_bytes().to_vec();
     entry(NFTNL_UDATA_SET_KEY_TYPEOF, &expression, &mut userdata);
@@ -52,16 +61,40 @@ pub(super) fn declare(set: &mut Set, key: &Term) {
 }
 
 /// The expression with which nft declared the key of a set.
-pub(super) fn declared(set: &Set) -> Option<Term> {
-    let (_, userdata) = set.extra.0.iter().find(|(kind, _)| *kind == NFTA_SET_USERDATA)?;
-    term(find(userdata, NFTNL_UDATA_SET_KEY_TYPEOF)?)
+pub(crate) fn declared(set: &Set) -> Option<Term> {
+    of_userdata(set, NFTNL_UDATA_SET_KEY_TYPEOF)
 }
 
+/// The expression with which nft declared the values of a map.
+pub(crate) fn declared_values(set: &Set) -> Option<Term> {
+    of_userdata(set, NFTNL_UDATA_SET_DATA_TYPEOF)
+}
+
+fn of_userdata(set: &Set, kind: u8) -> Option<Term> {
+    let (_, userdata) = set.extra.0.iter().find(|(kind, _)| *kind == NFTA_SET_USERDATA)?;
+    term(find(userdata, kind)?)
+}
+
+/// The statements that each new element gets.
+pub(crate) fn statements_of(set: &Set) -> Vec<Expr> {
+    let decoded = |kind, payload: &[u8]| exprs::decode(&Attribute { kind, payload }).ok();
+    let each = set.extra.0.iter().flat_map(|(kind, payload)| match *kind {
+        NFTA_SET_EXPR => vec![decoded(*kind, payload)],
+        NFTA_SET_EXPRESSIONS => {
+            attributes(payload).flatten().map(|one| decoded(one.kind, one.payload)).collect()
+        }
+        _ => Vec::new(),
+    });
+    each.flatten().collect()
+}
+
+#[cfg(feature = "json")]
 fn entry(kind: u8, value: &[u8], to: &mut Vec<u8>) {
     to.extend([kind, u8::try_from(value.len()).unwrap_or(u8::MAX)]);
     to.extend(value);
 }
 
+#[cfg(feature = "json")]
 fn expression(term: &Term) -> Option<Vec<u8>> {
     let mut data = Vec::new();
     let number = |kind, value: u32, data: &mut Vec<u8>| entry(kind, &value.to_ne_bytes(), data);
