@@ -30,9 +30,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     let request = LeaseRequest {
         attributes: LeaseAttributes { public_ip: Some(address), ..LeaseAttributes::default() },
-        previous: None,
-        former: None,
         range: AllocationRange { v4: Some(range), ..AllocationRange::default() },
+        ..LeaseRequest::default()
     };
     let store = SqliteStore::open(Path::new(&file), Timing::default()).await?;
     let lease = store.acquire(&request).await?;

@@ -68,3 +68,8 @@ pub use self::key::{LeaseKey, Stack};
 pub use self::lease::{BackendType, Gaps, Lease, LeaseAttributes, PublicAddress};
 pub use self::store::{LEASE_TTL, LeaseLost, LeaseRequest, LeaseStore, StoreFuture, Timing};
 pub use self::table::LeaseTable;
+
+/// Compiles the example of README.md.
+#[cfg(all(doctest, feature = "sqlite"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

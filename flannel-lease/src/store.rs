@@ -39,7 +39,7 @@ impl Default for Timing {
 }
 
 /// What a node asks a store for in [`LeaseStore::acquire`].
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct LeaseRequest {
     /// The attributes to publish. Their public addresses identify an existing lease of this node.
     pub attributes: LeaseAttributes,
@@ -58,7 +58,7 @@ pub struct LeaseRequest {
 #[non_exhaustive]
 pub enum LeaseLost {
     /// The store no longer has the lease: it was deleted or expired, or the store was recreated.
-    #[error("lease {0} has been revoked")]
+    #[error("lease {0} has been revoked: it expired, or was deleted from the store")]
     Revoked(LeaseKey),
     /// Another node holds the subnet.
     #[error("lease {key} is now held by the node with public address {}", holder.public_address())]

@@ -81,7 +81,7 @@ impl fmt::Display for Refusal {
 
 /// The kernel's replies did not fit into the receive buffer, or ended without the expected reply.
 #[derive(Debug, thiserror::Error)]
-#[error("the kernel's reply was lost")]
+#[error("the kernel's reply was lost: it did not fit into the receive buffer, or did not arrive")]
 pub struct LostReply(#[source] pub(crate) io::Error);
 
 /// A batch has no reply.
@@ -168,7 +168,7 @@ pub enum Malformed {
         source: std::str::Utf8Error,
     },
     /// An attribute or header has an unexpected value.
-    #[error("unexpected {what}")]
+    #[error("a message has an unexpected {what}")]
     Value {
         /// The unexpected value, in the reader's words.
         what: &'static str,

@@ -11,13 +11,13 @@ use crate::model::ids::Generation;
 #[non_exhaustive]
 pub enum InvalidRule {
     /// A jump or goto names a base chain, which packets enter only at its hook.
-    #[error("chain `{chain}` is a base chain, to which no rule can jump")]
+    #[error("no rule can jump to chain `{chain}`, because it is a base chain; jump to a regular chain")]
     BaseTarget {
         /// The chain.
         chain: String,
     },
     /// The rule needs two different protocols, so it would never match.
-    #[error("no packet is both {known} and {wanted}")]
+    #[error("the rule matches no packet, because it needs both {known} and {wanted}; write a rule for each")]
     Contradiction {
         /// The protocol that the rule matches first.
         known: String,
@@ -25,67 +25,73 @@ pub enum InvalidRule {
         wanted: String,
     },
     /// An element has the same key as another element of the map, but another value.
-    #[error("element {element} has two values")]
+    #[error("two elements have the key {element} but different values; remove one of them")]
     Duplicate {
         /// The key.
         element: String,
     },
     /// The first address or port of a range is above the last.
-    #[error("range {range} is empty")]
+    #[error("range {range} is empty, because it ends below its start; swap its ends")]
     EmptyRange {
         /// The range.
         range: String,
     },
     /// A rule has no matches and no statements. nft cannot read it back.
-    #[error("the rule is empty")]
+    #[error("the rule has neither a match nor a statement, and nft cannot read it back; add a statement")]
     EmptyRule,
     /// A prefix has bits set beyond its length.
-    #[error("prefix {prefix} has host bits set")]
+    #[error("prefix {prefix} has address bits set after its length; use the address of the network")]
     HostBits {
         /// The prefix.
         prefix: String,
     },
     /// A log statement has both a level, of the kernel log, and an nflog group.
-    #[error("a log statement has either a level or a group")]
+    #[error(
+        "a log statement writes to the kernel log or to an nflog group, not to both; remove its level or its group"
+    )]
     LevelAndGroup,
     /// A chain can jump to itself, also through other chains and verdict maps.
-    #[error("packets can reach chain `{chain}` from itself")]
+    #[error(
+        "packets can reach chain `{chain}` from itself, directly or through other chains; remove a jump of this loop"
+    )]
     Loop {
         /// The chain.
         chain: String,
     },
     /// A jump or goto names a chain that the table does not have.
-    #[error("there is no chain `{chain}` in this table")]
+    #[error("the table has no chain `{chain}` to jump to; add the chain to this table")]
     MissingChain {
         /// The chain.
         chain: String,
     },
     /// A rule uses a counter that the table does not have.
-    #[error("there is no counter `{counter}` in this table")]
+    #[error("the table has no counter `{counter}`; add the counter to this table")]
     MissingCounter {
         /// The counter.
         counter: String,
     },
     /// A rule uses a set that the table does not have.
-    #[error("there is no set `{set}` in this table")]
+    #[error("the table has no set or map `{set}`; add it to this table")]
     MissingSet {
         /// The set.
         set: String,
     },
     /// A patch names a table that the ruleset does not have.
-    #[error("there is no table `{table}` in this ruleset")]
+    #[error("the desired ruleset has no table `{table}`; add the table before you patch it")]
     MissingTable {
         /// The table.
         table: String,
     },
     /// The priority of a nat chain is not above that of connection tracking.
-    #[error("priority {priority} is too low for a nat chain: it must be above -200")]
+    #[error(
+        "priority {priority} is too low for a nat chain, which follows connection tracking; use -199 or higher"
+    )]
     NatPriority {
         /// The priority.
         priority: i32,
     },
     /// The family has no base chain of this type at this hook.
-    #[error("family {family} has no {kind} chains at hook {hook}")]
+    #[error("family {family} has no {kind} chains at hook {hook}; use another hook or chain type")]
     NoSuchHook {
         /// `filter`, `nat` or `route`.
         kind: &'static str,
@@ -95,46 +101,56 @@ pub enum InvalidRule {
         family: &'static str,
     },
     /// A chain at this hook needs a device.
-    #[error("a chain at hook {hook} needs a device")]
+    #[error("a chain at hook {hook} needs a device; set it with `Base::device`")]
     NoDevice {
         /// `ingress` or `egress`.
         hook: &'static str,
     },
     /// The kernel does not sort values in host byte order, so they cannot form intervals.
-    #[error("values of type {datatype} cannot form intervals")]
+    #[error(
+        "values of type {datatype} cannot form ranges, because the kernel does not sort them; list each value"
+    )]
     NoIntervals {
         /// The type.
         datatype: crate::Datatype,
     },
     /// Rules cannot add elements to sets of this kind.
-    #[error("rules cannot add elements to this set: flag `dynamic` excludes {other}")]
+    #[error("the kernel does not let rules add elements to {other}; build it without `Set::dynamic`")]
     NotDynamic {
-        /// `interval` or `counter map`.
+        /// `an interval set` or `a counter map`.
         other: &'static str,
     },
     /// A prefix or range in a set without the interval flag.
-    #[error("element {element} is a range: its set needs the interval flag")]
+    #[error(
+        "element {element} is a prefix or range, but its set holds single values; build the set with `Set::interval`"
+    )]
     NotInterval {
         /// The element.
         element: String,
     },
     /// A match on an empty list of values is never true.
-    #[error("the list of values to match is empty")]
+    #[error("the rule matches no packet, because the list of values to match is empty; add a value")]
     NothingToMatch,
     /// An element has a timeout, but its set does not allow timeouts.
-    #[error("element {element} has a timeout, but its set does not allow timeouts")]
+    #[error(
+        "element {element} has a timeout, but its set does not allow timeouts; build the set with `Set::timeouts`"
+    )]
     NoTimeouts {
         /// The element.
         element: String,
     },
     /// Two elements of an interval map overlap.
-    #[error("element {element} overlaps another element")]
+    #[error(
+        "element {element} overlaps element {other}, and the elements of a map must be disjoint; change the range of either"
+    )]
     Overlap {
         /// The second element.
         element: String,
+        /// The first element.
+        other: String,
     },
     /// A value has bits outside of its mask, so the match is never true, or the bits are ignored.
-    #[error("{value} has bits outside of mask {mask}")]
+    #[error("value {value} has bits outside of mask {mask}; clear them, or use a mask with these bits")]
     OutsideMask {
         /// The value.
         value: String,
@@ -143,10 +159,12 @@ pub enum InvalidRule {
     },
     /// NAT to a port in a rule that does not match a protocol with ports before. nft cannot read it
     /// back.
-    #[error("a port needs a match of the protocol before it, e.g. `meta l4proto tcp`")]
+    #[error("a rule that translates a port needs a match of the protocol before, e.g. `meta l4proto tcp`")]
     PortWithoutProtocol,
     /// A rate limit is 0 or too large for the kernel's arithmetic.
-    #[error("a limit of {rate} with burst {burst} is outside of the kernel's range")]
+    #[error(
+        "a limit of {rate} with burst {burst} is outside of the kernel's range; use a rate above 0 and a smaller burst"
+    )]
     Rate {
         /// Packets or bytes per unit of time.
         rate: u64,
@@ -154,7 +172,9 @@ pub enum InvalidRule {
         burst: u32,
     },
     /// A set has more elements than its size.
-    #[error("{elements} elements do not fit into a set of size {size}")]
+    #[error(
+        "{elements} elements do not fit into a set of size {size}; build the set with a larger `Set::size`"
+    )]
     SetFull {
         /// Number of elements.
         elements: usize,
@@ -168,13 +188,15 @@ pub enum InvalidRule {
         timeout: std::time::Duration,
     },
     /// Chains jump to each other more than 15 times, which is the kernel's maximum.
-    #[error("chain `{chain}` is more than 15 jumps below a base chain")]
+    #[error(
+        "chain `{chain}` is more than 15 jumps below a base chain, and the kernel follows no more; merge some of these chains"
+    )]
     TooDeep {
         /// The chain.
         chain: String,
     },
     /// A rule has more expressions than the kernel accepts.
-    #[error("the rule has {expressions} expressions, {limit} are allowed")]
+    #[error("the rule has {expressions} expressions, but the kernel accepts {limit}; split the rule")]
     TooLong {
         /// Number of expressions.
         expressions: usize,
@@ -182,10 +204,10 @@ pub enum InvalidRule {
         limit: usize,
     },
     /// A statement follows a verdict, which ends the rule.
-    #[error("a statement after a verdict is never reached")]
+    #[error("a statement after a verdict is never reached; move it before the verdict")]
     Unreachable,
     /// The table's family does not support this match, statement or object.
-    #[error("{object} does not exist in family {family}")]
+    #[error("{object} does not exist in family {family}; use a table of another family")]
     WrongFamily {
         /// The match, statement or object in nft syntax.
         object: String,
@@ -219,7 +241,7 @@ pub enum InvalidRule {
         have: &'static str,
     },
     /// A rule looks a verdict up in a set or map without verdicts, or matches against a map.
-    #[error("`{set}` is not a {want}")]
+    #[error("the rule uses `{set}` as a {want}, which it is not; name another set or map")]
     WrongUse {
         /// The set.
         set: String,
@@ -227,7 +249,7 @@ pub enum InvalidRule {
         want: &'static str,
     },
     /// An element of a map has no value, or a value of the wrong type.
-    #[error("element {element} does not have a value of the type that its map holds")]
+    #[error("element {element} has no value, or a value of another type than its map's")]
     WrongValue {
         /// The element.
         element: String,
@@ -262,7 +284,7 @@ pub struct ObserveError {
 #[non_exhaustive]
 pub enum ReadError {
     /// Other processes kept committing changes during each attempt.
-    #[error("other processes changed the ruleset during each of {attempts} attempts")]
+    #[error("other processes changed the ruleset during each of {attempts} attempts to read it; try again")]
     Busy {
         /// Number of attempts.
         attempts: u32,
@@ -283,7 +305,7 @@ pub enum ReadError {
 #[non_exhaustive]
 pub enum CommitError {
     /// The kernel refused one message. Nothing was applied.
-    #[error("kernel refused to {operation}{}", attribute.map(|name| format!(", because of its {name}")).unwrap_or_default())]
+    #[error("the kernel refused to {operation}{}", attribute.map(|name| format!(", because of its {name}")).unwrap_or_default())]
     Refused {
         /// The operation and its object, as a line of `nft -f`.
         operation: String,
@@ -294,24 +316,28 @@ pub enum CommitError {
         source: RefusalReason,
     },
     /// Another process changed the ruleset first. Nothing was applied; observe and diff again.
-    #[error("another process changed the ruleset first")]
+    #[error("nothing was applied, because another process changed the ruleset first; observe and diff again")]
     Stale,
     /// The batch was applied, but another process had changed the same tables after they were read.
     /// Observe and diff again. Only if other processes kept committing during several attempts.
-    #[error("applied as generation {generation}, after another process changed the same tables")]
+    #[error(
+        "the batch was applied as generation {generation}, after another process changed the same tables; observe and diff again"
+    )]
     Overtaken {
         /// The generation that the commit made.
         generation: Generation,
     },
     /// The batch could not be sent. Nothing was applied.
-    #[error("cannot send the batch")]
+    #[error("cannot send the batch to the kernel; nothing was applied")]
     NotSent(#[source] TransactError),
     /// The kernel's reply was lost, but the generation shows that nothing was applied.
-    #[error("the kernel applied nothing, and its reply with the reason was lost")]
+    #[error("the kernel applied nothing, and its reply with the reason was lost; try again")]
     Lost(#[source] LostReply),
     /// The kernel's reply was lost and the ruleset has changed since, by this batch or by another
     /// process. Observe before trying again.
-    #[error("the kernel's reply was lost; the batch may have been applied as generation {generation}")]
+    #[error(
+        "the kernel's reply was lost; the batch may have been applied as generation {generation}; observe before you try again"
+    )]
     Unanswered {
         /// The generation that the kernel has now.
         generation: Generation,
@@ -320,11 +346,13 @@ pub enum CommitError {
         source: LostReply,
     },
     /// The kernel's reply is malformed. Observe before trying again.
-    #[error("the kernel's reply is malformed; the batch may have been applied")]
+    #[error("the kernel's reply is malformed; the batch may have been applied; observe before you try again")]
     Malformed(#[source] Malformed),
     /// The kernel's reply was lost and the generation could not be read. Observe before trying
     /// again.
-    #[error("the kernel's reply was lost and the generation cannot be read; the batch may have been applied")]
+    #[error(
+        "the kernel's reply was lost and the generation cannot be read; the batch may have been applied; observe before you try again"
+    )]
     Unknown(#[source] ObserveError),
 }
 
@@ -396,7 +424,9 @@ pub enum ConvergeError {
     #[error("cannot commit the changes")]
     Commit(#[source] CommitError),
     /// Other processes changed the ruleset before each attempt to commit. Nothing was applied.
-    #[error("other processes changed the ruleset before each of {attempts} commits")]
+    #[error(
+        "other processes changed the ruleset before each of {attempts} commits; nothing was applied; try again"
+    )]
     Contended {
         /// Number of attempts.
         attempts: u32,

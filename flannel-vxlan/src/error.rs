@@ -38,7 +38,10 @@ pub enum ReadError {
 #[non_exhaustive]
 pub enum ApplyError {
     /// The kernel's answer to a batch of steps was lost.
-    #[error("the kernel's answer was lost; steps {first} to {last} of the plan may have been applied")]
+    #[error(
+        "the kernel's reply to steps {first} to {last} of the plan was lost; they may have been applied; observe and plan \
+         again"
+    )]
     Batch {
         /// Number of the first step of the batch in the plan.
         first: usize,
@@ -49,7 +52,9 @@ pub enum ApplyError {
         source: TransactError,
     },
     /// The objects of the plan could not be looked up.
-    #[error("cannot look up the objects of the plan; some of its steps may have been applied")]
+    #[error(
+        "cannot look up the objects of the plan; some of its steps may have been applied; observe and plan again"
+    )]
     Lookup(#[source] ObserveError),
 }
 

@@ -116,9 +116,9 @@ fn deep(chains: u8) -> Table {
 
 fn chains() -> Vec<Case> {
     let inline = |verdict| Rule::new().vmap_inline(VmapKey::TCP_DPORT, [(80, verdict)]);
-    let loops = "packets can reach chain `a` from itself";
-    let base_target = "chain `base` is a base chain, to which no rule can jump";
-    let missing = "there is no chain `gone` in this table";
+    let loops = "packets can reach chain `a` from itself, directly or through other chains";
+    let base_target = "no rule can jump to chain `base`, because it is a base chain";
+    let missing = "the table has no chain `gone` to jump to";
     vec![
         rejected(Errno::EMLINK, rule(jump("a")).chain(regular("a", [jump("a")])), loops),
         rejected(
@@ -163,7 +163,7 @@ fn chains() -> Vec<Case> {
         rejected(
             Errno::EOPNOTSUPP,
             table().chain(base(ChainKind::Nat, Hook::Prerouting, Priority::new(-200), [])),
-            "priority -200 is too low for a nat chain: it must be above -200",
+            "priority -200 is too low for a nat chain",
         ),
         valid(table().chain(base(ChainKind::Nat, Hook::Prerouting, Priority::new(-199), []))),
     ]
@@ -184,23 +184,27 @@ fn sets() -> Vec<Case> {
     };
     let key_of = |datatype| rule(in_set()).set(Set::new(set("s"), datatype));
     vec![
-        rejected(Errno::ENOENT, rule(in_set()), "there is no set `s` in this table"),
-        rejected(Errno::ENOENT, rule(lookup()), "there is no set `s` in this table"),
-        rejected(
-            Errno::ENOENT,
-            rule(Rule::new().counter_named(&gone)),
-            "there is no counter `gone` in this table",
-        ),
+        rejected(Errno::ENOENT, rule(in_set()), "the table has no set or map `s`"),
+        rejected(Errno::ENOENT, rule(lookup()), "the table has no set or map `s`"),
+        rejected(Errno::ENOENT, rule(Rule::new().counter_named(&gone)), "the table has no counter `gone`"),
         rejected(
             Errno::ENOENT,
             table().set(counters().elements([Element::new(v4(1)).counter(&gone)])),
-            "there is no counter `gone` in this table",
+            "the table has no counter `gone`",
         ),
-        rejected(Errno::EINVAL, rule(lookup()).set(addresses()), "`s` is not a verdict map"),
-        rejected(Errno::EINVAL, rule(lookup()).set(marks()), "`s` is not a verdict map"),
-        useless(rule(in_set()).set(verdicts()), "`s` is not a set"),
-        useless(rule(in_set()).set(marks()), "`s` is not a set"),
-        useless(rule(in_set()).set(counters()), "`s` is not a set"),
+        rejected(
+            Errno::EINVAL,
+            rule(lookup()).set(addresses()),
+            "the rule uses `s` as a verdict map, which it is not",
+        ),
+        rejected(
+            Errno::EINVAL,
+            rule(lookup()).set(marks()),
+            "the rule uses `s` as a verdict map, which it is not",
+        ),
+        useless(rule(in_set()).set(verdicts()), "the rule uses `s` as a set, which it is not"),
+        useless(rule(in_set()).set(marks()), "the rule uses `s` as a set, which it is not"),
+        useless(rule(in_set()).set(counters()), "the rule uses `s` as a set, which it is not"),
         rejected(
             Errno::ENODATA,
             key_of(Datatype::Ipv6Addr),
@@ -240,12 +244,12 @@ fn sets() -> Vec<Case> {
         rejected(
             Errno::EOPNOTSUPP,
             table().set(addresses().interval().dynamic()),
-            "rules cannot add elements to this set: flag `dynamic` excludes interval",
+            "the kernel does not let rules add elements to an interval set",
         ),
         rejected(
             Errno::EOPNOTSUPP,
             table().set(counters().dynamic()),
-            "rules cannot add elements to this set: flag `dynamic` excludes counter map",
+            "the kernel does not let rules add elements to a counter map",
         ),
         valid(table().set(addresses().dynamic())),
         valid(table().set(verdicts().dynamic())),
@@ -281,38 +285,48 @@ fn statements() -> Vec<Case> {
         ),
         valid(limit(Limit::bytes(1 << 34, Per::Second))),
         valid(limit(Limit::packets(1, Per::Second).burst(0))),
-        rejected(Errno::EINVAL, rule(counted(129)), "the rule has 129 expressions, 128 are allowed"),
+        rejected(
+            Errno::EINVAL,
+            rule(counted(129)),
+            "the rule has 129 expressions, but the kernel accepts 128",
+        ),
         valid(rule(counted(128))),
         rejected(
             Errno::EINVAL,
             log(Log::new().group(1).level(2)),
-            "a log statement has either a level or a group",
+            "a log statement writes to the kernel log or to an nflog group, not to both",
         ),
         rejected(
             Errno::EINVAL,
             log(Log::new().level(2).group(1)),
-            "a log statement has either a level or a group",
+            "a log statement writes to the kernel log or to an nflog group, not to both",
         ),
         valid(log(Log::new().group(1))),
-        useless(rule(Rule::new()), "the rule is empty"),
+        useless(rule(Rule::new()), "the rule has neither a match nor a statement"),
         useless(
             rule(Rule::new().vmap_inline(VmapKey::TCP_DPORT, std::iter::empty::<(u16, Verdict)>())),
-            "the list of values to match is empty",
+            "the rule matches no packet, because the list of values to match is empty",
         ),
         useless(rule(Rule::new().accept().counter()), "a statement after a verdict is never reached"),
         useless(
             rule(Rule::new().when(meta::mark_masked(3, 1))),
-            "0x00000003 has bits outside of mask 0x00000001",
+            "value 0x00000003 has bits outside of mask 0x00000001",
         ),
         useless(
             rule(Rule::new().set_mark(Mark::Replace { mask: 1, value: 2 })),
-            "0x00000002 has bits outside of mask 0x00000001",
+            "value 0x00000002 has bits outside of mask 0x00000001",
         ),
         valid(rule(Rule::new().set_ct_mark(Mark::Replace { mask: 3, value: 2 }))),
         useless(post(from_port().snat(v4(2)..=v4(1), Nat::new())), "range 10.0.0.2-10.0.0.1 is empty"),
         useless(post(from_port().masquerade(Nat::new().ports(high..=low))), "range 9-8 is empty"),
-        useless(post(Rule::new().masquerade(Nat::new().port(9))), "a port needs a match of the protocol"),
-        useless(post(Rule::new().snat(v4(1), Nat::new().port(9))), "a port needs a match of the protocol"),
+        useless(
+            post(Rule::new().masquerade(Nat::new().port(9))),
+            "a rule that translates a port needs a match of the protocol before",
+        ),
+        useless(
+            post(Rule::new().snat(v4(1), Nat::new().port(9))),
+            "a rule that translates a port needs a match of the protocol before",
+        ),
         valid(post(from_port().masquerade(Nat::new().port(9)))),
         valid(post(Rule::new().when(meta::l4proto(Protocol::UDP)).masquerade(Nat::new().port(9)))),
     ]
@@ -412,7 +426,10 @@ fn an_element_has_one_value() {
     let twice = table().set(ports(Verdict::Accept).elements([drop]));
     let error = converge(&mut FakeKernel::default(), &Ruleset::new().table(twice)).unwrap_err();
     let ConvergeError::Seal(error) = error else { panic!("{error:?}") };
-    assert_eq!(error.reason.to_string(), "element 80 has two values");
+    assert_eq!(
+        error.reason.to_string(),
+        "two elements have the key 80 but different values; remove one of them"
+    );
 }
 
 #[test]

@@ -260,9 +260,13 @@ impl Set {
         let overlaps: Vec<Span> =
             neighbours.take_while(|span| span.overlaps(&first, &last)).cloned().collect();
         let same = overlaps.len() == 1 && overlaps.first() == Some(&span);
-        if !overlaps.is_empty() && !same && self.maps != Maps::Nothing {
-            let element = Key { datatype: self.key, span, invalid: None }.to_string();
-            return Err(InvalidRule::Overlap { element });
+        if let Some(other) = overlaps.first()
+            && !same
+            && self.maps != Maps::Nothing
+        {
+            let text =
+                |span: &Span| Key { datatype: self.key, span: span.clone(), invalid: None }.to_string();
+            return Err(InvalidRule::Overlap { element: text(&span), other: text(other) });
         }
         let (mut low, mut high) = (first, last);
         let mut displaced = Vec::new();

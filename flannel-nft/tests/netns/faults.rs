@@ -22,7 +22,7 @@ fn a_refusal_names_the_operation_the_object_and_the_reason() {
         let error = transaction.seal().unwrap().commit(&mut kernel).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "kernel refused to add rule ip t c tcp dport 22 jump nowhere, because of its expressions"
+            "the kernel refused to add rule ip t c tcp dport 22 jump nowhere, because of its expressions"
         );
         let reason = error.source().unwrap().to_string();
         assert_eq!(

@@ -23,11 +23,12 @@ fn an_invalid_ruleset_is_named_before_anything_is_sent() {
     };
     assert_eq!(
         refused(table(Rule::new().when(ip::saddr(net("10.0.0.1/8"))).accept())),
-        "`rule ip t c ip saddr 10.0.0.1/8 accept` is invalid: prefix 10.0.0.1/8 has host bits set"
+        "`rule ip t c ip saddr 10.0.0.1/8 accept` is invalid: prefix 10.0.0.1/8 has address bits set after its length; \
+         use the address of the network"
     );
     assert_eq!(
         refused(table(Rule::new().jump(&chain("gone")))),
-        "`rule ip t c jump gone` is invalid: there is no chain `gone` in this table"
+        "`rule ip t c jump gone` is invalid: the table has no chain `gone` to jump to; add the chain to this table"
     );
     assert_eq!(
         refused(table(Rule::new().when(ip::saddr(Addresses::v4_set(&set("ports")))))),
@@ -35,12 +36,12 @@ fn an_invalid_ruleset_is_named_before_anything_is_sent() {
     );
     assert_eq!(
         refused(table(Rule::new().when(ip::saddr(net("fd00::/8"))))),
-        "`rule ip t c ip6 saddr fd00::/8` is invalid: ip6 saddr does not exist in family ip"
+        "`rule ip t c ip6 saddr fd00::/8` is invalid: ip6 saddr does not exist in family ip; use a table of another family"
     );
     assert_eq!(
         refused(table(Rule::new().accept().counter())),
         "`rule ip t c accept counter packets 0 bytes 0` is invalid: \
-         a statement after a verdict is never reached"
+         a statement after a verdict is never reached; move it before the verdict"
     );
     let with_set =
         |set: Set| Ruleset::new().table(Table::new(Family::Ip, TableName::new("t").unwrap()).set(set));
@@ -50,11 +51,12 @@ fn an_invalid_ruleset_is_named_before_anything_is_sent() {
     );
     assert_eq!(
         refused(with_set(Set::new(set("s"), Datatype::Ipv4Addr).elements([net4("10.0.0.0/8")]))),
-        "`set ip t s` is invalid: element 10.0.0.0/8 is a range: its set needs the interval flag"
+        "`set ip t s` is invalid: element 10.0.0.0/8 is a prefix or range, but its set holds single values; \
+         build the set with `Set::interval`"
     );
     let hook = Chain::base(chain("c"), Base::new(ChainKind::Nat, Hook::Forward, Priority::SRCNAT));
     assert_eq!(
         refused(Ruleset::new().table(Table::new(Family::Ip, TableName::new("t").unwrap()).chain(hook))),
-        "`chain ip t c` is invalid: family ip has no nat chains at hook forward"
+        "`chain ip t c` is invalid: family ip has no nat chains at hook forward; use another hook or chain type"
     );
 }

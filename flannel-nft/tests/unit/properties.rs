@@ -80,7 +80,13 @@ fn what_no_packet_can_be_is_refused_before_it_is_sent() {
         transaction.seal().unwrap_err().reason.to_string()
     };
     let udp_reset = Rule::new().when(udp::dport(53)).reject(Reject::TcpReset);
-    assert_eq!(reason(udp_reset), "no packet is both udp and tcp");
+    assert_eq!(
+        reason(udp_reset),
+        "the rule matches no packet, because it needs both udp and tcp; write a rule for each"
+    );
     let both = Rule::new().when(ip::saddr(net("10.0.0.0/8"))).when(ip::daddr(net("fd00::/8"))).accept();
-    assert_eq!(reason(both), "no packet is both ip and ip6");
+    assert_eq!(
+        reason(both),
+        "the rule matches no packet, because it needs both ip and ip6; write a rule for each"
+    );
 }

@@ -16,8 +16,8 @@ pub(crate) fn check(set: &Set) -> Result<(), Invalid> {
     // `nft_select_set_ops`: no type of set has both features.
     if set.is_filled_by_rules() {
         let other = match set.maps {
-            _ if set.is_interval() => Some("interval"),
-            Maps::Object(_) => Some("counter map"),
+            _ if set.is_interval() => Some("an interval set"),
+            Maps::Object(_) => Some("a counter map"),
             _ => None,
         };
         if let Some(other) = other {
