@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::model::family::{Family, PerFamily};
 use crate::model::family_spec::FamilySpec;
-use crate::model::objects::{Observed, ObservedRoute};
+use crate::model::objects::{Observed, ObservedRoute, ROUTE_PROTOCOL};
 use crate::overlay::peer_table::PeerTable;
 
 /// The host as last observed, updated by notifications.
@@ -73,16 +73,20 @@ impl HostView {
             cutting: Vec::new(),
         };
         let networks = families.specs().flat_map(FamilySpec::network_routes).map(|route| route.subnet);
-        host.cutting = networks.filter_map(|network| Some((network, host.cut_off_by(network)?))).collect();
+        // A route that an operator adds with `ip route add` looks like a route of upstream flannel.
+        let by_hand = observed.routes.iter().filter(|route| route.protocol != ROUTE_PROTOCOL);
+        let routes = observed.others.iter().chain(by_hand).filter(|route| !is_ours(route.interface));
+        let routes: Vec<IpNet> = routes.map(|route| route.subnet).collect();
+        let cutting = |network| Some((network, host.cut_off_by(network, &routes)?));
+        host.cutting = networks.filter_map(cutting).collect();
         host
     }
 
-    /// An address of this host or a gateway that a route to `network` would take from the uplink.
-    fn cut_off_by(&self, network: IpNet) -> Option<IpAddr> {
+    /// An address of this host or a gateway that a route to `network` would take from the uplink, next to `routes`.
+    fn cut_off_by(&self, network: IpNet, routes: &[IpNet]) -> Option<IpAddr> {
         let is_reached = |address: &IpAddr| {
-            let routes = self.routes.keys().map(|(subnet, _)| *subnet);
-            let mut closer =
-                self.networks_of(*address).chain(routes.filter(|subnet| subnet.contains(address)));
+            let routes = routes.iter().copied().filter(|subnet| subnet.contains(address));
+            let mut closer = self.networks_of(*address).chain(routes);
             closer.any(|closer| closer.prefix_len() > network.prefix_len())
         };
         let own = self.addresses.iter().map(|(address, _)| *address);

@@ -120,12 +120,15 @@ fn a_network_that_holds_a_gateway_gets_its_route_only_while_a_closer_route_reach
     assert_eq!(converge(&mut overlay, &mut kernel), cut_off);
     let closer: IpNet = "10.244.7.0/28".parse().unwrap();
     let to = ObservedRouteTo::Gateway { gateway: "192.168.77.254".parse().unwrap(), onlink: false };
-    let route =
-        ObservedRoute { subnet: closer, protocol: 4, metric: 0, interface: 2, to, no_extra_attrs: true };
-    kernel.routes.insert((closer, 0), route);
-    assert_eq!(converge(&mut overlay, &mut kernel), (true, None));
-    kernel.routes.remove(&(closer, 0));
-    assert_eq!(converge(&mut overlay, &mut kernel), cut_off);
+    // A static route, and a route of `ip route add`.
+    for protocol in [4, 3] {
+        let route =
+            ObservedRoute { subnet: closer, protocol, metric: 0, interface: 2, to, no_extra_attrs: true };
+        kernel.routes.insert((closer, 0), route);
+        assert_eq!(converge(&mut overlay, &mut kernel), (true, None));
+        kernel.routes.remove(&(closer, 0));
+        assert_eq!(converge(&mut overlay, &mut kernel), cut_off);
+    }
     kernel.gateways.clear();
     assert_eq!(converge(&mut overlay, &mut kernel), (true, None));
 
