@@ -57,9 +57,9 @@ use tables::Tables;
 
 /// Most events that are folded before the kernel is written to.
 const MAX_BATCHED_EVENTS: usize = 65_536;
-/// Time between two checks of WireGuard devices: the kernel does not notify of changed keys and peers, and flanneld
-/// restores the endpoint of a peer that does not answer.
-const WIREGUARD_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Time between two checks with a backend of which the kernel does not report all changes: keys and peers of WireGuard
+/// devices, whose endpoints flanneld also restores, and the FOU port of udp.
+const UNREPORTED_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Time between two full checks of devices, peers and routes, in case a notification is lost. A check costs a few
 /// microseconds per peer.
 const FULL_CHECK_INTERVAL: Duration = Duration::from_secs(60);
@@ -204,9 +204,10 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
 
     /// Keeps the kernel in the desired state until `shutdown` resolves or an input is closed. Leaves everything in place.
     pub async fn run(mut self, mut inputs: Inputs, shutdown: impl Future<Output = ()>) {
-        let mut wireguard = interval_at(Instant::now() + WIREGUARD_CHECK_INTERVAL, WIREGUARD_CHECK_INTERVAL);
-        wireguard.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let has_wireguard = matches!(self.spec.net_conf.backend, Backend::Wireguard(_));
+        let mut unreported =
+            interval_at(Instant::now() + UNREPORTED_CHECK_INTERVAL, UNREPORTED_CHECK_INTERVAL);
+        unreported.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let has_unreported = matches!(self.spec.net_conf.backend, Backend::Wireguard(_) | Backend::Udp(_));
         let mut check = interval_at(Instant::now() + self.config.asked.resync, self.config.asked.resync);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut verify = interval_at(Instant::now() + FULL_CHECK_INTERVAL, FULL_CHECK_INTERVAL);
@@ -261,7 +262,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                     // The sender may not wait for the answer.
                     let _unheard = done.send(self.adopt_net_conf(net_conf));
                 }
-                _ = wireguard.tick(), if has_wireguard => {
+                _ = unreported.tick(), if has_unreported => {
                     self.outputs.counters.found(Object::Overlay, Cause::Check);
                     self.overlay.desired.invalidate();
                     self.due.overlay.now();
