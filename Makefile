@@ -56,7 +56,8 @@ test-faults: ## system calls of a real daemon fail, full disks, limits: writes d
 
 test-backends: ## the backends that not every kernel has, with real packets, in a virtual machine with one Debian kernel (KERNELS="trixie"; minutes)
 	@scripts/install-deps test kernels
-	KERNELS="$(or $(KERNELS),trixie)" PACKAGES="flannel-vxlan flanneld" scripts/test-kernels 'netns/(ipip|wireguard)::|e2e/(backends|wireguard)::'
+	KERNELS="$(or $(KERNELS),trixie)" PACKAGES="flannel-vxlan flanneld" scripts/test-kernels \
+	    'netns/(ipip|wireguard)::|e2e/(backends|repairs|scale|wireguard|wireguard_peers)::'
 
 test-backends-short: ## the same for wireguard and a change of backends only
 	@scripts/install-deps test kernels

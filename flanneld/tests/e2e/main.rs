@@ -25,6 +25,8 @@ mod outage;
 mod ownership;
 mod peers;
 mod reload;
+mod repairs;
+mod scale;
 #[cfg(all(feature = "etcd", feature = "kubernetes"))]
 mod secrets;
 mod serve;
@@ -33,6 +35,7 @@ mod underlay;
 mod upstream_cluster;
 mod upstream_node;
 mod wireguard;
+mod wireguard_peers;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_flanneld");
 const SOON: Duration = Duration::from_secs(10);
