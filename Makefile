@@ -1,5 +1,5 @@
 # Everything a person or CI does here. Each target installs what it needs first (Debian packages, only missing ones).
-.PHONY: help demo test prove-no-gap test-compat test-cni test-faults test-backends test-backends-short test-kernels test-kube test-deploy test-page test-release test-image test-packages test-kubeadm release crates package book lint fuzz mutants bench ci check-long
+.PHONY: help demo test prove-no-gap test-compat test-cni test-faults test-backends test-backends-short test-kernels test-kube test-deploy test-page test-release test-image test-packages test-kubeadm release reproduce crates package book lint fuzz mutants bench ci check-long
 .DEFAULT_GOAL := help
 
 ROOT := $(filter 0,$(shell id -u))
@@ -116,10 +116,11 @@ test-image: ## dist/: each architecture under qemu-user, the images in Docker, p
 	scripts/check-image
 	scripts/check-docker-guide
 
-test-packages: ## dist/: install, start, upgrade under traffic and remove the packages in a Debian of their own (root)
+test-packages: ## dist/: the guide for systemd; upgrade under traffic and remove the packages, in a Debian of their own; PKGBUILD and flake (root)
 	@scripts/install-deps images
 	scripts/check-packages deb
 	scripts/check-packages rpm
+	scripts/check-recipes
 
 test-kubeadm: ## dist/: the kubeadm guide on two nodes with the real kubeadm, kubelet, containerd and kube-proxy (root; Go; minutes)
 	@scripts/install-deps images
@@ -128,6 +129,10 @@ test-kubeadm: ## dist/: the kubeadm guide on two nodes with the real kubeadm, ku
 release: ## dist/: static programs, images, packages, bill of materials, for ARCHITECTURES="amd64 ..." (default: all six; Go; an hour)
 	@$(if $(ROOT),scripts/install-deps release,:)
 	scripts/release $(ARCHITECTURES)
+
+reproduce: ## dist/: build ARCHITECTURES="amd64 ..." (default: this machine's) again under another path; every file has the same bytes (Go; minutes)
+	@$(if $(ROOT),scripts/install-deps release,:)
+	scripts/check-reproducible $(ARCHITECTURES)
 
 book: ## target/book: the documentation as a web site; every link leads somewhere
 	@$(if $(ROOT),scripts/install-deps compat,:)
@@ -176,4 +181,4 @@ bench: ## measure; BENCH=name runs one, QUICK=1 takes under a minute each, BENCH
 
 ci: lint book demo test fuzz test-deploy test-backends-short ## what CI runs
 
-check-long: prove-no-gap test-compat test-cni test-faults test-kernels release test-release test-image test-packages test-kubeadm test-kube test-page crates package ## what is too long for CI; before a release (root; hours)
+check-long: prove-no-gap test-compat test-cni test-faults test-kernels release reproduce test-release test-image test-packages test-kubeadm test-kube test-page crates package ## what is too long for CI; before a release (root; hours)
