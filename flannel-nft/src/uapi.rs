@@ -454,6 +454,10 @@ mod tests {
         let newer = ["NFT_TABLE_F_PERSIST", "NFTA_SET_TYPE", "NFTA_SET_COUNT", "NFTA_DEVICE_PREFIX"];
         testkit::check_uapi(&headers, include_str!("uapi.rs"), &newer);
         let newer_expressions = [
+            "NFT_BITWISE_AND", // 6.13, with the others
+            "NFT_BITWISE_OR",
+            "NFT_BITWISE_XOR",
+            "NFTA_BITWISE_SREG2",
             "NFTA_INNER_NUM", // 6.2, with the others
             "NFTA_INNER_TYPE",
             "NFTA_INNER_FLAGS",

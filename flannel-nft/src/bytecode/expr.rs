@@ -48,6 +48,14 @@ pub(crate) enum Expr {
         mask: Data,
         xor: Data,
     },
+    /// `NFT_BITWISE_AND`, `_OR` or `_XOR` of two registers. Kernel ≥ 6.13.
+    Combine {
+        sreg: u32,
+        sreg2: u32,
+        dreg: u32,
+        length: u32,
+        op: u32,
+    },
     /// Converts `length` bytes to network byte order, in units of `size`.
     Byteorder {
         sreg: u32,

@@ -197,6 +197,12 @@ impl<F: FnMut(Expr)> Linearizer<F> {
                 self.load(of, word)?;
                 self.mask(word, mask, xor);
             }
+            Term::Combined { left, op, right, length } => {
+                self.load(left, word)?;
+                self.load(right, word + 4)?;
+                let (sreg2, length, op) = (register(word + 4), *length, *op);
+                (self.emit)(Expr::Combine { sreg: dreg, sreg2, dreg, length, op });
+            }
             Term::Shifted { of, op, length, bits } => {
                 self.load(of, word)?;
                 let data = Data::u32(*bits);

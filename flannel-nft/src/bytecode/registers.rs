@@ -180,6 +180,12 @@ impl Registers {
             Expr::Bitwise { sreg, dreg, mask, xor, .. } => {
                 (dreg, (self.masked(*sreg, mask, xor, context)?, mask.len()))
             }
+            Expr::Combine { sreg, sreg2, dreg, length, op } => {
+                let [left, right] = [*sreg, *sreg2].map(|register| self.at(register).and_then(Slot::value));
+                let (left, right) = (Box::new(left?), Box::new(right?));
+                let combined = Term::Combined { left, op: *op, right, length: *length };
+                return self.replace(*sreg, *dreg, combined, usize::try_from(*length).ok()?);
+            }
             Expr::Byteorder { sreg, dreg, op, .. } if sreg == dreg => {
                 let slot = self.0.get_mut(word(*sreg)?)?.as_mut()?;
                 return slot.swapped.replace(*op).is_none().then_some(());

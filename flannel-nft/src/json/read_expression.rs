@@ -95,8 +95,15 @@ impl<'s> Scope<'s> {
                     let length = width.unwrap_or_else(|| term.datatype().length());
                     Term::Shifted { of: Box::new(shifted_down(term)), op, length, bits: operand.number()? }
                 }
-                _ if operand.is_object() && operand.field("|").is_none() => {
-                    return wrong(operand, "a constant");
+                "&" | "|" | "^" if operand.is_object() && operand.field("|").is_none() => {
+                    let op = match sign {
+                        "&" => NFT_BITWISE_AND,
+                        "|" => NFT_BITWISE_OR,
+                        _ => NFT_BITWISE_XOR,
+                    };
+                    let right = Box::new(shifted_down(self.term_of(operand, depth + 1, width)?));
+                    let length = width.unwrap_or_else(|| term.datatype().length());
+                    Term::Combined { left: Box::new(term), op, right, length }
                 }
                 _ => with_bits(term, sign, operand)?,
             };

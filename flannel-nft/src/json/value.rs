@@ -163,7 +163,9 @@ impl NftVersion {
                 let plain = Datatype::Integer { length: 0, host: true };
                 plain.number_of(data).map_or(Value::Null, number)
             }
-            Term::Bitwise { of, .. } | Term::Swapped { of, .. } => self.compared(of, data, joined),
+            Term::Bitwise { of, .. } | Term::Combined { left: of, .. } | Term::Swapped { of, .. } => {
+                self.compared(of, data, joined)
+            }
             other => self.value(other.datatype(), data, joined),
         }
     }

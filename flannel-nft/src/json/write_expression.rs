@@ -14,7 +14,7 @@ use crate::model::matching::{Match, Source, Test};
 use crate::model::set::{Maps, Set};
 use crate::model::verdict::Verdict;
 use crate::text::NftVersion;
-use crate::text::expression::{is_special, sorted};
+use crate::text::expression::{bitwise_sign, is_special, sorted};
 use crate::text::field::payload_base;
 use crate::uapi::*;
 
@@ -179,6 +179,9 @@ impl NftVersion {
                 json!({ "concat": parts.iter().map(|part| self.term(part)).collect::<Vec<Value>>() })
             }
             Term::Bitwise { of, mask, xor } => self.bitwise(of, mask, xor),
+            Term::Combined { left, op, right, .. } => {
+                json!({ bitwise_sign(*op): [self.term(left), self.term(right)] })
+            }
             Term::Swapped { of, .. } => self.term(of),
             // The bits of a narrow field are a number.
             Term::Shifted { of, op: NFT_BITWISE_RSHIFT, bits, .. }

@@ -35,6 +35,13 @@ pub(crate) enum Term {
         mask: Data,
         xor: Data,
     },
+    /// `NFT_BITWISE_AND`, `_OR` or `_XOR` of two values, over so many bytes.
+    Combined {
+        left: Box<Self>,
+        op: u32,
+        right: Box<Self>,
+        length: u32,
+    },
     Concat(Vec<Self>),
     Constant(Value),
     Field(Field),
@@ -133,7 +140,10 @@ impl Term {
                 let parts: Vec<Datatype> = parts.iter().map(Self::datatype).collect();
                 Datatype::concat(&parts)
             }
-            Self::Bitwise { of, .. } | Self::Shifted { of, .. } | Self::Swapped { of, .. } => of.datatype(),
+            Self::Bitwise { of, .. }
+            | Self::Combined { left: of, .. }
+            | Self::Shifted { of, .. }
+            | Self::Swapped { of, .. } => of.datatype(),
             Self::Jhash { .. } => Datatype::Integer { length: 4, host: true },
             Self::Map { source: Source::Inline(inline), .. } => match inline.set.maps {
                 Maps::Value(datatype) => datatype,
@@ -169,6 +179,10 @@ impl Term {
         match self {
             Self::Field(field) => found(*field),
             Self::Concat(parts) => parts.iter().for_each(|part| part.each_field(found)),
+            Self::Combined { left, right, .. } => {
+                left.each_field(found);
+                right.each_field(found);
+            }
             Self::Bitwise { of, .. }
             | Self::Jhash { of, .. }
             | Self::Map { key: of, .. }
@@ -183,6 +197,10 @@ impl Term {
     pub(crate) fn each_source<'s>(&'s self, found: &mut impl FnMut(&'s Source, &Self)) {
         match self {
             Self::Concat(parts) => parts.iter().for_each(|part| part.each_source(found)),
+            Self::Combined { left, right, .. } => {
+                left.each_source(found);
+                right.each_source(found);
+            }
             Self::Bitwise { of, .. }
             | Self::Jhash { of, .. }
             | Self::Shifted { of, .. }

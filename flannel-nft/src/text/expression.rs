@@ -220,7 +220,9 @@ pub(super) fn value(left: &Term, data: &Data, f: &mut Formatter<'_>) -> fmt::Res
             Some(number) => write!(f, "0x{number:x}"),
             None => left.datatype().write(data, f),
         },
-        Term::Bitwise { of, .. } | Term::Swapped { of, .. } => value(of, data, f),
+        Term::Bitwise { of, .. } | Term::Combined { left: of, .. } | Term::Swapped { of, .. } => {
+            value(of, data, f)
+        }
         other => other.datatype().write(data, f),
     }
 }
@@ -330,6 +332,11 @@ pub(super) fn term(of: &Term, f: &mut Formatter<'_>) -> fmt::Result {
             term(part, f)
         }),
         Term::Bitwise { of, mask, xor } => bitwise(of, mask, xor, f),
+        Term::Combined { left, op, right, .. } => {
+            term(left, f)?;
+            write!(f, " {} ", bitwise_sign(*op))?;
+            term(right, f)
+        }
         Term::Swapped { of, .. } => term(of, f),
         // The bits of a narrow field are a number.
         Term::Shifted { of, op: NFT_BITWISE_RSHIFT, bits, .. }
@@ -356,6 +363,15 @@ pub(super) fn term(of: &Term, f: &mut Formatter<'_>) -> fmt::Result {
             f.write_str(" map ")?;
             source(map, key, f)
         }
+    }
+}
+
+/// nft's sign of an operation on two values.
+pub(crate) fn bitwise_sign(op: u32) -> &'static str {
+    match op {
+        NFT_BITWISE_AND => "&",
+        NFT_BITWISE_OR => "|",
+        _ => "^",
     }
 }
 

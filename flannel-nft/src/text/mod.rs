@@ -33,7 +33,8 @@ pub enum NftVersion {
 
 impl NftVersion {
     /// Displays a [`Ruleset`](crate::Ruleset), a [`Table`](crate::Table) or a [`Rule`](crate::Rule), or a part of it,
-    /// as `nft list` of this version does. Their `Display` prints the form of the newest version.
+    /// as `nft list` of this version does; a [`Transaction`](crate::Transaction) as a script for its `nft -f`. Their
+    /// `Display` prints the form of the newest version.
     ///
     /// ```
     /// use flannel_nft::{NftVersion, Rule, meta};

@@ -14,7 +14,7 @@ use crate::model::object::{Flowtable, Object, object_kind};
 use crate::model::rule::Rule;
 use crate::model::set::Set;
 use crate::model::table::{Counter, Table};
-use crate::text::{self, DisplayFn};
+use crate::text::{self, DisplayFn, NftVersion};
 use crate::uapi::NFT_OBJECT_COUNTER;
 use crate::wire::{decode, elements, message as kind, objects};
 
@@ -248,7 +248,7 @@ impl Display for Change {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         /// ` { a; b; }`, or nothing.
         fn block(f: &mut Formatter<'_>, body: impl Fn(&mut Formatter<'_>) -> fmt::Result) -> fmt::Result {
-            let text = DisplayFn(body).to_string();
+            let text = NftVersion::of(f).display(&DisplayFn(body)).to_string();
             if text.is_empty() { Ok(()) } else { write!(f, " {{ {text}}}") }
         }
         match self {

@@ -429,7 +429,10 @@ impl<S> Transaction<S> {
 
 impl<S> fmt::Display for Transaction<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.changes().iter().try_for_each(|(_, change)| writeln!(f, "{change}"))
+        self.changes().iter().try_for_each(|(_, change)| {
+            change.fmt(f)?;
+            f.write_str("\n")
+        })
     }
 }
 

@@ -55,6 +55,10 @@ pub(crate) const IPPROTO_UDPLITE: u8 = 136;
 // `bitwise`.
 pub(crate) const NFT_BITWISE_LSHIFT: u32 = 1;
 pub(crate) const NFT_BITWISE_RSHIFT: u32 = 2;
+pub(crate) const NFT_BITWISE_AND: u32 = 3;
+pub(crate) const NFT_BITWISE_OR: u32 = 4;
+pub(crate) const NFT_BITWISE_XOR: u32 = 5;
+pub(crate) const NFTA_BITWISE_SREG2: u16 = 8;
 
 // `cmp`.
 pub(crate) const NFT_CMP_GT: u32 = 4;

@@ -148,6 +148,10 @@ expressions! {
         sreg NFTA_BITWISE_SREG, dreg NFTA_BITWISE_DREG, op NFTA_BITWISE_OP, length NFTA_BITWISE_LEN,
         mask NFTA_BITWISE_MASK, xor NFTA_BITWISE_XOR
     }
+    "bitwise" Combine {
+        sreg NFTA_BITWISE_SREG, sreg2 NFTA_BITWISE_SREG2, dreg NFTA_BITWISE_DREG, op NFTA_BITWISE_OP,
+        length NFTA_BITWISE_LEN
+    }
     "bitwise" Shift {
         sreg NFTA_BITWISE_SREG, dreg NFTA_BITWISE_DREG, op NFTA_BITWISE_OP, length NFTA_BITWISE_LEN,
         data NFTA_BITWISE_DATA

@@ -164,8 +164,8 @@ fn objects_read_as_nft_prints_them() {
         let printed: BTreeSet<&str> = printed.lines().map(|line| line.trim().trim_end_matches(';')).collect();
         let table = &observed.ruleset.tables()[0];
         for object in table.objects() {
-            let alone =
-                Table::new(Family::Inet, TableName::new("t").unwrap()).object(object.clone()).to_string();
+            let alone = Table::new(Family::Inet, TableName::new("t").unwrap()).object(object.clone());
+            let alone = version().display(&alone).to_string();
             let missing: Vec<&str> =
                 alone.lines().map(str::trim).filter(|line| !printed.contains(line)).collect();
             assert!(missing.is_empty(), "{missing:?} is not in\n{printed:#?}");

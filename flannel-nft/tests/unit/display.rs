@@ -2,8 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use crate::common::set;
 use crate::common::vocabulary::name;
+use crate::common::{chain, id, set};
 use flannel_nft::*;
 
 #[test]
@@ -18,6 +18,15 @@ fn newer_versions_print_an_element_of_a_map_per_line() {
     };
     assert_eq!(elements(NftVersion::V1_0), "{ 80 : 1.1.1.1, 443 : 2.2.2.2 ");
     assert_eq!(elements(NftVersion::V1_1), "{ 80 : 1.1.1.1,\n\t\t\t     443 : 2.2.2.2 ");
+}
+
+#[test]
+fn a_script_of_changes_has_the_form_of_a_version_too() {
+    let mut transaction = Transaction::unchecked();
+    transaction.append_rule(&id("t"), &chain("c"), &Rule::new().when(tcp::syn()));
+    let script = |version: NftVersion| version.display(&transaction).to_string();
+    assert_eq!(script(NftVersion::V1_0), "add rule ip t c tcp flags syn / syn,rst\n");
+    assert_eq!(script(NftVersion::V1_1), "add rule ip t c tcp flags & (syn | rst) == syn\n");
 }
 
 #[test]
