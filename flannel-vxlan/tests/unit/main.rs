@@ -11,6 +11,7 @@ mod costs;
 mod ipip;
 mod plans;
 mod properties;
+mod stale;
 mod wireguard;
 
 use std::net::IpAddr;

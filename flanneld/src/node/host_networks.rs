@@ -102,4 +102,21 @@ mod tests {
         ];
         assert_eq!(overlap("10.244.0.0/16", "10.244.1.0-24", &of_pods), None);
     }
+
+    #[test]
+    fn a_new_subnet_keeps_clear_of_the_networks_addresses_and_gateways_of_the_host() {
+        let interfaces = [
+            interface("eth0", "", "192.168.77.1/24"),
+            interface("eth1", "", "192.168.77.1/24"),
+            interface("cni0", "bridge", "10.244.1.1/24"),
+        ];
+        let networks = ["10.244.0.0/16".parse().unwrap()];
+        let host =
+            Host { interfaces: &interfaces, default_ipv4: &[], default_ipv6: &[], networks: &networks };
+        let used = host.networks_in_use("eth0", ["10.244.9.9".parse().unwrap()]);
+        assert_eq!(
+            used.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["10.244.9.9/32", "192.168.77.0/24", "192.168.77.1/32"]
+        );
+    }
 }

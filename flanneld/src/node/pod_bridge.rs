@@ -200,4 +200,23 @@ mod tests {
         let veth = Interface { kind: "veth".to_owned(), ..bridge("cni0", &["10.244.1.1/24"]) };
         assert_eq!(stale(&veth, own, &[], true), []);
     }
+
+    #[test]
+    fn the_report_names_the_bridge_both_addresses_the_effect_and_the_commands() {
+        let networks = ["10.244.0.0/16".parse().expect("v4"), "fd00:10:244::/48".parse().expect("v6")];
+        let own = "10.244.9.0-24&fd00:10:244:9::-64".parse().expect("a lease");
+        let subnets = PodSubnets { own, networks: &networks, former: &[], owns_cni0: true };
+        let bridge = bridge("cni0", &["10.244.1.1/24", "fd00:10:244:1::1/64"]);
+        let [blocks, beside] = &subnets.stale_bridges(&[bridge])[..] else { panic!("one of each family") };
+        assert_eq!((blocks.name(), beside.name()), ("cni0", "cni0"));
+        let holds = |text: String, parts: &[&str]| {
+            for part in parts {
+                assert!(text.contains(part), "{text}");
+            }
+        };
+        holds(blocks.problem(), &["cni0 has the address 10.244.1.1/24", "different from 10.244.9.1/24"]);
+        holds(blocks.cure(), &["`ip link del cni0`", "10.244.1.0/24"]);
+        holds(beside.problem(), &["fd00:10:244:1::1/64", "other nodes in fd00:10:244:1::/64"]);
+        holds(beside.cure(), &["`ip address del fd00:10:244:1::1/64 dev cni0`"]);
+    }
 }

@@ -240,4 +240,33 @@ mod tests {
         assert_eq!(contests.settle(over), [Change::Ended("it".to_owned())]);
         assert_eq!((contests.summary(), contests.next(over)), (None, None));
     }
+
+    #[test]
+    fn three_contested_objects_are_named_and_the_others_counted() {
+        let (mut contests, now) = (Contests::default(), Instant::now());
+        let mut summary_of = |count: u8| {
+            let subnet = format!("10.244.{count}.0/24").parse().unwrap();
+            for _ in 0..20 {
+                let _told = contests
+                    .repaired(Subject::Overlay(Part::Peer(subnet)), (now, now), || format!("peer {count}"));
+            }
+            contests.summary().unwrap()
+        };
+        let begins = |text: String, with: &str| assert!(text.starts_with(with), "{text}");
+        begins(summary_of(1), "another process keeps undoing peer 1 (repaired 20 times); flanneld");
+        summary_of(2);
+        let three = "another process keeps undoing peer 1 (repaired 20 times), peer 2 (repaired 20 times), \
+                     peer 3 (repaired 20 times)";
+        begins(summary_of(3), &format!("{three}; flanneld"));
+        begins(summary_of(4), &format!("{three} and 1 more; flanneld"));
+        begins(summary_of(5), &format!("{three} and 2 more; flanneld"));
+    }
+
+    #[test]
+    fn the_log_names_the_object_of_a_contest() {
+        let began = Change::Began("table ip x".to_owned()).to_string();
+        assert!(began.starts_with("another process keeps undoing table ip x: pod traffic"), "{began}");
+        let ended = Change::Ended("table ip x".to_owned()).to_string();
+        assert_eq!(ended, "another process no longer undoes table ip x");
+    }
 }

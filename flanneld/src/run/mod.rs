@@ -106,7 +106,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             info!("Exiting cleanly...");
             Ok(())
         }
-        ended = &mut ended => ended.unwrap_or(Err(Fatal::Ended)),
+        received = &mut ended => progress::ended(received).flatten(),
     }
 }
 
@@ -193,8 +193,8 @@ async fn work(
             let _done = files_ended.await;
             Ok(())
         }
-        _ = &mut reconciler_ended => Err(Fatal::Ended),
-        _ = &mut files_ended => Err(Fatal::Ended),
+        received = &mut reconciler_ended => progress::ended(received).and(Err(Fatal::Ended)),
+        received = &mut files_ended => progress::ended(received).and(Err(Fatal::Ended)),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use flannel_lease::Chain;
 use tokio::sync::{oneshot, watch};
 use tokio::time::interval;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::run::fatal::Fatal;
 use crate::status::readiness::{Condition, Readiness, update};
@@ -17,15 +17,15 @@ const STALLED_AFTER: Duration = Duration::from_secs(15);
 /// How often that is checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Runs `work` in a thread and a runtime of its own, where it may block. The receiver gets what it returns, or an error
-/// if it panics.
+/// Runs `work` in a thread and a runtime of its own, where it may block. The receiver gets what it returns, or why the
+/// kernel gave it no runtime; nothing if it panics: [`ended`] makes an error of that.
 ///
 /// # Errors
 /// [`Fatal::Thread`].
 pub(crate) fn start_thread<T, F>(
     name: &str,
     work: impl FnOnce() -> F + Send + 'static,
-) -> Result<oneshot::Receiver<T>, Fatal>
+) -> Result<oneshot::Receiver<Result<T, Fatal>>, Fatal>
 where
     T: Send + 'static,
     F: Future<Output = T>,
@@ -36,7 +36,7 @@ where
         .spawn(move || {
             let runtime = match runtime() {
                 Ok(runtime) => runtime,
-                Err(error) => return error!("{}", Chain(&Fatal::Thread(error))),
+                Err(error) => return drop(done_tx.send(Err(Fatal::Thread(error)))),
             };
             let done = runtime.block_on(async {
                 if let Err(error) = tokio::task::spawn_blocking(|| ()).await {
@@ -51,10 +51,18 @@ where
             // Blocking calls may still be under way; they end with the process.
             runtime.shutdown_background();
             // Nobody waits any more if it took too long.
-            let _unheard = done_tx.send(done);
+            let _unheard = done_tx.send(Ok(done));
         })
         .map_err(Fatal::Thread)?;
     Ok(done_rx)
+}
+
+/// How a thread ended.
+///
+/// # Errors
+/// Its own, or [`Fatal::Ended`] after a panic.
+pub(crate) fn ended<T>(received: Result<Result<T, Fatal>, oneshot::error::RecvError>) -> Result<T, Fatal> {
+    received.unwrap_or(Err(Fatal::Ended))
 }
 
 /// A runtime for the calling thread. Its first thread for blocking calls will start, and stays: `spawn_blocking` panics if

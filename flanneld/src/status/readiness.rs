@@ -243,4 +243,40 @@ mod tests {
         assert!(readiness.is_ready());
         assert_eq!(readiness.body(), "flanneld is ready\nnote: store: away for 12 s");
     }
+
+    #[test]
+    fn a_node_that_starts_says_what_each_condition_waits_for() {
+        assert_eq!(
+            Readiness::starting().body(),
+            "flanneld is not ready yet\ninterface: chosen together with the lease\nlease: asking the lease store\n\
+             device: waits for the lease\nrules: waits for the lease\nsubnet file: waits for the lease\n\
+             peers: waits for the lease\npod bridge: checked once there is a lease"
+        );
+        let mut readiness = Readiness::starting();
+        readiness.started();
+        assert_eq!(
+            (readiness.reason(Condition::Interface), readiness.reason(Condition::Lease)),
+            (None, None)
+        );
+        let reason = Some("waits until the lease store has listed the other nodes");
+        assert_eq!([Condition::Device, Condition::Peers].map(|waits| readiness.reason(waits)), [reason; 2]);
+    }
+
+    #[test]
+    fn metrics_call_conditions_and_their_work_as_the_documentation_does() {
+        assert_eq!(
+            Condition::ALL.map(|condition| (condition.label(), condition.work())),
+            [
+                ("interface", "interface"),
+                ("lease", "lease"),
+                ("device", "overlay"),
+                ("rules", "rules"),
+                ("subnet_file", "subnet_file"),
+                ("peers", "overlay"),
+                ("uncontested", "uncontested"),
+                ("progress", "progress"),
+                ("pod_bridge", "interface"),
+            ]
+        );
+    }
 }

@@ -128,6 +128,45 @@ fn a_vpn_does_not_take_over_the_underlay_of_a_node_that_runs() {
 }
 
 #[test]
+fn a_vpn_that_has_ipv6_does_not_take_over_either() {
+    let mut lab = Lab::default();
+    lab.interfaces.push(interface(9, "tun0", &["10.8.0.2", "fd08::2"]));
+    for routes in [&mut lab.ipv4, &mut lab.ipv6] {
+        *routes = vec![DefaultRoute { interface: 9, metric: 0 }];
+    }
+    let facts = Lab::default().choose(&Selection::default(), DUAL).unwrap();
+    let chosen =
+        |lab: &Lab| lab.choose_beside(Present::from(&facts), &Selection::default(), DUAL).unwrap().interface;
+    assert_eq!(chosen(&lab), "eth0");
+    lab.interfaces[1].addresses.retain(|own| own.address != IpAddr::from(facts.ipv6.unwrap().interface));
+    assert_eq!(chosen(&lab), "tun0", "its IPv6 address is gone");
+}
+
+#[test]
+fn an_address_that_reaches_no_other_host_is_none() {
+    let mut lab = Lab::default();
+    for (text, stack) in [
+        ("0.0.0.0", IPV4),
+        ("127.0.0.2", IPV4),
+        ("224.0.0.5", IPV4),
+        ("255.255.255.255", IPV4),
+        ("::", IPV6),
+        ("::1", IPV6),
+        ("ff02::5", IPV6),
+    ] {
+        lab.interfaces[1].addresses = vec![address(text)];
+        let told = lab.chosen(&iface(&["eth0"]), stack);
+        assert!(told.contains("address for interface eth0, which"), "{text}: {told}");
+    }
+}
+
+#[test]
+fn the_log_names_the_interface_its_addresses_and_its_mtu() {
+    let facts = Lab::default().choose(&Selection::default(), DUAL).unwrap();
+    assert_eq!(facts.to_string(), "eth0 192.168.77.1 fd77::1 (MTU 1500)");
+}
+
+#[test]
 fn after_a_restart_the_published_address_decides_between_default_routes() {
     let routes = [DefaultRoute { interface: 3, metric: 0 }, DefaultRoute { interface: 2, metric: 100 }];
     let lab = Lab { ipv4: routes.to_vec(), ..Lab::default() };

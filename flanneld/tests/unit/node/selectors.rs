@@ -201,3 +201,16 @@ fn alternative_names_are_names_and_a_missing_name_lists_the_candidates() {
     let told = lab.chosen(&iface(&["eth9"]), IPV4);
     assert!(told.contains("eth0:[192.168.77.1], eth1:[10.1.0.1]"), "{told}");
 }
+
+#[test]
+fn a_route_to_an_address_settles_the_source_and_never_leads_to_an_interface_of_the_pods() {
+    let can_reach = Selection { can_reach: Some("8.8.8.8".parse().unwrap()), ..Selection::default() };
+    let mut lab = Lab::default();
+    lab.interfaces[2].addresses.insert(0, address("10.1.0.9"));
+    assert_eq!(lab.chosen(&can_reach, IPV4), "eth1 10.1.0.1");
+    lab.interfaces[2] =
+        Interface { kind: "bridge".to_owned(), ..interface(3, "cni0", &["10.244.7.1", "10.1.0.1"]) };
+    lab.ipv4.clear();
+    let told = lab.chosen(&can_reach, IPV4);
+    assert!(told.contains("the route leads to cni0, which belongs to pods"), "{told}");
+}
