@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::CommandError;
-use crate::config::{Backend, Config, EffectiveConfig, NetConf, Store};
+use crate::config::{Backend, Config, NetConf, ResolvedConfig, Store};
 use crate::desired::rules::TablePrefix;
 use crate::desired::{NodeSpec, subnet_env};
 use crate::file;
@@ -82,7 +82,7 @@ impl Context {
         let node_public = answer(store.node_public(stack)).await?;
         let saved = read_state_file(config, links)?;
         let table_prefix = table_prefix(config, &net_conf, saved.as_ref(), rules)?;
-        let config = EffectiveConfig::new(config.clone(), ownership, table_prefix)
+        let config = ResolvedConfig::new(config.clone(), ownership, table_prefix)
             .with_wireguard_key(wireguard_key(config, &net_conf, links)?)
             .with_node_public(node_public);
         let last = saved.as_ref().map(Former::from).unwrap_or_default();
@@ -136,7 +136,7 @@ impl Context {
         let lease = saved.key.within(v4, v6).unwrap_or(saved.key);
         let table_prefix = table_prefix(&config, &net_conf, Some(&saved), rules)?;
         let key = wireguard_key(&config, &net_conf, links)?;
-        let config = EffectiveConfig::new(config, ownership, table_prefix)
+        let config = ResolvedConfig::new(config, ownership, table_prefix)
             .with_wireguard_key(key)
             .with_node_public(saved.node_public);
         let facts = Former::from(&saved).find_facts(&config, &net_conf, links)?;

@@ -7,12 +7,12 @@
 
 mod backend;
 mod cli;
-mod effective;
 mod healthz;
 mod json;
 mod net_conf;
 mod pool;
 mod reader;
+mod resolved;
 mod selection;
 mod subcommand;
 mod values;
@@ -27,11 +27,11 @@ use self::backend::wireguard_key_file;
 pub use self::backend::{Backend, Ipip, TxChecksumOffload, Udp, Vxlan, Wireguard, WireguardMode};
 pub use self::cli::FlagValues;
 use self::cli::Flags;
-pub use self::effective::EffectiveConfig;
 pub use self::healthz::{HealthzAddress, HealthzIp};
 pub use self::net_conf::{NetConf, NetConfError};
 pub use self::pool::{Ipv4Pool, Ipv6Pool};
 pub use self::reader::KeyProblem;
+pub use self::resolved::ResolvedConfig;
 pub use self::selection::Selection;
 pub use self::subcommand::{ManifestOptions, Platform, StatusOptions, definition};
 use crate::desired::rules::TablePrefix;

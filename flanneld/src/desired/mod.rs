@@ -13,7 +13,7 @@ use flannel_vxlan::{
 };
 use ipnet::IpNet;
 
-use crate::config::{Backend, EffectiveConfig, NetConf, TxChecksumOffload, Vxlan};
+use crate::config::{Backend, NetConf, ResolvedConfig, TxChecksumOffload, Vxlan};
 pub use crate::desired::peer::Skipped;
 use crate::desired::rules::{RuleSpec, TablePrefix};
 use crate::desired::subnet_env::SubnetEnv;
@@ -128,7 +128,7 @@ impl NodeSpec {
     /// # Errors
     /// [`NodeError`] if the backend does not work on this node.
     pub fn new(
-        config: &EffectiveConfig,
+        config: &ResolvedConfig,
         net_conf: NetConf,
         facts: NodeFacts,
         published: Option<&LeaseAttributes>,

@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use super::error::{DesiredError, HostError, Pass, PassError};
 use super::{HOST_CHANGE_DELAY, Reconciler};
-use crate::config::{EffectiveConfig, NetConf, Store};
+use crate::config::{NetConf, ResolvedConfig, Store};
 use crate::desired::NodeSpec;
 use crate::node::pod_bridge::PodSubnets;
 use crate::node::{self, NodeError};
@@ -191,7 +191,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
 /// # Errors
 /// The kernel could not be read, or nothing fits.
 pub fn find_facts(
-    config: &EffectiveConfig,
+    config: &ResolvedConfig,
     net_conf: &NetConf,
     present: node::Present<'_>,
     links: &mut impl flannel_vxlan::Kernel,
@@ -203,7 +203,7 @@ pub fn find_facts(
 
 /// Reads the default routes, if they have a say.
 fn default_routes(
-    config: &EffectiveConfig,
+    config: &ResolvedConfig,
     links: &mut impl flannel_vxlan::Kernel,
 ) -> Result<DefaultRoutes, HostError> {
     if !config.selection.needs_default_routes() {
@@ -213,7 +213,7 @@ fn default_routes(
 }
 
 fn choose(
-    config: &EffectiveConfig,
+    config: &ResolvedConfig,
     net_conf: &NetConf,
     present: node::Present<'_>,
     [default_ipv4, default_ipv6]: &DefaultRoutes,

@@ -9,9 +9,8 @@ use tracing::{error, info, warn};
 
 use super::Reconciler;
 use super::lease_gaps::{Gap, LeaseGaps, keep_known};
-use super::log_once::LogOnce;
+use super::log_limit::{ChangeLog, LogDecision, LogOnce};
 use super::overlay::OverlayState;
-use super::pacing::{ChangeLog, LogDecision};
 use crate::desired::{NodeSpec, VtepMacs};
 use crate::status::counters::Object;
 use crate::status::readiness::update;
@@ -23,7 +22,7 @@ pub(super) struct LeaseView {
     table: LeaseTable,
     gaps: LeaseGaps,
     /// Leases that give no peer, or contradict another.
-    warnings: LogOnce<IpNet>,
+    warnings: LogOnce,
     /// Changes of each lease that were logged in the last minute.
     changes: ChangeLog,
     /// From when on peers are written although the store has not listed all leases; `None` if no peer was restored.

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tracing::{info, warn};
 
-use crate::config::{Backend, EffectiveConfig, NetConf};
+use crate::config::{Backend, NetConf, ResolvedConfig};
 use crate::desired::subnet_env::SubnetEnv;
 use crate::desired::{NodeSpec, rules};
 use crate::run::reload::{Reload, live_change};
@@ -32,11 +32,10 @@ pub mod foreign_rules;
 mod host_watch;
 pub(crate) mod lease_gaps;
 mod leases;
-mod log_once;
+mod log_limit;
 pub mod monitor;
 pub(crate) mod orphans;
 mod overlay;
-mod pacing;
 mod passes;
 mod repair_backoff;
 mod repairs;
@@ -117,7 +116,7 @@ pub struct RestoredPeers {
 /// Owner of the desired state and of the sockets that it is written through.
 #[derive(Debug)]
 pub struct Reconciler<R, L> {
-    config: EffectiveConfig,
+    config: ResolvedConfig,
     spec: NodeSpec,
     lease: Lease,
     leases: LeaseView,
@@ -151,7 +150,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     /// # Errors
     /// [`DesiredError`] if `spec` cannot be turned into rules or devices.
     pub fn new(
-        config: EffectiveConfig,
+        config: ResolvedConfig,
         spec: NodeSpec,
         lease: Lease,
         rules: R,

@@ -1,4 +1,5 @@
-//! Objects that another process keeps undoing. Each repair waits longer than the one before, up to a minute, and the
+//! The pause before each repair. A first one is made at once; disturbances that follow each other wait for milliseconds.
+//! For an object that another process keeps undoing each repair waits longer than the one before, up to a minute, and the
 //! object is reported until it stays repaired. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,10 +10,40 @@ use flannel_lease::pause_before_rewrite;
 use flannel_vxlan::Part;
 use tokio::time::Instant;
 
+/// How long it must have been quiet for the next disturbance to be repaired at once.
+const QUIET_PERIOD: Duration = Duration::from_millis(200);
+const MIN_REPAIR_DELAY: Duration = Duration::from_millis(5);
+/// Longest pause before a repair.
+pub(super) const MAX_REPAIR_DELAY: Duration = Duration::from_millis(40);
+/// The same while another process keeps undoing repairs, so that what it does costs few full readings.
+pub(super) const MAX_CONTESTED_REPAIR_DELAY: Duration = Duration::from_secs(1);
+/// Time between two repairs of rules, at least.
+pub(super) const MIN_RULES_INTERVAL: Duration = Duration::from_millis(5);
 /// How soon after a repair the next one is in a row with it, at least.
 const MIN_QUIET: Duration = Duration::from_secs(1);
 /// How long a look at the end of a hold may take.
 const CHECK_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The pause before a repair: none, unless there was a disturbance a moment ago.
+///
+/// `ip route flush` and `ip neigh flush` delete and list again, for up to 30 seconds, until nothing is left to delete. A
+/// faster repair keeps them running, and the routes away; a short pause lets them end.
+#[derive(Debug, Default)]
+pub(super) struct RepairDelay {
+    last: Option<Instant>,
+    pause: Duration,
+}
+
+impl RepairDelay {
+    /// When to repair what was found broken `now`; each disturbance soon after another waits twice as long, `longest` at
+    /// most.
+    pub(super) fn repair_at(&mut self, now: Instant, longest: Duration) -> Instant {
+        let quiet = QUIET_PERIOD + self.pause;
+        let again = self.last.replace(now).is_some_and(|last| now.duration_since(last) < quiet);
+        self.pause = if again { (self.pause * 2).clamp(MIN_REPAIR_DELAY, longest) } else { Duration::ZERO };
+        now + self.pause
+    }
+}
 
 /// What is repaired as one.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -268,5 +299,20 @@ mod tests {
         assert!(began.starts_with("another process keeps undoing table ip x: pod traffic"), "{began}");
         let ended = Change::Ended("table ip x".to_owned()).to_string();
         assert_eq!(ended, "another process no longer undoes table ip x");
+    }
+
+    #[test]
+    fn a_first_disturbance_is_repaired_at_once_and_a_fight_is_left_to_end() {
+        let mut delay = RepairDelay::default();
+        let mut now = Instant::now();
+        let mut pauses = Vec::new();
+        for _ in 0..6 {
+            let at = delay.repair_at(now, MAX_REPAIR_DELAY);
+            pauses.push((at - now).as_millis());
+            now = at + Duration::from_millis(1);
+        }
+        assert_eq!(pauses, [0, 5, 10, 20, 40, 40]);
+        now += QUIET_PERIOD + MAX_REPAIR_DELAY;
+        assert_eq!(delay.repair_at(now, MAX_REPAIR_DELAY), now);
     }
 }

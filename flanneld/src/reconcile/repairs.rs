@@ -1,18 +1,18 @@
-//! Repairs: how soon each is made, which are logged, and which another process keeps undoing.
+//! What the reconciler does with each repair: schedules it, logs it, and reports what another process keeps undoing.
 
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::Reconciler;
-use super::pacing::{LogDecision, MAX_CONTESTED_REPAIR_DELAY, MAX_REPAIR_DELAY, RepairLog, RepairPacing};
-use super::repair_backoff::{Contests, Subject};
+use super::log_limit::{LogDecision, RepairLog};
+use super::repair_backoff::{Contests, MAX_CONTESTED_REPAIR_DELAY, MAX_REPAIR_DELAY, RepairDelay, Subject};
 use crate::status::counters::Object;
 use crate::status::readiness::{Condition, update};
 
 /// What is remembered of recent repairs.
 #[derive(Debug, Default)]
 pub(super) struct Repairs {
-    pacing: RepairPacing,
+    delay: RepairDelay,
     pub(super) contests: Contests,
     log: RepairLog,
     /// What was written because something was requested, such as another lease.
@@ -28,7 +28,7 @@ impl Repairs {
     /// When to repair a disturbance that is found `now`.
     pub(super) fn repair_at(&mut self, now: Instant) -> Instant {
         let longest = self.max_delay();
-        self.pacing.repair_at(now, longest)
+        self.delay.repair_at(now, longest)
     }
 }
 

@@ -3,7 +3,7 @@
 use flannel_lease::{Lease, LeaseAttributes, LeaseKey, LeaseStore, StoreError};
 use flannel_vxlan::Kernel;
 
-use crate::config::{Backend, EffectiveConfig, NetConf, TxChecksumOffload};
+use crate::config::{Backend, NetConf, ResolvedConfig, TxChecksumOffload};
 use crate::node::{NodeFacts, Present};
 use crate::reconcile::find_facts;
 use crate::run::fatal::Fatal;
@@ -40,7 +40,7 @@ impl Former {
     /// [`Fatal::Interface`], [`Fatal::Backend`].
     pub(crate) fn find_facts(
         &self,
-        config: &EffectiveConfig,
+        config: &ResolvedConfig,
         net_conf: &NetConf,
         links: &mut impl Kernel,
     ) -> Result<NodeFacts, Fatal> {
@@ -82,7 +82,7 @@ impl Former {
         &self,
         found: &NodeFacts,
         published: &LeaseAttributes,
-        config: &EffectiveConfig,
+        config: &ResolvedConfig,
         net_conf: &NetConf,
         links: &mut impl Kernel,
     ) -> Result<Option<NodeFacts>, Fatal> {

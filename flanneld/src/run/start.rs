@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
-use crate::config::{Backend, Config, EffectiveConfig, NetConf, Vxlan, Wireguard};
+use crate::config::{Backend, Config, NetConf, ResolvedConfig, Vxlan, Wireguard};
 use crate::desired::{NodeSpec, VtepMacs, subnet_env};
 use crate::node::{Host, NodeFacts};
 use crate::reconcile::RestoredPeers;
@@ -35,7 +35,7 @@ pub struct Started {
     /// What no other daemon on this host may have meanwhile.
     pub(crate) claims: Claims,
     /// With what the store adds to it.
-    pub(crate) config: EffectiveConfig,
+    pub(crate) config: ResolvedConfig,
     pub(crate) spec: NodeSpec,
     /// Where the network configuration may be changed.
     pub(crate) written: Written,
@@ -73,10 +73,10 @@ pub(crate) async fn start(
         }
         _ => None,
     };
-    let effective = EffectiveConfig::new(config.clone(), ownership, prefix).with_wireguard_key(key);
+    let resolved = ResolvedConfig::new(config.clone(), ownership, prefix).with_wireguard_key(key);
     // The store has its time, however long another daemon was waited for.
     inputs.deadline += began.elapsed();
-    let started = inputs.take_lease(effective, configured, links, &waits).await?;
+    let started = inputs.take_lease(resolved, configured, links, &waits).await?;
     Ok(Started { claims, ..started })
 }
 
@@ -144,7 +144,7 @@ impl StartInputs {
     /// [`Fatal`].
     pub async fn take_lease(
         self,
-        effective: EffectiveConfig,
+        resolved: ResolvedConfig,
         configured: ConfiguredStore,
         links: &mut impl Kernel,
         waits: &impl Fn(&str),
@@ -155,7 +155,7 @@ impl StartInputs {
             Some(reason) => {
                 info!(
                     "ignoring state file {}: {reason}; flanneld asks the store for a lease",
-                    state_file::path(&effective.asked.subnet_file).display()
+                    state_file::path(&resolved.asked.subnet_file).display()
                 );
                 false
             }
@@ -164,7 +164,7 @@ impl StartInputs {
         let usable = saved.and_then(|saved| Some((saved.key.within(v4, v6)?, saved)));
 
         let former = usable.as_ref().map(|(_, saved)| Former::from(saved)).unwrap_or_default();
-        let ask = ask_store(effective.clone(), &configured, &net_conf, (previous, &former), links, waits);
+        let ask = ask_store(resolved.clone(), &configured, &net_conf, (previous, &former), links, waits);
         // subnet.env alone is too little to go on with: upstream's daemon leaves one, and its peers and their MAC address of
         // this node are only known from the store.
         let Some((key, saved)) = usable else {
@@ -188,14 +188,14 @@ impl StartInputs {
             "starting with subnet {key} and {peers} peers from the state file until the lease store answers; running pods are \
              not affected, flanneld retries: {problem}"
         );
-        let started = from_state_file(effective, configured, net_conf, key, saved, links)?;
+        let started = from_state_file(resolved, configured, net_conf, key, saved, links)?;
         Ok(Started { previous: former_net_confs, ..started })
     }
 }
 
 /// A normal start: the store decides.
 async fn ask_store(
-    config: EffectiveConfig,
+    config: ResolvedConfig,
     configured: &ConfiguredStore,
     net_conf: &NetConf,
     (previous, former): (Option<LeaseKey>, &Former),
@@ -276,7 +276,7 @@ fn host_networks(spec: &NodeSpec, links: &mut impl Kernel) -> Result<Vec<IpNet>,
 
 /// A start without the store: everything is as it was.
 fn from_state_file(
-    config: EffectiveConfig,
+    config: ResolvedConfig,
     configured: ConfiguredStore,
     net_conf: NetConf,
     key: LeaseKey,

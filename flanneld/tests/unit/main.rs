@@ -3,7 +3,7 @@
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a helper of a test may fail it")]
 
 use flannel_nft::Ownership;
-use flanneld::config::{Config, EffectiveConfig};
+use flanneld::config::{Config, ResolvedConfig};
 use flanneld::desired::rules::TablePrefix;
 
 mod config;
@@ -13,6 +13,6 @@ mod reconcile;
 mod serve;
 
 /// A configuration with the values that a start settles on for the only daemon of a host.
-fn effective(config: Config) -> EffectiveConfig {
-    EffectiveConfig::new(config, Ownership::Shared, TablePrefix::default())
+fn resolved(config: Config) -> ResolvedConfig {
+    ResolvedConfig::new(config, Ownership::Shared, TablePrefix::default())
 }

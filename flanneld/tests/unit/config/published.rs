@@ -9,7 +9,7 @@ use flanneld::config::{Command, Config, NetConf, Source};
 use flanneld::desired::NodeSpec;
 use flanneld::node::{Addresses, NodeFacts};
 
-use crate::effective;
+use crate::resolved;
 
 /// `etcdctl get --prefix /` of clusters of three upstream nodes (flannel cdf76059).
 const UPSTREAM: [&str; 7] = [
@@ -59,9 +59,8 @@ fn what_this_daemon_publishes_is_what_upstream_published_for_the_same_node() {
                 ipv4: published.public_ip.map(addresses),
                 ipv6: published.public_ipv6.map(addresses),
             };
-            let spec =
-                NodeSpec::new(&effective((*config).clone()), net_conf.clone(), facts, Some(&published))
-                    .unwrap();
+            let spec = NodeSpec::new(&resolved((*config).clone()), net_conf.clone(), facts, Some(&published))
+                .unwrap();
             assert_eq!(spec.attributes().unwrap().to_json().unwrap(), *json);
             count += 1;
         }
@@ -78,7 +77,7 @@ fn a_vtep_mac_stays_with_its_node_and_the_next_node_on_its_address_has_another()
         let ipv4 = Some(addresses(public.into()));
         let facts =
             NodeFacts { interface: "eth0".to_owned(), index: 2, mac: None, mtu: 1500, ipv4, ipv6: None };
-        let spec = NodeSpec::new(&effective(config), net_conf.clone(), facts, published).unwrap();
+        let spec = NodeSpec::new(&resolved(config), net_conf.clone(), facts, published).unwrap();
         (spec.macs.ipv4, spec.attributes().unwrap())
     };
     let (first, published) = mac("node-a", [192, 0, 2, 1], None);

@@ -8,7 +8,7 @@ use flanneld::node::NodeFacts;
 use ipnet::IpNet;
 
 use super::published::{OnEtcd, addresses};
-use crate::effective;
+use crate::resolved;
 
 const V4: &str = r#""Network": "10.244.0.0/16""#;
 const V6: &str = r#""EnableIPv4": false, "EnableIPv6": true, "IPv6Network": "fd00:10:244::/56""#;
@@ -17,7 +17,7 @@ const DUAL: &str = r#""Network": "10.244.0.0/16", "EnableIPv6": true, "IPv6Netwo
 /// A node with these networks, backend members, and public addresses; one of a family that is off is not used.
 fn node(networks: &str, members: &str, ipv4: &str, ipv6: &str) -> NodeSpec {
     let Ok(Command::Run(config)) = Command::read(&OnEtcd) else { unreachable!() };
-    let config = effective(*config).with_wireguard_key(Some(PrivateKey::new([7; 32])));
+    let config = resolved(*config).with_wireguard_key(Some(PrivateKey::new([7; 32])));
     let text = format!(r#"{{{networks}, "Backend": {{"Type": "wireguard"{members}}}}}"#);
     let net_conf = NetConf::parse(text.as_bytes()).unwrap_or_else(|error| panic!("{text}: {error}"));
     let facts = NodeFacts {

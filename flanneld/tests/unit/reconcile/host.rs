@@ -206,7 +206,7 @@ fn default_routes_are_read_only_where_they_have_a_say() {
         config.selection.interfaces = interfaces.iter().map(ToString::to_string).collect();
         let mut links = fake_links();
         let before = links.reads;
-        let facts = find_facts(&effective(config), &net_conf, Present::default(), &mut links).unwrap();
+        let facts = find_facts(&resolved(config), &net_conf, Present::default(), &mut links).unwrap();
         assert_eq!(facts.interface, "eth0");
         links.reads - before
     };

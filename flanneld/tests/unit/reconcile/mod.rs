@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::effective;
+use crate::resolved;
 use flannel_lease::LeaseEvent;
 use flannel_lease::{Lease, LeaseAttributes, LeaseKey, StoreHealth, VxlanData};
 use flannel_nft::{
@@ -179,7 +179,7 @@ impl Node {
         let Ok(Command::Run(config)) = Command::read(&Arguments(folder.path().to_owned())) else {
             unreachable!()
         };
-        let config = effective(*config);
+        let config = resolved(*config);
         let net_conf = config.asked.net_conf.clone().unwrap();
         let facts = find_facts(&config, &net_conf, Present::default(), &mut links.clone()).unwrap();
         let spec = NodeSpec::new(&config, net_conf, facts, None).unwrap();

@@ -10,7 +10,7 @@ use crate::desired::rules::TablePrefix;
 
 /// A [`Config`] with the values that depend on the kernel, on other daemons of the host, and on the lease store.
 #[derive(Clone, Debug)]
-pub struct EffectiveConfig {
+pub struct ResolvedConfig {
     /// As the operator wrote it.
     pub asked: Config,
     /// Which interface and addresses to use, with `node_public`.
@@ -26,7 +26,7 @@ pub struct EffectiveConfig {
     pub wireguard_key: Option<PrivateKey>,
 }
 
-impl EffectiveConfig {
+impl ResolvedConfig {
     /// A configuration to which the lease store has added nothing yet.
     #[must_use]
     pub fn new(asked: Config, ownership: Ownership, table_prefix: TablePrefix) -> Self {
