@@ -83,7 +83,7 @@ test-kube: ## leases, daemons and deploy/ on a real API server: that in KUBEBUIL
 	if [ -n "$$old" ]; then \
 	    KUBEBUILDER_ASSETS=$$old $$following kube_apiserver:: --skip bookmarks; \
 	fi; \
-	cargo test --locked --package flanneld --all-features --test e2e_kube -- --ignored --test-threads=2; \
+	cargo test --locked --package flanneld --all-features --test e2e kube:: -- --ignored --test-threads=2; \
 	if [ -x "$$KUBEBUILDER_ASSETS/kube-controller-manager" ]; then \
 	    cargo test --locked --package testkit --test kube -- --ignored --test-threads=2; \
 	else \

@@ -20,15 +20,7 @@ fn main() {
 
     let mut lab = Lab::new().unwrap();
     let flannel = Flannel::new(&lab, &binary, Flannel::NET_CONF).unwrap();
-    let peers: Vec<Node> = (0..2).map(|_| lab.add_node().unwrap()).collect();
-    let _running: Vec<_> = peers
-        .iter()
-        .map(|node| {
-            let mut daemon = flannel.start(node).unwrap();
-            daemon.ready(SOON).unwrap();
-            daemon
-        })
-        .collect();
+    let _peers = flannel.start_nodes(&mut lab, 2, SOON).unwrap();
     let node = lab.add_node().unwrap();
 
     let (mut cold, mut warm, mut resident, mut floor) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());

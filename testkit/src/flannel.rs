@@ -169,6 +169,34 @@ impl Flannel {
         let health = (HEALTH.0, self.health_port);
         Ok(Daemon { child: Some(child), namespace, health, log, started })
     }
+
+    /// Starts the daemon of `node` and waits until it is ready.
+    ///
+    /// # Errors
+    /// As [`Flannel::start`] and [`Daemon::ready`].
+    pub fn start_ready(&self, node: &Node, limit: Duration) -> Result<Daemon, LabError> {
+        let mut daemon = self.start(node)?;
+        daemon.ready(limit)?;
+        Ok(daemon)
+    }
+
+    /// Adds this many nodes to `lab`, each with a daemon that is ready.
+    ///
+    /// # Errors
+    /// As [`Lab::add_node`] and [`Flannel::start_ready`].
+    pub fn start_nodes(
+        &self,
+        lab: &mut Lab,
+        number: usize,
+        limit: Duration,
+    ) -> Result<Vec<(Node, Daemon)>, LabError> {
+        let start = |_| {
+            let node = lab.add_node()?;
+            let daemon = self.start_ready(&node, limit)?;
+            Ok((node, daemon))
+        };
+        (0..number).map(start).collect()
+    }
 }
 
 /// Where a daemon of the lab answers for its health, unless it is told another port.

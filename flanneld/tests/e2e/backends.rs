@@ -30,8 +30,7 @@ impl Cluster {
     pub(crate) fn restart_node(&mut self, at: usize) {
         let (node, daemon, pod) = self.nodes.remove(at);
         assert!(daemon.terminate().unwrap().success());
-        let mut daemon = self.flannel.start(&node).unwrap();
-        daemon.ready(SOON).unwrap();
+        let daemon = self.flannel.start_ready(&node, SOON).unwrap();
         self.nodes.insert(at, (node, daemon, pod));
     }
 

@@ -24,11 +24,7 @@ impl Pair {
         let mut lab = Lab::new().unwrap();
         let flannel = Flannel::new(&lab, BINARY, NET_CONF).unwrap();
         let nodes = [lab.add_node().unwrap(), lab.add_node().unwrap()];
-        let daemons = nodes.each_ref().map(|node| {
-            let mut daemon = flannel.start(node).unwrap();
-            daemon.ready(SOON).unwrap();
-            daemon
-        });
+        let daemons = nodes.each_ref().map(|node| flannel.start_ready(node, SOON).unwrap());
         let pair = Self { nodes, daemons, _lab: lab };
         wait_for(SOON, || (pair.status().peers.programmed == 1).then_some(())).expect("it knows its peer");
         pair

@@ -189,8 +189,7 @@ fn a_pipe_in_place_of_subnet_env_does_not_hold_up_a_start() {
     daemon.terminate().unwrap();
     fs::remove_file(node.subnet_file()).unwrap();
     node.namespace().sh(&format!("mkfifo {}", node.subnet_file().display())).unwrap();
-    let mut daemon = cluster.flannel.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let _daemon = cluster.flannel.start_ready(&node, SOON).unwrap();
     assert!(fs::symlink_metadata(node.subnet_file()).unwrap().is_file());
 }
 

@@ -18,8 +18,7 @@ fn cluster(backend: &str) -> (Lab, Vec<(Node, Daemon, Pod)>) {
     let flannel = Flannel::new(&lab, env!("CARGO_BIN_EXE_flanneld"), &net_conf).unwrap();
     let mut join = || {
         let mut node = lab.add_node().unwrap();
-        let mut daemon = flannel.start(&node).unwrap();
-        daemon.ready(SOON).unwrap();
+        let daemon = flannel.start_ready(&node, SOON).unwrap();
         let pod = node.add_pod().unwrap();
         (node, daemon, pod)
     };

@@ -140,8 +140,7 @@ fn subnet_of(node: &Node) -> String {
 
 fn start(lab: &mut Lab, flannel: &Flannel) -> (Node, Daemon, Pod) {
     let mut node = lab.add_node().unwrap();
-    let mut daemon = flannel.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let daemon = flannel.start_ready(&node, SOON).unwrap();
     let pod = node.add_pod().unwrap();
     (node, daemon, pod)
 }
@@ -193,8 +192,7 @@ fn a_hostile_lease_is_named_and_skipped_and_delays_nobody() {
 
     // They are there when it starts, too.
     daemon.terminate().unwrap();
-    let mut daemon = flannel.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let daemon = flannel.start_ready(&node, SOON).unwrap();
     assert_eq!(state(&node, (&subnet, &public)), before);
 
     // Somebody who rewrites them all the time does not keep a change of another from the kernel.
@@ -252,8 +250,7 @@ fn a_hostile_node_object_is_named_and_skipped_and_delays_nobody() {
         .store("--kube-subnet-mgr")
         .arg(format!("--kube-api-url=http://{SERVER}"))
         .env("NODE_NAME", "node-1");
-    let mut daemon = flannel.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let daemon = flannel.start_ready(&node, SOON).unwrap();
     let began = Instant::now();
     let before = state(&node, NONE);
     add("good", &["10.244.2.0/24"], "192.168.77.2", good);

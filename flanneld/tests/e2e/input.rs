@@ -107,8 +107,7 @@ fn a_link_that_shrinks_below_the_configured_mtu_is_followed_and_a_restart_goes_o
     let node = lab.add_node().unwrap();
     let net_conf = r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "MTU": 1500}}"#;
     let flannel = Flannel::new(&lab, BINARY, net_conf).unwrap();
-    let mut daemon = flannel.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let daemon = flannel.start_ready(&node, SOON).unwrap();
     let env = || fs::read_to_string(node.subnet_file()).unwrap();
     let problem = "Backend.MTU 1500 is more than the MTU 1400 of interface eth0";
     let warned = || fs::read_to_string(node.folder().join("flanneld.log")).unwrap().matches(problem).count();
@@ -118,8 +117,7 @@ fn a_link_that_shrinks_below_the_configured_mtu_is_followed_and_a_restart_goes_o
     assert_eq!(warned(), 1);
 
     assert!(daemon.terminate().unwrap().success());
-    let mut daemon = flannel.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let daemon = flannel.start_ready(&node, SOON).unwrap();
     assert_eq!(warned(), 2);
     assert!(env().contains("FLANNEL_MTU=1350\n"), "{}", env());
 
@@ -162,8 +160,7 @@ fn a_full_range_is_out_of_subnets_and_leaves_nothing_in_the_kernel() {
     let net_conf = r#"{"Network": "10.244.0.0/16", "SubnetMin": "10.244.9.0", "SubnetMax": "10.244.9.0", "Backend": {"Type": "vxlan"}}"#;
     let flannel = Flannel::new(&lab, BINARY, net_conf).unwrap();
     let (one, two) = (lab.add_node().unwrap(), lab.add_node().unwrap());
-    let mut first = flannel.start(&one).unwrap();
-    first.ready(SOON).unwrap();
+    let _first = flannel.start_ready(&one, SOON).unwrap();
     let before = two.namespace().sh("ip -o link; nft list ruleset").unwrap();
     let (status, stderr) = run_to_end(&flannel, &two, &[]);
     assert_eq!(status, Some(1));

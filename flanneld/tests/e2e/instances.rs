@@ -143,8 +143,7 @@ fn succeeds(health_port: u16, wrap: &[&str]) {
     let mut nodes = [lab.add_node().unwrap(), lab.add_node().unwrap()];
     let mut daemons: Vec<Daemon> = Vec::new();
     for node in &nodes {
-        let mut daemon = flannel.start(node).unwrap();
-        daemon.ready(SOON).unwrap();
+        let daemon = flannel.start_ready(node, SOON).unwrap();
         daemons.push(daemon);
     }
     let pods = nodes.each_mut().map(|node| node.add_pod().unwrap());
@@ -232,8 +231,7 @@ fn names_that_a_user_without_privileges_took_stop_no_daemon_and_no_command() {
     let flannel = Flannel::new(&lab, BINARY, NET_CONF).unwrap();
     let node = lab.add_node().unwrap();
     let mut forger = forge(&node);
-    let mut daemon = flannel.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let daemon = flannel.start_ready(&node, SOON).unwrap();
     assert!(tables(&node).contains("table ip flannel-ipv4 "));
     // It still has its claims.
     let other = flannel.beside("other", NET_CONF).unwrap();
@@ -255,8 +253,7 @@ fn daemons_that_may_not_share_a_prefix_or_a_device_name_what_is_taken() {
     let mut lab = Lab::new().unwrap();
     let flannel = Flannel::new(&lab, BINARY, NET_CONF).unwrap();
     let node = lab.add_node().unwrap();
-    let mut daemon = flannel.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let _daemon = flannel.start_ready(&node, SOON).unwrap();
     let explicit = flannel.beside("explicit", OTHER_NET_CONF).unwrap().arg("--table-prefix=flannel");
     let second = explicit.start(&node).unwrap();
     let waiting = wait_for(SOON, || unready(&second).filter(|page| page.contains("this one waits"))).unwrap();
@@ -301,8 +298,7 @@ fn a_network_that_gets_another_prefix_takes_its_former_tables_and_rules_away_wit
     // Whichever of the two started first has `flannel`.
     let wider = OTHER_NET_CONF.replace("10.60.0.0/16", "10.60.0.0/15");
     let wide = flannel.beside("other", &wider).unwrap();
-    let mut second = wide.start(&node).unwrap();
-    second.ready(SOON).unwrap();
+    let second = wide.start_ready(&node, SOON).unwrap();
     assert_eq!(prefixes().len(), 2, "{:?}", prefixes());
     assert!(!prefixes().contains("flannel-10.60.0.0-16"), "{:?}", prefixes());
     let tenant = wide.clone().arg("--table-prefix=tenant");
@@ -312,8 +308,7 @@ fn a_network_that_gets_another_prefix_takes_its_former_tables_and_rules_away_wit
         "{plan}"
     );
     second.terminate().unwrap();
-    let mut second = tenant.start(&node).unwrap();
-    second.ready(SOON).unwrap();
+    let _second = tenant.start_ready(&node, SOON).unwrap();
     let left = prefixes();
     assert!(left.len() == 2 && left.contains("tenant"), "{left:?}");
     let both = marks();

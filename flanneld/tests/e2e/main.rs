@@ -1,5 +1,10 @@
 //! Real daemons, real pods, real packets, in a lab of network namespaces.
-#![expect(clippy::unwrap_used, reason = "set-up that fails is a failed test")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "set-up that fails is a failed test"
+)]
 
 use std::fs;
 use std::net::UdpSocket;
@@ -18,6 +23,8 @@ mod hostile_leases;
 mod identity;
 mod input;
 mod instances;
+#[cfg(feature = "kubernetes")]
+mod kube;
 mod messages;
 mod migration;
 mod network;
@@ -31,6 +38,7 @@ mod scale;
 mod secrets;
 mod serve;
 mod store_away;
+mod subcommands;
 mod underlay;
 mod upstream_cluster;
 mod upstream_node;
@@ -51,15 +59,12 @@ impl Cluster {
     fn start(size: usize, net_conf: &str) -> Self {
         let mut lab = Lab::new().unwrap();
         let flannel = Flannel::new(&lab, BINARY, net_conf).unwrap();
-        let mut nodes = Vec::new();
-        for _ in 0..size {
-            let mut node = lab.add_node().unwrap();
-            let mut daemon = flannel.start(&node).unwrap();
-            daemon.ready(SOON).unwrap();
+        let nodes = flannel.start_nodes(&mut lab, size, SOON).unwrap().into_iter();
+        let nodes = nodes.map(|(mut node, daemon)| {
             let pod = node.add_pod().unwrap();
-            nodes.push((node, daemon, pod));
-        }
-        Self { flannel, nodes, lab }
+            (node, daemon, pod)
+        });
+        Self { flannel, nodes: nodes.collect(), lab }
     }
 
     fn every_pod_reaches_every_other(&self) {
@@ -137,8 +142,7 @@ fn three_nodes_form_an_overlay_and_a_fourth_joins() {
     cluster.every_pod_reaches_every_other();
 
     let mut node = cluster.lab.add_node().unwrap();
-    let mut daemon = cluster.flannel.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let daemon = cluster.flannel.start_ready(&node, SOON).unwrap();
     let pod = node.add_pod().unwrap();
     cluster.nodes.push((node, daemon, pod));
     cluster.every_pod_reaches_every_other();
@@ -199,16 +203,14 @@ fn alloc_makes_the_blackhole_route_that_is_asked_for_and_takes_it_away_again() {
     let net_conf = r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "alloc"}}"#;
     let flannel = Flannel::new(&lab, BINARY, net_conf).unwrap();
     let mut node = lab.add_node().unwrap();
-    let mut daemon = flannel.clone().arg("--ip-blackhole-route").start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let daemon = flannel.clone().arg("--ip-blackhole-route").start_ready(&node, SOON).unwrap();
     let pod = node.add_pod().unwrap();
     let blackholes = |node: &Node| node.namespace().sh("ip route show type blackhole").unwrap();
     assert!(blackholes(&node).contains("blackhole 10.244."), "{}", blackholes(&node));
     assert!(pod.namespace().reaches(node.v4().into(), SOON).unwrap(), "local pods stay reachable");
 
     assert!(daemon.terminate().unwrap().success());
-    let mut daemon = flannel.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let _daemon = flannel.start_ready(&node, SOON).unwrap();
     assert_eq!(blackholes(&node), "");
 }
 
@@ -231,11 +233,9 @@ fn a_restart_with_nothing_changed_changes_nothing_in_the_kernel() {
     let witness = Witness::watch(&node);
 
     assert!(daemon.terminate().unwrap().success());
-    let mut daemon = cluster.flannel.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let daemon = cluster.flannel.start_ready(&node, SOON).unwrap();
     daemon.kill().unwrap();
-    let mut daemon = cluster.flannel.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let _daemon = cluster.flannel.start_ready(&node, SOON).unwrap();
 
     assert_eq!(ours(witness.saw()), Vec::<String>::new());
     assert_eq!(
@@ -256,12 +256,10 @@ fn new_flows_are_masqueraded_without_a_gap_while_the_daemon_is_killed_and_restar
         NewFlows::start(&pod, cluster.lab.outside(), &[Lab::OUTSIDE_V4, Lab::OUTSIDE_V6], 3_000).unwrap();
     pause(200);
     daemon.kill().unwrap();
-    let mut daemon = cluster.flannel.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let daemon = cluster.flannel.start_ready(&node, SOON).unwrap();
     pause(200);
     assert!(daemon.terminate().unwrap().success());
-    let mut daemon = cluster.flannel.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let _daemon = cluster.flannel.start_ready(&node, SOON).unwrap();
     pause(200);
     let report = flows.stop().unwrap();
     assert_eq!((report.lost, report.unmasqueraded), (0, 0), "{report:?}");

@@ -20,19 +20,10 @@ fn a_start_asks_for_as_many_changes_as_the_committed_report_says() {
     }
     let mut lab = Lab::new().unwrap();
     let flannel = Flannel::new(&lab, BINARY, Flannel::NET_CONF).unwrap();
-    let peers: Vec<_> = (0..2).map(|_| lab.add_node().unwrap()).collect();
-    let _running: Vec<_> = peers
-        .iter()
-        .map(|node| {
-            let mut daemon = flannel.start(node).unwrap();
-            daemon.ready(SOON).unwrap();
-            daemon
-        })
-        .collect();
+    let _peers = flannel.start_nodes(&mut lab, 2, SOON).unwrap();
     let node = lab.add_node().unwrap();
     // The lease exists before the cold start, as in the benchmark.
-    let mut first = flannel.start(&node).unwrap();
-    first.ready(SOON).unwrap();
+    let first = flannel.start_ready(&node, SOON).unwrap();
     first.kill().unwrap();
     node.namespace().sh("ip link del flannel.1; ip link del flannel-v6.1; nft flush ruleset").unwrap();
     for start in ["cold", "warm"] {

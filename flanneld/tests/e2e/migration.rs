@@ -88,9 +88,7 @@ fn devices(node: &Node) -> String {
 }
 
 fn start_ours(flannel: &Flannel, node: &Node) -> Daemon {
-    let mut daemon = flannel.start(node).unwrap();
-    daemon.ready(SOON).unwrap();
-    daemon
+    flannel.start_ready(node, SOON).unwrap()
 }
 
 /// A node's routes to its peers are ours, and nothing of upstream's iptables mode is left.

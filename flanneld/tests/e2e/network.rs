@@ -30,8 +30,7 @@ impl Cluster {
         for at in 0..self.nodes.len() {
             let (node, daemon, pod) = self.nodes.remove(at);
             assert!(daemon.terminate().unwrap().success());
-            let mut daemon = self.flannel.start(&node).unwrap();
-            daemon.ready(SOON).unwrap();
+            let daemon = self.flannel.start_ready(&node, SOON).unwrap();
             self.nodes.insert(at, (node, daemon, pod));
             check(self, at);
             pause(300);

@@ -17,8 +17,7 @@ fn what_is_done_to_one_node_is_repaired_and_costs_the_others_no_packet() {
     let flannel = Flannel::new(&lab, binary, Flannel::NET_CONF).unwrap().by_default_route();
     let mut join = || -> (Node, Daemon, Pod) {
         let mut node = lab.add_node().unwrap();
-        let mut daemon = flannel.start(&node).unwrap();
-        daemon.ready(SOON).unwrap();
+        let daemon = flannel.start_ready(&node, SOON).unwrap();
         let pod = node.add_pod().unwrap();
         (node, daemon, pod)
     };

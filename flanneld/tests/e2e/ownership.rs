@@ -17,14 +17,12 @@ fn owned_tables_outlive_a_crash_and_are_taken_up_again_in_place() {
     let node = lab.add_node().unwrap();
     let in_node = |command: &str| node.namespace().sh(command);
     // What an earlier daemon left, with shared tables.
-    let mut daemon = flannel.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let daemon = flannel.start_ready(&node, SOON).unwrap();
     in_node("nft add rule ip flannel-ipv4 forward counter").unwrap();
     daemon.kill().unwrap();
 
     let owner = flannel.clone().arg("--table-ownership=auto");
-    let mut daemon = owner.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let daemon = owner.start_ready(&node, SOON).unwrap();
     let owned = in_node("nft -a list ruleset").unwrap();
     assert!(owned.contains("flags owner"), "{owned}");
     in_node("nft flush ruleset").unwrap();
@@ -49,15 +47,13 @@ fn owned_tables_outlive_a_crash_and_are_taken_up_again_in_place() {
     assert!(!left.contains("flags owner"), "{left}");
     assert_eq!(rules_and_handles(&left), rules_and_handles(&owned));
 
-    let mut daemon = owner.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let daemon = owner.start_ready(&node, SOON).unwrap();
     let again = in_node("nft -a list ruleset").unwrap();
     assert_eq!(again, owned, "taken up in place");
 
     // Shared again: recreated in one commit, and repaired when other processes flush it.
     daemon.kill().unwrap();
-    let mut daemon = flannel.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let _daemon = flannel.start_ready(&node, SOON).unwrap();
     let shared = in_node("nft list ruleset").unwrap();
     assert!(!shared.contains("flags"), "{shared}");
     in_node("nft flush ruleset").unwrap();

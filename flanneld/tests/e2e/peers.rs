@@ -14,9 +14,7 @@ fn log_of(node: &Node) -> String {
 }
 
 fn start(flannel: &Flannel, node: &Node) -> Daemon {
-    let mut daemon = flannel.start(node).unwrap();
-    daemon.ready(SOON).unwrap();
-    daemon
+    flannel.start_ready(node, SOON).unwrap()
 }
 
 /// Waits until the log has this text.

@@ -161,8 +161,7 @@ fn what_cannot_change_or_cannot_be_read_is_named_and_nothing_moves() {
     let mut lab = Lab::new().unwrap();
     let node = lab.add_node().unwrap();
     let flannel = Flannel::new(&lab, BINARY, &net_conf("", "")).unwrap();
-    let mut daemon = flannel.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let daemon = flannel.start_ready(&node, SOON).unwrap();
     let file = flannel.net_conf_file();
     soon("duplicate address checks are over", || !state(&node).contains("tentative"));
     let before = state(&node);
@@ -260,8 +259,7 @@ fn a_config_map_that_the_kubelet_swaps_is_followed() {
     let volume = lab.folder().to_owned();
     fs::remove_file(flannel.net_conf_file()).unwrap();
     publish(&volume, 0, &net_conf("", ""));
-    let mut daemon = flannel.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let daemon = flannel.start_ready(&node, SOON).unwrap();
     for (version, mtu) in [(1, 1400), (2, 1380), (3, 1390)] {
         publish(&volume, version, &net_conf("", &format!(r#", "MTU": {mtu}"#)));
         soon("the new MTU", || mtu_of(&node, &(mtu - 50).to_string()));
@@ -285,8 +283,7 @@ fn a_configuration_in_etcd_is_followed_and_etcd_may_be_away() {
     put(&etcd, &net_conf("", ""));
     // The file says something else, and with etcd it does not count.
     let flannel = Flannel::new(&lab, BINARY, "{").unwrap().store(format!("--etcd-endpoints={ENDPOINT}"));
-    let mut daemon = flannel.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let daemon = flannel.start_ready(&node, SOON).unwrap();
     let says = |text: &str| {
         let page = || daemon.page("/readyz").unwrap();
         assert!(wait_for(SOON, || page().contains(text).then_some(())).is_some(), "{text}: {}", page());
@@ -428,12 +425,10 @@ fn a_restart_with_a_configuration_that_cannot_be_used_goes_on_with_the_last_one(
     let mut lab = Lab::new().unwrap();
     let node = lab.add_node().unwrap();
     let flannel = Flannel::new(&lab, BINARY, &net_conf("", "")).unwrap();
-    let mut daemon = flannel.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let daemon = flannel.start_ready(&node, SOON).unwrap();
     assert!(daemon.terminate().unwrap().success());
     fs::write(flannel.net_conf_file(), net_conf("", "").replace("vxlan", "ipsec")).unwrap();
-    let mut daemon = flannel.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let daemon = flannel.start_ready(&node, SOON).unwrap();
     let noted = || daemon.page("/readyz").unwrap().contains("configuration: error parsing subnet config: ");
     soon("the problem is noted", noted);
     fs::write(flannel.net_conf_file(), net_conf("", r#", "MTU": 1400"#)).unwrap();

@@ -31,8 +31,7 @@ fn until(daemon: &Daemon, sample: &str, right: impl Fn(f64) -> bool) {
 fn two_nodes(lab: &mut Lab, flannel: &Flannel) -> [(Node, Daemon); 2] {
     [(); 2].map(|()| {
         let node = lab.add_node().unwrap();
-        let mut daemon = flannel.start(&node).unwrap();
-        daemon.ready(SOON).unwrap();
+        let daemon = flannel.start_ready(&node, SOON).unwrap();
         (node, daemon)
     })
 }

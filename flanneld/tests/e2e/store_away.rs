@@ -90,8 +90,7 @@ fn without_its_etcd_a_node_starts_as_it_was_and_then_learns_exactly_what_has_cha
     drop(etcd);
     break_kernel(&nodes[0], &nodes[1]);
 
-    let mut first = flannel.start(&nodes[0]).unwrap();
-    first.ready(SOON).unwrap();
+    let first = flannel.start_ready(&nodes[0], SOON).unwrap();
     is_repaired(&nodes[0], &nodes[1]);
     readyz_says(&first, "note: store: cannot reach etcd");
     assert!(
@@ -105,8 +104,7 @@ fn without_its_etcd_a_node_starts_as_it_was_and_then_learns_exactly_what_has_cha
     // As often as need be, however it ends.
     first.kill().unwrap();
     break_kernel(&nodes[0], &nodes[1]);
-    let mut first = flannel.start(&nodes[0]).unwrap();
-    first.ready(SOON).unwrap();
+    let first = flannel.start_ready(&nodes[0], SOON).unwrap();
     is_repaired(&nodes[0], &nodes[1]);
 
     let _etcd = Etcd::start(&lab);
@@ -236,8 +234,7 @@ fn a_subnet_that_was_given_to_another_node_meanwhile_is_left_to_it() {
     let etcd = Etcd::start(&lab);
     etcd.ctl(&format!("put /coreos.com/network/config '{NET_CONF}'"));
     let flannel = Flannel::new(&lab, BINARY, NET_CONF).unwrap().store(format!("--etcd-endpoints={ENDPOINT}"));
-    let mut daemon = flannel.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let daemon = flannel.start_ready(&node, SOON).unwrap();
     remembered(&node, 0);
     daemon.kill().unwrap();
     let (before, key) = (subnet(&node), key(&node));
@@ -245,8 +242,7 @@ fn a_subnet_that_was_given_to_another_node_meanwhile_is_left_to_it() {
     etcd.ctl(&format!("put {key} '{other}'"));
     drop(etcd);
 
-    let mut daemon = flannel.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let daemon = flannel.start_ready(&node, SOON).unwrap();
     assert_eq!(subnet(&node), before, "nobody has told it yet");
     readyz_says(&daemon, "note: lease: ");
 

@@ -90,8 +90,7 @@ fn a_node_keeps_its_addresses_beside_virtual_ones_and_takes_no_link_local_one() 
     has_mtu("1350");
     assert!(is_at("flannel.1", "192.168.77.1"));
     assert!(daemon.terminate().unwrap().success());
-    let mut daemon = cluster.flannel.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let mut daemon = cluster.flannel.start_ready(&node, SOON).unwrap();
     sh("ip link set eth0 mtu 1500");
     has_mtu("1450");
     assert!(is_at("flannel.1", "192.168.77.1"), "after a restart, too");

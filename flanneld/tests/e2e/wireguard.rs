@@ -75,8 +75,7 @@ impl Cluster {
     }
 
     fn start_again(&mut self, at: usize, (node, pod): (testkit::Node, testkit::Pod)) {
-        let mut daemon = self.flannel.start(&node).unwrap();
-        daemon.ready(SOON).unwrap();
+        let daemon = self.flannel.start_ready(&node, SOON).unwrap();
         self.nodes.insert(at, (node, daemon, pod));
     }
 }

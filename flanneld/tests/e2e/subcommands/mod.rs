@@ -1,21 +1,17 @@
 //! `flanneld status`, `plan`, `doctor` and `cleanup` beside a real daemon, in a lab of network namespaces.
-#![expect(clippy::expect_used, clippy::unwrap_used, reason = "set-up that fails is a failed test")]
 
 use std::fs;
 use std::net::UdpSocket;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
+use crate::{BINARY, SOON};
 use flanneld::status::model::socket;
 use testkit::{Flannel, Lab, Namespace, Node, may_make_namespaces, wait_for};
 
 mod cleanup;
 mod collect;
-
-const BINARY: &str = env!("CARGO_BIN_EXE_flanneld");
-const SOON: Duration = Duration::from_secs(10);
 
 /// Everything in a namespace that flanneld could touch, without what changes by itself.
 fn state(namespace: &Namespace) -> String {
@@ -55,8 +51,7 @@ fn assert_same(now: &str, then: &str) {
 /// Another node of the cluster, whose daemon has come and gone, as somebody to route to.
 fn neighbour(lab: &mut Lab, flannel: &Flannel) {
     let node = lab.add_node().unwrap();
-    let mut daemon = flannel.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let daemon = flannel.start_ready(&node, SOON).unwrap();
     daemon.terminate().unwrap();
 }
 
@@ -82,8 +77,7 @@ fn twins(net_conf: &str, prepare: &str, flags: &[&str]) -> String {
     assert!(fs::read(flannel.lease_file()).unwrap() == leases, "no lease is taken");
     assert!(!node.subnet_file().exists());
 
-    let mut daemon = flannel.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let daemon = flannel.start_ready(&node, SOON).unwrap();
     let nothing = || (flanneld(&node, &plan) == (0, "# Nothing to change.\n".to_owned())).then_some(());
     assert!(wait_for(SOON, nothing).is_some(), "after the daemon: {}", flanneld(&node, &plan).1);
     let (running, env) = (state(node.namespace()), fs::read(node.subnet_file()).unwrap());
@@ -112,8 +106,7 @@ fn a_plan_without_the_store_is_one_with_what_is_remembered() {
     let flannel = Flannel::new(&lab, BINARY, Flannel::NET_CONF).unwrap();
     neighbour(&mut lab, &flannel);
     let node = lab.add_node().unwrap();
-    let mut daemon = flannel.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let daemon = flannel.start_ready(&node, SOON).unwrap();
     let remembered = || flanneld::run::state_file::path(&node.subnet_file()).exists().then_some(());
     wait_for(SOON, remembered).unwrap();
     daemon.terminate().unwrap();
@@ -240,11 +233,7 @@ fn doctor_names_what_keeps_pods_apart_and_touches_nothing() {
     let mut lab = Lab::new().unwrap();
     let flannel = Flannel::new(&lab, BINARY, Flannel::NET_CONF).unwrap();
     let nodes: Vec<Node> = (0..2).map(|_| lab.add_node().unwrap()).collect();
-    let start = |node: &Node| {
-        let mut daemon = flannel.start(node).unwrap();
-        daemon.ready(SOON).unwrap();
-        daemon
-    };
+    let start = |node: &Node| flannel.start_ready(node, SOON).unwrap();
     let (daemon, other_daemon) = (start(&nodes[0]), start(&nodes[1]));
     let node = &nodes[0];
     let sh = |script: &str| node.namespace().sh(script).unwrap();
@@ -347,8 +336,7 @@ fn status_is_the_daemons_word_and_without_one_the_kernels() {
     );
     assert!(text.contains("lease       none") && text.contains("rules       none"), "{text}");
 
-    let mut daemon = flannel.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let daemon = flannel.start_ready(&node, SOON).unwrap();
     let programmed = || status("").1.contains("2 programmed, 0 pending, 0 skipped").then_some(());
     assert!(wait_for(SOON, programmed).is_some(), "{}", status("").1);
     let (code, text) = status("--peers");
@@ -385,8 +373,7 @@ fn a_daemon_leaves_a_socket_that_somebody_listens_at_and_takes_its_place_later()
     let path = socket(&node.subnet_file());
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let theirs = UnixListener::bind(&path).unwrap();
-    let mut daemon = flannel.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let daemon = flannel.start_ready(&node, SOON).unwrap();
     let warned = || fs::read_to_string(daemon.log()).unwrap().contains("cannot listen on").then_some(());
     assert!(wait_for(SOON, warned).is_some());
     assert!(UnixStream::connect(&path).is_ok(), "the other's socket is gone");

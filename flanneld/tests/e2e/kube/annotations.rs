@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use testkit::{FakeApi, Lab, Node, RoundTrips, may_make_namespaces, wait_for};
 
-use crate::{BINARY, DUAL_STACK, Daemon, SERVER, SOON, get, log_of};
+use super::{BINARY, DUAL_STACK, Daemon, SERVER, SOON, get, log_of};
 
 const PREFIX: &str = "flannel.alpha.coreos.com/";
 const PER_SECOND: u32 = 1000;

@@ -4,7 +4,7 @@ use std::fs;
 
 use testkit::{Flannel, Lab, may_make_namespaces};
 
-use crate::{BINARY, SOON, flanneld, words};
+use super::{BINARY, SOON, flanneld, words};
 
 #[test]
 fn an_archive_for_a_bug_report_has_everything_but_the_password() {
@@ -14,8 +14,7 @@ fn an_archive_for_a_bug_report_has_everything_but_the_password() {
     let mut lab = Lab::new().unwrap();
     let flannel = Flannel::new(&lab, BINARY, Flannel::NET_CONF).unwrap();
     let node = lab.add_node().unwrap();
-    let mut daemon = flannel.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let _daemon = flannel.start_ready(&node, SOON).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("report.tar");
     let mut arguments = words("doctor --etcd-username=u --etcd-password=very-secret");

@@ -32,8 +32,7 @@ fn cleanup_leaves_exactly_what_others_made() {
             ip route add 10.97.0.0/16 dev flannel.7 proto static; ip route add blackhole 10.244.200.0/24")
         .unwrap();
     let before = state(node.namespace());
-    let mut daemon = flannel.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let daemon = flannel.start_ready(&node, SOON).unwrap();
     let running = state(node.namespace());
     for part in ["flannel.1 ", "proto 70", "flanneld accept"] {
         assert!(running.contains(part), "{part} in {running}");
@@ -109,8 +108,7 @@ fn cleanup_tells_what_it_did_also_when_something_stays() {
     let mut lab = Lab::new().unwrap();
     let flannel = Flannel::new(&lab, BINARY, Flannel::NET_CONF).unwrap();
     let node = lab.add_node().unwrap();
-    let mut daemon = flannel.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let daemon = flannel.start_ready(&node, SOON).unwrap();
     daemon.terminate().unwrap();
     let folder = node.subnet_file().parent().unwrap().display().to_string();
     let line = format!(
@@ -155,7 +153,7 @@ fn cleanup_removes_a_cni_configuration_only_if_it_is_flannels() {
 /// The container of `deploy/kubernetes/cleanup.yml` as a process: its command, capabilities and folders, on a root file
 /// system that cannot be written to.
 fn container(node: &Node, cni: &Path, output: &Path) -> Child {
-    let manifest = include_str!("../../../deploy/kubernetes/cleanup.yml");
+    let manifest = include_str!("../../../../deploy/kubernetes/cleanup.yml");
     let between = |from: &str, to: &str| manifest.split_once(from).unwrap().1.split_once(to).unwrap().0;
     let line = [between("command: [", "]"), between("args: [", "]")].join(" ").replace(',', "");
     let added = words(&between("add:", "drop:").replace('-', "").to_lowercase());
@@ -197,8 +195,7 @@ fn the_cleanup_pod_waits_for_daemons_to_end_and_leaves_a_node_without_flannel() 
         assert!(failed && text().contains("flanneld runs on this host"), "{status:?} {}", text());
     };
 
-    let mut daemon = flannel.start(&node).unwrap();
-    daemon.ready(SOON).unwrap();
+    let daemon = flannel.start_ready(&node, SOON).unwrap();
     refused();
     daemon.terminate().unwrap();
     // Upstream's, which is known by its name and holds a capability more.

@@ -1,6 +1,4 @@
 //! Real daemons on a fake API server, in a lab of network namespaces.
-#![cfg(feature = "kubernetes")]
-#![expect(clippy::panic, clippy::unwrap_used, reason = "set-up that fails is a failed test")]
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -8,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::BINARY;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::{FakeApi, KubeApiserver, Lab, Node, may_make_namespaces, wait_for};
@@ -16,7 +15,6 @@ mod annotations;
 mod manifest;
 mod pod_cidr;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_flanneld");
 const SOON: Duration = Duration::from_secs(15);
 const SERVER: &str = "192.168.77.254:6443";
 

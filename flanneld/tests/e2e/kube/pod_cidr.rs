@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use testkit::{FakeApi, Lab, Node, may_make_namespaces, wait_for};
 
-use crate::{BINARY, DUAL_STACK, Daemon, NET_CONF, SERVER, SOON, get, log_of, page};
+use super::{BINARY, DUAL_STACK, Daemon, NET_CONF, SERVER, SOON, get, log_of, page};
 
 const IPV6: &str = r#"{"EnableIPv4": false, "EnableIPv6": true, "IPv6Network": "fd00:10:244::/48",
     "EnableNFTables": true, "Backend": {"Type": "vxlan"}}"#;
@@ -14,7 +14,7 @@ const REFUSED: &str = "\"cni0\" already has an IP address different from";
 
 /// The `ip` commands that docs/troubleshooting.md gives under this heading.
 fn documented(heading: &str) -> Vec<&'static str> {
-    let text = include_str!("../../../docs/troubleshooting.md");
+    let text = include_str!("../../../../docs/troubleshooting.md");
     let (_, section) = text.split_once(&format!("\n### {heading}\n")).expect("the heading");
     let section = section.split("\n### ").next().unwrap();
     let commands: Vec<&str> = section.lines().filter(|line| line.starts_with("ip ")).collect();
