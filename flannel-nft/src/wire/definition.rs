@@ -26,6 +26,7 @@ const EXPR_CONCAT: u32 = 13;
 const TYPEOF_EXPR: u8 = 0;
 const PAYLOAD_DESC: u8 = 0;
 const PAYLOAD_TYPE: u8 = 1;
+#[cfg(feature = "json")]
 const PAYLOAD_LEN: u8 = 4;
 const META_KEY: u8 = 0;
 const CT_KEY: u8 = 0;
