@@ -139,7 +139,9 @@ fn a_deleted_lease_is_taken_again_and_the_pods_notice_nothing() {
     wait_for(SOON, || node.subnet_file().exists().then_some(())).unwrap();
     let before = (etcd.subnets(), fs::read_to_string(node.subnet_file()).unwrap());
     let state = || {
-        node.namespace().sh("nft list ruleset; ip -o link show flannel.1; ip -o addr show flannel.1").unwrap()
+        node.namespace()
+            .sh("nft list ruleset; ip -o link show flannel.1; ip -o -4 addr show flannel.1")
+            .unwrap()
     };
     let kernel = state();
 
