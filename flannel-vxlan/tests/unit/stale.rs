@@ -174,3 +174,30 @@ fn every_wrong_route_of_a_peer_is_replaced_and_the_right_one_is_left_alone() {
         assert_eq!(overlay.converge(&mut kernel).unwrap().steps, 0);
     }
 }
+
+#[test]
+fn an_ipv6_device_keeps_its_own_and_link_local_addresses_and_an_ipv4_device_those_of_other_networks() {
+    let own = [("192.168.77.1", "10.244.1.0"), ("fd77::1", "fd00:10:244:1::")];
+    let families = [Family::V4, Family::V6].into_iter().zip(own);
+    let mut overlay = Overlay::new(
+        families.map(|(of, (local, address))| family(of).device(device(1, local, address, mac(1)))),
+    );
+    let addresses = ["192.168.77.1", "fd77::1"].map(|address| (address.parse().unwrap(), 24));
+    let mut kernel = FakeKernel::new(addresses);
+    assert!(overlay.flush(&mut kernel).unwrap().is_clean());
+    for (name, stray, is_removed) in [
+        ("flannel.1", "10.244.7.0", true),
+        ("flannel.1", "192.0.2.1", false),
+        ("flannel-v6.1", "fd00:10:244:7::", true),
+        ("flannel-v6.1", "2001:db8::1", true),
+        ("flannel-v6.1", "fe80::1", false),
+    ] {
+        let mut kernel = kernel.clone();
+        let name = name.parse().unwrap();
+        let stray = (stray.parse().unwrap(), 24_u8);
+        kernel.devices.get_mut(&name).unwrap().addresses.push(stray);
+        overlay.invalidate();
+        assert!(overlay.flush(&mut kernel).unwrap().is_clean());
+        assert_eq!(!kernel.devices[&name].addresses.contains(&stray), is_removed, "{name} {stray:?}");
+    }
+}
