@@ -24,6 +24,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     let transaction = diff(&desired, &observed);
     println!("# {} changes to generation {}", transaction.len(), observed.generation);
     print!("{transaction}");
-    drop(transaction.seal()?); // a mistake is told here, too, and not only to who commits
+    drop(transaction.seal()?); // an error shows here already, not only at the commit
     Ok(())
 }

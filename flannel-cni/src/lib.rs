@@ -6,7 +6,7 @@
 //!                        /run/flannel/subnet.env, written by flanneld
 //! ```
 //!
-//! Formats are those of upstream's plugin (github.com/flannel-io/cni-plugin): the configuration, the delegate's
+//! Formats are the same as in upstream's plugin (github.com/flannel-io/cni-plugin): the configuration, the delegate's
 //! configuration saved per container below `dataDir`, and the error texts that kubelet shows.
 //!
 //! Limits: the delegate and its IPAM plugin are the reference plugins; this crate makes no interface itself. Linux only.

@@ -57,6 +57,7 @@ pub(crate) const NFT_BITWISE_LSHIFT: u32 = 1;
 pub(crate) const NFT_BITWISE_RSHIFT: u32 = 2;
 pub(crate) const NFT_BITWISE_AND: u32 = 3;
 pub(crate) const NFT_BITWISE_OR: u32 = 4;
+#[cfg(feature = "json")]
 pub(crate) const NFT_BITWISE_XOR: u32 = 5;
 pub(crate) const NFTA_BITWISE_SREG2: u16 = 8;
 

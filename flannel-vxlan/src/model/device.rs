@@ -27,7 +27,7 @@ pub struct Link {
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct DeviceSpec {
-    /// Name: that of upstream flannel for this kind of device.
+    /// Name, as upstream flannel names this kind of device.
     pub name: IfName,
     /// The uplink that outer packets use.
     pub underlay: Link,

@@ -23,7 +23,7 @@ pub struct IpipSpec {
 }
 
 impl IpipSpec {
-    /// The default port of FOU: that of upstream flannel's `udp` backend.
+    /// The default port of FOU, as in upstream flannel's `udp` backend.
     pub const FOU_PORT: NonZeroU16 = NonZeroU16::MIN.saturating_add(8284);
 
     /// A device without FOU.

@@ -41,7 +41,7 @@ pub struct WireguardSpec {
 }
 
 impl WireguardSpec {
-    /// The default port: that of upstream flannel. Its default for `flannel-wg-v6` is 51821.
+    /// The default port, as in upstream flannel. Its default for `flannel-wg-v6` is 51821.
     pub const PORT: NonZeroU16 = NonZeroU16::MIN.saturating_add(51_819);
 
     /// The defaults of upstream flannel.

@@ -79,7 +79,7 @@ pub enum PeerConflict {
     /// two that are as old the one with the lowest subnet.
     #[error("the peer {0} has the same MAC address at another underlay address")]
     MacTaken(IpNet),
-    /// The public key is also that of this node. The kernel would ignore the peer.
+    /// The public key is also this node's. The kernel would ignore the peer.
     #[error("its public key is the public key of this node")]
     OwnKey,
     /// Another peer of the same WireGuard device has the same public key at another endpoint. The same peer is programmed as

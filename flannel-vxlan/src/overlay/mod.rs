@@ -41,7 +41,7 @@ use crate::plan::wireguard::SentBytes;
 /// The result depends only on the peers, not on the order in which they were set:
 /// - Same subnet: the peer that was set last replaces the other.
 /// - A subnet inside another: both peers are programmed, and the longer prefix gets its packets, as with all routes. But
-///   a subnet inside that of an older peer is not programmed; and if the subnets of two tunnel peers start with the same
+///   a subnet inside the subnet of an older peer is not programmed; and if the subnets of two tunnel peers start with the same
 ///   address, which is the address of their VXLAN devices, only the older peer is programmed, of peers that are as old
 ///   the one with the larger subnet.
 /// - A subnet that contains the underlay address of another peer: one of the two is not programmed. If the address lies

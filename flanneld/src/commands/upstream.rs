@@ -295,7 +295,7 @@ impl Rules {
         rules
     }
 
-    /// Whether they are those of upstream's iptables mode.
+    /// Whether upstream's iptables mode made them.
     pub(super) fn is_iptables_mode(&self) -> bool {
         self.masquerade.values().chain(self.accept.values()).any(|chain| chain.contains("FLANNEL-"))
     }

@@ -100,7 +100,7 @@ pub struct Vxlan {
     pub vni: u32,
     /// UDP destination port. Default: 8472, the port Linux used before IANA assigned 4789.
     pub port: NonZeroU16,
-    /// Largest packet of the *underlay*, in bytes. `None`: that of the chosen interface, which it must not exceed.
+    /// Largest packet of the *underlay*, in bytes. `None`: the MTU of the chosen interface, which it must not exceed.
     pub mtu: Option<u16>,
     /// Group policy extension: carries the packet mark between nodes. Default: false.
     pub gbp: bool,
@@ -132,7 +132,7 @@ pub struct Wireguard {
     pub listen_port: NonZeroU16,
     /// UDP port of `flannel-wg-v6`, which only mode `separate` has. Default: 51821.
     pub listen_port_v6: NonZeroU16,
-    /// Largest packet of the *underlay*, in bytes. `None`: that of the chosen interface, which it must not exceed.
+    /// Largest packet of the *underlay*, in bytes. `None`: the MTU of the chosen interface, which it must not exceed.
     pub mtu: Option<u16>,
     /// Key that all nodes share, in addition to the key pair of each. Default: none.
     pub psk: Option<PresharedKey>,

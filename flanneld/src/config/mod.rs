@@ -118,7 +118,7 @@ pub struct Config {
     pub fully_random: bool,
     /// Accept forwarded pod traffic (`--iptables-forward-rules`). Default: yes.
     pub forward_rules: bool,
-    /// Who may change our tables (`--table-ownership`). Default: anybody.
+    /// Which processes may change our tables (`--table-ownership`). Default: every privileged process.
     pub ownership: TableOwnership,
     /// What the names of our tables begin with (`--table-prefix`). Default: `None`, which leaves it to
     /// [`TablePrefix::candidates`].

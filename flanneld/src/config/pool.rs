@@ -6,7 +6,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::reader::KeyProblem;
 
-/// IPv4 subnets for nodes: those of `subnet_len` bits from `subnet_min` to `subnet_max`, both included.
+/// IPv4 subnets for nodes, of `subnet_len` bits each, from `subnet_min` to `subnet_max`, both included.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Ipv4Pool {
     /// All pods of the cluster (`Network`).
@@ -19,7 +19,7 @@ pub struct Ipv4Pool {
     pub subnet_max: Ipv4Addr,
 }
 
-/// IPv6 subnets for nodes: those of `subnet_len` bits from `subnet_min` to `subnet_max`, both included.
+/// IPv6 subnets for nodes, of `subnet_len` bits each, from `subnet_min` to `subnet_max`, both included.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Ipv6Pool {
     /// All pods of the cluster (`IPv6Network`).

@@ -42,7 +42,7 @@ pub struct NodeSpec {
     pub fully_random: bool,
     /// Accept forwarded pod traffic (`--iptables-forward-rules`).
     pub forward_rules: bool,
-    /// Who may change our tables.
+    /// Which processes may change our tables.
     pub ownership: Ownership,
     /// What the names of our tables begin with.
     pub table_prefix: TablePrefix,
@@ -67,7 +67,7 @@ pub struct VtepMacs {
 impl VtepMacs {
     /// Those that the node published last, so that peers need not learn new ones; else derived from its public
     /// addresses, so that they stay the same even if the store forgets them, and from its name: a node whose address
-    /// changes keeps its MAC address, and must not have that of the next node on the old address.
+    /// changes keeps its MAC address, and must not have the MAC address of the next node on the old address.
     #[must_use]
     pub fn choose(
         net_conf: &NetConf,

@@ -25,7 +25,7 @@ pub const FORWARDED_FROM_PODS: &str = "forward-from-pods";
 /// Forwarded packets to pods from elsewhere.
 pub const FORWARDED_TO_PODS: &str = "forward-to-pods";
 
-/// What our tables and rules are told from those of another daemon on this host by (`--table-prefix`). Default: `flannel`,
+/// What distinguishes our tables and rules from those of another daemon on this host (`--table-prefix`). Default: `flannel`,
 /// as upstream names them.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TablePrefix(String);
@@ -168,7 +168,7 @@ pub struct RuleSpec {
     pub forward: bool,
     /// Destinations that pods reach under their own address.
     pub no_masquerade: Vec<IpNet>,
-    /// Who may change the tables. Default: anybody.
+    /// Which processes may change the tables. Default: every privileged process.
     pub ownership: Ownership,
     /// Prefixes that the node had before; their tables are to be gone. Default: none.
     pub former: Vec<TablePrefix>,

@@ -75,7 +75,7 @@ fn reason<T>(text: impl Into<String>) -> Result<T, Reason> {
     Err(Reason(text.into()))
 }
 
-/// An interface, with those of its addresses that the selector settled.
+/// An interface, with the addresses on it that the selector settled.
 struct Chosen<'a> {
     interface: &'a Interface,
     ipv4: Option<Ipv4Addr>,
@@ -400,7 +400,7 @@ impl Host<'_> {
     }
 }
 
-/// Whether flannel gives devices this name: `flannel.1`, `flannel-v6.1` and those of upstream's other backends.
+/// Whether flannel gives devices this name: `flannel.1`, `flannel-v6.1` and the names of upstream's other backends.
 fn is_flannels(name: &str) -> bool {
     FlannelDevice::of_name(name).is_some() || ["flannel-wg", "flannel-wg-v6"].contains(&name)
 }

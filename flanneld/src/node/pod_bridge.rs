@@ -122,7 +122,7 @@ impl StaleBridge {
     }
 }
 
-/// The address of the bridge that a new pod in this subnet needs: the first one after that of the network.
+/// The address of the bridge that a new pod in this subnet needs: the first one after the address of the network.
 pub(super) fn gateway(subnet: IpNet) -> IpNet {
     let first = match subnet.network() {
         IpAddr::V4(v4) => IpAddr::from(std::net::Ipv4Addr::from_bits(v4.to_bits().wrapping_add(1))),

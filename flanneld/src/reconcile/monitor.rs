@@ -76,7 +76,7 @@ pub struct ForeignCommits {
     pub others: u64,
     /// Times that notifications came faster than they were read.
     pub overflows: u64,
-    /// Who changed something in our tables last: name and number of the process, as far as known.
+    /// The process that changed something in our tables last: its name and number, as far as known.
     pub culprit: Option<(String, u32)>,
 }
 

@@ -275,7 +275,7 @@ async fn serve(listener: tokio::net::UnixListener) {
                 waiting.push_back(stream);
             }
             Ok(_) => {}
-            // Out of descriptors: those who connect wait in the kernel's queue meanwhile.
+            // Out of descriptors: connections wait in the kernel's queue meanwhile.
             Err(_) => sleep(Duration::from_millis(100)).await,
         }
     }

@@ -6,7 +6,7 @@ use std::fs;
 use flannel_vxlan::Interface;
 use serde::{Deserialize, Serialize};
 
-/// The kernel draws it at each boot (random(4)); containers see that of their host.
+/// The kernel draws it at each boot (random(4)); containers see the boot ID of their host.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// The identity of a machine.

@@ -47,7 +47,7 @@ pub struct SavedState {
     pub attributes: LeaseAttributes,
     /// The public addresses that the store's operator gave this node.
     pub node_public: (Option<Ipv4Addr>, Option<Ipv6Addr>),
-    /// The other nodes' leases, shared with who knows them now.
+    /// The other nodes' leases, shared with the table of leases.
     pub peers: Vec<(LeaseKey, Arc<LeaseAttributes>)>,
     /// Whether `net_conf` had a `Backend.PSK`, which the file does not contain.
     pub psk_withheld: bool,

@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn everybody_who_connects_is_told_also_after_one_who_reads_nothing() {
+    async fn every_client_gets_the_status_even_after_one_that_reads_nothing() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("run/subnet.sock");
         let daemon = daemon(&path).await;
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_somebody_listens_at_and_what_is_no_socket_is_left_alone() {
+    async fn a_socket_with_a_listener_and_other_files_are_left_alone() {
         let folder = tempfile::tempdir().expect("a folder");
         let (file, stream, datagram) =
             (folder.path().join("file"), folder.path().join("stream"), folder.path().join("datagram"));

@@ -144,7 +144,7 @@ impl Counters {
         true
     }
 
-    /// Who changed something in our tables last, in words to be added.
+    /// The process that changed something in our tables last, in words to be added.
     pub(crate) fn culprit(&self) -> Option<String> {
         let culprit = self.foreign.borrow().culprit.clone();
         culprit.map(|(process, pid)| format!("; last changed by {process:?}, process {pid}"))

@@ -362,7 +362,7 @@ pub struct Repair {
     pub object: String,
     /// How it was found.
     pub cause: Cause,
-    /// What it took, and who is to blame as far as known.
+    /// What it took, and which process made it necessary, as far as known.
     pub what: String,
 }
 

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use crate::status::model::Status;
 use crate::status::snapshot::StatusRequest;
 
-/// An answer this old is good enough for the next who asks.
+/// An answer this old is good enough for the next request.
 const CACHE_TTL: Duration = Duration::from_millis(200);
 /// Longest time to wait for an answer: the reconciler may be writing thousands of peers.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);

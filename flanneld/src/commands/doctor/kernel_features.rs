@@ -9,7 +9,7 @@ use crate::desired::{NodeSpec, rules};
 use flannel_lease::{Chain, LeaseKey};
 
 pub(super) fn check(context: &Context) -> Vec<Finding> {
-    // `lo` stands in for the interface between nodes.
+    // `lo` takes the place of the uplink.
     let mut spec = context.spec.clone();
     (spec.facts.interface, spec.facts.index) = ("lo".to_owned(), 1);
     let lease = context.lease;
