@@ -57,6 +57,7 @@ pub fn write_advice(error: &io::Error) -> &'static str {
     let inner = || error.get_ref()?.source()?.downcast_ref::<io::Error>()?.raw_os_error();
     match (error.kind(), error.raw_os_error().or_else(inner).map(Errno::from_raw)) {
         (io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, _) => "free space on its file system",
+        (io::ErrorKind::IsADirectory, _) => "remove the directory of that name",
         (_, Some(Errno::EMFILE | Errno::ENFILE)) => "raise the limit of open files (ulimit -n)",
         (_, Some(Errno::EIO)) => "its disk fails, the kernel's log has more",
         _ => "make its directory writable",
@@ -128,6 +129,18 @@ mod tests {
         let left = std::fs::read_dir(folder.path()).unwrap();
         let left: std::collections::BTreeSet<_> = left.map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, others.iter().map(OsString::from).collect());
+    }
+
+    #[test]
+    fn a_directory_in_the_place_of_the_file_is_to_be_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("subnet.env");
+        std::fs::create_dir(&path).unwrap();
+        let error = replace(&path, b"text", 0o644).unwrap_err();
+        assert_eq!(write_advice(&error), "remove the directory of that name", "{error}");
+        let names: Vec<_> =
+            std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(names, [path], "no temporary file is left");
     }
 
     #[test]
