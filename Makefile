@@ -126,7 +126,7 @@ test-kubeadm: ## dist/: the kubeadm guide on two nodes with the real kubeadm, ku
 	@scripts/install-deps images
 	scripts/check-kubeadm-guide
 
-release: ## dist/: static programs, images, packages, bill of materials, for ARCHITECTURES="amd64 ..." (default: all six; Go; an hour)
+release: ## dist/: static programs, images, packages, bill of materials, for ARCHITECTURES="amd64 ..." (default: all six; Go; half an hour on two free cores)
 	@$(if $(ROOT),scripts/install-deps release,:)
 	scripts/release $(ARCHITECTURES)
 
