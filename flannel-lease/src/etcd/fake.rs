@@ -45,6 +45,8 @@ pub struct FakeEntry {
     pub value: String,
     /// The revision that created it.
     pub created: i64,
+    /// The revision that last wrote it.
+    pub modified: i64,
     /// Whether it is attached to an etcd lease, with which it ends.
     pub ends: bool,
 }
@@ -134,6 +136,7 @@ impl FakeEtcd {
             name: String::from_utf8_lossy(entry.key.get(prefix().len() + 1..).unwrap_or_default()).into(),
             value: String::from_utf8_lossy(&entry.value).into(),
             created: entry.create_revision,
+            modified: entry.mod_revision,
             ends: entry.lease != 0,
         };
         self.with(|state| state.entries.values().map(entry).collect())
