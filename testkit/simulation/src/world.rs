@@ -26,7 +26,8 @@ const REPAIR_TIME: Duration = Duration::from_secs(65);
 const QUIET_TIME: Duration = Duration::from_secs(75);
 /// Most nodes, clones included.
 const MAX_NODES: usize = 5;
-const NET_CONF: &str = r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}"#;
+/// So few subnets that nodes which choose at the same time often choose the same.
+const NET_CONF: &str = r#"{"Network": "10.244.0.0/20", "Backend": {"Type": "vxlan"}}"#;
 
 pub(crate) struct World {
     pub(crate) etcd: FakeEtcd,
