@@ -344,6 +344,11 @@ impl Checks {
             {
                 return fail(format!("routes to {routed:?}, leases of other nodes: {others:?}"));
             }
+            let saved = fs::read_to_string(node.state_file()).unwrap_or_default();
+            let mut remembered = own.subnets().chain(reached).map(|subnet| subnet.network().to_string());
+            if let Some(missing) = remembered.find(|network| !saved.contains(network)) {
+                return fail(format!("the state file does not have {missing}"));
+            }
             let is_own = |lease: &Known| lease.ip == Some(node.address.into()) && Some(lease.mac) == mac;
             if !self.leases.get(&own).is_some_and(is_own) {
                 return fail(format!("{own} is not its lease in the store"));

@@ -111,6 +111,10 @@ impl Node {
     pub(crate) fn subnet_file(&self) -> PathBuf {
         self.folder.join("subnet.env")
     }
+
+    pub(crate) fn state_file(&self) -> PathBuf {
+        self.folder.join("subnet.state.json")
+    }
 }
 
 struct Arguments {
