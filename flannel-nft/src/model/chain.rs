@@ -12,7 +12,6 @@ use crate::uapi::*;
 
 /// The type of a base chain.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-#[non_exhaustive]
 pub enum ChainKind {
     /// Filters packets.
     Filter,

@@ -163,7 +163,6 @@ pub mod ct {
 
     /// State of the connection that a packet belongs to.
     #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-    #[non_exhaustive]
     pub enum State {
         /// The connection has seen packets in both directions.
         Established,
