@@ -105,8 +105,9 @@ impl Overlay {
     }
 
     /// Removes one family, e.g. because its underlay has become too small for it. The next [`Overlay::flush`] is an
-    /// [`Overlay::converge`]. It leaves the objects of the family in the kernel: [`Plan::leftovers`] deletes them. Peers
-    /// stay, and are programmed when the family is set again.
+    /// [`Overlay::converge`]. It leaves the objects of the family in the kernel:
+    /// [`Plan::leftovers`](crate::Plan::leftovers) deletes them. Peers stay, and are programmed when the family is set
+    /// again.
     pub fn remove_family(&mut self, family: Family) {
         if self.families[family].take().is_some() {
             self.devices.desired_changed(family);
