@@ -1,5 +1,5 @@
 # Everything a person or CI does here. Each target installs what it needs first (Debian packages, only missing ones).
-.PHONY: help demo test prove-no-gap test-compat test-cni test-faults test-backends test-backends-short test-kernels test-kube test-deploy test-page test-release test-image test-packages test-kubeadm release reproduce crates package book lint fuzz simulate mutants bench ci check-long
+.PHONY: help demo test prove-no-gap test-compat test-cni test-faults test-backends test-backends-short test-mixed test-kernels test-kube test-deploy test-page test-release test-image test-packages test-kubeadm release reproduce crates package book lint fuzz simulate mutants bench ci check-long
 .DEFAULT_GOAL := help
 
 ROOT := $(filter 0,$(shell id -u))
@@ -58,6 +58,11 @@ test-backends: ## the backends that not every kernel has, with real packets, in 
 	@scripts/install-deps test kernels
 	KERNELS="$(or $(KERNELS),trixie)" PACKAGES="flannel-vxlan flanneld" scripts/test-kernels \
 	    'netns/(ipip|wireguard)::|e2e/(backends|repairs|scale|wireguard|wireguard_peers)::'
+
+test-mixed: ## nodes of upstream's flanneld 0.28.9 (built, once) and of ours in one cluster, with each backend, in the same machine (Go)
+	@scripts/install-deps test kernels
+	UPSTREAM_FLANNELD=$$(scripts/build-upstream) KERNELS="$(or $(KERNELS),trixie)" PACKAGES=flanneld \
+	    scripts/test-kernels 'e2e/mixed::'
 
 test-backends-short: ## the same for wireguard and a change of backends only
 	@scripts/install-deps test kernels
@@ -186,4 +191,4 @@ bench: ## measure; BENCH=name runs one, QUICK=1 takes under a minute each, BENCH
 
 ci: lint book demo test simulate fuzz test-deploy test-backends-short ## what CI runs
 
-check-long: prove-no-gap test-compat test-cni test-faults test-kernels release reproduce test-release test-image test-packages test-kubeadm test-kube test-page crates package ## what is too long for CI; before a release (root; hours)
+check-long: prove-no-gap test-compat test-cni test-faults test-kernels test-mixed release reproduce test-release test-image test-packages test-kubeadm test-kube test-page crates package ## what is too long for CI; before a release (root; hours)

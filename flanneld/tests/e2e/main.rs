@@ -27,6 +27,7 @@ mod instances;
 mod kube;
 mod messages;
 mod migration;
+mod mixed;
 mod network;
 mod outage;
 mod ownership;
