@@ -106,8 +106,8 @@ impl DeviceKind {
     pub fn device(&self) -> FlannelDevice {
         match self {
             Self::Vxlan(vxlan) => FlannelDevice::Vxlan(vxlan.vni),
-            Self::Ipip(IpipSpec { fou: None }) => FlannelDevice::Ipip,
-            Self::Ipip(IpipSpec { fou: Some(_) }) => FlannelDevice::Udp,
+            Self::Ipip(IpipSpec { fou: None, .. }) => FlannelDevice::Ipip,
+            Self::Ipip(IpipSpec { fou: Some(_), .. }) => FlannelDevice::Udp,
             Self::Wireguard(_) => FlannelDevice::Wireguard,
         }
     }
@@ -147,7 +147,11 @@ impl DeviceSpec {
 
     /// The desired checksum offload; `None`: unchanged.
     pub(crate) fn tx_checksum(&self) -> Option<bool> {
-        self.kind.vxlan().and_then(|vxlan| vxlan.tx_checksum)
+        match self.kind {
+            DeviceKind::Vxlan(vxlan) => vxlan.tx_checksum,
+            DeviceKind::Ipip(ipip) => ipip.tx_checksum,
+            DeviceKind::Wireguard(_) => None,
+        }
     }
 }
 

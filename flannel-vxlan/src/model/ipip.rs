@@ -20,6 +20,8 @@ pub struct IpipSpec {
     /// Upstream flannel's `udp` backend sends the same datagrams. A device with FOU is bound to the uplink, because the
     /// kernel allows one device per local address, remote address and link, and a device without FOU has no link.
     pub fou: Option<NonZeroU16>,
+    /// Whether the network card computes the checksums of inner packets. Default: unchanged.
+    pub tx_checksum: Option<bool>,
 }
 
 impl IpipSpec {
@@ -36,6 +38,16 @@ impl IpipSpec {
     #[must_use]
     pub fn fou(mut self, port: NonZeroU16) -> Self {
         self.fou = Some(port);
+        self
+    }
+
+    /// Sets whether the network card computes the checksums of inner packets (`tx-checksum-ip-generic`). Default:
+    /// `None`, unchanged. Turn it off with FOU if a program receives the datagrams. A virtual card passes on packets
+    /// whose checksums are missing. The kernel of a receiver on the same machine knows which they are; a program that
+    /// reads the datagram, as that of upstream flannel's `udp` backend, does not.
+    #[must_use]
+    pub fn tx_checksum(mut self, offload: Option<bool>) -> Self {
+        self.tx_checksum = offload;
         self
     }
 

@@ -32,8 +32,8 @@ impl NexthopIds {
     pub(crate) fn choose_range(&mut self, device: &DeviceKind) {
         let base = match device {
             DeviceKind::Vxlan(vxlan) => 0x4000_0000 | ((vxlan.vni.number() & 0xff) * RANGE),
-            DeviceKind::Ipip(IpipSpec { fou: None }) => 0x8000_0000,
-            DeviceKind::Ipip(IpipSpec { fou: Some(_) }) => 0x8000_0000 + RANGE,
+            DeviceKind::Ipip(IpipSpec { fou: None, .. }) => 0x8000_0000,
+            DeviceKind::Ipip(IpipSpec { fou: Some(_), .. }) => 0x8000_0000 + RANGE,
             DeviceKind::Wireguard(_) => 0x8000_0000 + 2 * RANGE, // never taken: its peers have no nexthop objects
         };
         if self.base != base {

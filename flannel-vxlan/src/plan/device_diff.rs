@@ -258,7 +258,7 @@ impl DeviceDiff {
 
     /// `steps` precede the creation.
     fn created(spec: &DeviceSpec, mut steps: Vec<DeviceStep>) -> Self {
-        if let DeviceKind::Ipip(IpipSpec { fou: Some(port) }) = spec.kind {
+        if let DeviceKind::Ipip(IpipSpec { fou: Some(port), .. }) = spec.kind {
             steps.push(DeviceStep::PutFouPort(port));
         }
         steps.push(DeviceStep::Create(Box::new(spec.clone())));

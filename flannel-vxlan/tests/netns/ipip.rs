@@ -13,7 +13,10 @@ use testkit::{KernelOption, Lab, Node, netns, sh, wait_for};
 use super::{clean, converge, flush, host};
 
 fn devices() -> [(IpipSpec, &'static str); 2] {
-    [(IpipSpec::new(), "flannel.ipip"), (IpipSpec::new().fou(IpipSpec::FOU_PORT), "flannel0")]
+    [
+        (IpipSpec::new(), "flannel.ipip"),
+        (IpipSpec::new().fou(IpipSpec::FOU_PORT).tx_checksum(Some(false)), "flannel0"),
+    ]
 }
 
 fn can_run() -> bool {

@@ -13,7 +13,7 @@ fn outer(subnet: &str, underlay: &str) -> Peer {
 }
 
 fn fou(port: u16) -> IpipSpec {
-    IpipSpec::new().fou(port.try_into().unwrap())
+    IpipSpec::new().fou(port.try_into().unwrap()).tx_checksum(Some(false))
 }
 
 fn overlay(device: IpipSpec) -> Overlay {

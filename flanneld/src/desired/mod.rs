@@ -337,7 +337,8 @@ impl NodeSpec {
         Ok(match &self.net_conf.backend {
             Backend::Alloc | Backend::HostGw => None,
             Backend::Ipip(_) => Some(IpipSpec::new().into()),
-            Backend::Udp(udp) => Some(IpipSpec::new().fou(udp.port).into()),
+            // Upstream's daemon reads the datagrams: their inner packets need complete checksums.
+            Backend::Udp(udp) => Some(IpipSpec::new().fou(udp.port).tx_checksum(Some(false)).into()),
             Backend::Vxlan(vxlan) => {
                 let checksum = tx_checksum(vxlan, public_is_local);
                 let spec = VxlanSpec::new(Vni::new(vxlan.vni)?, mac)
