@@ -250,27 +250,28 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     }
 
     pub(super) fn adopt_lease(&mut self, lease: Lease) {
-        let former = self.lease.key;
-        let changed = former != lease.key;
-        self.lease = lease;
+        let former = mem::replace(&mut self.lease, lease).key;
+        let is_other_subnet = former != self.lease.key;
         self.due.state.now();
-        if !changed {
-            return;
+        if is_other_subnet {
+            error!(
+                "the subnet of this node changed from {former} to {}: other nodes no longer reach running pods with addresses \
+                 of {former}. Delete these pods, so that they are created again with new addresses",
+                self.lease.key
+            );
+            self.host.note_former(Some(former), self.lease.key);
+            self.due.host.now();
+            for key in self.leases.table.set_own(Some(self.lease.key)) {
+                self.update_peer(key);
+            }
         }
-        error!(
-            "the subnet of this node changed from {former} to {}: other nodes no longer reach running pods with addresses of \
-             {former}. Delete these pods, so that they are created again with new addresses",
-            self.lease.key
-        );
-        self.host.note_former(Some(former), self.lease.key);
-        self.due.host.now();
-        for key in self.leases.table.set_own(Some(self.lease.key)) {
-            self.update_peer(key);
-        }
-        // Its MAC addresses are others than before if another node publishes those.
+        // They are others than before if another node publishes those, whether or not the subnet is the same.
         let NodeSpec { net_conf, facts, .. } = &self.spec;
         let published = Some(&self.lease.attributes);
         let macs = VtepMacs::choose(net_conf, facts, &self.config.asked.host_name, published);
+        if !is_other_subnet && macs == self.spec.macs {
+            return;
+        }
         if let Err(error) = self.adopt_spec(NodeSpec { macs, ..self.spec.clone() }) {
             error!(
                 "cannot publish this node's new VTEP MAC addresses; peers cannot reach its pods, restart flanneld: {}",

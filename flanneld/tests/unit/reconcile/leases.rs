@@ -243,3 +243,19 @@ async fn the_last_change_is_remembered_at_the_end_though_the_file_is_slow_to_wri
     }
     assert_eq!(remembered, [1, 2]);
 }
+
+/// As after a revocation, if another node took the MAC address meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_taken_again_with_another_mac_address_changes_the_device() {
+    let mut node = Node::start();
+    node.tell(listing([2])).await;
+    node.until(Readiness::is_ready).await;
+    let mac = |node: &Node| node.links.with(|kernel| kernel.devices.values().next().unwrap().mac);
+    let published = Some([2, 0, 0, 0, 0, 1]);
+    assert_ne!(mac(&node).map(|mac| mac.bytes()), published);
+
+    node.alive.0.send_replace(lease(1));
+    sleep(Duration::from_secs(1)).await;
+
+    assert_eq!(mac(&node).map(|mac| mac.bytes()), published);
+}
