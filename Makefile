@@ -143,17 +143,16 @@ book: ## target/book: the documentation as a web site; every link leads somewher
 	@$(if $(ROOT),scripts/install-deps compat,:)
 	scripts/book
 
-crates: ## the libraries: each feature alone and none, the oldest Rust, no types of other crates in their interfaces (rustup; minutes)
+crates: ## the libraries: each feature alone and none, the oldest Rust (rustup; minutes)
 	@cargo hack --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-hack@0.6.46
 	RUSTFLAGS="--deny warnings" cargo hack check --quiet --locked --each-feature $(LIBRARIES:%=--package %)
 	rustup run --install 1.88 cargo check --quiet --locked --all-features --package flannel-netlink --package flannel-nft --package flannel-vxlan --package flannel-cni
 	rustup run --install 1.89 cargo check --quiet --locked --all-features --package flannel-lease --package flanneld
-	scripts/check-public-api
 
-package: ## each published crate as crates.io would get it, without publishing it
-	cargo package --quiet --locked --no-verify $(PUBLISHED:%=--package %)
+package: ## builds each published crate from what crates.io would get, without publishing it
+	cargo publish --dry-run --quiet --locked $(PUBLISHED:%=--package %)
 
-lint: ## formatting, spelling, links, warnings, documentation, licences
+lint: ## formatting, spelling, links, warnings, documentation, the libraries' interfaces, licences
 	@$(if $(ROOT),scripts/install-deps test,:)
 	scripts/check-imports
 	scripts/check-docs
@@ -168,6 +167,7 @@ lint: ## formatting, spelling, links, warnings, documentation, licences
 	cargo clippy --quiet --locked --package flanneld --no-default-features -- --deny warnings # leases in SQLite only
 	@if cargo tree --locked --package flannel-nft --edges normal | grep tokio; then echo "flannel-nft: tokio without its feature" >&2; exit 1; fi
 	RUSTDOCFLAGS="--deny warnings" cargo doc --quiet --locked $(WORKSPACE) --all-features --no-deps
+	scripts/check-public-api
 	scripts/check-licences
 	@if command -v cargo-deny >/dev/null; then set -x; cargo deny --locked check; fi
 
