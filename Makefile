@@ -175,10 +175,10 @@ fuzz: ## libFuzzer on every decoder of bytes from outside, SECONDS=10 each; TARG
 	@$(if $(ROOT),scripts/install-deps fuzz,echo "NOT ROOT: no seeds from this kernel" >&2)
 	scripts/fuzz $(or $(SECONDS),10) $(TARGETS)
 
-simulate: ## nodes on fake kernels and a fake etcd, in virtual time, under random faults: SEEDS=500; SEED=64 prints one; HOURS=1 runs as many as fit
+simulate: ## nodes on fake kernels and a fake etcd, in virtual time, under random faults: SEEDS=1000; SEED=64 prints one; HOURS=1 runs as many as fit
 	@# With the features of `make test`, so that nothing is compiled again.
 	cargo build --quiet --locked $(WORKSPACE) --all-features --bin simulate
-	$(TARGET)/debug/simulate $(if $(SEED),seed $(SEED) --log,seeds $(if $(HOURS),--first 1000 --seconds $$(($(HOURS) * 3600)),--count $(or $(SEEDS),500)))
+	$(TARGET)/debug/simulate $(if $(SEED),seed $(SEED) --log,seeds $(if $(HOURS),--first 1000 --seconds $$(($(HOURS) * 3600)),--count $(or $(SEEDS),1000)))
 
 mutants: ## change the pure decisions one place at a time, and name what no test notices; PACKAGES="flannel-lease" chooses (hours)
 	scripts/mutants $(PACKAGES)
@@ -192,3 +192,4 @@ bench: ## measure; BENCH=name runs one, QUICK=1 takes under a minute each, BENCH
 ci: lint book demo test simulate fuzz test-deploy test-backends-short ## what CI runs
 
 check-long: prove-no-gap test-compat test-cni test-faults test-kernels test-mixed release reproduce test-release test-image test-packages test-kubeadm test-kube test-page crates package ## what is too long for CI; before a release (root; hours)
+	$(MAKE) simulate HOURS=1

@@ -74,17 +74,21 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         self.due.contests.at = self.repairs.contests.next(now);
     }
 
-    /// Ends contests that are over, and checks what was held back because of the others.
+    /// Ends contests that are over, and checks what was held back because of them and of the others: a slow call may have
+    /// left no time to look between the end of the pause and the end of the contest.
     pub(super) fn settle_contests(&mut self) {
         let now = Instant::now();
-        for ended in self.repairs.contests.settle(now) {
+        let contests = &mut self.repairs.contests;
+        let held_tables = contests.held_until(Subject::Tables).is_some_and(|at| at <= now);
+        let held_parts = contests.has_parts();
+        for ended in contests.settle(now) {
             info!("{ended}");
         }
-        if self.repairs.contests.has_parts() {
+        if held_parts {
             self.overlay.desired.invalidate();
             self.due.overlay.now();
         }
-        if self.repairs.contests.held_until(Subject::Tables).is_some_and(|at| at <= now) {
+        if held_tables {
             self.due.rules.now();
         }
         self.due.contests.at = self.repairs.contests.next(now);

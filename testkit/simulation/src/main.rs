@@ -146,9 +146,10 @@ fn run_seeds(first: u64, count: u64, seconds: Option<u64>, all: bool) -> ExitCod
     let began = Instant::now();
     let end = seconds.map(|seconds| began + Duration::from_secs(seconds));
     let count = if seconds.is_some() { u64::MAX } else { count };
-    let (next, failed, done) = (AtomicU64::new(0), AtomicBool::new(false), AtomicU64::new(0));
+    let (next, done) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (failed, stopped) = (AtomicBool::new(false), AtomicBool::new(false));
     let work = || {
-        while !failed.load(Ordering::Relaxed) && end.is_none_or(|end| Instant::now() < end) {
+        while !stopped.load(Ordering::Relaxed) && end.is_none_or(|end| Instant::now() < end) {
             let number = next.fetch_add(1, Ordering::Relaxed);
             if number >= count {
                 return;
@@ -159,7 +160,8 @@ fn run_seeds(first: u64, count: u64, seconds: Option<u64>, all: bool) -> ExitCod
             let Some(violation) = found else { continue };
             let at = began.elapsed();
             println!("seed {} after {at:.1?}: {violation}", script.seed);
-            if all || failed.swap(true, Ordering::Relaxed) {
+            failed.store(true, Ordering::Relaxed);
+            if all || stopped.swap(true, Ordering::Relaxed) {
                 continue;
             }
             println!("shrinking it");
