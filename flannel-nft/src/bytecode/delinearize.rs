@@ -1,7 +1,7 @@
 //! From the kernel's expressions back to rules.
 
-use crate::bytecode::consumers;
 use crate::bytecode::context::Context;
+use crate::bytecode::delinearize_statement;
 use crate::bytecode::expr::{Expr, Nonzero};
 use crate::bytecode::linearize::linearize;
 use crate::bytecode::registers::{Registers, adjacent};
@@ -256,7 +256,7 @@ impl<'s, F: Fn(&str, Option<u32>) -> Option<&'s Set>> Delinearizer<F> {
                 };
                 (statement, 1)
             }
-            other => (consumers::statement(self, other)?, 1),
+            other => (delinearize_statement::statement(self, other)?, 1),
         })
     }
 

@@ -2,7 +2,7 @@
 
 use crate::bytecode::context::Context;
 use crate::bytecode::expr::{Expr, Nonzero, Zero, register};
-use crate::bytecode::statements;
+use crate::bytecode::linearize_statement;
 use crate::error::InvalidRule;
 use crate::model::data::Data;
 use crate::model::expression::Term;
@@ -60,7 +60,7 @@ impl<F: FnMut(Expr)> Linearizer<F> {
                 self.load(key, 0)?;
                 self.lookup(source, 0, Some(NFT_REG_VERDICT), false)
             }
-            other => statements::linearize(self, other),
+            other => linearize_statement::linearize(self, other),
         }
     }
 

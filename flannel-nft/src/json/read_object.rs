@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::bytecode::expr::Expr;
-use crate::bytecode::statements;
+use crate::bytecode::linearize_statement;
 use crate::json::error::{Node, Read, wrong};
 use crate::json::object::{SET_FLAGS, TABLE_FLAGS, states};
 use crate::json::read_expression::{Values, datatype, mapped, unsorted};
@@ -263,7 +263,7 @@ fn set<'j>(inner: &'j Value, table: &Table) -> Read<'j, Set> {
     set.comment = comment(inner)?;
     let mut statements_of = Vec::new();
     for item in inner.field("stmt").map(Node::items).unwrap_or_default() {
-        match stateful(item)?.as_ref().and_then(statements::stateful) {
+        match stateful(item)?.as_ref().and_then(linearize_statement::stateful) {
             Some(expr) => statements_of.push(expr),
             None => return wrong(item, "counter, limit, quota, last or ct count"),
         }

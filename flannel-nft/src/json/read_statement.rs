@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::bytecode::statements;
+use crate::bytecode::linearize_statement;
 use crate::json::error::{Node, Read, wrong};
 use crate::json::read_expression::{Values, field_of, present, sortable};
 use crate::json::read_parts::{log, stateful, stateful_of, synproxy, verdict};
@@ -468,7 +468,7 @@ impl Scope<'_> {
                 "timeout" => body.timeout = seconds()?,
                 "expires" => body.expires = seconds()?,
                 "comment" => body.comment = Some(Comment::observed(value.text()?)),
-                name => match stateful_of(name, value)?.as_ref().and_then(statements::stateful) {
+                name => match stateful_of(name, value)?.as_ref().and_then(linearize_statement::stateful) {
                     Some(expr) => exprs.push(expr),
                     None => return wrong(element, format_args!("no property `{name}`")),
                 },

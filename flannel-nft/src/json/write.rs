@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::bytecode::consumers;
+use crate::bytecode::delinearize_statement;
 use crate::bytecode::expr::Expr;
 use crate::json::value::Flags;
 use crate::json::write_expression::{numbers, verdict};
@@ -41,7 +41,7 @@ impl NftVersion {
 
     /// A statement of an element. Without state, nft prints no numbers of counters.
     pub(super) fn stateful(self, expr: &Expr, stateless: bool) -> Value {
-        match consumers::stateful(expr) {
+        match delinearize_statement::stateful(expr) {
             Some(statement) => self.statement(&statement, Family::Inet, !stateless),
             None => Value::Null,
         }

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use crate::bytecode::consumers::stateful;
+use crate::bytecode::delinearize_statement::stateful;
 use crate::bytecode::expr::Expr;
 use crate::model::chain::{Base, Chain, Hook, Policy};
 use crate::model::data::Data;

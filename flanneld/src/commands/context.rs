@@ -14,7 +14,7 @@ use crate::desired::rules::TablePrefix;
 use crate::desired::{NodeSpec, subnet_env};
 use crate::file;
 use crate::run::claims::PrefixError;
-use crate::run::former::Former;
+use crate::run::last_run::LastRun;
 use crate::run::state_file::{self, SavedState};
 use crate::run::wireguard_key::{self, KeyError};
 use crate::store::ConfiguredStore;
@@ -85,7 +85,7 @@ impl Context {
         let config = ResolvedConfig::new(config.clone(), ownership, table_prefix)
             .with_wireguard_key(wireguard_key(config, &net_conf, links)?)
             .with_node_public(node_public);
-        let last = saved.as_ref().map(Former::from).unwrap_or_default();
+        let last = saved.as_ref().map(LastRun::from).unwrap_or_default();
         let facts = last.find_facts(&config, &net_conf, links)?;
         let spec = NodeSpec::new(&config, net_conf.clone(), facts.clone(), None)?;
         let open = answer(store.open(stack)).await?;
@@ -139,7 +139,7 @@ impl Context {
         let config = ResolvedConfig::new(config, ownership, table_prefix)
             .with_wireguard_key(key)
             .with_node_public(saved.node_public);
-        let facts = Former::from(&saved).find_facts(&config, &net_conf, links)?;
+        let facts = LastRun::from(&saved).find_facts(&config, &net_conf, links)?;
         let spec = NodeSpec::new(&config, net_conf, facts, Some(&saved.attributes))?;
         let mut leases = LeaseTable::new(Some(lease));
         for (key, attributes) in saved.peers {

@@ -3,8 +3,8 @@
 pub mod claims;
 pub mod fatal;
 mod file_watch;
-pub(crate) mod former;
 pub mod instances;
+pub(crate) mod last_run;
 pub(crate) mod lease_task;
 pub mod machine_identity;
 pub mod net_conf;

@@ -13,7 +13,7 @@ use crate::node::{Host, NodeFacts};
 use crate::reconcile::RestoredPeers;
 use crate::run::claims::Claims;
 use crate::run::fatal::Fatal;
-use crate::run::former::Former;
+use crate::run::last_run::LastRun;
 use crate::run::lease_task::{LeaseTask, acquire};
 use crate::run::net_conf::Written;
 use crate::run::state_file::{self, SavedState};
@@ -163,7 +163,7 @@ impl StartInputs {
         let (v4, v6) = net_conf.networks();
         let usable = saved.and_then(|saved| Some((saved.key.within(v4, v6)?, saved)));
 
-        let former = usable.as_ref().map(|(_, saved)| Former::from(saved)).unwrap_or_default();
+        let former = usable.as_ref().map(|(_, saved)| LastRun::from(saved)).unwrap_or_default();
         let ask = ask_store(resolved.clone(), &configured, &net_conf, (previous, &former), links, waits);
         // subnet.env alone is too little to go on with: upstream's daemon leaves one, and its peers and their MAC address of
         // this node are only known from the store.
@@ -198,7 +198,7 @@ async fn ask_store(
     config: ResolvedConfig,
     configured: &ConfiguredStore,
     net_conf: &NetConf,
-    (previous, former): (Option<LeaseKey>, &Former),
+    (previous, former): (Option<LeaseKey>, &LastRun),
     links: &mut impl Kernel,
     waits: &impl Fn(&str),
 ) -> Result<Started, Fatal> {
@@ -285,7 +285,7 @@ fn from_state_file(
 ) -> Result<Started, Fatal> {
     let stack = Stack::from(&net_conf);
     let config = config.with_node_public(saved.node_public);
-    let former = Former::from(&saved);
+    let former = LastRun::from(&saved);
     let facts = former.find_facts(&config, &net_conf, links)?;
     let backend = net_conf.backend.name();
     let mut spec = NodeSpec::new(&config, net_conf, facts, Some(&saved.attributes))

@@ -1,9 +1,10 @@
-//! The statements that are neither matches nor verdicts, from the expression that ends them.
+//! The statements that are neither matches nor verdicts, from the expression that ends them. Reverse:
+//! `linearize_statement.rs`.
 
 use crate::bytecode::delinearize::{Delinearizer, nat_flags};
 use crate::bytecode::expr::{Expr, Nonzero, register, word};
+use crate::bytecode::linearize_statement::{range_registers, usual_word, usual_write};
 use crate::bytecode::registers::{in_bits, run};
-use crate::bytecode::statements::{range_registers, usual_word, usual_write};
 use crate::model::action::{
     Computed, NatKind, Queue, QueueTo, Quota, SetUpdate, Synproxy, Target, Tproxy, Write,
 };

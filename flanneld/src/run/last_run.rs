@@ -11,21 +11,21 @@ use crate::run::state_file::SavedState;
 
 /// What of the last run decides whether and how the node can go on as it was.
 #[derive(Debug, Default)]
-pub(crate) struct Former {
+pub(crate) struct LastRun {
     backend: Option<Backend>,
     attributes: LeaseAttributes,
     /// The lease of the last run, if this machine is known to be the one that had it.
     pub(crate) key: Option<LeaseKey>,
 }
 
-impl From<&SavedState> for Former {
+impl From<&SavedState> for LastRun {
     fn from(saved: &SavedState) -> Self {
         let key = saved.machine.as_ref().map(|_| saved.key);
         Self { backend: Some(saved.net_conf.backend.clone()), attributes: saved.attributes.clone(), key }
     }
 }
 
-impl Former {
+impl LastRun {
     /// Whether the last run switched `tx-checksum` off on its device.
     pub(crate) fn turned_checksum_off(&self) -> bool {
         matches!(&self.backend, Some(Backend::Vxlan(vxlan)) if vxlan.tx_checksum_offload == TxChecksumOffload::Off)

@@ -1,4 +1,4 @@
-//! The expressions of statements.
+//! The expressions of each statement that is neither a match nor a verdict. Reverse: `delinearize_statement.rs`.
 
 use crate::bytecode::expr::{Expr, Nonzero, Zero, register};
 use crate::bytecode::linearize::{Linearizer, linearize_verdict};
