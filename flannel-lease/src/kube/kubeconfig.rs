@@ -15,7 +15,9 @@ pub(super) enum Invalid {
     At { line: u64, column: u64 },
     #[error("not a valid kubeconfig")]
     Somewhere,
-    #[error("its documents are kubeconfigs of different kinds or API versions")]
+    #[error(
+        "the YAML documents of the file differ in kind or apiVersion; leave those with kind Config and apiVersion v1"
+    )]
     Mismatch,
 }
 
@@ -196,7 +198,7 @@ users:
             (format!("kind: Config\nuser: *{SECRET}\n"), "line 2, column 7: not"),
             (format!("{SECRET}\n"), "line 1, column 1: not"),
             (format!("a: &a [{SECRET}, *a]\n"), "line 1"),
-            (format!("kind: a\n---\nkind: {SECRET}\n"), "different kinds"),
+            (format!("kind: a\n---\nkind: {SECRET}\n"), "differ in kind or apiVersion"),
             (format!("a: {{<<: [{SECRET}]}}\n"), "line 1"),
         ] {
             let error = refused(&text);

@@ -255,7 +255,7 @@ impl fmt::Display for ObservedKind {
 /// A device of another program has the name of the desired device. Nothing of its family is written.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error(
-    "{name} exists and is {what}: remove or rename it{}; until then there is no overlay of its address family",
+    "device {name} exists and is {what}: remove or rename it{}; until then the overlay device that needs this name is missing",
     if *.is_vxlan_wanted { ", or choose another VNI" } else { "" }
 )]
 #[non_exhaustive]

@@ -25,50 +25,50 @@ pub enum PeerConflict {
     #[error("this node has no {0} overlay for it")]
     NoSuchOverlay(Family),
     /// Subnet and underlay address have different families. Only WireGuard can carry one family in the other.
-    #[error("its underlay address {0} is not of the same family as its subnet")]
+    #[error("the peer's underlay address {0} is not of the same family as its subnet")]
     FamilyMismatch(IpAddr),
     /// The subnet overlaps this node's own.
-    #[error("its subnet overlaps {0}, the subnet of this node")]
+    #[error("the peer's subnet overlaps {0}, the subnet of this node")]
     OwnSubnet(IpNet),
     /// The subnet contains the peer's own underlay address: the tunnel would carry its own packets.
-    #[error("its subnet contains its own underlay address {0}")]
+    #[error("the peer's subnet contains its own underlay address {0}")]
     HoldsItsUnderlay(IpAddr),
     /// The subnet lies outside [`FamilySpec::networks`]: no pods have addresses there.
-    #[error("its subnet is outside the pod network")]
+    #[error("the peer's subnet is outside the pod network")]
     OutsideNetworks,
     /// The underlay address is not the address of a single host, but loopback, multicast, broadcast or unspecified.
-    #[error("its underlay address {0} is not the address of a host")]
+    #[error("the peer's underlay address {0} is not the address of a host")]
     NotHostAddress(IpAddr),
     /// The MAC address is also the MAC address of this node's VXLAN device.
-    #[error("its MAC address is the MAC address of this node's VXLAN device")]
+    #[error("the peer's MAC address is the MAC address of this node's VXLAN device")]
     OwnMac,
     /// The underlay address is an address of this node.
-    #[error("its underlay address {0} belongs to this node")]
+    #[error("the peer's underlay address {0} belongs to this node")]
     OwnUnderlay(IpAddr),
     /// The subnet contains a network that this host is attached to: a route to it would capture the host's traffic.
-    #[error("its subnet contains {0}, a network that this host is attached to")]
+    #[error("the peer's subnet contains {0}, a network that this host is attached to")]
     CoversHostNetwork(IpNet),
     /// The subnet contains an address of this host.
-    #[error("its subnet contains {0}, an address of this host")]
+    #[error("the peer's subnet contains {0}, an address of this host")]
     HoldsHostAddress(IpAddr),
     /// The subnet contains a gateway of this host's routes.
-    #[error("its subnet contains {0}, a gateway of this host")]
+    #[error("the peer's subnet contains {0}, a gateway of this host")]
     HoldsGateway(IpAddr),
     /// Another program has a route to exactly this subnet, with any metric.
-    #[error("this host has a route of another program to its subnet: {0}")]
+    #[error("this host has a route of another program to the peer's subnet: {0}")]
     HostRoute(ObservedRoute),
     /// The subnet of an older peer, or a larger one of a peer that is as old, starts with the same address, which would be
     /// the address of both tunnel endpoints.
-    #[error("its subnet starts with the same address as {0}, the subnet of another peer")]
+    #[error("the peer's subnet starts with the same address as {0}, the subnet of another peer")]
     EndpointTaken(IpNet),
     /// The subnet is inside the subnet of an older peer: a route to it would take packets from that peer's pods.
-    #[error("its subnet is inside {0}, the subnet of a peer that registered before it")]
+    #[error("the peer's subnet is inside {0}, the subnet of a peer that registered before it")]
     InsideOlder(IpNet),
     /// The underlay address lies in the subnet of another peer: see [`Overlay`](crate::Overlay).
-    #[error("its underlay address is in {0}, the subnet of another peer")]
+    #[error("the peer's underlay address is in {0}, the subnet of another peer")]
     UnderlayInside(IpNet),
     /// The subnet contains the underlay address of another peer, whose packets would be encapsulated twice.
-    #[error("its subnet contains {address}, the underlay address of the peer {peer}")]
+    #[error("the peer's subnet contains {address}, the underlay address of the peer {peer}")]
     HoldsUnderlayOf {
         /// The other peer.
         peer: IpNet,
@@ -80,7 +80,7 @@ pub enum PeerConflict {
     #[error("the peer {0} has the same MAC address at another underlay address")]
     MacTaken(IpNet),
     /// The public key is also this node's. The kernel would ignore the peer.
-    #[error("its public key is the public key of this node")]
+    #[error("the peer's public key is the public key of this node")]
     OwnKey,
     /// Another peer of the same WireGuard device has the same public key at another endpoint. The same peer is programmed as
     /// with [`PeerConflict::MacTaken`].
@@ -88,7 +88,7 @@ pub enum PeerConflict {
     KeyTaken(IpNet),
     /// The endpoint of a WireGuard peer lies in the pod network, whose route leads to the WireGuard device: the tunnel would
     /// carry its own packets.
-    #[error("its endpoint {0} is inside the pod network")]
+    #[error("the peer's endpoint {0} is inside the pod network")]
     UnderlayInPodNetwork(IpAddr),
     /// The pod network contains an address or a gateway of this host that no more specific route reaches. The route of the
     /// network to the WireGuard device is not set, because it would cut this host off.

@@ -27,7 +27,7 @@ fn a_route_of_another_program_to_a_peers_subnet_is_never_shadowed() {
                 let conflict = overlay.conflict_of(peer);
                 let text = conflict.map(|conflict| conflict.to_string()).unwrap_or_default();
                 text.starts_with(&format!(
-                    "this host has a route of another program to its subnet: {subnet} via {gateway} dev"
+                    "this host has a route of another program to the peer's subnet: {subnet} via {gateway} dev"
                 ))
             };
             // The route exists before the first observation.
@@ -230,57 +230,89 @@ fn a_subnet_that_would_harm_this_host_is_refused() {
         let before = state();
         let m = mac(2);
         for (subnet, underlay, why) in [
-            ("10.244.1.0/24", "192.168.77.2", "its subnet overlaps 10.244.1.0/24, the subnet of this node"),
-            ("10.244.0.0/16", "192.168.77.2", "its subnet overlaps 10.244.1.0/24, the subnet of this node"),
+            (
+                "10.244.1.0/24",
+                "192.168.77.2",
+                "the peer's subnet overlaps 10.244.1.0/24, the subnet of this node",
+            ),
+            (
+                "10.244.0.0/16",
+                "192.168.77.2",
+                "the peer's subnet overlaps 10.244.1.0/24, the subnet of this node",
+            ),
             (
                 "10.244.9.0/24",
                 "192.168.77.2",
-                "its subnet contains 10.244.9.0/24, a network that this host is attached to",
+                "the peer's subnet contains 10.244.9.0/24, a network that this host is attached to",
             ),
             (
                 "192.168.77.0/24",
                 "192.168.78.2",
-                "its subnet contains 192.168.77.0/24, a network that this host is attached to",
+                "the peer's subnet contains 192.168.77.0/24, a network that this host is attached to",
             ),
-            ("192.168.77.0/28", "192.168.78.2", "its subnet contains 192.168.77.1, an address of this host"),
+            (
+                "192.168.77.0/28",
+                "192.168.78.2",
+                "the peer's subnet contains 192.168.77.1, an address of this host",
+            ),
             (
                 "192.168.77.16/28",
                 "192.168.77.17",
-                "its subnet contains its own underlay address 192.168.77.17",
+                "the peer's subnet contains its own underlay address 192.168.77.17",
             ),
-            ("10.244.2.0/24", "192.168.77.1", "its underlay address 192.168.77.1 belongs to this node"),
+            (
+                "10.244.2.0/24",
+                "192.168.77.1",
+                "the peer's underlay address 192.168.77.1 belongs to this node",
+            ),
             (
                 "10.244.2.0/24",
                 "fd77::2",
-                "its underlay address fd77::2 is not of the same family as its subnet",
+                "the peer's underlay address fd77::2 is not of the same family as its subnet",
             ),
-            ("8.8.8.0/24", "192.168.77.2", "its subnet is outside the pod network"),
+            ("8.8.8.0/24", "192.168.77.2", "the peer's subnet is outside the pod network"),
             (
                 "128.0.0.0/1",
                 "10.0.0.2",
-                "its subnet contains 192.168.77.0/24, a network that this host is attached to",
+                "the peer's subnet contains 192.168.77.0/24, a network that this host is attached to",
             ),
-            ("0.0.0.0/2", "192.168.77.2", "its subnet overlaps 10.244.1.0/24, the subnet of this node"),
-            ("64.0.0.0/3", "192.168.77.2", "its subnet is outside the pod network"),
-            ("2000::/3", "fd77::2", "its subnet is outside the pod network"),
-            ("10.244.2.0/24", "127.0.0.2", "its underlay address 127.0.0.2 is not the address of a host"),
-            ("10.244.2.0/24", "239.1.2.3", "its underlay address 239.1.2.3 is not the address of a host"),
-            ("10.244.2.0/24", "0.0.0.9", "its underlay address 0.0.0.9 is not the address of a host"),
+            (
+                "0.0.0.0/2",
+                "192.168.77.2",
+                "the peer's subnet overlaps 10.244.1.0/24, the subnet of this node",
+            ),
+            ("64.0.0.0/3", "192.168.77.2", "the peer's subnet is outside the pod network"),
+            ("2000::/3", "fd77::2", "the peer's subnet is outside the pod network"),
+            (
+                "10.244.2.0/24",
+                "127.0.0.2",
+                "the peer's underlay address 127.0.0.2 is not the address of a host",
+            ),
+            (
+                "10.244.2.0/24",
+                "239.1.2.3",
+                "the peer's underlay address 239.1.2.3 is not the address of a host",
+            ),
+            ("10.244.2.0/24", "0.0.0.9", "the peer's underlay address 0.0.0.9 is not the address of a host"),
             (
                 "10.244.2.0/24",
                 "255.255.255.255",
-                "its underlay address 255.255.255.255 is not the address of a host",
+                "the peer's underlay address 255.255.255.255 is not the address of a host",
             ),
             (
                 "10.244.2.0/24",
                 "192.168.77.255",
-                "its underlay address 192.168.77.255 is not the address of a host",
+                "the peer's underlay address 192.168.77.255 is not the address of a host",
             ),
-            ("fd00:10:244:2::/64", "ff02::1", "its underlay address ff02::1 is not the address of a host"),
+            (
+                "fd00:10:244:2::/64",
+                "ff02::1",
+                "the peer's underlay address ff02::1 is not the address of a host",
+            ),
             (
                 "fd00:10:244:2::/64",
                 "::ffff:192.168.77.2",
-                "its underlay address ::ffff:192.168.77.2 is not the address of a host",
+                "the peer's underlay address ::ffff:192.168.77.2 is not the address of a host",
             ),
         ] {
             let refused = overlay.set_peer(tunnel(subnet, &m, underlay)).unwrap_err();

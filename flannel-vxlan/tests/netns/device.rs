@@ -15,7 +15,7 @@ fn a_device_of_another_program_is_reported_by_name_and_the_other_family_is_writt
         add_peers(&mut overlay, 3);
         let report = overlay.converge(&mut kernel).unwrap();
         assert!(
-            report.taken[0].to_string().starts_with("flannel.1 exists and is a device of kind veth"),
+            report.taken[0].to_string().starts_with("device flannel.1 exists and is a device of kind veth"),
             "{report:?}"
         );
         sh("ip -d link show flannel.1 | grep veth");

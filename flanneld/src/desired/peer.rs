@@ -14,7 +14,7 @@ use crate::desired::NodeSpec;
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Skipped {
     /// The node moves packets in another way than this one.
-    #[error("its backend is `{theirs}` but this node's is `{ours}`")]
+    #[error("the peer's backend is `{theirs}` but this node's is `{ours}`")]
     Backend {
         /// As published.
         theirs: String,
@@ -22,7 +22,7 @@ pub enum Skipped {
         ours: &'static str,
     },
     /// The node is on another VXLAN network.
-    #[error("its VNI is {theirs} but this node's is {ours}")]
+    #[error("the peer's VNI is {theirs} but this node's is {ours}")]
     Vni {
         /// As published.
         theirs: u32,
@@ -30,10 +30,10 @@ pub enum Skipped {
         ours: u32,
     },
     /// The node did not say where to send to.
-    #[error("it publishes no public {0} address")]
+    #[error("the peer publishes no public {0} address")]
     NoAddress(Family),
     /// The node did not say what its VXLAN device is, or said nonsense.
-    #[error("its {family} backend data is unusable: {problem}")]
+    #[error("the peer's {family} backend data is unusable: {problem}")]
     BackendData {
         /// The family.
         family: Family,

@@ -29,7 +29,9 @@ pub enum KeyError {
     #[error("cannot look for a WireGuard device with a private key")]
     Device(#[source] ObserveError),
     /// The kernel gives no random numbers.
-    #[error("cannot generate a WireGuard key: the kernel gives no random numbers")]
+    #[error(
+        "cannot generate a WireGuard key: getrandom(2) fails; allow it if a seccomp profile restricts flanneld"
+    )]
     Generate(#[source] io::Error),
 }
 
@@ -67,7 +69,9 @@ pub fn settle(path: &Path, kernel: &mut impl Kernel) -> Result<PrivateKey, KeyEr
         Origin::File { is_private: true } => return Ok(key),
         Origin::File { is_private: false } => {
             warn!(
-                "other users can read WireGuard key file {shown}; flanneld replaces it by a file with mode 0400"
+                "other users could read WireGuard key file {shown}: flanneld gives it mode 0400 and keeps the key, so that traffic \
+                 is not affected. If another user may have read it, stop flanneld, delete the file and the device, and start \
+                 flanneld again: it generates a new key"
             );
         }
         Origin::Device(device) => {
@@ -80,8 +84,9 @@ pub fn settle(path: &Path, kernel: &mut impl Kernel) -> Result<PrivateKey, KeyEr
     match file::replace(path, key.to_base64().as_bytes(), MODE) {
         Ok(()) => file::remove_leftovers(path),
         Err(error) => warn!(
-            "cannot write WireGuard key file {shown}: {}; traffic is not affected while the WireGuard device exists. After a \
-             reboot this node has another key, which the other nodes learn from its lease: {}",
+            "cannot write WireGuard key file {shown}: {}. Traffic is not affected, and flanneld tries again at its next start. If the \
+             WireGuard device is removed before, as by a reboot, this node gets another key, which the other nodes learn from \
+             its lease: {}",
             file::write_advice(&error),
             Chain(&error)
         ),

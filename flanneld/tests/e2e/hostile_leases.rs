@@ -30,10 +30,10 @@ fn hostile(own: &str, own_subnet: &str) -> Vec<(String, String, String)> {
         let value = format!(r#"{{"PublicIP":"192.168.77.66","BackendType":"vxlan","BackendData":{data}}}"#);
         (key.to_owned(), value, why.to_owned())
     };
-    let nobody = |ip: &str| format!("its underlay address {ip} is not the address of a host");
+    let nobody = |ip: &str| format!("the peer's underlay address {ip} is not the address of a host");
     let long = "x".repeat(1 << 20);
     vec![
-        peer("10.244.100.0/24", own, &format!("its underlay address {own} belongs to this node")),
+        peer("10.244.100.0/24", own, &format!("the peer's underlay address {own} belongs to this node")),
         peer("10.244.101.0/24", "127.0.0.53", &nobody("127.0.0.53")),
         peer("10.244.102.0/24", "224.0.0.18", &nobody("224.0.0.18")),
         peer("10.244.103.0/24", "255.255.255.255", &nobody("255.255.255.255")),
@@ -41,25 +41,25 @@ fn hostile(own: &str, own_subnet: &str) -> Vec<(String, String, String)> {
         peer(
             "10.244.0.0/16",
             "192.168.77.66",
-            &format!("its subnet overlaps {own_subnet}, the subnet of this node"),
+            &format!("the peer's subnet overlaps {own_subnet}, the subnet of this node"),
         ),
         peer(
             "192.168.77.0/24",
             "192.168.99.66",
-            "its subnet contains 192.168.77.0/24, a network that this host is attached to",
+            "the peer's subnet contains 192.168.77.0/24, a network that this host is attached to",
         ),
         peer(
             "192.168.77.64/26",
             "192.168.77.66",
-            "its subnet contains its own underlay address 192.168.77.66",
+            "the peer's subnet contains its own underlay address 192.168.77.66",
         ),
         peer(
             "0.0.0.0/1",
             "192.168.77.66",
-            &format!("its subnet overlaps {own_subnet}, the subnet of this node"),
+            &format!("the peer's subnet overlaps {own_subnet}, the subnet of this node"),
         ),
-        peer("128.0.0.0/2", "192.168.77.66", "its subnet is outside the pod network"),
-        peer("8.8.8.0/24", "192.168.77.66", "its subnet is outside the pod network"),
+        peer("128.0.0.0/2", "192.168.77.66", "the peer's subnet is outside the pod network"),
+        peer("8.8.8.0/24", "192.168.77.66", "the peer's subnet is outside the pod network"),
         data(
             "10.244.105.0-24",
             r#"{"VNI":1,"VtepMAC":"ff:ff:ff:ff:ff:ff"}"#,
@@ -75,7 +75,11 @@ fn hostile(own: &str, own_subnet: &str) -> Vec<(String, String, String)> {
             r#"{"VNI":1,"VtepMAC":"00:00:00:00:00:00"}"#,
             "`00:00:00:00:00:00` is not the MAC",
         ),
-        data("10.244.108.0-24", r#"{"VNI":16777217,"VtepMAC":"02:00:00:00:66:66"}"#, "its VNI is 16777217"),
+        data(
+            "10.244.108.0-24",
+            r#"{"VNI":16777217,"VtepMAC":"02:00:00:00:66:66"}"#,
+            "the peer's VNI is 16777217",
+        ),
         data(
             "10.244.109.0-24",
             r#"{"VNI":-1}"#,
@@ -107,9 +111,10 @@ fn hostile(own: &str, own_subnet: &str) -> Vec<(String, String, String)> {
         (
             "10.244.117.0-24".into(),
             r#"{"PublicIP":"192.168.77.67","BackendType":"host-gw"}"#.into(),
-            "Ignoring lease 10.244.117.0-24: its backend is `host-gw` but this node's is `vxlan`".into(),
+            "Ignoring lease 10.244.117.0-24: the peer's backend is `host-gw` but this node's is `vxlan`"
+                .into(),
         ),
-        peer("172.16.5.0/24", "192.168.77.66", "its subnet is outside the pod network"),
+        peer("172.16.5.0/24", "192.168.77.66", "the peer's subnet is outside the pod network"),
     ]
 }
 
@@ -258,12 +263,12 @@ fn a_hostile_node_object_is_named_and_skipped_and_delays_nobody() {
     wait_for(SOON, || (!route().is_empty()).then_some(())).expect("the good one is programmed");
     eprintln!("programmed {:?} after its first annotation", began.elapsed());
     for words in [
-        "peer 10.244.66.0/24 is not programmed: its underlay address 127.0.0.1 is not",
+        "peer 10.244.66.0/24 is not programmed: the peer's underlay address 127.0.0.1 is not",
         "node \"evil-2\": annotation flannel.alpha.coreos.com/backend-data cannot be read",
         "node \"evil-3\": annotation flannel.alpha.coreos.com/public-ip is not an address",
         "key=evil-4",
-        "peer 8.0.0.0/8 is not programmed: its subnet is outside the pod network",
-        "peer 0.0.0.0/0 is not programmed: its subnet overlaps 10.244.1.0/24, the subnet of this node",
+        "peer 8.0.0.0/8 is not programmed: the peer's subnet is outside the pod network",
+        "peer 0.0.0.0/0 is not programmed: the peer's subnet overlaps 10.244.1.0/24, the subnet of this node",
     ] {
         wait_for(SOON, || log_of(&node).contains(words).then_some(()))
             .unwrap_or_else(|| panic!("`{words}` is not in the log:\n{}", log_of(&node)));

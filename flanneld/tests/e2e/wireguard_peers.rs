@@ -123,7 +123,7 @@ fn of_two_nodes_with_one_key_the_older_keeps_its_peers_and_the_newcomer_is_told_
     let endpoints = nodes[0].namespace().sh("wg show flannel-wg endpoints").unwrap();
     assert!(endpoints.contains("192.168.77.2:51820") && endpoints.lines().count() == 1, "{endpoints}");
     let page = || second.0.page("/").unwrap();
-    let told = || page().contains("its public key is the public key of this node").then_some(());
+    let told = || page().contains("the peer's public key is the public key of this node").then_some(());
     assert!(wait_for(SOON, told).is_some(), "{}", page());
     assert!(reaches(&first.1, &second.1) && reaches(&second.1, &first.1));
     etcd.ctl("del /coreos.com/network/subnets/10.244.0.0-24");

@@ -231,7 +231,7 @@ mod tests {
             }],
             peer_list: vec![
                 peer("10.244.2.0/24", PeerState::Programmed, None),
-                peer("10.244.3.0/24", PeerState::Skipped, Some("its VNI is 2 but this node's is 1")),
+                peer("10.244.3.0/24", PeerState::Skipped, Some("the peer's VNI is 2 but this node's is 1")),
             ],
             ..Status::default()
         };

@@ -147,9 +147,9 @@ fn a_lease_without_a_port_has_ours_and_without_a_key_no_peer() {
     assert!(endpoints(&ours, &with(None))[0].ends_with("backend data is unusable: there is none"));
     assert!(endpoints(&ours, &with(Some(r#"{"PublicKey":"x"}"#)))[0].contains("is not base64 of 32 bytes"));
     let vxlan = LeaseAttributes { backend_type: BackendType::Vxlan, ..old.clone() };
-    assert_eq!(endpoints(&ours, &vxlan), ["its backend is `vxlan` but this node's is `wireguard`"; 2]);
+    assert_eq!(endpoints(&ours, &vxlan), ["the peer's backend is `vxlan` but this node's is `wireguard`"; 2]);
     let away = LeaseAttributes { public_ip: None, ..old };
-    assert_eq!(endpoints(&ours, &away)[0], "it publishes no public IPv4 address");
+    assert_eq!(endpoints(&ours, &away)[0], "the peer publishes no public IPv4 address");
 }
 
 #[test]
