@@ -158,3 +158,78 @@ pub(super) fn keep_known(
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    use super::*;
+    use crate::logging::{Lines, LogOptions};
+
+    fn key(n: usize) -> LeaseKey {
+        format!("10.{}.{}.0-24", n / 256, n % 256).parse().unwrap()
+    }
+
+    fn gap(n: usize, kept: bool) -> Vec<(IpNet, Gap)> {
+        key(n).subnets().map(|subnet| (subnet, Gap { text: format!("lease {n}"), kept })).collect()
+    }
+
+    #[test]
+    fn only_the_beginning_and_the_end_of_a_gap_are_changes() {
+        for kept in [true, false] {
+            let mut gaps = LeaseGaps::default();
+            assert!(gaps.set(key(2), gap(2, kept)));
+            assert!(!gaps.set(key(2), gap(2, kept)), "the same again");
+            assert!(gaps.set(key(2), gap(2, !kept)), "another effect");
+            assert!(gaps.has_any(key(2)) && !gaps.has_any(key(3)));
+            assert!(gaps.set(key(2), Vec::new()));
+            assert!(!gaps.set(key(2), Vec::new()) && !gaps.forget(key(2)));
+            gaps.set(key(2), gap(2, kept));
+            assert!(gaps.forget(key(2)) && !gaps.has_any(key(2)));
+        }
+    }
+
+    #[test]
+    fn changes_are_logged_with_their_effect_only_while_they_are_to_be_logged() {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&lines);
+        let layer = Lines::new(LogOptions::default(), move |level, _: &str| sink.lock().unwrap().push(level));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            for log in [true, false] {
+                let mut gaps = LeaseGaps { log, ..LeaseGaps::default() };
+                for kept in [true, false] {
+                    gaps.set(key(2), gap(2, kept));
+                    gaps.set(key(2), Vec::new());
+                }
+            }
+        });
+        use tracing::Level;
+        assert_eq!(*lines.lock().unwrap(), [Level::WARN, Level::INFO, Level::ERROR, Level::INFO]);
+    }
+
+    #[test]
+    fn a_thousand_gaps_of_unknown_subnets_are_remembered_and_every_gap_of_a_peer() {
+        let mut gaps = LeaseGaps::default();
+        let remembered = (0..2000).filter(|n| gaps.set(key(*n), gap(*n, false))).count();
+        assert_eq!((remembered, gaps.gaps.len()), (MAX_UNKNOWN_GAPS, MAX_UNKNOWN_GAPS));
+        assert!(gaps.set(key(3000), gap(3000, true)));
+    }
+
+    #[test]
+    fn a_listing_ends_the_gaps_that_it_does_not_show_except_those_of_peers() {
+        let mut gaps = LeaseGaps::default();
+        for n in [2, 3, 4] {
+            gaps.set(key(n), gap(n, n == 4));
+        }
+        gaps.start_listing();
+        gaps.set(key(2), gap(2, false));
+        gaps.set(key(5), Vec::new());
+        assert!(gaps.end_listing());
+        assert_eq!([2, 3, 4].map(|n| gaps.has_any(key(n))), [true, false, true]);
+        gaps.start_listing();
+        gaps.set(key(2), gap(2, false));
+        assert!(!gaps.end_listing(), "it shows all");
+    }
+}

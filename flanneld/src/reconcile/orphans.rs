@@ -189,7 +189,9 @@ mod tests {
         let host_gw = conf(r#"{"Network": "10.99.0.0/16", "Backend": {"Type": "host-gw"}}"#);
         let wide = conf(r#"{"Network": "10.240.0.0/12", "Backend": {"Type": "vxlan"}}"#);
         let left = |before, now| {
-            let Orphans { devices, networks } = Orphans::between(before, now);
+            let orphans = Orphans::between(before, now);
+            assert_eq!(orphans.is_empty(), orphans == Orphans::default());
+            let Orphans { devices, networks } = orphans;
             let devices = devices.into_iter().filter_map(|links| Some(links.device?.to_string()));
             devices.chain(networks.iter().map(ToString::to_string)).collect::<Vec<_>>()
         };
@@ -211,5 +213,21 @@ mod tests {
         assert_eq!(left(&separate, &shared), ["flannel-wg-v6"]);
         assert_eq!(left(&shared, &separate), [""; 0]);
         assert_eq!(left(&shared, &dual), ["flannel-wg"]);
+    }
+
+    #[test]
+    fn a_sweep_that_is_due_again_looks_for_each_configuration_once() {
+        let conf = |vni: u32| {
+            let text =
+                format!(r#"{{"Network": "10.244.0.0/16", "Backend": {{"Type": "vxlan", "VNI": {vni}}}}}"#);
+            NetConf::parse(text.as_bytes()).unwrap()
+        };
+        let mut sweep = Sweep::default();
+        for vni in [1, 7, 1, 7] {
+            sweep.is_due = false;
+            sweep.again(&conf(vni));
+            assert!(sweep.is_due);
+        }
+        assert_eq!(sweep.previous, [conf(1), conf(7)]);
     }
 }

@@ -197,7 +197,7 @@ async fn another_default_route_counts_only_once_the_interface_in_use_is_of_no_us
 #[test]
 fn default_routes_are_read_only_where_they_have_a_say() {
     let folder = tempfile::tempdir().unwrap();
-    let Ok(Command::Run(config)) = Command::read(&Arguments(folder.path().to_owned())) else {
+    let Ok(Command::Run(config)) = Command::read(&Arguments(folder.path().to_owned(), VXLAN)) else {
         unreachable!()
     };
     let net_conf = config.net_conf.clone().unwrap();

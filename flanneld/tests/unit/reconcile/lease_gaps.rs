@@ -82,6 +82,26 @@ async fn a_node_that_never_was_a_peer_is_noted_until_it_is_one_or_gone() {
     }
 }
 
+/// What becomes of the peer of node 2 when its lease names this backend, and the store reports this gap.
+async fn after_change(backend: &str, gap: Option<&str>) -> (usize, Option<String>) {
+    let mut node = Node::start();
+    node.tell(listing([2])).await;
+    node.until(Readiness::is_ready).await;
+    let attributes = LeaseAttributes { backend_type: backend.into(), ..lease(2).attributes };
+    let gaps = Gaps { ipv4: gap.map(str::to_owned), ipv6: None };
+    node.tell([LeaseEvent::Upsert(Lease { attributes, gaps, ..lease(2) })]).await;
+    sleep(Duration::from_secs(1)).await;
+    (node.routes().len(), note_of(&node))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_without_a_backend_type_keeps_its_peer_unless_that_is_how_its_backend_publishes() {
+    let note = Some("the type is missing: 10.244.2.0/24 stays as it was".to_owned());
+    assert_eq!(after_change("", Some("the type is missing")).await, (1, note));
+    assert_eq!(after_change("", None).await, (0, None), "backend udp");
+    assert_eq!(after_change("host-gw", Some("the address is missing")).await, (0, None));
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_nodes_own_lease_is_no_peer_whatever_its_subnet() {
     let mut node = Node::start();

@@ -20,7 +20,7 @@ async fn it_is_ready_once_everything_is_there_and_not_before_the_first_listing()
     assert_eq!(node.routes(), [IpNet::from(subnet(2))]);
 }
 
-fn direct_route(subnet: &str, metric: u32) -> ((IpNet, u32), ObservedRoute) {
+pub(super) fn direct_route(subnet: &str, metric: u32) -> ((IpNet, u32), ObservedRoute) {
     let subnet = subnet.parse().unwrap();
     let to = ObservedRouteTo::Gateway { gateway: "192.168.77.9".parse().unwrap(), onlink: false };
     let protocol = flannel_vxlan::ROUTE_PROTOCOL;

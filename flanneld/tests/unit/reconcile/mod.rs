@@ -39,6 +39,7 @@ mod host;
 mod lease_gaps;
 mod leases;
 mod repair;
+mod sweep;
 mod takeover;
 
 /// A kernel that the test looks into while the reconciler writes to it.
@@ -121,7 +122,10 @@ struct Node {
     alive: (watch::Sender<Lease>, mpsc::Sender<Vec<Notification>>, oneshot::Sender<()>),
 }
 
-struct Arguments(PathBuf);
+/// The folder of the node's files, and the network configuration.
+struct Arguments(PathBuf, &'static str);
+
+const VXLAN: &str = r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}"#;
 
 impl Source for Arguments {
     fn args(&self) -> Vec<OsString> {
@@ -132,7 +136,7 @@ impl Source for Arguments {
         None
     }
     fn read(&self, _: &Path) -> std::io::Result<Vec<u8>> {
-        Ok(br#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}"#.to_vec())
+        Ok(self.1.as_bytes().to_vec())
     }
 }
 
@@ -175,8 +179,19 @@ impl Node {
         links: Shared<FakeKernel>,
         rules: Shared<FakeNft>,
     ) -> Self {
+        Self::start_in(VXLAN, before, restored, links, rules)
+    }
+
+    /// Starts with this network configuration.
+    fn start_in(
+        net_conf: &'static str,
+        before: Option<&str>,
+        restored: Option<RestoredPeers>,
+        links: Shared<FakeKernel>,
+        rules: Shared<FakeNft>,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let Ok(Command::Run(config)) = Command::read(&Arguments(folder.path().to_owned())) else {
+        let Ok(Command::Run(config)) = Command::read(&Arguments(folder.path().to_owned(), net_conf)) else {
             unreachable!()
         };
         let config = resolved(*config);
