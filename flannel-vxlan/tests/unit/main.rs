@@ -8,9 +8,12 @@
 mod conflict_by_address;
 mod conflict_by_age;
 mod costs;
+mod devices;
 mod ipip;
 mod plans;
 mod properties;
+mod refused;
+mod routes;
 mod stale;
 mod wireguard;
 

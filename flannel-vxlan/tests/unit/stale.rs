@@ -99,6 +99,11 @@ fn the_blackhole_route_is_right_with_our_protocol_and_metric_alone() {
             other.metric != ours.metric && kernel.routes.contains_key(&(other.subnet, other.metric));
         assert!(!is_left, "{other}");
     }
+    // Without the option it is stale.
+    let (mut overlay, mut kernel) = node(false);
+    kernel.routes.insert((ours.subnet, ours.metric), ours);
+    assert_eq!(overlay.converge(&mut kernel).unwrap().steps, 1);
+    assert!(!kernel.routes.contains_key(&(ours.subnet, ours.metric)));
 }
 
 #[test]

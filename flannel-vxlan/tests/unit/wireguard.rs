@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use flannel_vxlan::{
     DeviceSpec, FakeKernel, Family, FamilySpec, FlannelDevice, IfName, IpipSpec, Kernel, Links, ObservedKind,
-    ObservedRoute, ObservedRouteTo, ObservedWireguard, ObservedWireguardPeer, Overlay, Peer, PeerConflict,
-    Plan, PresharedKey, PrivateKey, PublicKey, UnderlayMtu, Via, WireguardSpec,
+    ObservedRoute, ObservedRouteTo, ObservedWireguard, ObservedWireguardPeer, Overlay, Part, Peer,
+    PeerConflict, Plan, PresharedKey, PrivateKey, PublicKey, UnderlayMtu, Via, WireguardSpec,
 };
 use ipnet::IpNet;
 use proptest::prelude::*;
@@ -240,6 +240,44 @@ fn every_damage_is_repaired_and_only_that() {
         assert_eq!(overlay.converge(&mut kernel).unwrap().steps, 0);
         assert_eq!(device(&mut kernel).peers.len(), 2);
     }
+}
+
+#[test]
+fn a_shared_device_that_is_held_is_repaired_for_neither_family() {
+    let (mut overlay, mut kernel) = (shared(), host());
+    assert!(overlay.converge(&mut kernel).unwrap().is_clean());
+    let whole = kernel.devices.clone();
+    for held in Family::ALL {
+        let device = kernel.devices.values_mut().next().unwrap();
+        device.addresses.retain(|(address, _)| address.is_ipv4());
+        let damaged = kernel.devices.clone();
+        overlay.hold([Part::Device(held)].into());
+        overlay.converge(&mut kernel).unwrap();
+        assert_eq!(kernel.devices, damaged, "{held:?} is held");
+        overlay.hold([].into());
+        overlay.converge(&mut kernel).unwrap();
+        assert_eq!(kernel.devices, whole);
+    }
+}
+
+#[test]
+fn a_name_that_another_program_has_is_reported_once_for_each_device() {
+    for (mut overlay, names) in [(shared(), 1), (separate(), 2)] {
+        let mut kernel = host();
+        assert!(overlay.converge(&mut kernel).unwrap().is_clean());
+        kernel.devices.values_mut().for_each(|device| device.kind = ObservedKind::Other("tun".to_owned()));
+        assert_eq!(overlay.converge(&mut kernel).unwrap().taken.len(), names);
+    }
+}
+
+#[test]
+fn the_subnets_of_one_key_do_not_share_its_address_with_another_peer() {
+    let (mut overlay, mut kernel) = (shared(), host());
+    assert!(overlay.converge(&mut kernel).unwrap().is_clean());
+    assert_eq!(overlay.take_status_changes(), []);
+    overlay.set_peer(peer("10.244.4.0/24", 4, "192.168.77.2:51820")).unwrap();
+    let changes = overlay.take_status_changes();
+    assert_eq!(changes.iter().map(|change| change.peer).collect::<Vec<_>>(), [v4(4).subnet]);
 }
 
 #[test]
