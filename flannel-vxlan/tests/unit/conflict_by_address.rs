@@ -62,7 +62,11 @@ fn an_underlay_address_in_another_peers_subnet_belongs_to_the_peer_unless_the_ho
  {
     let (victim, inside) =
         (peer("10.244.60.0/24", 2, "192.168.77.2"), peer("10.244.61.0/24", 3, "10.244.60.5"));
-    assert_eq!(conflicts([victim, inside]), [None, Some(PeerConflict::UnderlayInside(victim.subnet))]);
+    for underlay in ["10.244.60.0", "10.244.60.5", "10.244.60.255"] {
+        let inside = peer("10.244.61.0/24", 3, underlay);
+        let conflict = PeerConflict::UnderlayInside(victim.subnet);
+        assert_eq!(conflicts([victim, inside]), [None, Some(conflict)], "{underlay}");
+    }
 
     let station = peer("10.244.62.0/24", 4, "10.244.200.130");
     let greedy = peer("10.244.200.128/25", 5, "192.168.77.5");

@@ -1,8 +1,8 @@
 //! Plans as text: the commands of `ip` and `bridge` that have the same effect.
 
 use flannel_vxlan::{
-    DeviceSpec, FakeKernel, Family, FamilySpec, Interface, InterfaceAddress, Kernel, MacAddr, Observed,
-    Overlay, Part, Peer, Plan, Report, UnderlayMtu, Via,
+    DeviceSpec, DeviceStep, FakeKernel, Family, FamilySpec, Interface, InterfaceAddress, Kernel, MacAddr,
+    Observed, ObservedNexthop, Overlay, Part, Peer, Plan, Report, Step, UnderlayMtu, Via,
 };
 use ipnet::IpNet;
 use testkit::golden;
@@ -206,4 +206,30 @@ fn a_removed_family_is_left_to_the_plan_for_leftovers_and_returns_with_its_peers
     }
     assert!(overlay.flush(&mut kernel).unwrap().is_clean());
     assert_eq!(contents(&kernel), (2, 2, 1));
+}
+
+#[test]
+fn a_removal_deletes_what_is_ours_on_each_device_and_then_the_device() {
+    let mut kernel = FakeKernel::new([("192.168.77.1".parse().unwrap(), 24)]);
+    let mut overlay = Overlay::new(dual_stack());
+    overlay.set_peer(tunnel("10.244.2.0/24", 2, "192.168.77.2")).unwrap();
+    overlay.set_peer(tunnel("fd00:10:244:2::/64", 3, "fd77::2")).unwrap();
+    assert!(overlay.flush(&mut kernel).unwrap().is_clean());
+    let ours = *kernel.nexthops.values().next().unwrap();
+    kernel.nexthops.insert(7, ObservedNexthop { id: 7, protocol: 4, ..ours });
+    let links = overlay.links();
+    let observed = kernel.observe(&links).unwrap();
+    let leftovers = Plan::leftovers(&links, &[], &Overlay::default(), &observed);
+    for plan in [Plan::removal(&links, &observed), leftovers] {
+        let [Step::DeleteRoute { .. }, Step::DeleteRoute { .. }, Step::DeleteNexthop { id }, devices @ ..] =
+            plan.steps()
+        else {
+            panic!("{plan}")
+        };
+        assert_eq!(*id, ours.id);
+        assert_eq!(devices, Family::ALL.map(|family| Step::Device(family, DeviceStep::Delete)));
+        for (family, name) in Family::ALL.into_iter().zip(["flannel.1", "flannel-v6.1"]) {
+            assert_eq!(plan.links(family).unwrap().device, Some(name.parse().unwrap()));
+        }
+    }
 }

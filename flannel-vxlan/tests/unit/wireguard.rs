@@ -7,7 +7,7 @@ use std::time::Duration;
 use flannel_vxlan::{
     DeviceSpec, FakeKernel, Family, FamilySpec, FlannelDevice, IfName, IpipSpec, Kernel, Links, ObservedKind,
     ObservedRoute, ObservedRouteTo, ObservedWireguard, ObservedWireguardPeer, Overlay, Part, Peer,
-    PeerConflict, Plan, PresharedKey, PrivateKey, PublicKey, UnderlayMtu, Via, WireguardSpec,
+    PeerConflict, Plan, PresharedKey, PrivateKey, PublicKey, Step, UnderlayMtu, Via, WireguardSpec,
 };
 use ipnet::IpNet;
 use proptest::prelude::*;
@@ -268,6 +268,22 @@ fn a_name_that_another_program_has_is_reported_once_for_each_device() {
         kernel.devices.values_mut().for_each(|device| device.kind = ObservedKind::Other("tun".to_owned()));
         assert_eq!(overlay.converge(&mut kernel).unwrap().taken.len(), names);
     }
+}
+
+#[test]
+fn the_route_to_a_network_is_created_or_replaces_the_wrong_one() {
+    let (mut overlay, mut kernel) = (separate(), host());
+    let replaces = |plan: &Plan| -> Vec<bool> {
+        let put = |step: &Step| match step {
+            Step::PutRoute { replace, .. } => Some(*replace),
+            _ => None,
+        };
+        plan.steps().iter().filter_map(put).collect()
+    };
+    assert_eq!(replaces(&plan(&mut overlay, &mut kernel)), [false; 2]);
+    assert!(overlay.converge(&mut kernel).unwrap().is_clean());
+    kernel.routes.values_mut().for_each(|route| route.protocol = 3);
+    assert_eq!(replaces(&plan(&mut overlay, &mut kernel)), [true; 2]);
 }
 
 #[test]
