@@ -19,6 +19,7 @@ use flannel_vxlan::{
 use flannel_vxlan::{DefaultRoute, FakeKernel, Interface, InterfaceAddress, RouteLookup};
 use flanneld::config::{Command, Config, NetConf, Source};
 use flanneld::desired::NodeSpec;
+use flanneld::logging::{Lines, LogOptions};
 use flanneld::node::Present;
 use flanneld::reconcile::monitor::ForeignCommits;
 use flanneld::reconcile::{Inputs, Outputs, Reconciler, RestoredPeers, find_facts};
@@ -33,6 +34,8 @@ use ipnet::{IpNet, Ipv4Net};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
+use tracing::subscriber::DefaultGuard;
+use tracing_subscriber::layer::SubscriberExt as _;
 
 mod contest;
 mod host;
@@ -104,6 +107,14 @@ impl flannel_nft::Kernel for Shared<FakeNft> {
         self.states.lock().unwrap().push(tables);
         sent
     }
+}
+
+/// What this thread logs until the guard is dropped.
+fn capture_log() -> (Arc<Mutex<String>>, DefaultGuard) {
+    let lines = Arc::new(Mutex::new(String::new()));
+    let sink = Arc::clone(&lines);
+    let layer = Lines::new(LogOptions::default(), move |_, line: &str| sink.lock().unwrap().push_str(line));
+    (lines, tracing::subscriber::set_default(tracing_subscriber::registry().with(layer)))
 }
 
 /// A node whose reconciler runs.

@@ -213,3 +213,31 @@ async fn a_repair_that_waits_for_calm_is_not_booked_as_found_by_the_check_that_f
     let causes: Vec<_> = status.repairs.iter().map(|repair| repair.cause).collect();
     assert_eq!(causes, [Cause::Notification; 3]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn thirty_changes_and_thirty_repairs_a_minute_are_logged_and_then_once_that_there_are_more() {
+    let (lines, _capturing) = capture_log();
+    // Lines of each write, and of more than 30 requested ones and repairs, since the last call.
+    let logged = || {
+        let text = std::mem::take(&mut *lines.lock().unwrap());
+        ["devices, peers and routes written", "made flanneld write rules", "repaired more than 30 times"]
+            .map(|line| text.matches(line).count())
+    };
+    let mut node = Node::start();
+    node.tell(listing(2..42)).await;
+    node.until(Readiness::is_ready).await;
+    sleep(Duration::from_secs(65)).await;
+    logged();
+    for n in 100..140 {
+        node.tell([LeaseEvent::Upsert(lease(n))]).await;
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(logged(), [30, 1, 0]);
+    for n in 2..42 {
+        let gone = node.links.with(|kernel| kernel.routes.remove(&(subnet(n).into(), 0)));
+        let gone = Notification::Route { route: gone.unwrap(), gone: true };
+        node.alive.1.send(vec![gone]).await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(logged(), [30, 0, 1]);
+}

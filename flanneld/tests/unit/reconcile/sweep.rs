@@ -1,8 +1,5 @@
 //! What the node stops using, and the reconciler removes.
 
-use flanneld::logging::{Lines, LogOptions};
-use tracing_subscriber::layer::SubscriberExt as _;
-
 use super::leases::direct_route;
 use super::*;
 
@@ -54,10 +51,7 @@ async fn a_sweep_names_the_devices_with_flannels_names_that_the_configuration_do
             kernel.interfaces.push(Interface { index, name: name.to_owned(), ..Interface::default() });
         }
     });
-    let lines = Arc::new(Mutex::new(String::new()));
-    let sink = Arc::clone(&lines);
-    let layer = Lines::new(LogOptions::default(), move |_, line: &str| sink.lock().unwrap().push_str(line));
-    let _captured = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
+    let (lines, _capturing) = capture_log();
     let mut node = Node::start_after(Some(VXLAN), None, links, Shared::default());
     node.tell(listing([2])).await;
     node.until(Readiness::is_ready).await;
