@@ -1,7 +1,8 @@
 //! Peers that the kernel refuses, or that change before they are written, and what is reported of them.
 
 use flannel_vxlan::{
-    FakeKernel, Family, Kernel, MacAddr, Overlay, Peer, PeerConflict, PeerStatus, PeerStatusChange, Step, Via,
+    FakeKernel, Family, InterfaceAddress, Kernel, MacAddr, Overlay, Peer, PeerConflict, PeerStatus,
+    PeerStatusChange, Step, Via,
 };
 use ipnet::IpNet;
 
@@ -100,4 +101,14 @@ fn each_change_of_a_peers_status_is_reported_once() {
     assert_eq!(overlay.take_status_changes(), []);
     assert!(overlay.remove_peer(subnet(4)) && !overlay.remove_peer(subnet(4)));
     assert_eq!(overlay.take_status_changes(), change(shares, None));
+    // A conflict with an address of this host begins and ends with the address.
+    overlay.set_peer(peer(4, 9)).unwrap();
+    let own = InterfaceAddress::new([192, 168, 77, 9].into(), 24);
+    kernel.interfaces[0].addresses.push(own);
+    overlay.converge(&mut kernel).unwrap();
+    let left_out = Some(PeerStatus::NotProgrammed(PeerConflict::OwnUnderlay(own.address)));
+    assert_eq!(overlay.take_status_changes(), change(None, left_out));
+    kernel.interfaces[0].addresses.pop();
+    overlay.converge(&mut kernel).unwrap();
+    assert_eq!(overlay.take_status_changes(), change(left_out, None));
 }
