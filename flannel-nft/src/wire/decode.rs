@@ -302,9 +302,12 @@ fn is_own_udata(set: &Set, userdata: &[u8]) -> bool {
         Datatype::Other { .. } => datatype.parts().len() == 1 && datatype.end().is_none(),
         _ => false,
     };
-    // What nft writes for a concatenation that was declared with `type`.
-    let is_empty_typeof =
-        |value| read_udata(value).any(|entry| entry == (NFTNL_UDATA_SET_TYPEOF_DATA, &[][..]));
+    // What nft writes for a concatenation that was declared with `type`. Since 1.1 it does so for a single type too, and
+    // older versions crash when they list that set: it counts as a difference.
+    let is_empty_typeof = |datatype: Datatype, value| {
+        datatype.parts().len() > 1
+            && read_udata(value).any(|entry| entry == (NFTNL_UDATA_SET_TYPEOF_DATA, &[][..]))
+    };
     let of_value = if let Maps::Value(datatype) = set.maps { Some(datatype) } else { None };
     if userdata.is_empty() || is_other(set.key) || of_value.is_some_and(is_other) {
         return set_userdata(set).as_bytes() == userdata;
@@ -312,7 +315,8 @@ fn is_own_udata(set: &Set, userdata: &[u8]) -> bool {
     read_udata(userdata).all(|(kind, value)| match kind {
         NFTNL_UDATA_SET_KEYBYTEORDER | NFTNL_UDATA_SET_DATABYTEORDER | NFTNL_UDATA_SET_COMMENT => true,
         NFTNL_UDATA_SET_MERGE_ELEMENTS => [0_u32, 1].iter().any(|bit| value == bit.to_ne_bytes()),
-        NFTNL_UDATA_SET_KEY_TYPEOF | NFTNL_UDATA_SET_DATA_TYPEOF => is_empty_typeof(value),
+        NFTNL_UDATA_SET_KEY_TYPEOF => is_empty_typeof(set.key, value),
+        NFTNL_UDATA_SET_DATA_TYPEOF => of_value.is_some_and(|datatype| is_empty_typeof(datatype, value)),
         NFTNL_UDATA_SET_DATA_INTERVAL => {
             let has_ranges = of_value.is_some_and(|datatype| datatype.end().is_some());
             value == u32::from(has_ranges).to_ne_bytes()
