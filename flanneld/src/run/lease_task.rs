@@ -128,8 +128,8 @@ fn with_advice_about_key(mut error: StoreError) -> StoreError {
     error
 }
 
-/// Asks for the lease that is remembered or was lost until the store gives one. It may be another: ours expired while we
-/// was stopped, and another node has it now.
+/// Asks for the lease that is remembered or was lost until the store gives one. It may be another: the lease expired while
+/// flanneld was stopped, and another node has it now.
 async fn confirm_lease(
     store: &dyn LeaseStore,
     request: &mut LeaseRequest,
