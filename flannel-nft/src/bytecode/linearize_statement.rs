@@ -374,7 +374,7 @@ fn linearize_update<F: FnMut(Expr)>(l: &mut Linearizer<F>, update: &SetUpdate) -
     Ok(())
 }
 
-fn linearize_limit(limit: &Limit) -> Expr {
+pub(crate) fn linearize_limit(limit: &Limit) -> Expr {
     Expr::Limit {
         rate: limit.rate,
         unit: limit.per,

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use flannel_netlink::{AttributeIter, Attributes, Malformed, attributes};
 
+use crate::bytecode::delinearize_statement::stateful;
 use crate::bytecode::expr::Expr;
+use crate::bytecode::linearize_statement::linearize_limit;
 use crate::model::chain::{Device, Priority};
 use crate::model::family::Family;
 use crate::model::ids::{Handle, TableId};
@@ -12,7 +14,7 @@ use crate::model::name::{ObjectName, escaped};
 use crate::model::object::{Flowtable, Object, ObjectKind};
 use crate::model::opaque::Extra;
 use crate::model::protocol::Protocol;
-use crate::model::statement::Limit;
+use crate::model::statement::Statement;
 use crate::uapi::*;
 use crate::wire::udata::*;
 use crate::wire::{attribute_bytes, exprs};
@@ -109,7 +111,7 @@ pub(crate) fn encode_kind(kind: &ObjectKind) -> (u32, Box<[u8]>) {
             (NFT_OBJECT_CT_TIMEOUT, data)
         }
         ObjectKind::Limit(limit) => {
-            let data = attribute_bytes(|a| exprs::body(&limit_expr(limit), a));
+            let data = attribute_bytes(|a| exprs::body(&linearize_limit(limit), a));
             (NFT_OBJECT_LIMIT, data)
         }
         ObjectKind::Quota { bytes, over, used } => {
@@ -136,16 +138,6 @@ pub(crate) fn encode_kind(kind: &ObjectKind) -> (u32, Box<[u8]>) {
             });
             (NFT_OBJECT_SYNPROXY, data)
         }
-    }
-}
-
-fn limit_expr(limit: &Limit) -> Expr {
-    Expr::Limit {
-        rate: limit.rate,
-        unit: limit.per,
-        burst: limit.burst,
-        kind: if limit.bytes { NFT_LIMIT_PKT_BYTES } else { NFT_LIMIT_PKTS },
-        flags: if limit.over { NFT_LIMIT_F_INV } else { 0 },
     }
 }
 
@@ -180,11 +172,8 @@ pub(crate) fn decode_kind(number: u32, data: &[u8]) -> Option<ObjectKind> {
             }
         }
         NFT_OBJECT_LIMIT => {
-            let Expr::Limit { rate, unit, burst, kind, flags } = exprs::decode_named("limit", data) else {
-                return None;
-            };
-            let (bytes, over) = (kind == NFT_LIMIT_PKT_BYTES, flags == NFT_LIMIT_F_INV);
-            ObjectKind::Limit(Limit { rate, per: unit, burst, bytes, over })
+            let Statement::Limit(limit) = stateful(&exprs::decode_named("limit", data))? else { return None };
+            ObjectKind::Limit(limit)
         }
         NFT_OBJECT_QUOTA => ObjectKind::Quota {
             bytes: at(NFTA_QUOTA_BYTES)?.be64().ok()?,

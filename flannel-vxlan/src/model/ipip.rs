@@ -44,7 +44,7 @@ impl IpipSpec {
     /// Sets whether the network card computes the checksums of inner packets (`tx-checksum-ip-generic`). Default:
     /// `None`, unchanged. Turn it off with FOU if a program receives the datagrams. A virtual card passes on packets
     /// whose checksums are missing. The kernel of a receiver on the same machine knows which they are; a program that
-    /// reads the datagram, as that of upstream flannel's `udp` backend, does not.
+    /// reads the datagram, such as upstream flannel's daemon with its `udp` backend, does not.
     #[must_use]
     pub fn tx_checksum(mut self, offload: Option<bool>) -> Self {
         self.tx_checksum = offload;

@@ -247,9 +247,10 @@ impl Rules<'_> {
         {
             return Some(PeerConflict::OwnKey);
         }
-        let networks = spec.networks.iter().map(IpNet::trunc).filter(|network| network.contains(&subnet));
-        if let Some((network, address)) =
-            networks.filter(|_| is_wireguard).find_map(|network| Some((network, self.host.cut_off(network)?)))
+        let mut networks = spec.networks.iter().map(IpNet::trunc).filter(|network| network.contains(&subnet));
+        if is_wireguard
+            && let Some((network, address)) =
+                networks.find_map(|network| Some((network, self.host.cut_off(network)?)))
         {
             return Some(PeerConflict::NetworkCutsOff { network, address });
         }

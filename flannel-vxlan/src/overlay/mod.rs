@@ -52,7 +52,6 @@ use crate::plan::wireguard::SentBytes;
 /// - One public key at two endpoints: the same. In WireGuard a node may have several subnets, with the same key and
 ///   endpoint.
 /// - One underlay address with two MAC addresses, keys or subnets: both peers are programmed.
-///
 /// - A pod network that contains an address or gateway of this host which no more specific route reaches: with WireGuard
 ///   its route is not set, and none of its peers is programmed. Pod traffic then follows the host's other routes,
 ///   unencrypted.

@@ -125,13 +125,13 @@ impl Context {
         why: String,
     ) -> Result<Self, CommandError> {
         let net_conf = config.net_conf.clone().or_else(|| saved.usable_net_conf().cloned());
-        let problem = match &net_conf {
-            Some(net_conf) => saved.unfit_for(net_conf),
-            None => Some("it does not have the PSK".to_owned()),
+        let Some(net_conf) = net_conf else {
+            let problem = "it does not have the PSK".to_owned();
+            return Err(CommandError::StateFile { cause: why, problem });
         };
-        let (Some(net_conf), None) = (net_conf, &problem) else {
-            return Err(CommandError::StateFile { cause: why, problem: problem.unwrap_or_default() });
-        };
+        if let Some(problem) = saved.unfit_for(&net_conf) {
+            return Err(CommandError::StateFile { cause: why, problem });
+        }
         let (v4, v6) = net_conf.networks();
         let lease = saved.key.within(v4, v6).unwrap_or(saved.key);
         let table_prefix = table_prefix(&config, &net_conf, Some(&saved), rules)?;

@@ -49,6 +49,16 @@ mod wireguard_peers;
 const BINARY: &str = env!("CARGO_BIN_EXE_flanneld");
 const SOON: Duration = Duration::from_secs(10);
 
+/// As `assert_eq!`, showing only lines that differ.
+#[track_caller]
+fn assert_same(now: &str, then: &str) {
+    let only = |text: &str, other: &str| {
+        let others: Vec<_> = other.lines().collect();
+        text.lines().filter(|line| !others.contains(line)).map(|line| format!("{line}\n")).collect::<String>()
+    };
+    assert!(now == then, "new:\n{}gone:\n{}", only(now, then), only(then, now));
+}
+
 /// A cluster of `size` nodes with a daemon and a pod each.
 struct Cluster {
     flannel: Flannel,

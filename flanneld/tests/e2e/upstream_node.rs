@@ -10,6 +10,7 @@ use std::time::Duration;
 use testkit::FakeApi;
 use testkit::{Flannel, Lab, Node, may_make_namespaces, wait_for};
 
+use super::assert_same;
 use super::etcd_host::{ENDPOINT, Etcd};
 use super::upstream_cluster::{self, DIRECT, DUAL_STACK, HOST_GW, Kind, Mode, VXLAN, WITHOUT_MASQUERADE};
 
@@ -145,16 +146,6 @@ impl<'a> Cluster<'a> {
                 (ip -4 route show table all; ip -6 route show table all | grep -v fe80:; ip nexthop
                     ip neigh show nud permanent; bridge fdb | grep dst) | sort")
     }
-}
-
-/// As `assert_eq!`, showing only lines that differ.
-#[track_caller]
-fn assert_same(now: &str, then: &str) {
-    let only = |text: &str, other: &str| {
-        let others: Vec<_> = other.lines().collect();
-        text.lines().filter(|line| !others.contains(line)).map(|line| format!("{line}\n")).collect::<String>()
-    };
-    assert!(now == then, "new:\n{}gone:\n{}", only(now, then), only(then, now));
 }
 
 fn lab_of_three() -> (Lab, Vec<Node>) {

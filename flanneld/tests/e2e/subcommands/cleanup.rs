@@ -9,17 +9,15 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::{Flannel, Lab, Node, may_make_namespaces, wait_for};
 
-use super::{BINARY, SOON, assert_same, flanneld, neighbour, state, words};
+use super::{BINARY, SOON, beside_a_neighbour, flanneld, state, words};
+use crate::assert_same;
 
 #[test]
 fn cleanup_leaves_exactly_what_others_made() {
     if !may_make_namespaces() {
         return;
     }
-    let mut lab = Lab::new().unwrap();
-    let flannel = Flannel::new(&lab, BINARY, Flannel::NET_CONF).unwrap();
-    neighbour(&mut lab, &flannel);
-    let node = lab.add_node().unwrap();
+    let (_lab, flannel, node) = beside_a_neighbour(Flannel::NET_CONF, &[]);
     node.namespace()
         .sh("nft 'table inet foreign { chain c { type filter hook forward priority 0; ct state invalid drop; }; }'
             nft 'table ip flannel-else { set s { type ipv4_addr; }; }'
@@ -178,10 +176,7 @@ fn the_cleanup_pod_waits_for_daemons_to_end_and_leaves_a_node_without_flannel() 
     if !may_make_namespaces() {
         return;
     }
-    let mut lab = Lab::new().unwrap();
-    let flannel = Flannel::new(&lab, BINARY, Flannel::NET_CONF).unwrap();
-    neighbour(&mut lab, &flannel);
-    let node = lab.add_node().unwrap();
+    let (lab, flannel, node) = beside_a_neighbour(Flannel::NET_CONF, &[]);
     let before = state(node.namespace());
     let cni = lab.folder().join("net.d");
     fs::create_dir(&cni).unwrap();

@@ -6,7 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::{BINARY, SOON};
+use crate::{BINARY, SOON, assert_same};
 use flanneld::status::model::socket;
 use testkit::{Flannel, Lab, Namespace, Node, may_make_namespaces, wait_for};
 
@@ -38,31 +38,21 @@ fn words(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
-/// As `assert_eq!`, showing only lines that differ.
-#[track_caller]
-fn assert_same(now: &str, then: &str) {
-    let only = |text: &str, other: &str| {
-        let others: Vec<_> = other.lines().collect();
-        text.lines().filter(|line| !others.contains(line)).map(|line| format!("{line}\n")).collect::<String>()
-    };
-    assert!(now == then, "new:\n{}gone:\n{}", only(now, then), only(then, now));
-}
-
-/// Another node of the cluster, whose daemon has come and gone, as somebody to route to.
-fn neighbour(lab: &mut Lab, flannel: &Flannel) {
+/// A node without a daemon, beside another node of the cluster whose daemon has come and gone, as somebody to route to.
+fn beside_a_neighbour(net_conf: &str, flags: &[&str]) -> (Lab, Flannel, Node) {
+    let mut lab = Lab::new().unwrap();
+    let flannel = Flannel::new(&lab, BINARY, net_conf).unwrap();
+    let flannel = flags.iter().fold(flannel, |flannel, flag| flannel.arg(*flag));
+    let neighbour = lab.add_node().unwrap();
+    flannel.start_ready(&neighbour, SOON).unwrap().terminate().unwrap();
     let node = lab.add_node().unwrap();
-    let daemon = flannel.start_ready(&node, SOON).unwrap();
-    daemon.terminate().unwrap();
+    (lab, flannel, node)
 }
 
 /// Brings a node to where `prepare` leaves it, compares what the daemon makes of that with what the commands of a plan
 /// make of it, and returns these.
 fn twins(net_conf: &str, prepare: &str, flags: &[&str]) -> String {
-    let mut lab = Lab::new().unwrap();
-    let flannel = Flannel::new(&lab, BINARY, net_conf).unwrap();
-    let flannel = flags.iter().fold(flannel, |flannel, flag| flannel.arg(*flag));
-    neighbour(&mut lab, &flannel);
-    let node = lab.add_node().unwrap();
+    let (_lab, flannel, node) = beside_a_neighbour(net_conf, flags);
     let prepare = format!("nft flush ruleset; {prepare}");
     node.namespace().sh(&prepare).unwrap();
     let mut plan = words("plan");
@@ -102,10 +92,7 @@ fn a_plan_without_the_store_is_one_with_what_is_remembered() {
     if !may_make_namespaces() {
         return;
     }
-    let mut lab = Lab::new().unwrap();
-    let flannel = Flannel::new(&lab, BINARY, Flannel::NET_CONF).unwrap();
-    neighbour(&mut lab, &flannel);
-    let node = lab.add_node().unwrap();
+    let (_lab, flannel, node) = beside_a_neighbour(Flannel::NET_CONF, &[]);
     let daemon = flannel.start_ready(&node, SOON).unwrap();
     let remembered = || flanneld::run::state_file::path(&node.subnet_file()).exists().then_some(());
     wait_for(SOON, remembered).unwrap();
@@ -121,10 +108,7 @@ fn a_plan_needs_no_tmp_as_our_image_has_none_and_names_a_folder_that_is_missing(
     if !may_make_namespaces() {
         return;
     }
-    let mut lab = Lab::new().unwrap();
-    let flannel = Flannel::new(&lab, BINARY, Flannel::NET_CONF).unwrap();
-    neighbour(&mut lab, &flannel);
-    let node = lab.add_node().unwrap();
+    let (_lab, flannel, node) = beside_a_neighbour(Flannel::NET_CONF, &[]);
     let leases = flannel.lease_file();
     let folders = || {
         let there = fs::read_dir(leases.parent().unwrap()).unwrap().map(Result::unwrap);
@@ -321,10 +305,7 @@ fn status_is_the_daemons_word_and_without_one_the_kernels() {
     if !may_make_namespaces() {
         return;
     }
-    let mut lab = Lab::new().unwrap();
-    let flannel = Flannel::new(&lab, BINARY, Flannel::NET_CONF).unwrap();
-    neighbour(&mut lab, &flannel);
-    let node = lab.add_node().unwrap();
+    let (_lab, flannel, node) = beside_a_neighbour(Flannel::NET_CONF, &[]);
     let status = |flags: &str| {
         let line = format!("status {flags} --subnet-file={}", node.subnet_file().display());
         flanneld(&node, &words(&line))

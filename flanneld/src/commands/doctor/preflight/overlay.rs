@@ -1,8 +1,9 @@
 //! What becomes of devices, peers and routes.
 
+use std::collections::BTreeSet;
+
 use flannel_vxlan::{DeviceStep, Family, Kernel as _, Observed, Plan, Step};
 use ipnet::IpNet;
-use std::collections::BTreeSet;
 
 use crate::commands::CommandError;
 use crate::commands::context::Context;
