@@ -12,7 +12,7 @@ use flannel_netlink::{Batch, Flags, Protocol, Socket};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::{CniError, IO};
-use crate::subnet_env::PluginEnv;
+use crate::subnet_env::SubnetEnv;
 use crate::uapi::*;
 
 /// Removes the bridge `name` if it has addresses of a family in use but none in the node's subnet, and no interface is
@@ -23,7 +23,7 @@ use crate::uapi::*;
 ///
 /// # Kernel
 /// `ip link del cni0`
-pub(crate) fn remove_if_stale(name: &str, env: &PluginEnv, data_dir: &Path) -> Result<(), CniError> {
+pub(crate) fn remove_if_stale(name: &str, env: &SubnetEnv, data_dir: &Path) -> Result<(), CniError> {
     let failed = |error: Box<dyn std::error::Error>| CniError {
         code: IO,
         message: format!("cannot look at bridge {name}"),
@@ -48,7 +48,7 @@ pub(crate) fn remove_if_stale(name: &str, env: &PluginEnv, data_dir: &Path) -> R
 fn find_stale(
     socket: &mut Socket,
     name: &str,
-    env: &PluginEnv,
+    env: &SubnetEnv,
 ) -> Result<Option<u32>, Box<dyn std::error::Error>> {
     let mut question = Batch::new();
     question.message(RTM_GETLINK, Flags::DUMP, &ifinfomsg(0), |_| {});
@@ -94,7 +94,7 @@ struct Link {
 
 /// Whether the bridge has global addresses of a family in use, and none of them is in the node's subnet. An address that an
 /// operator put beside the right one does not make it stale.
-fn is_stale(addresses: &[IpAddr], env: &PluginEnv) -> bool {
+fn is_stale(addresses: &[IpAddr], env: &SubnetEnv) -> bool {
     env.subnets().any(|subnet| {
         let mut same_family =
             addresses.iter().filter(|address| address.is_ipv4() == subnet.addr().is_ipv4()).peekable();
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn only_a_bridge_without_an_address_of_the_subnet_is_stale() {
         let env = "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.7.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n";
-        let env = PluginEnv::parse(env).unwrap();
+        let (env, _) = SubnetEnv::parse(env.as_bytes());
         for (addresses, stale) in [
             (&[][..], false),
             (&["10.244.7.1"], false),

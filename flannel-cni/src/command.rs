@@ -9,7 +9,7 @@ use crate::conf::{Attachment, NetConf};
 use crate::delegate;
 use crate::error::{BAD_CONF, BAD_ENVIRONMENT, CniError, DECODING, INCOMPATIBLE_VERSION, IO, NOT_AVAILABLE};
 use crate::state::State;
-use crate::subnet_env::PluginEnv;
+use crate::subnet_env::SubnetEnv;
 
 /// Versions of the specification, oldest first.
 const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
@@ -115,7 +115,7 @@ pub fn answer(request: &Request, conf: &[u8]) -> Result<Vec<u8>, CniError> {
 }
 
 fn add(request: &Request, conf: &NetConf) -> Result<Vec<u8>, CniError> {
-    let env = PluginEnv::read(&conf.subnet_file)?;
+    let env = SubnetEnv::read_complete(&conf.subnet_file)?;
     if let Some(bridge) = conf.bridge() {
         bridge::remove_if_stale(bridge, &env, &conf.data_dir)?;
     }
@@ -142,7 +142,7 @@ fn del(request: &Request, conf: &NetConf) -> Result<(), CniError> {
     let delegate: Map<String, Value> = match serde_json::from_slice(&saved) {
         Ok(delegate) => delegate,
         // A crash of upstream's plugin leaves half a file. What ADD would use now is most likely what it used.
-        Err(_half) => match PluginEnv::read(&conf.subnet_file) {
+        Err(_half) => match SubnetEnv::read_complete(&conf.subnet_file) {
             Ok(env) => conf.delegate(&env),
             Err(_unknown) => Map::new(),
         },
@@ -182,7 +182,7 @@ fn check(request: &Request, conf: &NetConf) -> Result<(), CniError> {
 /// Whether ADD can succeed: there is a subnet, and the delegate and its IPAM plugin are installed and ready.
 fn status(request: &Request, conf: &NetConf) -> Result<(), CniError> {
     let unavailable = |error: CniError| CniError { code: NOT_AVAILABLE, ..error };
-    let env = PluginEnv::read(&conf.subnet_file).map_err(unavailable)?;
+    let env = SubnetEnv::read_complete(&conf.subnet_file).map_err(unavailable)?;
     let delegate = conf.delegate(&env);
     delegate::find(&request.path, ipam_type(&delegate)).map_err(unavailable)?;
     delegate::find(&request.path, conf.delegate_type()).map_err(unavailable)?;
@@ -216,7 +216,7 @@ fn collect(request: &Request, conf: &NetConf) -> Result<(), CniError> {
             first_failure = first_failure.and(deleted);
         }
     }
-    let env = PluginEnv::read(&conf.subnet_file)?;
+    let env = SubnetEnv::read_complete(&conf.subnet_file)?;
     let mut delegate = conf.delegate(&env);
     let attachments =
         valid.iter().map(|used| json!({ "containerID": used.container, "ifname": used.ifname }));

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::error::{BAD_CONF, CniError, DECODING};
-use crate::subnet_env::PluginEnv;
+use crate::subnet_env::SubnetEnv;
 
 /// The configuration, with upstream's keys and defaults.
 #[derive(Clone, Debug, Deserialize)]
@@ -89,7 +89,7 @@ impl NetConf {
     }
 
     /// The delegate's configuration for a node with this subnet. What the operator set stays.
-    pub(crate) fn delegate(&self, env: &PluginEnv) -> Map<String, Value> {
+    pub(crate) fn delegate(&self, env: &SubnetEnv) -> Map<String, Value> {
         let mut delegate = self.delegate.clone().unwrap_or_default();
         if let Some(runtime) = &self.runtime_config {
             delegate.insert("runtimeConfig".to_owned(), runtime.clone().into());
@@ -100,7 +100,7 @@ impl NetConf {
         };
         default("type", "bridge".into());
         // Whichever of the two does not masquerade leaves it to the other.
-        default("ipMasq", (!env.ip_masq).into());
+        default("ipMasq", env.ip_masq.map(|is_on| !is_on).into());
         default("mtu", env.mtu.into());
         if self.delegate_type() == "bridge" {
             default("isGateway", true.into());
@@ -113,7 +113,7 @@ impl NetConf {
     }
 
     /// The IPAM section: the operator's, with the ranges and routes of this node.
-    fn ipam(&self, env: &PluginEnv) -> Map<String, Value> {
+    fn ipam(&self, env: &SubnetEnv) -> Map<String, Value> {
         let mut ipam = self.ipam.clone().unwrap_or_default();
         ipam.entry("type").or_insert_with(|| "host-local".into());
         let ranges: Vec<Value> = env.subnets().map(|subnet| json!([{ "subnet": subnet }])).collect();
@@ -135,13 +135,12 @@ fn invalid(problem: &str) -> CniError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::subnet_env::PluginEnv;
 
     const ENV: &str = "FLANNEL_NETWORK=10.1.0.0/16\nFLANNEL_SUBNET=10.1.17.1/24\n\
         FLANNEL_IPV6_NETWORK=fc00::/48\nFLANNEL_IPV6_SUBNET=fc00:0:0:17::1/64\nFLANNEL_MTU=1472\nFLANNEL_IPMASQ=true\n";
 
     fn delegate(conf: &str) -> String {
-        let env = PluginEnv::parse(ENV).unwrap();
+        let (env, _) = SubnetEnv::parse(ENV.as_bytes());
         serde_json::to_string(&NetConf::parse(conf.as_bytes()).unwrap().delegate(&env)).unwrap()
     }
 

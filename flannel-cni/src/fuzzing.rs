@@ -2,20 +2,26 @@
 
 use crate::Request;
 use crate::conf::NetConf;
-use crate::subnet_env::PluginEnv;
+use crate::subnet_env::SubnetEnv;
 
 /// Reads a network configuration, and after a line feed a subnet.env, and makes the delegate's configuration.
 pub fn cni(bytes: &[u8]) {
     let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
     let (conf, env) = bytes.split_at(end);
-    let env = PluginEnv::parse(&String::from_utf8_lossy(env));
+    let (env, _invalid) = SubnetEnv::parse(env);
     match NetConf::parse(conf) {
         Ok(conf) => {
             let _bridge = conf.bridge();
-            let _delegate = env.map(|env| conf.delegate(&env));
+            let _delegate = conf.delegate(&env);
         }
         Err(error) => drop(error.to_json(conf)),
     }
+}
+
+/// Reads a subnet.env. What flanneld would write in its place is accepted as written.
+pub fn subnet_env(text: &[u8]) {
+    let (env, _invalid) = SubnetEnv::parse(text);
+    assert!(env.is_in(&env.with_foreign_lines(text)), "{env:?}");
 }
 
 /// Reads the runtime's environment variables, one a line.

@@ -20,11 +20,12 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod state;
-pub mod subnet_env;
+mod subnet_env;
 mod uapi;
 
 pub use command::{Request, answer};
 pub use error::CniError;
+pub use subnet_env::{InvalidValue, SubnetEnv};
 
 use std::io::{Read, Write};
 use std::process::ExitCode;

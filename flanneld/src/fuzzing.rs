@@ -8,7 +8,6 @@ use tokio::sync::{mpsc, watch};
 
 use crate::commands::status::Shown;
 use crate::config::NetConf;
-use crate::desired::subnet_env::Previous;
 use crate::run::state_file::SavedState;
 use crate::serve::http::{View, converse};
 use crate::serve::{metrics, status_page};
@@ -23,12 +22,6 @@ pub fn net_conf(text: &[u8]) {
         let written = net_conf.to_json();
         assert_eq!(NetConf::parse(written.as_bytes()).as_ref(), Ok(&net_conf), "{written}");
     }
-}
-
-/// Reads a subnet.env, as flanneld and as the CNI plugin does.
-pub fn subnet_env(text: &[u8]) {
-    let _read_or_corrupt = Previous::parse(text);
-    let _read_or_missing = flannel_cni::subnet_env::PluginEnv::parse(&String::from_utf8_lossy(text));
 }
 
 /// Reads a state file. What it is written as means the same.

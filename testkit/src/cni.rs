@@ -1,12 +1,10 @@
-use std::fmt::Display;
-use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::str::FromStr;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use flannel_cni::SubnetEnv;
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use crate::new_flows::seen_source;
@@ -15,81 +13,26 @@ use crate::{LabError, Namespace};
 /// Where Debian's `containernetworking-plugins` puts the plugins.
 const PLUGINS: &str = "/usr/lib/cni";
 
-/// What a daemon passes to the CNI plugin: the content of subnet.env.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct SubnetEnv {
-    /// All pods of the cluster, and this node's pods with the address of their gateway.
-    pub v4: Option<(Ipv4Net, Ipv4Net)>,
-    /// The same for IPv6.
-    pub v6: Option<(Ipv6Net, Ipv6Net)>,
-    /// Largest IP packet, in bytes, of a pod's interface.
-    pub mtu: u32,
-    /// Whether the daemon masquerades; the bridge plugin does it otherwise.
-    pub ip_masq: bool,
-}
-
-impl SubnetEnv {
-    /// Reads the file as the flannel CNI plugin does.
-    ///
-    /// # Errors
-    /// The file is missing, a line is malformed, or a key that the plugin needs is absent.
-    pub fn read(path: &Path) -> Result<Self, LabError> {
-        let name = path.display().to_string();
-        let text = fs::read_to_string(path).map_err(LabError::system(format!("read {name}")))?;
-        let bad = |problem: &str| LabError::unreadable(&name, problem);
-        let value = |key: &str| {
-            let mut lines = text.lines().filter_map(|line| line.split_once('='));
-            lines.find(|(found, _)| *found == key).map(|(_, value)| value)
-        };
-        let v4: Option<(Ipv4Net, Ipv4Net)> =
-            pair(value("FLANNEL_NETWORK"), value("FLANNEL_SUBNET")).map_err(|error| bad(&error))?;
-        let v6: Option<(Ipv6Net, Ipv6Net)> =
-            pair(value("FLANNEL_IPV6_NETWORK"), value("FLANNEL_IPV6_SUBNET")).map_err(|error| bad(&error))?;
-        if v4.is_none() && v6.is_none() {
-            return Err(bad("neither FLANNEL_NETWORK and FLANNEL_SUBNET nor their IPV6 counterparts"));
-        }
-        let mtu = value("FLANNEL_MTU")
-            .and_then(|mtu| mtu.parse().ok())
-            .ok_or_else(|| bad("FLANNEL_MTU is missing or no number"))?;
-        let ip_masq = value("FLANNEL_IPMASQ").ok_or_else(|| bad("FLANNEL_IPMASQ is missing"))? == "true";
-        Ok(Self { v4, v6, mtu, ip_masq })
-    }
-
-    /// What the flannel CNI plugin passes to its delegate `bridge` with upstream's own configuration
-    /// (`hairpinMode`, `isDefaultGateway`): pods masquerade only if the daemon does not.
-    fn delegate(&self, bridge: &str, data: &Path) -> Value {
-        let of = |v4: fn(&(Ipv4Net, Ipv4Net)) -> String, v6: fn(&(Ipv6Net, Ipv6Net)) -> String| {
-            self.v4.iter().map(v4).chain(self.v6.iter().map(v6)).collect::<Vec<_>>()
-        };
-        let subnets = of(|(_, subnet)| subnet.trunc().to_string(), |(_, subnet)| subnet.trunc().to_string());
-        let networks = of(|(network, _)| network.to_string(), |(network, _)| network.to_string());
-        json!({
-            "cniVersion": "0.3.1",
-            "name": "cbr0",
-            "type": "bridge",
-            "bridge": bridge,
-            "hairpinMode": true,
-            "isDefaultGateway": true,
-            "isGateway": true,
-            "ipMasq": !self.ip_masq,
-            "mtu": self.mtu,
-            "ipam": {
-                "type": "host-local",
-                "dataDir": data,
-                "ranges": subnets.iter().map(|subnet| json!([{ "subnet": subnet }])).collect::<Vec<_>>(),
-                "routes": networks.iter().map(|network| json!({ "dst": network })).collect::<Vec<_>>(),
-            },
-        })
-    }
-}
-
-/// Both or neither of a network and a node's subnet.
-fn pair<N: FromStr<Err: Display>>(
-    network: Option<&str>,
-    subnet: Option<&str>,
-) -> Result<Option<(N, N)>, String> {
-    let net = |text: &str| text.parse().map_err(|error| format!("{text}: {error}"));
-    network.zip(subnet).map(|(network, subnet)| Ok((net(network)?, net(subnet)?))).transpose()
+/// What the flannel CNI plugin passes to its delegate `bridge` with upstream's own configuration
+/// (`hairpinMode`, `isDefaultGateway`): pods masquerade only if the daemon does not.
+fn delegate(env: &SubnetEnv, bridge: &str, data: &Path) -> Value {
+    json!({
+        "cniVersion": "0.3.1",
+        "name": "cbr0",
+        "type": "bridge",
+        "bridge": bridge,
+        "hairpinMode": true,
+        "isDefaultGateway": true,
+        "isGateway": true,
+        "ipMasq": env.ip_masq == Some(false),
+        "mtu": env.mtu,
+        "ipam": {
+            "type": "host-local",
+            "dataDir": data,
+            "ranges": env.subnets().map(|subnet| json!([{ "subnet": subnet }])).collect::<Vec<_>>(),
+            "routes": env.networks.iter().map(|network| json!({ "dst": network })).collect::<Vec<_>>(),
+        },
+    })
 }
 
 /// A pod: a network namespace behind a bridge of its node.
@@ -123,7 +66,7 @@ impl Pod {
         let what =
             format!("run CNI plugin bridge for {} (make: scripts/install-deps test)", namespace.name());
         let mut plugin = node.spawn(&mut add)?;
-        let configuration = env.delegate(bridge, data).to_string();
+        let configuration = delegate(env, bridge, data).to_string();
         let written = plugin.stdin.take().map(|mut stdin| stdin.write_all(configuration.as_bytes()));
         let done = plugin.wait_with_output().and_then(|done| written.transpose().map(|_| done));
         let done = done.map_err(LabError::system(&what))?;

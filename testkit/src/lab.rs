@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use flannel_cni::SubnetEnv;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::{LabError, Namespace, Pod, SubnetEnv, try_sh};
+use crate::{LabError, Namespace, Pod, try_sh};
 
 /// Every namespace and folder of a lab is called `flannel-lab-PID-N-..`, so that a later run can identify its process.
 const PREFIX: &str = "flannel-lab-";
@@ -204,16 +205,28 @@ impl Node {
         self.add_pod_of(&self.subnet_file(), "cni0")
     }
 
-    /// The same in the network of another subnet.env, behind a bridge of this name.
+    /// What its daemon passes to the CNI plugin.
+    ///
+    /// # Errors
+    /// subnet.env is missing or incomplete.
+    pub fn subnet_env(&self) -> Result<SubnetEnv, LabError> {
+        read_subnet_env(&self.subnet_file())
+    }
+
+    /// A pod in the network of another subnet.env, behind a bridge of this name.
     ///
     /// # Errors
     /// As [`Node::add_pod`].
     pub fn add_pod_of(&mut self, subnet_file: &Path, bridge: &str) -> Result<Pod, LabError> {
-        let env = SubnetEnv::read(subnet_file)?;
+        let env = read_subnet_env(subnet_file)?;
         self.pods += 1;
         let name = format!("{}-pod{}", self.namespace.name(), self.pods);
         Pod::create(Namespace::named(name), &self.namespace, (&env, bridge), &self.folder.join(bridge))
     }
+}
+
+fn read_subnet_env(file: &Path) -> Result<SubnetEnv, LabError> {
+    SubnetEnv::read_complete(file).map_err(|error| LabError::unreadable(file.display().to_string(), error))
 }
 
 /// Removes the labs of the processes that `condemned` chooses by their number.

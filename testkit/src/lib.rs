@@ -32,7 +32,7 @@ mod uapi;
 mod unprivileged;
 mod wait;
 
-pub use cni::{Pod, SubnetEnv};
+pub use cni::Pod;
 pub use disturbance::{Disturbance, Disturbed, Needs};
 pub use error::LabError;
 #[cfg(feature = "fake-api")]

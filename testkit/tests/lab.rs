@@ -7,8 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use testkit::{
-    Lab, LabError, NewFlows, NewFlowsReport, Node, Pod, RoundTrips, SubnetEnv, may_make_namespaces, sh,
-    wait_for,
+    Lab, LabError, NewFlows, NewFlowsReport, Node, Pod, RoundTrips, may_make_namespaces, sh, wait_for,
 };
 
 const SUBNET_ENV: &str = "\
@@ -212,20 +211,4 @@ fn a_lab_removes_what_it_made_and_what_dead_runs_left() {
     let rest = sh("ip netns list");
     assert!(names.iter().all(|name| !rest.contains(name)), "{rest}");
     assert!(matches!(pod.namespace().ping(Lab::OUTSIDE_V4), Err(LabError::System { .. })));
-}
-
-#[test]
-fn an_incomplete_subnet_env_is_refused_by_key() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("subnet.env");
-    fs::write(&file, SUBNET_ENV).unwrap();
-    let env = SubnetEnv::read(&file).unwrap();
-    assert_eq!((env.mtu, env.ip_masq), (1430, true));
-
-    fs::write(&file, SUBNET_ENV.replace("FLANNEL_MTU", "FLANNEL_MUT")).unwrap();
-    let error = SubnetEnv::read(&file).unwrap_err().to_string();
-    assert!(error.contains("FLANNEL_MTU"), "{error}");
-    fs::write(&file, "FLANNEL_NETWORK=10.244.0.0/33\nFLANNEL_SUBNET=10.244.7.1/24\n").unwrap();
-    let error = SubnetEnv::read(&file).unwrap_err().to_string();
-    assert!(error.contains("10.244.0.0/33"), "{error}");
 }

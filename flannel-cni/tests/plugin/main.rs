@@ -1,7 +1,8 @@
-//! The plugin with the real reference plugins, in network namespaces.
+//! The plugin with the real reference plugins, in network namespaces, and the file that it reads.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test panics")]
 
 mod node;
+mod subnet_env;
 mod upstream;
 
 use std::ffi::OsString;

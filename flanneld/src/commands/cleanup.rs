@@ -12,10 +12,10 @@ use flannel_vxlan::{ConvergeError, Kernel as _, Plan};
 
 use crate::config::Cleanup;
 use crate::desired::rules::TablePrefix;
-use crate::desired::subnet_env;
 use crate::reconcile::foreign_rules::{UPSTREAM, USER_CHAINS};
 use crate::run::instances;
 use crate::run::state_file::{self, SavedState, StateFileError};
+use crate::run::subnet_file;
 use crate::serve::status_socket;
 use crate::status::model;
 use flannel_lease::Chain;
@@ -145,8 +145,7 @@ impl Sweep {
 
     /// Only files that flannel wrote.
     async fn files(&mut self, subnet_file: &Path) {
-        let previous = subnet_env::Previous::read(subnet_file);
-        if previous.is_ok_and(|found| found.ipv4_subnet.is_some() || found.ipv6_subnet.is_some()) {
+        if subnet_file::read(subnet_file).is_ok_and(|env| env.subnets().next().is_some()) {
             self.remove(subnet_file);
         }
         let memory = state_file::path(subnet_file);

@@ -10,12 +10,13 @@ use tokio::time::timeout;
 
 use super::CommandError;
 use crate::config::{Backend, Config, NetConf, ResolvedConfig, Store};
+use crate::desired::NodeSpec;
 use crate::desired::rules::TablePrefix;
-use crate::desired::{NodeSpec, subnet_env};
 use crate::file;
 use crate::run::claims::PrefixError;
 use crate::run::last_run::LastRun;
 use crate::run::state_file::{self, SavedState};
+use crate::run::subnet_file;
 use crate::run::wireguard_key::{self, KeyError};
 use crate::store::ConfiguredStore;
 use flannel_lease::{
@@ -100,7 +101,7 @@ impl Context {
         let spec = NodeSpec::new(&config, net_conf, facts, attributes)?;
         let mut leases = list(&*open).await?;
 
-        let env = subnet_env::Previous::read(&config.asked.subnet_file).ok();
+        let env = subnet_file::read(&config.asked.subnet_file).ok();
         let previous = env.and_then(|env| LeaseKey::new(env.ipv4_subnet, env.ipv6_subnet));
         let request = LeaseRequest {
             attributes: spec.attributes()?,

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
+use flannel_cni::SubnetEnv;
 use flannel_nft::iptables::iptables_tables;
 use flannel_nft::{Chain, Kernel as _, Table, Verdict};
 use flannel_vxlan::{Family, FlannelDevice, Kernel as _, ObservedDevice, ObservedRoute, ObservedRouteTo};
@@ -16,7 +17,6 @@ use ipnet::IpNet;
 use super::{CommandError, devices, peers};
 use crate::config::{HealthzAddress, Source};
 use crate::desired::rules::TablePrefix;
-use crate::desired::subnet_env::Previous;
 use crate::run::instances;
 use crate::run::processes::Process;
 use crate::status::model::{PeerState, PeerStatus};
@@ -159,18 +159,18 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Reads the kernel. `previous` is what subnet.env has, and says what upstream's daemon was asked for.
+    /// Reads the kernel. `env` is subnet.env, which says what upstream's daemon was asked for.
     ///
     /// # Errors
     /// The kernel cannot be read.
     pub(super) fn read(
-        previous: &Previous,
+        env: &SubnetEnv,
         links: &mut flannel_vxlan::Netlink,
         nft: &mut flannel_nft::Netlink,
     ) -> Result<Self, CommandError> {
         let mut state = Self::default();
-        let subnets = networks(previous.ipv4_subnet, previous.ipv6_subnet);
-        let within = networks(previous.ipv4_network, previous.ipv6_network);
+        let subnets: Vec<IpNet> = env.subnets().collect();
+        let within = &env.networks;
         if subnets.is_empty() {
             state
                 .unmet
@@ -204,7 +204,7 @@ impl State {
         let is_masqueraded = |net: &&IpNet| state.rules.masquerade.contains_key(&Family::of_net(**net));
         let bare: Vec<_> =
             within.iter().filter(|net| !is_masqueraded(net)).map(ToString::to_string).collect();
-        if previous.ip_masq == Some(true) && !bare.is_empty() && !has_legacy_nat() {
+        if env.ip_masq == Some(true) && !bare.is_empty() && !has_legacy_nat() {
             let text =
                 format!("no rule masquerades packets of pods of {} to other networks", bare.join(" and "));
             state.unmet.insert("rules".to_owned(), text);
@@ -245,11 +245,6 @@ impl State {
             self.unmet.insert("device".to_owned(), text);
         }
     }
-}
-
-/// Both families' networks, as far as they are there.
-fn networks(v4: Option<ipnet::Ipv4Net>, v6: Option<ipnet::Ipv6Net>) -> Vec<IpNet> {
-    v4.map(IpNet::from).into_iter().chain(v6.map(IpNet::from)).collect()
 }
 
 /// Whether legacy iptables has a table `nat`, whose rules nftables cannot see.

@@ -2,7 +2,6 @@
 
 mod peer;
 pub mod rules;
-pub mod subnet_env;
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -16,8 +15,8 @@ use ipnet::IpNet;
 use crate::config::{Backend, NetConf, ResolvedConfig, TxChecksumOffload, Vxlan};
 pub use crate::desired::peer::Skipped;
 use crate::desired::rules::{RuleSpec, TablePrefix};
-use crate::desired::subnet_env::SubnetEnv;
 use crate::node::{Addresses, Mtus, NodeError, NodeFacts};
+use flannel_cni::SubnetEnv;
 use flannel_lease::{
     AllocationRange, BackendData, BackendType, FamilyRange, LeaseAttributes, LeaseKey, VxlanData,
     WireguardData,
@@ -274,12 +273,16 @@ impl NodeSpec {
     /// What the CNI plugin is told.
     #[must_use]
     pub fn subnet_env(&self, lease: LeaseKey) -> SubnetEnv {
+        let ipv4 = self.net_conf.ipv4.map(|pool| pool.network).zip(lease.v4());
+        // With it new pods would get IPv6 addresses, which the kernel refuses below an MTU of 1280.
+        let ipv6 = self.ipv6().and(self.net_conf.ipv6).map(|pool| pool.network).zip(lease.v6());
+        let networks = ipv4.map(|(network, _)| network.into()).into_iter();
         SubnetEnv {
-            ipv4: self.net_conf.ipv4.map(|pool| pool.network).zip(lease.v4()),
-            // With it new pods would get IPv6 addresses, which the kernel refuses below an MTU of 1280.
-            ipv6: self.ipv6().and(self.net_conf.ipv6).map(|pool| pool.network).zip(lease.v6()),
-            mtu: self.mtus.pods,
-            ip_masq: self.masquerade,
+            networks: networks.chain(ipv6.map(|(network, _)| network.into())).collect(),
+            ipv4_subnet: ipv4.map(|(_, subnet)| subnet),
+            ipv6_subnet: ipv6.map(|(_, subnet)| subnet),
+            mtu: Some(self.mtus.pods),
+            ip_masq: Some(self.masquerade),
         }
     }
 

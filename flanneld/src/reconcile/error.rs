@@ -6,8 +6,8 @@ use flannel_nft::NameError;
 use flannel_vxlan::{ApplyError, Family, ObserveError};
 
 use crate::desired::OverlayError;
-use crate::desired::subnet_env::SubnetEnvError;
 use crate::node::NodeError;
+use crate::run::subnet_file::SubnetFileError;
 
 /// How far a pass got that did not fail.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -36,7 +36,7 @@ pub(super) enum PassError {
     #[error("no {family} device, so this node does not reach {family} pods of other nodes: {reason}")]
     NoDevice { family: Family, reason: String },
     #[error(transparent)]
-    SubnetEnv(#[from] SubnetEnvError),
+    SubnetFile(#[from] SubnetFileError),
 }
 
 /// Why what earlier configurations left cannot be removed now.

@@ -12,7 +12,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tracing::{info, warn};
 
 use crate::config::{Backend, NetConf, ResolvedConfig};
-use crate::desired::subnet_env::SubnetEnv;
 use crate::desired::{NodeSpec, rules};
 use crate::run::reload::{Reload, live_change};
 use crate::run::state_file::SavedState;
@@ -21,6 +20,7 @@ use crate::status::counters::{Counters, Object};
 use crate::status::model::Cause;
 use crate::status::readiness::Readiness;
 use crate::status::snapshot::{StatusRequest, fill_readiness, snapshot};
+use flannel_cni::SubnetEnv;
 use flannel_lease::Chain;
 use flannel_lease::LeaseEvent;
 use flannel_lease::{Lease, LeaseAttributes, LeaseKey};

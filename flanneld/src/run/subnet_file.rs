@@ -1,16 +1,85 @@
-//! Writes subnet.env, and restores it when another process changes or removes it.
+//! Reads and writes subnet.env, and restores it when another process changes or removes it.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use flannel_cni::{InvalidValue, SubnetEnv};
 use flannel_lease::{Backoff, MAX_REWRITE_PAUSE};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use crate::desired::subnet_env::{SubnetEnv, SubnetEnvError};
 use crate::file;
 use crate::run::file_watch::FileWatch;
+
+/// Why subnet.env was not written or not understood.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubnetFileError {
+    /// The previous file, if any, is as it was.
+    #[error("cannot write subnet file {}: {}, or name another with --subnet-file", path.display(), file::write_advice(source))]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What failed.
+        #[source]
+        source: io::Error,
+    },
+    /// It exists, and cannot be read.
+    #[error("cannot read subnet file {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What failed.
+        #[source]
+        source: io::Error,
+    },
+    /// It has a network or subnet that no daemon of this kind wrote.
+    #[error("subnet file {}: {invalid}", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// The value.
+        invalid: InvalidValue,
+    },
+}
+
+/// Reads what an earlier run left: the subnet to ask for again. An absent file is the same as an empty one.
+///
+/// # Errors
+/// [`SubnetFileError::Read`], [`SubnetFileError::Corrupt`]. Going on without a previous subnet is safe.
+pub fn read(path: &Path) -> Result<SubnetEnv, SubnetFileError> {
+    let contents = match file::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(SubnetEnv::default()),
+        contents => contents.map_err(|source| SubnetFileError::Read { path: path.to_owned(), source })?,
+    };
+    let (env, invalid) = SubnetEnv::parse(&contents);
+    // An invalid MTU leaves the subnet valid.
+    match invalid.into_iter().find(|invalid| invalid.key != SubnetEnv::MTU) {
+        Some(invalid) => Err(SubnetFileError::Corrupt { path: path.to_owned(), invalid }),
+        None => Ok(env),
+    }
+}
+
+/// Writes the file whole or not at all: writes a temporary file in the same directory, syncs it, and renames it. Returns
+/// whether that was necessary.
+///
+/// Lines of other programs stay. The directory is made if absent (mode 0755). A new file has mode 0644 whatever the umask;
+/// that of an existing one is kept.
+///
+/// # Errors
+/// [`SubnetFileError::Write`].
+pub fn write(path: &Path, env: &SubnetEnv) -> Result<bool, SubnetFileError> {
+    // What cannot be read is replaced.
+    let present = file::read(path).unwrap_or_default();
+    if env.is_in(&present) {
+        return Ok(false);
+    }
+    file::replace(path, &env.with_foreign_lines(&present), file::mode(path).unwrap_or(0o644))
+        .map_err(|source| SubnetFileError::Write { path: path.to_owned(), source })?;
+    Ok(true)
+}
 
 /// What came of one look at the file.
 #[derive(Debug)]
@@ -18,7 +87,7 @@ pub struct SubnetFileCheck {
     /// When it began.
     pub began: std::time::Instant,
     /// The error, if the file does not have the desired content.
-    pub result: Result<(), SubnetEnvError>,
+    pub result: Result<(), SubnetFileError>,
     /// If the file had to be restored, when it is looked at again at the earliest.
     pub restored: Option<Instant>,
 }
@@ -41,7 +110,7 @@ pub async fn keep(
         let (mut pause, mut failed) = (Duration::ZERO, false);
         if let Some(env) = env {
             let began = std::time::Instant::now();
-            let result = env.write(&path);
+            let result = write(&path, &env);
             let written = matches!(result, Ok(true));
             let restored = written && held.as_ref() == Some(&env);
             if restored {

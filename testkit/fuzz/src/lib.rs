@@ -20,7 +20,7 @@ pub const TARGETS: [(&str, Target); 17] = [
     ("cni", flannel_cni::fuzzing::cni),
     ("cni_environment", flannel_cni::fuzzing::cni_environment),
     ("net_conf", flanneld::fuzzing::net_conf),
-    ("subnet_env", flanneld::fuzzing::subnet_env),
+    ("subnet_env", flannel_cni::fuzzing::subnet_env),
     ("state_file", flanneld::fuzzing::state_file),
     ("status", flanneld::fuzzing::status),
     ("health", flanneld::fuzzing::health),

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
 use testkit::{
-    Daemon, Flannel, Lab, LabError, NewFlows, Node, Pod, RoundTrips, SubnetEnv, may_make_namespaces, wait_for,
+    Daemon, Flannel, Lab, LabError, NewFlows, Node, Pod, RoundTrips, may_make_namespaces, wait_for,
 };
 
 /// How long a daemon may take to be ready, or a packet to find its way, before the demo gives up.
@@ -88,8 +88,7 @@ fn demo(show: &mut Show, binary: PathBuf) -> Result<(), LabError> {
 
     show.title("A fourth node joins");
     let mut fourth = Member::join(&mut lab, &flannel)?;
-    let overlay = SubnetEnv::read(&fourth.node.subnet_file())?;
-    let overlay = overlay.v4.map(|(_, subnet)| IpAddr::V4(subnet.network()));
+    let overlay = fourth.node.subnet_env()?.ipv4_subnet.map(|subnet| IpAddr::V4(subnet.network()));
     for member in &cluster {
         let reached = match overlay {
             Some(address) => member.pod()?.namespace().reaches(address, PATIENCE)?,
@@ -155,17 +154,21 @@ impl Member {
     }
 
     fn show(&self, show: &mut Show) -> Result<(), LabError> {
-        let env = SubnetEnv::read(&self.node.subnet_file())?;
+        let env = self.node.subnet_env()?;
         let kib = self.daemon.as_ref().and_then(Daemon::resident_kib);
         let memory =
             kib.map_or_else(String::new, |kib| format!("{}.{} MiB", kib / 1024, kib % 1024 * 10 / 1024));
-        let v4 = env.v4.map_or_else(String::new, |(_, subnet)| subnet.trunc().to_string());
-        let v6 = env.v6.map_or_else(String::new, |(_, subnet)| subnet.trunc().to_string());
+        let v4 = env.ipv4_subnet.map_or_else(String::new, |subnet| subnet.to_string());
+        let v6 = env.ipv6_subnet.map_or_else(String::new, |subnet| subnet.to_string());
         let both = !v4.is_empty() && !v6.is_empty();
         let ready = milliseconds(self.ready);
         show.check(
             both,
-            format!("{:6} {v4:17} {v6:25} {:>5} {ready:>10} {memory:>10}", self.node.name(), env.mtu),
+            format!(
+                "{:6} {v4:17} {v6:25} {:>5} {ready:>10} {memory:>10}",
+                self.node.name(),
+                env.mtu.unwrap_or_default()
+            ),
         );
         Ok(())
     }

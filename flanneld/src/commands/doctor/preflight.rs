@@ -8,6 +8,7 @@ mod rules;
 
 use std::path::Path;
 
+use flannel_cni::SubnetEnv;
 use flannel_lease::{BackendData, Chain, LeaseAttributes, LeaseKey, VxlanData};
 
 use super::{Finding, Severity, Verdict, configuration, host, kernel_features, or_told, shown};
@@ -15,9 +16,8 @@ use crate::commands::context::Context;
 use crate::commands::upstream::{Foreign, State, Upstream, is_listening, shown as shown_processes};
 use crate::commands::{CommandError, SOMETHING};
 use crate::config::{Config, Doctor, read_flags};
-use crate::desired::subnet_env::{Previous, SubnetEnv};
 use crate::run::processes::Process;
-use crate::run::{instances, may_configure_networks};
+use crate::run::{instances, may_configure_networks, subnet_file};
 
 /// Finds what a swap would change. Status 0: nothing that pods notice; [`SOMETHING`]: what is listed as
 /// `change`; 1: do not swap.
@@ -199,7 +199,7 @@ fn compare(
         ));
         return findings;
     }
-    let previous = Previous::read(subnet_file);
+    let previous = subnet_file::read(subnet_file);
     let (file, is_file) = (subnet_file.display(), subnet_file.exists());
     match &previous {
         Ok(previous) => {
@@ -237,7 +237,7 @@ fn compare(
 }
 
 /// Whether the node keeps its subnet.
-fn lease(context: &Context, previous: &Previous) -> Finding {
+fn lease(context: &Context, previous: &SubnetEnv) -> Finding {
     let lease = context.lease;
     let shown = |key: LeaseKey| key.subnets().map(|subnet| subnet.to_string()).collect::<Vec<_>>().join(", ");
     let is_kept = previous.ipv4_subnet.is_none_or(|subnet| lease.v4() == Some(subnet))
@@ -306,38 +306,39 @@ fn differences(past: &LeaseAttributes, next: &LeaseAttributes) -> Vec<String> {
 }
 
 /// What new pods of the node get.
-fn subnet_env(previous: &Previous, env: &SubnetEnv) -> Vec<Finding> {
+fn subnet_env(previous: &SubnetEnv, env: &SubnetEnv) -> Vec<Finding> {
     let mut findings = Vec::new();
-    match previous.mtu {
-        Some(mtu) if mtu > env.mtu => findings.push(Finding::change(
+    match (previous.mtu, env.mtu) {
+        (Some(mtu), Some(new)) if mtu > new => findings.push(Finding::change(
             "mtu",
             format!(
-                "FLANNEL_MTU changes from {mtu} to {}: new pods and cni0 follow, and older pods of this node lose larger packets to the new ones",
-                env.mtu
+                "FLANNEL_MTU changes from {mtu} to {new}: new pods and cni0 follow, and older pods of this node lose larger packets to the new ones"
             ),
             "drain the node before the swap, or replace its pods afterwards",
         )),
-        Some(mtu) if mtu < env.mtu => findings.push(Finding::change(
+        (Some(mtu), Some(new)) if mtu < new => findings.push(Finding::change(
             "mtu",
-            format!("FLANNEL_MTU changes from {mtu} to {}: new pods get the new value, older pods keep theirs", env.mtu),
+            format!("FLANNEL_MTU changes from {mtu} to {new}: new pods get the new value, older pods keep theirs"),
             "replace the node's pods after the swap, so that all have the same MTU",
         )),
         _ => {}
     }
-    let was_masquerading = previous.ip_masq.unwrap_or(env.ip_masq);
-    if was_masquerading != env.ip_masq {
+    if let (Some(was_on), Some(is_on)) = (previous.ip_masq, env.ip_masq)
+        && was_on != is_on
+    {
         findings.push(Finding::change(
             "subnet_env",
-            format!("FLANNEL_IPMASQ changes from {was_masquerading} to {}: the CNI plugin masquerades if it is false", env.ip_masq),
+            format!(
+                "FLANNEL_IPMASQ changes from {was_on} to {is_on}: the CNI plugin masquerades if it is false"
+            ),
             "pass the same --ip-masq as upstream's daemon, unless the change is intended",
         ));
     }
-    let (ipv4, ipv6) = (env.ipv4.map(|(network, _)| network), env.ipv6.map(|(network, _)| network));
-    let networks = [
-        ("FLANNEL_NETWORK", shown_or_none(previous.ipv4_network), shown_or_none(ipv4)),
-        ("FLANNEL_IPV6_NETWORK", shown_or_none(previous.ipv6_network), shown_or_none(ipv6)),
-    ];
-    for (key, there, here) in networks.iter().filter(|(_, there, here)| there != here) {
+    for ((key, there), (_, here)) in previous.values().into_iter().zip(env.values()) {
+        if !key.ends_with("NETWORK") || there == here {
+            continue;
+        }
+        let (there, here) = (shown_or_none(there), shown_or_none(here));
         findings.push(Finding::change(
             "subnet_env",
             format!("{key} changes from {there} to {here}: new pods route to it"),
@@ -347,7 +348,7 @@ fn subnet_env(previous: &Previous, env: &SubnetEnv) -> Vec<Finding> {
     if findings.is_empty() {
         findings.push(Finding::info(
             "subnet_env",
-            format!("does not change; pods have an MTU of {} bytes", env.mtu),
+            format!("does not change; pods have an MTU of {} bytes", env.mtu.unwrap_or_default()),
             "",
         ));
     }
@@ -368,15 +369,11 @@ mod tests {
 
     #[test]
     fn what_new_pods_get_is_compared_line_by_line() {
-        let env = SubnetEnv {
-            ipv4: None,
-            ipv6: Some(("fd00:10:244::/48".parse().unwrap(), "fd00:10:244:1::/64".parse().unwrap())),
-            mtu: 1430,
-            ip_masq: true,
-        };
-        let written = |text: &str| told(subnet_env(&Previous::parse(text.as_bytes()).unwrap(), &env));
         // As upstream writes it without IPv4.
         let upstreams = "FLANNEL_IPV6_NETWORK=fd00:10:244::/48\nFLANNEL_IPV6_SUBNET=fd00:10:244:1::1/64\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n";
+        let parsed = |text: &str| SubnetEnv::parse(text.as_bytes()).0;
+        let env = SubnetEnv { mtu: Some(1430), ..parsed(upstreams) };
+        let written = |text: &str| told(subnet_env(&parsed(text), &env));
         assert_eq!(
             written(upstreams),
             [

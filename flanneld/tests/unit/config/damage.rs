@@ -3,8 +3,8 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
+use flannel_cni::SubnetEnv;
 use flanneld::config::{Command, NetConf};
-use flanneld::desired::subnet_env::Previous;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -66,7 +66,7 @@ proptest! {
 
     #[test]
     fn no_subnet_env_is_a_panic(bytes in damaged(SUBNET_ENV)) {
-        let _read_or_refused = Previous::parse(&bytes);
+        let _read_or_refused = SubnetEnv::parse(&bytes);
     }
 
     #[test]

@@ -165,7 +165,7 @@ fn devices_and_subnet_env_have_upstreams_names_and_mtu() {
         for device in devices {
             assert_eq!((device.mtu.bytes(), device.kind.wireguard().unwrap().is_shared), (1420, is_shared));
         }
-        assert_eq!(node.subnet_env(key).mtu, 1420);
+        assert_eq!(node.subnet_env(key).mtu, Some(1420));
     }
     // The keys are in no representation of the specification.
     let secret = r#", "PSK": "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=""#;
