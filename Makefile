@@ -164,7 +164,6 @@ lint: ## formatting, spelling, links, warnings, documentation, the libraries' in
 	cargo fmt --all --check
 	cargo clippy --locked $(WORKSPACE) --all-targets --all-features -- --deny warnings
 	cargo clippy --quiet --locked --package flannel-nft --package flannel-vxlan -- --deny warnings # without features
-	cargo clippy --quiet --locked --package flanneld --no-default-features -- --deny warnings # leases in SQLite only
 	@if cargo tree --locked --package flannel-nft --edges normal | grep tokio; then echo "flannel-nft: tokio without its feature" >&2; exit 1; fi
 	RUSTDOCFLAGS="--deny warnings" cargo doc --quiet --locked $(WORKSPACE) --all-features --no-deps
 	scripts/check-public-api

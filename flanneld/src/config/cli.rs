@@ -9,7 +9,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-use super::{HealthzIp, Problem, Secret, Source, values};
+use super::{HealthzIp, Problem, Source, values};
 use clap::{ArgAction, CommandFactory, Parser};
 use regex::Regex;
 
@@ -22,7 +22,7 @@ use crate::run::ownership::TableOwnership;
 ///
 /// Each flag has an environment variable: --healthz-port=8081 is FLANNELD_HEALTHZ_PORT=8081. The command line wins over
 /// the environment. An empty variable counts as not set. -flag and --flag are the same; true/false flags need `=`.
-#[derive(Clone, Debug, Parser)]
+#[derive(Clone, Parser)]
 #[command(name = "flanneld", no_binary_name = true, disable_help_flag = true)]
 #[command(mut_args = values::go_flag)]
 #[command(override_usage = "flanneld [--flag[=value]]...\n       flanneld SUBCOMMAND [--flag[=value]]...")]
@@ -87,7 +87,7 @@ pub(super) struct Flags {
     pub(super) etcd_username: Option<String>,
     /// Password. Prefer FLANNELD_ETCD_PASSWORD: a process list shows flags until flanneld has moved the password away
     #[arg(long, value_name = "TEXT", help_heading = "etcd")]
-    pub(super) etcd_password: Option<Secret>,
+    pub(super) etcd_password: Option<String>,
 
     /// URL of the API server. Default: the kubeconfig's, otherwise the cluster's that this pod runs in
     #[arg(long, value_name = "URL", help_heading = "Kubernetes")]

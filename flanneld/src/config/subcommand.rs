@@ -21,7 +21,7 @@ const STATUSES: &str = "Exit status:\n  0  success; the daemon received SIGTERM 
     2  invalid command line\n  3  plan, cleanup --dry-run, doctor --preflight: there is something to change\n\n\
     flanneld SUBCOMMAND --help describes a subcommand. Subcommands take the daemon's flags, with the same meaning.";
 
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(no_binary_name = true, disable_help_flag = true, mut_args = values::go_flag)]
 struct StatusFlags {
     /// Output format: text, or one JSON object
@@ -77,7 +77,7 @@ pub enum Platform {
     Kind,
 }
 
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(no_binary_name = true, disable_help_flag = true, mut_args = values::go_flag)]
 struct ManifestFlags {
     /// Image of the daemon. Default: flannel and the version of this program
@@ -111,7 +111,7 @@ impl ManifestFlags {
     }
 }
 
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(no_binary_name = true, disable_help_flag = true, mut_args = values::go_flag)]
 struct DoctorFlags {
     /// Output format: text, or one JSON array
@@ -130,7 +130,7 @@ struct DoctorFlags {
     flags: Flags,
 }
 
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(no_binary_name = true, disable_help_flag = true, mut_args = values::go_flag)]
 struct CleanupFlags {
     /// Print what would be removed, and remove nothing

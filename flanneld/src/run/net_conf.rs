@@ -1,7 +1,6 @@
 //! Where the network configuration is kept, and waiting for one that can be used.
 
 use std::path::PathBuf;
-#[cfg(feature = "etcd")]
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +10,6 @@ use tracing::error;
 use crate::config::{Config, NetConf};
 use crate::file;
 use crate::store::ConfiguredStore;
-#[cfg(feature = "etcd")]
 use flannel_lease::Chain;
 
 /// Time between two attempts, as upstream's.
@@ -25,7 +23,6 @@ pub enum Written {
     /// In this file.
     File(PathBuf),
     /// Under etcd's `<prefix>/config`.
-    #[cfg(feature = "etcd")]
     Etcd(Arc<flannel_lease::etcd::EtcdStore>),
 }
 
@@ -34,7 +31,6 @@ impl Written {
     #[must_use]
     pub fn of(store: &ConfiguredStore, config: &Config) -> Self {
         match store {
-            #[cfg(feature = "etcd")]
             ConfiguredStore::Etcd(store) => Self::Etcd(Arc::clone(store)),
             _ => Self::File(config.net_conf_file.clone()),
         }
@@ -49,7 +45,6 @@ impl Written {
                     "failed to read net conf: {path}: {error}; write one there or name another with --net-config-path"
                 )
             }),
-            #[cfg(feature = "etcd")]
             Self::Etcd(store) => store.config().await.map_err(|error| Chain(&error).to_string()),
         }
     }
@@ -58,7 +53,6 @@ impl Written {
     pub(crate) fn parse(&self, text: &str) -> Result<NetConf, String> {
         NetConf::parse(text.as_bytes()).map_err(|error| match self {
             Self::File(path) => format!("error parsing subnet config: {}: {error}", path.display()),
-            #[cfg(feature = "etcd")]
             Self::Etcd(store) => format!("error parsing subnet config: {}: {error}", store.config_key()),
         })
     }

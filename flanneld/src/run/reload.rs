@@ -13,7 +13,6 @@ use crate::run::file_watch::FileWatch;
 use crate::run::net_conf::Written;
 use crate::status::readiness::{Readiness, update};
 use flannel_lease::Backoff;
-#[cfg(feature = "etcd")]
 use flannel_lease::{Chain, StoreError};
 
 /// A configuration that must not be taken while the daemon runs: each key, and why.
@@ -169,7 +168,6 @@ async fn report(written: Written, texts_rx: mpsc::Sender<Text>) {
                 }
             }
         }
-        #[cfg(feature = "etcd")]
         Written::Etcd(store) => {
             let (configs, mut changes) = mpsc::channel::<Result<String, StoreError>>(1);
             let forward = async {

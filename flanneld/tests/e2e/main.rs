@@ -23,7 +23,6 @@ mod hostile_leases;
 mod identity;
 mod input;
 mod instances;
-#[cfg(feature = "kubernetes")]
 mod kube;
 mod messages;
 mod migration;
@@ -35,7 +34,6 @@ mod peers;
 mod reload;
 mod repairs;
 mod scale;
-#[cfg(all(feature = "etcd", feature = "kubernetes"))]
 mod secrets;
 mod serve;
 mod store_away;

@@ -117,7 +117,6 @@ fn without_its_etcd_a_node_starts_as_it_was_and_then_learns_exactly_what_has_cha
         .expect("no complaint stays");
 }
 
-#[cfg(feature = "kubernetes")]
 #[test]
 fn without_its_api_server_a_node_starts_as_it_was_and_then_learns_exactly_what_has_changed() {
     const SERVER: &str = "192.168.77.254:6443";

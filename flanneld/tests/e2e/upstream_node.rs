@@ -6,7 +6,6 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-#[cfg(feature = "kubernetes")]
 use testkit::FakeApi;
 use testkit::{Flannel, Lab, Node, may_make_namespaces, wait_for};
 
@@ -385,7 +384,6 @@ fn a_daemon_in_another_container_is_known_by_its_health_port() {
 }
 
 #[test]
-#[cfg(feature = "kubernetes")]
 fn on_kubernetes_a_preflight_check_lists_the_annotations_that_a_swap_writes() {
     const SERVER: &str = "192.168.77.254:6443";
     if !may_make_namespaces() {
