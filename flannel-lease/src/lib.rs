@@ -32,6 +32,8 @@ mod backoff;
 pub mod codec;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(any(feature = "etcd", feature = "kubernetes", feature = "sqlite"))]
+mod contested_lease;
 #[cfg(any(feature = "etcd", feature = "kubernetes"))]
 mod dial;
 mod error;
@@ -49,8 +51,6 @@ pub mod kube;
 mod lease;
 #[cfg(any(feature = "etcd", feature = "kubernetes", feature = "sqlite"))]
 mod malformed;
-#[cfg(any(feature = "etcd", feature = "kubernetes", feature = "sqlite"))]
-mod rewrite_backoff;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 mod store;

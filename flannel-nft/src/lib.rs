@@ -147,7 +147,6 @@ pub use kernel::monitor::MonitorStream;
 pub use kernel::monitor::{Event, Foreign, Monitor};
 pub use kernel::netlink::Netlink;
 pub use kernel::{Kernel, Observed};
-pub use model::action::{NatKind, Queue, Quota, RawExpression, SetUpdate, Synproxy};
 pub use model::chain::{Base, Chain, ChainKind, Device, Hook, Policy, Priority};
 pub use model::datatype::Datatype;
 pub use model::element::{Element, Key, MappedTo};
@@ -166,7 +165,9 @@ pub use model::rule::{Rule, VmapKey};
 pub use model::ruleset::{Ownership, Ruleset};
 pub use model::selector::{ct, fib, ip, meta, sctp, tcp, th, udp};
 pub use model::set::Set;
-pub use model::statement::{IpRange, Limit, Log, Mark, Nat, Per, Reject};
+pub use model::statement::{
+    IpRange, Limit, Log, Mark, Nat, NatKind, Per, Queue, Quota, RawExpression, Reject, SetUpdate, Synproxy,
+};
 pub use model::table::{Counter, Table};
 pub use model::value::Value;
 pub use model::verdict::Verdict;

@@ -8,7 +8,7 @@ use tracing::info;
 use super::client::still_at;
 use super::wire::{Header, KeyValue, Operation, RangeRequest, TxnRequest};
 use super::{EtcdStore, operation, put};
-use crate::rewrite_backoff::Contest;
+use crate::contested_lease::Contest;
 use crate::{Backoff, Lease, LeaseAttributes, LeaseLost, StoreError, StoreErrorKind};
 
 /// The lease held, and how etcd knows it.

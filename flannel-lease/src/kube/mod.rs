@@ -38,7 +38,7 @@ use tracing::{info, warn};
 
 use crate::LeaseEvent;
 use crate::Stack;
-use crate::rewrite_backoff::Contest;
+use crate::contested_lease::Contest;
 
 /// A lease store in the annotations of a Kubernetes cluster's nodes.
 #[derive(Debug)]

@@ -5,16 +5,16 @@ use crate::bytecode::delinearize::{Delinearizer, nat_flags};
 use crate::bytecode::expr::{Expr, Nonzero, register, word};
 use crate::bytecode::linearize_statement::{range_registers, usual_word, usual_write};
 use crate::bytecode::registers::{in_bits, run};
-use crate::model::action::{
-    Computed, NatKind, Queue, QueueTo, Quota, SetUpdate, Synproxy, Target, Tproxy, Write,
-};
 use crate::model::datatype::Datatype;
 use crate::model::expression::Term;
 use crate::model::exthdr;
 use crate::model::field::{Field, Kind};
 use crate::model::name::{CounterName, LogPrefix};
 use crate::model::set::{Maps, Set};
-use crate::model::statement::{IpRange, Limit, Log, Nat, Statement};
+use crate::model::statement::{
+    Computed, IpRange, Limit, Log, Nat, NatKind, Queue, QueueTo, Quota, SetUpdate, Statement, Synproxy,
+    Target, Tproxy, Write,
+};
 use crate::model::value::Value;
 use crate::uapi::*;
 

@@ -3,7 +3,6 @@
 use crate::bytecode::expr::{Expr, Nonzero, Zero, register};
 use crate::bytecode::linearize::{Linearizer, linearize_verdict};
 use crate::error::InvalidRule;
-use crate::model::action::{Computed, NatKind, Queue, QueueTo, Quota, SetUpdate, Target, Tproxy, Write};
 use crate::model::data::Data;
 use crate::model::datatype::Datatype;
 use crate::model::expression::Term;
@@ -11,7 +10,10 @@ use crate::model::exthdr::Exthdr;
 use crate::model::family::Family;
 use crate::model::field::{Field, Kind};
 use crate::model::header::{self, Header, Payload};
-use crate::model::statement::{IpRange, Limit, Log, Nat, Statement};
+use crate::model::statement::{
+    Computed, IpRange, Limit, Log, Nat, NatKind, Queue, QueueTo, Quota, SetUpdate, Statement, Target, Tproxy,
+    Write,
+};
 use crate::uapi::*;
 
 /// The statements that are neither matches nor verdict maps.

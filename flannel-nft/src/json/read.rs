@@ -5,7 +5,6 @@ use serde_json::Value;
 use crate::json::error::{JsonError, Node, Read, wrong};
 use crate::json::read_object::{self, Place};
 use crate::json::scope::{Scope, table_of};
-use crate::model::action::Target;
 use crate::model::datatype::Datatype;
 use crate::model::expression::Term;
 use crate::model::ids::Handle;
@@ -14,7 +13,7 @@ use crate::model::name::Comment;
 use crate::model::rule::Rule;
 use crate::model::ruleset::Ruleset;
 use crate::model::set::Maps;
-use crate::model::statement::Statement;
+use crate::model::statement::{Statement, Target};
 use crate::model::table::Table;
 use crate::uapi::NFT_SET_EVAL;
 

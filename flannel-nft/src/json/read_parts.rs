@@ -4,9 +4,8 @@ use serde_json::{Value, json};
 
 use crate::json::error::{Node, Read, wrong};
 use crate::json::write::{LOG_FLAGS, LOG_LEVELS, UNITS};
-use crate::model::action::{Quota, Synproxy};
 use crate::model::name::{ChainName, LogPrefix};
-use crate::model::statement::{Limit, Log, Statement};
+use crate::model::statement::{Limit, Log, Quota, Statement, Synproxy};
 use crate::model::verdict::Verdict;
 use crate::uapi::*;
 

@@ -9,7 +9,6 @@ use crate::json::read_parts::{log, stateful, stateful_of, synproxy, verdict};
 use crate::json::read_value::{compared, span, unescaped};
 use crate::json::scope::Scope;
 use crate::json::write::{NAT_FLAGS, OBJECT_WORDS, QUEUE_FLAGS};
-use crate::model::action::{Computed, NatKind, Queue, QueueTo, SetUpdate, Target, Tproxy};
 use crate::model::datatype::{Datatype, Format as Syntax};
 use crate::model::element::{Body, Span};
 use crate::model::expression::Term;
@@ -18,7 +17,9 @@ use crate::model::field::Kind;
 use crate::model::matching::{Inline, Match, Source, Test};
 use crate::model::name::{Comment, CounterName, SetName};
 use crate::model::set::{Maps, Set};
-use crate::model::statement::{IpRange, Nat, Reject, Statement};
+use crate::model::statement::{
+    Computed, IpRange, Nat, NatKind, Queue, QueueTo, Reject, SetUpdate, Statement, Target, Tproxy,
+};
 use crate::model::symbols::{ICMP_CODES, ICMPV6_CODES};
 use crate::uapi::*;
 

@@ -6,7 +6,6 @@ use crate::bytecode::delinearize_statement;
 use crate::bytecode::expr::Expr;
 use crate::json::value::Flags;
 use crate::json::write_expression::{numbers, verdict};
-use crate::model::action::{Computed, NatKind, Queue, QueueTo, Quota, SetUpdate, Synproxy, Target, Tproxy};
 use crate::model::data::Data;
 use crate::model::datatype::Datatype;
 use crate::model::expression::Term;
@@ -15,7 +14,10 @@ use crate::model::field::Kind;
 use crate::model::matching::Source;
 use crate::model::object::object_kind;
 use crate::model::rule::Rule;
-use crate::model::statement::{IpRange, Limit, Log, Nat, Reject, Statement};
+use crate::model::statement::{
+    Computed, IpRange, Limit, Log, Nat, NatKind, Queue, QueueTo, Quota, Reject, SetUpdate, Statement,
+    Synproxy, Target, Tproxy,
+};
 use crate::model::symbols::{ICMP_CODES, ICMPV6_CODES};
 use crate::text::DisplayFn;
 use crate::text::NftVersion;

@@ -11,7 +11,7 @@ use crate::model::rule::Rule;
 use crate::model::ruleset::Ruleset;
 use crate::model::set::Set;
 use crate::model::table::Table;
-use crate::model::validate::{self, Invalid, graph};
+use crate::model::validate::{self, Invalid};
 use crate::transaction::change::{Change, RulePlace};
 use crate::transaction::{Sealed, Transaction};
 use crate::uapi::NFT_TABLE_F_PERSIST;
@@ -96,9 +96,9 @@ impl FakeKernel {
 
     /// Checks chains as the kernel does before it commits.
     fn validate(&self) -> Result<(), Errno> {
-        self.tables
-            .iter()
-            .try_for_each(|table| accepted(graph::check(table, |_| true).map_err(|fault| fault.invalid)))
+        self.tables.iter().try_for_each(|table| {
+            accepted(validate::check_chains(table, |_| true).map_err(|fault| fault.invalid))
+        })
     }
 
     pub(crate) fn apply(&mut self, change: Change) -> Result<(), Errno> {

@@ -6,7 +6,7 @@ pub(crate) mod monitor;
 pub(crate) mod netlink;
 mod read;
 #[cfg(test)]
-mod rejected;
+mod tests;
 
 use crate::error::{CommitError, ObserveError};
 use crate::model::ids::{Generation, Handle, TableId};

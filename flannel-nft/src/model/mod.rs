@@ -1,6 +1,5 @@
 //! The vocabulary of rulesets, independent of their representation as bytes or text.
 
-pub(crate) mod action;
 pub(crate) mod attached;
 pub(crate) mod by_name;
 pub(crate) mod chain;

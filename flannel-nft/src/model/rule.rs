@@ -1,7 +1,6 @@
 //! Rules: matches and statements in order.
 
 use crate::error::InvalidRule;
-use crate::model::action::{Computed, NatKind, Queue, Quota, RawExpression, SetUpdate, Synproxy, Target};
 use crate::model::attached::Attached;
 use crate::model::element::{Body, Key, Mapped};
 use crate::model::expression::{Expression, Term};
@@ -14,7 +13,10 @@ use crate::model::name::{ChainName, Comment, CounterName, SetName};
 use crate::model::opaque::Extra;
 use crate::model::selector::tcp;
 use crate::model::set::{Maps, Set};
-use crate::model::statement::{IpRange, Limit, Log, Mark, Nat, Reject, Statement};
+use crate::model::statement::{
+    Computed, IpRange, Limit, Log, Mark, Nat, NatKind, Queue, Quota, RawExpression, Reject, SetUpdate,
+    Statement, Synproxy, Target,
+};
 use crate::model::value::Value;
 use crate::model::verdict::Verdict;
 use crate::uapi::*;

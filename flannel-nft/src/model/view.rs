@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::model::action::{NatKind, QueueTo, Target};
 use crate::model::data::Data;
 use crate::model::datatype::Datatype;
 use crate::model::expression::{Expression, Term};
@@ -16,7 +15,7 @@ use crate::model::name::SetName;
 use crate::model::object::object_kind;
 use crate::model::rule::Rule;
 use crate::model::set::Set;
-use crate::model::statement::{IpRange, Nat, Reject, Statement};
+use crate::model::statement::{IpRange, Nat, NatKind, QueueTo, Reject, Statement, Target};
 use crate::model::value::Value;
 use crate::model::verdict::Verdict;
 use crate::uapi::*;

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter};
 
 use crate::bytecode::context::Context;
-use crate::model::action::Target;
 use crate::model::chain::Chain;
 use crate::model::data::Data;
 use crate::model::expression::Term;
@@ -14,7 +13,7 @@ use crate::model::field::{Field, Kind, meta};
 use crate::model::header::{self, Header};
 use crate::model::matching::{Match, Test};
 use crate::model::rule::Rule;
-use crate::model::statement::{Reject, Statement};
+use crate::model::statement::{Reject, Statement, Target};
 use crate::model::verdict::Verdict;
 use crate::text::NftVersion;
 use crate::text::statement::statement;

@@ -3,13 +3,15 @@
 use std::fmt::{self, Formatter, Write as _};
 use std::time::Duration;
 
-use crate::model::action::{Computed, NatKind, Queue, QueueTo, Quota, SetUpdate, Synproxy, Target, Tproxy};
 use crate::model::data::Data;
 use crate::model::datatype::Datatype;
 use crate::model::expression::Term;
 use crate::model::family::Family;
 use crate::model::matching::Source;
-use crate::model::statement::{IpRange, Limit, Log, Nat, Reject, Statement};
+use crate::model::statement::{
+    Computed, IpRange, Limit, Log, Nat, NatKind, Queue, QueueTo, Quota, Reject, SetUpdate, Statement,
+    Synproxy, Target, Tproxy,
+};
 use crate::model::symbols::{ICMP_CODES, ICMPV6_CODES};
 use crate::text::expression::{condition, source, term, write_set};
 use crate::text::field::write_field;

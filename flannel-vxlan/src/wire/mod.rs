@@ -8,8 +8,6 @@ pub(crate) mod generic;
 #[cfg(test)]
 mod tests;
 pub(crate) mod uapi;
-#[cfg(test)]
-mod wg_messages;
 pub(crate) mod wireguard;
 
 use crate::model::family::Family;

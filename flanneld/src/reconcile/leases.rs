@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::Reconciler;
-use super::lease_gaps::{Gap, LeaseGaps, keep_known};
+use super::incomplete_leases::{Gap, IncompleteLeases, keep_known};
 use super::log_limit::{ChangeLog, LogDecision, LogOnce};
 use super::overlay::OverlayState;
 use crate::desired::{NodeSpec, VtepMacs};
@@ -20,7 +20,7 @@ use flannel_lease::{Chain, Gaps, Lease, LeaseEvent, LeaseKey, LeaseTable};
 #[derive(Debug)]
 pub(super) struct LeaseView {
     table: LeaseTable,
-    gaps: LeaseGaps,
+    gaps: IncompleteLeases,
     /// Leases that give no peer, or contradict another.
     warnings: LogOnce,
     /// Changes of each lease that were logged in the last minute.
@@ -33,7 +33,7 @@ impl LeaseView {
     pub(super) fn new(own: LeaseKey) -> Self {
         Self {
             table: LeaseTable::new(Some(own)),
-            gaps: LeaseGaps::default(),
+            gaps: IncompleteLeases::default(),
             warnings: LogOnce::default(),
             changes: ChangeLog::default(),
             use_restored_from: None,
@@ -44,7 +44,7 @@ impl LeaseView {
         &self.table
     }
 
-    pub(super) fn gaps(&self) -> &LeaseGaps {
+    pub(super) fn gaps(&self) -> &IncompleteLeases {
         &self.gaps
     }
 

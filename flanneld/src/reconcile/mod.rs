@@ -20,6 +20,7 @@ use crate::status::counters::{Counters, Object};
 use crate::status::model::Cause;
 use crate::status::readiness::Readiness;
 use crate::status::snapshot::{StatusRequest, fill_readiness, snapshot};
+use crate::status::wireguard_sessions;
 use flannel_cni::SubnetEnv;
 use flannel_lease::Chain;
 use flannel_lease::LeaseEvent;
@@ -30,7 +31,7 @@ mod error;
 mod files;
 pub mod foreign_rules;
 mod host_watch;
-pub(crate) mod lease_gaps;
+pub(crate) mod incomplete_leases;
 mod leases;
 mod log_limit;
 pub mod monitor;
@@ -39,7 +40,6 @@ mod overlay;
 mod passes;
 mod repair_backoff;
 mod repairs;
-pub(crate) mod sessions;
 mod tables;
 
 use due::Due;
@@ -289,7 +289,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         status.rules.owned = self.spec.ownership == flannel_nft::Ownership::Owner;
         fill_readiness(&self.outputs.readiness.borrow(), &mut status);
         self.outputs.counters.fill(&mut status);
-        sessions::fill(&mut status, &self.overlay.desired, &mut self.overlay.kernel);
+        wireguard_sessions::fill(&mut status, &self.overlay.desired, &mut self.overlay.kernel);
         // The process that asked may have gone.
         let _unheard = request.answer.send(Box::new(status));
     }

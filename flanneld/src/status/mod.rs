@@ -5,3 +5,4 @@ pub mod model;
 pub mod query;
 pub mod readiness;
 pub mod snapshot;
+pub(crate) mod wireguard_sessions;

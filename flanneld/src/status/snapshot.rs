@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::config::{Process, Source as _};
 use crate::desired::NodeSpec;
-use crate::reconcile::lease_gaps::LeaseGaps;
+use crate::reconcile::incomplete_leases::IncompleteLeases;
 use crate::status::model::{
     CounterStatus, DeviceStatus, InterfaceStatus, LeaseStatus, PeerCounts, PeerState, PeerStatus, Status,
 };
@@ -33,7 +33,7 @@ pub struct StatusRequest {
 pub(crate) fn snapshot(
     spec: &NodeSpec,
     lease: &Lease,
-    (leases, gaps): (&LeaseTable, &LeaseGaps),
+    (leases, gaps): (&LeaseTable, &IncompleteLeases),
     overlay: &Overlay,
     list: bool,
 ) -> Status {

@@ -4,13 +4,15 @@
 //! builder reports all reasons; the fake kernel returns the errors. The builder does not check
 //! observed rules, so that they can be written back unchanged.
 
-pub(crate) mod graph;
+pub(crate) mod hooks;
+pub(crate) mod jumps;
 pub(crate) mod rule;
 pub(crate) mod set;
 
 use flannel_netlink::Errno;
 
 use crate::error::InvalidRule;
+use crate::model::chain::Chain;
 use crate::model::element::{Body, Key, Mapped, Span};
 use crate::model::matching::{Match, Source, Test};
 use crate::model::name::SetName;
@@ -23,6 +25,20 @@ use crate::uapi::NFT_OBJECT_COUNTER;
 
 /// A reason, and the kernel's error if it rejects the object.
 pub(crate) type Invalid = (InvalidRule, Option<Errno>);
+
+/// An invalid rule, or an invalid base chain if there is no rule.
+pub(crate) struct Fault<'t> {
+    pub(crate) chain: &'t Chain,
+    pub(crate) rule: Option<&'t Rule>,
+    pub(crate) invalid: Invalid,
+}
+
+/// Checks everything that packets reach from the base chains of a table. `places_of` selects the rules
+/// whose statements are checked.
+pub(crate) fn check_chains(table: &Table, places_of: impl Fn(&Rule) -> bool) -> Result<(), Fault<'_>> {
+    jumps::check_depths(table)?;
+    hooks::check_places(table, places_of)
+}
 
 /// Calls `found` for each invalid reference in a part of the table, with the rule or element that has
 /// it.
@@ -48,8 +64,8 @@ pub(crate) fn check_references(part: &Table, table: &Table, mut found: impl FnMu
 /// Checks a table with everything in it.
 pub(crate) fn check_table(table: &Table, mut found: impl FnMut(InvalidRule, String)) {
     check_references(table, table, &mut found);
-    if let Err(graph::Fault { chain, rule, invalid: (invalid, _) }) =
-        graph::check(table, |rule| rule.handle.is_none())
+    if let Err(Fault { chain, rule, invalid: (invalid, _) }) =
+        check_chains(table, |rule| rule.handle.is_none())
     {
         let object = match rule {
             Some(rule) => format!("rule {} {} {rule}", table.id, chain.name),

@@ -1,4 +1,4 @@
-//! Records the messages of `wg`, an independent implementation. `src/wire/wg_messages.rs` compares this crate's with them.
+//! Records the messages of `wg`, an independent implementation. `src/wire/tests/wg_messages.rs` compares this crate's with them.
 
 use std::fs;
 

@@ -10,10 +10,10 @@ use flannel_vxlan::{Family, Kernel as _, Observed, ROUTE_PROTOCOL};
 use crate::commands::upstream::{State, Upstream};
 use crate::commands::{CommandError, devices, peers, table_prefixes};
 use crate::desired::rules::TablePrefix;
-use crate::reconcile::sessions;
 use crate::run::subnet_file;
 use crate::status::counters::seconds;
 use crate::status::model::{DeviceStatus, PeerState, Status};
+use crate::status::wireguard_sessions;
 
 /// Devices of flannel's names, its tables or `upstream`'s chains, and the peers of its routes. Ready only if upstream's
 /// daemon runs and the kernel holds what that daemon programs.
@@ -76,7 +76,7 @@ fn device_status(observed: &Observed) -> Vec<DeviceStatus> {
                 .or_else(|| device.ipip()?.fou)
                 .or_else(|| Some(device.wireguard()?.port)),
             key: device.wireguard().and_then(|found| Some(found.private_key?.public().to_string())),
-            sessions: device.wireguard().map(sessions::counts),
+            sessions: device.wireguard().map(wireguard_sessions::counts),
             wireguard_peers: Vec::new(),
         })
     };

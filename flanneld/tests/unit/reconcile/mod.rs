@@ -39,7 +39,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 
 mod contest;
 mod host;
-mod lease_gaps;
+mod incomplete_leases;
 mod leases;
 mod repair;
 mod sweep;

@@ -16,7 +16,7 @@ use crate::model::wireguard_key::{PresharedKey, PrivateKey};
 use crate::wire::uapi::*;
 use crate::wire::wireguard::{delete_peer, put_peer, set_device};
 
-const RECORDED: &str = include_str!("../../tests/golden/wg_messages.txt");
+const RECORDED: &str = include_str!("../../../tests/golden/wg_messages.txt");
 
 /// The lines that only `wg` has: the name of the device, and the flag that replaces all peers.
 const NAME: &str = "device 2: 666c616e6e656c2d776700";

@@ -1,12 +1,163 @@
-//! Statements that are not matches, verdicts or constant NAT: quotas, queues, sets filled by rules,
-//! duplicates, proxies.
+//! What statements other than NAT consist of: logs, limits, marks, quotas, queues, changes of sets.
 
-use crate::model::data::Data;
 use crate::model::expression::{Expression, Term};
 use crate::model::matching::Source;
-use crate::model::name::SetName;
-use crate::model::statement::{Limit, Nat, Statement};
+use crate::model::name::{LogPrefix, SetName};
+use crate::model::statement::Statement;
 use crate::uapi::*;
+
+/// The error that a rejected packet's sender gets.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Reject {
+    /// ICMP or ICMPv6 `admin-prohibited`.
+    AdminProhibited,
+    /// This code of ICMP `destination-unreachable`: `reject with icmp host-prohibited`.
+    Icmp(u8),
+    /// This code of ICMPv6 `destination-unreachable`: `reject with icmpv6 policy-fail`.
+    Icmpv6(u8),
+    /// ICMP `host-unreachable` or ICMPv6 `addr-unreachable`.
+    HostUnreachable,
+    /// ICMP `net-unreachable` or ICMPv6 `no-route`.
+    NoRoute,
+    /// ICMP or ICMPv6 `port-unreachable`, nft's default.
+    #[default]
+    PortUnreachable,
+    /// A TCP reset. The rule then matches TCP only.
+    TcpReset,
+}
+
+/// What a `log` statement writes. Default: a line in the kernel log at level `warn`.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Log {
+    pub(crate) prefix: Option<LogPrefix>,
+    pub(crate) group: Option<u16>,
+    pub(crate) level: Option<u32>,
+    pub(crate) snaplen: Option<u32>,
+    pub(crate) threshold: Option<u16>,
+    pub(crate) flags: Option<u32>,
+}
+
+impl Log {
+    /// One line in the kernel log for each packet: `log`. By default with level `warn` and without a prefix.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the text at the start of each line.
+    #[must_use]
+    pub fn prefix(mut self, prefix: LogPrefix) -> Self {
+        self.prefix = Some(prefix);
+        self
+    }
+
+    /// Sends to the listeners of this nflog group instead of the kernel log. Invalid together with a
+    /// level.
+    #[must_use]
+    pub fn group(mut self, group: u16) -> Self {
+        self.group = Some(group);
+        self
+    }
+
+    /// Sets the syslog level, 0 (emerg) to 7 (debug). Default: 4 (warn). Invalid together with a
+    /// group.
+    #[must_use]
+    pub fn level(mut self, level: u8) -> Self {
+        self.level = Some(u32::from(level.min(7)));
+        self
+    }
+}
+
+/// The time unit of a rate.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Per {
+    /// 1 s.
+    Second,
+    /// 60 s.
+    Minute,
+    /// 3,600 s.
+    Hour,
+    /// 86,400 s.
+    Day,
+    /// 604,800 s.
+    Week,
+}
+
+impl Per {
+    pub(crate) fn seconds(self) -> u64 {
+        match self {
+            Self::Second => 1,
+            Self::Minute => 60,
+            Self::Hour => 3_600,
+            Self::Day => 86_400,
+            Self::Week => 604_800,
+        }
+    }
+}
+
+/// A rate limit. It matches while the rate is not exceeded or, with [`Limit::over`], while it is
+/// exceeded.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Limit {
+    pub(crate) rate: u64,
+    pub(crate) per: u64,
+    pub(crate) burst: u32,
+    pub(crate) bytes: bool,
+    pub(crate) over: bool,
+}
+
+impl Limit {
+    /// A number of packets per unit of time, with a burst of 5.
+    #[must_use]
+    pub fn packets(rate: u64, per: Per) -> Self {
+        Self { rate, per: per.seconds(), burst: 5, bytes: false, over: false }
+    }
+
+    /// A number of bytes per unit of time, without a burst.
+    #[must_use]
+    pub fn bytes(rate: u64, per: Per) -> Self {
+        Self { rate, per: per.seconds(), burst: 0, bytes: true, over: false }
+    }
+
+    /// Sets the number of packets or bytes that may exceed the rate at once.
+    #[must_use]
+    pub fn burst(mut self, burst: u32) -> Self {
+        self.burst = burst;
+        self
+    }
+
+    /// Matches while the rate is exceeded.
+    #[must_use]
+    pub fn over(mut self) -> Self {
+        self.over = true;
+        self
+    }
+}
+
+/// How a statement changes a mark.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Mark {
+    /// Sets the mark to this value.
+    To(u32),
+    /// Sets these bits.
+    Set(u32),
+    /// Clears these bits.
+    Clear(u32),
+    /// Replaces the bits under `mask` by those of `value`.
+    Replace {
+        /// The bits to replace.
+        mask: u32,
+        /// Their new value.
+        value: u32,
+    },
+    /// Copies the other mark: the packet's from the connection's, or the reverse.
+    Copy {
+        /// The bits to copy; the others become 0. All bits: `u32::MAX`.
+        mask: u32,
+    },
+}
 
 /// An expression of the kernel, as its name and attributes: for what has no type here.
 ///
@@ -274,62 +425,4 @@ pub(crate) struct Write {
     pub(crate) checksum_offset: u32,
     /// `NFT_PAYLOAD_L4CSUM_PSEUDOHDR`.
     pub(crate) checksum_flags: u32,
-}
-
-/// A statement of NAT.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum NatKind {
-    /// `dnat`: another destination address.
-    Dnat,
-    /// `masquerade`: the source address of the outgoing interface.
-    Masquerade,
-    /// `redirect`: to this host.
-    Redirect,
-    /// `snat`: another source address.
-    Snat,
-}
-
-impl NatKind {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Dnat => "dnat",
-            Self::Masquerade => "masquerade",
-            Self::Redirect => "redirect",
-            Self::Snat => "snat",
-        }
-    }
-}
-
-/// Address or port that an expression returns to NAT.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Computed {
-    /// `NFPROTO_*`.
-    pub(crate) family: u32,
-    pub(crate) target: Target,
-    pub(crate) nat: Nat,
-}
-
-/// What an expression returns to NAT.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Target {
-    Address(Term),
-    /// First and last address: `snat to ip saddr map { 10.0.0.1 : 192.168.0.1-192.168.0.9 }`.
-    Addresses(Term),
-    /// An address and a port.
-    Pair(Term),
-    /// A constant address, and a port.
-    PortOf(Data, Term),
-    Port(Term),
-    /// First and last address and port: `dnat ip to ip saddr map { 10.0.0.1 : 192.168.0.1 . 80-90 }`.
-    Ranges(Term),
-}
-
-/// A family and the address and port of a socket: `tproxy to 127.0.0.1:8080`.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Tproxy {
-    /// `NFPROTO_*`.
-    pub(crate) family: u32,
-    pub(crate) address: Option<Term>,
-    pub(crate) port: Option<Term>,
 }

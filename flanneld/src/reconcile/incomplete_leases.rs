@@ -28,7 +28,7 @@ pub(crate) struct Gap {
 
 /// The gaps of all leases. Each is logged once when it begins and once when it ends.
 #[derive(Debug, Default)]
-pub(crate) struct LeaseGaps {
+pub(crate) struct IncompleteLeases {
     /// Whether to log changes now.
     pub(super) log: bool,
     gaps: BTreeMap<(LeaseKey, IpNet), Gap>,
@@ -36,7 +36,7 @@ pub(crate) struct LeaseGaps {
     listing: Option<BTreeSet<LeaseKey>>,
 }
 
-impl LeaseGaps {
+impl IncompleteLeases {
     /// Takes all gaps that a lease has now. Returns whether that changes anything.
     pub(super) fn set(&mut self, key: LeaseKey, now: Vec<(IpNet, Gap)>) -> bool {
         let mut changed = false;
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn only_the_beginning_and_the_end_of_a_gap_are_changes() {
         for kept in [true, false] {
-            let mut gaps = LeaseGaps::default();
+            let mut gaps = IncompleteLeases::default();
             assert!(gaps.set(key(2), gap(2, kept)));
             assert!(!gaps.set(key(2), gap(2, kept)), "the same again");
             assert!(gaps.set(key(2), gap(2, !kept)), "another effect");
@@ -198,7 +198,7 @@ mod tests {
         let layer = Lines::new(LogOptions::default(), move |level, _: &str| sink.lock().unwrap().push(level));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             for log in [true, false] {
-                let mut gaps = LeaseGaps { log, ..LeaseGaps::default() };
+                let mut gaps = IncompleteLeases { log, ..IncompleteLeases::default() };
                 for kept in [true, false] {
                     gaps.set(key(2), gap(2, kept));
                     gaps.set(key(2), Vec::new());
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_thousand_gaps_of_unknown_subnets_are_remembered_and_every_gap_of_a_peer() {
-        let mut gaps = LeaseGaps::default();
+        let mut gaps = IncompleteLeases::default();
         let remembered = (0..2000).filter(|n| gaps.set(key(*n), gap(*n, false))).count();
         assert_eq!((remembered, gaps.gaps.len()), (MAX_UNKNOWN_GAPS, MAX_UNKNOWN_GAPS));
         assert!(gaps.set(key(3000), gap(3000, true)));
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_listing_ends_the_gaps_that_it_does_not_show_except_those_of_peers() {
-        let mut gaps = LeaseGaps::default();
+        let mut gaps = IncompleteLeases::default();
         for n in [2, 3, 4] {
             gaps.set(key(n), gap(n, n == 4));
         }

@@ -1,5 +1,7 @@
 //! What is encoded is decoded as the same values, and no input makes a decoder panic.
 
+mod wg_messages;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::time::{Duration, SystemTime};

@@ -13,7 +13,7 @@ use crate::status::model::{SessionCounts, SessionStatus, Status, WireguardPeerSt
 const SESSION_LIFETIME: Duration = Duration::from_secs(180);
 
 /// Puts the sessions into a status whose devices and peers are filled. Of other backends it reads nothing.
-pub(super) fn fill(status: &mut Status, overlay: &Overlay, kernel: &mut impl Kernel) {
+pub(crate) fn fill(status: &mut Status, overlay: &Overlay, kernel: &mut impl Kernel) {
     let specs = Family::ALL.into_iter().filter_map(|family| overlay.family(family)?.device.as_ref());
     let names: Vec<IfName> = specs.filter(|device| is_wireguard(device)).map(|device| device.name).collect();
     let mut sessions = BTreeMap::new();
