@@ -10,11 +10,13 @@ use std::io::Write as _;
 use std::os::fd::AsFd;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use flannel_lease::codec::{is_obeyed, printable};
+use jiff::Timestamp;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::fstat;
+use regex::Regex;
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::subscriber::{Interest, SetGlobalDefaultError};
@@ -73,16 +75,17 @@ impl fmt::Display for LogFormat {
 
 /// Verbosities by source file, as in `reconcile=4,lease*=2`: a name without `.rs`, `*` and `?` stand for any text and
 /// any character, and the first that fits counts.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Vmodule(Vec<(String, i32)>);
+#[derive(Clone, Debug, Default)]
+pub struct Vmodule(Vec<(Regex, i32)>);
 
 impl FromStr for Vmodule {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let entry = |entry: &str| {
-            let (pattern, level) = entry.split_once('=')?;
-            (!pattern.is_empty()).then(|| level.parse().ok().map(|level| (pattern.to_owned(), level)))?
+            let (pattern, level) = entry.split_once('=').filter(|(pattern, _)| !pattern.is_empty())?;
+            let pattern = regex::escape(pattern).replace(r"\*", ".*").replace(r"\?", ".");
+            Some((Regex::new(&format!("^(?s:{pattern})$")).ok()?, level.parse().ok()?))
         };
         let entries = text.split(',').filter(|part| !part.is_empty()).map(entry);
         entries
@@ -95,7 +98,7 @@ impl FromStr for Vmodule {
 impl Vmodule {
     fn verbosity(&self, file: &str) -> Option<i32> {
         let stem = base_name(file).trim_end_matches(".rs");
-        self.0.iter().find(|(pattern, _)| fits(pattern.as_bytes(), stem.as_bytes())).map(|(_, level)| *level)
+        self.0.iter().find(|(pattern, _)| pattern.is_match(stem)).map(|(_, level)| *level)
     }
 }
 
@@ -141,7 +144,7 @@ pub fn start(options: LogOptions) -> Result<(), SetGlobalDefaultError> {
                 "{before} log lines before this one were dropped: the reader of stderr did not keep up"
             );
             let fields = Fields { message, values: Vec::new() };
-            let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let time = Timestamp::now();
             let caller = format!("{}:{}", base_name(file!()), line!());
             let notice = fields.line(format, Level::WARN, &caller, time);
             let _ = stderr.write_all(marked(in_journal, Level::WARN, &notice).as_bytes());
@@ -239,7 +242,7 @@ impl<S: Subscriber, W: Fn(Level, &str) + 'static> Layer<S> for Lines<W> {
         if self.options.backtrace_at.as_ref().is_some_and(|at| at.file == file && at.line == line) {
             fields.values.push(("backtrace", Value::String(stack())));
         }
-        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let time = Timestamp::now();
         let caller = format!("{file}:{line}");
         let level = *metadata.level();
         (self.write)(level, &fields.line(self.options.format, level, &caller, time));
@@ -263,26 +266,21 @@ struct Fields {
 }
 
 impl Fields {
-    fn line(self, format: LogFormat, level: Level, caller: &str, time: Duration) -> String {
+    fn line(self, format: LogFormat, level: Level, caller: &str, time: Timestamp) -> String {
         match format {
             LogFormat::Json => self.json(level, caller, time),
             LogFormat::Text => self.text(level, caller, time),
         }
     }
 
-    fn text(&self, level: Level, caller: &str, time: Duration) -> String {
+    fn text(&self, level: Level, caller: &str, time: Timestamp) -> String {
         let letter = match level {
             Level::ERROR => 'E',
             Level::WARN => 'W',
             _ => 'I',
         };
-        let Date { month, day, .. } = Date::of(time);
-        let (hour, minute, second) = clock(time);
-        let (micros, process) = (time.subsec_micros(), std::process::id());
-        let mut line = format!(
-            "{letter}{month:02}{day:02} {hour:02}:{minute:02}:{second:02}.{micros:06} {process:>7} {caller}] {}",
-            printable(&self.message)
-        );
+        let (time, process) = (time.strftime("%m%d %H:%M:%S.%6f"), std::process::id());
+        let mut line = format!("{letter}{time} {process:>7} {caller}] {}", printable(&self.message));
         for (name, value) in &self.values {
             let value = match value {
                 Value::String(text) => quoted(text),
@@ -294,13 +292,9 @@ impl Fields {
         line
     }
 
-    fn json(self, level: Level, caller: &str, time: Duration) -> String {
-        let Date { year, month, day } = Date::of(time);
-        let (hour, minute, second) = clock(time);
-        let micros = time.subsec_micros();
+    fn json(self, level: Level, caller: &str, time: Timestamp) -> String {
         let mut object = Map::new();
-        let ts = format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z");
-        object.insert("ts".to_owned(), ts.into());
+        object.insert("ts".to_owned(), time.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string().into());
         object.insert("level".to_owned(), level.as_str().to_ascii_lowercase().into());
         object.insert("caller".to_owned(), caller.into());
         object.insert("msg".to_owned(), self.message.into());
@@ -361,75 +355,9 @@ fn quoted(text: &str) -> String {
     if plain { text.to_owned() } else { printable(&format!("{text:?}")) }
 }
 
-/// Whether `text` is an instance of `pattern`. Steps back to the last `*` only, so it is at worst quadratic.
-fn fits(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut p, mut t, mut star) = (0, 0, None);
-    while let Some(&byte) = text.get(t) {
-        match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p, t));
-                p += 1;
-            }
-            Some(&wanted) if wanted == b'?' || wanted == byte => {
-                p += 1;
-                t += 1;
-            }
-            _ => {
-                let Some((at, from)) = star else { return false };
-                star = Some((at, from + 1));
-                (p, t) = (at + 1, from + 1);
-            }
-        }
-    }
-    pattern.get(p..).unwrap_or_default().iter().all(|&byte| byte == b'*')
-}
-
-/// A day of the Gregorian calendar.
-struct Date {
-    year: u64,
-    month: u64,
-    day: u64,
-}
-
-impl Date {
-    /// The UTC day of a time since 1970. Counts in years that begin in March, so that leap days come last.
-    fn of(time: Duration) -> Self {
-        let days = time.as_secs() / 86_400 + 719_468; // since 0000-03-01
-        let (era, day_of_era) = (days / 146_097, days % 146_097);
-        let year_of_era =
-            (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        let from_march = (5 * day_of_year + 2) / 153;
-        let day = day_of_year - (153 * from_march + 2) / 5 + 1;
-        let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-        Self { year: era * 400 + year_of_era + u64::from(month <= 2), month, day }
-    }
-}
-
-fn clock(time: Duration) -> (u64, u64, u64) {
-    let seconds = time.as_secs() % 86_400;
-    (seconds / 3_600, seconds / 60 % 60, seconds % 60)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_time_becomes_the_date_that_date_minus_u_prints() {
-        for (seconds, date) in [
-            (0, (1970, 1, 1)),
-            (951_782_400, (2000, 2, 29)),
-            (1_709_164_800, (2024, 2, 29)),
-            (1_735_689_599, (2024, 12, 31)),
-            (1_795_219_445, (2026, 11, 21)),
-            (4_107_542_400, (2100, 3, 1)),
-        ] {
-            let Date { year, month, day } = Date::of(Duration::from_secs(seconds));
-            assert_eq!((year, month, day), date, "{seconds}");
-        }
-        assert_eq!(clock(Duration::from_secs(1_795_219_445)), (0, 4, 5));
-    }
 
     #[test]
     fn the_journal_is_the_stream_that_its_variable_names() {
@@ -458,14 +386,14 @@ mod tests {
         let evil = "\u{1b}]0;x\u{7}\r\u{9b}31m\u{202e}\u{2066}\u{2028}\u{200f}\u{7f}";
         let fields =
             || Fields { message: evil.to_owned(), values: vec![("name", Value::String(evil.to_owned()))] };
-        let text = fields().text(Level::INFO, "main.rs:1", Duration::ZERO);
-        let json = fields().json(Level::INFO, "main.rs:1", Duration::ZERO);
+        let text = fields().text(Level::INFO, "main.rs:1", Timestamp::UNIX_EPOCH);
+        let json = fields().json(Level::INFO, "main.rs:1", Timestamp::UNIX_EPOCH);
         for line in [text, json] {
             assert!(line.trim_end_matches('\n').chars().all(|c| !is_obeyed(c)), "{}", line.escape_debug());
             assert!(line.contains("31m"), "{line}");
         }
         let json: Value =
-            serde_json::from_str(&fields().json(Level::INFO, "main.rs:1", Duration::ZERO)).unwrap();
+            serde_json::from_str(&fields().json(Level::INFO, "main.rs:1", Timestamp::UNIX_EPOCH)).unwrap();
         assert_eq!(json["msg"], evil, "JSON stays JSON");
     }
 
@@ -475,7 +403,7 @@ mod tests {
             message: "peer said\nE0101 00:00:00.000000".to_owned(),
             values: vec![("name", Value::String("a\nb".to_owned())), ("peers", 3.into())],
         };
-        let line = fields.text(Level::INFO, "main.rs:1", Duration::ZERO);
+        let line = fields.text(Level::INFO, "main.rs:1", Timestamp::UNIX_EPOCH);
         assert_eq!(line.matches('\n').count(), 1);
         assert!(
             line.ends_with(" main.rs:1] peer said\\nE0101 00:00:00.000000 name=\"a\\nb\" peers=3\n"),

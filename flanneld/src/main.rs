@@ -24,12 +24,16 @@ fn main() -> ExitCode {
     argv::hide_password();
     resolve_names_alone();
     match Command::read(&Process) {
-        Ok(Command::Cleanup(asked)) => carry_out(commands::cleanup::run(&asked), asked.stay),
-        Ok(Command::Doctor(asked)) => carry_out(commands::doctor::run(asked), false),
+        Ok(Command::Cleanup(config, options)) => {
+            carry_out(commands::cleanup::run(&config, &options), options.stay)
+        }
+        Ok(Command::Doctor { config, problems, options }) => {
+            carry_out(commands::doctor::run(*config, &problems, &options), false)
+        }
         Ok(Command::Help(text)) => print(std::io::stdout(), &text),
         Ok(Command::Manifest(options)) => print(std::io::stdout(), &commands::manifest::render(&options)),
         Ok(Command::Plan(config)) => carry_out(commands::plan::run(*config), false),
-        Ok(Command::Status(asked)) => carry_out(commands::status::run(&asked), false),
+        Ok(Command::Status(config, options)) => carry_out(commands::status::run(&config, options), false),
         Ok(Command::Version) => print(std::io::stdout(), concat!(env!("CARGO_PKG_VERSION"), "\n")),
         Ok(Command::Run(config)) => run(*config),
         Err(problems) => {

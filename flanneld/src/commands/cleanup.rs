@@ -10,7 +10,7 @@ use flannel_nft::iptables::{accept_forwarded, filter_tables, iptables_tables, re
 use flannel_nft::{Building, Kernel as _, Observed, Ruleset, TableId, Transaction};
 use flannel_vxlan::{ConvergeError, Kernel as _, Plan};
 
-use crate::config::Cleanup;
+use crate::config::{CleanupOptions, Config};
 use crate::desired::rules::TablePrefix;
 use crate::reconcile::foreign_rules::{UPSTREAM, USER_CHAINS};
 use crate::run::instances;
@@ -27,26 +27,26 @@ use flannel_lease::Chain;
 ///
 /// # Errors
 /// [`CommandError::Running`], or the kernel cannot be reached. The report names what the kernel does not remove.
-pub async fn run(asked: &Cleanup) -> Result<Verdict, CommandError> {
+pub async fn run(config: &Config, options: &CleanupOptions) -> Result<Verdict, CommandError> {
     let daemons = instances::daemons().map_err(CommandError::Processes)?;
-    if !daemons.is_empty() && !asked.force && !asked.dry_run {
+    if !daemons.is_empty() && !options.force && !options.dry_run {
         let pids: Vec<_> = daemons.iter().map(ToString::to_string).collect();
         return Err(CommandError::Running(pids.join(", ")));
     }
-    let mut sweep = Sweep { dry_run: asked.dry_run, text: String::new(), failed: false };
+    let mut sweep = Sweep { dry_run: options.dry_run, text: String::new(), failed: false };
     let (mut links, mut tables) = (flannel_vxlan::Netlink::open()?, flannel_nft::Netlink::open()?);
     let overlay = sweep.overlay(&mut links);
     sweep.note("routes and devices", overlay);
-    let rules = sweep.rules(asked, &mut tables);
+    let rules = sweep.rules(config.table_prefix.as_ref(), options.upstream, &mut tables);
     sweep.note("rules", rules);
-    if asked.files {
-        sweep.files(&asked.subnet_file).await;
+    if options.files {
+        sweep.files(&config.subnet_file).await;
     }
-    if let Some(path) = asked.cni_config.as_deref().filter(|path| names_flannel(path)) {
+    if let Some(path) = options.cni_config.as_deref().filter(|path| names_flannel(path)) {
         sweep.remove(path);
     }
     let Sweep { mut text, failed, .. } = sweep;
-    let code = match (failed, asked.dry_run && !text.is_empty()) {
+    let code = match (failed, options.dry_run && !text.is_empty()) {
         (true, _) => 1,
         (false, true) => SOMETHING,
         (false, false) => 0,
@@ -97,8 +97,13 @@ impl Sweep {
         Ok(())
     }
 
-    fn rules(&mut self, asked: &Cleanup, kernel: &mut flannel_nft::Netlink) -> Result<(), CommandError> {
-        let prefixes = table_prefixes(asked.table_prefix.as_ref(), kernel)?;
+    fn rules(
+        &mut self,
+        prefix: Option<&TablePrefix>,
+        upstream: bool,
+        kernel: &mut flannel_nft::Netlink,
+    ) -> Result<(), CommandError> {
+        let prefixes = table_prefixes(prefix, kernel)?;
         let tables = prefixes.iter().map(TablePrefix::tables).collect::<Result<Vec<_>, _>>()?.concat();
         let ours = tables.into_iter().fold(Ruleset::new(), Ruleset::without);
         let diff = |observed: &Observed| flannel_nft::diff(&ours, observed);
@@ -112,7 +117,7 @@ impl Sweep {
             transaction
         };
         self.change(kernel, &filter_tables(), accepted)?;
-        if asked.upstream {
+        if upstream {
             let leftovers = |observed: &Observed| {
                 let mut transaction = Transaction::at(observed.generation);
                 remove_leftovers(observed, UPSTREAM, &[], &mut transaction);

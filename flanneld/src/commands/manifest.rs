@@ -1,6 +1,9 @@
 //! `flanneld manifest`: the Kubernetes objects of `deploy/kubernetes/kube-flannel.yml` for an image, a pod network, a backend
 //! and a platform.
 
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
 use serde_json::{Map, Value, json};
 
 use crate::config::{ManifestOptions, Platform};
@@ -39,7 +42,8 @@ fn net_conf(asked: &ManifestOptions) -> Value {
     let mut conf = Map::new();
     conf.insert("EnableNFTables".to_owned(), true.into());
     conf.insert("Backend".to_owned(), json!({ "Type": asked.backend }));
-    match asked.network {
+    let usual = asked.ipv6_network.is_none().then(|| Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 0, 0), 16));
+    match asked.network.or(usual) {
         Some(network) => conf.insert("Network".to_owned(), network.trunc().to_string().into()),
         None => conf.insert("EnableIPv4".to_owned(), false.into()),
     };
@@ -78,7 +82,7 @@ mod tests {
     fn asked() -> ManifestOptions {
         ManifestOptions {
             image: None,
-            network: Some("10.244.0.0/16".parse().unwrap()),
+            network: None,
             ipv6_network: None,
             backend: "vxlan".to_owned(),
             platform: Platform::Kubernetes,

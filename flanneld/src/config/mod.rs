@@ -22,7 +22,7 @@ mod values;
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 pub use self::backend::{Backend, Ipip, TxChecksumOffload, Udp, Vxlan, Wireguard, WireguardMode};
 pub use self::cli::FlagValues;
@@ -35,16 +35,24 @@ pub use self::reader::KeyProblem;
 pub use self::resolved::ResolvedConfig;
 pub use self::selection::Selection;
 pub use self::store::Store;
-pub use self::subcommand::{ManifestOptions, Platform, StatusOptions, definition};
-use crate::desired::rules::TablePrefix;
+pub use self::subcommand::{
+    CleanupOptions, DoctorOptions, ManifestOptions, Platform, StatusOptions, definition,
+};
 
 /// What one call of `flanneld` is for.
 #[derive(Debug)]
 pub enum Command {
     /// `cleanup`: remove what the daemon made.
-    Cleanup(Cleanup),
+    Cleanup(Box<Config>, CleanupOptions),
     /// `doctor`: look for what keeps pods apart.
-    Doctor(Doctor),
+    Doctor {
+        /// As for the daemon; without the network configuration if that cannot be used.
+        config: Box<Config>,
+        /// What is wrong with the network configuration.
+        problems: Vec<Problem>,
+        /// What else was asked.
+        options: DoctorOptions,
+    },
     /// `--help`: print this on stdout and leave with status 0.
     Help(String),
     /// `manifest`: print Kubernetes objects.
@@ -54,45 +62,9 @@ pub enum Command {
     /// The daemon.
     Run(Box<Config>),
     /// `status`: show the state of the daemon.
-    Status(StatusOptions),
+    Status(Box<Config>, StatusOptions),
     /// `--version`: print it on stdout and leave with status 0.
     Version,
-}
-
-/// What `flanneld cleanup` was asked.
-#[derive(Debug)]
-pub struct Cleanup {
-    /// As for the daemon.
-    pub subnet_file: PathBuf,
-    /// As for the daemon.
-    pub table_prefix: Option<TablePrefix>,
-    /// Only print what would be removed. Default: no.
-    pub dry_run: bool,
-    /// What upstream's iptables mode leaves, too. Default: no.
-    pub upstream: bool,
-    /// subnet.env and the state file, too. Default: no.
-    pub files: bool,
-    /// A CNI configuration to remove, too, if it names the plugin `flannel`. Default: none.
-    pub cni_config: Option<PathBuf>,
-    /// Run until SIGTERM once everything is removed. Default: no.
-    pub stay: bool,
-    /// Even while a daemon runs. Default: no.
-    pub force: bool,
-}
-
-/// What `flanneld doctor` was asked.
-#[derive(Debug)]
-pub struct Doctor {
-    /// As for the daemon; without the network configuration if that cannot be used.
-    pub config: Box<Config>,
-    /// What is wrong with the network configuration.
-    pub problems: Vec<Problem>,
-    /// Say whether this program can take over from upstream's daemon. Default: no.
-    pub preflight: bool,
-    /// Write an archive for a bug report to this file. Default: none.
-    pub collect: Option<PathBuf>,
-    /// Print JSON. Default: no.
-    pub json: bool,
 }
 
 /// Where configuration comes from. [`Process`] is the real one; tests supply maps.

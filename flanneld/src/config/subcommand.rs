@@ -1,15 +1,13 @@
 //! `flanneld SUBCOMMAND [flags]`. Subcommands take the daemon's flags, with the same meaning.
 
 use std::ffi::OsString;
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use clap::{ArgAction, CommandFactory, Parser};
+use clap::{ArgAction, Args, CommandFactory, Parser};
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::cli::{self, Flags};
-use super::{Cleanup, Command, Config, Doctor, HealthzAddress, Problem, Problems, Source, values};
-use crate::desired::rules::TablePrefix;
+use super::{Command, Config, Problem, Problems, Source, values};
 
 const CLEANUP: &str = "cleanup";
 const DOCTOR: &str = "doctor";
@@ -21,48 +19,102 @@ const STATUSES: &str = "Exit status:\n  0  success; the daemon received SIGTERM 
     2  invalid command line\n  3  plan, cleanup --dry-run, doctor --preflight: there is something to change\n\n\
     flanneld SUBCOMMAND --help describes a subcommand. Subcommands take the daemon's flags, with the same meaning.";
 
+/// The flags of a subcommand, and those of the daemon.
 #[derive(Parser)]
 #[command(no_binary_name = true, disable_help_flag = true, mut_args = values::go_flag)]
-struct StatusFlags {
-    /// Output format: text, or one JSON object
-    #[arg(long, value_name = "text|json", default_value = "text", help_heading = "This command")]
-    #[arg(action = ArgAction::Set, value_parser = is_json)]
-    o: bool,
-    /// List all peers instead of those that are not programmed. JSON always lists all
-    #[arg(long, value_name = "BOOL", default_value = "false", help_heading = "This command")]
-    peers: bool,
+struct With<T: Args> {
+    #[command(flatten)]
+    own: T,
     #[command(flatten)]
     flags: Flags,
 }
 
-/// What `flanneld status` was asked.
-#[derive(Debug)]
+/// The flags of a subcommand that has none of its own.
+#[derive(Args)]
+struct NoFlags {}
+
+/// What `flanneld status` was asked. The doc comments of all fields below are the help.
+#[derive(Args, Clone, Copy, Debug)]
+#[group(skip)]
+#[command(next_help_heading = "This command")]
 pub struct StatusOptions {
-    /// As for the daemon. The status socket is in the same directory.
-    pub subnet_file: PathBuf,
-    /// As for the daemon.
-    pub table_prefix: Option<TablePrefix>,
-    /// As for the daemon: where upstream's answers too.
-    pub healthz: Option<HealthzAddress>,
-    /// Print JSON. Default: no.
+    /// Output format: text, or one JSON object
+    #[arg(long = "o", value_name = "text|json", default_value = "text")]
+    #[arg(action = ArgAction::Set, value_parser = is_json)]
     pub json: bool,
-    /// Print every peer, not only those that are not programmed. JSON has them all. Default: no.
+    /// List all peers instead of those that are not programmed. JSON always lists all
+    #[arg(long, value_name = "BOOL", default_value = "false")]
     pub peers: bool,
 }
 
 /// What `flanneld manifest` was asked.
-#[derive(Clone, Debug)]
+#[derive(Args, Clone, Debug)]
+#[group(skip)]
+#[command(next_help_heading = "This command")]
 pub struct ManifestOptions {
-    /// The image. Default: `flannel:` and this program's version.
+    /// Image of the daemon. Default: flannel and the version of this program
+    #[arg(long, value_name = "NAME")]
     pub image: Option<String>,
-    /// Pod network, IPv4. Default: 10.244.0.0/16; none if only the other one is given.
+    /// IPv4 network that pods get addresses from: the controller manager's --cluster-cidr. Default: 10.244.0.0/16, none if
+    /// only --ipv6-network is given
+    #[arg(long, value_name = "CIDR")]
     pub network: Option<Ipv4Net>,
-    /// Pod network, IPv6. Default: none.
+    /// IPv6 network that pods get addresses from. Default: none
+    #[arg(long, value_name = "CIDR")]
     pub ipv6_network: Option<Ipv6Net>,
-    /// `vxlan` (default), `wireguard`, `host-gw`, `ipip`, `udp` or `alloc`.
+    /// How packets reach other nodes: vxlan, wireguard (encrypted), host-gw, ipip, udp or alloc
+    #[arg(long, value_name = "TYPE", default_value = "vxlan")]
+    #[arg(value_parser = ["vxlan", "wireguard", "host-gw", "ipip", "udp", "alloc"], hide_possible_values = true)]
     pub backend: String,
-    /// What kind of nodes.
+    /// Where CNI plugins and their configuration are: /opt/cni/bin and /etc/cni/net.d (kubernetes), the folders of k3s, or as
+    /// kubernetes with the reference plugins installed too (kind)
+    #[arg(long, value_enum, value_name = "kubernetes|k3s|kind", default_value = "kubernetes")]
+    #[arg(hide_possible_values = true)]
     pub platform: Platform,
+}
+
+/// What `flanneld doctor` was asked.
+#[derive(Args, Clone, Debug)]
+#[group(skip)]
+#[command(next_help_heading = "This command")]
+pub struct DoctorOptions {
+    /// Output format: text, or one JSON array
+    #[arg(long = "o", value_name = "text|json", default_value = "text")]
+    #[arg(action = ArgAction::Set, value_parser = is_json)]
+    pub json: bool,
+    /// Report whether flanneld can take over from upstream's daemon on this host, and what that changes. Sends nothing to
+    /// other nodes
+    #[arg(long, value_name = "BOOL", default_value = "false")]
+    pub preflight: bool,
+    /// Write an archive (tar) for a bug report to this file: flags, configuration, leases, status, findings, rules, plan,
+    /// metrics, routes. Contains no secrets
+    #[arg(long, value_name = "FILE", action = ArgAction::Set)]
+    pub collect: Option<PathBuf>,
+}
+
+/// What `flanneld cleanup` was asked.
+#[derive(Args, Clone, Debug)]
+#[group(skip)]
+#[command(next_help_heading = "This command")]
+pub struct CleanupOptions {
+    /// Print what would be removed, and remove nothing
+    #[arg(long, value_name = "BOOL", default_value = "false")]
+    pub dry_run: bool,
+    /// Also remove the iptables chains and rules that upstream's iptables mode leaves
+    #[arg(long, value_name = "BOOL", default_value = "false")]
+    pub upstream: bool,
+    /// Also remove the subnet file and the state file. The next start may then get another subnet
+    #[arg(long, value_name = "BOOL", default_value = "false")]
+    pub files: bool,
+    /// Also remove this CNI configuration if it names the plugin flannel: /etc/cni/net.d/10-flannel.conflist
+    #[arg(long, value_name = "PATH", action = ArgAction::Set)]
+    pub cni_config: Option<PathBuf>,
+    /// Run until SIGTERM once everything is removed: Kubernetes restarts the pods of a DaemonSet that end
+    #[arg(long, value_name = "BOOL", default_value = "false")]
+    pub stay: bool,
+    /// Remove even while a daemon runs on this host, although the daemon restores everything
+    #[arg(long, value_name = "BOOL", default_value = "false")]
+    pub force: bool,
 }
 
 /// Nodes that differ in where CNI plugins and their configuration are.
@@ -77,137 +129,30 @@ pub enum Platform {
     Kind,
 }
 
-#[derive(Parser)]
-#[command(no_binary_name = true, disable_help_flag = true, mut_args = values::go_flag)]
-struct ManifestFlags {
-    /// Image of the daemon. Default: flannel and the version of this program
-    #[arg(long, value_name = "NAME", help_heading = "This command")]
-    image: Option<String>,
-    /// IPv4 network that pods get addresses from: the controller manager's --cluster-cidr. Default: 10.244.0.0/16, none if
-    /// only --ipv6-network is given
-    #[arg(long, value_name = "CIDR", help_heading = "This command")]
-    network: Option<Ipv4Net>,
-    /// IPv6 network that pods get addresses from. Default: none
-    #[arg(long, value_name = "CIDR", help_heading = "This command")]
-    ipv6_network: Option<Ipv6Net>,
-    /// How packets reach other nodes: vxlan, wireguard (encrypted), host-gw, ipip, udp or alloc
-    #[arg(long, value_name = "TYPE", default_value = "vxlan", help_heading = "This command")]
-    #[arg(value_parser = ["vxlan", "wireguard", "host-gw", "ipip", "udp", "alloc"], hide_possible_values = true)]
-    backend: String,
-    /// Where CNI plugins and their configuration are: /opt/cni/bin and /etc/cni/net.d (kubernetes), the folders of k3s, or as
-    /// kubernetes with the reference plugins installed too (kind)
-    #[arg(long, value_enum, value_name = "kubernetes|k3s|kind", default_value = "kubernetes")]
-    #[arg(help_heading = "This command", hide_possible_values = true)]
-    platform: Platform,
-    #[command(flatten)]
-    flags: Flags,
-}
-
-impl ManifestFlags {
-    fn options(self) -> ManifestOptions {
-        let Self { image, network, ipv6_network, backend, platform, .. } = self;
-        let usual = ipv6_network.is_none().then(|| Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 0, 0), 16));
-        ManifestOptions { image, network: network.or(usual), ipv6_network, backend, platform }
-    }
-}
-
-#[derive(Parser)]
-#[command(no_binary_name = true, disable_help_flag = true, mut_args = values::go_flag)]
-struct DoctorFlags {
-    /// Output format: text, or one JSON array
-    #[arg(long, value_name = "text|json", default_value = "text", help_heading = "This command")]
-    #[arg(action = ArgAction::Set, value_parser = is_json)]
-    o: bool,
-    /// Report whether flanneld can take over from upstream's daemon on this host, and what that changes. Sends nothing to
-    /// other nodes
-    #[arg(long, value_name = "BOOL", default_value = "false", help_heading = "This command")]
-    preflight: bool,
-    /// Write an archive (tar) for a bug report to this file: flags, configuration, leases, status, findings, rules, plan,
-    /// metrics, routes. Contains no secrets
-    #[arg(long, value_name = "FILE", help_heading = "This command", action = ArgAction::Set)]
-    collect: Option<PathBuf>,
-    #[command(flatten)]
-    flags: Flags,
-}
-
-#[derive(Parser)]
-#[command(no_binary_name = true, disable_help_flag = true, mut_args = values::go_flag)]
-struct CleanupFlags {
-    /// Print what would be removed, and remove nothing
-    #[arg(long, value_name = "BOOL", default_value = "false", help_heading = "This command")]
-    dry_run: bool,
-    /// Also remove the iptables chains and rules that upstream's iptables mode leaves
-    #[arg(long, value_name = "BOOL", default_value = "false", help_heading = "This command")]
-    upstream: bool,
-    /// Also remove the subnet file and the state file. The next start may then get another subnet
-    #[arg(long, value_name = "BOOL", default_value = "false", help_heading = "This command")]
-    files: bool,
-    /// Also remove this CNI configuration if it names the plugin flannel: /etc/cni/net.d/10-flannel.conflist
-    #[arg(long, value_name = "PATH", help_heading = "This command", action = ArgAction::Set)]
-    cni_config: Option<PathBuf>,
-    /// Run until SIGTERM once everything is removed: Kubernetes restarts the pods of a DaemonSet that end
-    #[arg(long, value_name = "BOOL", default_value = "false", help_heading = "This command")]
-    stay: bool,
-    /// Remove even while a daemon runs on this host, although the daemon restores everything
-    #[arg(long, value_name = "BOOL", default_value = "false", help_heading = "This command")]
-    force: bool,
-    #[command(flatten)]
-    flags: Flags,
-}
-
 /// What `arguments` ask for, if they begin with the name of a subcommand.
 pub(super) fn read(source: &impl Source) -> Option<Result<Command, Problems>> {
     let mut arguments = source.args();
     let name = arguments.first()?.to_str()?.to_owned();
     arguments.remove(0);
-    Some(match name.as_str() {
-        PLAN => with_flags::<Flags>(&name, arguments, source, |flags| flags).and_then(|given| match given {
-            Some((config, problems, _)) if problems.is_empty() => Ok(Command::Plan(config)),
+    let command = match name.as_str() {
+        PLAN => given::<NoFlags>(PLAN, arguments, source).and_then(|given| match given {
+            Some((config, problems, _)) if problems.is_empty() => Ok(Some(Command::Plan(config))),
             Some((_, problems, _)) => Err(Problems(problems)),
-            None => Ok(Command::Help(help_of(PLAN))),
+            None => Ok(None),
         }),
-        DOCTOR => {
-            with_flags::<DoctorFlags>(&name, arguments, source, |own| &own.flags).map(|given| match given {
-                Some((config, problems, own)) => {
-                    let (json, preflight, collect) = (own.o, own.preflight, own.collect);
-                    Command::Doctor(Doctor { config, problems, preflight, collect, json })
-                }
-                None => Command::Help(help_of(DOCTOR)),
-            })
-        }
+        DOCTOR => given(DOCTOR, arguments, source).map(|given| {
+            given.map(|(config, problems, own)| Command::Doctor { config, problems, options: own })
+        }),
         MANIFEST => {
-            with_flags::<ManifestFlags>(&name, arguments, source, |own| &own.flags).map(|given| match given {
-                Some((_, _, own)) => Command::Manifest(own.options()),
-                None => Command::Help(help_of(MANIFEST)),
-            })
+            given(MANIFEST, arguments, source).map(|given| given.map(|(_, _, own)| Command::Manifest(own)))
         }
-        CLEANUP => {
-            with_flags::<CleanupFlags>(&name, arguments, source, |own| &own.flags).map(|given| match given {
-                Some((config, _, own)) => Command::Cleanup(Cleanup {
-                    subnet_file: config.subnet_file,
-                    table_prefix: config.table_prefix,
-                    dry_run: own.dry_run,
-                    upstream: own.upstream,
-                    files: own.files,
-                    cni_config: own.cni_config,
-                    stay: own.stay,
-                    force: own.force,
-                }),
-                None => Command::Help(help_of(CLEANUP)),
-            })
-        }
-        STATUS => {
-            with_flags::<StatusFlags>(&name, arguments, source, |own| &own.flags).map(|given| match given {
-                Some((config, _, own)) => {
-                    let (json, peers) = (own.o, own.peers);
-                    let Config { subnet_file, table_prefix, healthz, .. } = *config;
-                    Command::Status(StatusOptions { subnet_file, table_prefix, healthz, json, peers })
-                }
-                None => Command::Help(help_of(STATUS)),
-            })
-        }
+        CLEANUP => given(CLEANUP, arguments, source)
+            .map(|given| given.map(|(config, _, own)| Command::Cleanup(config, own))),
+        STATUS => given(STATUS, arguments, source)
+            .map(|given| given.map(|(config, _, own)| Command::Status(config, own))),
         _ => return None,
-    })
+    };
+    Some(command.map(|command| command.unwrap_or_else(|| Command::Help(help_of(&name)))))
 }
 
 /// Every flag and subcommand: the source of help texts, completions and manual pages.
@@ -220,7 +165,7 @@ pub fn definition() -> clap::Command {
     daemon.subcommands([
         described(
             STATUS,
-            StatusFlags::command(),
+            With::<StatusOptions>::command(),
             "Show the status of this node's daemon",
             "Shows lease, store, devices, rules, peers and the last repair, as reported by the daemon with this --subnet-file. \
              If no daemon runs, shows what the kernel holds. On a node with upstream's daemon, shows that daemon and whether \
@@ -235,7 +180,7 @@ pub fn definition() -> clap::Command {
         ),
         described(
             DOCTOR,
-            DoctorFlags::command(),
+            With::<DoctorOptions>::command(),
             "Find what keeps pods from reaching each other, and show what to do",
             "Changes nothing; sends a few packets to other nodes. Exit status 1 if a finding is an error, otherwise 0.\n\nWith \
              --preflight, reports whether flanneld can take over from upstream's daemon on this host, and what that changes. \
@@ -245,14 +190,14 @@ pub fn definition() -> clap::Command {
         ),
         described(
             MANIFEST,
-            ManifestFlags::command(),
+            With::<ManifestOptions>::command(),
             "Print the Kubernetes objects that run flanneld on every node",
             "For kubectl apply. The defaults print the file deploy/kubernetes/kube-flannel.yml of this version. Changes nothing \
              and talks to no cluster.",
         ),
         described(
             CLEANUP,
-            CleanupFlags::command(),
+            With::<CleanupOptions>::command(),
             "Remove what flanneld created on this host",
             "Removes routes and nexthop objects of protocol 70, flannel's devices (flannel.VNI, flannel-v6.VNI, \
              flannel-wg, flannel-wg-v6, flannel.ipip, flannel0) with their neighbor and FDB entries, the nftables tables flannel-ipv4 and flannel-ipv6, and the accept rules in iptables' \
@@ -280,21 +225,21 @@ type Given<T> = (Box<Config>, Vec<Problem>, T);
 
 /// Reads the flags of a subcommand; `None` if help was requested. Problems of net-conf.json are returned with the
 /// configuration without it; all other problems are errors.
-fn with_flags<T: Parser>(
+fn given<T: Args>(
     name: &str,
     arguments: Vec<OsString>,
     source: &impl Source,
-    flags: impl Fn(&T) -> &Flags,
 ) -> Result<Option<Given<T>>, Problems> {
     let mut problems = Vec::new();
-    let Some(own) = cli::parse::<T>(arguments, source, &mut problems) else { return Err(Problems(problems)) };
-    if flags(&own).help {
+    let given = cli::parse::<With<T>>(arguments, source, &mut problems);
+    let Some(With { own, flags }) = given else { return Err(Problems(problems)) };
+    if flags.help {
         return Ok(None);
     }
-    if flags(&own).version {
+    if flags.version {
         problems.push(Problem::Usage(format!("--version is not a flag of flanneld {name}")));
     }
-    match Config::new(flags(&own).clone(), source, &mut problems) {
+    match Config::new(flags, source, &mut problems) {
         Some(config) if problems.iter().all(|problem| matches!(problem, Problem::NetConf(_))) => {
             Ok(Some((Box::new(config), problems, own)))
         }

@@ -69,6 +69,15 @@ impl Kind {
             Self::Info => "info",
         }
     }
+
+    /// What the name of a sample has behind that of its family.
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Counter => "_total",
+            Self::Info => "_info",
+            Self::Gauge | Self::Histogram => "",
+        }
+    }
 }
 
 /// A family of metrics.
@@ -80,306 +89,236 @@ pub struct Family {
     pub kind: Kind,
     /// What it measures, as a sentence.
     pub help: &'static str,
-    samples: fn(&Status, &mut Samples<'_>),
+    samples: Put,
 }
 
 impl Family {
     /// What its samples are called, as a query has it; a histogram's without `_bucket`, `_sum` and `_count`.
     #[must_use]
     pub fn sample(&self) -> String {
-        let suffix = match self.kind {
-            Kind::Counter => "_total",
-            Kind::Info => "_info",
-            Kind::Gauge | Kind::Histogram => "",
-        };
-        format!("{}{suffix}", self.name)
+        format!("{}{}", self.name, self.kind.suffix())
     }
+}
+
+type Put = fn(&Status, &mut Samples<'_>);
+
+const fn counter(name: &'static str, help: &'static str, samples: Put) -> Family {
+    Family { name, kind: Kind::Counter, help, samples }
+}
+
+const fn gauge(name: &'static str, help: &'static str, samples: Put) -> Family {
+    Family { name, kind: Kind::Gauge, help, samples }
+}
+
+const fn histogram(name: &'static str, help: &'static str, samples: Put) -> Family {
+    Family { name, kind: Kind::Histogram, help, samples }
+}
+
+const fn info(name: &'static str, help: &'static str, samples: Put) -> Family {
+    Family { name, kind: Kind::Info, help, samples }
 }
 
 /// Everything that is told. What does not apply, e.g. the end of a lease that never ends, has no sample.
 pub const FAMILIES: &[Family] = &[
-    Family {
-        name: "flanneld_build",
-        kind: Kind::Info,
-        help: "Version of flanneld, its backend and its lease store.",
-        samples: |status, put| {
-            let labels =
-                [("version", &*status.version), ("backend", &status.backend), ("store", &status.store.kind)];
-            put.sample("_info", &labels, &1);
+    info("flanneld_build", "Version of flanneld, its backend and its lease store.", |status, put| {
+        let labels =
+            [("version", &*status.version), ("backend", &status.backend), ("store", &status.store.kind)];
+        put.sample(&labels, &1);
+    }),
+    gauge("flanneld_ready", "1 if every condition of /readyz holds.", |status, put| {
+        put.only(&u8::from(status.ready))
+    }),
+    gauge("flanneld_condition", "1 if this condition of /readyz holds.", |status, put| {
+        for condition in Condition::ALL {
+            let holds = !status.unmet.contains_key(condition.name());
+            put.sample(&[("condition", condition.label())], &u8::from(holds));
+        }
+    }),
+    counter("flanneld_reconcile_passes", "Reconcile passes, by pass and result.", |status, put| {
+        for (work, noted) in &status.work {
+            put.sample(&[("work", work), ("result", "succeeded")], &noted.succeeded);
+            put.sample(&[("work", work), ("result", "failed")], &noted.failed);
+        }
+    }),
+    histogram("flanneld_reconcile_duration_seconds", "Duration of reconcile passes.", |status, put| {
+        status.work.iter().for_each(|(work, noted)| put.durations(work, noted));
+    }),
+    gauge(
+        "flanneld_reconcile_lag_seconds",
+        "Time since this pass started to fail; 0 if it succeeds.",
+        |status, put| {
+            status.work.iter().for_each(|(work, noted)| put.sample(&[("work", work)], &noted.lag));
         },
-    },
-    Family {
-        name: "flanneld_ready",
-        kind: Kind::Gauge,
-        help: "1 if every condition of /readyz holds.",
-        samples: |status, put| put.only(&u8::from(status.ready)),
-    },
-    Family {
-        name: "flanneld_condition",
-        kind: Kind::Gauge,
-        help: "1 if this condition of /readyz holds.",
-        samples: |status, put| {
-            for condition in Condition::ALL {
-                let holds = !status.unmet.contains_key(condition.name());
-                put.sample("", &[("condition", condition.label())], &u8::from(holds));
-            }
-        },
-    },
-    Family {
-        name: "flanneld_reconcile_passes",
-        kind: Kind::Counter,
-        help: "Reconcile passes, by pass and result.",
-        samples: |status, put| {
-            for (work, noted) in &status.work {
-                put.sample("_total", &[("work", work), ("result", "succeeded")], &noted.succeeded);
-                put.sample("_total", &[("work", work), ("result", "failed")], &noted.failed);
-            }
-        },
-    },
-    Family {
-        name: "flanneld_reconcile_duration_seconds",
-        kind: Kind::Histogram,
-        help: "Duration of reconcile passes.",
-        samples: |status, put| {
-            for (work, noted) in &status.work {
-                durations(work, noted, put);
-            }
-        },
-    },
-    Family {
-        name: "flanneld_reconcile_lag_seconds",
-        kind: Kind::Gauge,
-        help: "Time since this pass started to fail; 0 if it succeeds.",
-        samples: |status, put| {
-            status.work.iter().for_each(|(work, noted)| put.sample("", &[("work", work)], &noted.lag));
-        },
-    },
-    Family {
-        name: "flanneld_reconcile_last_success_timestamp_seconds",
-        kind: Kind::Gauge,
-        help: "Time of the last successful pass.",
-        samples: |status, put| {
+    ),
+    gauge(
+        "flanneld_reconcile_last_success_timestamp_seconds",
+        "Time of the last successful pass.",
+        |status, put| {
             for (work, noted) in &status.work {
                 put.maybe(&[("work", work)], noted.last_success);
             }
         },
-    },
-    Family {
-        name: "flanneld_nft_in_place",
-        kind: Kind::Gauge,
-        help: "1 if the kernel held exactly the desired rules at the last check.",
-        samples: |status, put| put.only(&u8::from(status.rules.right)),
-    },
-    Family {
-        name: "flanneld_nft_transactions",
-        kind: Kind::Counter,
-        help: "Transactions committed to nftables.",
-        samples: |status, put| put.sample("_total", &[], &status.rules.transactions),
-    },
-    Family {
-        name: "flanneld_nft_changes",
-        kind: Kind::Counter,
-        help: "Changes in these transactions.",
-        samples: |status, put| put.sample("_total", &[], &status.rules.changes),
-    },
-    Family {
-        name: "flanneld_nft_foreign_commits",
-        kind: Kind::Counter,
-        help: "Commits to nftables by other processes: with changes to flannel's tables (ours), or to other tables only (others).",
-        samples: |status, put| {
-            put.sample("_total", &[("tables", "ours")], &status.foreign.ours);
-            put.sample("_total", &[("tables", "others")], &status.foreign.others);
+    ),
+    gauge(
+        "flanneld_nft_in_place",
+        "1 if the kernel held exactly the desired rules at the last check.",
+        |status, put| put.only(&u8::from(status.rules.right)),
+    ),
+    counter("flanneld_nft_transactions", "Transactions committed to nftables.", |status, put| {
+        put.only(&status.rules.transactions)
+    }),
+    counter("flanneld_nft_changes", "Changes in these transactions.", |status, put| {
+        put.only(&status.rules.changes)
+    }),
+    counter(
+        "flanneld_nft_foreign_commits",
+        "Commits to nftables by other processes: with changes to flannel's tables (ours), or to other tables only (others).",
+        |status, put| {
+            put.sample(&[("tables", "ours")], &status.foreign.ours);
+            put.sample(&[("tables", "others")], &status.foreign.others);
         },
-    },
-    Family {
-        name: "flanneld_nft_notification_overflows",
-        kind: Kind::Counter,
-        help: "Overflows of the nftables notification queue. Each is followed by a full check.",
-        samples: |status, put| put.sample("_total", &[], &status.foreign.overflows),
-    },
-    Family {
-        name: "flanneld_forward_obstacles",
-        kind: Kind::Gauge,
-        help: "Chains of other programs that may drop forwarded pod traffic; /readyz names them.",
-        samples: |status, put| put.only(&status.obstacles.len()),
-    },
-    Family {
-        name: "flanneld_repairs",
-        kind: Kind::Counter,
-        help: "Repairs of changes by other processes, by repaired object and by how flanneld detected the change.",
-        samples: |status, put| {
+    ),
+    counter(
+        "flanneld_nft_notification_overflows",
+        "Overflows of the nftables notification queue. Each is followed by a full check.",
+        |status, put| put.only(&status.foreign.overflows),
+    ),
+    gauge(
+        "flanneld_forward_obstacles",
+        "Chains of other programs that may drop forwarded pod traffic; /readyz names them.",
+        |status, put| put.only(&status.obstacles.len()),
+    ),
+    counter(
+        "flanneld_repairs",
+        "Repairs of changes by other processes, by repaired object and by how flanneld detected the change.",
+        |status, put| {
             for object in ["overlay", "rules"] {
                 for (cause, label) in [(Cause::Notification, "notification"), (Cause::Check, "check")] {
                     let count =
                         status.repair_counts.iter().find(|all| all.object == object && all.cause == cause);
-                    put.sample(
-                        "_total",
-                        &[("object", object), ("cause", label)],
-                        &count.map_or(0, |all| all.count),
-                    );
+                    put.sample(&[("object", object), ("cause", label)], &count.map_or(0, |all| all.count));
                 }
             }
         },
-    },
-    Family {
-        name: "flanneld_peers",
-        kind: Kind::Gauge,
-        help: "Subnets of other nodes: in the kernel (programmed), waiting or refused by the kernel (pending), unusable (skipped).",
-        samples: |status, put| {
+    ),
+    gauge(
+        "flanneld_peers",
+        "Subnets of other nodes: in the kernel (programmed), waiting or refused by the kernel (pending), unusable (skipped).",
+        |status, put| {
             let PeerCounts { programmed, pending, skipped, .. } = &status.peers;
             for (state, count) in [("programmed", programmed), ("pending", pending), ("skipped", skipped)] {
-                put.sample("", &[("state", state)], count);
+                put.sample(&[("state", state)], count);
             }
         },
-    },
-    Family {
-        name: "flanneld_wireguard_peers",
-        kind: Kind::Gauge,
-        help: "Peers of a WireGuard device: with a handshake in the last 180 seconds (connected), or without (disconnected), which an idle peer is too.",
-        samples: |status, put| {
+    ),
+    gauge(
+        "flanneld_wireguard_peers",
+        "Peers of a WireGuard device: with a handshake in the last 180 seconds (connected), or without (disconnected), which an idle peer is too.",
+        |status, put| {
             for device in wireguard_devices(status) {
                 let Some(sessions) = device.sessions else { continue };
                 for (state, count) in
                     [("connected", sessions.connected), ("disconnected", sessions.disconnected)]
                 {
-                    put.sample("", &[("device", &device.name), ("state", state)], &count);
+                    put.sample(&[("device", &device.name), ("state", state)], &count);
                 }
             }
         },
-    },
-    Family {
-        name: "flanneld_wireguard_peer_bytes",
-        kind: Kind::Gauge,
-        help: "Bytes that a WireGuard device has exchanged with its present peers.",
-        samples: |status, put| {
+    ),
+    gauge(
+        "flanneld_wireguard_peer_bytes",
+        "Bytes that a WireGuard device has exchanged with its present peers.",
+        |status, put| {
             for device in wireguard_devices(status) {
                 let Some(sessions) = device.sessions else { continue };
                 for (direction, bytes) in [("received", sessions.rx_bytes), ("sent", sessions.tx_bytes)] {
-                    put.sample("", &[("device", &device.name), ("direction", direction)], &bytes);
+                    put.sample(&[("device", &device.name), ("direction", direction)], &bytes);
                 }
             }
         },
-    },
-    Family {
-        name: "flanneld_wireguard_latest_handshake_timestamp_seconds",
-        kind: Kind::Gauge,
-        help: "Time of the last handshake with a WireGuard peer; absent if there was none. While packets flow, there is one every 2 minutes.",
-        samples: |status, put| put.wireguard_peers(status, "", |peer| peer.latest_handshake),
-    },
-    Family {
-        name: "flanneld_wireguard_received_bytes",
-        kind: Kind::Counter,
-        help: "Bytes received from a WireGuard peer, with the overhead of WireGuard.",
-        samples: |status, put| put.wireguard_peers(status, "_total", |peer| Some(peer.rx_bytes)),
-    },
-    Family {
-        name: "flanneld_wireguard_sent_bytes",
-        kind: Kind::Counter,
-        help: "Bytes sent to a WireGuard peer, with the overhead of WireGuard and with attempts of handshakes.",
-        samples: |status, put| put.wireguard_peers(status, "_total", |peer| Some(peer.tx_bytes)),
-    },
-    Family {
-        name: "flanneld_peer_leases",
-        kind: Kind::Gauge,
-        help: "Leases of other nodes in the store.",
-        samples: |status, put| put.only(&status.peers.leases),
-    },
-    Family {
-        name: "flanneld_store_up",
-        kind: Kind::Gauge,
-        help: "1 if the latest attempt to reach the lease store succeeded.",
-        samples: |status, put| put.only(&u8::from(status.store.healthy)),
-    },
-    Family {
-        name: "flanneld_store_requests",
-        kind: Kind::Counter,
-        help: "Requests to and messages from the lease store, by result.",
-        samples: |status, put| {
-            put.sample("_total", &[("result", "answered")], &status.store.answers);
-            put.sample("_total", &[("result", "failed")], &status.store.failures);
+    ),
+    gauge(
+        "flanneld_wireguard_latest_handshake_timestamp_seconds",
+        "Time of the last handshake with a WireGuard peer; absent if there was none. While packets flow, there is one every 2 minutes.",
+        |status, put| put.wireguard_peers(status, |peer| peer.latest_handshake),
+    ),
+    counter(
+        "flanneld_wireguard_received_bytes",
+        "Bytes received from a WireGuard peer, with the overhead of WireGuard.",
+        |status, put| put.wireguard_peers(status, |peer| Some(peer.rx_bytes)),
+    ),
+    counter(
+        "flanneld_wireguard_sent_bytes",
+        "Bytes sent to a WireGuard peer, with the overhead of WireGuard and with attempts of handshakes.",
+        |status, put| put.wireguard_peers(status, |peer| Some(peer.tx_bytes)),
+    ),
+    gauge("flanneld_peer_leases", "Leases of other nodes in the store.", |status, put| {
+        put.only(&status.peers.leases)
+    }),
+    gauge(
+        "flanneld_store_up",
+        "1 if the latest attempt to reach the lease store succeeded.",
+        |status, put| put.only(&u8::from(status.store.healthy)),
+    ),
+    counter(
+        "flanneld_store_requests",
+        "Requests to and messages from the lease store, by result.",
+        |status, put| {
+            put.sample(&[("result", "answered")], &status.store.answers);
+            put.sample(&[("result", "failed")], &status.store.failures);
         },
-    },
-    Family {
-        name: "flanneld_store_last_contact_timestamp_seconds",
-        kind: Kind::Gauge,
-        help: "Time of the last answer of the lease store.",
-        samples: |status, put| put.maybe(&[], status.store.last_contact),
-    },
-    Family {
-        name: "flanneld_store_last_event_timestamp_seconds",
-        kind: Kind::Gauge,
-        help: "Time of the last lease event or complete listing of the watch.",
-        samples: |status, put| put.maybe(&[], status.store.last_event),
-    },
-    Family {
-        name: "flanneld_lease_expiry_timestamp_seconds",
-        kind: Kind::Gauge,
-        help: "Time when this node's lease expires unless renewed; absent if it does not expire.",
-        samples: |status, put| put.maybe(&[], status.lease.expires),
-    },
-    Family {
-        name: "flanneld_lease_renew_margin_seconds",
-        kind: Kind::Gauge,
-        help: "Time before the expiry at which the lease is renewed; absent on Kubernetes, where leases do not expire.",
-        samples: |status, put| put.maybe(&[], status.lease.renew_margin),
-    },
-    Family {
-        name: "flanneld_masqueraded_connections",
-        kind: Kind::Counter,
-        help: "Masqueraded connections, from the rules' counters: from pods to other networks, or from other networks to pods.",
-        samples: |status, put| {
+    ),
+    gauge(
+        "flanneld_store_last_contact_timestamp_seconds",
+        "Time of the last answer of the lease store.",
+        |status, put| put.maybe(&[], status.store.last_contact),
+    ),
+    gauge(
+        "flanneld_store_last_event_timestamp_seconds",
+        "Time of the last lease event or complete listing of the watch.",
+        |status, put| put.maybe(&[], status.store.last_event),
+    ),
+    gauge(
+        "flanneld_lease_expiry_timestamp_seconds",
+        "Time when this node's lease expires unless renewed; absent if it does not expire.",
+        |status, put| put.maybe(&[], status.lease.expires),
+    ),
+    gauge(
+        "flanneld_lease_renew_margin_seconds",
+        "Time before the expiry at which the lease is renewed; absent on Kubernetes, where leases do not expire.",
+        |status, put| put.maybe(&[], status.lease.renew_margin),
+    ),
+    counter(
+        "flanneld_masqueraded_connections",
+        "Masqueraded connections, from the rules' counters: from pods to other networks, or from other networks to pods.",
+        |status, put| {
             put.counters(status, MASQUERADED_FROM_PODS, MASQUERADED_TO_PODS, |counter| counter.packets);
         },
-    },
-    Family {
-        name: "flanneld_forwarded_packets",
-        kind: Kind::Counter,
-        help: "Forwarded packets that flannel's rules accept, from the rules' counters.",
-        samples: |status, put| {
+    ),
+    counter(
+        "flanneld_forwarded_packets",
+        "Forwarded packets that flannel's rules accept, from the rules' counters.",
+        |status, put| {
             put.counters(status, FORWARDED_FROM_PODS, FORWARDED_TO_PODS, |counter| counter.packets);
         },
-    },
-    Family {
-        name: "flanneld_forwarded_bytes",
-        kind: Kind::Counter,
-        help: "Bytes of these packets.",
-        samples: |status, put| {
-            put.counters(status, FORWARDED_FROM_PODS, FORWARDED_TO_PODS, |counter| counter.bytes);
-        },
-    },
-    Family {
-        name: "flanneld_mtu_bytes",
-        kind: Kind::Gauge,
-        help: "MTU of the uplink, and of pods.",
-        samples: |status, put| {
-            put.sample("", &[("of", "interface")], &status.interface.mtu);
-            put.sample("", &[("of", "pods")], &status.interface.pod_mtu);
-        },
-    },
-    Family {
-        name: "process_start_time_seconds",
-        kind: Kind::Gauge,
-        help: "Start time of flanneld.",
-        samples: |status, put| put.only(&status.started),
-    },
-    Family {
-        name: "process_cpu_seconds",
-        kind: Kind::Counter,
-        help: "CPU time that flanneld has used.",
-        samples: |status, put| put.sample("_total", &[], &status.process.cpu_seconds),
-    },
-    Family {
-        name: "process_resident_memory_bytes",
-        kind: Kind::Gauge,
-        help: "Resident memory of flanneld.",
-        samples: |status, put| put.only(&status.process.resident_bytes),
-    },
-    Family {
-        name: "process_open_fds",
-        kind: Kind::Gauge,
-        help: "Open file descriptors of flanneld.",
-        samples: |status, put| put.only(&status.process.open_fds),
-    },
+    ),
+    counter("flanneld_forwarded_bytes", "Bytes of these packets.", |status, put| {
+        put.counters(status, FORWARDED_FROM_PODS, FORWARDED_TO_PODS, |counter| counter.bytes);
+    }),
+    gauge("flanneld_mtu_bytes", "MTU of the uplink, and of pods.", |status, put| {
+        put.sample(&[("of", "interface")], &status.interface.mtu);
+        put.sample(&[("of", "pods")], &status.interface.pod_mtu);
+    }),
+    gauge("process_start_time_seconds", "Start time of flanneld.", |status, put| put.only(&status.started)),
+    counter("process_cpu_seconds", "CPU time that flanneld has used.", |status, put| {
+        put.only(&status.process.cpu_seconds)
+    }),
+    gauge("process_resident_memory_bytes", "Resident memory of flanneld.", |status, put| {
+        put.only(&status.process.resident_bytes)
+    }),
+    gauge("process_open_fds", "Open file descriptors of flanneld.", |status, put| {
+        put.only(&status.process.open_fds)
+    }),
 ];
 
 /// All families.
@@ -389,12 +328,13 @@ pub fn render(status: &Status, format: Format) -> String {
     for family in FAMILIES {
         let Family { name, kind, help, samples } = family;
         let (described, kind) = match (format, kind) {
-            (Format::OpenMetrics, kind) => ((*name).to_owned(), kind.name()),
-            (Format::Classic, Kind::Info) => (family.sample(), Kind::Gauge.name()),
-            (Format::Classic, kind) => (family.sample(), kind.name()),
+            (Format::OpenMetrics, kind) => ((*name).to_owned(), kind),
+            (Format::Classic, Kind::Info) => (family.sample(), &Kind::Gauge),
+            (Format::Classic, kind) => (family.sample(), kind),
         };
+        let kind = kind.name();
         let _infallible = writeln!(text, "# HELP {described} {help}\n# TYPE {described} {kind}");
-        samples(status, &mut Samples { family: name, text: &mut text });
+        samples(status, &mut Samples { family, text: &mut text });
     }
     if format == Format::OpenMetrics {
         text.push_str("# EOF\n");
@@ -405,13 +345,17 @@ pub fn render(status: &Status, format: Format) -> String {
 /// Where a family's samples go.
 #[derive(Debug)]
 struct Samples<'a> {
-    family: &'static str,
+    family: &'a Family,
     text: &'a mut String,
 }
 
 impl Samples<'_> {
-    fn sample(&mut self, suffix: &str, labels: &[(&str, &str)], value: &dyn Display) {
-        self.text.push_str(self.family);
+    fn sample(&mut self, labels: &[(&str, &str)], value: &dyn Display) {
+        self.line(self.family.kind.suffix(), labels, value);
+    }
+
+    fn line(&mut self, suffix: &str, labels: &[(&str, &str)], value: &dyn Display) {
+        self.text.push_str(self.family.name);
         self.text.push_str(suffix);
         for (n, (label, value)) in labels.iter().enumerate() {
             let open = if n == 0 { '{' } else { ',' };
@@ -430,12 +374,12 @@ impl Samples<'_> {
     }
 
     fn only(&mut self, value: &dyn Display) {
-        self.sample("", &[], value);
+        self.sample(&[], value);
     }
 
     fn maybe(&mut self, labels: &[(&str, &str)], value: Option<impl Display>) {
         if let Some(value) = value {
-            self.sample("", labels, &value);
+            self.sample(labels, &value);
         }
     }
 
@@ -452,23 +396,29 @@ impl Samples<'_> {
                 name if name == to_pods => "to_pods",
                 _ => continue,
             };
-            self.sample("_total", &[("family", &counter.family), ("direction", direction)], &value(counter));
+            self.sample(&[("family", &counter.family), ("direction", direction)], &value(counter));
         }
     }
 
+    fn durations(&mut self, work: &str, noted: &WorkStatus) {
+        let mut so_far = 0;
+        let bounds = BUCKETS.iter().map(ToString::to_string).chain(["+Inf".to_owned()]);
+        for (bound, count) in bounds.zip(noted.durations) {
+            so_far += count;
+            self.line("_bucket", &[("work", work), ("le", &bound)], &so_far);
+        }
+        self.line("_sum", &[("work", work)], &noted.seconds);
+        self.line("_count", &[("work", work)], &so_far);
+    }
+
     /// A sample of each peer of the WireGuard devices.
-    fn wireguard_peers(
-        &mut self,
-        status: &Status,
-        suffix: &str,
-        value: fn(&WireguardPeerStatus) -> Option<u64>,
-    ) {
+    fn wireguard_peers(&mut self, status: &Status, value: fn(&WireguardPeerStatus) -> Option<u64>) {
         for device in wireguard_devices(status) {
             for peer in &device.wireguard_peers {
                 let labels =
                     [("device", &*device.name), ("public_key", &peer.key), ("allowed_ips", &peer.subnets)];
                 if let Some(value) = value(peer) {
-                    self.sample(suffix, &labels, &value);
+                    self.sample(&labels, &value);
                 }
             }
         }
@@ -481,15 +431,4 @@ fn wireguard_devices(status: &Status) -> impl Iterator<Item = &DeviceStatus> {
     let by_name: BTreeMap<&str, &DeviceStatus> =
         with_sessions.map(|device| (&*device.name, device)).collect();
     by_name.into_values()
-}
-
-fn durations(work: &str, noted: &WorkStatus, put: &mut Samples<'_>) {
-    let mut so_far = 0;
-    let bounds = BUCKETS.iter().map(ToString::to_string).chain(["+Inf".to_owned()]);
-    for (bound, count) in bounds.zip(noted.durations) {
-        so_far += count;
-        put.sample("_bucket", &[("work", work), ("le", &bound)], &so_far);
-    }
-    put.sample("_sum", &[("work", work)], &noted.seconds);
-    put.sample("_count", &[("work", work)], &so_far);
 }

@@ -8,7 +8,7 @@ use flannel_nft::Kernel as _;
 use flannel_nft::iptables::iptables_tables;
 
 use crate::commands::{CommandError, Verdict, plan, status, table_prefixes, upstream};
-use crate::config::{Config, Doctor, StatusOptions};
+use crate::config::{Config, DoctorOptions, Problem, StatusOptions};
 use crate::desired::rules::TablePrefix;
 use crate::file;
 use crate::run::state_file;
@@ -33,16 +33,10 @@ const BLOCK: usize = 512;
 ///
 /// # Errors
 /// The archive cannot be written.
-pub(super) async fn run(asked: Doctor, to: &Path) -> Result<Verdict, CommandError> {
-    let config = asked.config.clone();
-    let options = StatusOptions {
-        subnet_file: config.subnet_file.clone(),
-        table_prefix: config.table_prefix.clone(),
-        healthz: config.healthz.clone(),
-        json: true,
-        peers: true,
-    };
-    let findings = Box::pin(super::run(Doctor { json: true, collect: None, ..asked })).await;
+pub(super) async fn run(config: Config, problems: &[Problem], to: &Path) -> Result<Verdict, CommandError> {
+    let options = DoctorOptions { json: true, preflight: false, collect: None };
+    let findings = Box::pin(super::run(config.clone(), problems, &options)).await;
+    let status = status::run(&config, StatusOptions { json: true, peers: true }).await;
     let metrics = match &config.healthz {
         Some(address) => {
             upstream::get(address, "/metrics", MAX_PART_BYTES).ok_or("no answer on the health port")
@@ -55,13 +49,13 @@ pub(super) async fn run(asked: Doctor, to: &Path) -> Result<Verdict, CommandErro
     let mut parts = vec![
         ("flags.txt", Ok(format!("flanneld {}\n{}\n", env!("CARGO_PKG_VERSION"), config.flags))),
         ("doctor.json", found(findings)),
-        ("status.json", found(status::run(&options).await)),
+        ("status.json", found(status)),
         ("rules.txt", rules(&config).map_err(|error| Chain(&error).to_string())),
         ("net-conf.json", text(&config.net_conf_file).map(|text| without_psk(&text))),
         ("subnet.env", text(&config.subnet_file)),
         ("subnet.state.json", text(&state_file::path(&config.subnet_file))),
         ("metrics.txt", metrics.map_err(str::to_owned)),
-        ("plan.txt", found(plan::run(*config).await)),
+        ("plan.txt", found(plan::run(config).await)),
     ];
     parts.extend(SYSTEM.map(|path| (path.trim_start_matches('/'), text(Path::new(path)))));
 

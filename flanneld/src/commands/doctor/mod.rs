@@ -21,7 +21,7 @@ use flannel_vxlan::{Family, FlannelDevice, Kernel as _};
 use serde::Serialize;
 
 use super::upstream::Upstream;
-use crate::config::{Backend, Doctor, Problem, Store};
+use crate::config::{Backend, Config, DoctorOptions, Problem, Store};
 use crate::run::instances;
 
 /// How bad a finding is.
@@ -85,15 +85,18 @@ impl fmt::Display for Finding {
 ///
 /// # Errors
 /// The kernel cannot be asked at all.
-pub async fn run(asked: Doctor) -> Result<Verdict, CommandError> {
-    if asked.preflight {
-        return preflight::run(asked).await;
+pub async fn run(
+    config: Config,
+    problems: &[Problem],
+    options: &DoctorOptions,
+) -> Result<Verdict, CommandError> {
+    if options.preflight {
+        return preflight::run(config, problems, options.json).await;
     }
-    if let Some(to) = asked.collect.clone() {
-        return collect::run(asked, &to).await;
+    if let Some(to) = &options.collect {
+        return collect::run(config, problems, to).await;
     }
-    let Doctor { config, problems, json, .. } = asked;
-    let mut findings = configuration(&problems);
+    let mut findings = configuration(problems);
     let mut links = flannel_vxlan::Netlink::open()?;
     let mut nft = flannel_nft::Netlink::open()?;
     let host = host::Host::here();
@@ -115,7 +118,7 @@ pub async fn run(asked: Doctor) -> Result<Verdict, CommandError> {
     if problems.is_empty() {
         let subnet_file = config.subnet_file.clone();
         let owns_cni0 = matches!(config.store, Store::Kubernetes(_));
-        match Context::gather(*config, (&mut links, &mut nft)).await {
+        match Context::gather(config, (&mut links, &mut nft)).await {
             Ok(context) => {
                 findings.extend(context.store_away.as_ref().map(|why| {
                     Finding::error(
@@ -147,7 +150,7 @@ pub async fn run(asked: Doctor) -> Result<Verdict, CommandError> {
         }
     }
     let is_hurt = findings.iter().any(|finding| finding.severity == Severity::Error);
-    let mut text = shown(findings, json)?;
+    let mut text = shown(findings, options.json)?;
     if text.is_empty() {
         "Nothing found.\n".clone_into(&mut text);
     }

@@ -15,7 +15,7 @@ use super::{Finding, Severity, Verdict, configuration, host, kernel_features, or
 use crate::commands::context::Context;
 use crate::commands::upstream::{Foreign, State, Upstream, is_listening, shown as shown_processes};
 use crate::commands::{CommandError, SOMETHING};
-use crate::config::{Config, Doctor, read_flags};
+use crate::config::{Config, Problem, read_flags};
 use crate::run::processes::Process;
 use crate::run::{instances, may_configure_networks, subnet_file};
 
@@ -24,9 +24,8 @@ use crate::run::{instances, may_configure_networks, subnet_file};
 ///
 /// # Errors
 /// The kernel cannot be asked at all.
-pub(super) async fn run(asked: Doctor) -> Result<Verdict, CommandError> {
-    let Doctor { config, problems, json, .. } = asked;
-    let mut findings = configuration(&problems);
+pub(super) async fn run(config: Config, problems: &[Problem], json: bool) -> Result<Verdict, CommandError> {
+    let mut findings = configuration(problems);
     let mut links = flannel_vxlan::Netlink::open()?;
     let mut nft = flannel_nft::Netlink::open()?;
     if !may_configure_networks() {
@@ -39,7 +38,7 @@ pub(super) async fn run(asked: Doctor) -> Result<Verdict, CommandError> {
     findings.extend(daemons(&config)?);
     if problems.is_empty() {
         let subnet_file = config.subnet_file.clone();
-        match Context::gather(*config, (&mut links, &mut nft)).await {
+        match Context::gather(config, (&mut links, &mut nft)).await {
             Ok(context) => findings.extend(compare(&context, &subnet_file, &mut links, &mut nft)),
             Err(error) => findings.push(Finding::error(
                 "start",

@@ -9,7 +9,7 @@ use flannel_lease::codec::printable;
 
 use super::upstream::Upstream;
 use super::{CommandError, Verdict};
-use crate::config::StatusOptions;
+use crate::config::{Config, StatusOptions};
 use crate::run::instances::{self, DaemonId};
 use crate::serve::status_socket::{self, AskError};
 use crate::status::model::{PeerCounts, PeerState, PeerStatus, Repair, Span, Status, socket};
@@ -18,13 +18,13 @@ use crate::status::model::{PeerCounts, PeerState, PeerStatus, Repair, Span, Stat
 ///
 /// # Errors
 /// The daemon does not answer, or the kernel cannot be read.
-pub async fn run(asked: &StatusOptions) -> Result<Verdict, CommandError> {
-    let mut status = match status_socket::ask(&socket(&asked.subnet_file)) {
+pub async fn run(config: &Config, options: StatusOptions) -> Result<Verdict, CommandError> {
+    let mut status = match status_socket::ask(&socket(&config.subnet_file)) {
         Ok(status) => status,
         Err(AskError::Absent { source, .. }) if is_none(&source) => {
-            let upstream = Upstream::find_alone(&asked.subnet_file, asked.healthz.as_ref())?;
+            let upstream = Upstream::find_alone(&config.subnet_file, config.healthz.as_ref())?;
             let mut status =
-                kernel::read(&asked.subnet_file, asked.table_prefix.as_ref(), upstream.as_ref())?;
+                kernel::read(&config.subnet_file, config.table_prefix.as_ref(), upstream.as_ref())?;
             if upstream.is_none() {
                 status.unmet.insert(
                     "daemon".to_owned(),
@@ -36,11 +36,11 @@ pub async fn run(asked: &StatusOptions) -> Result<Verdict, CommandError> {
         Err(error) => return Err(error.into()),
     };
     let code = u8::from(!status.ready);
-    let text = if asked.json {
+    let text = if options.json {
         format!("{}\n", serde_json::to_string_pretty(&status)?)
     } else {
         let is_plain = |peer: &PeerStatus| peer.state == PeerState::Programmed && peer.reason.is_none();
-        status.peer_list.retain(|peer| asked.peers || !is_plain(peer));
+        status.peer_list.retain(|peer| options.peers || !is_plain(peer));
         Shown(&status).to_string()
     };
     Ok(Verdict { text, code })
