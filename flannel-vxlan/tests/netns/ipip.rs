@@ -1,15 +1,13 @@
 //! IP-in-IP devices with and without FOU: real packets between three nodes, and repairs. These tests need kernels that
 //! have them.
 
-use std::net::IpAddr;
-use std::time::Duration;
-
 use flannel_vxlan::{
-    DeviceSpec, Errno, FamilySpec, IpipSpec, Kernel, Link, Monitor, Netlink, Overlay, Peer, Plan,
+    DeviceSpec, Errno, Family, FamilySpec, IpipSpec, Kernel, Link, Monitor, Netlink, Overlay, Peer, Plan,
     UnderlayMtu, Via,
 };
-use testkit::{KernelOption, Lab, Node, netns, sh, wait_for};
+use testkit::{KernelOption, Lab, Node, netns, sh};
 
+use super::nodes::{self, Capture, eth0, network, subnet, underlay};
 use super::{clean, converge, flush, host};
 
 fn devices() -> [(IpipSpec, &'static str); 2] {
@@ -23,20 +21,19 @@ fn can_run() -> bool {
     KernelOption::IPIP.is_usable() && KernelOption::FOU.is_usable()
 }
 
-fn family_of(node: u8, underlay: Link, ipip: IpipSpec) -> FamilySpec {
-    let local = IpAddr::from([192, 168, 77, node]);
+fn family_of(node: u16, uplink: Link, ipip: IpipSpec) -> FamilySpec {
+    let own = subnet(node, Family::V4);
     let mtu = UnderlayMtu::new(1500).inside_ipip(ipip).unwrap();
-    let device = DeviceSpec::new(ipip, underlay, local, [10, 244, node, 0].into(), mtu);
-    let subnet = format!("10.244.{node}.0/24").parse().unwrap();
-    FamilySpec::new(underlay, subnet, vec!["10.244.0.0/16".parse().unwrap()]).device(device)
+    let device = DeviceSpec::new(ipip, uplink, underlay(node, Family::V4), own.addr(), mtu);
+    FamilySpec::new(uplink, own, vec![network(Family::V4)]).device(device)
 }
 
-fn outer(node: u8, underlay: u8) -> Peer {
-    let via = Via::Outer { underlay: [192, 168, 77, underlay].into() };
-    Peer { subnet: format!("10.244.{node}.0/24").parse().unwrap(), via }
+/// The peer `node` with the address of node `at`.
+fn outer(node: u16, at: u16) -> Peer {
+    Peer { subnet: subnet(node, Family::V4), via: Via::Outer { underlay: underlay(at, Family::V4) } }
 }
 
-fn overlay(node: u8, underlay: Link, ipip: IpipSpec) -> Overlay {
+fn overlay(node: u16, underlay: Link, ipip: IpipSpec) -> Overlay {
     let mut overlay = Overlay::new([family_of(node, underlay, ipip)]);
     (1..=3).filter(|peer| *peer != node).for_each(|peer| overlay.set_peer(outer(peer, peer)).unwrap());
     overlay
@@ -54,34 +51,13 @@ fn index(device: &str) -> String {
     sh(&format!("ip -o link show {device} | cut -d: -f1"))
 }
 
-/// Three nodes with a pod address each, and an overlay on each node.
 fn lab(ipip: IpipSpec) -> (Lab, Vec<Node>) {
-    let mut lab = Lab::new().unwrap();
-    let nodes: Vec<Node> = (1..=3).map(|_| lab.add_node().unwrap()).collect();
-    for (number, node) in (1_u8..).zip(&nodes) {
-        node.namespace()
-            .enter(|| {
-                sh(&format!("ip addr add 10.244.{number}.1/32 dev lo; sysctl -qw net.ipv4.ip_forward=1"));
-                let mut kernel = Netlink::open().unwrap();
-                converge(&mut overlay(number, eth0(&mut kernel), ipip), &mut kernel);
-            })
-            .unwrap();
-    }
-    (lab, nodes)
+    nodes::lab(&[Family::V4], |node, underlay| overlay(node, underlay, ipip))
 }
 
-fn eth0(kernel: &mut Netlink) -> Link {
-    let found = kernel.interfaces().unwrap().into_iter().find(|interface| interface.name == "eth0").unwrap();
-    Link { index: found.index, name: "eth0".parse().unwrap() }
-}
-
+#[track_caller]
 fn assert_all_reach_all(nodes: &[Node]) {
-    for from in 1..=3 {
-        for to in (1..=3).filter(|to| *to != from) {
-            let ping = format!("ping -n -c 1 -W 5 -s 1400 -I 10.244.{from}.1 10.244.{to}.1");
-            nodes[from - 1].namespace().sh(&ping).unwrap();
-        }
-    }
+    nodes::assert_all_reach_all(nodes, Family::V4, 1400);
 }
 
 #[test]
@@ -91,16 +67,9 @@ fn three_nodes_reach_each_other_and_the_underlay_carries_the_intended_packets() 
     }
     for (ipip, _) in devices() {
         let (lab, nodes) = lab(ipip);
-        let capture = lab.folder().join("capture");
-        let tcpdump = format!("tcpdump -l -n -v -i br0 -c 60 ip > {} 2>&1 & echo $!", capture.display());
-        let pid = lab.switch().sh(&tcpdump).unwrap();
-        let text = || std::fs::read_to_string(&capture).unwrap_or_default();
-        wait_for(Duration::from_secs(5), || text().contains("listening on").then_some(())).unwrap();
+        let capture = Capture::start(&lab, "-v ip");
         assert_all_reach_all(&nodes);
-        let shown =
-            wait_for(Duration::from_secs(5), || Some(text()).filter(|text| text.lines().count() > 20));
-        sh(&format!("kill {}", pid.trim()));
-        let shown = shown.unwrap_or_else(text);
+        let shown = capture.end(|text| text.lines().count() > 20);
         match ipip.fou {
             // tcpdump shows both headers: "192.168.77.1 > 192.168.77.2: IP .. 10.244.1.1 > 10.244.2.1: ICMP echo".
             None => assert!(shown.contains("proto IPIP (4)"), "{shown}"),

@@ -9,6 +9,7 @@ mod conflicts;
 mod converge;
 mod device;
 mod ipip;
+mod nodes;
 mod notifications;
 mod peers;
 mod underlay;

@@ -3,16 +3,16 @@
 mod scale;
 mod wg_messages;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use flannel_vxlan::{
     DeviceSpec, Errno, Family, FamilySpec, FlannelDevice, Kernel, Link, Links, Monitor, Netlink, Overlay,
     Peer, Plan, PresharedKey, PrivateKey, PublicKey, UnderlayMtu, Via, WireguardSpec,
 };
-use ipnet::IpNet;
 use testkit::{KernelOption, Lab, Node, netns, sh, wait_for};
 
+use super::nodes::{self, Capture, eth0, network, pod, subnet, underlay};
 use super::{converge, flush, host};
 
 /// The pod families, and the family of the outer addresses if one device carries all of them.
@@ -47,30 +47,6 @@ fn private(node: u16) -> PrivateKey {
     PrivateKey::new(bytes)
 }
 
-/// The address of a node on the network of a [`Lab`], which is also that of [`host`] in IPv4.
-fn underlay(node: u16, family: Family) -> IpAddr {
-    let text = match family {
-        Family::V4 => format!("192.168.77.{node}"),
-        Family::V6 => format!("fd00:77::{node:x}"),
-    };
-    text.parse().unwrap()
-}
-
-fn subnet(node: u16, family: Family) -> IpNet {
-    let text = match family {
-        Family::V4 => format!("10.244.{node}.0/24"),
-        Family::V6 => format!("fd00:10:244:{node:x}::/64"),
-    };
-    text.parse().unwrap()
-}
-
-fn pod(node: u16, family: Family) -> String {
-    match family {
-        Family::V4 => format!("10.244.{node}.1"),
-        Family::V6 => format!("fd00:10:244:{node:x}::1"),
-    }
-}
-
 impl Mode {
     fn outer(self, family: Family) -> Family {
         self.shared_over.unwrap_or(family)
@@ -81,10 +57,6 @@ impl Mode {
     }
 
     fn family(self, family: Family, node: u16, uplink: Link) -> FamilySpec {
-        let network = match family {
-            Family::V4 => "10.244.0.0/16",
-            Family::V6 => "fd00:10:244::/48",
-        };
         let spec = WireguardSpec::new(private(node))
             .port(self.port(family).try_into().unwrap())
             .psk(PresharedKey::new([9; 32]))
@@ -93,7 +65,7 @@ impl Mode {
         let own = subnet(node, family);
         let local = underlay(node, self.outer(family));
         let device = DeviceSpec::new(spec, uplink, local, own.addr(), mtu);
-        FamilySpec::new(uplink, own, vec![network.parse().unwrap()]).device(device)
+        FamilySpec::new(uplink, own, vec![network(family)]).device(device)
     }
 
     fn peers(self, node: u16, key: PublicKey) -> impl Iterator<Item = Peer> {
@@ -112,42 +84,18 @@ impl Mode {
         overlay
     }
 
-    /// Three nodes with a pod address each, and an overlay on each node.
     fn lab(self) -> (Lab, Vec<Node>) {
-        let mut lab = Lab::new().unwrap();
-        let nodes: Vec<Node> = (1..=3).map(|_| lab.add_node().unwrap()).collect();
-        for (number, node) in (1..).zip(&nodes) {
-            let start = || {
-                sh("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
-                for family in self.families {
-                    sh(&format!("ip addr add {}/{} dev lo", pod(number, *family), family.bits()));
-                }
-                let mut kernel = Netlink::open().unwrap();
-                converge(&mut self.overlay(number, eth0(&mut kernel)), &mut kernel);
-            };
-            node.namespace().enter(start).unwrap();
-        }
-        (lab, nodes)
+        nodes::lab(self.families, |node, uplink| self.overlay(node, uplink))
     }
 
+    #[track_caller]
     fn assert_all_reach_all(self, nodes: &[Node]) {
         for family in self.families {
-            for from in 1..=3 {
-                for to in (1..=3).filter(|to| *to != from) {
-                    // The largest packet that passes without fragments.
-                    let size = if *family == Family::V4 { 1392 } else { 1372 };
-                    let (from_pod, to_pod) = (pod(from, *family), pod(to, *family));
-                    let ping = format!("ping -n -c 1 -W 20 -s {size} -I {from_pod} {to_pod}");
-                    nodes[usize::from(from) - 1].namespace().sh(&ping).unwrap();
-                }
-            }
+            // The largest packet that passes without fragments.
+            let size = if *family == Family::V4 { 1392 } else { 1372 };
+            nodes::assert_all_reach_all(nodes, *family, size);
         }
     }
-}
-
-fn eth0(kernel: &mut Netlink) -> Link {
-    let found = kernel.interfaces().unwrap().into_iter().find(|interface| interface.name == "eth0").unwrap();
-    Link { index: found.index, name: "eth0".parse().unwrap() }
 }
 
 /// Everything that this crate has written, as `ip` and `wg` show it.
@@ -171,11 +119,7 @@ fn three_nodes_reach_each_other_and_the_underlay_carries_only_encrypted_packets(
     }
     for mode in MODES {
         let (lab, nodes) = mode.lab();
-        let capture = lab.folder().join("capture");
-        let tcpdump = format!("tcpdump -l -n -i br0 > {} 2>&1 & echo $!", capture.display());
-        let pid = lab.switch().sh(&tcpdump).unwrap();
-        let text = || std::fs::read_to_string(&capture).unwrap_or_default();
-        wait_for(Duration::from_secs(5), || text().contains("listening on").then_some(())).unwrap();
+        let capture = Capture::start(&lab, "");
         mode.assert_all_reach_all(&nodes);
 
         // A peer that is missing is unreachable; its packets do not leave through the default route.
@@ -190,9 +134,7 @@ fn three_nodes_reach_each_other_and_the_underlay_carries_only_encrypted_packets(
             let ping = format!("ping -n -c 2 -W 1 -I {} {}", pod(1, *family), pod(3, *family));
             nodes[0].namespace().sh(&ping).unwrap_err();
         }
-        let shown = wait_for(Duration::from_secs(5), || Some(text()).filter(|text| text.contains("UDP")));
-        sh(&format!("kill {}", pid.trim()));
-        let shown = shown.unwrap_or_else(text);
+        let shown = capture.end(|text| text.contains("UDP"));
         for family in mode.families {
             let port = mode.port(*family);
             let datagram = format!(
