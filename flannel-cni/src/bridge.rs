@@ -11,7 +11,8 @@ use std::path::Path;
 use flannel_netlink::{Batch, Flags, Protocol, Socket};
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::error::{CniError, IO};
+use crate::error::CniError;
+use crate::spec::IO;
 use crate::subnet_env::SubnetEnv;
 use crate::uapi::*;
 

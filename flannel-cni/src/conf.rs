@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::error::{BAD_CONF, CniError, DECODING};
+use crate::error::CniError;
+use crate::spec::{BAD_CONF, DECODING};
 use crate::subnet_env::SubnetEnv;
 
 /// The configuration, with upstream's keys and defaults.

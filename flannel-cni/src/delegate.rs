@@ -9,8 +9,9 @@ use std::process::{Command, Stdio};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::command::Request;
-use crate::error::{BAD_ENVIRONMENT, CniError, IO, PLUGIN};
+use crate::error::CniError;
+use crate::request::Request;
+use crate::spec::{BAD_ENVIRONMENT, IO, PLUGIN};
 
 /// Finds the plugin in the folders of `CNI_PATH`.
 pub(crate) fn find(path: &OsStr, plugin: &str) -> Result<PathBuf, CniError> {

@@ -5,22 +5,7 @@ use std::fmt;
 
 use serde_json::json;
 
-/// CNI error code: the version of the configuration is not supported.
-pub(crate) const INCOMPATIBLE_VERSION: u32 = 1;
-/// CNI error code: an environment variable is missing or invalid.
-pub(crate) const BAD_ENVIRONMENT: u32 = 4;
-/// CNI error code: an input or output error.
-pub(crate) const IO: u32 = 5;
-/// CNI error code: the configuration is not valid JSON, or not of the expected form.
-pub(crate) const DECODING: u32 = 6;
-/// CNI error code: the configuration is invalid.
-pub(crate) const BAD_CONF: u32 = 7;
-/// CNI error code: try again later.
-pub(crate) const TRY_LATER: u32 = 11;
-/// CNI error code of `STATUS`: the plugin cannot add containers now.
-pub(crate) const NOT_AVAILABLE: u32 = 50;
-/// Error code of upstream's plugin for everything else (100 and above are free for plugins).
-pub(crate) const PLUGIN: u32 = 999;
+use crate::spec::OLDEST_VERSION;
 
 /// Why a request failed: the code and text that the runtime gets.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -57,7 +42,7 @@ impl CniError {
         }
         let version = serde_json::from_slice::<Version>(conf).unwrap_or_default().version;
         let mut error = json!({
-            "cniVersion": version.unwrap_or_else(|| crate::command::OLDEST_VERSION.to_owned()),
+            "cniVersion": version.unwrap_or_else(|| OLDEST_VERSION.to_owned()),
             "code": self.code,
             "msg": self.message,
         });

@@ -19,12 +19,15 @@ mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod request;
+mod spec;
 mod state;
 mod subnet_env;
 mod uapi;
 
-pub use command::{Request, answer};
+pub use command::answer;
 pub use error::CniError;
+pub use request::Request;
 pub use subnet_env::{InvalidValue, SubnetEnv};
 
 use std::io::{Read, Write};
@@ -45,7 +48,7 @@ pub fn run(
     let mut conf = Vec::new();
     let read = input.take(MAX_CONF_BYTES).read_to_end(&mut conf);
     let answer = read
-        .map_err(|error| CniError::new(error::IO, "cannot read the configuration from standard input", error))
+        .map_err(|error| CniError::new(spec::IO, "cannot read the configuration from standard input", error))
         .and_then(|_| Request::from_environment(variable))
         .and_then(|request| answer(&request, &conf));
     let (text, code) = match answer {

@@ -7,7 +7,8 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::error::{CniError, TRY_LATER};
+use crate::error::CniError;
+use crate::spec::TRY_LATER;
 
 const NETWORK: &str = "FLANNEL_NETWORK";
 const SUBNET: &str = "FLANNEL_SUBNET";
