@@ -28,7 +28,7 @@ mod uapi;
 pub use command::answer;
 pub use error::CniError;
 pub use request::Request;
-pub use subnet_env::{InvalidValue, SubnetEnv};
+pub use subnet_env::{InvalidValue, SubnetEnv, gateway};
 
 use std::io::{Read, Write};
 use std::process::ExitCode;

@@ -1,7 +1,7 @@
 //! subnet.env: the node's subnet, as flanneld writes it and as the plugin and `mk-docker-opts.sh` read it.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -114,20 +114,11 @@ impl SubnetEnv {
             let networks: Vec<String> = networks.map(IpNet::to_string).collect();
             (!networks.is_empty()).then(|| networks.join(","))
         };
-        // The subnet's first host address is the gateway on the plugin's bridge.
-        let ipv4_subnet = self.ipv4_subnet.map(|subnet| {
-            let gateway = Ipv4Addr::from_bits(subnet.network().to_bits().wrapping_add(1));
-            format!("{gateway}/{}", subnet.prefix_len())
-        });
-        let ipv6_subnet = self.ipv6_subnet.map(|subnet| {
-            let gateway = Ipv6Addr::from_bits(subnet.network().to_bits().wrapping_add(1));
-            format!("{gateway}/{}", subnet.prefix_len())
-        });
         [
             (NETWORK, networks(true)),
-            (SUBNET, ipv4_subnet),
+            (SUBNET, self.ipv4_subnet.map(|subnet| gateway(subnet.into()).to_string())),
             (IPV6_NETWORK, networks(false)),
-            (IPV6_SUBNET, ipv6_subnet),
+            (IPV6_SUBNET, self.ipv6_subnet.map(|subnet| gateway(subnet.into()).to_string())),
             (Self::MTU, self.mtu.map(|mtu| mtu.to_string())),
             (IP_MASQ, self.ip_masq.map(|is_on| is_on.to_string())),
         ]
@@ -178,6 +169,16 @@ impl fmt::Display for SubnetEnv {
         }
         Ok(())
     }
+}
+
+/// The address of the plugin's bridge, which is the gateway of the pods of this subnet: its first host address.
+#[must_use]
+pub fn gateway(subnet: IpNet) -> IpNet {
+    let first = match subnet.network() {
+        IpAddr::V4(v4) => IpAddr::from(Ipv4Addr::from_bits(v4.to_bits().wrapping_add(1))),
+        IpAddr::V6(v6) => IpAddr::from(Ipv6Addr::from_bits(v6.to_bits().wrapping_add(1))),
+    };
+    IpNet::new(first, subnet.prefix_len()).unwrap_or(subnet)
 }
 
 struct Reader<'a> {

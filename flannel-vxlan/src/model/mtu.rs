@@ -64,16 +64,22 @@ impl UnderlayMtu {
 pub struct OverlayMtu(u32);
 
 impl OverlayMtu {
+    /// The least MTU, in bytes, with which an interface carries packets of `family`: 68 for IPv4 (`ETH_MIN_MTU`), 1280 for
+    /// IPv6 (RFC 8200 section 5; the kernel turns IPv6 off on interfaces with a smaller MTU).
+    #[must_use]
+    pub fn least(family: Family) -> u32 {
+        match family {
+            Family::V4 => 68,
+            Family::V6 => 1280,
+        }
+    }
+
     /// Checks that packets of `family` fit.
     ///
     /// # Errors
-    /// [`ValueError::Mtu`] below 68 bytes for IPv4 (`ETH_MIN_MTU`), or below 1280 for IPv6 (RFC 8200 section 5; the
-    /// kernel turns IPv6 off on devices with a smaller MTU).
+    /// [`ValueError::Mtu`] below [`OverlayMtu::least`].
     pub fn new(mtu: u32, family: Family) -> Result<Self, ValueError> {
-        let least = match family {
-            Family::V4 => 68,
-            Family::V6 => 1280,
-        };
+        let least = Self::least(family);
         if mtu >= least { Ok(Self(mtu)) } else { Err(ValueError::Mtu { mtu, family, least }) }
     }
 

@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use flannel_nft::Ownership;
 use flannel_vxlan::{
-    DeviceKind, DeviceSpec, Family, FamilySpec, IfName, IpipSpec, Link, MacAddr, OverlayMtu, PrivateKey,
-    ValueError, Vni, VxlanSpec, WireguardSpec,
+    DeviceKind, DeviceSpec, Family, FamilySpec, IfName, IpipSpec, Link, MacAddr, PrivateKey, ValueError, Vni,
+    VxlanSpec, WireguardSpec,
 };
 use ipnet::IpNet;
 
@@ -293,36 +293,33 @@ impl NodeSpec {
     /// [`OverlayError`] names the family and the value that is out of range.
     pub fn families(&self, lease: LeaseKey) -> Result<Vec<FamilySpec>, OverlayError> {
         let ipv4 = self.net_conf.ipv4.zip(self.facts.ipv4).zip(lease.v4()).map(|((pool, own), subnet)| {
-            let tunnel = self.mtus.ipv4_device.zip(Some(self.macs.ipv4));
             (
                 IpNet::from(subnet),
                 IpNet::from(pool.network),
                 IpAddr::from(own.interface),
                 own.public_is_local,
-                tunnel,
+                (self.mtus.ipv4_device, self.macs.ipv4),
             )
         });
         let ipv6 = self.net_conf.ipv6.zip(self.ipv6()).zip(lease.v6()).map(|((pool, own), subnet)| {
-            let tunnel = self.mtus.ipv6_device.zip(Some(self.macs.ipv6));
             (
                 IpNet::from(subnet),
                 IpNet::from(pool.network),
                 IpAddr::from(own.interface),
                 own.public_is_local,
-                tunnel,
+                (self.mtus.ipv6_device, self.macs.ipv6),
             )
         });
         let mut families = Vec::new();
-        for (subnet, network, local, public_is_local, tunnel) in ipv4.into_iter().chain(ipv6) {
+        for (subnet, network, local, public_is_local, (mtu, mac)) in ipv4.into_iter().chain(ipv6) {
             let family = Family::of_net(subnet);
             let fail = |source| OverlayError { family, source };
             let name: IfName = self.facts.interface.parse().map_err(fail)?;
             let underlay = Link { index: self.facts.index, name };
             let mut spec = FamilySpec::new(underlay, subnet, vec![network]).blackhole(self.blackhole_route);
-            if let Some((mtu, mac)) = tunnel
+            if let Some(mtu) = mtu
                 && let Some(kind) = self.device_kind(family, mac, public_is_local).map_err(fail)?
             {
-                let mtu = OverlayMtu::new(mtu, family).map_err(fail)?;
                 spec = spec.device(DeviceSpec::new(kind, underlay, local, subnet.network(), mtu));
             }
             families.push(spec);

@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
+use flannel_cni::gateway;
 use flannel_lease::LeaseKey;
 use flannel_vxlan::Interface;
 use ipnet::IpNet;
 
 use super::Host;
-use super::pod_bridge::gateway;
 
 impl Host<'_> {
     /// The networks and addresses of all interfaces that do not belong to the pods, and `gateways`. `uplink` is the

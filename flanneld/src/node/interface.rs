@@ -5,12 +5,13 @@ use std::cmp::Reverse;
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use flannel_vxlan::{DefaultRoute, FlannelDevice, Interface, InterfaceAddress, RouteLookup};
+use flannel_vxlan::{
+    DefaultRoute, Family, FlannelDevice, Interface, InterfaceAddress, OverlayMtu, RouteLookup,
+};
 use regex::Regex;
 
 use crate::config::Selection;
 
-use super::mtu::IPV6_MIN_MTU;
 use super::{Addresses, Host, NodeError, NodeFacts, Present, Reason, Rejected};
 use flannel_lease::Stack;
 
@@ -310,7 +311,7 @@ impl<'a> Chooser<'a> {
     /// Whether the node uses this interface for IPv4 alone, because the kernel removes all IPv6 addresses from an
     /// interface with such an MTU (`addrconf_notify`, net/ipv6/addrconf.c).
     fn goes_without_ipv6(&self, interface: &Interface) -> bool {
-        self.stack.ipv4 && interface.mtu < IPV6_MIN_MTU
+        self.stack.ipv4 && interface.mtu < OverlayMtu::least(Family::V6)
     }
 
     /// Refuses to go from a global address, or none, to a link-local one while the node runs.

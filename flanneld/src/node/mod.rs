@@ -14,7 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use flannel_vxlan::{DefaultRoute, Interface, MacAddr};
+use flannel_vxlan::{DefaultRoute, Interface, MacAddr, ValueError};
 
 pub use self::interface::choose;
 pub use self::mtu::Mtus;
@@ -109,20 +109,14 @@ pub enum NodeError {
         carried: u32,
     },
     /// What is left of the underlay's MTU does not carry IP.
-    #[error(
-        "interface {interface}: MTU {underlay} leaves {left} bytes for {family} pods, {least} are needed; raise it"
-    )]
+    #[error("interface {interface}: MTU {underlay} leaves too little for pods; raise it")]
     MtuTooSmall {
         /// The underlay interface.
         interface: String,
         /// Its MTU, or the lower one of net-conf.json, in bytes.
         underlay: u32,
-        /// After the wrapping.
-        left: u32,
-        /// `IPv4` or `IPv6`.
-        family: &'static str,
-        /// What the family needs.
-        least: u32,
+        /// What is left, and what is needed.
+        source: ValueError,
     },
 }
 

@@ -1,12 +1,11 @@
 //! What MTU the interface leaves for pods.
 
+use flannel_vxlan::{Family, IpipSpec, OverlayMtu, UnderlayMtu, ValueError};
+
 use super::{NodeError, NodeFacts};
 use crate::config::Backend;
 
-/// Least MTU with which an interface has IPv6, in bytes (include/uapi/linux/ipv6.h).
-pub(super) const IPV6_MIN_MTU: u32 = 1280;
-
-/// MTUs in bytes for one backend on one node.
+/// MTUs for one backend on one node.
 ///
 /// | backend | `ipv4_device` | `ipv6_device` | `pods` |
 /// |---|---|---|---|
@@ -23,10 +22,10 @@ pub(super) const IPV6_MIN_MTU: u32 = 1280;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Mtus {
     /// Of the IPv4 device; `None` without one.
-    pub ipv4_device: Option<u32>,
+    pub ipv4_device: Option<OverlayMtu>,
     /// Of the IPv6 device; `None` without one.
-    pub ipv6_device: Option<u32>,
-    /// What pods may send: `FLANNEL_MTU`.
+    pub ipv6_device: Option<OverlayMtu>,
+    /// What pods may send, in bytes: `FLANNEL_MTU`.
     pub pods: u32,
 }
 
@@ -37,20 +36,14 @@ impl NodeFacts {
     /// # Errors
     /// [`NodeError::NatUnderHostGw`], [`NodeError::MtuTooSmall`].
     pub fn mtus(&self, backend: &Backend) -> Result<Mtus, NodeError> {
+        let underlay = backend.mtu().map_or(self.mtu, |mtu| self.mtu.min(mtu));
         match backend {
-            Backend::Vxlan(vxlan) => {
-                let underlay = vxlan.mtu.map_or(self.mtu, |mtu| self.mtu.min(mtu.into()));
-                // Outer IP 20 or 40 + UDP 8 + VXLAN 8 + inner Ethernet 14.
-                self.inside(underlay, 50, 70)
+            Backend::Vxlan(_) => self.inside(underlay, UnderlayMtu::inside_vxlan),
+            Backend::Wireguard(_) => self.inside(underlay, UnderlayMtu::inside_wireguard),
+            Backend::Ipip(_) => self.inside(underlay, |underlay, _| underlay.inside_ipip(IpipSpec::new())),
+            Backend::Udp(udp) => {
+                self.inside(underlay, |underlay, _| underlay.inside_ipip(IpipSpec::new().fou(udp.port)))
             }
-            Backend::Wireguard(wireguard) => {
-                let underlay = wireguard.mtu.map_or(self.mtu, |mtu| self.mtu.min(mtu.into()));
-                // Outer IP 20 or 40 + UDP 8 + WireGuard 32; upstream takes 40 for both families.
-                self.inside(underlay, 80, 80)
-            }
-            // Outer IP 20, with UDP 8.
-            Backend::Ipip(_) => self.inside(self.mtu, 20, 0),
-            Backend::Udp(_) => self.inside(self.mtu, 28, 0),
             Backend::HostGw => {
                 let ipv4 = self.ipv4.map(|own| (own.public.into(), own.interface.into()));
                 let ipv6 = self.ipv6.map(|own| (own.public.into(), own.interface.into()));
@@ -63,23 +56,27 @@ impl NodeFacts {
         }
     }
 
-    /// What headers of these lengths leave of the underlay's MTU.
-    fn inside(&self, underlay: u32, ipv4: u32, ipv6: u32) -> Result<Mtus, NodeError> {
-        let inside = |in_use: bool, overhead: u32, family, least| match underlay.saturating_sub(overhead) {
-            _ if !in_use => Ok(None),
-            left if left >= least => Ok(Some(left)),
-            left => {
-                let interface = self.interface.clone();
-                Err(NodeError::MtuTooSmall { interface, underlay, left, family, least })
-            }
+    /// What a tunnel leaves of the underlay's MTU, in bytes, for each family.
+    fn inside(
+        &self,
+        underlay: u32,
+        tunnel: impl Fn(UnderlayMtu, Family) -> Result<OverlayMtu, ValueError>,
+    ) -> Result<Mtus, NodeError> {
+        let inside = |family| {
+            let mtu = tunnel(UnderlayMtu::new(underlay), family);
+            mtu.map_err(|source| NodeError::MtuTooSmall {
+                interface: self.interface.clone(),
+                underlay,
+                source,
+            })
         };
-        let ipv4_device = inside(self.ipv4.is_some(), ipv4, "IPv4", 68)?;
-        let ipv6_device = match inside(self.ipv6.is_some(), ipv6, "IPv6", IPV6_MIN_MTU) {
+        let ipv4_device = self.ipv4.map(|_| inside(Family::V4)).transpose()?;
+        let ipv6_device = match self.ipv6.map(|_| inside(Family::V6)).transpose() {
             // IPv4 works all the same.
             Err(_too_small) if ipv4_device.is_some() => None,
             device => device?,
         };
-        let pods = ipv4_device.or(ipv6_device).unwrap_or(underlay);
+        let pods = ipv4_device.or(ipv6_device).map_or(underlay, OverlayMtu::bytes);
         Ok(Mtus { ipv4_device, ipv6_device, pods })
     }
 

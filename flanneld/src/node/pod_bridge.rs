@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 
+use flannel_cni::gateway;
 use flannel_lease::LeaseKey;
 use flannel_vxlan::{Interface, InterfaceAddress};
 use ipnet::IpNet;
@@ -120,15 +121,6 @@ impl StaleBridge {
             ),
         }
     }
-}
-
-/// The address of the bridge that a new pod in this subnet needs: the first one after the address of the network.
-pub(super) fn gateway(subnet: IpNet) -> IpNet {
-    let first = match subnet.network() {
-        IpAddr::V4(v4) => IpAddr::from(std::net::Ipv4Addr::from_bits(v4.to_bits().wrapping_add(1))),
-        IpAddr::V6(v6) => IpAddr::from(std::net::Ipv6Addr::from_bits(v6.to_bits().wrapping_add(1))),
-    };
-    IpNet::new(first, subnet.prefix_len()).unwrap_or(subnet)
 }
 
 /// An address with its prefix; a link-local address is never a pod gateway.

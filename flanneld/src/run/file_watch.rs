@@ -10,6 +10,8 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::net::unix::pipe;
 use tracing::info;
 
+use crate::file;
+
 /// How often the file is read although the kernel reports no change: its folder may have been replaced.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// How often the file is read if the kernel gives no inotify instance (fs.inotify.max_user_instances).
@@ -27,8 +29,7 @@ pub(super) struct FileWatch {
 
 impl FileWatch {
     pub(super) fn new(path: &Path) -> Self {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or_else(|| Path::new(".")).to_owned();
+        let folder = file::directory_of(path).to_owned();
         let open = || -> io::Result<_> {
             let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
             let queue = pipe::Receiver::from_owned_fd_unchecked(inotify.as_fd().try_clone_to_owned()?)?;

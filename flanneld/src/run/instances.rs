@@ -36,6 +36,7 @@ use tracing::{info, warn};
 
 use super::processes::{self, Process, named};
 use crate::desired::rules::TablePrefix;
+use crate::file;
 
 /// What all names begin with.
 const NAME_PREFIX: &str = "flanneld.";
@@ -72,9 +73,7 @@ impl Claim {
     /// The claim on this file. It is another one once its directory is made.
     #[must_use]
     pub fn subnet_file(path: &Path) -> Self {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or_else(|| Path::new("."));
-        let found = fs::metadata(folder);
+        let found = fs::metadata(file::directory_of(path));
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let id = match found {
             Ok(folder) => format!("{}.{}.{name}", folder.dev(), folder.ino()),

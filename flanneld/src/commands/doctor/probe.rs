@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
+use flannel_vxlan::OverlayMtu;
 use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType};
 use tokio::net::UdpSocket;
@@ -43,7 +44,7 @@ pub(super) async fn check(context: &Context) -> Vec<Finding> {
         for (underlay, vtep) in v4.into_iter().chain(v6) {
             let vtep = port.map(|port| (vtep, port));
             let device = if underlay.is_ipv4() { mtus.ipv4_device } else { mtus.ipv6_device };
-            let carried = device.unwrap_or(mtus.pods);
+            let carried = device.map_or(mtus.pods, OverlayMtu::bytes);
             probes.spawn(async move { ask(underlay, vtep, mtu, carried).await });
         }
     }

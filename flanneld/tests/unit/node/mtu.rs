@@ -1,5 +1,8 @@
 //! What the MTU of the uplink leaves for pods.
 
+use flannel_lease::Chain;
+use flannel_vxlan::{Family, OverlayMtu};
+
 use super::*;
 
 fn mtus(backend: &str, stack: Stack, mtu: u32) -> Result<Mtus, String> {
@@ -7,7 +10,7 @@ fn mtus(backend: &str, stack: Stack, mtu: u32) -> Result<Mtus, String> {
     let mut lab = Lab::default();
     lab.interfaces[1].mtu = mtu;
     let facts = lab.choose(&Selection::default(), stack).unwrap();
-    facts.mtus(&NetConf::parse(text.as_bytes()).unwrap().backend).map_err(|error| error.to_string())
+    facts.mtus(&NetConf::parse(text.as_bytes()).unwrap().backend).map_err(|error| Chain(&error).to_string())
 }
 
 #[test]
@@ -23,14 +26,22 @@ fn pods_get_what_ipv4s_device_carries_and_without_ipv4_what_ipv6s_does() {
         (r#""Type": "wireguard""#, IPV4, 1500, Some(1420), None, 1420),
         (r#""Type": "wireguard", "MTU": 1480"#, DUAL, 1500, Some(1400), Some(1400), 1400),
         (r#""Type": "wireguard""#, DUAL, 1359, Some(1279), None, 1279), // too small for IPv6, not for IPv4
+        (r#""Type": "ipip""#, IPV4, 1500, Some(1480), None, 1480),
+        (r#""Type": "udp""#, IPV4, 1500, Some(1472), None, 1472),
         (r#""Type": "host-gw""#, DUAL, 9000, None, None, 9000),
         (r#""Type": "alloc""#, DUAL, 1500, None, None, 1500),
     ] {
-        let wanted = Mtus { ipv4_device: device4, ipv6_device: device6, pods };
+        let device = |mtu: Option<u32>, family| mtu.map(|mtu| OverlayMtu::new(mtu, family).unwrap());
+        let (ipv4_device, ipv6_device) = (device(device4, Family::V4), device(device6, Family::V6));
+        let wanted = Mtus { ipv4_device, ipv6_device, pods };
         assert_eq!(mtus(backend, stack, link), Ok(wanted), "{backend} {stack:?}");
     }
     let error = mtus(r#""Type": "vxlan""#, IPV6, 1349).unwrap_err();
-    assert_eq!(error, "interface eth0: MTU 1349 leaves 1279 bytes for IPv6 pods, 1280 are needed; raise it");
+    assert_eq!(
+        error,
+        "interface eth0: MTU 1349 leaves too little for pods; raise it: MTU 1279 is too small for IPv6: it needs at least \
+         1280 bytes"
+    );
 }
 
 #[test]
