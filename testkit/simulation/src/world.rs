@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use flannel_lease::etcd::FakeEtcd;
@@ -33,7 +33,6 @@ pub(crate) struct World {
     pub(crate) etcd: FakeEtcd,
     pub(crate) nodes: Vec<Node>,
     pub(crate) start: Instant,
-    folder: tempfile::TempDir,
     addresses: u8,
     /// What ends later, and on which node.
     ends: Vec<(Instant, Fault, usize)>,
@@ -52,14 +51,19 @@ pub(crate) struct Outcome {
 /// Runs a script to its end, or to the first violation.
 pub(crate) async fn run(script: &Script, start: Instant) -> std::io::Result<Outcome> {
     let memory = Path::new("/dev/shm");
-    let folder = if memory.is_dir() { tempfile::tempdir_in(memory)? } else { tempfile::tempdir()? };
+    // No other simulation asks for the same name: tempfile would draw random numbers again, and they belong to the seed.
+    let name = format!("simulate-{}-", std::process::id());
+    let mut folder = tempfile::Builder::new();
+    let folder = folder.prefix(&name);
+    let folder = if memory.is_dir() { folder.tempdir_in(memory)? } else { folder.tempdir()? };
+    // Messages name files: with relative paths they do not depend on the name either.
+    std::env::set_current_dir(folder.path())?;
     let etcd = FakeEtcd::default();
     etcd.put("config", NET_CONF);
     let mut world = World {
         etcd,
         nodes: Vec::new(),
         start,
-        folder,
         addresses: 0,
         ends: Vec::new(),
         checks: Checks::default(),
@@ -81,7 +85,7 @@ impl World {
 
     fn add_node(&mut self, name: String, address: Ipv4Addr) -> std::io::Result<()> {
         let number = self.nodes.len();
-        let folder = self.folder.path().join(format!("machine{number}"));
+        let folder = PathBuf::from(format!("machine{number}"));
         fs::create_dir(&folder)?;
         let host = SharedHost::new(u8::try_from(number).unwrap_or(u8::MAX), address);
         let max_delay = Duration::from_millis(5);
