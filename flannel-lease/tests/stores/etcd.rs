@@ -112,7 +112,8 @@ async fn catch_up(compact: bool, change_latest: bool) {
     }
     watcher.listen(Duration::from_secs(1)).await;
     assert_eq!(watcher.table.len(), 2, "{:?}", watcher.seen);
-    assert!(store.health().borrow().last_error.is_some());
+    let mut health = store.health();
+    within("the failure", health.wait_for(|health| health.last_error.is_some())).await.unwrap();
     cable.cut.send_replace(false);
 
     let expected = if change_latest { latest } else { node(2) };
@@ -155,8 +156,7 @@ async fn a_thousand_leases_cost_no_call_each() {
         let file = lab.dir.path().join("txn");
         std::fs::write(&file, script).unwrap();
         let status = std::process::Command::new("sh")
-            .env("ETCDCTL_API", "3")
-            .args(["-c", &format!("etcdctl --endpoints {} txn < {} > /dev/null", lab.url(), file.display())])
+            .args(["-c", &format!("{} txn < {} > /dev/null", lab.ctl_command(), file.display())])
             .status();
         assert!(status.unwrap().success());
     }
@@ -212,12 +212,12 @@ async fn what_upstream_left_in_etcd_is_seen_and_taken_over_byte_for_byte() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lease_that_upstream_renewed_for_this_node_is_held_on() {
     let lab = EtcdLab::new().await;
-    let timing = Timing { ttl: Duration::from_secs(60), renew_margin: Duration::from_secs(1), ..quick() };
+    let timing = Timing { ttl: Duration::from_secs(60), renew_margin: Duration::from_secs(4), ..quick() };
     let store = lab.open(timing).await;
     let lease = store.acquire(&request(node(1))).await.unwrap();
     let held = tokio::spawn(async move { store.hold().await });
     // What upstream's renewal does: another etcd lease, the same contents.
-    let granted = lab.ctl(&["lease", "grant", "3"]);
+    let granted = lab.ctl(&["lease", "grant", "5"]);
     let id = granted.split(' ').nth(1).unwrap();
     let json = node(1).to_json().unwrap();
     lab.ctl(&["put", &format!("--lease={id}"), &EtcdLab::path(&lease.key.to_string()), "--", &json]);

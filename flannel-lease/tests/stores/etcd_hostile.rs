@@ -22,16 +22,9 @@ fn put_megabytes(lab: &EtcdLab, keys: impl Iterator<Item = String>) {
     let file = lab.dir.path().join("megabyte");
     std::fs::write(&file, "x".repeat(1 << 20)).unwrap();
     let puts: String = keys
-        .map(|key| {
-            format!(
-                "etcdctl --endpoints {} put '{}' < {} &&\n",
-                lab.url(),
-                EtcdLab::path(&key),
-                file.display()
-            )
-        })
+        .map(|key| format!("{} put '{}' < {} &&\n", lab.ctl_command(), EtcdLab::path(&key), file.display()))
         .collect();
-    let status = Command::new("sh").env("ETCDCTL_API", "3").args(["-c", &format!("{puts} true")]).status();
+    let status = Command::new("sh").args(["-c", &format!("{puts} true")]).status();
     assert!(status.unwrap().success());
 }
 

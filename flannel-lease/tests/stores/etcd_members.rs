@@ -36,13 +36,14 @@ async fn why_etcd_is_out_of_reach_is_said_once_and_for_each_member() {
         ),
         "{text}"
     );
-    let endpoints = ["http://127.0.0.1:1", "http://name.invalid:2379"].map(str::to_owned).to_vec();
+    // A label of more than 63 bytes is refused before any DNS server is asked.
+    let unknown = format!("http://{}.invalid:2379", "x".repeat(64));
+    let endpoints = vec!["http://127.0.0.1:1".to_owned(), unknown.clone()];
     let error = within("a refusal", store(&EtcdOptions::new(endpoints)).find(&node(1))).await.unwrap_err();
     let text = Chain(&error).to_string();
-    assert!(
-        text.contains("http://127.0.0.1:1: tcp connect error: Connection refused (os error 111); http://name.invalid:2379: "),
-        "{text}"
-    );
+    let both =
+        format!("http://127.0.0.1:1: tcp connect error: Connection refused (os error 111); {unknown}: ");
+    assert!(text.contains(&both), "{text}");
     assert!(text.contains("failed to lookup address information"), "{text}");
     assert!(text.contains("check the name in --etcd-endpoints and the DNS servers"), "{text}");
 }
@@ -50,8 +51,8 @@ async fn why_etcd_is_out_of_reach_is_said_once_and_for_each_member() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_member_is_passed_over() {
     let lab = EtcdLab::new().await;
-    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let options = EtcdOptions { endpoints: vec![format!("http://{dead}"), lab.url()], ..lab.options() };
+    let endpoints = vec!["http://127.0.0.1:1".to_owned(), lab.url()];
+    let options = EtcdOptions { endpoints, ..lab.options() };
     let store = store(&options);
     let lease = within("a lease", store.acquire(&request(node(1)))).await.unwrap();
     let mut watcher = Watcher::start(&store);
@@ -76,10 +77,15 @@ async fn members_that_do_not_answer_cost_a_start_next_to_nothing() {
         vec![format!("https://{silent}"), url.clone()],
         vec![format!("http://{full}"), format!("http://{silent}"), url.clone()],
     ] {
-        let store = store(&EtcdOptions { endpoints: members.clone(), ..lab.options() });
-        let began = Instant::now();
-        within("an answer", store.find(&node(1))).await.unwrap();
-        assert!(began.elapsed() < AT_ONCE, "{members:?}: {:?}", began.elapsed());
+        let mut durations = Vec::new();
+        // A busy machine delays an answer now and then; a member that is waited for delays every one.
+        while !durations.iter().any(|duration| *duration < AT_ONCE) {
+            let store = store(&EtcdOptions { endpoints: members.clone(), ..lab.options() });
+            let began = Instant::now();
+            within("an answer", store.find(&node(1))).await.unwrap();
+            durations.push(began.elapsed());
+            assert!(durations.len() < 10, "{members:?}: {durations:?}");
+        }
     }
     // A member that answers is the only one asked.
     let unasked = TcpListener::bind("127.0.0.1:0").await.unwrap();

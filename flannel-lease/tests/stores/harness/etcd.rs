@@ -1,7 +1,7 @@
 //! A real etcd server on loopback, with its data in a directory of its own. Needs Debian's `etcd-server` and
 //! `etcd-client`.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,8 +20,8 @@ const PREFIX: &str = "/coreos.com/network";
 /// A server that dies with the test.
 pub(crate) struct EtcdLab {
     pub(crate) dir: tempfile::TempDir,
-    client_port: u16,
-    peer_port: u16,
+    client_port: Port,
+    peer_port: Port,
     scheme: &'static str,
     /// More flags for the server, and for `etcdctl`.
     server_flags: Vec<String>,
@@ -38,8 +38,8 @@ impl EtcdLab {
     ) -> Self {
         let lab = Self {
             dir,
-            client_port: free_port(),
-            peer_port: free_port(),
+            client_port: Port::reserve(),
+            peer_port: Port::reserve(),
             scheme,
             server_flags,
             ctl_flags: Mutex::new(ctl_flags),
@@ -50,7 +50,7 @@ impl EtcdLab {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("{}://127.0.0.1:{}", self.scheme, self.client_port)
+        format!("{}://127.0.0.1:{}", self.scheme, self.client_port.number)
     }
 
     pub(crate) fn options(&self) -> EtcdOptions {
@@ -66,10 +66,17 @@ impl EtcdLab {
         self.ctl_flags.lock().unwrap().extend(flags.iter().map(|flag| (*flag).to_owned()));
     }
 
-    pub(crate) fn try_ctl(&self, args: &[&str]) -> Output {
+    /// `etcdctl` for this server, with time enough on a busy machine.
+    pub(crate) fn ctl_command(&self) -> String {
+        format!("ETCDCTL_API=3 etcdctl --endpoints {} --command-timeout=60s --dial-timeout=60s", self.url())
+    }
+
+    /// Runs `etcdctl`, which waits up to `seconds` for the server.
+    fn try_ctl(&self, seconds: u8, args: &[&str]) -> Output {
         Command::new("etcdctl")
             .env("ETCDCTL_API", "3")
-            .args(["--endpoints", &self.url(), "--command-timeout=5s", "--dial-timeout=1s"])
+            .args(["--endpoints", &self.url()])
+            .args([format!("--command-timeout={seconds}s"), format!("--dial-timeout={seconds}s")])
             .args(&*self.ctl_flags.lock().unwrap())
             .args(args)
             .output()
@@ -77,7 +84,7 @@ impl EtcdLab {
     }
 
     pub(crate) fn ctl(&self, args: &[&str]) -> String {
-        let output = self.try_ctl(args);
+        let output = self.try_ctl(60, args);
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "etcdctl {args:?}: {error}");
         String::from_utf8(output.stdout).unwrap()
@@ -85,13 +92,13 @@ impl EtcdLab {
 
     pub(crate) async fn serve(&self) {
         let data = self.dir.path().join("data");
-        let (client, peer) = (self.url(), format!("http://127.0.0.1:{}", self.peer_port));
+        let (client, peer) = (self.url(), format!("http://127.0.0.1:{}", self.peer_port.number));
         let log = std::fs::File::create(self.dir.path().join("log")).unwrap();
         let server = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "etcd", "--name=lab", "--data-dir", data.to_str().unwrap()])
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("lab={peer}")])
+            .args(["--initial-cluster", &format!("lab={peer}"), "--unsafe-no-fsync"])
             .args(&self.server_flags)
             .stdout(Stdio::null())
             .stderr(log)
@@ -99,7 +106,7 @@ impl EtcdLab {
             .expect("etcd: install Debian's etcd-server");
         *self.server.lock().unwrap() = Some(server);
         let deadline = std::time::Instant::now() + TIMEOUT;
-        while !self.try_ctl(&["get", "x"]).status.success() {
+        while !self.try_ctl(1, &["get", "x"]).status.success() {
             let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
             assert!(std::time::Instant::now() < deadline, "etcd does not answer:\n{log}");
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -138,11 +145,24 @@ impl Drop for EtcdLab {
     }
 }
 
-/// A port that nobody listens on, below those that the kernel gives to clients: one of them could otherwise have it
-/// when the server comes back.
-fn free_port() -> u16 {
-    let mut ports = std::iter::repeat_with(|| rand::random_range(10_000..32_000));
-    ports.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
+/// A TCP port for a server that goes and comes back. It is below those that the kernel gives to clients, and no other
+/// lab on this machine has it: each holds the UDP port with the same number.
+struct Port {
+    number: u16,
+    _reserved: UdpSocket,
+}
+
+impl Port {
+    fn reserve() -> Self {
+        let mut numbers = std::iter::repeat_with(|| rand::random_range(10_000..32_000));
+        let reserved = numbers.find_map(|number| {
+            let reserved = UdpSocket::bind(("127.0.0.1", number)).ok()?;
+            // Nor has another program.
+            std::net::TcpListener::bind(("127.0.0.1", number)).ok()?;
+            Some(Self { number, _reserved: reserved })
+        });
+        reserved.unwrap()
+    }
 }
 
 impl Harness for EtcdLab {
