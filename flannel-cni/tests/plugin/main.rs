@@ -138,8 +138,6 @@ fn status_says_what_keeps_pods_from_starting() {
 /// The reference plugins as they answer to configurations of CNI 1.1: older ones refuse the version before they look at
 /// the command, so the version is lowered on the way in, as a runtime that negotiates would.
 fn newer_plugins(folder: &Path) -> PathBuf {
-    use std::os::unix::fs::PermissionsExt as _;
-
     let newer = folder.join("newer");
     fs::create_dir_all(&newer).unwrap();
     for plugin in ["bridge", "host-local"] {
@@ -148,9 +146,9 @@ fn newer_plugins(folder: &Path) -> PathBuf {
              case \"$CNI_COMMAND\" in STATUS|GC) cat >/dev/null; echo '{{\"cniVersion\": \"1.0.0\", \"code\": 4, \"msg\": \"unknown CNI_COMMAND: '$CNI_COMMAND'\"}}'; exit 1;; esac\n\
              sed 's/\"cniVersion\":\"1.1.0\"/\"cniVersion\":\"1.0.0\"/' | exec {PLUGINS}/{plugin}\n"
         );
-        let file = newer.join(plugin);
-        fs::write(&file, script).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        let text = newer.join(format!("{plugin}.sh"));
+        fs::write(&text, script).unwrap();
+        sh(&format!("install {} {}", text.display(), newer.join(plugin).display()));
     }
     newer
 }

@@ -233,7 +233,7 @@ fn upstreams_chains_go_when_its_daemon_ends_after_ours_has_started() {
     }
     // What counts is its name.
     let program = node.folder().join("flanneld");
-    fs::copy("/usr/bin/tail", &program).unwrap();
+    testkit::sh(&format!("cp /usr/bin/tail {}", program.display()));
     let mut upstream = Command::new(&program);
     upstream.args(["-f", "/dev/null"]).stdin(Stdio::null());
     let mut upstream = node.namespace().spawn(&mut upstream).unwrap();

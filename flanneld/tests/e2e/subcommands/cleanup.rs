@@ -195,7 +195,7 @@ fn the_cleanup_pod_waits_for_daemons_to_end_and_leaves_a_node_without_flannel() 
     daemon.terminate().unwrap();
     // Upstream's, which is known by its name and holds a capability more.
     let program = node.folder().join("flanneld");
-    fs::copy("/bin/sleep", &program).unwrap();
+    testkit::sh(&format!("cp /bin/sleep {}", program.display()));
     let mut upstream = Command::new("setpriv");
     upstream.args(["--bounding-set=-all,+net_admin,+net_raw", "--inh-caps=-all"]).arg(&program);
     let mut upstream = node.namespace().spawn(upstream.args(["--", "60"])).unwrap();
