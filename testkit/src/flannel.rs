@@ -170,6 +170,15 @@ impl Flannel {
         Ok(Daemon { child: Some(child), namespace, health, log, started })
     }
 
+    /// Whether the daemon of `node` answers that it is ready.
+    ///
+    /// # Errors
+    /// The node is gone.
+    pub(crate) fn is_ready(&self, node: &Node) -> Result<bool, LabError> {
+        let status = node.namespace().enter(|| http_status((HEALTH.0, self.health_port), "/readyz"))?;
+        Ok(status.is_ok_and(|status| status == 200))
+    }
+
     /// Starts the daemon of `node` and waits until it is ready.
     ///
     /// # Errors
@@ -201,8 +210,8 @@ impl Flannel {
 
 /// Where a daemon of the lab answers for its health, unless it is told another port.
 const HEALTH: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 10256);
-/// How long one question may take.
-const HTTP: Duration = Duration::from_secs(2);
+/// How long one question may take on a busy machine.
+const HTTP: Duration = Duration::from_secs(20);
 
 /// A running `flanneld`. Dropping it kills it.
 #[derive(Debug)]

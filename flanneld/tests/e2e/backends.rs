@@ -62,7 +62,7 @@ fn a_restart_under_traffic_loses_nothing_and_writes_nothing_and_damage_is_repair
         let [(.., from), (.., to), _] = &cluster.nodes[..] else { unreachable!() };
         let target = to.addresses().next().unwrap();
         let stream = RoundTrips::start(from, to, target, 500).unwrap();
-        let witness = Witness::watch(&cluster.nodes[0].0);
+        let witness = Witness::of_all(&cluster.nodes[0].0);
         cluster.restart_node(0);
         let changes = witness.saw();
         assert!(!changes.contains(device) && !changes.contains("10.244."), "{backend}: {changes}");

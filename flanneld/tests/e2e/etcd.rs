@@ -7,8 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::etcd_host::{ENDPOINT, Etcd};
+use super::{Witness, pause};
 use flanneld::serve::status_socket;
-use flanneld::status::model::socket;
+use flanneld::status::model::{Status, socket};
 use testkit::{Flannel, Lab, Node, may_make_namespaces, wait_for};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_flanneld");
@@ -169,9 +170,13 @@ fn a_node_whose_only_subnet_another_took_is_not_ready_until_it_has_one_again() {
     let lease = "/coreos.com/network/subnets/10.244.1.0-24";
     let other = r#"{"PublicIP":"192.168.77.9","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:09"}}"#;
     etcd.ctl(&format!("put {lease} '{other}'"));
-    let unready = wait_for(SOON, || status().filter(|status| !status.ready));
-    let unready = unready.unwrap_or_else(|| panic!("it stays ready: {}", log_of(&node)));
-    assert!(unready.unmet["lease"].starts_with("lease 10.244.1.0-24 is lost: "), "{:?}", unready.unmet);
+    // First it names the node that took the lease, then why it got no other.
+    let is_lost = |status: &Status| {
+        let unmet = status.unmet.get("lease");
+        !status.ready && unmet.is_some_and(|unmet| unmet.starts_with("lease 10.244.1.0-24 is lost: "))
+    };
+    let unready = wait_for(SOON, || status().filter(is_lost));
+    let unready = unready.unwrap_or_else(|| panic!("{:?} {}", status(), log_of(&node)));
     assert!(!unready.notes.contains_key("lease"), "{:?}", unready.notes);
     etcd.ctl(&format!("del {lease}"));
     wait_for(SOON, || status().filter(|status| status.ready)).expect("it is ready again");
@@ -216,28 +221,32 @@ fn endpoints_that_do_not_answer_delay_a_start_by_a_fraction_of_a_second() {
     let _hangs = lab.outside().enter(|| TcpListener::bind("192.168.77.254:2380").unwrap()).unwrap();
     let (gone, hangs) = ("http://198.51.100.1:2379", "http://192.168.77.254:2380");
     let cases = [
-        vec![ENDPOINT],
         vec![gone, ENDPOINT],
         vec![hangs, ENDPOINT],
         vec![gone, hangs, ENDPOINT],
         vec![ENDPOINT, gone, hangs],
     ];
-    let nodes = cases.each_ref().map(|_| lab.add_node().unwrap());
+    let node = lab.add_node().unwrap();
     let etcd = Etcd::start(&lab);
     etcd.ctl(
         r#"put /coreos.com/network/config '{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}'"#,
     );
-    let mut durations = Vec::new();
-    for (node, endpoints) in nodes.iter().zip(&cases) {
+    let start = |endpoints: &[&str]| {
         let store = format!("--etcd-endpoints={}", endpoints.join(","));
         let flannel = Flannel::new(&lab, BINARY, Flannel::NET_CONF).unwrap().store(store);
-        let mut daemon = flannel.start(node).unwrap();
-        durations.push(daemon.ready(SOON).unwrap());
+        let mut daemon = flannel.start(&node).unwrap();
+        let duration = daemon.ready(SOON).unwrap();
         assert!(daemon.terminate().unwrap().success());
-    }
-    println!("ready after {durations:?}");
-    for (duration, endpoints) in durations.iter().zip(&cases) {
-        assert!(*duration < durations[0] + Duration::from_millis(500), "{endpoints:?}: {durations:?}");
+        duration
+    };
+    let undelayed = (0..3).map(|_| start(&[ENDPOINT])).min().unwrap();
+    for endpoints in &cases {
+        let mut durations = Vec::new();
+        // A busy machine delays a start now and then; an endpoint that is waited for delays every one.
+        while !durations.iter().any(|duration| *duration < undelayed + Duration::from_millis(500)) {
+            assert!(durations.len() < 10, "{endpoints:?}: {durations:?} instead of {undelayed:?}");
+            durations.push(start(endpoints));
+        }
     }
 }
 
@@ -290,7 +299,8 @@ fn two_daemons_on_each_host_keep_a_network_each() {
         tables[0].contains("chain postrtg") && tables[0].contains("chain forward")
     };
     assert!(has_a_table("10.50.0.0/16") && has_a_table("10.60.0.0/16"), "{made}");
-    let quiet = "nft -a list ruleset > /dev/null; timeout 2 nft monitor rules || true";
-    assert_eq!(nodes[0].namespace().sh(quiet).unwrap(), "");
+    let witness = Witness::of_rules(&nodes[0]);
+    pause(2_000);
+    assert_eq!(witness.saw(), "");
     assert_eq!(rules(), made);
 }

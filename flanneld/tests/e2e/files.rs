@@ -174,7 +174,7 @@ fn lost_notifications_of_the_kernel_are_subscribed_to_again() {
         wait_for(SOON, || log_of(&node).contains(&again).then_some(())).expect("subscribed again");
         drop(once);
         node.namespace().sh(disturbance).unwrap();
-        let repaired = wait_for(Duration::from_secs(3), || node.namespace().sh(repaired).ok());
+        let repaired = wait_for(SOON, || node.namespace().sh(repaired).ok());
         assert!(repaired.is_some(), "`{disturbance}` is noticed: {}", log_of(&node));
     }
 }

@@ -96,7 +96,7 @@ fn dual_stack_pods_have_the_mtu_of_ipv4s_tunnel_and_lose_one_datagram_to_ipv6s_s
     assert!(pods_device.contains(" mtu 1450 "), "{pods_device}");
     let (v4, v6) = (to.v4().unwrap(), to.v6().unwrap());
     // 1422 bytes of data, 8 of ICMP, 20 of IPv4: 1450 bytes that must not be fragmented.
-    from.namespace().sh(&format!("ping -n -c 1 -W 2 -M do -s 1422 {v4}")).unwrap();
+    from.namespace().sh(&format!("ping -n -c 1 -W 10 -M do -s 1422 {v4}")).unwrap();
 
     // 1402 bytes of data, 8 of UDP, 40 of IPv6: 1450 bytes, of which IPv6's tunnel carries 1430.
     let refusals_before_arrival = from.namespace().enter(|| {

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use testkit::{Daemon, Flannel, Lab, NewFlows, Node, RoundTrips, forwarded, may_make_namespaces, wait_for};
 
+use crate::{Witness, pause};
+
 const BINARY: &str = env!("CARGO_BIN_EXE_flanneld");
 const SOON: Duration = Duration::from_secs(15);
 const NET_CONF: &str =
@@ -15,12 +17,6 @@ const OTHER_NET_CONF: &str =
 
 fn sh(node: &Node, command: &str) -> String {
     node.namespace().sh(command).unwrap()
-}
-
-/// Lets time pass for streams; nothing waits for an event by it.
-fn pause(milliseconds: u64) {
-    let until = Instant::now() + Duration::from_millis(milliseconds);
-    wait_for(SOON, || (Instant::now() >= until).then_some(()));
 }
 
 /// Who answers on this port says why it is not ready.
@@ -34,24 +30,11 @@ fn tables(node: &Node) -> String {
     sh(node, "nft -a -s list ruleset")
 }
 
-/// What changes in the ruleset while `during` runs.
-fn changes(node: &Node, during: impl FnOnce()) -> usize {
-    let file = node.folder().join("nft.monitor");
-    let mut monitor = Command::new("nft");
-    monitor.arg("monitor").stdin(Stdio::null()).stdout(fs::File::create(&file).unwrap());
-    let mut monitor = node.namespace().spawn(&mut monitor).unwrap();
-    let noticed = || {
-        sh(node, "nft add table ip probe; nft delete table ip probe");
-        fs::read_to_string(&file).is_ok_and(|text| text.contains("probe")).then_some(())
-    };
-    wait_for(SOON, noticed).unwrap();
-    pause(200);
-    let before = fs::read_to_string(&file).unwrap().lines().count();
-    during();
-    pause(200);
-    monitor.kill().unwrap();
-    monitor.wait().unwrap();
-    fs::read_to_string(&file).unwrap().lines().count() - before
+/// What changes in the ruleset within this time.
+fn changes(node: &Node, milliseconds: u64) -> String {
+    let witness = Witness::of_rules(node);
+    pause(milliseconds);
+    witness.saw()
 }
 
 #[test]
@@ -79,8 +62,7 @@ fn two_networks_share_a_host_without_being_told_and_keep_their_tables_over_resta
     let flows = pods
         .each_ref()
         .map(|pod| NewFlows::start(pod, lab.outside(), &[Lab::OUTSIDE_V4], forwarded(1_000)).unwrap());
-    let quiet = changes(&node, || pause(5_000));
-    assert_eq!(quiet, 0, "lines of `nft monitor` in 5 s");
+    assert_eq!(changes(&node, 5_000), "", "lines of `nft monitor` in 5 s");
 
     // Each alone, while the other is away and has to keep what it has.
     first.kill().unwrap();
@@ -170,8 +152,7 @@ fn succeeds(health_port: u16, wrap: &[&str]) {
         let process = if wrap.is_empty() { "process " } else { "a process of another container" };
         assert!(waiting.contains(&format!("lease: another flanneld ({process}")), "{waiting}");
     }
-    let quiet = changes(node, || pause(3_000));
-    assert_eq!(quiet, 0, "lines of `nft monitor` in 3 s");
+    assert_eq!(changes(node, 3_000), "", "lines of `nft monitor` in 3 s");
     assert_eq!(first.status("/readyz").unwrap(), 200);
     first.kill().unwrap();
     let killed = Instant::now();

@@ -8,10 +8,11 @@
 
 use std::fs;
 use std::net::UdpSocket;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use testkit::{Daemon, Flannel, Lab, NewFlows, Node, Pod, may_make_namespaces, wait_for};
+use testkit::{Daemon, Flannel, Lab, Namespace, NewFlows, Node, Pod, may_make_namespaces, wait_for};
 
 mod backends;
 mod contest;
@@ -94,51 +95,81 @@ fn pause(milliseconds: u64) {
     wait_for(SOON, || (Instant::now() >= until).then_some(()));
 }
 
-/// Writes down everything that changes in a node's kernel.
+/// Writes down what changes in a node's kernel.
 struct Witness {
-    monitors: Vec<(Child, std::path::PathBuf)>,
+    namespace: Namespace,
+    monitors: Vec<(Monitor, Child, PathBuf)>,
 }
 
+/// A program that prints changes, and a change that it prints, of an object called NAME.
+type Monitor = (&'static str, &'static str);
+
+const HOST: Monitor = (
+    "ip -oneline monitor link address route neigh nexthop",
+    "ip link add NAME type bridge; ip link del NAME",
+);
+const RULES: Monitor = ("nft monitor", "nft add table ip NAME; nft delete table ip NAME");
+
 impl Witness {
-    fn watch(node: &Node) -> Self {
-        let start = |name: &str, program: &str, arguments: &[&str]| {
-            let file = node.folder().join(name);
-            let mut command = Command::new(program);
-            command.args(arguments).stdin(Stdio::null()).stdout(fs::File::create(&file).unwrap());
-            (node.namespace().spawn(&mut command).unwrap(), file)
+    const FIRST: &'static str = "witness-begins";
+    const LAST: &'static str = "witness-ends";
+
+    /// Of links, addresses, routes, neighbors, nexthops and rules.
+    fn of_all(node: &Node) -> Self {
+        // When the kernel has checked a new address for duplicates, it reports the address again.
+        let is_settled = || node.namespace().sh("! ip addr | grep -q tentative").ok();
+        wait_for(SOON, is_settled).expect("addresses are checked for duplicates");
+        Self::by(node, &[HOST, RULES])
+    }
+
+    /// Of rules alone.
+    fn of_rules(node: &Node) -> Self {
+        Self::by(node, &[RULES])
+    }
+
+    fn by(node: &Node, monitors: &[Monitor]) -> Self {
+        let start = |(number, &monitor): (usize, &Monitor)| {
+            let file = node.folder().join(format!("monitor{number}"));
+            let mut words = monitor.0.split(' ');
+            let mut command = Command::new(words.next().unwrap());
+            command.args(words).stdin(Stdio::null()).stdout(fs::File::create(&file).unwrap());
+            (monitor, node.namespace().spawn(&mut command).unwrap(), file)
         };
-        let monitors = vec![
-            start("ip.monitor", "ip", &["monitor", "link", "address", "route", "neigh", "nexthop"]),
-            start("nft.monitor", "nft", &["monitor"]),
-        ];
-        let witness = Self { monitors };
-        // They are listening once they have noticed a change of ours.
-        let noticed = || {
-            node.namespace().sh("ip link add probe type bridge; ip link del probe; nft add table ip probe; nft delete table ip probe").unwrap();
-            witness
-                .monitors
-                .iter()
-                .all(|(_, file)| fs::read_to_string(file).is_ok_and(|text| text.contains("probe")))
-                .then_some(())
+        let witness = Self {
+            namespace: node.namespace().clone(),
+            monitors: monitors.iter().enumerate().map(start).collect(),
         };
-        wait_for(SOON, noticed).unwrap();
-        pause(200);
-        for (_, file) in &witness.monitors {
-            fs::File::options().write(true).truncate(true).open(file).unwrap();
-        }
+        witness.mark(Self::FIRST);
         witness
     }
 
-    /// What has changed since.
+    /// Makes changes of our own until every monitor has written one down, and so all that came before it.
+    fn mark(&self, name: &str) {
+        for ((program, change), _, file) in &self.monitors {
+            let noticed = || {
+                self.namespace.sh(&change.replace("NAME", name)).unwrap();
+                fs::read_to_string(file).unwrap().contains(name).then_some(())
+            };
+            wait_for(SOON, noticed).unwrap_or_else(|| panic!("{program} does not notice {name}"));
+        }
+    }
+
+    /// What has changed since, one change on each line.
     fn saw(mut self) -> String {
-        pause(200);
-        let mut text = String::new();
-        for (monitor, file) in &mut self.monitors {
+        self.mark(Self::LAST);
+        let mut changes = String::new();
+        for (_, monitor, file) in &mut self.monitors {
             monitor.kill().unwrap();
             monitor.wait().unwrap();
-            text += fs::read_to_string(file).unwrap().trim_matches('\0');
+            let text = fs::read_to_string(file).unwrap();
+            let lines: Vec<&str> = text.lines().collect();
+            let after_first = lines.iter().rposition(|line| line.contains(Self::FIRST)).unwrap() + 1;
+            let since = lines[after_first..].iter().take_while(|line| !line.contains(Self::LAST));
+            // The end of a transaction, whose changes have lines of their own.
+            let since = since.filter(|line| !line.starts_with("# new generation"));
+            changes.extend(since.map(|line| format!("{line}\n")));
         }
-        text
+        changes
     }
 }
 
@@ -239,7 +270,7 @@ fn a_restart_with_nothing_changed_changes_nothing_in_the_kernel() {
             .map(str::to_owned)
             .collect()
     };
-    let witness = Witness::watch(&node);
+    let witness = Witness::of_all(&node);
 
     assert!(daemon.terminate().unwrap().success());
     let daemon = cluster.flannel.start_ready(&node, SOON).unwrap();

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::etcd_host::{ENDPOINT, Etcd};
 use nix::sys::signal::{Signal, kill};
@@ -92,8 +92,7 @@ fn what_can_change_does_under_traffic_and_no_packet_between_pods_is_lost() {
     soon("an exemption", || is_bare(Lab::OUTSIDE_V4));
     assert!(!is_bare(Lab::OUTSIDE_V6), "of this address only");
     write(r#", "NonMasqueradeCIDRs": ["10.0.0.0/8", "fd00:77::/64"]"#, "");
-    soon("another exemption", || is_bare(Lab::OUTSIDE_V6));
-    assert!(!is_bare(Lab::OUTSIDE_V4));
+    soon("another exemption", || is_bare(Lab::OUTSIDE_V6) && !is_bare(Lab::OUTSIDE_V4));
 
     write(r#", "IPMasq": false"#, "");
     soon("no masquerading", || is_bare(Lab::OUTSIDE_V4) && is_bare(Lab::OUTSIDE_V6));
@@ -407,10 +406,8 @@ fn a_configuration_that_cannot_be_used_is_waited_for_and_named_once_whatever_the
             is_named(problem);
         }
         assert_eq!(state(), before);
-        let written = Instant::now();
         place.write(&net_conf("", "").replace(r#""EnableIPv6": true, "#, ""));
         daemon.ready(SOON).unwrap();
-        assert!(written.elapsed() < Duration::from_secs(3), "{:?}", written.elapsed());
         for (_, problem) in unusable {
             assert_eq!(log_of(node).matches(problem).count(), 1, "{problem}");
         }

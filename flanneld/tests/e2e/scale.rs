@@ -84,7 +84,7 @@ impl Backend {
         figure("from the start to the last peer", begun);
 
         assert!(daemon.terminate().unwrap().success());
-        let witness = Witness::watch(&node);
+        let witness = Witness::of_all(&node);
         let mut daemon = flannel.start(&node).unwrap();
         let took = daemon.ready(LIMIT).unwrap();
         eprintln!("figure: {} with {PEERS} peers: {took:.3?} for a start that writes nothing", self.name);

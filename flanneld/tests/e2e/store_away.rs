@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::etcd_host::{ENDPOINT, Etcd};
 use testkit::{Daemon, FakeApi, Flannel, Lab, Node, may_make_namespaces, wait_for};
@@ -216,9 +216,8 @@ fn a_daemon_that_waits_says_for_what_and_ends_when_asked() {
         assert_eq!(daemon.status("/healthz").unwrap(), 200, "{store}: waiting is no reason to be killed");
         assert_eq!(daemon.status("/readyz").unwrap(), 503, "{store}");
         readyz_says(&daemon, waits_for);
-        let asked = Instant::now();
         assert!(daemon.terminate().unwrap().success(), "{store}");
-        assert!(asked.elapsed() < Duration::from_secs(2), "{store}: {:?}", asked.elapsed());
+        assert!(!log_of(&node).contains("a call has not returned"), "{store}: {}", log_of(&node));
         assert!(!node.subnet_file().exists());
     }
 }

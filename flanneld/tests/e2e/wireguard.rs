@@ -106,7 +106,7 @@ fn talks(networks: &str, members: &str, devices: &[&str]) {
 
     let target = to.addresses().last().unwrap();
     let stream = RoundTrips::start(from, to, target, 500).unwrap();
-    let (before, witness) = (cluster.wireguard(0), Witness::watch(&cluster.nodes[0].0));
+    let (before, witness) = (cluster.wireguard(0), Witness::of_all(&cluster.nodes[0].0));
     cluster.restart_node(0);
     let changes = witness.saw();
     assert!(!changes.contains("flannel-wg"), "{members}: {changes}");

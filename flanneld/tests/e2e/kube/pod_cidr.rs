@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use testkit::{FakeApi, Lab, Node, may_make_namespaces, wait_for};
 
-use super::{BINARY, DUAL_STACK, Daemon, NET_CONF, SERVER, SOON, get, log_of, page};
+use super::{BINARY, DUAL_STACK, Daemon, NET_CONF, SERVER, SOON, get, log_of, network_is_available, page};
 
 const IPV6: &str = r#"{"EnableIPv4": false, "EnableIPv6": true, "IPv6Network": "fd00:10:244::/48",
     "EnableNFTables": true, "Backend": {"Type": "vxlan"}}"#;
@@ -130,11 +130,8 @@ fn blocked_until_the_documented_commands(net_conf: &'static str, cidrs: &dyn Fn(
     };
     wait_for(SOON, || told().filter(|body| only(body.clone())))
         .unwrap_or_else(|| panic!("{}", log_of(&cluster.nodes[0])));
-    let condition = &cluster.api.node("a").unwrap()["status"]["conditions"][1];
-    assert_eq!(
-        condition["status"], "False",
-        "the scheduler may send pods, which a plugin that cures this needs"
-    );
+    wait_for(SOON, || network_is_available(&cluster.api, "a").then_some(()))
+        .expect("the scheduler may send pods, which a plugin that cures this needs");
 
     // The pods of the former subnet keep the bridge, and their end alone does not cure it.
     let node = &cluster.nodes[0];
@@ -155,7 +152,8 @@ fn blocked_until_the_documented_commands(net_conf: &'static str, cidrs: &dyn Fn(
     for command in documented("`\"cni0\" already has an IP address different from`") {
         cluster.nodes[0].namespace().sh(command).unwrap();
     }
-    wait_for(Duration::from_secs(2), || is_ready(&cluster.nodes[0]).then_some(()))
+    // Sooner than the next full check.
+    wait_for(SOON, || is_ready(&cluster.nodes[0]).then_some(()))
         .unwrap_or_else(|| panic!("{}", get(&cluster.nodes[0], "/readyz").unwrap()));
     let pod = cluster.nodes[0].add_pod().unwrap();
     assert!(pod.v4().is_some_and(|address| address.octets()[2] == 9));
@@ -209,7 +207,7 @@ fn a_former_ipv6_address_is_noted_and_blocks_no_pod() {
     assert!(body.contains("`ip address del fd00:10:244:1::1/64 dev cni0`"), "{body}");
     cluster.nodes[0].namespace().sh("ip address del fd00:10:244:1::1/64 dev cni0").unwrap();
     let over = || !get(&cluster.nodes[0], "/readyz").is_some_and(|body| body.contains("pod bridge"));
-    wait_for(Duration::from_secs(2), || over().then_some(())).expect("the note is gone");
+    wait_for(SOON, || over().then_some(())).expect("the note is gone");
     for address in target.addresses() {
         assert!(pod.namespace().reaches(address, SOON).unwrap(), "{address}");
     }
