@@ -49,12 +49,12 @@ mod key;
 #[cfg(feature = "kubernetes")]
 pub mod kube;
 mod lease;
+mod lease_table;
 #[cfg(any(feature = "etcd", feature = "kubernetes", feature = "sqlite"))]
 mod malformed;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 mod store;
-mod table;
 #[cfg(any(feature = "etcd", feature = "kubernetes"))]
 mod tls;
 
@@ -66,8 +66,8 @@ pub use self::event::LeaseEvent;
 pub use self::health::{Health, StoreHealth};
 pub use self::key::{LeaseKey, Stack};
 pub use self::lease::{BackendType, Gaps, Lease, LeaseAttributes, PublicAddress};
+pub use self::lease_table::LeaseTable;
 pub use self::store::{LEASE_TTL, LeaseLost, LeaseRequest, LeaseStore, StoreFuture, Timing};
-pub use self::table::LeaseTable;
 
 /// Compiles the example of README.md.
 #[cfg(all(doctest, feature = "sqlite"))]

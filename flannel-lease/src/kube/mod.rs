@@ -9,14 +9,14 @@ mod claims;
 mod client;
 mod connect;
 mod decode;
-mod follow;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod kubeconfig;
 mod node;
-mod nodes;
+mod node_list;
 mod options;
 mod proto;
+mod reflector;
 mod watch;
 
 use std::collections::BTreeMap;

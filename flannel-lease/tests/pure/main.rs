@@ -3,4 +3,4 @@
 
 mod allocate;
 mod codec;
-mod table;
+mod lease_table;

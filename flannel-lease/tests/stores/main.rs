@@ -1,7 +1,7 @@
 //! Every store against the suite, and what each store has to get right beyond it.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test panics")]
 
-mod contest;
+mod contested_lease;
 mod etcd;
 mod etcd_hostile;
 mod etcd_members;

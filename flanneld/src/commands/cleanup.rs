@@ -15,7 +15,7 @@ use crate::desired::rules::TablePrefix;
 use crate::reconcile::foreign_rules::{UPSTREAM, USER_CHAINS};
 use crate::run::instances;
 use crate::run::state_file::{self, SavedState, StateFileError};
-use crate::run::subnet_file;
+use crate::run::subnet_env;
 use crate::serve::status_socket;
 use crate::status::model;
 use flannel_lease::Chain;
@@ -150,7 +150,7 @@ impl Sweep {
 
     /// Only files that flannel wrote.
     async fn files(&mut self, subnet_file: &Path) {
-        if subnet_file::read(subnet_file).is_ok_and(|env| env.subnets().next().is_some()) {
+        if subnet_env::read(subnet_file).is_ok_and(|env| env.subnets().next().is_some()) {
             self.remove(subnet_file);
         }
         let memory = state_file::path(subnet_file);

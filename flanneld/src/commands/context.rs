@@ -13,12 +13,12 @@ use crate::config::{Backend, Config, NetConf, ResolvedConfig, Store};
 use crate::desired::NodeSpec;
 use crate::desired::rules::TablePrefix;
 use crate::file;
+use crate::open_store::ConfiguredStore;
 use crate::run::claims::PrefixError;
 use crate::run::last_run::LastRun;
 use crate::run::state_file::{self, SavedState};
-use crate::run::subnet_file;
+use crate::run::subnet_env;
 use crate::run::wireguard_key::{self, KeyError};
-use crate::store::ConfiguredStore;
 use flannel_lease::{
     Chain, Lease, LeaseEvent, LeaseKey, LeaseRequest, LeaseStore, LeaseTable, Stack, StoreError, allocate,
 };
@@ -101,7 +101,7 @@ impl Context {
         let spec = NodeSpec::new(&config, net_conf, facts, attributes)?;
         let mut leases = list(&*open).await?;
 
-        let env = subnet_file::read(&config.asked.subnet_file).ok();
+        let env = subnet_env::read(&config.asked.subnet_file).ok();
         let previous = env.and_then(|env| LeaseKey::new(env.ipv4_subnet, env.ipv6_subnet));
         let request = LeaseRequest {
             attributes: spec.attributes()?,

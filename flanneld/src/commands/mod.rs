@@ -10,7 +10,7 @@ pub mod manifest;
 mod peers;
 pub mod plan;
 pub mod status;
-mod upstream;
+mod upstream_daemon;
 
 pub use self::error::CommandError;
 use flannel_nft::{Building, Kernel, ObserveError, Observed, Ruleset, Table, Transaction};

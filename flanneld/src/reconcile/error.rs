@@ -7,7 +7,7 @@ use flannel_vxlan::{ApplyError, Family, ObserveError};
 
 use crate::desired::OverlayError;
 use crate::node::NodeError;
-use crate::run::subnet_file::SubnetFileError;
+use crate::run::subnet_env::SubnetFileError;
 
 /// How far a pass got that did not fail.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -10,7 +10,7 @@ use super::error::{Pass, PassError};
 use super::repair_backoff::Subject;
 use crate::run::machine_identity::Machine;
 use crate::run::state_file::SavedState;
-use crate::run::subnet_file::SubnetFileCheck;
+use crate::run::subnet_env::SubnetFileCheck;
 use crate::status::readiness::{Condition, update};
 
 /// How long changes of leases are collected before the state file is written. The file is written whole; with this much

@@ -15,7 +15,7 @@ use crate::config::{Backend, NetConf, ResolvedConfig};
 use crate::desired::{NodeSpec, rules};
 use crate::run::reload::{Reload, live_change};
 use crate::run::state_file::SavedState;
-use crate::run::subnet_file::SubnetFileCheck;
+use crate::run::subnet_env::SubnetFileCheck;
 use crate::status::counters::{Counters, Object};
 use crate::status::model::Cause;
 use crate::status::readiness::Readiness;
@@ -26,7 +26,6 @@ use flannel_lease::Chain;
 use flannel_lease::LeaseEvent;
 use flannel_lease::{Lease, LeaseAttributes, LeaseKey};
 
-mod due;
 mod error;
 mod files;
 pub mod foreign_rules;
@@ -40,9 +39,9 @@ mod overlay;
 mod passes;
 mod repair_backoff;
 mod repairs;
+mod schedule;
 mod tables;
 
-use due::Due;
 pub use error::{DesiredError, HostError};
 use host_watch::HostWatch;
 pub use host_watch::find_facts;
@@ -52,6 +51,7 @@ use orphans::Sweep;
 use overlay::OverlayState;
 use repair_backoff::Subject;
 use repairs::Repairs;
+use schedule::Due;
 use tables::Tables;
 
 /// Most events that are folded before the kernel is written to.
@@ -98,7 +98,7 @@ pub struct Outputs {
     pub readiness: watch::Sender<Readiness>,
     /// State for a restart: [`state_file::keep`](crate::run::state_file::keep) writes it.
     pub state: mpsc::Sender<SavedState>,
-    /// What subnet.env should say: [`subnet_file::keep`](crate::run::subnet_file::keep) writes it.
+    /// What subnet.env should say: [`subnet_env::keep`](crate::run::subnet_env::keep) writes it.
     pub subnet_env: watch::Sender<Option<SubnetEnv>>,
     /// Counters for status and metrics.
     pub counters: Counters,

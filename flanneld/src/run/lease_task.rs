@@ -9,9 +9,9 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
 use crate::desired::with_other_macs;
+use crate::open_store::ConfiguredStore;
 use crate::run::store_outages::{Line, Outages};
 use crate::status::readiness::{Condition, Readiness, update};
-use crate::store::ConfiguredStore;
 use flannel_lease::Chain;
 use flannel_lease::LeaseEvent;
 use flannel_lease::Stack;

@@ -16,7 +16,7 @@ pub mod reload;
 pub mod start;
 pub mod state_file;
 mod store_outages;
-pub mod subnet_file;
+pub mod subnet_env;
 pub mod wireguard_key;
 
 use std::convert::Infallible;

@@ -9,7 +9,7 @@ use tracing::error;
 
 use crate::config::{Config, NetConf};
 use crate::file;
-use crate::store::ConfiguredStore;
+use crate::open_store::ConfiguredStore;
 use flannel_lease::Chain;
 
 /// Time between two attempts, as upstream's.

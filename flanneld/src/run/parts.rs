@@ -17,7 +17,7 @@ use crate::run::lease_task::LeaseSinks;
 use crate::run::progress::{Thread, send_heartbeats, watch_threads};
 use crate::run::reload::Reload;
 use crate::run::start::Started;
-use crate::run::{state_file, subnet_file};
+use crate::run::{state_file, subnet_env};
 use crate::status::counters::Counters;
 use crate::status::readiness::Readiness;
 use crate::status::snapshot::StatusRequest;
@@ -111,7 +111,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Parts<R, L> {
         let files = async move {
             let heartbeats = tokio::spawn(async move { send_heartbeats(&files_heartbeat_tx).await });
             let state_file = state_file::keep(state_file::path(&subnet_file), state_rx);
-            tokio::join!(state_file, subnet_file::keep(subnet_file.clone(), subnet_env_rx, checks_tx));
+            tokio::join!(state_file, subnet_env::keep(subnet_file.clone(), subnet_env_rx, checks_tx));
             heartbeats.abort();
         };
         let threads = [

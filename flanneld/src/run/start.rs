@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use crate::config::{Backend, Config, NetConf, ResolvedConfig, Vxlan, Wireguard};
 use crate::desired::{NodeSpec, VtepMacs};
 use crate::node::{Host, NodeFacts};
+use crate::open_store::ConfiguredStore;
 use crate::reconcile::RestoredPeers;
 use crate::run::claims::Claims;
 use crate::run::fatal::Fatal;
@@ -17,9 +18,8 @@ use crate::run::last_run::LastRun;
 use crate::run::lease_task::{LeaseTask, acquire};
 use crate::run::net_conf::Written;
 use crate::run::state_file::{self, SavedState};
-use crate::run::subnet_file;
+use crate::run::subnet_env;
 use crate::run::wireguard_key;
-use crate::store::ConfiguredStore;
 use flannel_lease::Chain;
 use flannel_lease::Stack;
 use flannel_lease::{Backoff, Lease, LeaseAttributes, LeaseKey, LeaseRequest, StoreError, StoreErrorKind};
@@ -381,7 +381,7 @@ fn log_backend(net_conf: &NetConf) {
 
 /// The subnet that subnet.env names; nothing if it cannot be read, as a new lease is better than none.
 fn previous_subnet(config: &Config) -> Option<LeaseKey> {
-    match subnet_file::read(&config.subnet_file) {
+    match subnet_env::read(&config.subnet_file) {
         Ok(previous) => LeaseKey::new(previous.ipv4_subnet, previous.ipv6_subnet),
         Err(error) => {
             warn!(

@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 use testkit::{Daemon, Flannel, Lab, Namespace, NewFlows, Node, Pod, may_make_namespaces, wait_for};
 
 mod backends;
-mod contest;
 mod etcd;
 mod etcd_host;
 mod files;
@@ -40,6 +39,7 @@ mod serve;
 mod store_away;
 mod subcommands;
 mod underlay;
+mod undone_repairs;
 mod upstream_cluster;
 mod upstream_node;
 mod wireguard;

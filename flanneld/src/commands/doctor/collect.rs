@@ -7,7 +7,7 @@ use flannel_lease::Chain;
 use flannel_nft::Kernel as _;
 use flannel_nft::iptables::iptables_tables;
 
-use crate::commands::{CommandError, Verdict, plan, status, table_prefixes, upstream};
+use crate::commands::{CommandError, Verdict, plan, status, table_prefixes, upstream_daemon};
 use crate::config::{Config, DoctorOptions, Problem, StatusOptions};
 use crate::desired::rules::TablePrefix;
 use crate::file;
@@ -39,7 +39,7 @@ pub(super) async fn run(config: Config, problems: &[Problem], to: &Path) -> Resu
     let status = status::run(&config, StatusOptions { json: true, peers: true }).await;
     let metrics = match &config.healthz {
         Some(address) => {
-            upstream::get(address, "/metrics", MAX_PART_BYTES).ok_or("no answer on the health port")
+            upstream_daemon::get(address, "/metrics", MAX_PART_BYTES).ok_or("no answer on the health port")
         }
         None => Err("--healthz-port is not set"),
     };

@@ -20,7 +20,7 @@ use super::{CommandError, Verdict};
 use flannel_vxlan::{Family, FlannelDevice, Kernel as _};
 use serde::Serialize;
 
-use super::upstream::Upstream;
+use super::upstream_daemon::Upstream;
 use crate::config::{Backend, Config, DoctorOptions, Problem, Store};
 use crate::run::instances;
 

@@ -13,11 +13,11 @@ use flannel_lease::{BackendData, Chain, LeaseAttributes, LeaseKey, VxlanData};
 
 use super::{Finding, Severity, Verdict, configuration, host, kernel_features, or_told, shown};
 use crate::commands::context::Context;
-use crate::commands::upstream::{Foreign, State, Upstream, is_listening, shown as shown_processes};
+use crate::commands::upstream_daemon::{Foreign, State, Upstream, is_listening, shown as shown_processes};
 use crate::commands::{CommandError, SOMETHING};
 use crate::config::{Config, Problem, read_flags};
 use crate::run::processes::Process;
-use crate::run::{instances, may_configure_networks, subnet_file};
+use crate::run::{instances, may_configure_networks, subnet_env};
 
 /// Finds what a swap would change. Status 0: nothing that pods notice; [`SOMETHING`]: what is listed as
 /// `change`; 1: do not swap.
@@ -198,7 +198,7 @@ fn compare(
         ));
         return findings;
     }
-    let previous = subnet_file::read(subnet_file);
+    let previous = subnet_env::read(subnet_file);
     let (file, is_file) = (subnet_file.display(), subnet_file.exists());
     match &previous {
         Ok(previous) => {

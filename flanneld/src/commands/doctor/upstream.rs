@@ -7,8 +7,8 @@ use flannel_vxlan::{Peer, Via};
 use super::Finding;
 use crate::commands::CommandError;
 use crate::commands::context::Context;
-use crate::commands::upstream::State;
-use crate::run::subnet_file;
+use crate::commands::upstream_daemon::State;
+use crate::run::subnet_env;
 use crate::status::model::PeerStatus;
 
 /// Upstream's daemon programs a peer once, when it learns of it; only iptables mode is checked again.
@@ -20,7 +20,7 @@ pub(super) fn check(
     links: &mut flannel_vxlan::Netlink,
     nft: &mut flannel_nft::Netlink,
 ) -> Result<Vec<Finding>, CommandError> {
-    let state = State::read(&subnet_file::read(subnet_file).unwrap_or_default(), links, nft)?;
+    let state = State::read(&subnet_env::read(subnet_file).unwrap_or_default(), links, nft)?;
     Ok(judge(&state, context.overlay(links)?.peers()))
 }
 

@@ -7,10 +7,10 @@ use std::time::SystemTime;
 use flannel_nft::Kernel as _;
 use flannel_vxlan::{Family, Kernel as _, Observed, ROUTE_PROTOCOL};
 
-use crate::commands::upstream::{State, Upstream};
+use crate::commands::upstream_daemon::{State, Upstream};
 use crate::commands::{CommandError, devices, peers, table_prefixes};
 use crate::desired::rules::TablePrefix;
-use crate::run::subnet_file;
+use crate::run::subnet_env;
 use crate::status::counters::seconds;
 use crate::status::model::{DeviceStatus, PeerState, Status};
 use crate::status::wireguard_sessions;
@@ -27,7 +27,7 @@ pub(super) fn read(
         time: seconds(SystemTime::now()),
         ..Status::default()
     };
-    let previous = subnet_file::read(subnet_file).unwrap_or_default();
+    let previous = subnet_env::read(subnet_file).unwrap_or_default();
     (status.lease.ipv4, status.lease.ipv6) = (previous.ipv4_subnet, previous.ipv6_subnet);
     let mut nft = flannel_nft::Netlink::open()?;
     let prefixes = table_prefixes(prefix, &mut nft)?;

@@ -7,7 +7,7 @@ use std::fmt;
 
 use flannel_lease::codec::printable;
 
-use super::upstream::Upstream;
+use super::upstream_daemon::Upstream;
 use super::{CommandError, Verdict};
 use crate::config::{Config, StatusOptions};
 use crate::run::instances::{self, DaemonId};

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use flannel_lease::Stack;
 use flanneld::config::{Command, Store, read_flags};
-use flanneld::store::ConfiguredStore;
+use flanneld::open_store::ConfiguredStore;
 use proptest::prelude::*;
 
 use crate::config::Imagined;

@@ -5,7 +5,7 @@ mod flags;
 mod log;
 mod net_conf;
 mod published;
-mod subnet_file;
+mod subnet_env;
 mod wireguard;
 
 use std::collections::BTreeMap;

@@ -25,7 +25,7 @@ use flanneld::reconcile::monitor::ForeignCommits;
 use flanneld::reconcile::{Inputs, Outputs, Reconciler, RestoredPeers, find_facts};
 use flanneld::run::reload::Reload;
 use flanneld::run::state_file::SavedState;
-use flanneld::run::subnet_file;
+use flanneld::run::subnet_env;
 use flanneld::status::counters::Counters;
 use flanneld::status::model::{Cause, PeerCounts, PeerState};
 use flanneld::status::query::StatusQuery;
@@ -37,12 +37,12 @@ use tokio::time::{sleep, timeout};
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::layer::SubscriberExt as _;
 
-mod contest;
 mod host;
 mod incomplete_leases;
 mod leases;
+mod orphans;
 mod repair;
-mod sweep;
+mod repair_backoff;
 mod takeover;
 
 /// A kernel that the test looks into while the reconciler writes to it.
@@ -226,7 +226,7 @@ impl Node {
         let (memory_in, saved) = mpsc::channel(1);
         let (subnet_env, wanted) = watch::channel(None);
         let (checks, subnet_file) = mpsc::channel(16);
-        tokio::spawn(subnet_file::keep(config.asked.subnet_file.clone(), wanted, checks));
+        tokio::spawn(subnet_env::keep(config.asked.subnet_file.clone(), wanted, checks));
         let outputs = Outputs { attributes, readiness: readiness_in, state: memory_in, subnet_env, counters };
         let mut reconciler =
             Reconciler::new(config, spec, lease(1), rules.clone(), links.clone(), outputs).unwrap();

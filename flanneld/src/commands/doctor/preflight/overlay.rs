@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use crate::commands::CommandError;
 use crate::commands::context::Context;
 use crate::commands::doctor::{Finding, taken_devices};
-use crate::commands::upstream::State;
+use crate::commands::upstream_daemon::State;
 use crate::config::Backend;
 
 pub(super) fn check(

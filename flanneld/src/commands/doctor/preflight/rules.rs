@@ -6,7 +6,7 @@ use flannel_vxlan::Family;
 
 use crate::commands::context::Context;
 use crate::commands::doctor::{Finding, host};
-use crate::commands::upstream::{State, chain};
+use crate::commands::upstream_daemon::{State, chain};
 use crate::commands::{CommandError, table_changes};
 use crate::desired::rules::{self, RuleSpec};
 use crate::reconcile::foreign_rules::{UPSTREAM, USER_CHAINS};

@@ -10,7 +10,7 @@ use super::KubeStore;
 use super::answer::Failure;
 use super::decode::WatchItem;
 use super::node::{Node, version_number};
-use super::nodes::{Detail, Since};
+use super::node_list::{Detail, Since};
 use super::watch::{Event, Told};
 use crate::{Backoff, LeaseEvent};
 

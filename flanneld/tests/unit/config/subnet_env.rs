@@ -3,7 +3,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use flannel_cni::SubnetEnv;
-use flanneld::run::subnet_file::{self, SubnetFileError};
+use flanneld::run::subnet_env::{self, SubnetFileError};
 
 fn dual_stack() -> SubnetEnv {
     let (env, _) = SubnetEnv::parse(
@@ -21,12 +21,12 @@ fn mode(path: &Path) -> u32 {
 fn a_written_file_is_read_back_as_the_previous_subnet() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("run/flannel/subnet.env");
-    subnet_file::write(&path, &dual_stack()).unwrap();
+    subnet_env::write(&path, &dual_stack()).unwrap();
     assert_eq!((mode(&path), mode(path.parent().unwrap()) & 0o755), (0o644, 0o755));
-    assert_eq!(subnet_file::read(&path).unwrap(), dual_stack());
+    assert_eq!(subnet_env::read(&path).unwrap(), dual_stack());
 
     std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
-    subnet_file::write(&path, &dual_stack()).unwrap();
+    subnet_env::write(&path, &dual_stack()).unwrap();
     assert_eq!(mode(&path), 0o600, "an existing file's mode is kept");
     assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no temporary file is left");
 }
@@ -36,14 +36,14 @@ fn a_place_that_cannot_be_written_is_named_and_left_as_it_was() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("file");
     std::fs::write(&file, "kept").unwrap();
-    let error = subnet_file::write(&file.join("subnet.env"), &dual_stack()).unwrap_err();
+    let error = subnet_env::write(&file.join("subnet.env"), &dual_stack()).unwrap_err();
     assert!(
         error.to_string().contains("file/subnet.env") && error.to_string().contains("--subnet-file"),
         "{error}"
     );
     assert_eq!(std::fs::read(&file).unwrap(), b"kept");
 
-    let error = subnet_file::write(directory.path(), &dual_stack()).unwrap_err();
+    let error = subnet_env::write(directory.path(), &dual_stack()).unwrap_err();
     assert!(matches!(error, SubnetFileError::Write { .. }));
 }
 
@@ -51,15 +51,15 @@ fn a_place_that_cannot_be_written_is_named_and_left_as_it_was() {
 fn an_absent_file_says_nothing_and_a_corrupt_one_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("subnet.env");
-    assert_eq!(subnet_file::read(&path).unwrap(), SubnetEnv::default());
+    assert_eq!(subnet_env::read(&path).unwrap(), SubnetEnv::default());
     std::fs::write(&path, "FLANNEL_SUBNET=banana\n").unwrap();
-    let error = subnet_file::read(&path).unwrap_err();
+    let error = subnet_env::read(&path).unwrap_err();
     assert!(
         error.to_string().ends_with("FLANNEL_SUBNET=banana is not a network in CIDR notation"),
         "{error}"
     );
     std::fs::write(&path, "FLANNEL_SUBNET=10.1.2.1/24\nFLANNEL_MTU=many\n").unwrap();
-    let env = subnet_file::read(&path).unwrap();
+    let env = subnet_env::read(&path).unwrap();
     assert_eq!((env.subnets().count(), env.mtu), (1, None), "an invalid MTU leaves the subnet");
-    assert!(matches!(subnet_file::read(directory.path()).unwrap_err(), SubnetFileError::Read { .. }));
+    assert!(matches!(subnet_env::read(directory.path()).unwrap_err(), SubnetFileError::Read { .. }));
 }
