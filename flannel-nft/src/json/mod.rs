@@ -47,6 +47,7 @@ mod error;
 mod object;
 mod read;
 mod read_expression;
+mod read_map;
 mod read_object;
 mod read_parts;
 mod read_statement;

@@ -3,13 +3,13 @@
 use serde_json::Value;
 
 use crate::json::error::{Node, Read, wrong};
-use crate::json::read_parts::verdict;
+use crate::json::read_map::{Values, mapped};
 use crate::json::read_value::{compared, data, looked_up};
 use crate::json::scope::Scope;
 use crate::json::write_expression::FIB_FLAGS;
 use crate::model::data::Data;
 use crate::model::datatype::Datatype;
-use crate::model::element::{Body, Element, Key, Mapped, Span};
+use crate::model::element::{Body, Element, Key, Span};
 use crate::model::expression::Term;
 use crate::model::exthdr::{self, Exthdr};
 use crate::model::field::{
@@ -17,7 +17,7 @@ use crate::model::field::{
 };
 use crate::model::header::{FIELDS, Header};
 use crate::model::matching::{Inline, Source};
-use crate::model::name::{CounterName, SetName};
+use crate::model::name::SetName;
 use crate::model::set::{Maps, Set};
 use crate::model::tunnel::Tunnel;
 use crate::model::value::Value as Constant;
@@ -25,17 +25,6 @@ use crate::uapi::*;
 
 /// Most expressions inside each other.
 const MAX_DEPTH: usize = 16;
-
-/// What a map maps to.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Values {
-    /// Values of this type; with ranges of them if the map says so.
-    Of(Datatype),
-    /// Addresses, possibly with ports.
-    Addresses(Datatype),
-    Objects(u32),
-    Verdicts,
-}
 
 impl<'s> Scope<'s> {
     /// A field, or what is computed from fields.
@@ -158,6 +147,7 @@ impl<'s> Scope<'s> {
             return Ok(Source::Named(SetName::observed(name)));
         }
         let Some(list) = set.field("set") else { return wrong(set, "`\"@name\"` of a set, or `set`") };
+        let values = values.map(|values| values.of_elements(list));
         let mut elements = Vec::new();
         for item in list.items() {
             elements.push(self.element(key, item, values)?);
@@ -171,7 +161,7 @@ impl<'s> Scope<'s> {
             None => Maps::Nothing,
             Some(Values::Verdicts) => Maps::Verdict,
             Some(Values::Objects(kind)) => Maps::Object(kind),
-            Some(Values::Of(datatype) | Values::Addresses(datatype)) => {
+            Some(Values::Of(datatype) | Values::Addresses(datatype) | Values::Ranges(datatype)) => {
                 Maps::Value(elements.iter().find_map(|(.., datatype)| *datatype).unwrap_or(datatype))
             }
         };
@@ -210,29 +200,6 @@ impl<'s> Scope<'s> {
             Source::Named(name) => (self.find)(name.as_str()).is_some_and(Set::is_interval),
             Source::Inline(inline) => inline.set.is_interval(),
         }
-    }
-}
-
-/// What an element of a map maps to, and the type.
-pub(super) fn mapped(value: &Value, values: Values) -> Read<'_, (Mapped, Option<Datatype>)> {
-    let of = |datatype: Datatype| {
-        if value.field("range").is_none() && value.field("prefix").is_none() {
-            return Ok((Mapped::Value(data(datatype, value)?), Some(datatype)));
-        }
-        let span = super::read_value::key(datatype, value)?;
-        let ends = [span.first(), span.last()].map(|end| end.map(Data::as_slice).unwrap_or_default());
-        Ok((Mapped::Value(Data::new(&ends.concat())), Some(datatype.doubled())))
-    };
-    match values {
-        Values::Verdicts => match verdict(value)? {
-            Some(verdict) => Ok((Mapped::Verdict(verdict), None)),
-            None => wrong(value, "a verdict"),
-        },
-        Values::Objects(_) => Ok((Mapped::Object(CounterName::observed(value.text()?)), None)),
-        Values::Addresses(address) if value.field("concat").is_some() => {
-            of(Datatype::concat(&[address, Datatype::InetService]))
-        }
-        Values::Of(datatype) | Values::Addresses(datatype) => of(datatype),
     }
 }
 

@@ -8,7 +8,8 @@ use crate::bytecode::expr::Expr;
 use crate::bytecode::linearize_statement;
 use crate::json::error::{Node, Read, wrong};
 use crate::json::object::{SET_FLAGS, TABLE_FLAGS, states};
-use crate::json::read_expression::{Values, datatype, mapped, unsorted};
+use crate::json::read_expression::{datatype, unsorted};
+use crate::json::read_map::{Values, mapped};
 use crate::json::read_parts::{boolean, limit, stateful, synproxy};
 use crate::json::read_value::key;
 use crate::json::scope::{Scope, table_of};
@@ -230,12 +231,8 @@ fn set<'j>(inner: &'j Value, table: &Table) -> Read<'j, Set> {
             (_, Some((_, kind))) => (Maps::Object(*kind), set.flags | NFT_SET_OBJECT),
             _ => {
                 let value = datatype(&scope, map)?;
-                // JSON does not say whether the values are ranges; the elements do.
-                let has_ranges = elements_of.map(Node::items).unwrap_or_default().iter().any(|element| {
-                    element
-                        .get(1)
-                        .is_some_and(|to| to.field("range").is_some() || to.field("prefix").is_some())
-                });
+                let is_range = |list| matches!(Values::Of(value).of_elements(list), Values::Ranges(_));
+                let has_ranges = elements_of.is_some_and(is_range);
                 (Maps::Value(if has_ranges { value.doubled() } else { value }), set.flags | NFT_SET_MAP)
             }
         };
@@ -331,7 +328,7 @@ pub(super) fn read_elements<'j>(
                 let values = match maps {
                     Maps::Object(kind) => Values::Objects(kind),
                     Maps::Verdict => Values::Verdicts,
-                    Maps::Value(datatype) => Values::Of(datatype.end().unwrap_or(datatype)),
+                    Maps::Value(datatype) => datatype.end().map_or(Values::Of(datatype), Values::Ranges),
                     Maps::Nothing => return wrong(item, "an element of a set"),
                 };
                 let (mapped, data_type) = mapped(to, values)?;

@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use crate::bytecode::linearize_statement;
 use crate::json::error::{Node, Read, wrong};
-use crate::json::read_expression::{Values, field_of, present, sortable};
+use crate::json::read_expression::{field_of, present, sortable};
+use crate::json::read_map::Values;
 use crate::json::read_parts::{log, stateful, stateful_of, synproxy, verdict};
 use crate::json::read_value::{compared, span, unescaped};
 use crate::json::scope::Scope;
@@ -254,10 +255,11 @@ impl Scope<'_> {
         let family = u32::from(nfproto(datatype));
         if let Some(map) = address.filter(|address| address.field("map").is_some()) {
             let (term, values) = self.map(map, Values::Addresses(datatype))?;
-            let is_range = values.is_some_and(|values| values.length() == datatype.length() * 2);
-            return match values {
-                Some(values) if values.parts().len() == 2 => computed(Target::Pair(term), family),
-                _ if is_range || flags & NF_NAT_RANGE_NETMAP != 0 => {
+            let ends = values.and_then(Datatype::end);
+            return match (values, ends) {
+                (_, Some(ends)) if ends.parts().len() == 2 => computed(Target::Ranges(term), family),
+                (Some(values), _) if values.parts().len() == 2 => computed(Target::Pair(term), family),
+                _ if ends.is_some() || flags & NF_NAT_RANGE_NETMAP != 0 => {
                     computed(Target::Addresses(term), family)
                 }
                 _ => computed(Target::Address(term), family),

@@ -216,6 +216,11 @@ impl Term {
     /// A value as the kernel compares it with this term.
     pub(crate) fn number(&self, number: u128) -> Data {
         match self.field() {
+            // `nft_fib_store_result` sets the first byte, on each architecture. nft before 1.1 compares all four bytes, newer
+            // versions the first one only, and lists both alike.
+            Some(Field(Kind::Fib { flags, .. })) if flags & NFTA_FIB_F_PRESENT != 0 => {
+                Data::new(&[u8::from(number != 0), 0, 0, 0])
+            }
             Some(field) => {
                 let shift = field.narrow().map_or(0, |narrow| narrow.shift);
                 field.datatype().data_of(number << shift, usize::try_from(field.loaded()).unwrap_or(0))
@@ -440,4 +445,17 @@ of_field! {
     jhash(modulus: u32, seed: Option<u32>, offset: u32) -> Expression;
     /// The value that a named map has for this key: `tcp dport map @MAP`.
     map(map: &SetName) -> Expression;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whether_a_route_exists_is_the_first_byte_on_each_architecture() {
+        let flags = NFTA_FIB_F_SADDR | NFTA_FIB_F_PRESENT;
+        let exists = Term::Field(Field(Kind::Fib { result: NFT_FIB_RESULT_OIF, flags }));
+        assert_eq!(exists.number(1).as_slice(), [1, 0, 0, 0]);
+        assert_eq!(exists.number(0).as_slice(), [0; 4]);
+    }
 }

@@ -48,6 +48,15 @@ struct Tally {
 
 /// Has nft write a section to the kernel. Returns the family and the number of rules.
 pub(crate) fn load(section: &str) -> (Family, usize) {
+    load_with(section, |base| format!("{{ {base}; }}"))
+}
+
+/// The same with a regular chain, in which the kernel accepts statements for all hooks.
+pub(crate) fn load_regular(section: &str) -> Family {
+    load_with(section, |_| String::new()).0
+}
+
+fn load_with(section: &str, chain: impl Fn(&str) -> String) -> (Family, usize) {
     let lines: Vec<&str> =
         section.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
     let (head, lines) = lines.split_first().unwrap();
@@ -58,7 +67,7 @@ pub(crate) fn load(section: &str) -> (Family, usize) {
         let (kind, definition) = object.trim_start_matches("> ").split_once(' ').unwrap();
         writeln!(script, "add {kind} {family} t {}", definition.trim_start()).unwrap();
     }
-    writeln!(script, "add chain {family} t c {{ {base}; }}").unwrap();
+    writeln!(script, "add chain {family} t c {}", chain(base)).unwrap();
     rules.iter().for_each(|rule| writeln!(script, "add rule {family} t c {rule}").unwrap());
     nft(&script);
     (family_of(family), rules.len())

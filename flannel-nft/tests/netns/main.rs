@@ -12,6 +12,7 @@ mod iptables;
 #[cfg(feature = "json")]
 mod json;
 mod no_gap;
+mod places;
 mod preserve;
 mod races;
 mod unprivileged;

@@ -93,6 +93,40 @@ fn flannels_rules_are_printed_and_read_again() {
     assert!(matches!(converge(&mut kernel, &read).unwrap(), Outcome::Unchanged { .. }));
 }
 
+/// What a map maps to in JSON does not say whether its values are ranges.
+#[test]
+fn a_map_to_concatenated_ranges_is_read_and_printed_as_nft_prints_it() {
+    let concat = |address: Value, port: Value| json!({ "concat": [address, port] });
+    let elements = [
+        json!(["10.0.0.1", concat(json!("192.168.0.1"), json!(53))]),
+        json!([
+            "10.0.0.2",
+            concat(json!({ "range": ["192.168.0.1", "192.168.0.4"] }), json!({ "range": [80, 90] }))
+        ]),
+        json!(["10.0.0.3", concat(json!({ "prefix": { "addr": "192.168.1.0", "len": 24 } }), json!(443))]),
+    ];
+    let map = json!({ "map": {
+        "family": "ip", "table": "t", "name": "m", "type": "ipv4_addr", "map": "ipv4_addr . inet_service",
+        "flags": ["interval"], "elem": elements,
+    } });
+    let key = json!({ "payload": { "protocol": "ip", "field": "saddr" } });
+    let dnat =
+        |data: Value| json!({ "dnat": { "family": "ip", "addr": { "map": { "key": key, "data": data } } } });
+    for data in [json!("@m"), json!({ "set": elements })] {
+        let mut document = rule(&json!([dnat(data)]));
+        document["nftables"].as_array_mut().unwrap().insert(1, map.clone());
+        let ruleset = json::parse(&document.to_string()).unwrap();
+        let printed: Value = serde_json::from_str(&json::print(&ruleset, NftVersion::V1_0)).unwrap();
+        let printed = printed["nftables"].as_array().unwrap();
+        for object in document["nftables"].as_array().unwrap() {
+            assert!(printed.contains(object), "{object} is not in {printed:#?}");
+        }
+        let text = ruleset.to_string();
+        assert!(text.contains("type ipv4_addr : interval ipv4_addr . inet_service"), "{text}");
+        assert!(text.contains("10.0.0.2 : 192.168.0.1-192.168.0.4 . 80-90"), "{text}");
+    }
+}
+
 proptest! {
     #[test]
     fn what_the_builder_makes_is_printed_and_read_again(ruleset in ruleset()) {

@@ -94,6 +94,41 @@ pub(super) fn cases() -> Vec<Case> {
             table().chain(filter(Hook::Forward, Rule::new().when(field::socket::MARK.is_number(1)))),
             "socket needs a chain at hook prerouting, input or output",
         ),
+        (
+            table().chain(filter(Hook::Output, of_tcp().when(field::osf().is(Value::text("Linux", 16))))),
+            "osf needs a chain at hook prerouting, input or forward",
+        ),
+        (
+            table().chain(filter(Hook::Output, Rule::new().when(field::ipsec::REQID.is_number(1)))),
+            "ipsec in needs a chain at hook prerouting, input or forward",
+        ),
+        (
+            table().chain(filter(Hook::Input, Rule::new().when(field::ipsec::REQID.outgoing().is_number(1)))),
+            "ipsec out needs a chain at hook forward, output or postrouting",
+        ),
+        (
+            table().chain(filter(Hook::Output, Rule::new().when(field::meta::IPSEC.is_number(1)))),
+            "meta ipsec needs a chain at hook prerouting, input or forward",
+        ),
+        (
+            table().chain(filter(Hook::Prerouting, Rule::new().when(field::meta::SDIF.is_number(1)))),
+            "meta sdif needs a chain at hook input or forward",
+        ),
+        (
+            table().chain(filter(Hook::Input, Rule::new().set(field::meta::PKTTYPE, Value::number(0)))),
+            "meta pkttype set needs a chain at hook prerouting",
+        ),
+        (
+            at_ingress(Rule::new().when(fib::daddr_type([fib::AddressType::Local]))),
+            "fib needs a chain at hook prerouting, input, forward, output or postrouting",
+        ),
+        (
+            in_family(
+                Family::Bridge,
+                filter(Hook::Forward, Rule::new().when(field::meta::SDIF.is_number(1))),
+            ),
+            "meta sdif needs a table of another family, but packets reach it from chain `base`",
+        ),
     ];
     cases.extend(wrong.map(|(table, reason)| rejected(Errno::EOPNOTSUPP, table, reason)));
     let right = [
@@ -106,6 +141,8 @@ pub(super) fn cases() -> Vec<Case> {
         filter(Hook::Forward, of_tcp().synproxy(Synproxy::new().mss(1460))),
         filter(Hook::Forward, reverse_path()),
         filter(Hook::Output, Rule::new().when(field::socket::MARK.is_number(1))),
+        filter(Hook::Prerouting, Rule::new().when(field::rt::IPSEC.is_number(1))),
+        filter(Hook::Forward, Rule::new().when(field::ipsec::REQID.outgoing().is_number(1))),
     ];
     cases.extend(right.map(|chain| valid(table().chain(chain))));
     cases

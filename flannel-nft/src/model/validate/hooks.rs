@@ -6,8 +6,10 @@ use flannel_netlink::Errno;
 use crate::error::InvalidRule;
 use crate::model::chain::{Base, Chain, ChainKind, Hook};
 use crate::model::family::Family;
-use crate::model::field::{Field, Kind};
+use crate::model::field::{Field, Kind, meta};
+use crate::model::matching::Source;
 use crate::model::rule::Rule;
+use crate::model::set::Maps;
 use crate::model::statement::{NatKind, Reject, Statement};
 use crate::model::table::Table;
 use crate::model::validate::Fault;
@@ -35,7 +37,7 @@ fn check_places_below<'t>(
         for rule in &chain.rules {
             let mut wrong = None;
             for statement in rule.statements.iter().filter(|_| places_of(rule)) {
-                Place::each(statement, table.id.family, |place| {
+                Place::each(statement, table, |place| {
                     if wrong.is_none() && !place.allows(base) {
                         wrong = Some(place);
                     }
@@ -78,17 +80,18 @@ struct Place {
 impl Place {
     /// Calls `found` for what the kernel does not accept in all chains (`struct nft_expr_ops`, `validate`): the statement, and
     /// the fields that it reads.
-    fn each(statement: &Statement, family: Family, mut found: impl FnMut(Self)) {
-        Self::of(statement, family).into_iter().for_each(&mut found);
-        if matches!(family, Family::Inet | Family::Ip | Family::Ip6) {
-            statement.each_term(&mut |term| {
-                term.each_field(&mut |field| Self::of_field(field).into_iter().for_each(&mut found));
-            });
-        }
+    fn each(statement: &Statement, table: &Table, mut found: impl FnMut(Self)) {
+        let family = table.id.family;
+        Self::of(statement, table).into_iter().for_each(&mut found);
+        statement.each_term(&mut |term| {
+            term.each_field(&mut |field| Self::of_field(field, family).into_iter().for_each(&mut found));
+        });
     }
 
-    fn of(statement: &Statement, family: Family) -> Option<Self> {
+    fn of(statement: &Statement, table: &Table) -> Option<Self> {
         use Hook::{Forward, Ingress, Input, Output, Postrouting, Prerouting};
+        const SYNPROXY: (&str, bool, &[Hook]) = ("synproxy", false, &[Input, Forward]);
+        let family = table.id.family;
         let (statement, nat, hooks): (_, _, &'static [Hook]) = match statement {
             Statement::Masquerade(_) | Statement::Nat { kind: NatKind::Masquerade, .. } => {
                 ("masquerade", true, &[Postrouting])
@@ -113,8 +116,21 @@ impl Place {
             }
             Statement::FlowAdd(_) => ("flow add", false, &[Forward]),
             Statement::Queue(_) => ("queue", false, &[Prerouting, Input, Forward, Output, Postrouting]),
-            Statement::Synproxy(_) | Statement::Object { kind: NFT_OBJECT_SYNPROXY, .. } => {
-                ("synproxy", false, &[Input, Forward])
+            Statement::Synproxy(_)
+            | Statement::Object { kind: NFT_OBJECT_SYNPROXY, .. }
+            | Statement::ObjectMap { kind: Some(NFT_OBJECT_SYNPROXY), .. } => SYNPROXY,
+            Statement::ObjectMap { source: Source::Named(map), .. }
+                if table.find_set(map).is_some_and(|map| map.maps == Maps::Object(NFT_OBJECT_SYNPROXY)) =>
+            {
+                SYNPROXY
+            }
+            Statement::Set { field: meta::PKTTYPE, .. } => {
+                let hooks: &'static [Hook] = match family {
+                    Family::Arp => &[],
+                    Family::Netdev => &[Ingress],
+                    _ => &[Prerouting],
+                };
+                ("meta pkttype set", false, hooks)
             }
             Statement::Tproxy(_) => ("tproxy", false, &[Prerouting]),
             _ => return None,
@@ -122,23 +138,34 @@ impl Place {
         Some(Self { statement, nat, hooks })
     }
 
-    fn of_field(field: Field) -> Option<Self> {
-        use Hook::{Forward, Input, Output, Postrouting, Prerouting};
-        const ARRIVING: &[Hook] = &[Prerouting, Input, Forward];
-        const LEAVING: &[Hook] = &[Forward, Output, Postrouting];
+    fn of_field(field: Field, family: Family) -> Option<Self> {
+        use Hook::{Egress, Forward, Ingress, Input, Output, Postrouting, Prerouting};
+        let is_inet = matches!(family, Family::Inet | Family::Ip | Family::Ip6);
+        let inet = |hooks: &'static [Hook]| if is_inet { hooks } else { &[] };
+        let or_device = |hooks, device| if family == Family::Netdev { device } else { inet(hooks) };
+        let arriving = &[Prerouting, Input, Forward];
+        let leaving = &[Forward, Output, Postrouting];
         let (statement, hooks): (_, &'static [Hook]) = match field.0 {
+            // Before 6.10, `fib oif` without `iif` only at prerouting.
             Kind::Fib { result, flags } => match result {
-                _ if flags & NFTA_FIB_F_IIF != 0 => ("fib with iif", ARRIVING),
-                NFT_FIB_RESULT_ADDRTYPE if flags & NFTA_FIB_F_OIF != 0 => ("fib with oif", LEAVING),
-                NFT_FIB_RESULT_OIF | NFT_FIB_RESULT_OIFNAME => ("fib oif", &[Prerouting]),
-                _ => return None,
+                _ if flags & NFTA_FIB_F_IIF != 0 => ("fib with iif", or_device(arriving, &[Ingress])),
+                NFT_FIB_RESULT_ADDRTYPE if flags & NFTA_FIB_F_OIF != 0 => {
+                    ("fib with oif", or_device(leaving, &[Egress]))
+                }
+                NFT_FIB_RESULT_OIF | NFT_FIB_RESULT_OIFNAME => ("fib oif", or_device(arriving, &[Ingress])),
+                _ => {
+                    let all = &[Prerouting, Input, Forward, Output, Postrouting];
+                    ("fib", or_device(all, &[Ingress, Egress]))
+                }
             },
-            Kind::Osf { .. } => ("osf", ARRIVING),
-            Kind::Rt(NFT_RT_TCPMSS) => ("rt mtu", LEAVING),
-            Kind::Rt(NFT_RT_XFRM) => ("rt ipsec", LEAVING),
-            Kind::Socket { .. } => ("socket", &[Prerouting, Input, Output]),
-            Kind::Xfrm { direction: XFRM_POLICY_IN, .. } => ("ipsec in", ARRIVING),
-            Kind::Xfrm { .. } => ("ipsec out", LEAVING),
+            Kind::Meta(NFT_META_SDIF | NFT_META_SDIFNAME) => ("meta sdif", inet(&[Input, Forward])),
+            Kind::Meta(NFT_META_SECPATH) => ("meta ipsec", or_device(arriving, &[Ingress])),
+            Kind::Osf { .. } => ("osf", inet(arriving)),
+            Kind::Rt(NFT_RT_TCPMSS) => ("rt mtu", inet(leaving)),
+            Kind::Rt(_) if !is_inet => ("rt", &[]),
+            Kind::Socket { .. } => ("socket", inet(&[Prerouting, Input, Output])),
+            Kind::Xfrm { direction: XFRM_POLICY_IN, .. } => ("ipsec in", inet(arriving)),
+            Kind::Xfrm { .. } => ("ipsec out", inet(leaving)),
             _ => return None,
         };
         Some(Self { statement, nat: false, hooks })
@@ -151,7 +178,11 @@ impl Place {
 
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.nat { "a nat chain" } else { "a chain" })?;
+        f.write_str(match self.hooks {
+            [] => "a table of another family",
+            _ if self.nat => "a nat chain",
+            _ => "a chain",
+        })?;
         for (at, hook) in self.hooks.iter().enumerate() {
             let glue = match at {
                 0 => " at hook",
