@@ -42,7 +42,7 @@ pub struct LeaseKeyError {
 pub enum LeaseKeyProblem {
     /// Not two parts around `-`, or not a number after it.
     #[error(
-        "does not read `<address>-<prefix length>`, optionally followed by `&<IPv6 address>-<prefix length>`"
+        "is not of the form `<address>-<prefix length>`, such as `10.244.1.0-24`, optionally followed by `&<IPv6 address>-<prefix length>`"
     )]
     Shape,
     /// The IPv4 part is not an address with a prefix length of 1 to 31.

@@ -31,7 +31,7 @@ pub enum InvalidRule {
         element: String,
     },
     /// The first address or port of a range is above the last.
-    #[error("range {range} is empty, because it ends below its start; swap its ends")]
+    #[error("range {range} is empty: its end is below its start; swap the two")]
     EmptyRange {
         /// The range.
         range: String,
@@ -84,7 +84,7 @@ pub enum InvalidRule {
     },
     /// The priority of a nat chain is not above that of connection tracking.
     #[error(
-        "priority {priority} is too low for a nat chain, which follows connection tracking; use -199 or higher"
+        "priority {priority} is too low for a nat chain, which must run after connection tracking (-200); use -199 or higher"
     )]
     NatPriority {
         /// The priority.

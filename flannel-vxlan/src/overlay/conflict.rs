@@ -40,7 +40,7 @@ pub enum PeerConflict {
     #[error("the peer's underlay address {0} is not the address of a host")]
     NotHostAddress(IpAddr),
     /// The MAC address is also the MAC address of this node's VXLAN device.
-    #[error("the peer's MAC address is the MAC address of this node's VXLAN device")]
+    #[error("the peer has the MAC address of this node's own VXLAN device")]
     OwnMac,
     /// The underlay address is an address of this node.
     #[error("the peer's underlay address {0} belongs to this node")]

@@ -291,7 +291,7 @@ impl Reader<'_> {
             other => {
                 let reason = match alternative(other) {
                     Some(alternative) => {
-                        format!("backend type {name} is not supported by this flanneld; {alternative}")
+                        format!("backend type {name} is not supported; {alternative}")
                     }
                     None => format!("unknown backend type: {name} (supported: {SUPPORTED})"),
                 };

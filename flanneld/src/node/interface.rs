@@ -324,7 +324,7 @@ impl<'a> Chooser<'a> {
     ) -> Result<(), Reason> {
         if self.present.interface.is_some() && !was_link_local && link_local {
             return reason(format!(
-                "interface {name} has only a link-local {} address left; flanneld keeps the former address: add a global one",
+                "interface {name} has only a link-local {} address left; peers still reach this node at the former address only. Add an address that is not link-local; flanneld then uses it",
                 words.family
             ));
         }

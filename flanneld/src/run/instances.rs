@@ -233,7 +233,7 @@ pub async fn claim(claim: &Claim, waits: impl Fn(Option<&str>)) -> Option<Held> 
                 let process = holder.process();
                 if waited != Some(process) {
                     let problem = format!(
-                        "another flanneld ({process}) on this host has {claim}: this one waits until it ends"
+                        "another flanneld ({process}) on this host holds {claim}; this one waits for it to exit"
                     );
                     warn!(
                         "{problem}; traffic is not affected. In an upgrade nothing is needed; otherwise stop one of them"

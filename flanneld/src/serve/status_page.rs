@@ -165,7 +165,9 @@ fn peers(status: &Status) -> String {
     }
     let more = status.peer_list.len().saturating_sub(MAX_LISTED_PEERS);
     let more = if more > 0 {
-        format!("<p>{more} more are not listed; <code>flanneld status --peers</code> shows them all.</p>\n")
+        format!(
+            "<p>{more} more peers are not listed; <code>flanneld status --peers</code> shows them all.</p>\n"
+        )
     } else {
         String::new()
     };

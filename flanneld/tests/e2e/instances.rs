@@ -143,7 +143,7 @@ fn succeeds(health_port: u16, wrap: &[&str]) {
     let mut waiting = String::new();
     let is_waiting = || {
         let log = fs::read_to_string(successor.log()).unwrap();
-        (log.contains("this one waits until it ends")).then_some(log)
+        (log.contains("this one waits for it to exit")).then_some(log)
     };
     wait_for(SOON, is_waiting).expect("it waits");
     if !shares_port {

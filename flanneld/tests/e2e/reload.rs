@@ -334,10 +334,7 @@ impl Place<'_> {
 
 const UNUSABLE: [(&str, &str); 8] = [
     ("{", "unexpected end of JSON input"),
-    (
-        r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "ipsec"}}"#,
-        "ipsec is not supported by this flanneld",
-    ),
+    (r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "ipsec"}}"#, "ipsec is not supported"),
     (r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "geneve"}}"#, "unknown backend type: geneve"),
     (
         r#"{"Network": "10.244.0.0/29", "Backend": {"Type": "vxlan"}}"#,

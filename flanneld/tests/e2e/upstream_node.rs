@@ -441,7 +441,6 @@ fn on_kubernetes_a_preflight_check_lists_the_annotations_that_a_swap_writes() {
         node["spec"]["podCIDRs"] = serde_json::json!(["10.244.99.0/24"]);
     });
     let (status, text) = preflight();
-    let told =
-        "error   lease: the pods of this node are in 10.244.32.0/24, but flanneld would get 10.244.99.0/24";
+    let told = "error   lease: the pods of this node use addresses of 10.244.32.0/24, but flanneld would lease 10.244.99.0/24";
     assert!(status == Some(1) && text.contains(told), "{text}");
 }

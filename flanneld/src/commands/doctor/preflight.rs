@@ -80,7 +80,7 @@ fn daemons(config: &Config) -> Result<Vec<Finding>, CommandError> {
         )),
         (None, Some(ours)) => findings.push(Finding::info(
             "daemon",
-            format!("flanneld already runs on this host ({ours}): there is nothing to swap"),
+            format!("flanneld is already running on this host ({ours}), and upstream's daemon is not: nothing is left to migrate"),
             "",
         )),
         (None, None) => findings.push(Finding::warning(
@@ -245,7 +245,7 @@ fn lease(context: &Context, previous: &SubnetEnv) -> Finding {
         (Some(held), _) if !is_kept => Finding::error(
             "lease",
             format!(
-                "the pods of this node are in {}, but flanneld would get {}: they would lose their network",
+                "the pods of this node use addresses of {}, but flanneld would lease {}: they would lose their network",
                 shown(held),
                 shown(lease)
             ),

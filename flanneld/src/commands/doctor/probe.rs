@@ -122,7 +122,7 @@ fn judge(asked: Asked) -> Option<Finding> {
                 "tunnel",
                 format!("no answer from {vtep} through the tunnel to {underlay}, which itself {near}"),
                 format!(
-                    "allow UDP port {port} on both nodes and between them (ufw allow {port}/udp; firewall-cmd --permanent --add-port={port}/udp, then --reload), and check that flanneld runs there{ping}"
+                    "allow UDP port {port} on both nodes and in the network between them (ufw allow {port}/udp, or firewall-cmd --permanent --add-port={port}/udp and firewall-cmd --reload), and check that flanneld is running on the node {underlay}{ping}"
                 ),
             ))
         }

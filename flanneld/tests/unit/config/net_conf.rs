@@ -317,15 +317,15 @@ fn each_mistake_is_told_in_upstreams_words_under_its_key() {
         ),
         (
             r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "IPsec"}}"#.into(),
-            "Backend.Type: backend type IPsec is not supported by this flanneld; use wireguard, which encrypts as well",
+            "Backend.Type: backend type IPsec is not supported; use wireguard, which encrypts as well",
         ),
         (
             r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "extension"}}"#.into(),
-            "Backend.Type: backend type extension is not supported by this flanneld; use vxlan or host-gw, or alloc",
+            "Backend.Type: backend type extension is not supported; use vxlan or host-gw, or alloc",
         ),
         (
             r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "tencent-vpc"}}"#.into(),
-            "Backend.Type: backend type tencent-vpc is not supported by this flanneld; use vxlan, or alloc",
+            "Backend.Type: backend type tencent-vpc is not supported; use vxlan, or alloc",
         ),
         (
             with_wireguard(r#""PSK": "QUJDREVG""#),

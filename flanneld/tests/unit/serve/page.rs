@@ -65,7 +65,7 @@ fn ten_thousand_peers_are_a_page_that_can_still_be_loaded() {
     let status = Status { peer_list: (0..10_000).map(peer).collect(), ..sample() };
     let page = render(&status);
     assert!(page.len() < 256 * 1024, "{} bytes", page.len());
-    assert!(page.contains("9000 more are not listed") && page.contains("9880 more are not drawn"));
+    assert!(page.contains("9000 more peers are not listed") && page.contains("9880 more are not drawn"));
     assert!(
         page.contains("<code>flanneld status --peers</code> shows them all"),
         "without it only those with trouble"

@@ -45,7 +45,7 @@ pub(super) fn check(
         Finding::change(
             "legacy",
             format!(
-                "{}; if upstream's rules are among them, they stay in addition to flanneld's",
+                "{}; flanneld cannot remove rules of upstream's daemon from there: they stay beside its own",
                 legacy.finding
             ),
             "after the swap, run `iptables-legacy-save | grep -v FLANNEL | iptables-legacy-restore`",
