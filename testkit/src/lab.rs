@@ -142,7 +142,7 @@ impl Lab {
                 IpAddr::V6(v6) => format!("ip addr add {v6}/64 dev eth0 nodad"),
             })?;
         }
-        Ok(())
+        namespace.wait_for_local_routes()
     }
 }
 

@@ -115,6 +115,22 @@ impl Namespace {
         Ok(self.enter(|| try_sh(command))??)
     }
 
+    /// Waits until each IPv6 address that is valid has its entry in the table `local`. The kernel adds it from a work
+    /// queue, which on a busy machine takes a moment, also to addresses that it does not check for duplicates.
+    ///
+    /// # Errors
+    /// An entry is missing for 10 seconds.
+    ///
+    /// # Kernel
+    /// `addrconf_dad_work` in net/ipv6/addrconf.c.
+    pub fn wait_for_local_routes(&self) -> Result<(), LabError> {
+        let are_there = "ip -6 -oneline addr show scope global -tentative | while read -r _ _ _ address _; do
+            ip -6 route show table local | grep -q \"^local ${address%/*} \"; done";
+        wait_for(Duration::from_secs(10), || self.sh(are_there).ok()).map(drop).ok_or_else(|| {
+            LabError::unreadable(format!("table local of {}", self.name), "an IPv6 address has no route")
+        })
+    }
+
     /// Starts a process in the namespace.
     ///
     /// # Errors

@@ -16,11 +16,13 @@ mod underlay;
 mod unprivileged;
 mod wireguard;
 
+use std::time::Duration;
+
 use flannel_vxlan::{
     DeviceSpec, Family, FamilySpec, Kernel, Link, MacAddr, Netlink, Overlay, Peer, Report, UnderlayMtu, Via,
     Vni, VxlanSpec,
 };
-use testkit::{sh, try_sh};
+use testkit::{sh, try_sh, wait_for};
 
 /// A host with an interface `e0` that carries an IPv4 and an IPv6 address.
 fn host() -> (Netlink, Link) {
@@ -29,6 +31,9 @@ fn host() -> (Netlink, Link) {
         ip link add e0 type veth peer name e1
         ip link set e0 up; ip link set e1 up
         ip addr add 192.168.77.1/24 dev e0; ip addr add fd77::1/64 dev e0 nodad");
+    // The kernel reports an IPv6 address, and adds the route to it, from a work queue.
+    let is_complete = || sh("ip -6 route show table local").contains("local fd77::1 dev e0").then_some(());
+    wait_for(Duration::from_secs(10), is_complete).unwrap();
     let mut kernel = Netlink::open().unwrap();
     let e0 = kernel.interfaces().unwrap().into_iter().find(|interface| interface.name == "e0").unwrap();
     (kernel, Link { index: e0.index, name: "e0".parse().unwrap() })

@@ -122,7 +122,8 @@ fn hostile(own: &str, own_subnet: &str) -> Vec<(String, String, String)> {
 fn state(node: &Node, but: (&str, &str)) -> String {
     let (subnet, public) = but;
     let text = "ip route; ip neigh show dev flannel.1; bridge fdb show dev flannel.1; ip nexthop";
-    let text = node.namespace().sh(text).unwrap();
+    // The kernel notices a moment later that a link has got its carrier.
+    let text = node.namespace().sh(text).unwrap().replace(" linkdown", "");
     let start = subnet.trim_end_matches("/24");
     let theirs = |line: &&str| line.contains(start) || line.contains(&format!("dst {public} "));
     let mut others: Vec<&str> = text.lines().filter(|line| !theirs(line)).collect();

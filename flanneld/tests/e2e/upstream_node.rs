@@ -110,6 +110,7 @@ impl<'a> Cluster<'a> {
         }
         let is_settled = || node.namespace().sh("! ip -6 addr | grep -q tentative").ok();
         wait_for(SOON, is_settled).expect("addresses are checked for duplicates");
+        node.namespace().wait_for_local_routes().unwrap();
         let flags = format!(
             "--etcd-endpoints={ENDPOINT} --ip-masq={} --iface=eth0 --subnet-file={}",
             kind.masquerades,

@@ -20,8 +20,10 @@ fn state(namespace: &Namespace) -> String {
         ip -o addr | sed -E 's/^[0-9]+: //; s/(valid|preferred)_lft [^ ]+//g'
         ip -4 route show table all; ip -6 route show table all; ip nexthop
         ip neigh show nud permanent; bridge fdb; ip rule";
-    // Link-local addresses come when the kernel has made sure that nobody else has them.
-    let settled = |line: &&str| !line.contains("fe80:");
+    // Link-local addresses come when the kernel has made sure that nobody else has them, and the multicast groups of
+    // IPv6 addresses come with them.
+    let settled = |line: &&str| !line.contains("fe80:") && !line.starts_with("33:33:");
+    namespace.wait_for_local_routes().unwrap();
     namespace.sh(dump).unwrap().lines().filter(settled).map(|line| format!("{line}\n")).collect()
 }
 
