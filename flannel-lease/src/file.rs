@@ -1,10 +1,11 @@
-//! Configuration files that others write: read whole, but never without end.
+//! Files that others write too: configuration is read whole, but never without end; why a file cannot be written.
 
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 /// Bytes of the largest file of configuration that is read.
@@ -49,9 +50,44 @@ pub fn read_text(path: &Path) -> io::Result<String> {
         .map_err(|_where| io::Error::new(io::ErrorKind::InvalidData, "not UTF-8 text"))
 }
 
+/// What the operator has to do if a file cannot be written.
+#[must_use]
+pub fn write_advice(error: &io::Error) -> &'static str {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EMFILE | Errno::ENFILE) => "raise the limit of open files (ulimit -n, fs.file-max)",
+        Some(Errno::ENOSPC | Errno::EDQUOT) => "free space or inodes on its file system, or raise the quota",
+        Some(Errno::EROFS) => "its file system is read-only: mount it writable",
+        Some(Errno::ENAMETOOLONG) => "shorten its path",
+        Some(Errno::EIO) => "its disk fails, the kernel's log has more",
+        Some(Errno::EISDIR) => "remove the directory of that name",
+        Some(Errno::EACCES | Errno::EPERM) => "let this user write it and its directory",
+        _ => "check its path and its file system",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn advice_names_permissions_only_if_one_is_missing() {
+        for errno in [Errno::EACCES, Errno::EPERM] {
+            assert!(write_advice(&errno.into()).contains("this user"), "{errno}");
+        }
+        for (errno, advice) in [
+            (Errno::EMFILE, "ulimit -n"),
+            (Errno::ENFILE, "fs.file-max"),
+            (Errno::ENOSPC, "free space or inodes"),
+            (Errno::EDQUOT, "quota"),
+            (Errno::EROFS, "read-only"),
+            (Errno::ENAMETOOLONG, "shorten"),
+            (Errno::EIO, "disk fails"),
+            (Errno::ELOOP, "check its path"),
+        ] {
+            let text = write_advice(&errno.into());
+            assert!(text.contains(advice) && !text.contains("this user"), "{errno}: {text}");
+        }
+    }
 
     #[test]
     fn what_may_never_end_is_refused_instead_of_read() {

@@ -4,13 +4,12 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata, Permissions};
 use std::io::{self, BufWriter, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
 use tracing::debug;
 
-pub use flannel_lease::file::{read, read_text, read_up_to};
+pub use flannel_lease::file::{read, read_text, read_up_to, write_advice};
 
 /// Characters at the end of a temporary file's name.
 const RANDOM_CHARACTERS: usize = 6;
@@ -39,7 +38,8 @@ pub fn replace_by(
     let file = tempfile::Builder::new()
         .prefix(&temporary_prefix(path))
         .rand_bytes(RANDOM_CHARACTERS)
-        .tempfile_in(directory)?;
+        // `tempfile_in` hides the number of the error, which decides on the advice.
+        .make_in(directory, |path| File::options().write(true).create_new(true).mode(0o600).open(path))?;
     let mut buffered = BufWriter::with_capacity(64 << 10, file.as_file());
     write(&mut buffered)?;
     buffered.flush()?;
@@ -48,20 +48,6 @@ pub fn replace_by(
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
-}
-
-/// What the operator has to do if a file cannot be written.
-#[must_use]
-pub fn write_advice(error: &io::Error) -> &'static str {
-    // Below the path that tempfile adds.
-    let inner = || error.get_ref()?.source()?.downcast_ref::<io::Error>()?.raw_os_error();
-    match (error.kind(), error.raw_os_error().or_else(inner).map(Errno::from_raw)) {
-        (io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded, _) => "free space on its file system",
-        (io::ErrorKind::IsADirectory, _) => "remove the directory of that name",
-        (_, Some(Errno::EMFILE | Errno::ENFILE)) => "raise the limit of open files (ulimit -n)",
-        (_, Some(Errno::EIO)) => "its disk fails, the kernel's log has more",
-        _ => "make its directory writable",
-    }
 }
 
 /// Removes the temporary files of [`replace`] that processes which were killed have left beside `path`. Only for a
@@ -141,6 +127,13 @@ mod tests {
         let names: Vec<_> =
             std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(names, [path], "no temporary file is left");
+    }
+
+    #[test]
+    fn the_error_of_the_system_call_decides_on_the_advice() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = replace(&folder.path().join("x".repeat(255)), b"text", 0o644).unwrap_err();
+        assert_eq!(write_advice(&error), "shorten its path", "{error}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use hyper::header::{InvalidHeaderValue, USER_AGENT};
 use hyper_util::client::proxy::matcher::Matcher;
 use kube::Client;
 use kube::api::GetParams;
-use kube::config::KubeConfigOptions;
+use kube::config::{InClusterError, KubeConfigOptions};
 use kube::core::{Request, Status};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -57,8 +57,15 @@ impl ApiServer {
         } else if options.api_url.is_some() {
             kube::Config::new(hyper::Uri::default())
         } else {
-            let advice = "this process does not run in a pod with a service account; pass --kubeconfig-file or --kube-api-url";
-            kube::Config::incluster().map_err(|error| unusable(advice, error.into()))?
+            kube::Config::incluster().map_err(|error| {
+                let advice = match error {
+                    InClusterError::ReadEnvironmentVariable(_) => {
+                        "this process does not run in a pod; pass --kubeconfig-file or --kube-api-url"
+                    }
+                    _ => "the service account of this pod cannot be used; mount it, or pass --kubeconfig-file or --kube-api-url",
+                };
+                unusable(advice, error.into())
+            })?
         };
         if let Some(url) = &options.api_url {
             let advice = format!("--kube-api-url {url} is not a URL");

@@ -39,18 +39,13 @@ const RETRY_TIMEOUT: Duration = Duration::from_secs(5);
 /// # Errors
 /// `from` cannot be read or is not a database, or `to` cannot be written.
 pub fn copy(from: &Path, to: &Path, patience: Duration) -> Result<(), StoreError> {
-    let copied = rusqlite::Connection::open_with_flags(from, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)
-        .and_then(|file| {
-            file.busy_timeout(patience)?;
-            file.execute("VACUUM INTO ?1", [to.to_string_lossy()])
-        });
-    copied.map(drop).map_err(|error| StoreError {
-        operation: "copy",
-        object: format!("lease file {}", from.display()),
-        advice: "check that it is a lease file and that this process may read it".to_owned(),
-        kind: StoreErrorKind::Unusable,
-        source: Some(error.into()),
-    })
+    let wrong = error::failed("read lease file", from);
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let file = rusqlite::Connection::open_with_flags(from, flags).map_err(wrong)?;
+    file.busy_timeout(patience).map_err(wrong)?;
+    file.pragma_query_value(None, "schema_version", |_version| Ok(())).map_err(wrong)?;
+    let copied = file.execute("VACUUM INTO ?1", [to.to_string_lossy()]);
+    copied.map(drop).map_err(error::failed("copy the lease file to", to))
 }
 
 /// A lease store in a SQLite file, shared by the processes of one machine.
