@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,14 +19,15 @@ pub(super) fn notify(db: &Path) -> io::Result<()> {
     open(&notify_path(db))?.write_all_at(b"\n", 0)
 }
 
-/// Opens the notification file, making it if there is none. Whoever may write to its folder could put a link or a pipe
-/// there: a link is not followed, and a pipe neither waited for nor used.
+/// Opens the notification file, making it if there is none. A user who may write to its folder can put a link or a pipe
+/// there: flanneld neither follows a symbolic link, nor writes to a file that has another name, nor waits for a pipe.
 fn open(path: &Path) -> io::Result<File> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let mut options = File::options();
     let file = options.write(true).create(true).truncate(false).custom_flags(flags.bits()).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.nlink() > 1 {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file with one name"));
     }
     Ok(file)
 }

@@ -342,23 +342,40 @@ fn a_full_and_a_read_only_file_system_are_errors_with_advice_and_nothing_is_lost
 }
 
 #[test]
-fn a_link_in_place_of_the_notification_file_is_not_followed_and_the_lease_is_renewed() {
-    let lab = run(SqliteLab::new());
-    let victim = lab.path().with_file_name("victim");
-    std::os::unix::fs::symlink(&victim, lab.path().with_file_name("leases.db-changed")).unwrap();
+fn whatever_another_user_puts_in_place_of_the_notification_file_changes_no_other_file_and_the_lease_is_renewed()
+ {
     let timing = Timing { ttl: Duration::from_secs(6), renew_margin: Duration::from_secs(5), ..quick() };
-    run(async {
-        let store = lab.open(timing).await;
-        let lease = store.acquire(&request(node(1))).await.unwrap();
-        let renewed = async {
-            let mut health = store.health();
-            let renewed = health.wait_for(|health| health.lease_expires > lease.expires);
-            within("a renewal", renewed).await.map(drop).unwrap();
-        };
-        tokio::select! {
-            lost = store.hold() => panic!("{lost}"),
-            () = renewed => {}
+    for trap in [
+        "ln -s victim leases.db-changed",
+        "ln -s absent leases.db-changed",
+        "ln victim leases.db-changed",
+        "mkfifo leases.db-changed",
+        "mkdir leases.db-changed",
+        "touch leases.db-changed; chmod 400 leases.db-changed; chown 65534 leases.db-changed",
+    ] {
+        let lab = run(SqliteLab::new());
+        let file = lab.path();
+        let folder = file.parent().unwrap();
+        std::fs::write(folder.join("victim"), "theirs").unwrap();
+        let made = Command::new("sh").args(["-c", trap]).current_dir(folder).status().unwrap();
+        if !made.success() {
+            assert!(!nix::unistd::geteuid().is_root(), "{trap}");
+            continue; // chown needs root
         }
-    });
-    assert!(!victim.exists());
+        run(async {
+            let store = lab.open(timing).await;
+            let lease = store.acquire(&request(node(1))).await.unwrap();
+            let renewed = async {
+                let mut health = store.health();
+                let renewed = health.wait_for(|health| health.lease_expires > lease.expires);
+                within("a renewal", renewed).await.map(drop).unwrap();
+            };
+            tokio::select! {
+                lost = store.hold() => panic!("{trap}: {lost}"),
+                () = renewed => {}
+            }
+        });
+        assert_eq!(std::fs::read_to_string(folder.join("victim")).unwrap(), "theirs", "{trap}");
+        assert!(!folder.join("absent").exists(), "{trap}");
+    }
 }

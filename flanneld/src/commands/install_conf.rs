@@ -88,7 +88,9 @@ fn install(source: &Path, destination: &Path) -> Result<(), InstallError> {
     let inside = source.file_name().filter(|_| destination.is_dir()).map(|name| destination.join(name));
     let destination = inside.as_deref().unwrap_or(destination);
     file::replace(destination, &content, file::mode(source).unwrap_or(0o644))
-        .map_err(|error| InstallError::Write { path: destination.to_owned(), source: error })
+        .map_err(|error| InstallError::Write { path: destination.to_owned(), source: error })?;
+    file::remove_leftovers(destination);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -122,6 +124,8 @@ mod tests {
         std::fs::set_permissions(&from, Permissions::from_mode(0o640)).expect("set");
         run(&[from.clone().into(), to.clone().into()]).expect("installed");
         std::fs::write(&from, "{\"again\": 1}").expect("written");
+        std::fs::write(to.with_file_name(".10-flannel.conflist.aB3dE6"), "{")
+            .expect("of one that was killed");
         run(&[from.into(), to.clone().into()]).expect("installed over the first");
         assert_eq!(std::fs::read_to_string(&to).expect("read"), "{\"again\": 1}");
         assert_eq!(file::mode(&to), Some(0o640));

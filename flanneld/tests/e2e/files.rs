@@ -107,6 +107,35 @@ fn lines_of_other_programs_in_subnet_env_outlive_a_live_change() {
 }
 
 #[test]
+fn temporary_files_of_a_daemon_that_is_killed_before_it_renames_them_are_removed_at_the_next_start() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut cluster = Cluster::start(1, Flannel::NET_CONF);
+    let (node, mut daemon, _) = cluster.nodes.remove(0);
+    let left = || {
+        let names = fs::read_dir(node.folder()).unwrap().map(|entry| entry.unwrap().file_name());
+        let hidden = names.map(|name| name.into_string().unwrap()).filter(|name| name.starts_with('.'));
+        hidden.collect::<Vec<_>>()
+    };
+    let state_file = flanneld::run::state_file::path(&node.subnet_file());
+    wait_for(SOON, || state_file.exists().then_some(())).unwrap();
+    assert_eq!(left(), [""; 0]);
+    let killed = Injection::start(&daemon, "files", "/^rename:signal=KILL");
+    fs::remove_file(node.subnet_file()).unwrap();
+    wait_for(SOON, || daemon.status("/readyz").is_err().then_some(())).expect("it is killed");
+    drop(killed);
+    assert!(daemon.kill().is_err(), "it has ended");
+    assert!(left().len() == 1 && left()[0].starts_with(".subnet.env."), "{:?}", left());
+    // As if it had been killed at the same point of writing the state file.
+    let name = state_file.file_name().unwrap().to_str().unwrap();
+    fs::write(node.folder().join(format!(".{name}.aB3dE6")), "{").unwrap();
+    daemon = cluster.flannel.start_ready(&node, SOON).unwrap();
+    wait_for(SOON, || left().is_empty().then_some(())).unwrap_or_else(|| panic!("{:?}", left()));
+    assert!(daemon.terminate().unwrap().success());
+}
+
+#[test]
 fn a_disk_that_hangs_makes_the_node_unready_and_holds_up_neither_repairs_nor_sigterm() {
     if !may_make_namespaces() {
         return;
