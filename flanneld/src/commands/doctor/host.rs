@@ -17,16 +17,21 @@ use flannel_lease::{LeaseAttributes, LeaseKey};
 /// The address that VirtualBox gives the first interface of every machine.
 const VAGRANT: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
 
-/// The folder that everything is read from; tests make one up.
+/// What this process sees of the host.
 #[derive(Debug)]
 pub(super) struct Host {
+    /// The folder that everything is read from; tests make one up.
     root: PathBuf,
+    /// Whether this is a pod, which sees the host's folders only if they are mounted.
+    is_pod: bool,
 }
 
 impl Host {
     /// This host, or what the container shows of it.
     pub(super) fn here() -> Self {
-        Self { root: PathBuf::from("/") }
+        // The kubelet sets it in every container.
+        let is_pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some_and(|host| !host.is_empty());
+        Self { root: PathBuf::from("/"), is_pod }
     }
 
     fn text(&self, path: &str) -> Option<String> {
@@ -42,7 +47,28 @@ impl Host {
     pub(super) fn check(&self, config: &Config) -> Vec<Finding> {
         let mut findings = self.legacy();
         if matches!(config.store, Store::Kubernetes(_)) {
-            findings.extend(cni(&self.root.join("etc/cni/net.d"), &self.root.join("opt/cni/bin")));
+            findings.extend(self.cni());
+        }
+        findings
+    }
+
+    /// What the container runtime needs to call flannel's plugin.
+    fn cni(&self) -> Vec<Finding> {
+        let (configuration, plugins) = (self.root.join("etc/cni/net.d"), self.root.join("opt/cni/bin"));
+        let absent = [&configuration, &plugins].into_iter().find(|folder| !folder.exists());
+        if let Some(absent) = absent.filter(|_| !self.is_pod) {
+            return vec![Finding::warning(
+                "cni",
+                format!("{} does not exist", absent.display()),
+                "if this is a container, run doctor on the host; otherwise install the CNI plugins and 10-flannel.conflist",
+            )];
+        }
+        let mut findings = Vec::new();
+        if configuration.exists() {
+            findings.extend(cni_configuration(&configuration));
+        }
+        if plugins.exists() {
+            findings.extend(cni_plugins(&plugins));
         }
         findings
     }
@@ -271,16 +297,8 @@ fn subnet_env(context: &Context, subnet_file: &Path) -> Option<Finding> {
     }
 }
 
-/// What the container runtime needs to call flannel's plugin.
-fn cni(configuration: &Path, plugins: &Path) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    if let Some(absent) = [configuration, plugins].into_iter().find(|folder| !folder.exists()) {
-        return vec![Finding::warning(
-            "cni",
-            format!("{} does not exist", absent.display()),
-            "if this is a container, run doctor on the host; otherwise install the CNI plugins and 10-flannel.conflist",
-        )];
-    }
+/// Whether the container runtime calls flannel's plugin.
+fn cni_configuration(configuration: &Path) -> Option<Finding> {
     let names = fs::read_dir(configuration).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut names: Vec<_> = names
         .filter(|path| path.extension().is_some_and(|kind| kind == "conf" || kind == "conflist"))
@@ -288,28 +306,33 @@ fn cni(configuration: &Path, plugins: &Path) -> Vec<Finding> {
     names.sort();
     // The runtime takes the first by name.
     match names.first().map(|path| (path, fs::read_to_string(path).unwrap_or_default())) {
-        Some((_, text)) if text.contains("\"flannel\"") => {}
-        Some((path, _)) => findings.push(Finding::error(
+        Some((_, text)) if text.contains("\"flannel\"") => None,
+        Some((path, _)) => Some(Finding::error(
             "cni",
-            format!("the container runtime uses {}, which does not name the plugin flannel: pods get no addresses from flannel", path.display()),
+            format!(
+                "the container runtime uses {}, which does not name the plugin flannel: pods get no addresses from flannel",
+                path.display()
+            ),
             "remove that file, or the network plugin that installed it",
         )),
-        None => findings.push(Finding::error(
+        None => Some(Finding::error(
             "cni",
             format!("{} holds no configuration", configuration.display()),
             "install 10-flannel.conflist there: the init container of the DaemonSet does",
         )),
     }
-    for plugin in ["flannel", "bridge", "host-local", "portmap"] {
-        if !plugins.join(plugin).exists() {
-            findings.push(Finding::error(
-                "cni",
-                format!("{} has no plugin {plugin}", plugins.display()),
-                "install the CNI plugins (containernetworking/plugins, flannel-io/cni-plugin)",
-            ));
-        }
-    }
-    findings
+}
+
+/// The plugins that are missing.
+fn cni_plugins(folder: &Path) -> impl Iterator<Item = Finding> {
+    let absent = ["flannel", "bridge", "host-local", "portmap"].into_iter();
+    absent.filter(|plugin| !folder.join(plugin).exists()).map(|plugin| {
+        Finding::error(
+            "cni",
+            format!("{} has no plugin {plugin}", folder.display()),
+            "install the CNI plugins (containernetworking/plugins, flannel-io/cni-plugin)",
+        )
+    })
 }
 
 #[cfg(test)]
@@ -318,18 +341,28 @@ mod tests {
 
     #[test]
     fn the_runtime_must_find_flannels_configuration_first_and_its_plugins() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let found = |what: &str| {
-            let findings = cni(folder.path(), folder.path());
-            findings.iter().any(|finding| finding.finding.contains(what))
-        };
+        let (folder, host) = host(&[("etc/cni/net.d/README", ""), ("opt/cni/bin/bridge", "")]);
+        let found = |what: &str| told(host.cni()).contains(what);
         assert!(found("holds no configuration") && found("no plugin host-local"));
         let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("written");
-        write("10-flannel.conflist", r#"{"plugins": [{"type": "flannel"}]}"#);
-        write("host-local", "");
+        write("etc/cni/net.d/10-flannel.conflist", r#"{"plugins": [{"type": "flannel"}]}"#);
+        write("opt/cni/bin/host-local", "");
         assert!(!found("configuration") && !found("no plugin host-local") && !found("does not name"));
-        write("05-other.conf", r#"{"type": "other"}"#);
+        write("etc/cni/net.d/05-other.conf", r#"{"type": "other"}"#);
         assert!(found("05-other.conf, which does not name"));
+    }
+
+    #[test]
+    fn a_pod_is_asked_only_for_the_cni_folders_that_are_mounted() {
+        let (_folder, bare) = host(&[]);
+        assert!(told(bare.cni()).contains("etc/cni/net.d does not exist"));
+        assert_eq!(told(Host { is_pod: true, ..bare }.cni()), "");
+        let (_folder, mounted) = host(&[("etc/cni/net.d/05-other.conf", "{}")]);
+        let text = told(Host { is_pod: true, ..mounted }.cni());
+        assert!(
+            text.contains("05-other.conf, which does not name") && !text.contains("plugin host-local"),
+            "{text}"
+        );
     }
 
     fn host(files: &[(&str, &str)]) -> (tempfile::TempDir, Host) {
@@ -340,7 +373,7 @@ mod tests {
             fs::write(path, text).unwrap();
         }
         let root = folder.path().to_owned();
-        (folder, Host { root })
+        (folder, Host { root, is_pod: false })
     }
 
     fn told(findings: impl IntoIterator<Item = Finding>) -> String {
@@ -409,6 +442,9 @@ mod tests {
         assert_eq!(found(interface("eth0", "192.0.2.1", 24), "192.0.2.2"), "");
         assert_eq!(found(interface("cni0", "10.244.1.1", 24), "192.0.2.2"), "", "the pods' own bridge");
         assert_eq!(found(interface("flannel.1", "10.244.1.0", 32), "192.0.2.2"), "");
+        for services in ["kube-ipvs0", "nodelocaldns"] {
+            assert_eq!(found(interface(services, "10.244.200.10", 32), "192.0.2.2"), "", "{services}");
+        }
         assert!(found(interface("eth1", "10.244.7.9", 24), "192.0.2.2").contains("eth1 is in 10.244.7.0/24"));
         assert!(found(interface("eth1", "10.0.0.9", 8), "192.0.2.2").contains("eth1 is in 10.0.0.0/8"));
         assert!(
