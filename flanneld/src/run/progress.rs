@@ -91,16 +91,45 @@ pub(crate) struct Thread {
     pub(crate) heartbeat: watch::Receiver<Instant>,
 }
 
+/// The checks of the threads' heartbeats.
+#[derive(Debug)]
+struct Checks {
+    latest: Instant,
+    /// The first one after a time in which no thread of this process could run.
+    resumed: Instant,
+}
+
+impl Checks {
+    fn new(now: Instant) -> Self {
+        Self { latest: now, resumed: now }
+    }
+
+    fn check(&mut self, now: Instant) {
+        // A late check: the process was stopped, or the machine was suspended.
+        if now.duration_since(self.latest) > HEARTBEAT_INTERVAL {
+            self.resumed = now;
+        }
+        self.latest = now;
+    }
+
+    /// Whether a thread is blocked that has been silent since `heartbeat`.
+    fn is_stalled(&self, heartbeat: Instant) -> bool {
+        self.latest.duration_since(heartbeat.max(self.resumed)) > STALLED_AFTER
+    }
+}
+
 /// Makes the node unready while one of `threads` is blocked. Never returns.
 pub(crate) async fn watch_threads(threads: [Thread; 3], readiness: watch::Sender<Readiness>) {
     let mut stalls = threads.map(|thread| (thread, None::<Instant>));
     let mut interval = interval(CHECK_INTERVAL);
+    let mut checks = Checks::new(Instant::now());
     loop {
         interval.tick().await;
+        checks.check(Instant::now());
         let mut reasons = Vec::new();
         for (Thread { name, duty, heartbeat }, stalled) in &mut stalls {
             let last = *heartbeat.borrow();
-            if last.elapsed() <= STALLED_AFTER {
+            if *stalled != Some(last) && !checks.is_stalled(last) {
                 if let Some(since) = stalled.take() {
                     let blocked = last.duration_since(since).as_secs();
                     info!("the call in thread `{name}` returned after {blocked} seconds: flanneld continues");
@@ -123,5 +152,30 @@ pub(crate) async fn watch_threads(threads: [Thread; 3], readiness: watch::Sender
         }
         let state = if reasons.is_empty() { Ok(()) } else { Err(reasons.join("; ")) };
         update(&readiness, |readiness| readiness.set(Condition::Progress, state));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_is_stalled_if_it_is_silent_while_the_process_runs() {
+        let start = Instant::now();
+        let second = |n| start + Duration::from_secs(n);
+        let mut checks = Checks::new(start);
+        for n in 1..=15 {
+            checks.check(second(n));
+            assert!(!checks.is_stalled(start), "after {n} seconds");
+        }
+        checks.check(second(16));
+        assert!(checks.is_stalled(start) && !checks.is_stalled(second(1)));
+        // SIGSTOP, or a suspended machine: the threads have as long again.
+        for n in 316..=331 {
+            checks.check(second(n));
+            assert!(!checks.is_stalled(second(14)), "after {n} seconds");
+        }
+        checks.check(second(332));
+        assert!(checks.is_stalled(second(14)));
     }
 }
