@@ -6,7 +6,7 @@ use std::sync::Arc;
 use flannel_lease::etcd::{EtcdOptions, EtcdStore};
 use flannel_lease::{Chain, LeaseStore, StoreErrorKind};
 
-use crate::harness::certificates::{certificates, version_1_certificates};
+use crate::harness::certificates::{certificates, shell, version_1_certificates};
 use crate::harness::etcd::EtcdLab;
 use flannel_lease::conformance::{Harness, Watcher, node, quick, request, within};
 
@@ -81,6 +81,16 @@ async fn certificates_of_x509_version_1_are_for_the_server_to_judge() {
     };
     let text = refusal(&stranger).await;
     assert!(text.contains("refuses the client certificate") && text.contains("--etcd-certfile"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_expired_client_certificate_is_told_by_its_dates() {
+    let lab = tls_lab(certificates, true).await;
+    let expire =
+        "openssl x509 -req -in client.csr -CA ca.pem -CAkey ca.key -days -1 -extfile ext -out expired.pem";
+    shell(lab.dir.path(), expire);
+    let text = refusal(&EtcdOptions { cert_file: file(&lab, "expired.pem"), ..whole(&lab) }).await;
+    assert!(text.contains("refuses the client certificate: check the dates"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use testkit::{Lab, wait_for};
 
 pub(crate) const ENDPOINT: &str = "http://192.168.77.254:2379";
@@ -32,6 +34,14 @@ impl<'a> Etcd<'a> {
         etcd
     }
 
+    /// Stops it: the kernel still accepts its connections, and nothing answers them. Dropping the result lets it go on.
+    #[allow(dead_code, reason = "not every test that has an etcd stops it")]
+    pub(crate) fn stop(&self) -> StoppedEtcd {
+        let pid = Pid::from_raw(self.server.id().try_into().unwrap());
+        kill(pid, Signal::SIGSTOP).unwrap();
+        StoppedEtcd(pid)
+    }
+
     fn try_ctl(&self, command: &str) -> Result<String, testkit::LabError> {
         self.lab.outside().sh(&format!("ETCDCTL_API=3 etcdctl --endpoints={ENDPOINT} {command} 2>/dev/null"))
     }
@@ -43,6 +53,15 @@ impl<'a> Etcd<'a> {
     #[allow(dead_code, reason = "not every test that has an etcd looks at the leases in it")]
     pub(crate) fn subnets(&self) -> String {
         self.ctl("get --prefix /coreos.com/network/subnets/")
+    }
+}
+
+/// An etcd server that does not run; see [`Etcd::stop`].
+pub(crate) struct StoppedEtcd(Pid);
+
+impl Drop for StoppedEtcd {
+    fn drop(&mut self) {
+        let _resumed = kill(self.0, Signal::SIGCONT);
     }
 }
 

@@ -153,3 +153,33 @@ fn what_the_last_configuration_made_is_gone_after_a_restart_with_another_and_not
         heard(&node, "If it is unused, run `ip link del flannel.9`");
     }
 }
+
+#[test]
+fn a_peer_that_restarts_without_ipv6_keeps_its_ipv4_subnet_and_nothing_of_ipv6_remains_on_other_nodes() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let flannel = Flannel::new(&lab, BINARY, Flannel::NET_CONF).unwrap();
+    let (node, other) = (lab.add_node().unwrap(), lab.add_node().unwrap());
+    let (_daemon, dual) = (start(&flannel, &node), start(&flannel, &other));
+    let ipv4 = || node.namespace().sh("ip route show dev flannel.1; bridge fdb show dev flannel.1").unwrap();
+    // With the addresses of that family on the underlay, and gateways on the overlay.
+    let ipv6 = || {
+        let shown = "ip -6 route show dev flannel-v6.1; ip -6 neigh show dev flannel-v6.1; bridge fdb show dev flannel-v6.1";
+        let shown = node.namespace().sh(shown).unwrap();
+        let of_peer = |line: &&str| ["via", "PERMANENT", "dst"].iter().any(|word| line.contains(word));
+        shown.lines().filter(of_peer).count()
+    };
+    wait_for(SOON, || (ipv6() == 3 && ipv4().contains(" dst ")).then_some(()))
+        .expect("a peer of both families");
+    let before = ipv4();
+    dual.terminate().unwrap();
+    let off = Flannel::NET_CONF.replace("\"EnableIPv6\": true", "\"EnableIPv6\": false");
+    assert_ne!(off, Flannel::NET_CONF);
+    fs::write(flannel.net_conf_file(), off).unwrap();
+    let _single = start(&flannel, &other);
+    let gone = wait_for(SOON, || (ipv6() == 0).then_some(()));
+    assert!(gone.is_some(), "{}", node.namespace().sh("ip -6 route; bridge fdb").unwrap());
+    assert_eq!(ipv4(), before);
+}

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::etcd_host::{ENDPOINT, Etcd};
 use testkit::{Daemon, FakeApi, Flannel, Lab, Node, may_make_namespaces, wait_for};
@@ -114,6 +114,39 @@ fn without_its_etcd_a_node_starts_as_it_was_and_then_learns_exactly_what_has_cha
     assert!(routes(&nodes[0]).contains(&taken[1]));
     assert_eq!(nodes.iter().map(subnet).collect::<Vec<_>>(), taken);
     wait_for(SOON, || (!first.page("/readyz").unwrap().contains("note:")).then_some(()))
+        .expect("no complaint stays");
+}
+
+#[test]
+fn an_etcd_that_accepts_connections_and_never_answers_holds_up_nothing_else() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut lab = Lab::new().unwrap();
+    let nodes = [lab.add_node().unwrap(), lab.add_node().unwrap()];
+    let etcd = Etcd::start(&lab);
+    etcd.ctl(&format!("put /coreos.com/network/config '{NET_CONF}'"));
+    let flannel = Flannel::new(&lab, BINARY, NET_CONF).unwrap().store(format!("--etcd-endpoints={ENDPOINT}"));
+    let [mut daemon, _peer] = nodes.each_ref().map(|node| flannel.start_ready(node, SOON).unwrap());
+    remembered(&nodes[0], 1);
+    let stopped = etcd.stop();
+    let silent = "note: store: cannot reach etcd";
+    // Within the time between two keepalives of the watch.
+    let noted = wait_for(SOON * 3, || daemon.page("/readyz").unwrap().contains(silent).then_some(()));
+    assert!(noted.is_some(), "{}", daemon.page("/readyz").unwrap());
+    for _start in 0..2 {
+        assert_eq!(["/readyz", "/healthz"].map(|page| daemon.status(page).unwrap()), [200, 200]);
+        break_kernel(&nodes[0], &nodes[1]);
+        wait_for(SOON, || routes(&nodes[0]).contains(&subnet(&nodes[1])).then_some(())).expect("repaired");
+        let began = Instant::now();
+        assert!(daemon.terminate().unwrap().success());
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        assert!(routes(&nodes[0]).contains(&subnet(&nodes[1])), "what is in the kernel stays");
+        daemon = flannel.start_ready(&nodes[0], SOON).unwrap();
+        readyz_says(&daemon, silent);
+    }
+    drop(stopped);
+    wait_for(SOON, || (!daemon.page("/readyz").unwrap().contains("note:")).then_some(()))
         .expect("no complaint stays");
 }
 
