@@ -146,9 +146,16 @@ impl<'a> Deletions<'a> {
 
     /// Whether the rule uses an object that is deleted.
     fn is_used_by(&self, rule: &Rule) -> bool {
-        rule.verdicts()
-            .filter_map(|verdict| verdict.chain())
-            .any(|chain| self.chains.contains(chain.as_str()))
+        // An anonymous map may have elements that use it.
+        let mut in_map = false;
+        for rule in rule.with_implicit() {
+            rule.inline_sets(|set| in_map |= set.elements.values().any(|body| self.has_target_of(body)));
+        }
+        in_map
+            || rule
+                .verdicts()
+                .filter_map(|verdict| verdict.chain())
+                .any(|chain| self.chains.contains(chain.as_str()))
             || rule.with_implicit().flat_map(|rule| &rule.statements).any(|statement| match statement {
                 Statement::CounterRef(name) => self.counters.contains(name.as_str()),
                 Statement::Object { name, .. } => self.unwanted.has_object(name.as_bytes()),
@@ -425,9 +432,10 @@ fn add(
             transaction.add_set(id, set);
         }
         let held = before.map_or(&none, |before| &before.elements);
-        let missing = set.elements.iter().filter(|(span, body)| {
-            !held.get(span).is_some_and(|held| stays(deletions, set, span, held) && held == *body)
-        });
+        let missing = set
+            .elements
+            .iter()
+            .filter(|(span, _)| !held.get(span).is_some_and(|held| stays(deletions, set, span, held)));
         transaction.some_elements(message::NEWSETELEM, id, set, missing.peekable());
     }
     for plan in plans {
@@ -444,3 +452,6 @@ fn add(
         chain.rules.iter().for_each(|rule| transaction.append_rule(id, &chain.name, rule));
     }
 }
+
+#[cfg(test)]
+mod tests;

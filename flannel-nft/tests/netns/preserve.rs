@@ -274,6 +274,32 @@ fn every_rule_can_be_moved_and_written_again() {
 }
 
 #[test]
+fn every_object_can_be_recreated_whatever_uses_it() {
+    each(|_| {
+        let mut kernel = Netlink::open().unwrap();
+        let observed = observe_all(&mut kernel);
+        for table in observed.ruleset.tables() {
+            let comment = || Comment::new("recreated").unwrap();
+            let counters =
+                table.counters().iter().map(|old| table.clone().counter(old.clone().comment(comment())));
+            let chains = table.chains().iter().map(|old| table.clone().chain(old.clone().comment(comment())));
+            let sets = table.sets().iter().map(|old| table.clone().set(old.clone().comment(comment())));
+            let quota = ObjectKind::Quota { bytes: 1 << 30, over: true, used: 0 };
+            let is_quota = |old: &&Object| matches!(old.kind(), Some(ObjectKind::Quota { .. }));
+            let quotas = table.objects().iter().filter(is_quota);
+            let quotas = quotas.map(|old| table.clone().object(Object::new(old.name().clone(), &quota)));
+            for changed in counters.chain(chains).chain(sets).chain(quotas) {
+                for desired in [changed, table.clone()] {
+                    let desired = Ruleset::new().table(desired);
+                    converge(&mut kernel, &desired).map_err(|error| format!("{error:?}\n{desired}"))?;
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn the_counters_of_a_base_chain_are_copied() {
     netns(|| {
         let rules = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD DROP [5:300]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n";

@@ -12,4 +12,5 @@ mod json;
 mod objects;
 mod patch;
 mod properties;
+mod sets;
 mod view;
