@@ -27,7 +27,7 @@ impl FromStr for HealthzIp {
             None => (text, None),
         };
         let address = match address {
-            "" if zone.is_none() => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            "" => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             _ => address.parse().map_err(|_no_address| EXPECTED)?,
         };
         if zone.is_some() && address.is_ipv4() {

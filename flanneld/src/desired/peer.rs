@@ -131,12 +131,13 @@ impl NodeSpec {
         let (Some(ipv4), Some(ipv6)) = (attributes.public_ip, attributes.public_ipv6) else {
             return if attributes.public_ip.is_some() { Family::V4 } else { Family::V6 };
         };
-        let own = (self.facts.ipv4, self.ipv6());
-        let has_public_ipv6 = own.1.is_some_and(|own| !own.public.is_unique_local());
-        match own {
+        match (self.facts.ipv4, self.ipv6()) {
             (None, _) => Family::V6,
-            (_, None) => Family::V4,
-            _ if ipv4.is_private() && !ipv6.is_unique_local() && has_public_ipv6 => Family::V6,
+            (_, Some(own))
+                if ipv4.is_private() && !ipv6.is_unique_local() && !own.public.is_unique_local() =>
+            {
+                Family::V6
+            }
             _ => Family::V4,
         }
     }

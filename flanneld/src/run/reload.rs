@@ -236,6 +236,28 @@ mod tests {
             let named: Vec<&str> = refused.iter().filter_map(|line| line.split(' ').next()).collect();
             assert_eq!(named, keys, "{new}");
         }
+        let both = |network: &str, more: &str| {
+            conf(&format!(
+                r#"{{"Network": "10.244.0.0/16", "EnableIPv6": true, "IPv6Network": "{network}"{more}, "Backend": {{"Type": "vxlan"}}}}"#
+            ))
+        };
+        let old = both("fd00:10:244::/56", "");
+        for (new, keys) in [
+            (both("fd00:10:245::/56", ""), &["IPv6Network", "IPv6SubnetMin", "IPv6SubnetMax"][..]),
+            (
+                both("fd00:10:244::/56", ", \"IPv6SubnetLen\": 60"),
+                &["IPv6SubnetLen", "IPv6SubnetMin", "IPv6SubnetMax"],
+            ),
+        ] {
+            let Refused(refused) = live_change(&old, &new).unwrap_err();
+            let named: Vec<&str> = refused.iter().filter_map(|line| line.split(' ').next()).collect();
+            assert_eq!(named, keys);
+        }
+        let udp = |port| {
+            conf(&format!(r#"{{"Network": "10.244.0.0/16", "Backend": {{"Type": "udp", "Port": {port}}}}}"#))
+        };
+        let Refused(refused) = live_change(&udp(8285), &udp(8286)).unwrap_err();
+        assert_eq!(refused, ["Backend.Port 8285 -> 8286 is where the other nodes send to"]);
         const PSK: &str = "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=";
         let wireguard = |members: &str| {
             conf(&format!(r#"{{"Network": "10.244.0.0/16", "Backend": {{"Type": "wireguard"{members}}}}}"#))

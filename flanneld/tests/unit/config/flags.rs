@@ -133,6 +133,7 @@ fn a_bad_value_is_one_line_that_names_flag_and_value() {
         ("--etcd-keyfile=/k", "--etcd-keyfile needs --etcd-certfile"),
         ("--etcd-certfile=/c", "--etcd-certfile needs --etcd-keyfile"),
         ("--etcd-endpoints=,", "--etcd-endpoints names no server"),
+        ("--etcd-endpoints=http://a,http://u:p@b", "--etcd-endpoints: a URL contains credentials"),
     ] {
         let problems = line(arguments).problems();
         let printed = problems.to_string();
@@ -154,13 +155,14 @@ fn a_bad_variable_is_named_and_is_no_usage_error() {
 #[test]
 fn all_mistakes_are_told_at_once() {
     let source = line("--healthz-port=x --bogus --public-ip=y --kube-subnet-mgr").env("FLANNELD_V", "z");
-    let printed =
-        source.net_conf(r#"{"SubnetLen": "24", "Backend": {"Type": "geneve"}}"#).problems().to_string();
+    let problems = source.net_conf(r#"{"SubnetLen": "24", "Backend": {"Type": "geneve"}}"#).problems();
+    let printed = problems.to_string();
     for text in ["--healthz-port=x", "-bogus", "--public-ip=y", "FLANNELD_V=z", "SubnetLen: ", "type: geneve"]
     {
         assert!(printed.contains(text), "{text} in {printed}");
     }
     assert_eq!(printed.lines().count(), 6, "{printed}");
+    assert_eq!(problems.exit_code(), 2, "the command line is at fault too");
 }
 
 #[test]
@@ -213,6 +215,15 @@ fn help_names_every_flag_with_its_default_and_version_asks_nothing_else() {
     assert!(matches!(Command::read(&line("--help --kube-subnet-mgr")), Ok(Command::Help(_))));
     let version = line("--version").env("FLANNELD_V", "broken");
     assert!(matches!(Command::read(&version), Ok(Command::Version)));
+}
+
+#[test]
+fn the_file_of_the_wireguard_key_has_upstreams_variable_and_default() {
+    let file = |source: Imagined| source.config().wireguard_key_file;
+    let default = std::path::Path::new("/run/flannel/wgkey");
+    assert_eq!(file(line("")), default);
+    assert_eq!(file(line("").env("WIREGUARD_KEY_FILE", "")), default);
+    assert_eq!(file(line("").env("WIREGUARD_KEY_FILE", "/k")), std::path::Path::new("/k"));
 }
 
 #[test]

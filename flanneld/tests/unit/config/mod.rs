@@ -1,6 +1,7 @@
 //! What operators write, and what is made of it. No privileges needed.
 
 mod damage;
+mod desired;
 mod flags;
 mod log;
 mod net_conf;

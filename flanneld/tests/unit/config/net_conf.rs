@@ -118,6 +118,29 @@ fn null_and_the_unspecified_address_mean_the_default() {
     let text =
         format!(r#"{{{text}, "Backend": {{"Type": "vxlan", "VNI": null, "Port": null, "MTU": null}}}}"#);
     assert_eq!(parse(&text), parse(&with_backend(r#""Network": "10.244.0.0/16""#)));
+    let ipv6 = |members: &str| {
+        let text = with_backend(&format!(r#""EnableIPv4": false, "IPv6Network": "fc00::/48"{members}"#));
+        parse(&text.replacen('{', r#"{"EnableIPv6": true, "#, 1))
+    };
+    assert_eq!(ipv6(r#", "IPv6SubnetLen": 0, "IPv6SubnetMin": "::", "IPv6SubnetMax": null"#), ipv6(""));
+}
+
+#[test]
+fn every_pool_is_written_out_with_its_bounds() {
+    let text = r#"{"Network": "10.0.0.0/8", "SubnetLen": 20, "SubnetMin": "10.10.0.0", "SubnetMax": "10.99.0.0",
+        "IPv6Network": "fc00::/48", "IPv6SubnetLen": 60, "IPv6SubnetMin": "fc00:0:0:10::", "IPv6SubnetMax": "fc00:0:0:20::",
+        "EnableIPv4": true, "EnableIPv6": true, "Backend": {"Type": "vxlan"}}"#;
+    let conf = parse(text);
+    assert_eq!(parse(&conf.to_json()), conf);
+    let only_ipv6 = parse(&text.replace(r#""EnableIPv4": true"#, r#""EnableIPv4": false"#));
+    assert_eq!(parse(&only_ipv6.to_json()), only_ipv6);
+}
+
+#[test]
+fn a_subnet_has_at_least_four_addresses() {
+    let text = |members: &str| with_backend(&format!(r#""Network": "10.0.0.0/24", {members}"#));
+    assert_eq!(parse(&text(r#""SubnetLen": 30"#)).ipv4.unwrap().subnet_len, 30);
+    assert_eq!(problems(&text(r#""SubnetLen": 31"#)), ["SubnetLen: SubnetLen must be less than /31"]);
 }
 
 #[test]
@@ -230,6 +253,7 @@ fn each_mistake_is_told_in_upstreams_words_under_its_key() {
             "SubnetLen: network must be able to accommodate at least four subnets: use 18 or more",
         ),
         (v4(r#""SubnetLen": -1"#), "SubnetLen: json: cannot unmarshal number -1 into a whole number"),
+        (v4(r#""SubnetLen": {"a": 1}"#), "SubnetLen: json: cannot unmarshal object into a whole number"),
         (v4(r#""SubnetLen": "24""#), "SubnetLen: json: cannot unmarshal string into a whole number"),
         (v4(r#""SubnetLen": 24.5"#), "SubnetLen: json: cannot unmarshal number 24.5"),
         (v4(r#""SubnetMin": "10.245.0.0""#), "SubnetMin: SubnetMin is not in the range of the Network"),
@@ -380,6 +404,13 @@ fn ipv6_pods_need_the_1280_bytes_that_ipv6_needs() {
     };
     assert_eq!(problems(&text(1349)), ["Backend.MTU: 1349 leaves no room for pods: at least 1350 is needed"]);
     parse(&text(1350));
+    let text = |mtu| text(mtu).replace("vxlan", "wireguard");
+    assert_eq!(problems(&text(1359)), ["Backend.MTU: 1359 leaves no room for pods: at least 1360 is needed"]);
+    parse(&text(1360));
+    for backend in ["udp", "ipip"] {
+        let text = format!(r#"{DUAL_STACK}"Network": "10.244.0.0/16", "Backend": {{"Type": "{backend}"}}}}"#);
+        assert_eq!(problems(&text).len(), 1, "{text}");
+    }
 }
 
 #[test]

@@ -32,6 +32,26 @@ fn a_written_file_is_read_back_as_the_previous_subnet() {
 }
 
 #[test]
+fn lines_of_other_programs_stay_at_the_end_and_cost_no_write() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("subnet.env");
+    let (ours, others) = (dual_stack().to_string(), "# mine\n\nDOCKER_OPTS=\" --bip=10.244.62.1/24\"\nMTU=9");
+    std::fs::write(&path, format!("FLANNEL_MTU=9\n{others}")).unwrap();
+    assert!(subnet_env::write(&path, &dual_stack()).unwrap());
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{ours}{others}\n"), "a line that ends");
+    assert!(!subnet_env::write(&path, &dual_stack()).unwrap(), "it says this already");
+    std::fs::write(&path, format!("# FLANNEL_MTU=9\n{ours}A=1\n")).unwrap();
+    assert!(!subnet_env::write(&path, &dual_stack()).unwrap(), "wherever they are");
+    let mut changed = dual_stack();
+    changed.mtu = Some(1400);
+    assert!(subnet_env::write(&path, &changed).unwrap());
+    let damaged = ours.replace("FLANNEL_MTU", "FLANNEL_M");
+    std::fs::write(&path, format!("{damaged}banana\n")).unwrap();
+    assert!(subnet_env::write(&path, &dual_stack()).unwrap());
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), ours, "what nobody assigns goes");
+}
+
+#[test]
 fn a_place_that_cannot_be_written_is_named_and_left_as_it_was() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("file");

@@ -175,3 +175,19 @@ fn devices_and_subnet_env_have_upstreams_names_and_mtu() {
         assert!(!shown.contains(hidden), "{hidden}");
     }
 }
+
+#[test]
+fn the_devices_of_both_families_share_no_port() {
+    let ports = r#", "ListenPort": 7000, "ListenPortV6": 7000"#;
+    let problems = |networks: &str, members: &str| {
+        let text = format!(r#"{{{networks}, "Backend": {{"Type": "wireguard"{members}}}}}"#);
+        NetConf::parse(text.as_bytes()).err().map(|problems| problems.to_string()).unwrap_or_default()
+    };
+    let shared = "7000 is ListenPort too; in mode separate each device needs its own port";
+    assert!(problems(DUAL, ports).contains(shared), "{}", problems(DUAL, ports));
+    for (networks, members) in
+        [(DUAL, format!("{ports}{}", mode("auto"))), (V4, ports.into()), (V6, ports.into())]
+    {
+        assert_eq!(problems(networks, &members), "", "{networks}{members}");
+    }
+}
