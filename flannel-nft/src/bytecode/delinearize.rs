@@ -385,3 +385,68 @@ pub(crate) fn nat_flags(flags: Nonzero) -> Option<u32> {
     let flags = flags.0 & !NF_NAT_RANGE_PROTO_SPECIFIED;
     (flags & !crate::bytecode::expr::NAT_CHOICES == 0).then_some(flags)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bytecode::expr::OtherExpr;
+    use crate::{meta, tcp};
+
+    fn expressions(rule: &Rule) -> Vec<Expr> {
+        let mut exprs = Vec::new();
+        linearize(rule, Family::Ip, 0, |expr| exprs.push(expr)).unwrap();
+        exprs
+    }
+
+    fn read(exprs: &[Expr]) -> Rule {
+        delinearize(Rule::new(), exprs.to_vec(), Family::Ip, |_, _| None)
+    }
+
+    /// For each statement whether it is an expression without a type.
+    fn untyped(exprs: &[Expr]) -> Vec<bool> {
+        let rule = read(exprs);
+        rule.statements.iter().map(|statement| matches!(statement, Statement::Other(_))).collect()
+    }
+
+    #[test]
+    fn an_unknown_expression_keeps_the_loads_before_it_and_nothing_else_from_being_understood() {
+        let newer = || Expr::Other(Box::new(OtherExpr { name: "newer".into(), data: Box::default() }));
+        let load =
+            |offset| Expr::Payload { base: NFT_PAYLOAD_NETWORK_HEADER, offset, length: 4, dreg: NFT_REG_1 };
+        let compare = || Expr::Cmp { sreg: NFT_REG_1, op: NFT_CMP_EQ, data: Data::new(&[10, 0, 0, 1]) };
+        let mark = || expressions(&Rule::new().when(meta::mark(1)));
+        let accept = || expressions(&Rule::new().accept());
+        for (middle, expected) in [
+            (vec![], vec![]),
+            (vec![newer()], vec![true]),
+            (vec![newer(), newer()], vec![true, true]),
+            (vec![load(12), newer()], vec![true, true]),
+            (vec![load(12), load(16), newer()], vec![true, true, true]),
+            (vec![load(12), newer(), compare()], vec![true, true, true]),
+            (vec![newer(), load(12), compare()], vec![true, false]),
+        ] {
+            let exprs = [mark(), middle, accept()].concat();
+            assert_eq!(untyped(&exprs), [vec![false], expected, vec![false]].concat(), "{exprs:?}");
+            assert_eq!(expressions(&read(&exprs)), exprs, "written back unchanged");
+        }
+        assert_eq!(untyped(&[mark(), vec![load(12)]].concat()), [false, true], "a load that nothing uses");
+    }
+
+    #[test]
+    fn a_rule_that_would_be_written_back_differently_stays_expressions() {
+        // This crate and nft use the first register.
+        let port = expressions(&Rule::new().when(tcp::dport(80)));
+        assert_eq!(untyped(&port), [false]);
+        let other_register = |expr: &Expr| match expr.clone() {
+            Expr::Payload { base, offset, length, .. } => {
+                Expr::Payload { base, offset, length, dreg: NFT_REG_2 }
+            }
+            Expr::Cmp { op, data, .. } => Expr::Cmp { sreg: NFT_REG_2, op, data },
+            other => other,
+        };
+        let moved: Vec<Expr> = port.iter().map(other_register).collect();
+        assert_ne!(moved, port);
+        assert_eq!(untyped(&moved), vec![true; moved.len()]);
+        assert_eq!(expressions(&read(&moved)), moved);
+    }
+}
