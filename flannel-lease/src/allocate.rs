@@ -50,8 +50,8 @@ pub enum ChoiceError {
     /// No subnet of the range is free. The text begins with upstream's message.
     #[error("out of subnets: {0}")]
     OutOfSubnets(String),
-    /// A node without a lease would publish the backend data of another node, such as its VTEP MAC address, so that
-    /// peers reach only one of the two.
+    /// A node would begin to publish the backend data of another node, such as its VTEP MAC address, so that peers reach
+    /// only one of the two.
     #[error("the node {node} with lease {key} publishes the same backend data as this node")]
     IdentityTaken {
         /// The other node's subnets.
@@ -88,10 +88,9 @@ pub fn choose<'a>(
     request: &LeaseRequest,
     rng: &mut impl RngExt,
 ) -> Result<Choice, ChoiceError> {
-    let Split { own, mut others, twin } = split(leases, request);
-    if let (None, Some((key, node))) = (own, twin) {
-        return Err(ChoiceError::IdentityTaken { key, node });
-    }
+    let Split { own, mut others, twins } = split(leases, request);
+    identity_is_free(twins, &request.attributes, own.map(|(_, attributes)| attributes))?;
+    let own = own.map(|(key, _)| key);
     others.extend(occupied);
     let wanted = || [own, request.previous].into_iter().flatten();
     let v4 = match request.range.v4 {
@@ -127,39 +126,60 @@ pub fn choose<'a>(
     Ok(Choice { key, own })
 }
 
-struct Split {
-    own: Option<LeaseKey>,
+/// Checks that none of `others`, the leases of other nodes, has backend data of `wanted` that this node's own lease does
+/// not have yet. What it has, it keeps: another node may have copied it since.
+///
+/// # Errors
+/// [`ChoiceError::IdentityTaken`].
+pub(crate) fn identity_is_free<'a>(
+    others: impl IntoIterator<Item = Published<'a>>,
+    wanted: &LeaseAttributes,
+    own: Option<&LeaseAttributes>,
+) -> Result<(), ChoiceError> {
+    let mut new = wanted.clone();
+    if let Some(own) = own {
+        new.backend_data.take_if(|data| own.backend_data.as_ref() == Some(data));
+        new.backend_v6_data.take_if(|data| own.backend_v6_data.as_ref() == Some(data));
+    }
+    match others.into_iter().find(|(_, attributes)| attributes.publishes_data_of(&new)) {
+        Some((key, twin)) => Err(ChoiceError::IdentityTaken { key, node: twin.public_address() }),
+        None => Ok(()),
+    }
+}
+
+/// A lease, and what its node publishes with it.
+type Published<'a> = (LeaseKey, &'a LeaseAttributes);
+
+struct Split<'a> {
+    own: Option<Published<'a>>,
     others: Vec<LeaseKey>,
-    /// Another node that publishes this node's backend data.
-    twin: Option<(LeaseKey, PublicAddress)>,
+    /// Other nodes that publish this node's backend data.
+    twins: Vec<Published<'a>>,
 }
 
 /// The node's own lease, and the keys of all others. Of several that look like the node's, the one with its address
 /// wins, then the one on its previous subnet; the rest counts as occupied.
-fn split<'a>(
-    leases: impl IntoIterator<Item = (LeaseKey, &'a LeaseAttributes)>,
-    request: &LeaseRequest,
-) -> Split {
-    let mut own: Option<((bool, bool), LeaseKey)> = None;
-    let (mut others, mut twin) = (Vec::new(), None);
+fn split<'a>(leases: impl IntoIterator<Item = Published<'a>>, request: &LeaseRequest) -> Split<'a> {
+    let mut own: Option<((bool, bool), Published<'_>)> = None;
+    let (mut others, mut twins) = (Vec::new(), Vec::new());
     for (key, attributes) in leases {
         let by_address = attributes.same_node(&request.attributes);
         let previous = request.previous == Some(key);
         let is_former =
             |former: &LeaseAttributes| attributes.same_node(former) && attributes.same_backend(former);
         let claim = (by_address || previous && request.former.as_ref().is_some_and(is_former))
-            .then_some(((by_address, previous), key));
+            .then_some(((by_address, previous), (key, attributes)));
         if claim.is_none() && attributes.publishes_data_of(&request.attributes) {
-            twin = Some((key, attributes.public_address()));
+            twins.push((key, attributes));
         }
         let loser = if claim.is_some() && claim.map(|c| c.0) > own.map(|o| o.0) {
-            std::mem::replace(&mut own, claim).map(|(_, key)| key)
+            std::mem::replace(&mut own, claim).map(|(_, (key, _))| key)
         } else {
             Some(key)
         };
         others.extend(loser);
     }
-    Split { own: own.map(|(_, key)| key), others, twin }
+    Split { own: own.map(|(_, lease)| lease), others, twins }
 }
 
 fn span_v4(key: LeaseKey) -> Option<(u128, u128)> {

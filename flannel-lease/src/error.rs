@@ -34,7 +34,7 @@ pub enum StoreErrorKind {
     OutOfSubnets,
     /// This node no longer holds the lease that it wants to update.
     NotHeld,
-    /// Another node already publishes this node's backend data, such as its VTEP MAC address. Publish other data.
+    /// Another node already publishes this backend data, such as its VTEP MAC address. Publish other data.
     IdentityTaken,
 }
 

@@ -92,7 +92,8 @@ pub trait LeaseStore: fmt::Debug + Send + Sync {
     /// Publishes other attributes with the lease that is held.
     ///
     /// # Errors
-    /// [`StoreErrorKind::NotHeld`] if no lease is held, or another node has the subnet; or the store cannot be used.
+    /// [`StoreErrorKind::NotHeld`] if no lease is held, or another node has the subnet; [`StoreErrorKind::IdentityTaken`],
+    /// except in Kubernetes, where each daemon reads its own node only; or the store cannot be used.
     fn update<'a>(&'a self, attributes: &'a LeaseAttributes) -> StoreFuture<'a, Result<Lease, StoreError>>;
 
     /// Reports every lease and then every change, until the receiver is dropped. After an error it retries with backoff

@@ -227,6 +227,9 @@ macro_rules! lease_store_conformance {
             an_updated_lease_reaches_the_peers
             each_backend_is_stored_as_upstream_does_and_reaches_the_peers
             an_update_of_a_lost_lease_is_refused
+            an_update_to_what_another_node_publishes_is_refused
+            a_lease_that_two_machines_share_does_not_get_what_a_third_publishes
+            a_lease_stays_its_nodes_although_another_copies_what_it_publishes
             a_deleted_lease_is_reported_lost
             renewal_never_takes_a_subnet_that_another_node_holds
             a_reservation_is_kept_for_its_node_and_stays_one

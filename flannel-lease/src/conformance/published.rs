@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Harness, Watcher, node, quick, range_v4, request, with_v6};
-use crate::{LeaseAttributes, LeaseRequest, LeaseTable, StoreErrorKind};
+use super::{Harness, Watcher, node, quick, range_v4, request, with_v6, within};
+use crate::{LeaseAttributes, LeaseLost, LeaseRequest, LeaseTable, StoreErrorKind};
 
 /// What upstream's nodes publish with each backend: `json.Marshal` of `LeaseAttrs` (pkg/lease/lease.go).
 const PUBLISHED_BY_UPSTREAM: [&str; 6] = [
@@ -73,4 +73,44 @@ pub async fn an_update_of_a_lost_lease_is_refused<H: Harness>(harness: H) {
     harness.delete(&lease.key.to_string()).await;
     assert_eq!(store.update(&node(1)).await.unwrap_err().kind, StoreErrorKind::NotHeld);
     assert_eq!(harness.read(&lease.key.to_string()).await, None);
+}
+
+pub async fn an_update_to_what_another_node_publishes_is_refused<H: Harness>(harness: H) {
+    harness.open(quick()).await.acquire(&request(node(1))).await.unwrap();
+    let store = harness.open(quick()).await;
+    let lease = store.acquire(&request(node(2))).await.unwrap();
+    let copied = LeaseAttributes { backend_data: node(1).backend_data, ..node(2) };
+    assert_eq!(store.update(&copied).await.unwrap_err().kind, StoreErrorKind::IdentityTaken);
+    assert_eq!(harness.read(&lease.key.to_string()).await, Some(node(2).to_json().unwrap()));
+    let held = tokio::time::timeout(Duration::from_millis(500), store.hold());
+    assert!(held.await.is_err(), "the lease is held as it was");
+}
+
+pub async fn a_lease_that_two_machines_share_does_not_get_what_a_third_publishes<H: Harness>(harness: H) {
+    // A machine and its two clones, until the address of the machine is changed.
+    let (one, two, three) =
+        (harness.open(quick()).await, harness.open(quick()).await, harness.open(quick()).await);
+    for store in [&one, &two, &three] {
+        store.acquire(&request(node(1))).await.unwrap();
+    }
+    one.update(&LeaseAttributes { public_ip: node(2).public_ip, ..node(1) }).await.unwrap();
+    for clone in [&two, &three] {
+        assert!(matches!(within("the loss", clone.hold()).await, LeaseLost::Taken { .. }));
+    }
+    let other = LeaseAttributes { backend_data: node(3).backend_data, ..node(1) };
+    let lease = two.acquire(&request(other.clone())).await.unwrap();
+    assert_eq!(three.acquire(&request(node(1))).await.unwrap_err().kind, StoreErrorKind::IdentityTaken);
+    assert_eq!(harness.read(&lease.key.to_string()).await, Some(other.to_json().unwrap()));
+    assert_eq!(three.acquire(&request(other)).await.unwrap().key, lease.key);
+}
+
+pub async fn a_lease_stays_its_nodes_although_another_copies_what_it_publishes<H: Harness>(harness: H) {
+    let store = harness.open(quick()).await;
+    let lease = store.acquire(&request(node(1))).await.unwrap();
+    let copied = LeaseAttributes { backend_data: node(1).backend_data, ..node(2) };
+    let free = if lease.key.to_string() == "10.244.9.0-24" { "10.244.8.0-24" } else { "10.244.9.0-24" };
+    harness.put(free, &copied.to_json().unwrap()).await;
+    let moved = LeaseAttributes { public_ip: node(3).public_ip, ..node(1) };
+    assert_eq!(store.update(&moved).await.unwrap().key, lease.key);
+    assert_eq!(harness.open(quick()).await.acquire(&request(moved)).await.unwrap().key, lease.key);
 }

@@ -159,7 +159,7 @@ impl EtcdStore {
         Ok((id, Some(ttl)))
     }
 
-    async fn list(&self) -> Result<Known, StoreError> {
+    pub(super) async fn list(&self) -> Result<Known, StoreError> {
         let deadline = Instant::now() + RETRY_TIMEOUT;
         let mut backoff = Backoff::default();
         let listing = loop {
@@ -189,6 +189,12 @@ impl EtcdStore {
 }
 
 impl Known {
+    /// The leases of other nodes than the one that holds `own`.
+    pub(super) fn others(&self, own: LeaseKey) -> impl Iterator<Item = (LeaseKey, &LeaseAttributes)> {
+        let leases = self.leases.iter().filter(move |(key, _)| **key != own);
+        leases.map(|(key, (attributes, _))| (*key, attributes))
+    }
+
     fn learn(&mut self, prefix: &str, entries: Vec<KeyValue>) {
         for entry in entries {
             let Some(key) = parse_key(prefix, &entry.key) else { continue };

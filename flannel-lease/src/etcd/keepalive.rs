@@ -8,6 +8,7 @@ use tracing::info;
 use super::client::still_at;
 use super::wire::{Header, KeyValue, Operation, RangeRequest, TxnRequest};
 use super::{EtcdStore, operation, put};
+use crate::allocate::identity_is_free;
 use crate::contested_lease::Contest;
 use crate::{Backoff, Lease, LeaseAttributes, LeaseLost, StoreError, StoreErrorKind};
 
@@ -38,6 +39,14 @@ impl EtcdStore {
             self.refused(OPERATION, StoreErrorKind::NotHeld, "none is held; acquire one first")
         })?;
         let path = self.path(held.lease.key);
+        let published = &held.lease.attributes;
+        if (&published.backend_data, &published.backend_v6_data)
+            != (&attributes.backend_data, &attributes.backend_v6_data)
+        {
+            let known = self.list().await?;
+            identity_is_free(known.others(held.lease.key), attributes, Some(published))
+                .map_err(|error| self.refused(OPERATION, error.kind(), &error.to_string()))?;
+        }
         for _ in 0..5 {
             let Err(entry) = self.write(held, &path, &json).await? else {
                 held.lease.attributes = attributes.clone();

@@ -10,7 +10,7 @@ use rusqlite::types::{FromSql, ValueRef};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::error::{DAMAGED, failed, unusable};
-use crate::allocate::choose;
+use crate::allocate::{choose, identity_is_free};
 use crate::codec::cut;
 use crate::{
     Lease, LeaseAttributes, LeaseEvent, LeaseKey, LeaseLost, LeaseRequest, StoreError, StoreErrorKind, Timing,
@@ -163,6 +163,16 @@ impl Db {
             Ok(held) => held.expires,
             Err(lost) => return Ok(Err(lost)),
         };
+        let leases = rows(&tx, 0).map_err(wrong)?.leases;
+        let others = leases.iter().filter(|lease| lease.key != own.key);
+        let others = others.map(|lease| (lease.key, &lease.attributes));
+        identity_is_free(others, attributes, Some(&own.attributes)).map_err(|source| StoreError {
+            operation: OPERATION,
+            object: path.display().to_string(),
+            advice: source.to_string(),
+            kind: source.kind(),
+            source: None,
+        })?;
         tx.execute("UPDATE lease SET attributes = ?2 WHERE key = ?1", params![own.key.to_string(), json])
             .map_err(wrong)?;
         tx.commit().map_err(wrong)?;

@@ -11,16 +11,18 @@ use super::Reconciler;
 use super::incomplete_leases::{Gap, IncompleteLeases, keep_known};
 use super::log_limit::{ChangeLog, LogDecision, LogOnce};
 use super::overlay::OverlayState;
-use crate::desired::{NodeSpec, VtepMacs};
+use crate::desired::{NodeSpec, VtepMacs, with_other_macs};
 use crate::status::counters::Object;
 use crate::status::readiness::update;
-use flannel_lease::{Chain, Gaps, Lease, LeaseEvent, LeaseKey, LeaseTable};
+use flannel_lease::{Chain, Gaps, Lease, LeaseAttributes, LeaseEvent, LeaseKey, LeaseTable};
 
 /// What the lease store says of all nodes, and what flanneld knows of leases that say too little.
 #[derive(Debug)]
 pub(super) struct LeaseView {
     table: LeaseTable,
     gaps: IncompleteLeases,
+    /// This node's lease in the store, and when it was created.
+    own_created: Option<(LeaseKey, u64)>,
     /// Leases that give no peer, or contradict another.
     warnings: LogOnce,
     /// Changes of each lease that were logged in the last minute.
@@ -34,6 +36,7 @@ impl LeaseView {
         Self {
             table: LeaseTable::new(Some(own)),
             gaps: IncompleteLeases::default(),
+            own_created: None,
             warnings: LogOnce::default(),
             changes: ChangeLog::default(),
             use_restored_from: None,
@@ -96,6 +99,11 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         | LeaseEvent::Remove(key) = &event
         {
             self.leases.gaps.log = self.leases.should_log(*key);
+        }
+        if let LeaseEvent::Upsert(lease) = &event
+            && (lease.key == self.lease.key || self.is_own(lease))
+        {
+            self.leases.own_created = Some((lease.key, lease.created));
         }
         let mut noted = false;
         let event = match event {
@@ -265,13 +273,45 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                 self.update_peer(key);
             }
         }
-        // They are others than before if another node publishes those, whether or not the subnet is the same.
-        let NodeSpec { net_conf, facts, .. } = &self.spec;
-        let published = Some(&self.lease.attributes);
-        let macs = VtepMacs::choose(net_conf, facts, &self.config.asked.host_name, published);
-        if !is_other_subnet && macs == self.spec.macs {
-            return;
+        // Its MAC addresses are others than before if another node publishes those, whether or not the subnet is the same.
+        let macs = self.published_macs();
+        if is_other_subnet || macs != self.spec.macs {
+            self.adopt_macs(macs);
         }
+    }
+
+    /// Takes other MAC addresses if an older node publishes this node's; peers leave the younger of two such nodes out.
+    ///
+    /// The store refuses the MAC addresses of another node only as far as it sees them: another process may have changed the
+    /// other node's lease at that moment.
+    pub(super) fn give_up_shared_macs(&mut self) {
+        let Some((own, created)) = self.leases.own_created.filter(|(own, _)| *own == self.lease.key) else {
+            return;
+        };
+        let published = self.outputs.attributes.borrow().clone();
+        let table = &self.leases.table;
+        let is_twin = |(key, peer): &(LeaseKey, &LeaseAttributes)| {
+            let is_older = (table.created(*key), *key) < (created, own);
+            is_older && peer.publishes_data_of(&published) && !peer.same_node(&published)
+        };
+        let Some((key, twin)) = table.peers().find(is_twin) else { return };
+        let Some(others) = with_other_macs(&published) else { return };
+        warn!(
+            "the node {} with lease {key}, which is older, has this node's VTEP MAC address: check whether one machine is a \
+             clone of the other. This node takes another MAC address, so that peers reach both",
+            twin.public_address()
+        );
+        self.lease.attributes = others;
+        self.due.state.now();
+        self.adopt_macs(self.published_macs());
+    }
+
+    fn published_macs(&self) -> VtepMacs {
+        let NodeSpec { net_conf, facts, .. } = &self.spec;
+        VtepMacs::choose(net_conf, facts, &self.config.asked.host_name, Some(&self.lease.attributes))
+    }
+
+    fn adopt_macs(&mut self, macs: VtepMacs) {
         if let Err(error) = self.adopt_spec(NodeSpec { macs, ..self.spec.clone() }) {
             error!(
                 "cannot publish this node's new VTEP MAC addresses; peers cannot reach its pods, restart flanneld: {}",

@@ -268,6 +268,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                 }
                 _ = verify.tick() => {
                     self.notice(&[Notification::Overflow], Cause::Check);
+                    self.give_up_shared_macs();
                 }
                 () = sleep_until(next) => {}
             }

@@ -17,7 +17,7 @@ use flannel_lease::LeaseEvent;
 use flannel_lease::Stack;
 use flannel_lease::{
     BackendType, Backoff, Lease, LeaseAttributes, LeaseLost, LeaseRequest, LeaseStore, StoreError,
-    StoreErrorKind, StoreHealth,
+    StoreErrorKind, StoreFuture, StoreHealth,
 };
 
 /// Longest pause before another lease is asked for, if other machines take one after another.
@@ -94,9 +94,21 @@ async fn open(configured: &ConfiguredStore, stack: Stack, sinks: &LeaseSinks) ->
 /// # Errors
 /// As [`LeaseStore::acquire`].
 pub(crate) async fn acquire(store: &dyn LeaseStore, request: &LeaseRequest) -> Result<Lease, StoreError> {
+    with_free_macs(store, request, |store, request| store.acquire(request)).await
+}
+
+/// Calls a store; again with other MAC addresses if another node publishes those in `request`.
+///
+/// # Errors
+/// As `call`.
+async fn with_free_macs(
+    store: &dyn LeaseStore,
+    request: &LeaseRequest,
+    call: for<'a> fn(&'a dyn LeaseStore, &'a LeaseRequest) -> StoreFuture<'a, Result<Lease, StoreError>>,
+) -> Result<Lease, StoreError> {
     let mut request = request.clone();
     for _ in 0..MAX_MACS {
-        match store.acquire(&request).await {
+        match call(store, &request).await {
             Err(error) if error.kind == StoreErrorKind::IdentityTaken => {
                 let Some(others) = with_other_macs(&request.attributes) else {
                     return Err(if request.attributes.backend_type == BackendType::Wireguard {
@@ -115,7 +127,7 @@ pub(crate) async fn acquire(store: &dyn LeaseStore, request: &LeaseRequest) -> R
             result => return result,
         }
     }
-    store.acquire(&request).await
+    call(store, &request).await
 }
 
 /// A node of which the key is another node's gets no lease. It does not choose another key by itself: both may have one file.
@@ -166,7 +178,7 @@ async fn hold_lease(
     mut attributes: watch::Receiver<LeaseAttributes>,
     sinks: &LeaseSinks,
 ) {
-    let (mut backoff, mut takeovers) = (Backoff::default(), Backoff::up_to(MAX_TAKEOVER_PAUSE));
+    let mut takeovers = Backoff::up_to(MAX_TAKEOVER_PAUSE);
     let mut since = Instant::now();
     loop {
         tokio::select! {
@@ -206,14 +218,36 @@ async fn hold_lease(
                 if std::mem::replace(&mut request.attributes, wanted) == request.attributes {
                     continue; // published with the lease
                 }
-                while let Err(error) = store.update(&request.attributes).await {
-                    warn!("cannot publish this node's new addresses; other nodes send to the old ones until a retry succeeds: {}", Chain(&error));
-                    if error.kind == StoreErrorKind::NotHeld { break }
-                    tokio::time::sleep(backoff.next_delay()).await;
+                if let Some(lease) = publish(store, &request).await {
+                    request.attributes = lease.attributes.clone();
+                    // What is out of date already would undo what the reconciler has changed since.
+                    if !attributes.has_changed().unwrap_or_default() {
+                        sinks.own.send_replace(lease);
+                    }
                 }
-                backoff.reset();
             }
         }
+    }
+}
+
+/// Publishes the attributes with the lease that is held, with other MAC addresses if another node publishes those. Retries
+/// until that works; `None` if the lease is lost.
+async fn publish(store: &dyn LeaseStore, request: &LeaseRequest) -> Option<Lease> {
+    let mut backoff = Backoff::default();
+    loop {
+        match with_free_macs(store, request, |store, request| store.update(&request.attributes)).await {
+            Ok(lease) => return Some(lease),
+            Err(error) => {
+                warn!(
+                    "cannot publish this node's new addresses; other nodes send to the old ones until a retry succeeds: {}",
+                    Chain(&error)
+                );
+                if error.kind == StoreErrorKind::NotHeld {
+                    return None;
+                }
+            }
+        }
+        tokio::time::sleep(backoff.next_delay()).await;
     }
 }
 

@@ -22,6 +22,12 @@ fn nodes_recover_in_each_script_that_found_a_bug() {
     let scripts = [
         // A slow call covered the end of the pause before a repair and the end of the contest: the route was not looked at.
         "seed 1493 nodes 3\n16216 reboot 0 0\n16734 undo-routes 3 35\n75888 slow 0 14790\n97593 refuse-rules 1 0\n",
+        // Two clones took other subnets at one moment, with one MAC address.
+        "seed 1 nodes 3\n100 clone 0 0\n200 clone 0 0\n6000 renumber 0 0\n",
+        // A clone took another subnet while another process hid the MAC address of its original.
+        "seed 335 nodes 3\n2000 renumber 0 0\n9000 clone 0 0\n15000 undo-lease 0 30\n17000 renumber 0 0\n",
+        // The state file kept the former address of a node whose address had changed while its daemon ran.
+        "seed 1 nodes 3\n2000 renumber 0 0\n",
     ];
     for script in scripts {
         let mut simulate = Command::new(env!("CARGO_BIN_EXE_simulate"));

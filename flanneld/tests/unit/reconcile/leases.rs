@@ -259,3 +259,25 @@ async fn a_lease_that_is_taken_again_with_another_mac_address_changes_the_device
 
     assert_eq!(mac(&node).map(|mac| mac.bytes()), published);
 }
+
+#[tokio::test(start_paused = true)]
+async fn of_two_nodes_with_one_mac_address_the_younger_takes_another() {
+    for (own, peer, is_younger) in [(8, 5, true), (5, 8, false)] {
+        let mut node = Node::start();
+        let mac = |node: &Node| node.links.with(|kernel| kernel.devices.values().next().unwrap().mac);
+        let mut events = listing([]);
+        let twin = LeaseAttributes { backend_data: node.own.backend_data.clone(), ..lease(2).attributes };
+        let leases = [(lease(1).key, node.own.clone(), own), (lease(2).key, twin, peer)];
+        for (key, attributes, created) in leases {
+            events.insert(1, LeaseEvent::Upsert(Lease { created, ..Lease::new(key, attributes, None) }));
+        }
+        node.tell(events).await;
+        node.until(|readiness| readiness.reason(Condition::Rules).is_none()).await;
+        sleep(Duration::from_secs(1)).await;
+        let before = mac(&node);
+        sleep(Duration::from_secs(61)).await;
+        assert_eq!(mac(&node) != before, is_younger, "created {own}, the other lease {peer}");
+        let routes: &[IpNet] = if is_younger { &[subnet(2).into()] } else { &[] };
+        assert_eq!(node.routes(), routes, "created {own}, the other lease {peer}");
+    }
+}
