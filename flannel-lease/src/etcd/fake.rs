@@ -60,6 +60,8 @@ struct State {
     compacted: i64,
     entries: BTreeMap<Vec<u8>, KeyValue>,
     history: Vec<Event>,
+    /// Values that were replaced, and by which.
+    overwrites: Vec<(KeyValue, KeyValue)>,
     leases: BTreeMap<i64, Granted>,
     last_lease: i64,
 }
@@ -132,14 +134,14 @@ impl FakeEtcd {
     /// All entries, by name.
     #[must_use]
     pub fn entries(&self) -> Vec<FakeEntry> {
-        let entry = |entry: &KeyValue| FakeEntry {
-            name: String::from_utf8_lossy(entry.key.get(prefix().len() + 1..).unwrap_or_default()).into(),
-            value: String::from_utf8_lossy(&entry.value).into(),
-            created: entry.create_revision,
-            modified: entry.mod_revision,
-            ends: entry.lease != 0,
-        };
-        self.with(|state| state.entries.values().map(entry).collect())
+        self.with(|state| state.entries.values().map(FakeEntry::of).collect())
+    }
+
+    /// The entries that were overwritten since the last call, and what each has become.
+    #[must_use]
+    pub fn take_overwrites(&self) -> Vec<(FakeEntry, FakeEntry)> {
+        let overwrites = self.with(|state| std::mem::take(&mut state.overwrites));
+        overwrites.iter().map(|(before, after)| (FakeEntry::of(before), FakeEntry::of(after))).collect()
     }
 
     /// How many transactions have changed something since the store was made.
@@ -175,6 +177,18 @@ impl FakeEtcd {
     }
 }
 
+impl FakeEntry {
+    fn of(entry: &KeyValue) -> Self {
+        Self {
+            name: String::from_utf8_lossy(entry.key.get(prefix().len() + 1..).unwrap_or_default()).into(),
+            value: String::from_utf8_lossy(&entry.value).into(),
+            created: entry.create_revision,
+            modified: entry.mod_revision,
+            ends: entry.lease != 0,
+        }
+    }
+}
+
 fn prefix() -> String {
     EtcdOptions::new(Vec::new()).prefix
 }
@@ -195,8 +209,10 @@ impl State {
             compacted: 0,
             entries: BTreeMap::new(),
             history: Vec::new(),
+            overwrites: Vec::new(),
             leases: BTreeMap::new(),
-            last_lease: 0,
+            // Etcd's numbers of leases are random enough to be used only once.
+            last_lease: i64::try_from(cluster << 32).unwrap_or_default(),
         }
     }
 
@@ -217,7 +233,8 @@ impl State {
         let PutRequest { key, value, lease } = put;
         let create_revision = self.entries.get(&key).map_or(at, |entry| entry.create_revision);
         let entry = KeyValue { key: key.clone(), create_revision, mod_revision: at, value, lease };
-        self.entries.insert(key, entry.clone());
+        let before = self.entries.insert(key, entry.clone());
+        self.overwrites.extend(before.map(|before| (before, entry.clone())));
         self.history.push(Event { kind: 0, kv: Some(entry) });
     }
 

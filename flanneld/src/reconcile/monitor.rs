@@ -10,17 +10,66 @@ use tracing::{debug, info, warn};
 
 use flannel_lease::{Backoff, Chain};
 
+/// A subscription to notifications of the kernel.
+pub trait Subscription: Send {
+    /// What it reports.
+    type Report: Send;
+
+    /// Waits for the next report.
+    ///
+    /// # Errors
+    /// The subscription is lost.
+    fn next(&mut self) -> impl Future<Output = io::Result<Self::Report>> + Send;
+
+    /// Subscribes again.
+    ///
+    /// # Errors
+    /// The kernel refuses it. The subscription is as before then.
+    fn reopen(&mut self) -> io::Result<()>;
+}
+
+impl Subscription for flannel_vxlan::MonitorStream {
+    type Report = Vec<Notification>;
+
+    async fn next(&mut self) -> io::Result<Self::Report> {
+        self.next().await
+    }
+
+    fn reopen(&mut self) -> io::Result<()> {
+        self.reopen()
+    }
+}
+
+impl Subscription for flannel_nft::MonitorStream {
+    type Report = Event;
+
+    async fn next(&mut self) -> io::Result<Self::Report> {
+        self.next().await
+    }
+
+    fn reopen(&mut self) -> io::Result<()> {
+        self.reopen()
+    }
+}
+
 /// Passes on other processes' changes of links, addresses, routes and the objects on flannel's devices, until the receiver
 /// is dropped.
 pub async fn links(monitor: flannel_vxlan::Monitor, to: mpsc::Sender<Vec<Notification>>) {
-    let mut stream = match monitor.into_stream() {
-        Ok(stream) => stream,
+    match monitor.into_stream() {
+        Ok(stream) => follow_links(stream, to).await,
         Err(error) => {
             warn!("{}", missed("links and routes", "restart flanneld", &error));
             // Dropping `to` would end the reconciler.
-            return to.closed().await;
+            to.closed().await;
         }
-    };
+    }
+}
+
+/// [`links`] with any subscription. One that is lost is opened again.
+pub async fn follow_links(
+    mut stream: impl Subscription<Report = Vec<Notification>>,
+    to: mpsc::Sender<Vec<Notification>>,
+) {
     let mut backoff = Backoff::default();
     loop {
         let notifications = match stream.next().await {
@@ -84,13 +133,21 @@ pub struct ForeignCommits {
 ///
 /// Whether our tables still are as they should be is found by looking.
 pub async fn rules(monitor: flannel_nft::Monitor, tables: Vec<TableId>, to: watch::Sender<ForeignCommits>) {
-    let mut stream = match monitor.into_stream() {
-        Ok(stream) => stream,
+    match monitor.into_stream() {
+        Ok(stream) => follow_rules(stream, tables, to).await,
         Err(error) => {
             warn!("{}", missed("rules", "restart flanneld", &error));
-            return to.closed().await;
+            to.closed().await;
         }
-    };
+    }
+}
+
+/// [`rules`] with any subscription. One that is lost is opened again.
+pub async fn follow_rules(
+    mut stream: impl Subscription<Report = Event>,
+    tables: Vec<TableId>,
+    to: watch::Sender<ForeignCommits>,
+) {
     let mut backoff = Backoff::default();
     while !to.is_closed() {
         let event = match stream.next().await {

@@ -5,7 +5,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use flannel_lease::etcd::FakeEtcd;
+use flannel_lease::etcd::{FakeEntry, FakeEtcd};
 use flannel_lease::{LeaseAttributes, LeaseKey, VxlanData};
 use flanneld::status::readiness::Readiness;
 use ipnet::IpNet;
@@ -52,6 +52,8 @@ struct Excuse {
 pub(crate) struct Checks {
     leases: BTreeMap<LeaseKey, Known>,
     excuses: BTreeMap<usize, Excuse>,
+    /// Until when a node may hold back repairs because another process undid them.
+    contests: BTreeMap<usize, Instant>,
     /// Since when each thing is wrong.
     wrong: BTreeMap<(usize, String), Instant>,
     /// What was last noted of each node.
@@ -81,8 +83,16 @@ impl Checks {
             Fault::FailReads | Fault::RefusePeers => (lasts + seconds(15), Duration::ZERO),
             // inotify reports no folder that is replaced: it is looked at every 60 seconds.
             Fault::FailDisk => (lasts + seconds(65), seconds(65)),
+            // The next attempt to subscribe again comes within 5 seconds.
+            Fault::LoseMonitors => (lasts + seconds(6), lasts + seconds(6)),
             _ => (seconds(5), seconds(3)),
         };
+        // A change that follows on those of a process that undoes repairs is held to be its doing as well.
+        let is_contested = self.contests.get(&number).is_some_and(|until| now < *until);
+        let kernel = if is_contested && fault.undoes() { kernel.max(seconds(65)) } else { kernel };
+        if matches!(fault, Fault::UndoRules | Fault::UndoRoutes) || is_contested && fault.undoes() {
+            self.contests.insert(number, now + kernel);
+        }
         if fault == Fault::Wipe {
             self.leases.values_mut().for_each(|lease| lease.wiped = Some(now));
             self.revision = None;
@@ -126,6 +136,7 @@ impl Checks {
             self.check_lost(number, node)?;
             self.check_node(number, node, now)?;
         }
+        check_overwrites(nodes, etcd)?;
         self.check_shared(nodes, now)?;
         self.check_writes(nodes, etcd, now)
     }
@@ -337,17 +348,15 @@ impl Checks {
             routed.retain(|subnet| !own.subnets().any(|own| own == *subnet));
             let mac = host.device().and_then(|device| device.mac).map(flannel_vxlan::MacAddr::bytes);
             drop(host);
-            // A clone whose address is corrected keeps the MAC address that both derived until its daemon starts again. Peers
-            // leave the newer of the two leases out.
-            let reached: Vec<IpNet> = self.peers(node, own).map(|(subnet, _)| subnet).collect();
-            if reached.iter().any(|subnet| !routed.contains(subnet))
+            if others.iter().any(|subnet| !routed.contains(subnet))
                 || routed.iter().any(|subnet| !others.contains(subnet))
             {
                 return fail(format!("routes to {routed:?}, leases of other nodes: {others:?}"));
             }
             let saved = fs::read_to_string(node.state_file()).unwrap_or_default();
-            let mut remembered = own.subnets().chain(reached).map(|subnet| subnet.network().to_string());
-            if let Some(missing) = remembered.find(|network| !saved.contains(network)) {
+            let remembered = own.subnets().chain(others).map(|subnet| subnet.network().to_string());
+            let mut remembered = remembered.chain([format!("\"{}\"", node.address)]);
+            if let Some(missing) = remembered.find(|text| !saved.contains(text)) {
                 return fail(format!("the state file does not have {missing}"));
             }
             let is_own = |lease: &Known| lease.ip == Some(node.address.into()) && Some(lease.mac) == mac;
@@ -357,6 +366,20 @@ impl Checks {
         }
         Ok(())
     }
+}
+
+/// No lease becomes that of another node: its new address is one that its node has changed to.
+fn check_overwrites(nodes: &[Node], etcd: &FakeEtcd) -> Result<(), String> {
+    for (before, after) in etcd.take_overwrites() {
+        let address = |entry: &FakeEntry| LeaseAttributes::from_json(entry.value.as_bytes()).ok()?.public_ip;
+        if let (Some(from), Some(to)) = (address(&before), address(&after))
+            && from != to
+            && !nodes.iter().any(|node| node.has_had(from) && node.has_had(to))
+        {
+            return Err(format!("the node with address {to} took the lease {} of {from}", after.name));
+        }
+    }
+    Ok(())
 }
 
 fn ends(host: &Host, subnet: IpNet) -> Option<(Option<IpAddr>, [u8; 6])> {

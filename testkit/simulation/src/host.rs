@@ -1,18 +1,19 @@
 //! The kernel of one simulated node, with faults, and a packet's way through it.
 
 use std::fmt::Write as _;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use flannel_nft::{CommitError, Errno, Generation, Kernel as _, Sealed, TableId, Transaction};
+use flannel_nft::{CommitError, Errno, Event, Generation, Kernel as _, Sealed, TableId, Transaction};
 use flannel_vxlan::{
     Applied, ApplyError, DefaultRoute, Family, IfName, Interface, Links, Notification, ObserveError,
     Observed, ObservedDevice, ObservedRouteTo, ObservedWireguard, Plan, ROUTE_PROTOCOL, RouteLookup,
 };
-use flanneld::reconcile::monitor::ForeignCommits;
+use flanneld::reconcile::monitor::Subscription;
 use ipnet::IpNet;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 /// How long another process takes to undo a write.
@@ -22,8 +23,40 @@ const UNDO_DELAY: Duration = Duration::from_millis(3);
 #[derive(Clone, Debug)]
 pub(crate) struct SharedHost(Arc<Mutex<Host>>);
 
-/// Where the kernel reports to.
-pub(crate) type Listeners = (mpsc::Sender<Vec<Notification>>, watch::Sender<ForeignCommits>);
+/// How many reports of the kernel wait until they are read.
+const REPORT_QUEUE: usize = 16;
+
+/// A subscription of a daemon to what the kernel of its node reports.
+#[derive(Debug)]
+pub(crate) struct Monitor<T> {
+    host: SharedHost,
+    reports: mpsc::Receiver<T>,
+    slot: fn(&mut Host) -> &mut Option<mpsc::Sender<T>>,
+}
+
+impl<T> Monitor<T> {
+    fn open(host: &SharedHost, slot: fn(&mut Host) -> &mut Option<mpsc::Sender<T>>) -> Self {
+        let (to, reports) = mpsc::channel(REPORT_QUEUE);
+        *slot(&mut host.lock()) = Some(to);
+        Self { host: host.clone(), reports, slot }
+    }
+}
+
+impl<T: Send> Subscription for Monitor<T> {
+    type Report = T;
+
+    async fn next(&mut self) -> io::Result<T> {
+        self.reports.recv().await.ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn reopen(&mut self) -> io::Result<()> {
+        if self.host.lock().unmonitored_until.is_some_and(|until| Instant::now() < until) {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        *self = Self::open(&self.host, self.slot);
+        Ok(())
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct Host {
@@ -31,8 +64,12 @@ pub(crate) struct Host {
     pub(crate) rules: flannel_nft::FakeKernel,
     /// The tables in nft syntax, as of a generation.
     text: Option<(Option<Generation>, String)>,
-    /// `None` while no daemon runs.
-    pub(crate) listeners: Option<Listeners>,
+    /// Where the kernel reports changes of links and routes to; `None` while no daemon is subscribed.
+    link_reports: Option<mpsc::Sender<Vec<Notification>>>,
+    /// The same of rules.
+    rule_reports: Option<mpsc::Sender<Event>>,
+    /// Until when the kernel refuses subscriptions.
+    unmonitored_until: Option<Instant>,
     pub(crate) undo_rules_until: Option<Instant>,
     pub(crate) undo_routes_until: Option<Instant>,
     /// How long the next call takes.
@@ -59,7 +96,9 @@ impl SharedHost {
             links,
             rules: flannel_nft::FakeKernel::default(),
             text: None,
-            listeners: None,
+            link_reports: None,
+            rule_reports: None,
+            unmonitored_until: None,
             undo_rules_until: None,
             undo_routes_until: None,
             slow: None,
@@ -73,6 +112,12 @@ impl SharedHost {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Host> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A subscription to changes of links and routes, and one to changes of rules.
+    pub(crate) fn monitors(&self) -> (Monitor<Vec<Notification>>, Monitor<Event>) {
+        let links = Monitor::open(self, |host| &mut host.link_reports);
+        (links, Monitor::open(self, |host| &mut host.rule_reports))
     }
 
     fn undo(&self, until: Option<Instant>, flush: fn(&mut Host, bool)) {
@@ -124,8 +169,7 @@ impl Host {
 
     /// Reports what another process did, unless that is lost.
     fn notify(&self, notifications: Vec<Notification>, is_heard: bool) {
-        let Some((links, _)) = self.listeners.as_ref().filter(|_| is_heard && !notifications.is_empty())
-        else {
+        let Some(links) = self.link_reports.as_ref().filter(|_| is_heard && !notifications.is_empty()) else {
             return;
         };
         // As from the kernel: what does not fit is lost, and that is reported.
@@ -138,8 +182,9 @@ impl Host {
 
     pub(crate) fn flush_rules(&mut self, is_heard: bool) {
         self.rules.flush();
-        if let Some((_, rules)) = self.listeners.as_ref().filter(|_| is_heard) {
-            rules.send_modify(|commits| commits.ours += 1);
+        if let Some(rules) = self.rule_reports.as_ref().filter(|_| is_heard) {
+            // What does not fit says nothing that the reports before it do not.
+            let _full = rules.try_send(Event::Overflow);
         }
     }
 
@@ -185,6 +230,17 @@ impl Host {
             }
         }
         self.notify(notifications, true);
+    }
+
+    /// Ends all subscriptions.
+    pub(crate) fn lose_monitors(&mut self) {
+        (self.link_reports, self.rule_reports) = (None, None);
+    }
+
+    /// Ends all subscriptions and refuses others until then.
+    pub(crate) fn refuse_monitors(&mut self, until: Instant) {
+        self.lose_monitors();
+        self.unmonitored_until = Some(until);
     }
 
     /// What a restart of the machine leaves.

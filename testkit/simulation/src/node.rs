@@ -15,6 +15,7 @@ use flannel_nft::Ownership;
 use flanneld::config::{Command, Config, ResolvedConfig, Source};
 use flanneld::desired::rules::TablePrefix;
 use flanneld::open_store::ConfiguredStore;
+use flanneld::reconcile::monitor;
 use flanneld::run::fatal::Fatal;
 use flanneld::run::parts::{Parts, Shared};
 use flanneld::run::start::StartInputs;
@@ -39,6 +40,8 @@ const RESTART_DELAY: Duration = Duration::from_secs(1);
 pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) address: Ipv4Addr,
+    /// Those that it had before.
+    pub(crate) former_addresses: Vec<Ipv4Addr>,
     pub(crate) host: SharedHost,
     /// Of subnet.env and the state file.
     pub(crate) folder: PathBuf,
@@ -82,8 +85,19 @@ impl Node {
     pub(crate) fn kill(&mut self) {
         if let Some(daemon) = self.daemon.take() {
             daemon.task.abort();
-            self.host.lock().listeners = None;
+            self.host.lock().lose_monitors();
         }
+    }
+
+    /// Gives the uplink another address.
+    pub(crate) fn renumber(&mut self, address: Ipv4Addr) {
+        self.former_addresses.push(std::mem::replace(&mut self.address, address));
+        self.host.lock().renumber(address);
+    }
+
+    /// Whether it has this address or had it.
+    pub(crate) fn has_had(&self, address: Ipv4Addr) -> bool {
+        self.address == address || self.former_addresses.contains(&address)
     }
 
     pub(crate) fn connect(&mut self, is_connected: bool, max_delay: Duration) {
@@ -192,7 +206,9 @@ async fn start(
     let shared = Shared { readiness_tx, heartbeat_tx, requests_rx };
     let parts = Parts::of(started, host.clone(), host.clone(), shared).map_err(Fatal::Desired)?;
     *own.lock().unwrap_or_else(PoisonError::into_inner) = Some(parts.inputs.own.clone());
-    host.lock().listeners = Some((parts.links_tx, parts.rules_tx));
+    let (links, rules) = host.monitors();
+    set.spawn(monitor::follow_links(links, parts.links_tx));
+    set.spawn(monitor::follow_rules(rules, parts.tables, parts.rules_tx));
     let reloads_tx = parts.reloads_tx;
     let (reconciler, inputs) = (parts.reconciler, parts.inputs);
     let reconcile = async move {

@@ -70,6 +70,8 @@ pub(crate) enum Fault {
     FailDisk,
     /// Another process removes subnet.env.
     RemoveSubnetFile,
+    /// The subscriptions to the kernel's notifications end, and the kernel refuses others for this many seconds.
+    LoseMonitors,
 }
 
 impl Fault {
@@ -83,12 +85,27 @@ impl Fault {
                 | Self::FailReads
                 | Self::RefusePeers
                 | Self::FailDisk
+                | Self::LoseMonitors
+        )
+    }
+
+    /// Whether it removes what the daemon wrote to the kernel.
+    pub(crate) fn undoes(self) -> bool {
+        matches!(
+            self,
+            Self::FlushRules
+                | Self::FlushRulesSilently
+                | Self::FlushRoutes
+                | Self::FlushRoutesSilently
+                | Self::FlushFdb
+                | Self::FlushNeighbors
+                | Self::DeleteDevice
         )
     }
 }
 
 /// Name, weight, and the bounds of the argument.
-const FAULTS: [(Fault, &str, u32, (u64, u64)); 27] = [
+const FAULTS: [(Fault, &str, u32, (u64, u64)); 28] = [
     (Fault::Kill, "kill", 3, (0, 0)),
     (Fault::Start, "start", 6, (0, 0)),
     (Fault::Reboot, "reboot", 2, (0, 0)),
@@ -116,6 +133,7 @@ const FAULTS: [(Fault, &str, u32, (u64, u64)); 27] = [
     (Fault::Slow, "slow", 2, (100, 30_000)),
     (Fault::FailDisk, "fail-disk", 2, (5, 100)),
     (Fault::RemoveSubnetFile, "remove-subnet-file", 2, (0, 0)),
+    (Fault::LoseMonitors, "lose-monitors", 2, (1, 20)),
 ];
 
 /// A fault, and when it happens.

@@ -89,7 +89,17 @@ impl World {
         fs::create_dir(&folder)?;
         let host = SharedHost::new(u8::try_from(number).unwrap_or(u8::MAX), address);
         let max_delay = Duration::from_millis(5);
-        let mut node = Node { name, address, host, folder, is_connected: true, max_delay, daemon: None };
+        let former_addresses = Vec::new();
+        let mut node = Node {
+            name,
+            address,
+            former_addresses,
+            host,
+            folder,
+            is_connected: true,
+            max_delay,
+            daemon: None,
+        };
         node.start(&self.etcd);
         self.nodes.push(node);
         Ok(())
@@ -179,8 +189,7 @@ impl World {
             let Some(node) = self.nodes.get_mut(number) else { continue };
             node.connect(true, Duration::from_millis(5));
             if seen.contains(&node.address) {
-                node.address = address;
-                node.host.lock().renumber(address);
+                node.renumber(address);
             }
             seen.push(node.address);
             node.start(&self.etcd);
@@ -236,8 +245,7 @@ impl World {
             }
             Fault::Renumber => {
                 if let Some(address) = fresh {
-                    node.address = address;
-                    node.host.lock().renumber(address);
+                    node.renumber(address);
                 }
             }
             Fault::FlushRules => host(|host| host.flush_rules(true)),
@@ -270,6 +278,7 @@ impl World {
                     fs::write(&node.folder, "")?;
                 }
             }
+            Fault::LoseMonitors => node.host.lock().refuse_monitors(now + seconds),
             Fault::RemoveSubnetFile => {
                 let _missing = fs::remove_file(node.subnet_file());
             }
