@@ -48,6 +48,7 @@ mod object;
 mod read;
 mod read_expression;
 mod read_map;
+mod read_nat;
 mod read_object;
 mod read_parts;
 mod read_statement;
