@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::de::{self, MapAccess, Visitor};
 use serde::ser::{self, SerializeMap as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -205,11 +204,10 @@ impl SavedState {
         let ((then_v4, then_v6), (v4, v6)) = (self.net_conf.networks(), net_conf.networks());
         // A family that is no longer in use takes nothing from the other.
         if v4.is_some_and(|net| then_v4 != Some(net)) || v6.is_some_and(|net| then_v6 != Some(net)) {
-            let shown = |v4: Option<Ipv4Net>, v6: Option<Ipv6Net>| {
-                let both = v4.map(IpNet::from).into_iter().chain(v6.map(IpNet::from));
-                both.map(|net| net.to_string()).collect::<Vec<_>>().join(" and ")
+            let shown = |net_conf: &NetConf| {
+                net_conf.all_networks().iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
             };
-            return Some(format!("it is about network {}, not {}", shown(then_v4, then_v6), shown(v4, v6)));
+            return Some(format!("it is about network {}, not {}", shown(&self.net_conf), shown(net_conf)));
         }
         let key = self.key;
         key.within(v4, v6).is_none().then(|| format!("its lease {key} is not one of the network"))

@@ -28,8 +28,7 @@ fn contradictions<'a>(leases: impl Iterator<Item = (LeaseKey, &'a LeaseAttribute
                 macs.entry(vtep_mac).or_default().push(key);
             }
         }
-        subnets.extend(key.v4().map(|net| (IpNet::from(net), key)));
-        subnets.extend(key.v6().map(|net| (IpNet::from(net), key)));
+        subnets.extend(key.subnets().map(|net| (net, key)));
     }
     let mut findings = Vec::new();
     for (address, keys) in addresses.into_iter().filter(|(_, keys)| keys.len() > 1) {
