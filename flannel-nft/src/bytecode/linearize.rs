@@ -155,7 +155,12 @@ impl<F: FnMut(Expr)> Linearizer<F> {
     }
 
     fn swap(&mut self, length: u32, register: u32, op: u32) {
-        let size = if length == 8 { 8 } else { length.min(4) };
+        // As nft chooses it (`netlink_gen_unary`), which also converts single bytes.
+        let size = match length {
+            8 => 8,
+            length if length % 4 == 0 => 4,
+            _ => 2,
+        };
         (self.emit)(Expr::Byteorder { sreg: register, dreg: register, op, length, size });
     }
 

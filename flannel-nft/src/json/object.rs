@@ -12,7 +12,7 @@ use crate::model::object::{Flowtable, Object, ObjectKind, object_kind};
 use crate::model::protocol::Protocol;
 use crate::model::rule::Rule;
 use crate::model::set::{Maps, Set};
-use crate::model::table::{Counter, Table};
+use crate::model::table::{AnyObject, Counter, Table};
 use crate::text::NftVersion;
 use crate::text::expression::sorted;
 use crate::text::object::{TCP_STATES, UDP_STATES};
@@ -30,15 +30,10 @@ impl NftVersion {
             head["flags"] = self.flags(&names);
         }
         describe(&mut head, table.handle, self.newer(table.comment.as_ref()));
-        // Counters and other objects in the order in which they were added.
-        let mut objects: Vec<(Option<Handle>, Value)> = table
-            .counters
-            .iter()
-            .map(|counter| (counter.handle, counter_of(id, counter)))
-            .chain(table.objects.iter().map(|object| (object.handle, object_of(id, object))))
-            .collect();
-        objects.sort_by_key(|(handle, _)| handle.map(Handle::number));
-        let objects = objects.into_iter().map(|(_, object)| object);
+        let objects = table.all_objects().into_iter().map(|object| match object {
+            AnyObject::Counter(counter) => counter_of(id, counter),
+            AnyObject::Other(object) => object_of(id, object),
+        });
         let chains = table.chains.iter().map(|chain| self.chain(id, chain));
         let sets = table.sets.iter().map(|set| self.set(id, set));
         let flowtables = table.flowtables.iter().map(|flowtable| flowtable_of(id, flowtable));

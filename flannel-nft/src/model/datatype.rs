@@ -210,7 +210,7 @@ datatypes! {
     /// `ifname`: 16 bytes.
     Ifname = 41 "ifname" 16 Host 1 Format::Text;
     /// `iface_type`: 2 bytes, host byte order.
-    IfaceType = 21 "iface_type" 2 Host 1 Format::SymbolsHex(&IFACE_TYPES, 4);
+    IfaceType = 21 "iface_type" 2 Host 1 Format::Symbols(&IFACE_TYPES);
     /// `igmp_type`: 1 byte.
     IgmpType = 42 "igmp_type" 1 Big 1 Format::Symbols(&IGMP_TYPES);
     /// `inet_proto`: 1 byte.

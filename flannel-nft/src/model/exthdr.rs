@@ -286,6 +286,33 @@ pub(crate) fn find(op: u32, kind: u8, offset: u32, length: Option<u32>) -> Optio
     known.or_else(|| unknown.then(|| Field::tcp_option(kind)))
 }
 
+/// The field of a set's `typeof` expression: nft's number of the header and of the field (`enum exthdr_desc_id` and the
+/// fields' enums in nft's include/exthdr.h, ipopt.h, tcpopt.h and sctp_chunk.h).
+pub(crate) fn declared(op: u32, header: u32, place: u32) -> Option<Field> {
+    const IPV6: [&str; 9] = ["", "hbh", "rt", "rt", "rt", "srh", "frag", "dst", "mh"];
+    const OPTION: [&str; 6] = ["", "type", "length", "value", "ptr", "addr"];
+    let place = usize::try_from(place).ok()?;
+    let all = FIELDS.iter().copied().flatten().copied();
+    let mut of_header = all.filter(|field| match field.0 {
+        Kind::Exthdr(field) if op == NFT_EXTHDR_OP_IPV6 => {
+            let name = usize::try_from(header).ok().and_then(|header| IPV6.get(header));
+            field.op == op && name == Some(&field.header)
+        }
+        Kind::Exthdr(field) => (field.op, u32::from(field.kind)) == (op, header),
+        _ => false,
+    });
+    let is_named = |field: &Field| matches!(field.0, Kind::Exthdr(field) if !field.name.is_empty());
+    match op {
+        NFT_EXTHDR_OP_IPV4 => {
+            let name = OPTION.get(place)?;
+            of_header.find(|field| matches!(field.0, Kind::Exthdr(field) if field.name == *name))
+        }
+        NFT_EXTHDR_OP_SCTP => of_header.filter(is_named).nth(place),
+        // 0 is the number of the header itself.
+        _ => of_header.filter(is_named).nth(place.checked_sub(1)?),
+    }
+}
+
 /// Whole bytes, which have no name: `tcp option @255,8,8`. nft has no syntax for those of other
 /// headers.
 pub(crate) fn unnamed(op: u32, kind: u8, offset: u32, length: u32) -> Option<Field> {

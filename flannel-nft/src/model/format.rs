@@ -15,15 +15,25 @@ const LOOPBACK_IFINDEX: u128 = 1;
 impl Datatype {
     /// Writes a value of this type in nft syntax.
     pub(crate) fn write(self, data: &Data, f: &mut Formatter<'_>) -> fmt::Result {
+        self.write_joined(data, ",", f)
+    }
+
+    /// Writes a key or value of a set, in which a comma would begin another element.
+    pub(crate) fn write_element(self, data: &Data, f: &mut Formatter<'_>) -> fmt::Result {
+        self.write_joined(data, " | ", f)
+    }
+
+    /// `between` is what separates the bits of flags.
+    fn write_joined(self, data: &Data, between: &str, f: &mut Formatter<'_>) -> fmt::Result {
         let parts = self.parts();
         if parts.len() < 2 {
-            return self.write_one(data, f);
+            return self.write_one(data, between, f);
         }
         let mut rest = data.as_slice();
         for (index, part) in parts.into_iter().enumerate() {
             f.write_str(if index > 0 { " . " } else { "" })?;
             let (length, padded) = part.lengths();
-            part.write_one(&Data::new(rest.get(..length).unwrap_or(rest)), f)?;
+            part.write_one(&Data::new(rest.get(..length).unwrap_or(rest)), between, f)?;
             rest = rest.get(padded..).unwrap_or_default();
         }
         Ok(())
@@ -45,7 +55,7 @@ impl Datatype {
             return Ok(());
         }
         if first == last {
-            return self.write(first, f);
+            return self.write_element(first, f);
         }
         match (self.format(), first.prefix_to(last)) {
             (Some(Format::Ipv4 | Format::Ipv6), Some(length)) => {
@@ -116,7 +126,7 @@ impl Datatype {
         (length, length.next_multiple_of(4))
     }
 
-    fn write_one(self, data: &Data, f: &mut Formatter<'_>) -> fmt::Result {
+    fn write_one(self, data: &Data, between: &str, f: &mut Formatter<'_>) -> fmt::Result {
         let bytes = data.as_slice();
         let number = self.number_of(data);
         let Some(format) = self.format() else { return hex(bytes, f) };
@@ -147,7 +157,7 @@ impl Datatype {
                     None => write!(f, "\"{text}\""),
                 }
             }
-            (Format::Labels, Some(number)) => write_labels(number, ",", f),
+            (Format::Labels, Some(number)) => write_labels(number, between, f),
             (_, None) => hex(bytes, f),
             (Format::Decimal, Some(number)) => write!(f, "{number}"),
             (Format::Hex(digits), Some(number)) => write!(f, "0x{number:0digits$x}"),
@@ -157,7 +167,7 @@ impl Datatype {
                 Ok(number) => write!(f, "{}", Protocol::new(number)),
                 Err(_) => write!(f, "{number}"),
             },
-            (Format::Bits(names), Some(number)) => write_bits(names, number, ",", f),
+            (Format::Bits(names), Some(number)) => write_bits(names, number, between, f),
             // The names are those of one type of message only, so newer versions print none.
             (_, Some(number)) if is_code && NftVersion::of(f) == NftVersion::V1_1 => write!(f, "{number}"),
             (Format::Symbols(names), Some(number)) => write_name(names, number, f),

@@ -54,6 +54,24 @@ pub struct Table {
     pub(crate) flowtables: Vec<Flowtable>,
 }
 
+/// A named object of any kind.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum AnyObject<'t> {
+    Counter(&'t Counter),
+    Other(&'t Object),
+}
+
+impl Table {
+    /// The counters and the other objects in the order in which they were added, as the kernel lists them.
+    pub(crate) fn all_objects(&self) -> Vec<AnyObject<'_>> {
+        let counters = self.counters.iter().map(|counter| (counter.handle, AnyObject::Counter(counter)));
+        let others = self.objects.iter().map(|object| (object.handle, AnyObject::Other(object)));
+        let mut all: Vec<(Option<Handle>, AnyObject<'_>)> = counters.chain(others).collect();
+        all.sort_by_key(|(handle, _)| handle.map_or(u64::MAX, Handle::number));
+        all.into_iter().map(|(_, object)| object).collect()
+    }
+}
+
 impl Table {
     /// An empty table.
     #[must_use]

@@ -188,21 +188,7 @@ pub(crate) fn is_fib_present(field: Field) -> bool {
 /// Data that a term is compared with.
 pub(super) fn value(left: &Term, data: &Data, f: &mut Formatter<'_>) -> fmt::Result {
     match left {
-        Term::Concat(parts) => {
-            let mut rest = data.as_slice();
-            for (index, part) in parts.iter().enumerate() {
-                f.write_str(if index > 0 { " . " } else { "" })?;
-                let (length, padded) = part.datatype().lengths();
-                let bytes = rest.get(..length).unwrap_or(rest);
-                match part.field().filter(|field| field.narrow().is_some()) {
-                    // In a concatenation, a narrow field is not shifted.
-                    Some(field) => field.datatype().write(&Data::new(bytes), f)?,
-                    None => value(part, &Data::new(bytes), f)?,
-                }
-                rest = rest.get(padded..).unwrap_or_default();
-            }
-            Ok(())
-        }
+        Term::Concat(parts) => concat(parts, data, value, f),
         Term::Field(field) => match field.datatype().number_of(data) {
             Some(number) if is_fib_present(*field) => {
                 f.write_str(if number == 0 { "missing" } else { "exists" })
@@ -215,6 +201,11 @@ pub(super) fn value(left: &Term, data: &Data, f: &mut Formatter<'_>) -> fmt::Res
             }
             _ => field.datatype().write(&field.unshifted(data), f),
         },
+        Term::Shifted { of, .. }
+            if of.datatype() == Datatype::Mark && NftVersion::of(f) == NftVersion::V1_0 =>
+        {
+            value(of, data, f)
+        }
         // The operands of operations with shifts are numbers.
         Term::Shifted { .. } => match (Datatype::Integer { length: 0, host: true }).number_of(data) {
             Some(number) => write!(f, "0x{number:x}"),
@@ -225,6 +216,28 @@ pub(super) fn value(left: &Term, data: &Data, f: &mut Formatter<'_>) -> fmt::Res
         }
         other => other.datatype().write(data, f),
     }
+}
+
+/// The values of a concatenation, each written by `write`.
+fn concat(
+    parts: &[Term],
+    data: &Data,
+    write: impl Fn(&Term, &Data, &mut Formatter<'_>) -> fmt::Result,
+    f: &mut Formatter<'_>,
+) -> fmt::Result {
+    let mut rest = data.as_slice();
+    for (index, part) in parts.iter().enumerate() {
+        f.write_str(if index > 0 { " . " } else { "" })?;
+        let (length, padded) = part.datatype().lengths();
+        let bytes = Data::new(rest.get(..length).unwrap_or(rest));
+        match part.field().filter(|field| field.narrow().is_some()) {
+            // In a concatenation, a narrow field is not shifted.
+            Some(field) => field.datatype().write(&bytes, f)?,
+            None => write(part, &bytes, f)?,
+        }
+        rest = rest.get(padded..).unwrap_or_default();
+    }
+    Ok(())
 }
 
 /// A set, named or anonymous, in which a term is looked up.
@@ -294,21 +307,39 @@ fn span(set: &Set, key: &Term, span: &Span, f: &mut Formatter<'_>) -> fmt::Resul
             value(key, &host(last), f)
         }
         (Span::Range(first, last), None) => match key {
-            Term::Concat(parts) => concat_range(parts, first, last, f),
+            Term::Concat(parts) => concat_range(parts, first, last, true, f),
             _ => datatype.write_range(&host(first), &host(last), f),
         },
     }
 }
 
-/// A range of a concatenation: each part is a range, in network byte order.
-fn concat_range(parts: &[Term], first: &Data, last: &Data, f: &mut Formatter<'_>) -> fmt::Result {
+/// A range of a concatenation: each part is a range, in network byte order if the kernel sorts it.
+pub(super) fn concat_range(
+    parts: &[Term],
+    first: &Data,
+    last: &Data,
+    is_sorted: bool,
+    f: &mut Formatter<'_>,
+) -> fmt::Result {
     let (mut first, mut last) = (first.as_slice(), last.as_slice());
     for (index, part) in parts.iter().enumerate() {
         f.write_str(if index > 0 { " . " } else { "" })?;
         let datatype = part.datatype();
         let (length, padded) = datatype.lengths();
-        let end = |bytes: &[u8]| datatype.swapped(&Data::new(bytes.get(..length).unwrap_or(bytes)));
-        datatype.write_range(&end(first), &end(last), f)?;
+        let end = |bytes: &[u8]| {
+            let data = Data::new(bytes.get(..length).unwrap_or(bytes));
+            if is_sorted { datatype.swapped(&data) } else { data }
+        };
+        match part {
+            Term::Field(Field(Kind::Raw { .. })) => {
+                value(part, &end(first), f)?;
+                if first != last {
+                    f.write_char('-')?;
+                    value(part, &end(last), f)?;
+                }
+            }
+            _ => datatype.write_range(&end(first), &end(last), f)?,
+        }
         (first, last) = (first.get(padded..).unwrap_or_default(), last.get(padded..).unwrap_or_default());
     }
     Ok(())
@@ -316,6 +347,9 @@ fn concat_range(parts: &[Term], first: &Data, last: &Data, f: &mut Formatter<'_>
 
 /// In sets and after masks, nft separates bits of flags otherwise than in other matches.
 fn element_value(key: &Term, data: &Data, f: &mut Formatter<'_>) -> fmt::Result {
+    if let Term::Concat(parts) = key {
+        return concat(parts, data, element_value, f);
+    }
     match (key.datatype().format(), key.datatype().number_of(data)) {
         (Some(Format::Bits(names)), Some(number)) => write_bits(names, number, " | ", f),
         (Some(Format::Labels), Some(number)) => write_labels(number, " | ", f),

@@ -48,7 +48,11 @@ pub(crate) fn object_block(object: &Object, indent: &str, end: &str, f: &mut For
             let policy: Vec<String> = seconds.iter().filter_map(changed).collect();
             line(&format_args!("policy = {{ {} }}", policy.join(", ")))
         }
-        Some(ObjectKind::Limit(rate)) => {
+        Some(ObjectKind::Limit(mut rate)) => {
+            // Unlike in a statement, no version shows the default burst.
+            if !rate.bytes && rate.burst == 5 {
+                rate.burst = 0;
+            }
             f.write_str(indent)?;
             write_rate(&rate, f)?;
             f.write_str(end)

@@ -8,14 +8,16 @@ use crate::model::chain::{Base, Chain, Hook, Policy};
 use crate::model::data::Data;
 use crate::model::datatype::Datatype;
 use crate::model::element::{Body, Mapped, Span};
+use crate::model::expression::Term;
 use crate::model::family::Family;
+use crate::model::field::{Field, Kind};
 use crate::model::object::object_kind;
 use crate::model::ruleset::Ruleset;
 use crate::model::set::{Maps, Set};
 use crate::model::statement::Statement;
-use crate::model::table::{Counter, Table};
+use crate::model::table::{AnyObject, Counter, Table};
 use crate::model::verdict::Verdict;
-use crate::text::expression::{sorted, term};
+use crate::text::expression::{concat_range, sorted, term};
 use crate::text::statement::statement;
 use crate::text::{NftVersion, duration, flowtable_block, indented_rule, object_block};
 use crate::uapi::*;
@@ -32,15 +34,17 @@ impl Display for Table {
         writeln!(f, "table {} {{", self.id)?;
         table_block(self, "\t", "\n", f)?;
         let mut between = if names_flags(self) { "\n" } else { "" };
-        for counter in &self.counters {
-            writeln!(f, "{between}\tcounter {} {{", counter.name)?;
-            counter_block(counter, "\t\t", "\n", f)?;
-            f.write_str("\t}\n")?;
-            between = "\n";
-        }
-        for object in &self.objects {
-            writeln!(f, "{between}\t{} {} {{", object_kind(object.number), object.name)?;
-            object_block(object, "\t\t", "\n", f)?;
+        for object in self.all_objects() {
+            match object {
+                AnyObject::Counter(counter) => {
+                    writeln!(f, "{between}\tcounter {} {{", counter.name)?;
+                    counter_block(counter, "\t\t", "\n", f)?;
+                }
+                AnyObject::Other(object) => {
+                    writeln!(f, "{between}\t{} {} {{", object_kind(object.number), object.name)?;
+                    object_block(object, "\t\t", "\n", f)?;
+                }
+            }
             f.write_str("\t}\n")?;
             between = "\n";
         }
@@ -152,12 +156,12 @@ fn priority(base: &Base, family: Family, f: &mut Formatter<'_>) -> fmt::Result {
             ("srcnat", 100, Some(Hook::Postrouting)),
         ],
     };
-    // nft 1.1 also knows the name at the hook at which packets of this host are translated.
-    let also = if NftVersion::of(f) == NftVersion::V1_1 && family != Family::Bridge { "dstnat" } else { "" };
+    // nft 1.1 also knows the names at the hooks at which packets from and to this host are translated.
+    let is_newer = NftVersion::of(f) == NftVersion::V1_1 && family != Family::Bridge;
     let near = named.iter().find(|(name, at, hook)| {
-        let is_here =
-            hook.is_none_or(|hook| hook == base.hook || (*name == also && base.hook == Hook::Output));
-        number.abs_diff(*at) <= 10 && is_here
+        let is_here = hook.is_none_or(|hook| hook == base.hook);
+        let is_also = matches!((*name, base.hook), ("dstnat", Hook::Output) | ("srcnat", Hook::Input));
+        number.abs_diff(*at) <= 10 && (is_here || (is_newer && is_also))
     });
     match near {
         Some((name, at, _)) if number == *at => f.write_str(name),
@@ -260,13 +264,30 @@ fn elements(set: &Set, f: &mut Formatter<'_>) -> fmt::Result {
 }
 
 pub(crate) fn element(set: &Set, span: &Span, body: &Body, f: &mut Formatter<'_>) -> fmt::Result {
-    let host = |data: &Data| if set.is_interval() { set.key.unsorted(data) } else { data.clone() };
     match span {
-        Span::One(data) => set.key.write(&host(data), f)?,
-        Span::Range(first, last) => set.key.write_range(&host(first), &host(last), f)?,
+        Span::One(data) => key(set, data, data, f)?,
+        Span::Range(first, last) => key(set, first, last, f)?,
         Span::CatchAll => f.write_str("*")?,
     }
     element_rest(set, body, None, f)
+}
+
+/// A key of a named set.
+fn key(set: &Set, first: &Data, last: &Data, f: &mut Formatter<'_>) -> fmt::Result {
+    let declared = match declared(set) {
+        // The numbers in a concatenation have no type that the set could name.
+        Some(Term::Concat(parts)) if set.key.parts().len() < 2 => Some(parts),
+        Some(raw @ Term::Field(Field(Kind::Raw { .. }))) => Some(vec![raw]),
+        _ => None,
+    };
+    match declared {
+        Some(parts) => concat_range(&parts, first, last, set.is_interval(), f),
+        None => {
+            // The kernel sorts intervals, so their ends are in network byte order.
+            let host = |data: &Data| if set.is_interval() { set.key.unsorted(data) } else { data.clone() };
+            set.key.write_range(&host(first), &host(last), f)
+        }
+    }
 }
 
 /// What follows the key of an element. `values` is the type of values that the set's definition does
@@ -293,8 +314,14 @@ pub(crate) fn element_rest(
             f.write_str(" : ")?;
             let datatype = values.unwrap_or(datatype);
             match datatype.halves(data) {
+                Some((datatype @ (Datatype::Ipv4Addr | Datatype::Ipv6Addr), first, last))
+                    if first == last =>
+                {
+                    datatype.write(&first, f)?;
+                    write!(f, "/{}", datatype.length() * 8)
+                }
                 Some((datatype, first, last)) => datatype.write_range(&first, &last, f),
-                None => datatype.write(data, f),
+                None => datatype.write_element(data, f),
             }
         }
         (Some(Mapped::Verdict(end)), _) => {

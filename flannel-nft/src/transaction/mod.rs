@@ -17,7 +17,7 @@ use crate::model::ids::{Generation, Handle, TableId};
 use crate::model::name::{ChainName, CounterName, SetName};
 use crate::model::rule::Rule;
 use crate::model::set::Set;
-use crate::model::table::{Counter, Table};
+use crate::model::table::{AnyObject, Counter, Table};
 use crate::model::validate;
 use crate::transaction::change::{Change, changes};
 use crate::uapi::NFNL_BATCH_GENID;
@@ -127,8 +127,12 @@ impl Transaction<Building> {
     /// Adds a table with everything in it: a `table` block in a script for `nft -f`.
     pub fn create(&mut self, table: &Table) {
         self.add_table(table);
-        table.counters.iter().for_each(|counter| self.add_counter(&table.id, counter));
-        table.objects.iter().for_each(|object| self.add_object(&table.id, object));
+        for object in table.all_objects() {
+            match object {
+                AnyObject::Counter(counter) => self.add_counter(&table.id, counter),
+                AnyObject::Other(object) => self.add_object(&table.id, object),
+            }
+        }
         table.flowtables.iter().for_each(|flowtable| self.add_flowtable(&table.id, flowtable));
         table.chains.iter().for_each(|chain| self.add_chain(&table.id, chain));
         for set in &table.sets {

@@ -6,8 +6,9 @@ use flannel_netlink::{Attribute, attributes};
 
 use crate::bytecode::expr::Expr;
 use crate::model::expression::Term;
+use crate::model::exthdr;
 use crate::model::field::{Field, Kind};
-use crate::model::header::{Header, fields_of};
+use crate::model::header::{Header, fields_of, vlan};
 use crate::model::set::Set;
 use crate::uapi::*;
 #[cfg(feature = "json")]
@@ -19,15 +20,29 @@ use crate::wire::udata::{
 
 /// nft's `enum expr_types`.
 const EXPR_PAYLOAD: u32 = 7;
+const EXPR_EXTHDR: u32 = 8;
 const EXPR_META: u32 = 9;
+const EXPR_SOCKET: u32 = 10;
+const EXPR_OSF: u32 = 11;
 const EXPR_CT: u32 = 12;
 const EXPR_CONCAT: u32 = 13;
+const EXPR_NUMGEN: u32 = 23;
+const EXPR_HASH: u32 = 24;
+const EXPR_RT: u32 = 25;
+/// 26 and 27 before nft 1.1, which counts on by one: the number of fields tells them apart.
+const EXPR_FIB: u32 = 26;
+const EXPR_FIB_OR_XFRM: u32 = 27;
+const EXPR_XFRM: u32 = 28;
 
 const TYPEOF_EXPR: u8 = 0;
 const PAYLOAD_DESC: u8 = 0;
 const PAYLOAD_TYPE: u8 = 1;
-#[cfg(feature = "json")]
+const PAYLOAD_BASE: u8 = 2;
+const PAYLOAD_OFFSET: u8 = 3;
 const PAYLOAD_LEN: u8 = 4;
+const EXTHDR_DESC: u8 = 0;
+const EXTHDR_TYPE: u8 = 1;
+const EXTHDR_OP: u8 = 2;
 const META_KEY: u8 = 0;
 const CT_KEY: u8 = 0;
 const CT_DIRECTION: u8 = 1;
@@ -51,6 +66,13 @@ const HEADERS: [(u32, Header); 16] = [
     (15, Header::Arp),
     (17, Header::Ether),
 ];
+
+/// nft's `PROTO_DESC_VLAN` and `enum vlan_hdr_fields`, whose first entry is a mere placeholder.
+const VLAN: u32 = 16;
+const VLAN_FIELDS: [Field; 6] = [vlan::PCP, vlan::PCP, vlan::DEI, vlan::DEI, vlan::ID, vlan::TYPE];
+
+/// nft's `enum nft_hash_types`.
+const HASH_SYM: u32 = 1;
 
 /// Declares the key of a set with `typeof`; without effect if the expression has no form here.
 #[cfg(feature = "json")]
@@ -144,16 +166,29 @@ fn number(bytes: &[u8], kind: u8) -> Option<u32> {
 
 fn term(bytes: &[u8]) -> Option<Term> {
     let data = find(bytes, NFTNL_UDATA_SET_TYPEOF_DATA)?;
+    let [first, second, third] = [0, 1, 2].map(|place| number(data, place));
     Some(Term::Field(match number(bytes, TYPEOF_EXPR)? {
         EXPR_CONCAT => {
             let parts = read_udata(data).map(|(_, part)| term(part)).collect::<Option<Vec<Term>>>()?;
             return (!parts.is_empty()).then_some(Term::Concat(parts));
         }
-        EXPR_PAYLOAD => {
-            let id = number(data, PAYLOAD_DESC)?;
-            let (_, header) = HEADERS.iter().find(|(known, _)| *known == id)?;
-            let place = usize::try_from(number(data, PAYLOAD_TYPE)?).ok()?.checked_sub(1)?;
-            *fields_of(*header).get(place)?
+        EXPR_PAYLOAD => payload(data)?,
+        EXPR_EXTHDR => {
+            let (desc, place) = (number(data, EXTHDR_DESC)?, number(data, EXTHDR_TYPE)?);
+            exthdr::declared(number(data, EXTHDR_OP).unwrap_or(NFT_EXTHDR_OP_IPV6), desc, place)?
+        }
+        EXPR_FIB | EXPR_FIB_OR_XFRM if third.is_none() => Field(Kind::Fib { result: first?, flags: second? }),
+        EXPR_HASH if first? == HASH_SYM => Field(Kind::Symhash { offset: second?, modulus: third? }),
+        EXPR_NUMGEN => Field(Kind::Numgen { kind: first?, modulus: second?, offset: third? }),
+        EXPR_OSF => Field(Kind::Osf { flags: 0, ttl: 0 }),
+        EXPR_RT => Field(Kind::Rt(first?)),
+        // The level of a control group is not in it; nft shows 0.
+        EXPR_SOCKET => {
+            let level = (first? == NFT_SOCKET_CGROUPV2).then_some(0);
+            Field(Kind::Socket { key: first?, level })
+        }
+        EXPR_FIB_OR_XFRM | EXPR_XFRM => {
+            Field(Kind::Xfrm { key: first?, number: second?, direction: u8::try_from(third?).ok()? })
         }
         EXPR_META => Field(Kind::Meta(number(data, META_KEY)?)),
         EXPR_CT => {
@@ -166,4 +201,20 @@ fn term(bytes: &[u8]) -> Option<Term> {
         }
         _ => return None,
     }))
+}
+
+fn payload(data: &[u8]) -> Option<Field> {
+    let place = usize::try_from(number(data, PAYLOAD_TYPE)?).ok()?;
+    match number(data, PAYLOAD_DESC)? {
+        0 => {
+            let [base, offset, length] =
+                [PAYLOAD_BASE, PAYLOAD_OFFSET, PAYLOAD_LEN].map(|kind| number(data, kind));
+            Some(Field(Kind::Raw { base: base?, offset: offset?, length: length? }))
+        }
+        VLAN => VLAN_FIELDS.get(place).copied(),
+        id => {
+            let (_, header) = HEADERS.iter().find(|(known, _)| *known == id)?;
+            fields_of(*header).get(place.checked_sub(1)?).copied()
+        }
+    }
 }
