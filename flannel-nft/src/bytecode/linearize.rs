@@ -356,3 +356,73 @@ pub(crate) fn linearize_verdict(verdict: &Verdict) -> Expr {
     let (code, chain) = verdict.code();
     Expr::Verdict { code, chain: chain.cloned(), id: None }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{IpVersion, Protocol, field, ip, meta, tcp};
+
+    fn expressions(rule: &Rule, family: Family) -> Vec<Expr> {
+        let mut exprs = Vec::new();
+        linearize(rule, family, 0, |expr| exprs.push(expr)).unwrap();
+        exprs
+    }
+
+    #[test]
+    fn the_protocol_that_a_rule_needs_is_compared_first_unless_the_rule_does_so() {
+        let rule = Rule::new;
+        let (ipv4, ipv6) = (meta::nfproto(IpVersion::V4), meta::nfproto(IpVersion::V6));
+        let ethernet = field::meta::IIFTYPE.is_number(1);
+        let port = || tcp::dport(80);
+        let source = || ip::saddr(std::net::Ipv4Addr::LOCALHOST);
+        let vlan = || field::vlan::ID.is_number(7);
+        for (family, short, explicit) in [
+            (Family::Ip, rule().when(port()), rule().when(meta::l4proto(Protocol::TCP)).when(port())),
+            (Family::Inet, rule().when(source()), rule().when(ipv4.clone()).when(source())),
+            (
+                Family::Bridge,
+                rule().when(source()),
+                rule().when(field::meta::PROTOCOL.is_number(0x800)).when(source()),
+            ),
+            (
+                Family::Netdev,
+                rule().when(source()),
+                rule().when(field::meta::PROTOCOL.is_number(0x800)).when(source()),
+            ),
+            (
+                Family::Bridge,
+                rule().when(vlan()),
+                rule().when(field::ether::TYPE.is_number(0x8100)).when(vlan()),
+            ),
+            (
+                Family::Netdev,
+                rule().when(vlan()),
+                rule().when(ethernet).when(field::ether::TYPE.is_number(0x8100)).when(vlan()),
+            ),
+            // At the start: the counter counts what is rejected.
+            (
+                Family::Inet,
+                rule().counter().reject(Reject::Icmp(1)),
+                rule().when(ipv4).counter().reject(Reject::Icmp(1)),
+            ),
+            (
+                Family::Inet,
+                rule().counter().reject(Reject::Icmpv6(1)),
+                rule().when(ipv6).counter().reject(Reject::Icmpv6(1)),
+            ),
+            (
+                Family::Inet,
+                rule().counter().reject(Reject::TcpReset),
+                rule().when(meta::l4proto(Protocol::TCP)).counter().reject(Reject::TcpReset),
+            ),
+        ] {
+            let exprs = expressions(&short, family);
+            assert_eq!(exprs, expressions(&explicit, family), "{short}");
+            assert!(exprs.len() > short.statements.len(), "{short}: {exprs:?}");
+        }
+        // What the family or an earlier match says is not compared again.
+        assert_eq!(expressions(&rule().when(source()), Family::Ip).len(), 2);
+        assert_eq!(expressions(&rule().reject(Reject::Icmp(1)), Family::Ip).len(), 1);
+        assert_eq!(expressions(&rule().when(port()).when(port()), Family::Ip).len(), 6);
+    }
+}
