@@ -218,7 +218,7 @@ fn names_that_a_user_without_privileges_took_stop_no_daemon_and_no_command() {
     let other = flannel.beside("other", NET_CONF).unwrap();
     let second = other.start(&node).unwrap();
     let waiting = wait_for(SOON, || unready(&second).filter(|page| page.contains("this one waits"))).unwrap();
-    assert!(waiting.contains("has network 10.244.0.0/16"), "{waiting}");
+    assert!(waiting.contains("holds network 10.244.0.0/16"), "{waiting}");
     drop(second);
     daemon.kill().unwrap();
     sh(&node, &format!("{BINARY} cleanup"));
@@ -238,12 +238,12 @@ fn daemons_that_may_not_share_a_prefix_or_a_device_name_what_is_taken() {
     let explicit = flannel.beside("explicit", OTHER_NET_CONF).unwrap().arg("--table-prefix=flannel");
     let second = explicit.start(&node).unwrap();
     let waiting = wait_for(SOON, || unready(&second).filter(|page| page.contains("this one waits"))).unwrap();
-    assert!(waiting.contains("has the tables of --table-prefix=flannel"), "{waiting}");
+    assert!(waiting.contains("holds the tables of --table-prefix=flannel"), "{waiting}");
     drop(second);
     let same_vni = OTHER_NET_CONF.replace(r#", "VNI": 2"#, "");
     let third = flannel.beside("third", &same_vni).unwrap().start(&node).unwrap();
     let waiting = wait_for(SOON, || unready(&third).filter(|page| page.contains("this one waits"))).unwrap();
-    assert!(waiting.contains("has device flannel.1"), "{waiting}");
+    assert!(waiting.contains("holds device flannel.1"), "{waiting}");
 }
 
 /// Stale tables would go on masquerading by the network that was.

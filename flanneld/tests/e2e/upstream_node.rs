@@ -261,7 +261,7 @@ fn a_preflight_check_tells_apart_swaps_that_nobody_notices_those_that_change_som
         assert_eq!(fs::read_to_string(nodes.node(0).subnet_file()).unwrap(), env);
         let again = || {
             let (status, text) = flanneld(nodes.node(0), &format!("doctor --preflight {flags}"));
-            (status == 0 && text.contains("flanneld already runs on this host")).then_some(())
+            (status == 0 && text.contains("flanneld is already running on this host")).then_some(())
         };
         assert!(
             wait_for(SOON, again).is_some(),
@@ -293,7 +293,7 @@ fn a_preflight_check_names_what_makes_a_swap_unsafe_and_what_it_changes() {
     preflight(&cluster, 3, "change  masquerade: ", "ip nat FLANNEL-POSTRTG is removed");
     preflight(&cluster, 3, "change  subnet_env: ", "FLANNEL_IPMASQ changes from true to false");
     cluster.flags = format!("{flags} --public-ip=192.168.77.99 --iface=eth0");
-    preflight(&cluster, 1, "error   lease: ", "the pods of this node are in 10.244.32.0/24");
+    preflight(&cluster, 1, "error   lease: ", "the pods of this node use addresses of 10.244.32.0/24");
     cluster.flags = flags.replace(ENDPOINT, "http://192.168.77.254:1");
     preflight(&cluster, 1, "error   start: ", "192.168.77.254:1");
     cluster.flags = flags.clone();
