@@ -17,7 +17,8 @@ fn repairs(backend: &str, device: &str, more: &[&str]) {
         let shown = cluster.sh(
             0,
             &format!(
-                "ip -o -d link show {device} 2>/dev/null; ip -o addr show dev {device} scope global 2>/dev/null
+                "ip -o -d link show {device} 2>/dev/null || true
+                 ip -o addr show dev {device} scope global 2>/dev/null || true
                  ip route show proto 70; ip nexthop; ip fou show 2>/dev/null || true"
             ),
         );
