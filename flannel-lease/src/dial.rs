@@ -19,7 +19,7 @@ type Lookup = (String, JoinHandle<io::Result<Addresses>>);
 /// A host whose addresses are not known.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LookupError {
-    #[error("cannot look up the name `{0}`")]
+    #[error("cannot resolve the host name `{0}`")]
     Failed(String, #[source] io::Error),
     #[error("no DNS server answered for the name `{0}` in {1:?}")]
     Late(String, Duration),

@@ -37,7 +37,7 @@ pub enum InvalidRule {
         range: String,
     },
     /// A rule has no matches and no statements. nft cannot read it back.
-    #[error("the rule has neither a match nor a statement, and nft cannot read it back; add a statement")]
+    #[error("the rule has neither a match nor a statement, and nft cannot list it; add one of them")]
     EmptyRule,
     /// A prefix has bits set beyond its length.
     #[error("prefix {prefix} has address bits set after its length; use the address of the network")]

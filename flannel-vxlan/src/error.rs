@@ -53,7 +53,7 @@ pub enum ApplyError {
     },
     /// The objects of the plan could not be looked up.
     #[error(
-        "cannot look up the objects of the plan; some of its steps may have been applied; observe and plan again"
+        "cannot look up what the plan refers to; some of its steps may have been applied; observe and plan again"
     )]
     Lookup(#[source] ObserveError),
 }

@@ -136,10 +136,10 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         let (blocked, beside) = (describe(true), describe(false));
         if self.host.stale != (blocked.clone(), beside.clone()) {
             if let Some(text) = &blocked {
-                error!("{text}; flanneld detects when this is done");
+                error!("{text}; flanneld notices when that is done, without a restart");
             }
             if let Some(text) = &beside {
-                warn!("{text}; flanneld detects when this is done");
+                warn!("{text}; flanneld notices when that is done, without a restart");
             }
             if self.host.stale.0.is_some() && blocked.is_none() {
                 info!("new pods start again: no bridge has an address of a former pod subnet");

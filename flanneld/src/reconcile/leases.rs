@@ -314,7 +314,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     fn adopt_macs(&mut self, macs: VtepMacs) {
         if let Err(error) = self.adopt_spec(NodeSpec { macs, ..self.spec.clone() }) {
             error!(
-                "cannot publish this node's new VTEP MAC addresses; peers cannot reach its pods, restart flanneld: {}",
+                "cannot publish this node's new VTEP MAC addresses: {}; peers cannot reach its pods until flanneld is restarted",
                 Chain(&error)
             );
         }

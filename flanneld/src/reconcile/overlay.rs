@@ -54,7 +54,7 @@ impl<L> OverlayState<L> {
                 (Some(PeerStatus::SharesUnderlay(address)), _) => {
                     let other = self.desired.peers_at(*address).next().unwrap_or(*peer);
                     warn!(
-                        "peers {other} and {peer} publish the same public address {address}; flanneld programs both, but pods of one of them are unreachable unless one host has both subnets: delete the stale lease"
+                        "peers {other} and {peer} publish the same public address {address}; flanneld programs both. Unless one host has both subnets, one lease is stale and the pods of one subnet are unreachable: delete the stale lease"
                     );
                 }
                 (Some(status @ PeerStatus::HoldsSubnet(inner)), _) => {
@@ -74,7 +74,7 @@ impl<L> OverlayState<L> {
         }
         if let Some(more @ 1..) = changes.len().checked_sub(MAX_LOGGED_CHANGES) {
             warn!(
-                "the status of {more} more peers changed; `flanneld status --peers` lists those that are not programmed"
+                "the status of {more} further peers changed, which are not logged one by one; `flanneld status --peers` lists those that are not programmed"
             );
         }
     }

@@ -158,7 +158,7 @@ impl SavedState {
     pub fn read_own(path: &Path, interfaces: &[Interface], host_name: &str) -> Option<Self> {
         let saved = Self::read(path).unwrap_or_else(|error| {
             warn!(
-                "starting without the state file; flanneld waits for the lease store, and writes the file again: {}",
+                "{}; flanneld starts without it, waits for the lease store and then writes it again; traffic is not affected",
                 Chain(&error)
             );
             None

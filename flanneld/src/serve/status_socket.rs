@@ -109,7 +109,7 @@ pub enum AskError {
     },
     /// What it said is no status.
     #[error(
-        "flanneld at {path} sent no readable status: its reconcile loop hangs, or it is another version than this program"
+        "flanneld at {path} sent no readable status: its reconcile loop hangs, or its version is not this program's; see its log"
     )]
     Unreadable {
         /// The socket.
