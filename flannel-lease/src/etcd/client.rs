@@ -395,6 +395,7 @@ pub(super) fn unchanged_since(prefix: &str, revision: i64) -> Compare {
         key: prefix.into(),
         mod_revision: Some(revision.saturating_add(1)),
         range_end: prefix_end(prefix.as_bytes()),
+        ..Compare::default()
     }
 }
 
@@ -405,7 +406,18 @@ pub(super) fn still_at(key: &str, revision: i64) -> Compare {
         target: CompareTarget::Mod.into(),
         key: key.into(),
         mod_revision: Some(revision),
-        range_end: Vec::new(),
+        ..Compare::default()
+    }
+}
+
+/// "`key` hangs on this etcd lease"; 0 is none.
+pub(super) fn hangs_on(key: &str, lease: i64) -> Compare {
+    Compare {
+        result: CompareResult::Equal.into(),
+        target: CompareTarget::Lease.into(),
+        key: key.into(),
+        lease: Some(lease),
+        ..Compare::default()
     }
 }
 

@@ -12,8 +12,8 @@ use tonic::Status;
 use super::calls::{Answer, Calls, Changes};
 use super::client::{CALL_TIMEOUT, Listing};
 use super::wire::{
-    Compare, CompareResult, Event, Header, KeyValue, Operation, PutRequest, RangeRequest, RangeResponse,
-    ResponseOp, TxnRequest, TxnResponse, WatchResponse, prefix_end,
+    Compare, CompareResult, CompareTarget, Event, Header, KeyValue, Operation, PutRequest, RangeRequest,
+    RangeResponse, ResponseOp, TxnRequest, TxnResponse, WatchResponse, prefix_end,
 };
 use super::{EtcdOptions, EtcdStore};
 use crate::{Chain, Health, StoreError, StoreErrorKind, StoreFuture, Timing};
@@ -271,15 +271,21 @@ impl State {
     }
 
     fn holds(&self, compare: &Compare) -> bool {
-        let wanted = compare.mod_revision.unwrap_or_default();
-        let is_right = |found: i64| {
+        let is_right = |entry: &KeyValue| {
+            let (found, wanted) = if compare.target == i32::from(CompareTarget::Lease) {
+                (entry.lease, compare.lease)
+            } else {
+                (entry.mod_revision, compare.mod_revision)
+            };
+            let wanted = wanted.unwrap_or_default();
             if compare.result == i32::from(CompareResult::Less) { found < wanted } else { found == wanted }
         };
         if compare.range_end.is_empty() {
-            return is_right(self.entries.get(&compare.key).map_or(0, |entry| entry.mod_revision));
+            let absent = KeyValue::default();
+            return is_right(self.entries.get(&compare.key).unwrap_or(&absent));
         }
-        let range = self.entries.values().filter(|e| contains(&compare.key, &compare.range_end, &e.key));
-        range.into_iter().all(|entry| is_right(entry.mod_revision))
+        let mut entries = self.entries.values();
+        entries.all(|entry| !contains(&compare.key, &compare.range_end, &entry.key) || is_right(entry))
     }
 
     fn transact(&mut self, request: TxnRequest) -> Result<TxnResponse, Status> {

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::info;
 
-use super::client::still_at;
+use super::client::{hangs_on, still_at};
 use super::wire::{Header, KeyValue, Operation, RangeRequest, TxnRequest};
 use super::{EtcdStore, operation, put};
 use crate::allocate::identity_is_free;
@@ -72,7 +72,8 @@ impl EtcdStore {
     ) -> Result<Result<(), Option<KeyValue>>, StoreError> {
         let read = RangeRequest { key: path.to_owned().into(), ..Default::default() };
         let request = TxnRequest {
-            compare: vec![still_at(path, held.mod_revision)],
+            // After a wipe another entry may have the same revision; etcd refuses to write under a lease that it does not know.
+            compare: vec![still_at(path, held.mod_revision), hangs_on(path, held.id)],
             success: vec![put(path, json.as_bytes().to_vec(), held.id)],
             failure: vec![operation(Operation::Range(read))],
         };

@@ -145,10 +145,13 @@ impl EtcdStore {
             }
         }
         progress.seen = Some(listing.header);
-        let pause = if suspect && progress.listed { self.timing.settle } else { std::time::Duration::ZERO };
-        progress.settling = Some(Instant::now() + pause);
+        let now = Instant::now();
+        let due = if suspect && progress.listed { now + self.timing.settle } else { now };
+        // A listing after a compaction does not shorten the time that nodes have to register again.
+        let due = progress.settling.map_or(due, |earlier| earlier.max(due));
+        progress.settling = Some(due);
         progress.listed = true;
-        let open = !pause.is_zero() || settle(events, progress).await;
+        let open = due > now || settle(events, progress).await;
         Ok(open.then_some(listing.header))
     }
 }

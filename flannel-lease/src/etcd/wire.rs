@@ -87,6 +87,8 @@ pub(super) struct Compare {
     pub(super) key: Vec<u8>,
     #[prost(int64, optional, tag = "6")]
     pub(super) mod_revision: Option<i64>,
+    #[prost(int64, optional, tag = "8")]
+    pub(super) lease: Option<i64>,
     #[prost(bytes = "vec", tag = "64")]
     pub(super) range_end: Vec<u8>,
 }
@@ -103,6 +105,7 @@ pub(super) enum CompareResult {
 pub(super) enum CompareTarget {
     Version = 0, // the default, which must exist
     Mod = 2,
+    Lease = 4,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use flannel_lease::conformance::{Watcher, key, node, request};
 use flannel_lease::etcd::{FakeEtcd, FakeLink};
-use flannel_lease::{LeaseLost, LeaseStore, Timing};
+use flannel_lease::{LeaseAttributes, LeaseLost, LeaseStore, StoreErrorKind, Timing};
 use tokio::time::{sleep, timeout};
 
 /// An etcd with some history, and a store that needs up to 400 ms for each call.
@@ -30,6 +30,21 @@ async fn a_node_notices_a_wiped_etcd_whatever_it_asks_at_that_moment() {
         let lost = lost.unwrap_or_else(|_| panic!("not noticed: wiped after {moment} ms")).unwrap();
         assert!(matches!(lost, LeaseLost::Revoked(_)), "{lost:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_after_a_wipe_sees_whose_entry_has_the_revision_of_ours() {
+    let etcd = FakeEtcd::default();
+    let store = etcd.store(&FakeLink::default(), Timing::default());
+    let lease = store.acquire(&request(node(1))).await.unwrap();
+    let revision = etcd.revision();
+    etcd.wipe();
+    while etcd.revision() < revision {
+        etcd.put(&format!("subnets/{}", lease.key), &node(2).to_json().unwrap());
+    }
+    let moved = LeaseAttributes { public_ip: node(3).public_ip, ..node(1) };
+    let error = store.update(&moved).await.unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::NotHeld, "{error}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -269,6 +269,11 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             );
             self.host.note_former(Some(former), self.lease.key);
             self.due.host.now();
+            // The store may have reported the new lease before it is adopted.
+            let created = self.leases.table.created(self.lease.key);
+            if created != 0 {
+                self.leases.own_created = Some((self.lease.key, created));
+            }
             for key in self.leases.table.set_own(Some(self.lease.key)) {
                 self.update_peer(key);
             }

@@ -28,6 +28,12 @@ fn nodes_recover_in_each_script_that_found_a_bug() {
         "seed 335 nodes 3\n2000 renumber 0 0\n9000 clone 0 0\n15000 undo-lease 0 30\n17000 renumber 0 0\n",
         // The state file kept the former address of a node whose address had changed while its daemon ran.
         "seed 1 nodes 3\n2000 renumber 0 0\n",
+        // The store reported a node's new lease before the node adopted it, so that the node never knew that it is the younger
+        // of two with one MAC address.
+        "seed 102241 nodes 3\n19349 fail-disk 1 42\n27961 remove-subnet-file 3 0\n27964 delay 2 796\n39530 clone 2 0\n\
+         51300 cut 1 0\n58948 renumber 3 0\n62998 clone 2 0\n",
+        // A compaction cut short the time in which nodes register again in a wiped etcd: a peer was removed too early.
+        "seed 638 nodes 3\n11469 delay 2 1381\n32259 fail-disk 3 83\n36136 cut 0 0\n86856 wipe 1 0\n93611 compact 0 0\n",
     ];
     for script in scripts {
         let mut simulate = Command::new(env!("CARGO_BIN_EXE_simulate"));
