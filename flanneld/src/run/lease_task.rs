@@ -224,6 +224,12 @@ async fn hold_lease(
                     if !attributes.has_changed().unwrap_or_default() {
                         sinks.own.send_replace(lease);
                     }
+                } else {
+                    // Asked again, the store may have a lease that looks like it: a clone has it, under this node's former
+                    // address.
+                    request.previous = Some(sinks.own.borrow().key);
+                    confirm_lease(store, &mut request, &mut attributes, sinks, Retry::new(Effect::Lost, sinks)).await;
+                    since = Instant::now();
                 }
             }
         }

@@ -32,6 +32,8 @@ fn nodes_recover_in_each_script_that_found_a_bug() {
         // of two with one MAC address.
         "seed 102241 nodes 3\n19349 fail-disk 1 42\n27961 remove-subnet-file 3 0\n27964 delay 2 796\n39530 clone 2 0\n\
          51300 cut 1 0\n58948 renumber 3 0\n62998 clone 2 0\n",
+        // A clone registered the lease of a wiped etcd at the moment at which its original published a new address there.
+        "seed 102414 nodes 3\n19687 cut 1 0\n29639 clone 1 0\n39609 cut 3 0\n49977 wipe 3 0\n",
         // A compaction cut short the time in which nodes register again in a wiped etcd: a peer was removed too early.
         "seed 638 nodes 3\n11469 delay 2 1381\n32259 fail-disk 3 83\n36136 cut 0 0\n86856 wipe 1 0\n93611 compact 0 0\n",
     ];
