@@ -10,7 +10,7 @@ use rusqlite::types::{FromSql, ValueRef};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::error::{DAMAGED, failed, unusable};
-use crate::allocate::{choose, identity_is_free};
+use crate::allocate::{ChoiceError, choose, identity_is_free};
 use crate::codec::cut;
 use crate::{
     Lease, LeaseAttributes, LeaseEvent, LeaseKey, LeaseLost, LeaseRequest, StoreError, StoreErrorKind, Timing,
@@ -108,19 +108,8 @@ impl Db {
         let Rows { leases, unreadable, .. } = rows(&tx, 0).map_err(wrong)?;
         let present = leases.iter().map(|lease| (lease.key, &lease.attributes));
         let unreadable: Vec<LeaseKey> = unreadable.into_iter().map(|(key, _)| key).collect();
-        let choice =
-            choose(present, &unreadable, request, &mut rand::rng()).map_err(|source| StoreError {
-                operation: OPERATION,
-                object: path.display().to_string(),
-                advice: match source.kind() {
-                    StoreErrorKind::OutOfSubnets => {
-                        format!("{source}; widen the network in net-conf.json or remove leases no node uses")
-                    }
-                    _ => source.to_string(),
-                },
-                kind: source.kind(),
-                source: None,
-            })?;
+        let choice = choose(present, &unreadable, request, &mut rand::rng())
+            .map_err(|error| refused(OPERATION, &path, &error))?;
         let held = leases.iter().find(|lease| Some(lease.key) == choice.own);
         let expires = match held {
             Some(Lease { expires: None, .. }) => None,
@@ -166,13 +155,8 @@ impl Db {
         let leases = rows(&tx, 0).map_err(wrong)?.leases;
         let others = leases.iter().filter(|lease| lease.key != own.key);
         let others = others.map(|lease| (lease.key, &lease.attributes));
-        identity_is_free(others, attributes, Some(&own.attributes)).map_err(|source| StoreError {
-            operation: OPERATION,
-            object: path.display().to_string(),
-            advice: source.to_string(),
-            kind: source.kind(),
-            source: None,
-        })?;
+        identity_is_free(others, attributes, Some(&own.attributes))
+            .map_err(|error| refused(OPERATION, &path, &error))?;
         tx.execute("UPDATE lease SET attributes = ?2 WHERE key = ?1", params![own.key.to_string(), json])
             .map_err(wrong)?;
         tx.commit().map_err(wrong)?;
@@ -320,6 +304,22 @@ fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
         return Err(fail(DAMAGED));
     }
     connection.execute_batch(EXPIRY).map_err(wrong)
+}
+
+/// No lease, for a reason that is not the file's.
+fn refused(operation: &'static str, path: &Path, error: &ChoiceError) -> StoreError {
+    StoreError {
+        operation,
+        object: path.display().to_string(),
+        advice: match error.kind() {
+            StoreErrorKind::OutOfSubnets => {
+                format!("{error}; widen the network in net-conf.json or remove leases no node uses")
+            }
+            _ => error.to_string(),
+        },
+        kind: error.kind(),
+        source: None,
+    }
 }
 
 fn version(connection: &Connection) -> rusqlite::Result<(i32, i32)> {

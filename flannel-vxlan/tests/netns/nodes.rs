@@ -10,7 +10,7 @@ use testkit::{Lab, Node, sh, wait_for};
 
 use super::converge;
 
-/// The address of a node on the network of a [`Lab`], which is also that of [`host`](super::host) in IPv4.
+/// The address of a node on the network of a [`Lab`]; for IPv4 the same as [`host`](super::host).
 pub(crate) fn underlay(node: u16, family: Family) -> IpAddr {
     let text = match family {
         Family::V4 => format!("192.168.77.{node}"),

@@ -209,8 +209,6 @@ async fn hold_lease(
                         request.previous = Some(sinks.own.borrow().key);
                     }
                 }
-                confirm_lease(store, &mut request, &mut attributes, sinks, Retry::new(Effect::Lost, sinks)).await;
-                since = Instant::now();
             }
             changed = attributes.changed() => {
                 if changed.is_err() { return pending().await }
@@ -224,15 +222,14 @@ async fn hold_lease(
                     if !attributes.has_changed().unwrap_or_default() {
                         sinks.own.send_replace(lease);
                     }
-                } else {
-                    // Asked again, the store may have a lease that looks like it: a clone has it, under this node's former
-                    // address.
-                    request.previous = Some(sinks.own.borrow().key);
-                    confirm_lease(store, &mut request, &mut attributes, sinks, Retry::new(Effect::Lost, sinks)).await;
-                    since = Instant::now();
+                    continue;
                 }
+                // Held on, it could be taken for a lease that looks like it: a clone's, under this node's former address.
+                request.previous = Some(sinks.own.borrow().key);
             }
         }
+        confirm_lease(store, &mut request, &mut attributes, sinks, Retry::new(Effect::Lost, sinks)).await;
+        since = Instant::now();
     }
 }
 

@@ -66,7 +66,7 @@ pub fn read(path: &Path) -> Result<SubnetEnv, SubnetFileError> {
 /// whether that was necessary.
 ///
 /// Lines of other programs stay. The directory is made if absent (mode 0755). A new file has mode 0644 whatever the umask;
-/// that of an existing one is kept.
+/// an existing file keeps its mode.
 ///
 /// # Errors
 /// [`SubnetFileError::Write`].

@@ -70,7 +70,7 @@ impl Kind {
         }
     }
 
-    /// What the name of a sample has behind that of its family.
+    /// The end of a sample's name, after the name of its family.
     fn suffix(self) -> &'static str {
         match self {
             Self::Counter => "_total",

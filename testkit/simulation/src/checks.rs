@@ -368,7 +368,7 @@ impl Checks {
     }
 }
 
-/// No lease becomes that of another node: its new address is one that its node has changed to.
+/// No lease passes to another node: an address in a lease is replaced only by a later address of the same node.
 fn check_overwrites(nodes: &[Node], etcd: &FakeEtcd) -> Result<(), String> {
     for (before, after) in etcd.take_overwrites() {
         let address = |entry: &FakeEntry| LeaseAttributes::from_json(entry.value.as_bytes()).ok()?.public_ip;

@@ -20,8 +20,8 @@ fn state(namespace: &Namespace) -> String {
         ip -o addr | sed -E 's/^[0-9]+: //; s/(valid|preferred)_lft [^ ]+//g'
         ip -4 route show table all; ip -6 route show table all; ip nexthop
         ip neigh show nud permanent; bridge fdb; ip rule";
-    // Link-local addresses come when the kernel has made sure that nobody else has them, and the multicast groups of
-    // IPv6 addresses come with them.
+    // The kernel adds link-local addresses only after duplicate address detection, and the multicast groups of IPv6
+    // addresses with them.
     let settled = |line: &&str| !line.contains("fe80:") && !line.starts_with("33:33:");
     namespace.wait_for_local_routes().unwrap();
     namespace.sh(dump).unwrap().lines().filter(settled).map(|line| format!("{line}\n")).collect()
@@ -40,7 +40,7 @@ fn words(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
-/// A node without a daemon, beside another node of the cluster whose daemon has come and gone, as somebody to route to.
+/// A node without a daemon, and another node of the cluster, to which it will have a route: its daemon ran and has ended.
 fn beside_a_neighbour(net_conf: &str, flags: &[&str]) -> (Lab, Flannel, Node) {
     let mut lab = Lab::new().unwrap();
     let flannel = Flannel::new(&lab, BINARY, net_conf).unwrap();
