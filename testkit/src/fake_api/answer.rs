@@ -14,6 +14,7 @@ use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, 
 use hyper::{Method, Request, Response};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio::sync::watch::Receiver;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::encode::Encoding;
@@ -25,6 +26,8 @@ type Answer = Response<BoxBody<Bytes, Infallible>>;
 const BOOKMARK: Duration = Duration::from_secs(1);
 
 pub(super) async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Answer, Infallible> {
+    // Before anything is looked at: a watch that a change finds here, between the checks and its stream, is cut too.
+    let epoch = shared.epoch.subscribe();
     shared.requests.fetch_add(1, Ordering::Relaxed);
     let agent = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
     lock(&shared.user_agents).insert(agent.to_owned());
@@ -54,7 +57,7 @@ pub(super) async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> R
     let query = query(request.uri().query().unwrap_or_default());
     let watching = query.get("watch").is_some_and(|value| value == "true" || value == "1");
     Ok(match (request.method(), parts.as_slice()) {
-        (&Method::GET, ["api", "v1", "nodes"]) if watching => watch(&shared, &query, encoding),
+        (&Method::GET, ["api", "v1", "nodes"]) if watching => watch(&shared, &query, encoding, epoch),
         (&Method::GET, ["api", "v1", "nodes"]) => list(&shared, &query, encoding),
         (&Method::GET, ["api", "v1", "nodes", name]) => {
             let node = lock(&shared.nodes).read(name);
@@ -135,7 +138,12 @@ fn list(shared: &Shared, query: &HashMap<String, String>, encoding: Encoding) ->
     )
 }
 
-fn watch(shared: &Arc<Shared>, query: &HashMap<String, String>, encoding: Encoding) -> Answer {
+fn watch(
+    shared: &Arc<Shared>,
+    query: &HashMap<String, String>,
+    encoding: Encoding,
+    epoch: Receiver<u64>,
+) -> Answer {
     let given = |key: &str| query.get(key).map(String::as_str).unwrap_or_default();
     let bookmarks = given("allowWatchBookmarks") == "true";
     let limit = given("timeoutSeconds").parse().unwrap_or(1800);
@@ -146,7 +154,7 @@ fn watch(shared: &Arc<Shared>, query: &HashMap<String, String>, encoding: Encodi
         return status(shared, encoding, 400, "BadRequest", "resourceVersion is not a number");
     };
     let (lines, stream) = mpsc::channel(16);
-    tokio::spawn(follow(Arc::clone(shared), lines, since, bookmarks, limit, encoding));
+    tokio::spawn(follow(Arc::clone(shared), lines, since, bookmarks, limit, encoding, epoch));
     answered(200, encoding.content_type(true), Stream(stream).boxed())
 }
 
@@ -158,8 +166,9 @@ async fn follow(
     bookmarks: bool,
     limit: Duration,
     encoding: Encoding,
+    mut epoch: Receiver<u64>,
 ) {
-    let (mut changed, mut epoch) = (shared.changed.subscribe(), shared.epoch.subscribe());
+    let mut changed = shared.changed.subscribe();
     let end = Instant::now() + limit;
     let send = async |kind: &str, object: &Value| {
         let line = encoding.event(kind, object);

@@ -125,8 +125,9 @@ impl FakeApi {
                         _ = stopped.changed() => return,
                         accepted = listener.accept() => {
                             let Ok((stream, _)) = accepted else { continue };
+                            let epoch = served.epoch.subscribe();
                             if !served.away.load(Ordering::SeqCst) {
-                                tokio::spawn(connection(stream, Arc::clone(&served)));
+                                tokio::spawn(connection(stream, epoch, Arc::clone(&served)));
                             }
                         }
                     }
@@ -294,8 +295,7 @@ impl Drop for FakeApi {
     }
 }
 
-async fn connection(stream: tokio::net::TcpStream, shared: Arc<Shared>) {
-    let mut epoch = shared.epoch.subscribe();
+async fn connection(stream: tokio::net::TcpStream, mut epoch: watch::Receiver<u64>, shared: Arc<Shared>) {
     let service = service_fn(|request| answer::answer(request, Arc::clone(&shared)));
     let mut served = std::pin::pin!(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
     loop {
