@@ -4,7 +4,6 @@ use std::ffi::OsString;
 
 use serde_json::{Map, Value, json};
 
-use crate::bridge;
 use crate::conf::{Attachment, NetConf};
 use crate::delegate;
 use crate::error::CniError;
@@ -12,6 +11,7 @@ use crate::request::Request;
 use crate::spec::{
     BAD_CONF, BAD_ENVIRONMENT, DECODING, INCOMPATIBLE_VERSION, IO, NOT_AVAILABLE, OLDEST_VERSION, VERSIONS,
 };
+use crate::stale_bridge;
 use crate::state::State;
 use crate::subnet_env::SubnetEnv;
 
@@ -50,7 +50,7 @@ pub fn answer(request: &Request, conf: &[u8]) -> Result<Vec<u8>, CniError> {
 fn add(request: &Request, conf: &NetConf) -> Result<Vec<u8>, CniError> {
     let env = SubnetEnv::read_complete(&conf.subnet_file)?;
     if let Some(bridge) = conf.bridge() {
-        bridge::remove_if_stale(bridge, &env, &conf.data_dir)?;
+        stale_bridge::remove_if_stale(bridge, &env, &conf.data_dir)?;
     }
     let delegate = conf.delegate(&env);
     let saved = State(&conf.data_dir).save(&request.container, &request.ifname, &delegate);

@@ -11,7 +11,6 @@
 //!
 //! Limits: the delegate and its IPAM plugin are the reference plugins; this crate makes no interface itself. Linux only.
 
-mod bridge;
 mod command;
 mod conf;
 mod delegate;
@@ -21,6 +20,7 @@ mod error;
 pub mod fuzzing;
 mod request;
 mod spec;
+mod stale_bridge;
 mod state;
 mod subnet_env;
 mod uapi;

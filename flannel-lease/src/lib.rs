@@ -34,8 +34,6 @@ pub mod codec;
 pub mod conformance;
 #[cfg(any(feature = "etcd", feature = "kubernetes", feature = "sqlite"))]
 mod contested_lease;
-#[cfg(any(feature = "etcd", feature = "kubernetes"))]
-mod dial;
 mod error;
 #[cfg(feature = "etcd")]
 pub mod etcd;
@@ -52,6 +50,8 @@ mod lease;
 mod lease_table;
 #[cfg(any(feature = "etcd", feature = "kubernetes", feature = "sqlite"))]
 mod malformed;
+#[cfg(any(feature = "etcd", feature = "kubernetes"))]
+mod resolver;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 mod store;

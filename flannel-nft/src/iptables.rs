@@ -15,6 +15,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::bytecode::expr::Expr;
+use crate::display::DisplayFn;
 pub use crate::drops::{DropCause, ForwardDrop, forward_drops};
 use crate::drops::{End, MAX_JUMPS, Packet, end, end_index, is_forward, policy_drops};
 use crate::kernel::Observed;
@@ -29,7 +30,6 @@ use crate::model::selector::ip;
 use crate::model::statement::Statement;
 use crate::model::table::Table;
 use crate::model::verdict::Verdict;
-use crate::text::DisplayFn;
 use crate::transaction::{Building, Transaction};
 use crate::xtables::{by_iptables, is_marked, remark};
 
@@ -91,9 +91,9 @@ fn keep(
     let is_marked = |rule: &&Rule| is_marked(rule, mark);
     let text = |rule: &Rule| {
         // After iptables-restore, the comment is a match of iptables.
-        let mut rule = rule.without_counts().comment(mark.clone());
+        let mut rule = rule.without_state().comment(mark.clone());
         rule.statements.retain(|statement| by_iptables(statement).is_none());
-        DisplayFn(|f: &mut Formatter<'_>| crate::text::rule(&rule, table.id.family, f)).to_string()
+        DisplayFn(|f: &mut Formatter<'_>| crate::display::rule(&rule, table.id.family, f)).to_string()
     };
     let limit = end_index(table, place);
     let before_end: Vec<String> = place.rules.iter().take(limit).filter(is_marked).map(text).collect();

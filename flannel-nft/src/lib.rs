@@ -120,6 +120,7 @@
 
 mod bytecode;
 mod converge;
+mod display;
 mod drops;
 mod error;
 #[cfg(feature = "fuzzing")]
@@ -131,13 +132,13 @@ pub mod json;
 mod kernel;
 mod model;
 mod retained;
-mod text;
 mod transaction;
 mod uapi;
 mod wire;
 mod xtables;
 
 pub use converge::{Outcome, converge, converge_with, generation, observe};
+pub use display::NftVersion;
 pub use drops::{Dropped, dropped};
 pub use error::{CommitError, ConvergeError, InvalidRule, ObserveError, ReadError, RefusalReason, SealError};
 pub use flannel_netlink::{Errno, OpenError};
@@ -173,7 +174,6 @@ pub use model::value::Value;
 pub use model::verdict::Verdict;
 pub use model::view::{Comparison, NatTarget, SetView, StatementView};
 pub use retained::RetainedRuleset;
-pub use text::NftVersion;
 pub use transaction::change::{Change, RulePlace};
 pub use transaction::diff::diff;
 pub use transaction::{Building, Sealed, Transaction};

@@ -18,7 +18,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
-use crate::dial::LookupError;
+use crate::resolver::LookupError;
 
 use super::member::Member;
 use super::wire::{AuthenticateRequest, AuthenticateResponse, Nothing};

@@ -16,7 +16,7 @@ use tonic::transport::{Channel, Endpoint};
 use tower::{ServiceExt as _, service_fn};
 
 use crate::StoreError;
-use crate::dial::{Resolver, server_name};
+use crate::resolver::{Resolver, server_name};
 use crate::tls::Reread;
 
 use super::options::unusable;

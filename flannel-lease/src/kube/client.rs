@@ -13,10 +13,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::KubeOptions;
-use super::answer::{Answer, Failure};
 use super::connect;
 use super::kubeconfig;
 use super::node::Node;
+use super::response::{Failure, Response};
 use crate::Chain;
 use crate::health::Health;
 use crate::{StoreError, StoreErrorKind};
@@ -140,7 +140,7 @@ impl ApiServer {
         request: Result<hyper::Request<Vec<u8>>, kube::core::request::Error>,
     ) -> Result<T, Failure> {
         let request = request.map_err(kube::Error::BuildRequest)?;
-        let text = Answer::to(&self.client, request, CALL_TIMEOUT).await?.whole(CALL_TIMEOUT).await?;
+        let text = Response::to(&self.client, request, CALL_TIMEOUT).await?.whole(CALL_TIMEOUT).await?;
         serde_json::from_slice(&text).map_err(|error| Failure::Unreadable(error.to_string()))
     }
 

@@ -26,7 +26,7 @@ use rustls::sign::CertifiedKey;
 use secrecy::ExposeSecret as _;
 use tower::{BoxError, Service, ServiceBuilder, service_fn};
 
-use crate::dial::{Resolver, host_of, server_name};
+use crate::resolver::{Resolver, host_of, server_name};
 use crate::tls::{Pem, PemContent, PemError, Reread, client_identity};
 
 /// Longest wait of one connection for a lookup of the server's name: less than a connection may take.

@@ -7,7 +7,7 @@ use tower::{Service as _, service_fn};
 use super::annotations::Names;
 use super::decode::{Format, ListDecoder, WatchDecoder, WatchItem};
 use super::node::Node;
-use super::{answer, kubeconfig};
+use super::{kubeconfig, response};
 
 /// Reads lists, watches and refusals of a Kubernetes API server. The first two bytes choose the encoding, what it is,
 /// and the size of the pieces in which it arrives.
@@ -32,7 +32,7 @@ pub fn kubernetes(bytes: &[u8]) {
                 }
             }
         }
-        _ => drop(answer::status(500, format, text)),
+        _ => drop(response::status(500, format, text)),
     }
 }
 

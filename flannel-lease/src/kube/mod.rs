@@ -4,7 +4,6 @@
 //! lease is taken by publishing how to reach the node, and lost when the node is deleted or gets another subnet.
 
 mod annotations;
-mod answer;
 mod claims;
 mod client;
 mod connect;
@@ -17,6 +16,7 @@ mod node_list;
 mod options;
 mod proto;
 mod reflector;
+mod response;
 mod watch;
 
 use std::collections::BTreeMap;

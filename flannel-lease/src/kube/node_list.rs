@@ -11,10 +11,10 @@ use hyper::Request;
 use hyper::header::{ACCEPT, ACCEPT_ENCODING};
 use rand::RngExt as _;
 
-use super::answer::{Answer, Failure};
 use super::client::ApiServer;
 use super::decode::{ListDecoder, ListEnd, WatchDecoder, WatchItem};
 use super::node::Node;
+use super::response::{Failure, Response};
 
 /// Longest time in which nothing comes of a list. The API server gives up after 60 s.
 const LIST_IDLE_TIMEOUT: Duration = Duration::from_secs(65);
@@ -56,7 +56,7 @@ impl Since {
 /// A list that has begun.
 #[derive(Debug)]
 pub(super) struct NodeList {
-    answer: Answer,
+    response: Response,
     decoder: ListDecoder,
 }
 
@@ -65,7 +65,7 @@ impl NodeList {
     pub(super) async fn next(&mut self) -> Result<Option<Vec<Node>>, Failure> {
         let mut nodes = Vec::new();
         while nodes.is_empty() {
-            let Some(piece) = self.answer.next(LIST_IDLE_TIMEOUT).await? else { return Ok(None) };
+            let Some(piece) = self.response.next(LIST_IDLE_TIMEOUT).await? else { return Ok(None) };
             self.decoder.feed(piece, &mut nodes).map_err(Failure::Unreadable)?;
         }
         Ok(Some(nodes))
@@ -80,7 +80,7 @@ impl NodeList {
 /// A watch that has begun.
 #[derive(Debug)]
 pub(super) struct NodeWatch {
-    answer: Answer,
+    response: Response,
     decoder: WatchDecoder,
 }
 
@@ -89,7 +89,7 @@ impl NodeWatch {
     pub(super) async fn next(&mut self) -> Result<Option<Vec<WatchItem>>, Failure> {
         let mut items = Vec::new();
         while items.is_empty() {
-            let Some(piece) = self.answer.next(WATCH_IDLE_TIMEOUT).await? else { return Ok(None) };
+            let Some(piece) = self.response.next(WATCH_IDLE_TIMEOUT).await? else { return Ok(None) };
             self.decoder.feed(piece, &mut items).map_err(Failure::Unreadable)?;
         }
         Ok(Some(items))
@@ -109,8 +109,8 @@ impl ApiServer {
             "" => format!("resourceVersion={}", escaped(since.parameter())),
             page => format!("continue={}", escaped(page)),
         };
-        let answer = self.ask_for_nodes(&query, "List", detail, simple, LIST_IDLE_TIMEOUT).await?;
-        Ok(NodeList { decoder: ListDecoder::new(answer.format), answer })
+        let response = self.ask_for_nodes(&query, "List", detail, simple, LIST_IDLE_TIMEOUT).await?;
+        Ok(NodeList { decoder: ListDecoder::new(response.format), response })
     }
 
     /// Watches nodes from a version on.
@@ -119,8 +119,8 @@ impl ApiServer {
         let version = escaped(version);
         let query =
             format!("watch=true&allowWatchBookmarks=true&timeoutSeconds={seconds}&resourceVersion={version}");
-        let answer = self.ask_for_nodes(&query, "", Detail::Metadata, simple, LIST_IDLE_TIMEOUT).await?;
-        Ok(NodeWatch { decoder: WatchDecoder::new(answer.format), answer })
+        let response = self.ask_for_nodes(&query, "", Detail::Metadata, simple, LIST_IDLE_TIMEOUT).await?;
+        Ok(NodeWatch { decoder: WatchDecoder::new(response.format), response })
     }
 
     async fn ask_for_nodes(
@@ -130,7 +130,7 @@ impl ApiServer {
         detail: Detail,
         simple: bool,
         patience: Duration,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Response, Failure> {
         const NOT_ACCEPTABLE: u16 = 406;
         let metadata = format!("as=PartialObjectMetadata{list};g=meta.k8s.io;v=v1");
         let accept = match detail {
@@ -145,12 +145,12 @@ impl ApiServer {
                 .header(ACCEPT_ENCODING, "gzip")
                 .body(Vec::new());
             let request = request.map_err(|error| Failure::Broken(error.into()))?;
-            Answer::to(&self.client, request, patience).await
+            Response::to(&self.client, request, patience).await
         };
-        let answer = if simple { ask("application/json").await } else { ask(&accept).await };
-        match answer {
+        let response = if simple { ask("application/json").await } else { ask(&accept).await };
+        match response {
             Err(failure) if failure.code() == NOT_ACCEPTABLE && !simple => ask("application/json").await,
-            answer => answer,
+            response => response,
         }
     }
 }

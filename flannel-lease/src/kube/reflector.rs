@@ -7,10 +7,10 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::KubeStore;
-use super::answer::Failure;
 use super::decode::WatchItem;
 use super::node::{Node, version_number};
 use super::node_list::{Detail, Since};
+use super::response::Failure;
 use super::watch::{Event, Told};
 use crate::{Backoff, LeaseEvent};
 

@@ -64,8 +64,8 @@ pub use read::parse;
 
 use serde_json::{Value, json};
 
+use crate::display::NftVersion;
 use crate::model::ruleset::Ruleset;
-use crate::text::NftVersion;
 
 /// Writes a ruleset as `nft -j list ruleset` does, without `metainfo`.
 ///

@@ -2,6 +2,9 @@
 
 use serde_json::{Value, json};
 
+use crate::display::NftVersion;
+use crate::display::expression::sorted;
+use crate::display::object::{TCP_STATES, UDP_STATES};
 use crate::json::write::limit_of;
 use crate::model::chain::{Chain, Device, Policy};
 use crate::model::datatype::Datatype;
@@ -13,9 +16,6 @@ use crate::model::protocol::Protocol;
 use crate::model::rule::Rule;
 use crate::model::set::{Maps, Set};
 use crate::model::table::{AnyObject, Counter, Table};
-use crate::text::NftVersion;
-use crate::text::expression::sorted;
-use crate::text::object::{TCP_STATES, UDP_STATES};
 use crate::uapi::*;
 use crate::wire::definition::{declared, statements_of};
 

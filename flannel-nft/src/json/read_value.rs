@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde_json::Value;
 
+use crate::display::expression::is_fib_present;
 use crate::json::error::{Node, Read, wrong};
 use crate::model::data::Data;
 use crate::model::datatype::{Datatype, Format as Syntax};
@@ -11,7 +12,6 @@ use crate::model::element::Span;
 use crate::model::expression::Term;
 use crate::model::field::Kind;
 use crate::model::protocol::Protocol;
-use crate::text::expression::is_fib_present;
 use crate::uapi::{TC_H_ROOT, TC_H_UNSPEC};
 
 /// The longest name of an interface, without the final zero (`IFNAMSIZ`).

@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
+use crate::display::DisplayFn;
+use crate::display::NftVersion;
+use crate::display::expression::{is_fib_present, is_special};
 use crate::model::data::Data;
 use crate::model::datatype::{Datatype, Format as Syntax};
 use crate::model::expression::Term;
 use crate::model::field::Kind;
-use crate::text::DisplayFn;
-use crate::text::NftVersion;
-use crate::text::expression::{is_fib_present, is_special};
 
 /// How nft prints several flags of one value.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -4,6 +4,9 @@ use serde_json::{Value, json};
 
 use crate::bytecode::delinearize_statement;
 use crate::bytecode::expr::Expr;
+use crate::display::DisplayFn;
+use crate::display::NftVersion;
+use crate::display::rule::{indented_statement, shown};
 use crate::json::value::Flags;
 use crate::json::write_expression::{numbers, verdict};
 use crate::model::data::Data;
@@ -19,9 +22,6 @@ use crate::model::statement::{
     Synproxy, Target, Tproxy,
 };
 use crate::model::symbols::{ICMP_CODES, ICMPV6_CODES};
-use crate::text::DisplayFn;
-use crate::text::NftVersion;
-use crate::text::rule::{indented_statement, shown};
 use crate::uapi::*;
 use crate::xtables::xt;
 

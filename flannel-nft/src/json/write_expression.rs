@@ -2,6 +2,9 @@
 
 use serde_json::{Value, json};
 
+use crate::display::NftVersion;
+use crate::display::expression::{bitwise_sign, is_special, sorted};
+use crate::display::field::payload_base;
 use crate::json::value::{Flags, number};
 use crate::model::data::Data;
 use crate::model::datatype::{Datatype, Format as Syntax};
@@ -13,9 +16,6 @@ use crate::model::header::Payload;
 use crate::model::matching::{Match, Source, Test};
 use crate::model::set::{Maps, Set};
 use crate::model::verdict::Verdict;
-use crate::text::NftVersion;
-use crate::text::expression::{bitwise_sign, is_special, sorted};
-use crate::text::field::payload_base;
 use crate::uapi::*;
 
 impl NftVersion {

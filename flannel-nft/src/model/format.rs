@@ -3,10 +3,10 @@
 use std::fmt::{self, Formatter};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use crate::display::NftVersion;
 use crate::model::data::{Data, hex};
 use crate::model::datatype::{Datatype, Format, Order};
 use crate::model::protocol::Protocol;
-use crate::text::NftVersion;
 use crate::uapi::{TC_H_ROOT, TC_H_UNSPEC};
 
 /// The index of the interface `lo` in each network namespace (include/net/flow.h in the kernel).
@@ -306,7 +306,7 @@ fn write_date(seconds: u128, f: &mut Formatter<'_>) -> fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::DisplayFn;
+    use crate::display::DisplayFn;
 
     fn text(datatype: Datatype, data: &[u8]) -> String {
         DisplayFn(|f: &mut Formatter<'_>| datatype.write(&Data::new(data), f)).to_string()

@@ -6,6 +6,7 @@ use std::fmt::{self, Display, Formatter};
 use flannel_netlink::{Flags, Malformed, Message, messages};
 
 use crate::bytecode::delinearize::delinearize;
+use crate::display::{self, DisplayFn, NftVersion};
 use crate::model::attached::ChainReference;
 use crate::model::chain::Chain;
 use crate::model::ids::{Handle, TableId};
@@ -14,7 +15,6 @@ use crate::model::object::{Flowtable, Object, object_kind};
 use crate::model::rule::Rule;
 use crate::model::set::Set;
 use crate::model::table::{Counter, Table};
-use crate::text::{self, DisplayFn, NftVersion};
 use crate::uapi::NFT_OBJECT_COUNTER;
 use crate::wire::{decode, elements, message as kind, objects};
 
@@ -254,12 +254,12 @@ impl Display for Change {
         match self {
             Self::AddTable(table) => {
                 write!(f, "add table {}", table.id)?;
-                block(f, |f| text::table_block(table, "", "; ", f))
+                block(f, |f| display::table_block(table, "", "; ", f))
             }
             Self::DeleteTable(id) => write!(f, "delete table {id}"),
             Self::AddChain(id, chain) => {
                 write!(f, "add chain {id} {}", chain.name)?;
-                block(f, |f| text::chain_block(chain, id.family, "", "; ", f))
+                block(f, |f| display::chain_block(chain, id.family, "", "; ", f))
             }
             Self::DeleteChain(id, chain) => write!(f, "delete chain {id} {chain}"),
             Self::AddRule(id, chain, place, rule) => {
@@ -270,15 +270,15 @@ impl Display for Change {
                     RulePlace::After(handle) => write!(f, "add rule {id} {chain} handle {handle} ")?,
                     RulePlace::Instead(handle) => write!(f, "replace rule {id} {chain} handle {handle} ")?,
                 }
-                text::rule(rule, id.family, f)
+                display::rule(rule, id.family, f)
             }
             Self::DeleteRule(id, chain, Some(handle)) => {
                 write!(f, "delete rule {id} {chain} handle {handle}")
             }
             Self::DeleteRule(id, chain, None) => write!(f, "flush chain {id} {chain}"),
             Self::AddSet(id, set) => {
-                write!(f, "add {} {id} {}", text::kind(set), set.name)?;
-                block(f, |f| text::set_block(set, "", "; ", f))
+                write!(f, "add {} {id} {}", display::kind(set), set.name)?;
+                block(f, |f| display::set_block(set, "", "; ", f))
             }
             Self::DeleteSet(id, set) => write!(f, "delete set {id} {set}"),
             Self::AddElements(id, set) | Self::DeleteElements(id, set) => {
@@ -286,24 +286,24 @@ impl Display for Change {
                 write!(f, "{verb} element {id} {} {{ ", set.name)?;
                 for (index, (span, body)) in set.elements.iter().enumerate() {
                     f.write_str(if index > 0 { ", " } else { "" })?;
-                    text::element(set, span, body, f)?;
+                    display::element(set, span, body, f)?;
                 }
                 f.write_str(" }")
             }
             Self::AddCounter(id, counter) => {
                 write!(f, "add counter {id} {}", counter.name)?;
-                block(f, |f| text::counter_block(counter, "", "; ", f))
+                block(f, |f| display::counter_block(counter, "", "; ", f))
             }
             Self::AddObject(id, object) => {
                 write!(f, "add {} {id} {}", object_kind(object.number), object.name)?;
-                block(f, |f| text::object_block(object, "", "; ", f))
+                block(f, |f| display::object_block(object, "", "; ", f))
             }
             Self::DeleteObject(id, object) => {
                 write!(f, "delete {} {id} {}", object_kind(object.number), object.name)
             }
             Self::AddFlowtable(id, flowtable) => {
                 write!(f, "add flowtable {id} {}", flowtable.name)?;
-                block(f, |f| text::flowtable_block(flowtable, "", "; ", f))
+                block(f, |f| display::flowtable_block(flowtable, "", "; ", f))
             }
             Self::DeleteFlowtable(id, flowtable) => write!(f, "delete flowtable {id} {flowtable}"),
             Self::DeleteCounter(id, counter) => write!(f, "delete counter {id} {counter}"),

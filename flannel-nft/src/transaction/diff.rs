@@ -263,8 +263,8 @@ struct Keys {
 impl Keys {
     fn key(&mut self, table: &Table, rule: &Rule) -> usize {
         let uncounted;
-        let rule = if rule.has_counts() {
-            uncounted = rule.without_counts();
+        let rule = if rule.has_state() {
+            uncounted = rule.without_state();
             &uncounted
         } else {
             rule
@@ -278,7 +278,7 @@ impl Keys {
     fn append(&mut self, table: &Table, rule: &Rule) {
         for chain in rule.implicit_chains() {
             self.scratch.message(message::NEWCHAIN, Flags::NONE, &[], |_| {});
-            chain.rules.iter().for_each(|rule| self.append(table, &rule.without_counts()));
+            chain.rules.iter().for_each(|rule| self.append(table, &rule.without_state()));
         }
         rule.inline_sets(|set| {
             let mut elements = set.elements.iter().peekable();

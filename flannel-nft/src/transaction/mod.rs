@@ -188,8 +188,9 @@ impl Transaction<Building> {
 
     fn rule(&mut self, table: &TableId, chain: &ChainName, rule: &Rule, place: Place, flags: Flags) {
         if let Err(invalid) = self.rule_of(table, ChainRef::Name(chain), rule, place, flags) {
-            let text =
-                crate::text::DisplayFn(|f: &mut fmt::Formatter<'_>| crate::text::rule(rule, table.family, f));
+            let text = crate::display::DisplayFn(|f: &mut fmt::Formatter<'_>| {
+                crate::display::rule(rule, table.family, f)
+            });
             self.wrong(invalid, || format!("rule {table} {chain} {text}"));
         }
     }

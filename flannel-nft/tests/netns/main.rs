@@ -8,11 +8,11 @@ mod converge;
 mod corpus;
 mod faults;
 mod foreign;
+mod hooks;
 mod iptables;
 #[cfg(feature = "json")]
 mod json;
 mod no_gap;
-mod places;
 mod preserve;
 mod races;
 mod unprivileged;

@@ -91,7 +91,7 @@ pub struct WireguardPeer {
     pub key: PublicKey,
     /// Where packets to it are sent. `None`: the peer keeps its endpoint.
     pub endpoint: Option<SocketAddr>,
-    /// Its subnets. The kernel takes them from any other peer of the device.
+    /// Its allowed IPs: the subnets of its pods. The kernel takes them from any other peer of the device.
     pub subnets: Vec<IpNet>,
     /// Whether the peer loses its other subnets. Meanwhile it has none for some microseconds.
     pub replaces_subnets: bool,

@@ -2,8 +2,8 @@
 //! of peers.
 
 pub(crate) mod conflict;
+mod converge;
 pub(crate) mod device_state;
-mod flush;
 pub(crate) mod host;
 pub(crate) mod nexthop_ids;
 pub(crate) mod notice;

@@ -401,9 +401,9 @@ impl Host<'_> {
     }
 }
 
-/// Whether flannel gives devices this name: `flannel.1`, `flannel-v6.1` and the names of upstream's other backends.
+/// Whether flannel gives devices this name: `flannel.1`, `flannel-v6.1` and so on.
 fn is_flannels(name: &str) -> bool {
-    FlannelDevice::of_name(name).is_some() || ["flannel-wg", "flannel-wg-v6"].contains(&name)
+    FlannelDevice::of_name(name).is_some()
 }
 
 /// Unicast addresses beyond this host: good ones before tentative ones, and these before those that are deprecated; global

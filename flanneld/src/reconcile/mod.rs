@@ -34,25 +34,25 @@ pub(crate) mod incomplete_leases;
 mod leases;
 mod log_limit;
 pub mod monitor;
+mod nftables;
 pub(crate) mod orphans;
 mod overlay;
 mod passes;
 mod repair_backoff;
 mod repairs;
 mod schedule;
-mod tables;
 
 pub use error::{DesiredError, HostError};
 use host_watch::HostWatch;
 pub use host_watch::find_facts;
 use leases::LeaseView;
 use monitor::ForeignCommits;
+use nftables::Tables;
 use orphans::Sweep;
 use overlay::OverlayState;
 use repair_backoff::Subject;
 use repairs::Repairs;
 use schedule::Due;
-use tables::Tables;
 
 /// Most events that are folded before the kernel is written to.
 const MAX_BATCHED_EVENTS: usize = 65_536;

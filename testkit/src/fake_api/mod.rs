@@ -4,9 +4,9 @@
 //! merge patches of a node's status, answers in JSON or protobuf, zipped, with whole objects or metadata only. And its
 //! bad days: away, refusing, cutting streams, silent, with fewer encodings.
 
-mod answer;
 mod encode;
 mod nodes;
+mod response;
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
@@ -296,7 +296,7 @@ impl Drop for FakeApi {
 }
 
 async fn connection(stream: tokio::net::TcpStream, mut epoch: watch::Receiver<u64>, shared: Arc<Shared>) {
-    let service = service_fn(|request| answer::answer(request, Arc::clone(&shared)));
+    let service = service_fn(|request| response::respond(request, Arc::clone(&shared)));
     let mut served = std::pin::pin!(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
     loop {
         tokio::select! {

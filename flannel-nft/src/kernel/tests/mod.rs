@@ -1,7 +1,7 @@
 //! Rulesets that the kernel rejects: the builder names the reason, and the fake kernel returns the
 //! error number of the real kernel.
 
-mod places;
+mod hooks;
 
 use std::time::Duration;
 
@@ -333,7 +333,7 @@ fn statements() -> Vec<Case> {
 }
 
 fn cases() -> Vec<Case> {
-    [chains(), places::cases(), sets(), statements()].into_iter().flatten().collect()
+    [chains(), hooks::cases(), sets(), statements()].into_iter().flatten().collect()
 }
 
 /// The kernel's error for a table that is sent without validation; `None` if it accepts it.

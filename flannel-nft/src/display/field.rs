@@ -2,9 +2,9 @@
 
 use std::fmt::{self, Formatter};
 
+use crate::display::NftVersion;
 use crate::model::exthdr::Exthdr;
 use crate::model::field::{self, Field, Inner, Kind};
-use crate::text::NftVersion;
 use crate::uapi::*;
 
 pub(super) fn write_offset(offset: u32, f: &mut Formatter<'_>) -> fmt::Result {

@@ -90,7 +90,7 @@ impl From<kube::Error> for Failure {
 
 /// An answer that has begun.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct Response {
     pub(super) format: Format,
     body: Body,
     chunk: Bytes,
@@ -98,7 +98,7 @@ pub(super) struct Answer {
     plain: Vec<u8>,
 }
 
-impl Answer {
+impl Response {
     /// Sends a request and waits so long for the answer to begin.
     pub(super) async fn to(
         client: &Client,
@@ -106,8 +106,8 @@ impl Answer {
         patience: Duration,
     ) -> Result<Self, Failure> {
         let sent = timeout(patience, client.send(request.map(Body::from))).await;
-        let answer = sent.map_err(|_elapsed| Failure::Silent(patience))??;
-        let (head, body) = answer.into_parts();
+        let response = sent.map_err(|_elapsed| Failure::Silent(patience))??;
+        let (head, body) = response.into_parts();
         let has = |name: HeaderName, text: &str| {
             let value = head.headers.get(name).and_then(|value| value.to_str().ok());
             value.is_some_and(|value| value.trim_start().starts_with(text))

@@ -3,6 +3,8 @@
 use std::fmt::{self, Formatter, Write as _};
 
 use crate::bytecode::registers::run;
+use crate::display::field::{write_field, write_offset};
+use crate::display::{NftVersion, element_rest};
 use crate::model::data::Data;
 use crate::model::datatype::{Datatype, Format};
 use crate::model::element::{Body, Span};
@@ -14,8 +16,6 @@ use crate::model::header;
 use crate::model::matching::{Match, Source, Test};
 use crate::model::set::Set;
 use crate::model::symbols::MPTCP_SUBTYPES;
-use crate::text::field::{write_field, write_offset};
-use crate::text::{NftVersion, element_rest};
 use crate::uapi::*;
 
 impl fmt::Display for Match {

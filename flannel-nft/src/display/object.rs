@@ -3,10 +3,10 @@
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
+use crate::display::{DisplayFn, NftVersion, duration, write_rate};
 use crate::model::family::Family;
 use crate::model::object::{Flowtable, Object, ObjectKind};
 use crate::model::protocol::Protocol;
-use crate::text::{DisplayFn, NftVersion, duration, write_rate};
 use crate::uapi::*;
 
 /// Starts each line with `indent` and ends it with `end`.

@@ -3,6 +3,9 @@
 use std::fmt::{self, Formatter, Write as _};
 use std::time::Duration;
 
+use crate::display::expression::{condition, source, term, write_set};
+use crate::display::field::write_field;
+use crate::display::{NftVersion, duration, verdict};
 use crate::model::data::Data;
 use crate::model::datatype::Datatype;
 use crate::model::expression::Term;
@@ -13,9 +16,6 @@ use crate::model::statement::{
     Synproxy, Target, Tproxy,
 };
 use crate::model::symbols::{ICMP_CODES, ICMPV6_CODES};
-use crate::text::expression::{condition, source, term, write_set};
-use crate::text::field::write_field;
-use crate::text::{NftVersion, duration, verdict};
 use crate::uapi::*;
 
 pub(super) fn statement(statement: &Statement, family: Family, f: &mut Formatter<'_>) -> fmt::Result {

@@ -4,6 +4,9 @@ use std::fmt::{self, Display, Formatter};
 
 use crate::bytecode::delinearize_statement::stateful;
 use crate::bytecode::expr::Expr;
+use crate::display::expression::{concat_range, sorted, term};
+use crate::display::statement::statement;
+use crate::display::{NftVersion, duration, flowtable_block, indented_rule, object_block};
 use crate::model::chain::{Base, Chain, Hook, Policy};
 use crate::model::data::Data;
 use crate::model::datatype::Datatype;
@@ -17,9 +20,6 @@ use crate::model::set::{Maps, Set};
 use crate::model::statement::Statement;
 use crate::model::table::{AnyObject, Counter, Table};
 use crate::model::verdict::Verdict;
-use crate::text::expression::{concat_range, sorted, term};
-use crate::text::statement::statement;
-use crate::text::{NftVersion, duration, flowtable_block, indented_rule, object_block};
 use crate::uapi::*;
 use crate::wire::definition::{declared, declared_values, statements_of};
 

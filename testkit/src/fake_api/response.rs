@@ -1,4 +1,4 @@
-//! Requests and their answers.
+//! Requests and their responses.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use http_body_util::{BodyExt as _, Full, combinators::BoxBody};
 use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER, USER_AGENT};
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::sync::watch::Receiver;
@@ -20,12 +20,12 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::encode::Encoding;
 use super::{Shared, lock};
 
-type Answer = Response<BoxBody<Bytes, Infallible>>;
+type Response = hyper::Response<BoxBody<Bytes, Infallible>>;
 
 /// How often an idle watch hears the current version.
 const BOOKMARK: Duration = Duration::from_secs(1);
 
-pub(super) async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Answer, Infallible> {
+pub(super) async fn respond(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Response, Infallible> {
     // Before anything is looked at: a watch that a change finds here, between the checks and its stream, is cut too.
     let epoch = shared.epoch.subscribe();
     shared.requests.fetch_add(1, Ordering::Relaxed);
@@ -117,7 +117,7 @@ fn query(text: &str) -> HashMap<String, String> {
     text.split('&').filter_map(pair).collect()
 }
 
-fn list(shared: &Shared, query: &HashMap<String, String>, encoding: Encoding) -> Answer {
+fn list(shared: &Shared, query: &HashMap<String, String>, encoding: Encoding) -> Response {
     let limit = query.get("limit").and_then(|limit| limit.parse().ok()).filter(|limit| *limit > 0);
     let token = query.get("continue").map(String::as_str).filter(|token| !token.is_empty());
     let least = query.get("resourceVersion").and_then(|version| version.parse().ok()).unwrap_or(0);
@@ -143,7 +143,7 @@ fn watch(
     query: &HashMap<String, String>,
     encoding: Encoding,
     epoch: Receiver<u64>,
-) -> Answer {
+) -> Response {
     let given = |key: &str| query.get(key).map(String::as_str).unwrap_or_default();
     let bookmarks = given("allowWatchBookmarks") == "true";
     let limit = given("timeoutSeconds").parse().unwrap_or(1800);
@@ -230,11 +230,11 @@ async fn follow(
     }
 }
 
-fn not_found(shared: &Shared, encoding: Encoding, kind: &str, name: &str) -> Answer {
+fn not_found(shared: &Shared, encoding: Encoding, kind: &str, name: &str) -> Response {
     status(shared, encoding, 404, "NotFound", &format!("{kind} \"{name}\" not found"))
 }
 
-fn status(shared: &Shared, encoding: Encoding, code: u16, reason: &str, message: &str) -> Answer {
+fn status(shared: &Shared, encoding: Encoding, code: u16, reason: &str, message: &str) -> Response {
     let mut body = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "message": message, "reason": reason, "code": code,
@@ -242,28 +242,28 @@ fn status(shared: &Shared, encoding: Encoding, code: u16, reason: &str, message:
     if code == 429 {
         body["details"] = json!({ "retryAfterSeconds": 1 });
     }
-    let mut answer = whole(shared, encoding, code, &body);
+    let mut response = whole(shared, encoding, code, &body);
     if code == 429 {
-        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
-    answer
+    response
 }
 
-fn whole(shared: &Shared, encoding: Encoding, code: u16, body: &Value) -> Answer {
+fn whole(shared: &Shared, encoding: Encoding, code: u16, body: &Value) -> Response {
     let (body, zipped) = encoding.whole(body);
     shared.bytes.fetch_add(u64::try_from(body.len()).unwrap_or_default(), Ordering::Relaxed);
-    let mut answer = answered(code, encoding.content_type(false), Full::new(Bytes::from(body)).boxed());
+    let mut response = answered(code, encoding.content_type(false), Full::new(Bytes::from(body)).boxed());
     if zipped {
-        answer.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
-    answer
+    response
 }
 
-fn answered(code: u16, kind: &'static str, body: BoxBody<Bytes, Infallible>) -> Answer {
-    let mut answer = Response::new(body);
-    *answer.status_mut() = hyper::StatusCode::from_u16(code).unwrap_or_default();
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    answer
+fn answered(code: u16, kind: &'static str, body: BoxBody<Bytes, Infallible>) -> Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = hyper::StatusCode::from_u16(code).unwrap_or_default();
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
 }
 
 /// A body whose lines come from a task; it ends without a proper end when the task does, as a cut stream would.

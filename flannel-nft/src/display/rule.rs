@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::fmt::{self, Display, Formatter};
 
 use crate::bytecode::context::Context;
+use crate::display::NftVersion;
+use crate::display::statement::statement;
 use crate::model::chain::Chain;
 use crate::model::data::Data;
 use crate::model::expression::Term;
@@ -15,8 +17,6 @@ use crate::model::matching::{Match, Test};
 use crate::model::rule::Rule;
 use crate::model::statement::{Reject, Statement, Target};
 use crate::model::verdict::Verdict;
-use crate::text::NftVersion;
-use crate::text::statement::statement;
 use crate::uapi::*;
 
 impl Display for Rule {

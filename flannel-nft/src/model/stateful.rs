@@ -1,4 +1,4 @@
-//! What packets changed in observed rules.
+//! The state that packets change in observed rules: counters, quotas and `last`, which `nft -s` omits.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ impl Rule {
     }
 
     /// Whether packets change a part of the rule.
-    pub(crate) fn has_counts(&self) -> bool {
+    pub(crate) fn has_state(&self) -> bool {
         self.statements.iter().any(|statement| match statement {
             Statement::Counter { packets, bytes } => packets | bytes != 0,
             Statement::Last(milliseconds) => milliseconds.is_some(),
@@ -48,8 +48,8 @@ impl Rule {
         })
     }
 
-    /// The same rule with its counters at 0.
-    pub(crate) fn without_counts(&self) -> Self {
+    /// The same rule in the state of a new one: counters at 0, quotas unused, `last` never.
+    pub(crate) fn without_state(&self) -> Self {
         let mut rule = self.clone();
         for statement in &mut rule.statements {
             match statement {
