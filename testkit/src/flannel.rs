@@ -245,7 +245,7 @@ impl Daemon {
                 if http_status(health, "/readyz").is_ok_and(|status| status == 200) {
                     return Some(Ok(started.elapsed()));
                 }
-                self.ended().map(|status| Err(format!("ended with {status}")))
+                self.exit_status().map(|status| Err(format!("ended with {status}")))
             })
         })?;
         let outcome = outcome.unwrap_or_else(|| Err(format!("not ready after {limit:?}")));
@@ -304,7 +304,8 @@ impl Daemon {
         self.child = None;
     }
 
-    fn ended(&mut self) -> Option<ExitStatus> {
+    /// How it ended; `None` while it runs.
+    pub fn exit_status(&mut self) -> Option<ExitStatus> {
         self.child.as_mut()?.try_wait().ok().flatten()
     }
 
@@ -312,14 +313,14 @@ impl Daemon {
         let problem =
             |problem: &str| LabError::unreadable(format!("flanneld in {}", self.namespace.name()), problem);
         let (gone, stays) = (problem("had ended before it was told to"), problem("did not end within 10 s"));
-        if self.ended().is_some() {
+        if self.exit_status().is_some() {
             return Err(gone);
         }
         let pid = self.pid().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
         if pid.and_then(|pid| kill(pid, signal).ok()).is_none() {
             return Err(gone);
         }
-        wait_for(Duration::from_secs(10), || self.ended()).ok_or(stays)
+        wait_for(Duration::from_secs(10), || self.exit_status()).ok_or(stays)
     }
 }
 

@@ -71,9 +71,12 @@ impl LeaseView {
         let now = Instant::now();
         let decisions: Vec<_> = key.subnets().map(|subnet| self.changes.changed(subnet, now)).collect();
         if decisions.contains(&LogDecision::Summarize) {
+            let node = self.table.peer(key).map(|peer| format!(" of the node {}", peer.public_address()));
+            let node = node.unwrap_or_default();
             warn!(
-                "lease {key} changed more than 30 times in one minute: flanneld applies every change, but does not log it for \
-                 the rest of the minute; other leases are not affected. Check flanneld on the node that publishes it"
+                "lease {key}{node} changed more than 30 times in one minute: flanneld applies every change, but does not log it \
+                 for the rest of the minute; other leases are not affected. Check whether flanneld restarts again and again \
+                 on the node that publishes it, or runs on two nodes with this lease"
             );
         }
         decisions.iter().all(|decision| *decision == LogDecision::Write)
@@ -302,7 +305,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         let Some((key, twin)) = table.peers().find(is_twin) else { return };
         let Some(others) = with_other_macs(&published) else { return };
         warn!(
-            "the node {} with lease {key}, which is older, has this node's VTEP MAC address: check whether one machine is a \
+            "the node {} with lease {key}, which is the older lease, has this node's VTEP MAC address: check whether one machine is a \
              clone of the other. This node takes another MAC address, so that peers reach both",
             twin.public_address()
         );

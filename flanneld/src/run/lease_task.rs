@@ -118,8 +118,8 @@ async fn with_free_macs(
                     });
                 };
                 warn!(
-                    "another node has this node's VTEP MAC address: check whether one machine is a clone of the other. This \
-                     node takes another MAC address, so that peers reach both: {}",
+                    "{}: its VTEP MAC address. Check whether one machine is a clone of the other; flanneld takes another MAC \
+                     address and asks again, so that peers reach both",
                     Chain(&error)
                 );
                 request.attributes = others;

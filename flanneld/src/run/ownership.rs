@@ -22,11 +22,9 @@ pub enum TableOwnership {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OwnershipError {
-    /// The kernel did not answer.
-    #[error(
-        "cannot find out whether the kernel lets tables outlive their owner; --table-ownership=shared does not need it"
-    )]
-    Kernel(#[source] ObserveError),
+    /// The kernel did not say whether it supports owned tables.
+    #[error(transparent)]
+    Kernel(ObserveError),
     /// A crash or restart would take the rules away.
     #[error(
         "--table-ownership=owner needs a kernel that lets tables outlive their owner (Linux 6.9); use auto or shared here"

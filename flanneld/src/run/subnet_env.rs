@@ -18,7 +18,7 @@ use crate::run::file_watch::FileWatch;
 #[non_exhaustive]
 pub enum SubnetFileError {
     /// The previous file, if any, is as it was.
-    #[error("cannot write subnet file {}: {}, or name another with --subnet-file", path.display(), file::write_advice(source))]
+    #[error("cannot write subnet file {}: {}, or name another with --subnet-file and the CNI plugin's subnetFile", path.display(), file::write_advice(source))]
     Write {
         /// The file.
         path: PathBuf,

@@ -336,7 +336,12 @@ fn a_preflight_check_names_what_makes_a_swap_unsafe_and_what_it_changes() {
     cluster.etcd.ctl(&format!("put --ignore-lease {key} '{}'", lease.trim()));
 
     cluster.sh("nft 'table ip flannel-ipv4 { chain extra { type filter hook input priority 0; accept; }; }'");
-    preflight(&cluster, 3, "change  rules: ", "chain ip flannel-ipv4 extra of another program is removed");
+    preflight(
+        &cluster,
+        3,
+        "change  rules: ",
+        "flanneld removes chain extra of another program from table ip flannel-ipv4",
+    );
     cluster.sh("nft delete table ip flannel-ipv4");
 
     let other_network = format!("--ip-masq --subnet-file={}", lab.folder().join("other.env").display());

@@ -31,7 +31,7 @@ pub(super) async fn run(config: Config, problems: &[Problem], json: bool) -> Res
     if !may_configure_networks() {
         findings.push(Finding::error(
             "capability",
-            "this process lacks the capability CAP_NET_ADMIN, which flanneld needs",
+            "this process lacks the capability CAP_NET_ADMIN, which flanneld needs, and this check to read the present rules",
             "run the check as root, or grant the capability in the pod",
         ));
     }

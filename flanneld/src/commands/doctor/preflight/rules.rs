@@ -36,7 +36,7 @@ pub(super) fn check(
     if !leftovers.is_empty() {
         findings.push(Finding::info(
             "rules",
-            "flanneld removes the chains FLANNEL-POSTRTG and FLANNEL-FWD once its nftables tables are in place",
+            "flanneld removes the chains FLANNEL-POSTRTG and FLANNEL-FWD that upstream's daemon made with iptables-nft, once its own tables are in place",
             "",
         ));
     }
@@ -98,7 +98,7 @@ fn judge(spec: &RuleSpec, state: &State, wanted: &Ruleset, ours: &Observed) -> V
         for name in strangers.filter(|name| !is_wanted(name) && !["postrtg", "forward"].contains(name)) {
             findings.push(Finding::change(
                 "rules",
-                format!("chain {} {name} of another program is removed", table.id()),
+                format!("flanneld removes chain {name} of another program from table {}", table.id()),
                 "move it into another table, or pass a --table-prefix",
             ));
         }
