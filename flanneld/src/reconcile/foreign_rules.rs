@@ -11,6 +11,7 @@ use flannel_nft::{
     converge_with,
 };
 use ipnet::IpNet;
+use nix::time::{ClockId, clock_gettime};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -28,8 +29,8 @@ pub const USER_CHAINS: [&str; 1] = ["DOCKER-USER"];
 const MIN_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Least time between two scans of all tables.
 const MIN_SCAN_INTERVAL: Duration = Duration::from_secs(10);
-/// The pause after a check is at least this many times its duration, so that tables with many thousand rules
-/// cost little too.
+/// The pause after a check is at least this many times the processor time that it took, so that tables with many thousand
+/// rules cost little too.
 const REST_FACTOR: u32 = 500;
 /// Time between two checks for upstream's daemon while its rules are present.
 const UPSTREAM_POLL_INTERVAL: Duration = Duration::from_secs(5);
@@ -95,9 +96,30 @@ pub fn foreign_changes(
     transaction
 }
 
-/// When something that began at `began` and is done now may be done again.
-fn next_allowed(began: Instant, pause: Duration) -> Instant {
-    Instant::now() + pause.max(began.elapsed().saturating_mul(REST_FACTOR))
+/// Work of this thread, and what it has cost so far.
+#[derive(Clone, Copy, Debug)]
+struct Work {
+    began: Instant,
+    processor_time: Duration,
+}
+
+impl Work {
+    fn begin() -> Self {
+        Self { began: Instant::now(), processor_time: processor_time() }
+    }
+
+    /// When this work, which is done now, may be done again: after `pause`, or later if it was expensive. On a busy machine
+    /// it takes much longer than its processor time, and pods may be without their rules until the next check.
+    fn next_allowed(self, pause: Duration) -> Instant {
+        let cost = processor_time().saturating_sub(self.processor_time);
+        // With tokio's paused clock no time passes, and nothing costs any.
+        Instant::now() + pause.max(cost.min(self.began.elapsed()).saturating_mul(REST_FACTOR))
+    }
+}
+
+/// The processor time of this thread, in user and kernel mode: a netlink request is processed in the thread that sends it.
+fn processor_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from).unwrap_or_default()
 }
 
 impl ForeignRules {
@@ -158,12 +180,12 @@ impl ForeignRules {
         forward: bool,
         ours: &Ruleset,
     ) -> Result<Option<Instant>, ConvergeError> {
-        let began = Instant::now();
+        let work = Work::begin();
         let now = kernel.generation().map_err(ConvergeError::Observe)?;
-        if self.converged_at != Some(now) || self.clear_at.is_some_and(|at| at <= began) {
+        if self.converged_at != Some(now) || self.clear_at.is_some_and(|at| at <= work.began) {
             self.converge_with(kernel, networks, forward, ours)?;
         }
-        self.next_check = Some(next_allowed(began, MIN_CHECK_INTERVAL));
+        self.next_check = Some(work.next_allowed(MIN_CHECK_INTERVAL));
         let scan = self.scan(kernel, networks, &ours.scope())?;
         Ok(scan.into_iter().chain(self.clear_at).min())
     }
@@ -252,10 +274,10 @@ impl ForeignRules {
             Some((_, next)) if Instant::now() < next => return Ok(Some(next)),
             _ => {}
         }
-        let began = Instant::now();
+        let work = Work::begin();
         let tables = kernel.tables().map_err(ConvergeError::Observe)?;
         let observed = kernel.observe(&tables).map_err(ConvergeError::Observe)?;
-        self.scanned = Some((observed.generation, next_allowed(began, MIN_SCAN_INTERVAL)));
+        self.scanned = Some((observed.generation, work.next_allowed(MIN_SCAN_INTERVAL)));
         let found = forward_drops(&observed.ruleset, ours, &self.mark, networks);
         for obstacle in found.iter().filter(|found| !self.obstacles.contains(found)) {
             warn!(
@@ -282,6 +304,18 @@ mod tests {
     fn filter(policy: Policy) -> Ruleset {
         let forward = Chain::base(chain("FORWARD"), Base::filter_forward().policy(policy));
         Ruleset::new().table(Table::new(Family::Ip, TableName::new("filter").unwrap()).chain(forward))
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a thread without the processor")]
+    fn the_next_check_waits_for_processor_time_that_was_used_and_not_for_time_that_passed() {
+        const COST: Duration = Duration::from_millis(20);
+        let waited = Work::begin();
+        std::thread::sleep(COST);
+        assert!(waited.next_allowed(MIN_CHECK_INTERVAL) < Instant::now() + COST * REST_FACTOR / 2);
+        let computed = Work::begin();
+        while processor_time() < computed.processor_time + COST {}
+        assert!(computed.next_allowed(MIN_CHECK_INTERVAL) > Instant::now() + COST * REST_FACTOR / 2);
     }
 
     #[tokio::test(start_paused = true)]
