@@ -208,10 +208,11 @@ pub async fn a_held_lease_is_renewed_without_a_word_to_the_peers<H: Harness>(har
 }
 
 pub async fn a_lease_nobody_renews_ends_and_its_peers_hear_of_it<H: Harness>(harness: H) {
-    let lease = harness.open(short_lived()).await.acquire(&request(node(1))).await.unwrap();
     let observer = harness.open(short_lived()).await;
     let mut watcher = Watcher::start(&observer);
-    watcher.until("the listing", |table| table.synced() && table.len() == 1).await;
+    watcher.until("the listing", |table| table.synced()).await;
+    let lease = harness.open(short_lived()).await.acquire(&request(node(1))).await.unwrap();
+    watcher.until("the lease", |table| table.len() == 1).await;
     watcher.until("the end of the lease", |table| table.is_empty()).await;
     assert_eq!(harness.read(&lease.key.to_string()).await, None);
 }

@@ -98,7 +98,7 @@ async fn catch_up(compact: bool, change_latest: bool) {
     let mut watcher = Watcher::start(&store);
     watcher.until("the listing", |table| table.synced() && table.len() == 2).await;
 
-    cable.cut.send_replace(true);
+    cable.set_cut(true).await;
     lab.delete(&gone.key.to_string()).await;
     let new = lab.open(quick()).await.acquire(&request(node(3))).await.unwrap();
     let latest = LeaseAttributes { backend_data: None, ..node(2) };
@@ -114,7 +114,7 @@ async fn catch_up(compact: bool, change_latest: bool) {
     assert_eq!(watcher.table.len(), 2, "{:?}", watcher.seen);
     let mut health = store.health();
     within("the failure", health.wait_for(|health| health.last_error.is_some())).await.unwrap();
-    cable.cut.send_replace(false);
+    cable.set_cut(false).await;
 
     let expected = if change_latest { latest } else { node(2) };
     watcher
@@ -212,16 +212,30 @@ async fn what_upstream_left_in_etcd_is_seen_and_taken_over_byte_for_byte() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lease_that_upstream_renewed_for_this_node_is_held_on() {
     let lab = EtcdLab::new().await;
-    let timing = Timing { ttl: Duration::from_secs(60), renew_margin: Duration::from_secs(4), ..quick() };
+    let timing = Timing { ttl: Duration::from_secs(60), renew_margin: Duration::from_secs(15), ..quick() };
     let store = lab.open(timing).await;
     let lease = store.acquire(&request(node(1))).await.unwrap();
     let held = tokio::spawn(async move { store.hold().await });
     // What upstream's renewal does: another etcd lease, the same contents.
-    let granted = lab.ctl(&["lease", "grant", "5"]);
+    let granted = lab.ctl(&["lease", "grant", "20"]);
     let id = granted.split(' ').nth(1).unwrap();
     let json = node(1).to_json().unwrap();
     lab.ctl(&["put", &format!("--lease={id}"), &EtcdLab::path(&lease.key.to_string()), "--", &json]);
-    tokio::time::sleep(Duration::from_secs(7)).await;
+    within("a renewal", async {
+        let mut least = u32::MAX;
+        loop {
+            // lease 2be7547fbc6a5afa granted with TTL(20s), remaining(19s)
+            let shown = lab.ctl(&["lease", "timetolive", id]);
+            let remaining = shown.split("remaining(").nth(1).and_then(|text| text.split('s').next());
+            let remaining = remaining.unwrap_or_else(|| panic!("{shown}")).parse().unwrap();
+            if remaining > least {
+                return;
+            }
+            least = remaining;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
     assert!(!held.is_finished());
     assert_eq!(lab.read(&lease.key.to_string()).await, Some(json));
     held.abort();

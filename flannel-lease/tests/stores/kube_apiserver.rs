@@ -116,7 +116,7 @@ async fn a_watch_that_is_cut_goes_on_without_a_list_and_misses_nothing() {
     add(&api, "late", &[]);
     let (way, mut watcher) = behind_a_cut(&api, 5).await;
     let lists = api.requests("list").unwrap().len();
-    way.set_cut(true);
+    way.set_cut(true).await;
     api.assign("late", &["10.200.1.0/24"]).unwrap();
     api.delete_node("node-3").unwrap();
     add(&api, "node-3", &["10.200.3.0/24"]);
@@ -125,7 +125,7 @@ async fn a_watch_that_is_cut_goes_on_without_a_list_and_misses_nothing() {
     add(&api, "new", &["10.200.2.0/24"]);
     watcher.listen(Duration::from_millis(500)).await;
     assert_eq!(watcher.table.len(), 5, "a server out of reach removes nothing: {:?}", watcher.seen);
-    way.set_cut(false);
+    way.set_cut(false).await;
     watcher.until("the node that is made last", has("10.200.2.0/24", "192.0.2.1")).await;
     for (subnet, address) in [
         ("10.100.1.0/24", "192.0.2.1"),
@@ -145,7 +145,7 @@ async fn a_watch_that_is_cut_goes_on_without_a_list_and_misses_nothing() {
 async fn a_version_that_it_has_forgotten_leads_to_a_list_that_is_no_older() {
     let api = KubeApiserver::start().unwrap();
     let (way, mut watcher) = behind_a_cut(&api, 4).await;
-    way.set_cut(true);
+    way.set_cut(true).await;
     api.delete_node("node-3").unwrap();
     api.delete_node("node-4").unwrap();
     add(&api, "node-4", &["10.200.4.0/24"]);
@@ -153,7 +153,7 @@ async fn a_version_that_it_has_forgotten_leads_to_a_list_that_is_no_older() {
     api.set_away(true).unwrap();
     api.set_away(false).unwrap();
     let lists = api.requests("list").unwrap().len();
-    way.set_cut(false);
+    way.set_cut(false).await;
     let both = |table: &LeaseTable| table.len() == 3 && has("10.200.4.0/24", "192.0.2.1")(table);
     watcher.until("both changes", both).await;
     let new = api.requests("list").unwrap().split_off(lists);
@@ -179,9 +179,9 @@ async fn bookmarks_move_the_version_that_a_watch_goes_on_from() {
             sleep(Duration::from_millis(200)).await;
         }
         sleep(Duration::from_millis(500)).await;
-        way.set_cut(true);
+        way.set_cut(true).await;
         sleep(Duration::from_millis(500)).await;
-        way.set_cut(false);
+        way.set_cut(false).await;
         let address = format!("192.0.2.{last}");
         publish(&api, "node-2", &address);
         watcher.until("a change", has("10.100.2.0/24", &address)).await;

@@ -3,10 +3,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::sleep;
+
+use flannel_lease::conformance::within;
 
 /// A TCP proxy. Dropping it does not end it; the test's runtime does.
 pub(crate) struct Cuttable {
@@ -39,9 +43,16 @@ impl Cuttable {
         format!("https://{}", self.address)
     }
 
-    /// Closes all connections, and new ones at once until this is called with `false`.
-    pub(crate) fn set_cut(&self, cut: bool) {
+    /// Closes all connections, and new ones at once until this is called with `false`. Nothing passes after it has returned.
+    pub(crate) async fn set_cut(&self, cut: bool) {
         self.cut.send_replace(cut);
+        // Each connection holds a receiver, and the task that accepts them another.
+        let closed = async {
+            while cut && self.cut.receiver_count() > 1 {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        within("the end of the connections", closed).await;
     }
 
     /// Bytes that came from the server.

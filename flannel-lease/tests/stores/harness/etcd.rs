@@ -9,11 +9,12 @@ use std::time::Duration;
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 use flannel_lease::etcd::{EtcdOptions, EtcdStore};
 use flannel_lease::{LeaseStore, Timing};
 
-use flannel_lease::conformance::{Harness, TIMEOUT};
+use flannel_lease::conformance::{Harness, TIMEOUT, within};
 
 const PREFIX: &str = "/coreos.com/network";
 
@@ -109,7 +110,7 @@ impl EtcdLab {
         while !self.try_ctl(1, &["get", "x"]).status.success() {
             let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
             assert!(std::time::Instant::now() < deadline, "etcd does not answer:\n{log}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            sleep(Duration::from_millis(50)).await;
         }
     }
 
@@ -211,7 +212,7 @@ impl Harness for EtcdLab {
 /// A cable to the server that can be cut.
 pub(crate) struct Cable {
     pub(crate) address: SocketAddr,
-    pub(crate) cut: watch::Sender<bool>,
+    cut: watch::Sender<bool>,
 }
 
 impl Cable {
@@ -241,5 +242,17 @@ impl Cable {
 
     pub(crate) fn options(&self, lab: &EtcdLab) -> EtcdOptions {
         EtcdOptions { endpoints: vec![format!("http://{}", self.address)], ..lab.options() }
+    }
+
+    /// Closes all connections, and new ones at once until this is called with `false`. Nothing passes after it has returned.
+    pub(crate) async fn set_cut(&self, cut: bool) {
+        self.cut.send_replace(cut);
+        // Each connection holds a receiver, and the task that accepts them another.
+        let closed = async {
+            while cut && self.cut.receiver_count() > 1 {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        within("the end of the connections", closed).await;
     }
 }
