@@ -13,6 +13,7 @@ use crate::{Lease, LeaseAttributes, LeaseEvent, LeaseKey};
 #[derive(Debug, Default)]
 pub struct LeaseTable {
     own: Option<LeaseKey>,
+    own_node: Option<OwnNode>,
     leases: BTreeMap<LeaseKey, Known>,
     /// Keys by their IPv6 subnet; by their IPv4 subnet `leases` is sorted itself.
     by_v6: BTreeSet<(Ipv6Net, LeaseKey)>,
@@ -25,7 +26,24 @@ pub struct LeaseTable {
 struct Known {
     attributes: Arc<LeaseAttributes>,
     created: u64,
+    node: Option<Box<str>>,
     listing: u32,
+}
+
+/// How this node's leases are recognized, whatever their subnets.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct OwnNode {
+    name: Option<String>,
+    attributes: LeaseAttributes,
+}
+
+impl OwnNode {
+    fn has(&self, node: Option<&str>, attributes: &LeaseAttributes) -> bool {
+        match (self.name.as_deref(), node) {
+            (Some(own), Some(node)) => own == node,
+            _ => *attributes == self.attributes,
+        }
+    }
 }
 
 impl LeaseTable {
@@ -39,12 +57,12 @@ impl LeaseTable {
     /// [`Self::peer`]. One lease costs O(1), a listing O(leases).
     #[must_use = "these peers have to be reconciled"]
     pub fn apply(&mut self, event: LeaseEvent) -> Vec<LeaseKey> {
-        let mut changed = match event {
+        match event {
             LeaseEvent::Resync => {
                 self.listing = self.listing.wrapping_add(1);
                 Vec::new()
             }
-            LeaseEvent::Upsert(lease) => self.upsert(lease),
+            LeaseEvent::Upsert(lease) => self.upsert(lease).into_iter().collect(),
             LeaseEvent::Malformed { key, .. } => {
                 self.mark_listed(key);
                 Vec::new()
@@ -55,9 +73,7 @@ impl LeaseTable {
                 unreadable.into_iter().for_each(|key| self.mark_listed(key));
                 self.sweep()
             }
-        };
-        changed.retain(|key| Some(*key) != self.own);
-        changed
+        }
     }
 
     /// Changes this node's own lease. Returns the peers that this adds and removes: a former own lease that is still in
@@ -68,7 +84,38 @@ impl LeaseTable {
         if former == own {
             return Vec::new();
         }
-        [former, own].into_iter().flatten().filter(|key| self.leases.contains_key(key)).collect()
+        let is_other = |key: &LeaseKey| {
+            self.leases
+                .get(key)
+                .is_some_and(|known| !self.is_own_nodes(known.node.as_deref(), &known.attributes))
+        };
+        [former, own].into_iter().flatten().filter(is_other).collect()
+    }
+
+    /// Sets how this node's leases are recognized: a lease of the node with this name is no peer, whatever its subnets; in a
+    /// store without names, a lease with exactly these attributes. The store may report a lease of this node before the node
+    /// adopts it. Returns the peers that this adds and removes: a clone of this machine has the same attributes until
+    /// either changes. Takes O(leases).
+    #[must_use = "these peers have to be reconciled"]
+    pub fn set_own_node(&mut self, name: Option<String>, attributes: LeaseAttributes) -> Vec<LeaseKey> {
+        let own = Some(OwnNode { name, attributes });
+        if self.own_node == own {
+            return Vec::new();
+        }
+        let former = std::mem::replace(&mut self.own_node, own);
+        let has = |own: &Option<OwnNode>, known: &Known| {
+            own.as_ref().is_some_and(|own| own.has(known.node.as_deref(), &known.attributes))
+        };
+        let changed = self.leases.iter().filter(|(key, known)| {
+            Some(**key) != self.own && has(&former, known) != has(&self.own_node, known)
+        });
+        changed.map(|(key, _)| *key).collect()
+    }
+
+    /// Whether this lease is this node's own rather than a peer.
+    #[must_use]
+    pub fn is_own(&self, lease: &Lease) -> bool {
+        Some(lease.key) == self.own || self.is_own_nodes(lease.node.as_deref(), &lease.attributes)
     }
 
     /// This node's own lease, which is never reported as a peer.
@@ -80,13 +127,19 @@ impl LeaseTable {
     /// The attributes of the peer with this lease; `None` if there is no such peer.
     #[must_use]
     pub fn peer(&self, key: LeaseKey) -> Option<&LeaseAttributes> {
-        (Some(key) != self.own).then(|| self.leases.get(&key)).flatten().map(|known| &*known.attributes)
+        self.leases.get(&key).filter(|known| self.is_peer(key, known)).map(|known| &*known.attributes)
     }
 
-    /// When the lease of this peer was created ([`Lease::created`]); 0 if unknown, or if there is no such peer.
+    /// When this lease was created ([`Lease::created`]); 0 if unknown, or if there is no such lease.
     #[must_use]
     pub fn created(&self, key: LeaseKey) -> u64 {
         self.leases.get(&key).map_or(0, |known| known.created)
+    }
+
+    /// When this node's own lease was created; `None` if the store does not have it.
+    #[must_use]
+    pub fn own_created(&self) -> Option<u64> {
+        Some(self.leases.get(&self.own?)?.created)
     }
 
     /// Of all leases with this subnet, the one that decides where its packets go: a lease of the node with the oldest
@@ -119,33 +172,29 @@ impl LeaseTable {
             let same = self.by_v6.range((v6, first)..).take_while(move |(net, _)| *net == v6);
             same.map(|(_, key)| *key)
         });
-        v4.chain(v6).filter(|key| Some(*key) != self.own)
+        v4.chain(v6).filter(|key| self.peer(*key).is_some())
     }
 
     /// All peers, by subnet.
     pub fn peers(&self) -> impl Iterator<Item = (LeaseKey, &LeaseAttributes)> {
-        self.leases
-            .iter()
-            .filter(|(key, _)| Some(**key) != self.own)
-            .map(|(key, known)| (*key, &*known.attributes))
+        self.known_peers().map(|(key, known)| (key, &*known.attributes))
     }
 
     /// All peers with shared attributes, to keep them elsewhere without a copy.
     pub fn shared(&self) -> impl Iterator<Item = (LeaseKey, Arc<LeaseAttributes>)> {
-        let peers = self.leases.iter().filter(|(key, _)| Some(**key) != self.own);
-        peers.map(|(key, known)| (*key, Arc::clone(&known.attributes)))
+        self.known_peers().map(|(key, known)| (key, Arc::clone(&known.attributes)))
     }
 
-    /// Number of peers.
+    /// Number of peers. Takes O(leases).
     #[must_use]
     pub fn len(&self) -> usize {
-        self.leases.len() - usize::from(self.own.is_some_and(|own| self.leases.contains_key(&own)))
+        self.known_peers().count()
     }
 
     /// Whether there are no peers.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.known_peers().next().is_none()
     }
 
     /// Whether the table has received a complete listing. Before that, an unknown route may belong to a peer.
@@ -154,21 +203,37 @@ impl LeaseTable {
         self.synced
     }
 
-    fn upsert(&mut self, lease: Lease) -> Vec<LeaseKey> {
-        let Lease { attributes, created, .. } = lease;
-        let known = Known { attributes: Arc::new(attributes), created, listing: self.listing };
-        self.by_v6.extend(lease.key.v6().map(|v6| (v6, lease.key)));
-        let changed = match self.leases.entry(lease.key) {
+    fn is_own_nodes(&self, node: Option<&str>, attributes: &LeaseAttributes) -> bool {
+        self.own_node.as_ref().is_some_and(|own| own.has(node, attributes))
+    }
+
+    fn is_peer(&self, key: LeaseKey, known: &Known) -> bool {
+        Some(key) != self.own && !self.is_own_nodes(known.node.as_deref(), &known.attributes)
+    }
+
+    fn known_peers(&self) -> impl Iterator<Item = (LeaseKey, &Known)> {
+        self.leases.iter().map(|(key, known)| (*key, known)).filter(|(key, known)| self.is_peer(*key, known))
+    }
+
+    fn upsert(&mut self, lease: Lease) -> Option<LeaseKey> {
+        let Lease { key, attributes, created, node, .. } = lease;
+        let (attributes, node) = (Arc::new(attributes), node.map(String::into_boxed_str));
+        let known = Known { attributes, created, node, listing: self.listing };
+        self.by_v6.extend(key.v6().map(|v6| (v6, key)));
+        let is_peer = self.is_peer(key, &known);
+        let changed = match self.leases.entry(key) {
             Entry::Occupied(mut entry) => {
                 let before = entry.insert(known);
-                (before.created, before.attributes) != (created, Arc::clone(&entry.get().attributes))
+                let is_same = (before.created, &before.attributes) == (created, &entry.get().attributes);
+                let was_peer = self.is_peer(key, &before);
+                is_peer != was_peer || is_peer && !is_same
             }
             Entry::Vacant(entry) => {
                 entry.insert(known);
-                true
+                is_peer
             }
         };
-        changed.then_some(lease.key).into_iter().collect()
+        changed.then_some(key)
     }
 
     /// The lease exists, so the end of this listing must not remove it.
@@ -188,6 +253,7 @@ impl LeaseTable {
         if let Some(v6) = key.v6() {
             self.by_v6.remove(&(v6, key));
         }
-        self.leases.remove(&key).map(|_| key)
+        let known = self.leases.remove(&key)?;
+        self.is_peer(key, &known).then_some(key)
     }
 }

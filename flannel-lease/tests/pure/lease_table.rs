@@ -65,8 +65,13 @@ impl Model {
         }
     }
 
-    fn peers(&self, own: Option<LeaseKey>) -> BTreeMap<LeaseKey, LeaseAttributes> {
-        self.known.clone().into_iter().filter(|(key, _)| Some(*key) != own).collect()
+    fn peers(
+        &self,
+        own: Option<LeaseKey>,
+        published: &LeaseAttributes,
+    ) -> BTreeMap<LeaseKey, LeaseAttributes> {
+        let known = self.known.clone().into_iter();
+        known.filter(|(key, attributes)| Some(*key) != own && attributes != published).collect()
     }
 }
 
@@ -80,14 +85,17 @@ fn difference<V: PartialEq>(a: &BTreeMap<LeaseKey, V>, b: &BTreeMap<LeaseKey, V>
 
 proptest! {
     #[test]
-    fn the_table_is_the_model_and_names_exactly_what_changed(events in events(), own in prop::option::of(0u8..8)) {
-        let own = own.map(key);
+    fn the_table_is_the_model_and_names_exactly_what_changed(
+        events in events(), own in prop::option::of(0u8..8), published in (0u8..8, 0u8..3),
+    ) {
+        let (own, published) = (own.map(key), lease(published.0, published.1).attributes);
         let (mut table, mut model) = (LeaseTable::new(own), Model::default());
+        prop_assert!(table.set_own_node(None, published.clone()).is_empty());
         for event in events {
             let before = peers(&table);
             let changed = table.apply(event.clone());
             model.apply(event);
-            prop_assert_eq!(&peers(&table), &model.peers(own));
+            prop_assert_eq!(&peers(&table), &model.peers(own, &published));
             prop_assert_eq!(changed.len(), changed.iter().collect::<BTreeSet<_>>().len());
             prop_assert_eq!(difference(&before, &peers(&table)), changed.into_iter().collect());
             prop_assert_eq!(table.len(), table.peers().count());
@@ -95,17 +103,39 @@ proptest! {
     }
 
     #[test]
-    fn another_own_lease_changes_only_the_two_concerned(events in events(), first: u8, second: u8) {
-        let (first, second) = (key(first % 8), key(second % 8));
-        let mut table = LeaseTable::new(Some(first));
+    fn another_own_lease_changes_only_those_concerned(
+        events in events(), keys in (0u8..8, 0u8..8), published in ((0u8..8, 0u8..3), (0u8..8, 0u8..3)),
+    ) {
+        let published = [published.0, published.1].map(|(n, version)| lease(n, version).attributes);
+        let mut table = LeaseTable::new(Some(key(keys.0)));
+        let _ = table.set_own_node(None, published[0].clone());
+        let mut model = Model::default();
         for event in events {
-            let _ = table.apply(event);
+            let _ = table.apply(event.clone());
+            model.apply(event);
         }
         let before = peers(&table);
-        let changed = table.set_own(Some(second));
-        prop_assert_eq!(difference(&before, &peers(&table)), changed.into_iter().collect());
-        prop_assert!(table.peer(second).is_none());
+        let changed = table.set_own(Some(key(keys.1)));
+        let between = peers(&table);
+        prop_assert_eq!(difference(&before, &between), changed.into_iter().collect());
+        prop_assert_eq!(&between, &model.peers(Some(key(keys.1)), &published[0]));
+        let changed = table.set_own_node(None, published[1].clone());
+        prop_assert_eq!(difference(&between, &peers(&table)), changed.into_iter().collect());
+        prop_assert_eq!(&peers(&table), &model.peers(Some(key(keys.1)), &published[1]));
+        prop_assert_eq!(table.own_created().is_some(), model.known.contains_key(&key(keys.1)));
     }
+}
+
+#[test]
+fn where_nodes_have_names_a_lease_is_the_nodes_own_by_name_whatever_it_says() {
+    let named = |n, name: &str| Lease { node: Some(name.to_owned()), ..lease(n, 0) };
+    let mut table = LeaseTable::new(Some(key(1)));
+    let _ = table.set_own_node(Some("a".to_owned()), lease(2, 0).attributes);
+    assert!(table.is_own(&named(3, "a")) && table.is_own(&lease(2, 0)) && !table.is_own(&named(2, "b")));
+    assert_eq!(table.apply(LeaseEvent::Upsert(named(2, "b"))), [key(2)]);
+    assert_eq!(table.apply(LeaseEvent::Upsert(named(3, "a"))), []);
+    assert_eq!(table.set_own_node(Some("b".to_owned()), lease(2, 0).attributes), [key(2), key(3)]);
+    assert_eq!(table.apply(LeaseEvent::Remove(key(2))), []);
 }
 
 #[test]

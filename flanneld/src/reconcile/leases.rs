@@ -21,8 +21,6 @@ use flannel_lease::{Chain, Gaps, Lease, LeaseAttributes, LeaseEvent, LeaseKey, L
 pub(super) struct LeaseView {
     table: LeaseTable,
     gaps: IncompleteLeases,
-    /// This node's lease in the store, and when it was created.
-    own_created: Option<(LeaseKey, u64)>,
     /// Leases that give no peer, or contradict another.
     warnings: LogOnce,
     /// Changes of each lease that were logged in the last minute.
@@ -32,11 +30,13 @@ pub(super) struct LeaseView {
 }
 
 impl LeaseView {
-    pub(super) fn new(own: LeaseKey) -> Self {
+    /// A view without leases of a node that holds `own` and wants to publish `attributes`.
+    pub(super) fn new(own: &Lease, attributes: LeaseAttributes) -> Self {
+        let mut table = LeaseTable::new(Some(own.key));
+        let _none = table.set_own_node(own.node.clone(), attributes);
         Self {
-            table: LeaseTable::new(Some(own)),
+            table,
             gaps: IncompleteLeases::default(),
-            own_created: None,
             warnings: LogOnce::default(),
             changes: ChangeLog::default(),
             use_restored_from: None,
@@ -103,15 +103,8 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         {
             self.leases.gaps.log = self.leases.should_log(*key);
         }
-        if let LeaseEvent::Upsert(lease) = &event
-            && (lease.key == self.lease.key || self.is_own(lease))
-        {
-            self.leases.own_created = Some((lease.key, lease.created));
-        }
         let mut noted = false;
         let event = match event {
-            // The node's own lease is never a peer, whatever its subnet: the store may report a new one before it is adopted.
-            LeaseEvent::Upsert(lease) if self.is_own(&lease) => LeaseEvent::Remove(lease.key),
             LeaseEvent::Upsert(mut lease) => {
                 noted = self.note_gaps(&mut lease);
                 LeaseEvent::Upsert(lease)
@@ -135,37 +128,47 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         };
         self.outputs.counters.lease_event_received();
         let changed = self.leases.table.apply(event);
-        for key in &changed {
-            if self.leases.table.peer(*key).is_none() {
-                noted |= self.leases.gaps.forget(*key);
-            }
-            self.update_peer(*key);
-        }
         if noted {
-            let note = self.leases.gaps.note();
-            update(&self.outputs.readiness, |readiness| readiness.note("leases", note));
+            self.note_incomplete();
         }
-        if listed || !changed.is_empty() {
-            self.outputs.counters.expect(Object::Overlay);
-            self.due.overlay.now();
-            let pause = self.save_delay();
-            self.due.state.at.get_or_insert_with(|| Instant::now() + pause);
+        self.update_peers(&changed);
+        if listed {
+            self.expect_overlay();
         }
     }
 
-    /// Whether a lease is this node's own: by the node's name, or, in a store without names, by what it says.
-    fn is_own(&self, lease: &Lease) -> bool {
-        match (&self.lease.node, &lease.node) {
-            (Some(own), Some(node)) => own == node,
-            _ => lease.attributes == *self.outputs.attributes.borrow(),
+    /// Takes what has changed in the table into the overlay.
+    fn update_peers(&mut self, changed: &[LeaseKey]) {
+        for key in changed {
+            if self.leases.table.peer(*key).is_none() && self.leases.gaps.forget(*key) {
+                self.note_incomplete();
+            }
+            self.update_peer(*key);
+        }
+        if !changed.is_empty() {
+            self.expect_overlay();
+        }
+    }
+
+    fn note_incomplete(&self) {
+        let note = self.leases.gaps.note();
+        update(&self.outputs.readiness, |readiness| readiness.note("leases", note));
+    }
+
+    /// The overlay has to be written, and the state file soon.
+    fn expect_overlay(&mut self) {
+        self.outputs.counters.expect(Object::Overlay);
+        self.due.overlay.now();
+        if self.due.state.at.is_none() {
+            self.due.state.at = Some(Instant::now() + self.save_delay());
         }
     }
 
     /// Fills what a lease lacks with what is known of its node. Returns whether there is anything new to report.
     fn note_gaps(&mut self, lease: &mut Lease) -> bool {
         let gaps = mem::take(&mut lease.gaps);
-        if Some(lease.key) == self.leases.table.own() {
-            return false;
+        if self.leases.table.is_own(lease) {
+            return self.leases.gaps.forget(lease.key);
         }
         let found = match self.leases.table.peer(lease.key) {
             None if gaps.is_empty() => Vec::new(),
@@ -260,6 +263,13 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         }
     }
 
+    /// Tells the table what this node wants to publish: leases like that are its own, whatever their subnets.
+    pub(super) fn update_own_node(&mut self) {
+        let attributes = self.outputs.attributes.borrow().clone();
+        let changed = self.leases.table.set_own_node(self.lease.node.clone(), attributes);
+        self.update_peers(&changed);
+    }
+
     pub(super) fn adopt_lease(&mut self, lease: Lease) {
         let former = mem::replace(&mut self.lease, lease).key;
         let is_other_subnet = former != self.lease.key;
@@ -272,15 +282,10 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             );
             self.host.note_former(Some(former), self.lease.key);
             self.due.host.now();
-            // The store may have reported the new lease before it is adopted.
-            let created = self.leases.table.created(self.lease.key);
-            if created != 0 {
-                self.leases.own_created = Some((self.lease.key, created));
-            }
-            for key in self.leases.table.set_own(Some(self.lease.key)) {
-                self.update_peer(key);
-            }
+            let changed = self.leases.table.set_own(Some(self.lease.key));
+            self.update_peers(&changed);
         }
+        self.update_own_node();
         // Its MAC addresses are others than before if another node publishes those, whether or not the subnet is the same.
         let macs = self.published_macs();
         if is_other_subnet || macs != self.spec.macs {
@@ -293,11 +298,9 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     /// The store refuses the MAC addresses of another node only as far as it sees them: another process may have changed the
     /// other node's lease at that moment.
     pub(super) fn give_up_shared_macs(&mut self) {
-        let Some((own, created)) = self.leases.own_created.filter(|(own, _)| *own == self.lease.key) else {
-            return;
-        };
-        let published = self.outputs.attributes.borrow().clone();
         let table = &self.leases.table;
+        let (own, Some(created)) = (self.lease.key, table.own_created()) else { return };
+        let published = self.outputs.attributes.borrow().clone();
         let is_twin = |(key, peer): &(LeaseKey, &LeaseAttributes)| {
             let is_older = (table.created(*key), *key) < (created, own);
             is_older && peer.publishes_data_of(&published) && !peer.same_node(&published)

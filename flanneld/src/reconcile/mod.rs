@@ -157,8 +157,9 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         links: L,
         outputs: Outputs,
     ) -> Result<Self, DesiredError> {
+        let leases = LeaseView::new(&lease, outputs.attributes.borrow().clone());
         Ok(Self {
-            leases: LeaseView::new(lease.key),
+            leases,
             tables: Tables::new(rules, &spec, lease.key)?,
             overlay: OverlayState::new(links, spec.families(lease.key)?),
             config,
@@ -325,6 +326,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             *published = attributes;
             changed
         });
+        self.update_own_node();
         Ok(())
     }
 

@@ -36,6 +36,9 @@ fn nodes_recover_in_each_script_that_found_a_bug() {
         "seed 102414 nodes 3\n19687 cut 1 0\n29639 clone 1 0\n39609 cut 3 0\n49977 wipe 3 0\n",
         // A compaction cut short the time in which nodes register again in a wiped etcd: a peer was removed too early.
         "seed 638 nodes 3\n11469 delay 2 1381\n32259 fail-disk 3 83\n36136 cut 0 0\n86856 wipe 1 0\n93611 compact 0 0\n",
+        // A lease that a clone held with this node's address was no peer, and did not become one when the address changed.
+        "seed 101094 nodes 3\n4852 wipe 3 0\n5118 clone 3 0\n16030 kill 1 0\n16433 clone 3 0\n19109 mend 0 0\n\
+         19778 mend 2 0\n23714 renumber 3 0\n25682 kill 3 0\n26077 reboot 1 0\n45123 wipe 3 0\n45344 renumber 0 0\n",
     ];
     for script in scripts {
         let mut simulate = Command::new(env!("CARGO_BIN_EXE_simulate"));

@@ -260,6 +260,26 @@ async fn a_lease_that_is_taken_again_with_another_mac_address_changes_the_device
     assert_eq!(mac(&node).map(|mac| mac.bytes()), published);
 }
 
+/// A clone of this machine, with a lease of its own, publishes what this node publishes until the address of either changes.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_looks_like_the_nodes_own_becomes_a_peer_once_the_nodes_address_changes() {
+    let mut node = Node::start();
+    let mut events = listing([]);
+    for (key, created) in [(lease(1).key, 8), (lease(2).key, 5)] {
+        events.insert(1, LeaseEvent::Upsert(Lease { created, ..Lease::new(key, node.own.clone(), None) }));
+    }
+    node.tell(events).await;
+    node.until(Readiness::is_ready).await;
+    assert_eq!(node.routes(), []);
+
+    let address = Ipv4Addr::new(192, 168, 77, 9).into();
+    node.links.with(|kernel| kernel.interfaces[0].addresses[0].address = address);
+    node.alive.1.send(vec![Notification::Address { interface: 2, address, gone: false }]).await.unwrap();
+    // Until the next check, the clone's lease has this node's MAC address, which the younger of the two changes.
+    sleep(Duration::from_secs(61)).await;
+    assert_eq!(node.routes(), [IpNet::from(subnet(2))]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn of_two_nodes_with_one_mac_address_the_younger_takes_another() {
     for (own, peer, is_younger) in [(8, 5, true), (5, 8, false)] {
