@@ -5,14 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::panic::resume_unwind;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 
-use crate::wait::Pace;
+use crate::wait::{Pace, STRAGGLERS, slowed};
 use crate::{LabError, Namespace, Pod, wait_for};
 
 /// A stream of UDP packets from a pod to a host outside, each of them a flow of its own.
@@ -24,8 +24,23 @@ use crate::{LabError, Namespace, Pod, wait_for};
 pub struct NewFlows {
     pod: Pod,
     stop: Arc<AtomicBool>,
-    sender: JoinHandle<Result<(u64, Duration), LabError>>,
-    receivers: Vec<JoinHandle<io::Result<Vec<Seen>>>>,
+    sender: JoinHandle<Result<Sent, LabError>>,
+    receivers: Vec<Receiver>,
+}
+
+#[derive(Debug)]
+struct Receiver {
+    /// How many packets it was sent, once the sender has ended.
+    sent: Arc<OnceLock<u64>>,
+    thread: JoinHandle<io::Result<Vec<Seen>>>,
+}
+
+/// What the sender did.
+#[derive(Debug)]
+struct Sent {
+    /// Packets to each target.
+    packets: Vec<u64>,
+    lasted: Duration,
 }
 
 /// What became of a stream.
@@ -62,6 +77,9 @@ const LONGEST: Duration = Duration::from_secs(300);
 /// The kernel doubles it. Holds some seconds of packets, should the receiver be kept off the CPU.
 pub(crate) const RECEIVE_BUFFER: usize = 32 << 20;
 
+/// How often a receiver looks whether it may end.
+const READ_TIMEOUT: Duration = Duration::from_millis(50);
+
 impl NewFlows {
     /// Starts sending `per_second` packets, to each of `targets` in turn, which are addresses of `receiver`.
     ///
@@ -95,8 +113,12 @@ impl NewFlows {
         let receivers = sockets
             .into_iter()
             .map(|socket| {
-                let stop = Arc::clone(&stop);
-                thread::spawn(move || receive(&socket, &stop))
+                let sent = Arc::<OnceLock<u64>>::default();
+                let thread = thread::spawn({
+                    let sent = Arc::clone(&sent);
+                    move || receive(&socket, &sent)
+                });
+                Receiver { sent, thread }
             })
             .collect();
         let (inside, stopped) = (pod.namespace().clone(), Arc::clone(&stop));
@@ -114,11 +136,16 @@ impl NewFlows {
     /// The sender or the receiver failed, so that there is nothing to count.
     pub fn stop(self) -> Result<NewFlowsReport, LabError> {
         self.stop.store(true, Ordering::Relaxed);
-        let (sent, lasted) = joined(self.sender)?;
+        // A sender that gets no processor may still be in the middle of its packets: the receivers wait for its number.
+        let Sent { packets, lasted } = joined(self.sender)?;
+        for (receiver, sent) in self.receivers.iter().zip(&packets) {
+            let _first = receiver.sent.set(*sent);
+        }
         let mut seen = Vec::new();
         for receiver in self.receivers {
-            seen.extend(joined(receiver).map_err(LabError::system("receive new flows"))?);
+            seen.extend(joined(receiver.thread).map_err(LabError::system("receive new flows"))?);
         }
+        let sent = packets.iter().sum();
         Ok(NewFlowsReport::count(sent, lasted, seen, &self.pod.addresses().collect::<Vec<_>>()))
     }
 }
@@ -165,7 +192,7 @@ const PACKET: usize = 16;
 fn listen(address: IpAddr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind((address, 0))?;
     setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER)?;
-    socket.set_read_timeout(Some(Duration::from_millis(50)))?;
+    socket.set_read_timeout(Some(READ_TIMEOUT))?;
     Ok(socket)
 }
 
@@ -176,17 +203,17 @@ fn wildcard(target: IpAddr, port: u16) -> io::Result<UdpSocket> {
     }
 }
 
-/// Returns how many packets it sent, and for how long it did.
-fn send(targets: &[SocketAddr], per_second: u32, stop: &AtomicBool) -> io::Result<(u64, Duration)> {
+fn send(targets: &[SocketAddr], per_second: u32, stop: &AtomicBool) -> io::Result<Sent> {
     let begun = Instant::now();
     let mut pace = Pace::new(per_second);
+    let mut packets = vec![0; targets.len()];
     // One port for both families in turn would not do: a process that is being started holds our closed sockets open
     // until its exec, and an IPv6 socket does not share its port with an IPv4 one.
-    let mut flows = PORTS.cycle().zip(targets.iter().cycle());
+    let mut flows = PORTS.cycle().zip((0..targets.len()).zip(targets).cycle());
     let mut number = 0_u64;
     while !stop.load(Ordering::Relaxed) && begun.elapsed() < LONGEST {
         for _ in 0..pace.due() {
-            let Some((port, target)) = flows.next() else { break };
+            let Some((port, (place, target))) = flows.next() else { break };
             let nanoseconds = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
             let mut packet = [0; PACKET];
             let (left, right) = packet.split_at_mut(8);
@@ -199,27 +226,37 @@ fn send(targets: &[SocketAddr], per_second: u32, stop: &AtomicBool) -> io::Resul
                 Err(error) => return Err(error),
             };
             number += 1;
+            if let Some(packets) = packets.get_mut(place) {
+                *packets += 1;
+            }
         }
         pace.pause();
     }
-    Ok((number, begun.elapsed()))
+    Ok(Sent { packets, lasted: begun.elapsed() })
 }
 
-/// Takes packets until told to stop, and then until none has come for a read timeout.
-fn receive(socket: &UdpSocket, stop: &AtomicBool) -> io::Result<Vec<Seen>> {
+/// Takes packets until as many have arrived as were sent, or until none has arrived for [`STRAGGLERS`] since that is known.
+fn receive(socket: &UdpSocket, sent: &OnceLock<u64>) -> io::Result<Vec<Seen>> {
     let mut seen = Vec::new();
     let mut packet = [0; PACKET];
+    let mut silent_since = None;
     loop {
+        if sent.get().is_some_and(|sent| usize::try_from(*sent).is_ok_and(|sent| seen.len() >= sent)) {
+            return Ok(seen);
+        }
         match socket.recv_from(&mut packet) {
             Ok((PACKET, source)) => {
                 let (left, right) = packet.split_at(8);
                 let word = |bytes: &[u8]| bytes.try_into().map(u64::from_be_bytes).unwrap_or_default();
                 let sent_after = Duration::from_nanos(word(right));
                 seen.push(Seen { number: word(left), source: source.ip(), sent_after });
+                silent_since = None;
             }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if stop.load(Ordering::Relaxed) {
+                if sent.get().is_some()
+                    && silent_since.get_or_insert_with(Instant::now).elapsed() > slowed(STRAGGLERS)
+                {
                     return Ok(seen);
                 }
             }
@@ -237,4 +274,25 @@ fn forget_flows_soon(node: &Namespace) -> Result<(), LabError> {
 
 pub(crate) fn joined<T>(thread: JoinHandle<T>) -> T {
     thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packet_that_is_late_because_its_sender_got_no_processor_is_not_lost() {
+        let socket = listen(IpAddr::V4(Ipv4Addr::LOCALHOST)).unwrap();
+        let target = socket.local_addr().unwrap();
+        let sent = Arc::<OnceLock<u64>>::default();
+        let receiver = thread::spawn({
+            let sent = Arc::clone(&sent);
+            move || receive(&socket, &sent)
+        });
+        sent.set(1).unwrap();
+        let late = Instant::now() + 4 * READ_TIMEOUT;
+        wait_for(10 * READ_TIMEOUT, || (Instant::now() > late).then_some(()));
+        wildcard(target.ip(), 0).unwrap().send_to(&[0; PACKET], target).unwrap();
+        assert_eq!(joined(receiver).unwrap().len(), 1);
+    }
 }

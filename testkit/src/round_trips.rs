@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 
 use crate::new_flows::{RECEIVE_BUFFER, joined};
-use crate::wait::Pace;
+use crate::wait::{Pace, STRAGGLERS, slowed};
 use crate::{LabError, Pod};
 
 /// A steady stream of UDP packets from one pod to another, which sends each of them back.
 #[derive(Debug)]
 pub struct RoundTrips {
     stop: Arc<AtomicBool>,
+    stop_server: Arc<AtomicBool>,
     client: JoinHandle<Result<RoundTripsReport, LabError>>,
     server: JoinHandle<Result<(), LabError>>,
 }
@@ -41,8 +42,6 @@ impl RoundTripsReport {
 
 /// No test needs more; a stream that is never stopped ends.
 const LONGEST: Duration = Duration::from_secs(300);
-/// How long a packet may be on its way after the last one was sent.
-const STRAGGLERS: Duration = Duration::from_millis(500);
 
 impl RoundTrips {
     /// Starts sending `per_second` packets from `from` to `target`, an address of `to`.
@@ -68,11 +67,12 @@ impl RoundTrips {
         let connected = server.local_addr().and_then(|address| client.connect(address));
         connected.map_err(LabError::system(format!("connect to {target}")))?;
 
-        let stop = Arc::new(AtomicBool::new(false));
-        let (client_stop, server_stop) = (Arc::clone(&stop), Arc::clone(&stop));
+        let (stop, stop_server) = <(Arc<AtomicBool>, Arc<AtomicBool>)>::default();
+        let (client_stop, server_stop) = (Arc::clone(&stop), Arc::clone(&stop_server));
         let failed = move |error| LabError::system(format!("exchange packets with {target}"))(error);
         Ok(Self {
             stop,
+            stop_server,
             client: thread::spawn(move || exchange(&client, per_second, &client_stop).map_err(failed)),
             server: thread::spawn(move || echo(&server, &server_stop).map_err(failed)),
         })
@@ -84,8 +84,11 @@ impl RoundTrips {
     /// One of the ends failed, so that there is nothing to count.
     pub fn stop(self) -> Result<RoundTripsReport, LabError> {
         self.stop.store(true, Ordering::Relaxed);
+        let report = joined(self.client);
+        // Only now: the client waits for what this end still sends back.
+        self.stop_server.store(true, Ordering::Relaxed);
         joined(self.server)?;
-        joined(self.client)
+        report
     }
 }
 
@@ -94,18 +97,20 @@ fn exchange(socket: &UdpSocket, per_second: u32, stop: &AtomicBool) -> io::Resul
     let mut pace = Pace::new(per_second);
     let mut sent: Vec<(Duration, bool)> = Vec::new();
     let (mut last_reply, mut longest_silence) = (begun, Duration::ZERO);
-    let mut ended = None;
+    let (mut ended, mut missing) = (None, 0_u64);
     loop {
         if ended.is_none() && (stop.load(Ordering::Relaxed) || begun.elapsed() > LONGEST) {
             ended = Some(Instant::now());
             longest_silence = longest_silence.max(last_reply.elapsed());
         }
-        if ended.is_some_and(|ended| ended.elapsed() > STRAGGLERS) {
+        let is_silent = |ended: Instant| ended.max(last_reply).elapsed() > slowed(STRAGGLERS);
+        if ended.is_some_and(|ended| missing == 0 || is_silent(ended)) {
             break;
         }
         for _ in 0..if ended.is_none() { pace.due() } else { 0 } {
             let number = u64::try_from(sent.len()).unwrap_or(u64::MAX);
             sent.push((begun.elapsed(), false));
+            missing += 1;
             // No route, or an ICMP error for an earlier packet: this packet does not come back, which is counted.
             drop(socket.send(&number.to_be_bytes()));
         }
@@ -113,8 +118,9 @@ fn exchange(socket: &UdpSocket, per_second: u32, stop: &AtomicBool) -> io::Resul
         // Timeouts and ICMP errors alike: no reply now.
         if socket.recv(&mut reply).is_ok_and(|length| length == reply.len()) {
             let number = usize::try_from(u64::from_be_bytes(reply)).unwrap_or(usize::MAX);
-            if let Some((_, back)) = sent.get_mut(number) {
+            if let Some((_, back @ false)) = sent.get_mut(number) {
                 *back = true;
+                missing -= 1;
             }
             longest_silence = longest_silence.max(last_reply.elapsed());
             last_reply = Instant::now();
@@ -142,17 +148,10 @@ fn exchange(socket: &UdpSocket, per_second: u32, stop: &AtomicBool) -> io::Resul
     Ok(report)
 }
 
-/// Sends packets back until told to stop, and then as long as any may still come.
+/// Sends packets back until told to stop.
 fn echo(socket: &UdpSocket, stop: &AtomicBool) -> io::Result<()> {
     let begun = Instant::now();
-    let mut ended = None;
-    loop {
-        if stop.load(Ordering::Relaxed) || begun.elapsed() > LONGEST {
-            let ended: &mut Instant = ended.get_or_insert_with(Instant::now);
-            if ended.elapsed() > STRAGGLERS {
-                return Ok(());
-            }
-        }
+    while !stop.load(Ordering::Relaxed) && begun.elapsed() < LONGEST + 2 * slowed(STRAGGLERS) {
         let mut packet = [0; 8];
         match socket.recv_from(&mut packet) {
             // A reply that cannot be sent is a packet lost, which the client counts.
@@ -161,4 +160,5 @@ fn echo(socket: &UdpSocket, stop: &AtomicBool) -> io::Result<()> {
             Err(error) => return Err(error),
         }
     }
+    Ok(())
 }

@@ -27,6 +27,10 @@ pub(crate) fn slowed(limit: Duration) -> Duration {
     limit.saturating_mul(slowdown())
 }
 
+/// How long nothing may have arrived before the packets that are missing at the end of a stream count as lost: their
+/// senders, and the kernel's own threads that deliver them, may have to wait for the processor.
+pub(crate) const STRAGGLERS: Duration = Duration::from_secs(1);
+
 /// A rate made for real hardware, as high as this machine forwards it: an emulated processor overflows its backlog (second
 /// column of /proc/net/softnet_stat), and that would count as loss.
 #[must_use]

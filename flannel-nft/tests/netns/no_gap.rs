@@ -71,7 +71,7 @@ fn pause(milliseconds: u64) {
 #[track_caller]
 fn assert_no_gap(report: &NewFlowsReport) {
     assert_eq!((report.lost, report.unmasqueraded), (0, 0), "{report:?}");
-    assert!(report.sent > 500, "{report:?}");
+    assert!(report.sent > 50, "{report:?}");
 }
 
 /// A node's rules, which masquerade what goes to the outside host.
@@ -159,8 +159,9 @@ fn a_table_flushed_by_others_leaks_only_until_it_is_repaired() {
     });
     eprintln!("10 foreign flushes, {open:?} until repaired: {report:?}");
     assert_eq!(report.lost, 0, "{report:?}");
-    // What was sent outside of those intervals is masqueraded; a burst of the sender may shift a few packets.
-    let most = u64::from(RATE) * u64::try_from(open.as_millis()).unwrap() / 1_000 + 200;
+    // What was sent outside of those intervals is masqueraded. In each of them, a sender that had no processor before may
+    // send a burst of up to 64.
+    let most = u64::from(RATE) * u64::try_from(open.as_millis()).unwrap() / 1_000 + 10 * 64;
     assert!(report.unmasqueraded < most, "{} of at most {most} leaked", report.unmasqueraded);
     // And after the last repair there is none: the same node, a new stream.
     let ((), after) = bench.under_traffic(|_| {}, |_| pause(200));
