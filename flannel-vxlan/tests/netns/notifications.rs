@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use flannel_vxlan::{Family, Invalidation, MacAddr, Monitor, Notification, Overlay, Peer, PeerConflict, Via};
 use ipnet::IpNet;
-use testkit::{netns, sh, wait_for};
+use testkit::{netns, sh, try_sh, wait_for};
 
 use super::{add_peers, both, converge, device, direct, family, flush, host, mac, tunnel, with};
 
@@ -129,10 +129,13 @@ fn every_change_of_the_overlay_is_noticed_and_other_changes_are_not() {
             ("ip nexthop add id 7 via 192.168.77.7 dev e0", false),
         ] {
             sh(event);
-            // The kernel reports the carrier of a new link later, and every event here must have only its own reports.
-            let are_up =
-                || (sh("ip -br link show type veth | grep ' UP ' | wc -l").trim() == "4").then_some(());
-            assert!(wait_for(Duration::from_secs(10), are_up).is_some(), "v0 and v1 do not come up");
+            // The kernel reports the carrier of a new link later, and its link-local address, before it adds the route to
+            // it, from a work queue: every event here must have only its own reports.
+            let is_complete = "test $(ip -br link show type veth | grep -c ' UP ') = 4
+                ip -6 -oneline addr show | while read -r _ device _ address _; do
+                    ip -6 route show table local dev $device | grep -q \"^local ${address%/*} \" || exit 1; done";
+            let is_complete = || try_sh(&format!("set -e; {is_complete}")).ok();
+            assert!(wait_for(Duration::from_secs(10), is_complete).is_some(), "v0 and v1 do not come up");
             assert_eq!(
                 notice(&mut overlay, &mut monitor),
                 Invalidation { host, ..Invalidation::default() },
