@@ -210,6 +210,9 @@ impl Flannel {
 
 /// Where a daemon of the lab answers for its health, unless it is told another port.
 const HEALTH: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 10256);
+/// How long it may take to end. It gives up a call that does not return within two seconds, but the kernel ends no process that
+/// waits for a disk.
+const END: Duration = Duration::from_secs(30);
 /// How long one question may take on a busy machine.
 const HTTP: Duration = Duration::from_secs(20);
 
@@ -249,12 +252,7 @@ impl Daemon {
             })
         })?;
         let outcome = outcome.unwrap_or_else(|| Err(format!("not ready after {limit:?}")));
-        outcome.map_err(|problem| {
-            let log = fs::read_to_string(&self.log).unwrap_or_default();
-            let tail: Vec<_> = log.lines().rev().take(15).collect();
-            let tail = tail.into_iter().rev().collect::<Vec<_>>().join("\n");
-            LabError::unreadable(format!("flanneld in {}", namespace.name()), format!("{problem}\n{tail}"))
-        })
+        outcome.map_err(|problem| self.problem(&format!("{problem}\n{}", self.log_end())))
     }
 
     /// The status that one of its health pages answers with.
@@ -294,7 +292,7 @@ impl Daemon {
     /// Asks it to end and returns how it did.
     ///
     /// # Errors
-    /// It had ended before, or is still there after 10 s.
+    /// It had ended before, or is still there after 30 s; the text then has what its threads do and the end of its log.
     pub fn terminate(self) -> Result<ExitStatus, LabError> {
         self.end(Signal::SIGTERM)
     }
@@ -310,17 +308,39 @@ impl Daemon {
     }
 
     fn end(mut self, signal: Signal) -> Result<ExitStatus, LabError> {
-        let problem =
-            |problem: &str| LabError::unreadable(format!("flanneld in {}", self.namespace.name()), problem);
-        let (gone, stays) = (problem("had ended before it was told to"), problem("did not end within 10 s"));
         if self.exit_status().is_some() {
-            return Err(gone);
+            return Err(self.problem("had ended before it was told to"));
         }
         let pid = self.pid().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
         if pid.and_then(|pid| kill(pid, signal).ok()).is_none() {
-            return Err(gone);
+            return Err(self.problem("had ended before it was told to"));
         }
-        wait_for(Duration::from_secs(10), || self.exit_status()).ok_or(stays)
+        wait_for(END, || self.exit_status()).ok_or_else(|| {
+            let (threads, log) = (self.threads(), self.log_end());
+            self.problem(&format!("did not end within {END:?}\n{threads}{log}"))
+        })
+    }
+
+    fn problem(&self, problem: &str) -> LabError {
+        LabError::unreadable(format!("flanneld in {}", self.namespace.name()), problem)
+    }
+
+    /// The end of its log.
+    fn log_end(&self) -> String {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let tail: Vec<_> = log.lines().rev().take(15).collect();
+        tail.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+
+    /// What each of its threads does, one on a line, and the kernel's functions that it is in (proc(5)).
+    fn threads(&self) -> String {
+        let tasks = self.pid().and_then(|pid| fs::read_dir(format!("/proc/{pid}/task")).ok());
+        let told = |task: fs::DirEntry| {
+            let read = |name: &str| fs::read_to_string(task.path().join(name)).unwrap_or_default();
+            let state = read("status").lines().filter(|line| line.starts_with("State:")).collect::<String>();
+            format!("thread {} {state}\n{}", read("comm").trim(), read("stack"))
+        };
+        tasks.into_iter().flatten().flatten().map(told).collect()
     }
 }
 

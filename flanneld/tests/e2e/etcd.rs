@@ -211,7 +211,7 @@ fn a_reload_while_etcd_is_away_is_done_when_it_is_back() {
 }
 
 #[test]
-fn endpoints_that_do_not_answer_delay_a_start_by_a_fraction_of_a_second() {
+fn endpoints_that_do_not_answer_are_not_waited_for_at_a_start() {
     if !may_make_namespaces() {
         return;
     }
@@ -243,7 +243,7 @@ fn endpoints_that_do_not_answer_delay_a_start_by_a_fraction_of_a_second() {
     for endpoints in &cases {
         let mut durations = Vec::new();
         // A busy machine delays a start now and then; an endpoint that is waited for delays every one.
-        while !durations.iter().any(|duration| *duration < undelayed + Duration::from_millis(500)) {
+        while !durations.iter().any(|duration| *duration < undelayed + Duration::from_millis(1500)) {
             assert!(durations.len() < 10, "{endpoints:?}: {durations:?} instead of {undelayed:?}");
             durations.push(start(endpoints));
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use testkit::{Daemon, Flannel, Lab, Node, may_make_namespaces, wait_for};
 
-use super::{BINARY, Cluster, SOON, pause};
+use super::{BINARY, Cluster, SOON, replace};
 
 /// How long readiness may take to notice a call that does not return.
 const NOTICED: Duration = Duration::from_secs(30);
@@ -98,7 +98,7 @@ fn lines_of_other_programs_in_subnet_env_outlive_a_live_change() {
     let (node, ..) = &cluster.nodes[0];
     let file = node.subnet_file();
     let theirs = "DOCKER_OPTS=\" --bip=10.244.1.1/24\"\n";
-    fs::write(&file, fs::read_to_string(&file).unwrap() + theirs).unwrap();
+    replace(&file, &(fs::read_to_string(&file).unwrap() + theirs));
     let net_conf = Flannel::NET_CONF.replace("\"vxlan\"", "\"vxlan\", \"MTU\": 1400");
     fs::write(cluster.flannel.net_conf_file(), net_conf).unwrap();
     let env = || fs::read_to_string(&file).unwrap();
@@ -194,13 +194,19 @@ fn lost_notifications_of_the_kernel_are_subscribed_to_again() {
         ("rules", "nft flush ruleset", "nft list ruleset | grep -q masquerade"),
         ("links and routes", "ip link set flannel.1 down", "ip link show flannel.1 | grep -q LOWER_UP"),
     ] {
-        pause(1_500);
-        let once = Injection::start(&daemon, "reconcile", "recvfrom:error=EIO:when=1");
+        // All of them, of every socket: which one reads next, only the daemon knows.
+        let broken = Injection::start(&daemon, "reconcile", "recvfrom:error=EIO");
+        let times = |text: &str| log_of(&node).matches(text).count();
+        let lost = format!("lost notifications of {what} from the kernel");
+        let again = format!("the kernel's notifications of {what} arrive again");
+        let before = times(&lost);
         let trigger = ["nft add table ip other", "ip link add other type bridge"];
         node.namespace().sh(trigger[usize::from(what != "rules")]).unwrap();
-        let again = format!("the kernel's notifications of {what} arrive again");
-        wait_for(SOON, || log_of(&node).contains(&again).then_some(())).expect("subscribed again");
-        drop(once);
+        wait_for(SOON, || (times(&lost) > before).then_some(())).expect("lost");
+        drop(broken);
+        wait_for(SOON, || (times(&again) == times(&lost)).then_some(())).expect("subscribed again");
+        // What it could not do meanwhile is done, so that it has no other reason to look.
+        wait_for(SOON, || (daemon.status("/readyz").unwrap() == 200).then_some(())).expect("it goes on");
         node.namespace().sh(disturbance).unwrap();
         let repaired = wait_for(SOON, || node.namespace().sh(repaired).ok());
         assert!(repaired.is_some(), "`{disturbance}` is noticed: {}", log_of(&node));

@@ -8,7 +8,7 @@
 
 use std::fs;
 use std::net::UdpSocket;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -87,6 +87,13 @@ impl Cluster {
             }
         }
     }
+}
+
+/// Writes a file in one step: a daemon that reads it meanwhile, or repairs it, never sees half of it.
+fn replace(file: &Path, text: &str) {
+    let new = file.with_extension("new");
+    fs::write(&new, text).unwrap();
+    fs::rename(&new, file).unwrap();
 }
 
 /// Lets time pass for streams; nothing waits for an event by it.
@@ -303,7 +310,7 @@ fn new_flows_are_masqueraded_without_a_gap_while_the_daemon_is_killed_and_restar
     pause(200);
     let report = flows.stop().unwrap();
     assert_eq!((report.lost, report.unmasqueraded), (0, 0), "{report:?}");
-    assert!(report.sent > 1_000, "{report:?}");
+    assert!(report.sent > 100, "{report:?}");
 }
 
 #[test]
