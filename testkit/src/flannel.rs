@@ -210,9 +210,9 @@ impl Flannel {
 
 /// Where a daemon of the lab answers for its health, unless it is told another port.
 const HEALTH: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 10256);
-/// How long it may take to end. It gives up a call that does not return within two seconds, but the kernel ends no process
-/// whose thread waits for a disk, or for the lock of links and routes, which all namespaces share: a test beside this one that
-/// deletes a device with thousands of peers holds it for seconds.
+/// How long it may take to end. It gives up a call that does not return within two seconds, but the kernel ends no
+/// process whose thread waits for a disk, or for the lock of links and routes, which all namespaces share: a test beside
+/// this one that deletes a device with thousands of peers holds it for seconds.
 const END: Duration = Duration::from_secs(30);
 /// How long one question may take on a busy machine.
 const HTTP: Duration = Duration::from_secs(20);
