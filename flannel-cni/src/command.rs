@@ -128,7 +128,11 @@ fn status(request: &Request, conf: &NetConf) -> Result<(), CniError> {
 /// Deletes what is saved of containers that the runtime no longer has, and has the delegate and its IPAM plugin do the same.
 fn collect(request: &Request, conf: &NetConf) -> Result<(), CniError> {
     let Some(valid) = &conf.valid_attachments else {
-        return Err(CniError::plain(BAD_CONF, "GC without cni.dev/valid-attachments"));
+        return Err(CniError::plain(
+            BAD_CONF,
+            "cannot collect garbage, nothing was removed: the configuration has no key cni.dev/valid-attachments, which the \
+             container runtime sets to the list of attachments in use; a call by hand has to add it",
+        ));
     };
     let failed = |error| CniError::new(IO, format!("cannot list {}", conf.data_dir.display()), error);
     let mut first_failure = Ok(());

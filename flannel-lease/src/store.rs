@@ -60,6 +60,14 @@ pub enum LeaseLost {
     /// The store no longer has the lease: it was deleted or expired, or the store was recreated.
     #[error("lease {0} has been revoked: it expired, or was deleted from the store")]
     Revoked(LeaseKey),
+    /// In Kubernetes: the pod subnets of this node are others now, or cannot be read.
+    #[error("lease {key} is no longer this node's: {reason}")]
+    Reassigned {
+        /// The subnets that this node had.
+        key: LeaseKey,
+        /// What the node has instead, such as `node "a" has podCIDR 10.244.9.0-24 now`.
+        reason: String,
+    },
     /// Another node holds the subnet.
     #[error("lease {key} is now held by the node with public address {}", holder.public_address())]
     Taken {

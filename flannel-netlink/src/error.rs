@@ -81,7 +81,7 @@ impl fmt::Display for Refusal {
 
 /// The kernel's replies did not fit into the receive buffer, or ended without the expected reply.
 #[derive(Debug, thiserror::Error)]
-#[error("the kernel's reply was lost: it did not fit into the receive buffer, or did not arrive")]
+#[error("the reply of the kernel did not fit into the receive buffer, or did not arrive")]
 pub struct LostReply(#[source] pub(crate) io::Error);
 
 /// A batch has no reply.
@@ -119,8 +119,8 @@ pub enum AskError {
     #[error("the kernel refused the request")]
     Refused(#[source] Refusal),
     /// The request has no reply.
-    #[error("the request was not answered")]
-    Transact(#[source] TransactError),
+    #[error(transparent)]
+    Transact(TransactError),
 }
 
 /// A dump is incomplete.
@@ -134,8 +134,8 @@ pub enum DumpError {
         attempts: u32,
     },
     /// The request failed.
-    #[error("the dump failed")]
-    Ask(#[source] AskError),
+    #[error(transparent)]
+    Ask(AskError),
 }
 
 /// Malformed bytes from the kernel.
@@ -173,4 +173,31 @@ pub enum Malformed {
         /// The unexpected value, in the reader's words.
         what: &'static str,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use testkit::repetition;
+
+    use super::*;
+
+    #[test]
+    fn no_error_repeats_its_cause() {
+        let kernel = || io::Error::from_raw_os_error(105); // ENOBUFS
+        let errors = || {
+            [
+                TransactError::NotSent { bytes: 40, source: kernel() },
+                TransactError::Lost(LostReply(kernel())),
+                TransactError::Malformed(Malformed::Message),
+            ]
+        };
+        for error in errors() {
+            assert_eq!(repetition(&error), None, "{error:?}");
+        }
+        for error in errors().map(AskError::Transact).map(DumpError::Ask) {
+            assert_eq!(repetition(&error), None, "{error:?}");
+        }
+        let refused = DumpError::Ask(AskError::Refused(Refusal::new(0, Errno::EPERM)));
+        assert_eq!(repetition(&refused), None);
+    }
 }

@@ -328,7 +328,7 @@ pub enum CommitError {
         generation: Generation,
     },
     /// The batch could not be sent. Nothing was applied.
-    #[error("cannot send the batch to the kernel; nothing was applied")]
+    #[error("nothing was applied")]
     NotSent(#[source] TransactError),
     /// The kernel's reply was lost, but the generation shows that nothing was applied.
     #[error("the kernel applied nothing, and its reply with the reason was lost; try again")]
@@ -348,11 +348,8 @@ pub enum CommitError {
     /// The kernel's reply is malformed. Observe before trying again.
     #[error("the kernel's reply is malformed; the batch may have been applied; observe before you try again")]
     Malformed(#[source] Malformed),
-    /// The kernel's reply was lost and the generation could not be read. Observe before trying
-    /// again.
-    #[error(
-        "the kernel's reply was lost and the generation cannot be read; the batch may have been applied; observe before you try again"
-    )]
+    /// The generation, which tells whether the batch was applied, could not be read. Observe before trying again.
+    #[error("the batch may have been applied; observe before you try again")]
     Unknown(#[source] ObserveError),
 }
 
@@ -415,8 +412,8 @@ impl fmt::Display for RefusalReason {
 #[non_exhaustive]
 pub enum ConvergeError {
     /// The ruleset could not be read. Nothing was changed.
-    #[error("cannot observe the ruleset")]
-    Observe(#[source] ObserveError),
+    #[error(transparent)]
+    Observe(ObserveError),
     /// The desired ruleset is invalid. Nothing was changed.
     #[error("the desired ruleset is invalid")]
     Seal(#[source] SealError),
@@ -431,4 +428,34 @@ pub enum ConvergeError {
         /// Number of attempts.
         attempts: u32,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use flannel_netlink::AskError;
+    use testkit::{causes, repetition};
+
+    use super::*;
+
+    #[test]
+    fn no_error_repeats_its_cause() {
+        let not_sent = || TransactError::NotSent { bytes: 4312, source: io::Error::from_raw_os_error(105) };
+        let unread = || ObserveError {
+            what: "the ruleset's generation",
+            source: AskError::Transact(not_sent()).into(),
+        };
+        for error in [
+            ConvergeError::Commit(CommitError::NotSent(not_sent())),
+            ConvergeError::Commit(CommitError::Unknown(unread())),
+            ConvergeError::Commit(CommitError::Malformed(Malformed::Message)),
+            ConvergeError::Observe(unread()),
+        ] {
+            assert_eq!(repetition(&error), None, "{}", causes(&error));
+        }
+        let expected = "cannot commit the changes: nothing was applied: cannot send a batch of 4312 bytes: No buffer space \
+                        available (os error 105)";
+        assert_eq!(causes(&ConvergeError::Commit(CommitError::NotSent(not_sent()))), expected);
+    }
 }

@@ -37,11 +37,8 @@ pub enum ReadError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ApplyError {
-    /// The kernel's answer to a batch of steps was lost.
-    #[error(
-        "the kernel's reply to steps {first} to {last} of the plan was lost; they may have been applied; observe and plan \
-         again"
-    )]
+    /// A batch of steps was not sent as a whole, or its reply was lost.
+    #[error("steps {first} to {last} of the plan may have been applied; observe and plan again")]
     Batch {
         /// Number of the first step of the batch in the plan.
         first: usize,
@@ -74,8 +71,8 @@ pub struct StepRefusal {
 #[non_exhaustive]
 pub enum ConvergeError {
     /// The kernel could not be read. Nothing was changed.
-    #[error("cannot observe the overlay")]
-    Observe(#[source] ObserveError),
+    #[error(transparent)]
+    Observe(ObserveError),
     /// Applying the plan was cut short. Some steps may have been applied.
     #[error("cannot apply the plan")]
     Apply(#[source] ApplyError),
@@ -115,4 +112,26 @@ pub enum ValueError {
         /// The smallest possible MTU in bytes.
         least: u32,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use testkit::{causes, repetition};
+
+    use super::*;
+
+    #[test]
+    fn no_error_repeats_its_cause() {
+        let not_sent = || TransactError::NotSent { bytes: 40, source: io::Error::from_raw_os_error(105) };
+        let unread = || ObserveError { what: "links", source: AskError::Transact(not_sent()).into() };
+        for error in [
+            ConvergeError::Observe(unread()),
+            ConvergeError::Apply(ApplyError::Batch { first: 1, last: 4, source: not_sent() }),
+            ConvergeError::Apply(ApplyError::Lookup(unread())),
+        ] {
+            assert_eq!(repetition(&error), None, "{}", causes(&error));
+        }
+    }
 }

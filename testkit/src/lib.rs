@@ -13,6 +13,7 @@
 //! Kernel tests need root. Elsewhere they skip, and say so; with `FLANNEL_NETNS=require` (which `make test` sets
 //! for root, so CI too) a test that cannot run fails.
 
+mod causes;
 mod cni;
 mod disturbance;
 mod error;
@@ -32,6 +33,7 @@ mod uapi;
 mod unprivileged;
 mod wait;
 
+pub use causes::{causes, repetition};
 pub use cni::Pod;
 pub use disturbance::{Disturbance, Disturbed, Needs};
 pub use error::LabError;
@@ -48,7 +50,7 @@ pub use new_flows::{NewFlows, NewFlowsReport};
 pub use round_trips::{RoundTrips, RoundTripsReport};
 pub use shell::{ShellError, sh, try_sh};
 pub use uapi::check_uapi;
-pub use unprivileged::{causes, rerun, without_net_admin};
+pub use unprivileged::{rerun, without_net_admin};
 pub use wait::{forwarded, wait_for};
 
 /// What the environment says about tests. The one place here that reads it.

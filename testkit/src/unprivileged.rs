@@ -1,8 +1,5 @@
 //! Processes that may not change the network namespace that they run in.
 
-use std::error::Error;
-use std::iter::successors;
-
 use crate::sh;
 
 /// Runs the ignored test `test` of this program as two processes that lack `CAP_NET_ADMIN` for the caller's network
@@ -26,11 +23,4 @@ pub fn rerun(command: &str, test: &str) -> String {
     let text = sh(&format!("exec {command} '{}' --exact {test} --ignored --nocapture", program.display()));
     assert!(text.contains("1 passed"), "{text}");
     text
-}
-
-/// An error and its causes, separated by `: `.
-pub fn causes(error: &(dyn Error + 'static)) -> String {
-    let texts: Vec<String> =
-        successors(Some(error), |error| (*error).source()).map(ToString::to_string).collect();
-    texts.join(": ")
 }

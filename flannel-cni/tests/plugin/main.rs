@@ -110,6 +110,11 @@ fn collected_garbage_is_only_what_the_runtime_no_longer_has_in_this_network() {
         fs::write(node.state().join("other"), r#"{"name": "another-network", "type": "bridge"}"#).unwrap();
         node.version = "1.1.0";
         let newer = newer_plugins(node.folder.path());
+        let error = node.ask_with("GC", "", json!({}), newer.to_str().unwrap()).unwrap_err();
+        for part in ["nothing was removed", "cni.dev/valid-attachments", "container runtime"] {
+            assert!(error.to_string().contains(part), "{error}");
+        }
+        assert_eq!(node.saved(), ["gone", "kept", "other"]);
         let valid = json!({ "cni.dev/valid-attachments": [{ "containerID": "kept", "ifname": "eth0" }] });
         node.ask_with("GC", "", valid, newer.to_str().unwrap()).unwrap();
         assert_eq!(node.saved(), ["kept", "other"]);

@@ -40,13 +40,13 @@ impl ApiServer {
         let unusable = |advice: &str, source: Box<dyn std::error::Error + Send + Sync>| StoreError {
             operation: "use",
             object: "Kubernetes as lease store".to_owned(),
-            advice: format!("Failed to create SubnetManager: {advice}"),
+            advice: advice.to_owned(),
             kind: StoreErrorKind::Unusable,
             source: Some(source),
         };
         let mut proxy = None;
         let mut config = if let Some(path) = &options.kubeconfig {
-            let advice = format!("cannot use --kubeconfig-file {}", path.display());
+            let advice = format!("--kubeconfig-file `{}`", path.display());
             let file = kubeconfig::read(path).map_err(|error| unusable(&advice, error))?;
             let proxies = kubeconfig::proxies(&file);
             let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())

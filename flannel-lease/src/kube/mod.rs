@@ -409,9 +409,19 @@ impl LeaseStore for KubeStore {
                                 );
                             }
                         }
-                        _ => {
+                        other => {
                             self.seen.send_replace(Seen::Unknown);
-                            return LeaseLost::Revoked(published.key);
+                            let reason = match other {
+                                Ok(Some(key)) => {
+                                    format!("Kubernetes gave node {:?} the pod subnet {key}", self.name)
+                                }
+                                Ok(None) => format!(
+                                    "node {:?} has no podCIDR of the address families in net-conf.json any more",
+                                    self.name
+                                ),
+                                Err(problem) => problem,
+                            };
+                            return LeaseLost::Reassigned { key: published.key, reason };
                         }
                     },
                     _ => {}

@@ -225,7 +225,7 @@ impl Db {
             return Ok(changes);
         }
         let found = rows(&tx, since.map_or(0, |since| since.revision)).map_err(wrong)?;
-        let place = self.path.display();
+        let place = format!("`{}`", self.path.display());
         let leases = found.leases.into_iter().map(|lease| {
             let key = lease.key;
             LeaseEvent::Upsert(lease.with_gaps_of_json(format_args!("lease {key} in {place}")))
@@ -310,7 +310,7 @@ fn prepare(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
 fn refused(operation: &'static str, path: &Path, error: &ChoiceError) -> StoreError {
     StoreError {
         operation,
-        object: path.display().to_string(),
+        object: format!("`{}`", path.display()),
         advice: match error.kind() {
             StoreErrorKind::OutOfSubnets => {
                 format!("{error}; widen the network in net-conf.json or remove leases no node uses")

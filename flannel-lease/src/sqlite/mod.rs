@@ -217,7 +217,7 @@ impl SqliteStore {
                     if held.changed {
                         if publishes_again {
                             let path = self.path.display();
-                            let what = || format!("another process changes this node's lease in {path}");
+                            let what = || format!("another process changes this node's lease in `{path}`");
                             contest.published_again(now, &self.health, what);
                             self.notify();
                         }

@@ -125,8 +125,30 @@ async fn a_later_change_of_the_pod_subnet_is_followed() {
     watcher
         .until("the new subnet", |table| table.peer(key("10.244.9.0-24")).is_some() && table.len() == 2)
         .await;
-    assert_eq!(within("the loss", held).await.unwrap(), LeaseLost::Revoked(key("10.244.1.0-24")));
+    let lost = within("the loss", held).await.unwrap();
+    let expected = "lease 10.244.1.0-24 is no longer this node's: Kubernetes gave node \"a\" the pod subnet 10.244.9.0-24";
+    assert_eq!(lost.to_string(), expected);
     assert_eq!(store.acquire(&request(node(1))).await.unwrap().key, key("10.244.9.0-24"));
+}
+
+#[tokio::test]
+async fn a_lease_lost_to_a_pod_subnet_that_cannot_be_used_names_the_pod_subnet() {
+    for (pod_cidrs, reason) in [
+        (
+            json!(["fd00:10:244:1::/64"]),
+            "node \"a\" has no podCIDR of the address families in net-conf.json any more",
+        ),
+        (json!(["10.244.1/24"]), "node \"a\" has podCIDR `10.244.1/24`, which is not a network"),
+    ] {
+        let (api, store, _watcher) = running().await;
+        let held = tokio::spawn({
+            let store = Arc::clone(&store);
+            async move { store.hold().await }
+        });
+        api.edit_node("a", |node| node["spec"] = json!({ "podCIDRs": pod_cidrs }));
+        let lost = within("the loss", held).await.unwrap();
+        assert_eq!(lost.to_string(), format!("lease 10.244.1.0-24 is no longer this node's: {reason}"));
+    }
 }
 
 #[tokio::test]

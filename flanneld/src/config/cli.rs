@@ -31,7 +31,8 @@ pub(super) struct Flags {
     /// Default: the interface of the default route
     #[arg(long, value_name = "NAME|IP", help_heading = "Interface and addresses")]
     pub(super) iface: Vec<String>,
-    /// Regular expression for that interface, matched against addresses, then names, after every --iface. Repeatable
+    /// Regular expression for the interface that carries traffic between nodes, matched against addresses, then names, after
+    /// every --iface. Repeatable
     #[arg(long, value_name = "REGEX", value_parser = values::regex, help_heading = "Interface and addresses")]
     pub(super) iface_regex: Vec<Regex>,
     /// Use the interface of the route to this address, if --iface and --iface-regex match nothing
@@ -70,32 +71,36 @@ pub(super) struct Flags {
     #[arg(long, value_name = "URLS", default_value = "http://127.0.0.1:4001,http://127.0.0.1:2379")]
     #[arg(help_heading = "etcd")]
     pub(super) etcd_endpoints: String,
-    /// Prefix of all keys
+    /// Prefix of all keys, the same on every node of the cluster: PREFIX/config has the network configuration,
+    /// PREFIX/subnets the leases
     #[arg(long, value_name = "KEY", default_value = "/coreos.com/network", help_heading = "etcd")]
     pub(super) etcd_prefix: String,
-    /// Private key of the client certificate (PEM)
+    /// Private key of the certificate in --etcd-certfile (PEM)
     #[arg(long, value_name = "PATH", help_heading = "etcd")]
     pub(super) etcd_keyfile: Option<PathBuf>,
-    /// Client certificate (PEM)
+    /// Client certificate that flanneld presents to etcd (PEM). Needs --etcd-keyfile
     #[arg(long, value_name = "PATH", help_heading = "etcd")]
     pub(super) etcd_certfile: Option<PathBuf>,
     /// CA certificates that the servers' certificates are verified with (PEM); works without a client certificate
     #[arg(long, value_name = "PATH", help_heading = "etcd")]
     pub(super) etcd_cafile: Option<PathBuf>,
-    /// User name
+    /// User that flanneld logs in to etcd as, if etcd requires authentication. Default: no login
     #[arg(long, value_name = "NAME", help_heading = "etcd")]
     pub(super) etcd_username: Option<String>,
-    /// Password. Prefer FLANNELD_ETCD_PASSWORD: a process list shows flags until flanneld has moved the password away
+    /// Password of --etcd-username. Prefer FLANNELD_ETCD_PASSWORD: a process list shows flags until flanneld has moved the password away
     #[arg(long, value_name = "TEXT", help_heading = "etcd")]
     pub(super) etcd_password: Option<String>,
 
-    /// URL of the API server. Default: the kubeconfig's, otherwise the cluster's that this pod runs in
+    /// URL of the API server. Overrides the server in --kubeconfig-file. Default: that server, otherwise the API server of
+    /// the cluster that this pod runs in
     #[arg(long, value_name = "URL", help_heading = "Kubernetes")]
     pub(super) kube_api_url: Option<String>,
-    /// kubeconfig file
+    /// kubeconfig file with the API server, its CA and flanneld's credentials, for a flanneld that runs outside of a pod.
+    /// --kube-api-url overrides its server. Default: the service account of this pod; no credentials if only --kube-api-url
+    /// is given
     #[arg(long, value_name = "PATH", help_heading = "Kubernetes")]
     pub(super) kubeconfig_file: Option<PathBuf>,
-    /// Prefix of the node annotations
+    /// Prefix of the node annotations that hold the leases, the same on every node of the cluster
     #[arg(
         long,
         value_name = "TEXT",
@@ -113,7 +118,7 @@ pub(super) struct Flags {
     /// Keep source ports where possible when masquerading, instead of choosing random ports
     #[arg(long, value_name = "BOOL", default_value = "false", help_heading = "Rules and routes")]
     pub(super) ip_masq_fully_random_disable: bool,
-    /// Accept forwarded pod traffic
+    /// Add rules that accept forwarded packets from and to the pod network
     #[arg(long, value_name = "BOOL", default_value = "true", help_heading = "Rules and routes")]
     pub(super) iptables_forward_rules: bool,
     /// Which processes may change flannel's nftables tables: every privileged process (shared), only flanneld (owner; Linux
@@ -148,7 +153,7 @@ pub(super) struct Flags {
     /// Address of the HTTP server for /healthz, /readyz and /metrics. 0.0.0.0, :: and empty: all addresses, IPv4 and IPv6
     #[arg(long, value_name = "IP", default_value = "0.0.0.0", help_heading = "Files and health")]
     pub(super) healthz_ip: HealthzIp,
-    /// Port of that server. 0 turns it off
+    /// Port of the HTTP server for /healthz, /readyz and /metrics. 0 turns the server off
     #[arg(long, value_name = "PORT", default_value = "0", value_parser = values::port)]
     #[arg(allow_negative_numbers = true, help_heading = "Files and health")]
     pub(super) healthz_port: u16,

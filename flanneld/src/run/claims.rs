@@ -25,7 +25,7 @@ pub(crate) struct Claims {
 #[derive(Debug, thiserror::Error)]
 pub enum PrefixError {
     /// The tables there are cannot be read.
-    #[error("cannot read the nftables tables that flannel may have made")]
+    #[error(transparent)]
     Observe(#[from] ObserveError),
     /// None in practice.
     #[error(transparent)]

@@ -82,3 +82,27 @@ fn listen_advice(error: &std::io::Error) -> &'static str {
         _ => "the kernel gives no socket",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use flannel_nft::ObserveError;
+    use testkit::{causes, repetition};
+
+    use super::*;
+
+    #[test]
+    fn no_error_repeats_its_cause() {
+        let unread = |what| ObserveError {
+            what,
+            source: flannel_nft::ReadError::Notifications(io::Error::from_raw_os_error(105)),
+        };
+        for error in [
+            Fatal::Tables(PrefixError::Observe(unread("tables"))),
+            Fatal::Ownership(OwnershipError::Kernel(unread("support for owned tables"))),
+        ] {
+            assert_eq!(repetition(&error), None, "{}", causes(&error));
+        }
+    }
+}

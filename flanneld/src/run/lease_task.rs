@@ -201,6 +201,13 @@ async fn hold_lease(
                         }
                         tokio::time::sleep(takeovers.next_delay()).await;
                     }
+                    LeaseLost::Reassigned { .. } => {
+                        error!(
+                            "{lost}; flanneld keeps devices, rules and routes, and asks with backoff for a lease for the podCIDR that \
+                             the node has now. Other nodes may have removed their routes to the pods that run here. If the node \
+                             was not registered again on purpose, check its spec.podCIDRs"
+                        );
+                    }
                     _ => {
                         error!(
                             "{lost}; flanneld keeps devices, rules and routes and asks for this lease again until it gets one. \

@@ -26,6 +26,42 @@ pub(super) struct Host {
     is_pod: bool,
 }
 
+/// Tables of iptables that is not made of nftables.
+#[derive(Debug)]
+pub(super) struct LegacyTables {
+    /// `iptables` or `ip6tables`, with which the names of its programs begin.
+    command: &'static str,
+    names: Vec<String>,
+}
+
+impl LegacyTables {
+    fn observed(&self) -> String {
+        let Self { command, names } = self;
+        format!("legacy {command} has the tables {}, whose rules nftables does not show", names.join(", "))
+    }
+
+    fn finding(&self) -> Finding {
+        let command = self.command;
+        let advice =
+            format!("check the output of `{command}-legacy-save`, and move its rules to {command}-nft");
+        Finding::warning("legacy", self.observed(), advice)
+    }
+
+    /// For a swap: flanneld cannot read these tables, so rules of upstream's daemon may be among theirs.
+    pub(super) fn preflight_finding(&self) -> Finding {
+        let (observed, command) = (self.observed(), self.command);
+        Finding::change(
+            "legacy",
+            format!(
+                "{observed}; flanneld cannot remove rules of upstream's daemon from there: they stay beside its own"
+            ),
+            format!(
+                "after the swap, run `{command}-legacy-save | grep -v FLANNEL | {command}-legacy-restore`"
+            ),
+        )
+    }
+}
+
 impl Host {
     /// This host, or what the container shows of it.
     pub(super) fn here() -> Self {
@@ -45,7 +81,7 @@ impl Host {
 
     /// What can be told without knowing the cluster.
     pub(super) fn check(&self, config: &Config) -> Vec<Finding> {
-        let mut findings = self.legacy();
+        let mut findings: Vec<_> = self.legacy().iter().map(LegacyTables::finding).collect();
         if matches!(config.store, Store::Kubernetes(_)) {
             findings.extend(self.cni());
         }
@@ -121,24 +157,14 @@ impl Host {
         findings
     }
 
-    /// iptables that is not made of nftables.
-    pub(super) fn legacy(&self) -> Vec<Finding> {
-        let mut findings = Vec::new();
-        for (family, file) in [("iptables", "ip_tables_names"), ("ip6tables", "ip6_tables_names")] {
-            let tables = self.text(&format!("proc/thread-self/net/{file}")).unwrap_or_default();
-            let tables: Vec<_> = tables.split_whitespace().collect();
-            if !tables.is_empty() {
-                findings.push(Finding::warning(
-                    "legacy",
-                    format!(
-                        "legacy {family} has the tables {}, whose rules nftables does not show",
-                        tables.join(", ")
-                    ),
-                    format!("check the output of `{family}-legacy-save`, and move its rules to {family}-nft"),
-                ));
-            }
-        }
-        findings
+    /// The tables of legacy iptables and ip6tables, if they have any.
+    pub(super) fn legacy(&self) -> Vec<LegacyTables> {
+        let families = [("iptables", "ip_tables_names"), ("ip6tables", "ip6_tables_names")].into_iter();
+        let found = families.map(|(command, file)| {
+            let names = self.text(&format!("proc/thread-self/net/{file}")).unwrap_or_default();
+            LegacyTables { command, names: names.split_whitespace().map(str::to_owned).collect() }
+        });
+        found.filter(|tables| !tables.names.is_empty()).collect()
     }
 
     pub(super) fn bridges(&self, ipv4: bool, ipv6: bool) -> Vec<Finding> {
@@ -402,11 +428,27 @@ mod tests {
             ("proc/sys/net/bridge/bridge-nf-call-iptables", "0\n"),
             ("proc/sys/net/ipv4/conf/all/rp_filter", "0\n"),
             ("proc/sys/net/ipv4/conf/eth0/rp_filter", "1\n"),
-            ("proc/thread-self/net/ip_tables_names", "nat\nfilter\n"),
         ]);
         assert!(told(bad.bridges(true, false)).contains("bridge-nf-call-iptables is 0"));
         assert!(told(bad.reverse_path(&["eth0".to_owned()])).contains("net.ipv4.conf.eth0.rp_filter=2"));
-        assert!(told(bad.legacy()).contains("legacy iptables has the tables nat, filter"));
+    }
+
+    #[test]
+    fn each_familys_legacy_tables_are_named_with_the_commands_of_that_family() {
+        let (_folder, host) = host(&[
+            ("proc/thread-self/net/ip_tables_names", "nat\nfilter\n"),
+            ("proc/thread-self/net/ip6_tables_names", "nat\n"),
+        ]);
+        let tables = host.legacy();
+        let warnings = told(tables.iter().map(LegacyTables::finding));
+        assert!(warnings.contains("legacy iptables has the tables nat, filter"), "{warnings}");
+        let changes: Vec<_> = tables.iter().map(|tables| tables.preflight_finding().advice).collect();
+        let expected = ["iptables", "ip6tables"].map(|command| {
+            format!(
+                "after the swap, run `{command}-legacy-save | grep -v FLANNEL | {command}-legacy-restore`"
+            )
+        });
+        assert_eq!(changes, expected);
     }
 
     #[test]

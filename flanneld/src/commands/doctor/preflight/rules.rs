@@ -5,7 +5,8 @@ use flannel_nft::{Kernel, Observed, Ruleset, Transaction};
 use flannel_vxlan::Family;
 
 use crate::commands::context::Context;
-use crate::commands::doctor::{Finding, host};
+use crate::commands::doctor::Finding;
+use crate::commands::doctor::host::{Host, LegacyTables};
 use crate::commands::upstream_daemon::{State, chain};
 use crate::commands::{CommandError, table_changes};
 use crate::desired::rules::{self, RuleSpec};
@@ -41,16 +42,7 @@ pub(super) fn check(
         ));
     }
     // They cannot be read, so that upstream's may be among them.
-    findings.extend(host::Host::here().legacy().into_iter().map(|legacy| {
-        Finding::change(
-            "legacy",
-            format!(
-                "{}; flanneld cannot remove rules of upstream's daemon from there: they stay beside its own",
-                legacy.finding
-            ),
-            "after the swap, run `iptables-legacy-save | grep -v FLANNEL | iptables-legacy-restore`",
-        )
-    }));
+    findings.extend(Host::here().legacy().iter().map(LegacyTables::preflight_finding));
     Ok(findings)
 }
 
