@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn each_familys_legacy_tables_are_named_with_the_commands_of_that_family() {
+    fn legacy_tables_are_named_with_the_commands_of_their_family() {
         let (_folder, host) = host(&[
             ("proc/thread-self/net/ip_tables_names", "nat\nfilter\n"),
             ("proc/thread-self/net/ip6_tables_names", "nat\n"),
