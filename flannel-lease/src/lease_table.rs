@@ -68,6 +68,7 @@ impl LeaseTable {
                 Vec::new()
             }
             LeaseEvent::Remove(key) => self.remove(key).into_iter().collect(),
+            LeaseEvent::Settling => self.demote_unlisted(),
             LeaseEvent::Synced { unreadable } => {
                 self.synced = true;
                 unreadable.into_iter().for_each(|key| self.mark_listed(key));
@@ -130,7 +131,8 @@ impl LeaseTable {
         self.leases.get(&key).filter(|known| self.is_peer(key, known)).map(|known| &*known.attributes)
     }
 
-    /// When this lease was created ([`Lease::created`]); 0 if unknown, or if there is no such lease.
+    /// When this lease was created ([`Lease::created`]); 0 if unknown, or if there is no such lease, and [`u64::MAX`] if the
+    /// store does not have it any more ([`LeaseEvent::Settling`]).
     #[must_use]
     pub fn created(&self, key: LeaseKey) -> u64 {
         self.leases.get(&key).map_or(0, |known| known.created)
@@ -241,6 +243,16 @@ impl LeaseTable {
         if let Some(known) = self.leases.get_mut(&key) {
             known.listing = self.listing;
         }
+    }
+
+    /// What the store does not have gives way to whatever it has: its age is one of another store.
+    fn demote_unlisted(&mut self) -> Vec<LeaseKey> {
+        let unlisted = self.leases.iter_mut().filter(|(_, known)| known.listing != self.listing);
+        let changed = unlisted.filter_map(|(key, known)| {
+            (std::mem::replace(&mut known.created, u64::MAX) != u64::MAX).then_some(*key)
+        });
+        let changed: Vec<LeaseKey> = changed.collect();
+        changed.into_iter().filter(|key| self.peer(*key).is_some()).collect()
     }
 
     fn sweep(&mut self) -> Vec<LeaseKey> {

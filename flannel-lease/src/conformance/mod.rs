@@ -147,6 +147,7 @@ impl Watcher {
             LeaseEvent::Malformed { key, .. } => format!("?{key}"),
             LeaseEvent::Remove(key) => format!("-{key}"),
             LeaseEvent::Resync => "resync".into(),
+            LeaseEvent::Settling => "settling".into(),
             LeaseEvent::Synced { .. } => "synced".into(),
         });
         let _ = self.table.apply(event.clone());

@@ -151,7 +151,10 @@ impl EtcdStore {
         let due = progress.settling.map_or(due, |earlier| earlier.max(due));
         progress.settling = Some(due);
         progress.listed = true;
-        let open = due > now || settle(events, progress).await;
+        let open = match due > now {
+            true => events.send(LeaseEvent::Settling).await.is_ok(),
+            false => settle(events, progress).await,
+        };
         Ok(open.then_some(listing.header))
     }
 }

@@ -44,6 +44,7 @@ struct Model {
 impl Model {
     fn apply(&mut self, event: LeaseEvent) {
         match event {
+            LeaseEvent::Settling => {} // says nothing of what a lease contains
             LeaseEvent::Resync => self.listed.clear(),
             LeaseEvent::Upsert(lease) => {
                 self.listed.insert(lease.key);
@@ -136,6 +137,25 @@ fn where_nodes_have_names_a_lease_is_the_nodes_own_by_name_whatever_it_says() {
     assert_eq!(table.apply(LeaseEvent::Upsert(named(3, "a"))), []);
     assert_eq!(table.set_own_node(Some("b".to_owned()), lease(2, 0).attributes), [key(2), key(3)]);
     assert_eq!(table.apply(LeaseEvent::Remove(key(2))), []);
+}
+
+/// A node that registers again in a recreated store counts, whatever is remembered of it from before.
+#[test]
+fn in_a_recreated_store_a_lease_that_it_lacks_gives_way_to_one_that_it_has() {
+    let v4 = key(7).v4().unwrap();
+    let dual = LeaseKey::new(Some(v4), "fd00:10:244:7::/64".parse().ok()).unwrap();
+    let remembered = Lease { created: 3, key: dual, ..lease(7, 1) };
+    let registered = Lease { created: 9, ..lease(7, 2) };
+    let mut table = LeaseTable::new(None);
+    let _ = table.apply(LeaseEvent::Upsert(remembered.clone()));
+    let _ = table.apply(LeaseEvent::Resync);
+    assert_eq!(table.apply(LeaseEvent::Upsert(registered)), [key(7)]);
+    assert_eq!(table.holder(v4.into()), Some(dual));
+    assert_eq!(table.apply(LeaseEvent::Settling), [dual]);
+    assert_eq!((table.holder(v4.into()), table.len()), (Some(key(7)), 2));
+    assert_eq!(table.apply(LeaseEvent::Settling), [], "nothing new");
+    assert_eq!(table.apply(LeaseEvent::Upsert(remembered)), [dual], "registered again");
+    assert_eq!(table.apply(LeaseEvent::Synced { unreadable: vec![] }), []);
 }
 
 #[test]

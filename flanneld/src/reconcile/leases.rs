@@ -117,6 +117,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                 self.leases.gaps.start_listing();
                 event
             }
+            LeaseEvent::Settling => event,
             LeaseEvent::Synced { .. } => {
                 noted = self.leases.gaps.end_listing();
                 event

@@ -39,6 +39,9 @@ fn nodes_recover_in_each_script_that_found_a_bug() {
         // A lease that a clone held with this node's address was no peer, and did not become one when the address changed.
         "seed 101094 nodes 3\n4852 wipe 3 0\n5118 clone 3 0\n16030 kill 1 0\n16433 clone 3 0\n19109 mend 0 0\n\
          19778 mend 2 0\n23714 renumber 3 0\n25682 kill 3 0\n26077 reboot 1 0\n45123 wipe 3 0\n45344 renumber 0 0\n",
+        // A lease that a wiped etcd no longer had won against the new lease of the same node, because it was older.
+        "seed 503348 nodes 3\n7566 kill 1 0\n16429 remove-subnet-file 1 0\n16516 wipe 2 0\n23549 start 1 0\n24588 cut 3 0\n\
+         53522 renumber 1 0\n",
     ];
     for script in scripts {
         let mut simulate = Command::new(env!("CARGO_BIN_EXE_simulate"));
