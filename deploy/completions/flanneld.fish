@@ -46,7 +46,7 @@ complete -c flanneld -n "__fish_flanneld_needs_command" -l kube-annotation-prefi
 complete -c flanneld -n "__fish_flanneld_needs_command" -l set-node-network-unavailable -d 'Set the node\'s condition NetworkUnavailable to False when flanneld becomes ready' -r
 complete -c flanneld -n "__fish_flanneld_needs_command" -l ip-masq -d 'Masquerade traffic that leaves the pod network' -r
 complete -c flanneld -n "__fish_flanneld_needs_command" -l ip-masq-fully-random-disable -d 'Keep source ports where possible when masquerading, instead of choosing random ports' -r
-complete -c flanneld -n "__fish_flanneld_needs_command" -l iptables-forward-rules -d 'Add rules that accept forwarded packets from and to the pod network' -r
+complete -c flanneld -n "__fish_flanneld_needs_command" -l iptables-forward-rules -d 'Add rules that accept forwarded packets from and to the pod network; another chain may still drop them' -r
 complete -c flanneld -n "__fish_flanneld_needs_command" -l table-ownership -d 'Which processes may change flannel\'s nftables tables: every privileged process (shared), only flanneld (owner; Linux 6.9 or later), or owner where the kernel supports it (auto)' -r
 complete -c flanneld -n "__fish_flanneld_needs_command" -l table-prefix -d 'Prefix for nftables table names. Must be unique among the flanneld processes of one host. Default: flannel, or flannel-NETWORK if the flanneld of another network uses these tables' -r
 complete -c flanneld -n "__fish_flanneld_needs_command" -l iptables-resync -d 'Compare the rules with the kernel\'s every SECONDS seconds, at least 1' -r
@@ -92,7 +92,7 @@ complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l kube-annota
 complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l set-node-network-unavailable -d 'Set the node\'s condition NetworkUnavailable to False when flanneld becomes ready' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l ip-masq -d 'Masquerade traffic that leaves the pod network' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l ip-masq-fully-random-disable -d 'Keep source ports where possible when masquerading, instead of choosing random ports' -r
-complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l iptables-forward-rules -d 'Add rules that accept forwarded packets from and to the pod network' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l iptables-forward-rules -d 'Add rules that accept forwarded packets from and to the pod network; another chain may still drop them' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l table-ownership -d 'Which processes may change flannel\'s nftables tables: every privileged process (shared), only flanneld (owner; Linux 6.9 or later), or owner where the kernel supports it (auto)' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l table-prefix -d 'Prefix for nftables table names. Must be unique among the flanneld processes of one host. Default: flannel, or flannel-NETWORK if the flanneld of another network uses these tables' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l iptables-resync -d 'Compare the rules with the kernel\'s every SECONDS seconds, at least 1' -r
@@ -131,7 +131,7 @@ complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l kube-annotati
 complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l set-node-network-unavailable -d 'Set the node\'s condition NetworkUnavailable to False when flanneld becomes ready' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l ip-masq -d 'Masquerade traffic that leaves the pod network' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l ip-masq-fully-random-disable -d 'Keep source ports where possible when masquerading, instead of choosing random ports' -r
-complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l iptables-forward-rules -d 'Add rules that accept forwarded packets from and to the pod network' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l iptables-forward-rules -d 'Add rules that accept forwarded packets from and to the pod network; another chain may still drop them' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l table-ownership -d 'Which processes may change flannel\'s nftables tables: every privileged process (shared), only flanneld (owner; Linux 6.9 or later), or owner where the kernel supports it (auto)' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l table-prefix -d 'Prefix for nftables table names. Must be unique among the flanneld processes of one host. Default: flannel, or flannel-NETWORK if the flanneld of another network uses these tables' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l iptables-resync -d 'Compare the rules with the kernel\'s every SECONDS seconds, at least 1' -r
@@ -173,7 +173,7 @@ complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l kube-annota
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l set-node-network-unavailable -d 'Set the node\'s condition NetworkUnavailable to False when flanneld becomes ready' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l ip-masq -d 'Masquerade traffic that leaves the pod network' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l ip-masq-fully-random-disable -d 'Keep source ports where possible when masquerading, instead of choosing random ports' -r
-complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l iptables-forward-rules -d 'Add rules that accept forwarded packets from and to the pod network' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l iptables-forward-rules -d 'Add rules that accept forwarded packets from and to the pod network; another chain may still drop them' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l table-ownership -d 'Which processes may change flannel\'s nftables tables: every privileged process (shared), only flanneld (owner; Linux 6.9 or later), or owner where the kernel supports it (auto)' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l table-prefix -d 'Prefix for nftables table names. Must be unique among the flanneld processes of one host. Default: flannel, or flannel-NETWORK if the flanneld of another network uses these tables' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l iptables-resync -d 'Compare the rules with the kernel\'s every SECONDS seconds, at least 1' -r
@@ -224,7 +224,7 @@ complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l kube-anno
 complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l set-node-network-unavailable -d 'Set the node\'s condition NetworkUnavailable to False when flanneld becomes ready' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l ip-masq -d 'Masquerade traffic that leaves the pod network' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l ip-masq-fully-random-disable -d 'Keep source ports where possible when masquerading, instead of choosing random ports' -r
-complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l iptables-forward-rules -d 'Add rules that accept forwarded packets from and to the pod network' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l iptables-forward-rules -d 'Add rules that accept forwarded packets from and to the pod network; another chain may still drop them' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l table-ownership -d 'Which processes may change flannel\'s nftables tables: every privileged process (shared), only flanneld (owner; Linux 6.9 or later), or owner where the kernel supports it (auto)' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l table-prefix -d 'Prefix for nftables table names. Must be unique among the flanneld processes of one host. Default: flannel, or flannel-NETWORK if the flanneld of another network uses these tables' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l iptables-resync -d 'Compare the rules with the kernel\'s every SECONDS seconds, at least 1' -r
@@ -269,7 +269,7 @@ complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l kube-annot
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l set-node-network-unavailable -d 'Set the node\'s condition NetworkUnavailable to False when flanneld becomes ready' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l ip-masq -d 'Masquerade traffic that leaves the pod network' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l ip-masq-fully-random-disable -d 'Keep source ports where possible when masquerading, instead of choosing random ports' -r
-complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l iptables-forward-rules -d 'Add rules that accept forwarded packets from and to the pod network' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l iptables-forward-rules -d 'Add rules that accept forwarded packets from and to the pod network; another chain may still drop them' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l table-ownership -d 'Which processes may change flannel\'s nftables tables: every privileged process (shared), only flanneld (owner; Linux 6.9 or later), or owner where the kernel supports it (auto)' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l table-prefix -d 'Prefix for nftables table names. Must be unique among the flanneld processes of one host. Default: flannel, or flannel-NETWORK if the flanneld of another network uses these tables' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l iptables-resync -d 'Compare the rules with the kernel\'s every SECONDS seconds, at least 1' -r

@@ -128,7 +128,7 @@ pub enum AskError {
 #[non_exhaustive]
 pub enum DumpError {
     /// Other writers changed the objects during every attempt (`NLM_F_DUMP_INTR`).
-    #[error("other processes interrupted the dump {attempts} times in a row")]
+    #[error("other processes changed what was read during each of {attempts} attempts")]
     Interrupted {
         /// Number of attempts.
         attempts: u32,

@@ -284,7 +284,7 @@ pub struct ObserveError {
 #[non_exhaustive]
 pub enum ReadError {
     /// Other processes kept committing changes during each attempt.
-    #[error("other processes changed the ruleset during each of {attempts} attempts to read it; try again")]
+    #[error("other processes changed the ruleset during each of {attempts} attempts to read it")]
     Busy {
         /// Number of attempts.
         attempts: u32,
@@ -331,13 +331,11 @@ pub enum CommitError {
     #[error("nothing was applied")]
     NotSent(#[source] TransactError),
     /// The kernel's reply was lost, but the generation shows that nothing was applied.
-    #[error("the kernel applied nothing, and its reply with the reason was lost; try again")]
+    #[error("the kernel applied nothing, and its reply with the reason was lost")]
     Lost(#[source] LostReply),
     /// The kernel's reply was lost and the ruleset has changed since, by this batch or by another
     /// process. Observe before trying again.
-    #[error(
-        "the kernel's reply was lost; the batch may have been applied as generation {generation}; observe before you try again"
-    )]
+    #[error("the kernel's reply was lost; the batch may have been applied as generation {generation}")]
     Unanswered {
         /// The generation that the kernel has now.
         generation: Generation,
@@ -346,10 +344,10 @@ pub enum CommitError {
         source: LostReply,
     },
     /// The kernel's reply is malformed. Observe before trying again.
-    #[error("the kernel's reply is malformed; the batch may have been applied; observe before you try again")]
+    #[error("the kernel's reply is malformed; the batch may have been applied")]
     Malformed(#[source] Malformed),
     /// The generation, which tells whether the batch was applied, could not be read. Observe before trying again.
-    #[error("the batch may have been applied; observe before you try again")]
+    #[error("the batch may have been applied")]
     Unknown(#[source] ObserveError),
 }
 
@@ -422,7 +420,7 @@ pub enum ConvergeError {
     Commit(#[source] CommitError),
     /// Other processes changed the ruleset before each attempt to commit. Nothing was applied.
     #[error(
-        "other processes changed the ruleset before each of {attempts} commits; nothing was applied; try again"
+        "other processes changed the ruleset during each of {attempts} attempts to change it; nothing was applied"
     )]
     Contended {
         /// Number of attempts.

@@ -38,7 +38,7 @@ pub enum ReadError {
 #[non_exhaustive]
 pub enum ApplyError {
     /// A batch of steps was not sent as a whole, or its reply was lost.
-    #[error("steps {first} to {last} of the plan may have been applied; observe and plan again")]
+    #[error("steps {first} to {last} of the plan may have been applied")]
     Batch {
         /// Number of the first step of the batch in the plan.
         first: usize,
@@ -49,9 +49,7 @@ pub enum ApplyError {
         source: TransactError,
     },
     /// The objects of the plan could not be looked up.
-    #[error(
-        "cannot look up what the plan refers to; some of its steps may have been applied; observe and plan again"
-    )]
+    #[error("cannot look up what the plan refers to; some of its steps may have been applied")]
     Lookup(#[source] ObserveError),
 }
 
@@ -87,7 +85,7 @@ pub enum ValueError {
     Vni(u64),
     /// Not six hexadecimal bytes, or a group address, or all zero.
     #[error(
-        "`{0}` is not the MAC address of a single host: write six hexadecimal bytes, e.g. 0a:58:0a:f4:01:00"
+        "`{0}` is not the MAC address of a single host: six hexadecimal bytes such as 0a:58:0a:f4:01:00 are expected"
     )]
     Mac(String),
     /// Not the base64 of 32 bytes.

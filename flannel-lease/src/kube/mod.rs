@@ -402,8 +402,8 @@ impl LeaseStore for KubeStore {
                             failed = kept.is_err();
                             if let Err(error) = kept {
                                 warn!(
-                                    "node {:?} does not publish what peers need; retrying with backoff, peers that know this node \
-                                     are not affected: {}",
+                                    "cannot publish this node's addresses and backend data on node {:?}; retrying with backoff. Peers \
+                                     that have them are not affected, others do not reach this node's pods: {}",
                                     self.name,
                                     crate::Chain(&error)
                                 );

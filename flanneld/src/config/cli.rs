@@ -118,7 +118,7 @@ pub(super) struct Flags {
     /// Keep source ports where possible when masquerading, instead of choosing random ports
     #[arg(long, value_name = "BOOL", default_value = "false", help_heading = "Rules and routes")]
     pub(super) ip_masq_fully_random_disable: bool,
-    /// Add rules that accept forwarded packets from and to the pod network
+    /// Add rules that accept forwarded packets from and to the pod network; another chain may still drop them
     #[arg(long, value_name = "BOOL", default_value = "true", help_heading = "Rules and routes")]
     pub(super) iptables_forward_rules: bool,
     /// Which processes may change flannel's nftables tables: every privileged process (shared), only flanneld (owner; Linux

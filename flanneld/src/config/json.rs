@@ -21,7 +21,7 @@ impl Object {
         serde_json::from_slice::<Self>(text).map_err(|error| match (error.classify(), first_kind(text)) {
             (Category::Eof, _) => "unexpected end of JSON input".to_owned(),
             (Category::Data, Some(kind)) => format!("json: cannot unmarshal {kind} into an object"),
-            _ if error.to_string().starts_with("trailing") => {
+            _ if error.to_string().starts_with("trailing characters") => {
                 format!(
                     "invalid character after top-level value at line {} column {}",
                     error.line(),

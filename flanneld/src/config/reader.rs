@@ -60,7 +60,10 @@ impl Reader<'_> {
 
     /// A whole number within `range`.
     pub(super) fn number(&mut self, key: &str, range: RangeInclusive<u32>) -> Result<Option<u32>, Reported> {
-        let wanted = format!("a whole number from {} to {}", range.start(), range.end());
+        let wanted = match range.end() {
+            &u32::MAX => "a whole number".to_owned(),
+            end => format!("a whole number from {} to {end}", range.start()),
+        };
         match self.object.value::<u32>(key, &wanted) {
             Ok(Some(number)) if !range.contains(&number) => {
                 Err(self.report(key, format!("{number} is out of range: {wanted} is expected")))

@@ -39,6 +39,13 @@ pub(super) enum PassError {
     SubnetFile(#[from] SubnetFileError),
 }
 
+impl PassError {
+    /// Whether the kernel may have taken the new rules although this is an error.
+    pub(super) fn may_be_applied(&self) -> bool {
+        matches!(self, Self::Rules(flannel_nft::ConvergeError::Commit(error)) if error.may_be_applied())
+    }
+}
+
 /// Why what earlier configurations left cannot be removed now.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SweepError {

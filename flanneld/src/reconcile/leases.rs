@@ -241,9 +241,12 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                     if let Some(Err(skipped)) = unusable
                         && gaps.of(key, subnet).is_none()
                     {
+                        let node =
+                            holder.map(|(_, lease)| format!(" of the node {}", lease.public_address()));
+                        let node = node.unwrap_or_default();
                         said.push(format!(
-                            "Ignoring lease {key}: {skipped}; this node does not reach pods in {subnet} until their node \
-                             publishes a usable lease"
+                            "Ignoring lease {key}{node}: {skipped}; this node does not reach pods in {subnet} until flanneld on \
+                             that node publishes a usable lease: check that it runs, and its log"
                         ));
                     }
                     if overlay.remove_peer(subnet) && loud {

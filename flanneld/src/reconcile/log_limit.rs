@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::error;
 
 /// Repairs that are logged in each minute. `flanneld status` and the metrics know of all.
 const MAX_LOGGED_REPAIRS: u32 = 30;
@@ -68,19 +68,19 @@ impl ChangeLog {
     }
 }
 
-/// Warnings about subnets that stay: each is logged once, for as long as it holds.
+/// Conflicts and gaps that cut subnets off: each is logged once, for as long as it holds.
 #[derive(Debug, Default)]
 pub(super) struct LogOnce(BTreeMap<IpNet, Vec<String>>);
 
 impl LogOnce {
-    /// Takes all warnings about `subnet` now, and logs what is new.
+    /// Takes all that is wrong with `subnet` now, and logs what is new.
     pub(super) fn set(&mut self, subnet: IpNet, now: Vec<String>) {
         if now.is_empty() {
             self.0.remove(&subnet);
             return;
         }
         let logged = self.0.entry(subnet).or_default();
-        now.iter().filter(|text| !logged.contains(text)).for_each(|text| warn!("{text}"));
+        now.iter().filter(|text| !logged.contains(text)).for_each(|text| error!("{text}"));
         *logged = now;
     }
 }

@@ -110,8 +110,8 @@ async fn reopen(
 
 fn missed(what: &str, next: &str, error: &io::Error) -> String {
     format!(
-        "cannot receive the kernel's notifications of {what}; traffic is not affected, but flanneld finds changes by other \
-         processes only at its check every 60 seconds; {next}: {}",
+        "cannot subscribe to the kernel's notifications of {what}; traffic is not affected, but flanneld finds changes by other \
+         processes only at its regular checks (--iptables-resync for rules, else 60 seconds); {next}: {}",
         Chain(error)
     )
 }

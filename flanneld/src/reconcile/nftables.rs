@@ -116,8 +116,9 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                 }
                 let obstacles: Vec<String> =
                     self.tables.foreign.obstacles().iter().map(ToString::to_string).collect();
-                (!obstacles.is_empty())
-                    .then(|| format!("may be dropped: {}; run `flanneld doctor`", obstacles.join("; ")))
+                (!obstacles.is_empty()).then(|| {
+                    format!("pod traffic may be dropped: {}; run `flanneld doctor`", obstacles.join("; "))
+                })
             }
             Err(error) => {
                 let problem = Chain(&error).to_string();

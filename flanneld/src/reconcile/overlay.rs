@@ -63,8 +63,8 @@ impl<L> OverlayState<L> {
                     );
                 }
                 (Some(status), _) => error!(
-                    "peer {peer} {status}; this node does not reach pods in {peer}. Correct what their node publishes, or \
-                     delete its lease if the node is gone; flanneld programs the peer once the conflict ends"
+                    "peer {peer} {status}; this node does not reach pods in {peer}. Correct what the node with that subnet \
+                     publishes, or delete its lease if it is not in use; flanneld programs the peer once the conflict ends"
                 ),
                 (None, Some(PeerStatus::NotProgrammed(_))) if self.desired.peer(*peer).is_some() => {
                     info!("peer {peer} is programmed again");

@@ -59,17 +59,21 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         outcome: Result<Pass, PassError>,
     ) {
         self.outputs.counters.passed(condition, began, matches!(outcome, Ok(Pass::Done)));
+        let applied = outcome.as_ref().is_err_and(PassError::may_be_applied);
         let state = outcome.map(drop).map_err(|error| Chain(&error).to_string());
         if let Err(reason) = &state
             && self.outputs.readiness.borrow().reason(condition) != Some(reason)
         {
             let (what, effect) = match condition {
+                Condition::Rules if applied => {
+                    ("confirm the nftables rules", "the kernel has the new ones or the former ones")
+                }
                 Condition::Interface => {
                     ("read the uplink", "changes of its address, MTU or routes are not followed")
                 }
                 Condition::Rules => ("update the nftables rules", "the kernel keeps its present rules"),
                 Condition::Device => {
-                    ("update devices, peers and routes", "the kernel keeps the present ones")
+                    ("update devices, peers and routes", "what is not changed yet stays as it was")
                 }
                 Condition::SubnetFile => ("update the subnet file", "new pods fail or get former values"),
                 _ => (condition.name(), "traffic may be affected"),

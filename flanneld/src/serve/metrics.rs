@@ -145,7 +145,7 @@ pub const FAMILIES: &[Family] = &[
     }),
     gauge(
         "flanneld_reconcile_lag_seconds",
-        "Time since this pass started to fail; 0 if it succeeds.",
+        "Seconds since the reconcile pass `work` started to fail; 0 if its last run succeeded.",
         |status, put| {
             status.work.iter().for_each(|(work, noted)| put.sample(&[("work", work)], &noted.lag));
         },
@@ -252,9 +252,11 @@ pub const FAMILIES: &[Family] = &[
         "Bytes sent to a WireGuard peer, with the overhead of WireGuard and with attempts of handshakes.",
         |status, put| put.wireguard_peers(status, |peer| Some(peer.tx_bytes)),
     ),
-    gauge("flanneld_peer_leases", "Leases of other nodes in the store.", |status, put| {
-        put.only(&status.peers.leases)
-    }),
+    gauge(
+        "flanneld_peer_leases",
+        "Leases of other nodes in the store as last listed or watched, those that give no peer included.",
+        |status, put| put.only(&status.peers.leases),
+    ),
     gauge(
         "flanneld_store_up",
         "1 if the latest attempt to reach the lease store succeeded.",

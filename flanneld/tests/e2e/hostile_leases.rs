@@ -111,7 +111,7 @@ fn hostile(own: &str, own_subnet: &str) -> Vec<(String, String, String)> {
         (
             "10.244.117.0-24".into(),
             r#"{"PublicIP":"192.168.77.67","BackendType":"host-gw"}"#.into(),
-            "Ignoring lease 10.244.117.0-24: the peer's backend is `host-gw` but this node's is `vxlan`"
+            "Ignoring lease 10.244.117.0-24 of the node 192.168.77.67: the peer's backend is `host-gw` but this node's is `vxlan`"
                 .into(),
         ),
         peer("172.16.5.0/24", "192.168.77.66", "the peer's subnet is outside the pod network"),

@@ -38,19 +38,19 @@ fn judge(
     if let Err(error) = rules {
         findings.push(Finding::error(
             "features",
-            format!("this kernel refuses the nftables rules: {}", Chain(&error)),
+            format!("nftables rules: {}", Chain(&error)),
             "enable nf_tables, nft_chain_nat, nft_masq and nft_ct, built in or as modules (Linux 3.18 or later)",
         ));
     }
     match overlay {
         Err(error) => findings.push(Finding::error(
             "features",
-            format!("this kernel refuses the devices and routes: {}", Chain(&error)),
+            format!("devices and routes: {}", Chain(&error)),
             match backend {
-                "udp" => "load the modules ipip and fou; the kernel does not load fou by itself",
-                "ipip" => "enable ipip, built in or as a module",
-                "wireguard" => "load the module wireguard (Linux 5.6 or later), or choose another backend",
-                _ => "enable vxlan, built in or as a module",
+                "udp" => "backend udp needs ipip and fou, built in or as modules; the kernel does not load fou by itself",
+                "ipip" => "backend ipip needs ipip, built in or as a module",
+                "wireguard" => "backend wireguard needs wireguard, built in or as a module (Linux 5.6 or later)",
+                _ => "backend vxlan needs vxlan, built in or as a module",
             },
         )),
         Ok(false) => findings.push(Finding::info(

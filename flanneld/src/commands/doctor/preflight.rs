@@ -85,8 +85,8 @@ fn daemons(config: &Config) -> Result<Vec<Finding>, CommandError> {
         )),
         (None, None) => findings.push(Finding::warning(
             "daemon",
-            "no daemon of upstream's is visible on this host",
-            "if it runs in a container, run the check in the host's PID namespace (hostPID), or pass its --healthz-port",
+            "no flanneld of upstream (flannel-io) is visible on this host, so its settings are not compared",
+            "if one runs in a container, run this check in the host's PID namespace (hostPID), or pass the --healthz-port of that daemon; otherwise nothing is needed",
         )),
     }
     Ok(findings)

@@ -133,8 +133,8 @@ fn judge(asked: Asked) -> Option<Finding> {
         )),
         (Answer::NoWay, _) => Some(Finding::error(
             "underlay",
-            format!("no route to the node {underlay}"),
-            "choose another --iface, or give that node another --public-ip",
+            format!("no route from this host to the node {underlay}, so its pods are unreachable from here"),
+            "add a route to it (`ip route get` shows what the kernel does); if its address is wrong, set --public-ip there",
         )),
         (Answer::Silent | Answer::Refused, None) => Some(Finding::warning(
             "underlay",
@@ -301,7 +301,7 @@ mod tests {
             ),
             (Silent, None, Some(Silent), None, "which itself does not answer either"),
             (Arrived, fits, Some(NoWay), None, "tunnel: no route to 10.244.2.0"),
-            (NoWay, None, None, None, "underlay: no route to the node 192.0.2.2"),
+            (NoWay, None, None, None, "underlay: no route from this host to the node 192.0.2.2"),
             (Refused, None, None, None, "underlay: no answer"),
             (Arrived, full, fits, fits, "mtu: packets of 1500 bytes"),
             (Arrived, Some(TooLarge), fits, fits, "mtu: packets of 1500 bytes"),

@@ -230,6 +230,7 @@ fn each_mistake_is_told_in_upstreams_words_under_its_key() {
         (String::new(), "unexpected end of JSON input"),
         (r#"{"Network": "10.244"#.into(), "unexpected end of JSON input"),
         ("{} }".into(), "after top-level value at line 1 column 4"),
+        (r#"{"Network": "10.244.0.0/16",}"#.into(), "invalid JSON: trailing comma at line 1 column 29"),
         ("{Network: 1}".into(), "invalid JSON: key must be a string at line 1 column 2"),
         ("[]".into(), "json: cannot unmarshal array into an object"),
         ("7".into(), "json: cannot unmarshal number into an object"),
