@@ -4,7 +4,7 @@ use std::time::Duration;
 use flanneld::config::HealthzAddress;
 use flanneld::serve::listen::listen;
 use nix::net::if_::if_nametoindex;
-use testkit::{netns, sh};
+use testkit::{netns, sh, try_sh, wait_for};
 
 fn address(ip: &str) -> HealthzAddress {
     HealthzAddress { ip: ip.parse().unwrap(), port: 0 }
@@ -52,6 +52,9 @@ fn a_link_local_address_is_opened_on_the_interface_of_its_zone() {
     netns(|| {
         sh("ip link add z0 type veth peer name z1; ip link set z0 up; ip link set z1 up");
         sh("ip -6 addr add fe80::a/64 dev z0 nodad; ip -6 addr add fe80::a/64 dev z1 nodad");
+        // The kernel adds the route to an address later, from a work queue.
+        let is_usable = || try_sh("ip -6 route show table local dev z0 | grep -q '^local fe80::a '").ok();
+        wait_for(Duration::from_secs(10), is_usable).expect("fe80::a is usable on z0");
         let index = if_nametoindex("z0").unwrap();
         for ip in ["fe80::a%z0".to_owned(), format!("fe80::a%{index}")] {
             assert_eq!(reached(&ip, &["fe80::a%z0", "fe80::a%z1", "::1"]), [true, false, false], "{ip}");
