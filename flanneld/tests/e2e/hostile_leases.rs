@@ -83,29 +83,29 @@ fn hostile(own: &str, own_subnet: &str) -> Vec<(String, String, String)> {
         data(
             "10.244.109.0-24",
             r#"{"VNI":-1}"#,
-            "leases.db: BackendData cannot be used: invalid value: integer `-1`",
+            "leases.db`: BackendData cannot be used: invalid value: integer `-1`",
         ),
         data(
             "10.244.110.0-24",
             &format!(r#""{long}""#),
-            "lease 10.244.110.0-24 in LEASES: it is longer than the 16384 bytes",
+            "lease 10.244.110.0-24 in `LEASES`: it is longer than the 16384 bytes",
         ),
-        data("10.244.111.0-24", &"[".repeat(8000), "lease 10.244.111.0-24 in LEASES: "),
+        data("10.244.111.0-24", &"[".repeat(8000), "lease 10.244.111.0-24 in `LEASES`: "),
         data(
             "10.244.112.0-24",
             r#"{"VNI":1,"VtepMAC":"\nE1121 forged"}"#,
-            "lease 10.244.112.0-24 in LEASES: BackendData cannot be used",
+            "lease 10.244.112.0-24 in `LEASES`: BackendData cannot be used",
         ),
         ("10.244.113.1-24".into(), vxlan("192.168.77.66", mac), "key=10.244.113.1-24".into()),
         ("0.0.0.0-0".into(), vxlan("192.168.77.66", mac), "key=0.0.0.0-0".into()),
         ("../../10.244.1.0-24\n".into(), "{}".into(), r"key=../../10.244.1.0-24\n problem=".into()),
         (long, "{}".into(), format!("key={}", "x".repeat(80))),
-        ("10.244.114.0-24".into(), "null".into(), "lease 10.244.114.0-24 in LEASES: ".into()),
-        ("10.244.115.0-24".into(), String::new(), "lease 10.244.115.0-24 in LEASES: ".into()),
+        ("10.244.114.0-24".into(), "null".into(), "lease 10.244.114.0-24 in `LEASES`: ".into()),
+        ("10.244.115.0-24".into(), String::new(), "lease 10.244.115.0-24 in `LEASES`: ".into()),
         (
             "10.244.116.0-24".into(),
             "{}".into(),
-            "lease 10.244.116.0-24 in LEASES: PublicIP is missing; pods in 10.244.116.0/24 cannot be reached"
+            "lease 10.244.116.0-24 in `LEASES`: PublicIP is missing; pods in 10.244.116.0/24 cannot be reached"
                 .into(),
         ),
         (
