@@ -32,8 +32,6 @@ mod backoff;
 pub mod codec;
 #[cfg(feature = "conformance")]
 pub mod conformance;
-#[cfg(any(feature = "etcd", feature = "kubernetes", feature = "sqlite"))]
-mod contested_lease;
 mod error;
 #[cfg(feature = "etcd")]
 pub mod etcd;
@@ -50,6 +48,8 @@ mod lease;
 mod lease_table;
 #[cfg(any(feature = "etcd", feature = "kubernetes", feature = "sqlite"))]
 mod malformed;
+#[cfg(any(feature = "etcd", feature = "kubernetes", feature = "sqlite"))]
+mod republish_backoff;
 #[cfg(any(feature = "etcd", feature = "kubernetes"))]
 mod resolver;
 #[cfg(feature = "sqlite")]

@@ -15,8 +15,8 @@ use crate::model::selector::ip;
 use crate::model::statement::Statement;
 use crate::model::table::Table;
 use crate::model::verdict::Verdict;
+use crate::nft_compat::{is_marked, xt};
 use crate::uapi::*;
-use crate::xtables::{is_marked, xt};
 
 /// Maximum depth of jumps, as in the kernel (`NFT_JUMP_STACK_SIZE`).
 pub(crate) const MAX_JUMPS: u8 = 16;

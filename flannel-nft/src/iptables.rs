@@ -30,8 +30,8 @@ use crate::model::selector::ip;
 use crate::model::statement::Statement;
 use crate::model::table::Table;
 use crate::model::verdict::Verdict;
+use crate::nft_compat::{by_iptables, is_marked, remark};
 use crate::transaction::{Building, Transaction};
-use crate::xtables::{by_iptables, is_marked, remark};
 
 /// Keeps rules in iptables-nft's `filter` tables that accept packets from and to `networks`. If
 /// `FORWARD` drops nothing by default, or without `networks`, it removes them.

@@ -117,7 +117,7 @@ pub use model::wireguard::{ObservedWireguard, ObservedWireguardPeer, WireguardPe
 pub use model::wireguard_key::{PresharedKey, PrivateKey, PublicKey};
 pub use overlay::Overlay;
 pub use overlay::conflict::PeerConflict;
-pub use overlay::notice::Invalidation;
+pub use overlay::invalidation::Invalidation;
 pub use overlay::peer_status::{PeerStatus, PeerStatusChange};
 pub use plan::Plan;
 pub use plan::part::{Part, Written};

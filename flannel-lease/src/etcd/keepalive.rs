@@ -9,7 +9,7 @@ use super::client::{hangs_on, still_at};
 use super::wire::{Header, KeyValue, Operation, RangeRequest, TxnRequest};
 use super::{EtcdStore, operation, put};
 use crate::allocate::identity_is_free;
-use crate::contested_lease::Contest;
+use crate::republish_backoff::Contest;
 use crate::{Backoff, Lease, LeaseAttributes, LeaseLost, StoreError, StoreErrorKind};
 
 /// The lease held, and how etcd knows it.

@@ -12,7 +12,7 @@ mod decode;
 pub(crate) mod fuzzing;
 mod kubeconfig;
 mod node;
-mod node_list;
+mod node_requests;
 mod options;
 mod proto;
 mod reflector;
@@ -38,7 +38,7 @@ use tracing::{info, warn};
 
 use crate::LeaseEvent;
 use crate::Stack;
-use crate::contested_lease::Contest;
+use crate::republish_backoff::Contest;
 
 /// A lease store in the annotations of a Kubernetes cluster's nodes.
 #[derive(Debug)]

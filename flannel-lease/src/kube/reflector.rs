@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use super::KubeStore;
 use super::decode::WatchItem;
 use super::node::{Node, version_number};
-use super::node_list::{Detail, Since};
+use super::node_requests::{Detail, Since};
 use super::response::Failure;
 use super::watch::{Event, Told};
 use crate::{Backoff, LeaseEvent};

@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::Chain;
 use crate::LeaseEvent;
-use crate::contested_lease::Contest;
+use crate::republish_backoff::Contest;
 
 /// How long a call may take until the store counts as unreachable: the file system may hang.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,7 +1,6 @@
 //! Every store against the suite, and what each store has to get right beyond it.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test panics")]
 
-mod contested_lease;
 mod etcd;
 mod etcd_hostile;
 mod etcd_members;
@@ -14,6 +13,7 @@ mod kube_connect;
 mod kube_families;
 mod kube_policy;
 mod kube_scale;
+mod republish_backoff;
 mod sqlite;
 
 flannel_lease::lease_store_conformance!(etcd_conformance, crate::harness::etcd::EtcdLab);

@@ -22,8 +22,8 @@ use crate::model::statement::{
     Synproxy, Target, Tproxy,
 };
 use crate::model::symbols::{ICMP_CODES, ICMPV6_CODES};
+use crate::nft_compat::xt;
 use crate::uapi::*;
-use crate::xtables::xt;
 
 impl NftVersion {
     /// The statements of a rule, without the matches that later ones imply.

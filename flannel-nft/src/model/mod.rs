@@ -1,6 +1,6 @@
 //! The vocabulary of rulesets, independent of their representation as bytes or text.
 
-pub(crate) mod attached;
+pub(crate) mod bindings;
 pub(crate) mod by_name;
 pub(crate) mod chain;
 pub(crate) mod data;

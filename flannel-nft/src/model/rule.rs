@@ -1,7 +1,7 @@
 //! Rules: matches and statements in order.
 
 use crate::error::InvalidRule;
-use crate::model::attached::Attached;
+use crate::model::bindings::Attached;
 use crate::model::element::{Body, Key, Mapped};
 use crate::model::expression::{Expression, Term};
 use crate::model::exthdr::tcp_option;

@@ -7,7 +7,7 @@ use flannel_netlink::{Flags, Malformed, Message, messages};
 
 use crate::bytecode::delinearize::delinearize;
 use crate::display::{self, DisplayFn, NftVersion};
-use crate::model::attached::ChainReference;
+use crate::model::bindings::ChainReference;
 use crate::model::chain::Chain;
 use crate::model::ids::{Handle, TableId};
 use crate::model::name::{ChainName, ObjectName, SetName};

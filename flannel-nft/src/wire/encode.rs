@@ -8,7 +8,7 @@ use flannel_netlink::Attributes;
 use crate::bytecode::expr::Expr;
 use crate::bytecode::linearize::linearize;
 use crate::error::InvalidRule;
-use crate::model::attached::Attached;
+use crate::model::bindings::Attached;
 use crate::model::chain::{Chain, Policy};
 use crate::model::data::Data;
 use crate::model::datatype::{BYTEORDER_BIG_ENDIAN, BYTEORDER_HOST_ENDIAN, BYTEORDER_INVALID, Datatype};

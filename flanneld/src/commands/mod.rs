@@ -6,6 +6,7 @@ mod devices;
 pub mod doctor;
 mod error;
 pub mod install_conf;
+mod legacy_iptables;
 pub mod manifest;
 mod peers;
 pub mod plan;

@@ -14,6 +14,7 @@ use flannel_nft::{Chain, Kernel as _, Table, Verdict};
 use flannel_vxlan::{Family, FlannelDevice, Kernel as _, ObservedDevice, ObservedRoute, ObservedRouteTo};
 use ipnet::IpNet;
 
+use super::legacy_iptables::LegacyTables;
 use super::{CommandError, devices, peers};
 use crate::config::{HealthzAddress, Source};
 use crate::desired::rules::TablePrefix;
@@ -204,7 +205,8 @@ impl State {
         let is_masqueraded = |net: &&IpNet| state.rules.masquerade.contains_key(&Family::of_net(**net));
         let bare: Vec<_> =
             within.iter().filter(|net| !is_masqueraded(net)).map(ToString::to_string).collect();
-        if env.ip_masq == Some(true) && !bare.is_empty() && !has_legacy_nat() {
+        let may_be_legacy = LegacyTables::read(Path::new("/")).iter().any(|tables| tables.has("nat"));
+        if env.ip_masq == Some(true) && !bare.is_empty() && !may_be_legacy {
             let text =
                 format!("no rule masquerades packets of pods of {} to other networks", bare.join(" and "));
             state.unmet.insert("rules".to_owned(), text);
@@ -245,16 +247,6 @@ impl State {
             self.unmet.insert("device".to_owned(), text);
         }
     }
-}
-
-/// Whether legacy iptables has a table `nat`, whose rules nftables cannot see.
-fn has_legacy_nat() -> bool {
-    let named =
-        |file: &str| std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap_or_default();
-    ["ip_tables_names", "ip6_tables_names"]
-        .map(named)
-        .iter()
-        .any(|names| names.lines().any(|name| name == "nat"))
 }
 
 /// Chains by which upstream masquerades and accepts, named with their tables.

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use super::Finding;
 use crate::commands::context::Context;
+use crate::commands::legacy_iptables::LegacyTables;
 use crate::config::{Config, Store};
 use crate::file;
 use flannel_lease::{LeaseAttributes, LeaseKey};
@@ -24,42 +25,6 @@ pub(super) struct Host {
     root: PathBuf,
     /// Whether this is a pod, which sees the host's folders only if they are mounted.
     is_pod: bool,
-}
-
-/// Tables of iptables that is not made of nftables.
-#[derive(Debug)]
-pub(super) struct LegacyTables {
-    /// `iptables` or `ip6tables`, with which the names of its programs begin.
-    command: &'static str,
-    names: Vec<String>,
-}
-
-impl LegacyTables {
-    fn observed(&self) -> String {
-        let Self { command, names } = self;
-        format!("legacy {command} has the tables {}, whose rules nftables does not show", names.join(", "))
-    }
-
-    fn finding(&self) -> Finding {
-        let command = self.command;
-        let advice =
-            format!("check the output of `{command}-legacy-save`, and move its rules to {command}-nft");
-        Finding::warning("legacy", self.observed(), advice)
-    }
-
-    /// For a swap: flanneld cannot read these tables, so rules of upstream's daemon may be among theirs.
-    pub(super) fn preflight_finding(&self) -> Finding {
-        let (observed, command) = (self.observed(), self.command);
-        Finding::change(
-            "legacy",
-            format!(
-                "{observed}; flanneld cannot remove rules of upstream's daemon from there: they stay beside its own"
-            ),
-            format!(
-                "after the swap, run `{command}-legacy-save | grep -v FLANNEL | {command}-legacy-restore`"
-            ),
-        )
-    }
 }
 
 impl Host {
@@ -81,11 +46,21 @@ impl Host {
 
     /// What can be told without knowing the cluster.
     pub(super) fn check(&self, config: &Config) -> Vec<Finding> {
-        let mut findings: Vec<_> = self.legacy().iter().map(LegacyTables::finding).collect();
+        let mut findings = self.legacy();
         if matches!(config.store, Store::Kubernetes(_)) {
             findings.extend(self.cni());
         }
         findings
+    }
+
+    fn legacy(&self) -> Vec<Finding> {
+        let finding = |tables: &LegacyTables| {
+            let command = tables.command;
+            let advice =
+                format!("check the output of `{command}-legacy-save`, and move its rules to {command}-nft");
+            Finding::warning("legacy", tables.to_string(), advice)
+        };
+        LegacyTables::read(&self.root).iter().map(finding).collect()
     }
 
     /// What the container runtime needs to call flannel's plugin.
@@ -155,16 +130,6 @@ impl Host {
         findings.extend(overlaps(&pools, &own, interfaces, context.leases.peers()));
         findings.extend(subnet_env(context, subnet_file));
         findings
-    }
-
-    /// The tables of legacy iptables and ip6tables, if they have any.
-    pub(super) fn legacy(&self) -> Vec<LegacyTables> {
-        let families = [("iptables", "ip_tables_names"), ("ip6tables", "ip6_tables_names")].into_iter();
-        let found = families.map(|(command, file)| {
-            let names = self.text(&format!("proc/thread-self/net/{file}")).unwrap_or_default();
-            LegacyTables { command, names: names.split_whitespace().map(str::to_owned).collect() }
-        });
-        found.filter(|tables| !tables.names.is_empty()).collect()
     }
 
     pub(super) fn bridges(&self, ipv4: bool, ipv6: bool) -> Vec<Finding> {
@@ -434,21 +399,11 @@ mod tests {
     }
 
     #[test]
-    fn legacy_tables_are_named_with_the_commands_of_their_family() {
-        let (_folder, host) = host(&[
-            ("proc/thread-self/net/ip_tables_names", "nat\nfilter\n"),
-            ("proc/thread-self/net/ip6_tables_names", "nat\n"),
-        ]);
-        let tables = host.legacy();
-        let warnings = told(tables.iter().map(LegacyTables::finding));
-        assert!(warnings.contains("legacy iptables has the tables nat, filter"), "{warnings}");
-        let changes: Vec<_> = tables.iter().map(|tables| tables.preflight_finding().advice).collect();
-        let expected = ["iptables", "ip6tables"].map(|command| {
-            format!(
-                "after the swap, run `{command}-legacy-save | grep -v FLANNEL | {command}-legacy-restore`"
-            )
-        });
-        assert_eq!(changes, expected);
+    fn legacy_tables_are_named_with_the_command_of_their_family() {
+        let (_folder, host) = host(&[("proc/thread-self/net/ip6_tables_names", "nat\n")]);
+        let findings = told(host.legacy());
+        assert!(findings.contains("legacy ip6tables has the tables nat"), "{findings}");
+        assert!(findings.contains("ip6tables-legacy-save"), "{findings}");
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! What becomes of the rules.
 
+use std::path::Path;
+
 use flannel_nft::iptables::{accept_forwarded, iptables_tables, remove_leftovers};
 use flannel_nft::{Kernel, Observed, Ruleset, Transaction};
 use flannel_vxlan::Family;
 
 use crate::commands::context::Context;
 use crate::commands::doctor::Finding;
-use crate::commands::doctor::host::{Host, LegacyTables};
+use crate::commands::legacy_iptables::LegacyTables;
 use crate::commands::upstream_daemon::{State, chain};
 use crate::commands::{CommandError, table_changes};
 use crate::desired::rules::{self, RuleSpec};
@@ -42,8 +44,19 @@ pub(super) fn check(
         ));
     }
     // They cannot be read, so that upstream's may be among them.
-    findings.extend(Host::here().legacy().iter().map(LegacyTables::preflight_finding));
+    findings.extend(LegacyTables::read(Path::new("/")).iter().map(legacy_finding));
     Ok(findings)
+}
+
+fn legacy_finding(tables: &LegacyTables) -> Finding {
+    let command = tables.command;
+    Finding::change(
+        "legacy",
+        format!(
+            "{tables}; flanneld cannot remove rules of upstream's daemon from there: they stay beside its own"
+        ),
+        format!("after the swap, run `{command}-legacy-save | grep -v FLANNEL | {command}-legacy-restore`"),
+    )
 }
 
 fn judge(spec: &RuleSpec, state: &State, wanted: &Ruleset, ours: &Observed) -> Vec<Finding> {
