@@ -56,7 +56,7 @@ complete -c flanneld -n "__fish_flanneld_needs_command" -l healthz-ip -d 'Addres
 complete -c flanneld -n "__fish_flanneld_needs_command" -l healthz-port -d 'Port of the HTTP server for /healthz, /readyz and /metrics. 0 turns the server off' -r
 complete -c flanneld -n "__fish_flanneld_needs_command" -l v -d 'Log verbosity: 0 logs changes, 2 adds each object, 5 adds each step' -r
 complete -c flanneld -n "__fish_flanneld_needs_command" -l vmodule -d 'Log verbosity by source file: reconcile=4,lease*=2' -r
-complete -c flanneld -n "__fish_flanneld_needs_command" -l log_backtrace_at -d 'Add a stack trace to the messages of this source line' -r
+complete -c flanneld -n "__fish_flanneld_needs_command" -l log_backtrace_at -d 'Add a stack trace to the messages of this source line (tls.rs:144); only builds for development have it' -r
 complete -c flanneld -n "__fish_flanneld_needs_command" -l log-format -d 'Log format: klog\'s text, or one JSON object per line' -r
 complete -c flanneld -n "__fish_flanneld_needs_command" -l logtostderr -d 'glog\'s flags in units of old versions: accepted with a warning, the log always goes to stderr' -r
 complete -c flanneld -n "__fish_flanneld_needs_command" -l alsologtostderr -d 'As `logtostderr`' -r
@@ -102,7 +102,7 @@ complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l healthz-ip 
 complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l healthz-port -d 'Port of the HTTP server for /healthz, /readyz and /metrics. 0 turns the server off' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l v -d 'Log verbosity: 0 logs changes, 2 adds each object, 5 adds each step' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l vmodule -d 'Log verbosity by source file: reconcile=4,lease*=2' -r
-complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l log_backtrace_at -d 'Add a stack trace to the messages of this source line' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l log_backtrace_at -d 'Add a stack trace to the messages of this source line (tls.rs:144); only builds for development have it' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l log-format -d 'Log format: klog\'s text, or one JSON object per line' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l logtostderr -d 'glog\'s flags in units of old versions: accepted with a warning, the log always goes to stderr' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand status" -l alsologtostderr -d 'As `logtostderr`' -r
@@ -141,7 +141,7 @@ complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l healthz-ip -d
 complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l healthz-port -d 'Port of the HTTP server for /healthz, /readyz and /metrics. 0 turns the server off' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l v -d 'Log verbosity: 0 logs changes, 2 adds each object, 5 adds each step' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l vmodule -d 'Log verbosity by source file: reconcile=4,lease*=2' -r
-complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l log_backtrace_at -d 'Add a stack trace to the messages of this source line' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l log_backtrace_at -d 'Add a stack trace to the messages of this source line (tls.rs:144); only builds for development have it' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l log-format -d 'Log format: klog\'s text, or one JSON object per line' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l logtostderr -d 'glog\'s flags in units of old versions: accepted with a warning, the log always goes to stderr' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand plan" -l alsologtostderr -d 'As `logtostderr`' -r
@@ -183,7 +183,7 @@ complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l healthz-ip 
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l healthz-port -d 'Port of the HTTP server for /healthz, /readyz and /metrics. 0 turns the server off' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l v -d 'Log verbosity: 0 logs changes, 2 adds each object, 5 adds each step' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l vmodule -d 'Log verbosity by source file: reconcile=4,lease*=2' -r
-complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l log_backtrace_at -d 'Add a stack trace to the messages of this source line' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l log_backtrace_at -d 'Add a stack trace to the messages of this source line (tls.rs:144); only builds for development have it' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l log-format -d 'Log format: klog\'s text, or one JSON object per line' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l logtostderr -d 'glog\'s flags in units of old versions: accepted with a warning, the log always goes to stderr' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand doctor" -l alsologtostderr -d 'As `logtostderr`' -r
@@ -234,7 +234,7 @@ complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l healthz-i
 complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l healthz-port -d 'Port of the HTTP server for /healthz, /readyz and /metrics. 0 turns the server off' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l v -d 'Log verbosity: 0 logs changes, 2 adds each object, 5 adds each step' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l vmodule -d 'Log verbosity by source file: reconcile=4,lease*=2' -r
-complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l log_backtrace_at -d 'Add a stack trace to the messages of this source line' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l log_backtrace_at -d 'Add a stack trace to the messages of this source line (tls.rs:144); only builds for development have it' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l log-format -d 'Log format: klog\'s text, or one JSON object per line' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l logtostderr -d 'glog\'s flags in units of old versions: accepted with a warning, the log always goes to stderr' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand manifest" -l alsologtostderr -d 'As `logtostderr`' -r
@@ -279,7 +279,7 @@ complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l healthz-ip
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l healthz-port -d 'Port of the HTTP server for /healthz, /readyz and /metrics. 0 turns the server off' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l v -d 'Log verbosity: 0 logs changes, 2 adds each object, 5 adds each step' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l vmodule -d 'Log verbosity by source file: reconcile=4,lease*=2' -r
-complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l log_backtrace_at -d 'Add a stack trace to the messages of this source line' -r
+complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l log_backtrace_at -d 'Add a stack trace to the messages of this source line (tls.rs:144); only builds for development have it' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l log-format -d 'Log format: klog\'s text, or one JSON object per line' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l logtostderr -d 'glog\'s flags in units of old versions: accepted with a warning, the log always goes to stderr' -r
 complete -c flanneld -n "__fish_flanneld_using_subcommand cleanup" -l alsologtostderr -d 'As `logtostderr`' -r

@@ -193,7 +193,7 @@ impl Client {
     pub(super) fn failed(&self, object: &str, status: &Status) -> StoreError {
         let (kind, advice) = advice(status);
         let error = StoreError {
-            operation: "reach etcd for",
+            operation: if kind == StoreErrorKind::Unusable { "use etcd for" } else { "reach etcd for" },
             object: format!("`{object}` at {}", self.names),
             advice: advice.to_owned(),
             kind,
@@ -357,7 +357,10 @@ fn advice(status: &Status) -> (StoreErrorKind, &'static str) {
             StoreErrorKind::Unusable,
             "grant the user of --etcd-username read and write access under --etcd-prefix",
         ),
-        Code::Unauthenticated => (StoreErrorKind::Unusable, "check --etcd-username and --etcd-password"),
+        Code::Unauthenticated => (
+            StoreErrorKind::Unusable,
+            "a new login did not help: check --etcd-username, --etcd-password and etcd's log",
+        ),
         Code::InvalidArgument if text.contains("authentication failed") => {
             (StoreErrorKind::Unusable, "check --etcd-username and --etcd-password")
         }

@@ -24,7 +24,9 @@ const MAX_FILE_BYTES: u64 = 64 << 20;
 #[non_exhaustive]
 pub enum InstallError {
     /// Not at least two paths.
-    #[error("usage: {NAME} SOURCE... DESTINATION")]
+    #[error(
+        "a SOURCE or the DESTINATION (a file or a directory) is missing; usage: {NAME} SOURCE... DESTINATION"
+    )]
     Usage,
     /// Several files for what is no directory.
     #[error("{} is not a directory: several files can only be installed into one", path.display())]

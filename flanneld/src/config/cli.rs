@@ -165,7 +165,7 @@ pub(super) struct Flags {
     /// Log verbosity by source file: reconcile=4,lease*=2
     #[arg(long, value_name = "FILE=LEVEL,...", help_heading = "Log")]
     pub(super) vmodule: Option<Vmodule>,
-    /// Add a stack trace to the messages of this source line
+    /// Add a stack trace to the messages of this source line (tls.rs:144); only builds for development have it
     #[arg(long = "log_backtrace_at", value_name = "FILE:LINE", help_heading = "Log")]
     pub(super) log_backtrace_at: Option<BacktraceAt>,
     /// Log format: klog's text, or one JSON object per line

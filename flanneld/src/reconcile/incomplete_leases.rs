@@ -51,12 +51,12 @@ impl IncompleteLeases {
                     match gap.kept {
                         _ if !self.log => {}
                         true => warn!(
-                            "{}; peer {subnet} stays as it was and its traffic continues; flanneld on that node publishes \
-                             it again: check that it runs there",
+                            "{}; peer {subnet} stays as it was and its traffic continues; flanneld on the node of that \
+                             subnet publishes it again: check that it runs there",
                             gap.text
                         ),
                         false => error!(
-                            "{}; pods in {subnet} cannot be reached until flanneld on that node publishes it: check that it \
+                            "{}; pods in {subnet} cannot be reached until flanneld on their node publishes it: check that it \
                              runs there",
                             gap.text
                         ),

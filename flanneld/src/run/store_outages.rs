@@ -81,7 +81,7 @@ impl Outages {
             self.logged.retain(|at| now - *at < PERIOD);
             self.logged.push_back(now);
             let error = &outage.error;
-            let mut line = "the lease store does not answer; traffic and peers stay as they are, changes of other nodes \
+            let mut line = "the lease store gives no usable answer; traffic and peers stay as they are, changes of other nodes \
                  are not seen, flanneld retries with backoff"
                 .to_owned();
             if self.logged.len() > MAX_LOGGED {
@@ -151,7 +151,7 @@ mod tests {
 
         let (lines, _) = outage(&mut outages, now + SECOND, 90);
         let text = texts(&lines);
-        assert!(text.starts_with("W the lease store does not answer; traffic"), "{text}");
+        assert!(text.starts_with("W the lease store gives no usable answer; traffic"), "{text}");
         assert!(text.contains("retries with backoff: refused\n"), "{text}");
         assert!(text.ends_with("I the lease store answers again after 90 seconds\n"), "{text}");
         assert_eq!(lines.len(), 2, "{text}");

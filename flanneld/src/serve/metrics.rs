@@ -264,7 +264,7 @@ pub const FAMILIES: &[Family] = &[
     ),
     counter(
         "flanneld_store_requests",
-        "Requests to and messages from the lease store, by result.",
+        "Requests to the lease store by result: answered, which each message of a watch is too, or failed.",
         |status, put| {
             put.sample(&[("result", "answered")], &status.store.answers);
             put.sample(&[("result", "failed")], &status.store.failures);

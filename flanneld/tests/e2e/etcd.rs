@@ -204,7 +204,7 @@ fn a_reload_while_etcd_is_away_is_done_when_it_is_back() {
     node.namespace().sh(&format!("kill -HUP {}", daemon.0.id())).unwrap();
     assert!(noted(true), "{:?}", status());
     let logged = |text: &str| wait_for(SOON, || log_of(&node).contains(text).then_some(())).is_some();
-    assert!(logged("the lease store does not answer; "), "{}", log_of(&node));
+    assert!(logged("the lease store gives no usable answer; "), "{}", log_of(&node));
     let _etcd = Etcd::start(&lab);
     assert!(noted(false), "{:?}", status());
     assert!(logged("the lease store answers again after "), "{}", log_of(&node));

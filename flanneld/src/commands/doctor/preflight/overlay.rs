@@ -37,8 +37,8 @@ pub(super) fn check(
         findings.push(if reached.contains(&subnet) {
             Finding::error(
                 "peer",
-                format!("{finding}; upstream's daemon programs it"),
-                "first correct what that node publishes (its podCIDR, --iface or --public-ip), or delete its lease",
+                format!("{finding}; upstream's daemon does, so this node would lose its pods"),
+                "before the swap, correct what the node of that subnet publishes (its podCIDR, --iface or --public-ip), or delete its lease",
             )
         } else {
             Finding::warning(
