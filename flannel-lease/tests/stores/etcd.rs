@@ -9,7 +9,8 @@ use flannel_lease::etcd::{EtcdOptions, EtcdStore};
 use flannel_lease::{LeaseAttributes, LeaseKey, LeaseStore, StoreErrorKind, Timing};
 use tokio::sync::mpsc;
 
-use crate::harness::etcd::{Cable, EtcdLab};
+use crate::harness::cuttable::Cuttable;
+use crate::harness::etcd::EtcdLab;
 use flannel_lease::conformance::{self, Harness, Watcher, first_v4, key, node, quick, request, within};
 
 fn store(options: &EtcdOptions) -> Arc<dyn LeaseStore> {
@@ -91,9 +92,9 @@ async fn users_log_in_and_again_when_the_server_has_forgotten_them() {
 /// What is missed while the cable is cut, with the history compacted or not, and the latest entry changed or not.
 async fn catch_up(compact: bool, change_latest: bool) {
     let lab = EtcdLab::new().await;
-    let cable = Cable::to(&lab).await;
+    let cable = Cuttable::to(lab.address()).await;
     let gone = lab.open(quick()).await.acquire(&request(node(1))).await.unwrap();
-    let store = store(&cable.options(&lab));
+    let store = store(&EtcdOptions { endpoints: vec![format!("http://{}", cable.address)], ..lab.options() });
     let own = store.acquire(&request(node(2))).await.unwrap();
     let mut watcher = Watcher::start(&store);
     watcher.until("the listing", |table| table.synced() && table.len() == 2).await;

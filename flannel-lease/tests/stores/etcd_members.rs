@@ -15,7 +15,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 
-use crate::harness::etcd::{Cable, EtcdLab};
+use crate::harness::cuttable::Cuttable;
+use crate::harness::etcd::EtcdLab;
 use flannel_lease::conformance::{Harness, Watcher, node, quick, request, within};
 
 /// Less than a start would lose to a member whose connection or answer it waits for.
@@ -109,7 +110,7 @@ async fn members_that_do_not_answer_cost_a_start_next_to_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_the_member_in_use_dies_the_next_one_is_followed() {
     let lab = EtcdLab::new().await;
-    let cables = [Cable::to(&lab).await, Cable::to(&lab).await];
+    let cables = [Cuttable::to(lab.address()).await, Cuttable::to(lab.address()).await];
     let endpoints = cables.iter().map(|cable| format!("http://{}", cable.address)).collect();
     let store = store(&EtcdOptions { endpoints, ..lab.options() });
     let own = store.acquire(&request(node(1))).await.unwrap();

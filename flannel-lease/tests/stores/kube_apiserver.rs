@@ -57,7 +57,7 @@ async fn start(options: &KubeOptions) -> (Arc<dyn LeaseStore>, Watcher) {
 async fn behind_a_cut(api: &KubeApiserver, count: u8) -> (Cuttable, Watcher) {
     add_nodes(api, count);
     let way = Cuttable::to(api.address()).await;
-    let options = KubeOptions { api_url: Some(way.url()), ..options(api, "node-1") };
+    let options = KubeOptions { api_url: Some(format!("https://{}", way.address)), ..options(api, "node-1") };
     let (_, mut watcher) = start(&options).await;
     watcher.until("all nodes", |table| table.synced() && table.len() == usize::from(count)).await;
     publish(api, "node-2", "192.0.2.2");

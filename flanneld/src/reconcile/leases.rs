@@ -22,11 +22,16 @@ pub(super) struct LeaseView {
     table: LeaseTable,
     gaps: IncompleteLeases,
     /// Leases that give no peer, or contradict another.
-    warnings: LogOnce,
+    problems: LogOnce,
     /// Changes of each lease that were logged in the last minute.
     changes: ChangeLog,
     /// From when on peers are written although the store has not listed all leases; `None` if no peer was restored.
     use_restored_from: Option<Instant>,
+}
+
+/// Names the node of a lease, for a text about the lease; empty if it is unknown.
+fn of_node(lease: Option<&LeaseAttributes>) -> String {
+    lease.map(|lease| format!(" of the node {}", lease.public_address())).unwrap_or_default()
 }
 
 impl LeaseView {
@@ -37,7 +42,7 @@ impl LeaseView {
         Self {
             table,
             gaps: IncompleteLeases::default(),
-            warnings: LogOnce::default(),
+            problems: LogOnce::default(),
             changes: ChangeLog::default(),
             use_restored_from: None,
         }
@@ -71,8 +76,7 @@ impl LeaseView {
         let now = Instant::now();
         let decisions: Vec<_> = key.subnets().map(|subnet| self.changes.changed(subnet, now)).collect();
         if decisions.contains(&LogDecision::Summarize) {
-            let node = self.table.peer(key).map(|peer| format!(" of the node {}", peer.public_address()));
-            let node = node.unwrap_or_default();
+            let node = of_node(self.table.peer(key));
             warn!(
                 "lease {key}{node} changed more than 30 times in one minute: flanneld applies every change, but does not log it \
                  for the rest of the minute; other leases are not affected. Check whether flanneld restarts again and again \
@@ -203,7 +207,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
 
     /// Puts what is now known of a lease's subnets into the overlay, or takes them out.
     pub(super) fn update_peer(&mut self, key: LeaseKey) {
-        let Self { spec, leases: LeaseView { table: leases, gaps, warnings, changes, .. }, overlay, .. } =
+        let Self { spec, leases: LeaseView { table: leases, gaps, problems, changes, .. }, overlay, .. } =
             self;
         let OverlayState { desired: overlay, kernel: links, .. } = overlay;
         let mut on_link = |address: IpAddr| {
@@ -241,9 +245,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                     if let Some(Err(skipped)) = unusable
                         && gaps.of(key, subnet).is_none()
                     {
-                        let node =
-                            holder.map(|(_, lease)| format!(" of the node {}", lease.public_address()));
-                        let node = node.unwrap_or_default();
+                        let node = of_node(holder.map(|(_, lease)| lease));
                         said.push(format!(
                             "Ignoring lease {key}{node}: {skipped}; this node does not reach pods in {subnet} until flanneld on \
                              that node publishes a usable lease: check that it runs, and its log"
@@ -255,7 +257,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                 }
             }
             if loud {
-                warnings.set(subnet, said);
+                problems.set(subnet, said);
             }
         }
     }

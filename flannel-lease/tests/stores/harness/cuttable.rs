@@ -14,7 +14,7 @@ use flannel_lease::conformance::within;
 
 /// A TCP proxy. Dropping it does not end it; the test's runtime does.
 pub(crate) struct Cuttable {
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     cut: watch::Sender<bool>,
     received: Arc<AtomicU64>,
 }
@@ -37,10 +37,6 @@ impl Cuttable {
             }
         });
         this
-    }
-
-    pub(crate) fn url(&self) -> String {
-        format!("https://{}", self.address)
     }
 
     /// Closes all connections, and new ones at once until this is called with `false`. Nothing passes after it has returned.

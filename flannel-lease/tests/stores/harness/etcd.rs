@@ -1,20 +1,17 @@
 //! A real etcd server on loopback, with its data in a directory of its own. Needs Debian's `etcd-server` and
 //! `etcd-client`.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::io::{AsyncWriteExt, copy_bidirectional};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 use tokio::time::sleep;
 
 use flannel_lease::etcd::{EtcdOptions, EtcdStore};
 use flannel_lease::{LeaseStore, Timing};
 
-use flannel_lease::conformance::{Harness, TIMEOUT, within};
+use flannel_lease::conformance::{Harness, TIMEOUT};
 
 const PREFIX: &str = "/coreos.com/network";
 
@@ -51,7 +48,11 @@ impl EtcdLab {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("{}://127.0.0.1:{}", self.scheme, self.client_port.number)
+        format!("{}://{}", self.scheme, self.address())
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.client_port.number).into()
     }
 
     pub(crate) fn options(&self) -> EtcdOptions {
@@ -206,53 +207,5 @@ impl Harness for EtcdLab {
         self.kill();
         during.await;
         self.serve().await;
-    }
-}
-
-/// A cable to the server that can be cut.
-pub(crate) struct Cable {
-    pub(crate) address: SocketAddr,
-    cut: watch::Sender<bool>,
-}
-
-impl Cable {
-    pub(crate) async fn to(lab: &EtcdLab) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (cut, state) = watch::channel(false);
-        let server = lab.url().replace("http://", "");
-        tokio::spawn(async move {
-            while let Ok((mut client, _)) = listener.accept().await {
-                let (mut state, server) = (state.clone(), server.clone());
-                tokio::spawn(async move {
-                    if *state.borrow() {
-                        return;
-                    }
-                    let Ok(mut server) = TcpStream::connect(server).await else { return };
-                    tokio::select! {
-                        _ = copy_bidirectional(&mut client, &mut server) => {}
-                        _ = state.wait_for(|cut| *cut) => {}
-                    }
-                    let _ = client.shutdown().await;
-                });
-            }
-        });
-        Self { address, cut }
-    }
-
-    pub(crate) fn options(&self, lab: &EtcdLab) -> EtcdOptions {
-        EtcdOptions { endpoints: vec![format!("http://{}", self.address)], ..lab.options() }
-    }
-
-    /// Closes all connections, and new ones at once until this is called with `false`. Nothing passes after it has returned.
-    pub(crate) async fn set_cut(&self, cut: bool) {
-        self.cut.send_replace(cut);
-        // Each connection holds a receiver, and the task that accepts them another.
-        let closed = async {
-            while cut && self.cut.receiver_count() > 1 {
-                sleep(Duration::from_millis(1)).await;
-            }
-        };
-        within("the end of the connections", closed).await;
     }
 }
