@@ -47,7 +47,7 @@ pub mod kube;
 mod lease;
 mod lease_table;
 #[cfg(any(feature = "etcd", feature = "kubernetes", feature = "sqlite"))]
-mod malformed;
+mod malformed_entries;
 #[cfg(any(feature = "etcd", feature = "kubernetes", feature = "sqlite"))]
 mod republish_backoff;
 #[cfg(any(feature = "etcd", feature = "kubernetes"))]

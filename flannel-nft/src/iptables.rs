@@ -16,8 +16,6 @@ use ipnet::IpNet;
 
 use crate::bytecode::expr::Expr;
 use crate::display::DisplayFn;
-pub use crate::drops::{DropCause, ForwardDrop, forward_drops};
-use crate::drops::{End, MAX_JUMPS, Packet, end, end_index, is_forward, policy_drops};
 use crate::kernel::Observed;
 use crate::model::chain::Chain;
 use crate::model::family::Family;
@@ -32,6 +30,8 @@ use crate::model::table::Table;
 use crate::model::verdict::Verdict;
 use crate::nft_compat::{by_iptables, is_marked, remark};
 use crate::transaction::{Building, Transaction};
+pub use crate::who_drops::{DropCause, ForwardDrop, forward_drops};
+use crate::who_drops::{End, MAX_JUMPS, Packet, end, end_index, is_forward, policy_drops};
 
 /// Keeps rules in iptables-nft's `filter` tables that accept packets from and to `networks`. If
 /// `FORWARD` drops nothing by default, or without `networks`, it removes them.

@@ -121,7 +121,6 @@
 mod bytecode;
 mod converge;
 mod display;
-mod drops;
 mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -135,11 +134,11 @@ mod nft_compat;
 mod retained_ruleset;
 mod transaction;
 mod uapi;
+mod who_drops;
 mod wire;
 
 pub use converge::{Outcome, converge, converge_with, generation, observe};
 pub use display::NftVersion;
-pub use drops::{Dropped, dropped};
 pub use error::{CommitError, ConvergeError, InvalidRule, ObserveError, ReadError, RefusalReason, SealError};
 pub use flannel_netlink::{Errno, OpenError};
 pub use kernel::fake::FakeKernel;
@@ -169,14 +168,15 @@ pub use model::set::Set;
 pub use model::statement::{
     IpRange, Limit, Log, Mark, Nat, NatKind, Per, Queue, Quota, RawExpression, Reject, SetUpdate, Synproxy,
 };
+pub use model::statement_view::{Comparison, NatTarget, SetView, StatementView};
 pub use model::table::{Counter, Table};
 pub use model::value::Value;
 pub use model::verdict::Verdict;
-pub use model::view::{Comparison, NatTarget, SetView, StatementView};
 pub use retained_ruleset::RetainedRuleset;
 pub use transaction::change::{Change, RulePlace};
 pub use transaction::diff::diff;
 pub use transaction::{Building, Sealed, Transaction};
+pub use who_drops::{Dropped, dropped};
 
 /// Fields that matches compare, maps look up and statements set, under nft's names:
 /// `field::tcp::SEQUENCE` is `tcp sequence`.

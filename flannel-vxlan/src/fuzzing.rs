@@ -6,7 +6,7 @@ use flannel_netlink::messages;
 
 use crate::kernel::monitor;
 use crate::model::wireguard::ObservedWireguard;
-use crate::wire::{decode, ethtool, fou, generic, wireguard};
+use crate::wire::{decode, ethtool, fou, generic_netlink, wireguard};
 
 /// Reads answers and notifications of rtnetlink.
 pub fn rtnetlink(bytes: &[u8]) {
@@ -23,7 +23,7 @@ pub fn generic_netlink(bytes: &[u8]) {
     let mut device = ObservedWireguard::default();
     for message in &messages(bytes).flatten().collect::<Vec<_>>() {
         let _read_or_malformed =
-            (generic::family(message), ethtool::tx_checksum(message), fou::ipip_port(message));
+            (generic_netlink::family(message), ethtool::tx_checksum(message), fou::ipip_port(message));
         let _read_or_malformed = wireguard::device(&mut device, message, SystemTime::now());
     }
 }

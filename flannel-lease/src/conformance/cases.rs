@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use super::published::*;
+pub use super::attributes::*;
 use super::{Harness, Watcher, first_v4, key, node, node_v6, quick, range_v4, request, with_v6, within};
 use crate::{
     BackendType, Lease, LeaseAttributes, LeaseEvent, LeaseLost, LeaseRequest, StoreErrorKind, Timing,

@@ -4,8 +4,8 @@
 //! becomes a test of its own. The calling crate needs `tokio` with `macros` and `rt-multi-thread`.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test panics")]
 
+mod attributes;
 pub mod cases;
-mod published;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;

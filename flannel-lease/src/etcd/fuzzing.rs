@@ -3,7 +3,7 @@ use prost::Message as _;
 use super::client::{bound, seconds};
 use super::wire::{AuthenticateResponse, LeaseResponse, RangeResponse, TxnResponse, WatchResponse};
 use super::{parse_key, watch};
-use crate::malformed::Malformed;
+use crate::malformed_entries::Malformed;
 
 const SUBNETS: &str = "/coreos.com/network/subnets/";
 

@@ -8,7 +8,7 @@ use tonic::Status;
 
 use crate::LeaseEvent;
 use crate::codec::cut;
-use crate::malformed::Malformed;
+use crate::malformed_entries::Malformed;
 use crate::{Backoff, Lease, LeaseAttributes, LeaseKey, StoreError};
 
 /// What a watch remembers from one connection to the next.

@@ -4,7 +4,6 @@
 //! lease is taken by publishing how to reach the node, and lost when the node is deleted or gets another subnet.
 
 mod annotations;
-mod claims;
 mod client;
 mod connect;
 mod decode;
@@ -14,6 +13,7 @@ mod kubeconfig;
 mod node;
 mod node_requests;
 mod options;
+mod pod_cidr_claims;
 mod proto;
 mod reflector;
 mod response;

@@ -9,7 +9,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::annotations::Annotations;
-use super::claims::Claimant;
+use super::pod_cidr_claims::Claimant;
 use super::proto;
 use crate::LeaseKey;
 

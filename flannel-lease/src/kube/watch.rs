@@ -2,11 +2,11 @@
 
 use tracing::{error, info};
 
-use super::claims::{Claimant, Claims, Shift};
 use super::node::Node;
+use super::pod_cidr_claims::{Claimant, Claims, Shift};
 use super::{KubeStore, NoLease, Seen};
 use crate::LeaseEvent;
-use crate::malformed::Malformed;
+use crate::malformed_entries::Malformed;
 use crate::{Lease, LeaseKey};
 
 /// What was told of each node.

@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use self::change_notify::ChangeNotify;
 use self::db::Db;
 use super::health::Health;
-use super::malformed::Malformed;
+use super::malformed_entries::Malformed;
 use super::{
     Backoff, Lease, LeaseAttributes, LeaseLost, LeaseRequest, LeaseStore, StoreError, StoreErrorKind,
     StoreFuture, StoreHealth, Timing,

@@ -21,7 +21,7 @@ use crate::model::statement::Statement;
 use crate::model::table::{AnyObject, Counter, Table};
 use crate::model::verdict::Verdict;
 use crate::uapi::*;
-use crate::wire::definition::{declared, declared_values, statements_of};
+use crate::wire::set_definition::{declared, declared_values, statements_of};
 
 impl Display for Ruleset {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {

@@ -17,7 +17,7 @@ use crate::model::rule::Rule;
 use crate::model::set::{Maps, Set};
 use crate::model::table::{AnyObject, Counter, Table};
 use crate::uapi::*;
-use crate::wire::definition::{declared, statements_of};
+use crate::wire::set_definition::{declared, statements_of};
 
 impl NftVersion {
     /// A table and everything in it, in nft's order.

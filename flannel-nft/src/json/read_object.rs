@@ -24,7 +24,7 @@ use crate::model::ruleset::Ownership;
 use crate::model::set::{Maps, Set};
 use crate::model::table::{Counter, Table};
 use crate::uapi::*;
-use crate::wire::definition::declare;
+use crate::wire::set_definition::declare;
 use crate::wire::{attribute_bytes, exprs};
 
 /// What happens to an object that exists already.

@@ -1,7 +1,6 @@
 //! The vocabulary of rulesets, independent of their representation as bytes or text.
 
 pub(crate) mod bindings;
-pub(crate) mod by_name;
 pub(crate) mod chain;
 pub(crate) mod data;
 pub(crate) mod datatype;
@@ -15,6 +14,7 @@ pub(crate) mod header;
 pub(crate) mod ids;
 pub(crate) mod matching;
 pub(crate) mod name;
+pub(crate) mod named_objects;
 pub(crate) mod object;
 pub(crate) mod opaque;
 pub(crate) mod operand;
@@ -26,10 +26,10 @@ pub(crate) mod selector;
 pub(crate) mod set;
 mod stateful;
 pub(crate) mod statement;
+pub(crate) mod statement_view;
 pub(crate) mod symbols;
 pub(crate) mod table;
 pub(crate) mod tunnel;
 pub(crate) mod validate;
 pub(crate) mod value;
 pub(crate) mod verdict;
-pub(crate) mod view;

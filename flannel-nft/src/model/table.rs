@@ -1,10 +1,10 @@
 //! Tables: chains, sets, maps and counters under one name.
 
-use crate::model::by_name::ByName;
 use crate::model::chain::Chain;
 use crate::model::family::Family;
 use crate::model::ids::{Handle, TableId};
 use crate::model::name::{Comment, CounterName, SetName, TableName};
+use crate::model::named_objects::ByName;
 use crate::model::object::{Flowtable, Object};
 use crate::model::opaque::Extra;
 use crate::model::ruleset::Ownership;

@@ -1,12 +1,12 @@
 //! The attributes of nf_tables messages (include/uapi/linux/netfilter/nf_tables.h).
 
 pub(crate) mod decode;
-pub(crate) mod definition;
 pub(crate) mod elements;
 pub(crate) mod encode;
 pub(crate) mod exprs;
 pub(crate) mod objects;
 pub(crate) mod references;
+pub(crate) mod set_definition;
 pub(crate) mod udata;
 
 use flannel_netlink::{Attributes, Batch, Flags};

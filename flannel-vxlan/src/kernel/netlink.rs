@@ -22,7 +22,7 @@ use crate::model::objects::{Observed, ObservedNexthop, ROUTE_PROTOCOL, is_host_g
 use crate::model::wireguard::ObservedWireguard;
 use crate::plan::Plan;
 use crate::wire::uapi::*;
-use crate::wire::{address_family, decode, encode, ethtool, fou, generic, wireguard};
+use crate::wire::{address_family, decode, encode, ethtool, fou, generic_netlink, wireguard};
 
 /// The kernel, in the network namespace in which this was opened.
 ///
@@ -214,8 +214,8 @@ impl Netlink {
     pub(crate) fn generic_family(&mut self, name: &str) -> Option<u16> {
         let socket = self.generic.as_mut()?;
         let mut question = Batch::new();
-        generic::get_family(&mut question, name);
-        socket.ask(&mut question, |message| generic::family(&message)).ok()
+        generic_netlink::get_family(&mut question, name);
+        socket.ask(&mut question, |message| generic_netlink::family(&message)).ok()
     }
 
     /// The UDP ports at which the kernel receives IP-in-IP packets over FOU; `None` if it cannot receive any.

@@ -11,7 +11,7 @@ use crate::model::family::{Family, PerFamily};
 use crate::model::family_spec::FamilySpec;
 use crate::model::objects::ObservedRoute;
 use crate::model::peer::{EndpointId, Via};
-use crate::overlay::host::{HostView, RouteHarm};
+use crate::overlay::host_view::{HostView, RouteHarm};
 use crate::overlay::peer_table::{PeerEntry, PeerTable, Seniority};
 
 /// Most peers with one MAC address or key that are considered; all younger ones are in conflict with the oldest.

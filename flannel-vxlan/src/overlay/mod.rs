@@ -4,12 +4,12 @@
 pub(crate) mod conflict;
 mod converge;
 pub(crate) mod device_state;
-pub(crate) mod host;
+pub(crate) mod host_view;
 pub(crate) mod invalidation;
 pub(crate) mod nexthop_ids;
 pub(crate) mod peer_status;
 pub(crate) mod peer_table;
-pub(crate) mod pending;
+pub(crate) mod pending_peers;
 mod wireguard;
 
 use std::collections::BTreeSet;
@@ -24,11 +24,11 @@ use crate::model::objects::{BLACKHOLE_METRIC, Entries, ObservedRoute, Route};
 use crate::model::peer::{EndpointId, Peer, Via};
 use crate::overlay::conflict::{PeerConflict, Rules};
 use crate::overlay::device_state::DeviceState;
-use crate::overlay::host::HostView;
+use crate::overlay::host_view::HostView;
 use crate::overlay::nexthop_ids::NexthopIds;
 use crate::overlay::peer_status::{PeerStatusChange, PeerStatuses, status_of};
 use crate::overlay::peer_table::{PeerEntry, PeerTable};
-use crate::overlay::pending::{Pending, Programmed};
+use crate::overlay::pending_peers::{Pending, Programmed};
 use crate::plan::part::Part;
 use crate::plan::wireguard::SentBytes;
 

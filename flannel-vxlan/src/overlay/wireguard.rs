@@ -11,7 +11,7 @@ use crate::model::objects::Entries;
 use crate::model::peer::{EndpointId, Via};
 use crate::model::wireguard_key::PublicKey;
 use crate::overlay::Overlay;
-use crate::overlay::pending::Programmed;
+use crate::overlay::pending_peers::Programmed;
 use crate::plan::Plan;
 use crate::plan::step::Step;
 use crate::plan::wireguard::put_peer;

@@ -14,7 +14,7 @@ use crate::model::objects::{
 };
 use crate::model::peer::{Peer, Via};
 use crate::overlay::conflict::PeerConflict;
-use crate::overlay::host::HostView;
+use crate::overlay::host_view::HostView;
 use crate::overlay::nexthop_ids::NexthopIds;
 use crate::overlay::peer_table::PeerTable;
 use crate::plan::Plan;

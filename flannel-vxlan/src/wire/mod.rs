@@ -4,7 +4,7 @@ pub(crate) mod decode;
 pub(crate) mod encode;
 pub(crate) mod ethtool;
 pub(crate) mod fou;
-pub(crate) mod generic;
+pub(crate) mod generic_netlink;
 #[cfg(test)]
 mod tests;
 pub(crate) mod uapi;

@@ -14,7 +14,7 @@ use crate::desired::NodeSpec;
 use crate::desired::rules::TablePrefix;
 use crate::file;
 use crate::open_store::ConfiguredStore;
-use crate::run::claims::PrefixError;
+use crate::run::instances::claims::PrefixError;
 use crate::run::last_run::LastRun;
 use crate::run::state_file::{self, SavedState};
 use crate::run::subnet_env;

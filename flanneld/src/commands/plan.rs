@@ -14,8 +14,8 @@ use crate::desired::rules::{self, TablePrefix};
 use crate::file;
 use crate::reconcile::foreign_rules::foreign_changes;
 use crate::reconcile::orphans::Orphans;
-use crate::run::claims::former_prefixes;
 use crate::run::instances;
+use crate::run::instances::claims::former_prefixes;
 
 /// Reads configuration, leases and kernel, and prints the difference as commands. Changes nothing and takes no lease: a
 /// lease file is read from a copy.

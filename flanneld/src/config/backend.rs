@@ -8,7 +8,7 @@ use flannel_vxlan::{Family, FlannelDevice, IfName, IpipSpec, PresharedKey, Vni, 
 
 use super::Source;
 use super::json::{Object, describe};
-use super::reader::{Reader, Reported};
+use super::json_reader::{Reader, Reported};
 
 /// How packets for other nodes' pods leave this node (`Backend.Type`).
 #[derive(Clone, Debug, Eq, PartialEq)]

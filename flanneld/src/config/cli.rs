@@ -9,7 +9,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-use super::{HealthzIp, Problem, Source, values};
+use super::{HealthzIp, Problem, Source, flag_values};
 use clap::{ArgAction, CommandFactory, Parser};
 use regex::Regex;
 
@@ -24,7 +24,7 @@ use crate::run::ownership::TableOwnership;
 /// the environment. An empty variable counts as not set. -flag and --flag are the same; true/false flags need `=`.
 #[derive(Clone, Parser)]
 #[command(name = "flanneld", no_binary_name = true, disable_help_flag = true)]
-#[command(mut_args = values::go_flag)]
+#[command(mut_args = flag_values::go_flag)]
 #[command(override_usage = "flanneld [--flag[=value]]...\n       flanneld SUBCOMMAND [--flag[=value]]...")]
 pub(super) struct Flags {
     /// Interface that carries traffic between nodes, by name or by one of its addresses. Repeatable; the first match wins.
@@ -33,17 +33,17 @@ pub(super) struct Flags {
     pub(super) iface: Vec<String>,
     /// Regular expression for the interface that carries traffic between nodes, matched against addresses, then names, after
     /// every --iface. Repeatable
-    #[arg(long, value_name = "REGEX", value_parser = values::regex, help_heading = "Interface and addresses")]
+    #[arg(long, value_name = "REGEX", value_parser = flag_values::regex, help_heading = "Interface and addresses")]
     pub(super) iface_regex: Vec<Regex>,
     /// Use the interface of the route to this address, if --iface and --iface-regex match nothing
-    #[arg(long, value_name = "IP", value_parser = values::ip, help_heading = "Interface and addresses")]
+    #[arg(long, value_name = "IP", value_parser = flag_values::ip, help_heading = "Interface and addresses")]
     pub(super) iface_can_reach: Option<IpAddr>,
     /// IPv4 address that other nodes send to. Without --iface, it also selects the interface. Default: the interface's
     /// address
-    #[arg(long, value_name = "IPV4", value_parser = values::ipv4, help_heading = "Interface and addresses")]
+    #[arg(long, value_name = "IPV4", value_parser = flag_values::ipv4, help_heading = "Interface and addresses")]
     pub(super) public_ip: Option<Ipv4Addr>,
     /// IPv6 address that other nodes send to; see --public-ip
-    #[arg(long, value_name = "IPV6", value_parser = values::ipv6, help_heading = "Interface and addresses")]
+    #[arg(long, value_name = "IPV6", value_parser = flag_values::ipv6, help_heading = "Interface and addresses")]
     pub(super) public_ipv6: Option<Ipv6Addr>,
 
     /// Store leases in this SQLite file, which the daemons of one machine share
@@ -63,7 +63,7 @@ pub(super) struct Flags {
     #[arg(help_heading = "Lease store (choose one; etcd if none)")]
     pub(super) net_config_path: PathBuf,
     /// Renew a lease this many minutes before it expires, 1 to 1439
-    #[arg(long, value_name = "MINUTES", default_value = "60", value_parser = values::renew_margin)]
+    #[arg(long, value_name = "MINUTES", default_value = "60", value_parser = flag_values::renew_margin)]
     #[arg(allow_negative_numbers = true, help_heading = "Lease store (choose one; etcd if none)")]
     pub(super) subnet_lease_renew_margin: u16,
 
@@ -135,7 +135,7 @@ pub(super) struct Flags {
     #[arg(long, value_name = "NAME", help_heading = "Rules and routes")]
     pub(super) table_prefix: Option<TablePrefix>,
     /// Compare the rules with the kernel's every SECONDS seconds, at least 1
-    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = values::resync)]
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = flag_values::resync)]
     #[arg(allow_negative_numbers = true, help_heading = "Rules and routes")]
     pub(super) iptables_resync: u32,
     /// Add a blackhole route for the node's subnet, so that the kernel drops packets for pods that do not exist
@@ -154,12 +154,12 @@ pub(super) struct Flags {
     #[arg(long, value_name = "IP", default_value = "0.0.0.0", help_heading = "Files and health")]
     pub(super) healthz_ip: HealthzIp,
     /// Port of the HTTP server for /healthz, /readyz and /metrics. 0 turns the server off
-    #[arg(long, value_name = "PORT", default_value = "0", value_parser = values::port)]
+    #[arg(long, value_name = "PORT", default_value = "0", value_parser = flag_values::port)]
     #[arg(allow_negative_numbers = true, help_heading = "Files and health")]
     pub(super) healthz_port: u16,
 
     /// Log verbosity: 0 logs changes, 2 adds each object, 5 adds each step
-    #[arg(long, value_name = "LEVEL", default_value = "0", value_parser = values::verbosity)]
+    #[arg(long, value_name = "LEVEL", default_value = "0", value_parser = flag_values::verbosity)]
     #[arg(allow_negative_numbers = true, help_heading = "Log")]
     pub(super) v: i32,
     /// Log verbosity by source file: reconcile=4,lease*=2

@@ -10,8 +10,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::backend::Backend;
 use super::json::Object;
+use super::json_reader::{KeyProblem, Reader};
 use super::pool::{self, Ipv4Pool, Ipv6Pool};
-use super::reader::{KeyProblem, Reader};
 
 /// What net-conf.json asks for, checked.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-use super::reader::KeyProblem;
+use super::json_reader::KeyProblem;
 
 /// IPv4 subnets for nodes, of `subnet_len` bits each, from `subnet_min` to `subnet_max`, both included.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

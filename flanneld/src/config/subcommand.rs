@@ -7,7 +7,7 @@ use clap::{ArgAction, Args, CommandFactory, Parser};
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::cli::{self, Flags};
-use super::{Command, Config, Problem, Problems, Source, values};
+use super::{Command, Config, Problem, Problems, Source, flag_values};
 
 const CLEANUP: &str = "cleanup";
 const DOCTOR: &str = "doctor";
@@ -21,7 +21,7 @@ const STATUSES: &str = "Exit status:\n  0  success; the daemon received SIGTERM 
 
 /// The flags of a subcommand, and those of the daemon.
 #[derive(Parser)]
-#[command(no_binary_name = true, disable_help_flag = true, mut_args = values::go_flag)]
+#[command(no_binary_name = true, disable_help_flag = true, mut_args = flag_values::go_flag)]
 struct With<T: Args> {
     #[command(flatten)]
     own: T,

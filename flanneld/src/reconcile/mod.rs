@@ -26,6 +26,7 @@ use flannel_lease::Chain;
 use flannel_lease::LeaseEvent;
 use flannel_lease::{Lease, LeaseAttributes, LeaseKey};
 
+mod due;
 mod error;
 mod files;
 pub mod foreign_rules;
@@ -40,8 +41,8 @@ mod overlay;
 mod passes;
 mod repair_backoff;
 mod repairs;
-mod schedule;
 
+use due::Due;
 pub use error::{DesiredError, HostError};
 use host_watch::HostWatch;
 pub use host_watch::find_facts;
@@ -52,7 +53,6 @@ use orphans::Sweep;
 use overlay::OverlayState;
 use repair_backoff::Subject;
 use repairs::Repairs;
-use schedule::Due;
 
 /// Most events that are folded before the kernel is written to.
 const MAX_BATCHED_EVENTS: usize = 65_536;

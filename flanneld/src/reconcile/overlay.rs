@@ -10,10 +10,10 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::Reconciler;
+use super::due::Due;
 use super::error::{Pass, PassError};
 use super::leases::LeaseView;
 use super::repair_backoff::Subject;
-use super::schedule::Due;
 use crate::status::counters::Object;
 use crate::status::readiness::{Condition, update};
 

@@ -3,8 +3,8 @@
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::due::Due;
 use super::error::{Pass, PassError};
-use super::schedule::Due;
 use super::{Reconciler, Schedule};
 use crate::status::readiness::{Condition, update};
 use flannel_lease::Chain;

@@ -7,7 +7,7 @@ use flannel_lease::StoreError;
 use crate::config::HealthzAddress;
 use crate::node::NodeError;
 use crate::reconcile::{DesiredError, HostError};
-use crate::run::claims::PrefixError;
+use crate::run::instances::claims::PrefixError;
 use crate::run::ownership::OwnershipError;
 use crate::run::wireguard_key;
 

@@ -38,6 +38,8 @@ use super::processes::{self, Process, named};
 use crate::desired::rules::TablePrefix;
 use crate::file;
 
+pub mod claims;
+
 /// What all names begin with.
 const NAME_PREFIX: &str = "flanneld.";
 /// Names of one claim: a process without privileges may have taken some of them.

@@ -1,6 +1,5 @@
 //! The life of the daemon: look around, take a lease, keep the kernel in order, leave it as it is.
 
-pub mod claims;
 pub mod fatal;
 mod file_watch;
 pub mod instances;
@@ -9,14 +8,14 @@ pub(crate) mod lease_task;
 pub mod machine_identity;
 pub mod net_conf;
 pub mod ownership;
-pub mod parts;
 pub mod processes;
-pub(crate) mod progress;
 pub mod reload;
 pub mod start;
 pub mod state_file;
 mod store_outages;
 pub mod subnet_env;
+pub mod tasks;
+pub(crate) mod thread_watchdog;
 pub mod wireguard_key;
 
 use std::convert::Infallible;
@@ -34,8 +33,8 @@ use crate::reconcile::monitor;
 use crate::run::fatal::Fatal;
 use crate::run::instances::Claim;
 use crate::run::net_conf::Written;
-use crate::run::parts::{Parts, Shared};
 use crate::run::start::start;
+use crate::run::tasks::{Shared, Tasks};
 use crate::serve::http::{self, View};
 use crate::serve::listen::listen;
 use crate::serve::status_socket;
@@ -93,7 +92,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     }
     let (stop_tx, stop_rx) = oneshot::channel();
     let probes = Probes { handle: Handle::current(), readiness_tx, status_query, heartbeat_tx, requests_rx };
-    let mut ended = progress::start_thread("leases", move || work(config, probes, sighups, stop_rx))?;
+    let mut ended = thread_watchdog::start_thread("leases", move || work(config, probes, sighups, stop_rx))?;
     tokio::pin!(shutdown);
     tokio::select! {
         () = &mut shutdown => {
@@ -106,7 +105,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             info!("Exiting cleanly...");
             Ok(())
         }
-        received = &mut ended => progress::ended(received).flatten(),
+        received = &mut ended => thread_watchdog::ended(received).flatten(),
     }
 }
 
@@ -141,15 +140,15 @@ async fn work(
         _ = &mut stop_rx => return Ok(()),
         started = starting => started?,
         // There is no reconciler yet.
-        () = progress::send_heartbeats(&heartbeat_tx) => return Err(Fatal::Ended),
+        () = thread_watchdog::send_heartbeats(&heartbeat_tx) => return Err(Fatal::Ended),
     };
     let written = started.written.clone();
     // Before the first look at the kernel, so that nothing falls in between.
     let links_monitor = flannel_vxlan::Monitor::open(&links).map_err(Fatal::Kernel)?;
     let rules_monitor = flannel_nft::Monitor::open(&rules).map_err(Fatal::Nftables)?;
     let shared = Shared { readiness_tx: readiness_tx.clone(), heartbeat_tx, requests_rx };
-    let Parts { leases, files, watchdog, reconciler, inputs, links_tx, rules_tx, tables, reloads_tx } =
-        Parts::of(started, rules, links, shared).map_err(Fatal::Desired)?;
+    let Tasks { leases, files, watchdog, reconciler, inputs, links_tx, rules_tx, tables, reloads_tx } =
+        Tasks::of(started, rules, links, shared).map_err(Fatal::Desired)?;
 
     let (reloading_tx, reloading_rx) = mpsc::unbounded_channel();
     let is_file = matches!(written, Written::File(_));
@@ -160,7 +159,7 @@ async fn work(
     tokio::spawn(leases);
     let (follow_here, follow_in_files) = if is_file { (None, Some(follow)) } else { (Some(follow), None) };
     follow_here.map(tokio::spawn);
-    let mut files_ended = progress::start_thread("files", move || async move {
+    let mut files_ended = thread_watchdog::start_thread("files", move || async move {
         follow_in_files.map(tokio::spawn);
         files.await;
     })?;
@@ -176,7 +175,7 @@ async fn work(
     handle.spawn(watchdog);
     info!("Running backend.");
     let (stop_reconciler_tx, stop_reconciler_rx) = oneshot::channel::<Infallible>();
-    let mut reconciler_ended = progress::start_thread("reconcile", move || async move {
+    let mut reconciler_ended = thread_watchdog::start_thread("reconcile", move || async move {
         tokio::spawn(monitor::links(links_monitor, links_tx));
         tokio::spawn(monitor::rules(rules_monitor, tables, rules_tx));
         let stopped = async {
@@ -193,8 +192,8 @@ async fn work(
             let _done = files_ended.await;
             Ok(())
         }
-        received = &mut reconciler_ended => progress::ended(received).and(Err(Fatal::Ended)),
-        received = &mut files_ended => progress::ended(received).and(Err(Fatal::Ended)),
+        received = &mut reconciler_ended => thread_watchdog::ended(received).and(Err(Fatal::Ended)),
+        received = &mut files_ended => thread_watchdog::ended(received).and(Err(Fatal::Ended)),
     }
 }
 

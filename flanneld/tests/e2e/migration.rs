@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::etcd_host::{ENDPOINT, Etcd};
-use super::upstream_cluster::{
+use super::recorded_upstream::{
     Cluster, DIRECT, DUAL_STACK, DUAL_STACK_FORWARD_DROPS, FORWARD_DROPS, HOST_GW, Kind, Mode, VXLAN,
     WITHOUT_MASQUERADE, start_upstream,
 };

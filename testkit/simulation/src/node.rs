@@ -17,8 +17,8 @@ use flanneld::desired::rules::TablePrefix;
 use flanneld::open_store::ConfiguredStore;
 use flanneld::reconcile::monitor;
 use flanneld::run::fatal::Fatal;
-use flanneld::run::parts::{Parts, Shared};
 use flanneld::run::start::StartInputs;
+use flanneld::run::tasks::{Shared, Tasks};
 use flanneld::status::readiness::Readiness;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -204,20 +204,20 @@ async fn start(
     let (heartbeat_tx, _) = watch::channel(std::time::Instant::now());
     let (_, requests_rx) = mpsc::channel(1);
     let shared = Shared { readiness_tx, heartbeat_tx, requests_rx };
-    let parts = Parts::of(started, host.clone(), host.clone(), shared).map_err(Fatal::Desired)?;
-    *own.lock().unwrap_or_else(PoisonError::into_inner) = Some(parts.inputs.own.clone());
+    let tasks = Tasks::of(started, host.clone(), host.clone(), shared).map_err(Fatal::Desired)?;
+    *own.lock().unwrap_or_else(PoisonError::into_inner) = Some(tasks.inputs.own.clone());
     let (links, rules) = host.monitors();
-    set.spawn(monitor::follow_links(links, parts.links_tx));
-    set.spawn(monitor::follow_rules(rules, parts.tables, parts.rules_tx));
-    let reloads_tx = parts.reloads_tx;
-    let (reconciler, inputs) = (parts.reconciler, parts.inputs);
+    set.spawn(monitor::follow_links(links, tasks.links_tx));
+    set.spawn(monitor::follow_rules(rules, tasks.tables, tasks.rules_tx));
+    let reloads_tx = tasks.reloads_tx;
+    let (reconciler, inputs) = (tasks.reconciler, tasks.inputs);
     let reconcile = async move {
         reconciler.run(inputs, std::future::pending()).await;
         drop(reloads_tx);
     };
-    set.spawn(parts.leases);
-    set.spawn(parts.files);
-    set.spawn(parts.watchdog);
+    set.spawn(tasks.leases);
+    set.spawn(tasks.files);
+    set.spawn(tasks.watchdog);
     set.spawn(Blocking { work: Box::pin(reconcile), host, blocked: None });
     Ok(())
 }

@@ -23,7 +23,7 @@ use crate::plan::step::Step;
 use crate::wire::decode::{any_neighbor, fdb_entry, interface_address, link, neighbor, nexthop, route};
 use crate::wire::encode::{self, Indexes};
 use crate::wire::uapi::*;
-use crate::wire::{ethtool, fou, generic, wireguard};
+use crate::wire::{ethtool, fou, generic_netlink, wireguard};
 
 fn sent(step: &Step) -> Vec<u8> {
     let mut batch = Batch::new();
@@ -197,7 +197,8 @@ fn read_all(datagram: &[u8]) {
         let _ignored = (nexthop(&message), route(&message), any_neighbor(&message));
         let mut device = ObservedWireguard::default();
         let _ignored = wireguard::device(&mut device, &message, SystemTime::UNIX_EPOCH);
-        let _ignored = (ethtool::tx_checksum(&message), generic::family(&message), fou::ipip_port(&message));
+        let _ignored =
+            (ethtool::tx_checksum(&message), generic_netlink::family(&message), fou::ipip_port(&message));
     }
 }
 

@@ -12,6 +12,7 @@ use testkit::{Flannel, Lab, Namespace, Node, may_make_namespaces, wait_for};
 
 mod cleanup;
 mod collect;
+mod upstream_node;
 
 /// Everything in a namespace that flanneld could touch, without what changes by itself.
 fn state(namespace: &Namespace) -> String {

@@ -11,7 +11,7 @@ use flanneld::desired::{NodeSpec, with_other_macs};
 use flanneld::node::{Addresses, NodeFacts};
 use ipnet::IpNet;
 
-use super::published::{OnEtcd, addresses};
+use super::lease_attributes::{OnEtcd, addresses};
 use crate::resolved;
 
 const V4: &str = r#""Network": "10.244.0.0/16""#;

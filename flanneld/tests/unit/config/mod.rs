@@ -1,11 +1,11 @@
 //! What operators write, and what is made of it. No privileges needed.
 
-mod damage;
 mod desired;
 mod flags;
+mod lease_attributes;
 mod log;
+mod malformed_input;
 mod net_conf;
-mod published;
 mod subnet_env;
 mod wireguard;
 

@@ -7,7 +7,7 @@ use flanneld::desired::NodeSpec;
 use flanneld::node::NodeFacts;
 use ipnet::IpNet;
 
-use super::published::{OnEtcd, addresses};
+use super::lease_attributes::{OnEtcd, addresses};
 use crate::resolved;
 
 const V4: &str = r#""Network": "10.244.0.0/16""#;

@@ -9,9 +9,9 @@ use std::time::Duration;
 use testkit::FakeApi;
 use testkit::{Flannel, Lab, Node, may_make_namespaces, wait_for};
 
-use super::assert_same;
-use super::etcd_host::{ENDPOINT, Etcd};
-use super::upstream_cluster::{self, DIRECT, DUAL_STACK, HOST_GW, Kind, Mode, VXLAN, WITHOUT_MASQUERADE};
+use crate::assert_same;
+use crate::etcd_host::{ENDPOINT, Etcd};
+use crate::recorded_upstream::{self, DIRECT, DUAL_STACK, HOST_GW, Kind, Mode, VXLAN, WITHOUT_MASQUERADE};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_flanneld");
 const SOON: Duration = Duration::from_secs(10);
@@ -94,7 +94,7 @@ fn upstreams_daemon_is_seen_under_any_name_and_other_programs_are_not_taken_for_
 
 /// Three nodes that upstream's daemon keeps, of which the first runs a program with this name and the daemon's flags.
 struct Cluster<'a> {
-    nodes: upstream_cluster::Cluster,
+    nodes: recorded_upstream::Cluster,
     etcd: Etcd<'a>,
     flags: String,
     daemon: Dummy,
@@ -103,7 +103,7 @@ struct Cluster<'a> {
 impl<'a> Cluster<'a> {
     fn start(lab: &'a Lab, nodes: Vec<Node>, kind: Kind, mode: Mode, name: &str) -> Self {
         let etcd = Etcd::start(lab);
-        let nodes = upstream_cluster::Cluster::of_upstream(&etcd, nodes, kind, mode);
+        let nodes = recorded_upstream::Cluster::of_upstream(&etcd, nodes, kind, mode);
         let node = nodes.node(0);
         for (node, _) in &nodes.nodes {
             node.namespace().sh("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1").unwrap();
@@ -214,7 +214,7 @@ fn status_and_doctor_name_upstreams_daemon_on_a_healthy_node_and_what_is_missing
             let (status, text) = cluster.ask("doctor -o=json");
             assert!(status == 1 && findings(&text).contains(&format!("error {check}")), "{damage}: {text}");
             cluster.sh("nft flush ruleset");
-            upstream_cluster::start_upstream(cluster.node(), 0, kind, mode);
+            recorded_upstream::start_upstream(cluster.node(), 0, kind, mode);
             assert_same(&cluster.state(), &is_whole);
         }
     }
@@ -398,7 +398,7 @@ fn on_kubernetes_a_preflight_check_lists_the_annotations_that_a_swap_writes() {
     let (lab, nodes) = lab_of_three();
     let api = FakeApi::start_in(lab.outside(), SERVER.parse().unwrap()).unwrap();
     for (n, node) in nodes.iter().enumerate() {
-        let (octet, mac, _) = upstream_cluster::NODES[n];
+        let (octet, mac, _) = recorded_upstream::NODES[n];
         api.add_node(node.name(), &[&format!("10.244.{octet}.0/24")]);
         for (name, value) in [
             ("kube-subnet-manager", "true".to_owned()),
@@ -409,7 +409,7 @@ fn on_kubernetes_a_preflight_check_lists_the_annotations_that_a_swap_writes() {
         ] {
             api.annotate(node.name(), &format!("flannel.alpha.coreos.com/{name}"), Some(&value));
         }
-        upstream_cluster::start_upstream(node, n, VXLAN, Mode::Iptables);
+        recorded_upstream::start_upstream(node, n, VXLAN, Mode::Iptables);
         fs::write(node.subnet_file(), VXLAN.subnet_env(n)).unwrap();
     }
     let overwrite = "flannel.alpha.coreos.com/public-ip-overwrite";

@@ -1,4 +1,4 @@
-//! The parts of a daemon that has a lease, and the channels between them.
+//! The tasks of a daemon that has a lease, and the channels between them.
 
 use std::fmt;
 use std::pin::Pin;
@@ -14,9 +14,9 @@ use crate::desired::NodeSpec;
 use crate::reconcile::monitor::ForeignCommits;
 use crate::reconcile::{DesiredError, Inputs, Outputs, Reconciler};
 use crate::run::lease_task::LeaseSinks;
-use crate::run::progress::{Thread, send_heartbeats, watch_threads};
 use crate::run::reload::Reload;
 use crate::run::start::Started;
+use crate::run::thread_watchdog::{Thread, send_heartbeats, watch_threads};
 use crate::run::{state_file, subnet_env};
 use crate::status::counters::Counters;
 use crate::status::readiness::Readiness;
@@ -39,13 +39,13 @@ pub struct Shared {
     pub requests_rx: mpsc::Receiver<StatusRequest>,
 }
 
-/// Each part may block and so needs a thread of its own, except for `watchdog`.
-pub struct Parts<R, L> {
+/// Each task may block and so needs a thread of its own, except for `watchdog`.
+pub struct Tasks<R, L> {
     /// Keeps the lease and follows those of other nodes.
     pub leases: Work,
     /// Keeps subnet.env and the state file.
     pub files: Work,
-    /// Makes the node unready while another part is blocked.
+    /// Makes the node unready while another task is blocked.
     pub watchdog: Work,
     /// Keeps the kernel in the desired state, by [`Reconciler::run`] with `inputs`.
     pub reconciler: Reconciler<R, L>,
@@ -61,14 +61,14 @@ pub struct Parts<R, L> {
     pub reloads_tx: mpsc::Sender<Reload>,
 }
 
-impl<R, L> fmt::Debug for Parts<R, L> {
+impl<R, L> fmt::Debug for Tasks<R, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Parts").finish_non_exhaustive()
+        f.debug_struct("Tasks").finish_non_exhaustive()
     }
 }
 
-impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Parts<R, L> {
-    /// Connects the parts. Nothing runs yet.
+impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Tasks<R, L> {
+    /// Connects the tasks. Nothing runs yet.
     ///
     /// # Errors
     /// [`DesiredError`] if the configuration cannot be turned into rules or devices.
