@@ -7,14 +7,14 @@ use crate::kernel::{Kernel, Observed};
 use crate::model::chain::Chain;
 use crate::model::ids::{Generation, Handle, TableId};
 use crate::model::name::ChainName;
-use crate::model::rule::Rule;
 use crate::model::ruleset::Ruleset;
 use crate::model::set::Set;
 use crate::model::table::Table;
 use crate::model::validate::{self, Invalid};
 use crate::transaction::change::{Change, RulePlace};
 use crate::transaction::{Sealed, Transaction};
-use crate::uapi::NFT_TABLE_F_PERSIST;
+use crate::uapi::{NFT_OBJECT_COUNTER, NFT_TABLE_F_PERSIST};
+use crate::wire::references::Reference;
 
 /// A fake nf_tables in memory, for tests and dry runs. It decodes the same bytes that the real
 /// kernel receives, and has transactions, generations and handles. It rejects invalid changes with
@@ -189,35 +189,43 @@ fn in_table(table: &mut Table, change: Change, handle: Handle) -> Result<(), Err
             }
         }
         Change::DeleteChain(_, chain) => {
-            let targeted = rules(table).any(|rule| rule.verdicts().any(|end| end.chain() == Some(&chain)));
-            let from_map = table.sets.iter().flat_map(|set| set.elements.values()).any(|body| {
-                matches!(&body.mapped, Some(crate::model::element::Mapped::Verdict(end)) if end.chain() == Some(&chain))
-            });
-            if targeted || from_map || !chain_of(table, &chain)?.rules.is_empty() {
+            if !chain_of(table, &chain)?.rules.is_empty() {
                 return Err(Errno::EBUSY);
             }
+            unused(table, |used| matches!(used, Reference::Chain(name) if *name == chain))?;
             table.chains.remove(chain.as_str());
         }
-        Change::DeleteSet(_, name) => {
-            let text = format!("@{name}");
-            if rules(table).any(|rule| rule.to_string().split(' ').any(|word| word == text)) {
-                return Err(Errno::EBUSY);
-            }
-            table.sets.remove(name.as_str());
+        Change::DeleteSet(_, set) => {
+            table.find_set(&set).ok_or(Errno::ENOENT)?;
+            unused(table, |used| matches!(used, Reference::Set(name, _) if name == set.as_bytes()))?;
+            table.sets.remove(set.as_str());
         }
         Change::AddObject(_, object) => {
             if !table.objects.iter().any(|old| old.is_same_object(&object)) {
                 table.objects.push(object);
             }
         }
-        Change::DeleteObject(_, object) => table.objects.retain(|old| !old.is_same_object(&object)),
+        Change::DeleteObject(_, object) => {
+            let place =
+                table.objects.iter().position(|old| old.is_same_object(&object)).ok_or(Errno::ENOENT)?;
+            unused_object(table, object.number, object.name.as_bytes())?;
+            table.objects.remove(place);
+        }
         Change::AddFlowtable(_, flowtable) => {
             if !table.flowtables.iter().any(|old| old.name == flowtable.name) {
                 table.flowtables.push(flowtable);
             }
         }
-        Change::DeleteFlowtable(_, name) => table.flowtables.retain(|old| old.name != name),
-        Change::DeleteCounter(_, name) => drop(table.counters.remove(&name)),
+        Change::DeleteFlowtable(_, flowtable) => {
+            let place = table.flowtables.iter().position(|old| old.name == flowtable).ok_or(Errno::ENOENT)?;
+            unused(table, |used| matches!(used, Reference::Flowtable(name) if name == flowtable.as_bytes()))?;
+            table.flowtables.remove(place);
+        }
+        Change::DeleteCounter(_, name) => {
+            let counter = table.counters.find(&name).ok_or(Errno::ENOENT)?;
+            unused_object(table, NFT_OBJECT_COUNTER, counter.name.as_bytes())?;
+            table.counters.remove(&name);
+        }
         Change::AddTable(_) | Change::DeleteTable(_) | Change::Other(_) => {}
     }
     Ok(())
@@ -246,8 +254,21 @@ fn accepted_by(check: impl FnOnce(&mut dyn FnMut(Invalid))) -> Result<(), Errno>
     rejected.map_or(Ok(()), Err)
 }
 
-fn rules(table: &Table) -> impl Iterator<Item = &Rule> {
-    table.chains.iter().flat_map(|chain| &chain.rules)
+/// The kernel refuses to delete what a rule or an element uses. What an expression that this crate does not know uses
+/// cannot be told.
+fn unused(table: &Table, is_deleted: impl Fn(Reference<'_>) -> bool) -> Result<(), Errno> {
+    let mut used = false;
+    for rule in table.chains.iter().flat_map(|chain| &chain.rules) {
+        rule.each_reference(|reference| used |= is_deleted(reference));
+    }
+    for set in &table.sets {
+        used |= set.elements.values().any(|body| is_deleted(body.reference(set.maps)));
+    }
+    if used { Err(Errno::EBUSY) } else { Ok(()) }
+}
+
+fn unused_object(table: &Table, kind: u32, name: &[u8]) -> Result<(), Errno> {
+    unused(table, |used| used == Reference::Object { kind, name })
 }
 
 fn set_of<'t>(table: &'t mut Table, part: &Set) -> Result<&'t mut Set, Errno> {

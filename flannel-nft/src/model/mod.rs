@@ -20,6 +20,7 @@ pub(crate) mod opaque;
 pub(crate) mod operand;
 pub(crate) mod patch;
 pub(crate) mod protocol;
+pub(crate) mod references;
 pub(crate) mod rule;
 pub(crate) mod ruleset;
 pub(crate) mod selector;

@@ -6,14 +6,13 @@ use flannel_netlink::{Batch, Flags};
 
 use crate::kernel::Observed;
 use crate::model::chain::{Chain, ChainKind, Device, Hook, Priority};
-use crate::model::element::{Body, Mapped, Span};
+use crate::model::element::{Body, Span};
 use crate::model::ids::{Generation, Handle};
 use crate::model::name::escaped;
 use crate::model::patch::Parts;
 use crate::model::rule::Rule;
 use crate::model::ruleset::{Ownership, Ruleset};
 use crate::model::set::Set;
-use crate::model::statement::Statement;
 use crate::model::table::Table;
 use crate::model::validate;
 use crate::transaction::objects::{self, Unwanted};
@@ -21,7 +20,7 @@ use crate::transaction::{Building, Transaction};
 use crate::uapi::*;
 use crate::wire::encode::{self, Ids};
 use crate::wire::message;
-use crate::wire::references::{Reference, reference};
+use crate::wire::references::Reference;
 
 /// Computes the changes that turn the observed ruleset into the desired one; an empty transaction
 /// if they are equal.
@@ -132,55 +131,29 @@ impl<'a> Deletions<'a> {
         }
     }
 
-    fn has_target_of(&self, body: &Body) -> bool {
-        match &body.mapped {
-            Some(Mapped::Verdict(verdict)) => {
-                verdict.chain().is_some_and(|chain| self.chains.contains(chain.as_str()))
-            }
-            Some(Mapped::Object(name)) => {
-                self.counters.contains(name.as_str()) || self.unwanted.has_object(name.as_bytes())
-            }
-            Some(Mapped::Value(_)) | None => false,
+    fn is_empty(&self) -> bool {
+        self.chains.is_empty() && self.sets.is_empty() && self.counters.is_empty() && self.unwanted.is_empty()
+    }
+
+    fn has(&self, reference: &Reference<'_>) -> bool {
+        match *reference {
+            Reference::Nothing => false,
+            Reference::Chain(name) => self.chains.contains(name.as_str()),
+            Reference::Flowtable(name) => self.unwanted.has_flowtable(name),
+            Reference::Object { kind: NFT_OBJECT_COUNTER, name } => self.counters.contains(&*escaped(name)),
+            Reference::Object { kind, name } => self.unwanted.has_object(kind, name),
+            Reference::Set(name, _) => self.sets.contains(&*escaped(name)),
+            Reference::Unknown => !self.is_empty(),
         }
     }
 
     /// Whether the rule uses an object that is deleted.
     fn is_used_by(&self, rule: &Rule) -> bool {
-        // An anonymous map may have elements that use it.
-        let mut in_map = false;
-        for rule in rule.with_implicit() {
-            rule.inline_sets(|set| in_map |= set.elements.values().any(|body| self.has_target_of(body)));
+        let mut used = false;
+        if !self.is_empty() {
+            rule.each_reference(|reference| used |= self.has(&reference));
         }
-        in_map
-            || rule
-                .verdicts()
-                .filter_map(|verdict| verdict.chain())
-                .any(|chain| self.chains.contains(chain.as_str()))
-            || rule.with_implicit().flat_map(|rule| &rule.statements).any(|statement| match statement {
-                Statement::CounterRef(name) => self.counters.contains(name.as_str()),
-                Statement::Object { name, .. } => self.unwanted.has_object(name.as_bytes()),
-                Statement::FlowAdd(name) => self.unwanted.has_flowtable(name.as_bytes()),
-                Statement::Other(expr) => match reference(expr) {
-                    Reference::Nothing => false,
-                    Reference::Flowtable(name) => self.unwanted.has_flowtable(name),
-                    Reference::Chain(name) => self.chains.contains(name.as_str()),
-                    Reference::Object(name) => {
-                        self.counters.contains(&*escaped(name)) || self.unwanted.has_object(name)
-                    }
-                    Reference::Set(name, _) => self.sets.contains(&*escaped(name)),
-                    Reference::Unknown => {
-                        !(self.chains.is_empty()
-                            && self.sets.is_empty()
-                            && self.counters.is_empty()
-                            && self.unwanted.is_empty())
-                    }
-                },
-                other => {
-                    let mut uses_set = false;
-                    other.each_named_set(&mut |set| uses_set |= self.sets.contains(set));
-                    uses_set
-                }
-            })
+        used
     }
 }
 
@@ -396,7 +369,7 @@ fn remove(
 
 /// Whether an element of the kernel's set is desired unchanged and uses no object that is deleted.
 fn stays(deletions: &Deletions<'_>, wanted: &Set, span: &Span, body: &Body) -> bool {
-    wanted.elements.get(span) == Some(body) && !deletions.has_target_of(body)
+    wanted.elements.get(span) == Some(body) && !deletions.has(&body.reference(wanted.maps))
 }
 
 /// Adds, in the reverse order.

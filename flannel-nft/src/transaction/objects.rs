@@ -58,9 +58,8 @@ impl<'a> Unwanted<'a> {
         self.objects.is_empty() && self.flowtables.is_empty()
     }
 
-    /// Whether an object of any kind has this name.
-    pub(super) fn has_object(&self, name: &[u8]) -> bool {
-        self.objects.iter().any(|object| object.name.as_bytes() == name)
+    pub(super) fn has_object(&self, kind: u32, name: &[u8]) -> bool {
+        self.objects.iter().any(|object| object.number == kind && object.name.as_bytes() == name)
     }
 
     pub(super) fn has_flowtable(&self, name: &[u8]) -> bool {

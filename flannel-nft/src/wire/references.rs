@@ -13,7 +13,11 @@ pub(crate) enum Reference<'e> {
     Nothing,
     Chain(&'e ChainName),
     Flowtable(&'e [u8]),
-    Object(&'e [u8]),
+    /// `kind` is `NFT_OBJECT_*`.
+    Object {
+        kind: u32,
+        name: &'e [u8],
+    },
     /// By name or, in a batch, by ID.
     Set(&'e [u8], Option<u32>),
     /// An expression of a newer kernel: it may refer to anything.
@@ -65,7 +69,7 @@ pub(crate) fn reference(expr: &Expr) -> Reference<'_> {
         Expr::Lookup { set, id, .. } => Reference::Set(set.as_bytes(), *id),
         Expr::Dynset { set, id, .. } | Expr::ObjectMap { set, id, .. } => Reference::Set(set.as_bytes(), *id),
         Expr::FlowOffload { table } => Reference::Flowtable(table.as_bytes()),
-        Expr::Object { name, .. } => Reference::Object(name.as_bytes()),
+        Expr::Object { kind, name } => Reference::Object { kind: *kind, name: name.as_bytes() },
         Expr::Verdict { chain: Some(chain), .. } => Reference::Chain(chain),
         Expr::Other(other) => reference_of(other),
         _ => Reference::Nothing,
@@ -93,7 +97,10 @@ fn reference_of(other: &OtherExpr) -> Reference<'_> {
         return Reference::Set(name.string(), find(id).and_then(|id| id.be32().ok()));
     }
     let found = match &*other.name {
-        "objref" => find(NFTA_OBJREF_IMM_NAME).map(|name| Reference::Object(name.string())),
+        "objref" => find(NFTA_OBJREF_IMM_NAME).and_then(|name| {
+            let kind = find(NFTA_OBJREF_IMM_TYPE)?.be32().ok()?;
+            Some(Reference::Object { kind, name: name.string() })
+        }),
         "flow_offload" => find(NFTA_FLOW_TABLE_NAME).map(|name| Reference::Flowtable(name.string())),
         _ => None,
     };

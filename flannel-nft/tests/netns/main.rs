@@ -16,4 +16,5 @@ mod no_gap;
 mod preserve;
 mod races;
 mod unprivileged;
+mod uses;
 mod vocabulary;
