@@ -1,5 +1,7 @@
 //! Which changes lead from one table to another.
 
+mod keys;
+mod parts;
 mod uses;
 
 use super::*;
