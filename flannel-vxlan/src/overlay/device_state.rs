@@ -80,3 +80,70 @@ impl DeviceState {
         *recreate = if *recreate == Recreate::No { Recreate::Due } else { Recreate::Tried };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_v4<T: Default>(value: T) -> PerFamily<T> {
+        let mut all = PerFamily::default();
+        all[Family::V4] = value;
+        all
+    }
+
+    #[test]
+    fn indexes_are_learned_family_by_family_and_an_unknown_one_belongs_to_no_device() {
+        let mut devices = DeviceState::default();
+        assert_eq!(devices.family_on(0), None);
+        devices.set_indexes(PerFamily::from_fn(|family| if family == Family::V4 { 4 } else { 6 }));
+        assert_eq!(
+            [4, 6, 5, 0].map(|index| devices.family_on(index)),
+            [Some(Family::V4), Some(Family::V6), None, None]
+        );
+        devices.learn_indexes(of_v4(40));
+        assert_eq!(Family::ALL.map(|family| devices.index(family)), [40, 6], "IPv6 was not looked up");
+        assert_eq!(devices.indexes(), PerFamily::from_fn(|family| devices.index(family)));
+        devices.set_indexes(of_v4(4));
+        assert_eq!(
+            Family::ALL.map(|family| devices.index(family)),
+            [4, 0],
+            "an observation finds every device"
+        );
+    }
+
+    #[test]
+    fn a_device_that_cannot_be_changed_in_place_is_recreated_once_until_it_was_right_or_another_is_desired() {
+        let due = |devices: &DeviceState| {
+            assert_eq!(devices.must_recreate_any(), devices.must_recreate()[Family::V4]);
+            assert!(!devices.must_recreate()[Family::V6]);
+            devices.must_recreate_any()
+        };
+        let mut devices = DeviceState::default();
+        assert!(!due(&devices));
+        devices.compared(Family::V4, false);
+        assert!(!due(&devices), "a difference is changed in place first");
+        devices.refused_in_place(Family::V4);
+        assert!(due(&devices));
+        devices.compared(Family::V4, false);
+        assert!(!due(&devices), "the plan that was made recreates it");
+        devices.refused_in_place(Family::V4);
+        devices.compared(Family::V4, false);
+        devices.refused_in_place(Family::V4);
+        assert!(!due(&devices), "recreating it did not help");
+        devices.compared(Family::V4, true);
+        devices.refused_in_place(Family::V4);
+        assert!(due(&devices), "it was right in between");
+        devices.compared(Family::V4, true);
+        devices.refused_in_place(Family::V4);
+        assert!(!due(&devices), "that comparison was of the plan that recreates it");
+        devices.desired_changed(Family::V6);
+        devices.refused_in_place(Family::V4);
+        assert!(!due(&devices), "another family has changed");
+        devices.desired_changed(Family::V4);
+        assert!(!due(&devices));
+        devices.refused_in_place(Family::V4);
+        assert!(due(&devices));
+        devices.refused_in_place(Family::V4);
+        assert!(!due(&devices), "recreating it is refused too");
+    }
+}

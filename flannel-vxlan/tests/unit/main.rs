@@ -10,6 +10,8 @@ mod conflict_by_age;
 mod costs;
 mod devices;
 mod ipip;
+mod notices;
+mod notices_of_routes;
 mod plans;
 mod properties;
 mod refused;
