@@ -21,7 +21,11 @@ pub struct OpenError {
 fn hint(protocol: Protocol, source: &io::Error) -> String {
     match (protocol, source.raw_os_error().map(Errno::from_raw)) {
         (Protocol::Netfilter, Some(Errno::EPROTONOSUPPORT)) => {
-            ": the kernel lacks nf_tables (CONFIG_NF_TABLES)".to_owned()
+            ": this kernel has no nftables; load the module nf_tables, or use a kernel with CONFIG_NF_TABLES"
+                .to_owned()
+        }
+        (_, Some(Errno::EMFILE | Errno::ENFILE)) => {
+            ": raise the limit of open files (ulimit -n, fs.file-max)".to_owned()
         }
         // Subscribing to notifications of nf_tables needs the capability (`netlink_bind`).
         (_, Some(Errno::EPERM)) => format!(": {LACKS_CAPABILITY}"),
@@ -81,21 +85,42 @@ impl fmt::Display for Refusal {
 
 /// The kernel's replies did not fit into the receive buffer, or ended without the expected reply.
 #[derive(Debug, thiserror::Error)]
-#[error("the reply of the kernel did not fit into the receive buffer, or did not arrive")]
+#[error("{}", loss(.0))]
 pub struct LostReply(#[source] pub(crate) io::Error);
+
+fn loss(source: &io::Error) -> &'static str {
+    match source.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOBUFS) => "it did not fit into the receive buffer of the netlink socket",
+        Some(Errno::EAGAIN | Errno::ENODATA) => "the kernel sent no reply to this request",
+        _ => "it could not be received",
+    }
+}
+
+/// What to do if a datagram cannot be sent (`netlink_sendmsg`, net/netlink/af_netlink.c).
+fn send_advice(source: &io::Error) -> &'static str {
+    match source.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EMSGSIZE) => {
+            ", which is more than the socket's send buffer holds; raise net.core.wmem_max, or grant this process CAP_NET_ADMIN"
+        }
+        Some(Errno::ENOBUFS | Errno::ENOMEM) => "; the kernel has no memory for it, so free some",
+        _ => "",
+    }
+}
 
 /// A batch has no reply.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransactError {
     /// A message has an attribute of more than 65,531 bytes. Nothing was sent.
-    #[error("message {message} of the batch has an attribute that is too long for netlink (65531 bytes)")]
+    #[error(
+        "message {message} of the batch has an attribute of more than 65531 bytes, which netlink cannot carry; split its object"
+    )]
     TooLong {
         /// The number of the message in the batch.
         message: u32,
     },
     /// The datagram could not be sent. The kernel has not seen it.
-    #[error("cannot send a batch of {bytes} bytes")]
+    #[error("cannot send a request of {bytes} bytes to the kernel{}", send_advice(source))]
     NotSent {
         /// Length of the datagram in bytes.
         bytes: usize,
@@ -104,7 +129,7 @@ pub enum TransactError {
         source: io::Error,
     },
     /// The kernel has processed the datagram, but its reply was lost.
-    #[error("the kernel processed the batch, but its reply was lost")]
+    #[error("the kernel's reply was lost; read its state again before you go on")]
     Lost(#[source] LostReply),
     /// The reply is malformed.
     #[error("the kernel's reply is malformed")]
@@ -128,7 +153,7 @@ pub enum AskError {
 #[non_exhaustive]
 pub enum DumpError {
     /// Other writers changed the objects during every attempt (`NLM_F_DUMP_INTR`).
-    #[error("other processes changed what was read during each of {attempts} attempts")]
+    #[error("other processes changed the listed objects during each of {attempts} attempts; try again later")]
     Interrupted {
         /// Number of attempts.
         attempts: u32,
@@ -138,18 +163,18 @@ pub enum DumpError {
     Ask(AskError),
 }
 
-/// Malformed bytes from the kernel.
+/// Malformed bytes from the kernel: a bug, of this crate or of the kernel.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Malformed {
     /// A message is truncated.
-    #[error("a message is shorter than its header says")]
+    #[error("a netlink message is shorter than its header says; {REPORT}")]
     Message,
     /// An attribute is truncated.
-    #[error("an attribute is shorter than its header says")]
+    #[error("a netlink attribute is shorter than its header says; {REPORT}")]
     Attribute,
     /// The length of an attribute does not fit its type.
-    #[error("attribute {kind} has {have} bytes instead of {want}")]
+    #[error("netlink attribute {kind} has {have} bytes instead of {want}; {REPORT}")]
     Length {
         /// Type of the attribute.
         kind: u16,
@@ -159,7 +184,7 @@ pub enum Malformed {
         have: usize,
     },
     /// The text of an attribute is not UTF-8.
-    #[error("attribute {kind} is not UTF-8 text")]
+    #[error("netlink attribute {kind} is not UTF-8 text; {REPORT}")]
     Text {
         /// Type of the attribute.
         kind: u16,
@@ -167,23 +192,50 @@ pub enum Malformed {
         #[source]
         source: std::str::Utf8Error,
     },
-    /// An attribute or header has an unexpected value.
-    #[error("a message has an unexpected {what}")]
+    /// A value is missing or unexpected.
+    #[error("a netlink message has no valid {what}; {REPORT}")]
     Value {
-        /// The unexpected value, in the reader's words.
+        /// The value, without an article: `prefix length`.
         what: &'static str,
     },
 }
 
+/// What to do about malformed bytes.
+const REPORT: &str = "report this bug with the output of `uname -r`";
+
 #[cfg(test)]
 mod tests {
-    use testkit::repetition;
+    use testkit::{causes, repetition};
 
     use super::*;
 
+    const ENOBUFS: i32 = 105;
+    const EMSGSIZE: i32 = 90;
+
+    #[test]
+    fn an_error_says_what_to_do() {
+        let ask = |error| causes(&DumpError::Ask(AskError::Transact(error)));
+        let failed = io::Error::from_raw_os_error;
+        assert_eq!(
+            ask(TransactError::NotSent { bytes: 4312, source: failed(EMSGSIZE) }),
+            "cannot send a request of 4312 bytes to the kernel, which is more than the socket's send buffer holds; raise \
+             net.core.wmem_max, or grant this process CAP_NET_ADMIN: Message too long (os error 90)"
+        );
+        assert_eq!(
+            ask(TransactError::Lost(LostReply(failed(ENOBUFS)))),
+            "the kernel's reply was lost; read its state again before you go on: it did not fit into the receive buffer of the \
+             netlink socket: No buffer space available (os error 105)"
+        );
+        assert_eq!(
+            ask(TransactError::Malformed(Malformed::Value { what: "prefix length" })),
+            "the kernel's reply is malformed: a netlink message has no valid prefix length; report this bug with the output of \
+             `uname -r`"
+        );
+    }
+
     #[test]
     fn no_error_repeats_its_cause() {
-        let kernel = || io::Error::from_raw_os_error(105); // ENOBUFS
+        let kernel = || io::Error::from_raw_os_error(ENOBUFS);
         let errors = || {
             [
                 TransactError::NotSent { bytes: 40, source: kernel() },

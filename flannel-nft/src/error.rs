@@ -1,10 +1,11 @@
 //! Errors, and what the kernel holds after each of them.
 
-use std::fmt;
+use std::borrow::Cow;
 
-use flannel_netlink::{AskError, DumpError, Errno, LostReply, Malformed, Refusal, TransactError};
+use flannel_netlink::{AskError, DumpError, LostReply, Malformed, Refusal, TransactError};
 
 use crate::model::ids::Generation;
+use crate::refusal::RefusalReason;
 
 /// Why a rule, set, chain or element is invalid. Found before anything is sent to the kernel.
 #[derive(Clone, Debug, Eq, Hash, PartialEq, thiserror::Error)]
@@ -31,7 +32,7 @@ pub enum InvalidRule {
         element: String,
     },
     /// The first address or port of a range is above the last.
-    #[error("range {range} is empty: its end is below its start; swap the two")]
+    #[error("range {range} is empty: its end is below its start; swap its ends")]
     EmptyRange {
         /// The range.
         range: String,
@@ -40,7 +41,9 @@ pub enum InvalidRule {
     #[error("the rule has neither a match nor a statement, and nft cannot list it; add one of them")]
     EmptyRule,
     /// A prefix has bits set beyond its length.
-    #[error("prefix {prefix} has address bits set after its length; use the address of the network")]
+    #[error(
+        "prefix {prefix} has address bits set after its length; clear these bits, or use a longer prefix"
+    )]
     HostBits {
         /// The prefix.
         prefix: String,
@@ -182,7 +185,7 @@ pub enum InvalidRule {
         size: u32,
     },
     /// A timeout is less than 1 ms, or longer than the kernel's maximum of 584 years.
-    #[error("timeout {timeout:?} is not between 1 ms and 584 years")]
+    #[error("timeout {timeout:?} is not between 1 ms and 584 years; use one in this range")]
     Timeout {
         /// The timeout.
         timeout: std::time::Duration,
@@ -216,7 +219,7 @@ pub enum InvalidRule {
     },
     /// Packets reach a statement from a base chain of a type or hook that it does not support.
     #[error(
-        "{statement} needs {needs}, but packets reach it from chain `{chain}` of type {kind} at hook {hook}"
+        "{statement} needs {needs}, but packets reach it from chain `{chain}` of type {kind} at hook {hook}; move the rule, or the jump to it"
     )]
     WrongPlace {
         /// The statement.
@@ -231,7 +234,7 @@ pub enum InvalidRule {
         hook: &'static str,
     },
     /// A key or set has a different type than its place requires.
-    #[error("{object} has type {have}, but type {want} is required")]
+    #[error("{object} has type {have}, but type {want} is required; use a value or set of that type")]
     WrongType {
         /// The key or set.
         object: String,
@@ -249,7 +252,9 @@ pub enum InvalidRule {
         want: &'static str,
     },
     /// An element of a map has no value, or a value of the wrong type.
-    #[error("element {element} has no value, or a value of another type than its map's")]
+    #[error(
+        "element {element} has no value, or a value of another type than its map's; give it a value of that type"
+    )]
     WrongValue {
         /// The element.
         element: String,
@@ -258,7 +263,7 @@ pub enum InvalidRule {
 
 /// A transaction is invalid. Nothing was sent to the kernel.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("`{object}` is invalid")]
+#[error("`{object}` is invalid, so nothing was sent to the kernel")]
 #[non_exhaustive]
 pub struct SealError {
     /// The invalid object, in nft syntax.
@@ -272,8 +277,8 @@ pub struct SealError {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read {what} from the kernel")]
 pub struct ObserveError {
-    /// What was to be read: `tables`, `chains`, `the ruleset's generation`, ...
-    pub what: &'static str,
+    /// What was to be read: `nftables tables`, `the generation of the nftables ruleset`, ...
+    pub what: Cow<'static, str>,
     /// The cause.
     #[source]
     pub source: ReadError,
@@ -284,14 +289,23 @@ pub struct ObserveError {
 #[non_exhaustive]
 pub enum ReadError {
     /// Other processes kept committing changes during each attempt.
-    #[error("other processes changed the ruleset during each of {attempts} attempts to read it")]
+    #[error(
+        "other processes changed it during each of {attempts} attempts; `nft monitor` shows what they change, try again later"
+    )]
     Busy {
         /// Number of attempts.
         attempts: u32,
     },
     /// The notifications of other processes' changes could not be received.
-    #[error("cannot receive notifications of changes")]
+    #[error(
+        "the kernel's notifications of changes by other processes, which it needs, cannot be received; try again later"
+    )]
     Notifications(#[source] std::io::Error),
+    /// The kernel has no nf_tables.
+    #[error(
+        "this kernel lacks nftables (CONFIG_NF_TABLES); run `modprobe nf_tables` on the host, or use a kernel that has it"
+    )]
+    NoNftables(#[source] Refusal),
     /// A dump failed.
     #[error(transparent)]
     Dump(#[from] DumpError),
@@ -305,7 +319,11 @@ pub enum ReadError {
 #[non_exhaustive]
 pub enum CommitError {
     /// The kernel refused one message. Nothing was applied.
-    #[error("the kernel refused to {operation}{}", attribute.map(|name| format!(", because of its {name}")).unwrap_or_default())]
+    #[error(
+        "the kernel refused `{}`{}; nothing was applied",
+        shortened(operation),
+        attribute.map(|name| format!(" because of its {name}")).unwrap_or_default()
+    )]
     Refused {
         /// The operation and its object, as a line of `nft -f`.
         operation: String,
@@ -316,7 +334,9 @@ pub enum CommitError {
         source: RefusalReason,
     },
     /// Another process changed the ruleset first. Nothing was applied; observe and diff again.
-    #[error("nothing was applied, because another process changed the ruleset first; observe and diff again")]
+    #[error(
+        "nothing was applied, because another process changed the nftables ruleset first; observe and diff again"
+    )]
     Stale,
     /// The batch was applied, but another process had changed the same tables after they were read.
     /// Observe and diff again. Only if other processes kept committing during several attempts.
@@ -331,11 +351,14 @@ pub enum CommitError {
     #[error("nothing was applied")]
     NotSent(#[source] TransactError),
     /// The kernel's reply was lost, but the generation shows that nothing was applied.
-    #[error("the kernel applied nothing, and its reply with the reason was lost")]
+    #[error("nothing was applied, and the kernel's reply with the reason was lost; commit again")]
     Lost(#[source] LostReply),
     /// The kernel's reply was lost and the ruleset has changed since, by this batch or by another
     /// process. Observe before trying again.
-    #[error("the kernel's reply was lost; the batch may have been applied as generation {generation}")]
+    #[error(
+        "the kernel's reply was lost; the batch may have been applied as generation {generation}, so observe before you commit \
+         again"
+    )]
     Unanswered {
         /// The generation that the kernel has now.
         generation: Generation,
@@ -344,10 +367,12 @@ pub enum CommitError {
         source: LostReply,
     },
     /// The kernel's reply is malformed. Observe before trying again.
-    #[error("the kernel's reply is malformed; the batch may have been applied")]
+    #[error(
+        "the kernel's reply is malformed; the batch may have been applied, so observe before you commit again"
+    )]
     Malformed(#[source] Malformed),
     /// The generation, which tells whether the batch was applied, could not be read. Observe before trying again.
-    #[error("the batch may have been applied")]
+    #[error("the batch may have been applied, so observe before you commit again")]
     Unknown(#[source] ObserveError),
 }
 
@@ -362,49 +387,6 @@ impl CommitError {
     }
 }
 
-/// The kernel's reason for refusing a message, with the usual meaning of the error number in
-/// nf_tables.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub struct RefusalReason(pub(crate) Refusal);
-
-impl RefusalReason {
-    /// The error number.
-    #[must_use]
-    pub fn errno(&self) -> Errno {
-        self.0.errno
-    }
-
-    fn hint(&self) -> Option<&'static str> {
-        Some(match self.0.errno {
-            // `nft_table_lookup`
-            Errno::EPERM => {
-                "if the process has it, another process owns the table, and only that process can change it"
-            }
-            Errno::EBUSY => "the object is still in use, or another process owns the table",
-            Errno::ENOENT => "the object, or an object that it refers to, does not exist",
-            Errno::EEXIST => "an object of this name exists with other properties",
-            Errno::EOPNOTSUPP => {
-                "the kernel lacks this feature, or the chain's type and hook do not allow it"
-            }
-            Errno::ELOOP => "chains jump in a loop",
-            Errno::EMLINK => "jumps are nested too deep",
-            Errno::ENFILE => "the set is full",
-            Errno::EINVAL => "the kernel does not understand the message",
-            _ => return None,
-        })
-    }
-}
-
-impl fmt::Display for RefusalReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        match self.hint() {
-            Some(hint) => write!(f, ": {hint}"),
-            None => Ok(()),
-        }
-    }
-}
-
 /// The kernel could not be made to hold the desired ruleset.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -413,19 +395,36 @@ pub enum ConvergeError {
     #[error(transparent)]
     Observe(ObserveError),
     /// The desired ruleset is invalid. Nothing was changed.
-    #[error("the desired ruleset is invalid")]
+    #[error("cannot change the nftables ruleset")]
     Seal(#[source] SealError),
     /// The commit failed; the source states what the kernel holds.
-    #[error("cannot commit the changes")]
+    #[error("cannot change the nftables ruleset")]
     Commit(#[source] CommitError),
     /// Other processes changed the ruleset before each attempt to commit. Nothing was applied.
     #[error(
-        "other processes changed the ruleset during each of {attempts} attempts to change it; nothing was applied"
+        "nothing was applied, because other processes changed the nftables ruleset during each of {attempts} attempts; `nft \
+         monitor` shows what they change"
     )]
     Contended {
         /// Number of attempts.
         attempts: u32,
     },
+}
+
+/// The start of a text that may list thousands of elements.
+fn shortened(text: &str) -> Cow<'_, str> {
+    const SHOWN_CHARS: usize = 400;
+    match text.char_indices().nth(SHOWN_CHARS) {
+        Some((end, _)) => format!("{} ...", text.get(..end).unwrap_or_default()).into(),
+        None => text.into(),
+    }
+}
+
+impl ObserveError {
+    /// The same error, with the name of the object that was to be read.
+    pub(crate) fn of(self, object: std::fmt::Arguments<'_>) -> Self {
+        Self { what: format!("{} of {object}", self.what).into(), ..self }
+    }
 }
 
 #[cfg(test)]
@@ -441,7 +440,7 @@ mod tests {
     fn no_error_repeats_its_cause() {
         let not_sent = || TransactError::NotSent { bytes: 4312, source: io::Error::from_raw_os_error(105) };
         let unread = || ObserveError {
-            what: "the ruleset's generation",
+            what: "the generation of the nftables ruleset".into(),
             source: AskError::Transact(not_sent()).into(),
         };
         for error in [
@@ -452,8 +451,8 @@ mod tests {
         ] {
             assert_eq!(repetition(&error), None, "{}", causes(&error));
         }
-        let expected = "cannot commit the changes: nothing was applied: cannot send a batch of 4312 bytes: No buffer space \
-                        available (os error 105)";
+        let expected = "cannot change the nftables ruleset: nothing was applied: cannot send a request of 4312 bytes to the \
+                        kernel; the kernel has no memory for it, so free some: No buffer space available (os error 105)";
         assert_eq!(causes(&ConvergeError::Commit(CommitError::NotSent(not_sent()))), expected);
     }
 }

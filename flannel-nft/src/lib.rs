@@ -131,6 +131,7 @@ pub mod json;
 mod kernel;
 mod model;
 mod nft_compat;
+mod refusal;
 mod retained_ruleset;
 mod transaction;
 mod uapi;
@@ -139,7 +140,7 @@ mod wire;
 
 pub use converge::{Outcome, converge, converge_with, generation, observe};
 pub use display::NftVersion;
-pub use error::{CommitError, ConvergeError, InvalidRule, ObserveError, ReadError, RefusalReason, SealError};
+pub use error::{CommitError, ConvergeError, InvalidRule, ObserveError, ReadError, SealError};
 pub use flannel_netlink::{Errno, OpenError};
 pub use kernel::fake::FakeKernel;
 #[cfg(feature = "tokio")]
@@ -172,6 +173,7 @@ pub use model::statement_view::{Comparison, NatTarget, SetView, StatementView};
 pub use model::table::{Counter, Table};
 pub use model::value::Value;
 pub use model::verdict::Verdict;
+pub use refusal::RefusalReason;
 pub use retained_ruleset::RetainedRuleset;
 pub use transaction::change::{Change, RulePlace};
 pub use transaction::diff::diff;

@@ -26,13 +26,13 @@ use crate::transaction::diff::diff;
 pub enum ApplyError {
     /// A command is not understood, or it contradicts what the kernel holds: it adds what exists or
     /// deletes what does not.
-    #[error("the commands are invalid")]
+    #[error("the commands are invalid; nothing was changed")]
     Json(#[from] JsonError),
     /// The tables could not be listed.
-    #[error("cannot list the tables")]
+    #[error("cannot run the command `flush ruleset`; nothing was changed")]
     Observe(#[source] ObserveError),
     /// The ruleset could not be read, or the changes could not be committed.
-    #[error("cannot make the changes")]
+    #[error("cannot run the commands")]
     Converge(#[source] ConvergeError),
 }
 
@@ -145,7 +145,7 @@ impl<'j> Command<'j> {
     /// The family of `flush ruleset`, if it has one.
     fn family(&self) -> Read<'j, Option<Family>> {
         if self.verb != Verb::Flush {
-            return wrong(self.object, "an object that the command can have");
+            return wrong(self.object, "the command flush, which is the only one for a ruleset");
         }
         let Some(family) = self.inner.field("family") else { return Ok(None) };
         let found = Family::named(family.text()?);

@@ -10,7 +10,7 @@ use std::io;
 use flannel_netlink::{AskError, Attributes, Flags, Monitor, OpenError, Protocol, Received, TransactError};
 
 use crate::error::{CommitError, ObserveError, ReadError};
-use crate::kernel::netlink::{ATTEMPTS, Netlink, cannot_read};
+use crate::kernel::netlink::{ATTEMPTS, GENERATION, Netlink, TABLES, cannot_read};
 use crate::kernel::{Kernel, Observed};
 use crate::model::ids::{Generation, TableId};
 use crate::transaction::{Sealed, Transaction};
@@ -138,7 +138,7 @@ impl Netlink {
                 return Ok(Observed { generation, ruleset, port: Some(self.port()) });
             }
         }
-        Err(ObserveError { what: "tables", source: ReadError::Busy { attempts: ATTEMPTS } })
+        Err(ObserveError { what: TABLES.into(), source: ReadError::Busy { attempts: ATTEMPTS } })
     }
 
     /// Sends a transaction again that was computed from watched tables and failed because the
@@ -199,7 +199,7 @@ impl Netlink {
             // Before 6.10 the kernel does not acknowledge the end of a batch. Refusals always
             // arrive.
             Err(TransactError::Lost(_)) => Ok(true),
-            Err(source) => Err(cannot_read("the ruleset's generation", AskError::Transact(source))),
+            Err(source) => Err(cannot_read(GENERATION, AskError::Transact(source))),
         }
     }
 }
@@ -208,5 +208,5 @@ impl Netlink {
 const NO_GENERATION: Generation = Generation(0);
 
 fn lost(source: io::Error) -> ObserveError {
-    ObserveError { what: "notifications", source: ReadError::Notifications(source) }
+    ObserveError { what: TABLES.into(), source: ReadError::Notifications(source) }
 }

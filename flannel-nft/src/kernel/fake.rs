@@ -2,7 +2,7 @@
 
 use flannel_netlink::{Errno, Refusal};
 
-use crate::error::{CommitError, InvalidRule, ObserveError, RefusalReason};
+use crate::error::{CommitError, InvalidRule, ObserveError};
 use crate::kernel::{Kernel, Observed};
 use crate::model::chain::Chain;
 use crate::model::ids::{Generation, Handle, TableId};
@@ -11,6 +11,7 @@ use crate::model::ruleset::Ruleset;
 use crate::model::set::Set;
 use crate::model::table::Table;
 use crate::model::validate::{self, Invalid};
+use crate::refusal::RefusalReason;
 use crate::transaction::change::{Change, RulePlace};
 use crate::transaction::{Sealed, Transaction};
 use crate::uapi::{NFT_OBJECT_COUNTER, NFT_TABLE_F_PERSIST};
@@ -312,7 +313,7 @@ impl Kernel for FakeKernel {
             let validated = applied.and_then(|()| if last == Some(count) { self.validate() } else { Ok(()) });
             if let Err(errno) = validated {
                 *self = Self { refuse: None, ..before };
-                let source = RefusalReason(Refusal::new(message, errno));
+                let source = RefusalReason::new(Refusal::new(message, errno));
                 return Err(CommitError::Refused { operation, attribute: None, source });
             }
         }

@@ -4,16 +4,17 @@ use std::error::Error as _;
 use std::io;
 
 use flannel_netlink::{
-    AskError, Attributes, Batch, Errno, Flags, LostReply, OpenError, Protocol, Refusal, Socket,
-    TransactError, attributes, messages,
+    AskError, Attributes, Batch, DumpError, Errno, Flags, LostReply, OpenError, Protocol, Refusal, Socket,
+    TransactError,
 };
 
-use crate::error::{CommitError, ObserveError, RefusalReason};
+use crate::error::{CommitError, ObserveError, ReadError};
 use crate::kernel::contention::Watch;
 use crate::kernel::{Kernel, Observed};
 use crate::model::family::Family;
 use crate::model::ids::{Generation, Handle, TableId};
 use crate::model::name::ChainName;
+use crate::refusal::RefusalReason;
 use crate::transaction::{Sealed, Transaction};
 use crate::uapi::*;
 use crate::wire::decode;
@@ -81,12 +82,10 @@ impl Netlink {
         let change = changes.iter().find(|(number, _)| *number >= refusal.message).or_else(|| changes.last());
         let operation = match change {
             Some((_, change)) => change.to_string(),
-            None => "begin a batch".to_owned(),
+            None => "an empty batch".to_owned(),
         };
-        let attribute = refusal.offset.and_then(|offset| {
-            attribute_at(transaction.as_bytes(), refusal.message, usize::try_from(offset).ok()?)
-        });
-        CommitError::Refused { operation, attribute, source: RefusalReason(refusal) }
+        let (source, attribute) = RefusalReason::of(transaction.as_bytes(), refusal);
+        CommitError::Refused { operation, attribute, source }
     }
 
     /// The reply was lost: determines from the generation what it would have been.
@@ -128,7 +127,7 @@ impl Netlink {
 impl Kernel for Netlink {
     fn tables(&mut self) -> Result<Vec<TableId>, ObserveError> {
         self.list(
-            "tables",
+            TABLES,
             message::GETTABLE,
             NFPROTO_UNSPEC,
             |_| {},
@@ -140,7 +139,7 @@ impl Kernel for Netlink {
         self.question.clear();
         self.question.message(message::GETGEN, Flags::NONE, &header(NFPROTO_UNSPEC), |_| {});
         let asked = self.socket.ask(&mut self.question, |message| decode::generation(&message));
-        asked.map_err(|source| cannot_read("the ruleset's generation", source))
+        asked.map_err(|source| cannot_read(GENERATION, source))
     }
 
     /// Adds such a table in a batch without end, which the kernel checks and drops. Kernels before
@@ -157,9 +156,15 @@ impl Kernel for Netlink {
             Ok(answer) => match answer.refused.into_iter().next() {
                 None => Ok(true),
                 Some(Refusal { errno: Errno::EINVAL | Errno::EOPNOTSUPP, .. }) => Ok(false),
-                Some(refusal) => Err(cannot_read("support for owned tables", AskError::Refused(refusal))),
+                Some(refusal) => Err(cannot_read(
+                    "whether owned nftables tables outlive their owner",
+                    AskError::Refused(refusal),
+                )),
             },
-            Err(source) => Err(cannot_read("support for owned tables", AskError::Transact(source))),
+            Err(source) => Err(cannot_read(
+                "whether owned nftables tables outlive their owner",
+                AskError::Transact(source),
+            )),
         }
     }
 
@@ -183,7 +188,7 @@ impl Kernel for Netlink {
 
     fn rule_handles(&mut self, table: &TableId, chain: &ChainName) -> Result<Vec<Handle>, ObserveError> {
         let of_chain = |a: &mut Attributes<'_>| encode::rule_handle(table, ChainRef::Name(chain), None, a);
-        self.list("rules", message::GETRULE, table.family.number(), of_chain, |message| {
+        self.list("nftables rules", message::GETRULE, table.family.number(), of_chain, |message| {
             let Some((_, attributes)) = decode::open(message)? else { return Ok(None) };
             for attribute in attributes {
                 let attribute = attribute?;
@@ -240,55 +245,27 @@ impl Netlink {
     }
 }
 
-pub(super) fn cannot_read(what: &'static str, source: AskError) -> ObserveError {
-    ObserveError { what, source: source.into() }
+/// What [`Kernel::generation`] reads.
+pub(super) const GENERATION: &str = "the generation of the nftables ruleset";
+/// What [`Kernel::tables`] reads.
+pub(super) const TABLES: &str = "nftables tables";
+
+pub(super) fn cannot_read(what: &'static str, source: impl Into<ReadError>) -> ObserveError {
+    let source = match source.into() {
+        ReadError::Ask(AskError::Refused(refusal))
+        | ReadError::Dump(DumpError::Ask(AskError::Refused(refusal)))
+            // `nfnetlink_rcv_msg`: no such subsystem. Every version of nf_tables understands these requests.
+            if refusal.errno == Errno::EINVAL && [GENERATION, TABLES].contains(&what) =>
+        {
+            ReadError::NoNftables(refusal)
+        }
+        source => source,
+    };
+    ObserveError { what: what.into(), source }
 }
 
 /// The generation after a commit that applied at `expected`, if the kernel is now at `now`. A
 /// commit without effect, such as adding a table that exists, makes no new generation.
 fn generation_after(expected: Generation, now: Generation) -> Generation {
     if expected == now { now } else { expected.next() }
-}
-
-/// The name of the outermost attribute that lies at `offset` in message `number`.
-fn attribute_at(batch: &[u8], number: u32, offset: usize) -> Option<&'static str> {
-    const HEADERS: usize = 16 + 4;
-    let message = messages(batch).nth(usize::try_from(number).ok()?)?.ok()?;
-    let mut at = HEADERS;
-    for attribute in attributes(message.payload.get(4..)?) {
-        let attribute = attribute.ok()?;
-        let end = at + 4 + attribute.payload.len().next_multiple_of(4);
-        if (at..end).contains(&offset) {
-            return name_of(message.kind, attribute.kind);
-        }
-        at = end;
-    }
-    None
-}
-
-fn name_of(message: u16, attribute: u16) -> Option<&'static str> {
-    use crate::wire::message as kind;
-    Some(match (message, attribute) {
-        (kind::NEWTABLE | kind::DELTABLE, NFTA_TABLE_NAME) => "name",
-        (kind::NEWTABLE, NFTA_TABLE_FLAGS) => "flags",
-        // The same number for all objects in a table.
-        (_, NFTA_CHAIN_TABLE) => "table",
-        (kind::NEWCHAIN | kind::DELCHAIN, NFTA_CHAIN_NAME) => "name",
-        (kind::NEWCHAIN, NFTA_CHAIN_HOOK) => "hook",
-        (kind::NEWCHAIN, NFTA_CHAIN_POLICY) => "policy",
-        (kind::NEWCHAIN, NFTA_CHAIN_TYPE) => "type",
-        (kind::NEWRULE | kind::DELRULE, NFTA_RULE_CHAIN) => "chain",
-        (kind::NEWRULE | kind::DELRULE, NFTA_RULE_HANDLE) => "handle",
-        (kind::NEWRULE, NFTA_RULE_EXPRESSIONS) => "expressions",
-        (kind::NEWRULE, NFTA_RULE_POSITION) => "position",
-        (kind::NEWSETELEM | kind::DELSETELEM, NFTA_SET_ELEM_LIST_SET) => "set",
-        (kind::NEWSETELEM | kind::DELSETELEM, NFTA_SET_ELEM_LIST_ELEMENTS) => "elements",
-        (kind::NEWSET | kind::DELSET, NFTA_SET_NAME) => "name",
-        (kind::NEWOBJ | kind::DELOBJ, NFTA_OBJ_NAME) => "name",
-        (kind::NEWSET, NFTA_SET_FLAGS) => "flags",
-        (kind::NEWSET, NFTA_SET_KEY_TYPE | NFTA_SET_KEY_LEN) => "key type",
-        (kind::NEWSET, NFTA_SET_DATA_TYPE | NFTA_SET_DATA_LEN) => "value type",
-        (kind::NEWSET, NFTA_SET_TIMEOUT) => "timeout",
-        _ => return None,
-    })
 }

@@ -6,7 +6,7 @@ use flannel_netlink::{AskError, Attributes, Errno, Flags, Malformed, Message, Re
 
 use crate::bytecode::delinearize::delinearize;
 use crate::error::ObserveError;
-use crate::kernel::netlink::{ATTEMPTS, Netlink, cannot_read};
+use crate::kernel::netlink::{ATTEMPTS, Netlink, TABLES, cannot_read};
 use crate::model::chain::Chain;
 use crate::model::family::Family;
 use crate::model::ids::TableId;
@@ -52,7 +52,8 @@ impl Netlink {
         }
         let mut complete = true;
         for table in &mut tables {
-            complete &= self.read_table(table)?;
+            complete &=
+                self.read_table(table).map_err(|error| error.of(format_args!("table {}", table.id)))?;
         }
         Ok((tables.into_iter().collect(), complete))
     }
@@ -88,9 +89,7 @@ impl Netlink {
         read: impl Fn(&Message<'_>) -> Result<Option<T>, Malformed>,
     ) -> Result<Vec<T>, ObserveError> {
         self.ask_for_all(kind, family, filter);
-        self.socket
-            .dump(&mut self.question, push_each(read))
-            .map_err(|source| ObserveError { what, source: source.into() })
+        self.socket.dump(&mut self.question, push_each(read)).map_err(|source| cannot_read(what, source))
     }
 
     fn table(&mut self, id: &TableId) -> Result<Option<Table>, ObserveError> {
@@ -105,7 +104,7 @@ impl Netlink {
         match asked {
             Ok(table) => Ok(Some(table)),
             Err(AskError::Refused(Refusal { errno: Errno::ENOENT, .. })) => Ok(None),
-            Err(source) => Err(cannot_read("tables", source)),
+            Err(source) => Err(cannot_read(TABLES, source)),
         }
     }
 
@@ -117,7 +116,7 @@ impl Netlink {
     ) -> Result<HashMap<TableName, Vec<Chain>>, ObserveError> {
         let mut of_table: HashMap<TableName, Vec<Chain>> = tables.map(|name| (name, Vec::new())).collect();
         let chains = self.list_once(
-            "chains",
+            "nftables chains",
             message::GETCHAIN,
             family.number(),
             |_| {},
@@ -140,7 +139,7 @@ impl Netlink {
         let id = &table.id.clone();
         let family = id.family.number();
         let in_table = |a: &mut Attributes<'_>| encode::table_name(id, a);
-        let objects = self.list_once("objects", message::GETOBJ, family, in_table, |message| {
+        let objects = self.list_once("nftables objects", message::GETOBJ, family, in_table, |message| {
             decode::in_table(message, id)?.map(objects::object).transpose()
         })?;
         for object in objects {
@@ -161,7 +160,7 @@ impl Netlink {
                 table.flowtables.push(flowtable);
             }
         }
-        let sets = self.list_once("sets", message::GETSET, family, in_table, |message| {
+        let sets = self.list_once("nftables sets", message::GETSET, family, in_table, |message| {
             let Some(attributes) = decode::in_table(message, id)? else { return Ok(None) };
             let count = decode::count_of_set(attributes.clone())?;
             Ok(Some((decode::set(attributes)?.0, count)))
@@ -176,7 +175,7 @@ impl Netlink {
             }
         }
         let sets = &table.sets;
-        let rules = self.list_once("rules", message::GETRULE, family, in_table, |message| {
+        let rules = self.list_once("nftables rules", message::GETRULE, family, in_table, |message| {
             let Some(attributes) = decode::in_table(message, id)? else { return Ok(None) };
             let raw = decode::rule(attributes)?;
             let find = |name: &str, _| anonymous.get(name).or_else(|| sets.find(name));
@@ -237,11 +236,16 @@ impl Netlink {
 
     fn list_elements(&mut self, table: &TableId, set: &Set) -> Result<Vec<RawElement>, ObserveError> {
         let of_set = |a: &mut Attributes<'_>| encode::elements_of(table, &set.name, a);
-        let parts =
-            self.list_once("elements", message::GETSETELEM, table.family.number(), of_set, |message| {
+        let parts = self.list_once(
+            "nftables elements",
+            message::GETSETELEM,
+            table.family.number(),
+            of_set,
+            |message| {
                 let (_, attributes) = message.split::<4>()?;
                 Ok(Some(elements::elements(attributes)?.2))
-            })?;
+            },
+        )?;
         Ok(parts.into_iter().flatten().collect())
     }
 }
@@ -264,5 +268,5 @@ fn attach_chains(table: &mut Table) {
 }
 
 fn malformed(source: Malformed) -> ObserveError {
-    cannot_read("objects", AskError::Transact(TransactError::Malformed(source)))
+    cannot_read("nftables objects", AskError::Transact(TransactError::Malformed(source)))
 }

@@ -8,13 +8,13 @@ use std::str::FromStr;
 #[non_exhaustive]
 pub enum NameError {
     /// The text is empty.
-    #[error("a {what} cannot be empty")]
+    #[error("the {what} is empty, but needs at least one character")]
     Empty {
         /// The kind of text, e.g. `table name`.
         what: &'static str,
     },
     /// The text is longer than the kernel's field, or than what every version of `nft` prints.
-    #[error("{what} `{text}` has {bytes} bytes, {limit} are allowed")]
+    #[error("{what} `{text}` has {bytes} bytes, but at most {limit} are allowed; shorten it")]
     TooLong {
         /// The kind of text.
         what: &'static str,
@@ -26,7 +26,9 @@ pub enum NameError {
         limit: usize,
     },
     /// The text has a character that `nft` could not read back.
-    #[error("{what} `{text}` has the character {character:?}, which nft cannot read back")]
+    #[error(
+        "{what} `{text}` has the character {character:?} where nft does not accept it; remove or replace it"
+    )]
     Character {
         /// The kind of text.
         what: &'static str,

@@ -342,7 +342,7 @@ pub(crate) fn generation(message: &Message<'_>) -> Result<Generation, Malformed>
             return Ok(Generation(attribute.be32()?));
         }
     }
-    Err(Malformed::Value { what: "generation without a number" })
+    Err(Malformed::Value { what: "generation number" })
 }
 
 /// Reads `NFTA_SET_COUNT`, the number of elements.

@@ -325,7 +325,7 @@ impl<'a> Found<'a> {
             let attribute = attribute?;
             match found.get_mut(usize::from(attribute.kind)) {
                 Some(place) => *place = Some(attribute),
-                None => return Err(Malformed::Value { what: "attribute" }),
+                None => return Err(Malformed::Value { what: "attribute type" }),
             }
         }
         Ok(Self(found))

@@ -5,7 +5,7 @@ use std::error::Error as _;
 use crate::common::*;
 use flannel_netlink::{Protocol, Socket};
 use flannel_nft::*;
-use testkit::{netns, sh};
+use testkit::{causes, netns, sh};
 
 #[test]
 fn a_refusal_names_the_operation_the_object_and_the_reason() {
@@ -22,15 +22,35 @@ fn a_refusal_names_the_operation_the_object_and_the_reason() {
         let error = transaction.seal().unwrap().commit(&mut kernel).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the kernel refused to add rule ip t c tcp dport 22 jump nowhere, because of its expressions"
+            "the kernel refused `add rule ip t c tcp dport 22 jump nowhere` because of its expressions; nothing was applied"
         );
         let reason = error.source().unwrap().to_string();
         assert_eq!(
             reason,
-            "No such file or directory (ENOENT): the object, or an object that it refers to, does not exist"
+            "No such file or directory (ENOENT): the table has no chain of this name; add it in the same transaction, \
+             before the rule"
         );
         assert!(!error.may_be_applied());
         assert_eq!(sh("nft list ruleset"), "");
+    });
+}
+
+#[test]
+fn a_feature_that_the_kernel_lacks_is_named_with_its_module() {
+    netns(|| {
+        let mut kernel = Netlink::open().unwrap();
+        let rule = Rule::new().queue(Queue::number(1));
+        let table = Table::new(Family::Ip, TableName::new("t").unwrap());
+        let base = Base::new(ChainKind::Filter, Hook::Forward, Priority::FILTER);
+        let desired = Ruleset::new().table(table.chain(Chain::base(chain("c"), base).rule(rule)));
+        match converge(&mut kernel, &desired) {
+            Ok(_) => eprintln!("this kernel has CONFIG_NFT_QUEUE"),
+            Err(error) => {
+                let lacks = ": this kernel lacks `queue` (CONFIG_NFT_QUEUE); run `modprobe nft_queue` on the host, or use a \
+                             kernel that has it";
+                assert!(causes(&error).ends_with(lacks), "{}", causes(&error));
+            }
+        }
     });
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use flannel_nft::*;
 use serde_json::{Value, json};
-use testkit::{in_netns, may_make_namespaces, sh, try_sh};
+use testkit::{causes, in_netns, may_make_namespaces, sh, try_sh};
 
 use crate::corpus::{load, nft_files, sections, version};
 
@@ -157,14 +157,14 @@ fn compare(objects: &[Value], tally: &mut Tally) -> Result<(), String> {
     let copied = in_netns(|| {
         sh("ip link set lo up");
         let mut kernel = Netlink::open().unwrap();
-        converge(&mut kernel, &ruleset).map_err(|error| format!("{error:?}"))?;
+        converge(&mut kernel, &ruleset).map_err(|error| causes(&error))?;
         match converge(&mut kernel, &ruleset) {
             Ok(Outcome::Unchanged { .. }) => listed(),
             Ok(_) => {
                 let observed = kernel.observe(&ruleset.scope()).unwrap();
                 Err(format!("changed again: {}", diff(&ruleset, &observed)))
             }
-            Err(error) => Err(format!("{error:?}")),
+            Err(error) => Err(causes(&error)),
         }
     });
     let copied: Vec<String> = copied.unwrap()?.iter().map(comparable).collect();

@@ -393,7 +393,7 @@ fn hops(mut bytes: &[u8]) -> Result<Vec<(IpAddr, u32)>, Malformed> {
     while let Some(([l0, l1, _, _, i0, i1, i2, i3], _)) = bytes.split_first_chunk::<8>() {
         let interface = u32::from_ne_bytes([*i0, *i1, *i2, *i3]);
         let length = usize::from(u16::from_ne_bytes([*l0, *l1]));
-        let malformed = Malformed::Value { what: "length of a nexthop" };
+        let malformed = Malformed::Value { what: "nexthop length" };
         for attribute in flannel_netlink::attributes(bytes.get(8..length).ok_or(malformed)?) {
             let attribute = attribute?;
             if attribute.kind == RTA_GATEWAY {

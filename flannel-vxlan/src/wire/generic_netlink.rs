@@ -22,5 +22,5 @@ pub(crate) fn family(message: &Message<'_>) -> Result<u16, Malformed> {
             return attribute.u16();
         }
     }
-    Err(Malformed::Value { what: "generic netlink family without a number" })
+    Err(Malformed::Value { what: "number of a generic netlink family" })
 }

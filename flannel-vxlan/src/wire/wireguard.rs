@@ -157,7 +157,7 @@ fn peer(attribute: &Attribute<'_>, now: SystemTime) -> Result<ObservedWireguardP
             _ => {}
         }
     }
-    let key = key.ok_or(Malformed::Value { what: "WireGuard peer without a key" })?;
+    let key = key.ok_or(Malformed::Value { what: "key of a WireGuard peer" })?;
     Ok(ObservedWireguardPeer { key, endpoint, subnets, psk, keepalive, handshake_age, rx_bytes, tx_bytes })
 }
 

@@ -94,13 +94,15 @@ mod tests {
 
     #[test]
     fn no_error_repeats_its_cause() {
-        let unread = |what| ObserveError {
-            what,
+        let unread = |what: &'static str| ObserveError {
+            what: what.into(),
             source: flannel_nft::ReadError::Notifications(io::Error::from_raw_os_error(105)),
         };
         for error in [
             Fatal::Tables(PrefixError::Observe(unread("tables"))),
-            Fatal::Ownership(OwnershipError::Kernel(unread("support for owned tables"))),
+            Fatal::Ownership(OwnershipError::Kernel(unread(
+                "whether owned nftables tables outlive their owner",
+            ))),
         ] {
             assert_eq!(repetition(&error), None, "{}", causes(&error));
         }
