@@ -10,6 +10,7 @@ mod conflict_by_age;
 mod costs;
 mod devices;
 mod ipip;
+mod nexthops;
 mod notices;
 mod notices_of_routes;
 mod plans;
