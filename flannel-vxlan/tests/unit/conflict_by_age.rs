@@ -53,6 +53,16 @@ fn a_newcomer_with_the_mac_of_an_older_peer_is_left_out_whatever_its_subnet() {
 }
 
 #[test]
+fn the_overlay_tells_when_each_peer_registered() {
+    let mut overlay = overlay();
+    let (known, unknown) = (peer("10.244.3.0/24", 3, 3), peer("10.244.4.0/24", 4, 4));
+    overlay.set_peer_since(known, 7).unwrap();
+    overlay.set_peer(unknown).unwrap();
+    let since = |subnet: &str| overlay.peer_since(subnet.parse().unwrap());
+    assert_eq!(["10.244.3.0/24", "10.244.3.9/24", "10.244.4.0/24", "10.244.5.0/24"].map(since), [7, 7, 0, 0]);
+}
+
+#[test]
 fn a_newcomer_inside_the_subnet_of_an_older_peer_takes_none_of_its_packets() {
     let older = peer("10.244.4.0/23", 3, 3);
     for newcomer in ["10.244.5.0/24", "10.244.4.128/25", "10.244.5.7/32"] {

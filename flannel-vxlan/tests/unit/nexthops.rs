@@ -79,3 +79,16 @@ fn peers_that_a_listing_lacks_are_removed() {
     assert!(overlay.flush(&mut kernel).unwrap().is_clean());
     assert_eq!(kernel.routes.keys().map(|(subnet, _)| *subnet).collect::<Vec<_>>(), [subnet(3)]);
 }
+
+#[test]
+fn nothing_is_sent_to_a_kernel_that_has_everything() {
+    let (mut overlay, mut kernel) = node();
+    let sent = kernel.applied_plans;
+    assert!(
+        overlay.flush(&mut kernel).unwrap().is_clean() && overlay.converge(&mut kernel).unwrap().is_clean()
+    );
+    assert_eq!(kernel.applied_plans, sent);
+    overlay.remove_peer(subnet(2));
+    assert!(overlay.flush(&mut kernel).unwrap().is_clean());
+    assert_eq!(kernel.applied_plans, sent + 1);
+}

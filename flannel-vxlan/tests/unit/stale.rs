@@ -206,3 +206,13 @@ fn an_ipv6_device_keeps_its_own_and_link_local_addresses_and_an_ipv4_device_thos
         assert_eq!(!kernel.devices[&name].addresses.contains(&stray), is_removed, "{name} {stray:?}");
     }
 }
+
+#[test]
+fn the_kernel_is_observed_again_only_when_unknown_objects_are_no_longer_kept() {
+    let (mut overlay, mut kernel) = node(false);
+    for (keep, is_observed) in [(false, false), (true, false), (true, false), (false, true)] {
+        overlay.keep_unknown(keep);
+        assert_eq!(overlay.needs_observe(), is_observed, "{keep}");
+    }
+    assert!(overlay.flush(&mut kernel).unwrap().is_clean());
+}
