@@ -29,15 +29,16 @@ pub(crate) struct NexthopIds {
 }
 
 impl NexthopIds {
+    /// Chooses the IDs for this device. A reading of the kernel follows.
     pub(crate) fn choose_range(&mut self, device: &DeviceKind) {
         let base = match device {
-            DeviceKind::Vxlan(vxlan) => 0x4000_0000 | ((vxlan.vni.number() & 0xff) * RANGE),
+            DeviceKind::Vxlan(vxlan) => 0x4000_0000 + (vxlan.vni.number() & 0xff) * RANGE,
             DeviceKind::Ipip(IpipSpec { fou: None, .. }) => 0x8000_0000,
             DeviceKind::Ipip(IpipSpec { fou: Some(_), .. }) => 0x8000_0000 + RANGE,
-            DeviceKind::Wireguard(_) => 0x8000_0000 + 2 * RANGE, // never taken: its peers have no nexthop objects
+            DeviceKind::Wireguard(_) => return, // its peers have no nexthop objects
         };
         if self.base != base {
-            *self = Self { base, next: base, supported: self.supported, ..Self::default() };
+            *self = Self { base, ..Self::default() };
         }
     }
 
@@ -127,5 +128,10 @@ mod tests {
         ids.set_own(first[2]);
         ids.finish_reading();
         assert_eq!([ids.take(), ids.take(), ids.take()], [first[0], first[3], first[4] + 1]);
+
+        // An ID that a peer gives up is the next, unless another program has it.
+        ids.release(first[3]);
+        ids.release(first[1]);
+        assert_eq!([ids.take(), ids.take()], [first[3], first[4] + 2]);
     }
 }

@@ -105,7 +105,7 @@ pub(crate) fn diff_devices(
                 all.is_right[family] = Some(diff.steps.is_empty());
                 all.steps.extend(diff.steps.into_iter().map(|step| Step::Device(family, step)));
             }
-            Err(taken) if owner != family && all.taken.contains(&taken) => {}
+            Err(taken) if all.taken.contains(&taken) => {} // both families share the device
             Err(taken) => all.taken.push(taken),
         }
     }

@@ -1,7 +1,7 @@
 //! Which differences of a device are repaired, and which devices are another program's.
 
 use flannel_vxlan::{
-    DeviceSpec, FakeKernel, Family, IpipSpec, MacAddr, ObservedDevice, ObservedKind, Overlay,
+    DeviceSpec, FakeKernel, Family, IpipSpec, MacAddr, ObservedDevice, ObservedKind, ObservedVxlan, Overlay,
 };
 
 use super::{device, family, ipip, with};
@@ -56,6 +56,28 @@ fn checksum_offload_is_written_only_where_it_is_another_than_the_configured() {
     let (mut overlay, mut kernel) = node(vxlan());
     kernel.devices.values_mut().for_each(|device| device.tx_checksum = Some(false));
     assert_eq!(overlay.converge(&mut kernel).unwrap().steps, 0, "nothing is configured");
+}
+
+#[test]
+fn a_vxlan_device_is_recreated_if_an_option_that_the_kernel_cannot_change_differs() {
+    let changes: [fn(&mut ObservedVxlan); 4] = [
+        |found| found.port += 1,
+        |found| found.gbp = true,
+        |found| found.fixed_options_differ = true,
+        |found| found.local = Some("fd77::1".parse().unwrap()),
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        let (mut overlay, mut kernel) = node(vxlan());
+        let made = kernel.devices.clone();
+        for device in kernel.devices.values_mut() {
+            let ObservedKind::Vxlan(found) = &mut device.kind else { unreachable!() };
+            change(found);
+        }
+        assert!(overlay.converge(&mut kernel).unwrap().is_clean());
+        let index = |device: &ObservedDevice| device.index;
+        assert!(!kernel.devices.values().map(index).eq(made.values().map(index)), "change {number}");
+        assert_eq!(overlay.converge(&mut kernel).unwrap().steps, 0, "change {number}");
+    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod plans;
 mod properties;
 mod refused;
 mod routes;
+mod settled;
 mod stale;
 mod wireguard;
 

@@ -31,7 +31,7 @@ fn node() -> (Overlay, FakeKernel) {
 
 /// The object that the route of this peer uses.
 fn nexthop_of(kernel: &FakeKernel, n: u8) -> ObservedNexthop {
-    let ObservedRouteTo::Nexthop { id } = kernel.routes[&(subnet(n), 0)].to else { panic!("no nexthop") };
+    let ObservedRouteTo::Nexthop { id } = kernel.routes[&(subnet(n), 0)].to else { unreachable!() };
     kernel.nexthops[&id]
 }
 

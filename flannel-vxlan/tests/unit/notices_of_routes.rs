@@ -202,4 +202,8 @@ fn destinations_are_rerouted_by_other_programs_routes_and_all_of_them_if_the_ker
     }
     let all = [changed(RTPROT_STATIC, ETH0, false), link(ETH0, false)];
     assert_eq!(overlay.rerouted(&all).len(), 3);
+    let (mut overlay, down) = (overlay, [link(ETH0, false)]);
+    assert_eq!(overlay.notice(&down), BOTH);
+    assert!(overlay.rerouted(&down).is_empty(), "it was down before");
+    assert_eq!(overlay.rerouted(&[link(ETH0, true)]).len(), 2);
 }
