@@ -56,6 +56,20 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
+/// An error and its causes, those inside of I/O errors included.
+pub(crate) fn with_causes<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    // An I/O error's source is that of the error in it.
+    std::iter::successors(Some(error), |cause: &&'a (dyn Error + 'static)| {
+        let cause: &'a (dyn Error + 'static) = *cause;
+        match cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => cause.source(),
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -50,15 +50,30 @@ pub fn read_text(path: &Path) -> io::Result<String> {
         .map_err(|_where| io::Error::new(io::ErrorKind::InvalidData, "not UTF-8 text"))
 }
 
+/// What the operator has to do if no file descriptor is left.
+const RAISE_LIMIT: &str = "raise the limit of open files (LimitNOFILE=, ulimit -n, fs.file-max)";
+
+/// Whether no file descriptor is left.
+fn is_out_of_files(error: &io::Error) -> bool {
+    matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EMFILE | Errno::ENFILE))
+}
+
+/// What the operator has to do if a call fails because no file descriptor is left; `None` if it fails for another reason.
+#[must_use]
+pub fn limit_advice(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    let mut causes = crate::error::with_causes(error);
+    causes.any(|cause| cause.downcast_ref().is_some_and(is_out_of_files)).then_some(RAISE_LIMIT)
+}
+
 /// What the operator has to do if a file cannot be written.
 #[must_use]
 pub fn write_advice(error: &io::Error) -> &'static str {
     match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::EMFILE | Errno::ENFILE) => "raise the limit of open files (ulimit -n, fs.file-max)",
+        _ if is_out_of_files(error) => RAISE_LIMIT,
         Some(Errno::ENOSPC | Errno::EDQUOT) => "free space or inodes on its file system, or raise the quota",
         Some(Errno::EROFS) => "its file system is read-only: mount it writable",
         Some(Errno::ENAMETOOLONG) => "shorten its path",
-        Some(Errno::EIO) => "its disk fails, the kernel's log has more",
+        Some(Errno::EIO) => "its disk fails: see the kernel's log",
         Some(Errno::EISDIR) => "remove the directory of that name",
         Some(Errno::EACCES | Errno::EPERM) => "let this user write it and its directory",
         _ => "check its path and its file system",
@@ -87,6 +102,15 @@ mod tests {
             let text = write_advice(&errno.into());
             assert!(text.contains(advice) && !text.contains("this user"), "{errno}: {text}");
         }
+    }
+
+    #[test]
+    fn a_missing_file_descriptor_is_found_behind_other_errors() {
+        let inner = || io::Error::from(Errno::EMFILE);
+        for error in [inner(), io::Error::other(inner()), io::Error::other(io::Error::other(inner()))] {
+            assert_eq!(limit_advice(&error), Some(RAISE_LIMIT), "{error:?}");
+        }
+        assert_eq!(limit_advice(&io::Error::from(Errno::ECONNREFUSED)), None);
     }
 
     #[test]

@@ -18,6 +18,20 @@ const NEW: Duration = Duration::from_secs(10);
 const WARNING_INTERVAL: Duration = Duration::from_secs(600);
 const MIN_HOLD: Duration = Duration::from_secs(1);
 
+/// What another process does to this node's lease, for the log.
+pub(crate) struct Damage {
+    /// The actor, what it does, and the object.
+    pub(crate) what: String,
+    /// What the operator has to do, if it happens again and again.
+    pub(crate) cure: &'static str,
+}
+
+impl Damage {
+    pub(crate) fn by_process(what: String) -> Self {
+        Self { what, cure: "Find that process and stop it" }
+    }
+}
+
 /// How often in a row this node's lease was published again.
 #[derive(Debug)]
 pub(crate) struct Contest {
@@ -52,9 +66,8 @@ impl Contest {
         self.last.map(|last| last + self.hold().max(MIN_HOLD))
     }
 
-    /// Notes that the lease is published again `now`. Logs and reports what another process does, once: `what` names the
-    /// object and the cause.
-    pub(crate) fn published_again(&mut self, now: Instant, health: &Health, what: impl Fn() -> String) {
+    /// Notes that the lease is published again `now`. Logs and reports what another process does, once.
+    pub(crate) fn published_again(&mut self, now: Instant, health: &Health, damage: impl Fn() -> Damage) {
         if self.writes == 0 {
             let is_new = now.duration_since(self.start) < NEW;
             self.free_writes = if is_new { FREE_WRITES_OF_NEWCOMER } else { FREE_WRITES };
@@ -63,15 +76,19 @@ impl Contest {
         self.last = Some(now);
         if self.warned.is_none_or(|warned| now.duration_since(warned) >= WARNING_INTERVAL) {
             self.warned = Some(now);
-            tracing::info!("published again: {}; nothing is needed unless this repeats", what());
+            tracing::info!(
+                "{}: flanneld published this node's lease again; pod traffic is not affected, and nothing is needed unless \
+                 this repeats",
+                damage().what
+            );
         }
         if self.writes <= self.free_writes || self.reported {
             return;
         }
+        let Damage { what, cure } = damage();
         let text = format!(
-            "{} again and again: peers may not reach this node's pods until it stops. flanneld publishes its own values \
-             after pauses of 1 to 60 seconds, and this node is not ready. Find that process and stop it",
-            what()
+            "{what} again and again: peers may not reach this node's pods until it stops. flanneld publishes its own values \
+             after pauses of 1 to 60 seconds, and this node is not ready. {cure}"
         );
         tracing::error!("{text}");
         health.contested(Some(text));
@@ -102,7 +119,7 @@ mod tests {
         let mut contest = Contest::new(start - NEW, &health);
         let (mut now, mut at) = (start, Vec::new());
         while now < start + Duration::from_secs(600) {
-            contest.published_again(now, &health, || "x".to_owned());
+            contest.published_again(now, &health, || Damage::by_process("x".to_owned()));
             at.push((now - start).as_millis());
             now = contest.held_until(now).unwrap_or(now) + Duration::from_millis(5);
         }
@@ -121,7 +138,7 @@ mod tests {
     fn a_contest_that_is_cut_short_is_not_reported_for_ever() {
         let (start, health) = (Instant::now(), Health::default());
         let mut contest = Contest::new(start, &health);
-        (0..10).for_each(|_| contest.published_again(start, &health, || "x".to_owned()));
+        (0..10).for_each(|_| contest.published_again(start, &health, || Damage::by_process("x".to_owned())));
         assert!(health.subscribe().borrow().contested.is_some());
         // The attributes have changed: the lease is held from the start.
         Contest::new(start, &health).is_right(start + MAX_REWRITE_PAUSE, &health);
@@ -137,7 +154,7 @@ mod tests {
             let now = start + minute * MAX_REWRITE_PAUSE;
             contest.is_right(now, &health);
             assert_eq!(contest.held_until(now), None);
-            contest.published_again(now, &health, || "x".to_owned());
+            contest.published_again(now, &health, || Damage::by_process("x".to_owned()));
         }
         assert_eq!(health.subscribe().borrow().contested, None);
     }

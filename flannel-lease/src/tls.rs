@@ -142,8 +142,8 @@ impl<T> Reread<T> {
                 let problem = Chain(&error).to_string();
                 if last.1.as_ref() != Some(&problem) {
                     warn!(
-                        "new connections use the previous TLS files, which are read again at each connection; traffic is not \
-                         affected: {problem}"
+                        "a TLS file cannot be used: new connections to the lease store use what it held before and read it again \
+                         each time; traffic is not affected. Correct it before the old certificate expires: {problem}"
                     );
                     last.1 = Some(problem);
                 }

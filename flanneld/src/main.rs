@@ -3,10 +3,12 @@
 use std::process::ExitCode;
 
 use flannel_lease::Chain;
+use flannel_lease::file::limit_advice;
 use flanneld::argv;
 use flanneld::commands::install_conf;
 use flanneld::commands::{self, CommandError, Verdict};
 use flanneld::config::{Command, Config, Process};
+use flanneld::run::fatal::Fatal;
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
@@ -46,7 +48,7 @@ fn main() -> ExitCode {
 /// Runs a subcommand on a runtime of its own, and prints what it found. With `stay` it then waits for SIGTERM, unless the
 /// subcommand found something wrong.
 fn carry_out(command: impl Future<Output = Result<Verdict, CommandError>>, stay: bool) -> ExitCode {
-    let runtime = match event_loop() {
+    let runtime = match flanneld::run::thread_watchdog::runtime().map_err(Fatal::Thread) {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
@@ -131,7 +133,10 @@ fn run(config: Config) -> ExitCode {
 
 fn event_loop() -> std::io::Result<tokio::runtime::Runtime> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| std::io::Error::other(format!("the kernel gives no event loop (epoll): {error}")))
+    runtime.map_err(|error| {
+        let advice = limit_advice(&error).unwrap_or("see the kernel's log");
+        std::io::Error::other(format!("the kernel gives no event loop (epoll): {advice}: {error}"))
+    })
 }
 
 /// Resolves at SIGTERM or SIGINT.

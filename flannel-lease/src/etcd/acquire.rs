@@ -83,7 +83,10 @@ impl EtcdStore {
         let choice = choose(leases, &listed.unreadable, request, &mut rand::rng()).map_err(|error| {
             let advice = match error.kind() {
                 StoreErrorKind::OutOfSubnets => {
-                    format!("{error}; widen the network in `{}` or delete leases no node uses", self.config)
+                    format!(
+                        "{error}; widen the network in `{}` or delete leases that no node uses",
+                        self.config
+                    )
                 }
                 _ => error.to_string(),
             };

@@ -1,6 +1,5 @@
 //! Calls to etcd: one connection to one member at a time, the next member when it fails.
 
-use std::error::Error as _;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +12,8 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-use super::connection::{Session, Unreachable, causes, first_to_answer, grpc, is_silence, login};
+use super::advice::{RpcError, advice, is_refusal, unreachable};
+use super::connection::{Session, first_to_answer, grpc, is_silence, login};
 use super::member::Member;
 use super::options::EtcdOptions;
 use super::wire::{
@@ -21,9 +21,12 @@ use super::wire::{
     LeaseKeepAliveRequest, LeaseResponse, LeaseRevokeRequest, Nothing, RangeRequest, RangeResponse,
     TxnRequest, TxnResponse, WatchCreateRequest, WatchRequest, WatchResponse, prefix_end,
 };
+use crate::StoreError;
 use crate::codec::MAX_LEASE_BYTES;
 use crate::health::Health;
-use crate::{StoreError, StoreErrorKind};
+
+/// What messages call a lease of etcd, on which keys hang.
+const LEASE: &str = "an etcd lease";
 
 /// Longest time one call may take, connecting included.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -144,18 +147,18 @@ impl Client {
     pub(super) async fn grant(&self, ttl: Duration) -> Result<(i64, Duration), StoreError> {
         let ttl = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
         let answer: LeaseResponse =
-            self.call("/etcdserverpb.Lease/LeaseGrant", "a lease", LeaseGrantRequest { ttl }).await?;
+            self.call("/etcdserverpb.Lease/LeaseGrant", LEASE, LeaseGrantRequest { ttl }).await?;
         Ok((answer.id, seconds(answer.ttl)))
     }
 
     /// Prolongs an etcd lease. How long it lives now; `None` if it has ended.
     pub(super) async fn keep_alive(&self, id: i64) -> Result<Option<Duration>, StoreError> {
         let request = || tokio_stream::once(LeaseKeepAliveRequest { id });
-        let mut answers = self.stream("/etcdserverpb.Lease/LeaseKeepAlive", "a lease", request).await?;
+        let mut answers = self.stream("/etcdserverpb.Lease/LeaseKeepAlive", LEASE, request).await?;
         let answer: Option<LeaseResponse> = match timeout(CALL_TIMEOUT, answers.message()).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(status)) => return Err(self.failed("a lease", &status)),
-            Err(_) => return Err(self.failed("a lease", &Status::deadline_exceeded("no answer"))),
+            Ok(Err(status)) => return Err(self.failed(LEASE, &status)),
+            Err(_) => return Err(self.failed(LEASE, &Status::deadline_exceeded("no answer"))),
         };
         Ok(answer.map(|answer| answer.ttl).filter(|ttl| *ttl > 0).map(seconds))
     }
@@ -163,7 +166,7 @@ impl Client {
     /// Ends an etcd lease that nothing hangs on.
     pub(super) async fn revoke(&self, id: i64) -> Result<(), StoreError> {
         let Nothing {} =
-            self.call("/etcdserverpb.Lease/LeaseRevoke", "a lease", LeaseRevokeRequest { id }).await?;
+            self.call("/etcdserverpb.Lease/LeaseRevoke", LEASE, LeaseRevokeRequest { id }).await?;
         Ok(())
     }
 
@@ -192,9 +195,10 @@ impl Client {
     /// Names what failed, notes it, and says what to do.
     pub(super) fn failed(&self, object: &str, status: &Status) -> StoreError {
         let (kind, advice) = advice(status);
+        let object = if object == LEASE { object.to_owned() } else { format!("`{object}`") };
         let error = StoreError {
-            operation: if kind == StoreErrorKind::Unusable { "use etcd for" } else { "reach etcd for" },
-            object: format!("`{object}` at {}", self.names),
+            operation: if is_refusal(status) { "use etcd for" } else { "reach etcd for" },
+            object: format!("{object} at {}", self.names),
             advice: advice.to_owned(),
             kind,
             source: Some(Box::new(RpcError::by(status))),
@@ -326,21 +330,6 @@ impl Client {
     }
 }
 
-/// What etcd said, or why it could not be asked, each cause once: a [`Status`] shows its causes itself, as `{:?}`.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct RpcError(String);
-
-impl RpcError {
-    fn by(status: &Status) -> Self {
-        Self(match (status.source(), status.message()) {
-            (Some(_), _) => causes(status),
-            (None, "") => status.code().to_string(),
-            (None, message) => message.to_owned(),
-        })
-    }
-}
-
 /// Whether another member, or a new login, may do better.
 fn is_retryable(status: &Status) -> bool {
     match status.code() {
@@ -348,46 +337,6 @@ fn is_retryable(status: &Status) -> bool {
         Code::InvalidArgument => status.message().contains("revision of auth store is old"),
         _ => is_silence(status),
     }
-}
-
-fn advice(status: &Status) -> (StoreErrorKind, &'static str) {
-    let text = status.message();
-    match status.code() {
-        Code::PermissionDenied => (
-            StoreErrorKind::Unusable,
-            "grant the user of --etcd-username read and write access under --etcd-prefix",
-        ),
-        Code::Unauthenticated => (
-            StoreErrorKind::Unusable,
-            "a new login did not help: check --etcd-username, --etcd-password and etcd's log",
-        ),
-        Code::InvalidArgument if text.contains("authentication failed") => {
-            (StoreErrorKind::Unusable, "check --etcd-username and --etcd-password")
-        }
-        Code::InvalidArgument if text.contains("user name is empty") => {
-            (StoreErrorKind::Unusable, "this etcd requires a user: pass --etcd-username and --etcd-password")
-        }
-        Code::FailedPrecondition if text.contains("authentication is not enabled") => {
-            (StoreErrorKind::Unusable, "this etcd has no users: remove --etcd-username")
-        }
-        Code::DataLoss => (
-            StoreErrorKind::Unavailable,
-            "delete entries under --etcd-prefix that are not leases; peers stay as they are",
-        ),
-        Code::ResourceExhausted => {
-            (StoreErrorKind::Unavailable, "its storage quota is used up: compact and defragment it")
-        }
-        _ => {
-            let advice =
-                unreachable(status).map_or("check that an etcd member runs there", Unreachable::advice);
-            (StoreErrorKind::Unavailable, advice)
-        }
-    }
-}
-
-/// Whether no member can be reached, and why.
-fn unreachable(status: &Status) -> Option<&Unreachable> {
-    status.source().and_then(|source| source.downcast_ref())
 }
 
 /// "Nobody has written under `prefix` since `revision`." Etcd tests a range's every key.

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt;
-use std::io;
 use std::iter::successors;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +17,8 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
+use crate::error::with_causes;
+use crate::file::limit_advice;
 use crate::resolver::LookupError;
 
 use super::member::Member;
@@ -25,6 +26,9 @@ use super::wire::{AuthenticateRequest, AuthenticateResponse, Nothing};
 
 /// How long a member may take before the next one is tried as well.
 const NEXT_MEMBER_DELAY: Duration = Duration::from_millis(100);
+
+/// What to do if no setting is known to be wrong.
+pub(super) const NO_MEMBER: &str = "check that an etcd member runs there";
 
 /// Bytes of the largest answer accepted.
 const MAX_RESPONSE_BYTES: usize = 64 << 20;
@@ -169,7 +173,7 @@ impl Unreachable {
     /// What to do about it: wrong settings first, since an unreachable member may just be down.
     pub(super) fn advice(&self) -> &'static str {
         let known = self.0.iter().find_map(|(_, failure)| failure.advice);
-        known.unwrap_or("check that an etcd member runs there")
+        known.unwrap_or(NO_MEMBER)
     }
 }
 
@@ -212,19 +216,14 @@ pub(super) fn causes(error: &(dyn Error + 'static)) -> String {
 
 /// The cause of this type.
 fn cause<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
-    // An I/O error's source is that of the error in it.
-    let below = |cause: &&'a (dyn Error + 'static)| -> Option<&'a (dyn Error + 'static)> {
-        let cause: &'a (dyn Error + 'static) = *cause;
-        match cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            Some(inner) => Some(inner),
-            None => cause.source(),
-        }
-    };
-    successors(Some(error), below).find_map(|cause| cause.downcast_ref())
+    with_causes(error).find_map(|cause| cause.downcast_ref())
 }
 
 /// What to do about an error of the connection, if a setting may be at fault.
 fn connection_advice(member: &Member, error: &(dyn Error + 'static)) -> Option<&'static str> {
+    if let Some(advice) = limit_advice(error) {
+        return Some(advice);
+    }
     if cause::<LookupError>(error).is_some() {
         return Some("check the name in --etcd-endpoints and the DNS servers in /etc/resolv.conf");
     }

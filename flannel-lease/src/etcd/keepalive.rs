@@ -9,7 +9,7 @@ use super::client::{hangs_on, still_at};
 use super::wire::{Header, KeyValue, Operation, RangeRequest, TxnRequest};
 use super::{EtcdStore, operation, put};
 use crate::allocate::identity_is_free;
-use crate::republish_backoff::Contest;
+use crate::republish_backoff::{Contest, Damage};
 use crate::{Backoff, Lease, LeaseAttributes, LeaseLost, StoreError, StoreErrorKind};
 
 /// The lease held, and how etcd knows it.
@@ -35,9 +35,9 @@ impl EtcdStore {
         const OPERATION: &str = "update the lease in";
         let json = self.json(attributes)?;
         let mut own = self.own.lock().await;
-        let held = own.as_mut().ok_or_else(|| {
-            self.refused(OPERATION, StoreErrorKind::NotHeld, "none is held; acquire one first")
-        })?;
+        let held = own
+            .as_mut()
+            .ok_or_else(|| self.refused(OPERATION, StoreErrorKind::NotHeld, "this node holds none"))?;
         let path = self.path(held.lease.key);
         let published = &held.lease.attributes;
         if (&published.backend_data, &published.backend_v6_data)
@@ -129,8 +129,8 @@ impl EtcdStore {
             let json = self.json(&held.lease.attributes)?;
             // Changed once more: seen at the next look.
             let _changed = self.write(held, &path, &json).await?;
-            let what = || format!("another process or an operator changes {path}");
-            contest.published_again(now, self.client.health(), what);
+            let damage = || Damage::by_process(format!("another process or an operator changes {path}"));
+            contest.published_again(now, self.client.health(), damage);
         }
         if held.id != 0
             && held

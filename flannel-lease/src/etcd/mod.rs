@@ -6,6 +6,7 @@
 //! meantime cannot be taken back. A key without an etcd lease is a reservation and stays one.
 
 mod acquire;
+mod advice;
 mod calls;
 mod client;
 mod compare;

@@ -18,7 +18,10 @@ use super::kubeconfig;
 use super::node::Node;
 use super::response::{Failure, Response};
 use crate::Chain;
+use crate::error::with_causes;
+use crate::file::limit_advice;
 use crate::health::Health;
+use crate::resolver::LookupError;
 use crate::{StoreError, StoreErrorKind};
 
 /// Longest time for a connection to come about.
@@ -46,7 +49,7 @@ impl ApiServer {
         };
         let mut proxy = None;
         let mut config = if let Some(path) = &options.kubeconfig {
-            let advice = format!("--kubeconfig-file `{}`", path.display());
+            let advice = format!("correct --kubeconfig-file `{}`", path.display());
             let file = kubeconfig::read(path).map_err(|error| unusable(&advice, error))?;
             let proxies = kubeconfig::proxies(&file);
             let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
@@ -68,7 +71,7 @@ impl ApiServer {
             })?
         };
         if let Some(url) = &options.api_url {
-            let advice = format!("--kube-api-url {url} is not a URL");
+            let advice = format!("--kube-api-url {url} is not a URL such as https://192.0.2.1:6443");
             config.cluster_url =
                 url.parse().map_err(|error: hyper::http::uri::InvalidUri| unusable(&advice, error.into()))?;
         }
@@ -76,7 +79,7 @@ impl ApiServer {
         config.default_retry = false;
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         if config.cluster_url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            let instead = "remove them, and name the user in a kubeconfig".into();
+            let instead = "remove them and name the user in a kubeconfig".into();
             return Err(unusable("the API server's URL contains credentials", instead));
         }
         // Without a CA of its own a client reads the system's. Where none is asked for, there need not be any.
@@ -91,7 +94,7 @@ impl ApiServer {
         })?;
         config.headers.push((USER_AGENT, agent));
         let client = connect::client(config, proxy)
-            .map_err(|error| unusable("its address or TLS settings cannot be used", error))?;
+            .map_err(|error| unusable("correct its address or TLS settings", error))?;
         Ok(Self { client, url })
     }
 
@@ -123,14 +126,12 @@ impl ApiServer {
         name: &str,
         health: &Health,
     ) -> Result<Option<String>, StoreError> {
-        let object = format!("pod '{namespace}/{name}'");
         let pods = Request::new(format!("/api/v1/namespaces/{namespace}/pods"));
         let request = pods.get(name, &GetParams::default());
-        let pod = self.call("read", &object, health, self.fetch::<Pod>(request)).await.map_err(|error| {
-            StoreError {
-                advice: format!("error retrieving pod spec for '{namespace}/{name}': {}", error.advice),
-                ..error
-            }
+        let pod = self.call("find", "this node's name", health, self.fetch::<Pod>(request)).await;
+        let pod = pod.map_err(|error| StoreError {
+            advice: format!("error retrieving pod spec for '{namespace}/{name}': {}", error.advice),
+            ..error
         })?;
         Ok(pod.spec.node_name)
     }
@@ -151,30 +152,46 @@ impl ApiServer {
         health: &Health,
         call: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, StoreError> {
-        let done = tokio::time::timeout(CALL_TIMEOUT, call).await;
-        let (advice, source) = match done {
-            Ok(Ok(value)) => {
+        let late = |_elapsed| Err(Failure::Silent(CALL_TIMEOUT));
+        match tokio::time::timeout(CALL_TIMEOUT, call).await.unwrap_or_else(late) {
+            Ok(value) => {
                 health.answered();
-                return Ok(value);
+                Ok(value)
             }
-            Ok(Err(Failure::Broken(error))) => {
-                (format!("check that the API server at {} runs and is reachable", self.url), Some(error))
-            }
-            Ok(Err(failure @ (Failure::Refused(_) | Failure::Unreadable(_)))) => (failure.to_string(), None),
-            Ok(Err(Failure::Silent(_))) | Err(_) => (
-                format!("the API server at {} did not answer in {} s", self.url, CALL_TIMEOUT.as_secs()),
+            Err(failure) => Err(self.failed(operation, object, failure, health)),
+        }
+    }
+
+    /// Names what failed, notes it, and says what to do.
+    pub(super) fn failed(
+        &self,
+        operation: &'static str,
+        object: &str,
+        failure: Failure,
+        health: &Health,
+    ) -> StoreError {
+        let url = &self.url;
+        let (advice, source) = match failure {
+            Failure::Broken(error) => (connection_advice(url, &*error), Some(error)),
+            Failure::Silent(time) => (
+                format!(
+                    "the API server at {url} sent nothing for {} s: check its load and the network",
+                    time.as_secs()
+                ),
+                None,
+            ),
+            Failure::Refused(status) => (refused(&status), None),
+            Failure::Unreadable(problem) => (
+                format!(
+                    "the answer of the API server at {url} cannot be read: {problem}; check whether a proxy changes it"
+                ),
                 None,
             ),
         };
-        let error = StoreError {
-            operation,
-            object: object.to_owned(),
-            advice,
-            kind: StoreErrorKind::Unavailable,
-            source,
-        };
+        let object = object.to_owned();
+        let error = StoreError { operation, object, advice, kind: StoreErrorKind::Unavailable, source };
         health.failed(Chain(&error).to_string());
-        Err(error)
+        error
     }
 }
 
@@ -196,13 +213,61 @@ impl std::fmt::Debug for ApiServer {
     }
 }
 
+/// What to do about a connection that cannot be made or broke.
+fn connection_advice(url: &str, error: &(dyn std::error::Error + 'static)) -> String {
+    let is = |of: fn(&(dyn std::error::Error + 'static)) -> bool| with_causes(error).any(of);
+    if let Some(advice) = limit_advice(error) {
+        advice.to_owned()
+    } else if is(|cause| cause.is::<LookupError>()) {
+        format!("check the name in {url} and the DNS servers in /etc/resolv.conf")
+    } else if is(|cause| matches!(cause.downcast_ref(), Some(rustls::Error::InvalidCertificate(_)))) {
+        format!(
+            "the certificate of the API server at {url} is not trusted: check the certificate authority in the kubeconfig \
+             or service account, and that the certificate is for this host"
+        )
+    } else {
+        format!("check that the API server at {url} runs and is reachable")
+    }
+}
+
 /// What the API server said, and what to do about it.
-pub(super) fn refused(status: &Status) -> String {
-    let advice = match status.code {
-        401 => "; the credentials are invalid or have expired",
-        403 => "; grant it to flannel's service account, as deploy/kubernetes does",
-        404 => "; check that `kubectl get nodes` shows the node that NODE_NAME names",
+fn refused(status: &Status) -> String {
+    let about = status.details.as_ref().map(|details| details.kind.as_str());
+    let advice = match (status.code, about) {
+        (401, _) => {
+            "; the credentials are invalid or have expired: renew the kubeconfig or the service account's token"
+        }
+        (403, _) => {
+            "; grant it in the ClusterRole of flannel's service account, as `flanneld manifest` shows"
+        }
+        (404, Some("pods")) => "; check that POD_NAME and POD_NAMESPACE are those of this pod",
+        (404, _) => "; check that `kubectl get nodes` shows the node that NODE_NAME names",
+        (429 | 500.., _) => "; the API server or its etcd is overloaded or fails: see their logs",
         _ => "",
     };
     format!("{}{advice}", status.message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use rustls::CertificateError;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_that_fails_is_told_with_what_to_change() {
+        let lookup = LookupError::Failed("api".to_owned(), io::Error::other("no such name"));
+        let untrusted = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        for (error, told) in [
+            (io::Error::from_raw_os_error(24), "raise the limit of open files"),
+            (io::Error::other(lookup), "the DNS servers"),
+            (io::Error::other(untrusted), "check the certificate authority"),
+            (io::Error::from_raw_os_error(111), "https://api:6443 runs and is reachable"),
+        ] {
+            let text = connection_advice("https://api:6443", &error);
+            assert!(text.contains(told), "{text}");
+        }
+    }
 }

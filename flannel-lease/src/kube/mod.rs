@@ -38,7 +38,7 @@ use tracing::{info, warn};
 
 use crate::LeaseEvent;
 use crate::Stack;
-use crate::republish_backoff::Contest;
+use crate::republish_backoff::{Contest, Damage};
 
 /// A lease store in the annotations of a Kubernetes cluster's nodes.
 #[derive(Debug)]
@@ -179,7 +179,7 @@ impl KubeStore {
         }
         let key = self
             .key_of(node)?
-            .ok_or_else(|| "it has no podCIDR of the address families in net-conf.json".to_owned())?;
+            .ok_or_else(|| "it has no podCIDR of an address family in net-conf.json".to_owned())?;
         let (attributes, gaps) = self.names.read(annotations, key);
         let reachable_v4 = key.v4().is_some() && attributes.public_ip.is_some();
         let reachable_v6 = key.v6().is_some() && attributes.public_ipv6.is_some();
@@ -198,12 +198,13 @@ impl KubeStore {
         let (v4, v6) = node.subnets().map_err(|problem| not_yet("acquire", LEASE, problem))?;
         let outside = |network: String, subnet: String, kind: &str| {
             let name = &self.name;
+            let key = if kind.is_empty() { "Network" } else { "IPv6Network" };
             StoreError {
                 operation: "acquire",
                 object: LEASE.to_owned(),
                 advice: format!(
                     "subnet {network:?} specified in the flannel net config doesn't contain {subnet:?} {kind}PodCIDR of \
-                     the {name:?} node"
+                     the {name:?} node: set {key} in net-conf.json to the controller manager's --cluster-cidr"
                 ),
                 kind: StoreErrorKind::Unusable,
                 source: None,
@@ -228,8 +229,9 @@ impl KubeStore {
                 _ => "",
             };
             let advice = format!(
-                "node {:?} pod cidr not assigned{family}; start the controller manager with --allocate-node-cidrs and \
-                 --cluster-cidr, or set spec.podCIDR",
+                "node {:?} pod cidr not assigned{family}: on a new node pods do not start until it is, which flanneld waits \
+                 for. Check that the controller manager has --allocate-node-cidrs and --cluster-cidr and that its CIDR pool \
+                 is not exhausted (event CIDRNotAvailable), or set spec.podCIDR",
                 self.name
             );
             not_yet("acquire", LEASE, advice)
@@ -295,7 +297,7 @@ impl KubeStore {
         if contest.held_until(now).is_some() {
             return Ok(());
         }
-        let what = || self.damage(node, published, &changes);
+        let damage = || self.damage(node, published, &changes);
         if !changes.is_empty() {
             let patch = json!({ "metadata": { "annotations": changes } });
             let node = self.server.patch(&self.name, &patch, &self.health).await?;
@@ -307,30 +309,32 @@ impl KubeStore {
         // The condition stands on every new node of a cloud: to clear it once is no repair.
         let is_start = is_unavailable && !std::mem::replace(was_available, true);
         if !(is_start && changes.is_empty()) {
-            contest.published_again(now, &self.health, what);
+            contest.published_again(now, &self.health, damage);
         }
         Ok(())
     }
 
-    /// What another process did to this node, with its probable cause.
-    fn damage(&self, node: &Node, published: &Published, changes: &BTreeMap<String, String>) -> String {
+    /// What another process does to this node, and what to do about it.
+    fn damage(&self, node: &Node, published: &Published, changes: &BTreeMap<String, String>) -> Damage {
         let name = &self.name;
         let (holder, _) = self.names.read(node.annotations(), published.key);
         if holder.is_of_another_node(&published.attributes) {
-            return format!(
-                "the host with public address {} publishes under the name of this node, {name:?} (two hosts have one \
-                 NODE_NAME)",
+            let what = format!(
+                "the host with public address {} publishes under the name of this node, {name:?}",
                 holder.public_address()
             );
+            return Damage { what, cure: "Give each host its own NODE_NAME" };
         }
         if changes.is_empty() {
-            return format!("another process sets condition NetworkUnavailable of node {name:?}");
+            return Damage::by_process(format!(
+                "another process sets condition NetworkUnavailable of node {name:?}"
+            ));
         }
         let names: Vec<&str> = changes.keys().map(String::as_str).collect();
-        format!(
+        Damage::by_process(format!(
             "another process, such as an admission webhook, changes or removes annotations of node {name:?} ({})",
             names.join(", ")
-        )
+        ))
     }
 }
 
@@ -350,7 +354,10 @@ impl LeaseStore for KubeStore {
             let node = self.server.node(&self.name, &self.health).await?;
             let lease = self.lease_of(&node);
             if let Err(NoLease::Unreadable(problem)) = &lease {
-                info!("node {:?} publishes no usable lease, so a new one is published: {problem}", self.name);
+                info!(
+                    "node {:?} publishes no usable lease, so flanneld publishes one; nothing is needed: {problem}",
+                    self.name
+                );
             }
             Ok(lease.ok())
         })
@@ -361,7 +368,7 @@ impl LeaseStore for KubeStore {
             let not_held = || StoreError {
                 operation: "update",
                 object: format!("the lease of node {:?}", self.name),
-                advice: "this node holds no lease; acquire one first".to_owned(),
+                advice: "this node holds none".to_owned(),
                 kind: StoreErrorKind::NotHeld,
                 source: None,
             };
@@ -402,8 +409,8 @@ impl LeaseStore for KubeStore {
                             failed = kept.is_err();
                             if let Err(error) = kept {
                                 warn!(
-                                    "cannot publish this node's addresses and backend data on node {:?}; retrying with backoff. Peers \
-                                     that have them are not affected, others do not reach this node's pods: {}",
+                                    "cannot publish this node's addresses and backend data on node {:?}; flanneld retries with backoff. \
+                                     Peers that have them are not affected, others do not reach this node's pods: {}",
                                     self.name,
                                     crate::Chain(&error)
                                 );
@@ -416,7 +423,7 @@ impl LeaseStore for KubeStore {
                                     format!("Kubernetes gave node {:?} the pod subnet {key}", self.name)
                                 }
                                 Ok(None) => format!(
-                                    "node {:?} has no podCIDR of the address families in net-conf.json any more",
+                                    "node {:?} no longer has a podCIDR of an address family in net-conf.json",
                                     self.name
                                 ),
                                 Err(problem) => problem,

@@ -26,8 +26,8 @@ const MAX_OVERLOAD_PAUSE: Duration = Duration::from_secs(30);
 enum Stop {
     /// The receiver is gone.
     Closed,
-    /// It could not do this.
-    Failed(&'static str, Failure),
+    /// It could not do this with that.
+    Failed(&'static str, &'static str, Failure),
 }
 
 impl From<mpsc::error::SendError<LeaseEvent>> for Stop {
@@ -94,17 +94,18 @@ impl Follower<'_> {
             match done {
                 Ok(()) => {}
                 Err(Stop::Closed) => return,
-                Err(Stop::Failed(what, failure)) => self.recover(what, &failure).await,
+                Err(Stop::Failed(operation, object, failure)) => {
+                    self.recover(operation, object, failure).await;
+                }
             }
         }
     }
 
     /// Chooses the next step after a failure, and waits for its time.
-    async fn recover(&mut self, what: &str, failure: &Failure) {
+    async fn recover(&mut self, operation: &'static str, object: &str, failure: Failure) {
         const BAD_REQUEST: u16 = 400;
         const GONE: u16 = 410;
         const GATEWAY_TIMEOUT: u16 = 504;
-        self.store.health.failed(format!("cannot {what}: {failure}"));
         self.step = match (self.step.clone(), failure.code()) {
             (Step::Watch(version), GONE) => Step::List(Since::Version(version)),
             // So is a watch from a version that is still to come, as after a restored backup.
@@ -119,7 +120,9 @@ impl Follower<'_> {
         };
         self.simple = matches!(failure, Failure::Unreadable(_)) && !self.simple;
         let backoff = if failure.is_overload() { &mut self.overload } else { &mut self.backoff };
-        sleep(failure.retry_after() + backoff.next_delay()).await;
+        let pause = failure.retry_after() + backoff.next_delay();
+        let _noted = self.store.server.failed(operation, object, failure, &self.store.health);
+        sleep(pause).await;
     }
 
     fn answered(&mut self) {
@@ -146,7 +149,7 @@ impl Follower<'_> {
 
     /// Lists all nodes; returns false if it takes whole nodes to do so.
     async fn list_as(&mut self, detail: Detail, since: &Since) -> Result<bool, Stop> {
-        let failed = |failure| Stop::Failed("list nodes", failure);
+        let failed = |failure| Stop::Failed("list", "nodes", failure);
         let (mut incomplete, mut known) = (Vec::new(), HashMap::new());
         let (mut page, mut version) = (String::new(), String::new());
         for number in 0.. {
@@ -197,8 +200,8 @@ impl Follower<'_> {
 
     async fn watch(&mut self, version: &str) -> Result<(), Stop> {
         let watch = self.store.server.watch_nodes(version, self.simple).await;
-        let mut watch = watch.map_err(|failure| Stop::Failed("watch nodes", failure))?;
-        let failed = |failure| Stop::Failed("go on watching nodes", failure);
+        let failed = |failure| Stop::Failed("watch", "nodes", failure);
+        let mut watch = watch.map_err(failed)?;
         while let Some(items) = watch.next().await.map_err(failed)? {
             for item in items {
                 let (version, certain) = match item {
@@ -273,7 +276,7 @@ impl Follower<'_> {
             Ok(whole) if whole.uid() == node.uid() => self.recall(whole),
             Ok(_) => return Ok(None),
             Err(failure) if failure.code() == NOT_FOUND => return Ok(None),
-            Err(failure) => return Err(Stop::Failed("read a node that changed", failure)),
+            Err(failure) => return Err(Stop::Failed("read", "a node that changed", failure)),
         };
         node.set_pod_cidrs(whole.pod_cidrs().unwrap_or_default().to_vec());
         node.network_is_available = whole.network_is_available;

@@ -13,9 +13,7 @@ use kube::client::Body;
 use kube::core::Status;
 use tokio::time::timeout;
 
-use super::client::refused;
 use super::decode::{Format, Unreadable};
-use crate::Chain;
 
 /// Most bytes of an answer that is read as a whole.
 const MAX_WHOLE_BYTES: usize = 4 << 20;
@@ -57,22 +55,6 @@ impl Failure {
     /// Whether the API server is there and has too much to do.
     pub(super) fn is_overload(&self) -> bool {
         matches!(self.code(), 429 | 500..) || matches!(self, Self::Silent(_))
-    }
-}
-
-impl std::fmt::Display for Failure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Refused(status) => f.write_str(&refused(status)),
-            Self::Broken(error) => Chain(&**error).fmt(f),
-            Self::Silent(time) => write!(f, "the API server sent nothing for {} s", time.as_secs()),
-            Self::Unreadable(problem) => {
-                write!(
-                    f,
-                    "the answer of the API server cannot be read: {problem}; check whether a proxy changes it"
-                )
-            }
-        }
     }
 }
 

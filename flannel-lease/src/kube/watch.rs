@@ -225,7 +225,8 @@ fn warn_of_two(known: bool, claimant: &Claimant, holder: &Claimant, lease: Lease
         let (name, holder) = (&claimant.name, &holder.name);
         error!(
             "node {name:?} with {lease} has a pod subnet of node {holder:?}, which is older: pods of node {name:?} cannot be \
-             reached. Give it other podCIDRs, or delete the Node that no longer exists"
+             reached. Delete the Node object of a machine that is gone, or else that of {name:?}, which then registers again \
+             with another podCIDR; flanneld notices"
         );
     }
 }

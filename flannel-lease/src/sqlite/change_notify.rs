@@ -88,8 +88,8 @@ impl ChangeNotify {
             && !self.failing
         {
             tracing::info!(
-                "cannot watch {}; this daemon sees changes by other daemons later, when it next reads the lease file, and \
-                 retries: {error}",
+                "cannot watch {}; flanneld sees changes of other nodes up to 10 seconds later, when it reads the lease file again, \
+                 and retries: {error}",
                 self.path.display()
             );
         }

@@ -313,7 +313,7 @@ fn refused(operation: &'static str, path: &Path, error: &ChoiceError) -> StoreEr
         object: format!("`{}`", path.display()),
         advice: match error.kind() {
             StoreErrorKind::OutOfSubnets => {
-                format!("{error}; widen the network in net-conf.json or remove leases no node uses")
+                format!("{error}; widen the network in net-conf.json or remove leases that no node uses")
             }
             _ => error.to_string(),
         },

@@ -87,12 +87,12 @@ fn advice(code: Option<ErrorCode>) -> (StoreErrorKind, &'static str) {
     use StoreErrorKind::{Unavailable, Unusable};
     match code {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed) => {
-            (Unavailable, "another process keeps it locked; see which with `fuser`")
+            (Unavailable, "another process keeps it locked; `fuser` shows which")
         }
         Some(ErrorCode::DiskFull) => {
-            (Unavailable, "its file system is full; free some space. Nothing is lost")
+            (Unavailable, "its file system is full, no lease is lost; free some space")
         }
-        Some(ErrorCode::SystemIoFailure) => (Unavailable, "its file system failed; see the kernel log"),
+        Some(ErrorCode::SystemIoFailure) => (Unavailable, "its file system failed; see the kernel's log"),
         Some(ErrorCode::ReadOnly) => {
             (Unusable, "it cannot be written; check its permissions and whether it is mounted read-only")
         }
@@ -101,7 +101,7 @@ fn advice(code: Option<ErrorCode>) -> (StoreErrorKind, &'static str) {
         }
         Some(ErrorCode::NotADatabase) => (Unusable, "it is not an SQLite database; name another path"),
         Some(ErrorCode::DatabaseCorrupt) => (Unusable, DAMAGED),
-        _ => (Unavailable, "SQLite failed"),
+        _ => (Unavailable, "SQLite failed; if this lasts, check the file and its disk"),
     }
 }
 

@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::Chain;
 use crate::LeaseEvent;
-use crate::republish_backoff::Contest;
+use crate::republish_backoff::{Contest, Damage};
 
 /// How long a call may take until the store counts as unreachable: the file system may hang.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -73,7 +73,7 @@ impl SqliteStore {
     pub async fn open(path: &Path, timing: Timing) -> Result<Self, StoreError> {
         let health = Health::default();
         health.renews(timing.renew_margin);
-        let db = patiently(&health, || {
+        let db = patiently(path, &health, || {
             let path = path.to_owned();
             move || Db::open(&path)
         })
@@ -87,7 +87,7 @@ impl SqliteStore {
         &self,
         work: impl Fn(&mut Shared) -> Result<T, StoreError> + Clone + Send + 'static,
     ) -> Result<T, StoreError> {
-        patiently(&self.health, || {
+        patiently(&self.path, &self.health, || {
             let (shared, work, path) = (Arc::clone(&self.shared), work.clone(), self.path.clone());
             move || {
                 let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
@@ -129,7 +129,7 @@ impl SqliteStore {
                     kind: StoreErrorKind::NotHeld,
                     ..error::unusable("update the lease in", &path, advice)
                 };
-                let own = shared.own.as_ref().ok_or_else(|| not_held("none is held; acquire one first"))?;
+                let own = shared.own.as_ref().ok_or_else(|| not_held("this node holds none"))?;
                 let lease =
                     shared.db.update(own, &attributes)?.map_err(|lost| not_held(&lost.to_string()))?;
                 shared.own = Some(lease.clone());
@@ -218,7 +218,7 @@ impl SqliteStore {
                         if publishes_again {
                             let path = self.path.display();
                             let what = || format!("another process changes this node's lease in `{path}`");
-                            contest.published_again(now, &self.health, what);
+                            contest.published_again(now, &self.health, || Damage::by_process(what()));
                             self.notify();
                         }
                         // Where it is changed again and again, the pauses grow.
@@ -267,7 +267,7 @@ impl LeaseStore for SqliteStore {
 
 /// Runs what `make` makes on a blocking thread, again with growing pauses while it says that the file is busy, for at
 /// most [`RETRY_TIMEOUT`].
-async fn patiently<T, F>(health: &Health, make: impl Fn() -> F) -> Result<T, StoreError>
+async fn patiently<T, F>(path: &Path, health: &Health, make: impl Fn() -> F) -> Result<T, StoreError>
 where
     T: Send + 'static,
     F: FnOnce() -> Result<T, StoreError> + Send + 'static,
@@ -281,7 +281,9 @@ where
             Err(_late) => {
                 let seconds = CALL_TIMEOUT.as_secs();
                 health.failed(format!(
-                    "a call to the file system of the lease file has not returned for {seconds} seconds"
+                    "a call to the file system of lease file `{}` has not returned for {seconds} seconds: check its disk or \
+                     network file system",
+                    path.display()
                 ));
                 call.await
             }
@@ -290,7 +292,7 @@ where
             Err(StoreError {
                 kind: StoreErrorKind::Unavailable,
                 source: Some(Box::new(panic)),
-                ..error::unusable("use lease file", Path::new("?"), "a bug in flanneld; please report it")
+                ..error::unusable("use lease file", path, "a bug in flanneld; please report it")
             })
         });
         match &result {

@@ -188,7 +188,7 @@ async fn a_prefix_or_kubeconfig_that_cannot_be_used_is_named() {
     let prefix = KubeOptions { annotation_prefix: "a/b/c".to_owned(), ..options(&api, "a") };
     assert!(refused(prefix).await.contains("at most single slash, got `a/b/c`"));
     let file = KubeOptions { kubeconfig: Some("/nonexistent/config".into()), ..options(&api, "a") };
-    let expected = "cannot use Kubernetes as lease store: --kubeconfig-file `/nonexistent/config`: ";
+    let expected = "cannot use Kubernetes as lease store: correct --kubeconfig-file `/nonexistent/config`: ";
     let text = refused(file).await;
     assert!(text.starts_with(expected), "{text}");
     let url = KubeOptions { api_url: Some("::".to_owned()), ..options(&api, "a") };

@@ -45,7 +45,7 @@ async fn two_hosts_with_one_name(api: impl Server) {
     // A few of each at once, then after one, two and four seconds.
     assert!(watcher.seen.len() < 30, "{} events", watcher.seen.len());
     let text = contested(&two).await;
-    assert!(text.contains("192.0.0.1") && text.contains("two hosts have one NODE_NAME"), "{text}");
+    assert!(text.contains("192.0.0.1") && text.ends_with("Give each host its own NODE_NAME"), "{text}");
     assert_eq!(one.health().borrow().contested, None, "it was there first");
     let holder = |table: &LeaseTable| table.peers().next().is_some_and(|(_, holder)| *holder == node(1));
     watcher.until("the older one's lease", holder).await;

@@ -66,8 +66,8 @@ pub enum CommandError {
     /// The lease store refuses, or cannot be reached.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The lease store does not answer in time.
-    #[error("the lease store does not answer: {0}")]
+    /// The lease store gives no usable answer in time.
+    #[error("the lease store gives no usable answer: {0}")]
     StoreSilent(String),
     /// There is no subnet for this node.
     #[error(transparent)]

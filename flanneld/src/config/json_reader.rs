@@ -18,7 +18,8 @@ pub struct KeyProblem {
 
 impl fmt::Display for KeyProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.key.is_empty() {
+        if self.reason.starts_with(&self.key) {
+            // Upstream's words name the key themselves.
             f.write_str(&self.reason)
         } else {
             write!(f, "{}: {}", self.key, self.reason)

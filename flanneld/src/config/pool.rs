@@ -132,7 +132,7 @@ fn range(
     // Four subnets at least (the first stays unused), of four addresses at least (tunnel, bridge, two pods).
     let len = match wanted.len.filter(|len| *len != 0) {
         Some(len) if len > u32::from(family.bits - 2) => {
-            report("SubnetLen", format!("SubnetLen must be less than /{}", family.bits - 1));
+            report("SubnetLen", format!("{prefix}SubnetLen must be less than /{}", family.bits - 1));
             return None;
         }
         Some(len) if len < u32::from(network_len) + 2 => {

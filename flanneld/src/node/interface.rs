@@ -39,7 +39,9 @@ pub fn choose<E: Display>(
         let public =
             selection.public_ipv4.map(IpAddr::from).or_else(|| selection.public_ipv6.map(IpAddr::from));
         let chosen = match public {
-            Some(address) => chooser.by_name_or_address(&address.to_string()),
+            Some(address) => chooser
+                .by_name_or_address(&address.to_string())
+                .map_err(|Reason(text)| Reason(format!("{text}; name the interface with --iface"))),
             None => chooser.by_default_route(),
         };
         return chosen.and_then(|chosen| chooser.facts(&chosen)).map_err(NodeError::NoDefault);
@@ -243,7 +245,8 @@ impl<'a> Chooser<'a> {
         let ipv6 = needs_ipv6.then(|| self.default_interface(self.host.default_ipv6, &IPV6)).transpose()?;
         match (ipv4, ipv6) {
             (Some(ipv4), Some(ipv6)) if ipv4.index != ipv6.index => reason(format!(
-                "v6 default route interface {} must be the same with v4 default route interface {}",
+                "v6 default route interface {} must be the same with v4 default route interface {}; change one of these \
+                 routes, or name the interface with --iface",
                 ipv6.name, ipv4.name
             )),
             (Some(interface), _) | (None, Some(interface)) => Ok(Chosen::whole(interface)),
@@ -265,12 +268,12 @@ impl<'a> Chooser<'a> {
         let Some(route) = usable.min_by_key(|route| (!published(route), route.metric)) else {
             return reason(format!(
                 "failed to get default {short}interface: Unable to find default {short}route; {network} in net-conf.json \
-                 needs {family}: if this host has none, {off}"
+                 needs {family}: add a default route, or name the interface with --iface, or if this host has no {family}, {off}"
             ));
         };
         self.indexed(route.interface).ok_or_else(|| {
             Reason(format!(
-                "failed to get default {short}interface: Found default {short}route but could not determine interface"
+                "failed to get default {short}interface: Found default {short}route but could not determine interface; name it with --iface"
             ))
         })
     }
@@ -324,7 +327,7 @@ impl<'a> Chooser<'a> {
     ) -> Result<(), Reason> {
         if self.present.interface.is_some() && !was_link_local && link_local {
             return reason(format!(
-                "interface {name} has only a link-local {} address left; peers still reach this node at the former address only. Add an address that is not link-local; flanneld then uses it",
+                "interface {name} has only a link-local {} address left, and other nodes still send to the former address. Add an address that is not link-local, which flanneld then uses",
                 words.family
             ));
         }
@@ -378,7 +381,7 @@ impl<'a> Chooser<'a> {
             None
         };
         if *mtu == 0 {
-            return reason(format!("failed to determine MTU for {name} interface"));
+            return reason(format!("failed to determine MTU for {name} interface; set its MTU"));
         }
         Ok(NodeFacts { interface: name.clone(), index: *index, mac: *mac, mtu: *mtu, ipv4, ipv6 })
     }

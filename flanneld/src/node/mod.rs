@@ -73,7 +73,8 @@ pub struct Addresses<A> {
 pub enum NodeError {
     /// None of the operator's selectors gave an interface.
     #[error(
-        "Failed to find interface to use that matches the interfaces and/or regexes provided: {}; this host has {candidates}",
+        "Failed to find interface to use that matches the interfaces and/or regexes provided: {}; this host has {candidates}; --iface, \
+         --iface-regex or --iface-can-reach must match one",
         join(.rejected)
     )]
     NoMatch {
@@ -82,8 +83,8 @@ pub enum NodeError {
         /// The interfaces that could be chosen, with their addresses.
         candidates: String,
     },
-    /// The default route, or the public address, gave no interface.
-    #[error("Failed to find any valid interface to use: {0}; name an interface with --iface")]
+    /// The default route, or the public address, gave no interface. The reason says what to do.
+    #[error("Failed to find any valid interface to use: {0}")]
     NoDefault(Reason),
     /// host-gw routes straight to the public address, so it must be the interface's.
     #[error(

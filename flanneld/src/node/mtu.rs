@@ -99,7 +99,10 @@ impl NodeFacts {
     /// Warns if the interface carries less than `Backend.MTU`.
     pub fn warn_of_mtu(&self, backend: &Backend) {
         if let Err(problem) = self.carries(backend) {
-            tracing::warn!("{problem}; until then flanneld uses an MTU of {}", self.mtu);
+            tracing::warn!(
+                "{problem}; until then flanneld uses an MTU of {}, and traffic is not affected",
+                self.mtu
+            );
         }
     }
 }

@@ -114,7 +114,7 @@ impl StaleBridge {
         let former = address.trunc();
         match blocks {
             true => format!(
-                "run `ip link del {name}` on this node, then delete its pods with an address in {former}: other nodes cannot reach them, and they keep the bridge in use"
+                "run `ip link del {name}` on this node, and delete its pods with an address in {former}, which other nodes do not reach; the next pod makes the CNI plugin create the bridge again"
             ),
             false => format!(
                 "delete this node's pods with an address in {former}, then run `ip address del {address} dev {name}` on it"

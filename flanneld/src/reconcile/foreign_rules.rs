@@ -244,7 +244,8 @@ impl ForeignRules {
         match left {
             _ if self.logged == left => {}
             UpstreamRules::InUse => info!(
-                "upstream's flanneld still runs on this host: its chains FLANNEL-POSTRTG and FLANNEL-FWD stay until it ends"
+                "upstream's flanneld still runs on this host: its chains FLANNEL-POSTRTG and FLANNEL-FWD stay until it \
+                 ends; nothing is needed"
             ),
             UpstreamRules::Back => warn!(
                 "another process puts upstream's chains FLANNEL-POSTRTG and FLANNEL-FWD back: flanneld removes them once \

@@ -51,12 +51,12 @@ impl IncompleteLeases {
                     match gap.kept {
                         _ if !self.log => {}
                         true => warn!(
-                            "{}; peer {subnet} stays as it was and its traffic continues; flanneld on the node of that \
-                             subnet publishes it again: check that it runs there",
+                            "{}; peer {subnet} stays as it was and its traffic continues; flanneld on that node \
+                             publishes it again: check that it runs there",
                             gap.text
                         ),
                         false => error!(
-                            "{}; pods in {subnet} cannot be reached until flanneld on their node publishes it: check that it \
+                            "{}; pods in {subnet} cannot be reached until flanneld on that node publishes it: check that it \
                              runs there",
                             gap.text
                         ),
@@ -119,6 +119,14 @@ impl IncompleteLeases {
     }
 }
 
+/// Adds the node's public address to what its lease lacks, if that is known.
+pub(super) fn with_address(text: String, lease: &LeaseAttributes) -> String {
+    match lease.public_ip.is_some() || lease.public_ipv6.is_some() {
+        true => format!("{text} (public address {})", lease.public_address()),
+        false => text,
+    }
+}
+
 /// Puts what was `known` of a lease in place of what it now lacks, one family at a time. Returns what it lacks.
 pub(super) fn keep_known(
     spec: &NodeSpec,
@@ -140,6 +148,7 @@ pub(super) fn keep_known(
         };
         let text = gaps.of(subnet).map_or_else(|| format!("lease {key}: {skipped}"), str::to_owned);
         let known = known.filter(|known| matches!(peer(known), Some(Ok(_))));
+        let text = with_address(text, known.unwrap_or(&stated));
         found.push((subnet, Gap { text, kept: known.is_some() }));
         let Some(known) = known else { continue };
         if untyped {

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::Reconciler;
-use super::incomplete_leases::{Gap, IncompleteLeases, keep_known};
+use super::incomplete_leases::{Gap, IncompleteLeases, keep_known, with_address};
 use super::log_limit::{ChangeLog, LogDecision, LogOnce};
 use super::overlay::OverlayState;
 use crate::desired::{NodeSpec, VtepMacs, with_other_macs};
@@ -199,6 +199,10 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                 IpNet::V6(_) => self.spec.ipv6().is_some(),
             };
             let text = gaps.of(subnet).filter(|_| used)?.to_owned();
+            let text = match self.leases.table.peer(key) {
+                Some(known) => with_address(text, known),
+                None => text,
+            };
             Some((subnet, Gap { text, kept: self.overlay.desired.peer(subnet).is_some() }))
         };
         let found = key.subnets().filter_map(gap).collect();
@@ -222,9 +226,10 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                     leases.peer(*other).is_some_and(|attributes| !followed.same_node(attributes))
                 });
                 said.extend(others.map(|other| {
+                    let (node, second) = (of_node(Some(followed)), of_node(leases.peer(other)));
                     format!(
-                        "leases {holder} and {other} of two nodes are for {subnet}: its packets go to the node of {holder}, and \
-                         pods of the other node are unreachable; delete the lease that is not in use"
+                        "leases {holder}{node} and {other}{second} are both for {subnet}: its packets go to the first node, and \
+                         pods of the second are unreachable; delete the lease that is not in use, which flanneld then notices"
                     )
                 }));
             }
@@ -331,7 +336,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
     fn adopt_macs(&mut self, macs: VtepMacs) {
         if let Err(error) = self.adopt_spec(NodeSpec { macs, ..self.spec.clone() }) {
             error!(
-                "cannot publish this node's new VTEP MAC addresses: {}; peers cannot reach its pods until flanneld is restarted",
+                "cannot publish this node's new VTEP MAC addresses; other nodes do not reach its pods. Restart flanneld: {}",
                 Chain(&error)
             );
         }

@@ -335,16 +335,16 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         match rules::ruleset(&self.spec.rules(self.lease.key)) {
             Ok(ruleset) => self.tables.set_desired(ruleset),
             Err(error) => warn!(
-                "cannot apply the new configuration or lease to the rules; the present rules stay, and flanneld tries again at \
-                 the next change: {}",
+                "cannot apply the new configuration or lease to the rules; the present rules stay and traffic \
+                 passes as before. Correct the configuration, which flanneld then applies: {}",
                 Chain(&error)
             ),
         }
         match self.spec.families(self.lease.key) {
             Ok(families) => self.set_families(families),
             Err(error) => warn!(
-                "cannot apply the new configuration or lease to the devices; the present devices stay, and flanneld tries again \
-                 at the next change: {}",
+                "cannot apply the new configuration or lease to the devices; the present devices stay and \
+                 traffic passes as before. Correct the configuration, which flanneld then applies: {}",
                 Chain(&error)
             ),
         }

@@ -117,7 +117,10 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                 let obstacles: Vec<String> =
                     self.tables.foreign.obstacles().iter().map(ToString::to_string).collect();
                 (!obstacles.is_empty()).then(|| {
-                    format!("pod traffic may be dropped: {}; run `flanneld doctor`", obstacles.join("; "))
+                    format!(
+                        "pod traffic may be dropped: {}; run `flanneld doctor`, which names the rule to add",
+                        obstacles.join("; ")
+                    )
                 })
             }
             Err(error) => {
@@ -126,7 +129,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                     "cannot check whether rules of other programs drop pod traffic; flanneld's own rules are not affected, it \
                      retries with backoff: {problem}"
                 );
-                Some(problem)
+                Some(format!("cannot check whether rules of other programs drop pod traffic: {problem}"))
             }
         };
         update(&self.outputs.readiness, |readiness| readiness.note("forwarding", note));

@@ -87,7 +87,9 @@ impl<L> OverlayState<L> {
                 Some(peer) => warn!(
                     "{refusal}; this node does not reach pods in {peer} until flanneld, which retries with backoff, succeeds"
                 ),
-                None => warn!("{refusal}; flanneld retries with backoff"),
+                None => warn!(
+                    "{refusal}; pods of other nodes may be unreachable until flanneld, which retries with backoff, succeeds"
+                ),
             }
         }
         // Peers that were not tried this time still are refused.
@@ -190,7 +192,10 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
             readiness.note(
                 "peers",
                 (refused > 0)
-                    .then(|| format!("the kernel refuses {refused} of the peers; the log names them")),
+                    .then(|| format!(
+                    "the kernel refuses {refused} of the peers, whose pods this node does not reach; flanneld retries, the log names \
+                     them"
+                )),
             );
         });
         if report.is_clean_but_for_peers() {

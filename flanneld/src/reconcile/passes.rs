@@ -68,14 +68,22 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                 Condition::Rules if applied => {
                     ("confirm the nftables rules", "the kernel has the new ones or the former ones")
                 }
-                Condition::Interface => {
-                    ("read the uplink", "changes of its address, MTU or routes are not followed")
-                }
-                Condition::Rules => ("update the nftables rules", "the kernel keeps its present rules"),
-                Condition::Device => {
-                    ("update devices, peers and routes", "what is not changed yet stays as it was")
-                }
-                Condition::SubnetFile => ("update the subnet file", "new pods fail or get former values"),
+                Condition::Interface => (
+                    "determine the interface to other nodes",
+                    "devices and routes stay as they are, changes of its address, MTU or routes are not followed",
+                ),
+                Condition::Rules => (
+                    "update the nftables rules",
+                    "the kernel keeps its present rules and traffic passes as before",
+                ),
+                Condition::Device => (
+                    "update devices, peers and routes",
+                    "what is not changed yet stays as it was, new peers may be unreachable",
+                ),
+                Condition::SubnetFile => (
+                    "update the subnet file",
+                    "new pods fail or get former values, running pods are not affected",
+                ),
                 _ => (condition.name(), "traffic may be affected"),
             };
             warn!("cannot {what}; {effect}, flanneld retries with backoff: {reason}");

@@ -201,7 +201,8 @@ impl Contests {
             more => format!(" and {more} more"),
         };
         Some(format!(
-            "another process keeps undoing {}{more}; flanneld repairs it less and less often, once a minute at least",
+            "another process keeps undoing {}{more}; flanneld repairs it less and less often, once a minute at least: stop \
+             that process",
             named.join(", ")
         ))
     }

@@ -58,8 +58,9 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         let log = self.repairs.log.repaired(now);
         if log == LogDecision::Summarize {
             warn!(
-                "repaired more than 30 times in one minute: another process keeps changing rules or routes; further \
-                 repairs are not logged for the rest of the minute. `flanneld status` shows the last repair and its cause"
+                "repaired more than 30 times in one minute: another process keeps changing rules or routes, so pod \
+                 traffic may be interrupted; further repairs are not logged for the rest of the minute. `flanneld status` shows \
+                 the last repair and its cause: stop that process"
             );
         }
         log == LogDecision::Write

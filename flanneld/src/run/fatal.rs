@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 
 use flannel_lease::StoreError;
+use flannel_lease::file::limit_advice;
 
 use crate::config::HealthzAddress;
 use crate::node::NodeError;
@@ -64,9 +65,7 @@ pub enum Fatal {
         source: std::io::Error,
     },
     /// The kernel refuses another thread.
-    #[error(
-        "cannot start a thread: raise the limit of processes, memory or open files (ulimit -u, TasksMax=, pids.max, ulimit -n)"
-    )]
+    #[error("cannot start a thread: {}", thread_advice(.0))]
     Thread(#[source] std::io::Error),
     /// A thread ended by itself.
     #[error("a thread of flanneld ended unexpectedly: see the log, and report this bug")]
@@ -79,8 +78,16 @@ fn listen_advice(error: &std::io::Error) -> &'static str {
         ErrorKind::AddrInUse | ErrorKind::AddrNotAvailable | ErrorKind::PermissionDenied => {
             "choose another --healthz-ip or --healthz-port"
         }
-        _ => "the kernel gives no socket",
+        _ => limit_advice(error).unwrap_or("the kernel gives no socket"),
     }
+}
+
+/// What the operator has to do if the kernel refuses another thread, or the event loop of that.
+#[must_use]
+pub fn thread_advice(error: &std::io::Error) -> &'static str {
+    limit_advice(error).unwrap_or(
+        "raise the limit of processes or memory (TasksMax=, pids.max of the pod's cgroup, ulimit -u, MemoryMax=)",
+    )
 }
 
 #[cfg(test)]

@@ -118,8 +118,8 @@ async fn with_free_macs(
                     });
                 };
                 warn!(
-                    "{}: its VTEP MAC address. Check whether one machine is a clone of the other; flanneld takes another MAC \
-                     address and asks again, so that peers reach both",
+                    "{}: its VTEP MAC address. flanneld takes another MAC address and asks again, so that peers reach both; check \
+                     whether one machine is a clone of the other",
                     Chain(&error)
                 );
                 request.attributes = others;
@@ -188,12 +188,13 @@ async fn hold_lease(
                     // again and again.
                     LeaseLost::Taken { .. } => {
                         error!(
-                            "{lost}: two machines had one lease, because one is a clone of the other or both had one public \
-                             address. This node takes another subnet. Peers send packets for the pods that run here to the \
-                             other machine: recreate these pods, and give each machine a public address of its own"
+                            "{lost}: two machines had one lease, because one is a clone of the other or both have one public \
+                             address. Peers send packets for the pods that run here to the other machine. flanneld takes another \
+                             subnet for this node; delete its pods, so that they are created again, and give each machine its own \
+                             address (--public-ip)"
                         );
                         update(&sinks.readiness, |readiness| {
-                            readiness.set(Condition::Lease, Err(lost.to_string()));
+                            readiness.set(Condition::Lease, Err(format!("{lost}; flanneld takes another subnet")));
                         });
                         (request.previous, request.former) = (None, None);
                         if since.elapsed() > MAX_TAKEOVER_PAUSE {
@@ -247,15 +248,19 @@ async fn publish(store: &dyn LeaseStore, request: &LeaseRequest) -> Option<Lease
     loop {
         match with_free_macs(store, request, |store, request| store.update(&request.attributes)).await {
             Ok(lease) => return Some(lease),
-            Err(error) => {
+            Err(error) if error.kind == StoreErrorKind::NotHeld => {
                 warn!(
-                    "cannot publish this node's new addresses; other nodes send to the old ones until a retry succeeds: {}",
+                    "cannot publish this node's new addresses, because its lease is lost; flanneld asks for a lease again, and other \
+                     nodes send to the old addresses until then: {}",
                     Chain(&error)
                 );
-                if error.kind == StoreErrorKind::NotHeld {
-                    return None;
-                }
+                return None;
             }
+            Err(error) => warn!(
+                "cannot publish this node's new addresses; flanneld retries with backoff, and other nodes send to the old ones until \
+                 then: {}",
+                Chain(&error)
+            ),
         }
         tokio::time::sleep(backoff.next_delay()).await;
     }

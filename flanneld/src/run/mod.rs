@@ -15,7 +15,7 @@ pub mod state_file;
 mod store_outages;
 pub mod subnet_env;
 pub mod tasks;
-pub(crate) mod thread_watchdog;
+pub mod thread_watchdog;
 pub mod wireguard_key;
 
 use std::convert::Infallible;
@@ -105,7 +105,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             info!("Exiting cleanly...");
             Ok(())
         }
-        received = &mut ended => thread_watchdog::ended(received).flatten(),
+        received = &mut ended => received.unwrap_or(Err(Fatal::Ended)),
     }
 }
 
@@ -192,8 +192,8 @@ async fn work(
             let _done = files_ended.await;
             Ok(())
         }
-        received = &mut reconciler_ended => thread_watchdog::ended(received).and(Err(Fatal::Ended)),
-        received = &mut files_ended => thread_watchdog::ended(received).and(Err(Fatal::Ended)),
+        _ = &mut reconciler_ended => Err(Fatal::Ended),
+        _ = &mut files_ended => Err(Fatal::Ended),
     }
 }
 

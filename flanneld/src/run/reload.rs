@@ -79,7 +79,7 @@ pub fn live_change(old: &NetConf, new: &NetConf) -> Result<NetConf, Refused> {
         fixed("Backend.ListenPortV6", listen_port_v6, &new.listen_port_v6, port);
         fixed("Backend.Mode", &mode.as_str(), &new.mode.as_str(), "needs other devices");
         if *psk != new.psk {
-            refused.push("Backend.PSK must be the same on all nodes".to_owned());
+            refused.push("Backend.PSK has changed and must be the same on all nodes".to_owned());
         }
     }
     if refused.is_empty() { Ok(new.clone()) } else { Err(Refused(refused)) }
@@ -128,7 +128,9 @@ pub async fn follow(
             }
             let trouble = outcome.err();
             if let Some(problem) = &trouble {
-                warn!("keeping the present network configuration, traffic is not affected: {problem}");
+                warn!(
+                    "keeping the present network configuration, traffic is not affected; flanneld reads it again when it changes: {problem}"
+                );
             }
             update(&readiness, |readiness| readiness.note("configuration", trouble));
         }

@@ -119,7 +119,7 @@ impl StartInputs {
             // The state file does not have its PSK, and peers without it would reject this node's packets.
             (None, Some(saved)) if saved.usable_net_conf().is_none() => {
                 info!(
-                    "waiting for the lease store: only the network configuration there has the PSK; the kernel forwards as before"
+                    "waiting for the lease store: only the network configuration there has the PSK; traffic passes as before"
                 );
                 written.wait_until_usable(waits).await
             }
@@ -127,8 +127,8 @@ impl StartInputs {
                 Ok(net_conf) => net_conf,
                 Err(_late) => {
                     warn!(
-                        "no usable network configuration within {STORE_TIMEOUT:?}; flanneld starts with the one in its state file \
-                         and applies another when there is one"
+                        "no usable network configuration within {STORE_TIMEOUT:?}; flanneld starts with the one in its state file, \
+                         applies another when there is one, and running pods are not affected"
                     );
                     saved.net_conf.clone()
                 }
@@ -155,7 +155,7 @@ impl StartInputs {
             None => true,
             Some(reason) => {
                 info!(
-                    "ignoring state file {}: {reason}; flanneld asks the store for a lease",
+                    "ignoring state file {}: {reason}; flanneld asks the store for a lease, nothing is needed",
                     state_file::path(&resolved.asked.subnet_file).display()
                 );
                 false
@@ -385,7 +385,8 @@ fn previous_subnet(config: &Config) -> Option<LeaseKey> {
         Ok(previous) => LeaseKey::new(previous.ipv4_subnet, previous.ipv6_subnet),
         Err(error) => {
             warn!(
-                "starting without the previous subnet, so that the store may give this node another one: {}",
+                "starting without the previous subnet of this node. If the store gives it another one, its running pods are not \
+                 reachable and have to be deleted: {}",
                 Chain(&error)
             );
             None

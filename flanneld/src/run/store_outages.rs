@@ -34,6 +34,8 @@ struct Summary {
     until: Instant,
     outages: u32,
     away: Duration,
+    /// Of the latest outage.
+    error: String,
 }
 
 /// A line of the log.
@@ -41,6 +43,12 @@ struct Summary {
 pub(super) enum Line {
     Warning(String),
     Info(String),
+}
+
+impl Summary {
+    fn until(until: Instant) -> Self {
+        Self { until, outages: 0, away: Duration::ZERO, error: String::new() }
+    }
 }
 
 impl Outages {
@@ -55,6 +63,7 @@ impl Outages {
         let away = now - outage.began;
         if let Some(summary) = &mut self.summary {
             summary.away += away;
+            summary.error = outage.error;
             return None;
         }
         Some(Line::Info(format!("the lease store answers again after {} seconds", away.as_secs())))
@@ -90,7 +99,7 @@ impl Outages {
                     self.logged.len(),
                     PERIOD.as_secs() / 60
                 );
-                self.summary = Some(Summary { until: now + PERIOD, outages: 0, away: Duration::ZERO });
+                self.summary = Some(Summary::until(now + PERIOD));
             }
             return Some(Line::Warning(format!("{line}: {error}")));
         }
@@ -101,17 +110,18 @@ impl Outages {
             self.logged.clear();
             return Some(Line::Info(format!("the lease store has answered for {minutes} minutes")));
         }
-        let mut away = summary.away;
+        let Summary { outages, mut away, mut error, .. } =
+            std::mem::replace(summary, Summary::until(now + PERIOD));
         if let Some(outage) = &mut self.current {
             away += now - outage.began;
             outage.began = now;
+            error.clone_from(&outage.error);
         }
         let line = format!(
-            "the lease store did not answer {} more times in the last {minutes} minutes, for {} seconds in all",
-            summary.outages,
+            "the lease store gave no usable answer {outages} more times in the last {minutes} minutes, for {} seconds in all; \
+             traffic and peers stay as they are, flanneld retries with backoff: {error}",
             away.as_secs()
         );
-        *summary = Summary { until: now + PERIOD, outages: 0, away: Duration::ZERO };
         Some(Line::Warning(line))
     }
 }
@@ -170,7 +180,7 @@ mod tests {
         let text = texts(&lines);
         assert!(text.contains("this is outage 4 within 10 minutes: the next ones are summarized"), "{text}");
         assert!(
-            text.contains("did not answer 60 more times in the last 10 minutes, for 302 seconds"),
+            text.contains("gave no usable answer 60 more times in the last 10 minutes, for 302 seconds"),
             "{text}"
         );
         assert_eq!(lines.len(), 8, "three outages, a fourth, and a summary:\n{text}");

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use flannel_lease::Chain;
 use tokio::sync::{oneshot, watch};
 use tokio::time::interval;
 use tracing::{info, warn};
@@ -17,60 +16,55 @@ const STALLED_AFTER: Duration = Duration::from_secs(15);
 /// How often that is checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Runs `work` in a thread and a runtime of its own, where it may block. The receiver gets what it returns, or why the
-/// kernel gave it no runtime; nothing if it panics: [`ended`] makes an error of that.
+/// Runs `work` in a thread and a runtime of its own, where it may block. The receiver gets what it returns; nothing if
+/// it panics.
 ///
 /// # Errors
 /// [`Fatal::Thread`].
 pub(crate) fn start_thread<T, F>(
     name: &str,
     work: impl FnOnce() -> F + Send + 'static,
-) -> Result<oneshot::Receiver<Result<T, Fatal>>, Fatal>
+) -> Result<oneshot::Receiver<T>, Fatal>
 where
     T: Send + 'static,
     F: Future<Output = T>,
 {
     let (done_tx, done_rx) = oneshot::channel();
+    let (started_tx, started_rx) = std::sync::mpsc::channel();
     std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(move || {
             let runtime = match runtime() {
                 Ok(runtime) => runtime,
-                Err(error) => return drop(done_tx.send(Err(Fatal::Thread(error)))),
+                Err(error) => return drop(started_tx.send(error)),
             };
-            let done = runtime.block_on(async {
-                if let Err(error) = tokio::task::spawn_blocking(|| ()).await {
-                    warn!(
-                        "cannot start a helper thread, so some calls fail: raise the limit of processes (ulimit -u, TasksMax=, \
-                         pids.max) and restart flanneld: {}",
-                        Chain(&error)
-                    );
-                }
-                work().await
-            });
+            drop(started_tx);
+            let done = runtime.block_on(async { work().await });
             // Blocking calls may still be under way; they end with the process.
             runtime.shutdown_background();
             // Nobody waits any more if it took too long.
-            let _unheard = done_tx.send(Ok(done));
+            let _unheard = done_tx.send(done);
         })
         .map_err(Fatal::Thread)?;
-    Ok(done_rx)
+    // Two threads that start at once might take the last thread that the kernel allows from each other.
+    match started_rx.recv() {
+        Ok(error) => Err(Fatal::Thread(error)),
+        Err(_started) => Ok(done_rx),
+    }
 }
 
-/// How a thread ended.
+/// A runtime for the calling thread. Its first thread for blocking calls runs and stays: `spawn_blocking` panics if there is
+/// none and the kernel refuses another.
 ///
 /// # Errors
-/// Its own, or [`Fatal::Ended`] after a panic.
-pub(crate) fn ended<T>(received: Result<Result<T, Fatal>, oneshot::error::RecvError>) -> Result<T, Fatal> {
-    received.unwrap_or(Err(Fatal::Ended))
-}
-
-/// A runtime for the calling thread. Its first thread for blocking calls will start, and stays: `spawn_blocking` panics if
-/// it has none and the kernel refuses another.
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+/// The kernel refuses a thread or an event loop.
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().thread_keep_alive(Duration::MAX).build()?;
     let probe = std::thread::Builder::new().spawn(|| ())?;
     let _ended = probe.join();
-    tokio::runtime::Builder::new_current_thread().enable_all().thread_keep_alive(Duration::MAX).build()
+    drop(runtime.spawn_blocking(|| ()));
+    Ok(runtime)
 }
 
 /// Shows that the calling thread makes progress, for as long as it does. Never returns.

@@ -26,11 +26,20 @@ const MODE: u32 = 0o400;
 #[non_exhaustive]
 pub enum KeyError {
     /// The kernel's devices cannot be read.
-    #[error("cannot look for a WireGuard device with a private key")]
-    Device(#[source] ObserveError),
+    #[error(
+        "there is no usable WireGuard key file (WIREGUARD_KEY_FILE, default /run/flannel/wgkey), and the key of device {device} \
+         cannot be read"
+    )]
+    Device {
+        /// Its name.
+        device: IfName,
+        /// Why not.
+        source: ObserveError,
+    },
     /// The kernel gives no random numbers.
     #[error(
-        "cannot generate a WireGuard key: getrandom(2) fails; allow it if a seccomp profile restricts flanneld"
+        "cannot generate the WireGuard key of devices flannel-wg and flannel-wg-v6: getrandom(2) fails; allow it if a seccomp \
+         profile restricts flanneld"
     )]
     Generate(#[source] io::Error),
 }
@@ -70,8 +79,8 @@ pub fn settle(path: &Path, kernel: &mut impl Kernel) -> Result<PrivateKey, KeyEr
         Origin::File { is_private: false } => {
             warn!(
                 "other users could read WireGuard key file {shown}: flanneld gives it mode 0400 and keeps the key, so that traffic \
-                 is not affected. If another user may have read it, stop flanneld, delete the file and the device, and start \
-                 flanneld again: it generates a new key"
+                 is not affected. If another user may have read it, stop flanneld, delete the file and the devices \
+                 flannel-wg and flannel-wg-v6, and start flanneld again: it generates a new key"
             );
         }
         Origin::Device(device) => {
@@ -85,8 +94,8 @@ pub fn settle(path: &Path, kernel: &mut impl Kernel) -> Result<PrivateKey, KeyEr
         Ok(()) => file::remove_leftovers(path),
         Err(error) => warn!(
             "cannot write WireGuard key file {shown}: {}. Traffic is not affected, and flanneld tries again at its next start. If the \
-             WireGuard device is removed before, as by a reboot, this node gets another key, which the other nodes learn from \
-             its lease: {}",
+             devices flannel-wg and flannel-wg-v6 are removed before, as by a reboot, this node gets another key, which the other \
+             nodes learn from its lease: {}",
             file::write_advice(&error),
             Chain(&error)
         ),
@@ -102,7 +111,7 @@ fn look(path: &Path, kernel: &mut impl Kernel) -> Result<(PrivateKey, Origin, Op
         Err(problem) => Some(problem),
     };
     for device in Family::ALL.map(|family| FlannelDevice::Wireguard.name(family)) {
-        let found = kernel.wireguard(device).map_err(KeyError::Device)?;
+        let found = kernel.wireguard(device).map_err(|source| KeyError::Device { device, source })?;
         if let Some(key) = found.and_then(|found| found.private_key) {
             return Ok((key, Origin::Device(device), problem));
         }

@@ -75,7 +75,7 @@ fn this_node(status: &Status) -> String {
     let store = &status.store;
     let health = match store.last_contact {
         _ if store.healthy => "answers".to_owned(),
-        Some(contact) => format!("does not answer, last {} ago", Span(status.time - contact)),
+        Some(contact) => format!("gives no usable answer, last {} ago", Span(status.time - contact)),
         None => "has not answered yet".to_owned(),
     };
     row("Lease store", &format!("{}, {health}", store.kind));

@@ -23,7 +23,7 @@ const SETTLE_DELAY: Duration = Duration::from_millis(500);
 pub(crate) fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         warn!(
-            "cannot notify systemd: {}; if the unit has Type=notify or WatchdogSec=, systemd may restart flanneld; traffic is not affected",
+            "cannot notify systemd; traffic is not affected, but if the unit has Type=notify or WatchdogSec=, systemd may restart flanneld: {}",
             Chain(&error)
         );
     }

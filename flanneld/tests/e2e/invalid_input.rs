@@ -186,6 +186,47 @@ fn without_privileges_it_says_what_it_needs() {
     assert!(!Path::new(&flannel.lease_file()).exists(), "the lease file is not touched");
 }
 
+/// With each limit the daemon either runs or says which limit to raise: it never panics for want of a thread.
+#[test]
+fn a_limit_of_threads_is_named() {
+    if !may_make_namespaces() {
+        return;
+    }
+    // The kernel limits the processes of a user, and those of root not at all.
+    const USER: &str = "--reuid=61234";
+    let mut lab = Lab::new().unwrap();
+    let node = lab.add_node().unwrap();
+    node.namespace().sh(&format!("chmod -R a+rwX {}", lab.folder().display())).unwrap();
+    let (mut refused, mut ran) = (0, false);
+    for limit in 1..=16 {
+        let limit = format!("--nproc={limit}");
+        let rights = ["--inh-caps=+net_admin", "--ambient-caps=+net_admin", "--clear-groups"];
+        let wrapper = [&["setpriv", USER][..], &rights, &["prlimit", &limit]].concat();
+        let flannel = Flannel::new(&lab, BINARY, Flannel::NET_CONF).unwrap().wrapped_in(&wrapper);
+        let mut daemon = flannel.start(&node).unwrap();
+        let ended = wait_for(SOON, || match daemon.exit_status() {
+            Some(status) => Some(Some(status)),
+            None => (daemon.status("/readyz").ok()? == 200).then_some(None),
+        });
+        let log = fs::read_to_string(daemon.log()).unwrap();
+        assert!(!log.contains("panicked"), "{limit}: {log}");
+        match ended.unwrap_or_else(|| panic!("{limit}: {log}")) {
+            Some(status) => {
+                assert_eq!(status.code(), Some(1), "{limit}: {log}");
+                assert!(
+                    log.contains("cannot start a thread: raise the limit of processes"),
+                    "{limit}: {log}"
+                );
+                refused += 1;
+            }
+            None => ran = true,
+        }
+        drop(daemon);
+        fs::remove_file(node.folder().join("flanneld.log")).unwrap();
+    }
+    assert!(refused > 2 && ran, "{refused} limits were too low");
+}
+
 /// Runs a daemon that is expected to give up by itself; its later arguments win over the lab's.
 fn run_to_end(flannel: &Flannel, node: &Node, arguments: &[&str]) -> (Option<i32>, String) {
     let replaced = |argument: &String| {

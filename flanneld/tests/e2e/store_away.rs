@@ -235,7 +235,7 @@ fn a_daemon_that_waits_says_for_what_and_ends_when_asked() {
     for (store, waits_for) in [
         (
             "--kube-subnet-mgr --kube-api-url=http://192.168.77.254:6444",
-            "lease from Kubernetes: node \"a\" pod cidr not assigned; start",
+            "lease from Kubernetes: node \"a\" pod cidr not assigned: on a new node",
         ),
         ("--etcd-endpoints=http://198.51.100.1:2379", "Couldn't fetch network config: cannot reach etcd"),
         ("--etcd-endpoints=http://192.168.77.254:2379", "Couldn't fetch network config: cannot reach etcd"),

@@ -116,10 +116,10 @@ impl Host {
             findings.push(Finding::error(
                 "interface",
                 format!(
-                    "{} has {VAGRANT}, the NAT address that Vagrant gives every machine",
+                    "{} has {VAGRANT}, the NAT address that Vagrant gives every machine: other nodes do not reach this one",
                     facts.interface
                 ),
-                "name the interface between the machines: --iface=eth1",
+                "name the interface between the machines, such as --iface=eth1",
             ));
         }
         let (conf, lease) = (&context.spec.net_conf, context.lease);
@@ -132,27 +132,28 @@ impl Host {
         findings
     }
 
-    pub(super) fn bridges(&self, ipv4: bool, ipv6: bool) -> Vec<Finding> {
+    pub(super) fn bridges(&self, ipv4: bool, ipv6: bool) -> Option<Finding> {
         let wanted =
             [("net.bridge.bridge-nf-call-iptables", ipv4), ("net.bridge.bridge-nf-call-ip6tables", ipv6)];
-        let wrong = |name: &str| match self.sysctl(&name.replace('.', "/")) {
-            Some(1) => None,
-            None => Some("br_netfilter is not loaded".to_owned()),
-            Some(value) => Some(format!("{name} is {value}")),
-        };
-        let wrong =
-            wanted.into_iter().filter(|(_, used)| *used).filter_map(|(name, _)| Some((name, wrong(name)?)));
-        wrong
-            .map(|(name, what)| {
-                Finding::warning(
-                    "bridge",
-                    format!(
-                        "{what}: pods cannot reach a service through kube-proxy if its endpoint is on the same node"
-                    ),
-                    format!("modprobe br_netfilter; sysctl -w {name}=1"),
-                )
-            })
-            .collect()
+        let used = wanted.into_iter().filter(|(_, used)| *used);
+        let values = used.map(|(name, _)| (name, self.sysctl(&name.replace('.', "/"))));
+        let wrong: Vec<_> = values.filter(|(_, value)| *value != Some(1)).collect();
+        let effect = "pods cannot reach a service through kube-proxy if its endpoint is on the same node";
+        if wrong.iter().any(|(_, value)| value.is_none()) {
+            return Some(Finding::warning(
+                "bridge",
+                format!("br_netfilter is not loaded: {effect}"),
+                "run `modprobe br_netfilter`, and add a line `br_netfilter` to a file in /etc/modules-load.d to keep it",
+            ));
+        }
+        let names: Vec<_> = wrong.into_iter().map(|(name, _)| name).collect();
+        (!names.is_empty()).then(|| {
+            Finding::warning(
+                "bridge",
+                format!("{} is not 1: {effect}", names.join(" and ")),
+                format!("run `sysctl -w {}=1`, and set it in /etc/sysctl.d to keep it", names.join("=1 ")),
+            )
+        })
     }
 
     fn forwarding(&self, ipv4: bool, ipv6: bool) -> Vec<Finding> {
@@ -179,7 +180,8 @@ impl Host {
                     "{device} drops packets whose replies would leave through another interface (rp_filter 1)"
                 ),
                 format!(
-                    "if routes are asymmetric, run `sysctl -w net.ipv4.conf.{device}.rp_filter=2`; otherwise nothing is needed"
+                    "if routes are asymmetric, run `sysctl -w net.ipv4.conf.{device}.rp_filter=2`, and set it in /etc/sysctl.d to \
+                     keep it; otherwise nothing is needed"
                 ),
             )
         };
@@ -201,7 +203,7 @@ impl Host {
         Some(Finding::info(
             "manager",
             format!(
-                "{name} runs and its configuration does not exclude {device}: it may delete addresses and routes"
+                "{name} runs and its configuration does not exclude {device}: it may delete addresses and routes, which flanneld then restores"
             ),
             format!("declare flannel* unmanaged in /{folder}"),
         ))
@@ -217,7 +219,10 @@ impl Host {
         (held("udp") || held("udp6")).then(|| {
             Finding::error(
                 "port",
-                format!("another socket or device uses UDP port {port}, which flannel's device needs"),
+                format!(
+                    "another socket or device uses UDP port {port}, which flannel's device needs: this node does not reach pods of \
+                     other nodes"
+                ),
                 format!(
                     "find it with `ss -lunp sport = {port}` or `ip -d link show type vxlan`; stop it, or set another Backend.Port (wireguard: \
                      Backend.ListenPort) on every node"
@@ -248,7 +253,10 @@ fn overlaps<'a>(
             {
                 findings.push(Finding::error(
                     "duplicate",
-                    format!("{} is in {net}, which overlaps the pod network {pool}", interface.name),
+                    format!(
+                        "{} is in {net}, which overlaps the pod network {pool}: pods and that network may not reach each other",
+                        interface.name
+                    ),
                     "choose a Network that no host uses, or remove that address",
                 ));
             }
@@ -261,7 +269,8 @@ fn overlaps<'a>(
                 findings.push(Finding::error(
                     "duplicate",
                     format!(
-                        "the node of {key} has the public address {address}, inside the pod network {pool}"
+                        "the node of {key} has the public address {address}, inside the pod network {pool}: this node may not \
+                         reach it"
                     ),
                     "choose a Network that nothing else uses, or give that node another --iface or --public-ip",
                 ));
@@ -308,7 +317,7 @@ fn cni_configuration(configuration: &Path) -> Option<Finding> {
         )),
         None => Some(Finding::error(
             "cni",
-            format!("{} holds no configuration", configuration.display()),
+            format!("{} holds no configuration: no pod starts", configuration.display()),
             "install 10-flannel.conflist there: the init container of the DaemonSet does",
         )),
     }
@@ -320,7 +329,7 @@ fn cni_plugins(folder: &Path) -> impl Iterator<Item = Finding> {
     absent.filter(|plugin| !folder.join(plugin).exists()).map(|plugin| {
         Finding::error(
             "cni",
-            format!("{} has no plugin {plugin}", folder.display()),
+            format!("{} has no plugin {plugin}: no pod starts", folder.display()),
             "install the CNI plugins (containernetworking/plugins, flannel-io/cni-plugin)",
         )
     })
@@ -386,15 +395,22 @@ mod tests {
         ]);
         assert_eq!(told(good.forwarding(true, true)), "");
         assert_eq!(told(good.bridges(true, false)), "");
-        let ipv6 = told(good.bridges(true, true));
+        let (_folder, halfway) = host(&[
+            ("proc/sys/net/bridge/bridge-nf-call-iptables", "1\n"),
+            ("proc/sys/net/bridge/bridge-nf-call-ip6tables", "0\n"),
+        ]);
+        let ipv6 = told(halfway.bridges(true, true));
         assert!(ipv6.contains("sysctl -w net.bridge.bridge-nf-call-ip6tables=1"), "{ipv6}");
         assert_eq!(told(good.reverse_path(&["eth0".to_owned()])), "", "the larger one counts");
         let (_folder, bad) = host(&[
             ("proc/sys/net/bridge/bridge-nf-call-iptables", "0\n"),
+            ("proc/sys/net/bridge/bridge-nf-call-ip6tables", "0\n"),
             ("proc/sys/net/ipv4/conf/all/rp_filter", "0\n"),
             ("proc/sys/net/ipv4/conf/eth0/rp_filter", "1\n"),
         ]);
-        assert!(told(bad.bridges(true, false)).contains("bridge-nf-call-iptables is 0"));
+        assert!(told(bad.bridges(true, false)).contains("bridge-nf-call-iptables is not 1"));
+        let both = told(bad.bridges(true, true));
+        assert!(both.matches("kube-proxy").count() == 1 && both.contains("ip6tables=1`"), "{both}");
         assert!(told(bad.reverse_path(&["eth0".to_owned()])).contains("net.ipv4.conf.eth0.rp_filter=2"));
     }
 

@@ -6,6 +6,7 @@ use nix::sched::{CloneFlags, unshare};
 use crate::commands::CommandError;
 use crate::commands::context::Context;
 use crate::desired::{NodeSpec, rules};
+use crate::run::fatal::thread_advice;
 use flannel_lease::{Chain, LeaseKey};
 
 pub(super) fn check(context: &Context) -> Vec<Finding> {
@@ -13,19 +14,23 @@ pub(super) fn check(context: &Context) -> Vec<Finding> {
     let mut spec = context.spec.clone();
     (spec.facts.interface, spec.facts.index) = ("lo".to_owned(), 1);
     let lease = context.lease;
-    let tried = std::thread::spawn(move || {
+    let untested = |what: &str, error: std::io::Error, advice: &str| {
+        let problem = format!("doctor cannot test the kernel's features: it cannot {what} ({error})");
+        vec![Finding::info("features", problem, advice)]
+    };
+    let tried = std::thread::Builder::new().spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET).map(|()| (try_rules(&spec, lease), try_overlay(&spec, lease)))
     });
-    match tried.join() {
-        Ok(Ok((rules, overlay))) => judge(rules, overlay, context.spec.net_conf.backend.name()),
-        Ok(Err(errno)) => vec![Finding::info(
-            "features",
-            format!(
-                "doctor cannot test the kernel's features: it cannot create a network namespace ({errno})"
-            ),
-            "run doctor as root, outside of the pod",
-        )],
-        Err(_panic) => Vec::new(),
+    match tried.map(std::thread::JoinHandle::join) {
+        Ok(Ok(Ok((rules, overlay)))) => judge(rules, overlay, context.spec.net_conf.backend.name()),
+        Ok(Ok(Err(errno))) => {
+            untested("create a network namespace", errno.into(), "run doctor as root, outside of the pod")
+        }
+        Ok(Err(_panic)) => Vec::new(),
+        Err(error) => {
+            let advice = thread_advice(&error);
+            untested("start a thread", error, advice)
+        }
     }
 }
 
@@ -38,14 +43,14 @@ fn judge(
     if let Err(error) = rules {
         findings.push(Finding::error(
             "features",
-            format!("nftables rules: {}", Chain(&error)),
+            format!("this kernel does not take flanneld's nftables rules: {}", Chain(&error)),
             "enable nf_tables, nft_chain_nat, nft_masq and nft_ct, built in or as modules (Linux 3.18 or later)",
         ));
     }
     match overlay {
         Err(error) => findings.push(Finding::error(
             "features",
-            format!("devices and routes: {}", Chain(&error)),
+            format!("this kernel does not take flanneld's devices or routes: {}", Chain(&error)),
             match backend {
                 "udp" => "backend udp needs ipip and fou, built in or as modules; the kernel does not load fou by itself",
                 "ipip" => "backend ipip needs ipip, built in or as a module",

@@ -34,7 +34,10 @@ fn contradictions<'a>(leases: impl Iterator<Item = (LeaseKey, &'a LeaseAttribute
     for (address, keys) in addresses.into_iter().filter(|(_, keys)| keys.len() > 1) {
         findings.push(Finding::error(
             "duplicate",
-            format!("the leases {} have the same public address {address}", list(&keys)),
+            format!(
+                "the leases {} have the same public address {address}: unless one host has both, pods of only one are reachable",
+                list(&keys)
+            ),
             "give each node its own address with --iface or --public-ip; the lease of a node that is gone expires",
         ));
     }
@@ -42,7 +45,10 @@ fn contradictions<'a>(leases: impl Iterator<Item = (LeaseKey, &'a LeaseAttribute
         let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
         findings.push(Finding::error(
             "duplicate",
-            format!("the leases {} have the same VTEP MAC address {mac}", list(&keys)),
+            format!(
+                "the leases {} have the same VTEP MAC address {mac}: pods of only one of the nodes are reachable",
+                list(&keys)
+            ),
             "if a machine was cloned, delete flannel.* on the clone and restart flanneld there",
         ));
     }
@@ -52,7 +58,7 @@ fn contradictions<'a>(leases: impl Iterator<Item = (LeaseKey, &'a LeaseAttribute
         if key != other && net.contains(next) {
             findings.push(Finding::error(
                 "duplicate",
-                format!("the leases {key} and {other} overlap"),
+                format!("the leases {key} and {other} overlap: pods of one of the nodes are unreachable"),
                 "delete the lease of the node that has fewer pods, and restart flanneld there",
             ));
         }

@@ -200,7 +200,7 @@ fn kernel(context: &Context, links: &mut flannel_vxlan::Netlink) -> Result<Vec<F
         findings.push(Finding::error(
             "kernel",
             format!(
-                "devices, peers and routes differ from the desired state by {} steps",
+                "devices, peers and routes differ from the desired state by {} steps, so pods of other nodes may be unreachable",
                 plan.steps().len()
             ),
             "if flanneld does not run, start it; `flanneld plan` with the same flags shows the steps",

@@ -193,7 +193,7 @@ fn compare(
     if let Some(why) = &context.store_away {
         findings.push(Finding::error(
             "store",
-            format!("the lease store does not answer, so that the check cannot judge a swap: {why}"),
+            format!("the check cannot judge a swap without the lease store: {why}"),
             "restore the store or correct its flags, then run the check again",
         ));
         return findings;

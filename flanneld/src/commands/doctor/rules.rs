@@ -51,7 +51,10 @@ fn judge_tables(wanted: &Ruleset, kernel: &mut impl Kernel) -> Result<Vec<Findin
     if changes > 0 {
         findings.push(Finding::error(
             "rules",
-            format!("flannel's tables differ from the desired tables by {changes} steps"),
+            format!(
+                "flannel's tables differ from the desired tables by {changes} steps, so pod traffic may be dropped or not \
+                 masqueraded"
+            ),
             "pass doctor flanneld's flags, for example --ip-masq; if flanneld does not run, start it; `flanneld plan` shows the steps",
         ));
     }

@@ -99,8 +99,8 @@ impl Claims {
                 Ok(Attempt::Taken(other)) => holder = format!(" (flanneld {})", other.process()),
                 Err(error) => {
                     warn!(
-                        "cannot check whether another flanneld uses tables `{prefix}`; this process uses them. If a second \
-                         network runs on this host, give each flanneld its own --table-prefix: {}",
+                        "cannot check whether another flanneld uses tables `{prefix}`; this process uses them, and traffic is not \
+                         affected unless a second network runs on this host: then give each flanneld its own --table-prefix: {}",
                         Chain(&error)
                     );
                     return Ok(prefix);

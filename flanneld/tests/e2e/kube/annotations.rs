@@ -125,12 +125,12 @@ fn an_annotation_that_is_lost_or_damaged_while_its_daemon_is_away_costs_no_packe
     cluster.seen_by_a(marker + 1);
     assert_eq!(cluster.routes_to_b(), 2, "{}", log_of(&cluster.nodes[0]));
     let told = format!("node \"b\": annotation {damaged} is missing");
-    let note = format!("note: leases: {told}: 10.244.2.0/24 stays as it was");
+    let note = format!("note: leases: {told} (public address ");
     let readyz = cluster.readyz("a");
     assert!(readyz.starts_with("flanneld is ready") && readyz.contains(&note), "{readyz}");
     let status = cluster.status("a");
     let line = status.lines().find(|line| line.starts_with("10.244.2.0/24")).expect("it is listed");
-    assert!(line.contains("programmed") && line.ends_with(&told), "{status}");
+    assert!(line.contains("programmed") && line.contains(&told), "{status}");
 
     // Its own daemon ends that.
     cluster.daemons[1] = Some(Daemon::start_with(&cluster.nodes[1], "b", &cluster.server, DUAL_STACK));

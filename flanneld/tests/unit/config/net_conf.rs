@@ -140,7 +140,7 @@ fn every_pool_is_written_out_with_its_bounds() {
 fn a_subnet_has_at_least_four_addresses() {
     let text = |members: &str| with_backend(&format!(r#""Network": "10.0.0.0/24", {members}"#));
     assert_eq!(parse(&text(r#""SubnetLen": 30"#)).ipv4.unwrap().subnet_len, 30);
-    assert_eq!(problems(&text(r#""SubnetLen": 31"#)), ["SubnetLen: SubnetLen must be less than /31"]);
+    assert_eq!(problems(&text(r#""SubnetLen": 31"#)), ["SubnetLen must be less than /31"]);
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn each_mistake_is_told_in_upstreams_words_under_its_key() {
             with_backend(r#""Network": "10.244.0.0/29""#),
             "Network: network is too small. Minimum useful network prefix is /28",
         ),
-        (v4(r#""SubnetLen": 31"#), "SubnetLen: SubnetLen must be less than /31"),
+        (v4(r#""SubnetLen": 31"#), "SubnetLen must be less than /31"),
         (
             v4(r#""SubnetLen": 17"#),
             "SubnetLen: network must be able to accommodate at least four subnets: use 18 or more",
@@ -257,15 +257,15 @@ fn each_mistake_is_told_in_upstreams_words_under_its_key() {
         (v4(r#""SubnetLen": {"a": 1}"#), "SubnetLen: json: cannot unmarshal object into a whole number"),
         (v4(r#""SubnetLen": "24""#), "SubnetLen: json: cannot unmarshal string into a whole number"),
         (v4(r#""SubnetLen": 24.5"#), "SubnetLen: json: cannot unmarshal number 24.5"),
-        (v4(r#""SubnetMin": "10.245.0.0""#), "SubnetMin: SubnetMin is not in the range of the Network"),
-        (v4(r#""SubnetMax": "10.243.0.0""#), "SubnetMax: SubnetMax is not in the range of the Network"),
+        (v4(r#""SubnetMin": "10.245.0.0""#), "SubnetMin is not in the range of the Network"),
+        (v4(r#""SubnetMax": "10.243.0.0""#), "SubnetMax is not in the range of the Network"),
         (
             v4(r#""SubnetMin": "10.244.1.7""#),
-            "SubnetMin: SubnetMin is not on a SubnetLen boundary: 10.244.1.7",
+            "SubnetMin is not on a SubnetLen boundary: 10.244.1.7",
         ),
         (
             v4(r#""SubnetMax": "10.244.1.7""#),
-            "SubnetMax: SubnetMax is not on a SubnetLen boundary: 10.244.1.7",
+            "SubnetMax is not on a SubnetLen boundary: 10.244.1.7",
         ),
         (v4(r#""SubnetMin": "banana""#), "SubnetMin: invalid IP address format: banana"),
         (
@@ -282,24 +282,24 @@ fn each_mistake_is_told_in_upstreams_words_under_its_key() {
         (v6(r#""IPv6Network": "::/0""#), "IPv6Network: please define a correct IPv6Network parameter"),
         (
             v6(r#""IPv6Network": "fc00::/125""#),
-            "IPv6Network: IPv6Network is too small. Minimum useful network prefix is /124",
+            "IPv6Network is too small. Minimum useful network prefix is /124",
         ),
-        (v6(r#""IPv6SubnetLen": 127"#), "IPv6SubnetLen: SubnetLen must be less than /127"),
+        (v6(r#""IPv6SubnetLen": 127"#), "IPv6SubnetLen must be less than /127"),
         (
             v6(r#""IPv6SubnetLen": 49"#),
             "IPv6SubnetLen: network must be able to accommodate at least four subnets",
         ),
         (
             v6(r#""IPv6SubnetMin": "fd00::""#),
-            "IPv6SubnetMin: IPv6SubnetMin is not in the range of the IPv6Network",
+            "IPv6SubnetMin is not in the range of the IPv6Network",
         ),
         (
             v6(r#""IPv6SubnetMax": "fd00::""#),
-            "IPv6SubnetMax: IPv6SubnetMax is not in the range of the IPv6Network",
+            "IPv6SubnetMax is not in the range of the IPv6Network",
         ),
         (
             v6(r#""IPv6SubnetMin": "fc00::5""#),
-            "IPv6SubnetMin: IPv6SubnetMin is not on a SubnetLen boundary: fc00::5",
+            "IPv6SubnetMin is not on a SubnetLen boundary: fc00::5",
         ),
         (
             v6(r#""IPv6SubnetMin": "fc00:0:0:9::", "IPv6SubnetMax": "fc00:0:0:5::""#),

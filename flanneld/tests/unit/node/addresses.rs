@@ -25,7 +25,7 @@ fn the_best_address_is_global_permanent_and_stable() {
 
 #[test]
 fn an_address_in_use_stays_while_it_is_there_and_no_link_local_one_takes_its_place() {
-    let keeps = "address left; peers still reach this node at the former address only";
+    let keeps = "address left, and other nodes still send to the former address";
     let no_ipv4 = &*format!("interface e has only a link-local IPv4 {keeps}");
     let no_ipv6 = &*format!("interface e has only a link-local IPv6 {keeps}");
     for (now, addresses, stack, wanted) in [

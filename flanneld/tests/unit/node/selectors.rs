@@ -93,14 +93,14 @@ fn a_selector_that_finds_nothing_says_why_in_upstreams_words() {
     assert_eq!(
         nat,
         format!(
-            "{no_default}error looking up interface 203.0.113.5: No interface with given IP found; name an interface with --iface"
+            "{no_default}error looking up interface 203.0.113.5: No interface with given IP found; name the interface with --iface"
         )
     );
     let empty = Lab { ipv4: vec![], ipv6: vec![], ..Lab::default() };
     assert_eq!(
         empty.chosen(&Selection::default(), IPV4),
         format!(
-            "{no_default}failed to get default interface: Unable to find default route; Network in net-conf.json needs IPv4: if this host has none, set EnableIPv4 to false and EnableIPv6 to true; name an interface with --iface"
+            "{no_default}failed to get default interface: Unable to find default route; Network in net-conf.json needs IPv4: add a default route, or name the interface with --iface, or if this host has no IPv4, set EnableIPv4 to false and EnableIPv6 to true"
         )
     );
     assert!(

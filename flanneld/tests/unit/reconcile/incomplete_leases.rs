@@ -33,7 +33,9 @@ async fn what_a_lease_lacks_is_noted_and_shown_with_its_peer_until_it_ends() {
         assert_eq!(steps(), before);
         assert_eq!(
             note_of(&node),
-            Some(format!("node \"b\": {text} is missing: 10.244.2.0/24 stays as it was"))
+            Some(format!(
+                "node \"b\": {text} is missing (public address 192.168.77.2): 10.244.2.0/24 stays as it was"
+            ))
         );
         assert!(node.readiness.borrow().is_ready());
         let status = node.status_query.ask(true).await.unwrap();
@@ -96,7 +98,8 @@ async fn after_change(backend: &str, gap: Option<&str>) -> (usize, Option<String
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_without_a_backend_type_keeps_its_peer_unless_that_is_how_its_backend_publishes() {
-    let note = Some("the type is missing: 10.244.2.0/24 stays as it was".to_owned());
+    let note =
+        Some("the type is missing (public address 192.168.77.2): 10.244.2.0/24 stays as it was".to_owned());
     assert_eq!(after_change("", Some("the type is missing")).await, (1, note));
     assert_eq!(after_change("", None).await, (0, None), "backend udp");
     assert_eq!(after_change("host-gw", Some("the address is missing")).await, (0, None));
