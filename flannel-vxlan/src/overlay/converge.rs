@@ -82,11 +82,12 @@ impl Overlay {
     /// Everything else is kept. With [`Overlay::keep_unknown`] stale objects are kept, too; parts of [`Overlay::hold`] are
     /// left as they are.
     pub fn diff(&mut self, observed: &Observed) -> Plan {
-        let held = PerFamily::from_fn(|family| {
+        let hold = self.held();
+        let held_devices = PerFamily::from_fn(|family| {
             let owner = self.families.device_owner(family);
-            [family, owner].into_iter().any(|family| self.hold.contains(&Part::Device(family)))
+            [family, owner].into_iter().any(|family| hold.contains(&Part::Device(family)))
         });
-        let devices = diff_devices(&self.families, self.devices.must_recreate(), held, observed);
+        let devices = diff_devices(&self.families, self.devices.must_recreate(), held_devices, observed);
         for (family, is_right) in devices.is_right.iter() {
             if let Some(is_right) = is_right {
                 self.devices.compared(family, *is_right);
@@ -106,7 +107,7 @@ impl Overlay {
             nexthops: &mut self.nexthops,
             conflicts: &conflicts,
             keeps_unknown: self.keeps_unknown,
-            hold: &self.hold,
+            hold: &hold,
             sent: &mut self.sent,
             host: &self.host,
         };
@@ -194,6 +195,7 @@ impl Overlay {
         if !applied.without_device.is_empty() || !plan.taken.is_empty() {
             self.pending.invalidate();
         }
+        self.pending.confirm();
         Report::new(plan, applied)
     }
 

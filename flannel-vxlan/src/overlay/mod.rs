@@ -99,7 +99,7 @@ impl Overlay {
                 self.nexthops.choose_range(&device.kind);
             }
             self.families[family] = Some(spec);
-            self.pending.invalidate();
+            self.pending.request_family();
         }
     }
 
@@ -283,7 +283,8 @@ impl Overlay {
     }
 
     /// Sets the parts that [`Overlay::converge`] does not repair, until the next call, e.g. because another program keeps
-    /// undoing the repair. Requested changes of these parts are still written. Default: none.
+    /// undoing the repair. Requested changes of these parts are still written: of a peer, of the peers that its change
+    /// affects, and of everything after [`Overlay::set_family`]. Default: none.
     pub fn hold(&mut self, parts: BTreeSet<Part>) {
         self.hold = parts;
     }
@@ -301,10 +302,15 @@ impl Overlay {
     /// Notes that this peer, and the peers that its change to `next` affects, are to be written. Returns the peers whose
     /// status has to be reviewed after the change.
     fn mark_affected(&mut self, subnet: IpNet, next: Option<(Via, u64)>) -> Vec<IpNet> {
-        if !self.pending.is_in_sync() {
+        if !self.pending.is_in_sync() && self.hold.is_empty() {
+            self.pending.request([subnet]);
             return Vec::new(); // everything will be compared
         }
         let affected = self.rules().affected_by(subnet, next);
+        if !self.pending.is_in_sync() {
+            self.pending.request(affected.rewrite);
+            return Vec::new();
+        }
         for subnet in &affected.rewrite {
             let entry = self.peers.get(*subnet).filter(|_| self.conflict_of(*subnet).is_none());
             let programmed = entry.map(|entry| Programmed {
@@ -317,6 +323,25 @@ impl Overlay {
         let mut reviewed = affected.rewrite;
         reviewed.extend(affected.review);
         reviewed
+    }
+
+    /// The parts that are not repaired, and have no requested change that is not written yet.
+    fn held(&self) -> BTreeSet<Part> {
+        if self.hold.is_empty() || self.pending.is_family_requested() {
+            return BTreeSet::new();
+        }
+        let mut held = self.hold.clone();
+        for subnet in self.pending.requested() {
+            held.remove(&Part::Peer(subnet));
+            held.remove(&Part::Rest); // what a peer no longer needs is stale
+            // A WireGuard peer is held by its first subnet.
+            let id = self.peers.get(subnet).and_then(|entry| entry.via.endpoint_id(subnet));
+            let rules = self.rules();
+            for (_, same) in id.into_iter().flat_map(|id| rules.claimants(id, Family::of_net(subnet))) {
+                held.remove(&Part::Peer(same));
+            }
+        }
+        held
     }
 
     /// Determines the status of these peers again. Returns whether there are any.

@@ -20,6 +20,10 @@ pub(crate) struct Pending {
     refused: BTreeMap<IpNet, Option<Programmed>>,
     /// Peers that differ, and were not repaired on request ([`Overlay::hold`](crate::Overlay::hold)).
     withheld: BTreeSet<IpNet>,
+    /// Peers with a change that a plan may not have written yet, unless it is in `dirty` or `refused`.
+    requested: BTreeSet<IpNet>,
+    /// Whether the same is true of a family.
+    is_family_requested: bool,
     in_sync: bool,
 }
 
@@ -49,9 +53,39 @@ impl Pending {
         self.in_sync = false;
     }
 
+    /// Notes changes of these peers while the kernel has to be observed.
+    pub(crate) fn request(&mut self, subnets: impl IntoIterator<Item = IpNet>) {
+        self.requested.extend(subnets);
+    }
+
+    /// Notes a change of a family, which may concern all peers. The kernel has to be observed.
+    pub(crate) fn request_family(&mut self) {
+        self.is_family_requested = true;
+        self.invalidate();
+    }
+
+    /// Peers with a change that is not written yet.
+    pub(crate) fn requested(&self) -> impl Iterator<Item = IpNet> {
+        self.dirty.keys().chain(self.refused.keys()).chain(&self.requested).copied()
+    }
+
+    pub(crate) fn is_family_requested(&self) -> bool {
+        self.is_family_requested
+    }
+
     /// The kernel was observed, and a plan contains every difference except those of `withheld` peers.
     pub(crate) fn start_over(&mut self, withheld: BTreeSet<IpNet>) {
-        *self = Self { withheld, in_sync: true, ..Self::default() };
+        let requested = self.requested().collect();
+        let is_family_requested = self.is_family_requested;
+        *self = Self { withheld, requested, is_family_requested, in_sync: true, ..Self::default() };
+    }
+
+    /// A plan was carried out. Unless the kernel has to be observed again, it has every change that it did not refuse.
+    pub(crate) fn confirm(&mut self) {
+        if self.in_sync {
+            self.requested.clear();
+            self.is_family_requested = false;
+        }
     }
 
     /// Whether no peer is to be written or refused.
@@ -62,6 +96,7 @@ impl Pending {
     /// Notes that this peer is to be written. `programmed`: what the kernel has of it, unless a change of it is noted
     /// already.
     pub(crate) fn mark(&mut self, subnet: IpNet, programmed: Option<Programmed>) {
+        self.withheld.remove(&subnet);
         let programmed = self.refused.remove(&subnet).unwrap_or(programmed);
         self.dirty.entry(subnet).or_insert(programmed);
     }
@@ -73,6 +108,7 @@ impl Pending {
 
     /// Takes the peers to be written.
     pub(crate) fn take_dirty(&mut self) -> BTreeMap<IpNet, Option<Programmed>> {
+        self.requested.extend(self.dirty.keys());
         std::mem::take(&mut self.dirty)
     }
 

@@ -9,6 +9,7 @@ mod conflict_by_address;
 mod conflict_by_age;
 mod costs;
 mod devices;
+mod hold;
 mod ipip;
 mod nexthops;
 mod notices;

@@ -250,13 +250,13 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                 change = inputs.rules.changed() => {
                     if change.is_err() { return }
                     self.outputs.counters.found(Object::Rules, Cause::Notification);
-                    self.due.rules.at = Some(self.rules_at(Instant::now()));
+                    self.check_rules();
                 }
                 Some(request) = inputs.requests.recv() => self.answer(request),
                 Some(check) = inputs.subnet_file.recv() => self.note_subnet_file(check),
                 _ = check.tick() => {
                     self.outputs.counters.found(Object::Rules, Cause::Check);
-                    self.due.rules.at = Some(self.rules_at(Instant::now()));
+                    self.check_rules();
                 }
                 Some(Reload { net_conf, done }) = inputs.reloads.recv() => {
                     // The sender may not wait for the answer.

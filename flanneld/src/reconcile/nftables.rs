@@ -55,10 +55,12 @@ impl<R: flannel_nft::Kernel> Tables<R> {
 }
 
 impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
-    /// When tables that another process may have changed `now` are checked.
-    pub(super) fn rules_at(&self, now: Instant) -> Instant {
+    /// Makes a check of tables due that another process may have changed. It does not put off what is due before, such as the
+    /// retry of a requested change.
+    pub(super) fn check_rules(&mut self) {
         let held = self.repairs.contests.held_until(Subject::Tables);
-        self.tables.next_write().into_iter().chain(held).fold(now, Instant::max)
+        let at = self.tables.next_write().into_iter().chain(held).fold(Instant::now(), Instant::max);
+        self.due.rules.at = Some(self.due.rules.at.map_or(at, |due| due.min(at)));
     }
 
     pub(super) fn reconcile_rules(&mut self) -> Result<Pass, PassError> {

@@ -42,6 +42,14 @@ fn nodes_recover_in_each_script_that_found_a_bug() {
         // A lease that a wiped etcd no longer had won against the new lease of the same node, because it was older.
         "seed 503348 nodes 3\n7566 kill 1 0\n16429 remove-subnet-file 1 0\n16516 wipe 2 0\n23549 start 1 0\n24588 cut 3 0\n\
          53522 renumber 1 0\n",
+        // A peer that another process kept undoing did not follow its lease for up to a minute: it was withheld as a repair is.
+        "seed 538777 nodes 3\n434 renumber 2 0\n11573 kill 3 0\n29195 reboot 2 0\n29260 cut 3 0\n48663 start 0 0\n\
+         49171 kill 2 0\n65660 undo-routes 0 34\n66016 compact 1 0\n66518 wipe 1 0\n66785 undo-rules 1 83\n",
+        "seed 540271 nodes 3\n11860 cut 1 0\n21890 reboot 1 0\n45491 undo-routes 0 99\n61475 undo-routes 1 36\n\
+         61514 renumber 3 0\n",
+        // The same of peers whose neighbor entries the kernel deleted when flanneld gave the device another MAC address.
+        "seed 552636 nodes 3\n27926 kill 0 0\n28964 renumber 1 0\n53124 undo-routes 3 83\n62304 cut 3 0\n\
+         62744 slow 0 26844\n73900 start 0 0\n76302 clone 3 0\n76802 undo-routes 3 93\n",
     ];
     for script in scripts {
         let mut simulate = Command::new(env!("CARGO_BIN_EXE_simulate"));

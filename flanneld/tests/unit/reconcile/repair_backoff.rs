@@ -145,3 +145,62 @@ async fn accept_rules_that_are_deleted_all_the_time_cost_a_few_commits_and_are_n
         node.rules.with(|kernel| FakeNft::tables(kernel).iter().map(ToString::to_string).collect::<String>());
     assert_eq!(text.matches("flanneld accept").count(), 2, "{text}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_contested_peer_follows_its_lease_at_once() {
+    let mut node = Node::start();
+    node.tell(listing([2, 3])).await;
+    node.until(Readiness::is_ready).await;
+    let notifications = node.alive.1.clone();
+    let delete = async |links: &Shared<FakeKernel>| {
+        let gone = links.with(|kernel| kernel.routes.remove(&(IpNet::from(subnet(2)), 0)));
+        if let Some(route) = gone {
+            notifications.send(vec![Notification::Route { route, gone: true }]).await.unwrap();
+        }
+        sleep(Duration::from_millis(50)).await;
+    };
+    for _ in 0..20 {
+        delete(&node.links).await;
+    }
+    assert!(contested(&node).contains("keeps undoing peer 10.244.2.0/24"), "{}", contested(&node));
+    delete(&node.links).await;
+    assert_eq!(node.routes(), [IpNet::from(subnet(3))], "it is left as it is");
+
+    let mut moved = lease(2);
+    moved.attributes.public_ip = Some(Ipv4Addr::new(192, 168, 77, 22));
+    notifications.send(vec![Notification::Overflow]).await.unwrap();
+    node.tell([LeaseEvent::Upsert(moved)]).await;
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(node.routes().len(), 2);
+    let underlays: Vec<IpAddr> =
+        node.links.with(|kernel| kernel.fdb.values().map(|found| found.entry.underlay).collect());
+    assert!(underlays.contains(&Ipv4Addr::new(192, 168, 77, 22).into()), "{underlays:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn contested_rules_follow_this_nodes_lease_although_the_kernel_refuses_them_once() {
+    let mut node = Node::start();
+    node.tell(listing([2])).await;
+    node.until(Readiness::is_ready).await;
+    let (rules, changes) = (node.rules.clone(), node.rule_changes.clone());
+    let flush = async || {
+        rules.with(FakeNft::flush);
+        changes.send_modify(|commits| commits.ours += 1);
+        sleep(Duration::from_millis(100)).await;
+    };
+    for _ in 0..200 {
+        flush().await;
+    }
+    assert!(contested(&node).contains("keeps undoing table ip flannel-ipv4"), "{}", contested(&node));
+    assert_eq!(rules.with(|kernel| kernel.tables().len()), 0);
+
+    rules.with(|kernel| kernel.refuse_next(0, Errno::EBUSY));
+    node.alive.0.send_replace(lease(9));
+    for _ in 0..30 {
+        sleep(Duration::from_millis(100)).await;
+        changes.send_modify(|commits| commits.ours += 1);
+    }
+    let text =
+        rules.with(|kernel| FakeNft::tables(kernel).iter().map(ToString::to_string).collect::<String>());
+    assert!(text.contains("10.244.9.0/24"), "{text}");
+}
