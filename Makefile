@@ -11,15 +11,17 @@ PUBLISHED := flannel-netlink flannel-nft flannel-vxlan flannel-lease flannel-cni
 LIBRARIES := $(filter-out flanneld,$(PUBLISHED))
 # The second opinions need C libraries: root installs them, others leave that crate out if they are missing.
 WORKSPACE := --workspace $(if $(ROOT),,$(shell pkg-config --exists libnftnl libmnl 2>/dev/null || echo --exclude flannel-nft-oracle --exclude flannel-bench-rules))
+export WORKSPACE
 
 help: ## print this
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 20
 
+DEMO := -p flanneld -p testkit
 demo: ## a cluster on this machine: three nodes talk, a daemon dies, nothing is lost (root; KEEP=1 leaves it up)
 	@$(if $(ROOT),:,echo "make demo needs root to make network namespaces: sudo make demo" >&2; exit 1)
 	@scripts/install-deps demo
 	@# Not optimized: that takes minutes on a fresh machine and shows the same.
-	cargo build --quiet --locked -p flanneld -p testkit --bin flanneld --bin demo
+	cargo build --quiet --locked $(DEMO) --bin flanneld --bin demo
 	@$(TARGET)/debug/demo $(TARGET)/debug/flanneld
 
 test: ## every test; as root on the kernel too
@@ -165,8 +167,7 @@ lint: ## formatting, spelling, links, warnings, documentation, the libraries' in
 	cargo clippy --locked $(WORKSPACE) --all-targets --all-features -- --deny warnings
 	cargo clippy --quiet --locked --package flannel-nft --package flannel-vxlan -- --deny warnings # without features
 	@if cargo tree --locked --package flannel-nft --edges normal | grep tokio; then echo "flannel-nft: tokio without its feature" >&2; exit 1; fi
-	RUSTDOCFLAGS="--deny warnings" cargo doc --quiet --locked $(WORKSPACE) --all-features --no-deps
-	scripts/check-public-api
+	scripts/check-public-api $(WORKSPACE)
 	scripts/check-licences
 	@if command -v cargo-deny >/dev/null; then set -x; cargo deny --locked check; fi
 
@@ -188,6 +189,8 @@ bench: ## measure; BENCH=name runs one, QUICK=1 takes under a minute each, BENCH
 	cargo build --quiet --locked --release -p flanneld
 	cargo bench --locked -p flannel-benches -p flannel-bench-rules $(if $(BENCH),--bench $(BENCH)) $(if $(RULESET),-- $(abspath $(RULESET)))
 
+# The features of `make test`, so that nothing is compiled twice.
+ci: DEMO := $(WORKSPACE) --all-features
 ci: lint book demo test simulate fuzz test-deploy test-backends-short ## what CI runs
 
 check-long: prove-no-gap test-compat test-cni test-faults test-kernels test-mixed release reproduce test-release test-image test-packages test-kubeadm test-kube test-page crates package ## what is too long for CI; before a release (root; hours)
