@@ -2,7 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-use flannel_lease::{BackendData, BackendType, LeaseAttributes, LeaseKey, VxlanData};
+use flannel_lease::{
+    AllocationRange, BackendData, BackendType, FamilyRange, LeaseAttributes, LeaseKey, VxlanData,
+};
 use flannel_nft::{Family as TableFamily, Ruleset, TableId, TableName};
 use flannel_vxlan::{DeviceKind, Family, FamilySpec, IpipSpec, MacAddr, Via};
 use flanneld::config::{Command, NetConf};
@@ -262,4 +264,31 @@ fn tables_of_an_earlier_prefix_are_the_daemons_own_if_their_rules_are_about_its_
     );
     assert_eq!(default.mark().unwrap().to_string(), "flanneld accept");
     assert_eq!(own.mark().unwrap().to_string(), "flanneld accept (flannel-10.60.0.0-16)");
+}
+
+#[test]
+fn subnets_are_allocated_in_the_networks_that_are_configured_and_rules_are_about_them() {
+    let nets = |networks: &str| {
+        let node = node(networks, r#""Type": "vxlan""#, 1500);
+        (node.range(), node.rules(key()).networks())
+    };
+    let v4 = FamilyRange {
+        network: "10.244.0.0/16".parse().unwrap(),
+        subnet_len: 24,
+        min: [10, 244, 1, 0].into(),
+        max: [10, 244, 9, 0].into(),
+    };
+    let v6 = FamilyRange {
+        network: "fd00:10:244::/56".parse().unwrap(),
+        subnet_len: 64,
+        min: "fd00:10:244:7::".parse().unwrap(),
+        max: "fd00:10:244:9::".parse().unwrap(),
+    };
+    let dual = r#""Network": "10.244.0.0/16", "SubnetMax": "10.244.9.0", "EnableIPv6": true, "IPv6Network": "fd00:10:244::/56",
+        "IPv6SubnetMin": "fd00:10:244:7::", "IPv6SubnetMax": "fd00:10:244:9::""#;
+    let range = AllocationRange { v4: Some(v4), v6: Some(v6), avoid: Vec::new() };
+    assert_eq!(nets(dual), (range, vec![v4.network.into(), v6.network.into()]));
+    let v4 = FamilyRange { max: [10, 244, 255, 0].into(), ..v4 };
+    let range = AllocationRange { v4: Some(v4), ..AllocationRange::default() };
+    assert_eq!(nets(V4), (range, vec![v4.network.into()]));
 }

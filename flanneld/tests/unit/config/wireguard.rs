@@ -120,6 +120,15 @@ fn each_mode_reaches_a_node_where_it_listens() {
 }
 
 #[test]
+fn a_node_without_ipv4_reaches_others_at_their_ipv6_address() {
+    let ours = node(V6, &mode("auto"), "", "fd00::1");
+    for (v4, v6) in [("192.168.1.2", "fd00::2"), ("203.0.113.2", "2001:db8::2")] {
+        let theirs = lease(Some((v4, 51820)), Some((v6, 51820)));
+        assert_eq!(endpoints(&ours, &theirs).pop(), Some(format!("[{v6}]:51820")));
+    }
+}
+
+#[test]
 fn one_device_works_with_one_family() {
     let attributes = lease(None, Some(("fd00::2", 51821)));
     for mode_name in ["auto", "ipv6"] {

@@ -40,6 +40,25 @@ fn each_selector_finds_its_interface() {
 }
 
 #[test]
+fn an_address_that_selects_an_interface_is_used_even_if_another_on_it_is_better() {
+    let mut lab = Lab::default();
+    lab.interfaces[2].addresses.extend([
+        address("10.1.0.9 dynamic"),
+        address("fd10::9 temporary"),
+        address("fe80::9"),
+    ]);
+    for (selected, stack, wanted) in [
+        ("10.1.0.9", IPV4, "eth1 10.1.0.9"),
+        ("fd10::9", IPV6, "eth1 fd10::9"),
+        ("fe80::9", IPV6, "eth1 fe80::9"),
+        ("10.1.0.9", DUAL, "eth1 10.1.0.9 fd10::1"),
+        ("fd10::9", DUAL, "eth1 10.1.0.1 fd10::9"),
+    ] {
+        assert_eq!(lab.chosen(&iface(&[selected]), stack), wanted);
+    }
+}
+
+#[test]
 fn a_selector_that_finds_nothing_says_why_in_upstreams_words() {
     let lab = Lab::default();
     let unreachable = Selection { can_reach: Some("127.0.0.9".parse().unwrap()), ..Selection::default() };
