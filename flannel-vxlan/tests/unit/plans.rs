@@ -110,6 +110,27 @@ fn withheld_parts_stay_as_they_are_and_everything_else_is_repaired() {
 }
 
 #[test]
+fn a_repair_lists_its_parts_in_order_and_the_first_sixteen_with_a_command() {
+    let mut kernel = FakeKernel::new([("192.168.77.1".parse().unwrap(), 24)]);
+    let mut overlay = Overlay::new([v4().device(device("192.168.77.1", "10.244.1.0")).blackhole(true)]);
+    for n in 2..=19 {
+        overlay.set_peer(tunnel(&format!("10.244.{n}.0/24"), n, &format!("192.168.77.{n}"))).unwrap();
+    }
+    assert!(overlay.converge(&mut kernel).unwrap().is_clean());
+    kernel.routes.clear();
+    let written = overlay.converge(&mut kernel).unwrap().written;
+    let peers = written.iter().filter(|written| matches!(written.part, Part::Peer(_))).count();
+    let with_command = written.iter().take_while(|written| written.command.is_some()).count();
+    assert_eq!((peers, with_command, written.len()), (18, 16, 19));
+    assert_eq!(written.last().map(|written| written.part), Some(Part::Rest));
+    let names = [Part::Device(Family::V6), Part::Peer("10.244.2.0/24".parse().unwrap()), Part::Rest];
+    assert_eq!(
+        names.map(|part| part.to_string()),
+        ["the IPv6 tunnel device", "peer 10.244.2.0/24", "a route of a whole network, or stale entries"]
+    );
+}
+
+#[test]
 fn every_option_of_upstream_is_written() {
     let device = with(device("192.168.77.1", "10.244.1.0"), |vxlan| {
         vxlan.port(4789.try_into().unwrap()).gbp(true).learning(true).tx_checksum(Some(false))

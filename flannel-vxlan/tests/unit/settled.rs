@@ -63,8 +63,9 @@ fn the_kernel_is_observed_after_a_refusal_that_another_program_causes() {
     ] {
         let (mut overlay, mut kernel) = node();
         let plan = overlay.pending();
-        refuse(&mut overlay, &mut kernel, &plan, is_it, errno);
+        let report = refuse(&mut overlay, &mut kernel, &plan, is_it, errno);
         assert_eq!((overlay.needs_observe(), overlay.is_refused(subnet(3))), (is_observed, true), "{errno}");
+        assert!(report.is_clean_but_for_peers() && !report.is_clean());
     }
     // Not if the plan comes from an observation: the next would not tell more.
     let (mut overlay, mut kernel) = node();
@@ -84,13 +85,13 @@ fn the_kernel_is_observed_if_there_was_no_device_for_the_steps() {
     let (mut overlay, _) = node();
     let plan = overlay.pending();
     let report = overlay.settle(&plan, Applied { without_device: vec![Family::V4], ..Applied::default() });
-    assert!(overlay.needs_observe() && !report.is_clean());
+    assert!(overlay.needs_observe() && !report.is_clean_but_for_peers());
     let (mut overlay, mut kernel) = node();
     kernel.devices.values_mut().for_each(|device| device.kind = ObservedKind::Other("tun".to_owned()));
     let plan = overlay.diff(&kernel.observe(&overlay.links()).unwrap());
     assert_eq!(plan.taken().len(), 1);
-    overlay.settle(&plan, Applied::default());
-    assert!(overlay.needs_observe());
+    let report = overlay.settle(&plan, Applied::default());
+    assert!(overlay.needs_observe() && !report.is_clean_but_for_peers());
 }
 
 #[test]
@@ -153,10 +154,27 @@ fn a_device_whose_options_cannot_be_changed_in_place_is_recreated() {
         assert!(overlay.flush(&mut kernel).unwrap().is_clean());
         kernel.devices.values_mut().for_each(change);
         let plan = overlay.diff(&kernel.observe(&overlay.links()).unwrap());
-        refuse(&mut overlay, &mut kernel, &plan, is_it, errno);
-        assert!(overlay.needs_observe());
+        let report = refuse(&mut overlay, &mut kernel, &plan, is_it, errno);
+        assert!(overlay.needs_observe() && !report.is_clean_but_for_peers());
         let next = overlay.diff(&kernel.observe(&overlay.links()).unwrap());
         let creates = next.steps().iter().any(|step| matches!(step, Step::Device(_, DeviceStep::Create(_))));
         assert_eq!(creates, is_recreated, "{errno}: {next}");
     }
+}
+
+#[test]
+fn a_refusal_names_the_peer_the_command_and_the_reason() {
+    let (mut overlay, mut kernel) = node();
+    let plan = overlay.pending();
+    let report = refuse(&mut overlay, &mut kernel, &plan, IS_FDB_ENTRY, Errno::EPERM);
+    let [refused] = &report.refused[..] else { unreachable!("{report:?}") };
+    let text = "peer 10.244.3.0/24: the kernel refused `bridge fdb replace 02:00:00:00:00:03 dev flannel.1 dst 192.168.77.3 self \
+                extern_learn permanent`: Operation not permitted (EPERM)";
+    assert_eq!(refused.to_string(), text);
+    let mut explained = refused.clone();
+    (explained.peer, explained.text) = (None, Some("the device is gone".to_owned()));
+    assert_eq!(
+        explained.to_string(),
+        format!("{}: the device is gone", &text["peer 10.244.3.0/24: ".len()..])
+    );
 }

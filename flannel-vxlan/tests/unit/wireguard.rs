@@ -170,6 +170,17 @@ fn found(kernel: &mut FakeKernel, n: u8) -> &mut ObservedWireguardPeer {
 }
 
 #[test]
+fn the_route_of_a_network_is_a_part_of_its_own_before_the_peers() {
+    let (mut overlay, mut kernel) = (separate(), host());
+    assert!(overlay.flush(&mut kernel).unwrap().is_clean());
+    kernel.routes.retain(|(subnet, _), _| subnet.addr().is_ipv6());
+    device(&mut kernel).peers.clear();
+    let written = overlay.converge(&mut kernel).unwrap().written;
+    let parts: Vec<Part> = written.iter().map(|written| written.part).collect();
+    assert!(matches!(parts[..], [Part::Rest, Part::Peer(_), Part::Peer(_)]), "{parts:?}");
+}
+
+#[test]
 fn a_change_writes_only_the_peers_that_it_affects() {
     let (mut overlay, mut kernel) = (shared(), host());
     assert!(overlay.flush(&mut kernel).unwrap().is_clean());

@@ -53,7 +53,7 @@ impl Object {
     }
 }
 
-/// What `raw` is, with its text if it is a number: `string`, `number -1`, `array` ...
+/// What `raw` is if it is not null, with its text if it is a number: `string`, `number -1`, `array` ...
 pub(super) fn describe(raw: &RawValue) -> String {
     match first_kind(raw.get().as_bytes()) {
         Some("number") => format!("number {}", raw.get()),
@@ -68,7 +68,6 @@ fn first_kind(text: &[u8]) -> Option<&'static str> {
         b'{' => "object",
         b'[' => "array",
         b't' | b'f' => "bool",
-        b'n' => "null",
         _ => "number",
     })
 }

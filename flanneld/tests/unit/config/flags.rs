@@ -241,6 +241,15 @@ fn a_password_is_never_shown() {
 }
 
 #[test]
+fn a_flags_value_is_found_by_its_name_and_flags_of_glog_that_have_no_effect_are_listed() {
+    let config = line("--subnet-file=/s --alsologtostderr --stderrthreshold=2").config();
+    assert_eq!(["subnet-file", "absent"].map(|flag| config.flags.get(flag)), ["/s", ""]);
+    assert_eq!(config.log.glog_flags, ["alsologtostderr", "stderrthreshold"]);
+    assert_eq!(line("--logtostderr").config().log.glog_flags, ["logtostderr"]);
+    assert_eq!(line("").config().log.glog_flags, [""; 0]);
+}
+
+#[test]
 fn the_flags_are_dumped_as_upstream_dumps_them() {
     let dump =
         line("-iface=eth0 -ip-masq --etcd-endpoints=http://192.168.77.254:2379").config().flags.to_string();

@@ -6,6 +6,7 @@ mod lease_attributes;
 mod log;
 mod malformed_input;
 mod net_conf;
+mod pools;
 mod subnet_env;
 mod wireguard;
 
