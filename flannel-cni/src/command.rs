@@ -55,8 +55,12 @@ fn add(request: &Request, conf: &NetConf) -> Result<Vec<u8>, CniError> {
     let delegate = conf.delegate(&env);
     let saved = State(&conf.data_dir).save(&request.container, &request.ifname, &delegate);
     saved.map_err(|error| {
-        let message =
-            format!("cannot save the configuration of {} in {}", request.container, conf.data_dir.display());
+        let message = format!(
+            "cannot save what the container's removal needs in {}; {} in container {} is not added",
+            conf.data_dir.display(),
+            request.ifname,
+            request.container
+        );
         CniError::new(IO, message, error)
     })?;
     delegate::run(request, "ADD", type_of(&delegate), &delegate)
@@ -66,7 +70,12 @@ fn add(request: &Request, conf: &NetConf) -> Result<Vec<u8>, CniError> {
 fn del(request: &Request, conf: &NetConf) -> Result<(), CniError> {
     let state = State(&conf.data_dir);
     let cannot_read = |error| {
-        let message = format!("cannot read the saved configuration of {}", request.container);
+        let message = format!(
+            "cannot read what was saved for container {} in {}; {} is not removed",
+            request.container,
+            conf.data_dir.display(),
+            request.ifname
+        );
         CniError::new(IO, message, error)
     };
     let Some((file, saved)) = state.load(&request.container, &request.ifname).map_err(cannot_read)? else {
@@ -83,25 +92,46 @@ fn del(request: &Request, conf: &NetConf) -> Result<(), CniError> {
     if !delegate.is_empty() {
         delegate::run(request, "DEL", type_of(&delegate), &delegate)?;
     }
-    std::fs::remove_file(&file)
-        .map_err(|error| CniError::new(IO, format!("cannot remove {}", file.display()), error))
+    std::fs::remove_file(&file).map_err(|error| {
+        let message = format!(
+            "{} in container {} is removed, but its file {} cannot be deleted",
+            request.ifname,
+            request.container,
+            file.display()
+        );
+        CniError::new(IO, message, error)
+    })
 }
 
 fn check(request: &Request, conf: &NetConf) -> Result<(), CniError> {
     let failed = |error| {
-        CniError::new(IO, format!("cannot read the saved configuration of {}", request.container), error)
+        let message = format!(
+            "cannot read what was saved for container {} in {}; {} is not checked",
+            request.container,
+            conf.data_dir.display(),
+            request.ifname
+        );
+        CniError::new(IO, message, error)
     };
     let saved = State(&conf.data_dir).load(&request.container, &request.ifname).map_err(failed)?;
     let Some((file, saved)) = saved else {
         let message = format!(
-            "{} was not added by this plugin: {} has nothing of it",
-            request.container,
-            conf.data_dir.display()
+            "{} has no file of {} in container {}: this plugin did not add it, or the file was deleted; recreate the pod",
+            conf.data_dir.display(),
+            request.ifname,
+            request.container
         );
         return Err(CniError::plain(BAD_CONF, message));
     };
-    let mut delegate: Map<String, Value> = serde_json::from_slice(&saved)
-        .map_err(|error| CniError::new(DECODING, format!("{} is damaged", file.display()), error))?;
+    let mut delegate: Map<String, Value> = serde_json::from_slice(&saved).map_err(|error| {
+        let message = format!(
+            "{} is damaged, so {} in container {} cannot be checked; recreate the pod",
+            file.display(),
+            request.ifname,
+            request.container
+        );
+        CniError::new(DECODING, message, error)
+    })?;
     if let Some(mut result) = conf.prev_result.clone() {
         // The reference plugins up to 1.1 look for a route without gateway, but made it through the default one.
         if let Some(Value::Array(routes)) = result.get_mut("routes") {
@@ -134,7 +164,11 @@ fn collect(request: &Request, conf: &NetConf) -> Result<(), CniError> {
              container runtime sets to the list of attachments in use; a call by hand has to add it",
         ));
     };
-    let failed = |error| CniError::new(IO, format!("cannot list {}", conf.data_dir.display()), error);
+    let failed = |error| {
+        let message =
+            format!("cannot list the saved attachments in {}; nothing was removed", conf.data_dir.display());
+        CniError::new(IO, message, error)
+    };
     let mut first_failure = Ok(());
     for (container, ifname, file) in State(&conf.data_dir).all().map_err(failed)? {
         // Other networks may save in the same folder; half a file names none.

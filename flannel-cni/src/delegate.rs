@@ -38,8 +38,10 @@ pub(crate) fn run(
     conf: &Map<String, Value>,
 ) -> Result<Vec<u8>, CniError> {
     let file = find(&request.path, plugin)?;
-    let failed =
-        |error: std::io::Error| CniError::new(IO, format!("cannot run plugin {}", file.display()), error);
+    let failed = |error: std::io::Error| {
+        let message = format!("cannot run the CNI plugin {} for {command}", file.display());
+        CniError::new(IO, message, error)
+    };
     let mut child = Command::new(&file)
         .envs(request.variables(command))
         .stdin(Stdio::piped())
@@ -64,8 +66,12 @@ pub(crate) fn run(
     Err(match serde_json::from_slice::<Printed>(&done.stdout) {
         Ok(Printed { code, msg, details }) => CniError { code, message: msg, details },
         Err(_not_an_error) => {
-            let message =
-                format!("plugin {} failed ({}) without an error message", file.display(), done.status);
+            let message = format!(
+                "the CNI plugin {} failed at {command} ({}) and printed no CNI error; what it wrote to stderr is in the \
+                     container runtime's log",
+                file.display(),
+                done.status
+            );
             CniError::plain(PLUGIN, message)
         }
     })

@@ -20,6 +20,10 @@ pub struct CniError {
 
 impl CniError {
     pub(crate) fn new(code: u32, message: impl Into<String>, cause: impl Error) -> Self {
+        Self::of(code, message, &cause)
+    }
+
+    pub(crate) fn of(code: u32, message: impl Into<String>, cause: &dyn Error) -> Self {
         let mut details = cause.to_string();
         let mut source = cause.source();
         while let Some(error) = source {
@@ -61,3 +65,20 @@ impl fmt::Display for CniError {
 }
 
 impl Error for CniError {}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer")]
+    struct Outer(#[source] io::Error);
+
+    #[test]
+    fn the_details_have_every_cause() {
+        let error: Box<dyn Error> = Outer(io::Error::other("inner")).into();
+        assert_eq!(CniError::of(5, "cannot", &*error).to_string(), "cannot: outer: inner");
+    }
+}

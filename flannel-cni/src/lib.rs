@@ -48,7 +48,13 @@ pub fn run(
     let mut conf = Vec::new();
     let read = input.take(MAX_CONF_BYTES).read_to_end(&mut conf);
     let answer = read
-        .map_err(|error| CniError::new(spec::IO, "cannot read the configuration from standard input", error))
+        .map_err(|error| {
+            CniError::new(
+                spec::IO,
+                "cannot read the network configuration from standard input; nothing was done",
+                error,
+            )
+        })
         .and_then(|_| Request::from_environment(variable))
         .and_then(|request| answer(&request, &conf));
     let (text, code) = match answer {

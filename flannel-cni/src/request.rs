@@ -64,7 +64,10 @@ impl Request {
                 || request.ifname.contains(['/', ':'])
                 || request.ifname.starts_with('.'))
         {
-            let message = format!("invalid interface name {:?} in CNI_IFNAME", request.ifname);
+            let message = format!(
+                "invalid interface name {:?} in CNI_IFNAME: use 1 to 15 bytes without `/` and `:` that do not begin with a dot",
+                request.ifname
+            );
             return Err(CniError::plain(BAD_ENVIRONMENT, message));
         }
         Ok(request)

@@ -4,6 +4,7 @@
 //! an operator removes it. Once no pod is left on it, nothing needs it, and the plugin creates it again with the right
 //! address.
 
+use std::error::Error;
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
@@ -25,10 +26,12 @@ use crate::uapi::*;
 /// # Kernel
 /// `ip link del cni0`
 pub(crate) fn remove_if_stale(name: &str, env: &SubnetEnv, data_dir: &Path) -> Result<(), CniError> {
-    let failed = |error: Box<dyn std::error::Error>| CniError {
-        code: IO,
-        message: format!("cannot look at bridge {name}"),
-        details: error.to_string(),
+    let failed = |error: Box<dyn Error>| {
+        let message = format!(
+            "cannot check whether bridge {name} has the address of another subnet than this node's; the pod's interface is not \
+             added"
+        );
+        CniError::of(IO, message, &*error)
     };
     let mut socket = Socket::open(Protocol::Route).map_err(|error| failed(error.into()))?;
     if find_stale(&mut socket, name, env).map_err(failed)?.is_none() {
@@ -42,15 +45,17 @@ pub(crate) fn remove_if_stale(name: &str, env: &SubnetEnv, data_dir: &Path) -> R
     let mut batch = Batch::new();
     batch.message(RTM_DELLINK, Flags::NONE, &ifinfomsg(index), |_| {});
     let refusals = socket.execute(&mut batch, 1).map_err(|error| failed(error.into()))?;
-    refusals.first().map_or(Ok(()), |refusal| Err(failed(refusal.to_string().into())))
+    refusals.into_iter().next().map_or(Ok(()), |refusal| {
+        let message = format!(
+            "cannot delete bridge {name}, which has no address in this node's subnet and no interface attached; run `ip link \
+             del {name}`"
+        );
+        Err(CniError::new(IO, message, refusal))
+    })
 }
 
 /// Index of the bridge, if it has an address of another subnet and no interface attached to it.
-fn find_stale(
-    socket: &mut Socket,
-    name: &str,
-    env: &SubnetEnv,
-) -> Result<Option<u32>, Box<dyn std::error::Error>> {
+fn find_stale(socket: &mut Socket, name: &str, env: &SubnetEnv) -> Result<Option<u32>, Box<dyn Error>> {
     let mut question = Batch::new();
     question.message(RTM_GETLINK, Flags::DUMP, &ifinfomsg(0), |_| {});
     let links: Vec<Link> = socket.dump(&mut question, |links: &mut Vec<Link>, message| {
@@ -104,7 +109,7 @@ fn is_stale(addresses: &[IpAddr], env: &SubnetEnv) -> bool {
 }
 
 /// The addresses of an interface, without link-local ones.
-fn addresses(socket: &mut Socket, index: u32) -> Result<Vec<IpAddr>, Box<dyn std::error::Error>> {
+fn addresses(socket: &mut Socket, index: u32) -> Result<Vec<IpAddr>, Box<dyn Error>> {
     let mut question = Batch::new();
     question.message(RTM_GETADDR, Flags::DUMP, &[0; 8], |_| {}); // struct ifaddrmsg
     let found: Vec<IpAddr> = socket.dump(&mut question, |found: &mut Vec<IpAddr>, message| {
