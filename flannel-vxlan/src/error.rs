@@ -1,5 +1,7 @@
 //! Errors, and what the kernel holds after each of them.
 
+use std::borrow::Cow;
+
 use flannel_netlink::{AskError, DumpError, Errno, Malformed, TransactError};
 
 use crate::model::family::Family;
@@ -8,8 +10,8 @@ use crate::model::family::Family;
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read {what} from the kernel")]
 pub struct ObserveError {
-    /// What was to be read: `links`, `routes`, ...
-    pub what: &'static str,
+    /// What was to be read: `links`, `link flannel.1`, `routes`, ...
+    pub what: Cow<'static, str>,
     /// The cause.
     #[source]
     pub source: ReadError,
@@ -38,18 +40,25 @@ pub enum ReadError {
 #[non_exhaustive]
 pub enum ApplyError {
     /// A batch of steps was not sent as a whole, or its reply was lost.
-    #[error("steps {first} to {last} of the plan may have been applied")]
+    #[error(
+        "steps {first} to {last} of the plan, from `{command}` on, may have been applied; observe before you apply another plan"
+    )]
     Batch {
         /// Number of the first step of the batch in the plan.
         first: usize,
         /// Number of the last step of the batch.
         last: usize,
+        /// The first step as a shell command.
+        command: String,
         /// The cause.
         #[source]
         source: TransactError,
     },
     /// The objects of the plan could not be looked up.
-    #[error("cannot look up what the plan refers to; some of its steps may have been applied")]
+    #[error(
+        "some steps of the plan may have been applied, and the rest needs an object that cannot be looked up; observe before you apply \
+         another plan"
+    )]
     Lookup(#[source] ObserveError),
 }
 
@@ -72,7 +81,7 @@ pub enum ConvergeError {
     #[error(transparent)]
     Observe(ObserveError),
     /// Applying the plan was cut short. Some steps may have been applied.
-    #[error("cannot apply the plan")]
+    #[error("cannot write all devices, peers and routes of the overlay")]
     Apply(#[source] ApplyError),
 }
 
@@ -101,7 +110,7 @@ pub enum ValueError {
     #[error("`{0}` is not an interface name: use 1 to 15 bytes without `/`, `:` and white space")]
     IfName(String),
     /// Too small to carry IP packets.
-    #[error("MTU {mtu} is too small for {family}: it needs at least {least} bytes")]
+    #[error("MTU {mtu} is too small for {family}: use at least {least} bytes")]
     Mtu {
         /// The given MTU in bytes.
         mtu: u32,
@@ -123,10 +132,15 @@ mod tests {
     #[test]
     fn no_error_repeats_its_cause() {
         let not_sent = || TransactError::NotSent { bytes: 40, source: io::Error::from_raw_os_error(105) };
-        let unread = || ObserveError { what: "links", source: AskError::Transact(not_sent()).into() };
+        let unread = || ObserveError { what: "links".into(), source: AskError::Transact(not_sent()).into() };
         for error in [
             ConvergeError::Observe(unread()),
-            ConvergeError::Apply(ApplyError::Batch { first: 1, last: 4, source: not_sent() }),
+            ConvergeError::Apply(ApplyError::Batch {
+                first: 1,
+                last: 4,
+                command: "ip link set flannel.1 up".to_owned(),
+                source: not_sent(),
+            }),
             ConvergeError::Apply(ApplyError::Lookup(unread())),
         ] {
             assert_eq!(repetition(&error), None, "{}", causes(&error));

@@ -4,16 +4,14 @@ use std::fs;
 use std::num::NonZeroU16;
 use std::ops::Range;
 
-use flannel_netlink::{Batch, Errno, Refusal};
+use flannel_netlink::{Batch, Errno, Refusal, TransactError};
 
 use crate::error::{ApplyError, StepRefusal};
-use crate::kernel::Applied;
 use crate::kernel::netlink::{Netlink, accept_ra_path};
-use crate::model::device::DeviceKind;
+use crate::kernel::{Applied, explain};
 use crate::model::family::{Family, PerFamily};
 use crate::model::if_name::IfName;
 use crate::model::objects::{ObservedNexthop, ROUTE_PROTOCOL, RouteTo};
-use crate::model::vxlan::VxlanSpec;
 use crate::plan::Plan;
 use crate::plan::step::{DeviceStep, Step};
 use crate::wire::{encode, encode::Indexes, ethtool, fou, wireguard};
@@ -81,11 +79,7 @@ fn device_steps(
                     encode::device_step(&mut batch, step, name, index.unwrap_or(0));
                     let refused = kernel.route.execute(&mut batch, 1);
                     kernel.batch = batch;
-                    let refused = refused.map_err(|source| ApplyError::Batch {
-                        first: number,
-                        last: number,
-                        source,
-                    })?;
+                    let refused = refused.map_err(|source| cut_short(plan, number, number, source))?;
                     Ok(refused.into_iter().next().map(reason))
                 };
                 let refused = execute(false)?;
@@ -98,7 +92,7 @@ fn device_steps(
             if matches!(step, DeviceStep::DeleteAddress(..)) && errno == Errno::EADDRNOTAVAIL {
                 continue;
             }
-            let text = explain(kernel, plan, *family, step, errno).or(text);
+            let text = explain::device_step(kernel, plan, *family, step, errno).or(text);
             applied.refused.push(StepRefusal { step: number, errno, text });
             if create {
                 let on_device =
@@ -108,6 +102,11 @@ fn device_steps(
         }
     }
     Ok(())
+}
+
+fn cut_short(plan: &Plan, first: usize, last: usize, source: TransactError) -> ApplyError {
+    let command = plan.steps().get(first).map(|step| plan.command(step)).unwrap_or_default();
+    ApplyError::Batch { first, last, command, source }
 }
 
 /// The error and its explanation.
@@ -126,75 +125,6 @@ fn ignore_router_advertisements(device: IfName) -> Option<(Errno, Option<String>
     let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
     let tolerable = matches!(errno, Errno::ENOENT | Errno::EROFS | Errno::EACCES | Errno::EPERM);
     (!tolerable).then_some((errno, None))
-}
-
-/// Explains errors for which the kernel gives no explanation.
-fn explain(
-    kernel: &mut Netlink,
-    plan: &Plan,
-    family: Family,
-    step: &DeviceStep,
-    errno: Errno,
-) -> Option<String> {
-    match (step, errno) {
-        (DeviceStep::Create(spec), Errno::EEXIST) => {
-            let VxlanSpec { vni, port, .. } = match spec.kind {
-                DeviceKind::Vxlan(vxlan) => vxlan,
-                DeviceKind::Ipip(_) => {
-                    return Some(format!(
-                        "another ipip device has the local address {} and no remote address: remove it",
-                        spec.local
-                    ));
-                }
-                DeviceKind::Wireguard(_) => return None,
-            };
-            let others = kernel.vxlan_with(vni.number(), port.get()).ok()?;
-            let other = others.first()?;
-            Some(format!(
-                "VNI {vni} on UDP port {port} is used by the device {other}: remove it, or choose another VNI or Port"
-            ))
-        }
-        (DeviceStep::Up, Errno::EADDRINUSE) => {
-            let ports = plan.steps().iter().find_map(|step| match step {
-                Step::Device(of, DeviceStep::Create(spec)) if *of == family => {
-                    spec.kind.port().map(|port| format!("UDP port {port}"))
-                }
-                _ => None,
-            });
-            let port = ports.unwrap_or_else(|| "its UDP port".to_owned());
-            Some(format!(
-                "{port} is used by another program, or by a tunnel device with other options: choose another port"
-            ))
-        }
-        // The kernel creates devices only of kinds whose module is loaded or can be loaded (`rtnl_newlink`).
-        (DeviceStep::Create(spec), Errno::EOPNOTSUPP) => {
-            let (kind, option) = match spec.kind {
-                DeviceKind::Vxlan(_) => ("vxlan", "CONFIG_VXLAN"),
-                DeviceKind::Ipip(_) => ("ipip", "CONFIG_NET_IPIP"),
-                DeviceKind::Wireguard(_) => ("wireguard", "CONFIG_WIREGUARD"),
-            };
-            Some(missing_module(kind, option))
-        }
-        (DeviceStep::SetWireguard(spec), Errno::EADDRINUSE) => Some(format!(
-            "UDP port {} is used by another program or WireGuard device: stop it, or choose another ListenPort",
-            spec.port
-        )),
-        (DeviceStep::PutFouPort(_), Errno::EOPNOTSUPP) => Some(missing_module("fou", "CONFIG_NET_FOU")),
-        (DeviceStep::PutFouPort(port), Errno::EADDRINUSE) => Some(format!(
-            "UDP port {port} is used by another program, or by FOU with other options: stop it, or choose another Port"
-        )),
-        (DeviceStep::SetMtu(mtu), Errno::EINVAL) => Some(format!(
-            "the uplink cannot carry packets of {mtu} bytes plus the VXLAN overhead (50 bytes over IPv4, 70 over IPv6)"
-        )),
-        _ => None,
-    }
-}
-
-fn missing_module(module: &str, option: &str) -> String {
-    format!(
-        "this kernel lacks {module} ({option}): load the module on the host (`modprobe {module}`, and its name in a file in \
-         /etc/modules-load.d to load it at boot), or choose another backend"
-    )
 }
 
 /// Receives FOU datagrams at this port, unless the kernel already does.
@@ -226,14 +156,13 @@ fn execute_generic(
 ) -> Option<(Errno, Option<String>)> {
     let number = kernel.generic_family(family);
     let (Some(number), Some(socket)) = (number, kernel.generic.as_mut()) else {
-        let since = if family == ethtool::FAMILY { ", which Linux has since 5.8" } else { "" };
-        return Some((Errno::EOPNOTSUPP, Some(format!("this kernel has no {family} netlink{since}"))));
+        return Some((Errno::EOPNOTSUPP, explain::missing_family(family)));
     };
     let mut batch = Batch::new();
     build(&mut batch, number);
     match socket.execute(&mut batch, 1) {
         Ok(refused) => refused.into_iter().next().map(reason),
-        Err(error) => Some((Errno::EIO, Some(error.to_string()))),
+        Err(error) => Some((Errno::EIO, Some(explain::chain(&error)))),
     }
 }
 
@@ -333,20 +262,24 @@ fn entry_steps(
             (true, Some(generic)) if wireguard.is_some() => generic,
             // The module is gone, and its devices with it.
             (true, _) => {
-                let refusal = |step: &usize| StepRefusal { step: *step, errno: Errno::ENODEV, text: None };
+                let text = explain::missing_module("wireguard", "CONFIG_WIREGUARD");
+                let refusal = |step: &usize| StepRefusal {
+                    step: *step,
+                    errno: Errno::ENODEV,
+                    text: Some(text.clone()),
+                };
                 applied.refused.extend(sent.iter().map(refusal));
                 continue;
             }
         };
-        let refused = socket.execute(&mut batch, u32::MAX).map_err(|source| ApplyError::Batch {
-            first: *start,
-            last: *last,
-            source,
-        })?;
+        let refused =
+            socket.execute(&mut batch, u32::MAX).map_err(|source| cut_short(plan, *start, *last, source))?;
         let refused = refused.into_iter().filter_map(|refusal| {
             let step = *sent.get(usize::try_from(refusal.message).ok()?)?;
             let (errno, text) = reason(refusal);
-            let gone = plan.steps().get(step)?.is_delete() && matches!(errno, Errno::ENOENT | Errno::ESRCH);
+            let refused = plan.steps().get(step)?;
+            let text = explain::entry_step(refused, errno, text);
+            let gone = refused.is_delete() && matches!(errno, Errno::ENOENT | Errno::ESRCH);
             (!gone).then_some(StepRefusal { step, errno, text })
         });
         applied.refused.extend(refused);

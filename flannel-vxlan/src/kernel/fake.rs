@@ -371,7 +371,7 @@ impl Kernel for FakeKernel {
     fn observe(&mut self, links: &[Links]) -> Result<Observed, ObserveError> {
         self.reads += 1;
         if let Some(text) = &self.unreadable {
-            return Err(ObserveError { what: "links", source: ReadError::Fake(text.clone()) });
+            return Err(ObserveError { what: "links".into(), source: ReadError::Fake(text.clone()) });
         }
         let routes: Vec<ObservedRoute> = self.routes.values().copied().collect();
         let named = |device: &&ObservedDevice| links.iter().any(|links| links.device == Some(device.name));

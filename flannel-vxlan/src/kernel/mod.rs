@@ -1,6 +1,7 @@
 //! The only access to the kernel: the trait, the real kernel, the fake kernel, and notifications of changes.
 
 pub(crate) mod apply;
+mod explain;
 pub(crate) mod fake;
 pub(crate) mod monitor;
 pub(crate) mod netlink;

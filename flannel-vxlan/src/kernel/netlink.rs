@@ -68,7 +68,7 @@ impl Netlink {
     /// Adds the addresses to interfaces and devices.
     fn add_addresses(&mut self, links: &mut [(Interface, ObservedDevice)]) -> Result<(), ObserveError> {
         let addresses: Vec<_> = self.dump(
-            "addresses",
+            "addresses of links",
             RTM_GETADDR,
             &encode::IFADDRMSG_ANY,
             |_| {},
@@ -100,7 +100,7 @@ impl Netlink {
         let by_index = |a: &mut flannel_netlink::Attributes<'_>| a.u32(NDA_IFINDEX, index);
         let header = encode::ndmsg(address_family(family), 0, 0, 0);
         let mut found: Vec<_> =
-            self.dump("neighbors", RTM_GETNEIGH, &header, by_index, |list: &mut Vec<_>, message| {
+            self.dump("neighbor entries", RTM_GETNEIGH, &header, by_index, |list: &mut Vec<_>, message| {
                 list.extend(
                     decode::neighbor(&message)?.filter(|(on, _)| *on == index).map(|(_, entry)| entry),
                 );
@@ -122,7 +122,7 @@ impl Netlink {
     /// All nexthop objects; `None` if the kernel does not have nexthop objects.
     fn nexthops(&mut self) -> Result<Option<Vec<ObservedNexthop>>, ObserveError> {
         let list = self.dump(
-            "nexthops",
+            "nexthop objects",
             RTM_GETNEXTHOP,
             &encode::NHMSG_ANY,
             |_| {},
@@ -146,7 +146,9 @@ impl Netlink {
         match self.route.ask(&mut self.batch, |message| decode::nexthop(&message)) {
             Ok(nexthop) => Ok(Some(nexthop)),
             Err(AskError::Refused(Refusal { errno: Errno::ENOENT, .. })) => Ok(None),
-            Err(error) => Err(ObserveError { what: "a nexthop", source: error.into() }),
+            Err(error) => {
+                Err(ObserveError { what: format!("nexthop object {id}").into(), source: error.into() })
+            }
         }
     }
 
@@ -189,7 +191,7 @@ impl Netlink {
         match self.route.ask(&mut self.batch, |message| decode::link(&message)) {
             Ok((interface, _)) => Ok(Some(interface.index)),
             Err(AskError::Refused(Refusal { errno: Errno::ENODEV, .. })) => Ok(None),
-            Err(error) => Err(ObserveError { what: "a link", source: error.into() }),
+            Err(error) => Err(ObserveError { what: format!("link {name}").into(), source: error.into() }),
         }
     }
 
@@ -228,12 +230,15 @@ impl Netlink {
             ports.extend(fou::ipip_port(&message)?);
             Ok(())
         });
-        Some(ports.map_err(|error| ObserveError { what: "FOU ports", source: error.into() }))
+        Some(ports.map_err(|error| ObserveError { what: "FOU ports".into(), source: error.into() }))
     }
 
     /// The WireGuard device with this index; `None` if there is none.
     fn wireguard_device(&mut self, index: u32) -> Result<Option<ObservedWireguard>, ObserveError> {
-        let fail = |source| ObserveError { what: "the peers of a WireGuard device", source };
+        let fail = |source| ObserveError {
+            what: format!("the peers of the WireGuard device with index {index}").into(),
+            source,
+        };
         let family = self.generic_family(wireguard::FAMILY);
         let (Some(family), Some(socket)) = (family, self.generic.as_mut()) else { return Ok(None) };
         let mut question = Batch::new();
@@ -263,7 +268,9 @@ impl Netlink {
     ) -> Result<C, ObserveError> {
         self.batch.clear();
         self.batch.message(kind, Flags::DUMP, header, filter);
-        self.route.dump(&mut self.batch, fold).map_err(|error| ObserveError { what, source: error.into() })
+        self.route
+            .dump(&mut self.batch, fold)
+            .map_err(|error| ObserveError { what: what.into(), source: error.into() })
     }
 }
 
@@ -367,7 +374,9 @@ impl Kernel for Netlink {
                 errno: Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EACCES | Errno::EINVAL,
                 ..
             })) => Ok(None),
-            Err(error) => Err(ObserveError { what: "a route", source: error.into() }),
+            Err(error) => {
+                Err(ObserveError { what: format!("the route to {address}").into(), source: error.into() })
+            }
         }
     }
 

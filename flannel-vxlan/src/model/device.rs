@@ -255,7 +255,7 @@ impl fmt::Display for ObservedKind {
 /// A device of another program has the name of the desired device. Nothing of its family is written.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error(
-    "device {name} exists and is {what}: remove or rename it{}; until then the overlay device that needs this name is missing",
+    "device {name} exists and is {what}: remove or rename it{}; until then the overlay has no device of this name and does not reach its peers",
     if *.is_vxlan_wanted { ", or choose another VNI" } else { "" }
 )]
 #[non_exhaustive]

@@ -18,11 +18,13 @@ use crate::overlay::peer_table::{PeerEntry, PeerTable, Seniority};
 const MAX_CLAIMANTS: usize = 64;
 
 /// Why a peer is not programmed. The overlay keeps the peer and programs it as soon as the reason is gone.
+///
+/// A variant with a subnet and an address names another peer and its underlay address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PeerConflict {
     /// This node has no overlay of the peer's family, or no device in it that reaches the peer this way.
-    #[error("this node has no {0} overlay for it")]
+    #[error("this node's network configuration has no {0} network, or another backend than the peer's")]
     NoSuchOverlay(Family),
     /// Subnet and underlay address have different families. Only WireGuard can carry one family in the other.
     #[error("the peer's underlay address {0} is not of the same family as its subnet")]
@@ -55,20 +57,20 @@ pub enum PeerConflict {
     #[error("the peer's subnet contains {0}, a gateway of this host")]
     HoldsGateway(IpAddr),
     /// Another program has a route to exactly this subnet, with any metric.
-    #[error("this host has a route of another program to the peer's subnet: {0}")]
+    #[error("this host has a route of another program to the peer's subnet: {0}; remove that route")]
     HostRoute(ObservedRoute),
     /// The subnet of an older peer, or a larger one of a peer that is as old, starts with the same address, which would be
     /// the address of both tunnel endpoints.
-    #[error("the peer's subnet starts with the same address as {0}, the subnet of another peer")]
-    EndpointTaken(IpNet),
+    #[error("the peer's subnet starts with the same address as {0}, the subnet of node {1}")]
+    EndpointTaken(IpNet, IpAddr),
     /// The subnet is inside the subnet of an older peer: a route to it would take packets from that peer's pods.
-    #[error("the peer's subnet is inside {0}, the subnet of a peer that registered before it")]
-    InsideOlder(IpNet),
+    #[error("the peer's subnet is inside {0}, the subnet of node {1}, which registered before it")]
+    InsideOlder(IpNet, IpAddr),
     /// The underlay address lies in the subnet of another peer: see [`Overlay`](crate::Overlay).
-    #[error("the peer's underlay address is in {0}, the subnet of another peer")]
-    UnderlayInside(IpNet),
+    #[error("the peer's underlay address is in {0}, the subnet of node {1}")]
+    UnderlayInside(IpNet, IpAddr),
     /// The subnet contains the underlay address of another peer, whose packets would be encapsulated twice.
-    #[error("the peer's subnet contains {address}, the underlay address of the peer {peer}")]
+    #[error("the peer's subnet contains {address}, the underlay address of the node with subnet {peer}")]
     HoldsUnderlayOf {
         /// The other peer.
         peer: IpNet,
@@ -77,18 +79,18 @@ pub enum PeerConflict {
     },
     /// Another peer has the same MAC address at another underlay address. The peer that registered first is programmed, of
     /// two that are as old the one with the lowest subnet.
-    #[error("the peer {0} has the same MAC address at another underlay address")]
-    MacTaken(IpNet),
+    #[error("node {1} with subnet {0} has the same MAC address and is programmed instead")]
+    MacTaken(IpNet, IpAddr),
     /// The public key is also this node's. The kernel would ignore the peer.
     #[error("the peer's public key is the public key of this node")]
     OwnKey,
     /// Another peer of the same WireGuard device has the same public key at another endpoint. The same peer is programmed as
     /// with [`PeerConflict::MacTaken`].
-    #[error("the peer {0} has the same public key at another endpoint")]
-    KeyTaken(IpNet),
+    #[error("node {1} with subnet {0} has the same public key at another endpoint and is programmed instead")]
+    KeyTaken(IpNet, IpAddr),
     /// The endpoint of a WireGuard peer lies in the pod network, whose route leads to the WireGuard device: the tunnel would
     /// carry its own packets.
-    #[error("the peer's endpoint {0} is inside the pod network")]
+    #[error("the peer's endpoint {0} is inside the pod network, so the tunnel would carry its own packets")]
     UnderlayInPodNetwork(IpAddr),
     /// The pod network contains an address or a gateway of this host that no more specific route reaches. The route of the
     /// network to the WireGuard device is not set, because it would cut this host off.
@@ -136,13 +138,13 @@ impl Rules<'_> {
         if self.is_for_pods(underlay) {
             let mut holders = self.peers.containing(underlay, u8::MAX);
             if let Some(holder) = holders.find(|holder| *holder != subnet && self.is_harmless(*holder)) {
-                return Some(PeerConflict::UnderlayInside(holder));
+                return self.with(PeerConflict::UnderlayInside, holder);
             }
         }
         let is_older = |other: &IpNet| self.peers.get(*other).is_some_and(|other| other.since < since);
         let mut outer = self.peers.containing(subnet.addr(), subnet.prefix_len()).filter(is_older);
         if let Some(outer) = outer.find(|outer| self.is_harmless(*outer)) {
-            return Some(PeerConflict::InsideOlder(outer));
+            return self.with(PeerConflict::InsideOlder, outer);
         }
         let id = via.endpoint_id(subnet)?;
         let mut rivals = self.peers.starting_at(subnet.addr()).filter(|_| via.mac().is_some());
@@ -150,8 +152,8 @@ impl Rules<'_> {
             let comes_first = (entry.since, *other) < (since, subnet);
             comes_first && entry.via.mac().is_some() && self.is_harmless(*other)
         };
-        if let Some((other, _)) = rivals.find(is_rival) {
-            return Some(PeerConflict::EndpointTaken(other));
+        if let Some((other, entry)) = rivals.find(is_rival) {
+            return Some(PeerConflict::EndpointTaken(other, entry.via.underlay()));
         }
         // For most peers this lookup is the only one that follows.
         if !self.peers.shares_id_with_older((since, subnet), id) {
@@ -166,9 +168,15 @@ impl Rules<'_> {
         let Some((_, first)) = older.find(|(_, other)| self.is_harmless(*other)) else {
             let is_considered = self.claimants(id, family).any(|(_, other)| other == subnet);
             let (_, first) = self.claimants(id, family).next().filter(|_| !is_considered)?;
-            return Some(taken(first));
+            return self.with(taken, first);
         };
-        (!self.peers.get(first)?.via.leads_to_same(&via)).then_some(taken(first))
+        let first_via = self.peers.get(first)?.via;
+        (!first_via.leads_to_same(&via)).then_some(taken(first, first_via.underlay()))
+    }
+
+    /// A conflict with this peer.
+    fn with(&self, conflict: fn(IpNet, IpAddr) -> PeerConflict, other: IpNet) -> Option<PeerConflict> {
+        Some(conflict(other, self.peers.get(other)?.via.underlay()))
     }
 
     /// The peers of the device of `family` with this MAC address or key that may be programmed, the oldest first: at most

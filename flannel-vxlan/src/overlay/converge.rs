@@ -196,7 +196,7 @@ impl Overlay {
             self.pending.invalidate();
         }
         self.pending.confirm();
-        Report::new(plan, applied)
+        Report::new(plan, applied, |peer| Some(self.peers.get(peer)?.via.underlay()))
     }
 
     fn settle_refused(&mut self, subnet: IpNet, step: &Step, errno: Errno) {

@@ -17,12 +17,12 @@ pub enum PeerStatus {
     NotProgrammed(PeerConflict),
     /// The subnet contains the subnet of another peer. Both may be programmed; packets for the inner subnet go to the
     /// other peer.
-    #[error("contains {0}, the subnet of another peer")]
-    HoldsSubnet(IpNet),
+    #[error("contains {0}, the subnet of node {1}")]
+    HoldsSubnet(IpNet, IpAddr),
     /// Another peer with a lower subnet has the same underlay address; both are programmed. See [`Overlay::peers_at`].
     ///
     /// [`Overlay::peers_at`]: crate::Overlay::peers_at
-    #[error("has the underlay address {0} of another peer")]
+    #[error("has the underlay address {0}, which a peer with a lower subnet also has")]
     SharesUnderlay(IpAddr),
 }
 
@@ -106,8 +106,13 @@ pub(crate) fn status_of(rules: Rules<'_>, subnet: IpNet) -> Option<PeerStatus> {
     rules
         .conflict_of(subnet)
         .map(PeerStatus::NotProgrammed)
-        .or_else(|| rules.peers.first_inside(subnet).map(PeerStatus::HoldsSubnet))
+        .or_else(|| holds(rules, rules.peers.first_inside(subnet)?))
         .or_else(|| shares_underlay(rules, underlay, subnet).then_some(PeerStatus::SharesUnderlay(underlay)))
+}
+
+/// The status of a peer whose subnet contains the subnet of this peer.
+fn holds(rules: Rules<'_>, inner: IpNet) -> Option<PeerStatus> {
+    Some(PeerStatus::HoldsSubnet(inner, rules.peers.get(inner)?.via.underlay()))
 }
 
 /// Whether another peer with a lower subnet has this underlay address. Subnets with the same key belong to the same peer.
@@ -130,7 +135,7 @@ pub(crate) fn all_statuses(
     let shared = shared.filter(|(address, subnet)| shares_underlay(rules, *address, *subnet));
     all.extend(shared.map(|(address, subnet)| (subnet, PeerStatus::SharesUnderlay(address))));
     let nested = rules.peers.nested_subnets();
-    all.extend(nested.map(|(outer, inner)| (outer, PeerStatus::HoldsSubnet(inner))));
+    all.extend(nested.filter_map(|(outer, inner)| Some((outer, holds(rules, inner)?))));
     all.extend(conflicts.iter().map(|(subnet, conflict)| (*subnet, PeerStatus::NotProgrammed(*conflict))));
     all
 }

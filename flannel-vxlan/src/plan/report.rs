@@ -1,6 +1,7 @@
 //! The result of a plan, in words.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use flannel_netlink::Errno;
 use ipnet::IpNet;
@@ -30,11 +31,14 @@ pub struct Report {
 }
 
 impl Report {
-    pub(crate) fn new(plan: &Plan, applied: Applied) -> Self {
+    /// `underlay_of`: the underlay address of a peer.
+    pub(crate) fn new(plan: &Plan, applied: Applied, underlay_of: impl Fn(IpNet) -> Option<IpAddr>) -> Self {
         let refused = |refusal: StepRefusal| {
             let step = plan.steps.get(refusal.step)?;
+            let peer = plan.peer_of(refusal.step);
             Some(RefusedStep {
-                peer: plan.peer_of(refusal.step),
+                peer,
+                underlay: peer.and_then(&underlay_of),
                 device: match step {
                     Step::Device(family, _) => Some(*family),
                     _ => None,
@@ -75,6 +79,8 @@ impl Report {
 pub struct RefusedStep {
     /// The peer that the step was for; `None` for a device or a stale object.
     pub peer: Option<IpNet>,
+    /// The peer's underlay address; `None` if the peer was removed.
+    pub underlay: Option<IpAddr>,
     /// The family whose device the step was for; `None` if it was not for a device.
     pub device: Option<Family>,
     /// The step as a shell command.
@@ -87,8 +93,10 @@ pub struct RefusedStep {
 
 impl fmt::Display for RefusedStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(peer) = self.peer {
-            write!(f, "peer {peer}: ")?;
+        match (self.peer, self.underlay) {
+            (Some(peer), Some(underlay)) => write!(f, "peer {peer} (node {underlay}): ")?,
+            (Some(peer), None) => write!(f, "peer {peer}: ")?,
+            (None, _) => {}
         }
         write!(f, "the kernel refused `{}`: {}", self.command, self.errno)?;
         match &self.text {

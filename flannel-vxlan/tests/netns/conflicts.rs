@@ -164,7 +164,7 @@ fn a_peer_with_a_public_address_inside_the_subnet_of_another_is_not_programmed_a
             let conflicts: Vec<_> = overlay.conflicts().collect();
             let address = "192.168.77.200".parse().unwrap();
             let expected = [
-                (inside.subnet, PeerConflict::UnderlayInside(victim.subnet)),
+                (inside.subnet, PeerConflict::UnderlayInside(victim.subnet, victim.via.underlay())),
                 (greedy.subnet, PeerConflict::HoldsUnderlayOf { peer: station.subnet, address }),
             ];
             assert_eq!(conflicts, expected);
@@ -206,7 +206,10 @@ fn of_two_peers_with_the_same_mac_the_lowest_subnet_is_programmed() {
             };
             let forwards_to =
                 |at: &str| sh(&format!("bridge fdb show dev {device}")).contains(&format!("dst {at} self"));
-            assert_eq!(overlay.conflict_of(loser.subnet), Some(PeerConflict::MacTaken(winner.subnet)));
+            assert_eq!(
+                overlay.conflict_of(loser.subnet),
+                Some(PeerConflict::MacTaken(winner.subnet, winner.via.underlay()))
+            );
             assert_eq!(routes(), low);
             assert!(forwards_to(at[0]) && !forwards_to(at[1]));
             assert_eq!(converge(&mut overlay, &mut kernel), 0);
@@ -372,7 +375,8 @@ fn peers_that_share_a_public_address_or_nest_their_subnets_are_both_programmed_i
                     let _either = overlay.set_peer(peer);
                     flush(&mut overlay, &mut kernel);
                 }
-                let taken = one_endpoint.then_some(PeerConflict::EndpointTaken(outer.subnet));
+                let taken =
+                    one_endpoint.then_some(PeerConflict::EndpointTaken(outer.subnet, outer.via.underlay()));
                 assert_eq!(overlay.conflict_of(inner.subnet), taken);
                 assert_eq!(overlay.conflict_of(outer.subnet), None);
                 assert_eq!(converge(&mut overlay, &mut kernel), 0, "an observation finds no difference");

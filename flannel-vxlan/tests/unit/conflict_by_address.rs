@@ -54,7 +54,7 @@ fn an_underlay_address_in_another_peers_subnet_belongs_to_the_peer_unless_the_ho
         (peer("10.244.60.0/24", 2, "192.168.77.2"), peer("10.244.61.0/24", 3, "10.244.60.5"));
     for underlay in ["10.244.60.0", "10.244.60.5", "10.244.60.255"] {
         let inside = peer("10.244.61.0/24", 3, underlay);
-        let conflict = PeerConflict::UnderlayInside(victim.subnet);
+        let conflict = PeerConflict::UnderlayInside(victim.subnet, victim.via.underlay());
         assert_eq!(conflicts([victim, inside]), [None, Some(conflict)], "{underlay}");
     }
 

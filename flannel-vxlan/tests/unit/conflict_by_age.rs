@@ -48,7 +48,10 @@ fn conflicts(older: Peer, newcomer: Peer) -> [Option<PeerConflict>; 2] {
 fn a_newcomer_with_the_mac_of_an_older_peer_is_left_out_whatever_its_subnet() {
     for newcomer in ["10.244.2.0/24", "10.244.4.0/24"] {
         let (older, newcomer) = (peer("10.244.3.0/24", 3, 3), peer(newcomer, 3, 4));
-        assert_eq!(conflicts(older, newcomer), [None, Some(PeerConflict::MacTaken(older.subnet))]);
+        assert_eq!(
+            conflicts(older, newcomer),
+            [None, Some(PeerConflict::MacTaken(older.subnet, older.via.underlay()))]
+        );
     }
 }
 
@@ -66,7 +69,7 @@ fn the_overlay_tells_when_each_peer_registered() {
 fn a_newcomer_inside_the_subnet_of_an_older_peer_takes_none_of_its_packets() {
     let older = peer("10.244.4.0/23", 3, 3);
     for newcomer in ["10.244.5.0/24", "10.244.4.128/25", "10.244.5.7/32"] {
-        let conflict = PeerConflict::InsideOlder(older.subnet);
+        let conflict = PeerConflict::InsideOlder(older.subnet, older.via.underlay());
         assert_eq!(conflicts(older, peer(newcomer, 4, 4)), [None, Some(conflict)], "{newcomer}");
     }
     assert_eq!(conflicts(peer("10.244.5.0/24", 3, 3), peer("10.244.4.0/23", 4, 4)), [None, None]);
@@ -75,7 +78,10 @@ fn a_newcomer_inside_the_subnet_of_an_older_peer_takes_none_of_its_packets() {
 #[test]
 fn a_newcomer_around_an_older_peer_does_not_take_its_endpoint() {
     let (older, newcomer) = (peer("10.244.4.0/24", 3, 3), peer("10.244.4.0/23", 4, 4));
-    assert_eq!(conflicts(older, newcomer), [None, Some(PeerConflict::EndpointTaken(older.subnet))]);
+    assert_eq!(
+        conflicts(older, newcomer),
+        [None, Some(PeerConflict::EndpointTaken(older.subnet, older.via.underlay()))]
+    );
 }
 
 #[test]

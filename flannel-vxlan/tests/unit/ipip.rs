@@ -150,8 +150,8 @@ fn a_device_of_another_kind_keeps_its_name() {
     let report = overlay.converge(&mut kernel).unwrap();
     assert_eq!(
         report.taken[0].to_string(),
-        "device flannel0 exists and is a device of kind tun: remove or rename it; until then the overlay device that \
-         needs this name is missing"
+        "device flannel0 exists and is a device of kind tun: remove or rename it; until then the overlay has no \
+         device of this name and does not reach its peers"
     );
 }
 

@@ -128,7 +128,9 @@ fn follow(overlay: &mut Overlay, known: &mut BTreeMap<IpNet, PeerStatus>) -> boo
         shared.map(|peer| (peer.subnet, PeerStatus::SharesUnderlay(peer.via.underlay()))).collect();
     let subnets: Vec<IpNet> = overlay.peers().map(|peer| peer.subnet).collect();
     let nested = subnets.windows(2).filter(|pair| pair[0].contains(&pair[1]));
-    all.extend(nested.map(|pair| (pair[0], PeerStatus::HoldsSubnet(pair[1]))));
+    all.extend(nested.map(|pair| {
+        (pair[0], PeerStatus::HoldsSubnet(pair[1], overlay.peer(pair[1]).unwrap().via.underlay()))
+    }));
     all.extend(conflicts.iter().map(|(subnet, conflict)| (*subnet, PeerStatus::NotProgrammed(*conflict))));
     all == *known
 }

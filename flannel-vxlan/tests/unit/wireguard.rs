@@ -152,7 +152,10 @@ fn two_endpoints_with_one_key_are_a_conflict_of_one_device_only() {
     let endpoint: SocketAddr = "192.168.77.9:51820".parse().unwrap();
     let other = Peer { subnet: "10.244.9.0/24".parse().unwrap(), via: Via::Key { key: key(2), endpoint } };
     for mut overlay in [separate(), shared()] {
-        assert_eq!(overlay.set_peer_since(other, 1), Err(PeerConflict::KeyTaken(v4(2).subnet)));
+        assert_eq!(
+            overlay.set_peer_since(other, 1),
+            Err(PeerConflict::KeyTaken(v4(2).subnet, v4(2).via.underlay()))
+        );
         assert_eq!(overlay.conflicts().count(), 1);
     }
 }

@@ -49,6 +49,10 @@ impl<L> OverlayState<L> {
     fn log_peer_changes(&mut self, leases: &LeaseView) {
         let mut changes = self.desired.take_status_changes();
         changes.retain(|change| !leases.is_quiet(change.peer));
+        let named = |peer: IpNet| match self.desired.peer(peer) {
+            Some(found) => format!("{peer} (node {})", found.via.underlay()),
+            None => peer.to_string(),
+        };
         for PeerStatusChange { peer, before, now } in changes.iter().take(MAX_LOGGED_CHANGES) {
             match (now, before) {
                 (Some(PeerStatus::SharesUnderlay(address)), _) => {
@@ -57,14 +61,16 @@ impl<L> OverlayState<L> {
                         "peers {other} and {peer} publish the same public address {address}; flanneld programs both. Unless one host has both subnets, one lease is stale and the pods of one subnet are unreachable: delete the stale lease"
                     );
                 }
-                (Some(status @ PeerStatus::HoldsSubnet(inner)), _) => {
+                (Some(status @ PeerStatus::HoldsSubnet(inner, _)), _) => {
                     warn!(
-                        "peer {peer} {status}; packets to {inner} go to the other peer: delete the lease that is not in use"
+                        "peer {} {status}; packets to {inner} go to that node: delete the lease that is not in use",
+                        named(*peer)
                     );
                 }
                 (Some(status), _) => error!(
-                    "peer {peer} {status}; this node does not reach pods in {peer}. Correct what the node with that subnet \
-                     publishes, or delete its lease if it is not in use; flanneld programs the peer once the conflict ends"
+                    "peer {} {status}; this node does not reach pods in {peer}. Correct what the node with that subnet \
+                     publishes, or delete its lease if it is not in use; flanneld programs the peer once the conflict ends",
+                    named(*peer)
                 ),
                 (None, Some(PeerStatus::NotProgrammed(_))) if self.desired.peer(*peer).is_some() => {
                     info!("peer {peer} is programmed again");

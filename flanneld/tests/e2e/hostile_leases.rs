@@ -23,7 +23,7 @@ fn vxlan(public: &str, mac: &str) -> String {
 fn hostile(own: &str, own_subnet: &str) -> Vec<(String, String, String)> {
     let mac = "02:00:00:00:66:66";
     let peer = |subnet: &str, public: &str, why: &str| {
-        let log = format!("peer {subnet} is not programmed: {why}");
+        let log = format!("peer {subnet} (node {public}) is not programmed: {why}");
         (subnet.replace('/', "-"), vxlan(public, mac), log)
     };
     let data = |key: &str, data: &str, why: &str| {
@@ -264,12 +264,12 @@ fn a_hostile_node_object_is_named_and_skipped_and_delays_nobody() {
     wait_for(SOON, || (!route().is_empty()).then_some(())).expect("the good one is programmed");
     eprintln!("programmed {:?} after its first annotation", began.elapsed());
     for words in [
-        "peer 10.244.66.0/24 is not programmed: the peer's underlay address 127.0.0.1 is not",
+        "peer 10.244.66.0/24 (node 127.0.0.1) is not programmed: the peer's underlay address 127.0.0.1 is not",
         "node \"evil-2\": annotation flannel.alpha.coreos.com/backend-data cannot be read",
         "node \"evil-3\": annotation flannel.alpha.coreos.com/public-ip is not an address",
         "key=evil-4",
-        "peer 8.0.0.0/8 is not programmed: the peer's subnet is outside the pod network",
-        "peer 0.0.0.0/0 is not programmed: the peer's subnet overlaps 10.244.1.0/24, the subnet of this node",
+        "peer 8.0.0.0/8 (node 192.168.77.66) is not programmed: the peer's subnet is outside the pod network",
+        "peer 0.0.0.0/0 (node 192.168.77.66) is not programmed: the peer's subnet overlaps 10.244.1.0/24, the subnet of this node",
     ] {
         wait_for(SOON, || log_of(&node).contains(words).then_some(()))
             .unwrap_or_else(|| panic!("`{words}` is not in the log:\n{}", log_of(&node)));

@@ -54,11 +54,11 @@ fn a_conflict_is_told_once_when_it_begins_and_once_when_it_ends() {
     network.sh("ip route add 10.244.50.0/24 via 192.168.77.254 proto static metric 100").unwrap();
     let daemon = start(&flannel, &node);
     let begun = [
-        "peer 10.244.20.0/24 contains 10.244.20.0/25, the subnet of another peer",
-        "peer 10.244.20.0/25 is not programmed: the peer's subnet starts with the same address as 10.244.20.0/24, the subnet of another peer",
+        "peer 10.244.20.0/24 (node 172.30.0.20) contains 10.244.20.0/25, the subnet of node 172.30.0.21",
+        "peer 10.244.20.0/25 (node 172.30.0.21) is not programmed: the peer's subnet starts with the same address as 10.244.20.0/24, the subnet of node 172.30.0.20",
         "peers 10.244.30.0/24 and 10.244.31.0/24 publish the same public address 172.30.0.30; flanneld programs both",
-        "peer 10.244.41.0/24 is not programmed: the peer 10.244.40.0/24 has the same MAC address at another underlay address",
-        "peer 10.244.50.0/24 is not programmed: this host has a route of another program to the peer's subnet: 10.244.50.0/24 via 192.168.77.254",
+        "peer 10.244.41.0/24 (node 172.30.0.41) is not programmed: node 172.30.0.40 with subnet 10.244.40.0/24 has the same MAC address and is programmed instead",
+        "peer 10.244.50.0/24 (node 172.30.0.50) is not programmed: this host has a route of another program to the peer's subnet: 10.244.50.0/24 via 192.168.77.254",
     ];
     for words in begun {
         heard(&node, words);
