@@ -21,7 +21,7 @@ pub struct OpenError {
 fn hint(protocol: Protocol, source: &io::Error) -> String {
     match (protocol, source.raw_os_error().map(Errno::from_raw)) {
         (Protocol::Netfilter, Some(Errno::EPROTONOSUPPORT)) => {
-            ": this kernel has no nftables; load the module nf_tables, or use a kernel with CONFIG_NF_TABLES"
+            ": this kernel lacks nftables (CONFIG_NF_TABLES); run `modprobe nf_tables` on the host, or use a kernel that has it"
                 .to_owned()
         }
         (_, Some(Errno::EMFILE | Errno::ENFILE)) => {
@@ -62,12 +62,13 @@ impl Refusal {
     }
 
     /// The kernel's explanation. If it gave none, what the error number means for every request: for `EPERM` the missing
-    /// capability and its namespace.
+    /// capability and its namespace, for `ENOMEM` what to do.
     #[must_use]
     pub fn explanation(&self) -> Option<&str> {
         match (&self.text, self.errno) {
             (Some(text), _) => Some(text),
             (None, Errno::EPERM) => Some(LACKS_CAPABILITY),
+            (None, Errno::ENOMEM) => Some("the kernel has no memory for it, so free some"),
             (None, _) => None,
         }
     }

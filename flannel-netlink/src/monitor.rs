@@ -89,7 +89,9 @@ impl Monitor {
         if setsockopt(&fd, sockopt::RcvBufForce, &BUFFER).is_err() {
             let _limited = setsockopt(&fd, sockopt::RcvBuf, &BUFFER);
         }
-        socket.add_mcast_membership(Groups::new_groups(groups)).map_err(fail("subscribe"))?;
+        socket
+            .add_mcast_membership(Groups::new_groups(groups))
+            .map_err(fail("subscribe to the notifications of"))?;
         socket.nonblock().map_err(fail("configure"))?;
         Ok(Self { socket, receive: vec![0; 32 * 1024] })
     }

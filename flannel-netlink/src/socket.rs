@@ -71,7 +71,7 @@ impl Socket {
         socket.enable_ext_ack(true).map_err(fail("configure"))?;
         // Older kernels return more than was requested; readers filter anyway.
         let _older_kernel = socket.enable_strict_checking(true);
-        let port = socket.pid().map_err(fail("name"))?;
+        let port = socket.pid().map_err(fail("read the port of"))?;
         let receive = vec![0; RECEIVE];
         let mut opened = Self { socket, port, sequence: 0, buffers: 0, receive_limit: limit, receive };
         opened.reserve(MIN_BUFFER);

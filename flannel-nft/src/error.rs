@@ -290,7 +290,7 @@ pub struct ObserveError {
 pub enum ReadError {
     /// Other processes kept committing changes during each attempt.
     #[error(
-        "other processes changed it during each of {attempts} attempts; `nft monitor` shows what they change, try again later"
+        "other processes changed them during each of {attempts} attempts; `nft monitor` shows what they change, try again later"
     )]
     Busy {
         /// Number of attempts.
@@ -298,7 +298,7 @@ pub enum ReadError {
     },
     /// The notifications of other processes' changes could not be received.
     #[error(
-        "the kernel's notifications of changes by other processes, which it needs, cannot be received; try again later"
+        "other processes keep committing, and the kernel's notifications of their changes cannot be received; try again later"
     )]
     Notifications(#[source] std::io::Error),
     /// The kernel has no nf_tables.
@@ -403,7 +403,7 @@ pub enum ConvergeError {
     /// Other processes changed the ruleset before each attempt to commit. Nothing was applied.
     #[error(
         "nothing was applied, because other processes changed the nftables ruleset during each of {attempts} attempts; `nft \
-         monitor` shows what they change"
+         monitor` shows what they change, try again later"
     )]
     Contended {
         /// Number of attempts.

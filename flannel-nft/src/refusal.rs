@@ -34,6 +34,8 @@ enum Part {
     /// A new object; a new flowtable.
     Object,
     Flowtable,
+    /// The name or number of an object, which is `the table`, `the chain`, ...
+    Named(&'static str),
     Other,
 }
 
@@ -50,7 +52,7 @@ impl RefusalReason {
         let offset = refusal.offset.and_then(|offset| usize::try_from(offset).ok());
         let found = offset.and_then(|offset| attribute_at(&message, offset));
         let name = found.and_then(|attribute| name_of(message.kind, attribute));
-        let part = part_of(&message, found, offset).unwrap_or(Part::Other);
+        let part = part_of(&message, found, offset).or_else(|| named(name?)).unwrap_or(Part::Other);
         (Self { refusal, part }, name)
     }
 
@@ -89,6 +91,7 @@ impl RefusalReason {
                     None => format!("this kernel lacks `{name}`; use a newer kernel"),
                 },
             },
+            (Errno::ENOENT, Part::Named(what)) => format!("{what} does not exist; {READ_AGAIN}"),
             // `nft_ct_get_init`: one option for each of these keys.
             (Errno::EOPNOTSUPP, Part::Expression(name, _)) if name == "ct" => {
                 "this kernel lacks a key of `ct`; use a kernel with CONFIG_NF_CONNTRACK_MARK, CONFIG_NF_CONNTRACK_LABELS and \
@@ -119,13 +122,13 @@ impl RefusalReason {
         Some(match self.errno() {
             // `nft_table_lookup`
             Errno::EPERM => {
-                "if the process has it, another process owns the table, and only that process can change it"
+                "if the process has it, another process owns the table (flag owner), and only that process can change it"
             }
             Errno::EBUSY => {
                 "a rule, set element or chain still uses the object, or another process owns the table; delete what uses it first"
             }
             Errno::ENOENT => {
-                "the object, or an object that it refers to, does not exist; read the ruleset again and commit the difference"
+                "the object, or an object that it refers to, does not exist; read the ruleset and commit the difference"
             }
             Errno::EEXIST => "an object of this name exists with other properties; delete it first",
             Errno::EOPNOTSUPP => {
@@ -135,7 +138,6 @@ impl RefusalReason {
             Errno::ELOOP => "chains jump in a loop; remove a jump of it",
             Errno::EMLINK => "more than 16 chains jump to each other in a row; merge some of them",
             Errno::ENFILE => "the set is full; build it with a larger size",
-            Errno::ENOMEM => "the kernel has no memory for it, so free some",
             Errno::EINVAL => {
                 "this kernel does not understand the object; use a newer kernel, or a simpler object"
             }
@@ -147,12 +149,27 @@ impl RefusalReason {
 impl fmt::Display for RefusalReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.refusal)?;
+        let separator = if self.refusal.explanation().is_some() { ";" } else { ":" };
         match (self.missing(), self.meaning()) {
-            (Some(missing), _) => write!(f, ": {missing}"),
-            (None, Some(meaning)) => write!(f, ": {meaning}"),
+            (Some(missing), _) => write!(f, "{separator} {missing}"),
+            (None, Some(meaning)) => write!(f, "{separator} {meaning}"),
             (None, None) => Ok(()),
         }
     }
+}
+
+const READ_AGAIN: &str = "read the ruleset and commit the difference";
+
+/// The object whose name or number an attribute is.
+fn named(attribute: &str) -> Option<Part> {
+    Some(Part::Named(match attribute {
+        "table" => "the table",
+        "chain" => "the chain",
+        "set" => "the set or map",
+        "name" => "the object",
+        "handle" | "position" => "the rule with this handle",
+        _ => return None,
+    }))
 }
 
 fn lacks(what: &str, module: &str, option: &str) -> String {

@@ -110,7 +110,7 @@ pub enum ValueError {
     #[error("`{0}` is not an interface name: use 1 to 15 bytes without `/`, `:` and white space")]
     IfName(String),
     /// Too small to carry IP packets.
-    #[error("MTU {mtu} is too small for {family}: use at least {least} bytes")]
+    #[error("MTU {mtu} is too small for {family}: it needs at least {least} bytes")]
     Mtu {
         /// The given MTU in bytes.
         mtu: u32,

@@ -51,10 +51,14 @@ pub fn parse(text: &str) -> Result<Ruleset, JsonError> {
 }
 
 pub(super) fn document(text: &str) -> Result<Value, JsonError> {
-    serde_json::from_str(text).map_err(|error| JsonError {
-        path: format!("line {} column {}", error.line(), error.column()),
-        found: "invalid JSON".to_owned(),
-        expected: error.to_string(),
+    serde_json::from_str(text).map_err(|error| {
+        let problem = error.to_string();
+        let problem = problem.split_once(" at line ").map_or(&*problem, |(problem, _position)| problem);
+        JsonError {
+            path: format!("line {} column {}", error.line(), error.column()),
+            found: problem.to_owned(),
+            expected: "valid JSON".to_owned(),
+        }
     })
 }
 

@@ -48,7 +48,7 @@ fn errors_name_the_place_what_is_there_and_what_is_expected() {
         assert!(error.expected.contains(expected), "{error}");
     }
     let other = [
-        ("[", "line 1 column 1", "EOF"),
+        ("[", "line 1 column 1", "valid JSON"),
         ("[]", "the document", "property `nftables`"),
         (
             r#"{ "nftables": [ { "metainfo": { "json_schema_version": 2 } } ] }"#,

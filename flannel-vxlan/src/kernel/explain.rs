@@ -80,6 +80,10 @@ pub(super) fn device_step(
         (DeviceStep::SetWireguard(_), Errno::EOPNOTSUPP) => {
             Some(missing_module("wireguard", "CONFIG_WIREGUARD"))
         }
+        (DeviceStep::Create(spec), Errno::ENODEV) => Some(format!(
+            "the uplink {} does not exist; create it, or choose another interface",
+            spec.underlay.name
+        )),
         (_, Errno::ENODEV) => Some(DEVICE_GONE.to_owned()),
         _ => None,
     }
@@ -114,10 +118,13 @@ pub(super) fn entry_step(step: &Step, errno: Errno, text: Option<String>) -> Opt
                  memory"
             )
         }
-        (_, Errno::ENOBUFS | Errno::ENOMEM) => "the kernel has no memory for it, so free some".to_owned(),
+        (_, Errno::ENOBUFS) => "the kernel has no memory for it, so free some".to_owned(),
         _ => return text,
     };
-    Some(text.map_or(advice.clone(), |text| format!("{text}; {advice}")))
+    Some(match text {
+        Some(text) => format!("{text}; {advice}"),
+        None => advice,
+    })
 }
 
 /// Explains that the kernel lacks a family of generic netlink.

@@ -8,7 +8,7 @@ use flannel_netlink::Errno;
 use ipnet::IpNet;
 
 use crate::error::{ApplyError, ObserveError, ReadError, StepRefusal};
-use crate::kernel::{Applied, Kernel};
+use crate::kernel::{Applied, Kernel, explain};
 use crate::model::device::{DeviceKind, DeviceSpec, ObservedDevice, ObservedKind};
 use crate::model::family::Family;
 use crate::model::family_spec::Links;
@@ -405,7 +405,8 @@ impl Kernel for FakeKernel {
                 Ok(()) => self.applied_steps += 1,
                 Err(errno) => {
                     self.refused_steps += 1;
-                    applied.refused.push(StepRefusal { step: number, errno, text: None });
+                    let text = explain::entry_step(step, errno, None);
+                    applied.refused.push(StepRefusal { step: number, errno, text });
                 }
             }
         }

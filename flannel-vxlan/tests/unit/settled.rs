@@ -168,13 +168,13 @@ fn a_refusal_names_the_peer_the_command_and_the_reason() {
     let plan = overlay.pending();
     let report = refuse(&mut overlay, &mut kernel, &plan, IS_FDB_ENTRY, Errno::EPERM);
     let [refused] = &report.refused[..] else { unreachable!("{report:?}") };
-    let text = "peer 10.244.3.0/24: the kernel refused `bridge fdb replace 02:00:00:00:00:03 dev flannel.1 dst 192.168.77.3 self \
+    let text = "peer 10.244.3.0/24 (node 192.168.77.3): the kernel refused `bridge fdb replace 02:00:00:00:00:03 dev flannel.1 dst 192.168.77.3 self \
                 extern_learn permanent`: Operation not permitted (EPERM)";
     assert_eq!(refused.to_string(), text);
     let mut explained = refused.clone();
     (explained.peer, explained.text) = (None, Some("the device is gone".to_owned()));
     assert_eq!(
         explained.to_string(),
-        format!("{}: the device is gone", &text["peer 10.244.3.0/24: ".len()..])
+        format!("{}: the device is gone", &text["peer 10.244.3.0/24 (node 192.168.77.3): ".len()..])
     );
 }
