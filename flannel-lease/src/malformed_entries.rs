@@ -14,7 +14,8 @@ impl Malformed {
     const MAX_REMEMBERED: usize = 1000;
     /// What to do in a store that nothing but flannel uses.
     #[cfg(any(feature = "etcd", feature = "sqlite"))]
-    pub(crate) const MEND: &str = "correct or delete it, which flanneld notices";
+    pub(crate) const MEND: &str =
+        "pods in valid leases are not affected. Correct or delete it, which flanneld notices";
 
     /// Logs those of `entries` (what each calls itself, and what is wrong) that have not been logged before, with what to
     /// do about them.
@@ -23,7 +24,7 @@ impl Malformed {
             let entry = (quote(key), cut(problem));
             if self.0.len() < Self::MAX_REMEMBERED && self.0.insert(entry.clone()) {
                 let (key, problem) = entry;
-                tracing::warn!(%store, key, problem, "ignoring an entry of the lease store that is not a valid lease; pods in other leases are not affected: {advice}");
+                tracing::warn!(%store, key, problem, "ignoring an entry of the lease store that is not a valid lease; {advice}");
             }
         }
     }

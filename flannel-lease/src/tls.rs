@@ -49,9 +49,9 @@ pub(crate) struct PemError {
 impl Pem {
     fn read(&self) -> Result<Vec<u8>, PemError> {
         match &self.content {
-            PemContent::File(path) => {
-                file::read(path).map_err(|error| self.wrong("the file cannot be read", Some(error.into())))
-            }
+            PemContent::File(path) => file::read(path).map_err(|error| {
+                self.wrong("the file cannot be read; check its path and permissions", Some(error.into()))
+            }),
             #[cfg(feature = "kubernetes")]
             PemContent::Inline(text) => Ok(text.clone()),
         }

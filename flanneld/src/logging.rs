@@ -141,7 +141,7 @@ pub fn start(options: LogOptions) -> Result<(), SetGlobalDefaultError> {
         // There is nobody to report a failure to.
         if before > 0 {
             let message = format!(
-                "{before} log lines before this one were dropped: the reader of stderr did not keep up"
+                "{before} log lines before this one were dropped: the reader of stderr did not keep up; traffic is not affected"
             );
             let fields = Fields { message, values: Vec::new() };
             let time = Timestamp::now();

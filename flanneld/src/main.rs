@@ -125,7 +125,13 @@ fn run(config: Config) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            print(std::io::stderr(), &format!("flanneld: {}; flanneld exits\n", Chain(&*error)));
+            print(
+                std::io::stderr(),
+                &format!(
+                    "flanneld: {}; flanneld exits and leaves devices, rules and routes as they are\n",
+                    Chain(&*error)
+                ),
+            );
             ExitCode::FAILURE
         }
     }

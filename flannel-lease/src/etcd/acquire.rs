@@ -49,7 +49,7 @@ impl EtcdStore {
                     break Err(self.refused(
                         "acquire a lease in",
                         StoreErrorKind::Unavailable,
-                        "other nodes took each subnet first; the same call may succeed later",
+                        "other nodes took each subnet first; nothing is needed unless this lasts",
                     ));
                 }
                 Err(error) => break Err(error),

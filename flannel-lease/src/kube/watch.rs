@@ -209,7 +209,8 @@ impl Malformed {
                 problem: format!("node {:?}: {problem}", node.name()),
             });
         }
-        let advice = "its pods cannot be reached until flanneld on it publishes its addresses: check that it runs, and its log";
+        let advice = "pods of that node cannot be reached until it has a podCIDR and flanneld there publishes its addresses: check \
+                      that flanneld runs there, and its log";
         self.report(&"Kubernetes", &[(node.name().to_owned(), problem)], advice);
         None
     }

@@ -4,6 +4,7 @@
 //! if it finds another IPv4 address first, or an IPv6 address whose network overlaps (`ensureAddr`,
 //! plugins/main/bridge/bridge.go). Other IPv6 addresses may stay in addition to the gateway.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use flannel_cni::gateway;
@@ -42,13 +43,16 @@ pub(crate) struct PodSubnets<'a> {
 }
 
 impl PodSubnets<'_> {
-    /// The first stale address of each bridge and family, those that block new pods first.
+    /// The first stale address of each bridge and family, those that block new pods first. Of those that block, one of each
+    /// bridge: the bridge goes with all its addresses.
     pub(crate) fn stale_bridges(&self, interfaces: &[Interface]) -> Vec<StaleBridge> {
         let bridges = interfaces.iter().filter(|found| found.kind == "bridge" && found.name != DOCKER_BRIDGE);
         let stale = bridges
             .flat_map(|bridge| self.own.subnets().filter_map(|subnet| self.stale_address(bridge, subnet)));
         let mut stale: Vec<StaleBridge> = stale.collect();
         stale.sort_by_key(|bridge| !bridge.blocks);
+        let mut blocking = BTreeSet::new();
+        stale.retain(|bridge| !bridge.blocks || blocking.insert(bridge.name.clone()));
         stale
     }
 

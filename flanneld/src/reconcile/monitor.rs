@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
+use flannel_lease::file::limit_advice;
 use flannel_lease::{Backoff, Chain};
 
 /// A subscription to notifications of the kernel.
@@ -95,7 +96,10 @@ async fn reopen(
     backoff: &mut Backoff,
     mut attempt: impl FnMut() -> io::Result<()>,
 ) {
-    info!("lost notifications of {what} from the kernel; flanneld subscribes again: {}", Chain(error));
+    info!(
+        "lost notifications of {what} from the kernel; flanneld subscribes again and checks everything: {}",
+        Chain(error)
+    );
     let mut warned = false;
     loop {
         sleep(backoff.next_delay()).await;
@@ -109,9 +113,10 @@ async fn reopen(
 }
 
 fn missed(what: &str, next: &str, error: &io::Error) -> String {
+    let advice = limit_advice(error).map(|advice| format!("; {advice}")).unwrap_or_default();
     format!(
         "cannot subscribe to the kernel's notifications of {what}; traffic is not affected, but flanneld finds changes by other \
-         processes only at its regular checks (--iptables-resync for rules, else 60 seconds); {next}: {}",
+         processes only at its regular checks (--iptables-resync for rules, else 60 seconds); {next}{advice}: {}",
         Chain(error)
     )
 }

@@ -249,7 +249,8 @@ pub async fn claim(claim: &Claim, waits: impl Fn(Option<&str>)) -> Option<Held> 
             }
             Err(error) => {
                 warn!(
-                    "cannot check whether a second flanneld uses {claim}; this one continues: make sure that no other does: {}",
+                    "cannot check whether a second flanneld uses {claim}; this one continues, and traffic is not affected unless there \
+                     is one: make sure that there is none: {}",
                     Chain(&error)
                 );
                 return None;

@@ -212,7 +212,8 @@ async fn hold_lease(
                     _ => {
                         error!(
                             "{lost}; flanneld keeps devices, rules and routes and asks for this lease again until it gets one. \
-                             Other nodes may have removed their routes to this node's pods until then"
+                             Other nodes may have removed their routes to this node's pods until then. If this repeats, find out what \
+                             deletes it"
                         );
                         request.previous = Some(sinks.own.borrow().key);
                     }

@@ -100,7 +100,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
             systemd::notify(&[sd_notify::NotifyState::Stopping]);
             drop(stop_tx);
             if tokio::time::timeout(SHUTDOWN_TIMEOUT, &mut ended).await.is_err() {
-                info!("a call has not returned within {SHUTDOWN_TIMEOUT:?}: flanneld exits without waiting for it");
+                info!("a call has not returned within {SHUTDOWN_TIMEOUT:?}: flanneld exits without waiting for it, nothing is needed");
             }
             info!("Exiting cleanly...");
             Ok(())

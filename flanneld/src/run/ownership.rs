@@ -46,7 +46,7 @@ impl TableOwnership {
             (Self::Owner, Ownership::Shared) => Err(OwnershipError::Unsupported),
             (_, Ownership::Shared) => {
                 info!(
-                    "this kernel removes tables together with their owner (before Linux 6.9); flanneld uses shared tables"
+                    "this kernel removes tables together with their owner (before Linux 6.9); flanneld uses shared tables, nothing is needed"
                 );
                 Ok(Ownership::Shared)
             }

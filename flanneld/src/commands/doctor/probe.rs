@@ -120,7 +120,9 @@ fn judge(asked: Asked) -> Option<Finding> {
             };
             Some(Finding::error(
                 "tunnel",
-                format!("no answer from {vtep} through the tunnel to {underlay}, which itself {near}"),
+                format!(
+                    "no answer from {vtep} through the tunnel to {underlay}, which itself {near}: its pods are unreachable from here"
+                ),
                 format!(
                     "allow UDP port {port} on both nodes and in the network between them (ufw allow {port}/udp, or firewall-cmd --permanent --add-port={port}/udp and firewall-cmd --reload), and check that flanneld is running on the node {underlay}{ping}"
                 ),
@@ -128,7 +130,9 @@ fn judge(asked: Asked) -> Option<Finding> {
         }
         (_, Some((vtep, Answer::NoWay))) => Some(Finding::error(
             "tunnel",
-            format!("no route to {vtep}, the device of the node {underlay}"),
+            format!(
+                "no route to {vtep}, the device of the node {underlay}: its pods are unreachable from here"
+            ),
             "start flanneld on this node; `flanneld plan` shows what is missing",
         )),
         (Answer::NoWay, _) => Some(Finding::error(
@@ -144,14 +148,14 @@ fn judge(asked: Asked) -> Option<Finding> {
         _ if blocked(near_full) => Some(Finding::error(
             "mtu",
             format!(
-                "packets of {mtu} bytes, the interface's MTU, do not reach the node {underlay}; small ones do"
+                "packets of {mtu} bytes, the interface's MTU, do not reach the node {underlay}, small ones do: pods lose large packets"
             ),
-            "lower the interface's MTU to the path's MTU, or set Backend.MTU",
+            "lower the interface's MTU to the path's MTU, or set Backend.MTU to it",
         )),
         (_, Some((vtep, _))) if blocked(through_full) => Some(Finding::error(
             "mtu",
             format!(
-                "packets of {carried} bytes, the VXLAN device's MTU, do not reach {vtep} through the tunnel; small ones do"
+                "packets of {carried} bytes, the VXLAN device's MTU, do not reach {vtep} through the tunnel, small ones do: pods lose large packets"
             ),
             "set Backend.MTU to the path's MTU minus the encapsulation",
         )),

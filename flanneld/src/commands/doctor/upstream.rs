@@ -31,9 +31,13 @@ fn judge(state: &State, peers: impl Iterator<Item = Peer>) -> Vec<Finding> {
     }
     for peer in peers {
         let problem = match state.peers.get(&peer.subnet) {
-            None => "upstream's daemon has no route to it".to_owned(),
+            None => "upstream's daemon has no route to it, so its pods are unreachable from here".to_owned(),
             Some(found) if leads_elsewhere(found, peer.via) => {
-                format!("its lease has {}, but the kernel sends to {}", shown(&peer), address(found))
+                format!(
+                    "its pods are unreachable from here: its lease has {}, but the kernel sends to {}",
+                    shown(&peer),
+                    address(found)
+                )
             }
             Some(_) => continue,
         };

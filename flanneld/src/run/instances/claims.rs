@@ -108,7 +108,7 @@ impl Claims {
             }
         }
         if own != TablePrefix::default() {
-            info!("using table prefix {own}: another network{holder} uses prefix flannel");
+            info!("using table prefix {own}: another network{holder} uses prefix flannel; nothing is needed");
         }
         self.take(&Claim::Tables(own.clone()), waits).await;
         Ok(own)
