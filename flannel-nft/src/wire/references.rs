@@ -138,3 +138,72 @@ pub(crate) fn with_set(expr: &Expr, name: &str, id: Option<u32>) -> Expr {
         _ => expr.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An expression without a type, as a newer kernel may return it.
+    fn other(name: &str, attributes: &[(u16, &str)], number: Option<(u16, u32)>) -> Expr {
+        let data = attribute_bytes(|a| {
+            attributes.iter().for_each(|(kind, text)| a.string(*kind, text.as_bytes()));
+            number.iter().for_each(|(kind, number)| a.be32(*kind, *number));
+        });
+        Expr::Other(Box::new(OtherExpr { name: name.into(), data }))
+    }
+
+    #[test]
+    fn an_expression_without_a_type_refers_to_what_its_attributes_name() {
+        let counter = Some((NFTA_OBJREF_IMM_TYPE, NFT_OBJECT_COUNTER));
+        for (expr, expected) in [
+            (other("lookup", &[(NFTA_LOOKUP_SET, "s")], None), Reference::Set(b"s", None)),
+            (
+                other("lookup", &[(NFTA_LOOKUP_SET, "s")], Some((NFTA_LOOKUP_SET_ID, 7))),
+                Reference::Set(b"s", Some(7)),
+            ),
+            (
+                other("dynset", &[(NFTA_DYNSET_SET_NAME, "s")], Some((NFTA_DYNSET_SET_ID, 7))),
+                Reference::Set(b"s", Some(7)),
+            ),
+            (
+                other("objref", &[(NFTA_OBJREF_SET_NAME, "m")], Some((NFTA_OBJREF_SET_ID, 7))),
+                Reference::Set(b"m", Some(7)),
+            ),
+            (
+                other("objref", &[(NFTA_OBJREF_IMM_NAME, "c")], counter),
+                Reference::Object { kind: NFT_OBJECT_COUNTER, name: b"c" },
+            ),
+            (other("objref", &[(NFTA_OBJREF_IMM_NAME, "c")], None), Reference::Unknown),
+            (other("flow_offload", &[(NFTA_FLOW_TABLE_NAME, "f")], None), Reference::Flowtable(b"f")),
+            (other("flow_offload", &[], None), Reference::Unknown),
+            (other("lookup", &[], None), Reference::Unknown),
+            (other("counter", &[], None), Reference::Nothing),
+            (other("newer", &[], None), Reference::Unknown),
+            (Expr::ObjectMap { sreg: NFT_REG_1, set: "m".into(), id: None }, Reference::Set(b"m", None)),
+        ] {
+            assert_eq!(reference(&expr), expected, "{expr:?}");
+        }
+    }
+
+    #[test]
+    fn another_set_replaces_name_and_id_and_leaves_the_rest() {
+        const NFTA_LOOKUP_SREG: u16 = 2;
+        let lookup = other(
+            "lookup",
+            &[(NFTA_LOOKUP_SET, "s"), (NFTA_LOOKUP_SREG, "rest")],
+            Some((NFTA_LOOKUP_SET_ID, 7)),
+        );
+        let Expr::Other(renamed) = with_set(&lookup, "__set0", None) else { unreachable!() };
+        assert_eq!(reference(&Expr::Other(renamed.clone())), Reference::Set(b"__set0", None));
+        let kinds: Vec<u16> = attributes(&renamed.data).flatten().map(|attribute| attribute.kind).collect();
+        assert_eq!(kinds, [NFTA_LOOKUP_SET, NFTA_LOOKUP_SREG]);
+        let map = Expr::ObjectMap { sreg: NFT_REG_1, set: "m".into(), id: None };
+        let typed = Expr::Lookup { set: "s".into(), id: None, sreg: NFT_REG_1, dreg: None, inverted: true };
+        for expr in [lookup, map, typed.clone()] {
+            assert_eq!(reference(&with_set(&expr, "n", Some(9))), Reference::Set(b"n", Some(9)), "{expr:?}");
+        }
+        assert!(matches!(with_set(&typed, "n", None), Expr::Lookup { inverted: true, .. }));
+        let counter = other("counter", &[], None);
+        assert_eq!(reference(&with_set(&counter, "n", None)), Reference::Nothing);
+    }
+}

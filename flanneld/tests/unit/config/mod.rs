@@ -7,6 +7,7 @@ mod log;
 mod malformed_input;
 mod net_conf;
 mod pools;
+mod subcommands;
 mod subnet_env;
 mod wireguard;
 

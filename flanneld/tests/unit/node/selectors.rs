@@ -11,6 +11,28 @@ fn without_selectors_the_default_route_decides() {
 }
 
 #[test]
+fn any_selector_is_explicit_and_interface_names_alone_need_no_default_routes() {
+    let can_reach = Selection { can_reach: Some("8.8.8.8".parse().unwrap()), ..Selection::default() };
+    let both = |selection: Selection| Selection { interfaces: vec!["eth0".into()], ..selection };
+    for (selection, is_explicit, needs_default_routes) in [
+        (Selection::default(), false, true),
+        (iface(&["eth0"]), true, false),
+        (iface(&["eth0", "10.1.0.1"]), true, true),
+        (iface(&["10.1.0.1"]), true, true),
+        (regex("eth"), true, true),
+        (both(regex("eth")), true, true),
+        (can_reach.clone(), true, true),
+        (both(can_reach), true, true),
+        (public(Some("10.1.0.1"), None), true, true),
+        (public(None, Some("fd10::1")), true, true),
+        (both(public(Some("10.1.0.1"), None)), true, false),
+    ] {
+        let found = (selection.is_explicit(), selection.needs_default_routes());
+        assert_eq!(found, (is_explicit, needs_default_routes), "{selection:?}");
+    }
+}
+
+#[test]
 fn each_selector_finds_its_interface() {
     let lab = Lab::default();
     let can_reach = Selection { can_reach: Some("8.8.8.8".parse().unwrap()), ..Selection::default() };
