@@ -449,4 +449,43 @@ mod tests {
         assert_eq!(untyped(&moved), vec![true; moved.len()]);
         assert_eq!(expressions(&read(&moved)), moved);
     }
+
+    #[test]
+    fn a_written_back_expression_may_name_another_anonymous_set_and_differ_in_nothing_else() {
+        let lookup =
+            |set: &str, id, sreg| Expr::Lookup { set: set.into(), id, sreg, dreg: None, inverted: false };
+        let map = |set: &str, id, sreg| Expr::ObjectMap { set: set.into(), id, sreg };
+        let update = |id, op| {
+            let (key, flags, exprs) = (NFT_REG_1, Nonzero(0), Box::default());
+            Expr::Dynset { set: "s".into(), id, op, key, data: None, timeout: None, flags, exprs }
+        };
+        let (one, two) = (NFT_REG_1, NFT_REG_2);
+        for (written, read, expected) in [
+            (lookup("__set%d", Some(1), one), lookup("__set0", None, one), true),
+            (lookup("__set%d", Some(1), one), lookup("__set0", None, two), false),
+            (lookup("__set%d", Some(1), one), lookup("named", None, one), false),
+            (lookup("named", Some(1), one), lookup("__set0", None, one), false),
+            (map("__map%d", Some(1), one), map("__map0", None, one), true),
+            (map("__map%d", Some(1), one), map("__map0", None, two), false),
+            (map("__map%d", Some(1), one), map("named", None, one), false),
+            (update(Some(1), NFT_DYNSET_OP_ADD), update(None, NFT_DYNSET_OP_ADD), true),
+            (update(Some(1), NFT_DYNSET_OP_ADD), update(None, NFT_DYNSET_OP_UPDATE), false),
+        ] {
+            assert_eq!(equivalent(&written, &read), expected, "{written:?} {read:?}");
+        }
+    }
+
+    #[test]
+    fn a_match_at_the_start_that_a_reject_implies_is_no_statement() {
+        for (reject, implied) in [(Reject::Icmp(1), 3), (Reject::Icmpv6(1), 3), (Reject::PortUnreachable, 1)]
+        {
+            let mut rule = Rule::new().when(meta::mark(1));
+            rule.statements.push(Statement::Reject(reject));
+            let mut exprs = Vec::new();
+            linearize(&rule, Family::Inet, 0, |expr| exprs.push(expr)).unwrap();
+            assert_eq!(exprs.len(), 2 + implied, "{exprs:?}");
+            let read = delinearize(Rule::new(), exprs, Family::Inet, |_, _| None);
+            assert_eq!(read.statements, rule.statements);
+        }
+    }
 }

@@ -5,9 +5,10 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use flannel_vxlan::{
-    DeviceSpec, FakeKernel, Family, FamilySpec, FlannelDevice, IfName, IpipSpec, Kernel, Links, ObservedKind,
-    ObservedRoute, ObservedRouteTo, ObservedWireguard, ObservedWireguardPeer, Overlay, Part, Peer,
-    PeerConflict, Plan, PresharedKey, PrivateKey, PublicKey, Step, UnderlayMtu, Via, WireguardSpec,
+    DeviceSpec, Errno, FakeKernel, Family, FamilySpec, FlannelDevice, IfName, IpipSpec, Kernel, Links,
+    ObservedKind, ObservedRoute, ObservedRouteTo, ObservedWireguard, ObservedWireguardPeer, Overlay, Part,
+    Peer, PeerConflict, Plan, PresharedKey, PrivateKey, PublicKey, Step, StepRefusal, UnderlayMtu, Via,
+    WireguardSpec,
 };
 use ipnet::IpNet;
 use proptest::prelude::*;
@@ -181,6 +182,17 @@ fn the_route_of_a_network_is_a_part_of_its_own_before_the_peers() {
     let written = overlay.converge(&mut kernel).unwrap().written;
     let parts: Vec<Part> = written.iter().map(|written| written.part).collect();
     assert!(matches!(parts[..], [Part::Rest, Part::Peer(_), Part::Peer(_)]), "{parts:?}");
+}
+
+#[test]
+fn a_peer_that_the_kernel_refuses_is_refused_with_each_of_its_subnets() {
+    let (mut overlay, mut kernel) = (shared(), host());
+    let plan = overlay.diff(&kernel.observe(&overlay.links()).unwrap());
+    let step = plan.steps().iter().position(|step| matches!(step, Step::PutWireguardPeer(..))).unwrap();
+    let mut applied = kernel.apply(&plan).unwrap();
+    applied.refused = vec![StepRefusal { step, errno: Errno::ENOBUFS, text: None }];
+    assert!(!overlay.settle(&plan, applied).is_clean());
+    assert_eq!(overlay.refused(), 2, "one of each family");
 }
 
 #[test]

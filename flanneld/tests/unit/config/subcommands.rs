@@ -32,7 +32,8 @@ fn each_subcommand_has_its_own_flags_and_those_of_the_daemon() {
 
 #[test]
 fn only_a_plan_needs_a_network_configuration_that_can_be_used() {
-    let broken = |line: &str| Command::read(&Imagined::line(&format!("{line} --kube-subnet-mgr")).net_conf("{}"));
+    let broken =
+        |line: &str| Command::read(&Imagined::line(&format!("{line} --kube-subnet-mgr")).net_conf("{}"));
     assert!(broken("plan").is_err());
     let Ok(Command::Doctor { problems, .. }) = broken("doctor") else { panic!("doctor") };
     assert!(!problems.is_empty());
