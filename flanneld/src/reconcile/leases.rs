@@ -253,7 +253,7 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                         let node = of_node(holder.map(|(_, lease)| lease));
                         said.push(format!(
                             "Ignoring lease {key}{node}: {skipped}; this node does not reach pods in {subnet} until flanneld on \
-                             that node publishes a usable lease: check that it runs, and its log"
+                             that node publishes a usable lease: compare its network configuration with this node's, and check that it runs"
                         ));
                     }
                     if overlay.remove_peer(subnet) && loud {
