@@ -209,6 +209,8 @@ fn a_change_writes_only_the_peers_that_it_affects() {
     overlay.set_peer(moved).unwrap();
     overlay.remove_peer(v6_over_v4(3).subnet);
     expect("wireguard_changes", &overlay.clone().pending());
+    let replaces = |step: &&Step| matches!(step, Step::PutWireguardPeer(_, peer) if peer.replaces_subnets);
+    assert_eq!(overlay.clone().pending().steps().iter().filter(replaces).count(), 1, "of peer 2");
     assert!(overlay.flush(&mut kernel).unwrap().is_clean());
     assert_eq!(overlay.converge(&mut kernel).unwrap().steps, 0);
     let keys: Vec<PublicKey> = device(&mut kernel).peers.iter().map(|peer| peer.key).collect();
