@@ -63,7 +63,7 @@ impl<L> OverlayState<L> {
                 }
                 (Some(status @ PeerStatus::HoldsSubnet(inner, _)), _) => {
                     warn!(
-                        "peer {} {status}; packets to {inner} go to that node: delete the lease that is not in use",
+                        "peer {} {status}; packets to {inner} go to that node unless it is not programmed: delete the lease that is not in use",
                         named(*peer)
                     );
                 }
