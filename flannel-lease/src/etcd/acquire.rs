@@ -49,7 +49,8 @@ impl EtcdStore {
                     break Err(self.refused(
                         "acquire a lease in",
                         StoreErrorKind::Unavailable,
-                        "other nodes took each subnet first; nothing is needed unless this lasts",
+                        "other nodes took each subnet first that this node chose; if this lasts for minutes, widen the network or \
+                         delete leases that no node uses",
                     ));
                 }
                 Err(error) => break Err(error),

@@ -41,7 +41,8 @@ impl Host<'_> {
             Some(format!(
                 "this node's pod subnet {subnet} shares addresses with {} of interface {}: its pods and that network cannot \
                  reach each other. flanneld keeps the subnet, because pods may use it; choose a pod network that no host \
-                 uses, or give this node another subnet",
+                 uses, or give this node another subnet: stop flanneld, delete the lease and subnet.env (on Kubernetes the \
+                 Node, so that it gets another podCIDR), and start flanneld again",
                 net.trunc(),
                 interface.name
             ))

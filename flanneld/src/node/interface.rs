@@ -268,7 +268,8 @@ impl<'a> Chooser<'a> {
         let Some(route) = usable.min_by_key(|route| (!published(route), route.metric)) else {
             return reason(format!(
                 "failed to get default {short}interface: Unable to find default {short}route; {network} in net-conf.json \
-                 needs {family}: add a default route, or name the interface with --iface, or if this host has no {family}, {off}"
+                 needs {family} on each node: add a default route, or name the interface with --iface; only if the whole cluster \
+                 has no {family}, {off}"
             ));
         };
         self.indexed(route.interface).ok_or_else(|| {

@@ -253,7 +253,8 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                         let node = of_node(holder.map(|(_, lease)| lease));
                         said.push(format!(
                             "Ignoring lease {key}{node}: {skipped}; this node does not reach pods in {subnet} until flanneld on \
-                             that node publishes a usable lease: compare its network configuration with this node's, and check that it runs"
+                             that node publishes a usable lease: compare its network configuration with this node's, and check \
+                             that it runs"
                         ));
                     }
                     if overlay.remove_peer(subnet) && loud {
@@ -288,7 +289,8 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
         if is_other_subnet {
             error!(
                 "the subnet of this node changed from {former} to {}: other nodes no longer reach running pods with addresses \
-                 of {former}. Delete these pods, so that they are created again with new addresses",
+                 of {former}. Delete the bridge of the pods if it has an address of {former} (`ip link del cni0`), then these \
+                 pods, so that they are created again with new addresses",
                 self.lease.key
             );
             self.host.note_former(Some(former), self.lease.key);

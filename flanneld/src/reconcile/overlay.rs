@@ -199,8 +199,8 @@ impl<R: flannel_nft::Kernel, L: flannel_vxlan::Kernel> Reconciler<R, L> {
                 "peers",
                 (refused > 0)
                     .then(|| format!(
-                    "the kernel refuses {refused} of the peers, whose pods this node does not reach; flanneld retries, the log names \
-                     them"
+                    "the kernel refuses {refused} of the peers, whose pods this node does not reach; flanneld retries; the log \
+                     names each with the kernel's reason"
                 )),
             );
         });

@@ -161,7 +161,9 @@ async fn confirm_lease(
             }
             Err(error) => {
                 let is = match retry.effect {
-                    Effect::Lost => "is lost",
+                    Effect::Lost => {
+                        "is lost, so other nodes may not reach this node's pods until it has a lease again"
+                    }
                     Effect::Note(_) => "is in use but not confirmed by the store",
                 };
                 let problem = format!("lease {} {is}: {}", sinks.own.borrow().key, Chain(&error));
@@ -190,8 +192,8 @@ async fn hold_lease(
                         error!(
                             "{lost}: two machines had one lease, because one is a clone of the other or both have one public \
                              address. Peers send packets for the pods that run here to the other machine. flanneld takes another \
-                             subnet for this node; delete its pods, so that they are created again, and give each machine its own \
-                             address (--public-ip)"
+                             subnet for this node. Give each machine its own address (--public-ip), or this happens again; then \
+                             delete the bridge of the pods if it keeps its address (`ip link del cni0`), and the pods of this node, so that they are created again"
                         );
                         update(&sinks.readiness, |readiness| {
                             readiness.set(Condition::Lease, Err(format!("{lost}; flanneld takes another subnet")));

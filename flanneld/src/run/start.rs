@@ -385,8 +385,9 @@ fn previous_subnet(config: &Config) -> Option<LeaseKey> {
         Ok(previous) => LeaseKey::new(previous.ipv4_subnet, previous.ipv6_subnet),
         Err(error) => {
             warn!(
-                "starting without the previous subnet of this node. If the store gives it another one, its running pods are not \
-                 reachable and have to be deleted: {}",
+                "starting without the previous subnet of this node, which cannot be read; check the owner and mode of the file. If \
+                 the lease store gives this node another subnet, the log says so: pods with addresses of the previous one \
+                 are not reachable until they are deleted and created again: {}",
                 Chain(&error)
             );
             None

@@ -91,7 +91,7 @@ impl Outages {
             self.logged.push_back(now);
             let error = &outage.error;
             let mut line = "the lease store gives no usable answer; traffic and peers stay as they are, changes of other nodes \
-                 are not seen, flanneld retries with backoff"
+                 may not be seen, flanneld retries with backoff"
                 .to_owned();
             if self.logged.len() > MAX_LOGGED {
                 line += &format!(
@@ -117,9 +117,10 @@ impl Outages {
             outage.began = now;
             error.clone_from(&outage.error);
         }
+        let now = if self.current.is_some() { "gives none now" } else { "answers again" };
         let line = format!(
-            "the lease store gave no usable answer {outages} more times in the last {minutes} minutes, for {} seconds in all; \
-             traffic and peers stay as they are, flanneld retries with backoff: {error}",
+            "the lease store gave no usable answer {outages} more times in the last {minutes} minutes, for {} seconds in all, \
+             and {now}; traffic and peers stay as they are, flanneld retries with backoff: {error}",
             away.as_secs()
         );
         Some(Line::Warning(line))

@@ -23,7 +23,9 @@ const SETTLE_DELAY: Duration = Duration::from_millis(500);
 pub(crate) fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         warn!(
-            "cannot notify systemd; traffic is not affected, but if the unit has Type=notify or WatchdogSec=, systemd may restart flanneld: {}",
+            "cannot notify systemd through $NOTIFY_SOCKET; traffic is not affected, and flanneld tries again with the next \
+             notification. If this lasts and the unit has Type=notify or WatchdogSec=, systemd restarts flanneld: make the \
+             socket reachable for it, or remove these settings: {}",
             Chain(&error)
         );
     }

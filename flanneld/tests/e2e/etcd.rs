@@ -173,7 +173,7 @@ fn a_node_whose_only_subnet_another_took_is_not_ready_until_it_has_one_again() {
     // First it names the node that took the lease, then why it got no other.
     let is_lost = |status: &Status| {
         let unmet = status.unmet.get("lease");
-        !status.ready && unmet.is_some_and(|unmet| unmet.starts_with("lease 10.244.1.0-24 is lost: "))
+        !status.ready && unmet.is_some_and(|unmet| unmet.starts_with("lease 10.244.1.0-24 is lost, "))
     };
     let unready = wait_for(SOON, || status().filter(is_lost));
     let unready = unready.unwrap_or_else(|| panic!("{:?} {}", status(), log_of(&node)));

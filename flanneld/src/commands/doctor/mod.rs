@@ -203,7 +203,8 @@ fn kernel(context: &Context, links: &mut flannel_vxlan::Netlink) -> Result<Vec<F
                 "devices, peers and routes differ from the desired state by {} steps, so pods of other nodes may be unreachable",
                 plan.steps().len()
             ),
-            "if flanneld does not run, start it; `flanneld plan` with the same flags shows the steps",
+            "if flanneld runs, it makes these changes by itself: run this again after a minute, and see its log if they remain; \
+             if it does not run, start it. `flanneld plan` with the same flags shows the steps",
         ));
     }
     findings.extend(overlay.conflicts().map(|(subnet, conflict)| {

@@ -141,7 +141,7 @@ fn a_selector_that_finds_nothing_says_why_in_upstreams_words() {
     assert_eq!(
         empty.chosen(&Selection::default(), IPV4),
         format!(
-            "{no_default}failed to get default interface: Unable to find default route; Network in net-conf.json needs IPv4: add a default route, or name the interface with --iface, or if this host has no IPv4, set EnableIPv4 to false and EnableIPv6 to true"
+            "{no_default}failed to get default interface: Unable to find default route; Network in net-conf.json needs IPv4 on each node: add a default route, or name the interface with --iface; only if the whole cluster has no IPv4, set EnableIPv4 to false and EnableIPv6 to true"
         )
     );
     assert!(
