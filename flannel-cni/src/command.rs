@@ -116,7 +116,8 @@ fn check(request: &Request, conf: &NetConf) -> Result<(), CniError> {
     let saved = State(&conf.data_dir).load(&request.container, &request.ifname).map_err(failed)?;
     let Some((file, saved)) = saved else {
         let message = format!(
-            "{} has no file of {} in container {}: this plugin did not add it, or the file was deleted; recreate the pod",
+            "cannot check the interface: {} has no file of {} in container {}: this plugin did not add it, or the file was \
+             deleted; nothing was changed, recreate the pod",
             conf.data_dir.display(),
             request.ifname,
             request.container

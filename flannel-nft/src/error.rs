@@ -351,7 +351,7 @@ pub enum CommitError {
     #[error("nothing was applied")]
     NotSent(#[source] TransactError),
     /// The kernel's reply was lost, but the generation shows that nothing was applied.
-    #[error("nothing was applied, and the kernel's reply with the reason was lost; commit again")]
+    #[error("nothing was applied, and the kernel's reply with the reason was lost; commit again to get it")]
     Lost(#[source] LostReply),
     /// The kernel's reply was lost and the ruleset has changed since, by this batch or by another
     /// process. Observe before trying again.

@@ -205,7 +205,7 @@ fn a_vni_in_use_is_reported_with_the_device_that_uses_it() {
         let report = overlay.converge(&mut kernel).unwrap();
         assert_eq!(report.refused.len(), 1, "{report:#?}");
         let text = report.refused[0].to_string();
-        assert!(text.contains("VNI 1 on UDP port 8472 is used by the device other"), "{text}");
+        assert!(text.contains("VNI 1 on UDP port 8472 is used by the device `other`: "), "{text}");
         assert_eq!(report.without_device, [Family::V4]);
 
         sh("ip link del other");

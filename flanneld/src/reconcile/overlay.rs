@@ -62,14 +62,23 @@ impl<L> OverlayState<L> {
                     );
                 }
                 (Some(status @ PeerStatus::HoldsSubnet(inner, _)), _) => {
+                    let effect = match self.desired.conflict_of(*inner) {
+                        None => {
+                            "which gets the packets to these addresses, so that pods of this peer that have them are not reached"
+                        }
+                        Some(_) => {
+                            "which is not programmed, so that this peer gets the packets to these addresses"
+                        }
+                    };
                     warn!(
-                        "peer {} {status}; packets to {inner} go to that node unless it is not programmed: delete the lease that is not in use",
+                        "peer {} {status}, {effect}. Delete the lease that is not in use; if both are, give one node another subnet",
                         named(*peer)
                     );
                 }
                 (Some(status), _) => error!(
-                    "peer {} {status}; this node does not reach pods in {peer}. Correct what the node with that subnet \
-                     publishes, or delete its lease if it is not in use; flanneld programs the peer once the conflict ends",
+                    "peer {} {status}; this node does not reach pods in {peer}. Correct what the peer's node publishes (its \
+                     podCIDR, --iface or --public-ip), or delete the lease that is not in use; flanneld programs the peer once the \
+                     conflict ends",
                     named(*peer)
                 ),
                 (None, Some(PeerStatus::NotProgrammed(_))) if self.desired.peer(*peer).is_some() => {
