@@ -27,11 +27,12 @@ demo: ## a cluster on this machine: three nodes talk, a daemon dies, nothing is 
 test: ## every test; as root on the kernel too
 	@$(if $(ROOT),scripts/install-deps test,echo "NOT ROOT: kernel tests are SKIPPED; sudo make test runs them" >&2)
 	cargo test --locked $(WORKSPACE) --all-features --doc
+	@# Most tests wait for timers and other processes: two for each processor.
 	@if cargo nextest --version >/dev/null 2>&1; then \
 	    set -x; cargo nextest run --locked $(WORKSPACE) --all-features; \
 	else \
 	    set -x; cargo build --locked $(WORKSPACE) --all-features --examples && \
-	    cargo test --locked $(WORKSPACE) --all-features --lib --bins --tests; \
+	    RUST_TEST_THREADS=$$((2 * $$(nproc))) cargo test --locked $(WORKSPACE) --all-features --lib --bins --tests; \
 	fi
 	@$(if $(ROOT),:,echo "NOT ROOT: kernel tests were SKIPPED" >&2)
 

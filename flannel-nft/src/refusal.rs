@@ -124,9 +124,7 @@ impl RefusalReason {
             Errno::EPERM => {
                 "if the process has it, another process owns the table (flag owner), and only that process can change it"
             }
-            Errno::EBUSY => {
-                "a rule, set element or chain still uses the object, or another process owns the table; delete what uses it first"
-            }
+            Errno::EBUSY => "a rule, set element or chain still uses the object: delete that first",
             Errno::ENOENT => {
                 "the object, or an object that it refers to, does not exist; read the ruleset and commit the difference"
             }

@@ -14,6 +14,7 @@ use ipnet::IpNet;
 
 use crate::config::{Backend, NetConf, ResolvedConfig, TxChecksumOffload, Vxlan};
 pub use crate::desired::peer::Skipped;
+pub(crate) use crate::desired::peer::conflict_advice;
 use crate::desired::rules::{RuleSpec, TablePrefix};
 use crate::node::{Addresses, Mtus, NodeError, NodeFacts};
 use flannel_cni::SubnetEnv;

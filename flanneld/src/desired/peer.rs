@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use flannel_lease::codec::{cut, quote};
 use flannel_lease::{BackendData, BackendType, LeaseAttributes, LeaseKey, VxlanData, WireguardData};
-use flannel_vxlan::{Family, MacAddr, Peer, PublicKey, Via};
+use flannel_vxlan::{Family, MacAddr, Peer, PeerConflict, PublicKey, Via};
 use ipnet::IpNet;
 
 use crate::config::{Backend, Wireguard, WireguardMode};
@@ -183,5 +183,40 @@ impl NodeSpec {
         } else {
             Via::Tunnel { mac, underlay: public }
         }))
+    }
+}
+
+/// What an operator has to do about a peer that is not programmed.
+pub(crate) fn conflict_advice(conflict: &PeerConflict) -> &'static str {
+    match conflict {
+        PeerConflict::NoSuchOverlay(_) => {
+            "give both nodes the same network configuration (Network, IPv6Network, Backend) and restart flanneld where it differed"
+        }
+        PeerConflict::OutsideNetworks => {
+            "correct Network in the network configuration, or give the peer's node a subnet inside it (its podCIDR, or a new lease)"
+        }
+        PeerConflict::OwnSubnet(_) | PeerConflict::EndpointTaken(..) | PeerConflict::InsideOlder(..) => {
+            "delete the lease that is not in use; if both are, give one of the nodes another subnet (its podCIDR, or a new lease)"
+        }
+        PeerConflict::HoldsItsUnderlay(_)
+        | PeerConflict::CoversHostNetwork(_)
+        | PeerConflict::HoldsHostAddress(_)
+        | PeerConflict::HoldsGateway(_)
+        | PeerConflict::HoldsUnderlayOf { .. } => {
+            "give the peer's node a subnet without it (its podCIDR, or a new lease), or choose a pod network that no host uses"
+        }
+        PeerConflict::OwnMac | PeerConflict::MacTaken(..) => {
+            "delete the lease that is not in use; if both are, one machine is a clone: stop flanneld there, delete its VXLAN \
+             device, and start flanneld again, so that the device gets another MAC address"
+        }
+        PeerConflict::OwnKey | PeerConflict::KeyTaken(..) => {
+            "delete the lease that is not in use; if both are, stop flanneld on the newer node, delete its WireGuard key file and \
+             devices, and start flanneld again, so that it generates a new key"
+        }
+        PeerConflict::HostRoute(_) => "stop the program that adds the route",
+        PeerConflict::NetworkCutsOff { .. } => "change Network in the network configuration of all nodes",
+        _ => {
+            "correct the address that the peer's node publishes (--iface, --public-ip), or delete its lease if it is not in use"
+        }
     }
 }

@@ -14,6 +14,7 @@ use super::due::Due;
 use super::error::{Pass, PassError};
 use super::leases::LeaseView;
 use super::repair_backoff::Subject;
+use crate::desired::conflict_advice;
 use crate::status::counters::Object;
 use crate::status::readiness::{Condition, update};
 
@@ -75,12 +76,12 @@ impl<L> OverlayState<L> {
                         named(*peer)
                     );
                 }
-                (Some(status), _) => error!(
-                    "peer {} {status}; this node does not reach pods in {peer}. Correct what the peer's node publishes (its \
-                     podCIDR, --iface or --public-ip), or delete the lease that is not in use; flanneld programs the peer once the \
-                     conflict ends",
-                    named(*peer)
+                (Some(status @ PeerStatus::NotProgrammed(conflict)), _) => error!(
+                    "peer {} {status}; this node does not reach pods in {peer}, until this is corrected: {}",
+                    named(*peer),
+                    conflict_advice(conflict)
                 ),
+                (Some(status), _) => warn!("peer {} {status}", named(*peer)),
                 (None, Some(PeerStatus::NotProgrammed(_))) if self.desired.peer(*peer).is_some() => {
                     info!("peer {peer} is programmed again");
                 }

@@ -22,6 +22,7 @@ use serde::Serialize;
 
 use super::upstream_daemon::Upstream;
 use crate::config::{Backend, Config, DoctorOptions, Problem, Store};
+use crate::desired::conflict_advice;
 use crate::run::instances;
 
 /// How bad a finding is.
@@ -211,7 +212,7 @@ fn kernel(context: &Context, links: &mut flannel_vxlan::Netlink) -> Result<Vec<F
         Finding::error(
             "peer",
             format!("peer {subnet} is not programmed: {conflict}"),
-            "correct what that node publishes (its podCIDR, --iface or --public-ip), or delete its lease if the node is gone",
+            conflict_advice(&conflict),
         )
     }));
     let facts = &context.spec.facts;
