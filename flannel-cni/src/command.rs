@@ -69,16 +69,8 @@ fn add(request: &Request, conf: &NetConf) -> Result<Vec<u8>, CniError> {
 /// Undoes what ADD did. What was saved stays if the delegate fails, so that the runtime's next try finds it.
 fn del(request: &Request, conf: &NetConf) -> Result<(), CniError> {
     let state = State(&conf.data_dir);
-    let cannot_read = |error| {
-        let message = format!(
-            "cannot read what was saved for container {} in {}; {} is not removed",
-            request.container,
-            conf.data_dir.display(),
-            request.ifname
-        );
-        CniError::new(IO, message, error)
-    };
-    let Some((file, saved)) = state.load(&request.container, &request.ifname).map_err(cannot_read)? else {
+    let saved = state.load(&request.container, &request.ifname);
+    let Some((file, saved)) = saved.map_err(|error| cannot_read(request, conf, "removed", error))? else {
         return Ok(()); // Never added, or deleted before.
     };
     let delegate: Map<String, Value> = match serde_json::from_slice(&saved) {
@@ -103,18 +95,20 @@ fn del(request: &Request, conf: &NetConf) -> Result<(), CniError> {
     })
 }
 
+/// What ADD saved cannot be read, so that the interface is not `done`.
+fn cannot_read(request: &Request, conf: &NetConf, done: &str, error: std::io::Error) -> CniError {
+    let message = format!(
+        "cannot read what was saved for container {} in {}; {} is not {done}",
+        request.container,
+        conf.data_dir.display(),
+        request.ifname
+    );
+    CniError::new(IO, message, error)
+}
+
 fn check(request: &Request, conf: &NetConf) -> Result<(), CniError> {
-    let failed = |error| {
-        let message = format!(
-            "cannot read what was saved for container {} in {}; {} is not checked",
-            request.container,
-            conf.data_dir.display(),
-            request.ifname
-        );
-        CniError::new(IO, message, error)
-    };
-    let saved = State(&conf.data_dir).load(&request.container, &request.ifname).map_err(failed)?;
-    let Some((file, saved)) = saved else {
+    let saved = State(&conf.data_dir).load(&request.container, &request.ifname);
+    let Some((file, saved)) = saved.map_err(|error| cannot_read(request, conf, "checked", error))? else {
         let message = format!(
             "cannot check the interface: {} has no file of {} in container {}: this plugin did not add it, or the file was \
              deleted; nothing was changed, recreate the pod",

@@ -60,7 +60,7 @@ impl fmt::Display for Chain<'_> {
 pub(crate) fn with_causes<'a>(
     error: &'a (dyn Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    // An I/O error's source is that of the error in it.
+    // `io::Error::source` skips the error inside: it returns the source of that error.
     std::iter::successors(Some(error), |cause: &&'a (dyn Error + 'static)| {
         let cause: &'a (dyn Error + 'static) = *cause;
         match cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {

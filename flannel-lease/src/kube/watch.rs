@@ -226,8 +226,8 @@ fn warn_of_two(known: bool, claimant: &Claimant, holder: &Claimant, lease: Lease
         let (name, holder) = (&claimant.name, &holder.name);
         error!(
             "node {name:?} with {lease} has a pod subnet of node {holder:?}, which is older: pods of node {name:?} cannot be \
-             reached. Delete the Node object of a machine that is gone, or else that of {name:?}, which then registers again \
-             with another podCIDR; flanneld notices"
+             reached. If one of the machines is gone, delete its Node object. Otherwise delete that of {name:?}, which then \
+             registers again with another podCIDR; flanneld notices"
         );
     }
 }

@@ -156,15 +156,9 @@ impl Kernel for Netlink {
             Ok(answer) => match answer.refused.into_iter().next() {
                 None => Ok(true),
                 Some(Refusal { errno: Errno::EINVAL | Errno::EOPNOTSUPP, .. }) => Ok(false),
-                Some(refusal) => Err(cannot_read(
-                    "whether owned nftables tables outlive their owner",
-                    AskError::Refused(refusal),
-                )),
+                Some(refusal) => Err(cannot_read(OUTLIVING, AskError::Refused(refusal))),
             },
-            Err(source) => Err(cannot_read(
-                "whether owned nftables tables outlive their owner",
-                AskError::Transact(source),
-            )),
+            Err(source) => Err(cannot_read(OUTLIVING, AskError::Transact(source))),
         }
     }
 
@@ -247,6 +241,8 @@ impl Netlink {
 
 /// What [`Kernel::generation`] reads.
 pub(super) const GENERATION: &str = "the generation of the nftables ruleset";
+/// What a kernel is asked for that may keep owned tables after their owner.
+const OUTLIVING: &str = "whether owned nftables tables outlive their owner";
 /// What [`Kernel::tables`] reads.
 pub(super) const TABLES: &str = "nftables tables";
 

@@ -37,8 +37,8 @@ pub(super) fn device_step(
             let others = kernel.vxlan_with(vni.number(), port.get()).ok()?;
             let other = others.first()?;
             Some(format!(
-                "VNI {vni} on UDP port {port} is used by the device `{other}`: remove that device if it is not in use (`ip link del {other}`), or \
-                 choose another VNI or port for all nodes"
+                "VNI {vni} on UDP port {port} is used by the device `{other}`: remove that device if it is not in use \
+                 (`ip link del {other}`), or choose another VNI or port for all nodes"
             ))
         }
         (DeviceStep::Up, Errno::EADDRINUSE) => {
@@ -50,8 +50,8 @@ pub(super) fn device_step(
             });
             let port = ports.unwrap_or_else(|| "its UDP port".to_owned());
             Some(format!(
-                "{port} is used by another program, or by a tunnel device with other options (`ss -lunp`, `ip -d link`): stop that program or remove that device, \
-                 or choose another port for all nodes"
+                "{port} is used by another program, or by a tunnel device with other options (`ss -lunp`, `ip -d link`): stop \
+                 that program or remove that device, or choose another port for all nodes"
             ))
         }
         // The kernel creates devices only of kinds whose module is loaded or can be loaded (`rtnl_newlink`).

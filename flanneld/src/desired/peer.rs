@@ -220,3 +220,28 @@ pub(crate) fn conflict_advice(conflict: &PeerConflict) -> &'static str {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_names_what_decides_a_conflict() {
+        let address = IpAddr::from([192, 0, 2, 1]);
+        let subnet: IpNet = "10.244.3.0/24".parse().unwrap();
+        for (conflict, decides) in [
+            (PeerConflict::NotHostAddress(address), "--public-ip"),
+            (PeerConflict::OwnMac, "another MAC address"),
+            (PeerConflict::MacTaken(subnet, address), "another MAC address"),
+            (PeerConflict::KeyTaken(subnet, address), "new key"),
+            (PeerConflict::InsideOlder(subnet, address), "another subnet"),
+            (PeerConflict::HoldsGateway(address), "pod network that no host uses"),
+            (PeerConflict::OutsideNetworks, "correct Network"),
+            (PeerConflict::NoSuchOverlay(Family::V6), "IPv6Network"),
+        ] {
+            let advice = conflict_advice(&conflict);
+            assert!(advice.contains(decides), "{conflict}: {advice}");
+            assert_eq!(advice.contains("--public-ip"), decides == "--public-ip", "{conflict}: {advice}");
+        }
+    }
+}
